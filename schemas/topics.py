@@ -1,0 +1,62 @@
+"""Names of Kafka topics, derived from streams and never spelled out elsewhere."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "ALERTS",
+    "CLOCK",
+    "DEAD_LETTERS",
+    "LATE",
+    "MONO_PREFIX",
+    "MULTI_EVENTS",
+    "RULES",
+    "TRUTH",
+    "control_topic",
+    "keyed_topic",
+    "metrics_topic",
+    "mono_topic",
+    "stream_of",
+]
+
+MONO_PREFIX: Final = "mono."
+MULTI_EVENTS: Final = "multi.events"
+ALERTS: Final = "alerts"
+LATE: Final = "late"
+DEAD_LETTERS: Final = "dead_letters"
+RULES: Final = "rules"
+CLOCK: Final = "control.clock"
+TRUTH: Final = "truth"
+"""Stream (not topic) of what a scenario planted; its topic is ``mono.truth``."""
+
+
+def mono_topic(stream: str) -> str:
+    """Topic of the mono events of ``stream``."""
+    return MONO_PREFIX + stream
+
+
+def control_topic(name: str) -> str:
+    """Topic of the control events called ``name``, such as ``difficulty``."""
+    return f"control.{name}"
+
+
+def metrics_topic(window: str) -> str:
+    """Topic of the results of the window called ``window``."""
+    return f"metrics.{window}"
+
+
+def keyed_topic(stream: str, field: str) -> str:
+    """Internal topic that holds ``stream`` keyed by ``field`` instead of its own key."""
+    return f"keyed.{field}.{stream}"
+
+
+def stream_of(topic: str) -> str | None:
+    """Stream whose events ``topic`` carries, or None for a topic of another kind."""
+    if topic.startswith(MONO_PREFIX):
+        return topic[len(MONO_PREFIX) :]
+    if topic.startswith("metrics."):
+        return topic[len("metrics.") :]
+    if topic.startswith("keyed."):
+        return topic.split(".", 2)[2]
+    return None
