@@ -1,0 +1,97 @@
+"""The catalog: every event type, with its stream, key, fields, priority and schema version.
+
+A stream that is not listed is still processed: its fields are taken as they come. Listing it adds type checks,
+schema evolution, the partition key (which tells whether a rule needs an internal topic) and a delivery class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import pyarrow as pa
+
+from schemas.errors import UnknownEventType
+
+__all__ = ["CATALOG", "Catalog", "EventType", "FieldType", "arrow_type"]
+
+FieldType = Literal["int64", "int32", "float64", "float32", "bool", "string", "json", "list<float32>"]
+
+_ARROW: Mapping[str, pa.DataType] = {
+    "int64": pa.int64(),
+    "int32": pa.int32(),
+    "float64": pa.float64(),
+    "float32": pa.float32(),
+    "bool": pa.bool_(),
+    "string": pa.dictionary(pa.int32(), pa.utf8()),
+    "json": pa.utf8(),
+    "list<float32>": pa.list_(pa.float32()),
+}
+assert set(_ARROW) == set(get_args(FieldType))
+
+
+def arrow_type(field_type: FieldType) -> pa.DataType:
+    """Arrow type in which a field of ``field_type`` is carried."""
+    return _ARROW[field_type]
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """What one stream carries.
+
+    ``key`` names what the Kafka key of the stream's messages means (and so its partitioning). ``priority``
+    "critical" is never sampled and is flushed to stores at once; "routine" may be sampled or batched.
+    ``envelope`` selects the JSON shape: ``mono`` (seed 004) or ``charter`` (Charter v1.0, for ``dna.*``).
+    """
+
+    stream: str
+    key: str
+    fields: Mapping[str, FieldType]
+    types: tuple[str, ...] = ()
+    priority: Literal["critical", "routine"] = "routine"
+    lossless: bool = True
+    version: int = 1
+    envelope: Literal["mono", "charter"] = "mono"
+    doc: str = ""
+
+    def arrow_schema(self) -> pa.Schema:
+        """Columns of a frame of this type, in the order in which they are written."""
+        text = arrow_type("string")
+        columns = [("timestamp", pa.int64()), ("key", text), ("type", text)]
+        columns += [(name, arrow_type(kind)) for name, kind in self.fields.items()]
+        return pa.schema(columns)
+
+
+@dataclass(slots=True)
+class Catalog:
+    """Event types by stream."""
+
+    _types: dict[str, EventType] = field(default_factory=dict)
+
+    def register(self, event_type: EventType) -> EventType:
+        """Add or replace the type of one stream; returns it."""
+        self._types[event_type.stream] = event_type
+        return event_type
+
+    def find(self, stream: str) -> EventType | None:
+        """Type of ``stream``, or None where the catalog does not list it."""
+        return self._types.get(stream)
+
+    def __getitem__(self, stream: str) -> EventType:
+        try:
+            return self._types[stream]
+        except KeyError:
+            raise UnknownEventType(
+                f"stream {stream!r} is not in the catalog; known streams: {', '.join(sorted(self._types))}"
+            ) from None
+
+    def __iter__(self) -> Iterator[EventType]:
+        return iter(self._types.values())
+
+    def __contains__(self, stream: str) -> bool:
+        return stream in self._types
+
+
+CATALOG = Catalog()
+"""The catalog of this process. ``import schemas`` fills it with the event types of the shipped scenarios."""

@@ -1,0 +1,327 @@
+"""Frames: many events of one stream as columns, in one Kafka message (an Arrow IPC stream).
+
+Between decoding and encoding everything is a frame. The columns are ``timestamp`` (int64 microseconds, UTC), ``key``
+and ``type`` (dictionary-encoded text), then the fields of the event type. Two more columns are optional: ``seq``
+(int64, the row's sequence number in its run and stream, where rows are not contiguous) and ``event_id`` (16 bytes
+or text, for records that came with ids of their own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.catalog import EventType
+from schemas.errors import InvalidFrame, SchemaMismatch
+from schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
+
+__all__ = ["CONTENT_TYPE", "RESERVED", "Frame", "concat_frames", "conform", "decode_frame", "encode_frame"]
+
+CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
+TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
+RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id")
+"""Column names that are not fields of an event."""
+
+_WIDENS: Final = {(pa.int32(), pa.int64()), (pa.float32(), pa.float64()), (pa.int32(), pa.float64())}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """Events of one stream and run as columns. Immutable; rows are taken, never changed."""
+
+    stream: str
+    run: str
+    batch: pa.RecordBatch
+    first_seq: int = 0
+    """Sequence number of the first row, where there is no ``seq`` column."""
+    version: int = 1
+    """Version of the event type that the producer wrote."""
+    origin: str = ""
+    """Who asserts order: a watermark source is (topic, partition, origin)."""
+    watermark_us: int | None = None
+    """The producer asserts that nothing older follows from this origin on this partition."""
+    end: bool = False
+    """The run is over for this origin on this partition."""
+    weight: float = 1.0
+    """How many events each row stands for (1/p for rows sampled with probability p)."""
+
+    @classmethod
+    def from_columns(
+        cls, stream: str, run: str, columns: Mapping[str, Any], *, first_seq: int = 0, **meta: Any
+    ) -> Self:
+        """Build a frame from equally long columns; ``timestamp`` and ``key`` must be among them.
+
+        Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is. ``meta``
+        holds the other attributes of the frame. Raises InvalidFrame.
+        """
+        missing = [name for name in ("timestamp", "key") if name not in columns]
+        if missing:
+            raise InvalidFrame(
+                f"frame of stream {stream!r} has columns {sorted(columns)} and lacks {', '.join(missing)}; "
+                "every frame needs timestamp (int64 microseconds) and key (text)"
+            )
+        arrays = {name: _to_arrow(name, values) for name, values in columns.items()}
+        if "type" not in arrays:
+            arrays["type"] = pa.DictionaryArray.from_arrays(
+                pa.array(np.zeros(len(arrays["timestamp"]), np.int32)), pa.array([stream])
+            )
+        ordered = {name: arrays.pop(name) for name in ("timestamp", "key", "type")} | arrays
+        try:
+            batch = pa.RecordBatch.from_arrays(list(ordered.values()), names=list(ordered))
+        except pa.ArrowInvalid as error:
+            lengths = {name: len(values) for name, values in ordered.items()}
+            raise InvalidFrame(f"columns of stream {stream!r} differ in length: {lengths}") from error
+        if batch.schema.field("timestamp").type != pa.int64():
+            raise InvalidFrame(
+                f"column 'timestamp' of stream {stream!r} is {batch.schema.field('timestamp').type}; "
+                "int64 microseconds since 1970 (UTC) were wanted"
+            )
+        return cls(stream, run, batch, first_seq=first_seq, **meta)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of events."""
+        return int(self.batch.num_rows)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the event's own fields, without the reserved columns."""
+        return tuple(name for name in self.batch.schema.names if name not in RESERVED)
+
+    def timestamps(self) -> NDArray[np.int64]:
+        """Event times in microseconds, as a view."""
+        values: NDArray[np.int64] = self.batch.column("timestamp").to_numpy()
+        return values
+
+    def column(self, name: str) -> pa.Array:
+        """Column ``name``; ``simulation_id`` is the run where no column of that name exists. Raises KeyError."""
+        index = self.batch.schema.get_field_index(name)
+        if index >= 0:
+            return self.batch.column(index)
+        if name == "simulation_id":
+            return pa.DictionaryArray.from_arrays(
+                pa.array(np.zeros(self.num_rows, np.int32)), pa.array([self.run], pa.utf8())
+            )
+        raise KeyError(name)
+
+    def has(self, name: str) -> bool:
+        """Whether `column(name)` would succeed."""
+        return name == "simulation_id" or self.batch.schema.get_field_index(name) >= 0
+
+    def sequences(self) -> NDArray[np.int64]:
+        """Sequence number of each row in (run, stream)."""
+        index = self.batch.schema.get_field_index("seq")
+        if index >= 0:
+            values: NDArray[np.int64] = self.batch.column(index).to_numpy()
+            return values
+        return np.arange(self.first_seq, self.first_seq + self.num_rows, dtype=np.int64)
+
+    def ids(self, rows: NDArray[np.integer] | None = None) -> Ids:
+        """Ids of the given rows (all by default), shape [n, 2]; see `schemas.ids`."""
+        index = self.batch.schema.get_field_index("event_id")
+        if index < 0:
+            sequence = self.sequences()
+            return event_ids(self.run, self.stream, sequence if rows is None else sequence[rows])
+        column = self.batch.column(index)
+        if rows is not None:
+            column = column.take(pa.array(rows))
+        if pa.types.is_fixed_size_binary(column.type):
+            start = column.offset * 16
+            return ids_from_bytes(memoryview(column.buffers()[1])[start : start + len(column) * 16])
+        return parse_ids(column.to_pylist())
+
+    def id_texts(self, rows: NDArray[np.integer] | None = None) -> list[str]:
+        """Ids as text: the producer's own where it gave them, else UUIDs."""
+        index = self.batch.schema.get_field_index("event_id")
+        if index >= 0 and not pa.types.is_fixed_size_binary(self.batch.column(index).type):
+            column = self.batch.column(index)
+            texts: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
+            return texts
+        return format_ids(self.ids(rows))
+
+    def take(self, rows: NDArray[np.integer]) -> Self:
+        """Frame of the given rows, in that order; their sequence numbers stay with them."""
+        batch = self.batch.take(pa.array(rows))
+        if self.batch.schema.get_field_index("seq") < 0:
+            batch = batch.append_column("seq", pa.array(self.first_seq + np.asarray(rows, np.int64)))
+        return replace(self, batch=batch)
+
+    def slice(self, start: int, stop: int) -> Self:
+        """Rows ``start`` up to ``stop``, without a copy."""
+        return replace(self, batch=self.batch.slice(start, stop - start), first_seq=self.first_seq + start)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows as dictionaries of Python values (timestamp in microseconds); for people and tests, not for speed."""
+        rows: list[dict[str, Any]] = self.batch.to_pylist()
+        return rows
+
+
+def _to_arrow(name: str, values: Any) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return values.dictionary_encode().cast(TEXT) if name in ("key", "type") and values.type == pa.utf8() else values
+    if name == "timestamp":
+        return pa.array(np.ascontiguousarray(values, dtype=np.int64))
+    array = pa.array(values)
+    if pa.types.is_null(array.type) and name in ("key", "type"):
+        array = array.cast(pa.utf8())
+    if pa.types.is_string(array.type) and name != "event_id":
+        array = array.dictionary_encode()
+    return array
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Bytes of the frame as one Kafka value: an Arrow IPC stream whose schema metadata holds the attributes."""
+    meta = {
+        "stream": frame.stream,
+        "run": frame.run,
+        "seq": str(frame.first_seq),
+        "version": str(frame.version),
+    }
+    if frame.origin:
+        meta["origin"] = frame.origin
+    if frame.watermark_us is not None:
+        meta["watermark"] = str(frame.watermark_us)
+    if frame.end:
+        meta["end"] = "1"
+    if frame.weight != 1.0:
+        meta["weight"] = repr(frame.weight)
+    batch = frame.batch.replace_schema_metadata(meta)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        if batch.num_rows:
+            writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def decode_frame(payload: bytes | memoryview) -> Frame:
+    """Frame of the bytes, its columns as views into them. Raises InvalidFrame."""
+    try:
+        reader = pa.ipc.open_stream(pa.py_buffer(payload))
+        batches = list(reader)
+        meta = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
+        if len(batches) == 1:
+            batch = batches[0]
+        else:
+            table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
+            arrays = [column.combine_chunks() for column in table.columns]
+            batch = pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        frame = Frame(
+            stream=meta["stream"],
+            run=meta["run"],
+            batch=batch,
+            first_seq=int(meta.get("seq", 0)),
+            version=int(meta.get("version", 1)),
+            origin=meta.get("origin", ""),
+            watermark_us=int(meta["watermark"]) if "watermark" in meta else None,
+            end="end" in meta,
+            weight=float(meta.get("weight", 1.0)),
+        )
+    except KeyError as error:
+        raise InvalidFrame(
+            f"an Arrow stream without the metadata entry {error.args[0]!r} came where a frame was wanted; "
+            "produce with schemas.encode_frame, which writes stream and run"
+        ) from error
+    except (pa.ArrowException, ValueError, OSError, EOFError) as error:
+        raise InvalidFrame(f"{len(payload)} bytes that are not an Arrow IPC stream: {error}") from error
+    for name, kind in (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT)):
+        index = batch.schema.get_field_index(name)
+        found = batch.schema.field(index).type if index >= 0 else None
+        if found != kind:
+            raise InvalidFrame(f"frame of stream {frame.stream!r}: column {name!r} is {found}; {kind} was wanted")
+    if batch.column("timestamp").null_count:
+        raise InvalidFrame(
+            f"frame of stream {frame.stream!r}: column 'timestamp' holds nulls; every event needs a time"
+        )
+    return frame
+
+
+def conform(frame: Frame, event_type: EventType) -> Frame:
+    """The frame with exactly the catalog's fields, in its order.
+
+    Fields that the catalog added since the frame was written are null; fields of a newer producer are dropped;
+    int32 and float32 widen. A removed or retyped field raises SchemaMismatch naming both versions.
+    """
+    schema = frame.batch.schema
+    wanted = event_type.arrow_schema()
+    if schema.names == wanted.names and schema.types == wanted.types:
+        return replace(frame, version=event_type.version) if frame.version != event_type.version else frame
+    where = f"stream {frame.stream!r}: frame of schema version {frame.version}, catalog of version {event_type.version}"
+    if frame.version <= event_type.version:
+        removed = [name for name in frame.fields if name not in event_type.fields and name != "simulation_id"]
+        if removed:
+            raise SchemaMismatch(
+                f"{where}: field {removed[0]!r} was removed; read this frame with version {frame.version}"
+            )
+    arrays, names = [], []
+    for field in wanted:
+        index = schema.get_field_index(field.name)
+        if index < 0:
+            if frame.version > event_type.version and field.name != "simulation_id":
+                raise SchemaMismatch(
+                    f"{where}: field {field.name!r} was removed by the newer version; upgrade the catalog"
+                )
+            if frame.version == event_type.version and field.name == "simulation_id":
+                arrays.append(frame.column("simulation_id"))
+            else:
+                arrays.append(pa.nulls(frame.num_rows, field.type))
+        else:
+            arrays.append(_retype(frame.batch.column(index), field, where))
+        names.append(field.name)
+    for name in ("seq", "event_id"):
+        index = schema.get_field_index(name)
+        if index >= 0:
+            arrays.append(frame.batch.column(index))
+            names.append(name)
+    return replace(frame, batch=pa.RecordBatch.from_arrays(arrays, names=names), version=event_type.version)
+
+
+def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
+    found, wanted = array.type, field.type
+    if found == wanted:
+        return array
+    if pa.types.is_null(found):
+        return pa.nulls(len(array), wanted)
+    if (found, wanted) in _WIDENS:
+        return array.cast(wanted)
+    if wanted == TEXT and pa.types.is_string(found):
+        return array.dictionary_encode().cast(TEXT)
+    if wanted == pa.utf8() and found == TEXT:
+        return array.cast(pa.utf8())
+    raise SchemaMismatch(f"{where}: field {field.name!r} is {found}; {wanted} was wanted")
+
+
+def concat_frames(frames: Sequence[Frame]) -> Frame:
+    """One frame of the rows of several of the same stream and run, in order; dictionaries are unified."""
+    first = frames[0]
+    if len(frames) == 1:
+        return first
+    contiguous = all(
+        after.first_seq == before.first_seq + before.num_rows and not after.has("seq") and not before.has("seq")
+        for before, after in pairwise(frames)
+    )
+    batches = [frame.batch for frame in frames]
+    if not contiguous:
+        batches = [
+            batch if frame.has("seq") else batch.append_column("seq", pa.array(frame.sequences()))
+            for frame, batch in zip(frames, batches, strict=True)
+        ]
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    arrays = [
+        column.chunk(0) if column.num_chunks == 1 else pc.take(column, pa.array([], pa.int64()))
+        for column in table.columns
+    ]
+    return replace(
+        first,
+        batch=pa.RecordBatch.from_arrays(arrays, names=table.column_names),
+        watermark_us=frames[-1].watermark_us,
+        end=frames[-1].end,
+    )
