@@ -113,11 +113,15 @@ def format_ids(ids: Ids) -> list[str]:
 
 
 def parse_ids(texts: Sequence[str]) -> Ids:
-    """Ids of texts: a UUID stands for itself, any other text is hashed; shape [n, 2]."""
+    """Ids of texts; shape [n, 2].
+
+    A UUID stands for itself, with or without a prefix that ends in an underscore (``evt_dna_<ms>_<uuid>``); any
+    other text is hashed.
+    """
     values = bytearray()
     for text in texts:
         try:
-            values += uuid.UUID(text).bytes
+            values += uuid.UUID(text.rpartition("_")[2]).bytes
         except ValueError:
             values += hash_id(text).bytes
     return ids_from_bytes(bytes(values))

@@ -1,0 +1,166 @@
+"""The JSON records: what people and other programs produce and tap. Their shapes are those of the seed documents.
+
+The models here are the source of the shapes. High-rate paths write and read the same JSON column by column
+(`schemas.records`); tests hold both to these models.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer
+
+__all__ = [
+    "Alert",
+    "CharterEvent",
+    "CharterMeta",
+    "ControlEvent",
+    "DeadLetter",
+    "LineageEntry",
+    "MonoEvent",
+    "MultiEvent",
+    "Severity",
+    "iso_from_us",
+    "us_from_iso",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Severity = Literal["info", "warning", "critical"]
+
+
+def iso_from_us(time_us: int) -> str:
+    """ISO 8601 text of microseconds since 1970 (UTC); whole seconds have no fraction, as in the seed."""
+    moment = _EPOCH + timedelta(microseconds=time_us)
+    return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def us_from_iso(text: str) -> int:
+    """Microseconds since 1970 of ISO 8601 text; text without a zone is UTC. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _check_time(text: str) -> str:
+    us_from_iso(text)
+    return text
+
+
+Timestamp = Annotated[str, AfterValidator(_check_time)]
+"""ISO 8601 text, kept as it was written."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MonoEvent(_Record):
+    """One simple event of one stream (seed 004). ``metadata`` holds the fields other than ``value``."""
+
+    event_id: str
+    timestamp: Timestamp
+    source_stream: str = Field(description="'stream:' and the name of the stream")
+    type: str
+    value: float | int | str | bool | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class LineageEntry(_Record):
+    """Where one source event of a match came from; ``also`` holds further events of the same stream."""
+
+    event_id: str
+    timestamp: Timestamp
+    step: str | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    also: tuple[LineageEntry, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: Any) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value not in (None, ())}
+
+
+class MultiEvent(_Record):
+    """What a rule made of several events (seed 004).
+
+    ``metadata`` holds the values that the rule emits besides ``integrated_value`` and ``confidence``, and is left
+    out where there are none. The correlation key is the Kafka key; the rule's version, and whether the event is
+    provisional or timed out, are CloudEvents extension attributes in the headers.
+    """
+
+    event_id: str
+    timestamp: Timestamp
+    event_type: Literal["MULTI_ORIGINATED"] = "MULTI_ORIGINATED"
+    source_events: tuple[str, ...]
+    correlation_rule: str
+    integrated_value: float | int | None = None
+    confidence: float = 1.0
+    lineage: dict[str, LineageEntry]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_empty_metadata(self, handler: Any) -> dict[str, Any]:
+        record: dict[str, Any] = handler(self)
+        if not record["metadata"]:
+            del record["metadata"]
+        return record
+
+
+class Alert(_Record):
+    """A multi event that a person should know of."""
+
+    alert_id: str
+    timestamp: Timestamp
+    rule: str
+    severity: Severity
+    message: str
+    key: str | None = None
+    multi_event_id: str
+
+
+class DeadLetter(_Record):
+    """A record that could not be processed, whole, with the reason and the place where it was found."""
+
+    letter_id: str
+    reason: str
+    stage: Literal["decode", "validate", "transform", "clock", "engine", "sql", "influx", "audit", "file"]
+    topic: str
+    partition: int
+    offset: int
+    row: int | None = Field(default=None, description="row of a frame, where only one row was refused")
+    timestamp: Timestamp | None = None
+    key_b64: str | None = None
+    payload_b64: str | None = Field(default=None, description="the message's value, or of one row its JSON record")
+    headers: tuple[tuple[str, str], ...] = Field(default=(), description="header values in base64")
+
+
+class ControlEvent(_Record):
+    """A controller's wish; ``tick`` is set by the simulator when it takes effect, so that a replay repeats it."""
+
+    control: str
+    timestamp: Timestamp
+    run: str | None = None
+    tick: int | None = None
+    values: dict[str, float | int | str | bool | None]
+
+
+class CharterMeta(_Record):
+    """Metadata of the Charter v1.0 envelope."""
+
+    correlation_id: str | None = None
+    version: Literal["1.0"] = "1.0"
+
+
+class CharterEvent(_Record):
+    """The Charter v1.0 envelope of ``dna.*`` events (seed 003); ``timestamp`` is in seconds since 1970."""
+
+    id: str
+    type: str
+    source: Literal["dna_service"] = "dna_service"
+    target: None = None
+    timestamp: float
+    payload: dict[str, Any]
+    meta: CharterMeta = CharterMeta()
