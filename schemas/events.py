@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "MultiEvent",
     "Severity",
     "iso_from_us",
+    "iso_texts",
     "us_from_iso",
 ]
 
@@ -33,6 +36,12 @@ def iso_from_us(time_us: int) -> str:
     """ISO 8601 text of microseconds since 1970 (UTC); whole seconds have no fraction, as in the seed."""
     moment = _EPOCH + timedelta(microseconds=time_us)
     return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def iso_texts(times_us: NDArray[np.int64]) -> list[str]:
+    """`iso_from_us` of a whole column."""
+    texts = np.datetime_as_string(times_us.view("M8[us]"), timezone="UTC").tolist()
+    return [f"{text[:19]}Z" if text.endswith(".000000Z") else text for text in texts]
 
 
 def us_from_iso(text: str) -> int:

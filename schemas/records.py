@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from schemas.catalog import CATALOG, Catalog, EventType
 from schemas.errors import InvalidEvent
-from schemas.events import iso_from_us, us_from_iso
+from schemas.events import iso_from_us, iso_texts, us_from_iso
 from schemas.frames import TEXT, Frame
 from schemas.ids import hash_id
 
@@ -34,9 +34,9 @@ __all__ = [
 
 JSON_CONTENT_TYPE: Final = "application/json"
 _TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
-_ENVELOPE: Final = frozenset(
-    {"event_id", "id", "source_stream", "source", "target", "type", "meta", "metadata", "payload"}
-)
+_MONO_KEYS: Final = frozenset({"event_id", "timestamp", "source_stream", "type", "value", "metadata"})
+_CHARTER_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
+_FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
 _US: Final = pa.timestamp("us", "UTC")
 
 
@@ -96,48 +96,76 @@ def cloud_headers(
 def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecord]:
     """One JSON record an event, in the shape that the catalog gives the stream (the mono event by default)."""
     event_type = catalog.find(frame.stream)
-    charter = event_type is not None and event_type.envelope == "charter"
-    parsed_json = {name for name, kind in (event_type.fields if event_type else {}).items() if kind == "json"}
-    key_name = event_type.key if event_type else "key"
-    columns = {
-        name: [orjson.loads(text) if text is not None else None for text in values] if name in parsed_json else values
-        for name, values in ((name, frame.column(name).to_pylist()) for name in frame.fields)
-    }
+    columns = {name: _python_values(frame, name, event_type) for name in frame.fields}
     times = frame.timestamps().tolist()
     keys = frame.column("key").to_pylist()
     types = frame.column("type").to_pylist()
     ids = frame.id_texts()
-    source_stream = f"stream:{frame.stream}"
-    source = f"/astrocyte/{frame.run}/{frame.stream}"
-    names = list(columns)
-    records = []
-    for row, values in enumerate(zip(*columns.values(), strict=True) if columns else [()] * frame.num_rows):
-        body = dict(zip(names, values, strict=True))
-        if charter:
-            record: dict[str, Any] = {
-                "id": f"evt_dna_{times[row] // 1000}_{ids[row].replace('-', '')}",
+    texts = iso_texts(frame.timestamps())
+    if event_type is not None and event_type.envelope == "charter":
+        ids = [f"evt_dna_{time // 1000}_{text.replace('-', '')}" for time, text in zip(times, ids, strict=True)]
+        bodies = [
+            {
+                "id": ids[row],
                 "type": types[row],
                 "source": "dna_service",
                 "target": None,
                 "timestamp": times[row] / 1e6,
-                "payload": body,
+                "payload": fields,
                 "meta": {"correlation_id": None, "version": "1.0"},
             }
-        else:
-            value = body.pop("value", None)
-            body.setdefault(key_name, keys[row])
-            record = {
-                "event_id": ids[row],
-                "timestamp": iso_from_us(times[row]),
+            for row, fields in enumerate(_row_dicts(columns, frame.num_rows))
+        ]
+    else:
+        values = columns.pop("value", None) or [None] * frame.num_rows
+        columns.setdefault(event_type.key if event_type else "key", keys)
+        source_stream = f"stream:{frame.stream}"
+        bodies = [
+            {
+                "event_id": event_id,
+                "timestamp": text,
                 "source_stream": source_stream,
-                "type": types[row],
+                "type": kind,
                 "value": value,
-                "metadata": body,
+                "metadata": fields,
             }
-        headers = cloud_headers(ids[row], f"astrocyte.{frame.stream}.{types[row]}", source, times[row])
-        key = None if keys[row] is None else keys[row].encode()
-        records.append(JsonRecord(key, orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY), headers))
-    return records
+            for event_id, text, kind, value, fields in zip(
+                ids, texts, types, values, _row_dicts(columns, frame.num_rows), strict=True
+            )
+        ]
+    source = f"/astrocyte/{frame.run}/{frame.stream}".encode()
+    prefix = f"astrocyte.{frame.stream}."
+    encoded_types = {kind: (prefix + str(kind)).encode() for kind in set(types)}
+    content_type = JSON_CONTENT_TYPE.encode()
+    return [
+        JsonRecord(
+            None if key is None else key.encode(),
+            orjson.dumps(body),
+            [
+                ("ce_specversion", b"1.0"),
+                ("ce_id", event_id.encode()),
+                ("ce_type", encoded_types[kind]),
+                ("ce_source", source),
+                ("ce_time", text.encode()),
+                ("content-type", content_type),
+            ],
+        )
+        for key, body, event_id, kind, text in zip(keys, bodies, ids, types, texts, strict=True)
+    ]
+
+
+def _python_values(frame: Frame, name: str, event_type: EventType | None) -> list[Any]:
+    values: list[Any] = frame.column(name).to_pylist()
+    if event_type is not None and event_type.fields.get(name) == "json":
+        return [None if text is None else orjson.loads(text) for text in values]
+    return values
+
+
+def _row_dicts(columns: dict[str, list[Any]], rows: int) -> Iterable[dict[str, Any]]:
+    if not columns:
+        return ({} for _ in range(rows))
+    names = list(columns)
+    return (dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True))
 
 
 def records_to_frame(
