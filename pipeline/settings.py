@@ -1,0 +1,130 @@
+"""Settings: the environment (``ASTROCYTE_*``) over ``astrocyte.toml`` over the defaults, which are the embedded ones.
+
+Past one machine only settings change: with ``ASTROCYTE_BROKER``, ``ASTROCYTE_SQL_URL`` and ``ASTROCYTE_INFLUX_URL``
+set, the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from schemas.errors import InvalidSettings
+
+__all__ = ["Duration", "Settings", "load_settings", "parse_duration_us"]
+
+_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+
+
+def parse_duration_us(value: Any) -> int:
+    """Microseconds of ``"250ms"``, ``"2s"``, ``"1.5h"`` or a number of seconds. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is not a duration; write a number with us, ms, s, m, h or d, such as 2s")
+    if isinstance(value, int | float):
+        return round(value * 1_000_000)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|h|d)?\s*", value)
+    if not found:
+        raise ValueError(f"{value!r} is not a duration; write a number with us, ms, s, m, h or d, such as 2s")
+    return round(float(found[1]) * _UNITS[found[2] or "s"])
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Duration = Annotated[int, BeforeValidator(parse_duration_us)]
+"""Microseconds, written as a duration with a unit."""
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Texts separated by commas."""
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """All settings of all processes; each process reads the ones it needs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ASTROCYTE_", toml_file="astrocyte.toml", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap address, host:port[,host:port]")
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of every mono topic")
+    replication: int = Field(1, ge=1, le=9, description="replication factor of the topics that Astrocyte creates")
+    group: str = Field("astrocyte", pattern=r"^[A-Za-z0-9._-]+$", description="prefix of the consumer groups")
+
+    rules: Paths = Field((), description="rule files, separated by commas; the shipped ones by name, such as axons")
+    streams: Names = Field((), description="streams to read; by default those that the rules name and the shipped ones")
+    roles: Names = Field(("correlate", "sql", "influx"), description="what a worker does")
+    consistency: Literal["strong", "eventual"] = "strong"
+    lateness: Duration = Field(1_000_000, ge=0, description="how far out of order a partition's events may come")
+    idle_timeout: Duration = Field(5_000_000, gt=0, description="silence after which a source holds nobody back")
+    snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of a domain's state")
+    liveness_timeout: Duration = Field(
+        120_000_000, gt=0, description="a worker with lag that moves nothing for so long exits"
+    )
+    session_timeout: Duration = Field(
+        10_000_000, ge=1_000_000, description="a dead worker's partitions move after this"
+    )
+
+    sql_url: SecretStr = Field(SecretStr("sqlite:///astrocyte.db"), description="SQLAlchemy URL")
+    experiment: str = Field("default", max_length=64, description="experiment to which new simulations belong")
+    influx_url: str | None = Field(None, description="InfluxDB's address; without it points go to influx_dir")
+    influx_token: SecretStr | None = None
+    influx_org: str = "astrocyte"
+    influx_bucket: str = "astrocyte"
+    influx_dir: Path = Field(Path("influx"), description="folder of the compressed line protocol")
+    influx_cell_tags: int = Field(10_000, ge=0, description="most distinct cell_id tags; beyond it cell_id is a field")
+
+    data_dir: Path = Field(Path("astrocyte-data"), description="folder of the embedded broker's log")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="port of Prometheus metrics on 127.0.0.1")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = Field(False, description="log JSON lines; the default on anything but a terminal is key=value")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over the environment over ``astrocyte.toml``."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        unknown = sorted(set(self.roles) - {"correlate", "sql", "influx", "audit"})
+        if unknown:
+            raise ValueError(f"roles: {unknown[0]!r} is not a role; known: correlate, sql, influx, audit")
+        if self.influx_url is not None and self.influx_token is None:
+            raise ValueError("influx_url is set and influx_token is not; set ASTROCYTE_INFLUX_TOKEN as well")
+        for address in self.broker.split(","):
+            if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
+                raise ValueError(f"broker: {address!r} came; host:port was wanted, such as 127.0.0.1:9092")
+        return self
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings of this process; ``overrides`` that are None are left to the environment. Raises InvalidSettings."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False, include_input=False):
+            name = ".".join(str(part) for part in item["loc"])
+            text = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{name} (ASTROCYTE_{name.upper()}): {text}" if name else text)
+        raise InvalidSettings("settings: " + "; ".join(lines)) from None
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(f"settings: astrocyte.toml cannot be read: {error}") from None
