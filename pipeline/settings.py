@@ -65,15 +65,11 @@ class Settings(BaseSettings):
     streams: Names = Field((), description="streams to read; by default those that the rules name and the shipped ones")
     roles: Names = Field(("correlate", "sql", "influx"), description="what a worker does")
     consistency: Literal["strong", "eventual"] = "strong"
-    lateness: Duration = Field(1_000_000, ge=0, description="how far out of order a partition's events may come")
-    idle_timeout: Duration = Field(5_000_000, gt=0, description="silence after which a source holds nobody back")
-    snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of a domain's state")
-    liveness_timeout: Duration = Field(
-        120_000_000, gt=0, description="a worker with lag that moves nothing for so long exits"
-    )
-    session_timeout: Duration = Field(
-        10_000_000, ge=1_000_000, description="a dead worker's partitions move after this"
-    )
+    lateness: Duration = Field("1s", ge=0, description="how far out of order a partition's events may come")
+    idle_timeout: Duration = Field("5s", gt=0, description="silence after which a source holds nobody back")
+    snapshot_interval: Duration = Field("1s", gt=0, description="time between snapshots of a domain's state")
+    liveness_timeout: Duration = Field("2m", gt=0, description="a worker with lag that moves nothing for so long exits")
+    session_timeout: Duration = Field("10s", ge=1_000_000, description="a dead worker's partitions move after this")
 
     sql_url: SecretStr = Field(SecretStr("sqlite:///astrocyte.db"), description="SQLAlchemy URL")
     experiment: str = Field("default", max_length=64, description="experiment to which new simulations belong")
@@ -95,8 +91,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  part of the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over the environment over ``astrocyte.toml``."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
