@@ -53,7 +53,12 @@ class Settings(BaseSettings):
     """All settings of all processes; each process reads the ones it needs."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ASTROCYTE_", toml_file="astrocyte.toml", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix="ASTROCYTE_",
+        toml_file="astrocyte.toml",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
     )
 
     broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap address, host:port[,host:port]")
@@ -65,11 +70,15 @@ class Settings(BaseSettings):
     streams: Names = Field((), description="streams to read; by default those that the rules name and the shipped ones")
     roles: Names = Field(("correlate", "sql", "influx"), description="what a worker does")
     consistency: Literal["strong", "eventual"] = "strong"
-    lateness: Duration = Field("1s", ge=0, description="how far out of order a partition's events may come")
-    idle_timeout: Duration = Field("5s", gt=0, description="silence after which a source holds nobody back")
-    snapshot_interval: Duration = Field("1s", gt=0, description="time between snapshots of a domain's state")
-    liveness_timeout: Duration = Field("2m", gt=0, description="a worker with lag that moves nothing for so long exits")
-    session_timeout: Duration = Field("10s", ge=1_000_000, description="a dead worker's partitions move after this")
+    lateness: Duration = Field(1_000_000, ge=0, description="how far out of order a partition's events may come")
+    idle_timeout: Duration = Field(5_000_000, gt=0, description="silence after which a source holds nobody back")
+    snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of a domain's state")
+    liveness_timeout: Duration = Field(
+        120_000_000, gt=0, description="a worker with lag that moves nothing for so long exits"
+    )
+    session_timeout: Duration = Field(
+        10_000_000, ge=1_000_000, description="a dead worker's partitions move after this"
+    )
 
     sql_url: SecretStr = Field(SecretStr("sqlite:///astrocyte.db"), description="SQLAlchemy URL")
     experiment: str = Field("default", max_length=64, description="experiment to which new simulations belong")
