@@ -49,6 +49,8 @@ class Frame:
     """The producer asserts that nothing older follows from this origin on this partition."""
     end: bool = False
     """The run is over for this origin on this partition."""
+    peers: tuple[str, ...] = ()
+    """Streams that the same origin writes: a reader waits to hear of each before its time may pass."""
     weight: float = 1.0
     """How many events each row stands for (1/p for rows sampled with probability p)."""
 
@@ -192,6 +194,8 @@ def encode_frame(frame: Frame) -> bytes:
         meta["watermark"] = str(frame.watermark_us)
     if frame.end:
         meta["end"] = "1"
+    if frame.peers:
+        meta["peers"] = ",".join(frame.peers)
     if frame.weight != 1.0:
         meta["weight"] = repr(frame.weight)
     batch = frame.batch.replace_schema_metadata(meta)
@@ -223,6 +227,7 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
             origin=meta.get("origin", ""),
             watermark_us=int(meta["watermark"]) if "watermark" in meta else None,
             end="end" in meta,
+            peers=tuple(meta["peers"].split(",")) if "peers" in meta else (),
             weight=float(meta.get("weight", 1.0)),
         )
     except KeyError as error:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.frames import TEXT, Frame
 
-__all__ = ["murmur2", "partition_of", "partitions_of", "split_by_partition"]
+__all__ = ["murmur2", "partition_of", "partitions_of", "rekey", "split_by_partition"]
 
 _M = np.uint32(0x5BD1E995)
 _SEED = np.uint32(0x9747B28C)
@@ -57,42 +57,49 @@ def partition_of(key: str | bytes, partitions: int) -> int:
     return int(partitions_of(pa.array([data], pa.binary()), partitions)[0])
 
 
-def split_by_partition(frame: Frame, partitions: int, *, by: str = "key") -> list[tuple[int, Frame]]:
-    """The frame's rows by partition of column ``by``, in order of partition; rows keep their order and sequence.
+def rekey(frame: Frame, field: str) -> Frame:
+    """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself stays."""
+    column = frame.column(field)
+    if column.type != TEXT:
+        column = column.cast(pa.utf8()).dictionary_encode()
+    return replace(frame, batch=frame.batch.set_column(frame.batch.schema.get_field_index("key"), "key", column))
 
-    Rows without a key go to partition 0, so that a key-less stream stays in one order. An empty frame (a
-    punctuation) goes to every partition, because time passes on all of them.
+
+def split_by_partition(frame: Frame, partitions: int) -> list[tuple[int, Frame]]:
+    """The frame's rows by partition of their key, in order of partition; rows keep their order and sequence.
+
+    Rows without a key go to partition 0, so that a key-less stream stays in one order. A partition that gets no
+    row still gets an empty frame where the frame carries a watermark, because time passes there too.
     """
-    if frame.num_rows == 0:
-        return [(partition, frame) for partition in range(partitions)]
+    everywhere = frame.watermark_us is not None or frame.end or frame.num_rows == 0
     if partitions == 1:
         return [(0, frame)]
-    keys = frame.column(by)
-    if keys.type != TEXT:
-        keys = keys.cast(pa.utf8()).dictionary_encode()
+    keys = frame.column("key")
     of_key = partitions_of(keys.dictionary, partitions)
     codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     of_row = np.append(of_key, np.int32(0))[codes]
-    present = np.unique(of_row)
-    if len(present) == 1:
-        return [(int(present[0]), frame)]
     order = np.argsort(of_row, kind="stable")
-    bounds = np.searchsorted(of_row[order], np.append(present, partitions))
-    index = frame.batch.schema.get_field_index(by)
+    bounds = np.searchsorted(of_row[order], np.arange(partitions + 1))
     # A key lives in one partition only, so each part takes its own share of the dictionary along.
     by_key = np.argsort(of_key, kind="stable")
-    rank = np.empty(len(of_key) + 1, np.int32)
     starts = np.searchsorted(of_key[by_key], np.arange(partitions + 1))
+    rank = np.empty(len(of_key), np.int32)
     rank[by_key] = np.arange(len(of_key), dtype=np.int32) - np.repeat(starts[:-1], np.diff(starts)).astype(np.int32)
+    index = frame.batch.schema.get_field_index("key")
     parts = []
-    for position, partition in enumerate(present.tolist()):
-        rows = order[bounds[position] : bounds[position + 1]]
+    for partition in range(partitions):
+        rows = order[bounds[partition] : bounds[partition + 1]]
+        if len(rows) == 0:
+            if everywhere:
+                parts.append((partition, frame.slice(0, 0)))
+            continue
+        if len(rows) == frame.num_rows:
+            parts.append((partition, frame))
+            continue
         part = frame.take(rows)
-        if frame.batch.schema.field(index).type == TEXT if index >= 0 else False:
-            row_codes = codes[rows]
-            own = keys.dictionary.take(pa.array(by_key[starts[partition] : starts[partition + 1]]))
-            indices = pa.array(rank[row_codes], mask=row_codes < 0)
-            column = pa.DictionaryArray.from_arrays(indices, own)
-            part = replace(part, batch=part.batch.set_column(index, pa.field(by, TEXT), column))
-        parts.append((partition, part))
+        row_codes = codes[rows]
+        own = keys.dictionary.take(pa.array(by_key[starts[partition] : starts[partition + 1]]))
+        indices = pa.array(rank[row_codes] if len(rank) else row_codes, mask=row_codes < 0)
+        column = pa.DictionaryArray.from_arrays(indices, own)
+        parts.append((partition, replace(part, batch=part.batch.set_column(index, pa.field("key", TEXT), column))))
     return parts
