@@ -1,0 +1,116 @@
+"""Kafka messages to frames: a chunk of one partition at a time, frames and JSON records mixed.
+
+Every message is accounted for: it is in a frame, or it is a dead letter with its reason and its bytes.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.catalog import CATALOG, Catalog
+from schemas.errors import InvalidFrame, SchemaMismatch
+from schemas.events import DeadLetter, iso_from_us
+from schemas.frames import Frame, conform, decode_frame
+from schemas.ids import hash_id
+from schemas.records import SourceRecord, records_to_frame
+from schemas.topics import stream_of
+
+__all__ = ["RawRecord", "SourcedFrame", "dead_letter", "decode_chunk"]
+
+# An Arrow IPC stream begins with this continuation marker, which no JSON text can.
+_ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
+
+
+class RawRecord(NamedTuple):
+    """One consumed Kafka message."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourcedFrame:
+    """A frame and where its rows stand in Kafka."""
+
+    frame: Frame
+    topic: str
+    partition: int
+    offsets: NDArray[np.int64] | int
+    """Offset of each row's message, or of the one message that held all rows."""
+    next_offset: int
+    """Offset after the last message of this frame."""
+
+    def offset_of(self, row: int) -> int:
+        """Offset of the message that held ``row``."""
+        return self.offsets if isinstance(self.offsets, int) else int(self.offsets[row])
+
+    def take(self, rows: NDArray[np.integer]) -> SourcedFrame:
+        """The given rows with their offsets."""
+        offsets = self.offsets if isinstance(self.offsets, int) else self.offsets[rows]
+        return replace(self, frame=self.frame.take(rows), offsets=offsets)
+
+
+def dead_letter(
+    record: RawRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
+) -> DeadLetter:
+    """The record as a dead letter; its id is a function of its place, so that repeating it changes nothing."""
+    return DeadLetter.model_validate(
+        {
+            "letter_id": str(hash_id("dead", topic, str(partition), str(record.offset), str(row), stage)),
+            "reason": reason,
+            "stage": stage,
+            "topic": topic,
+            "partition": partition,
+            "offset": record.offset,
+            "row": row,
+            "timestamp": iso_from_us(record.timestamp_ms * 1000),
+            "key_b64": None if record.key is None else b64encode(record.key).decode(),
+            "payload_b64": None if record.value is None else b64encode(record.value).decode(),
+            "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
+        }
+    )
+
+
+def decode_chunk(
+    topic: str, partition: int, records: Sequence[RawRecord], catalog: Catalog = CATALOG
+) -> tuple[list[SourcedFrame], list[DeadLetter]]:
+    """Frames of the chunk in offset order, and the messages that are none; the catalog's types are enforced."""
+    stream = stream_of(topic) or topic
+    frames: list[SourcedFrame] = []
+    letters: list[DeadLetter] = []
+    for is_frame, run in _runs(records):
+        if is_frame:
+            for record in run:
+                try:
+                    frame = decode_frame(record.value or b"")
+                    event_type = catalog.find(frame.stream)
+                    frame = conform(frame, event_type) if event_type is not None else frame
+                except (InvalidFrame, SchemaMismatch) as error:
+                    letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))
+                else:
+                    frames.append(SourcedFrame(frame, topic, partition, record.offset, record.offset + 1))
+            continue
+        sources = [SourceRecord(record.offset, record.timestamp_ms, record.key, record.value) for record in run]
+        decoded, index, refused = records_to_frame(topic, partition, stream, sources, catalog)
+        letters += [
+            dead_letter(run[item.index], topic, partition, reason=item.reason, stage="decode") for item in refused
+        ]
+        if decoded is not None:
+            offsets = np.array([sources[row].offset for row in index], np.int64)
+            frames.append(SourcedFrame(decoded, topic, partition, offsets, run[-1].offset + 1))
+    return frames, letters
+
+
+def _runs(records: Sequence[RawRecord]) -> Iterator[tuple[bool, list[RawRecord]]]:
+    for is_frame, run in groupby(records, key=lambda record: (record.value or b"")[:4] == _ARROW_MAGIC):
+        yield is_frame, list(run)
