@@ -77,7 +77,7 @@ class Frame:
         ordered = {name: arrays.pop(name) for name in ("timestamp", "key", "type")} | arrays
         try:
             batch = pa.RecordBatch.from_arrays(list(ordered.values()), names=list(ordered))
-        except pa.ArrowInvalid as error:
+        except ValueError as error:  # ArrowInvalid is one too
             lengths = {name: len(values) for name, values in ordered.items()}
             raise InvalidFrame(f"columns of stream {stream!r} differ in length: {lengths}") from error
         if batch.schema.field("timestamp").type != pa.int64():
