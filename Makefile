@@ -1,0 +1,53 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test soak bench lint format clean
+
+help:
+	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
+	@echo "make test   run the tests"
+	@echo "make soak   run the longer property and fault tests"
+	@echo "make bench  run the benchmarks"
+	@echo "make lint   check style and types"
+	@echo "make clean  remove .venv and everything that was built"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Astrocyte needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the pinned dependencies into $(VENV) (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-virtualenv -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "Compiling the correlation kernels (once) ..."
+	@$(BIN)/python -m agents.cep.warm
+	@touch $@
+
+demo: setup
+	@$(BIN)/astrocyte demo $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+soak: setup
+	@$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: setup
+	@$(BIN)/astrocyte bench $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data
+	find schemas simulator agents pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +
