@@ -19,31 +19,22 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from agents.rules_steps import parse_duration
 from schemas.errors import InvalidSettings
 
-__all__ = ["Duration", "Settings", "load_settings", "parse_duration_us"]
-
-_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+__all__ = ["Settings", "load_settings"]
 
 
-def parse_duration_us(value: Any) -> int:
-    """Microseconds of ``"250ms"``, ``"2s"``, ``"1.5h"`` or a number of seconds. Raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is not a duration; write a number with us, ms, s, m, h or d, such as 2s")
-    if isinstance(value, int | float):
-        return round(value * 1_000_000)
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|h|d)?\s*", value)
-    if not found:
-        raise ValueError(f"{value!r} is not a duration; write a number with us, ms, s, m, h or d, such as 2s")
-    return round(float(found[1]) * _UNITS[found[2] or "s"])
+def _duration(value: Any) -> int:
+    return 0 if value in (0, "0", "0s") else parse_duration(value)
 
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Duration = Annotated[int, BeforeValidator(parse_duration_us)]
-"""Microseconds, written as a duration with a unit."""
+Duration = Annotated[int, BeforeValidator(_duration)]
+"""Microseconds, written as a duration with a unit; 0 needs none."""
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Texts separated by commas."""
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]

@@ -1,0 +1,104 @@
+"""What a set of rules needs of Kafka: the topics it reads, and the streams that must be keyed anew.
+
+A domain is one partition number over all topics. Rules that share their ``by`` run in one group; where a stream's
+own key is not that field, the stream first goes through an internal topic keyed by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from agents.rules import RuleSet
+from schemas.catalog import CATALOG, Catalog
+from schemas.topics import keyed_topic, metrics_topic, mono_topic
+
+__all__ = ["ALL_KEYS", "Group", "Plan", "Rekey", "make_plan"]
+
+ALL_KEYS: Final = "all"
+"""Field name of the group whose rules have ``by: null``: one domain sees every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """One stream that an internal topic carries keyed by another field."""
+
+    stream: str
+    source: str
+    """Topic that is read."""
+    field: str
+    topic: str
+    """Topic that is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rules and windows that share their correlation key, and where each of their outer streams is read."""
+
+    field: str
+    ruleset: RuleSet
+    topics: dict[str, str]
+    """Topic by stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Groups and the internal topics that feed them."""
+
+    groups: tuple[Group, ...]
+    rekeys: tuple[Rekey, ...]
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that a domain reads, sorted."""
+        return tuple(sorted({topic for group in self.groups for topic in group.topics.values()}))
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Every outer stream that the rules read, sorted."""
+        return tuple(sorted({stream for group in self.groups for stream in group.topics}))
+
+    def describe(self) -> list[str]:
+        """Lines for a person: which group reads what, and which stream is keyed anew."""
+        lines = []
+        for group in self.groups:
+            names = [rule.name for rule in group.ruleset.rules] + [window.name for window in group.ruleset.windows]
+            lines.append(f"by {group.field}: {', '.join(names)}")
+            lines += [f"  {stream} <- {topic}" for stream, topic in sorted(group.topics.items())]
+        lines += [f"rekey {rekey.source} by {rekey.field} -> {rekey.topic}" for rekey in self.rekeys]
+        return lines
+
+
+def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
+    """The plan of a rule set. Streams that nobody declared are taken to be keyed by ``key``."""
+    made = {item.name: item.by for item in (*ruleset.windows, *ruleset.rules)}
+    declared = {stream.name: stream.key for stream in ruleset.streams}
+    fields = dict.fromkeys([item.by or ALL_KEYS for item in (*ruleset.windows, *ruleset.rules)])
+    groups, rekeys = [], {}
+    for field in fields:
+        own = RuleSet(
+            rules=tuple(rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == field),
+            windows=tuple(window for window in ruleset.windows if window.by == field),
+            streams=ruleset.streams,
+        )
+        wanted = {stream for rule in own.rules for stream in rule.streams} | {window.source for window in own.windows}
+        topics: dict[str, str] = {}
+        for stream in sorted(wanted):
+            if stream in made and (made[stream] or ALL_KEYS) == field:
+                continue  # made inside this group, in event-time order
+            source = metrics_topic(stream) if stream in made else mono_topic(stream)
+            key = (made[stream] or ALL_KEYS) if stream in made else _key_of(stream, declared, catalog)
+            if field in ("key", key):
+                topics[stream] = source
+            else:
+                topics[stream] = keyed_topic(stream, field)
+                rekeys[topics[stream]] = Rekey(stream, source, field, topics[stream])
+        groups.append(Group(field, own, topics))
+    return Plan(tuple(groups), tuple(rekeys.values()))
+
+
+def _key_of(stream: str, declared: dict[str, str], catalog: Catalog) -> str:
+    if stream in declared:
+        return declared[stream]
+    event_type = catalog.find(stream)
+    return event_type.key if event_type is not None else "key"
