@@ -220,13 +220,16 @@ def _compare(op: str, left: Values, right: Values) -> Flags:
 
 
 def _compare_text(op: str, left: Values, right: Values) -> Flags:
+    assert left.texts is not None
+    assert right.texts is not None
     if right.data.ndim == 0 and left.data.ndim:
         kernel = {"==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
                   ">=": pc.greater_equal}[op]  # fmt: skip
         return _gather(kernel(left.texts, right.texts[0]), left.data)
     if left.data.ndim == 0 and right.data.ndim:
         return _compare_text(_MIRROR[op], right, left)
-    a, b = (np.append(np.array(side.texts.to_pylist(), object), "")[side.data] for side in (left, right))
+    a = np.append(np.array(left.texts.to_pylist(), dtype=object), "")[left.data]
+    b = np.append(np.array(right.texts.to_pylist(), dtype=object), "")[right.data]
     return np.asarray(_COMPARE[op](a, b).astype(np.bool_) & (left.data >= 0) & (right.data >= 0))
 
 
@@ -260,7 +263,7 @@ def _member(subject: Values, values: tuple[int | float | str | bool, ...]) -> Fl
         wanted = pa.array([value for value in values if isinstance(value, str)], pa.utf8())
         return _gather(pc.is_in(subject.texts, value_set=wanted), subject.data)
     tests = [_compare("==", subject, Values(np.asarray(value))) for value in values if not isinstance(value, str)]
-    return reduce(np.logical_or, tests, np.zeros(subject.data.shape, np.bool_))
+    return np.asarray(reduce(np.logical_or, tests, np.zeros(subject.data.shape, np.bool_)))
 
 
 def _numeric(values: Values) -> Values:

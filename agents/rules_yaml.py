@@ -1,0 +1,220 @@
+"""Reading rule files: YAML with positions, so that a mistake is named by file, line, rule and field."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from agents.expressions import Field, walk
+from agents.rules import InvalidRules, Rule, RuleProblem, RuleSet, StreamSpec, problems_of
+from agents.rules_steps import Group, Step
+from agents.rules_windows import WindowSpec
+from schemas.catalog import CATALOG
+
+__all__ = ["explain_problem", "read_rules"]
+
+Location = tuple[str | int, ...]
+
+_FIELDS: Final = sorted(
+    {
+        name
+        for model in (Rule, Step, Group, WindowSpec, StreamSpec, RuleSet)
+        for name, info in model.model_fields.items()
+        for name in (info.serialization_alias or name,)
+    }
+)
+_IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
+
+
+def read_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
+    """Rules of a file (Path, or text ending in .yaml or .yml), of YAML text, or of a mapping already read.
+
+    ``known_streams`` are the streams that exist besides those the file declares or makes (its windows and rules);
+    None takes any name. A rule whose partial matches nothing ends (no ``within``, no ``max_partials``) is refused.
+    Raises InvalidRules with all problems found.
+    """
+    file: str | None = None
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
+        file = str(source)
+        try:
+            source = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRules([RuleProblem(message=f"cannot be read: {error}", file=file)]) from None
+    places: dict[Location, tuple[int, int]] = {}
+    if isinstance(source, str):
+        try:
+            node = yaml.compose(source, Loader=yaml.SafeLoader)
+            data = yaml.safe_load(source)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+            reason = f"not YAML: {getattr(error, 'problem', None) or error}"
+            raise InvalidRules([RuleProblem(message=reason, file=file, line=line, column=column)]) from None
+        places = dict(_places(node, ()))
+    else:
+        data = source
+    return _Reader(file, places, known_streams).read(data)
+
+
+def _places(node: yaml.Node | None, path: Location) -> Iterator[tuple[Location, tuple[int, int]]]:
+    """Line and column of every value, by its path."""
+    if node is None:
+        return
+    yield path, (node.start_mark.line + 1, node.start_mark.column + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _places(value, (*path, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _places(value, (*path, index))
+
+
+class _Reader:
+    def __init__(
+        self, file: str | None, places: Mapping[Location, tuple[int, int]], known: Collection[str] | None
+    ) -> None:
+        self.file = file
+        self.places = places
+        self.known = known
+        self.problems: list[RuleProblem] = []
+
+    def report(self, message: str, path: Location, *, rule: str | None = None, field: str = "") -> None:
+        place = next((self.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.places), None)
+        line, column = place or (None, None)
+        self.problems.append(
+            RuleProblem(message=message, rule=rule, field=field, file=self.file, line=line, column=column)
+        )
+
+    def read(self, data: Any) -> RuleSet:
+        if not isinstance(data, Mapping):
+            came = "nothing" if data is None else type(data).__name__
+            self.report(f"{came} came where a mapping with rules: and windows: was wanted", ())
+            raise InvalidRules(self.problems)
+        for key in data:
+            if key not in RuleSet.model_fields:
+                self.report(_unknown(str(key), list(RuleSet.model_fields)), (key,), field=str(key))
+        parts: dict[str, list[Any]] = {}
+        for section, model in (("rules", Rule), ("windows", WindowSpec), ("streams", StreamSpec)):
+            parts[section] = list(self.section(section, model, data.get(section) or []))
+        if not self.problems:
+            self.check_streams(parts)
+            self.check_bounds(parts["rules"])
+        if not self.problems:
+            try:
+                return RuleSet.model_validate(parts)
+            except ValidationError as error:
+                for detail in error.errors():
+                    self.report(explain_problem(detail)[1], ())
+        raise InvalidRules(self.problems)
+
+    def section(self, section: str, model: Any, items: Any) -> Iterator[Any]:
+        if not isinstance(items, list):
+            self.report(f"{section} must be a list", (section,), field=section)
+            return
+        for index, item in enumerate(items):
+            name = str(item.get("name", f"{section}[{index}]")) if isinstance(item, Mapping) else f"{section}[{index}]"
+            if not isinstance(item, Mapping):
+                self.report(f"{item!r} came where a mapping was wanted", (section, index), rule=name)
+                continue
+            try:
+                yield model.model_validate(item)
+            except (ValidationError, InvalidRules) as error:
+                found = error.problems if isinstance(error, InvalidRules) else problems_of(error)
+                for problem in found:
+                    path = problem.path or _step_path(item, problem.message)
+                    self.report(problem.message, (section, index, *path), rule=name, field=problem.field)
+
+    def check_streams(self, parts: Mapping[str, list[Any]]) -> None:
+        made = {item.name for section in ("rules", "windows", "streams") for item in parts[section]}
+        fields = {window.name: set(window.select) for window in parts["windows"]}
+        fields |= {stream.name: set(stream.fields) for stream in parts["streams"] if stream.fields}
+        for index, rule in enumerate(parts["rules"]):
+            for step in rule.steps:
+                for stream in step.stream:
+                    if self.known is not None and stream not in made and stream not in self.known:
+                        hint = _closest(stream, [*made, *self.known])
+                        self.report(
+                            f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}",
+                            ("rules", index), rule=rule.name, field=f"{step.name}.stream",
+                        )  # fmt: skip
+                listed = [self.fields_of(stream, fields) for stream in step.stream]
+                node = rule.condition(step)
+                if node is None or any(each is None for each in listed):
+                    continue
+                known = set().union(*(each for each in listed if each is not None)) | _IMPLICIT | {rule.by}
+                for part in walk(node):
+                    if isinstance(part, Field) and part.step is None and part.name not in known:
+                        hint = _closest(part.name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
+                        self.report(
+                            f"stream {'/'.join(step.stream)} has no field {part.name!r}{hint}",
+                            ("rules", index), rule=rule.name, field=f"{step.name}.where",
+                        )  # fmt: skip
+        for index, window in enumerate(parts["windows"]):
+            if self.known is not None and window.source not in made and window.source not in self.known:
+                hint = _closest(window.source, [*made, *self.known])
+                message = f"unknown stream {window.source!r}{hint}"
+                self.report(message, ("windows", index), rule=window.name, field="from")
+
+    @staticmethod
+    def fields_of(stream: str, made: Mapping[str, set[str]]) -> set[str] | None:
+        if stream in made:
+            return made[stream]
+        event_type = CATALOG.find(stream)
+        return set(event_type.fields) if event_type is not None and event_type.fields else None
+
+    def check_bounds(self, rules: list[Rule]) -> None:
+        for index, rule in enumerate(rules):
+            if not rule.bounded:
+                self.report(
+                    "nothing ends this rule's partial matches; add within: 10s (or, to hold the newest only, "
+                    "max_partials: 1000)", ("rules", index), rule=rule.name, field="within",
+                )  # fmt: skip
+
+
+def explain_problem(detail: Mapping[str, Any]) -> tuple[Location, str]:
+    """Location and message of one pydantic error, in the words of the rule language."""
+    location = tuple(
+        part for part in detail["loc"] if part not in ("step", "group", "function-before", "function-after")
+    )
+    match detail["type"]:
+        case "extra_forbidden":
+            return location, _unknown(str(location[-1]), _FIELDS)
+        case "missing":
+            return location, "is missing"
+        case "value_error":
+            return location, str(detail["ctx"]["error"])
+        case _:
+            return location, f"{detail['msg']} (got {detail['input']!r})"
+
+
+def _step_path(item: Mapping[str, Any], message: str) -> Location:
+    """Path of the step's field that a message such as ``heat.where: ...`` is about."""
+    found = re.match(r"(\w+)\.(where|until): ", message)
+    if found is None:
+        return ()
+
+    def search(value: Any, path: Location) -> Location:
+        if isinstance(value, Mapping):
+            if found[1] in (value.get("as"), value.get("name")) and found[2] in value:
+                return (*path, found[2])
+            entries: Any = value.items()
+        else:
+            entries = enumerate(value) if isinstance(value, list) else ()
+        return next((inner for key, each in entries if (inner := search(each, (*path, key)))), ())
+
+    return search(item, ())
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    return f"unknown field {name!r}{_closest(name, known)}"
+
+
+def _closest(name: str, known: Collection[Any]) -> str:
+    found = difflib.get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
