@@ -1,0 +1,118 @@
+"""Rows: events made ready for the kernels. Times, key numbers and predicate bits instead of fields.
+
+`Prepared` holds one entry for every (event, rule group) that some rule of the group may react to; an event that no
+rule can react to has none. Entries of one event lie side by side and stay so under a stable sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Outputs", "Prepared", "Rows"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """Entries in order of their events; made by `Matcher.prepare`, reordered by the engine, fed to `process`."""
+
+    t: NDArray[np.int64]
+    """Event time, microseconds."""
+    ref: NDArray[np.int64]
+    """The engine's handle of the event."""
+    group: NDArray[np.int32]
+    """Number of the rule group."""
+    key: NDArray[np.int32]
+    """Number of the event's key among the group's correlation field."""
+    mask: NDArray[np.uint64]
+    """One bit for each predicate of the group's rules; never 0."""
+    columns: NDArray[np.float64]
+    """Shape [fields, entries]: values that conditions over several events need; NaN is null."""
+    lows: NDArray[np.float64]
+    """What float64 cannot hold of integers beyond 2**53 (added to ``columns``); shape [0, 0] where all fit."""
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def take(self, order: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
+        """Entries in the given order (indices), those flagged (booleans), or a slice."""
+        lows = self.lows[:, order] if self.lows.size else self.lows
+        parts = (part[order] for part in (self.t, self.ref, self.group, self.key, self.mask))
+        return type(self)(*parts, self.columns[:, order], lows)
+
+    def split(self, at: int) -> tuple[Self, Self]:
+        """Entries before ``at`` and from ``at`` on."""
+        return self.take(slice(None, at)), self.take(slice(at, None))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """All entries of ``parts``, one after the other; fields that an older part lacks are null there."""
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls.empty()
+        fields = max(part.columns.shape[0] for part in parts)
+        wide = any(part.lows.size for part in parts)
+        names = ("t", "ref", "group", "key", "mask")
+        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        columns = np.concatenate([_padded(part.columns, fields, len(part), np.nan) for part in parts], axis=1)
+        lows = (
+            np.concatenate([_padded(part.lows, fields, len(part), 0.0) for part in parts], axis=1)
+            if wide
+            else np.empty((0, 0))
+        )
+        return cls(*joined, columns, lows)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """No entries."""
+        return cls(
+            np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32),
+            np.empty(0, np.uint64), np.empty((0, 0)), np.empty((0, 0)),
+        )  # fmt: skip
+
+
+def _padded(columns: NDArray[np.float64], fields: int, rows: int, fill: float) -> NDArray[np.float64]:
+    if columns.shape == (fields, rows):
+        return columns
+    padded = np.full((fields, rows), fill)
+    if columns.size:
+        padded[: columns.shape[0]] = columns
+    return padded
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Entries of one rule group, in processing order (t non-decreasing): the input of an operator."""
+
+    t: NDArray[np.int64]
+    seq: NDArray[np.int64]
+    """Number in processing order, increasing over the life of the matcher; ties in t keep this order."""
+    ref: NDArray[np.int64]
+    key: NDArray[np.int32]
+    mask: NDArray[np.uint64]
+    columns: NDArray[np.float64]
+    lows: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outputs:
+    """Matches and timeouts of one rule in the order in which they came out.
+
+    Rows ``offsets[i]`` to ``offsets[i + 1]`` of ``step`` and ``ref`` are the events of output i, in step order and
+    then event order (for a seq that is the order of the events).
+    """
+
+    key: NDArray[np.int32]
+    time_us: NDArray[np.int64]
+    """Time of the last event, or the instant at which an absence or timeout was decided."""
+    kind: NDArray[np.int8]
+    """0 match, 1 timeout."""
+    offsets: NDArray[np.int64]
+    step: NDArray[np.int16]
+    """Index into ``rule.positive``."""
+    ref: NDArray[np.int64]
