@@ -6,7 +6,7 @@ own key is not that field, the stream first goes through an internal topic keyed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agents.rules import RuleSet
@@ -39,6 +39,8 @@ class Group:
     ruleset: RuleSet
     topics: dict[str, str]
     """Topic by stream."""
+    exports: frozenset[str] = frozenset()
+    """Rules whose matches another group reads as events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,12 @@ class Plan:
 
 def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
     """The plan of a rule set. Streams that nobody declared are taken to be keyed by ``key``."""
-    made = {item.name: item.by for item in (*ruleset.windows, *ruleset.rules)}
+    made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
+    made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     declared = {stream.name: stream.key for stream in ruleset.streams}
-    fields = dict.fromkeys([item.by or ALL_KEYS for item in (*ruleset.windows, *ruleset.rules)])
-    groups, rekeys = [], {}
-    for field in fields:
+    rekeys: dict[str, Rekey] = {}
+    groups: list[Group] = []
+    for field in dict.fromkeys(made.values()):
         own = RuleSet(
             rules=tuple(rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == field),
             windows=tuple(window for window in ruleset.windows if window.by == field),
@@ -84,16 +87,21 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
         wanted = {stream for rule in own.rules for stream in rule.streams} | {window.source for window in own.windows}
         topics: dict[str, str] = {}
         for stream in sorted(wanted):
-            if stream in made and (made[stream] or ALL_KEYS) == field:
+            if stream in made and made[stream] == field:
                 continue  # made inside this group, in event-time order
             source = metrics_topic(stream) if stream in made else mono_topic(stream)
-            key = (made[stream] or ALL_KEYS) if stream in made else _key_of(stream, declared, catalog)
+            key = made[stream] if stream in made else _key_of(stream, declared, catalog)
             if field in ("key", key):
                 topics[stream] = source
             else:
                 topics[stream] = keyed_topic(stream, field)
                 rekeys[topics[stream]] = Rekey(stream, source, field, topics[stream])
         groups.append(Group(field, own, topics))
+    read = {stream for group in groups for stream in group.topics}
+    groups = [
+        replace(group, exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read))
+        for group in groups
+    ]
     return Plan(tuple(groups), tuple(rekeys.values()))
 
 
