@@ -13,10 +13,12 @@ __all__ = [
     "MULTI_EVENTS",
     "RULES",
     "TRUTH",
+    "STATS",
     "control_topic",
     "keyed_topic",
     "metrics_topic",
     "mono_topic",
+    "state_topic",
     "stream_of",
 ]
 
@@ -27,6 +29,8 @@ LATE: Final = "late"
 DEAD_LETTERS: Final = "dead_letters"
 RULES: Final = "rules"
 CLOCK: Final = "control.clock"
+STATS: Final = "control.stats"
+"""Counters of every domain and sink, newest of each (compacted)."""
 TRUTH: Final = "truth"
 """Stream (not topic) of what a scenario planted; its topic is ``mono.truth``."""
 
@@ -49,6 +53,11 @@ def metrics_topic(window: str) -> str:
 def keyed_topic(stream: str, field: str) -> str:
     """Internal topic that holds ``stream`` keyed by ``field`` instead of its own key."""
     return f"keyed.{field}.{stream}"
+
+
+def state_topic(group: str) -> str:
+    """Compacted topic with the snapshots of the domains of ``group``."""
+    return f"state.{group}"
 
 
 def stream_of(topic: str) -> str | None:
