@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pipeline.settings import parse_duration_us
+from agents.rules_steps import parse_duration
 from schemas.errors import InvalidSettings
 from schemas.events import us_from_iso
 
-__all__ = ["EARLIEST", "LATEST", "Start", "parse_offsets", "parse_start", "parse_time_us"]
+__all__ = ["EARLIEST", "LATEST", "Start", "parse_offsets", "parse_span_us", "parse_start", "parse_time_us"]
 
 _WANTED: Final = "earliest, latest, an offset, -N (the last N), s@MILLISECONDS, 2025-09-28T10:30:00Z or '10m ago'"
 
@@ -35,6 +35,16 @@ _NAMED: Final = {
 }
 
 
+def parse_span_us(text: str) -> int:
+    """Microseconds of ``250ms``, ``2s``, ``1.5h``, or of a plain number of seconds. Raises InvalidSettings."""
+    try:
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip()):
+            return round(float(text) * 1_000_000)
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidSettings(str(error)) from None
+
+
 def parse_time_us(text: str, *, now_us: int) -> int:
     """Microseconds since 1970 of ISO 8601 text (UTC where it names no zone), ``now``, ``10m ago`` or ``@SECONDS``.
 
@@ -51,7 +61,7 @@ def parse_time_us(text: str, *, now_us: int) -> int:
     found = re.fullmatch(r"-?\s*(.+?)\s+ago|-\s*(\d.*[a-z])", plain)
     try:
         if found:
-            return now_us - parse_duration_us(found[1] or found[2])
+            return now_us - parse_duration(found[1] or found[2])
         return us_from_iso(plain)
     except ValueError:
         raise InvalidSettings(

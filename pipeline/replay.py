@@ -1,0 +1,378 @@
+"""Replaying recorded logs into Kafka with their original spacing, or as fast as the broker takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fnmatch
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pipeline.kafka import BrokerAway, ensure_topics, producer_client
+from pipeline.log import InvalidLog, LogHeader, LogRecord, TornLog, is_frame, open_log, read_index, read_log
+from pipeline.pacing import Tempo
+from pipeline.positions import parse_span_us, parse_time_us
+from pipeline.shift import Shift, first_event_us, repartition, shift_record
+from schemas.errors import AstrocyteError, InvalidSettings
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+    from aiokafka.producer.message_accumulator import BatchBuilder
+
+__all__ = [
+    "Plan",
+    "Replayed",
+    "Selection",
+    "first_ms_of",
+    "make_plan",
+    "parse_remap",
+    "parse_within_log",
+    "replay",
+    "shift_to_now",
+]
+
+_DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which messages of a log are replayed, and as which topics. Times are Kafka's, in milliseconds."""
+
+    start_ms: int | None = None
+    until_ms: int | None = None
+    topics: tuple[str, ...] = ()
+    """Names or shell patterns; none means all."""
+    exclude: tuple[str, ...] = ()
+    remap: Mapping[str, str] = field(default_factory=dict)
+
+    def takes(self, topic: str) -> bool:
+        """Whether messages of the topic are replayed."""
+        named = not self.topics or any(fnmatch.fnmatchcase(topic, pattern) for pattern in self.topics)
+        return named and not any(fnmatch.fnmatchcase(topic, pattern) for pattern in self.exclude)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a replay will do: for each topic the recorded partitions, the messages, and their bytes."""
+
+    selection: Selection
+    paths: tuple[str, ...]
+    partitions: dict[str, int] = field(default_factory=dict)
+    """Recorded partition count by recorded topic; where no header tells it, the highest partition seen and one."""
+    messages: dict[str, int] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=dict)
+    config: dict[str, dict[str, str]] = field(default_factory=dict)
+    first_ms: int | None = None
+    last_ms: int | None = None
+    first_event_us: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Messages to replay."""
+        return sum(self.messages.values())
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the first message to the last."""
+        return 0.0 if self.first_ms is None or self.last_ms is None else (self.last_ms - self.first_ms) / 1000
+
+    def target(self, topic: str) -> str:
+        """Topic into which messages of ``topic`` go."""
+        return self.selection.remap.get(topic, topic)
+
+    def target_partitions(self) -> dict[str, int]:
+        """Partition count of each target topic that is absent."""
+        counts: dict[str, int] = {}
+        for topic, count in self.partitions.items():
+            if self.messages.get(topic):
+                counts[self.target(topic)] = max(count, counts.get(self.target(topic), 0))
+        return counts
+
+    def target_config(self, now_ms: int) -> dict[str, dict[str, str]]:
+        """Settings of each target topic that is absent."""
+        config = {self.target(topic): dict(entries) for topic, entries in self.config.items()}
+        if self.first_ms is not None and self.first_ms < now_ms - _DAY_MS:
+            # Replayed messages keep their times: a broker's retention by age would drop old ones at once.
+            for topic in self.target_partitions():
+                config.setdefault(topic, {})["retention.ms"] = "-1"
+        return config
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What was delivered, confirmed by the broker."""
+
+    messages: int = 0
+    bytes: int = 0
+    laps: int = 0
+    topics: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def parse_remap(options: Sequence[str]) -> dict[str, str]:
+    """Mapping of ``OLD:=NEW`` options. Raises InvalidSettings."""
+    mapping = {}
+    for option in options:
+        old, found, new = option.partition(":=")
+        if not found or not old or not new:
+            raise InvalidSettings(f"--remap {option!r}; OLD:=NEW was wanted, such as mono.axon_1:=mono.axon_9")
+        mapping[old] = new
+    return mapping
+
+
+def parse_within_log(text: str, first_ms: int, *, now_us: int) -> int:
+    """Milliseconds of a place in a log: a duration from its first message, or a time. Raises InvalidSettings."""
+    try:
+        return first_ms + parse_span_us(text) // 1000
+    except InvalidSettings:
+        return parse_time_us(text, now_us=now_us) // 1000
+
+
+def make_plan(paths: Sequence[str | Path], selection: Selection) -> Plan:
+    """Read the logs once and say what a replay will do. Raises InvalidLog."""
+    plan = Plan(selection, tuple(str(path) for path in paths))
+    headers: dict[str, int] = {}
+    for path in plan.paths:
+        if path == "-":
+            raise InvalidSettings("replay reads a log twice, which standard input cannot; give a file")
+        for item in _whole_part(path):
+            if isinstance(item, LogHeader):
+                for topic, count in item.partitions.items():
+                    headers[topic] = max(count, headers.get(topic, 0))
+                for topic, entries in item.config.items():
+                    plan.config[topic] = dict(entries)
+                continue
+            plan.partitions[item.topic] = max(plan.partitions.get(item.topic, 0), item.partition + 1)
+            if _selected(item, selection):
+                _count(plan, item)
+    for topic in plan.partitions:
+        plan.partitions[topic] = max(plan.partitions[topic], headers.get(topic, 0))
+    unknown = [name for name in selection.remap if name not in plan.partitions]
+    if unknown and plan.partitions:
+        raise InvalidSettings(
+            f"--remap names topic {unknown[0]!r}, which the log does not hold; "
+            f"it has {', '.join(sorted(plan.partitions))}"
+        )
+    return plan
+
+
+def _whole_part(path: str) -> Iterator[LogRecord | LogHeader]:
+    """Headers and records of a log; one torn at its end gives what is whole (`read_log` says so, later)."""
+    with contextlib.suppress(TornLog):
+        yield from open_log(path)
+
+
+def _selected(record: LogRecord, selection: Selection) -> bool:
+    return (
+        selection.takes(record.topic)
+        and (selection.start_ms is None or record.timestamp_ms >= selection.start_ms)
+        and (selection.until_ms is None or record.timestamp_ms < selection.until_ms)
+    )
+
+
+def _count(plan: Plan, record: LogRecord) -> None:
+    topic = record.topic
+    plan.messages[topic] = plan.messages.get(topic, 0) + 1
+    plan.bytes[topic] = plan.bytes.get(topic, 0) + len(record.value or b"") + len(record.key or b"")
+    plan.frames[topic] = plan.frames.get(topic, 0) + is_frame(record)
+    if record.timestamp_ms >= 0:
+        plan.first_ms = min(record.timestamp_ms, plan.first_ms if plan.first_ms is not None else record.timestamp_ms)
+        plan.last_ms = max(record.timestamp_ms, plan.last_ms or 0)
+    if plan.first_event_us is None:
+        plan.first_event_us = first_event_us(record)
+
+
+def _messages(plan: Plan) -> Iterator[tuple[int, LogRecord]]:
+    """(due time in microseconds of the log, message) of all files merged; due times never go back."""
+
+    def of_file(path: str) -> Iterator[tuple[int, LogRecord]]:
+        due_ms = -1
+        for record in read_log(path, start_ms=plan.selection.start_ms):
+            if _selected(record, plan.selection):
+                due_ms = max(due_ms, record.timestamp_ms)
+                yield due_ms, record
+
+    files = [of_file(path) for path in plan.paths]
+    for due_ms, record in heapq.merge(*files, key=lambda item: item[0]):
+        yield due_ms * 1000, record
+
+
+async def replay(
+    plan: Plan,
+    broker: str,
+    *,
+    tempo: Tempo,
+    shift: Shift | None = None,
+    loop: bool = False,
+    replication: int = 1,
+    stop: asyncio.Event | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replayed:
+    """Send the plan's messages to ``broker`` at the tempo's pace, each delivery confirmed; returns what was delivered.
+
+    A message keeps its partition where the topic has as many as were recorded; else frames are divided and other
+    messages placed by Kafka's hash of the key. Topics that are absent are made. ``loop`` begins again at the end
+    until ``stop`` is set; with a shift every lap goes on where the one before ended. ``progress`` is told the
+    messages sent and the present time of the log in milliseconds. Raises BrokerAway, InvalidLog.
+    """
+    if not plan.total:
+        raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; look at --topics, --start and --duration")
+    counts = await ensure_topics(
+        broker,
+        plan.target_partitions(),
+        replication=replication,
+        config=plan.target_config(time.time_ns() // 1_000_000),
+    )
+    done = Replayed()
+    began = time.monotonic()
+    async with producer_client(broker) as producer:
+        sender = _Sender(producer, done, broker)
+        while True:
+            done.laps += 1
+            lap_us = round((plan.span_s + (0.001 if plan.span_s else 1.0)) * 1e6) * (done.laps - 1)
+            lap_shift = None
+            if shift is not None:
+                lap_shift = Shift(shift.event_us + lap_us, shift.kafka_ms + lap_us // 1000, done.laps)
+            for due_us, record in _messages(plan):
+                due_us += lap_us
+                if stop is not None and stop.is_set():
+                    break
+                if not tempo.ready(due_us):
+                    await sender.flush()
+                    await _due(tempo, due_us, stop)
+                    if stop is not None and stop.is_set():
+                        break
+                await _send(sender, plan, counts, record, lap_shift)
+                if progress is not None:
+                    progress(sender.sent, due_us // 1000)
+            await sender.flush()
+            if not loop or (stop is not None and stop.is_set()):
+                break
+    done.seconds = time.monotonic() - began
+    return done
+
+
+async def _due(tempo: Tempo, due_us: int, stop: asyncio.Event | None) -> None:
+    if stop is None:
+        await tempo.until(due_us)
+        return
+    waiters = [asyncio.ensure_future(tempo.until(due_us)), asyncio.ensure_future(stop.wait())]
+    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiter
+
+
+async def _send(sender: _Sender, plan: Plan, counts: Mapping[str, int], record: LogRecord, shift: Shift | None) -> None:
+    if shift is not None:
+        record = shift_record(record, shift)
+    target = plan.target(record.topic)
+    count = counts[target]
+    parts = [record] if count == plan.partitions[record.topic] else repartition(record, count)
+    for part in parts:
+        await sender.send(target, part)
+
+
+class _Sender:
+    """Fills one batch a partition and awaits its delivery: aiokafka's `send` costs more than the rest together."""
+
+    def __init__(self, producer: AIOKafkaProducer, done: Replayed, broker: str) -> None:
+        self._producer = producer
+        self._done = done
+        self._broker = broker
+        self._builders: dict[tuple[str, int], tuple[BatchBuilder, int]] = {}
+        self._deliveries: dict[asyncio.Future[Any], tuple[str, int, int]] = {}
+        self.sent = 0
+
+    async def send(self, topic: str, record: LogRecord) -> None:
+        """Put the message into its partition's batch; a full batch goes off."""
+        place = (topic, record.partition)
+        size = len(record.value or b"") + len(record.key or b"")
+        while True:
+            entry = self._builders.get(place)
+            builder, held = entry if entry is not None else (self._producer.create_batch(), 0)
+            taken = builder.append(
+                timestamp=record.timestamp_ms if record.timestamp_ms >= 0 else None,
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+            )
+            if taken is not None:
+                self._builders[place] = (builder, held + size)
+                self.sent += 1
+                return
+            await self._dispatch(place)
+
+    async def flush(self) -> None:
+        """Send what is held and await every delivery."""
+        for place in list(self._builders):
+            await self._dispatch(place)
+        while self._deliveries:
+            await asyncio.wait(self._deliveries)
+            self._collect()
+
+    async def _dispatch(self, place: tuple[str, int]) -> None:
+        from aiokafka.errors import KafkaError
+
+        builder, held = self._builders.pop(place)
+        try:
+            future = await self._producer.send_batch(builder, place[0], partition=place[1])
+        except KafkaError as error:
+            raise self._failure(place[0], error) from None
+        self._deliveries[future] = (place[0], builder.record_count(), held)
+        self._collect()
+
+    def _collect(self) -> None:
+        for future in [future for future in self._deliveries if future.done()]:
+            topic, messages, held = self._deliveries.pop(future)
+            error = future.exception()
+            if error is not None:
+                raise self._failure(topic, error) from None
+            self._done.messages += messages
+            self._done.bytes += held
+            self._done.topics[topic] = self._done.topics.get(topic, 0) + messages
+
+    def _failure(self, topic: str, error: BaseException) -> AstrocyteError:
+        from aiokafka.errors import (
+            KafkaConnectionError,
+            KafkaTimeoutError,
+            MessageSizeTooLargeError,
+            RequestTimedOutError,
+        )
+
+        told = f"{self._done.messages} messages were delivered before"
+        if isinstance(error, KafkaConnectionError | KafkaTimeoutError | RequestTimedOutError):
+            return BrokerAway(f"the broker at {self._broker} went away ({type(error).__name__}); {told}")
+        if isinstance(error, MessageSizeTooLargeError):
+            return AstrocyteError(
+                f"a message for topic {topic!r} is larger than the broker takes; raise its max.message.bytes ({told})"
+            )
+        return AstrocyteError(f"the broker refused messages of topic {topic!r}: {error!r} ({told})")
+
+
+def shift_to_now(plan: Plan, *, now_us: int) -> Shift:
+    """The shift by which the plan's first message and first event happen now."""
+    event_us = 0 if plan.first_event_us is None else now_us - plan.first_event_us
+    kafka_ms = 0 if plan.first_ms is None else now_us // 1000 - plan.first_ms
+    return Shift(event_us, kafka_ms)
+
+
+def first_ms_of(paths: Sequence[str | Path]) -> int:
+    """Time of the first message over all logs, in milliseconds; from their indexes where they have one."""
+    first = math.inf
+    for path in paths:
+        index = read_index(path)
+        if index is not None and index.records:
+            first = min(first, *(block.first_ms for block in index.blocks if block.records))
+        else:
+            first = min([first, *(record.timestamp_ms for record in read_log(path) if record.timestamp_ms >= 0)])
+    if math.isinf(first):
+        raise InvalidLog(f"{', '.join(map(str, paths))}: the log holds no message with a time")
+    return int(first)
