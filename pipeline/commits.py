@@ -1,0 +1,168 @@
+"""Exact tracking of what may be committed: the offset before which everything delivered has been acknowledged.
+
+Pure bookkeeping, with no clock, lock or network in it. Stock Faust infers gaps from lists of numbers and commits past
+messages that are still held (five ways, each a named test); here every delivery is an object, so an acknowledgement
+cannot be mistaken for that of another delivery of the same offsets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
+
+__all__ = ["CommitTracker", "Delivery"]
+
+P = TypeVar("P", bound=Hashable)
+
+
+class _Log:
+    """One life of a partition: from an assignment or a seek until the next."""
+
+    __slots__ = ("acks", "committed", "live", "open", "position", "start", "through")
+
+    def __init__(self, start: int | None, committed: int | None) -> None:
+        self.start = start
+        self.position = start
+        self.committed = committed
+        self.open: deque[Delivery] = deque()
+        self.through = -1
+        self.live = True
+        self.acks = 0
+
+
+class Delivery:
+    """A range of offsets that was handed out, to be acknowledged once.
+
+    It refers to nothing but numbers, so it can be kept after the records themselves are gone. After the partition
+    was revoked, seeked or assigned anew it is stale: acknowledging it does nothing.
+    """
+
+    __slots__ = ("_log", "acked", "first", "next")
+
+    def __init__(self, log: _Log, first: int, next_offset: int) -> None:
+        self._log = log
+        self.first = first
+        self.next = next_offset
+        self.acked = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether the partition has begun a new life since, in which these offsets are delivered again."""
+        return not self._log.live
+
+    def ack(self) -> bool:
+        """Mark these offsets as done. False if they were already, or if the delivery is stale."""
+        if self.acked or not self._log.live:
+            return False
+        self.acked = True
+        self._log.acks += 1
+        return True
+
+    def ack_through(self) -> bool:
+        """Mark these offsets and all that were delivered before them as done, as a durable snapshot allows."""
+        log = self._log
+        if not log.live or self.next <= log.through:
+            return False
+        log.through = self.next
+        log.acks += 1
+        return True
+
+    def __repr__(self) -> str:
+        state = "stale" if self.stale else "acked" if self.acked else "open"
+        return f"<Delivery {self.first}..{self.next - 1} {state}>"
+
+
+class CommitTracker(Generic[P]):
+    """Which offset may be committed for each partition.
+
+    ``committable`` is the first offset of the oldest delivery that is still open, else the position up to which the
+    log was read. Offsets that hold no record (compaction, transaction markers) therefore never hold a commit back.
+    """
+
+    def __init__(self) -> None:
+        self._logs: dict[P, _Log] = {}
+
+    def __contains__(self, partition: P) -> bool:
+        return partition in self._logs
+
+    @property
+    def partitions(self) -> frozenset[P]:
+        """Partitions that were assigned and not forgotten."""
+        return frozenset(self._logs)
+
+    @property
+    def acks(self) -> int:
+        """Acknowledgements counted in the current lives of all partitions; only a change of it means anything."""
+        return sum(log.acks for log in self._logs.values())
+
+    def assign(self, partition: P, position: int | None, committed: int | None = None) -> None:
+        """Begin a new life of ``partition``: reading starts at ``position``; older deliveries become stale.
+
+        ``position`` is None while it is not known, ``committed`` where the group has committed nothing.
+        """
+        self.forget((partition,))
+        self._logs[partition] = _Log(position, committed)
+
+    def forget(self, partitions: Iterable[P]) -> None:
+        """Drop the bookkeeping of ``partitions``; their open deliveries become stale."""
+        for partition in list(partitions):
+            log = self._logs.pop(partition, None)
+            if log is not None:
+                log.live = False
+                log.open.clear()
+
+    def delivered(self, partition: P, first: int, next_offset: int) -> Delivery:
+        """Record that the records from ``first`` to before ``next_offset`` were handed out.
+
+        ``next_offset`` is where reading goes on, which may be past the last record. A delivery from before the
+        position means that the log itself began anew (recreated topic, lost tail): a new life begins, in which a lower
+        offset than before may be committed. Raises KeyError for a partition that is not assigned.
+        """
+        log = self._at(partition, first)
+        delivery = Delivery(log, first, next_offset)
+        log.open.append(delivery)
+        log.position = next_offset
+        return delivery
+
+    def advanced(self, partition: P, position: int) -> None:
+        """Record that reading went on to ``position`` over offsets that hold no record."""
+        self._at(partition, position).position = position
+
+    def position(self, partition: P) -> int | None:
+        """Where reading goes on, None if that is not known."""
+        log = self._logs.get(partition)
+        return None if log is None else log.position
+
+    def held(self, partition: P) -> int:
+        """Number of open deliveries."""
+        log = self._logs.get(partition)
+        return 0 if log is None else sum(1 for item in log.open if not (item.acked or item.next <= log.through))
+
+    def committable(self, partition: P) -> int | None:
+        """Offset to commit now, None if there is nothing beyond what is committed already."""
+        log = self._logs.get(partition)
+        if log is None:
+            return None
+        pending = log.open
+        while pending and (pending[0].acked or pending[0].next <= log.through):
+            pending.popleft()
+        safe = pending[0].first if pending else log.position
+        known = log.committed if log.committed is not None else log.start
+        return None if safe is None or (known is not None and safe <= known) else safe
+
+    def committed(self, partition: P, offset: int) -> None:
+        """Record that the broker has confirmed the commit of ``offset``; call it for nothing else."""
+        log = self._logs.get(partition)
+        # A confirmation may arrive after the log began anew, where it says nothing.
+        if log is not None and log.position is not None and offset <= log.position:
+            log.committed = offset if log.committed is None else max(offset, log.committed)
+
+    def _at(self, partition: P, offset: int) -> _Log:
+        log = self._logs[partition]
+        if log.position is not None and offset < log.position:
+            self.assign(partition, offset)
+            log = self._logs[partition]
+        elif log.start is None:
+            log.start = log.position = offset
+        return log

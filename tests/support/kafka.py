@@ -1,0 +1,214 @@
+"""A real Apache Kafka (KRaft, one node) from Maven Central's jars, for tests that must hold on the real thing.
+
+The jars come through Maven into a cache folder outside the repository. Needs Java 17 or newer and mvn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+VERSION = "4.1.0"
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>astrocyte.tests</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+_PROPERTIES = """process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={folder}
+num.partitions=4
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+message.max.bytes=33554432
+log.cleaner.backoff.ms=200
+auto.create.topics.enable=false
+"""
+
+_LOGGING = """<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="WARN">
+  <Appenders><Console name="console"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
+  <Loggers><Root level="WARN"><AppenderRef ref="console"/></Root></Loggers>
+</Configuration>
+"""
+
+
+class KafkaUnavailable(RuntimeError):
+    """Java or Maven is absent, or the jars cannot be had."""
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def jars() -> Path:
+    """Folder of Kafka's jars, filled by Maven the first time. Raises KafkaUnavailable."""
+    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    if missing:
+        raise KafkaUnavailable(f"{' and '.join(missing)} not found; a real Kafka needs Java 17 or newer and Maven")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astrocyte-tests" / "kafka" / VERSION
+    libs = cache / "libs"
+    if not (cache / "complete").exists():
+        # A folder of its own until it is whole, so that two test runs may do this at once.
+        work = cache.with_name(f"{VERSION}-{os.getpid()}")
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "pom.xml").write_text(_POM)
+        command = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={work / 'libs'}"]
+        done = subprocess.run(command, check=False, cwd=work, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            raise KafkaUnavailable(f"Maven could not fetch kafka_2.13:{VERSION}: {(done.stdout + done.stderr)[-500:]}")
+        (work / "complete").touch()
+        with contextlib.suppress(OSError):
+            work.rename(cache)
+        if work.exists():
+            shutil.rmtree(work)
+    return libs
+
+
+class Kafka:
+    """One broker on a free loopback port; its data survives `kill` and `start`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._libs = jars()
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "kafka.log"
+        self._settings = folder / "server.properties"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "log4j2.xml").write_text(_LOGGING)
+        self._settings.write_text(
+            _PROPERTIES.format(port=self.port, controller=free_port(), folder=folder / "data")
+        )
+        cluster = uuid.uuid4().hex[:22]
+        self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings))
+
+    @property
+    def address(self) -> str:
+        """Bootstrap address."""
+        return f"127.0.0.1:{self.port}"
+
+    def _command(self, main: str, *arguments: str) -> list[str]:
+        # Few threads and a small heap: the machine is shared with the code under test.
+        options = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}"
+        return ["java", *options, logging, "-cp", f"{self._libs}/*", main, *arguments]
+
+    def _run(self, main: str, *arguments: str) -> None:
+        done = subprocess.run(self._command(main, *arguments), check=False, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise KafkaUnavailable(f"{main} {arguments[0]} failed: {(done.stdout + done.stderr)[-2000:]}")
+
+    def start(self, patience_s: float = 60.0) -> None:
+        """Start, and return when the broker answers a metadata request."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command("kafka.Kafka", str(self._settings)), stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + patience_s
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise KafkaUnavailable(f"Kafka did not come up: {self._log.read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        # ApiVersions v0 without arguments: key 18, version 0, correlation 1, no client id.
+        request = bytes.fromhex("0000000a 0012 0000 00000001 ffff".replace(" ", ""))
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+                connection.settimeout(1.0)
+                connection.sendall(request)
+                return len(connection.recv(8)) == 8
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """A clean shutdown, or kill -9 after ten seconds."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Let the broker hang: connections stay open and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End `pause`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(how)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def kafka_or_skip() -> None:
+    """Skip the test where a real Kafka cannot be started; in CI, where it must be there, let it fail."""
+    try:
+        jars()
+    except KafkaUnavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no real Kafka: {error}")
+
+
+@pytest.fixture(scope="session")
+def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """A running Kafka for the whole session; tests use topics and groups of their own and leave it running."""
+    kafka_or_skip()
+    broker = Kafka(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
+    """A running Kafka that the test may kill and start again."""
+    kafka_or_skip()
+    broker = Kafka(tmp_path / "kafka")
+    broker.start()
+    yield broker
+    broker.kill()
