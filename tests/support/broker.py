@@ -1,0 +1,147 @@
+"""Embedded brokers for tests, record batches as producers send them, and raw connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from inspect import isawaitable
+
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from crc32c import crc32c
+
+from pipeline.broker import BrokerProcess, BrokerThread, EmbeddedBroker
+
+__all__ = [
+    "BrokerProcess",
+    "BrokerThread",
+    "EmbeddedBroker",
+    "RawConnection",
+    "eventually",
+    "full_disk",
+    "kcat",
+    "make_batch",
+    "raw_connection",
+    "wait_until",
+    "with_checksum",
+]
+
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+
+
+def make_batch(
+    values: list[bytes | None],
+    *,
+    keys: list[bytes | None] | None = None,
+    timestamps: list[int] | None = None,
+    codec: str = "none",
+    producer_id: int = -1,
+    epoch: int = -1,
+    sequence: int = -1,
+) -> memoryview:
+    """A record batch as a producer sends it, in a buffer of its own that may be written to."""
+    builder = DefaultRecordBatchBuilder(2, CODECS[codec], False, producer_id, epoch, sequence, 1 << 30)
+    for i, value in enumerate(values):
+        builder.append(i, timestamps[i] if timestamps else 1000 + i, keys[i] if keys else None, value, [])
+    return memoryview(bytearray(builder.build()))
+
+
+def with_checksum(batch: bytearray) -> memoryview:
+    """A batch whose bytes were changed, with the checksum that fits them."""
+    struct.pack_into(">I", batch, 17, crc32c(memoryview(batch)[21:]))
+    return memoryview(batch)
+
+
+def wait_until(condition: Callable[[], object], *, timeout_s: float = 20.0, what: str = "the condition") -> None:
+    """Return when a condition holds; AssertionError after the timeout. The pause only spares the processor."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {timeout_s} s")
+        time.sleep(0.01)
+
+
+async def eventually(
+    condition: Callable[[], object | Awaitable[object]], *, timeout_s: float = 20.0, what: str = "the condition"
+) -> None:
+    """``wait_until`` for coroutines and inside a running loop."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        holds = condition()
+        if isawaitable(holds):
+            holds = await holds
+        if holds:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {timeout_s} s")
+        await asyncio.sleep(0.01)
+
+
+class RawConnection:
+    """A client that speaks in bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, api_key: int, version: int, body: bytes, *, correlation_id: int = 1, client_id: str = "raw") -> None:
+        """Queue a request; its answer is ``receive``d."""
+        name = client_id.encode()
+        frame = struct.pack(">hhih", api_key, version, correlation_id, len(name)) + name + body
+        self.writer.write(struct.pack(">i", len(frame)) + frame)
+
+    async def receive(self) -> tuple[int, bytes]:
+        """(correlation id, body) of the next answer; IncompleteReadError if the broker closed the connection."""
+        length = struct.unpack(">i", await asyncio.wait_for(self.reader.readexactly(4), 20))[0]
+        answer = await asyncio.wait_for(self.reader.readexactly(length), 20)
+        return struct.unpack_from(">i", answer)[0], answer[4:]
+
+    async def ask(self, api_key: int, version: int, body: bytes) -> bytes:
+        """Send, and receive the body of the answer."""
+        self.send(api_key, version, body)
+        return (await self.receive())[1]
+
+    async def closed_by_broker(self) -> bool:
+        """Whether the broker ends the connection, which this waits for."""
+        try:
+            return await asyncio.wait_for(self.reader.read(1), 20) == b""
+        except ConnectionError:
+            return True
+
+
+@asynccontextmanager
+async def raw_connection(address: str) -> AsyncIterator[RawConnection]:
+    """A connection to a broker that speaks in bytes."""
+    host, port = address.rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield RawConnection(reader, writer)
+    finally:
+        writer.close()
+
+
+def kcat() -> str:
+    """The path of kcat; skips the test where it is not installed, but fails it in CI, where it must be."""
+    found = shutil.which("kcat") or shutil.which("kafkacat")
+    if found is None:
+        reason = "kcat is not installed (Debian: apt-get install kcat)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@contextmanager
+def full_disk(pid: int, *, file_bytes: int = 0) -> Iterator[None]:
+    """No file of a process can grow beyond some bytes, as on a full disk: its writes fail with an error."""
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (file_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
