@@ -1,0 +1,295 @@
+"""``ctx``: what a scenario's step is given inside the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from simulator.events import EventSpec
+from simulator.population import Population, Sum, claim, compact, exact_sum
+from simulator.rng import byte_normal, purpose_word, threefry2x32, tick_key, unit
+
+__all__ = ["NO_PLACE", "Births", "Context", "Outputs"]
+
+NO_PLACE = 0xFFFFFFFF
+"""Place of nobody: an id with this place is null on the host."""
+
+# Per-tick scalars are padded to rows of 64: a small store in a loop costs O(buffer) in jaxlib 0.11.1 on CPU.
+METRIC_LANES = 64
+
+Child = Callable[[Population, "Births"], tuple[Mapping[str, Array], Mapping[str, Array]]]
+
+
+class Births(NamedTuple):
+    """The births of one tick as rows; rows from ``count`` on mean nothing."""
+
+    count: Array
+    """How many; int32."""
+    parent: Array
+    """Slot of each parent; int32[rows]."""
+    slot: Array
+    """Slot of each child; int32[rows]. No two rows share one."""
+    lanes: Array
+    """Lane of each row for random numbers (its slot as uint32): children never share noise."""
+    valid: Array
+    """Which rows mean something; bool[rows]."""
+
+
+class Outputs(NamedTuple):
+    """What one tick of one island hands to the host."""
+
+    events: dict[str, dict[str, Any]]
+    counts: dict[str, Array]
+    needs: dict[str, Array]
+    ints: Array
+    floats: Array
+
+
+class Context:
+    """Random numbers, events, births, claims and metrics of one tick of one island.
+
+    Random functions take a ``purpose`` (text; different purposes never share numbers), ``over`` (a uint32 array of
+    lanes, one number each; by default one lane a slot) and ``draw`` (a number below 65,536, for several draws of one
+    purpose in a lane).
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: Array,
+        tick: tuple[Array, Array],
+        island: Array,
+        slots: int,
+        specs: tuple[EventSpec, ...],
+        capacities: Mapping[str, int],
+        int_metrics: tuple[str, ...] = (),
+        float_metrics: tuple[str, ...] = (),
+        platform: str = "cpu",
+    ) -> None:
+        self.tick = tick[0]
+        """Number of this tick, modulo 2**32."""
+        self.island = island
+        """Number of this island; uint32."""
+        self.slots = slots
+        self._platform = platform
+        self._tick_high = tick[1]
+        self._key = tick_key(seed, tick[0], tick[1])
+        self._specs = {spec.kind: spec for spec in specs}
+        self._capacities = capacities
+        self._int_metrics, self._float_metrics = int_metrics, float_metrics
+        self._events: dict[str, dict[str, Any]] = {}
+        self._counts: dict[str, Array] = {}
+        self._needs: dict[str, Array] = {}
+        self._metrics: dict[str, Array] = {}
+
+    # Random numbers
+
+    def lanes(self, count: int | None = None) -> Array:
+        """Lanes 0, 1, ...: one a slot, or ``count`` of them; uint32."""
+        return jnp.arange(self.slots if count is None else count, dtype=jnp.uint32)
+
+    def bits(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> tuple[Array, Array]:
+        """Two independent random uint32 words a lane (one call of Threefry: use both when you can)."""
+        lanes = self.lanes() if over is None else over
+        counter = (self.island << 16) | jnp.asarray(draw, jnp.uint32)
+        key = self._key[0] ^ jnp.uint32(purpose_word(purpose))
+        # Unless they are stored, XLA repeats the twenty rounds in every loop that reads the words.
+        words: tuple[Array, Array] = self.stored(threefry2x32, key, self._key[1], lanes, counter)
+        return words
+
+    def uniform(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> Array:
+        """float32 uniform in (0, 1), one a lane."""
+        return unit(self.bits(purpose, over, draw)[0])
+
+    def uniforms(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> tuple[Array, Array]:
+        """Two independent uniforms a lane, for the price of one."""
+        first, second = self.bits(purpose, over, draw)
+        return unit(first), unit(second)
+
+    def normals(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> tuple[Array, Array]:
+        """Two independent standard normals a lane (Box-Muller)."""
+        first, second = self.uniforms(purpose, over, draw)
+        radius = jnp.sqrt(-2.0 * jnp.log(first))
+        angle = jnp.float32(2.0 * jnp.pi) * second
+        return radius * jnp.cos(angle), radius * jnp.sin(angle)
+
+    def noise(self, purpose: str, count: int, over: Array | None = None) -> list[Array]:
+        """``count`` independent cheap near-normals a lane (`rng.byte_normal`): mean 0, variance 1, within +-3.45."""
+        words: list[Array] = []
+        for draw in range(-(-count // 2)):
+            words.extend(self.bits(purpose, over, draw))
+        return [byte_normal(word) for word in words[:count]]
+
+    def stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(*arguments)``, computed once and stored: XLA does not merge it with what uses it.
+
+        For values that are costly and used in several places, and to keep arithmetic apart from shapes that may grow:
+        what is merged decides where fused multiply-add is used, and a chunk run again with larger buffers must give
+        the same bits. XLA for CPUs drops optimisation barriers before it merges loops; the branches of a conditional
+        it keeps. On GPUs conditionals cost a launch, and barriers hold.
+        """
+        if self._platform != "cpu":
+            return lax.optimization_barrier(function(*arguments))
+        shapes = jax.eval_shape(function, *arguments)
+
+        def never(*_: Any) -> Any:
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        return lax.cond(self._tick_high < jnp.uint32(1 << 31), function, never, *arguments)
+
+    # Buffers and events
+
+    def capacity(self, name: str) -> int:
+        """Size of a growable buffer that `Scenario.capacities` declares (a Python int: a shape)."""
+        return self._capacities[name]
+
+    def need(self, name: str, count: Array) -> None:
+        """How many entries this tick wants of a growable buffer. More than there are: the chunk is run again."""
+        known = self._needs.get(name)
+        count = count.astype(jnp.int32)
+        self._needs[name] = count if known is None else jnp.maximum(known, count)
+
+    def emit(self, kind: str, mask: Array, *, at: Array | None = None, **columns: Any) -> None:
+        """Emit one event of ``kind`` for every lane of ``mask``; at most one call a kind and tick.
+
+        ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, of several for lists. ``at`` is
+        the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
+        """
+        index, count = self.stored(partial(compact, capacity=self._capacities[kind]), mask)
+        self.need(kind, count)
+        self._record(kind, count, at, columns, lambda value: value if value.ndim == 0 else value[index])
+
+    def emit_rows(self, kind: str, count: Array, *, at: Array | None = None, **columns: Any) -> None:
+        """Emit the first ``count`` rows of columns that are rows already (those of `Births`, for one)."""
+        self._record(kind, count, at, columns, lambda value: value)
+
+    def _record(
+        self, kind: str, count: Array, at: Array | None, columns: Mapping[str, Any], pick: Callable[[Array], Array]
+    ) -> None:
+        spec = self._specs[kind]
+        if kind in self._events:
+            raise ValueError(f"kind {kind!r} is emitted twice in one step; declare two kinds on the same stream")
+        expected = {column.name for column in spec.columns if column.kind != "tick"}
+        if set(columns) != expected:
+            raise ValueError(f"kind {kind!r} was given columns {sorted(columns)}; its EventSpec has {sorted(expected)}")
+        taken: dict[str, Any] = {
+            name: jax.tree.map(lambda part: pick(jnp.asarray(part)), value) for name, value in columns.items()
+        }
+        if at is not None:
+            taken["@"] = pick(at)
+        self._events[kind] = taken
+        self._counts[kind] = count.astype(jnp.int32)
+
+    def metric(self, name: str, value: Array | Sum) -> None:
+        """Record a scalar of this tick and island; a `Sum` is recorded as ``name`` + ".high" and ".low"."""
+        if isinstance(value, Sum):
+            self._metrics[f"{name}.high"], self._metrics[f"{name}.low"] = value
+        else:
+            self._metrics[name] = value
+
+    def metric_sum(self, name: str, values: Array, mask: Array | None = None) -> None:
+        """Record the exact sum of int32 values over the island (see `exact_sum`)."""
+        self.metric(name, exact_sum(values, mask))
+
+    # Individuals
+
+    def place(self, slot: Array | None = None) -> Array:
+        """Place of each slot in the whole simulation (island * slots + slot); half of an id. uint32."""
+        own = self.lanes() if slot is None else slot.astype(jnp.uint32)
+        return self.island * jnp.uint32(self.slots) + own
+
+    def claim(self, tile: Array, want: Array, tiles: int, *, luck: Array | None = None) -> Array:
+        """Which slots get the tile they want: one winner a tile, each candidate equally likely. bool[slots]."""
+        return claim(tile, self.bits("claim")[0] if luck is None else luck, want, tiles)
+
+    def spawn(
+        self,
+        population: Population,
+        want: Array,
+        child: Child,
+        *,
+        name: str = "births",
+        luck: Array | None = None,
+        limit: Array | None = None,
+    ) -> tuple[Population, Births]:
+        """Births: those who ``want`` a child get one while there are free slots, each with the same chance.
+
+        ``child(parents, births)`` gets the parents' rows and returns what children have of their own and what changes
+        in the parents, as mappings of names to rows; children inherit the rest. Where more want than slots are free,
+        candidates are thinned at random and what is left over is cut from a random start: never "the first by slot",
+        which gave all births to a quarter of the slots. ``birth_tick``, if the population has it, becomes the tick
+        after this one, the first in which the child acts (founders have 0, so nobody shares tick and place). ``luck``
+        is a random word a slot that nothing else uses (drawn if absent). ``limit`` caps the births of this tick. The
+        buffer is the growable capacity ``name``, which `Scenario.capacities` must list.
+        """
+        alive = population["alive"]
+        rows = self._capacities[name]
+        free = jnp.int32(alive.shape[0]) - jnp.sum(alive, dtype=jnp.int32)
+        room = free if limit is None else jnp.minimum(free, limit)
+        wanted = jnp.sum(want, dtype=jnp.int32)
+        share = room.astype(jnp.float32) / jnp.maximum(wanted, 1).astype(jnp.float32)
+        threshold = jnp.minimum(share * jnp.float32(2.0**24), jnp.float32(2.0**24)).astype(jnp.uint32)
+        word = self.bits(f"spawn.{name}")[0] if luck is None else luck
+        chosen = want & ((word >> 8) < threshold)
+        start = self.bits(f"spawn.{name}.start", jnp.zeros((), jnp.uint32))[0] % jnp.uint32(-(-alive.shape[0] // 32))
+        parent, count = compact(chosen, rows, start=start)
+        count = jnp.minimum(count, room)
+        self.need(name, count)
+        count = jnp.minimum(count, rows)
+        slot, _ = compact(~alive, rows)
+        births = Births(count, parent, slot, slot.astype(jnp.uint32), jnp.arange(rows) < count)
+        return self._place(population, births, child), births
+
+    def _place(self, population: Population, births: Births, child: Child) -> Population:
+        parents = {key: values[births.parent] for key, values in population.items()}
+        own, changed = child(parents, births)
+        beyond = jnp.int32(population["alive"].shape[0])
+        at_slot = jnp.where(births.valid, births.slot, beyond)
+        at_parent = jnp.where(births.valid, births.parent, beyond)
+        result: Population = {}
+        for key, values in population.items():
+            if key in changed:
+                values = values.at[at_parent].set(changed[key], mode="drop")
+            if key == "alive":
+                row = jnp.ones_like(births.valid)
+            elif key == "birth_tick" and key not in own:
+                row = jnp.broadcast_to((self.tick + 1).astype(values.dtype), births.valid.shape)
+            else:
+                row = jnp.asarray(own.get(key, parents[key]), values.dtype)
+            result[key] = values.at[at_slot].set(row, mode="drop")
+        return result
+
+    # Planted anomalies
+
+    def planted(self, plants: Mapping[str, Array], kind: int) -> tuple[Array, Array]:
+        """Strength of the planted anomaly ``kind`` (its number in ``plant_kinds``) now, and whether it starts now.
+
+        ``plants`` is what `plants.plant_params` made. Strength is 0.0 where none holds; plants lie before tick 2**31.
+        """
+        since = self.tick - plants["start"]
+        holds = (plants["kind"] == kind) & (since < plants["ticks"]) & (self._tick_high == 0)
+        strength = jnp.max(jnp.where(holds, plants["strength"], 0.0))
+        return strength, jnp.any(holds & (since == 0))
+
+    def outputs(self) -> Outputs:
+        """Everything recorded in this tick. Called by the machinery after `step`."""
+        silent = set(self._specs) - set(self._events)
+        if silent:
+            raise ValueError(f"the step emitted nothing of kind {min(silent)!r}, which events() declares")
+        unknown = set(self._metrics) - set(self._int_metrics) - set(self._float_metrics)
+        if unknown:
+            raise ValueError(f"metric {min(unknown)!r} is not among int_metrics or float_metrics of the scenario")
+        ints = [self._metrics.get(name, jnp.int32(0)).astype(jnp.int32) for name in self._int_metrics]
+        floats = [self._metrics.get(name, jnp.float32(0)).astype(jnp.float32) for name in self._float_metrics]
+        return Outputs(self._events, self._counts, self._needs, _lanes(ints, jnp.int32), _lanes(floats, jnp.float32))
+
+
+def _lanes(values: list[Array], dtype: Any) -> Array:
+    size = max(-(-len(values) // METRIC_LANES), 1) * METRIC_LANES
+    row = jnp.zeros(size, dtype)
+    return row.at[: len(values)].set(jnp.stack(values)) if values else row

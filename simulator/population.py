@@ -1,0 +1,110 @@
+"""Populations in fixed arrays: compaction of masks, fair choice among candidates, claims, exact sums.
+
+A population is a mapping of names to arrays of ``slots`` elements, one array a trait, with ``alive`` among them.
+Everything here is pure and runs inside a trace. Cost matters: these functions run every tick on every slot.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+__all__ = ["Population", "Sum", "claim", "compact", "exact_sum", "exact_total", "pack_bits"]
+
+Population = dict[str, Array]
+
+
+def pack_bits(mask: Array) -> Array:
+    """uint32 words of a boolean mask, lowest slot in the lowest bit; the length is padded to a multiple of 32."""
+    padded = -(-mask.shape[0] // 32) * 32
+    if padded != mask.shape[0]:
+        mask = jnp.concatenate([mask, jnp.zeros(padded - mask.shape[0], bool)])
+    weights = jnp.uint32(1) << jnp.arange(32, dtype=jnp.uint32)
+    return jnp.sum(jnp.where(mask.reshape(-1, 32), weights, jnp.uint32(0)), axis=1, dtype=jnp.uint32)
+
+
+def _nth_set_bit(words: Array, rank: Array) -> Array:
+    """Position of the bit of ``rank`` (0 = lowest) among the set bits of each word, by halving."""
+    position = jnp.zeros_like(rank)
+    for width in (16, 8, 4, 2, 1):
+        low = words & jnp.uint32((1 << width) - 1)
+        below = lax.population_count(low).astype(rank.dtype)
+        high = rank >= below
+        rank = jnp.where(high, rank - below, rank)
+        words = jnp.where(high, words >> width, low)
+        position = position + jnp.where(high, width, 0)
+    return position
+
+
+def _first_above(cumulative: Array, wanted: Array) -> Array:
+    """First index whose cumulative count exceeds ``wanted``: a binary search unrolled over its log2 steps."""
+    size = cumulative.shape[0]
+    low = jnp.zeros_like(wanted)
+    step = 1 << max(size - 1, 1).bit_length()
+    while step:
+        probe = low + step
+        inside = probe <= size
+        low = jnp.where(inside & (cumulative[jnp.minimum(probe, size) - 1] <= wanted), probe, low)
+        step >>= 1
+    return jnp.minimum(low, size - 1)
+
+
+def compact(mask: Array, capacity: int, *, start: Array | None = None) -> tuple[Array, Array]:
+    """Indices of the set slots in ascending order: ``(int32[capacity], how many are set)``.
+
+    Entries beyond the count point at some slot and mean nothing. With ``start`` (a word number, 32 slots a word) the
+    order begins there and wraps, so that a cut at ``capacity`` favours no part of the array. The mask is packed into
+    words and each output selects its bit, which costs 5 to 50 times less than sorting or ``nonzero``.
+    """
+    words = pack_bits(mask)
+    count = words.shape[0]
+    if start is not None:
+        words = jnp.roll(words, -start.astype(jnp.int32))
+    population = lax.population_count(words).astype(jnp.int32)
+    cumulative = jnp.cumsum(population)
+    wanted = jnp.arange(capacity, dtype=jnp.int32)
+    word = _first_above(cumulative, wanted)
+    rank = wanted - (cumulative[word] - population[word])
+    bit = _nth_set_bit(words[word], rank)
+    if start is not None:
+        word = word + start.astype(jnp.int32)
+        word = jnp.where(word >= count, word - count, word)
+    return jnp.minimum(word * 32 + bit, mask.shape[0] - 1), cumulative[-1]
+
+
+def claim(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
+    """Which slots get the tile they want: one winner a tile, uniform among those who want it. bool[slots].
+
+    ``luck`` is a random word a slot. Its lowest bits are replaced by the slot's number, so that no two slots tie; an
+    integer scatter-min, which is deterministic and needs no float atomics on a GPU.
+    """
+    slots = tile.shape[0]
+    low_bits = max(slots - 1, 1).bit_length()
+    ticket = (luck >> low_bits << low_bits) | jnp.arange(slots, dtype=jnp.uint32)
+    target = jnp.where(want, tile, tiles)
+    best = jnp.full(tiles + 1, 0xFFFFFFFF, jnp.uint32).at[target].min(ticket)
+    return want & (best[target] == ticket)
+
+
+class Sum(NamedTuple):
+    """An exact sum of int32 values in two words: ``high * 65536 + low``."""
+
+    high: Array
+    low: Array
+
+
+def exact_sum(values: Array, mask: Array | None = None) -> Sum:
+    """Exact sum of up to 65,536 int32 values without 64-bit arithmetic (JAX has none by default)."""
+    if mask is not None:
+        values = jnp.where(mask, values, 0)
+    high = jnp.sum(values >> 16, dtype=jnp.int32)
+    low = jnp.sum((values & 0xFFFF).astype(jnp.uint32), dtype=jnp.uint32)
+    # Carry what fits, so that both words stay readable as int32.
+    return Sum(high + (low >> 16).astype(jnp.int32), (low & jnp.uint32(0xFFFF)).astype(jnp.int32))
+
+
+def exact_total(high: int, low: int) -> int:
+    """Python integer of a `Sum` whose words were read on the host."""
+    return int(high) * 65536 + int(low)

@@ -1,0 +1,201 @@
+"""The scenario contract: what a world of the simulator is, and the registry of worlds.
+
+A scenario is one object. Its `step` is pure and runs inside a JAX trace, once a tick and island::
+
+    state = step(static, params, state, ctx)
+
+- ``static``: hashable; shapes and switches. Another ``static`` compiles anew.
+- ``params``: a pytree of numbers. A sweep over params does not compile anew.
+- ``state``: a pytree of arrays of one island (65,536 slots at most). Islands do not see each other within a tick.
+- ``ctx``: `simulator.context.Context`: random numbers by purpose, ``emit``, ``spawn``, ``claim``, ``metric``.
+
+Everything else is on the host: `events` says what is emitted, `report` adds aggregates, `control` takes messages.
+A user's own scenario is one file that names its object under the entry point group ``astrocyte.scenarios``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import InvalidSettings
+from simulator.config import ScenarioConfig
+from simulator.events import EventSpec, HostRow
+
+if TYPE_CHECKING:
+    from simulator.context import Context
+
+__all__ = ["BUILT_IN", "GROUP", "Interval", "InvalidControl", "Rows", "Scenario", "load_scenario", "scenario_names"]
+
+GROUP = "astrocyte.scenarios"
+BUILT_IN: dict[str, str] = {
+    "axons": "simulator.axons:AXONS",
+    "cells": "simulator.cells:CELLS",
+}
+
+
+class InvalidControl(InvalidSettings):
+    """A control message that the scenario cannot apply; the run goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one kind of event in an interval, in the order in which they are in the stream."""
+
+    ticks: NDArray[np.int64]
+    islands: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+    sequences: NDArray[np.int64]
+    """Sequence number of each row in (run, stream)."""
+    columns: Mapping[str, Any]
+    """Host values by column name, hidden columns included; ids are int64, enums their codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What happened in the ticks [first_tick, end_tick), over all islands, as `Scenario.report` sees it."""
+
+    run: str
+    first_tick: int
+    end_tick: int
+    metrics: Mapping[str, NDArray[Any]]
+    """What the step recorded, shape [ticks, islands]: int64 for whole numbers and sums, float64 for floats."""
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+    """Emitted rows by kind."""
+
+
+class Scenario(ABC):
+    """One world. Instances hold nothing that changes; they are hashable by identity."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[ScenarioConfig]]
+    int_metrics: ClassVar[tuple[str, ...]] = ()
+    """Names that `step` may pass to ``ctx.metric`` with whole numbers. Generic checks know alive, births, deaths."""
+    float_metrics: ClassVar[tuple[str, ...]] = ()
+    sum_metrics: ClassVar[tuple[str, ...]] = ()
+    """Names that `step` may pass to ``ctx.metric_sum``: exact sums, int64 on the host."""
+    controls: ClassVar[tuple[str, ...]] = ()
+    """Names of the controls that `control` takes."""
+    plant_rules: ClassVar[Mapping[str, str]] = {}
+    """Which alert rule should find a planted kind; goes into the truth stream."""
+
+    @abstractmethod
+    def static(self, config: Any) -> Hashable:
+        """The hashable part of the config: shapes, capacities, switches."""
+
+    @abstractmethod
+    def params(self, config: Any) -> Any:
+        """The numeric part of the config, a pytree of NumPy arrays or scalars (never Python floats in ``static``)."""
+
+    @abstractmethod
+    def islands(self, config: Any) -> int:
+        """Number of islands; each is stepped on its own, on any device, in any order."""
+
+    @abstractmethod
+    def slots(self, static: Any) -> int:
+        """Slots of one island. Place of a slot in ids = island * slots + slot."""
+
+    @abstractmethod
+    def events(self, static: Any) -> tuple[EventSpec, ...]:
+        """Kinds of events that `step` emits. Their streams are punctuated even when silent."""
+
+    @abstractmethod
+    def init(self, static: Any, params: Any, ctx: Context) -> Any:
+        """State of one island (``ctx.island``) before tick 0; traced like `step`."""
+
+    @abstractmethod
+    def step(self, static: Any, params: Any, state: Any, ctx: Context) -> Any:
+        """State after one tick. Pure: what it tells goes through ``ctx``."""
+
+    def capacities(self, static: Any) -> Mapping[str, int]:
+        """Initial sizes of growable buffers other than events': ``ctx.capacity(name)`` and ``ctx.need(name, count)``.
+
+        The result of a run does not depend on them: a chunk that would overflow is run again with larger ones.
+        """
+        del static
+        return {}
+
+    def report(self, config: Any, interval: Interval, memory: dict[str, Any]) -> Iterable[HostRow]:
+        """Rows that the host adds for an interval. ``memory`` lasts over the run (JSON values only; checkpointed)."""
+        del config, interval, memory
+        return ()
+
+    def report_streams(self, config: Any) -> tuple[str, ...]:
+        """Streams that `report` may add rows to."""
+        del config
+        return ()
+
+    def lag_us(self, config: Any, stream: str) -> int:
+        """By how much rows of ``stream`` may be older than the interval that reports them."""
+        del config, stream
+        return 0
+
+    def control(self, config: Any, params: Any, name: str, message: Mapping[str, Any]) -> Any:
+        """Params after the message that came over ``control.<name>``. Raises InvalidControl with what was wanted."""
+        del config, params, message
+        raise InvalidControl(f"scenario {self.name!r} takes no control {name!r}")
+
+    def violations(self, config: Any, state: Any, interval: Interval) -> Iterable[str]:
+        """What is wrong with the state of one island (NumPy arrays) after an interval; nothing when all is well."""
+        del config, state, interval
+        return ()
+
+
+def scenario_names() -> tuple[str, ...]:
+    """Names of all scenarios, shipped and installed, without loading any."""
+    installed = (entry.name for entry in entry_points(group=GROUP))
+    return tuple(sorted({*BUILT_IN, *installed}))
+
+
+def load_scenario(scenario: str | Scenario) -> Scenario:
+    """The scenario of that name (a `Scenario` is returned as it is). Raises InvalidSettings with the known names.
+
+    A name may also be ``module:object``, for a scenario that is not installed.
+    """
+    if isinstance(scenario, Scenario):
+        return scenario
+    if ":" in scenario:
+        found = _import(scenario, scenario)
+    elif scenario in BUILT_IN:
+        found = _import(BUILT_IN[scenario], scenario)
+    else:
+        matching = entry_points(group=GROUP, name=scenario)
+        if not matching:
+            raise InvalidSettings(_unknown(scenario))
+        found = next(iter(matching)).load()
+    if isinstance(found, type) and issubclass(found, Scenario):
+        found = found()
+    if not isinstance(found, Scenario):
+        raise InvalidSettings(
+            f"scenario {scenario!r} is a {type(found).__name__}; an instance of simulator.Scenario was wanted"
+        )
+    return found
+
+
+def _import(reference: str, name: str) -> Any:
+    module, _, attribute = reference.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("jax", "jaxlib"):
+            raise InvalidSettings(
+                f"scenario {name!r} needs JAX, which is not installed; pip install 'astrocyte[simulator]'"
+            ) from error
+        raise InvalidSettings(f"scenario {name!r}: module {error.name!r} cannot be imported") from error
+    except AttributeError as error:
+        raise InvalidSettings(f"scenario {name!r}: module {module!r} has no {attribute!r}") from error
+
+
+def _unknown(name: str) -> str:
+    names = scenario_names()
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"there is no scenario {name!r}; known scenarios: {', '.join(names)}{hint}"
