@@ -134,6 +134,12 @@ class Clock:
         self._expected = {Place(*place) for place in places}
         self._advance()
 
+    def announce(self, source: Source) -> None:
+        """A source will be heard of (its origin's other streams were): it holds the domain back until then."""
+        self._sources.setdefault(source, _State())
+        self._idle_places.discard(source.place)
+        self._closed_places.discard(source.place)
+
     def forget(self, place: Place | tuple[str, int]) -> None:
         """Drop the sources of a place that was revoked."""
         place = Place(*place)

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from agents.sinks.base import SourcedFrame
 from schemas.catalog import CATALOG, Catalog
 from schemas.errors import InvalidFrame, SchemaMismatch
 from schemas.events import DeadLetter, iso_from_us
-from schemas.frames import Frame, conform, decode_frame
+from schemas.frames import conform, decode_frame
 from schemas.ids import hash_id
 from schemas.records import SourceRecord, records_to_frame
 from schemas.topics import stream_of
 
-__all__ = ["RawRecord", "SourcedFrame", "dead_letter", "decode_chunk"]
+__all__ = ["RawRecord", "dead_letter", "decode_chunk"]
 
 # An Arrow IPC stream begins with this continuation marker, which no JSON text can.
 _ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
@@ -36,28 +35,6 @@ class RawRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SourcedFrame:
-    """A frame and where its rows stand in Kafka."""
-
-    frame: Frame
-    topic: str
-    partition: int
-    offsets: NDArray[np.int64] | int
-    """Offset of each row's message, or of the one message that held all rows."""
-    next_offset: int
-    """Offset after the last message of this frame."""
-
-    def offset_of(self, row: int) -> int:
-        """Offset of the message that held ``row``."""
-        return self.offsets if isinstance(self.offsets, int) else int(self.offsets[row])
-
-    def take(self, rows: NDArray[np.integer]) -> SourcedFrame:
-        """The given rows with their offsets."""
-        offsets = self.offsets if isinstance(self.offsets, int) else self.offsets[rows]
-        return replace(self, frame=self.frame.take(rows), offsets=offsets)
 
 
 def dead_letter(
@@ -98,7 +75,7 @@ def decode_chunk(
                 except (InvalidFrame, SchemaMismatch) as error:
                     letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))
                 else:
-                    frames.append(SourcedFrame(frame, topic, partition, record.offset, record.offset + 1))
+                    frames.append(SourcedFrame(frame, topic, partition, record.offset))
             continue
         sources = [SourceRecord(record.offset, record.timestamp_ms, record.key, record.value) for record in run]
         decoded, index, refused = records_to_frame(topic, partition, stream, sources, catalog)
@@ -107,7 +84,7 @@ def decode_chunk(
         ]
         if decoded is not None:
             offsets = np.array([sources[row].offset for row in index], np.int64)
-            frames.append(SourcedFrame(decoded, topic, partition, offsets, run[-1].offset + 1))
+            frames.append(SourcedFrame(decoded, topic, partition, int(offsets[0]), offsets, last_offset=run[-1].offset))
     return frames, letters
 
 

@@ -99,9 +99,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        unknown = sorted(set(self.roles) - {"correlate", "sql", "influx", "audit"})
+        unknown = sorted(set(self.roles) - {"correlate", "rekey", "sql", "influx", "audit"})
         if unknown:
-            raise ValueError(f"roles: {unknown[0]!r} is not a role; known: correlate, sql, influx, audit")
+            raise ValueError(f"roles: {unknown[0]!r} is not a role; known: correlate, rekey, sql, influx, audit")
         if self.influx_url is not None and self.influx_token is None:
             raise ValueError("influx_url is set and influx_token is not; set ASTROCYTE_INFLUX_TOKEN as well")
         for address in self.broker.split(","):

@@ -1,0 +1,22 @@
+"""The Faust app of this process: ``faust -A pipeline.app worker``.
+
+Which role it has is the first of ``ASTROCYTE_ROLES`` (``correlate`` by default); every role is an app of its own with
+a consumer group of its own, so that a slow store delays nobody else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.roles import build_app
+from pipeline.settings import load_settings
+
+__all__ = ["app"]  # noqa: F822  made by __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    # Built when Faust asks for it, so that importing this module reads no settings.
+    if name == "app":
+        globals()["app"] = app = build_app(load_settings())
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,226 @@
+"""The Faust apps, one for each role, built from settings."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import faust
+import mode
+from agents.engine import Engine
+from agents.saccules import Saccules
+
+from agents.leaflet import DomainGroup, Leaflet
+from agents.rules import RuleSet
+from pipeline.correlate import Correlator, raw_records
+from pipeline.kafka import BrokerAway
+from pipeline.live_rules import LiveRules, follow_rules, load_live_rules
+from pipeline.logs import configure_logging
+from pipeline.outputs import rekeyed
+from pipeline.plan import Plan, make_plan
+from pipeline.rekey import Rekeyer
+from pipeline.rulefiles import read_rule_files
+from pipeline.settings import Settings
+from pipeline.state import KafkaStateStore
+from pipeline.topic_setup import make_topics, output_topics
+from pipeline.transport import TransportOptions, ack_handle, app_settings, configure
+from schemas.topics import mono_topic, state_topic
+
+__all__ = ["RESTART_STATUS", "WorkerApp", "build_app"]
+
+logger = logging.getLogger(__name__)
+
+RESTART_STATUS: Final = 75
+"""Exit status of a worker that must be started anew, because changed rules read other topics."""
+_DEFAULT_RULES: Final = ("axons",)
+_TICK_S: Final = 0.1
+
+
+class WorkerApp(faust.App):  # type: ignore[misc]
+    """A Faust app without tables: it makes its topics first, and no folders."""
+
+    prepare: Callable[[], Awaitable[None]] | None = None
+
+    async def on_first_start(self) -> None:
+        """Wait for the broker, make topics, then start as usual."""
+        if self.prepare is not None:
+            await _patiently(self.prepare)
+        await super().on_first_start()
+
+    def _create_directories(self) -> None:
+        """Nothing: there are no tables whose files would need a folder."""
+
+
+async def _patiently(step: Callable[[], Awaitable[Any]]) -> Any:
+    """Result of ``step``, tried again for as long as the broker is away; said once."""
+    told = False
+    while True:
+        try:
+            return await step()
+        except BrokerAway as error:
+            if not told:
+                logger.warning("waiting for the broker: %s", error)
+                told = True
+            await asyncio.sleep(0.5)
+
+
+def build_app(settings: Settings) -> faust.App:
+    """The app of the first role of the settings."""
+    role = settings.roles[0]
+    configure_logging(settings.log_level, json=settings.log_json)
+    app = WorkerApp(
+        f"{settings.group}-{role}",
+        **app_settings(
+            settings.broker,
+            broker_session_timeout=settings.session_timeout / 1e6,
+            broker_heartbeat_interval=settings.session_timeout / 1e6 / 3,
+            topic_partitions=settings.partitions,
+            topic_replication_factor=settings.replication,
+        ),
+    )
+    if role == "correlate":
+        _build_correlate(app, settings)
+    elif role == "rekey":
+        _build_rekey(app, settings)
+    else:
+        from pipeline.store_roles import build_store
+
+        build_store(app, settings, role)
+    return app
+
+
+def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
+    """Rules of the files and of the topic. In a thread with a loop of its own: Faust has not begun its yet."""
+    base = read_rule_files(settings.rules or _DEFAULT_RULES)
+    live = LiveRules(base, accept=make_plan)
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(asyncio.run, _patiently(lambda: load_live_rules(settings.broker, live))).result()
+    return live, int(start)
+
+
+def _build_correlate(app: WorkerApp, settings: Settings) -> None:
+    live, rules_start = _rules_now(settings)
+    plan = make_plan(live.ruleset)
+    internal = {rekey.topic for rekey in plan.rekeys}
+    read = sorted({*plan.topics, *(mono_topic(stream) for stream in settings.streams)})
+    group = str(app.conf.id)
+
+    async def prepare() -> None:
+        sources = [rekey.source for rekey in plan.rekeys]
+        topics = [*read, *sources, *output_topics(plan)]
+        await make_topics(settings, topics, compacted=[state_topic(group)])
+
+    app.prepare = prepare
+
+    def make_leaflet(partition: int) -> Leaflet:
+        groups = [
+            DomainGroup(
+                each.field,
+                Engine(each.ruleset, consistency=settings.consistency, exports=each.exports),
+                each.topics,
+                each.exports,
+            )
+            for each in make_plan(live.ruleset).groups
+        ]
+        return Leaflet(
+            partition,
+            groups,
+            lateness_us=settings.lateness,
+            topics=read,
+            internal=internal,
+            saccules=Saccules(live.ruleset.saccules),
+        )
+
+    # The app's producer exists only once the app has started, hence the lambdas.
+    correlator = Correlator(
+        make_leaflet,
+        KafkaStateStore(settings.broker, state_topic(group)),
+        lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
+        lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
+        partitions=settings.partitions,
+        snapshot_interval_us=settings.snapshot_interval,
+        idle_timeout_us=settings.idle_timeout,
+        fingerprint=_fingerprint(live.ruleset, settings),
+    )
+    app.correlator = correlator
+    configure(
+        app,
+        TransportOptions(
+            on_assigned=correlator.assigned,
+            on_revoked=correlator.revoked,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
+    )
+
+    async def correlate(stream: Any) -> None:
+        async for event in stream.noack().events():
+            await correlator.handle(event.value, ack_handle(event))
+
+    app.agent(app.topic(*read), name="leaflet", supervisor_strategy=mode.CrashingSupervisor)(correlate)
+    app.timer(_TICK_S, name="snapshots")(correlator.tick)
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def rules_topic() -> None:
+        async for change in follow_rules(settings.broker, live, rules_start):
+            await _change_rules(change.ruleset, change.refused, plan, correlator, settings)
+
+
+async def _change_rules(
+    ruleset: RuleSet, refused: str | None, plan: Plan, correlator: Correlator, settings: Settings
+) -> None:
+    if refused is not None:
+        return
+    changed = make_plan(ruleset)
+    if changed.topics != plan.topics or changed.rekeys != plan.rekeys or _fields(changed) != _fields(plan):
+        logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
+        await correlator.stop()
+        os._exit(RESTART_STATUS)
+    await correlator.update({group.field: group.ruleset for group in changed.groups}, _fingerprint(ruleset, settings))
+    logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
+
+
+def _fields(plan: Plan) -> list[str]:
+    return [group.field for group in plan.groups]
+
+
+def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
+    text = ruleset.model_dump_json() + f"/{settings.lateness}/{settings.consistency}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _build_rekey(app: WorkerApp, settings: Settings) -> None:
+    """Agents that carry streams over to the internal topics keyed as the rules need them."""
+    live, _ = _rules_now(settings)
+    plan = make_plan(live.ruleset)
+
+    async def prepare() -> None:
+        sources = [rekey.source for rekey in plan.rekeys]
+        await make_topics(settings, [*sources, *(rekey.topic for rekey in plan.rekeys), *output_topics(plan)])
+
+    app.prepare = prepare
+    for rekey in plan.rekeys:
+        _build_rekey_agent(app, Rekeyer(rekey, settings.partitions, lateness_us=settings.lateness))
+
+
+def _build_rekey_agent(app: WorkerApp, rekeyer: Rekeyer) -> None:
+    rekey = rekeyer.rekey
+
+    async def carry(stream: Any) -> None:
+        async for event in stream.noack().events():
+            chunk = event.value
+            # What cannot be read is a dead letter of the role that correlates, so it is left to that.
+            frames, _ = rekeyer.step(chunk.partition, raw_records(chunk))
+            records = [
+                record for frame in frames for record in rekeyed(rekey.stream, rekey.field, frame, rekeyer.partitions)
+            ]
+            if records:
+                await app.producer.send_and_confirm(records)
+            event.ack()
+
+    name = f"rekey-{rekey.stream}-{rekey.field}"
+    app.agent(app.topic(rekey.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(carry)

@@ -1,0 +1,43 @@
+"""Snapshots in a compacted Kafka topic, one partition a domain."""
+
+from __future__ import annotations
+
+from pipeline.kafka import consumer_client
+from pipeline.produce import Outgoing
+from pipeline.snapshots import SnapshotParts, parts_of
+
+__all__ = ["KafkaStateStore"]
+
+
+class KafkaStateStore:
+    """The state topic of one consumer group. A partition's snapshots lie in the partition of its number."""
+
+    def __init__(self, broker: str, topic: str) -> None:
+        self._broker = broker
+        self._topic = topic
+
+    async def load(self, partition: int) -> tuple[int, bytes] | None:
+        """Number and bytes of the newest whole snapshot of a partition; None where there is none."""
+        from aiokafka import TopicPartition
+
+        place = TopicPartition(self._topic, partition)
+        parts = SnapshotParts()
+        async with consumer_client(self._broker) as consumer:
+            consumer.assign([place])
+            end = (await consumer.end_offsets([place]))[place]
+            await consumer.seek_to_beginning(place)
+            while await consumer.position(place) < end:
+                for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
+                    parts.add_all((message.key, message.value) for message in messages if message.key is not None)
+        return parts.newest(_name(partition))
+
+    def messages(self, partition: int, number: int, data: bytes) -> list[Outgoing]:
+        """Records that store a snapshot, in order."""
+        return [
+            Outgoing(self._topic, value, key, partition)
+            for key, value in parts_of(_name(partition), number % 2, number, data)
+        ]
+
+
+def _name(partition: int) -> str:
+    return f"domain-{partition}"
