@@ -128,10 +128,11 @@ async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafka
         await client.stop()
 
 
-async def topic_partitions(client: AIOKafkaConsumer) -> dict[str, int]:
-    """Partition count of every topic of the broker that is not internal."""
-    names = await client.topics()
-    return {name: len(client.partitions_for_topic(name) or ()) for name in sorted(names) if not name.startswith("__")}
+async def topic_partitions(broker: str) -> dict[str, int]:
+    """Partition count of every topic of the broker that is not internal, sorted by name. Raises BrokerAway."""
+    async with admin_client(broker) as client:
+        counts = await _partition_counts(client)
+    return {name: counts[name] for name in sorted(counts) if not name.startswith("__")}
 
 
 def select_topics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -199,20 +200,20 @@ async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
 
 async def scan(
     client: AIOKafkaConsumer,
-    topics: Sequence[str],
+    topics: Mapping[str, int],
     *,
     start: Start = EARLIEST,
     until_ms: int | None = None,
     follow: bool = False,
     partitions: Iterable[int] | None = None,
 ) -> AsyncIterator[list[LogRecord]]:
-    """Messages of the topics, from ``start`` to their present end (or on, with ``follow``), in lists.
+    """Messages of topics (with their partition counts) in lists, from ``start`` to their present end (``follow``: on).
 
     Up to the present end messages come merged by timestamp over all partitions (each partition in its own order),
     after it as they arrive. ``until_ms`` ends each partition before its first message of that time or later.
     While it follows, an empty list comes each second in which nothing arrived. Raises BrokerAway.
     """
-    places = await _places(client, topics, partitions)
+    places = _places(topics, partitions)
     client.assign(places)
     begins = await _begins(client, places, start)
     ends = await client.end_offsets(places) if places else {}
@@ -300,24 +301,19 @@ def _merged(
     return merged
 
 
-async def _places(
-    client: AIOKafkaConsumer, topics: Sequence[str], partitions: Iterable[int] | None
-) -> list[TopicPartition]:
+def _places(topics: Mapping[str, int], partitions: Iterable[int] | None) -> list[TopicPartition]:
     from aiokafka import TopicPartition
 
-    counts = await topic_partitions(client)
     wanted = None if partitions is None else set(partitions)
     places = [
         TopicPartition(topic, number)
-        for topic in select_topics(topics, counts)
-        for number in range(counts[topic])
+        for topic, count in topics.items()
+        for number in range(count)
         if wanted is None or number in wanted
     ]
-    if not places:
-        raise UnknownTopic(
-            f"partition {', '.join(map(str, sorted(wanted or ())))} of {', '.join(topics)} does not exist; partitions: "
-            + ", ".join(f"{topic} 0 to {counts[topic] - 1}" for topic in select_topics(topics, counts))
-        )
+    if topics and not places:
+        there = ", ".join(f"{topic} has 0 to {count - 1}" for topic, count in topics.items())
+        raise UnknownTopic(f"no partition {', '.join(map(str, sorted(wanted or ())))}: {there}")
     return places
 
 

@@ -59,8 +59,8 @@ def is_frame(record: LogRecord) -> bool:
 
 
 def is_derived(topic: str) -> bool:
-    """Whether the pipeline itself writes ``topic``: outputs, control, window results and re-keyed copies."""
-    return topic in _OUTPUTS or topic.startswith(("control.", "metrics.", "keyed.", "__"))
+    """Whether the pipeline itself writes ``topic``: outputs, control, state, window results and re-keyed copies."""
+    return topic in _OUTPUTS or topic.startswith(("control.", "metrics.", "keyed.", "state.", "__"))
 
 
 def chunks_of(

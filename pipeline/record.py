@@ -16,12 +16,14 @@ from pipeline.positions import EARLIEST, Start
 from schemas.events import iso_from_us
 
 if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
 
 __all__ = ["Recorded", "check_absent", "record", "topic_settings", "until_set", "write_batches"]
 
 T = TypeVar("T")
-_KEPT: Final = ("cleanup.policy",)
+_KEPT: Final = {"cleanup.policy": "delete", "max.message.bytes": "1048588"}
+"""Settings that a log keeps, with Kafka's defaults, which need no keeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,11 @@ async def record(
     where it is known, about how many there are. Raises BrokerAway, UnknownTopic, InvalidLog.
     """
     check_absent(path, overwrite=overwrite)
+    known = await topic_partitions(broker)
+    chosen = {topic: known[topic] for topic in select_topics(topics, known)}
+    header = LogHeader(chosen, _now_iso(), f"kafka://{broker}", await topic_settings(broker, chosen))
     async with consumer_client(broker) as client:
-        known = await topic_partitions(client)
-        chosen = select_topics(topics, known)
-        config = await topic_settings(broker, chosen)
-        header = LogHeader({topic: known[topic] for topic in chosen}, _now_iso(), f"kafka://{broker}", config)
-        total = None if follow or count is not None else await _messages(client, chosen, known)
+        total = None if follow or count is not None else await _messages(client, chosen)
         batches = scan(client, chosen, start=start, until_ms=until_ms, follow=follow)
         if stop is not None:
             batches = until_set(batches, stop)
@@ -139,17 +140,18 @@ async def _described(client: AIOKafkaAdminClient, resources: Sequence[object]) -
     found: dict[str, dict[str, str]] = {}
     for response in await client.describe_configs(resources):
         for code, _, _, name, entries in response.resources:
-            kept = {entry[0]: entry[1] for entry in entries if entry[0] in _KEPT and entry[1] not in (None, "delete")}
+            kept = {
+                entry[0]: entry[1] for entry in entries if entry[0] in _KEPT and entry[1] not in (None, _KEPT[entry[0]])
+            }
             if code == 0 and kept:
                 found[name] = kept
     return found
 
 
-async def _messages(client: object, topics: Sequence[str], known: Mapping[str, int]) -> int:
-    from aiokafka import AIOKafkaConsumer, TopicPartition
+async def _messages(client: AIOKafkaConsumer, topics: Mapping[str, int]) -> int:
+    from aiokafka import TopicPartition
 
-    assert isinstance(client, AIOKafkaConsumer)
-    places = [TopicPartition(topic, number) for topic in topics for number in range(known[topic])]
+    places = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
     first, last = await client.beginning_offsets(places), await client.end_offsets(places)
     return sum(last[place] - first[place] for place in places)
 

@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _DAY_MS: Final = 86_400_000
+_ROOMY: Final = 900_000
+"""Bytes of a message that every broker takes by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Plan:
     frames: dict[str, int] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)
     config: dict[str, dict[str, str]] = field(default_factory=dict)
+    largest: int = 0
+    """Bytes of the largest message."""
     first_ms: int | None = None
     last_ms: int | None = None
     first_event_us: int | None = None
@@ -97,6 +101,9 @@ class Plan:
     def target_config(self, now_ms: int) -> dict[str, dict[str, str]]:
         """Settings of each target topic that is absent."""
         config = {self.target(topic): dict(entries) for topic, entries in self.config.items()}
+        if self.largest > _ROOMY:
+            for topic in self.target_partitions():
+                config.setdefault(topic, {}).setdefault("max.message.bytes", str(2 * self.largest))
         if self.first_ms is not None and self.first_ms < now_ms - _DAY_MS:
             # Replayed messages keep their times: a broker's retention by age would drop old ones at once.
             for topic in self.target_partitions():
@@ -179,7 +186,9 @@ def _selected(record: LogRecord, selection: Selection) -> bool:
 def _count(plan: Plan, record: LogRecord) -> None:
     topic = record.topic
     plan.messages[topic] = plan.messages.get(topic, 0) + 1
-    plan.bytes[topic] = plan.bytes.get(topic, 0) + len(record.value or b"") + len(record.key or b"")
+    size = len(record.value or b"") + len(record.key or b"")
+    plan.bytes[topic] = plan.bytes.get(topic, 0) + size
+    plan.largest = max(plan.largest, size)
     plan.frames[topic] = plan.frames.get(topic, 0) + is_frame(record)
     if record.timestamp_ms >= 0:
         plan.first_ms = min(record.timestamp_ms, plan.first_ms if plan.first_ms is not None else record.timestamp_ms)

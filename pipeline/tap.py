@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import itertools
 import re
 import struct
 from base64 import b64encode
@@ -25,7 +27,17 @@ from schemas.frames import conform, decode_frame
 from schemas.records import frame_to_records
 from schemas.topics import stream_of
 
-__all__ = ["Event", "Formatter", "Selector", "columns_line", "compile_format", "envelope_line", "json_line", "tap"]
+__all__ = [
+    "Event",
+    "Formatter",
+    "Selector",
+    "columns_line",
+    "compile_format",
+    "envelope_line",
+    "json_line",
+    "tap",
+    "tap_records",
+]
 
 Formatter = Callable[["Event"], bytes]
 
@@ -137,11 +149,39 @@ async def tap(
     flush: Callable[[], None] | None = None,
 ) -> int:
     """Give up to ``count`` events of the topics to ``write``; returns how many. Raises BrokerAway, UnknownTopic."""
-    from pipeline.kafka import consumer_client, scan
+    from pipeline.kafka import consumer_client, scan, select_topics, topic_partitions
 
+    known = await topic_partitions(broker)
+    chosen = {topic: known[topic] for topic in select_topics(topics, known)}
     async with consumer_client(broker) as client:
-        batches = scan(client, topics, start=start, until_ms=until_ms, follow=follow, partitions=partitions)
+        batches = scan(client, chosen, start=start, until_ms=until_ms, follow=follow, partitions=partitions)
         return await _drain(batches, write, selector, count, flush)
+
+
+def tap_records(
+    records: Iterable[LogRecord],
+    topics: Sequence[str],
+    write: Callable[[Event], None],
+    selector: Selector,
+    *,
+    until_ms: int | None = None,
+    count: int | None = None,
+    partitions: Iterable[int] | None = None,
+) -> int:
+    """`tap` over the messages of a log; topics are names or patterns, none of them means all."""
+    wanted = None if partitions is None else frozenset(partitions)
+    chosen = (
+        record
+        for record in records
+        if (not topics or any(fnmatch.fnmatchcase(record.topic, pattern) for pattern in topics))
+        and (wanted is None or record.partition in wanted)
+        and (until_ms is None or record.timestamp_ms < until_ms)
+    )
+    seen = 0
+    for event in itertools.islice(selector(chosen), count):
+        write(event)
+        seen += 1
+    return seen
 
 
 async def _drain(
