@@ -92,7 +92,8 @@ class Leaflet:
     """The domain of one partition number.
 
     ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads; ``internal``
-    names topics whose rows were counted when they first came in (streams keyed anew). ``expected`` topics hold event time back until each was heard of.
+    names topics whose rows were counted when they first came in (streams keyed anew). ``expected`` topics hold event
+    time back until each was heard of.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Faust, Kafka, the command line: everything between the agents and the machine."""

@@ -1,0 +1,95 @@
+"""The roles that fill stores: ``sql``, ``influx`` and ``audit``, each an app with its own consumer group."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import mode
+
+from agents.sinks.base import Sink, Trouble
+from pipeline.correlate import raw_records
+from pipeline.settings import Settings
+from pipeline.storing import RECORD_TOPICS, StoreRunner
+from pipeline.topic_setup import make_topics
+from pipeline.transport import TransportOptions, ack_handle, configure
+from schemas.catalog import CATALOG
+from schemas.errors import InvalidSettings
+from schemas.topics import control_topic, metrics_topic, mono_topic
+
+__all__ = ["build_store"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.05
+
+
+def build_store(app: Any, settings: Settings, role: str) -> None:
+    """Wire ``app`` so that it writes what its role stores."""
+    sink = _make_sink(settings, role)
+    topics = _topics(settings, role)
+    runner = StoreRunner(
+        sink,
+        lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
+        partitions=settings.partitions,
+    )
+    app.store_runner = runner
+
+    async def prepare() -> None:
+        await make_topics(settings, [topic for topic in topics if topic != control_topic("difficulty")])
+        await sink.open()
+
+    app.prepare = prepare
+
+    async def revoked(_partitions: set[Any]) -> None:
+        await runner.finish()
+
+    configure(app, TransportOptions(on_revoked=revoked, liveness_timeout_s=settings.liveness_timeout / 1e6))
+
+    async def store(stream: Any) -> None:
+        async for event in stream.noack().events():
+            chunk = event.value
+            await runner.handle(chunk, ack_handle(event), raw_records(chunk))
+
+    app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
+    app.timer(_TICK_S, name="linger")(runner.tick)
+
+
+def _streams(settings: Settings) -> tuple[str, ...]:
+    return settings.streams or tuple(event_type.stream for event_type in CATALOG)
+
+
+def _topics(settings: Settings, role: str) -> list[str]:
+    if role == "audit":
+        dna = [event_type.stream for event_type in CATALOG if event_type.envelope == "charter"]
+        return [mono_topic(stream) for stream in dna]
+    topics = [mono_topic(stream) for stream in _streams(settings)]
+    if role == "influx":
+        from pipeline.rulefiles import read_rule_files
+
+        windows = read_rule_files(settings.rules).windows if settings.rules else ()
+        topics += [metrics_topic(window.name) for window in windows]
+    return [*topics, *RECORD_TOPICS]
+
+
+def _tell(trouble: Trouble) -> None:
+    if trouble.attempt == 0:
+        logger.warning("%s: %s", trouble.sink, trouble.reason)
+    elif trouble.attempt in (1, 10) or trouble.attempt % 100 == 0:
+        logger.warning("%s: attempt %s failed: %s; trying again", trouble.sink, trouble.attempt, trouble.reason)
+
+
+def _make_sink(settings: Settings, role: str) -> Sink:
+    if role == "sql":
+        from agents.sinks.sql import SqlSink
+
+        return SqlSink(settings.sql_url.get_secret_value(), experiment_id=settings.experiment, on_trouble=_tell)
+    if role == "influx":
+        from agents.sinks.influx import make_influx_sink
+
+        return make_influx_sink(settings, on_trouble=_tell)
+    if role == "audit":
+        from agents.sinks.audit import AuditSink
+
+        return AuditSink(settings.sql_url.get_secret_value(), on_trouble=_tell)
+    raise InvalidSettings(f"role {role!r} came; one of correlate, rekey, sql, influx, audit was wanted")
