@@ -150,11 +150,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return Reading(
             connected=True,
             positions=tuple((tp, position) for tp, position, _ in states),
-            lagging=frozenset(
-                tp
-                for tp, position, state in states
-                if position is not None and _end(state) > position
-            ),
+            lagging=frozenset(tp for tp, position, state in states if position is not None and _end(state) > position),
         )
 
     # -- positions and commits

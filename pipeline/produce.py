@@ -300,9 +300,7 @@ class ConfirmedProducer:
     def _refuse(self, number: int, entry: _Entry, error: BaseException) -> None:
         self._outbox.pop(number, None)
         size = max(len(row.value or b"") for row in entry.rows)
-        hint = (
-            "; raise max.message.bytes of the topic or send smaller records" if isinstance(error, _TOO_LARGE) else ""
-        )
+        hint = "; raise max.message.bytes of the topic or send smaller records" if isinstance(error, _TOO_LARGE) else ""
         failure = DeliveryFailed(
             f"the broker refuses {len(entry.rows)} record(s) for {entry.topic}[{entry.partition}], the largest of "
             f"{size} bytes: {type(error).__name__}: {error}{hint}"

@@ -51,6 +51,9 @@ group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 message.max.bytes=33554432
 log.cleaner.backoff.ms=200
+# After kill -9 the controller refuses the broker until its old session has ended.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 """
 
@@ -109,9 +112,7 @@ class Kafka:
         self._settings = folder / "server.properties"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOGGING)
-        self._settings.write_text(
-            _PROPERTIES.format(port=self.port, controller=free_port(), folder=folder / "data")
-        )
+        self._settings.write_text(_PROPERTIES.format(port=self.port, controller=free_port(), folder=folder / "data"))
         cluster = uuid.uuid4().hex[:22]
         self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings))
 

@@ -1,0 +1,216 @@
+"""The transport with workers in processes of their own, on the embedded broker and on a real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from pipeline.kafka import ensure_topics
+from tests.support.kafka import Kafka, own_kafka, real_kafka
+from tests.support.worker import Worker, start_worker, wait_until
+
+__all__ = ["own_kafka", "real_kafka", "start_worker"]  # fixtures
+
+Start = Callable[..., Worker]
+
+
+@dataclass
+class Topic:
+    """A topic and a group that no other test uses."""
+
+    address: str
+    name: str
+    group: str
+
+    def wishes(self, **more: object) -> dict[str, object]:
+        return {"broker": self.address, "topics": self.name, "group": self.group} | more
+
+    def committed(self, partition: int = 0) -> int | None:
+        async def ask() -> int | None:
+            consumer = AIOKafkaConsumer(bootstrap_servers=self.address, group_id=self.group, enable_auto_commit=False)
+            await consumer.start()
+            try:
+                return await consumer.committed(TopicPartition(self.name, partition))
+            finally:
+                await consumer.stop()
+
+        return asyncio.run(ask())
+
+    def commit(self, offset: int, partition: int = 0) -> None:
+        async def do() -> None:
+            consumer = AIOKafkaConsumer(bootstrap_servers=self.address, group_id=self.group, enable_auto_commit=False)
+            await consumer.start()
+            place = TopicPartition(self.name, partition)
+            consumer.assign([place])
+            await consumer.commit({place: OffsetAndMetadata(offset, "")})
+            await consumer.stop()
+
+        asyncio.run(do())
+
+    def produce(self, count: int, partition: int = 0, **options: object) -> None:
+        async def do() -> None:
+            producer = AIOKafkaProducer(bootstrap_servers=self.address, linger_ms=5, **options)
+            await producer.start()
+            if "transactional_id" in options:
+                await producer.begin_transaction()
+            waiting = [await producer.send(self.name, b"%d" % n, partition=partition) for n in range(count)]
+            await asyncio.gather(*waiting)
+            if "transactional_id" in options:
+                await producer.commit_transaction()
+            await producer.stop()
+
+        asyncio.run(do())
+
+    def wait_committed(self, offset: int, partition: int = 0) -> None:
+        wait_until(lambda: self.committed(partition) == offset, 15, f"the commit of {offset}")
+
+
+def topic_of(address: str, partitions: int = 1) -> Topic:
+    name = f"mono.t{uuid.uuid4().hex[:8]}"
+    asyncio.run(ensure_topics(address, {name: partitions}))
+    return Topic(address, name, f"g-{name}")
+
+
+@pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.kafka)])
+def address(request: pytest.FixtureRequest) -> str:
+    return request.getfixturevalue("real_kafka").address
+
+
+def test_new_group_that_held_its_first_message_reads_all_of_them_again_after_kill_9(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(20)
+    first = start_worker(**topic.wishes(max_poll=1, hold=0))
+    first.wait_offsets(list(range(20)))
+    first.wait(lambda: first.events("held"))
+    first.kill()
+    assert topic.committed() is None
+    second = start_worker(**topic.wishes(max_poll=1))
+    second.wait_offsets(list(range(20)))
+    topic.wait_committed(20)
+
+
+def test_message_held_right_after_the_commit_is_read_again_after_kill_9(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(20)
+    topic.commit(10)
+    first = start_worker(**topic.wishes(max_poll=1, hold=10))
+    first.wait_offsets(list(range(10, 20)))
+    first.kill()
+    assert topic.committed() == 10
+    second = start_worker(**topic.wishes(max_poll=1))
+    second.wait_offsets(list(range(10, 20)))
+    topic.wait_committed(20)
+
+
+def test_rebalance_reads_nothing_again_that_was_acknowledged_and_joins_partitions_by_number(address, start_worker):
+    one, two = topic_of(address, partitions=3), topic_of(address, partitions=3)
+    topics = f"{one.name},{two.name}"
+    for partition in range(3):
+        one.produce(10, partition)
+        two.produce(10, partition)
+    first = start_worker(**one.wishes(topics=topics, commit_interval=60))
+    first.wait(lambda: sum(len(event["offsets"]) for event in first.events("chunk")) == 60)
+    second = start_worker(**one.wishes(topics=topics, commit_interval=60))
+    second.wait(lambda: second.events("assigned"))
+    first.wait(lambda: len(first.events("assigned")) >= 2)
+    mine = {name: set() for name in (one.name, two.name)}
+    for name, partition, committed in second.events("assigned")[-1]["committed"]:
+        assert committed == 10
+        mine[name].add(partition)
+    theirs = {name: set() for name in mine}
+    for name, partition, _ in first.events("assigned")[-1]["committed"]:
+        theirs[name].add(partition)
+    assert mine[one.name] == mine[two.name]
+    assert theirs[one.name] == theirs[two.name]
+    assert mine[one.name] | theirs[one.name] == {0, 1, 2}
+    assert not mine[one.name] & theirs[one.name]
+    one.produce(1, 0)
+    one.produce(1, 1)
+    wait_until(lambda: 10 in first.offsets(0) + second.offsets(0) and 10 in first.offsets(1) + second.offsets(1))
+    assert not [event for event in second.events("chunk") if min(event["offsets"]) < 10]
+
+
+def test_sigterm_with_held_chunks_ends_at_once_and_commits_what_came_before_them(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(10)
+    worker = start_worker(**topic.wishes(max_poll=1, hold="5,7", commit_interval=60))
+    worker.wait_offsets(list(range(10)))
+    assert worker.terminate(8) == 0
+    assert topic.committed() == 5
+
+
+def test_what_is_acknowledged_while_partitions_go_is_committed(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(10)
+    worker = start_worker(**topic.wishes(max_poll=1, hold=3, commit_interval=60, ack_at_revocation=1))
+    worker.wait_offsets(list(range(10)))
+    assert worker.terminate(8) == 0
+    assert worker.events("revoked")[-1]["partitions"] == [[topic.name, 0]]
+    assert topic.committed() == 10
+
+
+def test_application_chooses_where_reading_begins(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(10)
+    topic.commit(8)
+    worker = start_worker(**topic.wishes(seek=4))
+    worker.wait_offsets(list(range(4, 10)))
+    topic.wait_committed(10)
+
+
+def test_readers_of_decoded_values_get_one_message_a_record(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(5)
+    worker = start_worker(**topic.wishes(serializer="json"))
+    worker.wait(lambda: len(worker.events("record")) == 5)
+    assert [event["offset"] for event in worker.events("record")] == list(range(5))
+    topic.wait_committed(5)
+
+
+def test_worker_that_reads_nothing_though_there_is_lag_ends_with_a_message(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(200)
+    worker = start_worker(**topic.wishes(max_poll=1, hang=1, liveness=1.5))
+    assert worker.ended() != 0
+    assert "nothing was read or acknowledged" in worker.text()
+
+
+@pytest.mark.kafka
+def test_commit_passes_the_markers_of_transactions(real_kafka: Kafka, start_worker: Start):
+    topic = topic_of(real_kafka.address)
+    topic.produce(3, transactional_id=f"tx-{topic.name}")
+    topic.produce(2, transactional_id=f"tx-{topic.name}")
+    worker = start_worker(**topic.wishes(max_poll=1, hold=4))
+    worker.wait_offsets([0, 1, 2, 4, 5])  # 3 and 6 are markers
+    topic.wait_committed(4)
+    worker.kill()
+    again = start_worker(**topic.wishes())
+    again.wait_offsets([4, 5])
+    topic.wait_committed(7)
+
+
+@pytest.mark.kafka
+def test_broker_that_is_away_at_the_start_and_dies_in_the_middle_loses_nothing(own_kafka: Kafka, start_worker: Start):
+    topic, copies = topic_of(own_kafka.address), topic_of(own_kafka.address)
+    topic.produce(5)
+    own_kafka.kill()
+    worker = start_worker(**topic.wishes(copy_to=copies.name))
+    worker.wait(lambda: "does not serve us" in worker.text())
+    own_kafka.start()
+    worker.wait_offsets(list(range(5)))
+    topic.wait_committed(5)
+    own_kafka.kill()
+    worker.wait(lambda: "no coordinator of the group answers" in worker.text())
+    own_kafka.start()
+    topic.produce(5)
+    worker.wait(lambda: worker.offsets()[-1] == 9)
+    topic.wait_committed(10)
+    assert set(worker.offsets()) == set(range(10))
+    assert worker.text().count("does not serve us") <= 5
+    assert worker.terminate() == 0

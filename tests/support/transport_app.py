@@ -1,0 +1,82 @@
+"""A Faust app for tests of the transport: ``faust -A tests.support.transport_app worker`` with its wishes in T_*.
+
+It writes what happens to it as JSON lines to T_OUT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from pipeline.transport import Outgoing, TransportOptions, ack_handle, app_settings, configure, confirm
+
+WISH = {name[2:].lower(): value for name, value in os.environ.items() if name.startswith("T_")}
+OUT = Path(WISH["out"]).open("a", buffering=1)  # noqa: SIM115  open as long as the process lives
+
+app = faust.App(
+    WISH["group"],
+    datadir=WISH["data"],
+    **app_settings(
+        WISH["broker"],
+        broker_max_poll_records=int(WISH["max_poll"]) if "max_poll" in WISH else None,
+        broker_commit_interval=float(WISH.get("commit_interval", "0.1")),
+        broker_session_timeout=2.0,
+        broker_heartbeat_interval=0.3,
+    ),
+)
+HELD = []
+
+
+def say(**what: Any) -> None:
+    """Write one line."""
+    OUT.write(json.dumps(what) + "\n")
+
+
+async def on_assigned(committed):
+    """Begin where T_SEEK says."""
+    say(event="assigned", committed=sorted([*tp, offset] for tp, offset in committed.items()))
+    return {tp: int(WISH["seek"]) for tp in committed} if "seek" in WISH else None
+
+
+async def on_revoked(partitions):
+    """Acknowledge what is held if T_ACK_AT_REVOCATION says so."""
+    say(event="revoked", partitions=sorted(partitions))
+    if "ack_at_revocation" in WISH:
+        for handle in HELD:
+            handle.ack()
+
+
+configure(
+    app,
+    TransportOptions(
+        on_assigned=on_assigned, on_revoked=on_revoked, liveness_timeout_s=float(WISH.get("liveness", "60"))
+    ),
+)
+HOLD = {int(offset) for offset in WISH.get("hold", "").split(",") if offset}
+topic = app.topic(*WISH["topics"].split(","), value_serializer=WISH.get("serializer", "raw"))
+
+
+@app.agent(topic)
+async def read(stream):
+    """Acknowledge every chunk, but those that hold an offset of T_HOLD."""
+    async for event in stream.noack().events():
+        chunk = event.value
+        if not hasattr(chunk, "records"):
+            say(event="record", offset=event.message.offset, value=str(chunk))
+            event.ack()
+            continue
+        say(event="chunk", topic=chunk.topic, partition=chunk.partition, offsets=[row.offset for row in chunk])
+        if "hang" in WISH:
+            await asyncio.sleep(3600)
+        if "copy_to" in WISH:
+            await confirm(app, [Outgoing(WISH["copy_to"], row.value, row.key) for row in chunk])
+        if HOLD.isdisjoint(row.offset for row in chunk):
+            event.ack()
+        else:
+            HELD.append(ack_handle(event))
+            say(event="held", offset=chunk.first_offset)
