@@ -95,6 +95,12 @@ class Assembler:
         """Event time at which ``tick`` begins."""
         return self._config.tick_time_us(tick)
 
+    def begin(self) -> Iterator[Frame]:
+        """An empty frame a stream, so that readers know of every stream before the first event of any."""
+        now = self.time_us(self.next_tick)
+        for stream in self.streams:
+            yield self._frames_meta(stream, self._empty(stream), watermark_us=now - self._lag_us(stream))
+
     def add(self, round_: Round) -> Iterator[Frame]:
         """Frames that are complete with this round."""
         while self.next_tick < round_.end_tick:
@@ -166,6 +172,7 @@ class Assembler:
             first_seq=self.sequences[stream],
             version=listed.version if listed else 1,
             origin=self.run,
+            peers=self.streams,
             watermark_us=watermark_us,
             end=end,
             weight=entry.specs[0].weight if entry else 1.0,

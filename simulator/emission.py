@@ -161,6 +161,7 @@ class Emitter:
 
     def _work(self) -> None:
         try:
+            self._write(self._assembler.begin())
             while (item := self._queue.get()) is not None:
                 if self._abandoned.is_set():
                     return
