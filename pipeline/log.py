@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from agents.decoding import RawRecord, SourcedFrame, decode_chunk
+from agents.decoding import RawRecord, decode_chunk
+from agents.sinks.base import SourcedFrame
 from pipeline.log_file import Block, Index, LogWriter, open_log, read_header, read_index, read_log
 from pipeline.log_format import Headers, InvalidLog, LogHeader, LogRecord, TornLog, parse_line, record_line
 from schemas.catalog import CATALOG, Catalog
@@ -98,7 +99,7 @@ def frames_of(
 ) -> Iterator[tuple[str, int, int, Frame]]:
     """(topic, partition, offset, frame) of every frame of `chunks_of`; of JSON records the offset is the first's."""
     for chunk in chunks_of(source, catalog=catalog, derived=derived, on_bad=on_bad):
-        yield chunk.topic, chunk.partition, chunk.offset_of(0), chunk.frame
+        yield chunk.topic, chunk.partition, chunk.offset, chunk.frame
 
 
 def _groups(records: Iterable[LogRecord], derived: bool) -> Iterator[list[LogRecord]]:

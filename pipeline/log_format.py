@@ -183,7 +183,7 @@ def _headers(body: dict[str, Any]) -> Headers:
     encoded = body.get("headers_b64")
     if encoded is not None:
         return tuple((name, None if value is None else binascii.a2b_base64(value)) for name, value in _pairs(encoded))
-    given = body.get("headers") or ()
+    given = body.get("headers") or []
     return tuple((name, None if value is None else _plain(value)) for name, value in _pairs(given))
 
 

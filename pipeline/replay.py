@@ -284,7 +284,8 @@ async def _send(sender: _Sender, plan: Plan, counts: Mapping[str, int], record: 
         record = shift_record(record, shift)
     target = plan.target(record.topic)
     count = counts[target]
-    parts = [record] if count == plan.partitions[record.topic] else repartition(record, count)
+    recorded = plan.partitions[record.topic]
+    parts = [record] if count == recorded else repartition(record, recorded, count)
     for part in parts:
         await sender.send(target, part)
 

@@ -83,23 +83,31 @@ def first_event_us(record: LogRecord) -> int | None:
     return next((_time_us(body[name]) for name in _TIME_NAMES if body.get(name) is not None), None)
 
 
-def repartition(record: LogRecord, count: int) -> list[LogRecord]:
+def repartition(record: LogRecord, recorded: int, count: int) -> list[LogRecord]:
     """The message divided over ``count`` partitions by its keys, as Kafka's default partitioner does.
 
-    A frame becomes one for each partition. Each recorded partition stays a source of its own, with its own
-    watermarks: rows of another partition that are replayed later would be late against a shared one.
+    A frame becomes one for each partition. Each of the ``recorded`` partitions stays an origin of its own, with its
+    own watermarks: rows of another partition that are replayed later would be late against a shared one.
     """
     if is_frame(record):
         assert record.value is not None
         try:
             frame = decode_frame(record.value)
-            parts = split_by_partition(replace(frame, origin=f"{frame.origin}/{record.partition}"), count)
+            parts = split_by_partition(_as_origin(frame, record.partition, recorded), count)
         except AstrocyteError:
             pass
         else:
             return [record._replace(partition=number, value=encode_frame(part)) for number, part in parts]
     number = record.partition % count if record.key is None else partition_of(record.key, count)
     return [record._replace(partition=number)]
+
+
+def _as_origin(frame: Frame, partition: int, recorded: int) -> Frame:
+    peers = frame.peers
+    if peers:
+        streams = dict.fromkeys((frame.stream, *(peer for peer in peers if "@" not in peer)))
+        peers = tuple(f"{stream}@{frame.origin}/{number}" for stream in streams for number in range(recorded))
+    return replace(frame, origin=f"{frame.origin}/{partition}", peers=peers)
 
 
 def _shift_frame(frame: Frame, shift: Shift) -> Frame:
