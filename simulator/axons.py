@@ -75,6 +75,7 @@ class Axons(Scenario):
 
     name: ClassVar[str] = "axons"
     Config: ClassVar[type[ScenarioConfig]] = AxonsConfig
+    size_setting: ClassVar[str | None] = "domains"
     int_metrics: ClassVar[tuple[str, ...]] = ("spikes", "planted")
 
     def static(self, config: AxonsConfig) -> AxonsStatic:

@@ -82,6 +82,8 @@ class Scenario(ABC):
     float_metrics: ClassVar[tuple[str, ...]] = ()
     sum_metrics: ClassVar[tuple[str, ...]] = ()
     """Names that `step` may pass to ``ctx.metric_sum``: exact sums, int64 on the host."""
+    size_setting: ClassVar[str | None] = None
+    """The config's field that says how large the world is."""
     controls: ClassVar[tuple[str, ...]] = ()
     """Names of the controls that `control` takes."""
     plant_rules: ClassVar[Mapping[str, str]] = {}
