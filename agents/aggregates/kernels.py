@@ -1,0 +1,263 @@
+"""Loops over rows that add to the state of groups, and over pairs of groups that merge them.
+
+A group's rows are always added one after another in the order given, never pairwise or in blocks, so that a float
+result has the same bits however the rows were divided into calls. ``slots[i]`` is the group of row i; ``w`` holds
+the rows' weights, or a single 1.0 with ``step`` 0. Merging adds the newer group ``other[j]`` to ``into[j]``.
+"""
+# ruff: noqa: D103, PLR0917  kernels take arrays one by one, for numba; module's docstring says what they do
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+
+__all__ = [
+    "add_count",
+    "add_ewma",
+    "add_first",
+    "add_histogram",
+    "add_last",
+    "add_max",
+    "add_min",
+    "add_slope",
+    "add_std",
+    "add_sum",
+    "merge_ewma",
+    "merge_first",
+    "merge_last",
+    "merge_max",
+    "merge_min",
+    "merge_slope",
+    "merge_std",
+    "merge_sum",
+    "saturate",
+]
+
+_jit = nb.njit(cache=True, error_model="numpy", nogil=True)
+_INT_MAX = np.int64(2**63 - 1)
+_INT_MIN = np.int64(-(2**63))
+
+
+@_jit
+def saturate(a: Any, b: Any) -> Any:
+    """Sum of two int64 that stays at the end of the range instead of wrapping."""
+    total = a + b
+    if a > 0 and b > 0 and total < 0:
+        return _INT_MAX
+    if a < 0 and b < 0 and total >= 0:
+        return _INT_MIN
+    return total
+
+
+@_jit
+def add_count(slots: Any, w: Any, step: int, n: Any) -> None:
+    for i in range(len(slots)):
+        n[slots[i]] += w[i * step]
+
+
+@_jit
+def add_sum(slots: Any, x: Any, w: Any, step: int, n: Any, total: Any) -> None:
+    for i in range(len(slots)):
+        s = slots[i]
+        n[s] += w[i * step]
+        total[s] += x[i] * w[i * step]
+
+
+@_jit
+def add_integers(slots: Any, x: Any, n: Any, total: Any) -> None:
+    for i in range(len(slots)):
+        s = slots[i]
+        n[s] += 1.0
+        total[s] = saturate(total[s], x[i])
+
+
+@_jit
+def merge_sum(into: Any, other: Any, n: Any, total: Any) -> None:
+    for j in range(len(into)):
+        n[into[j]] += n[other[j]]
+        total[into[j]] += total[other[j]]
+
+
+@_jit
+def merge_integers(into: Any, other: Any, n: Any, total: Any) -> None:
+    for j in range(len(into)):
+        n[into[j]] += n[other[j]]
+        total[into[j]] = saturate(total[into[j]], total[other[j]])
+
+
+@_jit
+def add_std(slots: Any, x: Any, w: Any, step: int, n: Any, mean: Any, m2: Any) -> None:
+    # Welford (1962), with frequency weights.
+    for i in range(len(slots)):
+        s = slots[i]
+        n[s] += w[i * step]
+        delta = x[i] - mean[s]
+        mean[s] += delta * w[i * step] / n[s]
+        m2[s] += w[i * step] * delta * (x[i] - mean[s])
+
+
+@_jit
+def merge_std(into: Any, other: Any, n: Any, mean: Any, m2: Any) -> None:
+    # Chan, Golub and LeVeque (1979).
+    for j in range(len(into)):
+        a, b = into[j], other[j]
+        if n[b] == 0.0:
+            continue
+        total = n[a] + n[b]
+        delta = mean[b] - mean[a]
+        m2[a] += m2[b] + delta * delta * n[a] * n[b] / total
+        mean[a] += delta * n[b] / total
+        n[a] = total
+
+
+@_jit
+def add_min(slots: Any, x: Any, n: Any, least: Any) -> None:
+    for i in range(len(slots)):
+        s = slots[i]
+        if n[s] == 0.0 or x[i] < least[s]:
+            least[s] = x[i]
+        n[s] += 1.0
+
+
+@_jit
+def merge_min(into: Any, other: Any, n: Any, least: Any) -> None:
+    for j in range(len(into)):
+        a, b = into[j], other[j]
+        if n[b] > 0.0 and (n[a] == 0.0 or least[b] < least[a]):
+            least[a] = least[b]
+        n[a] += n[b]
+
+
+@_jit
+def add_max(slots: Any, x: Any, n: Any, most: Any) -> None:
+    for i in range(len(slots)):
+        s = slots[i]
+        if n[s] == 0.0 or x[i] > most[s]:
+            most[s] = x[i]
+        n[s] += 1.0
+
+
+@_jit
+def merge_max(into: Any, other: Any, n: Any, most: Any) -> None:
+    for j in range(len(into)):
+        a, b = into[j], other[j]
+        if n[b] > 0.0 and (n[a] == 0.0 or most[b] > most[a]):
+            most[a] = most[b]
+        n[a] += n[b]
+
+
+@_jit
+def add_first(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
+    """``winner[slot]`` becomes the row whose value the group takes; the caller sets it to -1 before."""
+    for i in range(len(slots)):
+        s = slots[i]
+        if n[s] == 0.0 or t[i] < time[s]:
+            time[s] = t[i]
+            winner[s] = i
+        n[s] += 1.0
+
+
+@_jit
+def add_last(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
+    """As `add_first`; among equal times the row that comes last wins."""
+    for i in range(len(slots)):
+        s = slots[i]
+        if n[s] == 0.0 or t[i] >= time[s]:
+            time[s] = t[i]
+            winner[s] = i
+        n[s] += 1.0
+
+
+@_jit
+def merge_first(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
+    """``source[j]`` becomes the group from which ``into[j]`` takes its value, or -1."""
+    for j in range(len(into)):
+        a, b = into[j], other[j]
+        source[j] = -1
+        if n[b] > 0.0 and (n[a] == 0.0 or time[b] < time[a]):
+            time[a] = time[b]
+            source[j] = b
+        n[a] += n[b]
+
+
+@_jit
+def merge_last(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
+    for j in range(len(into)):
+        a, b = into[j], other[j]
+        source[j] = -1
+        if n[b] > 0.0 and (n[a] == 0.0 or time[b] >= time[a]):
+            time[a] = time[b]
+            source[j] = b
+        n[a] += n[b]
+
+
+@_jit
+def add_slope(slots: Any, t: Any, x: Any, n: Any, origin: Any, mean_t: Any, mean_x: Any, ctt: Any, ctx: Any) -> None:
+    # Running covariance; times are seconds since the group's first row, where doubles are dense.
+    for i in range(len(slots)):
+        s = slots[i]
+        if n[s] == 0.0:
+            origin[s] = t[i]
+        seconds = (t[i] - origin[s]) * 1e-6
+        n[s] += 1.0
+        dt = seconds - mean_t[s]
+        mean_t[s] += dt / n[s]
+        mean_x[s] += (x[i] - mean_x[s]) / n[s]
+        ctt[s] += dt * (seconds - mean_t[s])
+        ctx[s] += dt * (x[i] - mean_x[s])
+
+
+@_jit
+def merge_slope(into: Any, other: Any, n: Any, origin: Any, mean_t: Any, mean_x: Any, ctt: Any, ctx: Any) -> None:
+    for j in range(len(into)):
+        a, b = into[j], other[j]
+        if n[b] == 0.0:
+            continue
+        if n[a] == 0.0:
+            origin[a] = origin[b]
+        total = n[a] + n[b]
+        dt = mean_t[b] + (origin[b] - origin[a]) * 1e-6 - mean_t[a]
+        dx = mean_x[b] - mean_x[a]
+        share = n[a] * n[b] / total
+        ctt[a] += ctt[b] + dt * dt * share
+        ctx[a] += ctx[b] + dt * dx * share
+        mean_t[a] += dt * n[b] / total
+        mean_x[a] += dx * n[b] / total
+        n[a] = total
+
+
+@_jit
+def add_ewma(slots: Any, x: Any, alpha: float, n: Any, first: Any, value: Any) -> None:
+    for i in range(len(slots)):
+        s = slots[i]
+        if n[s] == 0.0:
+            first[s] = x[i]
+            value[s] = x[i]
+        else:
+            value[s] += alpha * (x[i] - value[s])
+        n[s] += 1.0
+
+
+@_jit
+def merge_ewma(into: Any, other: Any, alpha: float, n: Any, first: Any, value: Any) -> None:
+    # The newer group began with weight 1 on its first row; what it would have had after the older one follows.
+    for j in range(len(into)):
+        a, b = into[j], other[j]
+        if n[b] == 0.0:
+            continue
+        if n[a] == 0.0:
+            first[a] = first[b]
+            value[a] = value[b]
+        else:
+            value[a] = value[b] + (1.0 - alpha) ** n[b] * (value[a] - first[b])
+        n[a] += n[b]
+
+
+@_jit
+def add_histogram(slots: Any, x: Any, w: Any, step: int, low: float, high: float, counts: Any) -> None:
+    bins = counts.shape[1]
+    for i in range(len(slots)):
+        place = int((min(max(x[i], low), high) - low) / (high - low) * bins)
+        counts[slots[i], min(place, bins - 1)] += w[i * step]

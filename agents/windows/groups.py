@@ -1,0 +1,148 @@
+"""Groups: the (key, stretch of time) pairs that are open, each with a place ("slot") in every state's arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.aggregates import Members, State
+from agents.windows.rows import WindowRows
+
+__all__ = ["SLOT", "Groups", "Slots"]
+
+Slots = NDArray[np.int32]
+
+SLOT: Final = np.dtype(
+    [
+        ("start", np.int64),  # first microsecond that belongs to the group
+        ("stop", np.int64),  # first that does not
+        ("last", np.int64),  # end of the last window that the group belongs to
+        ("oldest", np.int64),  # time of its oldest row
+        ("key", np.int32),
+        ("run", np.int32),  # number of the run of its rows; MIXED where there are several
+        ("link", np.int32),  # next group of the same key, newest first; -1 ends the list
+        ("live", np.bool_),
+        ("dirty", np.bool_),  # changed since the last preliminary result
+        ("stale", np.bool_),  # changed after a window that holds it had closed
+    ],
+    align=True,
+)
+MIXED: Final = -2
+
+
+class Groups:
+    """Slots with their states; places are handed out from ``free[: free_count[0]]``, and grow by doubling."""
+
+    def __init__(self, states: Sequence[tuple[State, int | None]]) -> None:
+        self.states = states
+        """Each state with the index of the column it reads (None: it reads none)."""
+        self.slots = np.zeros(0, SLOT)
+        self.free = np.zeros(0, np.int32)
+        self.free_count = np.zeros(1, np.int64)
+        self.heads = np.zeros(0, np.int32)
+        """Newest group of each key, -1 where it has none."""
+
+    @property
+    def live(self) -> NDArray[np.int64]:
+        """Places in use."""
+        return np.flatnonzero(self.slots["live"])
+
+    def live_keys(self, capacity: int) -> NDArray[np.bool_]:
+        """For each key number below ``capacity``, whether it has a group."""
+        flags = np.zeros(capacity, np.bool_)
+        flags[: len(self.heads)] = self.heads[:capacity] >= 0
+        return flags
+
+    def reserve_keys(self, keys: int) -> None:
+        """Make place for key numbers below ``keys``."""
+        if keys > len(self.heads):
+            self.heads = np.concatenate([self.heads, np.full(max(keys, 64), -1, np.int32)])
+
+    def grow(self, wanted: int = 1) -> None:
+        """Double the places, and again until ``wanted`` are free."""
+        old = len(self.slots)
+        capacity = max(64, 2 * old)
+        while capacity - old + int(self.free_count[0]) < wanted:
+            capacity *= 2
+        self.slots = np.concatenate([self.slots, np.zeros(capacity - old, SLOT)])
+        kept = self.free[: self.free_count[0]]
+        self.free = np.empty(capacity, np.int32)
+        self.free_count[0] = capacity - old + len(kept)
+        # Low places are handed out first, so that few of the arrays' pages are touched.
+        self.free[: capacity - old] = np.arange(capacity - 1, old - 1, -1)
+        self.free[capacity - old : self.free_count[0]] = kept
+        for state, _ in self.states:
+            state.grow(capacity)
+
+    def take(self, count: int) -> Slots:
+        """Empty places for results that are merged from several groups; given back by `release`."""
+        if self.free_count[0] < count:
+            self.grow(count)
+        self.free_count[0] -= count
+        return self.free[self.free_count[0] : self.free_count[0] + count].copy()
+
+    def release(self, slots: NDArray[np.integer]) -> None:
+        """Empty places and give them back."""
+        self.slots["live"][slots] = False
+        count = int(self.free_count[0])
+        self.free[count : count + len(slots)] = slots
+        self.free_count[0] = count + len(slots)
+        for state, _ in self.states:
+            state.clear(slots)
+
+    def add(self, slots: Slots, rows: WindowRows) -> None:
+        """Add each row to its group's states; slot -1 leaves the row out. Rows are added in their order."""
+        members = Members(slots, rows.t, rows.weights)
+        kept = slots >= 0
+        if not kept.all():
+            members, rows = members.take(kept), rows.take(kept)
+        nothing = np.empty(0)
+        for state, column in self.states:
+            if column is None:
+                state.add(members, nothing)
+                continue
+            data, valid = rows.columns[column]
+            if valid is None or valid.all():
+                state.add(members, data)
+            else:
+                state.add(members.take(valid), data[valid])
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        """Merge the newer group ``other[j]`` into ``into[j]``, in that order."""
+        for state, _ in self.states:
+            state.merge(into, other)
+
+    def low_water_us(self) -> int | None:
+        """Time of the oldest row in any group."""
+        oldest = self.slots["oldest"][self.slots["live"]]
+        return int(oldest.min()) if len(oldest) else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Live groups and their states."""
+        live = self.live
+        fields = {name: self.slots[name][live] for name in SLOT.names or ()}
+        links = np.full(len(self.slots) + 1, -1, np.int32)
+        links[live] = np.arange(len(live), dtype=np.int32)
+        fields["link"] = links[fields["link"]]
+        return {
+            "slots": fields,
+            "heads": links[self.heads],
+            "states": {str(index): state.snapshot(live) for index, (state, _) in enumerate(self.states)},
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over a snapshot; the groups are otherwise empty."""
+        fields = snapshot["slots"]
+        count = len(fields["key"])
+        if count:
+            self.take(count)
+            places = np.arange(count)
+            # The free list hands out the lowest places of a fresh pool first, so these are exactly the ones taken.
+            for name in SLOT.names or ():
+                self.slots[name][places] = fields[name]
+            for index, (state, _) in enumerate(self.states):
+                state.restore(places, snapshot["states"][str(index)])
+        self.heads = snapshot["heads"].copy()

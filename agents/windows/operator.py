@@ -1,0 +1,258 @@
+"""The window operator: rows of one stream in, results of one window out, as frames of a stream of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from agents.expressions import parse
+from agents.expressions_columns import Columns, predicate
+from agents.expressions_nodes import ExpressionError
+from agents.rules_windows import WindowSpec
+from agents.windows.groups import Groups
+from agents.windows.keys import KeyTable
+from agents.windows.panes import FOREVER_US, PaneWindows, Results
+from agents.windows.rows import WindowRows
+from agents.windows.selection import Layout, Selection
+from agents.windows.sessions import SessionWindows
+from agents.windows.sliding import SlidingWindows
+from schemas.catalog import CATALOG, Catalog
+from schemas.errors import InvalidRule
+from schemas.frames import TEXT, Frame
+from schemas.ids import match_ids
+
+__all__ = ["WindowOperator"]
+
+_EVICT_ABOVE: Final = 1_024
+
+
+class WindowOperator:
+    """State and step of one window. Reads no clock; the same rows in the same order give the same bits.
+
+    A frame is made ready by `prepare`, and its rows are then given to `add`, in processing order, each before the
+    watermark that passes it is given to `advance`. How rows are divided over calls changes nothing. Results are frames
+    of stream ``spec.name`` whose timestamp is the window's end; their ids are functions of (window, key, start, end).
+    Late rows (older than the watermark, with no window open for them) are flagged by `add` and left out.
+
+    Memory is that of the open windows: one place per key and pane, plus what `agents.aggregates.AggregateCall` says
+    of quantile, count_distinct and entropy. Raises InvalidRule where the specification cannot be compiled.
+    """
+
+    def __init__(self, spec: WindowSpec, *, catalog: Catalog = CATALOG) -> None:
+        self.spec = spec
+        self._catalog = catalog
+        self._selection = Selection(spec.name, spec.by, spec.select)
+        try:
+            self._where = None if spec.where is None else parse(spec.where)
+        except ExpressionError as error:
+            raise InvalidRule(f"window {spec.name!r}: where: {error}") from error
+        if spec.late == "revise" and spec.kind in ("sliding", "session"):
+            raise InvalidRule(
+                f"window {spec.name!r}: late: revise is for tumbling and hopping windows, and this is a {spec.kind} "
+                "one; use late: drop (late events go to the stream of late events)"
+            )
+        self._keys = KeyTable(spec.name)
+        self._runs: dict[str, int] = {}
+        self._by_type: pa.DataType | None = None
+        self._layout: Layout | None = None
+        self._windows: PaneWindows | SessionWindows | SlidingWindows | None = None
+        self._corrections: list[Frame] = []
+
+    def prepare(self, frame: Frame) -> WindowRows:
+        """The rows of a frame that satisfy ``where``, with the columns that the aggregates read."""
+        fields = Columns(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
+        row = np.arange(frame.num_rows)
+        if self._where is not None:
+            kept = predicate(self._where, fields)
+            if not kept.all():
+                row = np.flatnonzero(kept)
+                fields = fields.subset(row)
+        if self._layout is None:
+            if not len(row):
+                return self._no_rows()
+            self._build(Layout(self._selection, self._selection.kinds(frame, fields, self._catalog)))
+        assert self._layout is not None
+        t = frame.timestamps()
+        whole = len(row) == len(t)
+        t = t.copy() if whole else t[row]
+        key = self._key_column(frame)
+        numbers = self._keys.number(key if whole else key.take(pa.array(row)), int(t.max(initial=-(2**63))))
+        run = np.full(len(row), self._runs.setdefault(frame.run, len(self._runs)), np.int32)
+        weights = None if frame.weight == 1.0 else np.full(len(row), frame.weight)
+        return WindowRows(t, row, numbers, run, weights, self._layout.columns(fields))
+
+    def add(self, rows: WindowRows | Frame) -> NDArray[np.int64]:
+        """Add rows in processing order; returns which of them (positions in ``rows``) were late and left out."""
+        if isinstance(rows, Frame):
+            rows = self.prepare(rows)
+        if not len(rows) or self._windows is None:
+            return np.empty(0, np.int64)
+        self._windows.groups.reserve_keys(self._keys.capacity)
+        return np.flatnonzero(self._windows.add(rows))
+
+    def advance(self, watermark_us: int) -> Frame | None:
+        """Results of the windows that end by the watermark, in order of their end, then key; None where none does.
+
+        All rows older than the watermark must have been added.
+        """
+        if self._windows is None:
+            return None
+        if self.spec.late == "revise":
+            self._corrections += self._frames(self._windows.updates(preliminary=False))
+        frame = self._join(self._frames(self._windows.close(watermark_us)))
+        if len(self._keys) > _EVICT_ABOVE:
+            live = self._live_keys()
+            if len(self._keys) > 4 * int(live.sum()):
+                self._keys.evict(watermark_us, live)
+        return frame
+
+    def updates(self) -> Frame | None:
+        """Results besides the one at the close: preliminary ones (``emit: update``), corrections (``late: revise``).
+
+        Preliminary results have ``final`` false and depend on when this is called; rules should not be fed with
+        them. ``revision`` counts the results of one window and key from 0; all of them have the same id.
+        """
+        if self._windows is None:
+            return None
+        frames, self._corrections = self._corrections, []
+        return self._join([*frames, *self._frames(self._windows.updates(preliminary=self.spec.emit == "update"))])
+
+    def flush(self) -> Frame | None:
+        """Results of all that is open; the state is empty afterwards, and event time may start anew.
+
+        Rows that were prepared and not added are lost to this operator.
+        """
+        frame = self.advance(FOREVER_US)
+        if self._layout is not None:
+            # The kinds of the columns stay known; keys, runs and the watermark do not.
+            self._build(Layout(self._selection, self._layout.kinds))
+            self._keys, self._runs = KeyTable(self.spec.name), {}
+        return frame
+
+    def low_water_us(self) -> int | None:
+        """Time of the oldest row that the state depends on; None where it is empty."""
+        if isinstance(self._windows, SlidingWindows):
+            return self._windows.low_water_us()
+        return None if self._windows is None else self._windows.groups.low_water_us()
+
+    def next_close_us(self) -> int | None:
+        """A time before which `advance` has no result to give; None where no window is open."""
+        return None if self._windows is None else self._windows.next_close_us()
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as nested mappings of arrays and bytes. `updates` that were not fetched are not part of it."""
+        parts: dict[str, Any] = {"keys": self._keys.snapshot(), "runs": orjson.dumps(list(self._runs))}
+        if self._layout is not None and self._windows is not None:
+            parts["kinds"] = orjson.dumps(self._layout.kinds)
+            parts["windows"] = self._windows.snapshot()
+            parts["by_type"] = pa.schema([("by", self._by_type)]).serialize().to_pybytes()
+        return parts
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over the snapshot of an operator with the same specification."""
+        self._keys = KeyTable(self.spec.name)
+        self._keys.restore(snapshot["keys"])
+        self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
+        self._corrections = []
+        self._layout, self._windows = None, None
+        if "windows" in snapshot:
+            self._build(Layout(self._selection, orjson.loads(bytes(snapshot["kinds"]))))
+            self._by_type = pa.ipc.read_schema(pa.py_buffer(bytes(snapshot["by_type"]))).field(0).type
+            if self._windows is not None:
+                self._windows.restore(snapshot["windows"])
+
+    def _build(self, layout: Layout) -> None:
+        spec = self.spec
+        groups = Groups(layout.states)
+        self._layout = layout
+        if spec.kind == "session":
+            self._windows = SessionWindows(groups, gap_us=spec.size_us)
+        elif spec.kind == "sliding":
+            self._windows = SlidingWindows(groups, size_us=spec.size_us)
+        else:
+            keep_us = spec.keep or 0 if spec.late == "revise" else 0
+            self._windows = PaneWindows(
+                groups, size_us=spec.size_us, step_us=spec.step_us, offset_us=spec.offset or 0, keep_us=keep_us
+            )
+
+    def _no_rows(self) -> WindowRows:
+        nothing = np.empty(0, np.int64)
+        return WindowRows(nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), None, ())
+
+    def _key_column(self, frame: Frame) -> pa.Array:
+        if not frame.has(self.spec.by):
+            raise InvalidRule(
+                f"window {self.spec.name!r}: stream {frame.stream!r} has no field {self.spec.by!r} to group by; "
+                f"its fields: {', '.join(('key', 'type', *frame.fields))}"
+            )
+        column = frame.column(self.spec.by)
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        self._by_type = TEXT if pa.types.is_string(kind) else kind
+        return column
+
+    def _live_keys(self) -> NDArray[np.bool_]:
+        capacity = self._keys.capacity
+        if isinstance(self._windows, SlidingWindows):
+            return self._windows.live_keys(capacity)
+        assert self._windows is not None
+        return self._windows.groups.live_keys(capacity)
+
+    def _frames(self, due: Iterable[Results]) -> list[Frame]:
+        """Frames of the results, read while their groups still have their places."""
+        return [self._frame(results) for results in due]
+
+    def _frame(self, results: Results) -> Frame:
+        assert self._layout is not None
+        count = len(results.slots)
+        selected = self._layout.results(results.slots.astype(np.int32), results.start, results.end)
+        values = self._keys.values(results.key)
+        texts = pa.array([None if value is None else str(value) for value in values], pa.utf8())
+        order = pa.compute.sort_indices(
+            pa.table({"end": results.end, "key": texts, "start": results.start}),
+            sort_keys=[("end", "ascending"), ("key", "ascending"), ("start", "ascending")],
+        )
+        names = list(self._runs)
+        run = [names[number] if number >= 0 else None for number in results.run.tolist()]
+        columns: dict[str, Any] = {"timestamp": pa.array(results.end), "key": texts.dictionary_encode().cast(TEXT)}
+        columns["type"] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), [self.spec.name])
+        if self.spec.by not in ("key", "type", "timestamp"):
+            by_type = self._by_type or pa.utf8()
+            columns[self.spec.by] = columns["key"] if by_type == TEXT else pa.array(values, by_type)
+        columns |= selected
+        columns["window_start"], columns["window_end"] = pa.array(results.start), pa.array(results.end)
+        columns["revision"] = pa.array(results.revision)
+        columns["final"] = pa.array(np.full(count, results.final))
+        if self.spec.by != "simulation_id":
+            columns["simulation_id"] = pa.array(run, pa.utf8()).dictionary_encode().cast(TEXT)
+        columns["event_id"] = self._ids(results)
+        taken = {name: column.take(order) for name, column in columns.items()}
+        whole = run[0] if run and run[0] is not None and run.count(run[0]) == count else ""
+        return Frame.from_columns(self.spec.name, whole, taken)
+
+    def _ids(self, results: Results) -> pa.Array:
+        """Ids of the results as a column: functions of (window, key, start, end)."""
+        count = len(results.slots)
+        parts = np.empty((count, 2, 2), np.uint64)
+        parts[:, 0] = self._keys.ids(results.key)
+        parts[:, 1, 0] = results.start.astype(np.int64).view(np.uint64)
+        parts[:, 1, 1] = results.end.astype(np.int64).view(np.uint64)
+        ids = match_ids(
+            self.spec.name, "window", parts.reshape(-1, 2), np.tile([0, 1], count), np.arange(0, 2 * count + 1, 2)
+        )
+        data = pa.py_buffer(ids.astype(">u8").tobytes())
+        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, data])
+
+    def _join(self, frames: list[Frame]) -> Frame | None:
+        """One frame of the results of several windows, in order of their end."""
+        frames = [frame for frame in frames if frame.num_rows]
+        if len(frames) <= 1:
+            return frames[0] if frames else None
+        table = pa.Table.from_batches([frame.batch for frame in frames]).unify_dictionaries().combine_chunks()
+        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        runs = {frame.run for frame in frames}
+        return Frame.from_columns(self.spec.name, runs.pop() if len(runs) == 1 else "", columns)

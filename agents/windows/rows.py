@@ -1,0 +1,95 @@
+"""Rows as windows take them: time, key number, run and the columns that the aggregates read; no other fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+__all__ = ["ColumnData", "WindowRows"]
+
+
+class ColumnData(NamedTuple):
+    """One column; rows that are not ``valid`` have no value (None: all have)."""
+
+    data: NDArray[Any]
+    valid: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowRows:
+    """What `WindowOperator.prepare` made of a frame; reordered and joined by the engine, then given to `add`."""
+
+    t: NDArray[np.int64]
+    row: NDArray[np.int64]
+    """Row in the frame that each came from (rows for which ``where`` is false are left out)."""
+    key: NDArray[np.int32]
+    run: NDArray[np.int32]
+    weights: NDArray[np.float64] | None
+    columns: tuple[ColumnData, ...]
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def take(self, order: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
+        """Rows in the given order (indices), those flagged (booleans), or a slice."""
+        columns = (
+            ColumnData(column.data[order], None if column.valid is None else column.valid[order])
+            for column in self.columns
+        )
+        weights = None if self.weights is None else self.weights[order]
+        return type(self)(self.t[order], self.row[order], self.key[order], self.run[order], weights, tuple(columns))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """All rows of ``parts`` (at least one) of one operator, one after the other."""
+        parts = [part for part in parts if len(part)] or parts[:1]
+        if len(parts) == 1:
+            return parts[0]
+        weights = None
+        if any(part.weights is not None for part in parts):
+            weights = np.concatenate([np.ones(len(part)) if part.weights is None else part.weights for part in parts])
+        columns = []
+        for index in range(len(parts[0].columns)):
+            pieces = [part.columns[index] for part in parts]
+            valid = None
+            if any(piece.valid is not None for piece in pieces):
+                valid = np.concatenate(
+                    [np.ones(len(piece.data), np.bool_) if piece.valid is None else piece.valid for piece in pieces]
+                )
+            columns.append(ColumnData(np.concatenate([piece.data for piece in pieces]), valid))
+        t, row, key, run = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("t", "row", "key", "run")
+        )
+        return cls(t, row, key, run, weights, tuple(columns))
+
+    def snapshot(self) -> dict[str, Any]:
+        """The rows as arrays and bytes."""
+        parts: dict[str, Any] = {"t": self.t, "row": self.row, "key": self.key, "run": self.run}
+        if self.weights is not None:
+            parts["weights"] = self.weights
+        for index, column in enumerate(self.columns):
+            objects = column.data.dtype == np.object_
+            parts[f"data{index}"] = orjson.dumps(column.data.tolist()) if objects else column.data
+            if column.valid is not None:
+                parts[f"valid{index}"] = column.valid
+        parts["columns"] = len(self.columns)
+        return parts
+
+    @classmethod
+    def restore(cls, snapshot: Mapping[str, Any]) -> Self:
+        """Rows of a snapshot."""
+        columns = []
+        for index in range(int(snapshot["columns"])):
+            data = snapshot[f"data{index}"]
+            if not isinstance(data, np.ndarray):
+                texts = orjson.loads(bytes(data))
+                data = np.empty(len(texts), np.object_)
+                data[:] = texts
+            columns.append(ColumnData(data, snapshot.get(f"valid{index}")))
+        t, row, key, run = (snapshot[name] for name in ("t", "row", "key", "run"))
+        return cls(t, row, key, run, snapshot.get("weights"), tuple(columns))

@@ -1,0 +1,54 @@
+"""Tokens: a 64-bit stand-in for each value, by which values are told apart when they are counted.
+
+Equal values have equal tokens, whatever type carries them: 3, 3.0 and an int32 3 are one value. Integers stand for
+themselves and so are exact; texts are hashed (two of a million texts share a token once in 40 million tries).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba as nb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from agents.expressions_columns import Values
+
+__all__ = ["hash_texts", "tokens_of"]
+
+
+@nb.njit(cache=True, error_model="numpy", nogil=True)
+def _hash(offsets: Any, data: Any, out: Any) -> None:
+    for i in range(len(out)):
+        # FNV-1a over the bytes, then the finaliser of splitmix64: FNV alone mixes the high bits badly.
+        h = np.uint64(0xCBF29CE484222325)
+        for j in range(offsets[i], offsets[i + 1]):
+            h = (h ^ np.uint64(data[j])) * np.uint64(0x100000001B3)
+        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        out[i] = h ^ (h >> np.uint64(31))
+
+
+def hash_texts(texts: pa.Array) -> NDArray[np.uint64]:
+    """Token of each text."""
+    texts = texts.cast(pa.large_utf8())
+    out = np.empty(len(texts), np.uint64)
+    if len(texts):
+        offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        _hash(offsets, np.frombuffer(texts.buffers()[2] or b"\0", np.uint8), out)
+    return out
+
+
+def tokens_of(values: Values) -> NDArray[np.uint64]:
+    """Token of each value of a column; what stands for nulls is of no meaning."""
+    if values.texts is not None:
+        table: NDArray[np.uint64] = np.append(hash_texts(values.texts), np.uint64(0))
+        return np.asarray(table[values.data])
+    data = values.data
+    if data.dtype.kind != "f":
+        return data.astype(np.int64).view(np.uint64)
+    bits = data.view(np.uint64).copy()
+    whole = (np.abs(data) < 2.0**53) & (data == np.trunc(data))
+    bits[whole] = data[whole].astype(np.int64).view(np.uint64)
+    return bits
