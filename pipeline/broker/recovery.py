@@ -62,7 +62,7 @@ def recover_segment(
         logger.info("%s: cut %d bytes of a batch that was not written whole", segment.path, real - end)
     if end < real:
         os.ftruncate(segment.fileno(), end)
-    if not segment.appended_ms:
+    if segment.size and not segment.appended_ms:
         segment.appended_ms = int(os.fstat(segment.fileno()).st_mtime * 1000)
     if ends_at is not None:  # a closed segment reaches to the next one, whether or not its last records are still there
         if segment.next_offset < ends_at and (fault or not segment.compacted):

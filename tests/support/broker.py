@@ -17,6 +17,8 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from crc32c import crc32c
 
 from pipeline.broker import BrokerProcess, BrokerThread, EmbeddedBroker
+from pipeline.broker.batch import HEADER_BYTES, checksum_holds, read_header, records_of
+from pipeline.broker.log import PartitionLog
 
 __all__ = [
     "BrokerProcess",
@@ -24,10 +26,12 @@ __all__ = [
     "EmbeddedBroker",
     "RawConnection",
     "eventually",
+    "flush",
     "full_disk",
     "kcat",
     "make_batch",
     "raw_connection",
+    "records_from",
     "wait_until",
     "with_checksum",
 ]
@@ -145,3 +149,30 @@ def full_disk(pid: int, *, file_bytes: int = 0) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+def flush(log: PartitionLog) -> None:
+    """Bring a log to disk as the broker's maintenance does."""
+    jobs = log.begin_flush()
+    for job in jobs:
+        job.run()
+    log.end_flush(jobs, [])
+
+
+def records_from(log: PartitionLog, offset: int = 0, *, max_bytes: int = 1 << 20) -> list[tuple[int, bytes | None, bytes]]:
+    """(offset, key, encoded record) of every record from an offset on, fetched as a client does: again and again."""
+    found: list[tuple[int, bytes | None, bytes]] = []
+    while offset < log.end_offset:
+        data, at = log.read(offset, max_bytes), 0
+        if not data:
+            break
+        while at + HEADER_BYTES <= len(data):
+            header = read_header(data, at)
+            batch = data[at : at + header.size]
+            if len(batch) < header.size:
+                break
+            assert checksum_holds(header, batch)
+            found += [(r.offset, r.key, r.raw) for r in records_of(header, batch) if r.offset >= offset]
+            offset, at = header.next_offset, at + header.size
+        assert at, "a fetch must bring at least one whole batch"
+    return found
