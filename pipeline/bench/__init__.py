@@ -1,0 +1,55 @@
+"""``astrocyte bench``: each module of this folder has ``run(quick) -> Iterator[dict]``, one dict a figure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any, Final
+
+from schemas.errors import InvalidSettings
+
+__all__ = ["BENCHMARKS", "run_benchmarks"]
+
+BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
+    "frames": ("frames",),
+    "engine": ("engine", "all_engine", "windows"),
+    "transport": ("transport",),
+    "pipeline": ("pipeline",),
+    "simulator": ("simulator",),
+    "sinks": ("sinks", "influx"),
+}
+"""Modules by the name of the benchmark."""
+
+
+def figures(names: Sequence[str], *, quick: bool) -> Iterator[dict[str, Any]]:
+    """Figures of the named benchmarks as they come. Raises InvalidSettings for an unknown name."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise InvalidSettings(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    for name in names or BENCHMARKS:
+        for module in BENCHMARKS[name]:
+            yield from import_module(f"pipeline.bench.{module}").run(quick)
+
+
+def run_benchmarks(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
+    """Print every figure as it comes: one JSON object a line, or one line for a person."""
+    import orjson
+
+    for figure in figures(names, quick=quick):
+        if as_json:
+            sys.stdout.write(orjson.dumps(figure, option=orjson.OPT_SERIALIZE_NUMPY).decode() + "\n")
+        else:
+            sys.stdout.write(_line(figure) + "\n")
+        sys.stdout.flush()
+
+
+def _line(figure: dict[str, Any]) -> str:
+    rest = ", ".join(f"{name} {_text(value)}" for name, value in figure.items() if name != "bench")
+    return f"{figure['bench']}: {rest}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,138 @@
+"""``astrocyte simulate``: a scenario into Kafka or into a recorded log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from dataclasses import replace as replaced
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+
+from pipeline.cli_support import progress_bar, say
+from pipeline.settings import Settings, load_settings
+from schemas.errors import InvalidSettings
+from schemas.frames import Frame
+from simulator import FrameSink, configure, load_scenario, simulate
+
+__all__ = ["ShuffleSink", "SimulationOptions", "open_sink", "run_simulation", "scenario_config"]
+
+Form = Literal["frames", "json"]
+_FORMS: Final = ("frames", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationOptions:
+    """What the command line says."""
+
+    scenario: str
+    ticks: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    size: int | None = None
+    rate: float | None = None
+    realtime: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    form: str = "frames"
+    partitions: int | None = None
+    checkpoint: Path | None = None
+    checkpoint_ticks: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    run: str | None = None
+    broker: str | None = None
+
+
+class ShuffleSink:
+    """Sends the rows of every frame in random order and in random pieces; the last piece carries the watermark.
+
+    That is as far out of order as rows may come without being late, so nothing that is computed may change.
+    """
+
+    def __init__(self, sink: FrameSink, seed: int) -> None:
+        self._sink = sink
+        self._random = np.random.default_rng(seed)
+
+    def write(self, frame: Frame) -> None:
+        """Pass the frame on in pieces."""
+        order = self._random.permutation(frame.num_rows)
+        cuts = np.sort(self._random.integers(0, frame.num_rows + 1, 3))
+        *pieces, last = np.split(order, cuts)
+        for rows in pieces:
+            if len(rows):
+                self._sink.write(replaced(frame.take(rows), watermark_us=None, end=False))
+        self._sink.write(frame.take(last))
+
+    def flush(self) -> None:
+        """As the sink behind."""
+        self._sink.flush()
+
+    def close(self) -> None:
+        """As the sink behind."""
+        self._sink.close()
+
+
+def scenario_config(scenario: str, values: Mapping[str, Any], size: int | None) -> Any:
+    """Validated config of a scenario; ``size`` sets the field that the scenario names as its size."""
+    world = load_scenario(scenario)
+    if size is not None:
+        if world.size_setting is None:
+            raise InvalidSettings(f"scenario {scenario!r} has no size; leave --size out")
+        values = {world.size_setting: size, **values}
+    return configure(world.Config, values, scenario=scenario)
+
+
+def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
+    """Where the frames go: a log file with ``out``, else Kafka."""
+    if options.form not in _FORMS:
+        raise InvalidSettings(f"--format {options.form} came; frames or json was wanted")
+    form = cast("Form", options.form)
+    if options.out is not None:
+        from pipeline.log_sink import LogSink
+
+        return LogSink(
+            options.out, partitions=settings.partitions, form=form, overwrite=options.overwrite,
+            source=f"astrocyte simulate {options.scenario} --seed {options.seed}",
+        )  # fmt: skip
+    from pipeline.publish import KafkaFrameSink
+
+    return KafkaFrameSink(settings.broker, partitions=settings.partitions, replication=settings.replication, form=form)
+
+
+def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[str, Any]:
+    """Run it and return what it did, as JSON values."""
+    from pipeline.control_source import KafkaControls
+
+    settings = load_settings(broker=options.broker, partitions=options.partitions)
+    config = scenario_config(options.scenario, options.settings, options.size)
+    sink = open_sink(options, settings)
+    world = load_scenario(options.scenario)
+    controls = KafkaControls(settings.broker, world.controls) if world.controls and options.out is None else None
+    try:
+        with progress_bar(f"simulating {options.scenario}") as move:
+            summary = simulate(
+                world,
+                config,
+                seed=options.seed,
+                ticks=options.ticks,
+                seconds=options.seconds if options.ticks is None else None,
+                sink=sink,
+                run=options.run,
+                rate=options.rate,
+                speed=1.0 if options.realtime else None,
+                control_source=controls,
+                on_refused=lambda control: say(f"astrocyte: control {control.name!r} was refused: {control.error}"),
+                checkpoint=options.checkpoint,
+                checkpoint_ticks=options.checkpoint_ticks,
+                resume=options.resume,
+                progress=None if quiet else lambda done: move(done.tick, done.end_tick),
+            )
+    finally:
+        if controls is not None:
+            controls.close()
+        sink.close()
+    for note in summary.notes:
+        say(f"astrocyte: {note}")
+    return summary.as_dict()
