@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,6 +39,15 @@ class Births(NamedTuple):
     """Lane of each row for random numbers (its slot as uint32): children never share noise."""
     valid: Array
     """Which rows mean something; bool[rows]."""
+
+
+class Selected(NamedTuple):
+    """Lanes that a mask selected: `Context.select`."""
+
+    index: Array
+    """Lane of each row; int32[rows]. Rows from ``count`` on mean nothing."""
+    count: Array
+    """How many were selected; int32."""
 
 
 class Outputs(NamedTuple):
@@ -120,10 +130,9 @@ class Context:
 
     def noise(self, purpose: str, count: int, over: Array | None = None) -> list[Array]:
         """``count`` independent cheap near-normals a lane (`rng.byte_normal`): mean 0, variance 1, within +-3.45."""
-        words: list[Array] = []
-        for draw in range(-(-count // 2)):
-            words.extend(self.bits(purpose, over, draw))
-        return [byte_normal(word) for word in words[:count]]
+        draws = jnp.arange(-(-count // 2), dtype=jnp.uint32)[:, None]
+        words = self.bits(purpose, over, draws)
+        return [byte_normal(words[number % 2][number // 2]) for number in range(count)]
 
     def stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(*arguments)``, computed once and stored: XLA does not merge it with what uses it.
@@ -154,15 +163,20 @@ class Context:
         count = count.astype(jnp.int32)
         self._needs[name] = count if known is None else jnp.maximum(known, count)
 
+    def select(self, name: str, mask: Array) -> Selected:
+        """The lanes of ``mask`` in order, in the growable buffer ``name`` (a kind, or one of `Scenario.capacities`)."""
+        index, count = self.stored(partial(compact, capacity=self._capacities[name]), mask)
+        self.need(name, count)
+        return Selected(index, count)
+
     def emit(self, kind: str, mask: Array, *, at: Array | None = None, **columns: Any) -> None:
         """Emit one event of ``kind`` for every lane of ``mask``; at most one call a kind and tick.
 
         ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, of several for lists. ``at`` is
         the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
         """
-        index, count = self.stored(partial(compact, capacity=self._capacities[kind]), mask)
-        self.need(kind, count)
-        self._record(kind, count, at, columns, lambda value: value if value.ndim == 0 else value[index])
+        chosen = self.select(kind, mask)
+        self._record(kind, chosen.count, at, columns, lambda value: value[chosen.index] if value.ndim else value)
 
     def emit_rows(self, kind: str, count: Array, *, at: Array | None = None, **columns: Any) -> None:
         """Emit the first ``count`` rows of columns that are rows already (those of `Births`, for one)."""
@@ -184,6 +198,29 @@ class Context:
             taken["@"] = pick(at)
         self._events[kind] = taken
         self._counts[kind] = count.astype(jnp.int32)
+
+    def when(self, predicate: Array, body: Callable[[Context], None]) -> None:
+        """Call ``body`` in the ticks for which ``predicate`` (a scalar) holds; in others what it emits is nothing.
+
+        ``body`` gets a context of its own to emit and to record metrics with. Not computed where it does not hold, as
+        long as the predicate is the same for all islands (a function of ``ctx.tick``).
+        """
+
+        def recorded(inner: Context) -> tuple[Any, ...]:
+            return inner._events, inner._counts, inner._needs, inner._metrics
+
+        def run() -> tuple[Any, ...]:
+            inner = copy(self)
+            inner._events, inner._counts, inner._needs, inner._metrics = {}, {}, {}, {}
+            body(inner)
+            return recorded(inner)
+
+        shapes = jax.eval_shape(run)
+        found = lax.cond(
+            predicate, run, lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        )
+        for mine, theirs in zip(recorded(self), found, strict=True):
+            mine.update(theirs)
 
     def metric(self, name: str, value: Array | Sum) -> None:
         """Record a scalar of this tick and island; a `Sum` is recorded as ``name`` + ".high" and ".low"."""
