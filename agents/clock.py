@@ -218,6 +218,12 @@ class Clock:
         if until_us is not None and (self._sources or self._domain_us > NEVER_US):
             self._domain_us = max(self._domain_us, until_us)
 
+    def wake(self) -> None:
+        """The domain was idle as a whole and something comes: hold it back for every place and source once more."""
+        self._idle_places.clear()
+        for state in self._sources.values():
+            state.idle = False
+
     def reset(self) -> None:
         """Begin anew after `finished`: no sources, no watermark; expected places and counters stay."""
         self._sources.clear()

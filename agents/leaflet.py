@@ -91,9 +91,9 @@ class DomainGroup:
 class Leaflet:
     """The domain of one partition number.
 
-    ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads; ``internal``
-    names topics whose rows were counted when they first came in (streams keyed anew). ``expected`` topics hold event
-    time back until each was heard of.
+    ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event
+    time is held back until each was heard of or found idle. ``internal`` names topics whose rows were counted when they
+    first came in (streams keyed anew).
     """
 
     def __init__(
@@ -104,13 +104,13 @@ class Leaflet:
         lateness_us: int = 0,
         saccules: Saccules | None = None,
         topics: Iterable[str],
-        expected: Iterable[str] = (),
         internal: Iterable[str] = (),
         catalog: Catalog = CATALOG,
     ) -> None:
         self.partition = partition
         self.groups = tuple(groups)
-        self.clock = Clock(lateness_us=lateness_us, expected=[Place(topic, partition) for topic in expected])
+        topics = tuple(topics)
+        self.clock = Clock(lateness_us=lateness_us, expected=[Place(topic, partition) for topic in topics])
         self.counters = Counters()
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
@@ -148,6 +148,10 @@ class Leaflet:
             self.clock.mark_idle(place)
         self._advance(output)
         return output
+
+    def wake(self) -> None:
+        """Something comes after all was idle: wait for every topic again, so that none falls behind the first."""
+        self.clock.wake()
 
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
         """Nothing comes from anywhere; event time goes on to ``until_us``."""

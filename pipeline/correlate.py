@@ -151,7 +151,12 @@ class Correlator:
             if delivery.stale:
                 return
             place = Place(chunk.topic, chunk.partition)
-            domain.heard_s[place] = self._monotonic()
+            now_s = self._monotonic()
+            if len(domain.idle) == len(domain.heard_s):
+                domain.leaflet.wake()
+                domain.idle.clear()
+                domain.heard_s = dict.fromkeys(domain.heard_s, now_s)
+            domain.heard_s[place] = now_s
             domain.lag[place] = chunk.highwater - chunk.next_offset
             domain.idle.discard(place)
             output = domain.leaflet.feed(chunk.topic, raw_records(chunk))

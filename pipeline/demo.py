@@ -71,12 +71,12 @@ class _Simulation(threading.Thread):
 
     def _simulate(self) -> None:
         from pipeline.control_source import KafkaControls
-        from pipeline.publish import KafkaFrameSink
+        from pipeline.publish import KafkaSink
         from simulator import load_scenario, simulate
 
         options, settings = self._options, self._settings
         world = load_scenario(options.scenario)
-        kafka = KafkaFrameSink(settings.broker, partitions=settings.partitions)
+        kafka = KafkaSink(settings.broker, partitions=settings.partitions)
         sink = ShuffleSink(kafka, options.seed) if options.shuffle else kafka
         controls = KafkaControls(settings.broker, world.controls) if world.controls else None
 

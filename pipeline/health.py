@@ -19,7 +19,7 @@ async def group_lag(broker: str, group: str) -> int | None:
         return None
     async with consumer_client(broker) as consumer:
         ends = await consumer.end_offsets(list(places))
-    return sum(max(0, ends[place] - offset) for place, offset in places.items())
+    return int(sum(max(0, ends[place] - offset) for place, offset in places.items()))
 
 
 async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Literal
 
 from pipeline.log_file import LogWriter
 from pipeline.log_format import LogHeader, LogRecord
-from pipeline.publish import messages_of
+from pipeline.publish import Form, messages_of
 from pipeline.record import check_absent
 from schemas.frames import Frame
 from schemas.topics import mono_topic
@@ -24,7 +23,7 @@ class LogSink:
         path: Path | str,
         *,
         partitions: int,
-        form: Literal["frames", "json"] = "frames",
+        form: Form = "frames",
         overwrite: bool = False,
         source: str | None = None,
     ) -> None:

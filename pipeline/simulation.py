@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
 from pipeline.cli_support import progress_bar, say
+from pipeline.log_sink import LogSink
+from pipeline.publish import Form, KafkaSink
 from pipeline.settings import Settings, load_settings
 from schemas.errors import InvalidSettings
 from schemas.frames import Frame
@@ -18,7 +20,6 @@ from simulator import FrameSink, configure, load_scenario, simulate
 
 __all__ = ["ShuffleSink", "SimulationOptions", "open_sink", "run_simulation", "scenario_config"]
 
-Form = Literal["frames", "json"]
 _FORMS: Final = ("frames", "json")
 
 
@@ -88,17 +89,13 @@ def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
     """Where the frames go: a log file with ``out``, else Kafka."""
     if options.form not in _FORMS:
         raise InvalidSettings(f"--format {options.form} came; frames or json was wanted")
-    form = cast("Form", options.form)
+    form: Form = cast("Form", options.form)
     if options.out is not None:
-        from pipeline.log_sink import LogSink
-
         return LogSink(
             options.out, partitions=settings.partitions, form=form, overwrite=options.overwrite,
             source=f"astrocyte simulate {options.scenario} --seed {options.seed}",
         )  # fmt: skip
-    from pipeline.publish import KafkaFrameSink
-
-    return KafkaFrameSink(settings.broker, partitions=settings.partitions, replication=settings.replication, form=form)
+    return KafkaSink(settings.broker, partitions=settings.partitions, replication=settings.replication, form=form)
 
 
 def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[str, Any]:
