@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -26,6 +26,7 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     UnsupportedForMessageFormatError,
 )
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pipeline.quiet import StateLog
 from schemas.errors import AstrocyteError
@@ -64,13 +65,14 @@ class Outgoing(NamedTuple):
 
 
 class _Entry:
-    __slots__ = ("alone", "future", "partition", "rows", "topic")
+    __slots__ = ("alone", "builder", "future", "partition", "rows", "topic")
 
-    def __init__(self, topic: str, partition: int | None, rows: list[Outgoing]) -> None:
+    def __init__(self, topic: str, partition: int | None, rows: Sequence[Outgoing]) -> None:
         self.topic = topic
         self.partition = partition
         self.rows = rows
         self.alone = False
+        self.builder: BatchBuilder | None = None
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.future.add_done_callback(_looked_at)
 
@@ -147,8 +149,7 @@ class ConfirmedProducer:
         Returns one future per batch, in order.
         """
         futures = []
-        for rows in self._cut(list(records)):
-            entry = _Entry(topic, partition, rows)
+        async for entry in self._packed(topic, partition, list(records)):
             await self._enqueue(entry)
             futures.append(entry.future)
         return futures
@@ -193,20 +194,29 @@ class ConfirmedProducer:
         self._outbox.clear()
         return left
 
-    def _cut(self, rows: list[Outgoing]) -> list[list[Outgoing]]:
-        limit = int(self._settings["max_batch_size"]) - 512
-        parts: list[list[Outgoing]] = []
-        size = limit
-        for row in rows:
-            # 70 bytes a record bound the varints, attributes and timestamps of the format.
-            own = len(row.value or b"") + len(row.key or b"") + 70
-            own += sum(len(name) + len(value) + 10 for name, value in row.headers)
-            if size + own > limit:
-                parts.append([])
-                size = 0
-            parts[-1].append(row)
-            size += own
-        return parts
+    async def _packed(self, topic: str, partition: int, rows: Sequence[Outgoing]) -> AsyncIterator[_Entry]:
+        """Cut rows into entries that fill a batch each."""
+        done = 0
+        now_ms = time.time_ns() // 1_000_000
+        while done < len(rows):
+            producer = await self._usable()
+            builder = producer.create_batch()
+            first = done
+            while done < len(rows) and _appended(builder, rows[done], now_ms):
+                done += 1
+            entry = _Entry(topic, partition, rows[first:done])
+            if done - first > 1:
+                entry.builder = builder
+            yield entry
+
+    async def _usable(self) -> AIOKafkaProducer:
+        while True:
+            await self._ready.wait()
+            if self._closing:
+                raise DeliveryFailed("the producer was closed")
+            if self.current is not None:
+                return self.current
+            await asyncio.sleep(_BACKOFF_S[0])
 
     async def _by_partition(self, records: list[Outgoing]) -> dict[tuple[str, int], list[Outgoing]]:
         parts: dict[tuple[str, int], list[Outgoing]] = {}
@@ -226,10 +236,7 @@ class ConfirmedProducer:
 
     async def _partitions(self, topic: str) -> int:
         while True:
-            await self._ready.wait()
-            producer = self.current
-            if self._closing or producer is None:
-                raise DeliveryFailed("the producer was closed")
+            producer = await self._usable()
             try:
                 return len(await producer.partitions_for(topic))
             except TopicAuthorizationFailedError as error:
@@ -239,9 +246,7 @@ class ConfirmedProducer:
                 await asyncio.sleep(_BACKOFF_S[-1])
 
     async def _enqueue(self, entry: _Entry) -> None:
-        await self._ready.wait()
-        if self._closing:
-            raise DeliveryFailed("the producer was closed")
+        await self._usable()
         if not self._outbox:
             self._moved_at = time.monotonic()
         number = next(self._numbers)
@@ -273,11 +278,11 @@ class ConfirmedProducer:
                 headers=list(first.headers),
             )
         await producer.partitions_for(entry.topic)
-        builder = producer.create_batch()
-        now_ms = time.time_ns() // 1_000_000
-        for row in entry.rows:
-            stamp = now_ms if row.timestamp_ms is None else row.timestamp_ms
-            if builder.append(key=row.key, value=row.value, timestamp=stamp, headers=list(row.headers)) is None:
+        builder, entry.builder = entry.builder, None
+        if builder is None:  # sent before, by a producer that is gone
+            builder = producer.create_batch()
+            now_ms = time.time_ns() // 1_000_000
+            if not all(_appended(builder, row, now_ms) for row in entry.rows):
                 raise ValueError(f"{len(entry.rows)} records do not fit a batch of {self._settings['max_batch_size']}")
         builder.close()
         return await producer.send_batch(builder, entry.topic, partition=entry.partition)  # type: ignore[no-any-return]
@@ -401,6 +406,11 @@ class ConfirmedProducer:
                 self._state.away(f"nothing was confirmed for {silent:.0f} s; {self.unconfirmed} records wait")
             elif self._ready.is_set() and (not self._outbox or silent < _SILENT_S):
                 self._state.back()
+
+
+def _appended(builder: BatchBuilder, row: Outgoing, now_ms: int) -> bool:
+    stamp = now_ms if row.timestamp_ms is None else row.timestamp_ms
+    return builder.append(key=row.key, value=row.value, timestamp=stamp, headers=row.headers) is not None
 
 
 def _hand_on(target: asyncio.Future[Any], source: asyncio.Future[Any]) -> None:

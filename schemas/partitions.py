@@ -78,6 +78,7 @@ def split_by_partition(frame: Frame, partitions: int) -> list[tuple[int, Frame]]
     of_key = partitions_of(keys.dictionary, partitions)
     codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     of_row = np.append(of_key, np.int32(0))[codes]
+    of_row = of_row.astype(np.uint16)  # numpy sorts 16 bits by radix, several times faster
     order = np.argsort(of_row, kind="stable")
     bounds = np.searchsorted(of_row[order], np.arange(partitions + 1))
     # A key lives in one partition only, so each part takes its own share of the dictionary along.
