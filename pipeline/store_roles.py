@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any, Final
 
 import mode
 
 from agents.sinks.base import Sink, Trouble
+from agents.sinks.retry import Patience
 from pipeline.correlate import raw_records
 from pipeline.settings import Settings
 from pipeline.storing import RECORD_TOPICS, StoreRunner
@@ -79,11 +81,20 @@ def _tell(trouble: Trouble) -> None:
         logger.warning("%s: attempt %s failed: %s; trying again", trouble.sink, trouble.attempt, trouble.reason)
 
 
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
 def _make_sink(settings: Settings, role: str) -> Sink:
     if role == "sql":
         from agents.sinks.sql import SqlSink
 
-        return SqlSink(settings.sql_url.get_secret_value(), experiment_id=settings.experiment, on_trouble=_tell)
+        return SqlSink(
+            settings.sql_url.get_secret_value(),
+            now_us=_now_us,
+            experiment_id=settings.experiment,
+            patience=Patience("sql", on_trouble=_tell),
+        )
     if role == "influx":
         from agents.sinks.influx import make_influx_sink
 
