@@ -1,0 +1,281 @@
+"""The SQL sink: batches of frames and records to bulk upserts, one transaction a batch.
+
+The transaction holds the rows, the simulations they belong to, and the next offset of every partition read
+(``sink_positions``): either all of a batch is there and so is the evidence, or nothing of it. Ids are deterministic
+and rows are upserted, so a batch written twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, cast
+
+import numpy as np
+import orjson
+
+from agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords, highest_offsets
+from agents.sinks.retry import Patience
+from agents.sinks.sql_records import stage_records
+from agents.sinks.sql_rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame
+from agents.sinks.sql_runs import Runs
+from agents.sinks.sql_store import Store
+from agents.sinks.sql_targets import KIND_TARGETS, POSITIONS, STREAM_TARGETS
+from agents.sinks.sql_url import open_store
+from schemas.errors import AstrocyteError
+from schemas.frames import Frame
+from schemas.records import frame_to_records
+
+__all__ = ["STREAMS", "SqlSink"]
+
+T = TypeVar("T")
+STREAMS: Final = tuple(STREAM_TARGETS)
+"""Streams whose events have a table; frames of other streams leave only their run and position."""
+
+_KNOWN_AT_MOST: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class _Group:
+    """Units (events of one stream, or records of one kind) and their rows; what is refused is refused by unit."""
+
+    name: str
+    tables: list[Rows]
+    items: list[tuple[int, Sourced]]
+    """First unit of each item, ascending."""
+    units: int
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def place_of(self, unit: int) -> tuple[Sourced, int]:
+        """Item and row of a unit."""
+        first, item = max((entry for entry in self.items if entry[0] <= unit), key=lambda entry: entry[0])
+        return item, unit - first
+
+
+@dataclass(slots=True)
+class _Work:
+    groups: list[_Group]
+    runs: list[Rows]
+    positions: Rows
+
+
+class SqlSink:
+    """Sink for SQLite and PostgreSQL; ``url`` is an SQLAlchemy URL or the path of an SQLite file.
+
+    ``now_us`` gives the wall time for ``recorded_at`` (retention goes by it). ``experiment_id`` is the experiment
+    of runs that no record assigned to one. With ``migrate`` an older database is brought to this version when the
+    sink opens; without it such a database is an error, as a newer one always is.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        now_us: Callable[[], int],
+        name: str = "sql",
+        experiment_id: str = "default",
+        migrate: bool = True,
+        patience: Patience | None = None,
+    ) -> None:
+        self.name = name
+        self.url = url
+        self._now_us = now_us
+        self._migrate = migrate
+        self._patience = patience or Patience(name)
+        self._runs = Runs(experiment_id, now_us)
+        self._known: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
+        self._learnt: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
+        self._store: Store | None = None
+
+    async def open(self) -> None:
+        """Connect, and migrate or check the database. Raises SinkError; waits while the database is away."""
+        store = open_store(self.url)
+
+        def prepare() -> None:
+            from agents.sinks.migrate import check, upgrade
+
+            (upgrade if self._migrate else check)(self.url)
+            store.connect()
+
+        self._store = store
+        await self._persist(prepare)
+
+    async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
+        """Write a batch in one transaction; see `agents.sinks.base.Sink`."""
+        work = await self._in_thread(lambda: self._stage(batch))
+        refused = await self._persist(lambda: self._commit(work))
+        return await self._in_thread(lambda: [_rejected(group, unit, why) for group, unit, why in refused])
+
+    async def close(self) -> None:
+        """Close the connection and end the sink's thread."""
+        if self._store is not None:
+            await self._in_thread(self._store.disconnect)
+            self._store = None
+        self._thread.shutdown(wait=True)
+
+    async def _persist(self, work: Callable[[], T]) -> T:
+        store = self._store
+        if store is None:
+            raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
+
+        def transient(error: Exception) -> str | None:
+            fault = store.fault_of(error)
+            if fault.kind == "transient":
+                store.disconnect()
+                return fault.reason
+            return None
+
+        try:
+            return await self._patience.persist(lambda: self._in_thread(work), transient)
+        except AstrocyteError:
+            raise
+        except Exception as error:
+            raise SinkError(f"sink {self.name!r}: {store.fault_of(error).reason}") from error
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _stage(self, batch: Sequence[Sourced]) -> _Work:
+        now = self._now_us()
+        frames: dict[str, list[SourcedFrame]] = defaultdict(list)
+        groups = []
+        for item in batch:
+            if isinstance(item, SourcedRecords):
+                if item.kind in KIND_TARGETS:
+                    tables = stage_records(item.kind, item.records, now)
+                    groups.append(_group(item.kind, tables, [(0, item)], len(item.records)))
+            elif item.frame.stream in STREAM_TARGETS and item.frame.num_rows:
+                frames[item.frame.stream].append(item)
+        groups.sort(key=lambda group: _KIND_ORDER[group.name])
+        groups += [_stage_stream(stream, items, now) for stream, items in _in_order(frames)]
+        positions = [
+            {"sink": self.name, "topic": topic, "partition_number": part, "next_offset": following, "recorded_at": now}
+            for (topic, part), following in highest_offsets(batch).items()
+        ]
+        return _Work(groups, self._runs.rows(batch), from_mappings(POSITIONS, positions))
+
+    def _commit(self, work: _Work) -> list[tuple[_Group, int, str]]:
+        store = cast("Store", self._store)
+        store.connect()
+        self._learnt.clear()
+        refused: dict[int, dict[int, str]] = {}
+        with store.transaction():
+            for rows in work.runs:
+                store.upsert(rows)
+            for number, group in enumerate(work.groups):
+                refused[number] = dict(group.refused)
+                self._write_group(store, group, refused[number])
+            store.upsert(work.positions)
+        self._runs.confirm()
+        for name, keys in self._learnt.items():
+            if len(self._known[name]) > _KNOWN_AT_MOST:
+                self._known[name].clear()
+            self._known[name] |= keys
+        return [
+            (work.groups[number], unit, why) for number, units in refused.items() for unit, why in sorted(units.items())
+        ]
+
+    def _write_group(self, store: Store, group: _Group, refused: dict[int, str]) -> None:
+        """Write a group; where the database refuses it, halve it until each row that it refuses stands alone."""
+        tables = group.tables
+        spans = [(0, group.units)]
+        whole = True
+        while spans:
+            start, stop = spans.pop()
+            part = tables if whole else [rows.between(start, stop) for rows in tables]
+            try:
+                with store.savepoint():
+                    for rows in part:
+                        self._write_rows(store, rows)
+            except Exception as error:
+                fault = store.fault_of(error)
+                if fault.kind != "row":
+                    raise
+                # What was taken to be there may be gone; from here on every parent is written again.
+                self._known.clear()
+                self._learnt.clear()
+                if stop - start == 1:
+                    refused.setdefault(start, fault.reason)
+                else:
+                    middle = (start + stop) // 2
+                    spans += [(middle, stop), (start, middle)]
+            whole = False
+
+    def _write_rows(self, store: Store, rows: Rows) -> None:
+        for parents in parent_rows(rows):
+            store.upsert(self._unknown(parents))
+        store.upsert(rows)
+
+    def _unknown(self, parents: Rows) -> Rows:
+        """Those of the parents that are not known to be stored."""
+        target = parents.target
+        if target.conflict != "ignore":
+            return parents
+        name = target.table.name
+        key = next(column for column in target.primary_key if column != "simulation_id")
+        pairs = list(zip(parents.columns[key].to_pylist(), parents.columns["simulation_id"].to_pylist(), strict=True))
+        known, learnt = self._known[name], self._learnt[name]
+        fresh = [row for row, pair in enumerate(pairs) if pair not in known and pair not in learnt]
+        learnt.update(pairs[row] for row in fresh)
+        return parents if len(fresh) == len(pairs) else parents.take(np.array(fresh, np.int64))
+
+
+_KIND_ORDER: Final[Mapping[str, int]] = {
+    "experiments": 0,
+    "simulations": 1,
+    "multi_events": 2,
+    "alerts": 3,
+    "dead_letters": 4,
+}
+_FIRST_STREAMS: Final = ("agents", "agent_states", "kernel_geometry", "dna.snapshot_created")
+"""Streams that others refer to: writing them first saves placeholders."""
+
+
+def _in_order(frames: Mapping[str, list[SourcedFrame]]) -> list[tuple[str, list[SourcedFrame]]]:
+    first = [stream for stream in _FIRST_STREAMS if stream in frames]
+    return [(stream, frames[stream]) for stream in [*first, *(name for name in frames if name not in first)]]
+
+
+def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Group:
+    target = STREAM_TARGETS[stream]
+    parts, placed, refused, unit = [], [], {}, 0
+    for item in items:
+        placed.append((unit, cast("Sourced", item)))
+        try:
+            parts.append(stage_frame(item.frame, target, now, unit))
+        except AstrocyteError as error:
+            refused.update(dict.fromkeys(range(unit, unit + item.frame.num_rows), str(error)))
+        unit += item.frame.num_rows
+    tables = [concat_rows(parts)] if parts else []
+    group = _group(stream, tables, placed, unit)
+    group.refused |= refused
+    return group
+
+
+def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], units: int) -> _Group:
+    refused = {unit: reason for rows in tables for unit, reason in rows.bad.items()}
+    return _Group(name, [rows.without(refused) for rows in tables], items, units, refused)
+
+
+def _rejected(group: _Group, unit: int, reason: str) -> Rejected:
+    item, row = group.place_of(unit)
+    if isinstance(item, SourcedRecords):
+        key, payload = None, orjson.dumps(item.records[row], default=repr)
+    else:
+        key, payload = _row_record(item.frame, row)
+    whole = isinstance(item, SourcedRecords) or item.offsets is not None
+    return Rejected(
+        group.name, item.topic, item.partition, item.offset_of(row), None if whole else row, reason, key, payload
+    )
+
+
+def _row_record(frame: Frame, row: int) -> tuple[bytes | None, bytes]:
+    try:
+        record = frame_to_records(frame.take(np.array([row])))[0]
+    except (AstrocyteError, ValueError, TypeError):
+        return None, orjson.dumps(frame.slice(row, row + 1).rows()[0], default=repr)
+    return record.key, record.value

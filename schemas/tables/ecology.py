@@ -1,0 +1,234 @@
+"""Agents and what they did (seed 001).
+
+Ids are unique in their simulation, not in the file: every primary key is (id, simulation_id), so two simulations may
+both have an agent "1" and never mix. ``agent_id`` is the event's number as text; a state's id is
+"<agent_id>-<step_number>", as the seed writes it. An agent that is known only because something refers to it is a
+row whose ``birth_time`` is null: the sink makes such a row first, so that foreign keys hold in whatever order the
+topics arrive, and the agent's own event fills it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String
+from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.orm import Mapped, mapped_column
+
+from schemas.tables.base import Base, Real, Recorded, simulation_key
+
+__all__ = [
+    "ActionModel",
+    "AgentModel",
+    "AgentStateModel",
+    "HealthIncident",
+    "LearningExperienceModel",
+    "ResourceModel",
+    "SimulationStepModel",
+    "resource_state_id",
+]
+
+
+def _of_agent(column: str = "agent_id") -> ForeignKeyConstraint:
+    return ForeignKeyConstraint([column, "simulation_id"], ["agents.agent_id", "agents.simulation_id"])
+
+
+def _of_state(column: str) -> ForeignKeyConstraint:
+    return ForeignKeyConstraint([column, "simulation_id"], ["agent_states.id", "agent_states.simulation_id"])
+
+
+class AgentModel(Base):
+    """One agent: its birth, its death (null while it lives) and what it was born with."""
+
+    __tablename__ = "agents"
+
+    agent_id: Mapped[str] = mapped_column(String(64))
+    simulation_id: Mapped[str] = simulation_key()
+    birth_time: Mapped[int | None] = mapped_column(BigInteger)
+    death_time: Mapped[int | None] = mapped_column(BigInteger)
+    agent_type: Mapped[str | None] = mapped_column(String(50))
+    position_x: Mapped[float | None] = mapped_column(Real)
+    position_y: Mapped[float | None] = mapped_column(Real)
+    initial_resources: Mapped[float | None] = mapped_column(Real)
+    starting_health: Mapped[float | None] = mapped_column(Real)
+    starvation_threshold: Mapped[int | None] = mapped_column(Integer)
+    genome_id: Mapped[str | None] = mapped_column(String(64))
+    parent_id: Mapped[str | None] = mapped_column(String(64))
+    generation: Mapped[int | None] = mapped_column(Integer)
+
+    __table_args__ = (
+        PrimaryKeyConstraint("agent_id", "simulation_id"),
+        Index(None, "simulation_id", "agent_type"),
+        Index(None, "simulation_id", "birth_time"),
+        Index(None, "simulation_id", "death_time"),
+        Index(None, "simulation_id", "parent_id"),
+    )
+
+
+def _state_id(context: DefaultExecutionContext) -> str:
+    row = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return f"{row['agent_id']}-{row['step_number']}"
+
+
+class AgentStateModel(Recorded, Base):
+    """State of one agent at one step; ``id`` is "<agent_id>-<step_number>" and may be left out."""
+
+    __tablename__ = "agent_states"
+
+    id: Mapped[str] = mapped_column(String(128), default=_state_id)
+    simulation_id: Mapped[str] = mapped_column(String(64))
+    step_number: Mapped[int] = mapped_column(BigInteger)
+    agent_id: Mapped[str] = mapped_column(String(64))
+    position_x: Mapped[float | None] = mapped_column(Real)
+    position_y: Mapped[float | None] = mapped_column(Real)
+    position_z: Mapped[float | None] = mapped_column(Real)
+    resource_level: Mapped[float | None] = mapped_column(Real)
+    current_health: Mapped[float | None] = mapped_column(Real)
+    is_defending: Mapped[bool | None] = mapped_column(Boolean)
+    total_reward: Mapped[float | None] = mapped_column(Real)
+    age: Mapped[int | None] = mapped_column(Integer)
+
+    # The path to simulations leads through agents: a second foreign key would be checked for every row.
+    __table_args__ = (
+        PrimaryKeyConstraint("id", "simulation_id"),
+        _of_agent(),
+        Index(None, "agent_id", "simulation_id"),
+        Index(None, "simulation_id", "step_number"),
+    )
+
+
+def resource_state_id(step_number: int, resource_id: int) -> int:
+    """Id of a resource's state: step and resource in one 64-bit number, so that it is the same when written again."""
+    return (step_number << 31) | resource_id
+
+
+def _resource_id(context: DefaultExecutionContext) -> Any:
+    row = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return resource_state_id(row["step_number"], row["resource_id"])
+
+
+class ResourceModel(Recorded, Base):
+    """Amount of one resource at one step; ``id`` is `resource_state_id` and may be left out."""
+
+    __tablename__ = "resource_states"
+
+    id: Mapped[int] = mapped_column(BigInteger, default=_resource_id, autoincrement=False)
+    simulation_id: Mapped[str] = simulation_key()
+    step_number: Mapped[int] = mapped_column(BigInteger)
+    resource_id: Mapped[int] = mapped_column(BigInteger)
+    amount: Mapped[float | None] = mapped_column(Real)
+    position_x: Mapped[float | None] = mapped_column(Real)
+    position_y: Mapped[float | None] = mapped_column(Real)
+
+    __table_args__ = (
+        PrimaryKeyConstraint("id", "simulation_id"),
+        Index(None, "simulation_id", "step_number"),
+        Index(None, "simulation_id", "resource_id"),
+    )
+
+
+class SimulationStepModel(Base):
+    """Aggregates of one step over all agents."""
+
+    __tablename__ = "simulation_steps"
+
+    step_number: Mapped[int] = mapped_column(BigInteger)
+    simulation_id: Mapped[str] = simulation_key()
+    total_agents: Mapped[int | None] = mapped_column(BigInteger)
+    system_agents: Mapped[int | None] = mapped_column(BigInteger)
+    independent_agents: Mapped[int | None] = mapped_column(BigInteger)
+    control_agents: Mapped[int | None] = mapped_column(BigInteger)
+    total_resources: Mapped[float | None] = mapped_column(Real)
+    average_agent_resources: Mapped[float | None] = mapped_column(Real)
+    births: Mapped[int | None] = mapped_column(BigInteger)
+    deaths: Mapped[int | None] = mapped_column(BigInteger)
+    current_max_generation: Mapped[int | None] = mapped_column(BigInteger)
+    resource_efficiency: Mapped[float | None] = mapped_column(Real)
+    resource_distribution_entropy: Mapped[float | None] = mapped_column(Real)
+    average_agent_health: Mapped[float | None] = mapped_column(Real)
+    average_agent_age: Mapped[int | None] = mapped_column(BigInteger)
+    average_reward: Mapped[float | None] = mapped_column(Real)
+    combat_encounters: Mapped[int | None] = mapped_column(BigInteger)
+    successful_attacks: Mapped[int | None] = mapped_column(BigInteger)
+    resources_shared: Mapped[float | None] = mapped_column(Real)
+    genetic_diversity: Mapped[float | None] = mapped_column(Real)
+    dominant_genome_ratio: Mapped[float | None] = mapped_column(Real)
+    resources_consumed: Mapped[float | None] = mapped_column(Real)
+
+    __table_args__ = (PrimaryKeyConstraint("simulation_id", "step_number"),)
+
+
+class ActionModel(Recorded, Base):
+    """One action; the states before and after are set where those states are stored."""
+
+    __tablename__ = "agent_actions"
+
+    action_id: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
+    simulation_id: Mapped[str] = mapped_column(String(64))
+    step_number: Mapped[int | None] = mapped_column(BigInteger)
+    agent_id: Mapped[str] = mapped_column(String(64))
+    action_type: Mapped[str | None] = mapped_column(String(20))
+    action_target_id: Mapped[str | None] = mapped_column(String(64))
+    state_before_id: Mapped[str | None] = mapped_column(String(128))
+    state_after_id: Mapped[str | None] = mapped_column(String(128))
+    resources_before: Mapped[float | None] = mapped_column(Real)
+    resources_after: Mapped[float | None] = mapped_column(Real)
+    reward: Mapped[float | None] = mapped_column(Real)
+    details: Mapped[str | None] = mapped_column(String(1024))
+
+    __table_args__ = (
+        PrimaryKeyConstraint("action_id", "simulation_id"),
+        _of_agent(),
+        _of_agent("action_target_id"),
+        _of_state("state_before_id"),
+        _of_state("state_after_id"),
+        Index(None, "simulation_id", "step_number"),
+        Index(None, "agent_id", "simulation_id"),
+        Index(None, "simulation_id", "action_type"),
+    )
+
+
+class LearningExperienceModel(Recorded, Base):
+    """What an agent learnt from one action."""
+
+    __tablename__ = "learning_experiences"
+
+    experience_id: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
+    simulation_id: Mapped[str] = mapped_column(String(64))
+    step_number: Mapped[int | None] = mapped_column(BigInteger)
+    agent_id: Mapped[str] = mapped_column(String(64))
+    module_type: Mapped[str | None] = mapped_column(String(50))
+    module_id: Mapped[str | None] = mapped_column(String(64))
+    action_taken: Mapped[int | None] = mapped_column(Integer)
+    action_taken_mapped: Mapped[str | None] = mapped_column(String(20))
+    reward: Mapped[float | None] = mapped_column(Real)
+
+    __table_args__ = (
+        PrimaryKeyConstraint("experience_id", "simulation_id"),
+        _of_agent(),
+        Index(None, "simulation_id", "step_number"),
+        Index(None, "agent_id", "simulation_id"),
+        Index(None, "simulation_id", "module_type"),
+    )
+
+
+class HealthIncident(Recorded, Base):
+    """A change of an agent's health and its cause."""
+
+    __tablename__ = "health_incidents"
+
+    incident_id: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
+    simulation_id: Mapped[str] = mapped_column(String(64))
+    step_number: Mapped[int | None] = mapped_column(BigInteger)
+    agent_id: Mapped[str] = mapped_column(String(64))
+    health_before: Mapped[float | None] = mapped_column(Real)
+    health_after: Mapped[float | None] = mapped_column(Real)
+    cause: Mapped[str | None] = mapped_column(String(50))
+    details: Mapped[str | None] = mapped_column(String(512))
+
+    __table_args__ = (
+        PrimaryKeyConstraint("incident_id", "simulation_id"),
+        _of_agent(),
+        Index(None, "simulation_id", "step_number"),
+        Index(None, "agent_id", "simulation_id"),
+    )

@@ -1,0 +1,62 @@
+"""Experiment -> simulation: the containers of everything else (seed 001)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from schemas.tables.base import SIMULATION_ID, Base, Json, simulation_key
+
+__all__ = ["ExperimentModel", "Simulation", "SimulationConfig"]
+
+
+class ExperimentModel(Base):
+    """A research question and the simulations run for it."""
+
+    __tablename__ = "experiments"
+
+    experiment_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str | None] = mapped_column(String(255))
+    description: Mapped[str | None] = mapped_column(Text)
+    hypothesis: Mapped[str | None] = mapped_column(Text)
+    creation_date: Mapped[datetime | None] = mapped_column(DateTime)
+    last_updated: Mapped[datetime | None] = mapped_column(DateTime)
+    status: Mapped[str | None] = mapped_column(String(50))
+    tags: Mapped[Any | None] = mapped_column(Json)
+    variables: Mapped[Any | None] = mapped_column(Json)
+    results_summary: Mapped[Any | None] = mapped_column(Json)
+    notes: Mapped[str | None] = mapped_column(Text)
+
+
+class Simulation(Base):
+    """One run. Its id is the run id of the frames; the seed's own examples use text ids ('sim_001'), so it is text.
+
+    The sink makes the row when it first sees a run, and sets ``end_time`` and ``status`` when the run ends.
+    """
+
+    __tablename__ = "simulations"
+
+    simulation_id: Mapped[str] = mapped_column(String(SIMULATION_ID), primary_key=True)
+    experiment_id: Mapped[str | None] = mapped_column(String(64), ForeignKey("experiments.experiment_id"))
+    start_time: Mapped[datetime | None] = mapped_column(DateTime)
+    end_time: Mapped[datetime | None] = mapped_column(DateTime)
+    status: Mapped[str | None] = mapped_column(String(50))
+    parameters: Mapped[Any | None] = mapped_column(Json)
+    results_summary: Mapped[Any | None] = mapped_column(Json)
+    simulation_db_path: Mapped[str | None] = mapped_column(String(255))
+
+    __table_args__ = (Index(None, "experiment_id"),)
+
+
+class SimulationConfig(Base):
+    """The configuration of a run as JSON text; ``config_id`` counts from 1 in each simulation."""
+
+    __tablename__ = "simulation_config"
+
+    simulation_id: Mapped[str] = simulation_key(primary=True)
+    config_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    timestamp: Mapped[int | None] = mapped_column(BigInteger)
+    config_data: Mapped[str | None] = mapped_column(String(4096))
