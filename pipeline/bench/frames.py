@@ -1,0 +1,64 @@
+"""Wire forms: frames and JSON records, written, read and divided over partitions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.frames import Frame, decode_frame, encode_frame
+from schemas.partitions import split_by_partition
+from schemas.records import SourceRecord, frame_to_records, records_to_frame
+
+__all__ = ["run"]
+
+
+def _spikes(rows: int, keys: int) -> Frame:
+    random = np.random.default_rng(1)
+    names = pa.array([f"d{index:06d}" for index in range(keys)])
+    key = pa.DictionaryArray.from_arrays(pa.array(random.integers(0, keys, rows).astype(np.int32)), names)
+    columns = {
+        "timestamp": 1_735_689_600_000_000 + np.arange(rows) * 10,
+        "key": key,
+        "type": pa.DictionaryArray.from_arrays(pa.array(random.integers(0, 3, rows).astype(np.int32)), ["A", "B", "C"]),
+        "value": random.random(rows),
+    }
+    return Frame.from_columns("axon_1", "bench", columns)
+
+
+def _best_s(work: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def run(quick: bool) -> Iterator[dict[str, Any]]:
+    """Best of several runs each; ``events_per_s`` is of one core."""
+    rows, keys, repeats = (20_000, 1_000, 3) if quick else (65_536, 10_000, 20)
+    frame = _spikes(rows, keys)
+    payload = encode_frame(frame)
+    some = frame.take(np.arange(min(rows, 20_000)))
+    records = frame_to_records(some)
+    sources = [SourceRecord(index, 0, record.key, record.value) for index, record in enumerate(records)]
+    for name, work, events, size in (
+        ("encode_frame", lambda: encode_frame(frame), rows, len(payload)),
+        ("decode_frame", lambda: decode_frame(payload), rows, len(payload)),
+        ("split_by_partition_8", lambda: split_by_partition(frame, 8), rows, len(payload)),
+        ("frame_to_json", lambda: frame_to_records(some), len(records), sum(len(record.value) for record in records)),
+        ("json_to_frame", lambda: records_to_frame("t", 0, "axon_1", sources), len(records), 0),
+    ):
+        seconds = _best_s(work, repeats)
+        yield {
+            "bench": f"frames/{name}",
+            "events": events,
+            "keys": keys,
+            "bytes_per_event": round(size / events, 1),
+            "seconds": seconds,
+            "events_per_s": events / seconds,
+        }
