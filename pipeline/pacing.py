@@ -91,8 +91,10 @@ class Tempo:
         """Whether `until` would return at once."""
         if self.paused:
             return False
-        if self._anchor_us is None or math.isinf(self.rate):
+        if math.isinf(self.rate):
             return True
+        if self._anchor_us is None:
+            return False  # `until` sets the time from which the rest is counted
         return (log_us - self._anchor_us) / 1e6 / self.rate <= self._clock.now() - self._anchor_s
 
     def toggle(self) -> None:

@@ -17,8 +17,9 @@ from pipeline.kafka import BrokerAway, ensure_topics, producer_client
 from pipeline.log import InvalidLog, LogHeader, LogRecord, TornLog, is_frame, open_log, read_index, read_log
 from pipeline.pacing import Tempo
 from pipeline.positions import parse_span_us, parse_time_us
-from pipeline.shift import Shift, first_event_us, repartition, shift_record
+from pipeline.shift import Shift, first_event_us, rename_stream, repartition, shift_record
 from schemas.errors import AstrocyteError, InvalidSettings
+from schemas.topics import stream_of
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -284,6 +285,9 @@ async def _send(sender: _Sender, plan: Plan, counts: Mapping[str, int], record: 
         record = shift_record(record, shift)
     target = plan.target(record.topic)
     count = counts[target]
+    stream = stream_of(target)
+    if target != record.topic and stream is not None and stream_of(record.topic) not in (None, stream):
+        record = rename_stream(record, stream)
     recorded = plan.partitions[record.topic]
     parts = [record] if count == recorded else repartition(record, recorded, count)
     for part in parts:

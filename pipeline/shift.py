@@ -1,4 +1,4 @@
-"""Moving recorded events in time, and dividing them over another number of partitions.
+"""Moving recorded events in time, to another stream, and over another number of partitions.
 
 The original time stays beside the new one, as CloudEvents extension attributes in the headers: ``ce_originaltime``
 (of a frame: of its first row) and ``ce_timeshift``, the whole shift in microseconds.
@@ -23,7 +23,7 @@ from schemas.ids import hash_id
 from schemas.partitions import partition_of, split_by_partition
 from schemas.topics import TRUTH
 
-__all__ = ["Shift", "first_event_us", "repartition", "shift_record"]
+__all__ = ["Shift", "first_event_us", "rename_stream", "repartition", "shift_record"]
 
 _TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 _SECONDS_FIELDS: Final = ("created_at", "updated_at")
@@ -100,6 +100,31 @@ def repartition(record: LogRecord, recorded: int, count: int) -> list[LogRecord]
             return [record._replace(partition=number, value=encode_frame(part)) for number, part in parts]
     number = record.partition % count if record.key is None else partition_of(record.key, count)
     return [record._replace(partition=number)]
+
+
+def rename_stream(record: LogRecord, stream: str) -> LogRecord:
+    """The message as one of ``stream``: rules select by it, and a frame names it inside. Ids stay what they were."""
+    if record.value is None:
+        return record
+    if is_frame(record):
+        try:
+            frame = decode_frame(record.value)
+        except AstrocyteError:
+            return record
+        batch = frame.batch
+        if frame.num_rows and batch.schema.get_field_index("event_id") < 0:
+            ids = pa.Array.from_buffers(
+                pa.binary(16), frame.num_rows, [None, pa.py_buffer(frame.ids().astype(">u8").tobytes())]
+            )
+            batch = batch.append_column("event_id", ids)
+        return record._replace(value=encode_frame(replace(frame, stream=stream, batch=batch)))
+    try:
+        body = orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        return record
+    if not isinstance(body, dict) or "source_stream" not in body:
+        return record
+    return record._replace(value=orjson.dumps(body | {"source_stream": f"stream:{stream}"}))
 
 
 def _as_origin(frame: Frame, partition: int, recorded: int) -> Frame:
