@@ -248,7 +248,9 @@ class Group:
         first = self.state is GroupState.EMPTY
         self.state = GroupState.PREPARING
         for member in self.members.values():
-            member.answer_sync(Synced(ErrorCode.REBALANCE_IN_PROGRESS))
+            if member.sync_reply is not None:
+                member.seen = self.timers.time()  # it could not send heartbeats while it waited for us
+                member.answer_sync(Synced(ErrorCode.REBALANCE_IN_PROGRESS))
         longest_s = self._longest_rebalance_timeout_s()
         if first and self.initial_delay_s > 0:
             self._joined_meanwhile = False

@@ -48,12 +48,22 @@ class LogMachine(RuleBasedStateMachine):
         return "all" if self.end % 2 else "tail"
 
     @rule(
-        keys=st.lists(st.integers(0, 30), min_size=1, max_size=6),
-        size=st.sampled_from([0, 10, 400]),
-        codec=st.sampled_from(sorted(CODECS)),
-        tombstone=st.booleans(),
+        batches=st.lists(
+            st.tuples(
+                st.lists(st.integers(0, 30), min_size=1, max_size=6),
+                st.sampled_from([0, 10, 400]),
+                st.sampled_from(sorted(CODECS)),
+                st.booleans(),
+            ),
+            min_size=1,
+            max_size=12,
+        )
     )
-    def append(self, keys, size, codec, tombstone):
+    def append(self, batches):
+        for keys, size, codec, tombstone in batches:
+            self.append_one(keys, size, codec, tombstone=tombstone)
+
+    def append_one(self, keys, size, codec, *, tombstone):
         values = [None if tombstone and i == 0 else b"%d-%d" % (self.end, i) + b"x" * size for i in range(len(keys))]
         batch = make_batch(
             values,
@@ -67,7 +77,9 @@ class LogMachine(RuleBasedStateMachine):
         repeated = bytes(batch)
         assert self.log.append(batch) == (self.end, False)
         assert self.log.append(memoryview(bytearray(repeated))) == (self.end, True)
-        self.records += [(self.end + i, b"key-%d" % key, value) for i, (key, value) in enumerate(zip(keys, values))]
+        self.records += [
+            (self.end + i, b"key-%d" % key, value) for i, (key, value) in enumerate(zip(keys, values, strict=True))
+        ]
         self.end += len(keys)
         self.sequence += len(keys)
 
@@ -156,7 +168,7 @@ def test_the_log_is_a_list_that_survives():
     run_state_machine_as_test(
         LogMachine,
         settings=settings(
-            max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
         ),
     )
 
