@@ -100,6 +100,8 @@ class Clock:
         self._idle_places: set[Place] = set()
         self._closed_places: set[Place] = set()
         self._sources: dict[Source, _State] = {}
+        self._closed_sources: set[Source] = set()
+        """Ended sources of origins that have others open, so that nobody waits for them again."""
         self._domain_us = NEVER_US
         self._closed = 0
 
@@ -135,7 +137,12 @@ class Clock:
         self._advance()
 
     def announce(self, source: Source) -> None:
-        """A source will be heard of (its origin's other streams were): it holds the domain back until then."""
+        """A source will be heard of (its origin's other streams were): it holds the domain back until then.
+
+        One that has ended, while others of its origin are open, is not waited for again.
+        """
+        if source in self._closed_sources:
+            return
         self._sources.setdefault(source, _State())
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
@@ -148,6 +155,7 @@ class Clock:
         self._expected.discard(place)
         self._idle_places.discard(place)
         self._closed_places.discard(place)
+        self._closed_sources -= {source for source in self._closed_sources if source.place == place}
         self._advance()
 
     def observe(
@@ -172,6 +180,7 @@ class Clock:
         state.idle = False
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
+        self._closed_sources.discard(source)
         times = np.asarray(timestamps, np.int64)
         rejected = self._too_far(state, times, one_by_one)
         sound = times[~rejected] if rejected.any() else times
@@ -190,6 +199,9 @@ class Clock:
             del self._sources[source]
             self._closed += 1
             self._closed_places.add(source.place)
+            self._closed_sources.add(source)
+            if not any(known.origin == source.origin for known in self._sources):
+                self._closed_sources -= {known for known in self._closed_sources if known.origin == source.origin}
         self._advance()
         self.late += int(late.sum())
         self.rejected += int(rejected.sum())
@@ -229,6 +241,7 @@ class Clock:
         self._sources.clear()
         self._idle_places.clear()
         self._closed_places.clear()
+        self._closed_sources.clear()
         self._domain_us = NEVER_US
         self._closed = 0
 
@@ -239,6 +252,7 @@ class Clock:
             "expected": sorted(self._expected),
             "idle": sorted(self._idle_places),
             "closed": sorted(self._closed_places),
+            "ended": sorted(self._closed_sources),
         }
         states = list(self._sources.values())
         return {
@@ -260,6 +274,7 @@ class Clock:
         self._expected = {Place(*place) for place in names["expected"]}
         self._idle_places = {Place(*place) for place in names["idle"]}
         self._closed_places = {Place(*place) for place in names["closed"]}
+        self._closed_sources = {Source(*source) for source in names["ended"]}
         totals = [int(total) for total in snapshot["totals"]]
         self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation = totals
 

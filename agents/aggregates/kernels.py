@@ -43,12 +43,12 @@ _INT_MIN = np.int64(-(2**63))
 @_jit
 def saturate(a: Any, b: Any) -> Any:
     """Sum of two int64 that stays at the end of the range instead of wrapping."""
-    total = a + b
-    if a > 0 and b > 0 and total < 0:
+    # Asked before adding: the compiler assumes that a sum of signed integers does not wrap.
+    if b > 0 and a > _INT_MAX - b:
         return _INT_MAX
-    if a < 0 and b < 0 and total >= 0:
+    if b < 0 and a < _INT_MIN - b:
         return _INT_MIN
-    return total
+    return a + b
 
 
 @_jit

@@ -23,11 +23,12 @@ from agents.windows.sessions import SessionWindows
 from agents.windows.sliding import SlidingWindows
 from schemas.catalog import CATALOG, Catalog
 from schemas.errors import InvalidRule
-from schemas.frames import TEXT, Frame
+from schemas.frames import TEXT, Frame, decode_frame, encode_frame
 from schemas.ids import match_ids
 
 __all__ = ["WindowOperator"]
 
+_Windows = PaneWindows | SessionWindows | SlidingWindows
 _EVICT_ABOVE: Final = 1_024
 
 
@@ -60,7 +61,7 @@ class WindowOperator:
         self._runs: dict[str, int] = {}
         self._by_type: pa.DataType | None = None
         self._layout: Layout | None = None
-        self._windows: PaneWindows | SessionWindows | SlidingWindows | None = None
+        self._windows: _Windows | None = None
         self._corrections: list[Frame] = []
 
     def prepare(self, frame: Frame) -> WindowRows:
@@ -145,8 +146,12 @@ class WindowOperator:
         return None if self._windows is None else self._windows.next_close_us()
 
     def snapshot(self) -> dict[str, Any]:
-        """State as nested mappings of arrays and bytes. `updates` that were not fetched are not part of it."""
-        parts: dict[str, Any] = {"keys": self._keys.snapshot(), "runs": orjson.dumps(list(self._runs))}
+        """State as nested mappings of arrays and bytes."""
+        parts: dict[str, Any] = {
+            "keys": self._keys.snapshot(),
+            "runs": orjson.dumps(list(self._runs)),
+            "corrections": {str(number): encode_frame(frame) for number, frame in enumerate(self._corrections)},
+        }
         if self._layout is not None and self._windows is not None:
             parts["kinds"] = orjson.dumps(self._layout.kinds)
             parts["windows"] = self._windows.snapshot()
@@ -158,27 +163,28 @@ class WindowOperator:
         self._keys = KeyTable(self.spec.name)
         self._keys.restore(snapshot["keys"])
         self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
-        self._corrections = []
+        self._corrections = [decode_frame(data) for data in snapshot["corrections"].values()]
         self._layout, self._windows = None, None
         if "windows" in snapshot:
-            self._build(Layout(self._selection, orjson.loads(bytes(snapshot["kinds"]))))
+            windows = self._build(Layout(self._selection, orjson.loads(bytes(snapshot["kinds"]))))
+            windows.restore(snapshot["windows"])
             self._by_type = pa.ipc.read_schema(pa.py_buffer(bytes(snapshot["by_type"]))).field(0).type
-            if self._windows is not None:
-                self._windows.restore(snapshot["windows"])
 
-    def _build(self, layout: Layout) -> None:
+    def _build(self, layout: Layout) -> _Windows:
         spec = self.spec
         groups = Groups(layout.states)
-        self._layout = layout
+        windows: _Windows
         if spec.kind == "session":
-            self._windows = SessionWindows(groups, gap_us=spec.size_us)
+            windows = SessionWindows(groups, gap_us=spec.size_us)
         elif spec.kind == "sliding":
-            self._windows = SlidingWindows(groups, size_us=spec.size_us)
+            windows = SlidingWindows(groups, size_us=spec.size_us)
         else:
             keep_us = spec.keep or 0 if spec.late == "revise" else 0
-            self._windows = PaneWindows(
+            windows = PaneWindows(
                 groups, size_us=spec.size_us, step_us=spec.step_us, offset_us=spec.offset or 0, keep_us=keep_us
             )
+        self._layout, self._windows = layout, windows
+        return windows
 
     def _no_rows(self) -> WindowRows:
         nothing = np.empty(0, np.int64)
