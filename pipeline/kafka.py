@@ -30,6 +30,7 @@ __all__ = [
     "consumer_client",
     "ensure_topics",
     "producer_client",
+    "read_at",
     "scan",
     "select_topics",
     "topic_partitions",
@@ -244,6 +245,25 @@ async def scan(
                     break
                 records.append(_record(message))
         yield records
+
+
+async def read_at(client: AIOKafkaConsumer, topic: str, partition: int, offset: int) -> LogRecord | None:
+    """The message at one place, or None where the topic does not hold it (any more)."""
+    from aiokafka import TopicPartition
+
+    place = TopicPartition(topic, partition)
+    try:
+        client.assign([place])
+        first, last = await client.beginning_offsets([place]), await client.end_offsets([place])
+    except ValueError:
+        return None
+    if not first[place] <= offset < last[place]:
+        return None
+    client.seek(place, offset)
+    while await client.position(place) <= offset:
+        for message in (await client.getmany(place, timeout_ms=500, max_records=1)).get(place, ()):
+            return _record(message) if message.offset == offset else None
+    return None
 
 
 async def _until_end(

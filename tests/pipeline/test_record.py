@@ -159,7 +159,8 @@ def test_the_command_prints_what_it_recorded(broker, tmp_path):
     result = CliRunner().invoke(app, ["record", "strange", "-b", broker, "-o", str(path), "--force"])
     assert "4 messages" in result.stderr
     result = CliRunner().invoke(app, ["record", "strange", "-b", broker, "-o", "-"])
-    assert [json.loads(line).get("topic") for line in result.stdout.rstrip("\n").split("\n")] == [None] + ["strange"] * 4
+    lines = result.stdout.rstrip("\n").split("\n")
+    assert [json.loads(line).get("topic") for line in lines] == [None] + ["strange"] * 4
 
 
 def test_ctrl_c_ends_a_recording_with_a_whole_file(broker, tmp_path):
