@@ -8,12 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Outputs", "Prepared", "Rows"]
+__all__ = ["Outputs", "Prepared", "Rows", "plain"]
+
+
+class _View:
+    def __init__(self, interface: dict[str, Any], owner: NDArray[Any]) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner
+
+
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as kernels take it: contiguous, and not marked read-only (which would be compiled once more).
+
+    Kernels do not write to what they are given as input.
+    """
+    if not array.flags.c_contiguous:
+        return np.ascontiguousarray(array)
+    if array.flags.writeable or not array.size:
+        return array if array.flags.writeable else array.copy()
+    address, _ = array.__array_interface__["data"]
+    return np.asarray(_View({**array.__array_interface__, "data": (address, False)}, array))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +60,10 @@ class Prepared:
     def take(self, order: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
         """Entries in the given order (indices), those flagged (booleans), or a slice."""
         lows = self.lows[:, order] if self.lows.size else self.lows
-        parts = (part[order] for part in (self.t, self.ref, self.group, self.key, self.mask))
-        return type(self)(*parts, self.columns[:, order], lows)
+        return type(self)(
+            self.t[order], self.ref[order], self.group[order], self.key[order], self.mask[order],
+            self.columns[:, order], lows,
+        )  # fmt: skip
 
     def split(self, at: int) -> tuple[Self, Self]:
         """Entries before ``at`` and from ``at`` on."""
@@ -57,15 +78,21 @@ class Prepared:
             return cls.empty()
         fields = max(part.columns.shape[0] for part in parts)
         wide = any(part.lows.size for part in parts)
-        names = ("t", "ref", "group", "key", "mask")
-        joined = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
         columns = np.concatenate([_padded(part.columns, fields, len(part), np.nan) for part in parts], axis=1)
         lows = (
             np.concatenate([_padded(part.lows, fields, len(part), 0.0) for part in parts], axis=1)
             if wide
             else np.empty((0, 0))
         )
-        return cls(*joined, columns, lows)
+        return cls(
+            np.concatenate([part.t for part in parts]),
+            np.concatenate([part.ref for part in parts]),
+            np.concatenate([part.group for part in parts]),
+            np.concatenate([part.key for part in parts]),
+            np.concatenate([part.mask for part in parts]),
+            columns,
+            lows,
+        )
 
     @classmethod
     def empty(cls) -> Self:
@@ -116,3 +143,20 @@ class Outputs:
     step: NDArray[np.int16]
     """Index into ``rule.positive``."""
     ref: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """The outputs of all parts, one after the other."""
+        starts = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+        shifted = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
+        return cls(
+            np.concatenate([part.key for part in parts]),
+            np.concatenate([part.time_us for part in parts]),
+            np.concatenate([part.kind for part in parts]),
+            np.concatenate([np.zeros(1, np.int64), *shifted]),
+            np.concatenate([part.step for part in parts]),
+            np.concatenate([part.ref for part in parts]),
+        )

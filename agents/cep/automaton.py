@@ -1,0 +1,292 @@
+"""All ``seq`` and ``any`` rules of a matcher with their state: pools that grow around the kernel.
+
+State is arrays only, so that a snapshot is a copy. The kernel stops before an event for which there might not be room;
+here its outputs are taken, what is short is doubled, and it goes on with that event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.cep import kernel
+from agents.cep import kernel_layout as layout
+from agents.cep.operator import Task
+from agents.cep.postfix import MAX_STACK
+from agents.cep.program import Program
+from agents.cep.rows import Outputs, Rows
+from agents.cep.tables import build_tables
+from agents.cep.values import TextNumbers
+from schemas.errors import AstrocyteError
+
+__all__ = ["Automaton", "SkipError"]
+
+FIRST_ROOM: Final = 1024
+_FOREVER: Final = layout.NEVER
+_Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]
+
+
+class SkipError(AstrocyteError):
+    """A match cannot be skipped as the rule says (``on_missing: error``)."""
+
+
+class Automaton:
+    """An `agents.cep.operator.Operator`; ``room`` is the first capacity of every pool."""
+
+    def __init__(self, texts: TextNumbers, *, room: int = FIRST_ROOM) -> None:
+        self._texts = texts
+        self._programs: dict[int, tuple[Program, tuple[int, ...]]] = {}
+        self._tables = build_tables({}, texts)
+        globals_ = np.zeros(layout.G_WIDTH, np.int64)
+        globals_[[layout.G_RUN_FREE, layout.G_NODE_FREE, layout.G_TIMER_FREE, layout.G_ROW]] = -1
+        self._state = layout.State(
+            globals_,
+            np.zeros((0, layout.Q_WIDTH), np.int64),
+            np.zeros(max(4, room), layout.HEADER),
+            np.zeros(room, layout.RUN),
+            np.zeros(room, layout.NODE),
+            np.zeros((room, 1)),
+            np.zeros((1, 1)),
+            np.zeros(room, layout.TIMER),
+            np.zeros((room, layout.M_WIDTH), np.int64),
+        )
+        self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(2, np.uint64))
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    def add(self, slot: int, program: Program, columns: Sequence[int]) -> None:
+        """Begin a rule with fresh state; ``columns[j]`` is the row of the input for ``program.captures[j]``."""
+        self.add_all([(slot, program, columns)])
+
+    def add_all(self, rules: Sequence[tuple[int, Program, Sequence[int]]]) -> None:
+        """Begin several rules; the tables are laid out once."""
+        for slot, program, columns in rules:
+            if slot in self._programs:
+                kernel.clear(self._tables, self._state, slot, False)
+            self._programs[slot] = (program, tuple(columns))
+        self._relay([slot for slot, _, _ in rules])
+
+    def remove(self, slot: int) -> None:
+        """Drop a rule and its state."""
+        kernel.clear(self._tables, self._state, slot, False)
+        del self._programs[slot]
+        self._relay([slot])
+
+    def _relay(self, fresh: Sequence[int]) -> None:
+        """New tables. The state refers to states by number, so these are moved along with their rules."""
+        old, new = self._tables.rules, build_tables(self._programs, self._texts)
+        per_rule = np.zeros((len(new.rules), layout.Q_WIDTH), np.int64)
+        per_rule[:, [layout.Q_HEAD, layout.Q_TAIL]] = -1
+        per_rule[:, layout.Q_DUE] = layout.NEVER
+        kept = min(len(old), len(new.rules))
+        per_rule[:kept] = self._state.Q[:kept]
+        for slot in fresh:
+            if slot < len(per_rule):
+                per_rule[slot] = 0
+                per_rule[slot, [layout.Q_HEAD, layout.Q_TAIL]] = -1
+                per_rule[slot, layout.Q_DUE] = layout.NEVER
+        shift = np.zeros(max(len(self._tables.states), 1), np.int64)
+        for slot in range(kept):
+            if slot in self._programs and slot not in fresh:
+                first = int(old[slot, layout.P_STATE0])
+                number = len(self._programs[slot][0].states)
+                shift[first : first + number] = int(new.rules[slot, layout.P_STATE0]) - first
+        runs = self._state.R
+        live = (runs["node"] >= 0) & (runs["state"] >= 0)
+        live[int(self._state.G[layout.G_RUN_HIGH]) :] = False
+        runs["state"][live] += shift[runs["state"][live]].astype(np.int32)
+        width = max([1, *(len(program.code.slots) for program, _ in self._programs.values())])
+        self._state = self._state._replace(Q=per_rule, V=_wider(self._state.V, width))
+        if len(self._state.W) > 1:
+            self._state = self._state._replace(W=_wider(self._state.W, width))
+        self._tables = new
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def process(self, tasks: Sequence[Task]) -> list[tuple[int, Outputs]]:
+        """Feed the rows of each task; gives (slot, outputs) for rules that put something out."""
+        pieces: list[_Piece] = []
+        start = 0
+        while start < len(tasks):
+            stop, rows = start + 1, tasks[start].rows
+            while stop < len(tasks) and tasks[stop].rows is rows:
+                stop += 1
+            self._process(tasks[start:stop], rows, pieces)
+            start = stop
+        return _by_slot(pieces)
+
+    def _process(self, tasks: Sequence[Task], rows: Rows, pieces: list[_Piece]) -> None:
+        if rows.lows.size and len(self._state.W) <= 1:
+            self._state = self._state._replace(W=np.zeros_like(self._state.V))
+        count = len(rows.t)
+        table = np.array([(task.slot, 0, count, task.shift) for task in tasks], np.int64)
+        batch = layout.Batch(
+            table, rows.t, rows.seq, rows.ref, rows.key, rows.mask, rows.columns, rows.lows
+        )  # fmt: skip
+        position, stuck = None, False
+        while not kernel.process(self._tables, self._state, self._scratch, batch):
+            G = self._state.G
+            stuck = position == (G[layout.G_TASK], G[layout.G_ROW])
+            position = (G[layout.G_TASK], G[layout.G_ROW])
+            self._make_room(pieces, stuck)
+        self._take(pieces)
+        self._raise_errors()
+
+    def advance(self, now_us: int) -> list[tuple[int, Outputs]]:
+        """Time reaches ``now_us`` for every key: expire, decide absences, put out timeouts."""
+        pieces: list[_Piece] = []
+        now = min(now_us, _FOREVER)
+        while not kernel.advance(self._tables, self._state, now):
+            self._make_room(pieces, True)
+        self._take(pieces)
+        self._raise_errors()
+        return _by_slot(pieces)
+
+    def finish(self) -> list[tuple[int, Outputs]]:
+        """After the last advance: drop what no time ends; completed matches that waited for it come out."""
+        pieces: list[_Piece] = []
+        while not kernel.clear(self._tables, self._state, -1, True):
+            self._make_room(pieces, True)
+        self._take(pieces)
+        self._raise_errors()
+        return _by_slot(pieces)
+
+    def _raise_errors(self) -> None:
+        slot = int(self._state.G[layout.G_ERROR]) - 1
+        if slot >= 0:
+            self._state.G[layout.G_ERROR] = 0
+            rule = self._programs[slot][0].rule
+            raise SkipError(
+                f"rule {rule.name!r}: a match has no event of step {rule.skip.step!r}, or begins with it, so that "
+                f"skip {rule.skip.kind} cannot move on; make the step mandatory or leave on_missing: error out"
+            )
+
+    def _make_room(self, pieces: list[_Piece], stuck: bool) -> None:
+        """Take the outputs, then double what is more than half full; everything if that did not help."""
+        self._take(pieces)
+        state, G = self._state, self._state.G
+        larger: dict[str, NDArray[Any]] = {}
+        if stuck or 2 * G[layout.G_RUNS] > len(state.R):
+            larger["R"] = _doubled(state.R)
+        if stuck or 2 * G[layout.G_NODES] > len(state.N):
+            larger["N"], larger["V"] = _doubled(state.N), _doubled(state.V)
+            if len(state.W) > 1:
+                larger["W"] = _doubled(state.W)
+        if stuck:
+            larger["M"] = _doubled(state.M)
+        if stuck or 2 * G[layout.G_TIMERS] > len(state.T):
+            larger["T"] = _doubled(state.T)
+        if 2 * (G[layout.G_HEADERS] + 1) > len(state.H):
+            holding = np.count_nonzero((state.H["rule"] != 0) & ((state.H["runs"] > 0) | (state.H["waiting"] > 0)))
+            size = 4
+            while size < 4 * (holding + 1):
+                size *= 2
+            headers = np.zeros(max(size, 1 << (len(state.H).bit_length() - 2)), layout.HEADER)
+            G[layout.G_HEADERS] = kernel.rehash(state.H, headers)
+            larger["H"] = headers
+        self._state = state._replace(**larger)
+
+    def _take(self, pieces: list[_Piece]) -> None:
+        count = int(self._state.G[layout.G_OUT])
+        if not count:
+            return
+        offsets = np.zeros(count + 1, np.int64)
+        total = int(kernel.lengths(self._state, offsets))
+        step, ref = np.empty(total, np.int16), np.empty(total, np.int64)
+        heads = self._state.M[:count].copy()
+        kernel.drain(self._state, offsets, step, ref)
+        pieces.append((heads, offsets, step, ref))
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    def _live_nodes(self) -> NDArray[Any]:
+        nodes = self._state.N[: int(self._state.G[layout.G_NODE_HIGH])]
+        live: NDArray[Any] = nodes[nodes["users"] > 0]
+        return live
+
+    def low_water_us(self) -> int | None:
+        """Oldest time of an event that the state refers to; None where there is none."""
+        if self._state.G[layout.G_NODES] == 0:
+            return None
+        return int(self._live_nodes()["time"].min())
+
+    def live_refs(self) -> NDArray[np.int64]:
+        """Refs of the events that the state refers to, sorted, without repetition."""
+        return np.unique(self._live_nodes()["ref"])
+
+    def mark_keys(self, slot: int, live: NDArray[np.bool_]) -> None:
+        """Set ``live[key]`` for every key that has runs or waiting matches of the rule."""
+        H = self._state.H
+        live[H["key"][(H["rule"] == slot + 1) & ((H["runs"] > 0) | (H["waiting"] > 0))]] = True
+
+    def counters(self, slot: int) -> NDArray[np.int64]:
+        """Totals of the rule, in the order of `agents.cep.operator.COUNTERS`."""
+        totals: NDArray[np.int64] = self._state.Q[slot, layout.Q_EVENTS : layout.Q_WORK + 1].copy()
+        return totals
+
+    def live_partials(self) -> int:
+        """Number of partial matches of all rules and keys."""
+        return int(self._state.H["runs"].astype(np.int64).sum())
+
+    def size(self) -> dict[str, int]:
+        """Live records and bytes of the state."""
+        G = self._state.G
+        names = {"runs": layout.G_RUNS, "events": layout.G_NODES, "timers": layout.G_TIMERS}
+        found = {name: int(G[index]) for name, index in names.items()}
+        return {**found, "bytes": sum(array.nbytes for array in self._state)}
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """Copy of the state as arrays, as long as what is in use."""
+        G, state = self._state.G, self._state
+        runs, nodes, timers = (int(G[name]) for name in (layout.G_RUN_HIGH, layout.G_NODE_HIGH, layout.G_TIMER_HIGH))
+        used = {"R": runs, "N": nodes, "V": nodes, "T": timers}
+        if len(state.W) > 1:
+            used["W"] = nodes
+        whole = {name: getattr(state, name).copy() for name in ("G", "Q", "H")}
+        return whole | {name: getattr(state, name)[:count].copy() for name, count in used.items()}
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a snapshot made with the same rules in the same slots."""
+        whole = {name: np.array(snapshot[name]) for name in ("G", "Q", "H")}
+        grown = {name: _room(np.asarray(snapshot[name]), FIRST_ROOM) for name in ("R", "N", "V", "T")}
+        grown["W"] = _room(np.asarray(snapshot["W"]), FIRST_ROOM) if "W" in snapshot else np.zeros((1, 1))
+        self._state = self._state._replace(**whole, **grown)
+
+
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([array, np.zeros_like(array)])
+
+
+def _room(array: NDArray[Any], least: int) -> NDArray[Any]:
+    size = max(least, len(array) + len(array) // 4)
+    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+
+
+def _wider(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    if values.shape[1] >= width:
+        return values
+    return np.concatenate([values, np.zeros((len(values), width - values.shape[1]))], axis=1)
+
+
+def _by_slot(pieces: list[_Piece]) -> list[tuple[int, Outputs]]:
+    """Outputs by rule, each in the order in which they came out."""
+    parts: dict[int, list[Outputs]] = {}
+    for heads, offsets, step, ref in pieces:
+        slots = heads[:, layout.M_SLOT]
+        bounds = [0, *(np.flatnonzero(slots[1:] != slots[:-1]) + 1).tolist(), len(slots)]
+        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            begin, end = int(offsets[first]), int(offsets[last])
+            part = heads[first:last]
+            outputs = Outputs(
+                part[:, layout.M_KEY].astype(np.int32),
+                part[:, layout.M_TIME].copy(),
+                part[:, layout.M_KIND].astype(np.int8),
+                offsets[first : last + 1] - begin,
+                step[begin:end],
+                ref[begin:end],
+            )
+            parts.setdefault(int(slots[first]), []).append(outputs)
+    return [(slot, each[0] if len(each) == 1 else Outputs.concat(each)) for slot, each in sorted(parts.items())]

@@ -1,0 +1,497 @@
+"""The automaton: one kernel, driven by tables, that runs every rule over every key.
+
+A partial match is a *run*: a state, the chain of events taken so far (`N`, shared between runs by reference counts) and
+its start. The runs of a key are a list in the order of their start events; what a run becomes stands in its place.
+Expiry and every skip strategy then cut the front of a list. The state in which a match begins is not a run: it is
+tried last for every event. Keys are found in an open hash table `H` of (rule, key); a key without runs leaves it when
+the table is next rebuilt.
+
+Nothing grows in here. Before each event the worst case is reserved; where room is short the kernel stops with its
+position in `G`, and `agents.cep.automaton` makes room and calls again.
+"""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
+# ruff: noqa: PLR0917, D103, ARG001  kernels take arrays one by one; `sources` is there for the cache
+
+from __future__ import annotations
+
+import numpy as np
+
+from agents.cep import jit, kernel_conditions, kernel_layout, kernel_runs
+from agents.cep.jit import inner, kernel, prefetch
+from agents.cep.kernel_conditions import (
+    holds,
+)
+from agents.cep.kernel_layout import (
+    DIES,
+    E_FINAL0,
+    E_FINAL1,
+    E_KIND,
+    E_STEP,
+    E_TAKE,
+    E_TARGET,
+    E_TERM0,
+    E_TERM1,
+    E_WAIT,
+    FINAL,
+    G_HEADERS,
+    G_NODES,
+    G_OUT,
+    G_ROW,
+    G_RUNS,
+    G_SWEEP,
+    G_TASK,
+    G_TIMER_FREE,
+    G_TIMER_HIGH,
+    G_TIMERS,
+    K_FROM,
+    K_SHIFT,
+    K_SLOT,
+    K_TO,
+    LOOK,
+    M_NODE,
+    NEVER,
+    P_ACT,
+    P_BITS,
+    P_CLOSED,
+    P_FAN,
+    P_IDLE,
+    P_KEEP_NEW,
+    P_LIMIT,
+    P_SKIP,
+    P_START,
+    P_STATE0,
+    P_WAITS,
+    P_WINDOW,
+    P_WORD,
+    Q_CUT,
+    Q_DUE,
+    Q_EVENTS,
+    Q_HEAD,
+    Q_PARTIALS,
+    Q_TAIL,
+    Q_WORK,
+    S_DEADLINE,
+    S_EDGE0,
+    S_EDGE1,
+    S_LOCAL,
+    S_SAME1,
+    S_SAME2,
+    SKIP_NONE,
+    STAYS,
+    STOP,
+)
+from agents.cep.kernel_runs import (
+    drop_head,
+    expire,
+    find,
+    free_run,
+    home,
+    new_node,
+    new_run,
+    put_out,
+    release,
+    room_for,
+    settle,
+    wait_done,
+)
+
+SOURCES = jit.source_digest(*(str(part.__file__) for part in (jit, kernel_layout, kernel_runs, kernel_conditions)))
+
+
+@inner
+def earliest_deadlines(T, S):
+    """Earliest time at which a run's deadline passes, for every rule that has deadlines."""
+    for r in range(T.rules.shape[0]):
+        if T.rules[r, P_WAITS]:
+            S.Q[r, Q_DUE] = NEVER
+    for h in range(S.H.shape[0]):
+        r = np.int64(S.H[h]["rule"]) - 1
+        if r >= 0 and T.rules[r, P_WAITS]:
+            x = np.int64(S.H[h]["head"])
+            while x >= 0:
+                deadline = T.states[S.R[x]["state"], S_DEADLINE]
+                if deadline > 0:
+                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], S.R[x]["last"] + deadline)
+                x = np.int64(S.R[x]["next"])
+
+
+@kernel
+def rehash(old, new, sources=SOURCES):
+    """Copy the headers of keys that hold something; gives their number."""
+    live = 0
+    for i in range(old.shape[0]):
+        if old[i]["rule"] != 0 and (old[i]["runs"] > 0 or old[i]["waiting"] > 0):
+            place = find(new, np.int64(old[i]["rule"]) - 1, np.int64(old[i]["key"]))
+            new[place] = old[i]
+            live += 1
+    return live
+
+
+@kernel
+def advance(T, S, now, sources=SOURCES):
+    """Time reaches ``now`` for every key; False: room is short, call again."""
+    for r in range(T.rules.shape[0]):
+        window = T.rules[r, P_WINDOW]
+        if window > 0:
+            length = window + T.rules[r, P_CLOSED]
+            while S.Q[r, Q_HEAD] >= 0:
+                q = S.Q[r, Q_HEAD]
+                if now - S.T[q]["start"] < length:
+                    break
+                h = find(S.H, r, np.int64(S.T[q]["key"]))
+                if S.H[h]["rule"] != 0 and S.H[h]["runs"] > 0:
+                    if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
+                        return False
+                    expire(T, S, r, h, now)
+                S.Q[r, Q_HEAD] = S.T[q]["next"]
+                if S.Q[r, Q_HEAD] < 0:
+                    S.Q[r, Q_TAIL] = -1
+                S.T[q]["next"] = S.G[G_TIMER_FREE]
+                S.G[G_TIMER_FREE] = q
+                S.G[G_TIMERS] -= 1
+    due = False
+    for r in range(T.rules.shape[0]):
+        due = due or (T.rules[r, P_WAITS] != 0 and S.Q[r, Q_DUE] <= now)
+    if due:
+        for h in range(S.G[G_SWEEP], S.H.shape[0]):
+            r = np.int64(S.H[h]["rule"]) - 1
+            if r >= 0 and S.H[h]["runs"] > 0 and T.rules[r, P_WAITS] and S.Q[r, Q_DUE] <= now:
+                if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
+                    S.G[G_SWEEP] = h
+                    return False
+                expire(T, S, r, h, now)
+        S.G[G_SWEEP] = 0
+        earliest_deadlines(T, S)
+    return True
+
+
+@inner
+def same_as(T, state, which):
+    return np.uint64(T.states[state, which])
+
+
+@inner
+def step_run(T, S, X, r, h, word, B, i, x, before, after):
+    """What the event makes of run x (-1: of the state in which matches begin), which stands between two others.
+
+    Gives the last run in its place (``before`` if none is left).
+    """
+    is_start = x < 0
+    state = T.rules[r, P_START]
+    node0 = np.int64(-1)
+    sid = B.seq[i]
+    start = B.t[i]
+    last = start
+    if not is_start:
+        state = np.int64(S.R[x]["state"])
+        node0 = np.int64(S.R[x]["node"])
+        sid = np.int64(S.R[x]["sid"])
+        start = np.int64(S.R[x]["start"])
+        last = np.int64(S.R[x]["last"])
+    now = B.t[i]
+    e0 = T.states[state, S_EDGE0]
+    e1 = T.states[state, S_EDGE1]
+    X.flags[0] = 0
+    fired = np.uint64(0)
+    for e in range(e0, e1):
+        wait = T.edges[e, E_WAIT]
+        if wait > 0 and not is_start and now - last >= wait:
+            continue
+        if holds(T, S, X, r, T.edges[e, E_TERM0], T.edges[e, E_TERM1], word, node0, B, i):
+            fired |= np.uint64(1) << np.uint64(e - e0)
+    if not is_start and fired != 0 and (fired == same_as(T, state, S_SAME1) or fired == same_as(T, state, S_SAME2)):
+        return x
+    stopped = False
+    reused = False
+    cut_new = T.rules[r, P_KEEP_NEW] == 0
+    made = np.int64(-1)
+    made_step = np.int64(-1)
+    place = before
+    for e in range(e0, e1):
+        if fired >> np.uint64(e - e0) & np.uint64(1) == 0:
+            continue
+        kind = T.edges[e, E_KIND]
+        if kind == STOP:
+            stopped = True
+            continue
+        completes = kind == FINAL
+        if not completes and T.edges[e, E_FINAL1] > T.edges[e, E_FINAL0]:
+            completes = holds(T, S, X, r, T.edges[e, E_FINAL0], T.edges[e, E_FINAL1], word, node0, B, i)
+        if stopped and not completes:
+            continue
+        node = node0
+        taken = last
+        if T.edges[e, E_TAKE] == 1:
+            taken = now
+            if made < 0 or made_step != T.edges[e, E_STEP]:
+                made_step = T.edges[e, E_STEP]
+                made = new_node(T, S, r, B, i, made_step, node0)
+            node = made
+        if kind != FINAL and not stopped:
+            q = x
+            if reused or is_start:
+                if cut_new and S.H[h]["runs"] >= T.rules[r, P_LIMIT]:
+                    S.Q[r, Q_CUT] += 1
+                    q = np.int64(-1)
+                else:
+                    q = new_run(S)
+                    S.R[q]["sid"] = sid
+                    S.R[q]["start"] = start
+                    S.R[q]["next"] = after
+                    if place < 0:
+                        S.H[h]["head"] = q
+                    else:
+                        S.R[place]["next"] = q
+                    S.H[h]["runs"] += 1
+                    S.Q[r, Q_PARTIALS] += 1
+            else:
+                reused = True
+            if q >= 0:
+                target = T.edges[e, E_TARGET]
+                S.R[q]["state"] = target
+                S.R[q]["node"] = node
+                S.R[q]["last"] = taken
+                S.N[node]["users"] += 1
+                S.H[h]["present"] |= np.uint32(1) << np.uint32(T.states[target, S_LOCAL] & 31)
+                deadline = T.states[target, S_DEADLINE]
+                if deadline > 0:
+                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], taken + deadline)
+                place = q
+        if completes:
+            S.N[node]["users"] += 1
+            if T.rules[r, P_SKIP] == SKIP_NONE:
+                put_out(S, r, B.key[i], 0, now, node)
+            else:
+                wait_done(S, h, node, sid, now)
+    if made >= 0 and S.N[made]["users"] == 0:
+        S.N[made]["users"] = 1
+        release(S, made)
+    if not is_start:
+        if not reused:
+            if before < 0:
+                S.H[h]["head"] = after
+            else:
+                S.R[before]["next"] = after
+            S.H[h]["runs"] -= 1
+            free_run(S, x)
+        release(S, node0)
+    return place
+
+
+@inner
+def start_timer(S, r, key, start):
+    q = S.G[G_TIMER_FREE]
+    if q >= 0:
+        S.G[G_TIMER_FREE] = S.T[q]["next"]
+    else:
+        q = S.G[G_TIMER_HIGH]
+        S.G[G_TIMER_HIGH] = q + 1
+    S.G[G_TIMERS] += 1
+    S.T[q]["start"] = start
+    S.T[q]["key"] = key
+    S.T[q]["next"] = -1
+    if S.Q[r, Q_TAIL] >= 0:
+        S.T[S.Q[r, Q_TAIL]]["next"] = q
+    else:
+        S.Q[r, Q_HEAD] = q
+    S.Q[r, Q_TAIL] = q
+
+
+@inner
+def is_full(S, runs, waiting, fan):
+    """Whether an event at a key with that many runs might not fit."""
+    need = (runs + 1) * fan + 1
+    return (
+        S.G[G_RUNS] + need + runs > S.R.shape[0]
+        or S.G[G_NODES] + need > S.N.shape[0]
+        or S.G[G_OUT] + need + runs + waiting > S.M.shape[0]
+        or S.G[G_TIMERS] >= S.T.shape[0]
+        or 2 * (S.G[G_HEADERS] + 1) > S.H.shape[0]
+    )
+
+
+@inner
+def feed(T, S, X, r, word, B, i):
+    """One event to one rule. False: room is short and nothing was done."""
+    rule = T.rules
+    key = np.int64(B.key[i])
+    h = find(S.H, r, key)
+    bits = rule[r, P_BITS]
+    a0 = rule[r, P_ACT]
+    state0 = rule[r, P_STATE0]
+    now = B.t[i]
+    begins = True
+    if bits > 0:
+        begins = T.act[a0 + ((rule[r, P_START] - state0) << bits) + np.int64(word)] != DIES
+    if S.H[h]["rule"] == 0:
+        if not begins:
+            return True
+        if is_full(S, 0, 0, rule[r, P_FAN]):
+            return False
+        S.H[h]["rule"] = r + 1
+        S.H[h]["key"] = key
+        S.H[h]["head"] = -1
+        S.H[h]["tail"] = -1
+        S.H[h]["runs"] = 0
+        S.H[h]["done"] = -1
+        S.H[h]["waiting"] = 0
+        S.H[h]["present"] = 0
+        S.G[G_HEADERS] += 1
+    else:
+        if is_full(S, S.H[h]["runs"], S.H[h]["waiting"], rule[r, P_FAN]):
+            return False
+        if S.H[h]["runs"] > 0 and (rule[r, P_WINDOW] > 0 or rule[r, P_WAITS] != 0):
+            expire(T, S, r, h, now)
+    before = np.int64(S.H[h]["tail"])
+    scan = S.H[h]["runs"] > 0
+    if scan and bits > 0:
+        scan = (S.H[h]["present"] & T.react[rule[r, P_IDLE] + np.int64(word)]) != 0
+    if scan:
+        S.Q[r, Q_WORK] += S.H[h]["runs"]
+        before = np.int64(-1)
+        x = np.int64(S.H[h]["head"])
+        present = np.uint32(0)
+        while x >= 0:
+            after = np.int64(S.R[x]["next"])
+            local = np.int64(S.R[x]["state"]) - state0
+            action = LOOK
+            if bits > 0:
+                action = T.act[a0 + (local << bits) + np.int64(word)]
+            if action == STAYS:
+                before = x
+                present |= np.uint32(1) << np.uint32(local & 31)
+            elif action == DIES:
+                if before < 0:
+                    S.H[h]["head"] = after
+                else:
+                    S.R[before]["next"] = after
+                S.H[h]["runs"] -= 1
+                release(S, np.int64(S.R[x]["node"]))
+                free_run(S, x)
+            else:
+                S.H[h]["present"] = 0
+                place = step_run(T, S, X, r, h, word, B, i, x, before, after)
+                present |= S.H[h]["present"]
+                if place == x:
+                    present |= np.uint32(1) << np.uint32((np.int64(S.R[x]["state"]) - state0) & 31)
+                before = place
+            x = after
+        S.H[h]["present"] = present
+        S.H[h]["tail"] = before
+    if begins:
+        had = S.H[h]["runs"]
+        place = step_run(T, S, X, r, h, word, B, i, np.int64(-1), before, np.int64(-1))
+        S.H[h]["tail"] = place
+        if rule[r, P_WINDOW] > 0 and S.H[h]["runs"] > had:
+            start_timer(S, r, key, now)
+        S.Q[r, Q_WORK] += 1
+    while S.H[h]["runs"] > rule[r, P_LIMIT]:
+        drop_head(S, h)
+        S.Q[r, Q_CUT] += 1
+    if S.H[h]["done"] >= 0:
+        settle(T, S, r, h)
+    return True
+
+
+@kernel
+def process(T, S, X, B, sources=SOURCES):
+    """Feed the batch from where `G` says; True: all of it is done, False: room is short, call again."""
+    G = S.G
+    far = S.H.shape[0] > 4096
+    for task in range(G[G_TASK], B.tasks.shape[0]):
+        r = B.tasks[task, K_SLOT]
+        stop = B.tasks[task, K_TO]
+        shift = np.uint64(B.tasks[task, K_SHIFT])
+        want = ~np.uint64(0) >> np.uint64(64 - T.rules[r, P_WORD])
+        tabled = T.rules[r, P_BITS] > 0
+        idle = T.rules[r, P_IDLE]
+        for i in range(G[G_ROW] if G[G_ROW] >= 0 else B.tasks[task, K_FROM], stop):
+            if far:
+                j = i + 20
+                if j < stop:
+                    prefetch(S.H, home(S.H, r, np.int64(B.key[j])))
+                j = i + 10
+                if j < stop:
+                    h = home(S.H, r, np.int64(B.key[j]))
+                    if S.H[h]["head"] >= 0:
+                        prefetch(S.R, np.int64(S.H[h]["head"]))
+                j = i + 5
+                if j < stop:
+                    h = home(S.H, r, np.int64(B.key[j]))
+                    x = np.int64(S.H[h]["head"])
+                    if x >= 0:
+                        if S.R[x]["node"] >= 0:
+                            prefetch(S.N, np.int64(S.R[x]["node"]))
+                        if S.R[x]["next"] >= 0:
+                            prefetch(S.R, np.int64(S.R[x]["next"]))
+            word = (B.mask[i] >> shift) & want
+            if word == 0 or (tabled and T.idle[idle + np.int64(word)] != 0):
+                continue
+            if not feed(T, S, X, r, word, B, i):
+                G[G_TASK] = task
+                G[G_ROW] = i
+                return False
+            S.Q[r, Q_EVENTS] += 1
+        G[G_ROW] = -1
+    G[G_TASK] = 0
+    return True
+
+
+@kernel
+def lengths(S, offsets, sources=SOURCES):
+    """Number of events of every queued output, as running totals in ``offsets``."""
+    total = 0
+    for m in range(S.G[G_OUT]):
+        x = S.M[m, M_NODE]
+        while x >= 0:
+            total += 1
+            x = np.int64(S.N[x]["prev"])
+        offsets[m + 1] = total
+    return total
+
+
+@kernel
+def drain(S, offsets, step, ref, sources=SOURCES):
+    """Events of every queued output, in order; their chains are given back."""
+    for m in range(S.G[G_OUT]):
+        j = offsets[m + 1]
+        x = S.M[m, M_NODE]
+        while x >= 0:
+            j -= 1
+            step[j] = S.N[x]["step"]
+            ref[j] = S.N[x]["ref"]
+            x = np.int64(S.N[x]["prev"])
+        release(S, S.M[m, M_NODE])
+    S.G[G_OUT] = 0
+
+
+@kernel
+def clear(T, S, slot, settle_waiting, sources=SOURCES):
+    """Drop all runs of a rule (-1: of all); matches that waited come out where ``settle_waiting``. False: no room."""
+    for h in range(S.H.shape[0]):
+        r = np.int64(S.H[h]["rule"]) - 1
+        if r < 0 or (slot >= 0 and r != slot):
+            continue
+        if settle_waiting and not room_for(S, 0, S.H[h]["waiting"]):
+            return False
+        while S.H[h]["runs"] > 0:
+            drop_head(S, h)
+        if settle_waiting:
+            settle(T, S, r, h)
+        while S.H[h]["done"] >= 0:
+            x = np.int64(S.H[h]["done"])
+            S.H[h]["done"] = S.R[x]["next"]
+            S.H[h]["waiting"] -= 1
+            release(S, np.int64(S.R[x]["node"]))
+            free_run(S, x)
+    for r in range(T.rules.shape[0]):
+        while S.Q[r, Q_HEAD] >= 0 and (slot < 0 or r == slot):
+            q = S.Q[r, Q_HEAD]
+            S.Q[r, Q_HEAD] = S.T[q]["next"]
+            S.T[q]["next"] = S.G[G_TIMER_FREE]
+            S.G[G_TIMER_FREE] = q
+            S.G[G_TIMERS] -= 1
+        if slot < 0 or r == slot:
+            S.Q[r, Q_TAIL] = -1
+            S.Q[r, Q_DUE] = NEVER
+    return True

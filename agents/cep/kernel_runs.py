@@ -1,0 +1,349 @@
+"""Helpers of the automaton: keys, pools, running values, outputs, skipping and expiry (see `agents.cep.kernel`)."""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# ruff: noqa: PLR0917, PLR0124, D103  kernels take their arrays one by one; x == x is the test for NaN
+
+from __future__ import annotations
+
+import numpy as np
+
+from agents.cep.jit import inner
+from agents.cep.kernel_layout import (
+    COUNT,
+    FIRST,
+    G_ERROR,
+    G_NODE_FREE,
+    G_NODE_HIGH,
+    G_NODES,
+    G_OUT,
+    G_RUN_FREE,
+    G_RUN_HIGH,
+    G_RUNS,
+    L_COLUMN,
+    L_RUNNING,
+    L_STEP,
+    LAST,
+    M_KEY,
+    M_KIND,
+    M_NODE,
+    M_SLOT,
+    M_TIME,
+    MIN,
+    P_CLOSED,
+    P_EAGER,
+    P_LIMIT,
+    P_SKIP,
+    P_SKIP_STEP,
+    P_SLOT0,
+    P_SLOT1,
+    P_STRICT_SKIP,
+    P_TIMEOUTS,
+    P_WAITS,
+    P_WINDOW,
+    Q_CUT,
+    Q_MATCHES,
+    S_DEADLINE,
+    S_PENDING,
+    SKIP_NONE,
+    SKIP_PAST_LAST,
+    SKIP_TO_LAST,
+    SKIP_TO_NEXT,
+    SUM,
+    TEXT,
+    VALUES,
+)
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+@inner
+def home(H, slot, key):
+    word = (np.uint64(slot) << np.uint64(32)) ^ np.uint64(key)
+    word *= np.uint64(0x9E3779B97F4A7C15)
+    return np.int64((word >> np.uint64(32)) & np.uint64(H.shape[0] - 1))
+
+
+@inner
+def find(H, slot, key):
+    """Place of the header of (rule, key), or of the free one where it belongs."""
+    place = home(H, slot, key)
+    while H[place]["rule"] != 0 and (H[place]["rule"] != slot + 1 or H[place]["key"] != key):
+        place = (place + 1) & (H.shape[0] - 1)
+    return place
+
+
+# -- pools -----------------------------------------------------------------------------------------------------------
+
+
+@inner
+def new_run(S):
+    r = S.G[G_RUN_FREE]
+    if r >= 0:
+        S.G[G_RUN_FREE] = S.R[r]["next"]
+    else:
+        r = S.G[G_RUN_HIGH]
+        S.G[G_RUN_HIGH] = r + 1
+    S.G[G_RUNS] += 1
+    return r
+
+
+@inner
+def free_run(S, r):
+    S.R[r]["next"] = S.G[G_RUN_FREE]
+    S.R[r]["node"] = -1
+    S.R[r]["pad"] = 0
+    S.G[G_RUN_FREE] = r
+    S.G[G_RUNS] -= 1
+
+
+@inner
+def release(S, node):
+    """Give back one reference to a chain."""
+    while node >= 0:
+        users = S.N[node]["users"] - 1
+        S.N[node]["users"] = users
+        if users > 0:
+            return
+        prev = S.N[node]["prev"]
+        S.N[node]["prev"] = S.G[G_NODE_FREE]
+        S.G[G_NODE_FREE] = node
+        S.G[G_NODES] -= 1
+        node = prev
+
+
+@inner
+def new_node(T, S, r, B, i, step, prev):
+    n = S.G[G_NODE_FREE]
+    if n >= 0:
+        S.G[G_NODE_FREE] = S.N[n]["prev"]
+    else:
+        n = S.G[G_NODE_HIGH]
+        S.G[G_NODE_HIGH] = n + 1
+    S.G[G_NODES] += 1
+    S.N[n]["ref"] = B.ref[i]
+    S.N[n]["seq"] = B.seq[i]
+    S.N[n]["time"] = B.t[i]
+    S.N[n]["step"] = step
+    S.N[n]["prev"] = prev
+    S.N[n]["users"] = 0
+    if prev >= 0:
+        S.N[prev]["users"] += 1
+    slot0 = T.rules[r, P_SLOT0]
+    for s in range(slot0, T.rules[r, P_SLOT1]):
+        update_slot(T, S, s, s - slot0, n, step, prev, B, i)
+    return n
+
+
+@inner
+def update_slot(T, S, s, j, n, step, prev, B, i):
+    """Running value j of a new node, from that of the node before and the event."""
+    running = T.slots[s, L_RUNNING]
+    counts = running <= SUM
+    value = 0.0 if counts else np.nan
+    low = 0.0
+    if prev >= 0:
+        value = S.V[prev, j]
+        if S.W.shape[0] > 1:
+            low = S.W[prev, j]
+    if T.slots[s, L_STEP] == step:
+        if running == COUNT:
+            value += 1.0
+        else:
+            x = B.columns[T.slots[s, L_COLUMN], i]
+            y = 0.0
+            if B.lows.shape[0] > 0:
+                y = B.lows[T.slots[s, L_COLUMN], i]
+            if running == LAST:
+                value = x
+                low = y
+            elif running == FIRST:
+                if prev < 0 or not started(S, prev, step):
+                    value = x
+                    low = y
+            elif x == x and (running == VALUES or abs(x) < TEXT):
+                if running == VALUES:
+                    value += 1.0
+                elif running == SUM:
+                    total = value + x
+                    back = total - value
+                    low += y + ((value - (total - back)) + (x - back))
+                    value = total + low
+                    low = low - (value - total)
+                elif running == MIN:
+                    if not (value < x or (value == x and low <= y)):
+                        value = x
+                        low = y
+                elif not (value > x or (value == x and low >= y)):
+                    value = x
+                    low = y
+    S.V[n, j] = value
+    if S.W.shape[0] > 1:
+        S.W[n, j] = low
+
+
+@inner
+def started(S, node, step):
+    """Whether the chain has an event of the step already."""
+    while node >= 0:
+        if S.N[node]["step"] == step:
+            return True
+        node = S.N[node]["prev"]
+    return False
+
+
+# -- outputs ---------------------------------------------------------------------------------------------------------
+
+
+@inner
+def put_out(S, r, key, kind, time, node):
+    """Queue an output; takes over one reference to the chain."""
+    m = S.G[G_OUT]
+    S.M[m, M_SLOT] = r
+    S.M[m, M_KEY] = key
+    S.M[m, M_KIND] = kind
+    S.M[m, M_TIME] = time
+    S.M[m, M_NODE] = node
+    S.G[G_OUT] = m + 1
+    S.Q[r, Q_MATCHES + kind] += 1
+
+
+@inner
+def wait_done(S, h, node, sid, time):
+    """Put a completed match among those that wait, by start event; equal ones keep their order."""
+    q = new_run(S)
+    S.R[q]["state"] = -1
+    S.R[q]["node"] = node
+    S.R[q]["sid"] = sid
+    S.R[q]["start"] = S.N[first_of(S, node)]["time"]
+    S.R[q]["last"] = time
+    S.R[q]["pad"] = 1
+    before = np.int64(-1)
+    x = np.int64(S.H[h]["done"])
+    while x >= 0 and S.R[x]["sid"] <= sid:
+        before = x
+        x = np.int64(S.R[x]["next"])
+    S.R[q]["next"] = x
+    if before < 0:
+        S.H[h]["done"] = q
+    else:
+        S.R[before]["next"] = q
+    S.H[h]["waiting"] += 1
+
+
+@inner
+def first_of(S, node):
+    while S.N[node]["prev"] >= 0:
+        node = np.int64(S.N[node]["prev"])
+    return node
+
+
+@inner
+def drop_head(S, h):
+    r = np.int64(S.H[h]["head"])
+    S.H[h]["head"] = S.R[r]["next"]
+    S.H[h]["runs"] -= 1
+    if S.H[h]["runs"] == 0:
+        S.H[h]["tail"] = -1
+    release(S, np.int64(S.R[r]["node"]))
+    free_run(S, r)
+
+
+@inner
+def skipped_before(T, S, r, m):
+    """Everything that began before this event number is dropped once match m is out; -2 - cause for an error."""
+    skip = T.rules[r, P_SKIP]
+    node = np.int64(S.R[m]["node"])
+    if skip == SKIP_PAST_LAST:
+        return np.int64(S.N[node]["seq"]) + 1
+    if skip == SKIP_TO_NEXT:
+        return np.int64(S.R[m]["sid"]) + 1
+    found = np.int64(-1)
+    while node >= 0:
+        if S.N[node]["step"] == T.rules[r, P_SKIP_STEP]:
+            found = np.int64(S.N[node]["seq"])
+            if skip == SKIP_TO_LAST:
+                break
+        node = np.int64(S.N[node]["prev"])
+    if T.rules[r, P_STRICT_SKIP] and (found < 0 or found == S.R[m]["sid"]):
+        S.G[G_ERROR] = r + 1
+    return found
+
+
+@inner
+def settle(T, S, r, h):
+    """Put out completed matches for which no earlier run is left, and skip as the rule says."""
+    eager = T.rules[r, P_EAGER] != 0
+    while S.H[h]["done"] >= 0:
+        m = np.int64(S.H[h]["done"])
+        head = np.int64(S.H[h]["head"])
+        if not eager and head >= 0 and S.R[head]["sid"] < S.R[m]["sid"]:
+            if S.H[h]["waiting"] <= T.rules[r, P_LIMIT]:
+                return
+            drop_head(S, h)  # what waits is bounded too: the run that holds it up is cut
+            S.Q[r, Q_CUT] += 1
+            continue
+        before = skipped_before(T, S, r, m)
+        S.H[h]["done"] = S.R[m]["next"]
+        S.H[h]["waiting"] -= 1
+        put_out(S, r, np.int64(S.H[h]["key"]), 0, np.int64(S.R[m]["last"]), np.int64(S.R[m]["node"]))
+        free_run(S, m)
+        while S.H[h]["head"] >= 0 and S.R[S.H[h]["head"]]["sid"] < before:
+            drop_head(S, h)
+        while S.H[h]["done"] >= 0 and S.R[S.H[h]["done"]]["sid"] < before:
+            x = np.int64(S.H[h]["done"])
+            S.H[h]["done"] = S.R[x]["next"]
+            S.H[h]["waiting"] -= 1
+            release(S, np.int64(S.R[x]["node"]))
+            free_run(S, x)
+
+
+# -- time ------------------------------------------------------------------------------------------------------------
+
+
+@inner
+def expire(T, S, r, h, now):
+    """Time reaches ``now`` for one key: runs that are over complete (PENDING), time out or go."""
+    window = T.rules[r, P_WINDOW]
+    length = window + T.rules[r, P_CLOSED]
+    waits = T.rules[r, P_WAITS] != 0
+    x = np.int64(S.H[h]["head"])
+    before = np.int64(-1)
+    hit = False
+    while x >= 0:
+        after = np.int64(S.R[x]["next"])
+        state = np.int64(S.R[x]["state"])
+        deadline = T.states[state, S_DEADLINE]
+        late = deadline > 0 and now - S.R[x]["last"] >= deadline
+        if late or (window > 0 and now - S.R[x]["start"] >= length):
+            hit = True
+            if before < 0:
+                S.H[h]["head"] = after
+            else:
+                S.R[before]["next"] = after
+            if after < 0:
+                S.H[h]["tail"] = before
+            S.H[h]["runs"] -= 1
+            time = S.R[x]["last"] + deadline if late else S.R[x]["start"] + window
+            node = np.int64(S.R[x]["node"])
+            if T.states[state, S_PENDING]:
+                if T.rules[r, P_SKIP] == SKIP_NONE:
+                    put_out(S, r, np.int64(S.H[h]["key"]), 0, time, node)
+                else:
+                    wait_done(S, h, node, np.int64(S.R[x]["sid"]), time)
+            elif T.rules[r, P_TIMEOUTS]:
+                put_out(S, r, np.int64(S.H[h]["key"]), 1, time, node)
+            else:
+                release(S, node)
+            free_run(S, x)
+        else:
+            if not waits:
+                break
+            before = x
+        x = after
+    if hit and S.H[h]["done"] >= 0:
+        settle(T, S, r, h)
+
+
+@inner
+def room_for(S, runs, waiting):
+    """Whether an expiry of a key with that many runs and waiting matches fits."""
+    return S.G[G_OUT] + runs + waiting <= S.M.shape[0] and S.G[G_RUNS] + runs < S.R.shape[0]

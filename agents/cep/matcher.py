@@ -1,0 +1,368 @@
+"""The matcher: rules in, frames in time order in, matches out. No clock, no broker, no objects per event.
+
+::
+
+    matcher = Matcher(rules)
+    rows = matcher.prepare(frame, first_ref=0)     # predicates over whole columns; only what some rule touches is kept
+    batch = matcher.process(rows)                  # rows in processing order, times not decreasing
+    batch = matcher.advance(watermark_us)          # time reaches keys that are silent: absences, timeouts, memory
+    batch = matcher.flush()                        # end of all input; the state is empty afterwards
+
+What comes out depends on the order of the rows alone, not on how they are cut into calls. Ordering, late events and
+what a match looks like to a user are the engine's (`agents.engine`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from agents.cep.automaton import FIRST_ROOM, Automaton
+from agents.cep.conjunction import Conjunction
+from agents.cep.conjunction_program import compile_conjunction
+from agents.cep.groups import Groups
+from agents.cep.keys import KeyTable
+from agents.cep.matches import MatchBatch
+from agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
+from agents.cep.program import compile_rule
+from agents.cep.rows import Outputs, Prepared, Rows, plain
+from agents.cep.streams import captured
+from agents.cep.values import TextNumbers
+from agents.expressions_columns import Columns
+from agents.rules import Rule
+from schemas.errors import InvalidRule
+from schemas.frames import Frame
+
+__all__ = ["Matcher"]
+
+_FOREVER: Final = 2**62
+_LEAST_KEYS: Final = 65_536
+
+
+class Matcher:
+    """All rules of one domain with their partial matches. Not thread-safe.
+
+    ``room`` is the first capacity of the pools, ``clock`` a function giving nanoseconds by which the counters'
+    microseconds are measured (none: they stay 0).
+    """
+
+    def __init__(
+        self, rules: Sequence[Rule], *, room: int = FIRST_ROOM, clock: Callable[[], int] | None = None
+    ) -> None:
+        self._texts = TextNumbers()
+        self._automaton = Automaton(self._texts, room=room)
+        self._conjunction = Conjunction()
+        self._room = room
+        self._groups = Groups()
+        self._keys: dict[str | None, KeyTable] = {}
+        self._rules: tuple[Rule, ...] = ()
+        self._slots: dict[tuple[str, str], int] = {}
+        self._nanoseconds: dict[int, int] = {}
+        self._clock = clock
+        self._seq = 0
+        self._now = -_FOREVER
+        self._sweep_at = _LEAST_KEYS
+        self.update(rules)
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules in force; ``MatchBatch.rule`` indexes them."""
+        return self._rules
+
+    def update(self, rules: Sequence[Rule]) -> None:
+        """Put these rules in force. Unchanged ones (same name and version) keep their partial matches.
+
+        A changed rule begins afresh and sees the events that are prepared from now on. Raises InvalidRule, and then
+        nothing has changed.
+        """
+        twice = [name for name, number in Counter(rule.name for rule in rules).items() if number > 1]
+        if twice:
+            raise InvalidRule(f"two rules are named {twice[0]!r}; names tell matches apart, rename one")
+        wanted = {(rule.name, rule.content_version): rule for rule in rules}
+        programs: dict[tuple[str, str], RuleProgram] = {
+            name: _compiled(rule) for name, rule in wanted.items() if name not in self._slots
+        }
+        for name in self._slots.keys() - wanted.keys():
+            slot = self._slots.pop(name)
+            self._operator(slot).remove(slot)
+            self._groups.remove(slot)
+            self._nanoseconds.pop(slot, None)
+        fresh: dict[bool, list[tuple[int, Any, tuple[int, ...]]]] = {False: [], True: []}
+        taken = set(self._slots.values())
+        free = (slot for slot in range(len(taken) + len(programs)) if slot not in taken)
+        for name, program in programs.items():
+            slot = self._slots[name] = next(free)
+            conjunction = wanted[name].kind == "all"
+            fresh[conjunction].append((slot, program, self._groups.add(slot, program, conjunction=conjunction)))
+            self._keys.setdefault(wanted[name].by, KeyTable())
+        self._begin(fresh)
+        self._rules = tuple(rules)
+        self._lay_out()
+
+    def _begin(self, fresh: Mapping[bool, list[tuple[int, Any, tuple[int, ...]]]]) -> None:
+        if fresh[False]:
+            self._automaton.add_all(fresh[False])
+        if fresh[True]:
+            self._conjunction.add_all(fresh[True])
+
+    def _lay_out(self) -> None:
+        self._index = {self._slots[rule.name, rule.content_version]: i for i, rule in enumerate(self._rules)}
+        self._plans = self._groups.plans()
+        self._fields = list(self._groups.columns)
+
+    def _operator(self, slot: int) -> Operator:
+        return self._conjunction if self._groups.places[slot].conjunction else self._automaton
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """Streams that some rule reads; other frames need not be prepared."""
+        return frozenset(self._plans)
+
+    def prepare(self, frame: Frame, first_ref: int = 0) -> Prepared:
+        """Entries for the rows of the frame that some rule may react to; row i has the handle ``first_ref + i``.
+
+        Rows whose correlation field is null take part in no rule of that field.
+        """
+        plan = self._plans.get(frame.stream)
+        count = frame.num_rows
+        if plan is None or count == 0:
+            return Prepared.empty()
+        columns = Columns(lambda name: frame.column(name) if frame.has(name) else None, count)
+        words = plan.words(columns)
+        t = frame.timestamps()
+        parts: list[tuple[NDArray[np.int64] | None, int, NDArray[np.uint64], NDArray[np.int32]]] = []
+        numbered: dict[str | None, NDArray[np.int32]] = {}
+        for local, number in enumerate(plan.groups):
+            word = words[local]
+            rows = np.flatnonzero(word)
+            if not len(rows):
+                continue
+            by = self._groups.all[number].by
+            kept = None if len(rows) == count else rows
+            if kept is None and by in numbered:
+                keys = numbered[by]
+            else:
+                keys = self._key_numbers(frame, by, kept, t)
+                if kept is None:
+                    numbered[by] = keys
+            known = keys >= 0
+            if not known.all():
+                kept = rows[known]
+                keys, word = keys[known], word[kept]
+            elif kept is not None:
+                word = word[kept]
+            parts.append((kept, number, word, keys))
+        return self._entries(frame, first_ref, columns, plan.captures, parts)
+
+    def _key_numbers(
+        self, frame: Frame, by: str | None, rows: NDArray[np.int64] | None, t: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        table = self._keys[by]
+        if by is None:
+            newest = int(t.max() if rows is None else t[rows].max())
+            return np.full(len(t) if rows is None else len(rows), table.number("", newest), np.int32)
+        if not frame.has(by):
+            return np.full(len(t) if rows is None else len(rows), -1, np.int32)
+        if len(table) >= self._sweep_at:
+            self._recycle()
+        return table.intern(frame.column(by), rows, t if rows is None else t[rows])
+
+    def _entries(
+        self,
+        frame: Frame,
+        first_ref: int,
+        columns: Columns,
+        captures: Sequence[int],
+        parts: Sequence[tuple[NDArray[np.int64] | None, int, NDArray[np.uint64], NDArray[np.int32]]],
+    ) -> Prepared:
+        t, fields = frame.timestamps(), len(self._fields)
+        if not parts:
+            return Prepared.empty()
+        if len(parts) == 1:
+            rows, number, mask, key = parts[0]
+            group = np.full(len(mask), number, np.int32)
+        else:
+            every = np.arange(frame.num_rows)
+            picked = np.concatenate([every if kept is None else kept for kept, _, _, _ in parts])
+            order = np.argsort(picked, kind="stable")
+            rows = picked[order]
+            group = np.repeat(np.array([part[1] for part in parts], np.int32), [len(part[2]) for part in parts])[order]
+            mask = np.concatenate([part[2] for part in parts])[order]
+            key = np.concatenate([part[3] for part in parts])[order]
+        values, lows = np.full((fields, len(mask)), np.nan), np.empty((0, 0))
+        for column in captures:
+            high, low = captured(columns[self._fields[column]], rows, self._texts)
+            values[column] = high
+            if low is not None:
+                lows = lows if lows.size else np.zeros((fields, len(mask)))
+                lows[column] = low
+        ref = np.arange(first_ref, first_ref + frame.num_rows, dtype=np.int64)
+        if rows is not None:
+            t, ref = t[rows], ref[rows]
+        return Prepared(t, ref, group, key, mask, values, lows)
+
+    def process(self, rows: Prepared) -> MatchBatch:
+        """Feed entries in processing order: times must not decrease, also from call to call."""
+        if not len(rows):
+            return MatchBatch.of([])
+        started = self._clock() if self._clock else 0
+        automaton, conjunction = self._tasks(rows)
+        self._now = max(self._now, int(rows.t[-1]))
+        found = self._automaton.process(automaton) if automaton else []
+        if conjunction:
+            found = found + self._conjunction.process(conjunction)
+        if self._clock:
+            self._charge(self._clock() - started, [task.slot for task in (*automaton, *conjunction)])
+        return self._batch(found)
+
+    def _tasks(self, rows: Prepared) -> tuple[list[Task], list[Task]]:
+        """Work for each rule: the entries of its group."""
+        seq = np.arange(self._seq, self._seq + len(rows), dtype=np.int64)
+        self._seq += len(rows)
+        automaton: list[Task] = []
+        conjunction: list[Task] = []
+        order, bounds, groups = None, [0, len(rows)], [int(rows.group[0])]
+        if len(self._groups.all) > 1 and (rows.group != rows.group[0]).any():
+            order = np.argsort(rows.group, kind="stable")
+            ordered = rows.group[order]
+            cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+            bounds = [0, *cuts.tolist(), len(rows)]
+            groups = ordered[bounds[:-1]].tolist()
+            rows, seq = rows.take(order), seq[order]
+        for number, (first, last) in zip(groups, pairwise(bounds), strict=True):
+            part = Rows(
+                plain(rows.t[first:last]),
+                seq[first:last],
+                plain(rows.ref[first:last]),
+                plain(rows.key[first:last]),
+                plain(rows.mask[first:last]),
+                plain(rows.columns[:, first:last]),
+                plain(rows.lows[:, first:last]),
+            )
+            group = self._groups.all[number]
+            tasks = conjunction if group.conjunction else automaton
+            tasks += [Task(slot, self._groups.places[slot].shift, part) for slot in group.slots]
+        return automaton, conjunction
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def advance(self, now_us: int) -> MatchBatch:
+        """No event before ``now_us`` will follow: expire, decide absences, put out timeouts, for silent keys too."""
+        self._now = max(self._now, now_us)
+        return self._batch(self._automaton.advance(now_us) + self._conjunction.advance(now_us))
+
+    def flush(self) -> MatchBatch:
+        """End of all input: time goes on for ever; what no time ends is dropped. The state is empty afterwards."""
+        batch = self.advance(_FOREVER)
+        return MatchBatch.concat([batch, self._batch(self._automaton.finish() + self._conjunction.finish())])
+
+    def _batch(self, found: Sequence[tuple[int, Outputs]]) -> MatchBatch:
+        return MatchBatch.of([(self._index[slot], outputs) for slot, outputs in found])
+
+    # -- what the state holds ----------------------------------------------------------------------------------------
+
+    def low_water_us(self) -> int | None:
+        """Oldest time of an event that the state refers to; None where it refers to none."""
+        found = [operator.low_water_us() for operator in (self._automaton, self._conjunction)]
+        return min((each for each in found if each is not None), default=None)
+
+    def live_refs(self) -> NDArray[np.int64]:
+        """Handles of the events that the state refers to, sorted: no match will name any other event before these."""
+        return np.union1d(self._automaton.live_refs(), self._conjunction.live_refs())
+
+    def key_texts(self, batch: MatchBatch) -> pa.Array:
+        """Text of each output's key, to be asked for before the next `prepare`; null where the rule has no key."""
+        fields = [rule.by for rule in self._rules]
+        if len(set(fields)) == 1:
+            return self._keys[fields[0]].texts(batch.key)
+        texts = np.empty(len(batch), object)
+        for by in set(fields):
+            chosen = np.isin(batch.rule, [index for index, each in enumerate(fields) if each == by])
+            texts[chosen] = self._keys[by].texts(batch.key[chosen]).to_pylist()
+        return pa.array(texts, pa.utf8())
+
+    def counters(self) -> list[dict[str, int]]:
+        """Per rule: rows looked at, partial matches begun, matches, timeouts, cut partial matches, microseconds."""
+        found = []
+        for rule in self._rules:
+            slot = self._slots[rule.name, rule.content_version]
+            totals = dict(zip(COUNTERS, self._operator(slot).counters(slot).tolist(), strict=True))
+            found.append(totals | {"microseconds": self._nanoseconds.get(slot, 0) // 1000})
+        return found
+
+    def _charge(self, nanoseconds: int, slots: Sequence[int]) -> None:
+        """Share a call's time among its rules by the work they did."""
+        work = [max(int(self._operator(slot).counters(slot)[-1]), 1) for slot in slots]
+        for slot, share in zip(slots, work, strict=True):
+            self._nanoseconds[slot] = self._nanoseconds.get(slot, 0) + nanoseconds * share // sum(work)
+
+    def _recycle(self) -> None:
+        """Give numbers of keys that nothing refers to any more out again, so that memory follows the open windows."""
+        held = 0
+        for by, table in self._keys.items():
+            live = np.zeros(table.numbers, np.bool_)
+            for slot, place in self._groups.places.items():
+                if self._groups.all[place.group].by == by:
+                    self._operator(slot).mark_keys(slot, live)
+            table.recycle(live, self._now)
+            held = max(held, len(table))
+        self._sweep_at = max(_LEAST_KEYS, 2 * held)
+
+    # -- snapshots ---------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, NDArray[Any]]:
+        """The whole state as arrays; `restore` it in a matcher that has the same rules."""
+        rules = [[*name, slot, *self._groups.places[slot].where] for name, slot in self._slots.items()]
+        about = {"rules": rules, "fields": self._fields, "texts": self._texts.texts, "by": list(self._keys),
+                 "seq": self._seq, "now": self._now}  # fmt: skip
+        arrays: dict[str, NDArray[Any]] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
+        for prefix, part in self._parts().items():
+            arrays |= {f"{prefix}.{name}": array for name, array in part.snapshot().items()}
+        return arrays
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a snapshot, with rows that were prepared before it. Raises InvalidRule where the rules differ."""
+        about = json.loads(np.asarray(snapshot["about"], np.uint8).tobytes())
+        rules = {(rule.name, rule.content_version): rule for rule in self._rules}
+        found = {(name, version): (slot, (group, shift)) for name, version, slot, group, shift in about["rules"]}
+        if rules.keys() != found.keys():
+            other = ", ".join(sorted({name for name, _ in rules.keys() ^ found.keys()}))
+            raise InvalidRule(
+                f"the snapshot was made with other rules or other versions of them ({other}); restore it with the "
+                "rules it was made with, then update them"
+            )
+        self._texts.replace(about["texts"])
+        self._automaton, self._conjunction = Automaton(self._texts, room=self._room), Conjunction()
+        self._groups = Groups(about["fields"])
+        self._keys = {by: KeyTable() for by in about["by"]}
+        self._slots = {name: slot for name, (slot, _) in found.items()}
+        fresh: dict[bool, list[tuple[int, Any, tuple[int, ...]]]] = {False: [], True: []}
+        for name, (slot, where) in sorted(found.items(), key=lambda each: each[1][1]):
+            program, conjunction = _compiled(rules[name]), rules[name].kind == "all"
+            columns = self._groups.add(slot, program, conjunction=conjunction, where=where)
+            fresh[conjunction].append((slot, program, columns))
+        self._begin(fresh)
+        self._lay_out()
+        self._seq, self._now = about["seq"], about["now"]
+        for prefix, part in self._parts().items():
+            start = len(prefix) + 1
+            part.restore({name[start:]: array for name, array in snapshot.items() if name.startswith(f"{prefix}.")})
+
+    def _parts(self) -> dict[str, Any]:
+        keys = {f"keys{index}": table for index, table in enumerate(self._keys.values())}
+        return {"automaton": self._automaton, "conjunction": self._conjunction, **keys}
+
+
+def _compiled(rule: Rule) -> RuleProgram:
+    return compile_conjunction(rule) if rule.kind == "all" else compile_rule(rule)

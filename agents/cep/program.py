@@ -1,0 +1,248 @@
+"""A rule's graph flattened to tables: for every state, what each kind of event does to a partial match.
+
+PROCEED edges are followed once, here, so that an edge is TAKE or IGNORE under a disjunction of terms; greedy, until,
+negation, optional parts and groups are then nothing but terms. For rules with few static atoms a table tells at once
+whether an event ends a partial match, leaves it as it is, or needs a look at the edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.cep.formula import DYNAMIC, TRUE, Formula, Term, both, dnf, either
+from agents.cep.graph import Action, Graph, Kind, State, build_graph
+from agents.cep.operator import Atom
+from agents.cep.postfix import Code
+from agents.rules import Rule
+from schemas.errors import InvalidRule
+
+__all__ = ["DIES", "LOOK", "STAYS", "FlatEdge", "FlatState", "Program", "compile_rule"]
+
+DIES, STAYS, LOOK = 0, 1, 2
+MAX_TABLE_ATOMS: Final = 8
+MAX_EDGES: Final = 62
+_STATIC: Final = (1 << DYNAMIC) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class FlatEdge:
+    """``final``: terms under which the target also completes the match with this event."""
+
+    take: bool
+    step: int
+    target: int
+    kind: Kind
+    terms: tuple[Term, ...]
+    final: tuple[Term, ...]
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlatState:
+    """``unchanged``: sets of edges (as bits) which together leave a partial match equivalent to what it was.
+
+    ``deadline_us`` is the time after the event taken last beyond which no edge can be taken (0: no such time).
+    """
+
+    label: str
+    kind: Kind
+    edges: tuple[FlatEdge, ...]
+    deadline_us: int
+    unchanged: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A compiled ``seq`` or ``any``. Immutable."""
+
+    rule: Rule
+    atoms: tuple[Atom, ...]
+    states: tuple[FlatState, ...]
+    start: int
+    code: Code
+    actions: NDArray[np.uint8]
+    """Shape [states, 2**atoms]: DIES, STAYS or LOOK; [states, 1] where there are too many atoms for a table."""
+    idle: NDArray[np.uint8]
+    """Per kind of event: 1 where it changes nothing in any state."""
+
+    @property
+    def captures(self) -> tuple[str, ...]:
+        """Fields whose values conditions over several events need."""
+        return tuple(self.code.captures)
+
+    @property
+    def fan_out(self) -> int:
+        """Most partial matches and outputs that one partial match can become at one event."""
+        return max(
+            sum((edge.kind is not Kind.STOP) + bool(edge.final) for edge in state.edges) for state in self.states
+        )
+
+
+def compile_rule(rule: Rule) -> Program:
+    """Tables of a rule whose top operator is ``seq`` or ``any``. Raises InvalidRule."""
+    graph = build_graph(rule)
+    states, start = _Flattener(graph).flatten()
+    atoms = list(graph.atoms.static)
+    if not _ignores_others(states, start):
+        # Some state reacts even to events that fit nothing (strict contiguity): every event must reach the kernel.
+        presence = Atom(rule.streams, None)
+        if presence not in atoms:
+            atoms.append(presence)
+    if len(atoms) > DYNAMIC:
+        raise InvalidRule(f"rule {rule.name!r} has more than {DYNAMIC} different conditions; split it")
+    code = Code({name: index for index, name in enumerate(rule.positive)})
+    for node in graph.atoms.dynamic:
+        code.add(node)
+    actions, idle = _tables(states, start, len(atoms))
+    return Program(rule, tuple(atoms), states, start, code, actions, idle)
+
+
+class _Flattener:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.number: dict[State, int] = {}
+        self.order: list[State] = []
+
+    def flatten(self) -> tuple[tuple[FlatState, ...], int]:
+        start = self.index(self.graph.start)
+        flat: list[tuple[State, tuple[FlatEdge, ...]]] = []
+        while len(flat) < len(self.order):
+            state = self.order[len(flat)]
+            flat.append((state, self.edges(state)))
+        edges = [each for _, each in flat]
+        done = [
+            FlatState(state.label, state.kind, each, _deadline(state, each), _unchanged(index, state, edges))
+            for index, (state, each) in enumerate(flat)
+        ]
+        return tuple(done), start
+
+    def index(self, state: State) -> int:
+        if state not in self.number:
+            self.number[state] = len(self.order)
+            self.order.append(state)
+        return self.number[state]
+
+    def edges(self, state: State) -> tuple[FlatEdge, ...]:
+        if state.kind in (Kind.FINAL, Kind.STOP):
+            return ()
+        found: dict[tuple[bool, int, State, int], Formula] = {}
+        for reached, condition in _reach(state):
+            for edge in reached.edges:
+                if edge.action is Action.PROCEED or (edge.action is Action.IGNORE and state is self.graph.start):
+                    continue
+                key = (edge.action is Action.TAKE, edge.step, edge.target, edge.wait_us)
+                joined = both(condition, edge.condition)
+                found[key] = either(found[key], joined) if key in found else joined
+        edges = []
+        for (take, step, target, wait_us), condition in found.items():
+            terms = dnf(condition)
+            if terms:
+                final = _completes(target) if take and target.kind in (Kind.NORMAL, Kind.PENDING) else ()
+                edges.append(FlatEdge(take, step, self.index(target), target.kind, terms, final, wait_us))
+        edges.sort(key=lambda edge: edge.kind is not Kind.STOP)  # stable; what ends the match is looked at first
+        if len(edges) > MAX_EDGES:
+            raise InvalidRule(f"state {state.label!r} has {len(edges)} ways on; at most {MAX_EDGES} are taken")
+        return tuple(edges)
+
+
+def _reach(state: State) -> Iterator[tuple[State, Formula]]:
+    """States reached without deciding about the event, with the condition of getting there."""
+    stack: list[tuple[State, Formula, frozenset[State]]] = [(state, TRUE, frozenset())]
+    while stack:
+        reached, condition, seen = stack.pop()
+        yield reached, condition
+        for edge in reached.edges:
+            # A group that may be empty and repeats proceeds in a circle; once around is enough.
+            if edge.action is Action.PROCEED and edge.target not in seen and edge.target is not reached:
+                joined = both(condition, edge.condition)
+                if dnf(joined):
+                    stack.append((edge.target, joined, seen | {reached}))
+
+
+def _completes(state: State) -> tuple[Term, ...]:
+    conditions = [condition for reached, condition in _reach(state) if reached.kind is Kind.FINAL]
+    if not conditions:
+        return ()
+    result = conditions[0]
+    for condition in conditions[1:]:
+        result = either(result, condition)
+    return dnf(result)
+
+
+def _deadline(state: State, edges: tuple[FlatEdge, ...]) -> int:
+    if state.kind is Kind.PENDING:
+        return state.wait_us
+    waits = [edge.wait_us for edge in edges if edge.take and edge.kind is not Kind.STOP]
+    return max(waits, default=0) if all(waits) else 0
+
+
+def _unchanged(index: int, state: State, edges: list[tuple[FlatEdge, ...]]) -> tuple[int, ...]:
+    """Sets of IGNORE edges whose targets together do exactly what the state does."""
+    own = edges[index]
+    ignores = [number for number, edge in enumerate(own) if not edge.take and edge.kind is not Kind.FINAL]
+    found = [1 << number for number in ignores if own[number].target == index]
+    if state.kind is Kind.NORMAL:
+        for size in range(1, min(len(ignores), 5) + 1):
+            for chosen in combinations(ignores, size):
+                reached = {own[number].target for number in chosen}
+                if index not in reached and _same(own, [edges[target] for target in reached]):
+                    found.append(sum(1 << number for number in chosen))
+    return tuple(found[:2])
+
+
+def _same(own: tuple[FlatEdge, ...], others: list[tuple[FlatEdge, ...]]) -> bool:
+    joined = [edge for edges in others for edge in edges]
+    return len(joined) == len(own) and set(joined) == set(own)
+
+
+def _fires(terms: tuple[Term, ...], word: int) -> bool | None:
+    """Whether one of the terms holds for the static word; None where that depends on dynamic atoms."""
+    maybe = False
+    for care, want in terms:
+        if word & care & _STATIC == want & _STATIC:
+            if care <= _STATIC:
+                return True
+            maybe = True
+    return None if maybe else False
+
+
+def _action(state: FlatState, word: int) -> int:
+    fired, bits = [], 0
+    for number, edge in enumerate(state.edges):
+        fires = _fires(edge.terms, word)
+        if fires is None:
+            return LOOK
+        if fires:
+            fired.append(edge)
+            bits |= 1 << number
+    if not fired:
+        return DIES
+    completes = any(edge.kind is Kind.FINAL or edge.final for edge in fired)
+    if any(edge.kind is Kind.STOP for edge in fired) and not completes:
+        return DIES
+    return STAYS if bits in state.unchanged else LOOK
+
+
+def _ignores_others(states: tuple[FlatState, ...], start: int) -> bool:
+    """Whether an event for which no static atom holds changes nothing."""
+    return all(
+        _action(state, 0) == (DIES if index == start else STAYS)
+        for index, state in enumerate(states)
+        if state.kind in (Kind.NORMAL, Kind.PENDING)
+    )
+
+
+def _tables(states: tuple[FlatState, ...], start: int, atoms: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    if atoms > MAX_TABLE_ATOMS:
+        return np.full((len(states), 1), LOOK, np.uint8), np.zeros(1, np.uint8)
+    words = 1 << atoms
+    actions = np.array([[_action(state, word) for word in range(words)] for state in states], np.uint8)
+    waiting = [i for i, state in enumerate(states) if state.kind in (Kind.NORMAL, Kind.PENDING) and i != start]
+    idle = (actions[start] == DIES) & (actions[waiting] == STAYS).all(axis=0)
+    return actions, idle.astype(np.uint8)

@@ -1,0 +1,171 @@
+"""Predicates by stream: every test of one event alone that any rule makes, evaluated over a whole frame.
+
+Equal tests are made once for all rules. Tests of a text for equality, alone or as the first part of an ``and``, are
+looked up by the text: what they cost does not grow with their number, and the rest of such a test runs only on the
+rows that have the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from agents.cep.operator import Atom
+from agents.cep.values import TextNumbers, split_integers
+from agents.expressions_columns import Columns, Values, predicate
+from agents.expressions_nodes import And, Compare, Constant, Field, Node
+from agents.expressions_scalar import Evaluate, compile_scalar
+
+__all__ = ["Bits", "StreamPlan", "captured"]
+
+Bits = NDArray[np.uint64]
+_NO_PRIOR: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
+
+
+@dataclass(slots=True)
+class _Equalities:
+    """Tests that begin with ``field == text``: by text, the bits that this alone sets, and further tests."""
+
+    bits: dict[str, list[int]] = field(default_factory=dict)
+    further: dict[str, list[tuple[Node, Evaluate, list[int]]]] = field(default_factory=dict)
+
+
+class StreamPlan:
+    """What is to be tested of the events of one stream; word g of an event belongs to ``groups[g]``."""
+
+    def __init__(self, groups: Sequence[int], captures: Sequence[int]) -> None:
+        self.groups = tuple(groups)
+        self.captures = tuple(captures)
+        """Rows of ``Prepared.columns`` that this stream fills."""
+        self._always = [0] * len(groups)
+        self._equal: dict[str, _Equalities] = {}
+        self._other: dict[Node, list[int]] = {}
+        self._closures: list[tuple[Evaluate, list[int]]] = []
+
+    def add(self, group: int, bit: int, atom: Atom) -> None:
+        """Set ``bit`` of the word of groups[``group``] where the atom's condition holds."""
+        flag = 1 << bit
+        if atom.condition is None:
+            self._always[group] |= flag
+            return
+        found = _equality(atom.condition)
+        if found is None:
+            bits = self._other.get(atom.condition)
+            if bits is None:
+                bits = self._other[atom.condition] = [0] * len(self.groups)
+                self._closures.append((compile_scalar(atom.condition), bits))
+            bits[group] |= flag
+            return
+        name, text, rest = found
+        equalities = self._equal.setdefault(name, _Equalities())
+        if rest is None:
+            equalities.bits.setdefault(text, [0] * len(self.groups))[group] |= flag
+            return
+        tests = equalities.further.setdefault(text, [])
+        bits = next((bits for node, _, bits in tests if node == rest), None)
+        if bits is None:
+            bits = [0] * len(self.groups)
+            tests.append((rest, compile_scalar(rest), bits))
+        bits[group] |= flag
+
+    def words(self, columns: Columns) -> Bits:
+        """Words of all rows, shape [groups, rows]."""
+        words = np.empty((len(self.groups), columns.rows), np.uint64)
+        words[:] = np.array(self._always, np.uint64)[:, None]
+        for name, equalities in self._equal.items():
+            self._look_up(columns, columns[name], equalities, words)
+        for node, bits in self._other.items():
+            flags = predicate(node, columns)
+            for group, flag in enumerate(bits):
+                if flag:
+                    words[group] |= np.where(flags, np.uint64(flag), np.uint64(0))
+        return words
+
+    def _look_up(self, columns: Columns, values: Values, equalities: _Equalities, words: Bits) -> None:
+        if values.texts is None:
+            return
+        texts = list(dict.fromkeys([*equalities.bits, *equalities.further]))
+        # Which of the texts each dictionary entry is (the last number: none), then each row.
+        entries = pc.index_in(values.texts, value_set=pa.array(texts, pa.utf8())).fill_null(len(texts)).to_numpy()
+        of_entry = np.append(entries, len(texts))
+        for group in range(len(self.groups)):
+            flags = [equalities.bits[text][group] if text in equalities.bits else 0 for text in texts]
+            if any(flags):
+                words[group] |= np.array([*flags, 0], np.uint64)[of_entry][values.data]
+        if not equalities.further:
+            return
+        of_row = of_entry[values.data]
+        order = np.argsort(of_row, kind="stable")
+        bounds = np.searchsorted(of_row[order], np.arange(len(texts) + 1))
+        for number, text in enumerate(texts):
+            rows = order[bounds[number] : bounds[number + 1]]
+            if len(rows) and text in equalities.further:
+                subset = columns.subset(rows)
+                for node, _, bits in equalities.further[text]:
+                    hits = rows[predicate(node, subset)]
+                    for group, flag in enumerate(bits):
+                        if flag:
+                            words[group, hits] |= np.uint64(flag)
+
+    def word(self, event: Mapping[str, Any]) -> list[int]:
+        """Words of one event."""
+        words = self._always.copy()
+        for name, equalities in self._equal.items():
+            text = event.get(name)
+            if not isinstance(text, str):
+                continue
+            bits = equalities.bits.get(text)
+            if bits is not None:
+                for group, flag in enumerate(bits):
+                    words[group] |= flag
+            for _, test, flags in equalities.further.get(text, ()):
+                if test(event, _NO_PRIOR):
+                    for group, flag in enumerate(flags):
+                        words[group] |= flag
+        for test, flags in self._closures:
+            if test(event, _NO_PRIOR):
+                for group, flag in enumerate(flags):
+                    words[group] |= flag
+        return words
+
+
+def _equality(node: Node) -> tuple[str, str, Node | None] | None:
+    """Field, text and remaining test of a condition that begins with ``field == 'text'``."""
+    match node:
+        case Compare("==", Field(None, name), Constant(str() as text)) | Compare(
+            "==", Constant(str() as text), Field(None, name)
+        ):
+            return name, text, None
+        case And(parts):
+            for index, part in enumerate(parts):
+                found = _equality(part) if isinstance(part, Compare) else None
+                if found is not None:
+                    rest = parts[:index] + parts[index + 1 :]
+                    return found[0], found[1], rest[0] if len(rest) == 1 else And(rest)
+    return None
+
+
+def captured(
+    values: Values, rows: NDArray[np.int64] | None, texts: TextNumbers
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """A column as the kernel carries it (see `agents.cep.values`): high and low part for the given rows."""
+    data = values.data if rows is None else values.data[rows]
+    if values.texts is not None:
+        used, places = np.unique(data, return_inverse=True)
+        found = values.texts.take(pa.array(used[used >= 0])).to_pylist()
+        numbers = texts.numbers([None, *found] if len(found) < len(used) else found)
+        return numbers[places], None
+    if data.dtype == np.int64:
+        high, low = split_integers(data)
+    else:
+        high, low = data.astype(np.float64), None
+    if values.valid is not None:
+        valid = values.valid if rows is None else values.valid[rows]
+        high = np.where(valid, high, np.nan)
+    return high, low
