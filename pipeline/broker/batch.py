@@ -10,9 +10,8 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from aiokafka import codec
 from crc32c import crc32c
 
 from pipeline.broker.errors import ErrorCode, RequestRefused
@@ -38,19 +37,7 @@ LENGTH_ENDS = 12  # the length field counts the bytes after itself
 CHECKED_FROM = 21  # the checksum covers the attributes and everything after them
 SMALLEST_LENGTH = HEADER_BYTES - LENGTH_ENDS
 CODEC_BITS, TRANSACTIONAL, CONTROL = 0x07, 0x10, 0x20
-
-_DECODE: dict[int, Callable[[bytes], bytes]] = {
-    1: codec.gzip_decode,
-    2: codec.snappy_decode,
-    3: codec.lz4_decode,
-    4: codec.zstd_decode,
-}
-_ENCODE: dict[int, Callable[[bytes], bytes]] = {
-    1: codec.gzip_encode,
-    2: codec.snappy_encode,
-    3: codec.lz4_encode,
-    4: codec.zstd_encode,
-}
+CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 
 
 class BatchHeader(NamedTuple):
@@ -144,6 +131,13 @@ def stamp_offset(batch: memoryview, header: BatchHeader, base_offset: int) -> Ba
     return header._replace(base_offset=base_offset, leader_epoch=0)
 
 
+def _codec(number: int, direction: Literal["decode", "encode"]) -> Callable[[bytes], bytes]:
+    from aiokafka import codec  # a third of the start-up time, for what is seldom needed
+
+    work: Callable[[bytes], bytes] = getattr(codec, f"{CODECS[number]}_{direction}")
+    return work
+
+
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
@@ -161,7 +155,7 @@ def records_of(header: BatchHeader, batch: Buffer) -> Iterator[Record]:
     compressed_by = header.attributes & CODEC_BITS
     if compressed_by:
         try:
-            body = _DECODE[compressed_by](body)
+            body = _codec(compressed_by, "decode")(body)
         except Exception as error:  # the codecs share no exception type
             raise ValueError(
                 f"codec {compressed_by} cannot read the batch at {header.base_offset}: {error!r}"
@@ -202,7 +196,7 @@ def with_records(header: BatchHeader, kept: list[Record]) -> bytes:
     """The batch with some of its records only: same offsets, timestamps, codec and producer, and a new checksum."""
     body = b"".join(record.raw for record in kept)
     if header.attributes & CODEC_BITS:
-        body = _ENCODE[header.attributes & CODEC_BITS](body)
+        body = _codec(header.attributes & CODEC_BITS, "encode")(body)
     out = bytearray(_HEADER.pack(*header._replace(length=SMALLEST_LENGTH + len(body), record_count=len(kept))))
     out += body
     struct.pack_into(">I", out, CHECKED_FROM - 4, crc32c(memoryview(out)[CHECKED_FROM:]))

@@ -159,7 +159,9 @@ def flush(log: PartitionLog) -> None:
     log.end_flush(jobs, [])
 
 
-def records_from(log: PartitionLog, offset: int = 0, *, max_bytes: int = 1 << 20) -> list[tuple[int, bytes | None, bytes]]:
+def records_from(
+    log: PartitionLog, offset: int = 0, *, max_bytes: int = 1 << 20
+) -> list[tuple[int, bytes | None, bytes]]:
     """(offset, key, encoded record) of every record from an offset on, fetched as a client does: again and again."""
     found: list[tuple[int, bytes | None, bytes]] = []
     while offset < log.end_offset:

@@ -25,7 +25,9 @@ def fill(open_log, updates=200, keys=10, codec="none", **config):
     for i in range(0, updates, 4):
         log.append(
             make_batch(
-                [b"value %d" % (i + j) for j in range(4)], keys=[b"key %d" % ((i + j) % keys) for j in range(4)], codec=codec
+                [b"value %d" % (i + j) for j in range(4)],
+                keys=[b"key %d" % ((i + j) % keys) for j in range(4)],
+                codec=codec,
             )
         )
     flush(log)

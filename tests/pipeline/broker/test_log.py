@@ -63,7 +63,10 @@ def test_offsets_outside_the_log_are_refused_and_its_end_is_empty(open_log):
         (lambda b: b[:16] + b"\0" + b[17:40], ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT),
         (lambda b: b[:-1] + b"!", ErrorCode.CORRUPT_MESSAGE),
         (lambda b: b + b, ErrorCode.INVALID_RECORD),
-        (lambda b: bytes(with_checksum(bytearray(b[:22] + b"\x10" + b[23:]))), ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
+        (
+            lambda b: bytes(with_checksum(bytearray(b[:22] + b"\x10" + b[23:]))),
+            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ),
         (lambda b: bytes(with_checksum(bytearray(b[:22] + b"\x20" + b[23:]))), ErrorCode.INVALID_RECORD),
         (lambda b: bytes(with_checksum(bytearray(b[:57] + b"\0\0\0\7" + b[61:]))), ErrorCode.INVALID_RECORD),
         (lambda b: bytes(make_batch([b"x" * 2000])), ErrorCode.MESSAGE_TOO_LARGE),

@@ -31,7 +31,7 @@ CONFIG = LogConfig(
 
 
 class LogMachine(RuleBasedStateMachine):
-    """``records`` is the model: (offset, key, value or None); a compacted log may hold fewer, but the newest of each key."""
+    """The model is ``records``: (offset, key, value or None); a compacted log may lack all but the newest of each key."""
 
     @initialize(compacted=st.booleans())
     def begin(self, compacted):
@@ -168,7 +168,11 @@ def test_the_log_is_a_list_that_survives():
     run_state_machine_as_test(
         LogMachine,
         settings=settings(
-            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), database=None
+            max_examples=150,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
         ),
     )
 
@@ -178,6 +182,10 @@ def test_the_log_is_a_list_that_survives_for_long():
     run_state_machine_as_test(
         LogMachine,
         settings=settings(
-            max_examples=2000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
+            max_examples=2000,
+            stateful_step_count=60,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
         ),
     )

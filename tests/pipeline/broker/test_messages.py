@@ -21,7 +21,7 @@ from pipeline.broker.produce_fetch import (
     write_fetch,
     write_produce,
 )
-from pipeline.broker.schema import BOOL, INT8, INT16, INT32, INT64, Array, Struct, WireType
+from tests.support.wire_values import value_of
 
 KIO_BEGINS_AT = {0: 3}  # kio has left out the versions that Kafka 4 no longer serves
 WITH_FIELDS = [
@@ -45,30 +45,6 @@ def through_kio(schema: type, data: bytes) -> bytes:
     return out.getvalue()
 
 
-def value_of(kind: WireType, rng: random.Random, name: str = "") -> object:
-    if isinstance(kind, Struct):
-        return {field.name: value_of(field.type, rng, field.name) for field in kind.fields}
-    if isinstance(kind, Array):
-        if kind.nullable and rng.random() < 0.2:
-            return None
-        return [value_of(kind.of, rng, name) for _ in range(rng.randrange(4))]
-    if name == "error_code":
-        return rng.choice([int(code) for code in ErrorCode])
-    if kind is BOOL:
-        return rng.random() < 0.5
-    if kind in (INT8, INT16, INT32, INT64):
-        if name.endswith("_ms"):
-            return rng.randrange(0, 1 << 31)
-        if name in ("resource_type", "config_source", "source", "key_type", "isolation_level"):
-            return rng.randrange(2)
-        bits = {INT8: 7, INT16: 15, INT32: 31, INT64: 63}[kind]
-        return rng.randrange(-(1 << bits), 1 << bits)
-    text = "".join(rng.choice("aZ9._-é€") for _ in range(rng.randrange(12)))
-    if type(kind).__name__ == "_Bytes":
-        return text.encode()
-    return None if getattr(kind, "nullable", False) and rng.random() < 0.3 else text
-
-
 @pytest.mark.parametrize(("api", "version"), WITH_FIELDS)
 def test_requests_and_answers_are_byte_for_byte_what_kio_makes_of_them(api, version):
     for side, load in ((api.request, load_request_schema), (api.response, load_response_schema)):
@@ -76,9 +52,14 @@ def test_requests_and_answers_are_byte_for_byte_what_kio_makes_of_them(api, vers
         for seed in range(20):
             rng = random.Random(f"{api.name} {version} {seed}")
             value = value_of(fields, rng)
-            if isinstance(value, dict) and value.get("topics", ...) is None and (api.name, version) in (
-                ("Metadata", 0),
-                ("OffsetFetch", 1),
+            if (
+                isinstance(value, dict)
+                and value.get("topics", ...) is None
+                and (api.name, version)
+                in (
+                    ("Metadata", 0),
+                    ("OffsetFetch", 1),
+                )
             ):
                 value["topics"] = []  # null came with the next version
             data = bytearray()

@@ -46,7 +46,9 @@ def test_a_bit_flipped_at_any_byte_is_found_and_the_rest_set_aside(open_log, sma
         good = sum(end <= at for end in ends)
         assert records_from(log) == records[: 2 * good], f"flip at byte {at}"
         kept = path.with_suffix(f".damaged-{([0, *ends])[good]}")
-        torn = at - [0, *ends][good] in range(8, 12)  # a larger length looks like a batch cut off by the end of the file
+        torn = at - [0, *ends][good] in range(
+            8, 12
+        )  # a larger length looks like a batch cut off by the end of the file
         assert kept.exists() or torn
         if kept.exists():
             assert kept.read_bytes() == bytes(spoilt[[0, *ends][good] :])
@@ -99,7 +101,7 @@ def test_a_damaged_old_segment_is_set_aside_and_the_log_goes_on_behind_it(open_l
     assert [offset for offset, _, _ in records_from(log)] == expected
     assert [offset for offset, _, _ in records_from(log, first_lost)] == [*range(next_segment, 12)], "no endless loop"
     assert f"offsets {first_lost} to {next_segment - 1} are lost" in caplog.text
-    assert list(path.parent.glob("*.damaged-*"))[0].name in caplog.text
+    assert next(iter(path.parent.glob("*.damaged-*"))).name in caplog.text
 
 
 def test_an_old_segment_cut_short_is_noticed_without_verify(open_log, caplog):
