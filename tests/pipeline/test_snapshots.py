@@ -15,7 +15,13 @@ leaves = (
     | st.lists(st.integers(-9, 9), max_size=5).map(lambda values: np.array(values, np.int32))
     | st.lists(st.floats(width=32), max_size=5).map(lambda values: np.array(values, np.float32).reshape(1, -1))
 )
-states = st.dictionaries(st.text(max_size=4), st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)), max_size=4)
+states = st.dictionaries(
+    st.text(max_size=4),
+    st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_size=4,
+)
 
 
 def same(left, right) -> bool:

@@ -1,0 +1,51 @@
+from agents.rules import load_rules
+from pipeline.live_rules import LiveRules
+
+BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"
+
+
+def rule(name: str, where: str) -> bytes:
+    return f"rules: [{{name: {name}, within: 1s, seq: [{{as: a, stream: axon_1, where: '{where}'}}]}}]".encode()
+
+
+def versions(ruleset) -> dict[str, str]:
+    return {each.name: each.content_version for each in ruleset.rules}
+
+
+def test_a_message_adds_a_rule_and_leaves_the_version_of_the_others():
+    live = LiveRules(load_rules(BASE))
+    before = versions(live.ruleset)
+    change = live.apply("mine", rule("two", "value > 1"))
+    assert change.refused is None
+    assert set(versions(live.ruleset)) == {"one", "two"}
+    assert versions(live.ruleset)["one"] == before["one"]
+
+
+def test_a_message_replaces_a_rule_of_the_files_and_an_empty_one_takes_it_back():
+    live = LiveRules(load_rules(BASE))
+    before = versions(live.ruleset)
+    live.apply("mine", rule("one", "value > 1"))
+    assert versions(live.ruleset)["one"] != before["one"]
+    live.apply("mine", None)
+    assert versions(live.ruleset) == before
+
+
+def test_a_broken_rule_is_refused_with_its_reason_and_the_old_one_stays():
+    live = LiveRules(load_rules(BASE))
+    live.apply("mine", rule("two", "value > 1"))
+    before = versions(live.ruleset)
+    for broken in (b"rules: [{name: two}]", b"\xff\xfe", b"rules: {", rule("two", "value >")):
+        change = live.apply("mine", broken)
+        assert change.refused
+        assert versions(live.ruleset) == before
+
+
+def test_what_cannot_run_is_refused_by_whoever_runs_it():
+    def refuse(_ruleset):
+        from schemas.errors import InvalidRule
+
+        raise InvalidRule("this domain cannot run it")
+
+    live = LiveRules(load_rules(BASE), accept=refuse)
+    assert live.apply("mine", rule("two", "value > 1")).refused == "this domain cannot run it"
+    assert set(versions(live.ruleset)) == {"one"}

@@ -1,0 +1,66 @@
+import pytest
+
+from agents.rules import load_rules
+from pipeline.plan import Rekey, make_plan
+from schemas.catalog import Catalog, EventType
+
+CATALOG = Catalog()
+CATALOG.register(EventType("vitals", "island", {"cell": "int64", "energy": "float32"}))
+CATALOG.register(EventType("spikes", "domain", {"value": "float64"}))
+
+
+def plan_of(text: str):
+    return make_plan(load_rules(text), CATALOG)
+
+
+def test_a_rule_by_the_message_key_reads_the_streams_themselves():
+    plan = plan_of("rules: [{name: r, by: key, within: 2s, all: [{as: a, stream: spikes}, {as: b, stream: vitals}]}]")
+    assert plan.topics == ("mono.spikes", "mono.vitals")
+    assert plan.rekeys == ()
+
+
+def test_naming_the_streams_own_key_needs_no_other_topic():
+    plan = plan_of("rules: [{name: r, by: domain, within: 2s, seq: [{as: a, stream: spikes}]}]")
+    assert plan.topics == ("mono.spikes",)
+
+
+def test_a_rule_by_another_field_reads_the_stream_keyed_anew():
+    plan = plan_of("rules: [{name: r, by: cell, within: 2s, seq: [{as: a, stream: vitals}]}]")
+    assert plan.rekeys == (Rekey("vitals", "mono.vitals", "cell", "keyed.cell.vitals"),)
+    assert plan.topics == ("keyed.cell.vitals",)
+    assert "rekey mono.vitals by cell -> keyed.cell.vitals" in plan.describe()
+
+
+def test_a_window_is_read_inside_its_group_and_over_a_topic_by_another():
+    text = """
+windows: [{name: mean_energy, from: vitals, by: island, every: 10s, select: {energy: mean(energy)}}]
+rules:
+  - {name: inside, by: island, within: 60s, seq: [{as: a, stream: mean_energy}]}
+  - {name: outside, by: energy, within: 60s, seq: [{as: a, stream: mean_energy}]}
+"""
+    plan = plan_of(text)
+    assert [group.topics for group in plan.groups] == [
+        {"vitals": "mono.vitals"},
+        {"mean_energy": "keyed.energy.mean_energy"},
+    ]
+    assert plan.rekeys == (Rekey("mean_energy", "metrics.mean_energy", "energy", "keyed.energy.mean_energy"),)
+
+
+def test_a_rule_whose_matches_another_group_reads_is_exported():
+    text = """
+rules:
+  - {name: burst, by: domain, within: 1s, seq: [{as: a, stream: spikes}]}
+  - {name: anywhere, by: null, within: 1s, seq: [{as: a, stream: burst}]}
+"""
+    plan = plan_of(text)
+    assert plan.groups[0].exports == frozenset({"burst"})
+    assert plan.groups[1].field == "all"
+
+
+@pytest.mark.parametrize("by", ["key", "place"])
+def test_a_declared_stream_of_the_users_own_says_what_its_key_means(by):
+    text = f"""
+streams: [{{name: weather, key: place}}]
+rules: [{{name: r, by: {by}, within: 1s, seq: [{{as: a, stream: weather}}]}}]
+"""
+    assert plan_of(text).rekeys == ()

@@ -1,0 +1,55 @@
+import pytest
+
+from pipeline.settings import load_settings
+from pipeline.worker import environment_of
+from schemas.errors import InvalidSettings
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, monkeypatch):
+    (tmp_path / "astrocyte.toml").write_text('broker = "file:1"\npartitions = 3\nlateness = "250ms"\n')
+    monkeypatch.setenv("ASTROCYTE_BROKER", "env:2")
+    settings = load_settings(partitions=5)
+    assert (settings.broker, settings.partitions, settings.lateness) == ("env:2", 5, 250_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("broker", "localhost", "host:port was wanted"),
+        ("lateness", "soon", "is not a duration"),
+        ("partitions", "0", "greater than or equal to 1"),
+        ("roles", "correlate,cook", "'cook' is not a role"),
+        ("influx_url", "http://127.0.0.1:8086", "influx_token is not"),
+    ],
+)
+def test_a_wrong_setting_names_its_variable_and_what_was_wanted(name, value, message, monkeypatch):
+    monkeypatch.setenv(f"ASTROCYTE_{name.upper()}", value)
+    with pytest.raises(InvalidSettings, match=message):
+        load_settings()
+
+
+def test_a_misspelt_setting_in_the_file_is_an_error(tmp_path):
+    (tmp_path / "astrocyte.toml").write_text('brokr = "a:1"\n')
+    with pytest.raises(InvalidSettings, match="brokr"):
+        load_settings()
+
+
+def test_secrets_are_not_shown(monkeypatch):
+    monkeypatch.setenv("ASTROCYTE_SQL_URL", "postgresql://me:hunter2@db/x")
+    monkeypatch.setenv("ASTROCYTE_INFLUX_TOKEN", "hunter2")
+    assert "hunter2" not in repr(load_settings())
+    assert "hunter2" not in str(load_settings().model_dump())
+
+
+def test_a_child_process_gets_the_same_settings(monkeypatch):
+    settings = load_settings(
+        broker="kafka:9092", rules=("a.yaml", "b.yaml"), lateness="250ms", influx_token="t", influx_url="http://h:1"
+    )
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
