@@ -24,10 +24,12 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from agents.expressions import Node, parse, parse_template
 from agents.expressions_nodes import ExpressionError
+from agents.rules_problems import InvalidRules, RuleProblem
+from agents.rules_saccules import SacculeSpec
 from agents.rules_steps import (
     Contiguity,
     Duration,
@@ -42,7 +44,6 @@ from agents.rules_steps import (
     parse_duration,
 )
 from agents.rules_windows import WindowSpec
-from schemas.errors import InvalidRule
 from schemas.events import Severity
 
 __all__ = [
@@ -50,11 +51,13 @@ __all__ = [
     "Contiguity",
     "Element",
     "Group",
+    "InvalidRules",
     "MaxPartials",
     "OnTimeout",
     "Rule",
     "RuleProblem",
     "RuleSet",
+    "SacculeSpec",
     "Skip",
     "Step",
     "StreamSpec",
@@ -153,12 +156,6 @@ class Rule(Model):
     on_timeout: Annotated[OnTimeout | None, BeforeValidator(_on_timeout)] = None
     version: str | None = Field(default=None, exclude=True, max_length=40)
     """Stands in the id of every match; by default a hash of the rule's content (`content_version`)."""
-
-    def __init__(self, **data: Any) -> None:
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            raise InvalidRules(problems_of(error, rule=str(data.get("name", "?")))) from None
 
     @model_validator(mode="before")
     @classmethod
@@ -324,11 +321,12 @@ class StreamSpec(Model):
 
 
 class RuleSet(Model):
-    """Rules and windows that run together; names are unique among both."""
+    """Rules and windows that run together, with the saccules of their streams; names are unique among both."""
 
     rules: tuple[Rule, ...] = ()
     windows: tuple[WindowSpec, ...] = ()
     streams: tuple[StreamSpec, ...] = ()
+    saccules: tuple[SacculeSpec, ...] = ()
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -344,45 +342,6 @@ def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> 
     from agents.rules_yaml import read_rules
 
     return read_rules(source, known_streams=known_streams)
-
-
-class RuleProblem(Model):
-    """One thing that is wrong in a rule: where (file, line, column from 1; rule; field) and what."""
-
-    message: str
-    rule: str | None = None
-    field: str = ""
-    file: str | None = None
-    line: int | None = None
-    column: int | None = None
-    path: tuple[str | int, ...] = Field(default=(), repr=False)
-
-    def __str__(self) -> str:
-        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        named = f"rule {self.rule!r}" if self.rule else ""
-        return ": ".join(part for part in (place, named, self.field, self.message) if part)
-
-
-class InvalidRules(InvalidRule):
-    """One or more problems in rules; ``problems`` holds them as values."""
-
-    def __init__(self, problems: list[RuleProblem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = tuple(problems)
-
-
-def problems_of(error: ValidationError, *, rule: str | None = None) -> list[RuleProblem]:
-    """Problems of a validation error, with a suggestion where a field is misspelt."""
-    from agents.rules_yaml import explain_problem
-
-    return [
-        RuleProblem(message=message, rule=rule, field=".".join(str(part) for part in path), path=path)
-        for path, message in (
-            explain_problem(detail)
-            for detail in error.errors()
-            if not (detail["type"] == "too_short" and detail["input"])  # echoes a problem inside of the list
-        )
-    ]
 
 
 def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, bare: bool = True) -> Node:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -12,19 +11,19 @@ import yaml
 from pydantic import ValidationError
 
 from agents.expressions import Field, walk
-from agents.rules import InvalidRules, Rule, RuleProblem, RuleSet, StreamSpec, problems_of
+from agents.rules import Rule, RuleSet, StreamSpec
+from agents.rules_problems import InvalidRules, Location, RuleProblem, closest, problems_of, unknown
+from agents.rules_saccules import SacculeSpec
 from agents.rules_steps import Group, Step
 from agents.rules_windows import WindowSpec
 from schemas.catalog import CATALOG
 
-__all__ = ["explain_problem", "read_rules"]
-
-Location = tuple[str | int, ...]
+__all__ = ["read_rules"]
 
 _FIELDS: Final = sorted(
     {
         name
-        for model in (Rule, Step, Group, WindowSpec, StreamSpec, RuleSet)
+        for model in (Rule, Step, Group, WindowSpec, StreamSpec, SacculeSpec, RuleSet)
         for name, info in model.model_fields.items()
         for name in (info.serialization_alias or name,)
     }
@@ -98,9 +97,10 @@ class _Reader:
             raise InvalidRules(self.problems)
         for key in data:
             if key not in RuleSet.model_fields:
-                self.report(_unknown(str(key), list(RuleSet.model_fields)), (key,), field=str(key))
+                self.report(unknown(str(key), list(RuleSet.model_fields)), (key,), field=str(key))
         parts: dict[str, list[Any]] = {}
-        for section, model in (("rules", Rule), ("windows", WindowSpec), ("streams", StreamSpec)):
+        models = (("rules", Rule), ("windows", WindowSpec), ("streams", StreamSpec), ("saccules", SacculeSpec))
+        for section, model in models:
             parts[section] = list(self.section(section, model, data.get(section) or []))
         if not self.problems:
             self.check_streams(parts)
@@ -109,8 +109,8 @@ class _Reader:
             try:
                 return RuleSet.model_validate(parts)
             except ValidationError as error:
-                for detail in error.errors():
-                    self.report(explain_problem(detail)[1], ())
+                for problem in problems_of(error):
+                    self.report(problem.message, ())
         raise InvalidRules(self.problems)
 
     def section(self, section: str, model: Any, items: Any) -> Iterator[Any]:
@@ -124,9 +124,8 @@ class _Reader:
                 continue
             try:
                 yield model.model_validate(item)
-            except (ValidationError, InvalidRules) as error:
-                found = error.problems if isinstance(error, InvalidRules) else problems_of(error)
-                for problem in found:
+            except ValidationError as error:
+                for problem in problems_of(error, known=_FIELDS):
                     path = problem.path or _step_path(item, problem.message)
                     self.report(problem.message, (section, index, *path), rule=name, field=problem.field)
 
@@ -138,7 +137,7 @@ class _Reader:
             for step in rule.steps:
                 for stream in step.stream:
                     if self.known is not None and stream not in made and stream not in self.known:
-                        hint = _closest(stream, [*made, *self.known])
+                        hint = closest(stream, [*made, *self.known])
                         self.report(
                             f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}",
                             ("rules", index), rule=rule.name, field=f"{step.name}.stream",
@@ -150,16 +149,21 @@ class _Reader:
                 known = set().union(*(each for each in listed if each is not None)) | _IMPLICIT | {rule.by}
                 for part in walk(node):
                     if isinstance(part, Field) and part.step is None and part.name not in known:
-                        hint = _closest(part.name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
+                        hint = closest(part.name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
                         self.report(
                             f"stream {'/'.join(step.stream)} has no field {part.name!r}{hint}",
                             ("rules", index), rule=rule.name, field=f"{step.name}.where",
                         )  # fmt: skip
         for index, window in enumerate(parts["windows"]):
             if self.known is not None and window.source not in made and window.source not in self.known:
-                hint = _closest(window.source, [*made, *self.known])
+                hint = closest(window.source, [*made, *self.known])
                 message = f"unknown stream {window.source!r}{hint}"
                 self.report(message, ("windows", index), rule=window.name, field="from")
+        for index, saccule in enumerate(parts["saccules"]):
+            for stream in saccule.stream:
+                if self.known is not None and stream not in made and stream not in self.known:
+                    message = f"unknown stream {stream!r}{closest(stream, [*made, *self.known])}"
+                    self.report(message, ("saccules", index), rule=f"saccules[{index}]", field="stream")
 
     @staticmethod
     def fields_of(stream: str, made: Mapping[str, set[str]]) -> set[str] | None:
@@ -175,22 +179,6 @@ class _Reader:
                     "nothing ends this rule's partial matches; add within: 10s (or, to hold the newest only, "
                     "max_partials: 1000)", ("rules", index), rule=rule.name, field="within",
                 )  # fmt: skip
-
-
-def explain_problem(detail: Mapping[str, Any]) -> tuple[Location, str]:
-    """Location and message of one pydantic error, in the words of the rule language."""
-    location = tuple(
-        part for part in detail["loc"] if part not in ("step", "group", "function-before", "function-after")
-    )
-    match detail["type"]:
-        case "extra_forbidden":
-            return location, _unknown(str(location[-1]), _FIELDS)
-        case "missing":
-            return location, "is missing"
-        case "value_error":
-            return location, str(detail["ctx"]["error"])
-        case _:
-            return location, f"{detail['msg']} (got {detail['input']!r})"
 
 
 def _step_path(item: Mapping[str, Any], message: str) -> Location:
@@ -209,12 +197,3 @@ def _step_path(item: Mapping[str, Any], message: str) -> Location:
         return next((inner for key, each in entries if (inner := search(each, (*path, key)))), ())
 
     return search(item, ())
-
-
-def _unknown(name: str, known: Collection[str]) -> str:
-    return f"unknown field {name!r}{_closest(name, known)}"
-
-
-def _closest(name: str, known: Collection[Any]) -> str:
-    found = difflib.get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
