@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -17,8 +17,16 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
+    ValidationError,
     model_validator,
 )
+
+from agents.rules_problems import InvalidRules, problems_of
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # pydantic has no public name for it
 
 __all__ = ["Contiguity", "Duration", "Element", "Group", "Model", "Step", "Until", "format_duration", "parse_duration"]
 
@@ -55,8 +63,19 @@ Duration = Annotated[int, BeforeValidator(parse_duration), PlainSerializer(forma
 """Microseconds, written with a unit."""
 
 
-class Model(BaseModel):
-    """Base of everything a user writes: immutable, and a misspelt field is an error."""
+class _Raising(ModelMetaclass):
+    def __call__(cls, *args: Any, **data: Any) -> Any:
+        try:
+            return super().__call__(*args, **data)
+        except ValidationError as error:
+            name = data.get("name")
+            known = {field.serialization_alias or each for each, field in cls.model_fields.items()}
+            problems = problems_of(error, rule=name if cls.__name__ == "Rule" else None, known=known)
+            raise InvalidRules(problems) from None
+
+
+class Model(BaseModel, metaclass=_Raising):
+    """Base of everything a user writes: immutable; what is wrong in a call of the class raises InvalidRules."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
 
