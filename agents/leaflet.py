@@ -32,7 +32,7 @@ __all__ = ["Counters", "DomainGroup", "DomainOutput", "Leaflet"]
 
 @dataclass(slots=True)
 class Counters:
-    """What became of every event of a domain: received = processed + late + dead + duplicate."""
+    """What became of every event of a domain: received = processed + late + dead + duplicate + sampled."""
 
     received: int = 0
     """Rows decoded, and messages that could not be."""
@@ -41,6 +41,8 @@ class Counters:
     dead: int = 0
     duplicate: int = 0
     """Events delivered again with an id that is still in the reorder buffer."""
+    sampled: int = 0
+    """Events that a saccule's sampling left out."""
     matches: int = 0
     alerts: int = 0
 
@@ -114,7 +116,7 @@ class Leaflet:
         self.counters = Counters()
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
-        self._saccules = saccules or Saccules(())
+        self._saccules = saccules or Saccules((), catalog=catalog)
         self._internal = frozenset(internal)
         self._catalog = catalog
         self._announced: set[str] = set()
@@ -175,6 +177,8 @@ class Leaflet:
         passed = self._saccules.apply(frame)
         for row, reason in passed.refused:
             self._bury_row(intake, row, reason, "validate")
+        if intake.counted:
+            self.counters.sampled += passed.sampled
         kept, rows = passed.frame, passed.rows
         verdict = self.clock.observe(
             Source(topic, self.partition, frame.origin),
