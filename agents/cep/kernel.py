@@ -23,8 +23,6 @@ from agents.cep.kernel_conditions import (
 )
 from agents.cep.kernel_layout import (
     DIES,
-    E_FINAL0,
-    E_FINAL1,
     E_KIND,
     E_STEP,
     E_TAKE,
@@ -193,13 +191,24 @@ def step_run(T, S, X, r, h, word, B, i, x, before, after):
     e1 = T.states[state, S_EDGE1]
     X.flags[0] = 0
     fired = np.uint64(0)
-    for e in range(e0, e1):
+    final = np.uint64(0)
+    for half in range(2 * (e1 - e0)):  # first whether the edge is taken, then whether its target completes
+        e = e0 + (half >> 1)
+        c0 = T.edges[e, E_TERM0 + 2 * (half & 1)]
+        c1 = T.edges[e, E_TERM1 + 2 * (half & 1)]
+        bit = np.uint64(1) << np.uint64(half >> 1)
+        if c0 == c1 or (half & 1 and fired & bit == 0):
+            continue
         wait = T.edges[e, E_WAIT]
         if wait > 0 and not is_start and now - last >= wait:
             continue
-        if holds(T, S, X, r, T.edges[e, E_TERM0], T.edges[e, E_TERM1], word, node0, B, i):
-            fired |= np.uint64(1) << np.uint64(e - e0)
+        if holds(T, S, X, r, c0, c1, word, node0, B, i):
+            if half & 1:
+                final |= bit
+            else:
+                fired |= bit
     if not is_start and fired != 0 and (fired == same_as(T, state, S_SAME1) or fired == same_as(T, state, S_SAME2)):
+        S.H[h]["present"] |= np.uint32(1) << np.uint32(T.states[state, S_LOCAL] & 31)
         return x
     stopped = False
     reused = False
@@ -214,9 +223,7 @@ def step_run(T, S, X, r, h, word, B, i, x, before, after):
         if kind == STOP:
             stopped = True
             continue
-        completes = kind == FINAL
-        if not completes and T.edges[e, E_FINAL1] > T.edges[e, E_FINAL0]:
-            completes = holds(T, S, X, r, T.edges[e, E_FINAL0], T.edges[e, E_FINAL1], word, node0, B, i)
+        completes = kind == FINAL or final >> np.uint64(e - e0) & np.uint64(1) != 0
         if stopped and not completes:
             continue
         node = node0
@@ -342,49 +349,46 @@ def feed(T, S, X, r, word, B, i):
             return False
         if S.H[h]["runs"] > 0 and (rule[r, P_WINDOW] > 0 or rule[r, P_WAITS] != 0):
             expire(T, S, r, h, now)
+    had = S.H[h]["runs"]
     before = np.int64(S.H[h]["tail"])
-    scan = S.H[h]["runs"] > 0
-    if scan and bits > 0:
-        scan = (S.H[h]["present"] & T.react[rule[r, P_IDLE] + np.int64(word)]) != 0
-    if scan:
-        S.Q[r, Q_WORK] += S.H[h]["runs"]
+    x = np.int64(-1)
+    present = S.H[h]["present"]
+    if had > 0 and (bits == 0 or (present & T.react[rule[r, P_IDLE] + np.int64(word)]) != 0):
         before = np.int64(-1)
         x = np.int64(S.H[h]["head"])
         present = np.uint32(0)
-        while x >= 0:
-            after = np.int64(S.R[x]["next"])
-            local = np.int64(S.R[x]["state"]) - state0
-            action = LOOK
-            if bits > 0:
-                action = T.act[a0 + (local << bits) + np.int64(word)]
-            if action == STAYS:
-                before = x
-                present |= np.uint32(1) << np.uint32(local & 31)
-            elif action == DIES:
-                if before < 0:
-                    S.H[h]["head"] = after
-                else:
-                    S.R[before]["next"] = after
-                S.H[h]["runs"] -= 1
-                release(S, np.int64(S.R[x]["node"]))
-                free_run(S, x)
+        S.Q[r, Q_WORK] += had
+    while x >= 0 or begins:
+        is_start = x < 0
+        state = np.int64(S.R[x]["state"]) if not is_start else rule[r, P_START]
+        action = LOOK
+        if bits > 0:
+            action = T.act[a0 + ((state - state0) << bits) + np.int64(word)]
+        after = np.int64(S.R[x]["next"]) if not is_start else np.int64(-1)
+        if action == STAYS:
+            before = x
+            present |= np.uint32(1) << np.uint32((state - state0) & 31)
+        elif action == DIES:
+            if before < 0:
+                S.H[h]["head"] = after
             else:
-                S.H[h]["present"] = 0
-                place = step_run(T, S, X, r, h, word, B, i, x, before, after)
-                present |= S.H[h]["present"]
-                if place == x:
-                    present |= np.uint32(1) << np.uint32((np.int64(S.R[x]["state"]) - state0) & 31)
-                before = place
-            x = after
-        S.H[h]["present"] = present
-        S.H[h]["tail"] = before
-    if begins:
-        had = S.H[h]["runs"]
-        place = step_run(T, S, X, r, h, word, B, i, np.int64(-1), before, np.int64(-1))
-        S.H[h]["tail"] = place
-        if rule[r, P_WINDOW] > 0 and S.H[h]["runs"] > had:
-            start_timer(S, r, key, now)
-        S.Q[r, Q_WORK] += 1
+                S.R[before]["next"] = after
+            S.H[h]["runs"] -= 1
+            release(S, np.int64(S.R[x]["node"]))
+            free_run(S, x)
+        else:
+            had = S.H[h]["runs"]
+            S.H[h]["present"] = present
+            before = step_run(T, S, X, r, h, word, B, i, x, before, after)
+            present = S.H[h]["present"]
+            if is_start:
+                if rule[r, P_WINDOW] > 0 and S.H[h]["runs"] > had:
+                    start_timer(S, r, key, now)
+                S.Q[r, Q_WORK] += 1
+                break
+        x = after
+    S.H[h]["tail"] = before
+    S.H[h]["present"] = present
     while S.H[h]["runs"] > rule[r, P_LIMIT]:
         drop_head(S, h)
         S.Q[r, Q_CUT] += 1
