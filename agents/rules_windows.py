@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
+from agents.expressions import parse
+from agents.expressions_nodes import ExpressionError, Node
+from agents.rules_select import Select, parse_select
 from agents.rules_steps import Duration, Model
 
 __all__ = ["WindowSpec"]
@@ -56,9 +60,32 @@ class WindowSpec(Model):
             )
         if self.size is not None and self.every is not None and self.every > self.size:
             raise ValueError("every is longer than size: events between two windows would be lost")
+        if self.late == "revise" and self.kind in ("sliding", "session"):
+            raise ValueError(
+                f"late: revise is for tumbling and hopping windows, and this is a {self.kind} one; "
+                "use late: drop (late events go to the stream of late events)"
+            )
         if self.late == "revise" and self.keep is None:
             raise ValueError("late: revise needs keep, the time for which a closed window can still be corrected")
         return self
+
+    @model_validator(mode="after")
+    def _check_expressions(self) -> Self:
+        _ = self.parsed, self.where_node
+        return self
+
+    @cached_property
+    def parsed(self) -> Select:
+        """Parsed ``select``."""
+        return parse_select(self.select, self.by)
+
+    @cached_property
+    def where_node(self) -> Node | None:
+        """Parsed ``where``."""
+        try:
+            return None if self.where is None else parse(self.where, aggregates=())
+        except ExpressionError as error:
+            raise ValueError(f"where: {error}") from error
 
     @property
     def size_us(self) -> int:

@@ -10,10 +10,11 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
-from agents.expressions import Field, walk
+from agents.expressions import Field, Node, walk
 from agents.rules import Rule, RuleSet, StreamSpec
 from agents.rules_problems import InvalidRules, Location, RuleProblem, closest, problems_of, unknown
 from agents.rules_saccules import SacculeSpec
+from agents.rules_select import RESULT_FIELDS
 from agents.rules_steps import Group, Step
 from agents.rules_windows import WindowSpec
 from schemas.catalog import CATALOG
@@ -131,8 +132,13 @@ class _Reader:
 
     def check_streams(self, parts: Mapping[str, list[Any]]) -> None:
         made = {item.name for section in ("rules", "windows", "streams") for item in parts[section]}
-        fields = {window.name: set(window.select) for window in parts["windows"]}
+        fields = {window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]}
         fields |= {stream.name: set(stream.fields) for stream in parts["streams"] if stream.fields}
+        for saccule in parts["saccules"]:
+            for stream in saccule.stream:
+                entering = self.fields_of(stream, fields)
+                if entering is not None:
+                    fields[stream] = entering | saccule.set.keys() | set(saccule.rename.values())
         for index, rule in enumerate(parts["rules"]):
             for step in rule.steps:
                 for stream in step.stream:
@@ -159,11 +165,28 @@ class _Reader:
                 hint = closest(window.source, [*made, *self.known])
                 message = f"unknown stream {window.source!r}{hint}"
                 self.report(message, ("windows", index), rule=window.name, field="from")
+            self.check_window(window, index, self.fields_of(window.source, fields))
         for index, saccule in enumerate(parts["saccules"]):
             for stream in saccule.stream:
                 if self.known is not None and stream not in made and stream not in self.known:
                     message = f"unknown stream {stream!r}{closest(stream, [*made, *self.known])}"
                     self.report(message, ("saccules", index), rule=f"saccules[{index}]", field="stream")
+
+    def check_window(self, window: WindowSpec, index: int, listed: set[str] | None) -> None:
+        """Every field that the window reads is one of its source."""
+        if listed is None:
+            return
+        known = listed | _IMPLICIT
+        reads = {"by": [window.by], "where": _field_names(window.where_node)}
+        reads["select"] = [name for node in window.parsed.arguments for name in _field_names(node)]
+        for field, names in reads.items():
+            for name in names:
+                if name not in known:
+                    hint = closest(name, known) or f"; its fields: {', '.join(sorted(listed))}"
+                    self.report(
+                        f"stream {window.source} has no field {name!r}{hint}",
+                        ("windows", index, field), rule=window.name, field=field,
+                    )  # fmt: skip
 
     @staticmethod
     def fields_of(stream: str, made: Mapping[str, set[str]]) -> set[str] | None:
@@ -179,6 +202,10 @@ class _Reader:
                     "nothing ends this rule's partial matches; add within: 10s (or, to hold the newest only, "
                     "max_partials: 1000)", ("rules", index), rule=rule.name, field="within",
                 )  # fmt: skip
+
+
+def _field_names(node: Node | None) -> list[str]:
+    return [] if node is None else [part.name for part in walk(node) if isinstance(part, Field)]
 
 
 def _step_path(item: Mapping[str, Any], message: str) -> Location:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.aggregates.calls import AGGREGATES, AggregateCall, aggregate_call
+from agents.aggregates.calls import make_state, need_of, read_results, state_of
 from agents.aggregates.states import Members, State
 
-__all__ = ["AGGREGATES", "AggregateCall", "Members", "State", "aggregate_call"]
+__all__ = ["Members", "State", "make_state", "need_of", "read_results", "state_of"]

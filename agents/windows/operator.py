@@ -10,15 +10,13 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.expressions import parse
 from agents.expressions_columns import Columns, predicate
-from agents.expressions_nodes import ExpressionError
 from agents.rules_windows import WindowSpec
 from agents.windows.groups import Groups
 from agents.windows.keys import KeyTable
 from agents.windows.panes import FOREVER_US, PaneWindows, Results
 from agents.windows.rows import WindowRows
-from agents.windows.selection import Layout, Selection
+from agents.windows.selection import Layout, kinds_of
 from agents.windows.sessions import SessionWindows
 from agents.windows.sliding import SlidingWindows
 from schemas.catalog import CATALOG, Catalog
@@ -40,23 +38,15 @@ class WindowOperator:
     of stream ``spec.name`` whose timestamp is the window's end; their ids are functions of (window, key, start, end).
     Late rows (older than the watermark, with no window open for them) are flagged by `add` and left out.
 
-    Memory is that of the open windows: one place per key and pane, plus what `agents.aggregates.AggregateCall` says
-    of quantile, count_distinct and entropy. Raises InvalidRule where the specification cannot be compiled.
+    Memory is that of the open windows: one place per key and pane, plus what `agents.rules_select.AggregateCall`
+    says of quantile, count_distinct and entropy.
     """
 
     def __init__(self, spec: WindowSpec, *, catalog: Catalog = CATALOG) -> None:
         self.spec = spec
         self._catalog = catalog
-        self._selection = Selection(spec.name, spec.by, spec.select)
-        try:
-            self._where = None if spec.where is None else parse(spec.where)
-        except ExpressionError as error:
-            raise InvalidRule(f"window {spec.name!r}: where: {error}") from error
-        if spec.late == "revise" and spec.kind in ("sliding", "session"):
-            raise InvalidRule(
-                f"window {spec.name!r}: late: revise is for tumbling and hopping windows, and this is a {spec.kind} "
-                "one; use late: drop (late events go to the stream of late events)"
-            )
+        self._select = spec.parsed
+        self._where = spec.where_node
         self._keys = KeyTable(spec.name)
         self._runs: dict[str, int] = {}
         self._by_type: pa.DataType | None = None
@@ -76,7 +66,7 @@ class WindowOperator:
         if self._layout is None:
             if not len(row):
                 return self._no_rows()
-            self._build(Layout(self._selection, self._selection.kinds(frame, fields, self._catalog)))
+            self._build(Layout(self._select, kinds_of(self._select, frame, fields, self._catalog)))
         assert self._layout is not None
         t = frame.timestamps()
         whole = len(row) == len(t)
@@ -131,7 +121,7 @@ class WindowOperator:
         frame = self.advance(FOREVER_US)
         if self._layout is not None:
             # The kinds of the columns stay known; keys, runs and the watermark do not.
-            self._build(Layout(self._selection, self._layout.kinds))
+            self._build(Layout(self._select, self._layout.kinds))
             self._keys, self._runs = KeyTable(self.spec.name), {}
         return frame
 
@@ -166,7 +156,7 @@ class WindowOperator:
         self._corrections = [decode_frame(data) for data in snapshot["corrections"].values()]
         self._layout, self._windows = None, None
         if "windows" in snapshot:
-            windows = self._build(Layout(self._selection, orjson.loads(bytes(snapshot["kinds"]))))
+            windows = self._build(Layout(self._select, orjson.loads(bytes(snapshot["kinds"]))))
             windows.restore(snapshot["windows"])
             self._by_type = pa.ipc.read_schema(pa.py_buffer(bytes(snapshot["by_type"]))).field(0).type
 

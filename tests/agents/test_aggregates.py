@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.aggregates import AggregateCall, Members, State, aggregate_call
+from agents.aggregates import Members, State, make_state, read_results, state_of
 from agents.aggregates.bags import TOKENS, VALUES
 from agents.aggregates.calls import Kind
-from agents.expressions import parse
-from agents.expressions_nodes import Aggregate
+from agents.rules_select import AggregateCall, parse_select
 from tests.support import window_oracle
 
 NUMERIC = [
@@ -24,17 +23,12 @@ NUMERIC = [
 
 
 def call_of(text: str) -> AggregateCall:
-    from agents.aggregates import AGGREGATES
-
-    node = parse(text, aggregates=AGGREGATES)
-    assert isinstance(node, Aggregate)
-    return aggregate_call(node, text)
+    (call,) = parse_select({"result": text}).calls
+    return call
 
 
-def state_of(call: AggregateCall, kind: Kind = "number", places: int = 4) -> State:
-    make, need, *parameters = call.state(kind)
-    named = {"estimate": parameters.pop()} if make.__name__ == "Tokens" else {}
-    state: State = make(need, *parameters, **named)
+def fresh_state(call: AggregateCall, kind: Kind = "number", places: int = 4) -> State:
+    state = make_state(state_of(call, kind))
     state.grow(places)
     return state
 
@@ -46,7 +40,7 @@ def feed(state: State, values: np.ndarray[Any, Any], *, slot: int = 0, start: in
 
 
 def read(call: AggregateCall, state: State, slot: int = 0, kind: Kind = "number") -> Any:
-    return call.read(state, np.array([slot], np.int32), kind).to_arrow(1).to_pylist()[0]
+    return read_results(call, state, np.array([slot], np.int32), kind).to_arrow(1).to_pylist()[0]
 
 
 @pytest.mark.parametrize("text", NUMERIC)
@@ -57,7 +51,7 @@ def read(call: AggregateCall, state: State, slot: int = 0, kind: Kind = "number"
 )
 def test_merged_groups_equal_one_group_of_all_rows(text: str, older: list[float], newer: list[float]) -> None:
     call = call_of(text)
-    state = state_of(call)
+    state = fresh_state(call)
     feed(state, np.array(older))
     feed(state, np.array(newer), slot=1, start=len(older))
     state.merge(np.array([2, 2], np.int32), np.array([0, 1], np.int32))
@@ -72,15 +66,15 @@ def test_results_have_the_same_bits_for_any_division_into_calls(text: str) -> No
     call = call_of(text)
     rng = np.random.default_rng(1)
     values = rng.normal(size=3 * VALUES)
-    whole = state_of(call)
+    whole = fresh_state(call)
     feed(whole, values)
     for _ in range(3):
-        parts = state_of(call)
+        parts = fresh_state(call)
         bounds = [0, *sorted(rng.integers(0, len(values), 7).tolist()), len(values)]
         for begin, end in pairwise(bounds):
             feed(parts, rng.normal(size=begin % 50), slot=1, start=begin)
             feed(parts, values[begin:end], start=begin)
-            copy = state_of(call)
+            copy = fresh_state(call)
             copy.restore(np.array([0, 1]), parts.snapshot(np.array([0, 1])))
             parts = copy
         assert read(call, parts) == read(call, whole)
@@ -92,7 +86,7 @@ def test_quantiles_are_exact_up_to_the_limit_and_close_beyond() -> None:
         values = rng.exponential(size=size)
         for q in (0.0, 0.01, 0.5, 0.9, 0.999, 1.0):
             call = call_of(f"quantile(x, {q})")
-            state = state_of(call)
+            state = fresh_state(call)
             feed(state, values)
             rank = np.searchsorted(np.sort(values), read(call, state)) / size
             assert abs(rank - q) <= tolerance + 1 / size, (size, q)
@@ -102,18 +96,18 @@ def test_quantiles_are_exact_up_to_the_limit_and_close_beyond() -> None:
 
 def test_many_groups_may_outgrow_the_arena_at_once() -> None:
     call = call_of("quantile(x, 0.5)")
-    state = state_of(call, places=500)
+    state = fresh_state(call, places=500)
     rng = np.random.default_rng(3)
     slots = rng.integers(0, 500, 100_000).astype(np.int32)
     values = rng.normal(size=100_000)
     state.add(Members(slots, np.zeros(100_000, np.int64)), values)
-    found = call.read(state, np.arange(500, dtype=np.int32), "number").data
+    found = read_results(call, state, np.arange(500, dtype=np.int32), "number").data
     assert np.allclose(found, [np.median(values[slots == slot]) for slot in range(500)])
 
 
 def test_distinct_values_are_exact_up_to_the_limit() -> None:
     call = call_of("count_distinct(x)")
-    state = state_of(call, "integer")
+    state = fresh_state(call, "integer")
     values = np.arange(TOKENS, dtype=np.int64).view(np.uint64)
     for _ in range(3):
         feed(state, values)
@@ -123,7 +117,7 @@ def test_distinct_values_are_exact_up_to_the_limit() -> None:
 @pytest.mark.parametrize("size", [150_000, 1_000_000])
 def test_beyond_the_limit_distinct_values_are_estimated_within_three_sigma(size: int) -> None:
     call = call_of("count_distinct(x)")
-    state = state_of(call, "integer")
+    state = fresh_state(call, "integer")
     values = np.arange(size, dtype=np.int64).view(np.uint64)
     feed(state, values)
     feed(state, values[: size // 2])
@@ -133,7 +127,7 @@ def test_beyond_the_limit_distinct_values_are_estimated_within_three_sigma(size:
 def test_estimates_merge_with_exact_bags_and_with_each_other() -> None:
     call = call_of("count_distinct(x)")
     values = np.arange(400_000, dtype=np.int64).view(np.uint64)
-    whole, parts = state_of(call, "integer"), state_of(call, "integer", 8)
+    whole, parts = fresh_state(call, "integer"), fresh_state(call, "integer", 8)
     feed(whole, values)
     feed(parts, values[:180_000], slot=0)
     feed(parts, values[170_000:399_900], slot=1)
@@ -146,11 +140,11 @@ def test_entropy_of_values_and_of_bins() -> None:
     even = np.tile(np.arange(4, dtype=np.float64), 25)
     for text in ("entropy(x, 4)", "entropy(x, 4, 0, 4)", "entropy(x)"):
         call = call_of(text)
-        state = state_of(call)
+        state = fresh_state(call)
         feed(state, even)
         assert read(call, state) == pytest.approx(math.log(4))
     call = call_of("entropy(x)")
-    state = state_of(call, "integer")
+    state = fresh_state(call, "integer")
     feed(state, even.astype(np.int64).view(np.uint64))
     assert read(call, state, kind="integer") == pytest.approx(math.log(4))
 
@@ -160,7 +154,7 @@ def test_weights_repeat_rows() -> None:
     weights = np.array([3.0, 1.0, 2.0])
     for text in ("count(x)", "sum(x)", "mean(x)", "std(x)", "entropy(x, 3)", "entropy(x, 3, 0, 6)"):
         call = call_of(text)
-        once, repeated = state_of(call), state_of(call)
+        once, repeated = fresh_state(call), fresh_state(call)
         feed(once, values, weights=weights)
         feed(repeated, np.repeat(values, weights.astype(int)))
         assert read(call, once) == pytest.approx(read(call, repeated)), text
@@ -169,7 +163,7 @@ def test_weights_repeat_rows() -> None:
 def test_infinite_values_are_taken_as_they_are() -> None:
     for text, expected in (("max(x)", math.inf), ("sum(x)", math.inf), ("quantile(x, 1)", math.inf)):
         call = call_of(text)
-        state = state_of(call)
+        state = fresh_state(call)
         feed(state, np.array([1.0, math.inf]))
         assert read(call, state) == expected
 
@@ -178,16 +172,16 @@ def test_an_empty_group_gives_null_or_zero() -> None:
     for text in NUMERIC:
         call = call_of(text)
         expected = 0 if text.startswith(("count", "sum")) else None
-        assert read(call, state_of(call)) == expected, text
+        assert read(call, fresh_state(call)) == expected, text
 
 
 def test_a_cleared_place_is_empty_again() -> None:
     for text in NUMERIC:
         call = call_of(text)
-        state = state_of(call)
+        state = fresh_state(call)
         feed(state, np.array([3.0, 4.0]))
         state.clear(np.array([0]))
         feed(state, np.array([7.0, 9.0]))
-        fresh = state_of(call)
+        fresh = fresh_state(call)
         feed(fresh, np.array([7.0, 9.0]))
         assert read(call, state) == read(call, fresh), text

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.rules import WindowSpec
+from agents.rules import WindowSpec, load_rules
 from agents.windows import WindowOperator, WindowRows, windows_for
 from schemas import Frame
 from schemas.errors import InvalidRule
@@ -398,8 +398,22 @@ def test_flush_lets_time_start_anew() -> None:
     ],
 )
 def test_a_bad_selection_names_window_field_and_position(select: str, message: str) -> None:
-    with pytest.raises(InvalidRule, match=f"window 'w': select.bad: .*{message}.*at character"):
-        window(select={"bad": select})
+    text = f"windows:\n  - {{name: w, from: s, every: 1s, select: {{good: count(), bad: '{select}'}}}}\n"
+    with pytest.raises(InvalidRule, match=f"2:.*: rule 'w': .*select.bad: .*{message}.*at character"):
+        load_rules(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("by: iland, select: {n: count()}", "by: stream cell_vitals has no field 'iland'; did you mean 'simulation_id'"),
+        ("select: {n: mean(enrgy)}", "select: stream cell_vitals has no field 'enrgy'; did you mean 'energy'"),
+        ("where: alife, select: {n: count()}", "where: stream cell_vitals has no field 'alife'; did you mean 'alive'"),
+    ],
+)
+def test_a_window_over_a_known_stream_reads_fields_that_it_has(line: str, message: str) -> None:
+    with pytest.raises(InvalidRule, match=message):
+        load_rules(f"windows:\n  - {{name: w, from: cell_vitals, every: 1s, {line}}}\n")
 
 
 def test_a_field_that_every_result_has_cannot_be_selected() -> None:
