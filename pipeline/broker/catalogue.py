@@ -55,7 +55,7 @@ class Catalogue:
             self._db.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
             raise BrokerError(
-                f"the broker's catalogue {path} cannot be used: {error}; make space if the disk is full; if the file is "
+                f"the broker's catalogue {path} cannot be used: {error}; make space if the disk is full; if it is "
                 "damaged move it away (topics and offsets are then forgotten, the records in topics/ are kept)"
             ) from error
 

@@ -55,7 +55,7 @@ async def test_a_port_in_use_is_refused_and_the_folder_let_go(tmp_path):
 
 async def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BrokerError, match="cannot be used.*choose another"):
+    with pytest.raises(BrokerError, match=r"cannot be used.*choose another"):
         await EmbeddedBroker(tmp_path / "file" / "data", port=0).start()
 
 

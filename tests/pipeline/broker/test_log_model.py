@@ -31,7 +31,7 @@ CONFIG = LogConfig(
 
 
 class LogMachine(RuleBasedStateMachine):
-    """The model is ``records``: (offset, key, value or None); a compacted log may lack all but the newest of each key."""
+    """The model is ``records``: (offset, key, value or None); compaction may leave only the newest of each key."""
 
     @initialize(compacted=st.booleans())
     def begin(self, compacted):
