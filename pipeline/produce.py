@@ -410,7 +410,7 @@ class ConfirmedProducer:
 
 def _appended(builder: BatchBuilder, row: Outgoing, now_ms: int) -> bool:
     stamp = now_ms if row.timestamp_ms is None else row.timestamp_ms
-    return builder.append(key=row.key, value=row.value, timestamp=stamp, headers=row.headers) is not None
+    return builder.append(key=row.key, value=row.value, timestamp=stamp, headers=list(row.headers)) is not None
 
 
 def _hand_on(target: asyncio.Future[Any], source: asyncio.Future[Any]) -> None:

@@ -12,10 +12,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import ensure_topics
-from tests.support.kafka import Kafka, own_kafka, real_kafka
+from tests.support.brokers import Broker, address, own_broker, own_embedded, real_kafka, shared_embedded
+from tests.support.kafka import Kafka
 from tests.support.worker import Worker, start_worker, wait_until
 
-__all__ = ["own_kafka", "real_kafka", "start_worker"]  # fixtures
+__all__ = ["address", "own_broker", "own_embedded", "real_kafka", "shared_embedded", "start_worker"]  # fixtures
 
 Start = Callable[..., Worker]
 
@@ -75,11 +76,6 @@ def topic_of(address: str, partitions: int = 1) -> Topic:
     name = f"mono.t{uuid.uuid4().hex[:8]}"
     asyncio.run(ensure_topics(address, {name: partitions}))
     return Topic(address, name, f"g-{name}")
-
-
-@pytest.fixture(params=[pytest.param("kafka", marks=pytest.mark.kafka)])
-def address(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue("real_kafka").address
 
 
 def test_new_group_that_held_its_first_message_reads_all_of_them_again_after_kill_9(address, start_worker: Start):
@@ -195,19 +191,18 @@ def test_commit_passes_the_markers_of_transactions(real_kafka: Kafka, start_work
     topic.wait_committed(7)
 
 
-@pytest.mark.kafka
-def test_broker_that_is_away_at_the_start_and_dies_in_the_middle_loses_nothing(own_kafka: Kafka, start_worker: Start):
-    topic, copies = topic_of(own_kafka.address), topic_of(own_kafka.address)
+def test_broker_that_is_away_at_the_start_and_dies_in_the_middle_loses_nothing(own_broker: Broker, start_worker: Start):
+    topic, copies = topic_of(own_broker.address), topic_of(own_broker.address)
     topic.produce(5)
-    own_kafka.kill()
+    own_broker.kill()
     worker = start_worker(**topic.wishes(copy_to=copies.name))
     worker.wait(lambda: "does not serve us" in worker.text())
-    own_kafka.start()
+    own_broker.start()
     worker.wait_offsets(list(range(5)))
     topic.wait_committed(5)
-    own_kafka.kill()
+    own_broker.kill()
     worker.wait(lambda: "no coordinator of the group answers" in worker.text())
-    own_kafka.start()
+    own_broker.start()
     topic.produce(5)
     worker.wait(lambda: worker.offsets()[-1] == 9)
     topic.wait_committed(10)

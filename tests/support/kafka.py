@@ -13,7 +13,6 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -121,6 +120,12 @@ class Kafka:
         """Bootstrap address."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Process id of the running broker."""
+        assert self._process is not None
+        return self._process.pid
+
     def _command(self, main: str, *arguments: str) -> list[str]:
         # Few threads and a small heap: the machine is shared with the code under test.
         options = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -164,16 +169,6 @@ class Kafka:
         """A clean shutdown, or kill -9 after ten seconds."""
         self._end(signal.SIGTERM)
 
-    def pause(self) -> None:
-        """Let the broker hang: connections stay open and nothing is answered."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """End `pause`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
     def _end(self, how: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
             return
@@ -193,23 +188,3 @@ def kafka_or_skip() -> None:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"no real Kafka: {error}")
-
-
-@pytest.fixture(scope="session")
-def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A running Kafka for the whole session; tests use topics and groups of their own and leave it running."""
-    kafka_or_skip()
-    broker = Kafka(tmp_path_factory.mktemp("kafka"))
-    broker.start()
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def own_kafka(tmp_path: Path) -> Iterator[Kafka]:
-    """A running Kafka that the test may kill and start again."""
-    kafka_or_skip()
-    broker = Kafka(tmp_path / "kafka")
-    broker.start()
-    yield broker
-    broker.kill()
