@@ -7,8 +7,8 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,12 +75,12 @@ def _bare_rows(batch: Sequence[Sourced]) -> list[tuple[Any, ...]]:
     return rows
 
 
-async def _sink_seconds(url: str, batches: Sequence[Sequence[Sourced]], *, passes: int = 1) -> list[float]:
-    """Seconds of each pass over the batches; the first fills the table, further ones find every row there."""
+async def _sink_seconds(url: str, batches: Sequence[Sequence[Sourced]]) -> list[float]:
+    """Seconds of two passes over the batches: the first fills the table, the second finds every row there."""
     sink = SqlSink(url, now_us=lambda: 1)
     await sink.open()
     seconds = []
-    for _ in range(passes):
+    for _ in range(2):
         began = time.perf_counter()
         for batch in batches:
             rejected = await sink.write(batch)
@@ -138,48 +138,56 @@ def _bare_postgres(url: str, batches: Sequence[Sequence[tuple[Any, ...]]], agent
     return seconds
 
 
-def _figures(
-    name: str, rows: int, passes: Sequence[float], bare_s: float, bare: str, batch_rows: int, agents: int
-) -> Iterator[dict[str, Any]]:
-    shared = {"events": rows, "table": "agent_states", "agents": agents, "batch_rows": batch_rows}
-    yield {"bench": f"sinks/{name}", **shared, "seconds": passes[0], "events_per_s": rows / passes[0]} | {
-        "bare": bare,
-        "bare_events_per_s": rows / bare_s,
-        "ratio_to_bare": bare_s / passes[0],
-    }
-    yield {"bench": f"sinks/{name}_again", **shared, "seconds": passes[1], "events_per_s": rows / passes[1]}
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """The rows of one benchmark, as the sink and as a bare driver take them."""
+
+    rows: int
+    agents: int
+    batch_rows: int
+    batches: list[list[Sourced]]
+    bare: list[list[tuple[Any, ...]]]
+
+    @classmethod
+    def make(cls, rows: int, agents: int, batch_rows: int) -> _Load:
+        batches = _batches(rows, agents, batch_rows)
+        return cls(rows, agents, batch_rows, batches, [_bare_rows(batch) for batch in batches])
+
+    def figures(self, name: str, passes: Sequence[float], bare_s: float, bare: str) -> Iterator[dict[str, Any]]:
+        first_s, again_s = passes
+        shared = {"events": self.rows, "table": "agent_states", "agents": self.agents, "batch_rows": self.batch_rows}
+        yield {
+            "bench": f"sinks/{name}",
+            **shared,
+            "seconds": first_s,
+            "events_per_s": self.rows / first_s,
+            "bare": bare,
+            "bare_events_per_s": self.rows / bare_s,
+            "ratio_to_bare": bare_s / first_s,
+        }
+        yield {"bench": f"sinks/{name}_again", **shared, "seconds": again_s, "events_per_s": self.rows / again_s}
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
     """Rows a second into each database, first and again (every row is there), and the bare driver's."""
-    rows, agents, batch_rows = (100_000, 5_000, 50_000) if quick else (1_000_000, 20_000, 100_000)
-    batches = _batches(rows, agents, batch_rows)
-    bare = [_bare_rows(batch) for batch in batches]
+    load = _Load.make(100_000, 5_000, 50_000) if quick else _Load.make(1_000_000, 20_000, 100_000)
     with tempfile.TemporaryDirectory() as folder:
-        bare_s = _bare_sqlite(str(Path(folder) / "bare.db"), bare, agents)
-        passes = asyncio.run(_sink_seconds(str(Path(folder) / "sink.db"), batches, passes=2))
-    yield from _figures("sqlite", rows, passes, bare_s, "sqlite3 executemany", batch_rows, agents)
-    yield from _with_postgres(lambda url: _postgres(url, rows, agents, batch_rows, batches, bare))
-
-
-def _postgres(
-    url: str,
-    rows: int,
-    agents: int,
-    batch_rows: int,
-    batches: Sequence[Sequence[Sourced]],
-    bare: Sequence[Sequence[tuple[Any, ...]]],
-) -> Iterator[dict[str, Any]]:
-    passes = asyncio.run(_sink_seconds(url, batches, passes=2))
-    bare_s = _bare_postgres(url, bare, agents)
-    yield from _figures("postgresql", rows, passes, bare_s, "psycopg copy of rows", batch_rows, agents)
-
-
-def _with_postgres(work: Callable[[str], Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """On the server of ``ASTROCYTE_BENCH_POSTGRES`` (an empty database), else on one of our own."""
+        bare_s = _bare_sqlite(str(Path(folder) / "bare.db"), load.bare, load.agents)
+        passes = asyncio.run(_sink_seconds(str(Path(folder) / "sink.db"), load.batches))
+    yield from load.figures("sqlite", passes, bare_s, "sqlite3 executemany")
     given = os.environ.get("ASTROCYTE_BENCH_POSTGRES")
     if given:
-        yield from work(given)
+        yield from _postgres(given, load)
         return
-    with suppress(PostgresUnavailable), postgres_server() as server:
-        yield from work(server.url)
+    try:
+        with postgres_server() as server:
+            yield from _postgres(server.url, load)
+    except PostgresUnavailable as error:
+        yield {"bench": "sinks/postgresql", "skipped": str(error)}
+
+
+def _postgres(url: str, load: _Load) -> Iterator[dict[str, Any]]:
+    """Figures of an empty database on a PostgreSQL with pgvector."""
+    passes = asyncio.run(_sink_seconds(url, load.batches))
+    bare_s = _bare_postgres(url, load.bare, load.agents)
+    yield from load.figures("postgresql", passes, bare_s, "psycopg copy of rows")
