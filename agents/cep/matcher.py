@@ -25,8 +25,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from agents.cep.automaton import FIRST_ROOM, Automaton
-from agents.cep.conjunction import Conjunction
-from agents.cep.conjunction_program import compile_conjunction
 from agents.cep.groups import Groups
 from agents.cep.keys import KeyTable
 from agents.cep.matches import MatchBatch
@@ -58,7 +56,7 @@ class Matcher:
     ) -> None:
         self._texts = TextNumbers()
         self._automaton = Automaton(self._texts, room=room)
-        self._conjunction = Conjunction()
+        self._conjunction: Operator | None = None
         self._room = room
         self._groups = Groups()
         self._keys: dict[str | None, KeyTable] = {}
@@ -112,6 +110,9 @@ class Matcher:
         if fresh[False]:
             self._automaton.add_all(fresh[False])
         if fresh[True]:
+            from agents.cep.conjunction import Conjunction  # its kernel is loaded only where a rule needs it
+
+            self._conjunction = self._conjunction or Conjunction()
             self._conjunction.add_all(fresh[True])
 
     def _lay_out(self) -> None:
@@ -120,7 +121,11 @@ class Matcher:
         self._fields = list(self._groups.columns)
 
     def _operator(self, slot: int) -> Operator:
-        return self._conjunction if self._groups.places[slot].conjunction else self._automaton
+        return self._operators[-1] if self._groups.places[slot].conjunction else self._operators[0]
+
+    @property
+    def _operators(self) -> tuple[Operator, ...]:
+        return (self._automaton,) if self._conjunction is None else (self._automaton, self._conjunction)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -220,7 +225,7 @@ class Matcher:
         automaton, conjunction = self._tasks(rows)
         self._now = max(self._now, int(rows.t[-1]))
         found = self._automaton.process(automaton) if automaton else []
-        if conjunction:
+        if conjunction and self._conjunction is not None:
             found = found + self._conjunction.process(conjunction)
         if self._clock:
             self._charge(self._clock() - started, [task.slot for task in (*automaton, *conjunction)])
@@ -260,12 +265,13 @@ class Matcher:
     def advance(self, now_us: int) -> MatchBatch:
         """No event before ``now_us`` will follow: expire, decide absences, put out timeouts, for silent keys too."""
         self._now = max(self._now, now_us)
-        return self._batch(self._automaton.advance(now_us) + self._conjunction.advance(now_us))
+        return self._batch([each for operator in self._operators for each in operator.advance(now_us)])
 
     def flush(self) -> MatchBatch:
         """End of all input: time goes on for ever; what no time ends is dropped. The state is empty afterwards."""
         batch = self.advance(_FOREVER)
-        return MatchBatch.concat([batch, self._batch(self._automaton.finish() + self._conjunction.finish())])
+        last = [each for operator in self._operators for each in operator.finish()]
+        return MatchBatch.concat([batch, self._batch(last)])
 
     def _batch(self, found: Sequence[tuple[int, Outputs]]) -> MatchBatch:
         return MatchBatch.of([(self._index[slot], outputs) for slot, outputs in found])
@@ -274,12 +280,13 @@ class Matcher:
 
     def low_water_us(self) -> int | None:
         """Oldest time of an event that the state refers to; None where it refers to none."""
-        found = [operator.low_water_us() for operator in (self._automaton, self._conjunction)]
+        found = [operator.low_water_us() for operator in self._operators]
         return min((each for each in found if each is not None), default=None)
 
     def live_refs(self) -> NDArray[np.int64]:
         """Handles of the events that the state refers to, sorted: no match will name any other event before these."""
-        return np.union1d(self._automaton.live_refs(), self._conjunction.live_refs())
+        found = [operator.live_refs() for operator in self._operators]
+        return found[0] if len(found) == 1 else np.union1d(*found)
 
     def key_texts(self, batch: MatchBatch) -> pa.Array:
         """Text of each output's key, to be asked for before the next `prepare`; null where the rule has no key."""
@@ -343,7 +350,7 @@ class Matcher:
                 "rules it was made with, then update them"
             )
         self._texts.replace(about["texts"])
-        self._automaton, self._conjunction = Automaton(self._texts, room=self._room), Conjunction()
+        self._automaton, self._conjunction = Automaton(self._texts, room=self._room), None
         self._groups = Groups(about["fields"])
         self._keys = {by: KeyTable() for by in about["by"]}
         self._slots = {name: slot for name, (slot, _) in found.items()}
@@ -361,8 +368,12 @@ class Matcher:
 
     def _parts(self) -> dict[str, Any]:
         keys = {f"keys{index}": table for index, table in enumerate(self._keys.values())}
-        return {"automaton": self._automaton, "conjunction": self._conjunction, **keys}
+        return {**dict(zip(("automaton", "conjunction"), self._operators, strict=False)), **keys}
 
 
 def _compiled(rule: Rule) -> RuleProgram:
-    return compile_conjunction(rule) if rule.kind == "all" else compile_rule(rule)
+    if rule.kind != "all":
+        return compile_rule(rule)
+    from agents.cep.conjunction_program import compile_conjunction
+
+    return compile_conjunction(rule)

@@ -58,6 +58,9 @@ class Operator(Protocol):
     def add(self, slot: int, program: Any, columns: Sequence[int]) -> None:
         """Begin a rule with fresh state; ``columns[j]`` is the row of ``Rows.columns`` for ``program.captures[j]``."""
 
+    def add_all(self, rules: Sequence[tuple[int, Any, Sequence[int]]]) -> None:
+        """Begin several rules at once."""
+
     def remove(self, slot: int) -> None:
         """Drop a rule and its state."""
 
