@@ -177,7 +177,9 @@ class _Reader:
         if listed is None:
             return
         known = listed | _IMPLICIT
-        reads = {"by": [window.by], "where": _field_names(window.where_node)}
+        event_type = CATALOG.find(window.source)
+        by_key = event_type is not None and event_type.key == window.by
+        reads = {"by": [] if by_key else [window.by], "where": _field_names(window.where_node)}
         reads["select"] = [name for node in window.parsed.arguments for name in _field_names(node)]
         for field, names in reads.items():
             for name in names:

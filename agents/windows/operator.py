@@ -181,12 +181,16 @@ class WindowOperator:
         return WindowRows(nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), None, ())
 
     def _key_column(self, frame: Frame) -> pa.Array:
-        if not frame.has(self.spec.by):
+        by = self.spec.by
+        event_type = self._catalog.find(frame.stream)
+        if not frame.has(by) and event_type is not None and event_type.key == by:
+            by = "key"  # what the catalog says that the key of this stream means
+        if not frame.has(by):
             raise InvalidRule(
-                f"window {self.spec.name!r}: stream {frame.stream!r} has no field {self.spec.by!r} to group by; "
+                f"window {self.spec.name!r}: stream {frame.stream!r} has no field {by!r} to group by; "
                 f"its fields: {', '.join(('key', 'type', *frame.fields))}"
             )
-        column = frame.column(self.spec.by)
+        column = frame.column(by)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         self._by_type = TEXT if pa.types.is_string(kind) else kind
         return column

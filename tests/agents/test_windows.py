@@ -287,6 +287,13 @@ def test_by_any_field_and_by_the_run() -> None:
     assert [(row["simulation_id"], row["n"]) for row in runs] == [("one", 4), ("two", 4)]
 
 
+def test_the_catalogs_name_of_a_streams_key_can_be_grouped_by() -> None:
+    text = "windows:\n  - {name: w, from: cell_vitals, by: island, every: 1s, select: {n: count()}}\n"
+    operator = WindowOperator(load_rules(text).windows[0])
+    operator.add(Frame.from_columns("cell_vitals", "r", {"timestamp": np.arange(3), "key": ["7", "7", "8"]}))
+    assert [(row["island"], row["n"]) for row in rows_of(operator.flush())] == [("7", 2), ("8", 1)]
+
+
 def test_a_field_to_group_by_that_is_missing_is_an_error_that_lists_the_fields() -> None:
     with pytest.raises(InvalidRule, match=r"no field 'island' to group by; its fields: key, type, x, name"):
         window(by="island").add(frame_of([{"timestamp": 1, "key": "a", "x": 1.0}]))
