@@ -28,8 +28,8 @@ STRANGE = [
 
 
 @pytest.fixture
-def kafka(real_kafka):
-    return real_kafka.address
+def kafka(request):
+    return request.getfixturevalue("real_kafka").address
 
 
 def frames() -> list[LogRecord]:
