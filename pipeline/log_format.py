@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -124,15 +124,21 @@ def parse_line(line: bytes) -> LogRecord | LogHeader:
     if body.get("type") == "log-header":
         return _header(body)
     try:
-        record = LogRecord(
-            topic=_checked(body, "topic", str),
-            partition=_checked(body, "partition", int),
-            offset=_checked(body, "offset", int),
-            timestamp_ms=_checked(body, "ts", int) if body.get("ts") is not None else -1,
-            key=_bytes(body, "key"),
-            value=_bytes(body, "payload"),
-            headers=_headers(body),
-            timestamp_type=body.get("tstype", "create"),
+        topic, partition, offset, time_ms = body["topic"], body["partition"], body["offset"], body.get("ts")
+        if time_ms is None:
+            time_ms = -1
+        if not (type(topic) is str and type(partition) is type(offset) is type(time_ms) is int):
+            raise _mistyped(body)
+        key, value = body.get("key_b64"), body.get("payload_b64")
+        return LogRecord(
+            topic,
+            partition,
+            offset,
+            time_ms,
+            _bytes(body.get("key")) if key is None else binascii.a2b_base64(key, strict_mode=True),
+            _bytes(body["payload"]) if value is None else binascii.a2b_base64(value, strict_mode=True),
+            _headers(body),
+            body.get("tstype", "create"),
         )
     except KeyError as error:
         raise InvalidLog(
@@ -141,7 +147,6 @@ def parse_line(line: bytes) -> LogRecord | LogHeader:
         ) from None
     except (binascii.Error, TypeError, AttributeError) as error:
         raise InvalidLog(f"base64 that cannot be read: {error}") from None
-    return record
 
 
 def _header(body: dict[str, Any]) -> LogHeader:
@@ -160,44 +165,37 @@ def _header(body: dict[str, Any]) -> LogHeader:
         raise InvalidLog(f"a log header whose 'topics' cannot be read: {error!r}") from None
 
 
-def _checked(body: dict[str, Any], name: str, kind: type) -> Any:
-    value = body[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise InvalidLog(f"{name!r} is {value!r}; {'text' if kind is str else 'an integer'} was wanted")
-    return value
+def _mistyped(body: dict[str, Any]) -> InvalidLog:
+    for name, kind in (("topic", str), ("partition", int), ("offset", int), ("ts", int)):
+        value = body.get(name)
+        if type(value) is not kind:
+            return InvalidLog(f"{name!r} is {value!r}; {'text' if kind is str else 'an integer'} was wanted")
+    raise AssertionError
 
 
-def _bytes(body: dict[str, Any], name: str) -> bytes | None:
-    encoded = body.get(f"{name}_b64")
-    if encoded is not None:
-        return binascii.a2b_base64(encoded, strict_mode=True)
-    value = body.get(name) if name == "key" else body[name]
-    if value is None:
-        return None
+def _bytes(value: Any) -> bytes | None:
     if isinstance(value, str):
-        return _plain(value)
-    return orjson.dumps(value)  # kcat -s prints deserialised values as nested JSON
+        return value.encode("utf-8", "surrogateescape")
+    return None if value is None else orjson.dumps(value)  # kcat -s prints deserialised values as nested JSON
 
 
 def _headers(body: dict[str, Any]) -> Headers:
     encoded = body.get("headers_b64")
     if encoded is not None:
         return tuple((name, None if value is None else binascii.a2b_base64(value)) for name, value in _pairs(encoded))
-    given = body.get("headers") or []
-    return tuple((name, None if value is None else _plain(value)) for name, value in _pairs(given))
+    given = body.get("headers")
+    if not given:
+        return ()
+    return tuple([(name, _bytes(value)) for name, value in _pairs(given)])
 
 
-def _pairs(given: Any) -> list[tuple[str, str | None]]:
+def _pairs(given: Any) -> Iterable[tuple[str, str | None]]:
     """Pairs of kcat's flat array (what it prints) or of an object (what its manual shows)."""
     if isinstance(given, dict):
-        return [(name, value) for name, value in given.items()]
+        return given.items()
     if not isinstance(given, list) or len(given) % 2:
         raise InvalidLog("'headers' is neither an object nor a flat array of names and values")
-    return list(zip(given[::2], given[1::2], strict=True))
-
-
-def _plain(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+    return zip(given[::2], given[1::2], strict=True)
 
 
 def _text(value: bytes | None) -> str | None:
