@@ -241,8 +241,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 self.log.warning("on_revoked took longer than %.0f s; what it did not acknowledge is read again", limit)
             except Exception:
                 self.log.exception("on_revoked failed; what it did not acknowledge is read again")
+        # A broker that is away shall not hold a shutdown up: what is not committed is read again.
+        patience_s = min(limit, _COMMIT_S) if self._thread.reading().connected else 0.5
         try:
-            await asyncio.wait_for(self.commit(), min(limit, _COMMIT_S))
+            await asyncio.wait_for(self.commit(), patience_s)
         except TimeoutError:
             self.log.warning("the broker did not take the last commit; that part is read again")
 

@@ -8,7 +8,7 @@ worker (`pipeline.assignor`), an idempotent producer that is never given up (`pi
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -34,6 +34,9 @@ __all__ = [
     "configure",
     "confirm",
 ]
+
+
+_STOP_S: Final = 5.0
 
 
 class Producer(driver.Producer):  # type: ignore[misc]
@@ -73,11 +76,11 @@ class Producer(driver.Producer):  # type: ignore[misc]
         await self.confirmed.start()
 
     async def on_stop(self) -> None:
-        """Deliver what was handed over, within ten seconds."""
+        """Deliver what was handed over, within a few seconds."""
         await super(driver.Producer, self).on_stop()
         self.transport._topic_waiters.clear()
         if self.confirmed is not None:
-            left = await self.confirmed.stop()
+            left = await self.confirmed.stop(_STOP_S)
             if left:
                 self.log.warning("%s records were not confirmed; what caused them is not acknowledged", left)
 
@@ -165,6 +168,9 @@ def app_settings(broker: str = "127.0.0.1:9092", **overrides: Any) -> dict[str, 
         "producer_metadata_max_age_ms": 10_000,
         # Chunks in an agent's queue, of up to consumer_max_fetch_size each: this bounds the memory.
         "stream_buffer_maxsize": 32,
+        # An agent that fails has lost its place in the stream: the process ends, and another reads again from the
+        # commit. Faust would restart the agent after the event that it failed on.
+        "agent_supervisor": "mode.CrashingSupervisor",
         "producer_acks": -1,
         "producer_linger": 0,
         "producer_max_batch_size": 1 << 20,

@@ -177,6 +177,35 @@ def test_worker_that_reads_nothing_though_there_is_lag_ends_with_a_message(addre
     assert "nothing was read or acknowledged" in worker.text()
 
 
+def test_failing_agent_ends_the_worker_and_what_it_failed_on_is_read_again(address, start_worker: Start):
+    topic = topic_of(address)
+    topic.produce(10)
+    worker = start_worker(**topic.wishes(max_poll=1, fail_at=4))
+    assert worker.ended() != 0
+    assert "the agent of the test fails" in worker.text()
+    again = start_worker(**topic.wishes(max_poll=1))
+    again.wait(lambda: 9 in again.offsets())
+    assert again.offsets()[0] <= 4
+    topic.wait_committed(10)
+
+
+def test_worker_ends_soon_when_told_to_while_the_broker_is_away(own_embedded: Broker, start_worker: Start):
+    topic = topic_of(own_embedded.address)
+    topic.produce(10)
+    worker = start_worker(**topic.wishes(max_poll=1, commit_interval=60))
+    worker.wait_offsets(list(range(10)))
+    own_embedded.kill()
+    worker.wait(lambda: "no coordinator of the group answers" in worker.text())
+    worker.terminate(10)
+
+
+def test_worker_that_waits_for_its_first_broker_ends_when_told_to(own_embedded: Broker, start_worker: Start):
+    own_embedded.kill()
+    worker = start_worker(broker=own_embedded.address, topics="mono.none", group="none")
+    worker.wait(lambda: "does not serve us" in worker.text())
+    worker.terminate(10)
+
+
 @pytest.mark.kafka
 def test_commit_passes_the_markers_of_transactions(real_kafka: Kafka, start_worker: Start):
     topic = topic_of(real_kafka.address)

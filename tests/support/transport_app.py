@@ -73,6 +73,8 @@ async def read(stream):
         say(event="chunk", topic=chunk.topic, partition=chunk.partition, offsets=[row.offset for row in chunk])
         if "hang" in WISH:
             await asyncio.sleep(3600)
+        if int(WISH.get("fail_at", "-1")) in [row.offset for row in chunk]:
+            raise RuntimeError("the agent of the test fails")
         if "copy_to" in WISH:
             await confirm(app, [Outgoing(WISH["copy_to"], row.value, row.key) for row in chunk])
         if HOLD.isdisjoint(row.offset for row in chunk):

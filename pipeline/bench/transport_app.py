@@ -1,0 +1,59 @@
+"""The worker that `pipeline.bench.transport` measures: an agent that does nothing, on one driver or the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from pipeline.transport import app_settings
+
+WISH = json.loads(os.environ["ASTROCYTE_BENCH"])
+
+
+def _settings() -> dict[str, Any]:
+    if WISH["driver"] == "astrocyte":
+        return app_settings(WISH["broker"], value_serializer="raw" if WISH["chunks"] else "bench-bytes")
+    # What stock Faust needs to be at its best here: no decoding, and no wait for what is held.
+    return {"broker": f"aiokafka://{WISH['broker']}", "value_serializer": "raw", "stream_wait_empty": False}
+
+
+class _Bytes(faust.serializers.codecs.Codec):  # type: ignore[misc]
+    """Values as they are, under a name that does not ask for chunks."""
+
+    def _loads(self, s: bytes) -> bytes:
+        return s
+
+    def _dumps(self, s: Any) -> bytes:
+        return bytes(s)
+
+
+faust.serializers.codecs.register("bench-bytes", _Bytes())
+app = faust.App(WISH["group"], datadir=WISH["folder"], topic_partitions=WISH["partitions"], **_settings())
+_seen = {"messages": 0, "began": 0.0, "cpu": 0.0}
+
+
+@app.agent(app.topic(WISH["topic"]))
+async def read(stream: Any) -> None:
+    """Count messages, and report when all have come."""
+    async for value in stream:
+        if not _seen["messages"]:
+            _seen["began"], _seen["cpu"] = time.perf_counter(), time.process_time()
+        _seen["messages"] += len(value) if WISH["chunks"] else 1
+        if _seen["messages"] >= WISH["messages"]:
+            _report()
+
+
+def _report() -> None:
+    found = {
+        "seconds": time.perf_counter() - _seen["began"],
+        "cpu_s": time.process_time() - _seen["cpu"],
+        "messages": _seen["messages"],
+    }
+    part = Path(WISH["report"] + ".part")
+    part.write_text(json.dumps(found))
+    part.rename(WISH["report"])
