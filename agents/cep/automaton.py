@@ -7,12 +7,13 @@ here its outputs are taken, what is short is doubled, and it goes on with that e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.cep import kernel
+from agents.cep import kernel, kernel_pools
 from agents.cep import kernel_layout as layout
 from agents.cep.operator import Task
 from agents.cep.postfix import MAX_STACK
@@ -25,6 +26,8 @@ from schemas.errors import AstrocyteError
 __all__ = ["Automaton", "SkipError"]
 
 FIRST_ROOM: Final = 1024
+MOST_OUTPUTS: Final = 16_384
+"""Up to here the queue of outputs grows for speed, beyond only where one event needs more."""
 _FOREVER: Final = layout.NEVER
 _Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]
 
@@ -53,7 +56,7 @@ class Automaton:
             np.zeros(room, layout.TIMER),
             np.zeros((room, layout.M_WIDTH), np.int64),
         )
-        self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(2, np.uint64))
+        self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(4, np.uint64))
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
@@ -65,13 +68,13 @@ class Automaton:
         """Begin several rules; the tables are laid out once."""
         for slot, program, columns in rules:
             if slot in self._programs:
-                kernel.clear(self._tables, self._state, slot, False)
+                kernel_pools.clear(self._tables, self._state, slot, False)
             self._programs[slot] = (program, tuple(columns))
         self._relay([slot for slot, _, _ in rules])
 
     def remove(self, slot: int) -> None:
         """Drop a rule and its state."""
-        kernel.clear(self._tables, self._state, slot, False)
+        kernel_pools.clear(self._tables, self._state, slot, False)
         del self._programs[slot]
         self._relay([slot])
 
@@ -148,7 +151,7 @@ class Automaton:
     def finish(self) -> list[tuple[int, Outputs]]:
         """After the last advance: drop what no time ends; completed matches that waited for it come out."""
         pieces: list[_Piece] = []
-        while not kernel.clear(self._tables, self._state, -1, True):
+        while not kernel_pools.clear(self._tables, self._state, -1, True):
             self._make_room(pieces, True)
         self._take(pieces)
         self._raise_errors()
@@ -175,7 +178,7 @@ class Automaton:
             larger["N"], larger["V"] = _doubled(state.N), _doubled(state.V)
             if len(state.W) > 1:
                 larger["W"] = _doubled(state.W)
-        if stuck:
+        if stuck or len(state.M) < MOST_OUTPUTS:
             larger["M"] = _doubled(state.M)
         if stuck or 2 * G[layout.G_TIMERS] > len(state.T):
             larger["T"] = _doubled(state.T)
@@ -185,7 +188,7 @@ class Automaton:
             while size < 4 * (holding + 1):
                 size *= 2
             headers = np.zeros(max(size, 1 << (len(state.H).bit_length() - 2)), layout.HEADER)
-            G[layout.G_HEADERS] = kernel.rehash(state.H, headers)
+            G[layout.G_HEADERS] = kernel_pools.rehash(state.H, headers)
             larger["H"] = headers
         self._state = state._replace(**larger)
 
@@ -194,10 +197,10 @@ class Automaton:
         if not count:
             return
         offsets = np.zeros(count + 1, np.int64)
-        total = int(kernel.lengths(self._state, offsets))
+        total = int(kernel_pools.lengths(self._state, offsets))
         step, ref = np.empty(total, np.int16), np.empty(total, np.int64)
         heads = self._state.M[:count].copy()
-        kernel.drain(self._state, offsets, step, ref)
+        kernel_pools.drain(self._state, offsets, step, ref)
         pieces.append((heads, offsets, step, ref))
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -277,7 +280,7 @@ def _by_slot(pieces: list[_Piece]) -> list[tuple[int, Outputs]]:
     for heads, offsets, step, ref in pieces:
         slots = heads[:, layout.M_SLOT]
         bounds = [0, *(np.flatnonzero(slots[1:] != slots[:-1]) + 1).tolist(), len(slots)]
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in pairwise(bounds):
             begin, end = int(offsets[first]), int(offsets[last])
             part = heads[first:last]
             outputs = Outputs(

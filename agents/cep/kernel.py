@@ -30,6 +30,7 @@ from agents.cep.kernel_layout import (
     E_TERM0,
     E_TERM1,
     E_WAIT,
+    EVALUATE,
     FINAL,
     G_HEADERS,
     G_NODES,
@@ -46,7 +47,6 @@ from agents.cep.kernel_layout import (
     K_SLOT,
     K_TO,
     LOOK,
-    M_NODE,
     NEVER,
     P_ACT,
     P_BITS,
@@ -114,18 +114,6 @@ def earliest_deadlines(T, S):
 
 
 @kernel
-def rehash(old, new, sources=SOURCES):
-    """Copy the headers of keys that hold something; gives their number."""
-    live = 0
-    for i in range(old.shape[0]):
-        if old[i]["rule"] != 0 and (old[i]["runs"] > 0 or old[i]["waiting"] > 0):
-            place = find(new, np.int64(old[i]["rule"]) - 1, np.int64(old[i]["key"]))
-            new[place] = old[i]
-            live += 1
-    return live
-
-
-@kernel
 def advance(T, S, now, sources=SOURCES):
     """Time reaches ``now`` for every key; False: room is short, call again."""
     for r in range(T.rules.shape[0]):
@@ -164,66 +152,66 @@ def advance(T, S, now, sources=SOURCES):
 
 
 @inner
-def same_as(T, state, which):
-    return np.uint64(T.states[state, which])
+def evaluate_edges(T, S, X, r, word, B, i, state, node, waited):
+    """Set X.flags[2] to the edges that fire and X.flags[3] to those whose target completes (as bits)."""
+    e0 = T.states[state, S_EDGE0]
+    X.flags[0] = 0
+    X.flags[2] = 0
+    X.flags[3] = 0
+    for half in range(2 * (T.states[state, S_EDGE1] - e0)):
+        e = e0 + (half >> 1)
+        c0 = T.edges[e, E_TERM0 + 2 * (half & 1)]
+        c1 = T.edges[e, E_TERM1 + 2 * (half & 1)]
+        bit = np.uint64(1) << np.uint64(half >> 1)
+        if c0 == c1 or (half & 1 and X.flags[2] & bit == 0):
+            continue
+        wait = T.edges[e, E_WAIT]
+        if 0 < wait <= waited:
+            continue
+        if holds(T, S, X, r, c0, c1, word, node, B, i):
+            X.flags[2 + (half & 1)] |= bit
 
 
 @inner
-def step_run(T, S, X, r, h, word, B, i, x, before, after):
-    """What the event makes of run x (-1: of the state in which matches begin), which stands between two others.
+def step_run(T, S, X, r, h, B, i, x, before, after, fired, final):
+    """Let run x (-1: the state in which matches begin), which stands between two others, take its edges.
 
-    Gives the last run in its place (``before`` if none is left).
+    ``fired`` and ``final`` are bits of the edges taken and of those whose target completes. Gives the last run in the
+    place of x (``before`` if none is left).
     """
     is_start = x < 0
     state = T.rules[r, P_START]
     node0 = np.int64(-1)
     sid = B.seq[i]
-    start = B.t[i]
-    last = start
+    now = B.t[i]
+    start = now
+    last = now
     if not is_start:
         state = np.int64(S.R[x]["state"])
         node0 = np.int64(S.R[x]["node"])
         sid = np.int64(S.R[x]["sid"])
         start = np.int64(S.R[x]["start"])
         last = np.int64(S.R[x]["last"])
-    now = B.t[i]
-    e0 = T.states[state, S_EDGE0]
-    e1 = T.states[state, S_EDGE1]
-    X.flags[0] = 0
-    fired = np.uint64(0)
-    final = np.uint64(0)
-    for half in range(2 * (e1 - e0)):  # first whether the edge is taken, then whether its target completes
-        e = e0 + (half >> 1)
-        c0 = T.edges[e, E_TERM0 + 2 * (half & 1)]
-        c1 = T.edges[e, E_TERM1 + 2 * (half & 1)]
-        bit = np.uint64(1) << np.uint64(half >> 1)
-        if c0 == c1 or (half & 1 and fired & bit == 0):
-            continue
-        wait = T.edges[e, E_WAIT]
-        if wait > 0 and not is_start and now - last >= wait:
-            continue
-        if holds(T, S, X, r, c0, c1, word, node0, B, i):
-            if half & 1:
-                final |= bit
-            else:
-                fired |= bit
-    if not is_start and fired != 0 and (fired == same_as(T, state, S_SAME1) or fired == same_as(T, state, S_SAME2)):
-        S.H[h]["present"] |= np.uint32(1) << np.uint32(T.states[state, S_LOCAL] & 31)
-        return x
+    e = T.states[state, S_EDGE0] - 1
     stopped = False
     reused = False
     cut_new = T.rules[r, P_KEEP_NEW] == 0
     made = np.int64(-1)
     made_step = np.int64(-1)
     place = before
-    for e in range(e0, e1):
-        if fired >> np.uint64(e - e0) & np.uint64(1) == 0:
+    while fired != 0:
+        e += 1
+        taken_now = fired & np.uint64(1) != 0
+        completes = final & np.uint64(1) != 0
+        fired >>= np.uint64(1)
+        final >>= np.uint64(1)
+        if not taken_now:
             continue
         kind = T.edges[e, E_KIND]
         if kind == STOP:
             stopped = True
             continue
-        completes = kind == FINAL or final >> np.uint64(e - e0) & np.uint64(1) != 0
+        completes = completes or kind == FINAL
         if stopped and not completes:
             continue
         node = node0
@@ -318,18 +306,19 @@ def is_full(S, runs, waiting, fan):
 
 
 @inner
-def feed(T, S, X, r, word, B, i):
+def is_same(T, state, fired):
+    """Whether these edges together leave a run as it is."""
+    return fired == np.uint64(T.states[state, S_SAME1]) or fired == np.uint64(T.states[state, S_SAME2])
+
+
+@inner
+def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
     """One event to one rule. False: room is short and nothing was done."""
     rule = T.rules
     key = np.int64(B.key[i])
     h = find(S.H, r, key)
-    bits = rule[r, P_BITS]
-    a0 = rule[r, P_ACT]
-    state0 = rule[r, P_STATE0]
     now = B.t[i]
-    begins = True
-    if bits > 0:
-        begins = T.act[a0 + ((rule[r, P_START] - state0) << bits) + np.int64(word)] != DIES
+    begins = bits == 0 or T.act[a0 + ((start - state0) << bits) + np.int64(word)] != DIES
     if S.H[h]["rule"] == 0:
         if not begins:
             return True
@@ -360,11 +349,35 @@ def feed(T, S, X, r, word, B, i):
         S.Q[r, Q_WORK] += had
     while x >= 0 or begins:
         is_start = x < 0
-        state = np.int64(S.R[x]["state"]) if not is_start else rule[r, P_START]
-        action = LOOK
+        state = start
+        after = np.int64(-1)
+        if not is_start:
+            state = np.int64(S.R[x]["state"])
+            after = np.int64(S.R[x]["next"])
+        entry = a0
+        action = EVALUATE
         if bits > 0:
-            action = T.act[a0 + ((state - state0) << bits) + np.int64(word)]
-        after = np.int64(S.R[x]["next"]) if not is_start else np.int64(-1)
+            entry = a0 + ((state - state0) << bits) + np.int64(word)
+            action = T.act[entry]
+        fired = np.uint64(0)
+        final = np.uint64(0)
+        if action == EVALUATE or (action == LOOK and rule[r, P_WAITS] != 0):
+            node = np.int64(-1)
+            waited = np.int64(-1)
+            if not is_start:
+                node = np.int64(S.R[x]["node"])
+                waited = now - S.R[x]["last"]
+            evaluate_edges(T, S, X, r, word, B, i, state, node, waited)
+            fired = X.flags[2]
+            final = X.flags[3]
+            action = LOOK
+            if not is_start and fired == 0:
+                action = DIES
+            elif fired != 0 and is_same(T, state, fired):
+                action = STAYS
+        elif action == LOOK:
+            fired = T.fired[entry, 0]
+            final = T.fired[entry, 1]
         if action == STAYS:
             before = x
             present |= np.uint32(1) << np.uint32((state - state0) & 31)
@@ -376,16 +389,16 @@ def feed(T, S, X, r, word, B, i):
             S.H[h]["runs"] -= 1
             release(S, np.int64(S.R[x]["node"]))
             free_run(S, x)
-        else:
+        elif fired != 0:
             had = S.H[h]["runs"]
             S.H[h]["present"] = present
-            before = step_run(T, S, X, r, h, word, B, i, x, before, after)
+            before = step_run(T, S, X, r, h, B, i, x, before, after, fired, final)
             present = S.H[h]["present"]
-            if is_start:
-                if rule[r, P_WINDOW] > 0 and S.H[h]["runs"] > had:
-                    start_timer(S, r, key, now)
-                S.Q[r, Q_WORK] += 1
-                break
+            if is_start and rule[r, P_WINDOW] > 0 and S.H[h]["runs"] > had:
+                start_timer(S, r, key, now)
+        if is_start:
+            S.Q[r, Q_WORK] += 1
+            break
         x = after
     S.H[h]["tail"] = before
     S.H[h]["present"] = present
@@ -407,8 +420,12 @@ def process(T, S, X, B, sources=SOURCES):
         stop = B.tasks[task, K_TO]
         shift = np.uint64(B.tasks[task, K_SHIFT])
         want = ~np.uint64(0) >> np.uint64(64 - T.rules[r, P_WORD])
-        tabled = T.rules[r, P_BITS] > 0
+        bits = T.rules[r, P_BITS]
+        a0 = T.rules[r, P_ACT]
+        state0 = T.rules[r, P_STATE0]
+        start = T.rules[r, P_START]
         idle = T.rules[r, P_IDLE]
+        events = 0
         for i in range(G[G_ROW] if G[G_ROW] >= 0 else B.tasks[task, K_FROM], stop):
             if far:
                 j = i + 20
@@ -429,73 +446,15 @@ def process(T, S, X, B, sources=SOURCES):
                         if S.R[x]["next"] >= 0:
                             prefetch(S.R, np.int64(S.R[x]["next"]))
             word = (B.mask[i] >> shift) & want
-            if word == 0 or (tabled and T.idle[idle + np.int64(word)] != 0):
+            if word == 0 or (bits > 0 and T.idle[idle + np.int64(word)] != 0):
                 continue
-            if not feed(T, S, X, r, word, B, i):
+            if not feed(T, S, X, r, word, B, i, bits, a0, state0, start):
                 G[G_TASK] = task
                 G[G_ROW] = i
+                S.Q[r, Q_EVENTS] += events
                 return False
-            S.Q[r, Q_EVENTS] += 1
+            events += 1
+        S.Q[r, Q_EVENTS] += events
         G[G_ROW] = -1
     G[G_TASK] = 0
-    return True
-
-
-@kernel
-def lengths(S, offsets, sources=SOURCES):
-    """Number of events of every queued output, as running totals in ``offsets``."""
-    total = 0
-    for m in range(S.G[G_OUT]):
-        x = S.M[m, M_NODE]
-        while x >= 0:
-            total += 1
-            x = np.int64(S.N[x]["prev"])
-        offsets[m + 1] = total
-    return total
-
-
-@kernel
-def drain(S, offsets, step, ref, sources=SOURCES):
-    """Events of every queued output, in order; their chains are given back."""
-    for m in range(S.G[G_OUT]):
-        j = offsets[m + 1]
-        x = S.M[m, M_NODE]
-        while x >= 0:
-            j -= 1
-            step[j] = S.N[x]["step"]
-            ref[j] = S.N[x]["ref"]
-            x = np.int64(S.N[x]["prev"])
-        release(S, S.M[m, M_NODE])
-    S.G[G_OUT] = 0
-
-
-@kernel
-def clear(T, S, slot, settle_waiting, sources=SOURCES):
-    """Drop all runs of a rule (-1: of all); matches that waited come out where ``settle_waiting``. False: no room."""
-    for h in range(S.H.shape[0]):
-        r = np.int64(S.H[h]["rule"]) - 1
-        if r < 0 or (slot >= 0 and r != slot):
-            continue
-        if settle_waiting and not room_for(S, 0, S.H[h]["waiting"]):
-            return False
-        while S.H[h]["runs"] > 0:
-            drop_head(S, h)
-        if settle_waiting:
-            settle(T, S, r, h)
-        while S.H[h]["done"] >= 0:
-            x = np.int64(S.H[h]["done"])
-            S.H[h]["done"] = S.R[x]["next"]
-            S.H[h]["waiting"] -= 1
-            release(S, np.int64(S.R[x]["node"]))
-            free_run(S, x)
-    for r in range(T.rules.shape[0]):
-        while S.Q[r, Q_HEAD] >= 0 and (slot < 0 or r == slot):
-            q = S.Q[r, Q_HEAD]
-            S.Q[r, Q_HEAD] = S.T[q]["next"]
-            S.T[q]["next"] = S.G[G_TIMER_FREE]
-            S.G[G_TIMER_FREE] = q
-            S.G[G_TIMERS] -= 1
-        if slot < 0 or r == slot:
-            S.Q[r, Q_TAIL] = -1
-            S.Q[r, Q_DUE] = NEVER
     return True

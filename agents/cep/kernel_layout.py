@@ -16,7 +16,7 @@ S_EDGE0, S_EDGE1, S_DEADLINE, S_PENDING, S_SAME1, S_SAME2, S_LOCAL, S_WIDTH = ra
 # Edges.
 E_TAKE, E_STEP, E_TARGET, E_KIND, E_TERM0, E_TERM1, E_FINAL0, E_FINAL1, E_WAIT, E_WIDTH = range(10)
 NORMAL, FINAL, STOP = 0, 1, 2
-DIES, STAYS, LOOK = 0, 1, 2
+DIES, STAYS, LOOK, EVALUATE = range(4)
 # Slots (running values) and instructions.
 L_RUNNING, L_STEP, L_COLUMN, L_WIDTH = range(4)
 COUNT, VALUES, SUM, MIN, MAX, FIRST, LAST = range(7)
@@ -26,7 +26,7 @@ COUNT, VALUES, SUM, MIN, MAX, FIRST, LAST = range(7)
 K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
 # Globals: free lists, high marks, live counts, outputs, used headers, timers, position, error (slot + 1).
 (G_RUN_FREE, G_RUN_HIGH, G_RUNS, G_NODE_FREE, G_NODE_HIGH, G_NODES, G_OUT, G_HEADERS, G_TIMER_FREE, G_TIMER_HIGH,
- G_TIMERS, G_TASK, G_ROW, G_ERROR, G_SWEEP, G_WIDTH) = range(16)  # fmt: skip
+ G_TIMERS, G_TASK, G_ROW, G_ERROR, G_SWEEP, G_WRITTEN, G_WIDTH) = range(17)  # fmt: skip
 # Per rule: timers as a list, earliest deadline of a waiting state, counters (in the order of operator.COUNTERS).
 (Q_HEAD, Q_TAIL, Q_DUE, Q_EVENTS, Q_PARTIALS, Q_MATCHES, Q_TIMEOUTS, Q_CUT, Q_WORK, Q_WIDTH) = range(10)
 # Output rows.
@@ -47,12 +47,13 @@ RUN: Final = np.dtype(
 )
 """``sid``: number of the start event in processing order; ``start`` and ``last``: times of the first and last event."""
 NODE: Final = np.dtype(
-    [("ref", "i8"), ("seq", "i8"), ("time", "i8"), ("step", "i4"), ("prev", "i4"), ("users", "i4"), ("pad", "i4")],
-    align=True,
-)
+    [("ref", "i8"), ("seq", "i8"), ("time", "i8"), ("written", "i8"), ("step", "i4"), ("prev", "i4"), ("users", "i4"),
+     ("length", "i4")], align=True,
+)  # fmt: skip
+"""``length``: events in the chain up to here; ``written``: where `drain` put the chain up to here."""
 TIMER: Final = np.dtype([("start", "i8"), ("key", "i4"), ("next", "i4")], align=True)
 
-Tables = namedtuple("Tables", "rules states edges terms act idle react slots code0 code consts")  # noqa: PYI024
+Tables = namedtuple("Tables", "rules states edges terms act fired idle react slots code0 code consts")  # noqa: PYI024
 State = namedtuple("State", "G Q H R N V W T M")  # noqa: PYI024
 Scratch = namedtuple("Scratch", "stack low flags")  # noqa: PYI024
 Batch = namedtuple("Batch", "tasks t seq ref key mask columns lows")  # noqa: PYI024

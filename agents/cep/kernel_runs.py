@@ -125,8 +125,11 @@ def new_node(T, S, r, B, i, step, prev):
     S.N[n]["step"] = step
     S.N[n]["prev"] = prev
     S.N[n]["users"] = 0
+    S.N[n]["written"] = -1
+    S.N[n]["length"] = 1
     if prev >= 0:
         S.N[prev]["users"] += 1
+        S.N[n]["length"] = S.N[prev]["length"] + 1
     slot0 = T.rules[r, P_SLOT0]
     for s in range(slot0, T.rules[r, P_SLOT1]):
         update_slot(T, S, s, s - slot0, n, step, prev, B, i)

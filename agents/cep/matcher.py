@@ -41,7 +41,7 @@ from schemas.frames import Frame
 __all__ = ["Matcher"]
 
 _FOREVER: Final = 2**62
-_LEAST_KEYS: Final = 65_536
+_LEAST_KEYS: Final = 1_000_000
 
 
 class Matcher:

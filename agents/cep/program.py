@@ -22,9 +22,9 @@ from agents.cep.postfix import Code
 from agents.rules import Rule
 from schemas.errors import InvalidRule
 
-__all__ = ["DIES", "LOOK", "STAYS", "FlatEdge", "FlatState", "Program", "compile_rule"]
+__all__ = ["DIES", "EVALUATE", "LOOK", "STAYS", "FlatEdge", "FlatState", "Program", "compile_rule"]
 
-DIES, STAYS, LOOK = 0, 1, 2
+DIES, STAYS, LOOK, EVALUATE = 0, 1, 2, 3
 MAX_TABLE_ATOMS: Final = 8
 MAX_EDGES: Final = 62
 _STATIC: Final = (1 << DYNAMIC) - 1
@@ -67,7 +67,12 @@ class Program:
     start: int
     code: Code
     actions: NDArray[np.uint8]
-    """Shape [states, 2**atoms]: DIES, STAYS or LOOK; [states, 1] where there are too many atoms for a table."""
+    """Shape [states, 2**atoms]: the partial match DIES, STAYS as it is, or takes the edges in ``fired`` (LOOK).
+
+    EVALUATE: that depends on earlier events. Shape [states, 1] where there are too many atoms for a table.
+    """
+    fired: NDArray[np.uint64]
+    """Shape of ``actions``, and a last axis of 2: bits of the edges taken, and of those whose target completes."""
     idle: NDArray[np.uint8]
     """Per kind of event: 1 where it changes nothing in any state."""
 
@@ -99,8 +104,8 @@ def compile_rule(rule: Rule) -> Program:
     code = Code({name: index for index, name in enumerate(rule.positive)})
     for node in graph.atoms.dynamic:
         code.add(node)
-    actions, idle = _tables(states, start, len(atoms))
-    return Program(rule, tuple(atoms), states, start, code, actions, idle)
+    actions, fired, idle = _tables(states, start, len(atoms))
+    return Program(rule, tuple(atoms), states, start, code, actions, fired, idle)
 
 
 class _Flattener:
@@ -212,37 +217,44 @@ def _fires(terms: tuple[Term, ...], word: int) -> bool | None:
     return None if maybe else False
 
 
-def _action(state: FlatState, word: int) -> int:
-    fired, bits = [], 0
+def _action(state: FlatState, word: int) -> tuple[int, int, int]:
+    """What an event with this static word does: the action, the edges that fire, those that complete."""
+    bits = completing = 0
+    stops = completes = False
     for number, edge in enumerate(state.edges):
         fires = _fires(edge.terms, word)
-        if fires is None:
-            return LOOK
+        final = _fires(edge.final, word) if fires else False
+        if fires is None or final is None:
+            return EVALUATE, 0, 0
         if fires:
-            fired.append(edge)
             bits |= 1 << number
-    if not fired:
-        return DIES
-    completes = any(edge.kind is Kind.FINAL or edge.final for edge in fired)
-    if any(edge.kind is Kind.STOP for edge in fired) and not completes:
-        return DIES
-    return STAYS if bits in state.unchanged else LOOK
+            completing |= bool(final) << number
+            stops = stops or edge.kind is Kind.STOP
+            completes = completes or edge.kind is Kind.FINAL or bool(final)
+    if not bits or (stops and not completes):
+        return DIES, 0, 0
+    return (STAYS if bits in state.unchanged else LOOK), bits, completing
 
 
 def _ignores_others(states: tuple[FlatState, ...], start: int) -> bool:
     """Whether an event for which no static atom holds changes nothing."""
     return all(
-        _action(state, 0) == (DIES if index == start else STAYS)
+        _action(state, 0)[0] == (DIES if index == start else STAYS)
         for index, state in enumerate(states)
         if state.kind in (Kind.NORMAL, Kind.PENDING)
     )
 
 
-def _tables(states: tuple[FlatState, ...], start: int, atoms: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _tables(
+    states: tuple[FlatState, ...], start: int, atoms: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint8]]:
     if atoms > MAX_TABLE_ATOMS:
-        return np.full((len(states), 1), LOOK, np.uint8), np.zeros(1, np.uint8)
-    words = 1 << atoms
-    actions = np.array([[_action(state, word) for word in range(words)] for state in states], np.uint8)
+        actions = np.full((len(states), 1), EVALUATE, np.uint8)
+        return actions, np.zeros((len(states), 1, 2), np.uint64), np.zeros(1, np.uint8)
+    words = range(1 << atoms)
+    found = [[_action(state, word) for word in words] for state in states]
+    actions = np.array([[action for action, _, _ in row] for row in found], np.uint8)
+    fired = np.array([[(bits, final) for _, bits, final in row] for row in found], np.uint64)
     waiting = [i for i, state in enumerate(states) if state.kind in (Kind.NORMAL, Kind.PENDING) and i != start]
     idle = (actions[start] == DIES) & (actions[waiting] == STAYS).all(axis=0)
-    return actions, idle.astype(np.uint8)
+    return actions, fired, idle.astype(np.uint8)

@@ -12,7 +12,7 @@ from agents.cep import kernel_layout as layout
 from agents.cep.formula import DYNAMIC, Term
 from agents.cep.graph import Kind
 from agents.cep.postfix import Op
-from agents.cep.program import LOOK, MAX_TABLE_ATOMS, STAYS, Program
+from agents.cep.program import MAX_TABLE_ATOMS, STAYS, Program
 from agents.cep.values import TextNumbers, split_integers
 
 __all__ = ["build_tables"]
@@ -41,6 +41,7 @@ class _Builder:
         self.edges: list[tuple[int, ...]] = []
         self.terms: list[tuple[int, int, int, int]] = []
         self.actions: list[NDArray[np.uint8]] = []
+        self.fired: list[NDArray[np.uint64]] = []
         self.idle: list[NDArray[np.uint8]] = []
         self.react: list[NDArray[np.uint32]] = []
         self.slots: list[tuple[int, int, int]] = []
@@ -86,6 +87,7 @@ class _Builder:
         for number, actions in enumerate(program.actions):
             react |= np.where(actions != STAYS, np.uint32(1 << (number & 31)), np.uint32(0)).astype(np.uint32)
         self.actions.append(program.actions.ravel())
+        self.fired.append(program.fired.reshape(-1, 2))
         self.idle.append(program.idle if bits else np.zeros(1, np.uint8))
         self.react.append(react if bits else np.full(1, 0xFFFFFFFF, np.uint32))
         self.action_bytes += self.actions[-1].size
@@ -133,7 +135,8 @@ class _Builder:
             np.array(self.states, np.int64).reshape(-1, layout.S_WIDTH),
             np.array(self.edges, np.int64).reshape(-1, layout.E_WIDTH),
             np.array(self.terms, np.uint64).reshape(-1, 4),
-            np.concatenate([*self.actions, np.full(1, LOOK, np.uint8)]),
+            np.concatenate([*self.actions, np.zeros(1, np.uint8)]),
+            np.concatenate([*self.fired, np.zeros((1, 2), np.uint64)]),
             np.concatenate([*self.idle, np.zeros(1, np.uint8)]),
             np.concatenate([*self.react, np.zeros(1, np.uint32)]),
             np.array(self.slots, np.int64).reshape(-1, layout.L_WIDTH),

@@ -1,0 +1,97 @@
+"""Kernels around the automaton's pools: hand over outputs, rebuild the table of keys, drop runs."""
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# ruff: noqa: ARG001  `sources` is there for the cache (see `agents.cep.jit`)
+
+from __future__ import annotations
+
+import numpy as np
+
+from agents.cep import jit, kernel_layout, kernel_runs
+from agents.cep.jit import kernel
+from agents.cep.kernel_layout import G_OUT, G_TIMER_FREE, G_TIMERS, G_WRITTEN, M_NODE, NEVER, Q_DUE, Q_HEAD, Q_TAIL
+from agents.cep.kernel_runs import drop_head, find, free_run, release, room_for, settle
+
+SOURCES = jit.source_digest(*(str(part.__file__) for part in (jit, kernel_layout, kernel_runs)))
+
+
+@kernel
+def rehash(old, new, sources=SOURCES):
+    """Copy the headers of keys that hold something; gives their number."""
+    live = 0
+    for i in range(old.shape[0]):
+        if old[i]["rule"] != 0 and (old[i]["runs"] > 0 or old[i]["waiting"] > 0):
+            place = find(new, np.int64(old[i]["rule"]) - 1, np.int64(old[i]["key"]))
+            new[place] = old[i]
+            live += 1
+    return live
+
+
+@kernel
+def lengths(S, offsets, sources=SOURCES):
+    """Number of events of every queued output, as running totals in ``offsets``."""
+    total = 0
+    for m in range(S.G[G_OUT]):
+        total += S.N[S.M[m, M_NODE]]["length"]
+        offsets[m + 1] = total
+    return total
+
+
+@kernel
+def drain(S, offsets, step, ref, sources=SOURCES):
+    """Events of every queued output, in order; their chains are given back.
+
+    What was written before is copied: matches that share the beginning of a chain walk it once.
+    """
+    base = S.G[G_WRITTEN]
+    for m in range(S.G[G_OUT]):
+        j = offsets[m + 1]
+        x = S.M[m, M_NODE]
+        while x >= 0:
+            written = np.int64(S.N[x]["written"])
+            if written >= base:
+                count = j - offsets[m]
+                source = written - base - count
+                for k in range(count):
+                    step[offsets[m] + k] = step[source + k]
+                    ref[offsets[m] + k] = ref[source + k]
+                break
+            S.N[x]["written"] = base + j
+            j -= 1
+            step[j] = S.N[x]["step"]
+            ref[j] = S.N[x]["ref"]
+            x = np.int64(S.N[x]["prev"])
+        release(S, S.M[m, M_NODE])
+    S.G[G_WRITTEN] = base + offsets[S.G[G_OUT]] + 1
+    S.G[G_OUT] = 0
+
+
+@kernel
+def clear(T, S, slot, settle_waiting, sources=SOURCES):
+    """Drop all runs of a rule (-1: of all); matches that waited come out where ``settle_waiting``. False: no room."""
+    for h in range(S.H.shape[0]):
+        r = np.int64(S.H[h]["rule"]) - 1
+        if r < 0 or (slot >= 0 and r != slot):
+            continue
+        if settle_waiting and not room_for(S, 0, S.H[h]["waiting"]):
+            return False
+        while S.H[h]["runs"] > 0:
+            drop_head(S, h)
+        if settle_waiting:
+            settle(T, S, r, h)
+        while S.H[h]["done"] >= 0:
+            x = np.int64(S.H[h]["done"])
+            S.H[h]["done"] = S.R[x]["next"]
+            S.H[h]["waiting"] -= 1
+            release(S, np.int64(S.R[x]["node"]))
+            free_run(S, x)
+    for r in range(T.rules.shape[0]):
+        while S.Q[r, Q_HEAD] >= 0 and (slot < 0 or r == slot):
+            q = S.Q[r, Q_HEAD]
+            S.Q[r, Q_HEAD] = S.T[q]["next"]
+            S.T[q]["next"] = S.G[G_TIMER_FREE]
+            S.G[G_TIMER_FREE] = q
+            S.G[G_TIMERS] -= 1
+        if slot < 0 or r == slot:
+            S.Q[r, Q_TAIL] = -1
+            S.Q[r, Q_DUE] = NEVER
+    return True
