@@ -15,8 +15,10 @@ from typing import Final, Literal
 
 from agents.decoding import RawRecord, decode_chunk
 from agents.sinks.base import SourcedFrame
-from pipeline.log_file import Block, Index, LogWriter, open_log, read_header, read_index, read_log
+from pipeline.log_file import LogWriter
 from pipeline.log_format import Headers, InvalidLog, LogHeader, LogRecord, TornLog, parse_line, record_line
+from pipeline.log_index import Block, Index, read_index
+from pipeline.log_reader import open_log, read_header, read_log
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter
 from schemas.frames import Frame
