@@ -84,7 +84,7 @@ class Record(NamedTuple):
     offset: int
     timestamp: int
     key: bytes | None
-    has_value: bool
+    value: bytes | None
     raw: bytes
 
 
@@ -182,13 +182,9 @@ def _records_in(header: BatchHeader, body: bytes) -> Iterator[Record]:
             key = body[at : at + key_length]
             at += key_length
         value_length, at = _varint(body, at)
-        yield Record(
-            header.base_offset + offset_delta,
-            header.base_timestamp + timestamp_delta,
-            key,
-            value_length >= 0,
-            body[begin:end],
-        )
+        value = body[at : at + value_length] if value_length >= 0 else None
+        offset, timestamp = header.base_offset + offset_delta, header.base_timestamp + timestamp_delta
+        yield Record(offset, timestamp, key, value, body[begin:end])
         at = end
 
 

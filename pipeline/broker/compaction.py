@@ -82,7 +82,7 @@ def clean(sources: list[Segment], *, now_ms: int, delete_retention_ms: int, segm
                     or record.key is None
                     or (
                         newest[record.key] == record.offset
-                        and (record.has_value or not source.compacted or record.timestamp >= tombstones_before)
+                        and (record.value is not None or not source.compacted or record.timestamp >= tombstones_before)
                     )
                 ]
                 if len(kept) == len(records):
