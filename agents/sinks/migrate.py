@@ -15,9 +15,10 @@ from sqlalchemy.exc import DBAPIError
 
 from agents.sinks.base import SinkError
 from agents.sinks.engines import engine_of
+from agents.sinks.sql_url import database_url, sqlite_path
 from schemas.tables import Base
 
-__all__ = ["NewerDatabase", "OlderDatabase", "check", "current", "head", "upgrade", "upgrade_engine"]
+__all__ = ["NewerDatabase", "OlderDatabase", "check", "current", "head", "prepare", "upgrade", "upgrade_engine"]
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK: Final = 0x61737472  # "astr": one upgrade at a time on a server
@@ -39,7 +40,8 @@ def head() -> str:
 
 
 def current(address: str | Path) -> str | None:
-    """Revision of a database, or None where it holds none of our tables."""
+    """Revision of a database, or None where it holds none of our tables. Raises the driver's error."""
+    _check_folder(address)
     engine = engine_of(address)
     try:
         with engine.connect() as connection:
@@ -51,28 +53,60 @@ def current(address: str | Path) -> str | None:
 
 
 def check(address: str | Path) -> None:
-    """Nothing where the database is of this version. Raises NewerDatabase or OlderDatabase."""
+    """Nothing where the database is of this version. Raises NewerDatabase, OlderDatabase or the driver's error."""
     found = current(address)
-    _refuse_newer(found, str(engine_of(address).url))
+    shown = _shown(address)
+    _refuse_newer(found, shown)
     if found != head():
         raise OlderDatabase(
-            f"the database {engine_of(address).url} is at revision {found or 'none'}, this program needs {head()}; "
+            f"the database {shown} is at revision {found or 'none'}, this program needs {head()}; "
             "run `astrocyte db upgrade`"
         )
+
+
+def prepare(address: str | Path, *, migrate: bool) -> None:
+    """`upgrade` or `check`, with the driver's own errors, for callers that know which of them pass."""
+    _check_folder(address)
+    if not migrate:
+        check(address)
+        return
+    engine = engine_of(address)
+    try:
+        upgrade_engine(engine)
+    except DBAPIError as error:
+        raise error.orig or error from error
+    finally:
+        engine.dispose()
 
 
 def upgrade(address: str | Path, revision: str = "head") -> str:
     """Bring a database (new, or of any older version) to ``revision``; returns the revision it has then.
 
-    All of it happens in one transaction. Raises NewerDatabase, SinkError or the driver's error.
+    All of it happens in one transaction. Raises SinkError (NewerDatabase where it is of a newer version).
     """
+    _check_folder(address)
     engine = engine_of(address)
     try:
         return upgrade_engine(engine, revision)
     except DBAPIError as error:
-        raise error.orig or error from error
+        raise SinkError(f"the database {_shown(address)} could not be upgraded: {error.orig}") from error
     finally:
         engine.dispose()
+
+
+def _shown(address: str | Path) -> str:
+    return database_url(address).render_as_string(hide_password=True)
+
+
+def _check_folder(address: str | Path) -> None:
+    """A folder that is not there will not come by waiting."""
+    url = database_url(address)
+    if url.get_backend_name() == "sqlite" and sqlite_path(url) != ":memory:":
+        path = Path(sqlite_path(url))
+        if not path.parent.is_dir():
+            raise SinkError(f"the folder {path.parent} of the database {path.name} does not exist; make it first")
+        if path.is_dir():
+            raise SinkError(f"the database {path} is a folder; the path of a file was wanted")
 
 
 def upgrade_engine(engine: Engine, revision: str = "head") -> str:

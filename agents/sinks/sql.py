@@ -7,31 +7,28 @@ and rows are upserted, so a batch written twice changes nothing.
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import orjson
 
-from agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords, highest_offsets
+from agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from agents.sinks.retry import Patience
+from agents.sinks.sql_connection import SqlConnection
 from agents.sinks.sql_records import stage_records
 from agents.sinks.sql_rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame
 from agents.sinks.sql_runs import Runs
 from agents.sinks.sql_store import Store
 from agents.sinks.sql_targets import KIND_TARGETS, POSITIONS, STREAM_TARGETS
-from agents.sinks.sql_url import open_store
 from schemas.errors import AstrocyteError
 from schemas.frames import Frame
 from schemas.records import frame_to_records
 
 __all__ = ["STREAMS", "SqlSink"]
 
-T = TypeVar("T")
 STREAMS: Final = tuple(STREAM_TARGETS)
 """Streams whose events have a table; frames of other streams leave only their run and position."""
 
@@ -62,12 +59,10 @@ class _Work:
     positions: Rows
 
 
-class SqlSink:
-    """Sink for SQLite and PostgreSQL; ``url`` is an SQLAlchemy URL or the path of an SQLite file.
+class SqlSink(SqlConnection):
+    """Sink for SQLite and PostgreSQL; see `SqlConnection` for what it shares with the audit log's.
 
-    ``now_us`` gives the wall time for ``recorded_at`` (retention goes by it). ``experiment_id`` is the experiment
-    of runs that no record assigned to one. With ``migrate`` an older database is brought to this version when the
-    sink opens; without it such a database is an error, as a newer one always is.
+    ``experiment_id`` is the experiment of runs that no record assigned to one.
     """
 
     def __init__(
@@ -80,67 +75,19 @@ class SqlSink:
         migrate: bool = True,
         patience: Patience | None = None,
     ) -> None:
-        self.name = name
-        self.url = url
-        self._now_us = now_us
-        self._migrate = migrate
-        self._patience = patience or Patience(name)
+        super().__init__(url, now_us=now_us, name=name, migrate=migrate, patience=patience)
         self._runs = Runs(experiment_id, now_us)
         self._known: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
         self._learnt: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
-        self._store: Store | None = None
-
-    async def open(self) -> None:
-        """Connect, and migrate or check the database. Raises SinkError; waits while the database is away."""
-        store = open_store(self.url)
-
-        def prepare() -> None:
-            from agents.sinks.migrate import check, upgrade
-
-            (upgrade if self._migrate else check)(self.url)
-            store.connect()
-
-        self._store = store
-        await self._persist(prepare)
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Write a batch in one transaction; see `agents.sinks.base.Sink`."""
-        work = await self._in_thread(lambda: self._stage(batch))
-        refused = await self._persist(lambda: self._commit(work))
-        return await self._in_thread(lambda: [_rejected(group, unit, why) for group, unit, why in refused])
-
-    async def close(self) -> None:
-        """Close the connection and end the sink's thread."""
-        if self._store is not None:
-            await self._in_thread(self._store.disconnect)
-            self._store = None
-        self._thread.shutdown(wait=True)
-
-    async def _persist(self, work: Callable[[], T]) -> T:
-        store = self._store
-        if store is None:
-            raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
-
-        def transient(error: Exception) -> str | None:
-            fault = store.fault_of(error)
-            if fault.kind == "transient":
-                store.disconnect()
-                return fault.reason
-            return None
-
-        try:
-            return await self._patience.persist(lambda: self._in_thread(work), transient)
-        except AstrocyteError:
-            raise
-        except Exception as error:
-            raise SinkError(f"sink {self.name!r}: {store.fault_of(error).reason}") from error
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        work = await self.in_thread(lambda: self._stage(batch))
+        refused = await self.persist(lambda: self._commit(work))
+        return await self.in_thread(lambda: [_rejected(group, unit, why) for group, unit, why in refused])
 
     def _stage(self, batch: Sequence[Sourced]) -> _Work:
-        now = self._now_us()
+        now = self.now_us()
         frames: dict[str, list[SourcedFrame]] = defaultdict(list)
         groups = []
         for item in batch:
@@ -159,7 +106,7 @@ class SqlSink:
         return _Work(groups, self._runs.rows(batch), from_mappings(POSITIONS, positions))
 
     def _commit(self, work: _Work) -> list[tuple[_Group, int, str]]:
-        store = cast("Store", self._store)
+        store = self.store
         store.connect()
         self._learnt.clear()
         refused: dict[int, dict[int, str]] = {}

@@ -8,7 +8,7 @@ which costs half of a merge; a collision undoes that and merges from a temporary
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -107,6 +107,9 @@ class PostgresStore:
         names = ", ".join(f'"{name}"' for name in kinds)
         text = _csv({name: _plain(columns[name], kind) for name, kind in kinds.items()}, len(rows))
         table = target.table.name
+        if target.conflict == "refuse":
+            self._copy(f'"{table}" ({names})', text)
+            return
         if target.conflict == "replace" and not self._collided.get(table):
             try:
                 with self.savepoint():
@@ -128,6 +131,15 @@ class PostgresStore:
                 connection.execute(_merge(target, kinds, stage, "all"))
         except self._psycopg.errors.CardinalityViolation:
             connection.execute(_merge(target, kinds, stage, "last"))
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query whose parameters are question marks."""
+        rows: list[tuple[Any, ...]] = self._open().execute(sql.replace("?", "%s"), parameters).fetchall()
+        return rows
+
+    def lock(self, name: str) -> None:
+        """Wait until no other transaction holds the lock ``name``; held to the end of this one."""
+        self._open().execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"astrocyte.{name}",))
 
     def _copy(self, into: str, text: memoryview) -> None:
         with self._open().cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN (FORMAT csv)") as copy:

@@ -30,6 +30,7 @@ __all__ = [
     "EXTERNAL",
     "Rows",
     "concat_rows",
+    "find_problems",
     "from_mappings",
     "parent_rows",
     "row_numbers",

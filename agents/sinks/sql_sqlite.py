@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from string import Formatter
@@ -129,6 +129,13 @@ class SqliteStore:
         if whole < count:
             statement = self._statement(rows, 1)
             connection.executemany(statement, (flat[at : at + width] for at in range(whole * width, len(flat), width)))
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query whose parameters are question marks."""
+        return self._open().execute(sql, tuple(parameters)).fetchall()
+
+    def lock(self, name: str) -> None:
+        """Nothing: a transaction here has the whole file to itself."""
 
     def fault_of(self, error: Exception) -> Fault:
         """By SQLite's own error code."""

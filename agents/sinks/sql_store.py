@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from agents.sinks.sql_rows import Rows
 
@@ -36,6 +37,12 @@ class Store(Protocol):
 
     def upsert(self, rows: Rows) -> None:
         """Insert the rows, or do with those that exist what their target says."""
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query whose parameters are question marks."""
+
+    def lock(self, name: str) -> None:
+        """Inside a transaction: let no other transaction that takes the lock ``name`` run until this one ends."""
 
     def fault_of(self, error: Exception) -> Fault:
         """Meaning of an error that one of the other methods raised."""

@@ -56,13 +56,13 @@ __all__ = [
     "Target",
 ]
 
-Conflict = Literal["replace", "fill", "latest", "ignore", "greatest"]
+Conflict = Literal["replace", "fill", "latest", "ignore", "greatest", "refuse"]
 """What becomes of a row that is there already.
 
 replace: the new values stand (an event written again has the same). fill: new values that are not null stand, so that
 birth, death and placeholder merge in any order. latest: as replace, unless the stored row is newer by ``timestamp``.
 ignore: the stored row stands. greatest: numbers and times only grow (``start_time`` only shrinks), a run that ended
-does not run again, and an experiment once set stays.
+does not run again, and an experiment once set stays. refuse: the database refuses the row.
 """
 
 Encoding = Literal["plain", "vector", "floats", "texts", "json", "datetime", "bytes"]
@@ -126,6 +126,8 @@ class Target:
 
     def on_conflict(self) -> str:
         """The ON CONFLICT clause, in the words that SQLite and PostgreSQL share."""
+        if self.conflict == "refuse":
+            return ""
         key = ", ".join(self.primary_key)
         rest = [name for name in self.values if name not in self.primary_key and name not in _FIRST_WINS]
         if self.conflict == "ignore" or not rest:
