@@ -231,6 +231,7 @@ async def scan(
     if not follow:
         return
     open_places = [place for place in places if place not in stopped]
+    client.resume(*open_places)
     for place in open_places:
         client.seek(place, max(begins[place], ends[place]))
     while open_places:
@@ -272,6 +273,7 @@ async def _until_end(
     waiting: dict[TopicPartition, deque[LogRecord]] = {
         place: deque() for place in begins if begins[place] < ends[place]
     }
+    client.pause(*(place for place in begins if place not in waiting))
     floors = dict.fromkeys(waiting, -1)
     finished: set[TopicPartition] = set()
     quiet_since = time.monotonic()
@@ -286,6 +288,7 @@ async def _until_end(
                 continue
             if await client.position(place) >= ends[place]:
                 finished.add(place)
+                client.pause(place)  # else the broker would hold the fetches of the others open for news of it
         if batches:
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since > _STALL_S:
