@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ class Chunk:
 
     topic: str
     partition: int
-    records: Sequence[Any]
+    records: tuple[Any, ...]
     """aiokafka ``ConsumerRecord`` each: offset, key, value, headers, timestamp in milliseconds."""
     next_offset: int
     """Where reading goes on: past the last record and past offsets that hold none."""

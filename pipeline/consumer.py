@@ -98,11 +98,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _drain_once(self) -> None:
         generation = self.app.consumer_generation_id
-        active = self._get_active_partitions() - self._held_back
+        # Faust's set may name partitions that went: a full queue of theirs reports late that it has room again.
+        active = self._get_active_partitions() & self.assignment()
         lost = {tp for tp in active if tp not in self.tracker and self._acked_topic(tp.topic)}
         if lost:
-            await self._place(self.assignment() if len(lost) > 1 else lost, generation)
+            await self._place(lost, generation)
             return
+        active -= self._held_back
         if not active:
             self._resumed.clear()
             await self._thread.idle()
@@ -131,7 +133,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.app.monitor.track_tp_end_offset(tp, highwater)
         await self._report_jump(tp, records[0].offset)
         if self._takes_chunks(tp.topic):
-            chunk = Chunk(tp.topic, tp.partition, records, next_offset, highwater)
+            chunk = Chunk(tp.topic, tp.partition, tuple(records), next_offset, highwater)
             await self._hand_out(tp, records[0], chunk, ends_at=next_offset, generation=generation)
         else:
             ends = [record.offset for record in records[1:]] + [next_offset]
@@ -200,14 +202,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.tracker.assign(partition, place[partition], None)
 
     async def _place(self, partitions: set[TP], generation: int) -> None:
-        wanted = {tp for tp in partitions if self._acked_topic(tp.topic)}
         try:
-            committed: Mapping[TP, int | None] = await self._thread.committed(wanted)
+            committed: Mapping[TP, int | None] = await self._thread.committed(partitions)
             chosen = dict(committed)
             if self.options.on_assigned is not None:
                 answer = self.options.on_assigned(dict(committed))
                 answer = await answer if inspect.isawaitable(answer) else answer
-                chosen.update({tp: offset for tp, offset in (answer or {}).items() if tp in wanted})
+                chosen.update({tp: offset for tp, offset in (answer or {}).items() if tp in partitions})
             if not self._current(generation):
                 return
             places = await self._thread.place(chosen)

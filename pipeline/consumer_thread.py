@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, cast
@@ -67,6 +67,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 self._consumer = consumer
                 state.back()
                 return
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group and disconnect."""
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is None:
+            return
+        try:
+            await self._consumer.stop()
+        except (asyncio.CancelledError, KafkaError):
+            # aiokafka's fetcher passes on the cancellation of its own tasks while the broker is away, which would end
+            # this thread without a word, and Faust would wait for it for ever.
+            await self._consumer._client.close()
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         conf = self.app.conf
@@ -191,15 +203,29 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Commit; False if that has to be tried again. aiokafka itself would try for ever."""
         entries = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
         try:
-            await asyncio.wait_for(self._ensure_consumer().commit(entries), _COMMIT_S)
+            await self._within_reason(self._ensure_consumer().commit(entries))
         except (CommitFailedError, IllegalStateError) as error:
             self.log.info("commit refused, the group has rebalanced: %s", error)
             return False
         except TimeoutError:
-            self.log.info("commit not answered within %.0f s", _COMMIT_S)
+            self.log.info("the broker did not answer a commit; it is tried again")
             return False
         except Exception as error:
             self.log.exception("the broker refuses commits for good: %r", error)
             await self.crash(error)
             return False
         return True
+
+    async def _within_reason(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await ``work`` for ten seconds, or until the app stops while no broker is there. Raises TimeoutError."""
+        task = asyncio.ensure_future(work)
+        deadline = monotonic() + _COMMIT_S
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=0.1)
+                alone = self.app.should_stop and not self.reading().connected
+                if not task.done() and (alone or monotonic() > deadline):
+                    raise TimeoutError
+        finally:
+            task.cancel()
+        task.result()

@@ -20,6 +20,23 @@ _CHATTY: Final = (
     "aiokafka.producer.sender",
 )
 
+_LOST_CONNECTION: Final = (
+    "Close connection",
+    "Error sending",
+    "Failed fetch messages from",
+    "Failed fetch offsets from",
+    "Got error produce response: ",
+    "Group Coordinator Request failed",
+    "Heartbeat send request failed",
+    "Heartbeat session expired",
+    "LeaveGroup request failed",
+    "Marking the coordinator dead",
+    "Unable connect to",
+    "Unable to request metadata",
+    "Unable to update metadata",
+)
+"""How aiokafka says, ten times a second, what `StateLog` says once."""
+
 
 class StateLog:
     """Reports that the broker went away and that it is back, each once."""
@@ -56,7 +73,7 @@ class StateLog:
 
 
 class _Sparing(logging.Filter):
-    """Passes a message text once per ``interval_s``; errors about a lost broker come ten times a second otherwise."""
+    """Drops what is said of lost connections, and passes any other warning once per ``interval_s``."""
 
     def __init__(self, interval_s: float) -> None:
         super().__init__()
@@ -66,8 +83,10 @@ class _Sparing(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        now = time.monotonic()
         text = str(record.msg)
+        if text.startswith(_LOST_CONNECTION):
+            return False
+        now = time.monotonic()
         if now - self._passed_at.get(text, -self._interval_s) < self._interval_s:
             return False
         self._passed_at[text] = now
@@ -75,7 +94,10 @@ class _Sparing(logging.Filter):
 
 
 def quiet_aiokafka(interval_s: float = 60.0) -> None:
-    """Limit each distinct warning of aiokafka to one per ``interval_s``. Calling it again changes nothing."""
+    """Drop aiokafka's complaints about connections, and limit each other warning of it to one per ``interval_s``.
+
+    Calling it again changes nothing.
+    """
     for name in _CHATTY:
         logger = logging.getLogger(name)
         if not any(isinstance(item, _Sparing) for item in logger.filters):

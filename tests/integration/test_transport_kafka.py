@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import ensure_topics
-from tests.support.brokers import Broker, address, own_broker, own_embedded, real_kafka, shared_embedded
+from tests.support.brokers import Broker, address, own_broker, own_embedded, read_all, real_kafka, shared_embedded
 from tests.support.kafka import Kafka
 from tests.support.worker import Worker, start_worker, wait_until
 
@@ -177,6 +177,17 @@ def test_worker_that_reads_nothing_though_there_is_lag_ends_with_a_message(addre
     assert "nothing was read or acknowledged" in worker.text()
 
 
+def test_partition_that_is_held_back_is_delivered_once_it_is_let_on(address, start_worker: Start):
+    topic = topic_of(address, partitions=2)
+    topic.produce(3, 0)
+    topic.produce(3, 1)
+    worker = start_worker(**topic.wishes(max_poll=1, take_turns=1))
+    worker.wait(lambda: len(worker.events("chunk")) == 6)
+    turns = [event["partition"] for event in worker.events("chunk")]
+    assert turns in ([0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 1, 0])
+    topic.wait_committed(3, 0)
+
+
 def test_failing_agent_ends_the_worker_and_what_it_failed_on_is_read_again(address, start_worker: Start):
     topic = topic_of(address)
     topic.produce(10)
@@ -236,5 +247,7 @@ def test_broker_that_is_away_at_the_start_and_dies_in_the_middle_loses_nothing(o
     worker.wait(lambda: worker.offsets()[-1] == 9)
     topic.wait_committed(10)
     assert set(worker.offsets()) == set(range(10))
+    copied = [record.value for record in read_all(own_broker.address, copies.name)[0]]
+    assert set(copied) == {b"%d" % n for n in range(5)} | {b"sent"}
     assert worker.text().count("does not serve us") <= 5
     assert worker.terminate() == 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import faust
 
-from pipeline.transport import Outgoing, TransportOptions, ack_handle, app_settings, configure, confirm
+from pipeline.transport import TP, Outgoing, TransportOptions, ack_handle, app_settings, configure, confirm
 
 WISH = {name[2:].lower(): value for name, value in os.environ.items() if name.startswith("T_")}
 OUT = Path(WISH["out"]).open("a", buffering=1)  # noqa: SIM115  open as long as the process lives
@@ -71,12 +71,19 @@ async def read(stream):
             event.ack()
             continue
         say(event="chunk", topic=chunk.topic, partition=chunk.partition, offsets=[row.offset for row in chunk])
+        if "take_turns" in WISH:
+            # After a chunk of one partition the other one has its turn.
+            this, other = TP(chunk.topic, chunk.partition), TP(chunk.topic, 1 - chunk.partition)
+            app.consumer.let_on([other])
+            app.consumer.hold_back([this])
         if "hang" in WISH:
             await asyncio.sleep(3600)
         if int(WISH.get("fail_at", "-1")) in [row.offset for row in chunk]:
             raise RuntimeError("the agent of the test fails")
         if "copy_to" in WISH:
             await confirm(app, [Outgoing(WISH["copy_to"], row.value, row.key) for row in chunk])
+            # The other way to produce, of any Faust agent; awaiting twice awaits the broker's word.
+            await (await app.topic(WISH["copy_to"]).send(value=b"sent", partition=0))
         if HOLD.isdisjoint(row.offset for row in chunk):
             event.ack()
         else:

@@ -1,0 +1,130 @@
+"""The transport's parts that need no broker."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+
+import faust
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.assignor import DomainAssignor
+from pipeline.chunks import Chunk, ChunkMessage, ack_handle
+from pipeline.commits import CommitTracker
+from pipeline.options import TransportOptions, configure, options_of
+from pipeline.quiet import StateLog, quiet_aiokafka
+from pipeline.transport import TP, Transport, app_settings
+
+
+def test_transport_is_registered_under_its_name():
+    found = {point.name: point for point in entry_points(group="faust.transports")}
+    assert found["astrocyte"].load() is Transport
+
+
+def test_faust_takes_the_settings_and_finds_the_transport(tmp_path):
+    app = faust.App("settings-test", datadir=tmp_path, **app_settings("127.0.0.1:1,127.0.0.1:2", topic_partitions=3))
+    app.finalize()
+    assert isinstance(app.transport, Transport)
+    assert [url.port for url in app.conf.broker_consumer] == [1, 2]
+    assert app.conf.topic_partitions == 3
+    assert app.conf.stream_wait_empty is False
+    assert app.conf.agent_supervisor.__name__ == "CrashingSupervisor"
+    assert app.conf.broker_session_timeout <= app.conf.broker_request_timeout
+
+
+def test_options_belong_to_their_app(tmp_path):
+    one, two = (faust.App(f"options-{n}", datadir=tmp_path, **app_settings()) for n in "ab")
+    configure(one, TransportOptions(liveness_timeout_s=1.0))
+    assert options_of(one).liveness_timeout_s == 1.0
+    assert options_of(two) == TransportOptions()
+
+
+def message_of(delivery) -> ChunkMessage:
+    tp = TP("t", 0)
+    return ChunkMessage("t", 0, 5, 0.0, 0, (), None, b"", None, 0, 0, tp, generation_id=1, delivery=delivery)
+
+
+def test_setting_acked_as_fausts_compiled_iterator_does_acknowledges_the_delivery():
+    tracker: CommitTracker[str] = CommitTracker()
+    tracker.assign("p", 5)
+    message = message_of(tracker.delivered("p", 5, 9))
+    assert not message.acked
+    assert tracker.committable("p") is None
+    message.acked = True
+    assert tracker.committable("p") == 9
+
+
+def test_event_of_another_transport_has_no_delivery():
+    with pytest.raises(TypeError, match="astrocyte://"):
+        ack_handle(SimpleNamespace(message=message_of(None)))
+
+
+def test_chunk_knows_its_offsets():
+    chunk = Chunk("t", 2, tuple(SimpleNamespace(offset=offset) for offset in (3, 4, 7)), 9, 20)
+    assert (chunk.first_offset, chunk.last_offset, chunk.next_offset, len(chunk)) == (3, 7, 9, 3)
+    assert [record.offset for record in chunk] == [3, 4, 7]
+
+
+@dataclass
+class Cluster:
+    """What an assignor sees of a cluster."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return set(range(self.counts[topic])) if topic in self.counts else None
+
+
+def assign(counts: dict[str, int], members: dict[str, set[str]]) -> dict[str, dict[str, list[int]]]:
+    metadata = {member: DomainAssignor.metadata(topics) for member, topics in members.items()}
+    found = DomainAssignor.assign(Cluster(counts), metadata)
+    return {member: dict(assignment.assignment) for member, assignment in found.items()}
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4))
+def test_every_partition_number_goes_as_a_whole_to_one_member_and_evenly(members, partitions, topics):
+    names = [f"t{n}" for n in range(topics)]
+    found = assign(dict.fromkeys(names, partitions), {f"m{n}": set(names) for n in range(members)})
+    numbers = [{tuple(given.get(name, [])) for name in names} for given in found.values()]
+    assert all(len(kinds) == 1 for kinds in numbers)
+    assert sorted(number for (kind,) in numbers for number in kind) == list(range(partitions))
+    loads = [len(kind) for (kind,) in numbers]
+    assert max(loads) - min(loads) <= 1
+
+
+def test_topic_that_a_member_does_not_read_goes_to_one_that_does():
+    found = assign({"a": 4, "b": 4}, {"m0": {"a"}, "m1": {"a", "b"}})
+    assert found == {"m0": {"a": [0, 2]}, "m1": {"a": [1, 3], "b": [0, 1, 2, 3]}}
+
+
+def test_topic_that_does_not_exist_yet_is_left_out():
+    assert assign({"a": 1}, {"m": {"a", "later"}}) == {"m": {"a": [0]}}
+
+
+def test_state_of_the_broker_is_said_once_per_change(caplog):
+    state = StateLog("worker", "127.0.0.1:9")
+    with caplog.at_level(logging.WARNING, "pipeline.broker_state"):
+        state.back()
+        for _ in range(3):
+            state.away("refused")
+        state.back()
+        state.back()
+    assert [record.getMessage().split(" (")[0].split(" after")[0] for record in caplog.records] == [
+        "worker: the broker at 127.0.0.1:9 does not serve us",
+        "worker: the broker at 127.0.0.1:9 is back",
+    ]
+
+
+def test_aiokafka_repeats_no_warning_and_leaves_lost_connections_to_us(caplog):
+    quiet_aiokafka()
+    logger = logging.getLogger("aiokafka.conn")
+    with caplog.at_level(logging.INFO, "aiokafka"):
+        for number in range(3):
+            logger.warning("a warning of %s", number)
+            logger.error("Unable connect to %s", number)
+            logger.info("news")
+    assert [record.getMessage() for record in caplog.records] == ["a warning of 0", "news", "news", "news"]
