@@ -29,6 +29,8 @@ _TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
 """Connections, rollbacks by the server, resources (a full disk), locks, intervention, the system itself."""
 _ROW_CLASSES: Final = ("22", "23")
 _MERGES_AFTER_COLLISION: Final = 16
+_LAST: Final = "(array_agg({0} ORDER BY stage_row DESC) FILTER (WHERE {0} IS NOT NULL))[1]"
+"""The last value of a group that is not null."""
 _COPY_BYTES: Final = 1 << 18
 
 
@@ -43,7 +45,7 @@ class PostgresStore:
                 "PostgreSQL needs the driver psycopg, which is not installed; pip install 'astrocyte[postgres]'"
             ) from error
         self._psycopg = psycopg
-        self._shown = url.render_as_string(hide_password=True)
+        self._shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
         self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self.connection: Any = None
         self._stages: dict[tuple[str, ...], str] = {}
@@ -263,7 +265,7 @@ def _merge(target: Target, names: Iterable[str], stage: str, mode: Literal["all"
     keys = ", ".join(columns[name] for name in target.primary_key)
     chosen = ", ".join(columns.values())
     if mode == "fill":
-        merged = (text if name in target.primary_key else f"max({text})" for name, text in columns.items())
+        merged = (text if name in target.primary_key else _LAST.format(text) for name, text in columns.items())
         source = f"SELECT {', '.join(merged)} FROM {stage} GROUP BY {keys}"  # noqa: S608 - names of our own
     elif mode == "last":
         newest = '"timestamp" DESC, ' if target.conflict == "latest" else ""

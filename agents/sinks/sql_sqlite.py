@@ -51,7 +51,7 @@ class SqliteStore:
     """
 
     def __init__(
-        self, path: str | Path, *, busy_s: float = 2.0, durable: bool = False, cache_bytes: int = 64 << 20
+        self, path: str | Path, *, busy_s: float = 0.25, durable: bool = False, cache_bytes: int = 64 << 20
     ) -> None:
         self.path = str(path)
         self.connection: sqlite3.Connection | None = None
