@@ -317,11 +317,11 @@ def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
             "topic": topic,
             "target": plan.target(topic),
             "partitions": plan.partitions[topic],
-            "messages": plan.messages[topic],
-            "frames": plan.frames[topic],
-            "bytes": plan.bytes[topic],
+            "messages": totals.count,
+            "frames": totals.frames,
+            "bytes": totals.bytes,
         }
-        for topic in sorted(plan.messages)
+        for topic, totals in sorted(plan.topics.items())
     ]
     first = None if plan.first_ms is None else iso_from_us(plan.first_ms * 1000)
     last = None if plan.last_ms is None else iso_from_us(plan.last_ms * 1000)
@@ -329,9 +329,9 @@ def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
     if as_json:
         print_json({"topics": rows, "first": first, "last": last, "seconds": seconds, "messages": plan.total})
         return
-    for topic in sorted(plan.messages):
+    for topic, totals in sorted(plan.topics.items()):
         arrow = "" if plan.target(topic) == topic else f" -> {plan.target(topic)}"
-        what = f"{plan.messages[topic]:,} messages ({plan.frames[topic]:,} frames, {size_text(plan.bytes[topic])})"
+        what = f"{totals.count:,} messages ({totals.frames:,} frames, {size_text(totals.bytes)})"
         sys.stdout.write(f"{topic}{arrow}: {what} of {plan.partitions[topic]} partitions\n")
     sys.stdout.write(f"{plan.total:,} messages from {first} to {last}, in {seconds:.1f} s; nothing was sent\n")
 
@@ -339,7 +339,7 @@ def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
 def _note_outputs(plan: Plan) -> None:
     from pipeline.log import is_derived
 
-    outputs = sorted(topic for topic in plan.messages if is_derived(topic))
+    outputs = sorted(topic for topic in plan.topics if is_derived(topic))
     if outputs:
         say(
             f"the log holds outputs of a worker ({', '.join(outputs)}), which are replayed too; leave them out with "

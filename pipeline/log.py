@@ -16,8 +16,8 @@ from typing import Final, Literal
 from agents.decoding import RawRecord, decode_chunk
 from agents.sinks.base import SourcedFrame
 from pipeline.log_file import LogWriter
-from pipeline.log_format import Headers, InvalidLog, LogHeader, LogRecord, TornLog, parse_line, record_line
-from pipeline.log_index import Block, Index, read_index
+from pipeline.log_format import Headers, InvalidLog, LogHeader, LogRecord, TornLog, is_frame, parse_line, record_line
+from pipeline.log_index import Block, Index, Totals, read_index
 from pipeline.log_reader import open_log, read_header, read_log
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter
@@ -33,6 +33,7 @@ __all__ = [
     "LogRecord",
     "LogWriter",
     "TornLog",
+    "Totals",
     "chunks_of",
     "frames_of",
     "is_derived",
@@ -49,16 +50,10 @@ log = logging.getLogger(__name__)
 
 _GROUP: Final = 1024
 """Messages that are decoded together; JSON records among them share a frame."""
-_CONTINUATION: Final = b"\xff\xff\xff\xff"
 _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 
 
 OnBad = Literal["raise", "skip"] | Callable[[DeadLetter], None]
-
-
-def is_frame(record: LogRecord) -> bool:
-    """Whether the message is a frame: it begins as an Arrow stream does, and as no JSON text can."""
-    return record.value is not None and record.value[:4] == _CONTINUATION
 
 
 def is_derived(topic: str) -> bool:

@@ -15,7 +15,7 @@ from typing import IO, Final, Self
 import zstandard
 
 from pipeline.log_format import InvalidLog, LogHeader, LogRecord, record_line
-from pipeline.log_index import Block, index_frame
+from pipeline.log_index import Block, Totals, index_frame
 
 __all__ = ["LogWriter"]
 
@@ -34,8 +34,7 @@ class LogWriter:
     def __init__(self, path: str | Path, header: LogHeader | None, *, overwrite: bool = False) -> None:
         self.path = None if str(path) == "-" else Path(path)
         self.records = 0
-        self.bytes = 0
-        self.counts: dict[str, dict[int, int]] = {}
+        self.topics: dict[str, Totals] = {}
         self._lines: list[bytes] = []
         self._pending = 0
         self._block_records = 0
@@ -78,9 +77,10 @@ class LogWriter:
         self._pending += len(line)
         self.records += 1
         self._block_records += 1
-        self.bytes += len(record.value or b"") + len(record.key or b"")
-        of_topic = self.counts.setdefault(record.topic, {})
-        of_topic[record.partition] = of_topic.get(record.partition, 0) + 1
+        totals = self.topics.get(record.topic)
+        if totals is None:
+            totals = self.topics[record.topic] = Totals()
+        totals.add(record)
         self._first_ms = record.timestamp_ms if self._first_ms is None else min(self._first_ms, record.timestamp_ms)
         self._last_ms = max(self._last_ms, record.timestamp_ms)
         if self._block_records >= _BLOCK_RECORDS or self._pending >= _BLOCK_BYTES:
@@ -109,7 +109,7 @@ class LogWriter:
             return
         self.flush()
         if self._form == "zstd":
-            self._file.write(index_frame(self._blocks, self.counts, self._compressor))
+            self._file.write(index_frame(self._blocks, self.topics, self._compressor))
         self._file.flush()
         self._closed = True
         if self.path is not None and self._partial is not None:

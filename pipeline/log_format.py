@@ -17,7 +17,17 @@ import orjson
 
 from schemas.errors import AstrocyteError
 
-__all__ = ["FORMAT", "Headers", "InvalidLog", "LogHeader", "LogRecord", "TornLog", "parse_line", "record_line"]
+__all__ = [
+    "FORMAT",
+    "Headers",
+    "InvalidLog",
+    "LogHeader",
+    "LogRecord",
+    "TornLog",
+    "is_frame",
+    "parse_line",
+    "record_line",
+]
 
 FORMAT: Final = 1
 """Version of the format; a reader refuses a newer one."""
@@ -46,6 +56,11 @@ class LogRecord(NamedTuple):
     headers: Headers = ()
     timestamp_type: str = "create"
     """``create``, ``logappend`` or ``unknown``, as kcat's ``tstype``."""
+
+
+def is_frame(record: LogRecord) -> bool:
+    """Whether the message is a frame: it begins as an Arrow stream does, and as no JSON text can."""
+    return record.value is not None and record.value[:4] == b"\xff\xff\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
-from agents.engine import Engine
 
 from agents.clock import Place
 from agents.decoding import RawRecord
+from agents.engine import Engine
 from agents.leaflet import Counters, DomainGroup, DomainOutput, Leaflet
 from agents.rules import RuleSet
 from agents.saccules import Saccules
@@ -60,11 +60,11 @@ def survey(paths: Sequence[str | Path]) -> Survey:
         header = read_header(path)
         for topic, count in (header.partitions if header else {}).items():
             found.partitions[topic] = max(count, found.partitions.get(topic, 0))
-        for topic, counts in index.counts.items():
-            found.partitions[topic] = max(found.partitions.get(topic, 0), *(number + 1 for number in counts))
-            found.places.update((topic, number) for number in counts)
+        for topic, totals in index.topics.items():
+            found.partitions[topic] = max(found.partitions.get(topic, 0), max(totals.messages) + 1)
+            found.places.update((topic, number) for number in totals.messages)
         found.records += index.records
-        if CLOCK in index.counts:
+        if CLOCK in index.topics:
             for record in read_log(path):
                 _note_idle(record, found)
     return found

@@ -71,7 +71,9 @@ async def record(
                 if writer.records:
                     writer.close()
                 raise
-        return Recorded(str(path), writer.records, writer.bytes, writer.counts)
+        messages = {topic: totals.messages for topic, totals in writer.topics.items()}
+        size = sum(totals.bytes for totals in writer.topics.values())
+        return Recorded(str(path), writer.records, size, messages)
 
 
 def check_absent(path: str | Path, *, overwrite: bool) -> None:

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.kafka import BrokerAway, ensure_topics, producer_client
-from pipeline.log import InvalidLog, LogHeader, LogRecord, TornLog, is_frame, open_log, read_index, read_log
+from pipeline.log import (
+    InvalidLog,
+    LogHeader,
+    LogRecord,
+    TornLog,
+    Totals,
+    open_log,
+    read_header,
+    read_index,
+    read_log,
+)
 from pipeline.pacing import Tempo
 from pipeline.positions import parse_span_us, parse_time_us
 from pipeline.shift import Shift, first_event_us, rename_stream, repartition, shift_record
@@ -67,20 +77,24 @@ class Plan:
     paths: tuple[str, ...]
     partitions: dict[str, int] = field(default_factory=dict)
     """Recorded partition count by recorded topic; where no header tells it, the highest partition seen and one."""
-    messages: dict[str, int] = field(default_factory=dict)
-    frames: dict[str, int] = field(default_factory=dict)
-    bytes: dict[str, int] = field(default_factory=dict)
+    topics: dict[str, Totals] = field(default_factory=dict)
+    """What is replayed of each recorded topic."""
     config: dict[str, dict[str, str]] = field(default_factory=dict)
-    largest: int = 0
-    """Bytes of the largest message."""
-    first_ms: int | None = None
-    last_ms: int | None = None
-    first_event_us: int | None = None
 
     @property
     def total(self) -> int:
         """Messages to replay."""
-        return sum(self.messages.values())
+        return sum(totals.count for totals in self.topics.values())
+
+    @property
+    def first_ms(self) -> int | None:
+        """Kafka's time of the first message, None where no message has one."""
+        return min((totals.first_ms for totals in self.topics.values() if totals.first_ms >= 0), default=None)
+
+    @property
+    def last_ms(self) -> int | None:
+        """Kafka's time of the last message."""
+        return max((totals.last_ms for totals in self.topics.values() if totals.last_ms >= 0), default=None)
 
     @property
     def span_s(self) -> float:
@@ -94,17 +108,17 @@ class Plan:
     def target_partitions(self) -> dict[str, int]:
         """Partition count of each target topic that is absent."""
         counts: dict[str, int] = {}
-        for topic, count in self.partitions.items():
-            if self.messages.get(topic):
-                counts[self.target(topic)] = max(count, counts.get(self.target(topic), 0))
+        for topic in self.topics:
+            counts[self.target(topic)] = max(self.partitions[topic], counts.get(self.target(topic), 0))
         return counts
 
     def target_config(self, now_ms: int) -> dict[str, dict[str, str]]:
         """Settings of each target topic that is absent."""
         config = {self.target(topic): dict(entries) for topic, entries in self.config.items()}
-        if self.largest > _ROOMY:
+        largest = max((totals.largest for totals in self.topics.values()), default=0)
+        if largest > _ROOMY:
             for topic in self.target_partitions():
-                config.setdefault(topic, {}).setdefault("max.message.bytes", str(2 * self.largest))
+                config.setdefault(topic, {}).setdefault("max.message.bytes", str(2 * largest))
         if self.first_ms is not None and self.first_ms < now_ms - _DAY_MS:
             # Replayed messages keep their times: a broker's retention by age would drop old ones at once.
             for topic in self.target_partitions():
@@ -145,22 +159,24 @@ def parse_within_log(text: str, first_ms: int, *, now_us: int) -> int:
 def make_plan(paths: Sequence[str | Path], selection: Selection) -> Plan:
     """Read the logs once and say what a replay will do. Raises InvalidLog."""
     plan = Plan(selection, tuple(str(path) for path in paths))
-    headers: dict[str, int] = {}
     for path in plan.paths:
         if path == "-":
             raise InvalidSettings("replay reads a log twice, which standard input cannot; give a file")
+        index = None if selection.start_ms is not None or selection.until_ms is not None else read_index(path)
+        if index is not None:
+            _plan_header(plan, read_header(path))
+            for topic, totals in index.topics.items():
+                _plan_topic(plan, topic, max(totals.messages))
+                if selection.takes(topic):
+                    plan.topics[topic] = totals if topic not in plan.topics else plan.topics[topic].joined(totals)
+            continue
         for item in _whole_part(path):
             if isinstance(item, LogHeader):
-                for topic, count in item.partitions.items():
-                    headers[topic] = max(count, headers.get(topic, 0))
-                for topic, entries in item.config.items():
-                    plan.config[topic] = dict(entries)
+                _plan_header(plan, item)
                 continue
-            plan.partitions[item.topic] = max(plan.partitions.get(item.topic, 0), item.partition + 1)
+            _plan_topic(plan, item.topic, item.partition)
             if _selected(item, selection):
-                _count(plan, item)
-    for topic in plan.partitions:
-        plan.partitions[topic] = max(plan.partitions[topic], headers.get(topic, 0))
+                plan.topics.setdefault(item.topic, Totals()).add(item)
     unknown = [name for name in selection.remap if name not in plan.partitions]
     if unknown and plan.partitions:
         raise InvalidSettings(
@@ -184,18 +200,16 @@ def _selected(record: LogRecord, selection: Selection) -> bool:
     )
 
 
-def _count(plan: Plan, record: LogRecord) -> None:
-    topic = record.topic
-    plan.messages[topic] = plan.messages.get(topic, 0) + 1
-    size = len(record.value or b"") + len(record.key or b"")
-    plan.bytes[topic] = plan.bytes.get(topic, 0) + size
-    plan.largest = max(plan.largest, size)
-    plan.frames[topic] = plan.frames.get(topic, 0) + is_frame(record)
-    if record.timestamp_ms >= 0:
-        plan.first_ms = min(record.timestamp_ms, plan.first_ms if plan.first_ms is not None else record.timestamp_ms)
-        plan.last_ms = max(record.timestamp_ms, plan.last_ms or 0)
-    if plan.first_event_us is None:
-        plan.first_event_us = first_event_us(record)
+def _plan_header(plan: Plan, header: LogHeader | None) -> None:
+    if header is not None:
+        for topic, count in header.partitions.items():
+            _plan_topic(plan, topic, count - 1)
+        for topic, entries in header.config.items():
+            plan.config[topic] = dict(entries)
+
+
+def _plan_topic(plan: Plan, topic: str, partition: int) -> None:
+    plan.partitions[topic] = max(plan.partitions.get(topic, 0), partition + 1)
 
 
 def _messages(plan: Plan) -> Iterator[tuple[int, LogRecord]]:
@@ -373,7 +387,8 @@ class _Sender:
 
 def shift_to_now(plan: Plan, *, now_us: int) -> Shift:
     """The shift by which the plan's first message and first event happen now."""
-    event_us = 0 if plan.first_event_us is None else now_us - plan.first_event_us
+    first_us = next((time for _, record in _messages(plan) if (time := first_event_us(record)) is not None), None)
+    event_us = 0 if first_us is None else now_us - first_us
     kafka_ms = 0 if plan.first_ms is None else now_us // 1000 - plan.first_ms
     return Shift(event_us, kafka_ms)
 
