@@ -303,6 +303,6 @@ def process(B, S, M, X, E, tasks, task0, i0, built=HELPERS):
 def advance(B, S, M, X, E, now, built=HELPERS):
     """Let time reach the rules that report timeouts; False if the output is full (call again)."""
     for rule in range(B.rules.shape[0]):
-        if B.rules[rule, R_TIMEOUTS] != 0 and not _expire(B, S, M, X, E, rule, now - B.rules[rule, R_WITHIN]):
+        if B.rules[rule, R_TIMEOUTS] != 0 and not _expire(B, S, M, X, E, rule, now - B.rules[rule, R_SPAN]):
             return False
     return True

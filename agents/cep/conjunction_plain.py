@@ -40,7 +40,6 @@ from agents.cep.conjunction_lists import (
     R_SLOTS,
     R_SPAN,
     R_TIMEOUTS,
-    R_WITHIN,
     append,
     at,
     claim,
@@ -231,7 +230,7 @@ def advance_plain(B, S, now, built=HELPERS):
     for rule in range(B.rules.shape[0]):
         if B.rules[rule, R_TIMEOUTS] == 0:
             low = S.rules[rule, G_LOW]
-            horizon = now - B.rules[rule, R_WITHIN]
+            horizon = now - B.rules[rule, R_SPAN]
             while low < S.rules[rule, G_HIGH]:
                 me = at(S, rule, low)
                 if S.ring[me].t > horizon and S.ring[me].ref >= 0:

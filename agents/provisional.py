@@ -1,0 +1,134 @@
+"""Matches that were given before their order was certain, until the ordered pass confirms or retracts them.
+
+A match has the same id in both passes, so confirming is a look-up. A provisional match is retracted once the ordered
+pass can no longer make it: when the watermark is beyond its time, or, for rules that withhold a match while one that
+began earlier may still complete (``skip`` with ``emit: final``), beyond the window that starts there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from agents.matches import CONFIRMED, PROVISIONAL, RETRACTED, MatchTable
+from agents.rowstore import RowStore
+from agents.rules import Rule
+
+__all__ = ["Provisional"]
+
+FOREVER_US = 2**62
+
+
+@dataclass(slots=True)
+class _Note:
+    """Matches given in one step; ``open`` ones are neither confirmed nor retracted."""
+
+    table: MatchTable
+    retract_us: NDArray[np.int64]
+    open: NDArray[np.bool_]
+
+
+class Provisional:
+    """All provisional matches of an engine."""
+
+    def __init__(self) -> None:
+        self._notes: dict[int, _Note] = {}
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def note(self, table: MatchTable) -> MatchTable:
+        """Remember the matches; returns those that were not given before, as provisional ones."""
+        names = _names(table)
+        fresh = [row for row, name in enumerate(names) if name not in self._places]
+        if len(fresh) < len(names):
+            table, names = table.take(np.array(fresh, np.int64)), [names[row] for row in fresh]
+        if not names:
+            return table
+        table = table.with_status(PROVISIONAL)
+        slack = np.array([_slack(rule) for rule in table.rules], np.int64)
+        number, self._next = self._next, self._next + 1
+        self._notes[number] = _Note(table, table.time_us + slack[table.rule], np.ones(len(table), np.bool_))
+        self._places.update({name: (number, row) for row, name in enumerate(names)})
+        return table
+
+    def settle(self, table: MatchTable, watermark_us: int) -> list[MatchTable]:
+        """The ordered pass's matches, those given before marked as confirmed, then what is retracted."""
+        if not self._places:
+            return [table]
+        status = table.status.copy()
+        for row, name in enumerate(_names(table)):
+            place = self._places.pop(name, None)
+            if place is not None:
+                status[row] = CONFIRMED
+                self._notes[place[0]].open[place[1]] = False
+        settled = [table.with_status(status)]
+        for number, note in list(self._notes.items()):
+            due = note.open & (note.retract_us < watermark_us)
+            if due.any():
+                gone = note.table.take(np.flatnonzero(due)).with_status(RETRACTED)
+                settled.append(gone)
+                note.open &= ~due
+                for name in _names(gone):
+                    self._places.pop(name, None)
+            if not note.open.any():
+                del self._notes[number]
+        return settled
+
+    def refs(self) -> list[NDArray[np.int64]]:
+        """Handles of the events of matches that are open."""
+        return [_refs(note.table.take(np.flatnonzero(note.open))) for note in self._notes.values()]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Open matches as arrays."""
+        parts: dict[str, Any] = {}
+        for number, note in enumerate(self._notes.values()):
+            table = note.table.take(np.flatnonzero(note.open))
+            names = [table.rules[index].name for index in table.rule.tolist()]
+            parts[str(number)] = {
+                "text": orjson.dumps({"rules": names, "keys": table.key.tolist()}),
+                "time_us": table.time_us,
+                "timed_out": table.timed_out,
+                "offsets": table.offsets,
+                "step": table.step,
+                "refs": _refs(table),
+            }
+        return parts
+
+    def restore(self, snapshot: Mapping[str, Any], rules: tuple[Rule, ...], store: RowStore) -> None:
+        """Take over a snapshot, with its events in the store."""
+        self.__init__()  # type: ignore[misc]
+        index = {rule.name: number for number, rule in enumerate(rules)}
+        for part in snapshot.values():
+            text = orjson.loads(bytes(part["text"]))
+            keys = np.empty(len(text["keys"]), object)
+            keys[:] = text["keys"]
+            rule = np.array([index[name] for name in text["rules"]], np.int32)
+            status = np.full(len(rule), PROVISIONAL, np.int8)
+            self.note(MatchTable(rules, rule, keys, part["time_us"], part["timed_out"], status, part["offsets"],
+                                 part["step"], store.locate(part["refs"])))  # fmt: skip
+
+
+def _names(table: MatchTable) -> list[bytes]:
+    data = table.ids.tobytes()
+    return [data[start : start + 16] for start in range(0, len(data), 16)]
+
+
+def _slack(rule: Rule) -> int:
+    if rule.kind == "all" or rule.skip.kind == "none" or rule.emit_mode == "eager":
+        return 0
+    return rule.within.time if rule.within is not None else FOREVER_US
+
+
+def _refs(table: MatchTable) -> NDArray[np.int64]:
+    refs = np.empty(len(table.events), np.int64)
+    for chunk, positions, rows in table.events.parts():
+        refs[positions] = chunk.all_refs()[rows]
+    return refs
