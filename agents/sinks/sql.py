@@ -7,14 +7,13 @@ and rows are upserted, so a batch written twice changes nothing.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import numpy as np
-import orjson
-
 from agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from agents.sinks.retry import Patience
 from agents.sinks.sql_connection import SqlConnection
@@ -211,7 +210,8 @@ def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], unit
 def _rejected(group: _Group, unit: int, reason: str) -> Rejected:
     item, row = group.place_of(unit)
     if isinstance(item, SourcedRecords):
-        key, payload = None, orjson.dumps(item.records[row], default=repr)
+        # The standard library's, because it takes what was refused: numbers of any size, texts of lone surrogates.
+        key, payload = None, json.dumps(item.records[row], default=repr).encode()
     else:
         key, payload = _row_record(item.frame, row)
     whole = isinstance(item, SourcedRecords) or item.offsets is not None
@@ -224,5 +224,5 @@ def _row_record(frame: Frame, row: int) -> tuple[bytes | None, bytes]:
     try:
         record = frame_to_records(frame.take(np.array([row])))[0]
     except (AstrocyteError, ValueError, TypeError):
-        return None, orjson.dumps(frame.slice(row, row + 1).rows()[0], default=repr)
+        return None, json.dumps(frame.slice(row, row + 1).rows()[0], default=repr).encode()
     return record.key, record.value

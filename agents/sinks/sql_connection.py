@@ -49,7 +49,11 @@ class SqlConnection:
     async def open(self) -> None:
         """Connect, and migrate or check the database. Raises SinkError; waits while the database is away."""
         store = self._store = open_store(self.url)
-        await self.persist(lambda: prepare_store(store, self.url, migrate=self._migrate))
+        try:
+            await self.persist(lambda: prepare_store(store, self.url, migrate=self._migrate))
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Close the connection and end the sink's thread."""
