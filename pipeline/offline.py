@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -124,6 +124,9 @@ class OfflineRun:
         plan = make_plan(ruleset)
         self.partitions = found.count
         self._offsets: dict[tuple[str, int], int] = {}
+        self._numbers: dict[str, list[int]] = {}
+        for topic, number in sorted(found.places):
+            self._numbers.setdefault(topic, []).append(number)
         self._rekeys: dict[str, list[tuple[Rekey, Rekeyer]]] = {}
         for rekey in plan.rekeys:
             rekeyer = Rekeyer(rekey, self.partitions, lateness_us=lateness_us)
@@ -188,7 +191,16 @@ class OfflineRun:
             for rekey, rekeyer in self._rekeys.get(topic, ()):
                 frames, _ = rekeyer.step(partition, raws)
                 for frame in frames:
-                    yield from self._send(rekeyed(rekey.stream, rekey.field, frame, self.partitions))
+                    waiting = self._with_peers(frame, topic, partition)
+                    yield from self._send(rekeyed(rekey.stream, rekey.field, waiting, self.partitions))
+
+    def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
+        """Let the reader wait for the topic's other partitions, which come one after another here."""
+        others = self._numbers.get(topic)
+        if frame.peers or not others:
+            return frame
+        origin = frame.origin.removesuffix(f"/{partition}")
+        return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
 
     def _feed_domain(self, domain: _Domain, topic: str, raws: Sequence[RawRecord]) -> Iterator[DomainOutput]:
         if domain.asleep:

@@ -1,0 +1,385 @@
+"""Rules over recorded logs without a broker: the matches of the pipeline, back-tests, verification and scores."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import orjson
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from agents.rules import RuleSet, load_rules
+from pipeline import cli_log, cli_rules
+from pipeline.backtest import Made, backtest, compare, verify
+from pipeline.log import InvalidLog, LogRecord, read_log
+from pipeline.offline import run_rules, survey
+from pipeline.scoring import Planted, planted_in, score, score_matches
+from pipeline.shift import repartition
+from schemas.errors import InvalidRule
+from schemas.frames import Frame
+from schemas.topics import ALERTS, MULTI_EVENTS
+from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
+
+app = typer.Typer()
+cli_rules.register(app)
+cli_log.register(app)
+
+PAIR = """
+rules:
+  - name: pair
+    by: key
+    within: 2s
+    all:
+      - {as: a, stream: axon_1, where: "type == 'A'"}
+      - {as: b, stream: axon_2, where: "type == 'B'"}
+    emit: {integrated_value: "a.value + b.value"}
+    alert: {severity: warning, message: "{a.value} and {b.value}"}
+"""
+STRICT = PAIR.replace("\"type == 'A'\"", "\"type == 'A' and value > 10\"")
+SECOND = 1_000_000
+LATENESS = SECOND
+
+
+def spikes(steps: int = 12) -> list[Frame]:
+    """Frames of axon_1 (A) and axon_2 (B), a second apart; in each, eight keys meet within 10 ms."""
+    keys = [f"d{i}" for i in range(8)]
+    frames = []
+    for step in range(steps):
+        times = [step * 3 * SECOND + i for i in range(8)]
+        ahead = T0_US + times[-1] - 8
+        frames.append(axon_frame("axon_1", keys, times, types="A", seq=step * 8, watermark_us=ahead))
+        later = [time + 10_000 for time in times]
+        frames.append(axon_frame("axon_2", keys, later, types="B", seq=step * 8, watermark_us=ahead))
+    return frames
+
+
+def in_frames(frames: list[Frame], partitions: int = 2) -> list[LogRecord]:
+    offsets: dict[tuple[str, int], int] = {}
+    return [message for frame in frames for message in frame_messages(frame, partitions, offsets)]
+
+
+def in_json(frames: list[Frame], partitions: int = 2) -> list[LogRecord]:
+    offsets: dict[tuple[str, int], int] = {}
+    messages = []
+    for frame in frames:
+        for message in json_messages(frame):
+            (placed,) = repartition(message, 1, partitions)
+            place = (placed.topic, placed.partition)
+            messages.append(placed._replace(offset=offsets.get(place, 0)))
+            offsets[place] = offsets.get(place, 0) + 1
+    return messages
+
+
+def matches(ruleset: RuleSet, path, lateness_us: int = LATENESS) -> list[dict]:
+    _, outputs = run_rules(ruleset, [path], lateness_us=lateness_us)
+    return [orjson.loads(record.value) for output in outputs for record in output.multi_events]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return load_rules(PAIR)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return write_log(tmp_path / "run.jsonl.zst", in_frames(spikes()))
+
+
+def test_matches_have_the_shape_of_multi_events_and_lead_back_to_their_messages(pair, log):
+    found = matches(pair, log)
+    assert len(found) == 12 * 8
+    first = found[0]
+    assert first["event_type"] == "MULTI_ORIGINATED"
+    assert first["correlation_rule"] == "pair"
+    assert len(first["source_events"]) == 2
+    assert first["lineage"].keys() == {"axon_1", "axon_2"}
+    entry = first["lineage"]["axon_1"]
+    assert (entry["topic"], entry["step"]) == ("mono.axon_1", "a")
+    ids = {text for record in read_log(log) if (record.topic, record.partition, record.offset) ==
+           ("mono.axon_1", entry["partition"], entry["offset"]) for text in _ids(record)}  # fmt: skip
+    assert entry["event_id"] in ids
+
+
+def _ids(record: LogRecord) -> list[str]:
+    from pipeline.log import frames_of
+
+    return [text for *_, frame in frames_of([record]) for text in frame.id_texts()]
+
+
+def test_ids_depend_neither_on_the_form_nor_on_the_partitions_nor_on_the_order(pair, tmp_path, log):
+    expected = {match["event_id"] for match in matches(pair, log)}
+    assert len(expected) == 96
+    json_log = write_log(tmp_path / "json.jsonl.zst", in_json(spikes()))
+    assert {match["event_id"] for match in matches(pair, json_log)} == expected
+    five = write_log(tmp_path / "five.jsonl.zst", in_frames(spikes(), partitions=5), partitions=5)
+    assert {match["event_id"] for match in matches(pair, five)} == expected
+    records = in_json(spikes())
+    numbers = random.Random(3)
+    shuffled = sorted(records, key=lambda item: item.timestamp_ms + numbers.randrange(400))
+    shuffled_log = write_log(tmp_path / "shuffled.jsonl", _with_offsets(shuffled))
+    assert {match["event_id"] for match in matches(pair, shuffled_log)} == expected
+
+
+def _with_offsets(records: list[LogRecord]) -> list[LogRecord]:
+    offsets: dict[tuple[str, int], int] = {}
+    placed = []
+    for record in records:
+        place = (record.topic, record.partition)
+        placed.append(record._replace(offset=offsets.get(place, 0)))
+        offsets[place] = offsets.get(place, 0) + 1
+    return placed
+
+
+def test_records_that_are_no_events_are_counted_and_the_rest_goes_on(pair, tmp_path):
+    records = in_json(spikes(2))
+    bad = [
+        LogRecord("mono.axon_1", 0, 900 + n, 0, b"k", value)
+        for n, value in enumerate((b"{", None, b"\xff\xff\xff\xff"))
+    ]
+    path = write_log(tmp_path / "a.jsonl", [*records[:4], *[item for item in records[4:] if item.topic != "x"], *bad])
+    run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
+    assert sum(len(output.multi_events) for output in outputs) == 16
+    assert run.counters.dead == 3
+    assert run.counters.received == 32 + 3
+
+
+def test_late_events_are_counted_and_take_no_part(pair, tmp_path):
+    records = in_json(
+        [axon_frame("axon_1", ["k"], [0], types="A"), axon_frame("axon_2", ["k"], [60 * SECOND], types="B")], 1
+    )
+    late = in_json([axon_frame("axon_2", ["k"], [1000], types="B", seq=9)], 1)
+    path = write_log(tmp_path / "a.jsonl", _with_offsets(records + late), partitions=1)
+    run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
+    assert sum(len(output.multi_events) for output in outputs) == 0
+    assert run.counters.late == 1
+
+
+def test_a_topic_that_the_log_lacks_holds_nobody_back(pair, tmp_path):
+    path = write_log(tmp_path / "a.jsonl", in_frames([frame for frame in spikes() if frame.stream == "axon_1"]))
+    run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
+    assert list(outputs) == []
+    assert run.counters.processed == 96
+
+
+def test_the_pipeline_s_own_topics_are_no_input(pair, log, tmp_path):
+    made = [LogRecord("metrics.x", 0, 0, 1, b"k", b"{}"), LogRecord(MULTI_EVENTS, 0, 0, 1, b"k", b"{}")]
+    path = write_log(tmp_path / "b.jsonl", [*read_log(log), *made])
+    assert len(matches(pair, path)) == 96
+    assert survey([path]).count == 2
+
+
+def test_rules_by_another_field_than_the_streams_key_find_their_matches(tmp_path):
+    rules = load_rules(
+        """
+        streams: [{name: orders, key: order_id}, {name: refunds, key: refund_id}]
+        rules:
+          - name: bought_and_returned
+            by: customer
+            within: 10s
+            seq:
+              - {as: bought, stream: orders}
+              - {as: returned, stream: refunds}
+        """
+    )
+    base = T0_US // SECOND
+    records = []
+    for n in range(10):
+        for topic, time in (("orders", base + n), ("refunds", base + n + 0.5)):
+            value = orjson.dumps({"timestamp": time, "customer": f"c{n % 5}"})
+            record = LogRecord(f"mono.{topic}", 0, n, round(time * 1000), f"{topic}{n}".encode(), value)
+            records += repartition(record, 1, 3)
+    three = write_log(tmp_path / "three.jsonl", _with_offsets(records), partitions=3)
+    one = write_log(
+        tmp_path / "one.jsonl", _with_offsets([item._replace(partition=0) for item in records]), partitions=1
+    )
+    customers = [match["correlation_rule"] for match in matches(rules, three)]
+    # Each order of a customer is followed by the refunds of both of its rounds, the second order by one.
+    assert customers == ["bought_and_returned"] * 10
+    assert len(matches(rules, one)) == 10
+
+
+def test_a_backtest_counts_by_rule(pair, log):
+    done = backtest(pair, [log], lateness_us=LATENESS)
+    count = done.rules["pair"]
+    assert (count.matches, count.alerts, len(count.keys)) == (96, 96, 8)
+    assert count.first_us == T0_US + 10_000
+    assert (done.events, done.late, done.dead) == (192, 0, 0)
+
+
+def test_a_rule_that_never_fires_is_listed(log):
+    never = load_rules(PAIR.replace("'A'", "'Z'"))
+    assert backtest(never, [log], lateness_us=LATENESS).rules["pair"].matches == 0
+
+
+def test_two_versions_of_a_rule_are_compared_by_the_events_they_took(pair, log):
+    a = backtest(pair, [log], lateness_us=LATENESS).made
+    b = backtest(load_rules(STRICT), [log], lateness_us=LATENESS).made
+    (difference,) = compare(a, b)
+    assert difference.rule == "pair"
+    assert difference.both == len(b) == 96 - 11
+    assert len(difference.only_a) == 11
+    assert difference.only_b == ()
+
+
+def test_matches_that_repeat_are_counted_as_often():
+    once = Made("1", "r", 0, None, ("x", "y"))
+    (difference,) = compare([once, once._replace(event_id="2")], [once._replace(sources=("y", "x"))])
+    assert (difference.both, len(difference.only_a), len(difference.only_b)) == (1, 1, 0)
+
+
+def with_outputs(ruleset: RuleSet, path, to):
+    """The log with what the rules make of it, as a recording of a whole pipeline has it."""
+    records = list(read_log(path))
+    offsets: dict[str, int] = {}
+    _, outputs = run_rules(ruleset, [path], lateness_us=LATENESS)
+    for output in outputs:
+        for topic, made in ((MULTI_EVENTS, output.multi_events), (ALERTS, output.alerts)):
+            for item in made:
+                records.append(
+                    LogRecord(topic, 0, offsets.get(topic, 0), T0_US // 1000, item.key, item.value, tuple(item.headers))
+                )
+                offsets[topic] = offsets.get(topic, 0) + 1
+    return write_log(to, records)
+
+
+def test_a_recorded_run_verifies_and_a_changed_rule_does_not(pair, log, tmp_path):
+    recorded = with_outputs(pair, log, tmp_path / "recorded.jsonl.zst")
+    done = verify(pair, [recorded], lateness_us=LATENESS)
+    assert done.holds
+    assert (done.same, done.alerts_same) == (96, 96)
+    changed = verify(load_rules(STRICT), [recorded], lateness_us=LATENESS)
+    assert not changed.holds
+    assert (len(changed.missing), len(changed.extra), changed.other_version) == (96, 85, 85)
+
+
+def test_a_log_without_outputs_cannot_be_verified(pair, log):
+    with pytest.raises(InvalidLog, match="no multi events to compare with"):
+        verify(pair, [log], lateness_us=LATENESS)
+
+
+def truth(rule: str, rows: list[tuple[str, int, int, list]]) -> LogRecord:
+    frame = Frame.from_columns(
+        "truth",
+        "run-1",
+        {
+            "timestamp": np.array([T0_US + start for _, start, _, _ in rows]),
+            "key": [key for key, *_ in rows],
+            "type": ["planted"] * len(rows),
+            "kind": ["coincidence"] * len(rows),
+            "rule": [rule] * len(rows),
+            "until": np.array([T0_US + until for *_, until, _ in rows]),
+            "members": [json.dumps(members) for *_, members in rows],
+        },
+    )
+    return frame_messages(frame, 1, {})[0]
+
+
+def test_rules_are_scored_against_what_was_planted(pair, log, tmp_path):
+    planted = truth(
+        "pair",
+        [
+            ("d0", 0, 10_000, [["axon_1", 0], ["axon_2", 0]]),
+            ("d3", 3, 10_003, [["axon_2", 3], ["axon_1", 3]]),
+            ("d9", 5, 10_005, [["axon_1", 900], ["axon_2", 901]]),
+        ],
+    )
+    path = write_log(tmp_path / "a.jsonl", [*read_log(log), planted])
+    assert [each.key for each in planted_in(path)] == ["d0", "d3", "d9"]
+    (result,) = score(pair, [path], lateness_us=LATENESS, slack_us=0)
+    assert (result.planted, result.found, result.matches, result.true_matches) == (3, 2, 96, 2)
+    assert result.recall == pytest.approx(2 / 3)
+    assert result.precision == pytest.approx(2 / 96)
+    assert result.delays_us == [0, 0]
+    assert [missed.key for missed in result.missed] == ["d9"]
+    assert result.as_json(1)["missed"][0]["key"] == "d9"
+
+
+def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
+    planted = [Planted("collapse", "r", "run", 100, 200), Planted("collapse", "r", "run", 1000, 1100)]
+
+    def at(time_us: int, key: str = "run") -> Made:
+        return Made(str(time_us), "r", time_us, key, ("x",))
+
+    result = score_matches("r", planted, [at(99), at(150), at(220), at(2000)], slack_us=50)
+    assert (result.found, result.true_matches, result.matches) == (1, 2, 4)
+    assert result.delays_us == [50]
+    assert score_matches("r", planted, [at(150, "other"), at(1050)], slack_us=0).found == 1
+    nothing = score_matches("r", [], [], slack_us=0)
+    assert (nothing.precision, nothing.recall) == (None, None)
+    assert nothing.as_json()["delay_s"] is None
+
+
+def test_a_log_without_truth_cannot_be_scored(pair, log):
+    with pytest.raises(InvalidLog, match=r"no planted events \(topic mono\.truth\)"):
+        score(pair, [log], lateness_us=LATENESS, slack_us=0)
+
+
+def run(*arguments: str):
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def rule_file(tmp_path):
+    path = tmp_path / "pair.yaml"
+    path.write_text(PAIR)
+    return str(path)
+
+
+def test_the_command_match_prints_multi_events_as_json_lines(rule_file, pair, log):
+    result = run("match", rule_file, str(log))
+    assert [json.loads(line) for line in result.stdout.splitlines()] == matches(pair, log)
+    assert "96 multi events of 192 events (0 late, 0 unreadable)" in result.stderr
+    alerts = run("match", rule_file, str(log), "--alerts").stdout.splitlines()
+    assert json.loads(alerts[0])["message"] == "0.0 and 0.0"
+
+
+def test_the_command_backtest_prints_counts_and_the_difference(rule_file, log, tmp_path):
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(STRICT)
+    body = json.loads(run("backtest", rule_file, str(log), "--against", str(strict), "--json").stdout)
+    assert body["a"]["rules"]["pair"]["matches"] == 96
+    assert body["difference"]["pair"]["only_a"] == 11
+    assert len(body["difference"]["pair"]["examples_a"]) == 3
+    text = run("backtest", rule_file, str(log), "--against", str(strict)).stdout
+    assert "pair: both 85, only A 11, only B 0" in text
+
+
+def test_the_command_replay_verify_tells_by_its_exit_status(rule_file, pair, log, tmp_path):
+    recorded = str(with_outputs(pair, log, tmp_path / "recorded.jsonl.zst"))
+    good = run("replay", recorded, "--verify", rule_file)
+    assert good.exit_code == 0
+    assert "96 the same, 0 recorded and not made now" in good.stdout
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(STRICT)
+    bad = run("replay", recorded, "--verify", "--rules", str(strict), "--json")
+    assert bad.exit_code == 1
+    assert json.loads(bad.stdout)["multi_events"]["other_version"] == 85
+
+
+def test_the_command_score_prints_figures(rule_file, log, tmp_path):
+    planted = truth("pair", [("d0", 0, 10_000, [["axon_1", 0], ["axon_2", 0]])])
+    path = str(write_log(tmp_path / "a.jsonl", [*read_log(log), planted]))
+    body = json.loads(run("score", rule_file, path, "--json").stdout)
+    assert body["rules"][0]["recall"] == 1
+    assert "pair" in run("score", rule_file, path).stdout
+
+
+def test_the_command_rules_check_prints_the_plan(rule_file):
+    assert "mono.axon_1" in run("rules", "check", rule_file).stdout
+    body = json.loads(run("rules", "check", rule_file, "--json").stdout)
+    assert body["topics"] == ["mono.axon_1", "mono.axon_2"]
+    with pytest.raises(InvalidRule, match="no rule file 'nope'"):
+        run("rules", "check", "nope")
+
+
+def test_a_bad_rule_file_is_refused_with_its_place(log, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(PAIR.replace("within", "withn"))
+    with pytest.raises(InvalidRule, match=r"bad\.yaml:.*withn"):
+        run("match", str(path), str(log))
