@@ -113,8 +113,8 @@ class Axons(Scenario):
         """One kind an axon."""
         columns = (
             Column("value"),
-            Column("domain", "hidden"),
-            Column("planted", "hidden"),
+            Column("domain", "hidden", dtype="int32"),
+            Column("planted", "hidden", dtype="bool"),
             Column("spike_type", "enum", AXON_TYPES),
         )
         return tuple(
@@ -126,6 +126,7 @@ class Axons(Scenario):
                 key="domain",
                 key_format="d{:05d}",
                 capacity=max(static.island_domains // 8, 64),
+                timed=True,
             )
             for number in range(1, AXON_COUNT + 1)
         )

@@ -1,7 +1,7 @@
 """Cells with a hybrid genome (seed 000): biology, neural weights and TPU hardware, living on solved problems.
 
-Each tick every living cell attempts one problem of a random type k and level. Its answer is ``y = tanh(w_k . x_k)``, the
-right one ``tanh(v_k . x_k)``; with error e = |difference| / 2 and hardware h = efficiency * sqrt(cores * memory)::
+Each tick poses a problem of one type k, at random, which every living cell attempts at a random level. Its answer is
+``tanh(w_k . x)``, the right one ``tanh(v_k . x)``; with error e = |difference| / 2 and hardware h = efficiency * sqrt(cores * memory)::
 
     accuracy = h / (h + sharpness * difficulty * level * e)
     reward   = reward * level * accuracy
@@ -17,11 +17,12 @@ two halves; the daughter mutates with probability mutation_rate. Death: out of e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from simulator.cells_config import (
     ENERGY_UNIT,
@@ -39,13 +40,12 @@ from simulator.cells_config import (
 from simulator.cells_events import (
     HISTOGRAM,
     cell_events,
+    death_columns,
     emit_births,
-    emit_deaths,
     emit_routine,
     level_of,
     population_rows,
-    problem_of,
-    record_histogram,
+    record_traits,
 )
 from simulator.config import ScenarioConfig
 from simulator.context import Births, Context
@@ -57,8 +57,8 @@ from simulator.scenario import Interval, InvalidControl, Scenario
 __all__ = ["CELLS", "Cells"]
 
 GENES = len(TRAITS) + len(WEIGHTS)
-MEMORY_OF_ACCURACY = 0.05
-"""Weight of the newest attempt in a cell's running accuracy."""
+FULL = 8192 * ENERGY_UNIT
+"""Energy at which a cell takes no more; keeps exact sums within their words."""
 
 
 class Cells(Scenario):
@@ -79,7 +79,9 @@ class Cells(Scenario):
 
     def static(self, config: CellsConfig) -> CellsStatic:
         """Shapes and periods."""
-        return CellsStatic(config.island_slots, config.metrics_every, config.routine_every, config.routine_share)
+        return CellsStatic(
+            config.island_slots, config.burst, config.metrics_every, config.routine_every, config.routine_share
+        )
 
     def islands(self, config: CellsConfig) -> int:
         """One for every 65,536 cells."""
@@ -95,7 +97,7 @@ class Cells(Scenario):
 
     def capacities(self, static: CellsStatic) -> Mapping[str, int]:
         """``births`` a tick."""
-        return {"births": max(static.slots // 64, 32)}
+        return {"births": static.burst}
 
     def events(self, static: CellsStatic) -> tuple[EventSpec, ...]:
         """See `cell_events`."""
@@ -111,7 +113,6 @@ class Cells(Scenario):
         cells = {
             "alive": alive,
             "energy": jnp.where(alive, energy, 0),
-            "accuracy": jnp.zeros(n, jnp.float32),
             "birth_tick": jnp.zeros(n, jnp.uint32),
             "generation": jnp.zeros(n, jnp.int32),
             "lineage": ctx.place(),
@@ -127,28 +128,38 @@ class Cells(Scenario):
         self, static: CellsStatic, params: Mapping[str, Any], state: dict[str, Any], ctx: Context
     ) -> dict[str, Any]:
         """One tick: solve, earn and pay, grow, die, divide, tell."""
-        cells: Population = dict(state["cells"])
-        before = cells["alive"]
+        cells, demand = state["cells"], state["demand"]
         words = ctx.bits("cell")
         strength = {kind: ctx.planted(params["plants"], number) for number, kind in enumerate(PLANT_KINDS)}
-        accuracy = _solve(params, ctx, cells, words[0], strength["breakthrough"][0])
-        cells, attempt, demand = _earn(
-            static, params, ctx, (cells, state["demand"]), words[0], accuracy, strength["depletion"][0]
-        )
-        dead = _die(params, ctx, cells, words[1], strength)
-        emit_deaths(ctx, cells, dead)
-        ctx.metric("deaths", jnp.sum(dead, dtype=jnp.int32))
-        ctx.metric_sum("lost", cells["energy"], dead)
-        # The tried are those who lived at the tick's start; a slot reborn in this tick is someone else.
-        cells["alive"] = before & ~dead
-        emit_routine(ctx, static, cells, attempt, before)
-        cells["energy"] = jnp.where(dead, 0, cells["energy"])
-        cells = _divide(params, ctx, cells, words[1], 1.0 - strength["stagnation"][0])
-        ctx.metric("alive", jnp.sum(cells["alive"], dtype=jnp.int32))
+        problem, accuracy = _solve(params, ctx, cells, words[0], strength["breakthrough"][0])
+        # Stored, so that nothing but this reads traits before births overwrite them: XLA would copy every trait.
+        dense = partial(_live, static, params, strength, ctx.tick)
+        lived: _Lived = ctx.stored(dense, cells, demand, words, accuracy)
+        wanted = exact_sum(lived.wanted)
+        ctx.metric_sum("income", lived.income)
+        ctx.metric_sum("cost", lived.cost)
+        ctx.metric_sum("lost", lived.energy, lived.dead)
+        ctx.metric_sum("accuracy", (accuracy * 65_536).astype(jnp.int32), cells["alive"])
+        ctx.metric("attempts", jnp.sum(cells["alive"], dtype=jnp.int32))
+        ctx.metric("deaths", jnp.sum(lived.dead, dtype=jnp.int32))
+        cells = {**cells, "energy": lived.energy, "mass": lived.mass}
+        cells = ctx.remove(cells, lived.dead, "death", partial(death_columns, ctx), zero=("energy",))
+        cells, births = _divide(params, ctx, cells, words[1], 1.0 - strength["stagnation"][0])
+        ctx.metric("births", births.count)
+        ctx.metric("alive", births.alive)
         ctx.metric_sum("energy", cells["energy"])
-        ctx.metric_sum("generation", cells["generation"], cells["alive"])
-        record_histogram(ctx, static, cells)
-        return {"cells": cells, "demand": demand}
+        record_traits(ctx, static, cells)
+        # Told after the births, from the arrays that stay: a slot that was born into is someone else than who tried.
+        newborn = cells["birth_tick"] == ctx.tick + 1
+        attempt = {
+            "word": words[0],
+            "accuracy": accuracy,
+            "income": lived.income,
+            "problem": problem,
+            "difficulty": params["difficulty"],
+        }
+        emit_routine(ctx, static, cells, attempt, cells["alive"] & ~newborn)
+        return {"cells": cells, "demand": (wanted.high * 65_536.0 + wanted.low) / ENERGY_UNIT}
 
     def report_streams(self, config: CellsConfig) -> tuple[str, ...]:
         """Population metrics are sums over islands, so the host adds them."""
@@ -178,27 +189,26 @@ class Cells(Scenario):
             yield "a living cell has negative energy or no mass"
 
 
-def _solve(params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, insight: Array) -> Array:
-    """Accuracy of each cell at its problem; float32 in (0, 1]."""
-    first, second = ctx.uniforms("input", ctx.lanes(len(PROBLEMS) * INPUTS // 2))
-    inputs = (2.0 * jnp.concatenate([first, second]) - 1.0).reshape(len(PROBLEMS), INPUTS)
-    truth = jnp.tanh(jnp.sum(params["targets"] * inputs, axis=1))
-    kind = problem_of(word)
+def _solve(
+    params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, insight: Array
+) -> tuple[Array, Array]:
+    """The problem of this tick, and the accuracy of each cell at it; float32 in (0, 1]."""
+    first = ctx.bits("problem", jnp.zeros((), jnp.uint32))[0]
+    problem = (first % len(PROBLEMS)).astype(jnp.int32)
+    inputs = 2.0 * jnp.concatenate(ctx.uniforms("input", ctx.lanes(INPUTS // 2))) - 1.0
+    truth = jnp.tanh(jnp.sum(params["targets"][problem] * inputs))
     hardness = params["sharpness"] * params["difficulty"] * (1.0 - insight)
 
-    def accuracy(weights: list[Array]) -> Array:
-        sums = []
-        for problem in range(len(PROBLEMS)):
-            own = weights[problem * INPUTS : (problem + 1) * INPUTS]
-            sums.append(sum(weight * inputs[problem, number] for number, weight in enumerate(own)))
-        total = jnp.where(kind < 2, jnp.where(kind == 0, sums[0], sums[1]), jnp.where(kind == 2, sums[2], sums[3]))
-        right = jnp.where(kind < 2, jnp.where(kind == 0, truth[0], truth[1]), jnp.where(kind == 2, truth[2], truth[3]))
-        error = 0.5 * jnp.abs(jnp.tanh(total) - right)
+    def solve(which: int, cells: Population) -> Array:
+        own = WEIGHTS[which * INPUTS : (which + 1) * INPUTS]
+        total = sum(cells[name] * inputs[number] for number, name in enumerate(own))
+        error = 0.5 * jnp.abs(jnp.tanh(total) - truth)
         power = cells["tpu_efficiency"] * jnp.sqrt(cells["tpu_cores"] * cells["tpu_memory"])
         return power / (power + hardness * _factor(word) * error)
 
-    stored: Array = ctx.stored(accuracy, [cells[name] for name in WEIGHTS])
-    return stored
+    # A switch, so that a tick reads the weights of its own problem only: a quarter of the genome.
+    accuracy = lax.switch(problem, [partial(solve, which) for which in range(len(PROBLEMS))], cells)
+    return problem, accuracy
 
 
 def _factor(word: Array) -> Array:
@@ -211,67 +221,55 @@ def _fixed(energy: Array) -> Array:
     return jnp.round(energy * ENERGY_UNIT).astype(jnp.int32)
 
 
-def _earn(
+class _Lived(NamedTuple):
+    """What a tick did to each cell before deaths and births."""
+
+    energy: Array
+    mass: Array
+    wanted: Array
+    """What the attempt would earn if energy were not scarce; fixed point."""
+    income: Array
+    cost: Array
+    dead: Array
+
+
+def _live(
     static: CellsStatic,
     params: Mapping[str, Any],
-    ctx: Context,
-    state: tuple[Population, Array],
-    word: Array,
+    strength: Mapping[str, tuple[Array, Array]],
+    tick: Array,
+    cells: Population,
+    demand: Array,
+    words: tuple[Array, Array],
     accuracy: Array,
-    depletion: Array,
-) -> tuple[Population, dict[str, Array], Array]:
-    """Income, cost and growth: the cells after them, the columns of the attempt, and this tick's demand for energy."""
-    cells, demand = state
+) -> _Lived:
+    """Earn, pay, grow, and see who dies: starved, by hazard, or by what is planted for the tick."""
     alive = cells["alive"]
-    reward = params["reward"] * (1.0 - depletion) * _factor(word) * accuracy
-    yielded = params["supply"] * (1.0 - depletion) * jnp.float32(static.slots)
-    share = jnp.minimum(yielded / jnp.maximum(demand, 1e-6), 1.0)
-    income = jnp.where(alive, _fixed(share * reward), 0)
+    left = 1.0 - strength["depletion"][0]
+    reward = jnp.where(alive & (cells["energy"] < FULL), params["reward"] * left * _factor(words[0]) * accuracy, 0.0)
+    yielded = params["supply"] * left * jnp.float32(static.slots)
+    income = _fixed(jnp.minimum(yielded / jnp.maximum(demand, 1e-6), 1.0) * reward)
     growth = jnp.where(cells["mass"] < cells["division_size"], cells["growth_rate"] * cells["metabolism"], 0.0)
     upkeep = cells["metabolism"] * (0.5 + 0.5 * cells["mass"])
     hardware = params["core_cost"] * cells["tpu_cores"] + params["memory_cost"] * cells["tpu_memory"]
     cost = jnp.where(alive, _fixed(upkeep + hardware + params["growth_cost"] * growth), 0)
-    wanted = exact_sum(_fixed(reward), alive)
-    ctx.metric_sum("income", income)
-    ctx.metric_sum("cost", cost)
-    ctx.metric_sum("accuracy", (accuracy * 65_536).astype(jnp.int32), alive)
-    ctx.metric("attempts", jnp.sum(alive, dtype=jnp.int32))
-    after = {
-        **cells,
-        "energy": cells["energy"] + income - cost,
-        "mass": cells["mass"] + growth,
-        "accuracy": cells["accuracy"] + MEMORY_OF_ACCURACY * (accuracy - cells["accuracy"]),
-    }
-    attempt = {
-        "word": word,
-        "accuracy": accuracy,
-        "income": income,
-        "solved": unit(word) < accuracy,
-        "difficulty": jnp.broadcast_to(params["difficulty"], accuracy.shape),
-    }
-    total = (wanted.high.astype(jnp.float32) * 65_536 + wanted.low.astype(jnp.float32)) / ENERGY_UNIT
-    return after, attempt, total
-
-
-def _die(
-    params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, strength: Mapping[str, tuple[Array, Array]]
-) -> Array:
-    """Who dies in this tick: starved, by hazard, or by a planted collapse or bottleneck in the tick it starts."""
-    age = (ctx.tick - cells["birth_tick"]).astype(jnp.float32)
-    chance = params["hazard"] + params["ageing"] * age
+    energy = cells["energy"] + income - cost
+    chance = params["hazard"] + params["ageing"] * (tick - cells["birth_tick"]).astype(jnp.float32)
     for kind in ("collapse", "bottleneck"):
         share, starts = strength[kind]
         chance = jnp.maximum(chance, jnp.where(starts, share, 0.0))
-    return cells["alive"] & ((cells["energy"] <= 0) | (unit(word) < chance))
+    dead = alive & ((energy <= 0) | (unit(words[1]) < chance))
+    return _Lived(energy, cells["mass"] + growth, _fixed(reward), income, cost, dead)
 
 
-def _divide(params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, mutability: Array) -> Population:
+def _divide(
+    params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, mutability: Array
+) -> tuple[Population, Births]:
     """Births: mothers and daughters get half of everything, daughters may mutate. Tells of them."""
-    told: dict[str, Array] = {}
     grown = cells["alive"] & (cells["mass"] >= cells["division_size"])
     able = grown & (cells["energy"] >= _fixed(params["division_energy"]))
 
-    def child(mothers: Population, births: Births) -> tuple[dict[str, Array], dict[str, Array]]:
+    def child(mothers: Population, births: Births) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
         mutated = ctx.uniform("mutates", births.lanes) < mothers["mutation_rate"] * mutability
         noise = [params["mutation_step"] * value for value in ctx.noise("mutation", GENES, births.lanes)]
         own: dict[str, Array] = {}
@@ -282,19 +280,20 @@ def _divide(params: Mapping[str, Any], ctx: Context, cells: Population, word: Ar
             own[weight] = mothers[weight] + jnp.where(mutated, noise[len(TRAITS) + number], 0.0)
             target = params["targets"][number // INPUTS, number % INPUTS]
             better = better + (mothers[weight] - target) ** 2 - (own[weight] - target) ** 2
-        told["mutated"] = mutated
-        told["magnitude"] = jnp.where(mutated, jnp.sqrt(sum(step * step for step in noise) / GENES), 0.0)
-        told["delta"] = better / len(WEIGHTS)
-        told["mother_tick"] = mothers["birth_tick"]
+        told = {
+            "mutated": mutated,
+            "magnitude": jnp.where(mutated, jnp.sqrt(sum(step * step for step in noise) / GENES), 0.0),
+            "delta": jnp.where(mutated, better / len(WEIGHTS), 0.0),
+            "mother_tick": mothers["birth_tick"],
+        }
         half = mothers["energy"] >> 1
         own |= {"energy": half, "mass": 0.5 * mothers["mass"], "generation": mothers["generation"] + 1}
-        return own, {"energy": mothers["energy"] - half, "mass": 0.5 * mothers["mass"]}
+        return own, {"energy": mothers["energy"] - half, "mass": 0.5 * mothers["mass"]}, told
 
     # The low bits of the word decided nothing yet; multiplying brings them up to where `spawn` looks.
-    after, births = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
-    ctx.metric("births", births.count)
-    emit_births(ctx, after, births, told)
-    return after
+    after, births, told = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
+    emit_births(ctx, births, told)
+    return after, births
 
 
 CELLS = Cells()

@@ -61,11 +61,15 @@ class CellsConfig(ScenarioConfig):
     reward: float = Field(default=4.0, ge=0.0, le=1_000.0, description="energy of a problem of level 1 solved fully")
     difficulty: float = Field(default=1.0, ge=0.01, le=100.0, description="factor on every problem's difficulty")
     sharpness: float = Field(default=4.0, ge=0.01, le=1_000.0, description="how much an error costs accuracy")
-    supply: float = Field(default=0.45, ge=0.0, le=1_000.0, description="energy that a slot of the world yields at most")
+    supply: float = Field(
+        default=0.45, ge=0.0, le=1_000.0, description="energy that a slot of the world yields at most"
+    )
     core_cost: float = Field(default=0.05, ge=0.0, le=100.0, description="energy a core and tick")
     memory_cost: float = Field(default=0.02, ge=0.0, le=100.0, description="energy a unit of memory and tick")
     growth_cost: float = Field(default=4.0, ge=0.0, le=1_000.0, description="energy of a unit of mass")
-    division_energy: float = Field(default=12.0, ge=0.0, le=10_000.0, description="energy that a division takes at least")
+    division_energy: float = Field(
+        default=12.0, ge=0.0, le=10_000.0, description="energy that a division takes at least"
+    )
     founder_energy: float = Field(default=20.0, ge=0.1, le=10_000.0, description="energy of a founder")
     hazard: float = Field(default=0.002, ge=0.0, le=1.0, description="chance of death a tick")
     ageing: float = Field(default=2e-5, ge=0.0, le=1.0, description="chance of death a tick and tick of age")
@@ -81,6 +85,11 @@ class CellsConfig(ScenarioConfig):
             if plant.strength > 1.0:
                 raise ValueError(f"plants: strength of {plant.kind} is {plant.strength}; wanted a share from 0 to 1")
         return self
+
+    @property
+    def burst(self) -> int:
+        """Rows of the buffers of births and deaths at first."""
+        return max(self.island_slots // 128, min(self.island_slots // 8, 512))
 
     @property
     def islands(self) -> int:
@@ -100,6 +109,7 @@ class CellsStatic:
     """Shapes and periods."""
 
     slots: int
+    burst: int
     metrics_every: int
     routine_every: int
     routine_share: float

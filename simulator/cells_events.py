@@ -22,22 +22,23 @@ from simulator.cells_config import (
 from simulator.context import NO_PLACE, Births, Context, Selected
 from simulator.events import Column, EventSpec, HostRow
 from simulator.population import Population
+from simulator.rng import unit
 from simulator.scenario import Interval
 
 __all__ = [
     "HISTOGRAM",
     "cell_events",
+    "death_columns",
     "emit_births",
-    "emit_deaths",
     "emit_routine",
     "level_of",
     "population_rows",
-    "problem_of",
-    "record_histogram",
+    "record_traits",
     "sample_word",
 ]
 
 BINS = 16
+SPREAD = 64
 HISTOGRAM = tuple(f"{trait}.{number:02d}" for trait in ("metabolism", "tpu_cores") for number in range(BINS))
 """Metrics that count cells by trait, in bins of equal ratio; only in ticks of population_metrics."""
 _EVENT_TYPES = ("birth", "death", "mutation", "division")
@@ -52,25 +53,24 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
         Column("parent_id", "id"),
         Column("mutation_magnitude"),
         Column("fitness_delta"),
-        Column("generation_gap"),
+        Column("generation_gap", dtype="int32"),
     )
-    rows = max(static.slots // 64, 32)
-    sample = max(int(static.slots * static.routine_share * 1.3) // 32 * 32 + 32, 64)
+    sample = max(int(static.slots * static.routine_share * 1.3) // 32 * 32 + 64, 128)
     weight = 1.0 / static.routine_share
     vitals = (
         Column("cell_id", "id"),
-        Column("generation"),
+        Column("generation", dtype="int32"),
         Column("lineage", "id"),
         Column("energy", "fixed", scale=ENERGY_UNIT),
         Column("mass"),
-        Column("age_ticks"),
-        Column("alive"),
+        Column("age_ticks", dtype="int32"),
+        Column("alive", dtype="bool"),
     )
     genome = (
         Column("cell_id", "id"),
         Column("genome_type", "enum", _GENOME_TYPES),
         *(Column(name) for name in TRAITS),
-        Column("neural_weights", "list"),
+        Column("neural_weights", "list", width=len(WEIGHTS)),
     )
     problem = (
         Column("outcome", "enum", ("failed", "solved")),
@@ -83,28 +83,29 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
         Column("tpu_utilization"),
     )
     return (
-        *(EventSpec(kind, "evolutionary_events", evolution, "event_type", capacity=rows) for kind in _EVENT_TYPES),
+        *(
+            EventSpec(kind, "evolutionary_events", evolution, "event_type", capacity=static.burst)
+            for kind in _EVENT_TYPES
+        ),
         EventSpec("vitals", "cell_vitals", vitals, "vitals", capacity=sample, weight=weight),
         EventSpec("genome", "genome_data", genome, "genome", capacity=sample, weight=weight),
         EventSpec("problem", "problem_solving", problem, "outcome", capacity=sample, weight=weight),
     )
 
 
-def emit_deaths(ctx: Context, cells: Population, dead: Array) -> None:
-    """One event a death; generation_gap is the age."""
-    ctx.emit(
-        "death",
-        dead,
-        event_type=_EVENT_TYPES.index("death"),
-        cell_id=(cells["birth_tick"], ctx.place()),
-        parent_id=_nobody(),
-        mutation_magnitude=jnp.float32(0),
-        fitness_delta=jnp.float32(0),
-        generation_gap=(ctx.tick - cells["birth_tick"]).astype(jnp.int32),
-    )
+def death_columns(ctx: Context, cells: Population, slots: Array) -> dict[str, Any]:
+    """Columns of deaths from the rows of the dead; generation_gap is the age."""
+    return {
+        "event_type": jnp.int32(_EVENT_TYPES.index("death")),
+        "cell_id": (cells["birth_tick"], ctx.place(slots)),
+        "parent_id": _nobody(),
+        "mutation_magnitude": jnp.float32(0),
+        "fitness_delta": jnp.float32(0),
+        "generation_gap": (ctx.tick - cells["birth_tick"]).astype(jnp.int32),
+    }
 
 
-def emit_births(ctx: Context, cells: Population, births: Births, mutation: Mapping[str, Array]) -> None:
+def emit_births(ctx: Context, births: Births, mutation: Mapping[str, Array]) -> None:
     """A birth and a division an offspring, and a mutation where there was one; ``mutation`` has rows of births."""
     rows = births.parent.shape[0]
     mother_tick = mutation["mother_tick"]
@@ -128,14 +129,9 @@ def _nobody() -> tuple[Array, Array]:
     return jnp.uint32(0), jnp.uint32(NO_PLACE)
 
 
-def problem_of(word: Array) -> Array:
-    """Number of the problem that a random word chooses; int32."""
-    return (word & 3).astype(jnp.int32)
-
-
 def level_of(word: Array) -> Array:
     """Number of the level that a random word chooses: 0, 0, 1 or 2; int32."""
-    return jnp.maximum(((word >> 2) & 3).astype(jnp.int32) - 1, 0)
+    return jnp.maximum((word & 3).astype(jnp.int32) - 1, 0)
 
 
 def sample_word(ids: Array, tick: Array) -> Array:
@@ -156,7 +152,7 @@ def emit_routine(
         word = sample_word(inner.place() ^ (cells["birth_tick"] * jnp.uint32(0xC2B2AE35)), inner.tick)
         chosen = inner.select("vitals", present & (word <= threshold))
         taken = {name: values[chosen.index] for name, values in cells.items()}
-        tried = {name: values[chosen.index] for name, values in attempt.items()}
+        tried = {name: values[chosen.index] if values.ndim else values for name, values in attempt.items()}
         _emit_sample(inner, chosen, taken, tried)
 
     ctx.when(ctx.tick % jnp.uint32(static.routine_every) == 0, body)
@@ -197,9 +193,9 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
     ctx.emit_rows(
         "problem",
         chosen.count,
-        outcome=tried["solved"].astype(jnp.int32),
+        outcome=(unit(tried["word"]) < tried["accuracy"]).astype(jnp.int32),
         cell_id=cell,
-        problem_type=problem_of(tried["word"]),
+        problem_type=jnp.broadcast_to(tried["problem"], level.shape),
         difficulty=level,
         accuracy=tried["accuracy"],
         energy_reward=tried["income"],
@@ -208,17 +204,21 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
     )
 
 
-def record_histogram(ctx: Context, static: CellsStatic, cells: Population) -> None:
-    """Count the living by metabolism and by tpu_cores, in ticks of population_metrics."""
+def record_traits(ctx: Context, static: CellsStatic, cells: Population) -> None:
+    """Counts of the living by metabolism and by tpu_cores, and their generations: in ticks of population_metrics."""
 
     def body(inner: Context) -> None:
+        inner.metric_sum("generation", cells["generation"], cells["alive"])
         for trait in ("metabolism", "tpu_cores"):
             _, low, high = TRAITS[trait]
             scale = BINS / np.log(high / low)
             number = jnp.clip(jnp.log(cells[trait] / low) * scale, 0, BINS - 1).astype(jnp.int32)
             number = jnp.where(cells["alive"], number, BINS)
-            for which in range(BINS):
-                inner.metric(f"{trait}.{which:02d}", jnp.sum(number == which, dtype=jnp.int32))
+            # Spread over lanes, so that a GPU's atomic additions do not all meet in a few words.
+            lane = jnp.arange(static.slots) % SPREAD
+            counts = jnp.zeros((BINS + 1) * SPREAD, jnp.int32).at[number * SPREAD + lane].add(1)
+            for which, count in enumerate(jnp.sum(counts.reshape(-1, SPREAD), axis=1)[:BINS]):
+                inner.metric(f"{trait}.{which:02d}", count)
 
     ctx.when(ctx.tick % jnp.uint32(static.metrics_every) == 0, body)
 

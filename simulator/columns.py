@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import jax
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -40,21 +39,20 @@ class Piece:
         whole = np.concatenate(per_group, axis=1)
         return whole[self.first_tick - self.round.first_tick : self.end_tick - self.round.first_tick]
 
-    def slices(self, kind: str) -> Iterator[tuple[Values, Any, int, int, int]]:
-        """(leaves, index, rows, tick, island) for every tick and island that emitted rows of ``kind``."""
+    def slices(self, kind: str) -> Iterator[tuple[NDArray[np.uint32], int, int]]:
+        """(uint32[columns, rows], tick, island) for every tick and island that emitted rows of ``kind``."""
         groups = []
         for islands, output in zip(self.round.islands, self.round.outputs, strict=True):
-            leaves = jax.tree.map(np.asarray, output.events[kind])
-            groups.append((islands, np.asarray(output.counts[kind]), leaves))
+            groups.append((islands, np.asarray(output.counts[kind]), np.asarray(output.events[kind])))
         for tick in range(self.first_tick, self.end_tick):
             row = tick - self.round.first_tick
-            for islands, counts, leaves in groups:
+            for islands, counts, packed in groups:
                 if counts.ndim == 1:
                     if counts[row]:
-                        yield leaves, row, int(counts[row]), tick, int(islands[0])
+                        yield packed[row, :, : counts[row]], tick, int(islands[0])
                 else:
                     for member in np.flatnonzero(counts[row]):
-                        yield leaves, (row, member), int(counts[row, member]), tick, int(islands[member])
+                        yield packed[row, member, :, : counts[row, member]], tick, int(islands[member])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +72,29 @@ class Part:
     def gather(cls, spec: EventSpec, pieces: Sequence[Piece], config: ScenarioConfig) -> Self:
         """Rows of ``spec.kind`` from all pieces."""
         found = [entry for piece in pieces for entry in piece.slices(spec.kind)]
-        rows = np.array([entry[2] for entry in found], np.int64)
-        ticks = np.repeat(np.array([entry[3] for entry in found], np.int64), rows)
-        islands = np.repeat(np.array([entry[4] for entry in found], np.int64), rows)
-        times = config.epoch_us + ticks * config.tick_us
+        rows = np.array([packed.shape[1] for packed, _, _ in found], np.int64)
+        ticks = np.repeat(np.array([tick for _, tick, _ in found], np.int64), rows)
+        islands = np.repeat(np.array([island for _, _, island in found], np.int64), rows)
+        width = sum(len(column.words) for column in spec.columns) + spec.timed
+        none = np.zeros((width, 0), np.uint32)
+        words = np.concatenate([packed for packed, _, _ in found], axis=1) if found else none
         values: Values = {}
+        at = 0
         for column in spec.columns:
+            parts = [_unpacked(words[at + number], kind) for number, kind in enumerate(column.words)]
+            at += len(parts)
             if column.kind == "tick":
                 values[column.name] = ticks
-            elif column.kind in ("id", "list"):
-                width = len(found[0][0][column.name]) if found else 2
-                values[column.name] = tuple(_joined(found, column, part) for part in range(width))
             else:
-                values[column.name] = _joined(found, column, None)
-        if found and "@" in found[0][0]:
-            times = times + np.concatenate([leaves["@"][index][:count] for leaves, index, count, _, _ in found])
+                values[column.name] = tuple(parts) if column.kind in ("id", "list") else parts[0]
+        times = config.epoch_us + ticks * config.tick_us
+        if spec.timed:
+            times = times + _unpacked(words[at], "int32")
         return cls(spec, ticks, islands, times, values)
 
 
-def _joined(found: Sequence[tuple[Values, Any, int, int, int]], column: Column, part: int | None) -> NDArray[Any]:
-    if not found:
-        return np.zeros(0, {"id": np.uint32, "enum": np.int32, "fixed": np.int32}.get(column.kind, np.float32))
-    arrays = []
-    for leaves, index, count, _, _ in found:
-        value = leaves[column.name] if part is None else leaves[column.name][part]
-        cell = value[index]
-        arrays.append(cell[:count] if np.ndim(cell) else np.full(count, cell))
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def _unpacked(words: NDArray[np.uint32], dtype: str) -> NDArray[Any]:
+    return words.astype(np.bool_) if dtype == "bool" else words.view(dtype)
 
 
 def whole_ids(ticks: NDArray[np.int64], births: NDArray[np.uint32], places: NDArray[np.uint32]) -> NDArray[np.int64]:

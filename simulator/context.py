@@ -23,7 +23,8 @@ NO_PLACE = 0xFFFFFFFF
 # Per-tick scalars are padded to rows of 64: a small store in a loop costs O(buffer) in jaxlib 0.11.1 on CPU.
 METRIC_LANES = 64
 
-Child = Callable[[Population, "Births"], tuple[Mapping[str, Array], Mapping[str, Array]]]
+Told = dict[str, Array]
+Child = Callable[[Population, "Births"], tuple[Mapping[str, Array], Mapping[str, Array], Told]]
 
 
 class Births(NamedTuple):
@@ -39,6 +40,8 @@ class Births(NamedTuple):
     """Lane of each row for random numbers (its slot as uint32): children never share noise."""
     valid: Array
     """Which rows mean something; bool[rows]."""
+    alive: Array
+    """How many live after these births; int32."""
 
 
 class Selected(NamedTuple):
@@ -53,7 +56,8 @@ class Selected(NamedTuple):
 class Outputs(NamedTuple):
     """What one tick of one island hands to the host."""
 
-    events: dict[str, dict[str, Any]]
+    events: dict[str, Array]
+    """Of each kind a uint32 matrix [columns, rows]; see `columns.unpacked`."""
     counts: dict[str, Array]
     needs: dict[str, Array]
     ints: Array
@@ -92,7 +96,7 @@ class Context:
         self._specs = {spec.kind: spec for spec in specs}
         self._capacities = capacities
         self._int_metrics, self._float_metrics = int_metrics, float_metrics
-        self._events: dict[str, dict[str, Any]] = {}
+        self._events: dict[str, Array] = {}
         self._counts: dict[str, Array] = {}
         self._needs: dict[str, Array] = {}
         self._metrics: dict[str, Array] = {}
@@ -191,12 +195,14 @@ class Context:
         expected = {column.name for column in spec.columns if column.kind != "tick"}
         if set(columns) != expected:
             raise ValueError(f"kind {kind!r} was given columns {sorted(columns)}; its EventSpec has {sorted(expected)}")
-        taken: dict[str, Any] = {
-            name: jax.tree.map(lambda part: pick(jnp.asarray(part)), value) for name, value in columns.items()
-        }
+        parts = []
+        for column in spec.columns:
+            if column.kind != "tick":
+                value = columns[column.name]
+                parts += [pick(jnp.asarray(part)) for part in (value if isinstance(value, tuple) else (value,))]
         if at is not None:
-            taken["@"] = pick(at)
-        self._events[kind] = taken
+            parts.append(pick(at))
+        self._events[kind] = _packed(parts)
         self._counts[kind] = count.astype(jnp.int32)
 
     def when(self, predicate: Array, body: Callable[[Context], None]) -> None:
@@ -216,9 +222,7 @@ class Context:
             return recorded(inner)
 
         shapes = jax.eval_shape(run)
-        found = lax.cond(
-            predicate, run, lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        )
+        found = lax.cond(predicate, run, lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))
         for mine, theirs in zip(recorded(self), found, strict=True):
             mine.update(theirs)
 
@@ -240,6 +244,33 @@ class Context:
         own = self.lanes() if slot is None else slot.astype(jnp.uint32)
         return self.island * jnp.uint32(self.slots) + own
 
+    def remove(
+        self,
+        population: Population,
+        dead: Array,
+        kind: str,
+        tell: Callable[[Population, Array], Mapping[str, Any]],
+        *,
+        zero: tuple[str, ...] = (),
+    ) -> Population:
+        """Deaths: the population without those of ``dead``, and one event of ``kind`` for each.
+
+        ``tell(rows, slots)`` gets the rows of the dead and their slots, and returns the event's columns. Traits named
+        in ``zero`` become 0 in the slots of the dead.
+        """
+
+        def run(population: Population) -> Any:
+            index, count = self.stored(lambda mask: compact(mask, self._capacities[kind]), dead)
+            told = tell({name: values[index] for name, values in population.items()}, index)
+            cleared = {name: jnp.where(dead, 0, population[name]) for name in zero}
+            return count, dict(told), {**cleared, "alive": population["alive"] & ~dead}
+
+        # One region, so that slots are freed only after the dead were read: otherwise XLA copies what `tell` reads.
+        count, told, changed = self.stored(run, population)
+        self.need(kind, count)
+        self._record(kind, count, None, told, lambda value: value)
+        return {**population, **changed}
+
     def claim(self, tile: Array, want: Array, tiles: int, *, luck: Array | None = None) -> Array:
         """Which slots get the tile they want: one winner a tile, each candidate equally likely. bool[slots]."""
         return claim(tile, self.bits("claim")[0] if luck is None else luck, want, tiles)
@@ -253,11 +284,12 @@ class Context:
         name: str = "births",
         luck: Array | None = None,
         limit: Array | None = None,
-    ) -> tuple[Population, Births]:
+    ) -> tuple[Population, Births, Told]:
         """Births: those who ``want`` a child get one while there are free slots, each with the same chance.
 
-        ``child(parents, births)`` gets the parents' rows and returns what children have of their own and what changes
-        in the parents, as mappings of names to rows; children inherit the rest. Where more want than slots are free,
+        ``child(parents, births)`` gets the parents' rows and returns three mappings of names to rows: what children
+        have of their own, what changes in the parents, and what else is to be told (returned as it is). Children
+        inherit the rest. Where more want than slots are free,
         candidates are thinned at random and what is left over is cut from a random start: never "the first by slot",
         which gave all births to a quarter of the slots. ``birth_tick``, if the population has it, becomes the tick
         after this one, the first in which the child acts (founders have 0, so nobody shares tick and place). ``luck``
@@ -266,7 +298,7 @@ class Context:
         """
         alive = population["alive"]
         rows = self._capacities[name]
-        free = jnp.int32(alive.shape[0]) - jnp.sum(alive, dtype=jnp.int32)
+        slot, free = self.stored(lambda mask: compact(mask, rows), ~alive)
         room = free if limit is None else jnp.minimum(free, limit)
         wanted = jnp.sum(want, dtype=jnp.int32)
         share = room.astype(jnp.float32) / jnp.maximum(wanted, 1).astype(jnp.float32)
@@ -274,17 +306,25 @@ class Context:
         word = self.bits(f"spawn.{name}")[0] if luck is None else luck
         chosen = want & ((word >> 8) < threshold)
         start = self.bits(f"spawn.{name}.start", jnp.zeros((), jnp.uint32))[0] % jnp.uint32(-(-alive.shape[0] // 32))
-        parent, count = compact(chosen, rows, start=start)
+        parent, count = self.stored(lambda mask: compact(mask, rows, start=start), chosen)
         count = jnp.minimum(count, room)
         self.need(name, count)
         count = jnp.minimum(count, rows)
-        slot, _ = compact(~alive, rows)
-        births = Births(count, parent, slot, slot.astype(jnp.uint32), jnp.arange(rows) < count)
-        return self._place(population, births, child), births
+        births = Births(
+            count, parent, slot, slot.astype(jnp.uint32), jnp.arange(rows) < count, alive.shape[0] - free + count
+        )
 
-    def _place(self, population: Population, births: Births, child: Child) -> Population:
-        parents = {key: values[births.parent] for key, values in population.items()}
-        own, changed = child(parents, births)
+        def rows_of(population: Population) -> tuple[Any, ...]:
+            parents = {key: values[births.parent] for key, values in population.items()}
+            return parents, *child(parents, births)
+
+        parents, own, changed, told = self.stored(rows_of, population)
+        return self._place(population, births, (parents, own, changed)), births, told
+
+    def _place(
+        self, population: Population, births: Births, rows: tuple[Population, Mapping[str, Array], Mapping[str, Array]]
+    ) -> Population:
+        parents, own, changed = rows
         beyond = jnp.int32(population["alive"].shape[0])
         at_slot = jnp.where(births.valid, births.slot, beyond)
         at_parent = jnp.where(births.valid, births.parent, beyond)
@@ -324,6 +364,18 @@ class Context:
         ints = [self._metrics.get(name, jnp.int32(0)).astype(jnp.int32) for name in self._int_metrics]
         floats = [self._metrics.get(name, jnp.float32(0)).astype(jnp.float32) for name in self._float_metrics]
         return Outputs(self._events, self._counts, self._needs, _lanes(ints, jnp.int32), _lanes(floats, jnp.float32))
+
+
+def _packed(parts: list[Array]) -> Array:
+    """Columns as one uint32 matrix [columns, rows], bit for bit. One array a kind: each that a scan stacks up costs."""
+    rows = max((part.shape[0] for part in parts if part.ndim), default=1)
+    words = []
+    for part in parts:
+        if part.dtype == jnp.bool_ or part.dtype.itemsize < 4:
+            part = part.astype(jnp.int32)
+        word = part if part.dtype == jnp.uint32 else lax.bitcast_convert_type(part, jnp.uint32)
+        words.append(jnp.broadcast_to(word, (rows,)))
+    return jnp.stack(words)
 
 
 def _lanes(values: list[Array], dtype: Any) -> Array:

@@ -19,19 +19,31 @@ ColumnKind = Literal["value", "enum", "id", "fixed", "list", "tick", "hidden"]
 class Column:
     """One field of an event and how device values become it.
 
-    - ``value``: the array as it is (float32, int32, bool), widened to the catalog's type;
+    - ``value``: the array as it is, of ``dtype``, widened to the catalog's type;
     - ``enum``: int32 codes into ``categories``;
     - ``id``: a pair of uint32 arrays (birth tick, place) that becomes one int64; place 0xFFFFFFFF means null;
     - ``fixed``: int32 fixed point; the value is divided by ``scale``;
-    - ``list``: a tuple of float32 arrays that becomes a list;
+    - ``list``: a tuple of ``width`` float32 arrays that becomes a list;
     - ``tick``: no array; the tick at which the row was emitted, as int64;
-    - ``hidden``: int32 or float32 that `Scenario.report` sees and the frame does not carry.
+    - ``hidden``: an array of ``dtype`` that `Scenario.report` sees and the frame does not carry.
     """
 
     name: str
     kind: ColumnKind = "value"
     categories: tuple[str, ...] = ()
     scale: float = 1.0
+    dtype: Literal["float32", "int32", "bool"] = "float32"
+    """Of a ``value`` or ``hidden`` column. (Enums and fixed point are int32, ids uint32, lists float32.)"""
+    width: int = 1
+    """Values in a ``list``."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Device types of the 32-bit words of a row of this column."""
+        by_kind = {"enum": ("int32",), "fixed": ("int32",), "id": ("uint32", "uint32"), "tick": ()}
+        if self.kind == "list":
+            return ("float32",) * self.width
+        return by_kind.get(self.kind, (self.dtype,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,8 @@ class EventSpec:
     Several kinds may share a stream; a column that a kind lacks is null. ``type`` is the event's type, or the name of
     an ``enum`` column. ``key`` is "run", "island", or the name of an int32 column that ``key_format`` turns into text.
     ``capacity`` is how many rows a tick and island the buffer holds at first: it grows when needed and never cuts.
-    ``weight`` is how many events a row stands for (1/p when rows are sampled with probability p).
+    ``weight`` is how many events a row stands for (1/p when rows are sampled with probability p). ``timed``: the rows
+    come with ``at=``, their microsecond within the tick.
     """
 
     kind: str
@@ -52,6 +65,7 @@ class EventSpec:
     key_format: str = "{}"
     capacity: int = 1024
     weight: float = 1.0
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

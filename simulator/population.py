@@ -96,13 +96,20 @@ class Sum(NamedTuple):
 
 
 def exact_sum(values: Array, mask: Array | None = None) -> Sum:
-    """Exact sum of up to 65,536 int32 values without 64-bit arithmetic (JAX has none by default)."""
+    """Exact sum of int32 values between -2**24 and 2**24, without 64-bit arithmetic (JAX has none by default).
+
+    Up to 2**22 values. Columns of at most 127 values are summed as int32, then their halves apart: one pass.
+    """
     if mask is not None:
         values = jnp.where(mask, values, 0)
-    high = jnp.sum(values >> 16, dtype=jnp.int32)
-    low = jnp.sum((values & 0xFFFF).astype(jnp.uint32), dtype=jnp.uint32)
+    rows = min(127, values.shape[0])
+    while values.shape[0] % rows:
+        rows -= 1
+    partial = jnp.sum(values.reshape(rows, -1), axis=0, dtype=jnp.int32)
+    high = jnp.sum(partial >> 16, dtype=jnp.int32)
+    low = jnp.sum(partial & 0xFFFF, dtype=jnp.int32)
     # Carry what fits, so that both words stay readable as int32.
-    return Sum(high + (low >> 16).astype(jnp.int32), (low & jnp.uint32(0xFFFF)).astype(jnp.int32))
+    return Sum(high + (low >> 16), low & 0xFFFF)
 
 
 def exact_total(high: int, low: int) -> int:

@@ -232,6 +232,7 @@ class World:
             needs = done.needs()
             if any(count > dict(done.capacities)[name] for name, count in needs.items()):
                 waiting.clear()
+                self.reruns += 1
                 self._grow(needs)
                 self._rewind()
                 continue
@@ -241,10 +242,10 @@ class World:
                 yield done
 
     def _grow(self, needs: Mapping[str, int]) -> None:
-        self.reruns += 1
+        """Room for twice what was needed, in all buffers that are nearly full: each change compiles anew."""
         for name, count in needs.items():
-            if count > self._capacities[name]:
-                self._capacities[name] = max(2 * self._capacities[name], _power_of_two(count + count // 4))
+            if count > self._capacities[name] // 2:
+                self._capacities[name] = max(self._capacities[name], _power_of_two(2 * count))
 
     def _rewind(self) -> None:
         assert self._snapshot is not None
@@ -254,14 +255,14 @@ class World:
     def _adapt(self, needs: Mapping[str, int]) -> None:
         """Grow ahead of need (no rewind then), and shrink buffers that have long been far too large."""
         self._recent.append(dict(needs))
-        for name, count in needs.items():
-            capacity = self._capacities[name]
-            if count > capacity - capacity // 8:
-                self._capacities[name] = 2 * capacity
-            elif capacity > self._initial[name] and len(self._recent) == ADAPT_ROUNDS:
-                most = max(past.get(name, 0) for past in self._recent)
-                if most < capacity // 8:
-                    self._capacities[name] = max(self._initial[name], _power_of_two(2 * most))
+        if any(count > self._capacities[name] - self._capacities[name] // 8 for name, count in needs.items()):
+            self._grow(needs)
+        if len(self._recent) < ADAPT_ROUNDS:
+            return
+        for name in needs:
+            most = max(past.get(name, 0) for past in self._recent)
+            if most < self._capacities[name] // 8:
+                self._capacities[name] = max(self._initial[name], _power_of_two(2 * most))
 
     def host_states(self) -> list[Any]:
         """State of every island as NumPy arrays, in order. Copies: a view would forbid donation of the state."""
