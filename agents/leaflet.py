@@ -232,6 +232,8 @@ class Leaflet:
         for row, record in zip(late.tolist(), frame_to_records(kept.take(late), self._catalog), strict=True):
             offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
             intake.output.late.append(Record(record.key, record.value, [*record.headers, *place, offset]))
+        for engine in self._engines.get(sourced.topic, ()):
+            engine.push_late(kept.take(late))
         if intake.counted:
             self.counters.late += len(late)
 

@@ -65,12 +65,12 @@ def multi_event_records(table: MatchTable) -> list[Record]:
             body["metadata"] = metadata
         found.append((body, ids[i], times[i]))
     shared = _SharedHeaders(table, "astrocyte.multi_event")
-    keys = table.key.tolist()
+    keys, runs = table.key.tolist(), _runs(table)
     return [
         Record(
             None if keys[i] is None else keys[i].encode(),
             orjson.dumps(body, option=_DUMP),
-            [*shared.of(i), ("ce_id", event_id.encode()), ("ce_time", time.encode())],
+            [*shared.of(i), ("ce_id", event_id.encode()), ("ce_time", time.encode()), *runs[i]],
         )
         for i, (body, event_id, time) in enumerate(found)
     ]
@@ -86,7 +86,7 @@ def alert_records(table: MatchTable) -> list[Record]:
     count = len(part)
     alert_ids = format_ids(match_ids("alert", "1", part.ids, np.zeros(count, np.int64), np.arange(count + 1)))
     shared = _SharedHeaders(part, "astrocyte.alert")
-    keys, found = part.key.tolist(), []
+    keys, runs, found = part.key.tolist(), _runs(part), []
     for i, place in enumerate(chosen):
         alert = table.values.alert[place]
         assert alert is not None
@@ -99,7 +99,7 @@ def alert_records(table: MatchTable) -> list[Record]:
             "key": keys[i],
             "multi_event_id": multi[i],
         }
-        headers = [*shared.of(i), ("ce_id", alert_ids[i].encode()), ("ce_time", times[i].encode())]
+        headers = [*shared.of(i), ("ce_id", alert_ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
         found.append(Record(None if keys[i] is None else keys[i].encode(), orjson.dumps(body), headers))
     return found
 
@@ -134,6 +134,17 @@ class _SharedHeaders:
                 headers.append(("ce_provisional", b"true" if STATUSES[status] == "provisional" else b"false"))
             self._known[name] = headers
         return headers
+
+
+def _runs(table: MatchTable) -> list[tuple[tuple[str, bytes], ...]]:
+    """The header that names the run of each match's first event; none for events of other programs, which have none."""
+    first = np.full(len(table.events), -1, np.int64)
+    headers: list[tuple[tuple[str, bytes], ...]] = [()]
+    for chunk, positions, _ in table.events.parts():
+        run = chunk.frame.run
+        first[positions] = len(headers) if run else 0
+        headers.append((("ce_simulationid", run.encode()),))
+    return [headers[index] for index in first[table.offsets[:-1]].tolist()]
 
 
 def _lineages(table: MatchTable) -> list[tuple[dict[str, dict[str, Any]], list[str]]]:
