@@ -45,13 +45,24 @@ class Kind(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Edge:
-    """``step`` (TAKE only) labels the event; ``wait_us`` bounds the time since the event taken before (0: none)."""
+    """``step`` (TAKE only) labels the event; ``wait_us`` bounds the time since the event taken before (0: none).
+
+    ``yields`` are events that a greedy loop has first claim to. ``confirms`` is False where PROCEED needs one more
+    event: the match cannot be complete by that way with the event that led to the state.
+    """
 
     action: Action
     target: State
     condition: Formula
     step: int = -1
     wait_us: int = 0
+    yields: Formula = FALSE
+    confirms: bool = True
+
+    @property
+    def effective(self) -> Formula:
+        """Condition under which an event takes the edge."""
+        return self.condition if self.yields == FALSE else both(self.condition, negation(self.yields))
 
 
 @dataclass(slots=True, eq=False)
@@ -71,9 +82,9 @@ class State:
         """Add an IGNORE edge."""
         self.edges.append(Edge(Action.IGNORE, target, condition))
 
-    def proceed(self, target: State, condition: Formula) -> None:
+    def proceed(self, target: State, condition: Formula, *, confirms: bool = True) -> None:
         """Add a PROCEED edge."""
-        self.edges.append(Edge(Action.PROCEED, target, condition))
+        self.edges.append(Edge(Action.PROCEED, target, condition, confirms=confirms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,7 @@ def build_graph(rule: Rule) -> Graph:
     """Graph of a rule whose top operator is ``seq`` or ``any``. Raises InvalidRule where it gets too large."""
     builder = _Builder(rule)
     members = (Group(any=rule.members),) if rule.kind == "any" else rule.members
-    start = builder.sequence(members, builder.state("match", Kind.FINAL), _Place())
+    start = builder.sequence(members, builder.final, _Place())
     return Graph(start, tuple(builder.states), builder.atoms)
 
 
@@ -116,6 +127,7 @@ class _Builder:
         self.rule = rule
         self.atoms = Atoms(rule.name)
         self.states: list[State] = []
+        self.final = self.state("match", Kind.FINAL)
         self.stops: dict[str, State] = {}
         self.unyielded: dict[State, State] = {}
         self.number = {name: index for index, name in enumerate(rule.positive)}
@@ -193,10 +205,10 @@ class _Builder:
         forbidden = self.forbidden(step, place)
         if step.contiguity == "next":
             state = self.state(f"no {self.names[id(step)]} next")
-            if sink.kind is Kind.FINAL:
-                state.ignore(sink, negation(forbidden))  # one more event must come, and not be it
-            else:
-                state.proceed(sink, negation(forbidden))
+            if self.can_end(sink):
+                state.ignore(self.final, negation(forbidden))  # one more event must come, and not be it
+            if sink.kind is not Kind.FINAL:
+                state.proceed(sink, negation(forbidden), confirms=False)
             state.proceed(self.stop(step, forbidden), forbidden)
             return state
         if sink.kind is not Kind.FINAL:
@@ -206,6 +218,20 @@ class _Builder:
         state.proceed(self.stop(step, forbidden), forbidden)
         state.ignore(state, negation(forbidden))
         return state
+
+    @staticmethod
+    def can_end(state: State) -> bool:
+        """Whether nothing more need come after the state."""
+        seen: list[State] = []
+        stack = [state]
+        while stack:
+            state = stack.pop()
+            if state.kind is Kind.FINAL:
+                return True
+            if state not in seen:
+                seen.append(state)
+                stack += [edge.target for edge in state.edges if edge.action is Action.PROCEED and edge.confirms]
+        return False
 
     def stop(self, step: Step, forbidden: Formula) -> State:
         name = self.names[id(step)]
@@ -247,6 +273,8 @@ class _Builder:
             return done[sink]
         copy = done[sink] = self.state(sink.label, sink.kind)
         copy.wait_us = sink.wait_us
+        if sink in self.unyielded:
+            self.unyielded[copy] = self.lifted(part, self.unyielded[sink], place, done)
         for edge in sink.edges:
             target = copy if edge.target is sink else edge.target
             if edge.action is Action.PROCEED:
@@ -261,11 +289,13 @@ class _Builder:
 
     def part(self, part: Member, sink: State, place: _Place) -> State:
         """First state of a part: its least number of occurrences in a row, then the optional ones or the loop."""
+        if part.greedy and part.at_most != part.at_least and sink.edges:
+            sink, plain = self.copy(sink), sink  # others may come to the sink by a way on which nothing is greedy
+            self.yield_to(sink, _unless(place.until, self.fits(part)))
+            self.unyielded[sink] = plain
         following = sink
         if part.at_most is None:
             following = self.loop(part, self.lifted(part, sink, place), place)
-        elif part.greedy and part.at_most > part.at_least:
-            self.yield_to(sink, _unless(place.until, self.fits(part)))
         most = part.at_least if part.at_most is None else part.at_most
         again = _Place(after=place.after, lead=_inner(part), wait_us=part.gap or 0, until=place.until)
         for count in range(most - 1):
@@ -292,8 +322,6 @@ class _Builder:
             return first
         looping = self.state(f"{_label(part)} again")
         self.go_around(part, looping, sink, place)
-        if part.greedy:
-            self.yield_to(sink, _unless(place.until, self.fits(part)))
         ends = either(place.until, own)
         self.takes(looping, part, looping, ends, part.gap or 0)
         self.forbid_next(looping, place)
@@ -309,9 +337,7 @@ class _Builder:
     def go_around(self, part: Member, state: State, sink: State, place: _Place) -> None:
         """The way from a state of the part to what follows it; a greedy loop that ``until`` ends no longer insists."""
         own, always = self.until_of(part), _unless(place.until, TRUE)
-        if part.greedy and own != FALSE:
-            if sink not in self.unyielded:
-                self.unyielded[sink] = self.copy(sink)
+        if part.greedy and own != FALSE and sink in self.unyielded:
             state.proceed(self.unyielded[sink], both(always, own))
             always = both(always, negation(own))
         state.proceed(sink, always)
@@ -320,7 +346,7 @@ class _Builder:
     def yield_to(sink: State, taken: Formula) -> None:
         """Greedy: what follows the loop neither takes nor passes over an event that the loop would take."""
         for edge in sink.edges:
-            edge.condition = both(edge.condition, negation(taken))
+            edge.yields = either(edge.yields, taken)
 
     # -- one occurrence ----------------------------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ class _Flattener:
                 if edge.action is Action.PROCEED or (edge.action is Action.IGNORE and state is self.graph.start):
                     continue
                 key = (edge.action is Action.TAKE, edge.step, edge.target, edge.wait_us)
-                joined = both(condition, edge.condition)
+                joined = both(condition, edge.effective)
                 found[key] = either(found[key], joined) if key in found else joined
         edges = []
         for (take, step, target, wait_us), condition in found.items():
@@ -156,22 +156,27 @@ class _Flattener:
         return tuple(edges)
 
 
-def _reach(state: State) -> Iterator[tuple[State, Formula]]:
-    """States reached without deciding about the event, with the condition of getting there."""
+def _reach(state: State, *, completing: bool = False) -> Iterator[tuple[State, Formula]]:
+    """States reached without deciding about the event, with the condition of getting there.
+
+    ``completing``: the event has just been taken, and nothing more is to come.
+    """
     stack: list[tuple[State, Formula, frozenset[State]]] = [(state, TRUE, frozenset())]
     while stack:
         reached, condition, seen = stack.pop()
         yield reached, condition
         for edge in reached.edges:
             # A group that may be empty and repeats proceeds in a circle; once around is enough.
-            if edge.action is Action.PROCEED and edge.target not in seen and edge.target is not reached:
-                joined = both(condition, edge.condition)
+            if edge.action is not Action.PROCEED or (completing and not edge.confirms):
+                continue
+            if edge.target not in seen and edge.target is not reached:
+                joined = both(condition, edge.condition if completing else edge.effective)
                 if dnf(joined):
                     stack.append((edge.target, joined, seen | {reached}))
 
 
 def _completes(state: State) -> tuple[Term, ...]:
-    conditions = [condition for reached, condition in _reach(state) if reached.kind is Kind.FINAL]
+    conditions = [condition for reached, condition in _reach(state, completing=True) if reached.kind is Kind.FINAL]
     if not conditions:
         return ()
     result = conditions[0]

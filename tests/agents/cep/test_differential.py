@@ -1,0 +1,91 @@
+"""The engine against the naive matcher: random rules on random events give the same matches."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from agents.cep.matcher import Matcher
+from agents.cep.matches import MatchBatch
+from schemas.errors import InvalidRule
+from schemas.frames import Frame
+from tests.support import naive
+from tests.support.random_rules import STREAM, RandomRule, random_events
+
+
+def engine_matches(rule, events, rng):
+    """Matches of the engine: random cuts into calls, a snapshot now and then, the end of time at the end."""
+    frame = Frame.from_columns(
+        STREAM,
+        "run",
+        {
+            "timestamp": np.array([event["t"] for event in events], np.int64),
+            "key": ["k"] * len(events),
+            "type": [event["type"] for event in events],
+            "value": np.array([event["value"] for event in events], np.int64),
+        },
+    )
+    matcher = Matcher([rule], room=4)
+    batches, start = [], 0
+    while start < len(events):
+        stop = min(len(events), start + rng.randint(1, 4))
+        batches.append(matcher.process(matcher.prepare(frame.slice(start, stop), start)))
+        if rng.random() < 0.5:
+            batches.append(matcher.advance(events[stop - 1]["t"]))
+        if rng.random() < 0.2:
+            snapshot = matcher.snapshot()
+            matcher = Matcher([rule], room=4)
+            matcher.restore(snapshot)
+        start = stop
+    batches.append(matcher.advance(10**9))
+    batches.append(matcher.flush())
+    assert matcher.low_water_us() is None
+    batch = MatchBatch.concat(batches)
+    found = []
+    for index in range(len(batch)):
+        labels: dict[str, list[int]] = {}
+        for row in range(batch.offsets[index], batch.offsets[index + 1]):
+            labels.setdefault(rule.positive[batch.step[row]], []).append(int(batch.ref[row]))
+        found.append(tuple(sorted((name, tuple(refs)) for name, refs in labels.items())))
+    return found
+
+
+def ends(matches):
+    """First and last event of every match: what stays the same where only the order among equals decides."""
+    indices = [sorted(index for _, each in match for index in each) for match in matches]
+    return Counter((each[0], each[-1]) for each in indices)
+
+
+def compare(seed: int, events: int) -> bool:
+    """Compare one random rule; False where the rule is malformed and there was nothing to compare."""
+    rng = random.Random(seed)
+    try:
+        made = RandomRule(rng)
+    except InvalidRule:
+        return False
+    stream = random_events(rng, rng.randint(1, events))
+    within = made.within or naive.FOREVER
+    found = naive.matches(made.parts, stream, within=within)
+    wanted, tied = naive.skipped(found, made.skip, made.step, eager=made.eager)
+    got = engine_matches(made.rule, stream, rng)
+    if tied and made.skip in ("to_first", "to_last"):
+        return False
+    if tied and made.skip != "none":
+        assert ends(got) == ends(wanted), f"seed {seed}"
+    else:
+        assert Counter(got) == Counter(wanted), f"seed {seed}"
+    return True
+
+
+def test_random_rules_match_as_the_naive_matcher_says():
+    compared = sum(compare(seed, 9) for seed in range(700))
+    assert compared > 400
+
+
+@pytest.mark.soak
+def test_many_random_rules_match_as_the_naive_matcher_says():
+    compared = sum(compare(seed, 11) for seed in range(1_000, 21_000))
+    assert compared > 10_000
