@@ -137,6 +137,9 @@ def score_command(
     *,
     rules: Rules,
     paths: Logs,
+    against_all: Annotated[
+        bool, typer.Option("--any", help="Score every rule against all that was planted, whatever rule it names.")
+    ] = False,
     slack: Annotated[str, typer.Option(metavar="T", help="How long after a planted interval a match counts.")] = "10s",
     lateness: Lateness = None,
     show: Show = 3,
@@ -146,7 +149,9 @@ def score_command(
     from pipeline.positions import parse_span_us
     from pipeline.scoring import score
 
-    scores = score(_read(rules), paths, lateness_us=_lateness(lateness), slack_us=parse_span_us(slack))
+    scores = score(
+        _read(rules), paths, lateness_us=_lateness(lateness), slack_us=parse_span_us(slack), against_all=against_all
+    )
     if as_json:
         print_json({"rules": [each.as_json(show) for each in scores]})
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,16 @@ class Score:
     matches: int = 0
     true_matches: int = 0
     """Matches that belong to something planted."""
+    exact: int = 0
+    """Of them, those that took the planted events and no others."""
     delays_us: list[int] = field(default_factory=list)
     """Time from the begin of each thing found to its first match."""
     missed: list[Planted] = field(default_factory=list)
 
     @property
     def precision(self) -> float | None:
-        """Share of the matches that belong to something planted; None without matches."""
-        return self.true_matches / self.matches if self.matches else None
+        """Share of the matches that belong to something planted; None without matches, or with nothing planted."""
+        return self.true_matches / self.matches if self.matches and self.planted else None
 
     @property
     def recall(self) -> float | None:
@@ -67,6 +70,7 @@ class Score:
             "found": self.found,
             "matches": self.matches,
             "true_matches": self.true_matches,
+            "exact": self.exact,
             "precision": self.precision,
             "recall": self.recall,
             "delay_s": quantile if self.delays_us else None,
@@ -77,8 +81,13 @@ class Score:
         }
 
 
-def score(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, slack_us: int) -> list[Score]:
-    """Scores of every rule for which the logs' truth names something, and of rules that matched. Raises InvalidLog."""
+def score(
+    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, slack_us: int, against_all: bool = False
+) -> list[Score]:
+    """Score of every rule against what the logs' truth planted for it, or against all that was planted.
+
+    Raises InvalidLog for logs without truth.
+    """
     planted = [each for path in paths for each in planted_in(path)]
     if not planted:
         raise InvalidLog(
@@ -91,7 +100,7 @@ def score(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, sl
     return [
         score_matches(
             name,
-            [each for each in planted if each.rule == name],
+            [each for each in planted if against_all or each.rule == name],
             [each for each in made if each.rule == name],
             slack_us=slack_us + within[name],
         )
@@ -122,25 +131,39 @@ def planted_in(path: str | Path) -> list[Planted]:
 def score_matches(rule: str, planted: Sequence[Planted], made: Sequence[Made], *, slack_us: int) -> Score:
     """Score of one rule's matches.
 
-    A match belongs to a planted thing if it took planted events only and all of them; where the truth names no
-    events, if it lies in the planted interval (up to ``slack_us`` after it) and has its key, if any match has. The
-    delay is from the begin of the interval, or from the last planted event, to the first such match.
+    A match belongs to a planted thing if it took at least half of the planted events (a rule that pairs each event
+    once may pair one of them with a chance event); where the truth names no events, if it lies in the planted
+    interval (up to ``slack_us`` after it) and has its key, if any match has. The delay is from the last planted
+    event, or from the begin of the interval, to the first such match.
     """
     result = Score(rule, planted=len(planted), matches=len(made))
-    by_members = {each.members: each for each in planted if each.members}
+    owners: dict[str, list[Planted]] = {}
+    for each in planted:
+        for member in each.members:
+            owners.setdefault(member, []).append(each)
     intervals = [each for each in planted if not each.members]
     keyed = {match.key for match in made} & {each.key for each in intervals}
     first: dict[int, int] = {}
     for match in sorted(made, key=lambda each: each.time_us):
-        owner = by_members.get(frozenset(match.sources)) or _covering(match, intervals, slack_us, bool(keyed))
+        owner = _owner(match, owners) or _covering(match, intervals, slack_us, bool(keyed))
         if owner is not None:
             result.true_matches += 1
+            result.exact += owner.members == frozenset(match.sources)
             begin_us = owner.until_us if owner.members else owner.start_us
             first.setdefault(id(owner), max(match.time_us - begin_us, 0))
     result.found = len(first)
     result.delays_us = list(first.values())
     result.missed = [each for each in planted if id(each) not in first]
     return result
+
+
+def _owner(match: Made, owners: Mapping[str, Sequence[Planted]]) -> Planted | None:
+    taken = Counter(id(each) for source in match.sources for each in owners.get(source, ()))
+    candidates = {id(each): each for source in match.sources for each in owners.get(source, ())}
+    for number, count in taken.most_common():
+        if 2 * count >= len(candidates[number].members):
+            return candidates[number]
+    return None
 
 
 def _covering(match: Made, intervals: Iterable[Planted], slack_us: int, keyed: bool) -> Planted | None:

@@ -289,7 +289,7 @@ def test_rules_are_scored_against_what_was_planted(pair, log, tmp_path):
     path = write_log(tmp_path / "a.jsonl", [*read_log(log), planted])
     assert [each.key for each in planted_in(path)] == ["d0", "d3", "d9"]
     (result,) = score(pair, [path], lateness_us=LATENESS, slack_us=0)
-    assert (result.planted, result.found, result.matches, result.true_matches) == (3, 2, 96, 2)
+    assert (result.planted, result.found, result.matches, result.true_matches, result.exact) == (3, 2, 96, 2, 2)
     assert result.recall == pytest.approx(2 / 3)
     assert result.precision == pytest.approx(2 / 96)
     assert result.delays_us == [0, 0]
@@ -310,6 +310,14 @@ def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
     nothing = score_matches("r", [], [], slack_us=0)
     assert (nothing.precision, nothing.recall) == (None, None)
     assert nothing.as_json()["delay_s"] is None
+
+
+def test_a_match_that_took_half_of_what_was_planted_counts_and_is_not_exact():
+    planted = [Planted("coincidence", "r", "k", 0, 100, frozenset({"a", "b"}))]
+    result = score_matches("r", planted, [Made("1", "r", 90, "k", ("a", "chance"))], slack_us=0)
+    assert (result.found, result.true_matches, result.exact) == (1, 1, 0)
+    three = [Planted("triple", "r", "k", 0, 100, frozenset({"a", "b", "c"}))]
+    assert score_matches("r", three, [Made("1", "r", 90, "k", ("a", "chance"))], slack_us=0).found == 0
 
 
 def test_a_log_without_truth_cannot_be_scored(pair, log):
