@@ -63,6 +63,8 @@ class _State:
     newest_us: int = NEVER_US
     watermark_us: int = NEVER_US
     idle: bool = False
+    asserts: bool = False
+    """Its producer says how far time has come, so that silence means nothing."""
 
 
 class Clock:
@@ -122,6 +124,11 @@ class Clock:
         return self._closed > 0 and not self._sources and not self._missing()
 
     @property
+    def asserting(self) -> bool:
+        """Whether a producer that asserts watermarks holds the domain back."""
+        return any(state.asserts and not state.idle for state in self._sources.values())
+
+    @property
     def sources(self) -> dict[Source, int]:
         """Watermark of every open source, for the display of lag."""
         return {source: state.watermark_us for source, state in self._sources.items()}
@@ -143,7 +150,7 @@ class Clock:
         """
         if source in self._closed_sources:
             return
-        self._sources.setdefault(source, _State())
+        self._sources.setdefault(source, _State(asserts=True))
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
 
@@ -207,12 +214,16 @@ class Clock:
         self.rejected += int(rejected.sum())
         return Observed(~(late | rejected), late, rejected)
 
-    def mark_idle(self, source: Source | Place) -> None:
-        """A source, or all of a place, no longer holds the domain back until it is heard of again."""
+    def mark_idle(self, source: Source | Place, *, asserting: bool = False) -> None:
+        """A source, or all of a place, no longer holds the domain back until it is heard of again.
+
+        Sources whose producers assert watermarks are left alone (a slow simulation is not an idle one), unless
+        ``asserting``: then their producers are given up.
+        """
         place = source.place if isinstance(source, Source) else source
-        states = [state for known, state in self._sources.items() if source in (known, known.place)]
-        for state in states:
-            state.idle = True
+        for known, state in self._sources.items():
+            if source in (known, known.place) and (asserting or not state.asserts):
+                state.idle = True
         if not any(known.place == place and not state.idle for known, state in self._sources.items()):
             self._idle_places.add(place)
         self._advance()
@@ -221,13 +232,12 @@ class Clock:
         """Nothing comes from anywhere: the domain advances to its furthest source's watermark, or to ``until_us``.
 
         ``until_us`` is an event time that the caller knows to have passed; with it, absence and windows complete
-        though no event follows.
+        though no event follows. A source whose producer asserts watermarks still holds the domain back.
         """
-        for state in self._sources.values():
-            state.idle = True
-        self._idle_places |= self._expected | {source.place for source in self._sources}
-        self._advance()
-        if until_us is not None and (self._sources or self._domain_us > NEVER_US):
+        for place in self._expected | {source.place for source in self._sources}:
+            self.mark_idle(place)
+        held = any(not state.idle for state in self._sources.values())
+        if until_us is not None and not held and (self._sources or self._domain_us > NEVER_US):
             self._domain_us = max(self._domain_us, until_us)
 
     def wake(self) -> None:
@@ -260,6 +270,7 @@ class Clock:
             "newest_us": np.array([state.newest_us for state in states], np.int64),
             "watermarks_us": np.array([state.watermark_us for state in states], np.int64),
             "idle": np.array([state.idle for state in states], np.bool_),
+            "asserts": np.array([state.asserts for state in states], np.bool_),
             "totals": np.array(
                 [self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation], np.int64
             ),
@@ -268,8 +279,11 @@ class Clock:
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take over the state of a snapshot; settings stay those of this clock."""
         names = json.loads(bytes(snapshot["names"]))
-        rows = zip(snapshot["newest_us"], snapshot["watermarks_us"], snapshot["idle"], strict=True)
-        states = [_State(int(newest), int(watermark), bool(idle)) for newest, watermark, idle in rows]
+        columns = ("newest_us", "watermarks_us", "idle", "asserts")
+        states = [
+            _State(int(newest), int(watermark), bool(idle), bool(asserts))
+            for newest, watermark, idle, asserts in zip(*(snapshot[name] for name in columns), strict=True)
+        ]
         self._sources = {Source(*name): state for name, state in zip(names["sources"], states, strict=True)}
         self._expected = {Place(*place) for place in names["expected"]}
         self._idle_places = {Place(*place) for place in names["idle"]}
@@ -303,6 +317,7 @@ class Clock:
         if watermark_us > min(limit, self.ceiling_us):
             self.refused_punctuation += 1
         else:
+            state.asserts = True
             state.watermark_us = max(state.watermark_us, watermark_us)
 
     def _missing(self) -> set[Place]:

@@ -143,11 +143,14 @@ class Leaflet:
         self._advance(output)
         return output
 
-    def mark_idle(self, places: Iterable[Place]) -> DomainOutput:
-        """The places are silent and hold event time back no longer, as the caller has found and recorded."""
+    def mark_idle(self, places: Iterable[Place], *, asserting: bool = False) -> DomainOutput:
+        """The places are silent and hold event time back no longer, as the caller has found and recorded.
+
+        Producers that assert watermarks are waited for all the same, unless ``asserting``.
+        """
         output = DomainOutput()
         for place in places:
-            self.clock.mark_idle(place)
+            self.clock.mark_idle(place, asserting=asserting)
         self._advance(output)
         return output
 

@@ -83,6 +83,7 @@ class Correlator:
         partitions: int,
         snapshot_interval_us: int,
         idle_timeout_us: int,
+        producer_timeout_us: int = 600_000_000,
         fingerprint: str = "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -93,6 +94,7 @@ class Correlator:
         self._partitions = partitions
         self._interval_s = snapshot_interval_us / 1e6
         self._idle_s = idle_timeout_us / 1e6
+        self._producer_s = producer_timeout_us / 1e6
         self._fingerprint = fingerprint
         self._monotonic = monotonic
         self._domains: dict[int, _Domain] = {}
@@ -145,7 +147,7 @@ class Correlator:
     async def handle(self, chunk: Any, delivery: Delivery) -> None:
         """Process one chunk, hand its outputs to the producer, and wait only if too much is unconfirmed."""
         domain = self._domains.get(chunk.partition)
-        if domain is None or delivery.stale:
+        if domain is None:
             return
         async with domain.lock:
             if delivery.stale:
@@ -204,39 +206,46 @@ class Correlator:
         await asyncio.gather(*(self._snapshot(domain) for domain in due))
 
     async def _find_idle(self, domain: _Domain, now_s: float) -> None:
-        silent = {
-            place
-            for place, heard_s in domain.heard_s.items()
-            if now_s - heard_s > self._idle_s and domain.lag.get(place, 0) == 0
-        }
+        silent = self._silent(domain, now_s, self._idle_s)
+        gone = self._silent(domain, now_s, self._producer_s) & domain.idle if domain.leaflet.clock.asserting else set()
         fresh = silent - domain.idle
-        everything = len(silent) == len(domain.heard_s)
-        open_sources = bool(domain.leaflet.clock.sources)
-        if not (fresh or (everything and open_sources)):
+        asleep = len(silent) == len(domain.heard_s) and bool(domain.leaflet.clock.sources)
+        if not (fresh or gone or (asleep and not domain.leaflet.clock.asserting)):
             return
         async with domain.lock:
             domain.idle |= fresh
             output = domain.leaflet.mark_idle(sorted(fresh))
+            if gone:
+                logger.warning("%s: producers that ended without a word are given up", sorted(gone))
+                output.extend(domain.leaflet.mark_idle(sorted(gone), asserting=True))
             until_us = None
-            if everything and open_sources:
+            if asleep and not domain.leaflet.clock.asserting:
                 # Event time goes on as the wall clock does, so that windows close though nothing follows.
-                newest_s = max(domain.heard_s.values())
                 newest_us = max(domain.leaflet.clock.sources.values()) + domain.leaflet.clock.lateness_us
-                until_us = newest_us + int((now_s - newest_s) * 1e6)
-                after = domain.leaflet.mark_all_idle(until_us)
-                output.extend(after)
-            if fresh:
-                await self._record_idle(domain, sorted(fresh), until_us)
+                until_us = newest_us + int((now_s - max(domain.heard_s.values())) * 1e6)
+                output.extend(domain.leaflet.mark_all_idle(until_us))
+            if fresh or gone:
+                await self._record_idle(domain, sorted(fresh | gone), until_us, asserting=bool(gone))
             if output:
                 domain.dirty = True
             await self._put_out(domain, output)
 
-    async def _record_idle(self, domain: _Domain, places: Sequence[Place], until_us: int | None) -> None:
+    def _silent(self, domain: _Domain, now_s: float, timeout_s: float) -> set[Place]:
+        return {
+            place
+            for place, heard_s in domain.heard_s.items()
+            if now_s - heard_s > timeout_s and domain.lag.get(place, 0) == 0
+        }
+
+    async def _record_idle(
+        self, domain: _Domain, places: Sequence[Place], until_us: int | None, *, asserting: bool
+    ) -> None:
         """Idleness is the one thing that comes from a wall clock, so it is put down beside the data."""
         body = {
             "partition": domain.leaflet.partition,
             "idle": [place.topic for place in places],
             "until_us": until_us,
+            "asserting": asserting,
             "positions": domain.leaflet.positions,
         }
         key = str(domain.leaflet.partition).encode()

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-import logging
+import logging.config
 import sys
+from typing import Any, Final
 
 import structlog
 
-__all__ = ["configure_logging"]
+__all__ = ["configure_logging", "logging_config"]
+
+_STAMPS: Final[list[structlog.typing.Processor]] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.format_exc_info,
+]
 
 
-def configure_logging(level: str, *, json: bool) -> None:
-    """Send all logs to stderr, as JSON lines or for a person. Called once by each process."""
-    stamps: list[structlog.typing.Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.format_exc_info,
-    ]
+def logging_config(level: str, *, json: bool) -> dict[str, Any]:
+    """The same for ``logging.config.dictConfig``: one handler on stderr, JSON lines or text for a person."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=stamps,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
+    formatter = {
+        "()": structlog.stdlib.ProcessorFormatter,
+        "foreign_pre_chain": _STAMPS,
+        "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"default": formatter},
+        "handlers": {"default": {"class": "logging.StreamHandler", "formatter": "default"}},
+        "root": {"level": level.upper(), "handlers": ["default"]},
+    }
+
+
+def configure_logging(level: str, *, json: bool) -> None:
+    """Send all logs to stderr. Called once by each process."""
     structlog.configure(
-        processors=[*stamps, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_STAMPS, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    logging.config.dictConfig(logging_config(level, json=json))

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import faust
 import mode
-from agents.engine import Engine
-from agents.saccules import Saccules
 
+from agents.engine import Engine
 from agents.leaflet import DomainGroup, Leaflet
 from agents.rules import RuleSet
+from agents.saccules import Saccules
 from pipeline.correlate import Correlator, raw_records
 from pipeline.kafka import BrokerAway
 from pipeline.live_rules import LiveRules, follow_rules, load_live_rules
-from pipeline.logs import configure_logging
+from pipeline.logs import configure_logging, logging_config
 from pipeline.outputs import rekeyed
 from pipeline.plan import Plan, make_plan
 from pipeline.rekey import Rekeyer
@@ -31,7 +31,7 @@ from pipeline.topic_setup import make_topics, output_topics
 from pipeline.transport import TransportOptions, ack_handle, app_settings, configure
 from schemas.topics import mono_topic, state_topic
 
-__all__ = ["RESTART_STATUS", "WorkerApp", "build_app"]
+__all__ = ["RESTART_STATUS", "WorkerApp", "build_app", "repeat"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,18 @@ class WorkerApp(faust.App):  # type: ignore[misc]
 
     def _create_directories(self) -> None:
         """Nothing: there are no tables whose files would need a folder."""
+
+
+def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> None:
+    """Call ``step`` again and again while the app runs, ``interval_s`` after its last end."""
+
+    async def loop() -> None:
+        while not app.should_stop:
+            await step()
+            await asyncio.sleep(interval_s)
+
+    loop.__name__ = getattr(step, "__name__", "step")
+    app.task(loop)
 
 
 async def _patiently(step: Callable[[], Awaitable[Any]]) -> Any:
@@ -79,6 +91,7 @@ def build_app(settings: Settings) -> faust.App:
             settings.broker,
             broker_session_timeout=settings.session_timeout / 1e6,
             broker_heartbeat_interval=settings.session_timeout / 1e6 / 3,
+            logging_config=logging_config(settings.log_level, json=settings.log_json),
             topic_partitions=settings.partitions,
             topic_replication_factor=settings.replication,
         ),
@@ -145,6 +158,7 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
         partitions=settings.partitions,
         snapshot_interval_us=settings.snapshot_interval,
         idle_timeout_us=settings.idle_timeout,
+        producer_timeout_us=settings.producer_timeout,
         fingerprint=_fingerprint(live.ruleset, settings),
     )
     app.correlator = correlator
@@ -162,9 +176,9 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
             await correlator.handle(event.value, ack_handle(event))
 
     app.agent(app.topic(*read), name="leaflet", supervisor_strategy=mode.CrashingSupervisor)(correlate)
-    app.timer(_TICK_S, name="snapshots")(correlator.tick)
+    repeat(app, correlator.tick, _TICK_S)
 
-    @app.task  # type: ignore[untyped-decorator]
+    @app.task
     async def rules_topic() -> None:
         async for change in follow_rules(settings.broker, live, rules_start):
             await _change_rules(change.ruleset, change.refused, plan, correlator, settings)

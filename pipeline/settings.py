@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     consistency: Literal["strong", "eventual"] = "strong"
     lateness: Duration = Field(1_000_000, ge=0, description="how far out of order a partition's events may come")
     idle_timeout: Duration = Field(5_000_000, gt=0, description="silence after which a source holds nobody back")
+    producer_timeout: Duration = Field(
+        600_000_000, gt=0, description="silence after which a producer that asserts watermarks is given up"
+    )
     snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of a domain's state")
     liveness_timeout: Duration = Field(
         120_000_000, gt=0, description="a worker with lag that moves nothing for so long exits"

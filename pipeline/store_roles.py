@@ -28,6 +28,8 @@ _TICK_S: Final = 0.05
 
 def build_store(app: Any, settings: Settings, role: str) -> None:
     """Wire ``app`` so that it writes what its role stores."""
+    from pipeline.roles import repeat
+
     sink = _make_sink(settings, role)
     topics = _topics(settings, role)
     runner = StoreRunner(
@@ -54,7 +56,7 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
             await runner.handle(chunk, ack_handle(event), raw_records(chunk))
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
-    app.timer(_TICK_S, name="linger")(runner.tick)
+    repeat(app, runner.tick, _TICK_S)
 
 
 def _streams(settings: Settings) -> tuple[str, ...]:

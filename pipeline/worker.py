@@ -34,7 +34,14 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return environment
 
 
-_DURATIONS = ("lateness", "idle_timeout", "snapshot_interval", "liveness_timeout", "session_timeout")
+_DURATIONS = (
+    "lateness",
+    "idle_timeout",
+    "producer_timeout",
+    "snapshot_interval",
+    "liveness_timeout",
+    "session_timeout",
+)
 
 
 def worker_command(extra: Sequence[str] = ()) -> list[str]:

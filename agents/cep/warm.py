@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from agents import match
+from agents import load_rules, match
 
 __all__ = ["warm"]
 
@@ -21,7 +21,7 @@ windows:
 def warm() -> int:
     """Use every kernel once; returns the number of matches that this made."""
     events = [{"stream": "s", "timestamp": time_us, "key": "k", "value": 1.0 + time_us} for time_us in (1, 2)]
-    return sum(1 for _ in match(_RULES, events))
+    return sum(1 for _ in match(load_rules(_RULES), events))
 
 
 if __name__ == "__main__":
