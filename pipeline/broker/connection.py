@@ -15,6 +15,7 @@ from collections import deque
 from typing import Protocol
 
 from pipeline.broker.errors import MalformedRequest
+from pipeline.broker.framing import SMALLEST_FRAME, FrameReader
 
 __all__ = ["Answer", "Connection", "Dispatcher", "Request"]
 
@@ -23,9 +24,9 @@ logger = logging.getLogger(__name__)
 Buffer = bytes | bytearray | memoryview
 Answer = list[Buffer] | None  # None: the client wants none (Produce with acks=0)
 
-SMALLEST_FRAME = 8  # api key, version, correlation id
 QUEUED_BYTES = 1 << 20  # requests read ahead of the one being served
-ANSWER_BYTES = 1 << 20  # of answers in the transport before the next request is served
+UNSENT_BYTES = 1 << 16  # in the transport, before the rest of an answer waits for them to be sent
+SMALL_ANSWER = 1 << 16  # joined into one write
 _HEADER = struct.Struct(">hhih")
 
 
@@ -68,19 +69,20 @@ class Dispatcher(Protocol):
         """Answer now, or promise to (cancelled when the connection ends); MalformedRequest ends the connection."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The asyncio side of a client."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._partial = bytearray()  # of the frame that is coming in, with its length in front
+        self._reader = FrameReader(dispatcher.max_request_bytes)
         self._frames: deque[bytearray] = deque()
         self._queued_bytes = 0
         self._waiting: asyncio.Future[Answer] | None = None
+        self._unwritten: deque[Buffer] = deque()  # parts of the answer that is going out
         self._writable = True
         self._reading = True
         self._transport: asyncio.Transport | None = None
-        self._last_request = "no request"
+        self._last_request: tuple[int, int, str] | None = None  # api key, version, client id
         self.peer = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -92,13 +94,14 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport.set_write_buffer_limits(high=ANSWER_BYTES)
+        transport.set_write_buffer_limits(high=UNSENT_BYTES, low=0)
         self._dispatcher.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Called by asyncio: what still waited for an answer no longer does."""
         self._transport = None
         self._frames.clear()
+        self._unwritten.clear()
         if self._waiting is not None:
             self._waiting.cancel()
         self._dispatcher.closed(self)
@@ -115,62 +118,32 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Called by asyncio: the client has caught up."""
         self._writable = True
+        self._write_on()
         self._serve_queued()
 
-    def data_received(self, data: bytes) -> None:
-        """Called by asyncio: bytes of requests, cut anywhere."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Called by asyncio: where to put bytes of requests, cut anywhere."""
+        return self._reader.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called by asyncio: bytes are there."""
         try:
-            self._split(data)
+            frames = self._reader.received(nbytes)
         except MalformedRequest as fault:
             self._close_for(fault)
             return
-        self._serve_queued()
-
-    def _split(self, data: bytes) -> None:
-        """Queue the frames that are whole now. A frame's bytes are copied once, into a buffer of its own."""
-        at, partial = 0, self._partial
-        while at < len(data):
-            if not partial and at + 4 <= len(data):
-                length = self._frame_length(data[at : at + 4])
-                if at + 4 + length <= len(data):
-                    self._queue(bytearray(data[at + 4 : at + 4 + length]))
-                    at += 4 + length
-                    continue
-            if len(partial) < 4:
-                taken = data[at : at + 4 - len(partial)]
-                partial += taken
-                at += len(taken)
-                if len(partial) < 4:
-                    return
-            missing = 4 + self._frame_length(partial[:4]) - len(partial)
-            taken = data[at : at + missing] if at or missing < len(data) else data
-            partial += taken
-            at += len(taken)
-            if len(taken) < missing:
-                return
-            del partial[:4]
-            self._queue(partial)
-            partial = self._partial = bytearray()
-
-    def _frame_length(self, prefix: bytes | bytearray) -> int:
-        length = int.from_bytes(prefix, "big", signed=True)
-        if not SMALLEST_FRAME <= length <= self._dispatcher.max_request_bytes:
-            raise MalformedRequest(
-                f"a frame of {length} bytes; wanted {SMALLEST_FRAME} to {self._dispatcher.max_request_bytes}"
-            )
-        return length
-
-    def _queue(self, frame: bytearray) -> None:
-        self._frames.append(frame)
-        self._queued_bytes += len(frame)
+        if frames:
+            self._frames += frames
+            self._queued_bytes += sum(map(len, frames))
+            self._serve_queued()
 
     def _serve_queued(self) -> None:
         try:
-            while self._frames and self._waiting is None and self._writable and self._transport is not None:
+            while self._frames and self._waiting is None and self._may_answer and self._transport is not None:
                 frame = self._frames.popleft()
                 self._queued_bytes -= len(frame)
                 request = Request(frame, self.peer)
-                self._last_request = f"api {request.api_key} version {request.version} of client {request.client_id!r}"
+                self._last_request = (request.api_key, request.version, request.client_id)
                 answer = self._dispatcher.serve(request)
                 if isinstance(answer, asyncio.Future):
                     self._waiting = answer
@@ -180,7 +153,7 @@ class Connection(asyncio.Protocol):
         except MalformedRequest as fault:
             self._close_for(fault)
         except Exception:
-            logger.exception("%s: %s failed; closing the connection", self.peer, self._last_request)
+            logger.exception("%s: %s failed; closing the connection", self.peer, self._last())
             self.abort()
         self._read_on()
 
@@ -192,7 +165,7 @@ class Connection(asyncio.Protocol):
         if isinstance(failure, MalformedRequest):
             self._close_for(failure)
         elif failure is not None:
-            logger.error("%s: %s failed; closing the connection", self.peer, self._last_request, exc_info=failure)
+            logger.error("%s: %s failed; closing the connection", self.peer, self._last(), exc_info=failure)
             self.abort()
         else:
             self._send(request, future.result())
@@ -202,13 +175,28 @@ class Connection(asyncio.Protocol):
         if answer is None or self._transport is None:
             return
         length = 4 + sum(map(len, answer))
-        self._transport.writelines([struct.pack(">ii", length, request.correlation_id), *answer])
+        head = struct.pack(">ii", length, request.correlation_id)
+        if length <= SMALL_ANSWER:
+            self._transport.write(b"".join((head, *answer)))
+            return
+        self._unwritten += (head + answer[0], *answer[1:])
+        self._write_on()
+
+    def _write_on(self) -> None:
+        """Hand parts of an answer over one by one: what the socket takes at once is never copied."""
+        while self._unwritten and self._writable and self._transport is not None:
+            self._transport.write(self._unwritten.popleft())
+
+    @property
+    def _may_answer(self) -> bool:
+        """Whether the earlier answers are on their way."""
+        return self._writable and not self._unwritten
 
     def _read_on(self) -> None:
         """Read from the socket only while there is room for more requests."""
         if self._transport is None or self._transport.is_closing():
             return
-        room = self._queued_bytes < QUEUED_BYTES and self._writable
+        room = self._queued_bytes < QUEUED_BYTES and self._may_answer
         if room != self._reading:
             self._reading = room
             if room:
@@ -217,5 +205,11 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def _close_for(self, fault: MalformedRequest) -> None:
-        logger.warning("%s: %s (after %s); closing the connection", self.peer, fault, self._last_request)
+        logger.warning("%s: %s (after %s); closing the connection", self.peer, fault, self._last())
         self.abort()
+
+    def _last(self) -> str:
+        if self._last_request is None:
+            return "no request"
+        api_key, version, client_id = self._last_request
+        return f"api {api_key} version {version} of client {client_id!r}"

@@ -143,9 +143,9 @@ def run(folder, rng, kills, records_between):
     load = Load(broker.address)
     try:
         for _ in range(kills):
-            before = len(load.acknowledged)
+            enough = len(load.acknowledged) + rng.randrange(records_between)
             wait_until(
-                lambda before=before: len(load.acknowledged) > before + rng.randrange(records_between),
+                lambda enough=enough: len(load.acknowledged) > enough,
                 timeout_s=60,
                 what="acknowledged records",
             )
