@@ -20,7 +20,6 @@ from agents.windows.selection import Layout, kinds_of
 from agents.windows.sessions import SessionWindows
 from agents.windows.sliding import SlidingWindows
 from schemas.catalog import CATALOG, Catalog
-from schemas.errors import InvalidRule
 from schemas.frames import TEXT, Frame, decode_frame, encode_frame
 from schemas.ids import match_ids
 
@@ -186,10 +185,8 @@ class WindowOperator:
         if not frame.has(by) and event_type is not None and event_type.key == by:
             by = "key"  # what the catalog says that the key of this stream means
         if not frame.has(by):
-            raise InvalidRule(
-                f"window {self.spec.name!r}: stream {frame.stream!r} has no field {by!r} to group by; "
-                f"its fields: {', '.join(('key', 'type', *frame.fields))}"
-            )
+            # A record without the field is one whose key is null, as it would be beside others that have it.
+            return pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))
         column = frame.column(by)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         self._by_type = TEXT if pa.types.is_string(kind) else kind

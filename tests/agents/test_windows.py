@@ -294,15 +294,13 @@ def test_the_catalogs_name_of_a_streams_key_can_be_grouped_by() -> None:
     assert [(row["island"], row["n"]) for row in rows_of(operator.flush())] == [("7", 2), ("8", 1)]
 
 
-def test_a_field_to_group_by_that_is_missing_is_an_error_that_lists_the_fields() -> None:
-    with pytest.raises(InvalidRule, match=r"no field 'island' to group by; its fields: key, type, x, name"):
-        window(by="island").add(frame_of([{"timestamp": 1, "key": "a", "x": 1.0}]))
-
-
-def test_null_keys_form_a_group_of_their_own() -> None:
+def test_null_and_missing_keys_form_a_group_of_their_own() -> None:
     operator = window(select={"n": "count()"})
     operator.add(frame_of([{"timestamp": 1, "key": key, "x": 1.0} for key in (None, "a", None)]))
     assert [(row["key"], row["n"]) for row in rows_of(operator.flush())] == [("a", 1), (None, 2)]
+    operator = window(select={"n": "count()"}, by="island")
+    operator.add(frame_of([{"timestamp": 1, "key": "a", "x": 1.0}]))
+    assert [(row["key"], row["island"], row["n"]) for row in rows_of(operator.flush())] == [(None, None, 1)]
 
 
 def test_where_filters_rows_and_select_computes_with_aggregates_and_bounds() -> None:

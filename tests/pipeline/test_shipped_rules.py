@@ -1,0 +1,349 @@
+"""The shipped rule files: they load, and each rule fires on a small input and not on a near miss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents import Match, load_rules, match
+from agents.engine import Engine
+from agents.events import frames_of
+from agents.rules import RuleSet
+from agents.saccules import Saccules
+from pipeline.rulefiles import join_rule_sets, shipped_rules
+from schemas import CATALOG
+
+FILES = shipped_rules()
+STREAMS = [event_type.stream for event_type in CATALOG]
+Event = dict[str, Any]
+
+
+def rules_of(name: str) -> RuleSet:
+    return load_rules(FILES[name], known_streams=STREAMS)
+
+
+def at(stream: str, seconds: float, kind: str = "x", *, key: str = "k", **fields: Any) -> Event:
+    return {"stream": stream, "timestamp": round(seconds * 1e6), "key": key, "type": kind, **fields}
+
+
+def snapshots(*spans: tuple[float, float, dict[str, float]]) -> list[Event]:
+    """population_metrics ten times a second: (from, to, values) one after the other."""
+    base = {
+        "total_population": 1000, "avg_accuracy": 0.5, "genome_diversity": 2.0, "avg_generation": 3.0,
+        "energy_efficiency": 0.6, "births": 10, "deaths": 10, "avg_energy": 8.0,
+    }  # fmt: skip
+    return [
+        at("population_metrics", tick / 10, "snapshot", key="sim", simulation_id="sim", tick=tick, **{**base, **values})
+        for begin, end, values in spans
+        for tick in range(round(begin * 10), round(end * 10))
+    ]
+
+
+def steps(*rows: dict[str, Any]) -> list[Event]:
+    base = {
+        "total_agents": 100, "total_resources": 1000.0, "resources_consumed": 5.0, "dominant_genome_ratio": 0.5,
+        "combat_encounters": 0, "successful_attacks": 0, "resources_shared": 1.0,
+    }  # fmt: skip
+    return [
+        at("simulation_steps", number, "step", key="sim", simulation_id="sim", step_number=number, **{**base, **row})
+        for number, row in enumerate(rows)
+    ]
+
+
+def spike(axon: int, seconds: float, kind: str, value: float, key: str = "d1") -> Event:
+    return at(f"axon_{axon}", seconds, kind, key=key, value=value)
+
+
+def karma(seconds: float, snapshot: int, score: float, before: float | None, agent: str = "agent-1") -> Event:
+    delta = None if before is None else score - before
+    return at(
+        "dna.karma_updated", seconds, key=agent, agent_id=agent, snapshot_id=snapshot, version=snapshot,
+        karma_score=score, previous_score=before, score_delta=delta,
+    )  # fmt: skip
+
+
+def mutation(seconds: float, snapshot: int, parent: int, agent: str = "agent-1") -> Event:
+    fields = {"agent_id": agent, "snapshot_id": snapshot, "parent_snapshot_id": parent}
+    return at("dna.mutation_applied", seconds, key=agent, **fields)
+
+
+def created(seconds: float, snapshot: int, parent: int, reason: str, agent: str = "agent-1") -> Event:
+    return at(
+        "dna.snapshot_created", seconds, key=agent, agent_id=agent, snapshot_id=snapshot, parent_snapshot_id=parent,
+        source="manual", reason=reason, dna_size=12, traits_count=5,
+    )  # fmt: skip
+
+
+def kernel(seconds: float, number: int, kind: str, regime: str = "geometric", kappa: float = 60.0) -> Event:
+    return at(
+        "kernel_geometry", seconds, kind, key="sim", kernel_id=number, god_name="Athena", regime=regime, kappa=kappa,
+        phi=0.7, domain="logic", ecological_niche="n", success_count=3, failure_count=1,
+    )  # fmt: skip
+
+
+def war(seconds: float, attacker: int, defender: int, winner: int, phis: tuple[float, float] = (0.6, 0.6)) -> Event:
+    return at(
+        "war_history", seconds, "war", key="sim", war_id=round(seconds * 10), mode="flow", attacker_id=attacker,
+        defender_id=defender, winner_id=winner, attacker_phi=phis[0], defender_phi=phis[1], phi_delta=0.1, rounds=3,
+    )  # fmt: skip
+
+
+def starved(count: int, spread: float, cause: str = "starvation") -> list[Event]:
+    return [
+        at(
+            "health_incidents", number * spread / count, cause, key="r0", step_number=number, agent_id=number,
+            cause=cause, health_before=1.0, health_after=0.0,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+FIGHT = {"combat_encounters": 3, "successful_attacks": 1, "resources_shared": 0.0}
+
+# rule: (file, input on which it fires, near miss)
+CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
+    "type_A_and_B_within_2s": (
+        "axons",
+        [spike(2, 0.0, "B", 15.0), spike(1, 1.9, "A", 10.0)],
+        [spike(2, 0.0, "B", 15.0), spike(1, 2.0, "A", 10.0)],
+    ),
+    "strong_A_and_B_within_2s": (
+        "axons",
+        [spike(1, 0.0, "A", 20.0), spike(2, 1.0, "B", 22.0)],
+        [spike(1, 0.0, "A", 20.0), spike(2, 1.0, "B", 23.0)],
+    ),
+    "rising_A_B_C": (
+        "axons",
+        [spike(1, 0.0, "A", 1.0), spike(2, 0.2, "B", 2.0), spike(3, 0.4, "C", 3.0)],
+        [spike(1, 0.0, "A", 1.0), spike(2, 0.2, "B", 2.0), spike(3, 0.4, "C", 2.0)],
+    ),
+    "unanswered_A": (
+        "axons",
+        [spike(1, 0.0, "A", 25.0), spike(2, 1.0, "B", 2.0)],
+        [spike(1, 0.0, "A", 25.0), spike(2, 0.9, "B", 2.0)],
+    ),
+    "axon_3_burst": (
+        "axons",
+        [spike(3, number * 0.04, "C", 1.0) for number in range(5)],
+        [spike(3, number * 0.04, "C", 1.0) for number in (0, 1, 2, 4, 5)],
+    ),
+    "population_collapse": (
+        "cells",
+        snapshots((0, 5, {}), (5, 6, {"total_population": 499})),
+        snapshots((0, 5, {}), (5, 6, {"total_population": 500})),
+    ),
+    "evolutionary_breakthrough": (
+        "cells",
+        snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.65})),
+        snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.59})),
+    ),
+    "stagnation": (
+        "cells",
+        snapshots((0, 10, {}), (10, 20, {"avg_accuracy": 0.501})),
+        snapshots((0, 10, {}), (10, 20, {"avg_accuracy": 0.503})),
+    ),
+    "resource_depletion": (
+        "cells",
+        snapshots((0, 5, {}), (5, 8, {"avg_energy": 3.9})),
+        snapshots((0, 5, {}), (5, 8, {"avg_energy": 4.1})),
+    ),
+    "diversity_bottleneck": (
+        "cells",
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.79})),
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.81})),
+    ),
+    "bottleneck_and_recovery": (
+        "cells",
+        snapshots((0, 5, {}), (5, 8, {"total_population": 150}), (8, 12, {"total_population": 600})),
+        snapshots((0, 5, {}), (5, 8, {"total_population": 150}), (8, 12, {"total_population": 450})),
+    ),
+    "agent_population_crash": ("ecology", steps({}, {"total_agents": 49}), steps({}, {"total_agents": 50})),
+    "resource_exhaustion": (
+        "ecology",
+        steps({}, {"total_resources": 199.0}),
+        steps({}, {"total_resources": 199.0, "resources_consumed": 0.0}),
+    ),
+    "starvation_wave": ("ecology", starved(20, 0.9), starved(20, 1.2)),
+    "genome_sweep": (
+        "ecology",
+        steps({"dominant_genome_ratio": 0.2}, {}, {"dominant_genome_ratio": 0.7}),
+        steps({"dominant_genome_ratio": 0.4}, {}, {"dominant_genome_ratio": 0.7}),
+    ),
+    "conflict_without_sharing": ("ecology", steps(*[FIGHT] * 20), steps(*[FIGHT] * 19, {}, FIGHT)),
+    "regime_breakdown": (
+        "kernels",
+        [kernel(0, 7, "updated"), kernel(5, 7, "updated", "breakdown", 90.0)],
+        [kernel(0, 7, "updated"), kernel(5, 8, "updated", "breakdown", 90.0)],
+    ),
+    "winning_streak": (
+        "kernels",
+        [war(0, 1, 2, 1), war(1, 3, 1, 1), war(9, 4, 1, 1)],
+        [war(0, 1, 2, 1), war(1, 3, 1, 3), war(9, 4, 1, 1)],
+    ),
+    "upset": ("kernels", [war(0, 1, 2, 1, (0.3, 0.9))], [war(0, 1, 2, 2, (0.3, 0.9))]),
+    "kernel_never_trained": (
+        "kernels",
+        [kernel(0, 7, "spawned"), kernel(61, 7, "updated")],
+        [kernel(0, 7, "spawned"), kernel(59, 7, "updated")],
+    ),
+    "mutation_improved": (
+        "dna",
+        [mutation(0, 102, 101), karma(5, 102, 0.82, 0.75)],
+        [mutation(0, 102, 101), karma(5, 101, 0.82, 0.75)],
+    ),
+    "crossover_due": ("dna", [karma(0, 102, 0.82, 0.71)], [karma(0, 102, 0.82, 0.73)]),
+    "elite_snapshot": ("dna", [karma(0, 103, 0.89, 0.82)], [karma(0, 103, 0.89, 0.86)]),
+    "mutation_never_scored": (
+        "dna",
+        [mutation(0, 102, 101), karma(60, 102, 0.8, 0.75)],
+        [mutation(0, 102, 101), karma(59, 102, 0.8, 0.75)],
+    ),
+    "regression_and_rollback": (
+        "dna",
+        [mutation(0, 104, 102), karma(5, 104, 0.6, 0.82), created(60, 105, 102, "Rollback to version 2")],
+        [mutation(0, 104, 102), karma(5, 104, 0.6, 0.82), created(60, 105, 102, "Manual save")],
+    ),
+}
+
+
+def found_by(rule: str, file: str, events: list[Event]) -> list[Match]:
+    return [found for found in match(rules_of(file), events) if found.rule == rule]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_shipped_file_loads_against_the_catalog(name: str) -> None:
+    rules = rules_of(name)
+    assert rules.rules
+    assert rules.windows
+    assert all(rule.description for rule in rules.rules)
+
+
+def test_all_files_can_run_together() -> None:
+    join_rule_sets(rules_of(name) for name in FILES)
+
+
+def test_every_shipped_rule_has_a_case() -> None:
+    assert {rule.name for name in FILES for rule in rules_of(name).rules} == CASES.keys()
+
+
+@pytest.mark.parametrize("rule", CASES)
+def test_a_rule_fires_once_on_its_input_and_not_on_a_near_miss(rule: str) -> None:
+    file, hit, miss = CASES[rule]
+    found = found_by(rule, file, hit)
+    assert len(found) == 1
+    assert found_by(rule, file, miss) == []
+    spec = next(each for each in rules_of(file).rules if each.name == rule)
+    if spec.alert is not None:
+        assert found[0].alert is not None
+        assert "{" not in found[0].alert.message
+        assert "null" not in found[0].alert.message
+
+
+def test_the_rule_of_the_seed_emits_value_and_confidence() -> None:
+    (found,) = found_by("type_A_and_B_within_2s", *CASES["type_A_and_B_within_2s"][:2])
+    assert found.integrated_value == 25.0
+    assert found.confidence == pytest.approx(10 / 15)
+    assert found.key == "d1"
+
+
+def test_the_confidence_of_a_strong_pair_is_at_least_nine_tenths() -> None:
+    (found,) = found_by("strong_A_and_B_within_2s", *CASES["strong_A_and_B_within_2s"][:2])
+    assert found.confidence >= 0.9
+
+
+def results_of(file: str, window: str, events: list[Event]) -> list[dict[str, Any]]:
+    engine = Engine(rules_of(file))
+    for frame in frames_of(events, sorted(engine.streams)):
+        engine.push(frame)
+    return [row for frame in engine.flush().frames if frame.stream == window for row in frame.rows()]
+
+
+def attempt(seconds: float, cell: int, accuracy: float) -> Event:
+    return at(
+        "problem_solving", seconds, "solved", key="0", simulation_id="sim", cell_id=cell, accuracy=accuracy,
+        energy_reward=accuracy * 4,
+    )  # fmt: skip
+
+
+def genome(seconds: float, cell: int, metabolism: float, cores: float) -> Event:
+    return at(
+        "genome_data", seconds, "genome", key="0", simulation_id="sim", cell_id=cell, metabolism=metabolism,
+        tpu_cores=cores,
+    )  # fmt: skip
+
+
+WINDOWS: dict[str, tuple[str, list[Event], Callable[[list[dict[str, Any]]], bool]]] = {
+    "population_stats": (
+        "cells",
+        [attempt(second, second, 0.25 + 0.5 * (second % 2)) for second in range(120)],
+        lambda rows: [row["count_cell_id"] for row in rows] == [60, 60]
+        and all(abs(row["mean_accuracy"] - 0.5) < 1e-6 and row["stddev_energy"] > 0.9 for row in rows),
+    ),
+    "diversity_metrics": (
+        "cells",
+        [genome(second, second, 0.1 * (second % 4), 2.0) for second in range(300)],
+        lambda rows: abs(rows[0]["entropy_metabolism"] - 1.3863) < 1e-3 and rows[0]["entropy_tpu_cores"] == 0.0,
+    ),
+    "progress": (
+        "cells",
+        snapshots(*((second, second + 1, {"avg_accuracy": second / 100}) for second in range(20))),
+        lambda rows: abs(rows[12]["accuracy_slope"] - 0.01) < 1e-3,
+    ),
+    "spike_rate": (
+        "axons",
+        [spike(2, number / 10, "B", float(number)) for number in range(20)],
+        lambda rows: [(row["spikes"], row["strongest"]) for row in rows] == [(10, 9.0), (10, 19.0)],
+    ),
+    "incidents_by_cause": (
+        "ecology",
+        [*starved(5, 1.0), *starved(3, 1.0, "attack")],
+        lambda rows: [(row["cause"], row["incidents"], row["mean_loss"]) for row in rows]
+        == [("attack", 3, 1.0), ("starvation", 5, 1.0)],
+    ),
+    "kernel_health": (
+        "kernels",
+        [kernel(number, number % 3, "updated") for number in range(9)],
+        lambda rows: (rows[0]["kernels"], rows[0]["success_rate"], rows[0]["domain_entropy"]) == (3, 0.75, 0.0),
+    ),
+    "karma_by_agent": (
+        "dna",
+        [karma(0, 1, 0.5, None), karma(60, 2, 0.7, 0.5), karma(120, 3, 0.6, 0.7)],
+        lambda rows: abs(rows[2]["mean_karma"] - 0.6) < 1e-9 and rows[2]["improved"] == 0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_shipped_window_computes_what_it_says(window: str) -> None:
+    file, events, holds = WINDOWS[window]
+    rows = results_of(file, window, events)
+    assert holds(rows), rows
+
+
+def test_every_shipped_window_gives_results_on_some_input() -> None:
+    for file in FILES:
+        inputs = [event for _, (where, hit, _) in CASES.items() if where == file for event in hit]
+        inputs += [event for _, (where, events, _) in WINDOWS.items() if where == file for event in events]
+        engine = Engine(rules_of(file))
+        for frame in frames_of(inputs, sorted(engine.streams)):
+            engine.push(frame)
+        made = {frame.stream for frame in engine.flush().frames}
+        fed = {event["stream"] for event in inputs} | made
+        wanted = {window.name for window in rules_of(file).windows if window.source in fed}
+        assert wanted <= made, file
+
+
+def test_shipped_saccules_refuse_what_no_rule_could_mean() -> None:
+    saccules = Saccules(rules_of("axons").saccules)
+    events = [spike(1, 0.0, "A", 1.0), spike(1, 0.1, "Q", 1.0), spike(1, 0.2, "A", float("nan"))]
+    (frame,) = frames_of(events, ["axon_1"])
+    passed = saccules.apply(frame)
+    assert passed.rows.tolist() == [0]
+    assert passed.refused[0][1] == "a spike is of type A, B or C"
+
+
+def test_rule_files_lie_beside_the_pipeline() -> None:
+    assert all(isinstance(path, Path) and path.parent.name == "rules" for path in FILES.values())
