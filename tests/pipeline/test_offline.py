@@ -50,9 +50,10 @@ def spikes(steps: int = 12) -> list[Frame]:
     for step in range(steps):
         times = [step * 3 * SECOND + i for i in range(8)]
         ahead = T0_US + times[-1] - 8
-        frames.append(axon_frame("axon_1", keys, times, types="A", seq=step * 8, watermark_us=ahead))
         later = [time + 10_000 for time in times]
-        frames.append(axon_frame("axon_2", keys, later, types="B", seq=step * 8, watermark_us=ahead))
+        meta = {"seq": step * 8, "watermark_us": ahead, "origin": "sim", "peers": ("axon_1", "axon_2")}
+        frames.append(axon_frame("axon_1", keys, times, types="A", **meta))
+        frames.append(axon_frame("axon_2", keys, later, types="B", **meta))
     return frames
 
 
@@ -121,6 +122,15 @@ def test_ids_depend_neither_on_the_form_nor_on_the_partitions_nor_on_the_order(p
     shuffled = sorted(records, key=lambda item: item.timestamp_ms + numbers.randrange(400))
     shuffled_log = write_log(tmp_path / "shuffled.jsonl", _with_offsets(shuffled))
     assert {match["event_id"] for match in matches(pair, shuffled_log)} == expected
+
+
+def test_frames_that_a_replay_divides_anew_give_the_same_ids(pair, log, tmp_path):
+    divided = [part for record in read_log(log) for part in repartition(record, 2, 5)]
+    path = write_log(tmp_path / "divided.jsonl.zst", _with_offsets(divided), partitions=5)
+    run, outputs = run_rules(pair, [path], lateness_us=0)
+    found = [orjson.loads(record.value)["event_id"] for output in outputs for record in output.multi_events]
+    assert run.counters.late == 0
+    assert sorted(found) == sorted(match["event_id"] for match in matches(pair, log))
 
 
 def _with_offsets(records: list[LogRecord]) -> list[LogRecord]:
