@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +14,29 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from pipeline.kafka import ensure_topics
-from tests.support.brokers import Broker, address, own_broker, own_embedded, read_all, real_kafka, shared_embedded
+from pipeline.produce import ConfirmedProducer, Outgoing, producer_settings
+from tests.support.brokers import (
+    Broker,
+    address,
+    embedded_address,
+    own_broker,
+    own_embedded,
+    read_all,
+    real_kafka,
+    shared_embedded,
+)
 from tests.support.kafka import Kafka
 from tests.support.worker import Worker, start_worker, wait_until
 
-__all__ = ["address", "own_broker", "own_embedded", "real_kafka", "shared_embedded", "start_worker"]  # fixtures
+__all__ = [
+    "address",
+    "embedded_address",
+    "own_broker",
+    "own_embedded",
+    "real_kafka",
+    "shared_embedded",
+    "start_worker",
+]  # fixtures
 
 Start = Callable[..., Worker]
 
@@ -141,8 +161,8 @@ def test_sigterm_with_held_chunks_ends_at_once_and_commits_what_came_before_them
     assert topic.committed() == 5
 
 
-def test_what_is_acknowledged_while_partitions_go_is_committed(address, start_worker: Start):
-    topic = topic_of(address)
+def test_what_is_acknowledged_while_partitions_go_is_committed(embedded_address, start_worker: Start):
+    topic = topic_of(embedded_address)
     topic.produce(10)
     worker = start_worker(**topic.wishes(max_poll=1, hold=3, commit_interval=60, ack_at_revocation=1))
     worker.wait_offsets(list(range(10)))
@@ -151,8 +171,8 @@ def test_what_is_acknowledged_while_partitions_go_is_committed(address, start_wo
     assert topic.committed() == 10
 
 
-def test_application_chooses_where_reading_begins(address, start_worker: Start):
-    topic = topic_of(address)
+def test_application_chooses_where_reading_begins(embedded_address, start_worker: Start):
+    topic = topic_of(embedded_address)
     topic.produce(10)
     topic.commit(8)
     worker = start_worker(**topic.wishes(seek=4))
@@ -160,8 +180,8 @@ def test_application_chooses_where_reading_begins(address, start_worker: Start):
     topic.wait_committed(10)
 
 
-def test_readers_of_decoded_values_get_one_message_a_record(address, start_worker: Start):
-    topic = topic_of(address)
+def test_readers_of_decoded_values_get_one_message_a_record(embedded_address, start_worker: Start):
+    topic = topic_of(embedded_address)
     topic.produce(5)
     worker = start_worker(**topic.wishes(serializer="json"))
     worker.wait(lambda: len(worker.events("record")) == 5)
@@ -169,16 +189,16 @@ def test_readers_of_decoded_values_get_one_message_a_record(address, start_worke
     topic.wait_committed(5)
 
 
-def test_worker_that_reads_nothing_though_there_is_lag_ends_with_a_message(address, start_worker: Start):
-    topic = topic_of(address)
+def test_worker_that_reads_nothing_though_there_is_lag_ends_with_a_message(embedded_address, start_worker: Start):
+    topic = topic_of(embedded_address)
     topic.produce(200)
     worker = start_worker(**topic.wishes(max_poll=1, hang=1, liveness=1.5))
     assert worker.ended() != 0
     assert "nothing was read or acknowledged" in worker.text()
 
 
-def test_partition_that_is_held_back_is_delivered_once_it_is_let_on(address, start_worker: Start):
-    topic = topic_of(address, partitions=2)
+def test_partition_that_is_held_back_is_delivered_once_it_is_let_on(embedded_address, start_worker: Start):
+    topic = topic_of(embedded_address, partitions=2)
     topic.produce(3, 0)
     topic.produce(3, 1)
     worker = start_worker(**topic.wishes(max_poll=1, take_turns=1))
@@ -188,8 +208,8 @@ def test_partition_that_is_held_back_is_delivered_once_it_is_let_on(address, sta
     topic.wait_committed(3, 0)
 
 
-def test_failing_agent_ends_the_worker_and_what_it_failed_on_is_read_again(address, start_worker: Start):
-    topic = topic_of(address)
+def test_failing_agent_ends_the_worker_and_what_it_failed_on_is_read_again(embedded_address, start_worker: Start):
+    topic = topic_of(embedded_address)
     topic.produce(10)
     worker = start_worker(**topic.wishes(max_poll=1, fail_at=4))
     assert worker.ended() != 0
@@ -251,3 +271,43 @@ def test_broker_that_is_away_at_the_start_and_dies_in_the_middle_loses_nothing(o
     assert set(copied) == {b"%d" % n for n in range(5)} | {b"sent"}
     assert worker.text().count("does not serve us") <= 5
     assert worker.terminate() == 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_every_record_is_copied_though_workers_and_broker_are_killed_at_random(own_broker: Broker, start_worker, seed):
+    chance = random.Random(seed)
+    topic, copies = topic_of(own_broker.address, partitions=2), topic_of(own_broker.address, partitions=2)
+    count = 4000
+
+    async def produce() -> None:
+        producer = ConfirmedProducer(producer_settings(own_broker.address))
+        await producer.start()
+        for begin in range(0, count, 100):
+            rows = range(begin, begin + 100)
+            await producer.deliver([Outgoing(topic.name, b"%d" % n, partition=n % 2) for n in rows])
+            await asyncio.sleep(chance.uniform(0.0, 0.3))
+        await producer.stop()
+
+    producing = threading.Thread(target=lambda: asyncio.run(produce()))
+    producing.start()
+    workers = [start_worker(**topic.wishes(copy_to=copies.name, max_poll=50)) for _ in range(2)]
+    for _ in range(8):
+        threading.Event().wait(chance.uniform(0.2, 3.0))
+        what = chance.randrange(4)
+        if what == 0:
+            own_broker.kill()
+            threading.Event().wait(chance.uniform(0.0, 1.0))
+            own_broker.start()
+        elif what == 1:
+            workers[0].process.terminate()
+        else:
+            workers[0].kill()
+        if what:
+            workers = [*workers[1:], start_worker(**topic.wishes(copy_to=copies.name, max_poll=50))]
+    producing.join(120)
+    for partition in range(2):
+        topic.wait_committed(count // 2, partition)
+    found = read_all(own_broker.address, copies.name)
+    copied = {record.value for records in found.values() for record in records}
+    assert copied == {b"%d" % number for number in range(count)} | {b"sent"}

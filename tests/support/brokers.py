@@ -64,6 +64,12 @@ def address(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def embedded_address(shared_embedded: BrokerProcess) -> str:
+    """Address of the embedded broker that all tests of the session share."""
+    return shared_embedded.address
+
+
+@pytest.fixture
 def own_embedded(tmp_path: Path) -> Iterator[BrokerProcess]:
     """A running embedded broker that the test may kill and start again."""
     broker = BrokerProcess(tmp_path / "broker", auto_create_topics=False)
