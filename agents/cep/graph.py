@@ -289,9 +289,8 @@ class _Builder:
 
     def part(self, part: Member, sink: State, place: _Place) -> State:
         """First state of a part: its least number of occurrences in a row, then the optional ones or the loop."""
-        if part.greedy and part.at_most != part.at_least and sink.edges:
-            sink, plain = self.copy(sink), sink  # others may come to the sink by a way on which nothing is greedy
-            self.yield_to(sink, _unless(place.until, self.fits(part)))
+        if part.greedy and part.at_most != part.at_least:
+            plain, sink = sink, self.yielding(sink, _unless(place.until, self.fits(part)), {})
             self.unyielded[sink] = plain
         following = sink
         if part.at_most is None:
@@ -342,11 +341,23 @@ class _Builder:
             always = both(always, negation(own))
         state.proceed(sink, always)
 
-    @staticmethod
-    def yield_to(sink: State, taken: Formula) -> None:
-        """Greedy: what follows the loop neither takes nor passes over an event that the loop would take."""
-        for edge in sink.edges:
-            edge.yields = either(edge.yields, taken)
+    def yielding(self, state: State, taken: Formula, done: dict[State, State]) -> State:
+        """What follows a greedy loop: the state, neither taking nor passing over events that the loop would take.
+
+        A copy, since others may come to the state by a way on which nothing is greedy.
+        """
+        if state in done or state.kind in (Kind.FINAL, Kind.STOP) or not state.edges:
+            return done.get(state, state)
+        copy = done[state] = self.state(state.label, state.kind)
+        copy.wait_us = state.wait_us
+        for edge in state.edges:
+            if edge.action is Action.PROCEED:
+                copy.edges.append(replace(edge, target=self.yielding(edge.target, taken, done)))
+            else:
+                waits = edge.action is Action.IGNORE
+                target = self.yielding(edge.target, taken, done) if waits else edge.target
+                copy.edges.append(replace(edge, target=target, yields=either(edge.yields, taken)))
+        return copy
 
     # -- one occurrence ----------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.cep.formula import DYNAMIC, TRUE, Formula, Term, both, dnf, either
-from agents.cep.graph import Action, Graph, Kind, State, build_graph
+from agents.cep.graph import Action, Edge, Graph, Kind, State, build_graph
 from agents.cep.operator import Atom
 from agents.cep.postfix import Code
 from agents.rules import Rule
@@ -121,8 +121,9 @@ class _Flattener:
             state = self.order[len(flat)]
             flat.append((state, self.edges(state)))
         edges = [each for _, each in flat]
+        kinds = [state.kind for state, _ in flat]
         done = [
-            FlatState(state.label, state.kind, each, _deadline(state, each), _unchanged(index, state, edges))
+            FlatState(state.label, state.kind, each, _deadline(state, each), _unchanged(index, kinds, edges))
             for index, (state, each) in enumerate(flat)
         ]
         return tuple(done), start
@@ -137,13 +138,24 @@ class _Flattener:
         if state.kind in (Kind.FINAL, Kind.STOP):
             return ()
         found: dict[tuple[bool, int, State, int], Formula] = {}
-        for reached, condition in _reach(state):
+
+        def add(edge: Edge, target: State, condition: Formula) -> None:
+            key = (edge.action is Action.TAKE, edge.step, target, edge.wait_us)
+            found[key] = either(found[key], condition) if key in found else condition
+
+        for reached, condition, confirmed in _reach(state):
+            if reached.kind is Kind.PENDING and confirmed and reached is not state:
+                continue  # was begun together with this state, see below
             for edge in reached.edges:
                 if edge.action is Action.PROCEED or (edge.action is Action.IGNORE and state is self.graph.start):
                     continue
-                key = (edge.action is Action.TAKE, edge.step, edge.target, edge.wait_us)
                 joined = both(condition, edge.effective)
-                found[key] = either(found[key], joined) if key in found else joined
+                add(edge, edge.target, joined)
+                if edge.action is Action.TAKE:
+                    # Time may complete the match while more events are waited for: two partial matches from here.
+                    for pending, further, _ in _reach(edge.target, completing=True):
+                        if pending.kind is Kind.PENDING and pending is not edge.target:
+                            add(edge, pending, both(joined, further))
         edges = []
         for (take, step, target, wait_us), condition in found.items():
             terms = dnf(condition)
@@ -156,15 +168,15 @@ class _Flattener:
         return tuple(edges)
 
 
-def _reach(state: State, *, completing: bool = False) -> Iterator[tuple[State, Formula]]:
-    """States reached without deciding about the event, with the condition of getting there.
+def _reach(state: State, *, completing: bool = False) -> Iterator[tuple[State, Formula, bool]]:
+    """States reached without deciding about the event, the condition of that, and whether it needs no further event.
 
     ``completing``: the event has just been taken, and nothing more is to come.
     """
-    stack: list[tuple[State, Formula, frozenset[State]]] = [(state, TRUE, frozenset())]
+    stack: list[tuple[State, Formula, bool, frozenset[State]]] = [(state, TRUE, True, frozenset())]
     while stack:
-        reached, condition, seen = stack.pop()
-        yield reached, condition
+        reached, condition, confirmed, seen = stack.pop()
+        yield reached, condition, confirmed
         for edge in reached.edges:
             # A group that may be empty and repeats proceeds in a circle; once around is enough.
             if edge.action is not Action.PROCEED or (completing and not edge.confirms):
@@ -172,11 +184,11 @@ def _reach(state: State, *, completing: bool = False) -> Iterator[tuple[State, F
             if edge.target not in seen and edge.target is not reached:
                 joined = both(condition, edge.condition if completing else edge.effective)
                 if dnf(joined):
-                    stack.append((edge.target, joined, seen | {reached}))
+                    stack.append((edge.target, joined, confirmed and edge.confirms, seen | {reached}))
 
 
 def _completes(state: State) -> tuple[Term, ...]:
-    conditions = [condition for reached, condition in _reach(state, completing=True) if reached.kind is Kind.FINAL]
+    conditions = [condition for reached, condition, _ in _reach(state, completing=True) if reached.kind is Kind.FINAL]
     if not conditions:
         return ()
     result = conditions[0]
@@ -192,16 +204,18 @@ def _deadline(state: State, edges: tuple[FlatEdge, ...]) -> int:
     return max(waits, default=0) if all(waits) else 0
 
 
-def _unchanged(index: int, state: State, edges: list[tuple[FlatEdge, ...]]) -> tuple[int, ...]:
+def _unchanged(index: int, kinds: list[Kind], edges: list[tuple[FlatEdge, ...]]) -> tuple[int, ...]:
     """Sets of IGNORE edges whose targets together do exactly what the state does."""
     own = edges[index]
     ignores = [number for number, edge in enumerate(own) if not edge.take and edge.kind is not Kind.FINAL]
     found = [1 << number for number in ignores if own[number].target == index]
-    if state.kind is Kind.NORMAL:
+    if kinds[index] is Kind.NORMAL:
         for size in range(1, min(len(ignores), 5) + 1):
             for chosen in combinations(ignores, size):
                 reached = {own[number].target for number in chosen}
-                if index not in reached and _same(own, [edges[target] for target in reached]):
+                if index in reached or any(kinds[target] is not Kind.NORMAL for target in reached):
+                    continue
+                if _same(own, [edges[target] for target in reached]):
                     found.append(sum(1 << number for number in chosen))
     return tuple(found[:2])
 
