@@ -36,10 +36,13 @@ def engine_of(address: str | Path) -> Engine:
         ) from error
 
 
-def engine_over(connection: sqlite3.Connection) -> Engine:
-    """Engine that works on an open SQLite connection, such as one to a database in memory."""
+def engine_over(connection: sqlite3.Connection, *, transactions: bool = True) -> Engine:
+    """Engine that works on an open SQLite connection, such as one to a database in memory.
+
+    Without ``transactions`` it only reads, and an unfinished query leaves the connection free for a transaction.
+    """
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
-    return _with_transactions(engine)
+    return _with_transactions(engine) if transactions else engine
 
 
 def _with_transactions(engine: Engine) -> Engine:

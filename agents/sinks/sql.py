@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import numpy as np
+
 from agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from agents.sinks.retry import Patience
 from agents.sinks.sql_connection import SqlConnection

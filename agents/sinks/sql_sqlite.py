@@ -29,6 +29,8 @@ __all__ = ["PAGE_BYTES", "SqliteStore"]
 PAGE_BYTES: Final = 16384
 """Page size of new files: a third faster to fill than the default 4096, since fewer index pages are rewritten."""
 
+BUSY_S: Final = 0.25
+"""A sink waits by itself, and says so; whoever has no patience of its own asks for more."""
 _ROWS: Final = 256
 _PARAMETERS: Final = 32000
 """SQLite takes 32,766 parameters a statement."""
@@ -51,7 +53,7 @@ class SqliteStore:
     """
 
     def __init__(
-        self, path: str | Path, *, busy_s: float = 0.25, durable: bool = False, cache_bytes: int = 64 << 20
+        self, path: str | Path, *, busy_s: float = BUSY_S, durable: bool = False, cache_bytes: int = 64 << 20
     ) -> None:
         self.path = str(path)
         self.connection: sqlite3.Connection | None = None

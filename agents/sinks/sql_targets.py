@@ -46,6 +46,7 @@ from schemas.tables import (
 __all__ = [
     "EXPERIMENTS",
     "KIND_TARGETS",
+    "LOGGED",
     "POSITIONS",
     "SIMULATIONS",
     "STREAM_TARGETS",
@@ -188,7 +189,9 @@ def _of_stream(model: type[Base], stream: str, *extra: str, catalog: Catalog = C
     return Target(table, staged, **options)  # type: ignore[arg-type]
 
 
-def of_table(model: type[Base], *columns: str, conflict: Conflict = "replace") -> Target:
+def of_table(
+    model: type[Base], *columns: str, conflict: Conflict = "replace", parents: tuple[Parent, ...] = ()
+) -> Target:
     """Target whose staged columns are the given columns of the table (all by default)."""
     table = _table(model)
     names = columns or tuple(column.name for column in table.c)
@@ -197,7 +200,7 @@ def of_table(model: type[Base], *columns: str, conflict: Conflict = "replace") -
         raise InvalidSettings(
             f"table {table.name} has no column {unknown[0]!r}; it has {', '.join(column.name for column in table.c)}"
         )
-    return Target(table, {name: name for name in names}, conflict=conflict)
+    return Target(table, {name: name for name in names}, conflict=conflict, parents=parents)
 
 
 _AGENT: Final = of_table(AgentModel, "agent_id", "simulation_id", conflict="ignore")
@@ -285,6 +288,18 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
     ),
 }
 """Streams that have a table. ``id`` is the event's number in its run (see `sql_rows.row_numbers`)."""
+
+LOGGED: Final[Mapping[str, Target]] = {
+    "agents": of_table(AgentModel, conflict="fill"),
+    "agent_states": of_table(AgentStateModel, parents=(_agent(),)),
+    "resource_states": of_table(ResourceModel),
+    "simulation_steps": of_table(SimulationStepModel),
+    "agent_actions": of_table(ActionModel, parents=(_agent(), _agent("action_target_id"))),
+    "learning_experiences": of_table(LearningExperienceModel, parents=(_agent(),)),
+    "health_incidents": of_table(HealthIncident, parents=(_agent(),)),
+    "dead_letters": of_table(DeadLetterRow),
+}
+"""Tables that a program may log to by itself, in the order in which foreign keys want them."""
 
 SIMULATIONS: Final = of_table(
     Simulation, "simulation_id", "experiment_id", "start_time", "end_time", "status", conflict="greatest"
