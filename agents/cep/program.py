@@ -19,6 +19,7 @@ from agents.cep.formula import DYNAMIC, TRUE, Formula, Term, both, dnf, either
 from agents.cep.graph import Action, Edge, Graph, Kind, State, build_graph
 from agents.cep.operator import Atom
 from agents.cep.postfix import Code
+from agents.expressions_nodes import Node
 from agents.rules import Rule
 from schemas.errors import InvalidRule
 
@@ -63,6 +64,8 @@ class Program:
 
     rule: Rule
     atoms: tuple[Atom, ...]
+    dynamic: tuple[Node, ...]
+    """Conditions over earlier events: bit `DYNAMIC` + j of a term is dynamic[j]."""
     states: tuple[FlatState, ...]
     start: int
     code: Code
@@ -105,7 +108,8 @@ def compile_rule(rule: Rule) -> Program:
     for node in graph.atoms.dynamic:
         code.add(node)
     actions, fired, idle = _tables(states, start, len(atoms))
-    return Program(rule, tuple(atoms), states, start, code, actions, fired, idle)
+    dynamic = tuple(graph.atoms.dynamic)
+    return Program(rule, tuple(atoms), dynamic, states, start, code, actions, fired, idle)
 
 
 class _Flattener:
