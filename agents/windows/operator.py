@@ -10,15 +10,17 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from agents.cep.keys import KeyTable
+from agents.cep.rows import plain
 from agents.expressions_columns import Columns, predicate
 from agents.rules_windows import WindowSpec
 from agents.windows.groups import Groups
-from agents.windows.keys import KeyTable
 from agents.windows.panes import FOREVER_US, PaneWindows, Results
 from agents.windows.rows import WindowRows
 from agents.windows.selection import Layout, kinds_of
 from agents.windows.sessions import SessionWindows
 from agents.windows.sliding import SlidingWindows
+from agents.windows.tokens import hash_texts
 from schemas.catalog import CATALOG, Catalog
 from schemas.frames import TEXT, Frame, decode_frame, encode_frame
 from schemas.ids import match_ids
@@ -26,7 +28,10 @@ from schemas.ids import match_ids
 __all__ = ["WindowOperator"]
 
 _Windows = PaneWindows | SessionWindows | SlidingWindows
-_EVICT_ABOVE: Final = 1_024
+_EVICT_ABOVE: Final = 4_096
+_NULL: Final = "\0null"
+"""Stands for the null key in the table of keys, which holds texts only."""
+_SECOND: Final = 0x9E37_79B9_7F4A_7C15
 
 
 class WindowOperator:
@@ -46,7 +51,7 @@ class WindowOperator:
         self._catalog = catalog
         self._select = spec.parsed
         self._where = spec.where_node
-        self._keys = KeyTable(spec.name)
+        self._keys = KeyTable()
         self._runs: dict[str, int] = {}
         self._by_type: pa.DataType | None = None
         self._layout: Layout | None = None
@@ -67,11 +72,11 @@ class WindowOperator:
                 return self._no_rows()
             self._build(Layout(self._select, kinds_of(self._select, frame, fields, self._catalog)))
         assert self._layout is not None
-        t = frame.timestamps()
-        whole = len(row) == len(t)
-        t = t.copy() if whole else t[row]
-        key = self._key_column(frame)
-        numbers = self._keys.number(key if whole else key.take(pa.array(row)), int(t.max(initial=-(2**63))))
+        whole = len(row) == frame.num_rows
+        t = plain(frame.timestamps()) if whole else frame.timestamps()[row]
+        numbers = self._keys.intern(self._key_column(frame), None if whole else row, t)
+        if (numbers < 0).any():
+            numbers[numbers < 0] = self._keys.number(_NULL, int(t.max()))
         run = np.full(len(row), self._runs.setdefault(frame.run, len(self._runs)), np.int32)
         weights = None if frame.weight == 1.0 else np.full(len(row), frame.weight)
         return WindowRows(t, row, numbers, run, weights, self._layout.columns(fields))
@@ -82,7 +87,7 @@ class WindowOperator:
             rows = self.prepare(rows)
         if not len(rows) or self._windows is None:
             return np.empty(0, np.int64)
-        self._windows.groups.reserve_keys(self._keys.capacity)
+        self._windows.groups.reserve_keys(self._keys.numbers)
         return np.flatnonzero(self._windows.add(rows))
 
     def advance(self, watermark_us: int) -> Frame | None:
@@ -98,7 +103,7 @@ class WindowOperator:
         if len(self._keys) > _EVICT_ABOVE:
             live = self._live_keys()
             if len(self._keys) > 4 * int(live.sum()):
-                self._keys.evict(watermark_us, live)
+                self._keys.recycle(live, watermark_us)
         return frame
 
     def updates(self) -> Frame | None:
@@ -121,7 +126,7 @@ class WindowOperator:
         if self._layout is not None:
             # The kinds of the columns stay known; keys, runs and the watermark do not.
             self._build(Layout(self._select, self._layout.kinds))
-            self._keys, self._runs = KeyTable(self.spec.name), {}
+            self._keys, self._runs = KeyTable(), {}
         return frame
 
     def low_water_us(self) -> int | None:
@@ -149,7 +154,7 @@ class WindowOperator:
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take over the snapshot of an operator with the same specification."""
-        self._keys = KeyTable(self.spec.name)
+        self._keys = KeyTable()
         self._keys.restore(snapshot["keys"])
         self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
         self._corrections = [decode_frame(data) for data in snapshot["corrections"].values()]
@@ -193,7 +198,7 @@ class WindowOperator:
         return column
 
     def _live_keys(self) -> NDArray[np.bool_]:
-        capacity = self._keys.capacity
+        capacity = self._keys.numbers
         if isinstance(self._windows, SlidingWindows):
             return self._windows.live_keys(capacity)
         assert self._windows is not None
@@ -207,35 +212,44 @@ class WindowOperator:
         assert self._layout is not None
         count = len(results.slots)
         selected = self._layout.results(results.slots.astype(np.int32), results.start, results.end)
-        values = self._keys.values(results.key)
-        texts = pa.array([None if value is None else str(value) for value in values], pa.utf8())
+        texts = self._keys.texts(results.key)
+        ids = self._ids(results, texts)
+        texts = pa.compute.if_else(pa.compute.equal(texts, _NULL), None, texts)
         order = pa.compute.sort_indices(
             pa.table({"end": results.end, "key": texts, "start": results.start}),
             sort_keys=[("end", "ascending"), ("key", "ascending"), ("start", "ascending")],
         )
-        names = list(self._runs)
-        run = [names[number] if number >= 0 else None for number in results.run.tolist()]
+        runs = pa.array(list(self._runs), pa.utf8())
+        run = pa.DictionaryArray.from_arrays(pa.array(results.run, mask=results.run < 0), runs)
         columns: dict[str, Any] = {"timestamp": pa.array(results.end), "key": texts.dictionary_encode().cast(TEXT)}
         columns["type"] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), [self.spec.name])
         if self.spec.by not in ("key", "type", "timestamp"):
-            by_type = self._by_type or pa.utf8()
-            columns[self.spec.by] = columns["key"] if by_type == TEXT else pa.array(values, by_type)
+            columns[self.spec.by] = self._by_column(columns["key"])
         columns |= selected
         columns["window_start"], columns["window_end"] = pa.array(results.start), pa.array(results.end)
         columns["revision"] = pa.array(results.revision)
         columns["final"] = pa.array(np.full(count, results.final))
         if self.spec.by != "simulation_id":
-            columns["simulation_id"] = pa.array(run, pa.utf8()).dictionary_encode().cast(TEXT)
-        columns["event_id"] = self._ids(results)
+            columns["simulation_id"] = run
+        columns["event_id"] = ids
         taken = {name: column.take(order) for name, column in columns.items()}
-        whole = run[0] if run and run[0] is not None and run.count(run[0]) == count else ""
-        return Frame.from_columns(self.spec.name, whole, taken)
+        single = count > 0 and results.run[0] >= 0 and bool((results.run == results.run[0]).all())
+        return Frame.from_columns(self.spec.name, runs[int(results.run[0])].as_py() if single else "", taken)
 
-    def _ids(self, results: Results) -> pa.Array:
+    def _by_column(self, keys: pa.Array) -> pa.Array:
+        """The keys in the type that the field had."""
+        if self._by_type is None or self._by_type == TEXT:
+            return keys
+        try:
+            return keys.cast(pa.utf8()).cast(self._by_type)
+        except pa.ArrowInvalid:
+            return keys  # earlier records had text there
+
+    def _ids(self, results: Results, texts: pa.Array) -> pa.Array:
         """Ids of the results as a column: functions of (window, key, start, end)."""
         count = len(results.slots)
         parts = np.empty((count, 2, 2), np.uint64)
-        parts[:, 0] = self._keys.ids(results.key)
+        parts[:, 0, 0], parts[:, 0, 1] = hash_texts(texts), hash_texts(texts, _SECOND)
         parts[:, 1, 0] = results.start.astype(np.int64).view(np.uint64)
         parts[:, 1, 1] = results.end.astype(np.int64).view(np.uint64)
         ids = match_ids(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from agents.aggregates import State, make_state, need_of, read_results, state_of
 from agents.aggregates.calls import Kind
 from agents.aggregates.states import Need
+from agents.cep.rows import plain
 from agents.expressions_columns import Columns, Values, evaluate
 from agents.expressions_nodes import Field, walk
 from agents.rules_select import AggregateCall, Select
@@ -105,8 +106,7 @@ class Layout:
 
 def _convert(values: Values, need: Need, rows: int) -> ColumnData:
     column = _typed(values, need, rows)
-    # Arrow's arrays are read-only, which numba takes for another type: it would compile every kernel twice.
-    return column if column.data.flags.writeable else ColumnData(column.data.copy(), column.valid)
+    return column if need == "object" else ColumnData(plain(column.data), column.valid)
 
 
 def _typed(values: Values, need: Need, rows: int) -> ColumnData:

@@ -19,10 +19,10 @@ __all__ = ["hash_texts", "tokens_of"]
 
 
 @nb.njit(cache=True, error_model="numpy", nogil=True)
-def _hash(offsets: Any, data: Any, out: Any) -> None:
+def _hash(offsets: Any, data: Any, seed: Any, out: Any) -> None:
     for i in range(len(out)):
         # FNV-1a over the bytes, then the finaliser of splitmix64: FNV alone mixes the high bits badly.
-        h = np.uint64(0xCBF29CE484222325)
+        h = np.uint64(0xCBF29CE484222325) ^ seed
         for j in range(offsets[i], offsets[i + 1]):
             h = (h ^ np.uint64(data[j])) * np.uint64(0x100000001B3)
         h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -30,13 +30,13 @@ def _hash(offsets: Any, data: Any, out: Any) -> None:
         out[i] = h ^ (h >> np.uint64(31))
 
 
-def hash_texts(texts: pa.Array) -> NDArray[np.uint64]:
-    """Token of each text."""
+def hash_texts(texts: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
+    """Token of each text; another ``seed`` gives other ones."""
     texts = texts.cast(pa.large_utf8())
     out = np.empty(len(texts), np.uint64)
     if len(texts):
         offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        _hash(offsets, np.frombuffer(texts.buffers()[2] or b"\0", np.uint8), out)
+        _hash(offsets, np.frombuffer(texts.buffers()[2] or b"\0", np.uint8), np.uint64(seed), out)
     return out
 
 
