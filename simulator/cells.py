@@ -1,7 +1,8 @@
 """Cells with a hybrid genome (seed 000): biology, neural weights and TPU hardware, living on solved problems.
 
 Each tick poses a problem of one type k, at random, which every living cell attempts at a random level. Its answer is
-``tanh(w_k . x)``, the right one ``tanh(v_k . x)``; with error e = |difference| / 2 and hardware h = efficiency * sqrt(cores * memory)::
+``tanh(w_k . x)``, the right one ``tanh(v_k . x)``; with e half their difference, and the hardware's power
+``h = efficiency * sqrt(cores * memory)``::
 
     accuracy = h / (h + sharpness * difficulty * level * e)
     reward   = reward * level * accuracy
@@ -26,12 +27,13 @@ from jax import Array, lax
 
 from simulator.cells_config import (
     ENERGY_UNIT,
+    GENES,
     INPUTS,
     LEVEL_FACTORS,
     PLANT_KINDS,
     PROBLEMS,
+    ROW,
     TRAITS,
-    WEIGHTS,
     CellsConfig,
     CellsStatic,
     apply_difficulty,
@@ -56,7 +58,6 @@ from simulator.scenario import Interval, InvalidControl, Scenario
 
 __all__ = ["CELLS", "Cells"]
 
-GENES = len(TRAITS) + len(WEIGHTS)
 FULL = 8192 * ENERGY_UNIT
 """Energy at which a cell takes no more; keeps exact sums within their words."""
 
@@ -107,21 +108,20 @@ class Cells(Scenario):
         """Founders in a random share of the slots, each its own lineage, traits spread by 20 % around their means."""
         n = static.slots
         luck, growth = ctx.uniforms("founders")
-        noise = iter(ctx.noise("genome", len(TRAITS) + len(WEIGHTS)))
+        noise = ctx.noise("genome", GENES)
+        mean, low, high = _bounds()
+        traits = jnp.clip(mean * jnp.exp(0.2 * noise[: len(TRAITS)]), low, high)
+        genome = jnp.concatenate([traits, 0.5 * noise[len(TRAITS) :]])
         alive = luck < params["initial"]
-        energy = jnp.round(params["founder_energy"] * ENERGY_UNIT).astype(jnp.int32)
         cells = {
             "alive": alive,
-            "energy": jnp.where(alive, energy, 0),
+            "energy": jnp.where(alive, _fixed(params["founder_energy"]), 0),
+            "mass": genome[ROW["division_size"]] * (0.5 + 0.5 * growth),
             "birth_tick": jnp.zeros(n, jnp.uint32),
             "generation": jnp.zeros(n, jnp.int32),
             "lineage": ctx.place(),
+            "genome": genome,
         }
-        for trait, (mean, low, high) in TRAITS.items():
-            cells[trait] = jnp.clip(mean * jnp.exp(0.2 * next(noise)), low, high)
-        for weight in WEIGHTS:
-            cells[weight] = 0.5 * next(noise)
-        cells["mass"] = cells["division_size"] * (0.5 + 0.5 * growth)
         return {"cells": cells, "demand": jnp.float32(0)}
 
     def step(
@@ -180,7 +180,7 @@ class Cells(Scenario):
         cells = state["cells"]
         alive = cells["alive"]
         for trait, (_, low, high) in TRAITS.items():
-            values = cells[trait][alive]
+            values = cells["genome"][ROW[trait]][alive]
             if len(values) and not (np.float32(low) <= values.min() and values.max() <= np.float32(high)):
                 yield f"{trait} of a living cell is outside {low} to {high}"
         if cells["energy"][~alive].any():
@@ -200,10 +200,11 @@ def _solve(
     hardness = params["sharpness"] * params["difficulty"] * (1.0 - insight)
 
     def solve(which: int, cells: Population) -> Array:
-        own = WEIGHTS[which * INPUTS : (which + 1) * INPUTS]
-        total = sum(cells[name] * inputs[number] for number, name in enumerate(own))
+        genome = cells["genome"]
+        first = len(TRAITS) + which * INPUTS
+        total = sum(genome[first + number] * inputs[number] for number in range(INPUTS))
         error = 0.5 * jnp.abs(jnp.tanh(total) - truth)
-        power = cells["tpu_efficiency"] * jnp.sqrt(cells["tpu_cores"] * cells["tpu_memory"])
+        power = genome[ROW["tpu_efficiency"]] * jnp.sqrt(genome[ROW["tpu_cores"]] * genome[ROW["tpu_memory"]])
         return power / (power + hardness * _factor(word) * error)
 
     # A switch, so that a tick reads the weights of its own problem only: a quarter of the genome.
@@ -215,6 +216,12 @@ def _factor(word: Array) -> Array:
     level = level_of(word)
     easy, medium, hard = LEVEL_FACTORS
     return jnp.where(level == 0, easy, jnp.where(level == 1, medium, hard)).astype(jnp.float32)
+
+
+def _bounds() -> tuple[Array, Array, Array]:
+    """Mean, low and high of the traits, each [traits, 1]."""
+    mean, low, high = (jnp.asarray(column, jnp.float32)[:, None] for column in zip(*TRAITS.values(), strict=True))
+    return mean, low, high
 
 
 def _fixed(energy: Array) -> Array:
@@ -244,14 +251,15 @@ def _live(
     accuracy: Array,
 ) -> _Lived:
     """Earn, pay, grow, and see who dies: starved, by hazard, or by what is planted for the tick."""
-    alive = cells["alive"]
+    alive, mass = cells["alive"], cells["mass"]
+    trait = {name: cells["genome"][row] for name, row in ROW.items()}
     left = 1.0 - strength["depletion"][0]
     reward = jnp.where(alive & (cells["energy"] < FULL), params["reward"] * left * _factor(words[0]) * accuracy, 0.0)
     yielded = params["supply"] * left * jnp.float32(static.slots)
     income = _fixed(jnp.minimum(yielded / jnp.maximum(demand, 1e-6), 1.0) * reward)
-    growth = jnp.where(cells["mass"] < cells["division_size"], cells["growth_rate"] * cells["metabolism"], 0.0)
-    upkeep = cells["metabolism"] * (0.5 + 0.5 * cells["mass"])
-    hardware = params["core_cost"] * cells["tpu_cores"] + params["memory_cost"] * cells["tpu_memory"]
+    growth = jnp.where(mass < trait["division_size"], trait["growth_rate"] * trait["metabolism"], 0.0)
+    upkeep = trait["metabolism"] * (0.5 + 0.5 * mass)
+    hardware = params["core_cost"] * trait["tpu_cores"] + params["memory_cost"] * trait["tpu_memory"]
     cost = jnp.where(alive, _fixed(upkeep + hardware + params["growth_cost"] * growth), 0)
     energy = cells["energy"] + income - cost
     chance = params["hazard"] + params["ageing"] * (tick - cells["birth_tick"]).astype(jnp.float32)
@@ -259,36 +267,35 @@ def _live(
         share, starts = strength[kind]
         chance = jnp.maximum(chance, jnp.where(starts, share, 0.0))
     dead = alive & ((energy <= 0) | (unit(words[1]) < chance))
-    return _Lived(energy, cells["mass"] + growth, _fixed(reward), income, cost, dead)
+    return _Lived(energy, mass + growth, _fixed(reward), income, cost, dead)
 
 
 def _divide(
     params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, mutability: Array
 ) -> tuple[Population, Births]:
     """Births: mothers and daughters get half of everything, daughters may mutate. Tells of them."""
-    grown = cells["alive"] & (cells["mass"] >= cells["division_size"])
+    grown = cells["alive"] & (cells["mass"] >= cells["genome"][ROW["division_size"]])
     able = grown & (cells["energy"] >= _fixed(params["division_energy"]))
 
     def child(mothers: Population, births: Births) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-        mutated = ctx.uniform("mutates", births.lanes) < mothers["mutation_rate"] * mutability
-        noise = [params["mutation_step"] * value for value in ctx.noise("mutation", GENES, births.lanes)]
-        own: dict[str, Array] = {}
-        for step, (trait, (_, low, high)) in zip(noise, TRAITS.items(), strict=False):
-            own[trait] = jnp.where(mutated, jnp.clip(mothers[trait] * jnp.exp(step), low, high), mothers[trait])
-        better = jnp.float32(0)
-        for number, weight in enumerate(WEIGHTS):
-            own[weight] = mothers[weight] + jnp.where(mutated, noise[len(TRAITS) + number], 0.0)
-            target = params["targets"][number // INPUTS, number % INPUTS]
-            better = better + (mothers[weight] - target) ** 2 - (own[weight] - target) ** 2
+        genome, split = mothers["genome"], len(TRAITS)
+        mutated = ctx.uniform("mutates", births.lanes) < genome[ROW["mutation_rate"]] * mutability
+        noise = params["mutation_step"] * ctx.noise("mutation", GENES, births.lanes)
+        _, low, high = _bounds()
+        traits = jnp.clip(genome[:split] * jnp.exp(noise[:split]), low, high)
+        daughter = jnp.where(mutated, jnp.concatenate([traits, genome[split:] + noise[split:]]), genome)
+        target = params["targets"].reshape(-1, 1)
+        gain = jnp.mean((genome[split:] - target) ** 2 - (daughter[split:] - target) ** 2, axis=0)
         told = {
             "mutated": mutated,
-            "magnitude": jnp.where(mutated, jnp.sqrt(sum(step * step for step in noise) / GENES), 0.0),
-            "delta": jnp.where(mutated, better / len(WEIGHTS), 0.0),
+            "magnitude": jnp.where(mutated, jnp.sqrt(jnp.mean(noise * noise, axis=0)), 0.0),
+            "delta": jnp.where(mutated, gain, 0.0),
             "mother_tick": mothers["birth_tick"],
         }
         half = mothers["energy"] >> 1
-        own |= {"energy": half, "mass": 0.5 * mothers["mass"], "generation": mothers["generation"] + 1}
-        return own, {"energy": mothers["energy"] - half, "mass": 0.5 * mothers["mass"]}, told
+        mass = 0.5 * mothers["mass"]
+        own = {"genome": daughter, "energy": half, "mass": mass, "generation": mothers["generation"] + 1}
+        return own, {"energy": mothers["energy"] - half, "mass": mass}, told
 
     # The low bits of the word decided nothing yet; multiplying brings them up to where `spawn` looks.
     after, births, told = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))

@@ -16,11 +16,13 @@ from simulator.scenario import InvalidControl
 
 __all__ = [
     "ENERGY_UNIT",
+    "GENES",
     "INPUTS",
     "LEVELS",
     "LEVEL_FACTORS",
     "PLANT_KINDS",
     "PROBLEMS",
+    "ROW",
     "TRAITS",
     "WEIGHTS",
     "CellsConfig",
@@ -36,7 +38,7 @@ LEVELS = ("easy", "medium", "hard")
 LEVEL_FACTORS = (0.5, 1.0, 2.0)
 """Difficulty and reward of each level. Half of the problems are easy, a quarter medium, a quarter hard."""
 INPUTS = 8
-WEIGHTS = tuple(f"w{number:02d}" for number in range(len(PROBLEMS) * INPUTS))
+WEIGHTS = len(PROBLEMS) * INPUTS
 TRAITS: Mapping[str, tuple[float, float, float]] = {
     "metabolism": (0.4, 0.05, 5.0),
     "growth_rate": (0.03, 0.001, 0.3),
@@ -47,6 +49,9 @@ TRAITS: Mapping[str, tuple[float, float, float]] = {
     "tpu_efficiency": (0.5, 0.05, 1.0),
 }
 """Mean of the founders, and the range, of each trait."""
+GENES = len(TRAITS) + WEIGHTS
+"""Rows of a genome: the traits in their order, then the weights of each problem in turn."""
+ROW = {trait: row for row, trait in enumerate(TRAITS)}
 PLANT_KINDS = ("collapse", "breakthrough", "stagnation", "depletion", "bottleneck")
 ISLAND_SLOTS = 65_536
 

@@ -14,6 +14,7 @@ from simulator.cells_config import (
     LEVEL_FACTORS,
     LEVELS,
     PROBLEMS,
+    ROW,
     TRAITS,
     WEIGHTS,
     CellsConfig,
@@ -21,7 +22,7 @@ from simulator.cells_config import (
 )
 from simulator.context import NO_PLACE, Births, Context, Selected
 from simulator.events import Column, EventSpec, HostRow
-from simulator.population import Population
+from simulator.population import Population, take
 from simulator.rng import unit
 from simulator.scenario import Interval
 
@@ -70,7 +71,7 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
         Column("cell_id", "id"),
         Column("genome_type", "enum", _GENOME_TYPES),
         *(Column(name) for name in TRAITS),
-        Column("neural_weights", "list", width=len(WEIGHTS)),
+        Column("neural_weights", "list", width=WEIGHTS),
     )
     problem = (
         Column("outcome", "enum", ("failed", "solved")),
@@ -151,7 +152,7 @@ def emit_routine(
     def body(inner: Context) -> None:
         word = sample_word(inner.place() ^ (cells["birth_tick"] * jnp.uint32(0xC2B2AE35)), inner.tick)
         chosen = inner.select("vitals", present & (word <= threshold))
-        taken = {name: values[chosen.index] for name, values in cells.items()}
+        taken = {name: take(values, chosen.index) for name, values in cells.items()}
         tried = {name: values[chosen.index] if values.ndim else values for name, values in attempt.items()}
         _emit_sample(inner, chosen, taken, tried)
 
@@ -171,13 +172,15 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
         age_ticks=(ctx.tick - taken["birth_tick"]).astype(jnp.int32),
         alive=taken["alive"],
     )
-    weights = tuple(taken[name] for name in WEIGHTS)
+    genome = taken["genome"]
+    trait = {name: genome[row] for name, row in ROW.items()}
+    weights = genome[len(TRAITS) :]
     # Which part stands out most against the founders' mean: growth, weights, or hardware.
     strength = jnp.stack(
         [
-            taken["growth_rate"] * taken["metabolism"] / (TRAITS["growth_rate"][0] * TRAITS["metabolism"][0]),
-            2.0 * jnp.sqrt(sum(weight * weight for weight in weights) / len(weights)),
-            2.0 * taken["tpu_efficiency"] * jnp.sqrt(taken["tpu_cores"] * taken["tpu_memory"]),
+            trait["growth_rate"] * trait["metabolism"] / (TRAITS["growth_rate"][0] * TRAITS["metabolism"][0]),
+            2.0 * jnp.sqrt(jnp.mean(weights * weights, axis=0)),
+            2.0 * trait["tpu_efficiency"] * jnp.sqrt(trait["tpu_cores"] * trait["tpu_memory"]),
         ]
     )
     ctx.emit_rows(
@@ -185,8 +188,8 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
         chosen.count,
         cell_id=cell,
         genome_type=jnp.argmax(strength, axis=0).astype(jnp.int32),
-        **{name: taken[name] for name in TRAITS},
-        neural_weights=weights,
+        **trait,
+        neural_weights=tuple(weights),
     )
     level = level_of(tried["word"])
     work = tried["difficulty"] * jnp.asarray(LEVEL_FACTORS, jnp.float32)[level]
@@ -199,8 +202,8 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
         difficulty=level,
         accuracy=tried["accuracy"],
         energy_reward=tried["income"],
-        processing_time=work / (taken["tpu_cores"] * taken["tpu_efficiency"]),
-        tpu_utilization=jnp.minimum(work / (taken["tpu_cores"] * taken["tpu_memory"]), 1.0),
+        processing_time=work / (trait["tpu_cores"] * trait["tpu_efficiency"]),
+        tpu_utilization=jnp.minimum(work / (trait["tpu_cores"] * trait["tpu_memory"]), 1.0),
     )
 
 
@@ -212,7 +215,7 @@ def record_traits(ctx: Context, static: CellsStatic, cells: Population) -> None:
         for trait in ("metabolism", "tpu_cores"):
             _, low, high = TRAITS[trait]
             scale = BINS / np.log(high / low)
-            number = jnp.clip(jnp.log(cells[trait] / low) * scale, 0, BINS - 1).astype(jnp.int32)
+            number = jnp.clip(jnp.log(cells["genome"][ROW[trait]] / low) * scale, 0, BINS - 1).astype(jnp.int32)
             number = jnp.where(cells["alive"], number, BINS)
             # Spread over lanes, so that a GPU's atomic additions do not all meet in a few words.
             lane = jnp.arange(static.slots) % SPREAD

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from simulator.events import EventSpec
-from simulator.population import Population, Sum, claim, compact, exact_sum
+from simulator.population import Population, Sum, claim, compact, exact_sum, put, take
 from simulator.rng import byte_normal, purpose_word, threefry2x32, tick_key, unit
 
 __all__ = ["NO_PLACE", "Births", "Context", "Outputs"]
@@ -132,11 +132,14 @@ class Context:
         angle = jnp.float32(2.0 * jnp.pi) * second
         return radius * jnp.cos(angle), radius * jnp.sin(angle)
 
-    def noise(self, purpose: str, count: int, over: Array | None = None) -> list[Array]:
-        """``count`` independent cheap near-normals a lane (`rng.byte_normal`): mean 0, variance 1, within +-3.45."""
+    def noise(self, purpose: str, count: int, over: Array | None = None) -> Array:
+        """``count`` independent cheap near-normals a lane, [count, lanes]: mean 0, variance 1, within +-3.45.
+
+        See `rng.byte_normal`.
+        """
         draws = jnp.arange(-(-count // 2), dtype=jnp.uint32)[:, None]
-        words = self.bits(purpose, over, draws)
-        return [byte_normal(words[number % 2][number // 2]) for number in range(count)]
+        words = jnp.concatenate(self.bits(purpose, over, draws))
+        return byte_normal(words[:count])
 
     def stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """``function(*arguments)``, computed once and stored: XLA does not merge it with what uses it.
@@ -261,7 +264,7 @@ class Context:
 
         def run(population: Population) -> Any:
             index, count = self.stored(lambda mask: compact(mask, self._capacities[kind]), dead)
-            told = tell({name: values[index] for name, values in population.items()}, index)
+            told = tell({name: take(values, index) for name, values in population.items()}, index)
             cleared = {name: jnp.where(dead, 0, population[name]) for name in zero}
             return count, dict(told), {**cleared, "alive": population["alive"] & ~dead}
 
@@ -315,7 +318,7 @@ class Context:
         )
 
         def rows_of(population: Population) -> tuple[Any, ...]:
-            parents = {key: values[births.parent] for key, values in population.items()}
+            parents = {key: take(values, births.parent) for key, values in population.items()}
             return parents, *child(parents, births)
 
         parents, own, changed, told = self.stored(rows_of, population)
@@ -325,20 +328,17 @@ class Context:
         self, population: Population, births: Births, rows: tuple[Population, Mapping[str, Array], Mapping[str, Array]]
     ) -> Population:
         parents, own, changed = rows
-        beyond = jnp.int32(population["alive"].shape[0])
-        at_slot = jnp.where(births.valid, births.slot, beyond)
-        at_parent = jnp.where(births.valid, births.parent, beyond)
         result: Population = {}
         for key, values in population.items():
             if key in changed:
-                values = values.at[at_parent].set(changed[key], mode="drop")
+                values = put(values, births.parent, changed[key], births.valid)
             if key == "alive":
                 row = jnp.ones_like(births.valid)
             elif key == "birth_tick" and key not in own:
-                row = jnp.broadcast_to((self.tick + 1).astype(values.dtype), births.valid.shape)
+                row = jnp.full(births.valid.shape, self.tick + 1)
             else:
-                row = jnp.asarray(own.get(key, parents[key]), values.dtype)
-            result[key] = values.at[at_slot].set(row, mode="drop")
+                row = jnp.asarray(own.get(key, parents[key]))
+            result[key] = put(values, births.slot, row, births.valid)
         return result
 
     # Planted anomalies

@@ -1,6 +1,7 @@
 """Populations in fixed arrays: compaction of masks, fair choice among candidates, claims, exact sums.
 
-A population is a mapping of names to arrays of ``slots`` elements, one array a trait, with ``alive`` among them.
+A population is a mapping of names to arrays, ``alive`` among them: of ``slots`` elements, or [rows, slots] for many
+traits of one kind (each row contiguous: gathered and scattered by one flat index, which compiles four times faster).
 Everything here is pure and runs inside a trace. Cost matters: these functions run every tick on every slot.
 """
 
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-__all__ = ["Population", "Sum", "claim", "compact", "exact_sum", "exact_total", "pack_bits"]
+__all__ = ["Population", "Sum", "claim", "compact", "exact_sum", "exact_total", "pack_bits", "put", "take"]
 
 Population = dict[str, Array]
 
@@ -86,6 +87,26 @@ def claim(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
     target = jnp.where(want, tile, tiles)
     best = jnp.full(tiles + 1, 0xFFFFFFFF, jnp.uint32).at[target].min(ticket)
     return want & (best[target] == ticket)
+
+
+def take(values: Array, slots: Array) -> Array:
+    """Values of the given slots: [slots] to [n], [rows, slots] to [rows, n]."""
+    if values.ndim == 1:
+        return values[slots]
+    rows, size = values.shape
+    return values.reshape(-1)[_flat(slots, rows, size)].reshape(rows, -1)
+
+
+def put(values: Array, slots: Array, new: Array, valid: Array) -> Array:
+    """``values`` with ``new`` in the given slots where ``valid``; no slot may come twice."""
+    rows, size = (1, values.shape[0]) if values.ndim == 1 else values.shape
+    target = jnp.where(valid, _flat(slots, rows, size).reshape(rows, -1), rows * size)
+    flat = values.reshape(-1).at[target.reshape(-1)].set(new.reshape(-1).astype(values.dtype), mode="drop")
+    return flat.reshape(values.shape)
+
+
+def _flat(slots: Array, rows: int, size: int) -> Array:
+    return (jnp.arange(rows, dtype=jnp.int32)[:, None] * size + slots).reshape(-1)
 
 
 class Sum(NamedTuple):
