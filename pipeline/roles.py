@@ -89,6 +89,7 @@ def build_app(settings: Settings) -> faust.App:
         f"{settings.group}-{role}",
         **app_settings(
             settings.broker,
+            consumer_group_instance_id=f"{settings.instance}-{role}" if settings.instance else None,
             broker_session_timeout=settings.session_timeout / 1e6,
             broker_heartbeat_interval=settings.session_timeout / 1e6 / 3,
             logging_config=logging_config(settings.log_level, json=settings.log_json),

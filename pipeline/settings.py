@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     replication: int = Field(1, ge=1, le=9, description="replication factor of the topics that Astrocyte creates")
     group: str = Field("astrocyte", pattern=r"^[A-Za-z0-9._-]+$", description="prefix of the consumer groups")
 
+    instance: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="name of this worker, kept over restarts: its partitions stay its own while it restarts",
+    )
     rules: Paths = Field((), description="rule files, separated by commas; the shipped ones by name, such as axons")
     streams: Names = Field((), description="streams to read; by default those that the rules name and the shipped ones")
     roles: Names = Field(("correlate", "sql", "influx"), description="what a worker does")
