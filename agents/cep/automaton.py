@@ -126,17 +126,28 @@ class Automaton:
             self._state = self._state._replace(W=np.zeros_like(self._state.V))
         count = len(rows.t)
         table = np.array([(task.slot, 0, count, task.shift) for task in tasks], np.int64)
-        batch = layout.Batch(
-            table, rows.t, rows.seq, rows.ref, rows.key, rows.mask, rows.columns, rows.lows
-        )  # fmt: skip
+        batch = layout.Batch(table, rows.t, rows.seq, rows.ref, rows.key, rows.mask, rows.columns, rows.lows)
+        self._run(batch, pieces)
+
+    def process_one(self, batch: Any) -> list[tuple[int, Outputs]]:
+        """Feed a kernel's batch (`kernel_layout.Batch`) as it is: the short way for single events."""
+        if batch.lows.size and len(self._state.W) <= 1:
+            self._state = self._state._replace(W=np.zeros_like(self._state.V))
+        pieces: list[_Piece] = []
+        self._run(batch, pieces)
+        return _by_slot(pieces) if pieces else []
+
+    def _run(self, batch: Any, pieces: list[_Piece]) -> None:
         position, stuck = None, False
         while not kernel.process(self._tables, self._state, self._scratch, batch):
             G = self._state.G
             stuck = position == (G[layout.G_TASK], G[layout.G_ROW])
             position = (G[layout.G_TASK], G[layout.G_ROW])
             self._make_room(pieces, stuck)
-        self._take(pieces)
-        self._raise_errors()
+        if self._state.G[layout.G_OUT]:
+            self._take(pieces)
+        if self._state.G[layout.G_ERROR]:
+            self._raise_errors()
 
     def advance(self, now_us: int) -> list[tuple[int, Outputs]]:
         """Time reaches ``now_us`` for every key: expire, decide absences, put out timeouts."""

@@ -31,6 +31,7 @@ from agents.cep.matches import MatchBatch
 from agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
 from agents.cep.program import compile_rule
 from agents.cep.rows import Outputs, Prepared, Rows, plain
+from agents.cep.single import Single
 from agents.cep.streams import captured
 from agents.cep.values import TextNumbers
 from agents.expressions_columns import Columns
@@ -42,6 +43,7 @@ __all__ = ["Matcher"]
 
 _FOREVER: Final = 2**62
 _LEAST_KEYS: Final = 1_000_000
+_NOTHING: Final = MatchBatch.of([])
 
 
 class Matcher:
@@ -119,6 +121,7 @@ class Matcher:
         self._index = {self._slots[rule.name, rule.content_version]: i for i, rule in enumerate(self._rules)}
         self._plans = self._groups.plans()
         self._fields = list(self._groups.columns)
+        self._single = Single(self._groups, self._keys, self._texts)
 
     def _operator(self, slot: int) -> Operator:
         return self._operators[-1] if self._groups.places[slot].conjunction else self._operators[0]
@@ -230,6 +233,34 @@ class Matcher:
         if self._clock:
             self._charge(self._clock() - started, [task.slot for task in (*automaton, *conjunction)])
         return self._batch(found)
+
+    def process_event(self, stream: str, event: Mapping[str, Any], ref: int) -> MatchBatch:
+        """Feed one event at once: its fields, with ``timestamp`` (microseconds); times must not decrease.
+
+        The same as `prepare` and `process` of a frame of one row, in a few microseconds.
+        """
+        plan = self._plans.get(stream)
+        if plan is None:
+            return _NOTHING
+        words = plan.word(event)
+        if not any(words):
+            return _NOTHING
+        single = self._single
+        t = int(event["timestamp"])
+        wide = single.fill(event, plan.captures, t, ref)
+        self._seq += 1
+        self._now = max(self._now, t)
+        found: list[tuple[int, Outputs]] = []
+        for group, word in zip(plan.groups, words, strict=True):
+            key = single.key(group, event, t) if word else -1
+            if key < 0:
+                continue
+            batch = single.batch(group, self._seq - 1, key, word, wide)
+            if single.conjunctions[group] is None:
+                found += self._automaton.process_one(batch)
+            elif self._conjunction is not None:
+                found += self._conjunction.process(single.tasks(group, wide))
+        return self._batch(found) if found else _NOTHING
 
     def _tasks(self, rows: Prepared) -> tuple[list[Task], list[Task]]:
         """Work for each rule: the entries of its group."""
