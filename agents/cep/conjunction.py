@@ -110,7 +110,7 @@ class Conjunction:
         task_index, entry, step = 0, 0, plain.process_plain
         while True:
             task_index, entry, reason = step(
-                self._tables, self._state, self._output, self._scratch, entries, table, task_index, entry
+                *self._tables, *self._state, *self._output, *self._scratch, *entries, table, task_index, entry
             )
             if reason == plain.DONE:
                 break
@@ -124,10 +124,10 @@ class Conjunction:
         """Every event up to and with ``now_us`` was processed: expire what can no longer match, report timeouts."""
         found: list[_Batch] = []
         now = max(now_us, -FOREVER_US)
-        plain.advance_plain(self._tables, self._state, now)
+        plain.advance_plain(*self._tables, *self._state, now)
         if self._tables.rules[:, layout.R_TIMEOUTS].any():
             general = _general()
-            while not general.advance(self._tables, self._state, self._output, self._scratch, self._nothing, now):
+            while not general.advance(*self._tables, *self._state, *self._output, *self._scratch, *self._nothing, now):
                 self._make_room(plain.OUTPUT_FULL, 0, found)
         self._take(found)
         return self._by_slot(found)
@@ -172,7 +172,7 @@ class Conjunction:
 
     def low_water_us(self) -> int | None:
         """Oldest time of an event that the state refers to; None where there is none."""
-        oldest = int(plain.low_water(self._state))
+        oldest = int(plain.low_water(*self._state))
         return None if oldest == np.iinfo(np.int64).max else oldest
 
     def live_refs(self) -> NDArray[np.int64]:
@@ -193,7 +193,7 @@ class Conjunction:
         """Waiting events, headers of keys and bytes of the state."""
         arrays = [self._state.headers, self._state.ring, self._state.values, self._state.words]
         return {
-            "waiting": int(plain.live(self._state, *_Waiting.none().arrays)),
+            "waiting": int(plain.live(*self._state, *_Waiting.none().arrays)),
             "keys": int(self._state.all[layout.A_HEADERS]),
             "bytes": sum(array.nbytes for array in arrays),
         }
@@ -222,10 +222,10 @@ class Conjunction:
         self._rebuild(list(totals.items()), _Waiting(*(np.array(snapshot[name]) for name in names)))
 
     def _waiting(self, *, values: bool = True) -> _Waiting:
-        count = int(plain.live(self._state, *_Waiting.none().arrays))
+        count = int(plain.live(*self._state, *_Waiting.none().arrays))
         rows = np.empty(count, np.int64)
         waiting = _Waiting.room(count)
-        plain.live(self._state, *waiting.arrays[:-1], rows)
+        plain.live(*self._state, *waiting.arrays[:-1], rows)
         waiting.slots = np.array(self._slots, np.int64)[waiting.slots]
         if values:
             waiting.values = self._state.values[rows]
@@ -274,7 +274,7 @@ class Conjunction:
             shared = min(wide, waiting.values.shape[1])
             values[:, :shared] = waiting.values[:, :shared]
             parts = (rows, waiting.keys, waiting.refs, waiting.times, waiting.roles, waiting.flags, waiting.words)
-            plain.refill(self._tables, self._state, *(part[kept] for part in parts), values[kept])
+            plain.refill(*self._tables, *self._state, *(part[kept] for part in parts), values[kept])
 
     def _grow_ring(self, row: int) -> None:
         """Give the ring of a rule twice its place, at the end of the pool; its sequence numbers stay valid."""
@@ -322,7 +322,7 @@ class Conjunction:
         shift = int(self._state.all[layout.A_SHIFT])
         # How many headers are in use is known only afterwards: a first pass at the old size counts them.
         table = np.zeros_like(old)
-        plain.sweep(self._tables, self._state, table)
+        plain.sweep(*self._tables, *self._state, table)
         used = int(self._state.all[layout.A_HEADERS])
         size = _power_of_two(max(8 * used // 3, SMALLEST_TABLE))
         self._state = self._state._replace(headers=table)
@@ -330,7 +330,7 @@ class Conjunction:
             shift = 65 - size.bit_length()
             self._state.all[layout.A_SHIFT] = shift
             larger = np.zeros((size, old.shape[1]), np.uint32)
-            plain.sweep(self._tables, self._state, larger)
+            plain.sweep(*self._tables, *self._state, larger)
             self._state = self._state._replace(headers=larger)
 
 

@@ -47,6 +47,11 @@ from agents.cep.conjunction_lists import (
     R_TIMEOUTS,
     R_WITHIN,
     REPORTED,
+    Input,
+    Output,
+    Scratch,
+    State,
+    Tables,
     at,
     claim,
     event_of,
@@ -194,8 +199,8 @@ def _save(B, S, E, rule, first, i):
                 S.values[me, fields + c] = E.lows[B.fields[rule, c], i] if E.lows.shape[0] else 0.0
 
 
-@kernel
-def process(B, S, M, X, E, tasks, task0, i0, built=HELPERS):
+@inner
+def _process(B, S, M, X, E, tasks, task0, i0):
     """Feed the entries ``E`` to the rule of each task (rule, shift, tests) from entry ``i0`` of ``task0`` on.
 
     ``(mask >> shift) & tests`` says which of the rule's tests an entry passed: bit j that it fits slot j, the bits of
@@ -299,10 +304,53 @@ def process(B, S, M, X, E, tasks, task0, i0, built=HELPERS):
     return tasks.shape[0], 0, DONE
 
 
-@kernel
-def advance(B, S, M, X, E, now, built=HELPERS):
+@inner
+def _advance(B, S, M, X, E, now):
     """Let time reach the rules that report timeouts; False if the output is full (call again)."""
     for rule in range(B.rules.shape[0]):
         if B.rules[rule, R_TIMEOUTS] != 0 and not _expire(B, S, M, X, E, rule, now - B.rules[rule, R_SPAN]):
             return False
     return True
+
+
+# What Python calls, as in `agents.cep.conjunction_plain`.
+
+
+@kernel
+def process(
+    rules, fields, conditions, code, constants,
+    everything, state, headers, ring, values, words,
+    matches, rows, chosen, stack,
+    t, ref, key, mask, columns, lows,
+    tasks, task0, i0, built=HELPERS,
+):  # fmt: skip
+    """Arrays of Tables, State, Output, Scratch and Input, then what `_process` takes."""
+    return _process(
+        Tables(rules, fields, conditions, code, constants),
+        State(everything, state, headers, ring, values, words),
+        Output(matches, rows),
+        Scratch(chosen, stack),
+        Input(t, ref, key, mask, columns, lows),
+        tasks,
+        task0,
+        i0,
+    )
+
+
+@kernel
+def advance(
+    rules, fields, conditions, code, constants,
+    everything, state, headers, ring, values, words,
+    matches, rows, chosen, stack,
+    t, ref, key, mask, columns, lows,
+    now, built=HELPERS,
+):  # fmt: skip
+    """Arrays of Tables, State, Output, Scratch and Input (of no rows), then the time."""
+    return _advance(
+        Tables(rules, fields, conditions, code, constants),
+        State(everything, state, headers, ring, values, words),
+        Output(matches, rows),
+        Scratch(chosen, stack),
+        Input(t, ref, key, mask, columns, lows),
+        now,
+    )

@@ -40,6 +40,11 @@ from agents.cep.conjunction_lists import (
     R_SLOTS,
     R_SPAN,
     R_TIMEOUTS,
+    Input,
+    Output,
+    Scratch,
+    State,
+    Tables,
     append,
     at,
     claim,
@@ -107,8 +112,8 @@ def has_room(S, M, slots):
     return S.all[A_MATCHES] < M.matches.shape[0] and S.all[A_ROWS] + slots <= M.rows.shape[0]
 
 
-@kernel
-def process_plain(B, S, M, X, E, tasks, task0, i0, built=HELPERS):
+@inner
+def _process_plain(B, S, M, X, E, tasks, task0, i0):
     """`agents.cep.conjunction_kernel.process` for the plain case, which is most of what comes.
 
     The rule tests single events only, forbids nothing, reports no timeouts, and pairs once or with the latest; the
@@ -224,8 +229,8 @@ def process_plain(B, S, M, X, E, tasks, task0, i0, built=HELPERS):
     return tasks.shape[0], np.int64(0), DONE
 
 
-@kernel
-def advance_plain(B, S, now, built=HELPERS):
+@inner
+def _advance_plain(B, S, now):
     """Let time reach all rules that report no timeouts: every event up to ``now`` was processed."""
     for rule in range(B.rules.shape[0]):
         if B.rules[rule, R_TIMEOUTS] == 0:
@@ -239,8 +244,8 @@ def advance_plain(B, S, now, built=HELPERS):
             S.rules[rule, G_LOW] = low
 
 
-@kernel
-def live(S, rules, keys, refs, times, roles, flags, rows, built=HELPERS):
+@inner
+def _live(S, rules, keys, refs, times, roles, flags, rows):
     """Every waiting event once, in order of arrival within its rule; returns their number.
 
     ``rows`` receives where in the ring its values stand. With empty arrays it only counts.
@@ -268,8 +273,8 @@ def live(S, rules, keys, refs, times, roles, flags, rows, built=HELPERS):
     return count
 
 
-@kernel
-def refill(B, S, rules, keys, refs, times, roles, flags, words, values, built=HELPERS):
+@inner
+def _refill(B, S, rules, keys, refs, times, roles, flags, words, values):
     """Let the events that `live` gave wait anew, in empty rings and an empty table that are large enough."""
     for i in range(len(rules)):
         rule = np.int64(rules[i])
@@ -284,8 +289,8 @@ def refill(B, S, rules, keys, refs, times, roles, flags, words, values, built=HE
                 S.values[at(S, rule, x), c] = values[i, c]
 
 
-@kernel
-def low_water(S, built=HELPERS):
+@inner
+def _low_water(S):
     """Oldest timestamp that waits anywhere, or the largest int64."""
     oldest = np.int64(9223372036854775807)
     for rule in range(S.rules.shape[0]):
@@ -298,8 +303,8 @@ def low_water(S, built=HELPERS):
     return oldest
 
 
-@kernel
-def sweep(B, S, headers, built=HELPERS):
+@inner
+def _sweep(B, S, headers):
     """Copy the headers that still have waiting events into an empty table, their dead ends renewed.
 
     32 bits of a sequence number tell 2**32 of them apart: a dead header must be renewed before it looks alive again.
@@ -328,3 +333,85 @@ def sweep(B, S, headers, built=HELPERS):
             S.all[A_HEADERS] += 1
     for rule in range(S.rules.shape[0]):
         S.rules[rule, G_SWEPT] = S.rules[rule, G_HIGH]
+
+
+# What Python calls. Arrays are passed one by one and made the tuples of `agents.cep.conjunction_lists` here: numba
+# takes a microsecond for every tuple that comes from Python, and nothing for one that is made inside.
+
+
+@kernel
+def process_plain(
+    rules, fields, conditions, code, constants,
+    everything, state, headers, ring, values, words,
+    matches, rows, chosen, stack,
+    t, ref, key, mask, columns, lows,
+    tasks, task0, i0, built=HELPERS,
+):  # fmt: skip
+    """Arrays of Tables, State, Output, Scratch and Input, then what `_process_plain` takes."""
+    return _process_plain(
+        Tables(rules, fields, conditions, code, constants),
+        State(everything, state, headers, ring, values, words),
+        Output(matches, rows),
+        Scratch(chosen, stack),
+        Input(t, ref, key, mask, columns, lows),
+        tasks,
+        task0,
+        i0,
+    )
+
+
+@kernel
+def advance_plain(
+    rules, fields, conditions, code, constants, everything, state, headers, ring, values, words, now, built=HELPERS
+):
+    """Arrays of Tables and State, then the time."""
+    _advance_plain(
+        Tables(rules, fields, conditions, code, constants), State(everything, state, headers, ring, values, words), now
+    )
+
+
+@kernel
+def low_water(everything, state, headers, ring, values, words, built=HELPERS):
+    """Arrays of State."""
+    return _low_water(State(everything, state, headers, ring, values, words))
+
+
+@kernel
+def live(
+    everything, state, headers, ring, values, words, slots, keys, refs, times, roles, flags, places, built=HELPERS
+):
+    """Arrays of State, then those to fill."""
+    return _live(State(everything, state, headers, ring, values, words), slots, keys, refs, times, roles, flags, places)
+
+
+@kernel
+def refill(
+    rules, fields, conditions, code, constants,
+    everything, state, headers, ring, values, words,
+    slots, keys, refs, times, roles, flags, tests, captured, built=HELPERS,
+):  # fmt: skip
+    """Arrays of Tables and State, then the events."""
+    _refill(
+        Tables(rules, fields, conditions, code, constants),
+        State(everything, state, headers, ring, values, words),
+        slots,
+        keys,
+        refs,
+        times,
+        roles,
+        flags,
+        tests,
+        captured,
+    )
+
+
+@kernel
+def sweep(
+    rules, fields, conditions, code, constants, everything, state, headers, ring, values, words, table, built=HELPERS
+):
+    """Arrays of Tables and State, then the empty table."""
+    _sweep(
+        Tables(rules, fields, conditions, code, constants),
+        State(everything, state, headers, ring, values, words),
+        table,
+    )
