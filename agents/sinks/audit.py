@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -172,14 +173,18 @@ def _json(payload: Any) -> str:
     return payload if isinstance(payload, str) else orjson.dumps(payload, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def audit_entries(address: str | Path) -> Iterator[AuditEntry]:
+def audit_entries(address: str | Path) -> Generator[AuditEntry, None, None]:
     """Every entry of a database in order; memory stays flat however long the log."""
     table = AuditEntryRow.__table__
     names = [name.strip() for name in _COLUMNS.split(",")]
     engine = engine_of(address)
     try:
-        with engine.connect().execution_options(stream_results=True, yield_per=1000) as connection:
-            for row in connection.execute(select(*(table.c[name] for name in names)).order_by(table.c.entry)):
+        query = select(*(table.c[name] for name in names)).order_by(table.c.entry)
+        with (
+            engine.connect().execution_options(stream_results=True, yield_per=1000) as connection,
+            connection.execute(query) as result,
+        ):
+            for row in result:
                 yield AuditEntry(*row)
     finally:
         engine.dispose()
@@ -187,7 +192,8 @@ def audit_entries(address: str | Path) -> Iterator[AuditEntry]:
 
 def verify_audit(address: str | Path, *, expected_last_hash: str | None = None) -> Verdict:
     """Whether the audit log of a database is whole, and else the first broken link."""
-    return verify(audit_entries(address), expected_last_hash=expected_last_hash)
+    with closing(audit_entries(address)) as entries:
+        return verify(entries, expected_last_hash=expected_last_hash)
 
 
 def export_audit(address: str | Path, output: BinaryIO) -> int:

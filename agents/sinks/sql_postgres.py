@@ -139,6 +139,11 @@ class PostgresStore:
         rows: list[tuple[Any, ...]] = self._open().execute(sql.replace("?", "%s"), parameters).fetchall()
         return rows
 
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Number of rows that a statement, whose parameters are question marks, changed."""
+        changed: int = self._open().execute(sql.replace("?", "%s"), parameters).rowcount
+        return changed
+
     def lock(self, name: str) -> None:
         """Wait until no other transaction holds the lock ``name``; held to the end of this one."""
         self._open().execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"astrocyte.{name}",))

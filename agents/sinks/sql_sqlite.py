@@ -136,6 +136,10 @@ class SqliteStore:
         """Rows of a query whose parameters are question marks."""
         return self._open().execute(sql, tuple(parameters)).fetchall()
 
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Number of rows that a statement, whose parameters are question marks, changed."""
+        return self._open().execute(sql, tuple(parameters)).rowcount
+
     def lock(self, name: str) -> None:
         """Nothing: a transaction here has the whole file to itself."""
 

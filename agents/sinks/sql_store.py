@@ -41,6 +41,9 @@ class Store(Protocol):
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a query whose parameters are question marks."""
 
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Number of rows that a statement, whose parameters are question marks, changed."""
+
     def lock(self, name: str) -> None:
         """Inside a transaction: let no other transaction that takes the lock ``name`` run until this one ends."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String
+from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String, text
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -35,6 +35,12 @@ def _of_agent(column: str = "agent_id") -> ForeignKeyConstraint:
 
 def _of_state(column: str) -> ForeignKeyConstraint:
     return ForeignKeyConstraint([column, "simulation_id"], ["agent_states.id", "agent_states.simulation_id"])
+
+
+def _state_index(column: str) -> Index:
+    """For retention: removing a state must find the actions that refer to it; most refer to none."""
+    known = text(f"{column} IS NOT NULL")
+    return Index(None, column, "simulation_id", sqlite_where=known, postgresql_where=known)
 
 
 class AgentModel(Base):
@@ -185,6 +191,8 @@ class ActionModel(Recorded, Base):
         Index(None, "simulation_id", "step_number"),
         Index(None, "agent_id", "simulation_id"),
         Index(None, "simulation_id", "action_type"),
+        _state_index("state_before_id"),
+        _state_index("state_after_id"),
     )
 
 

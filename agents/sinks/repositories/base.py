@@ -28,8 +28,10 @@ class Repository:
 
     def _stream(self, query: Select[Any], kind: type[T]) -> Iterator[T]:
         """Each row as a ``kind``, fetched as it is asked for."""
-        with self.engine.connect() as connection:
-            result = connection.execution_options(stream_results=True, yield_per=BATCH_ROWS).execute(query)
+        with (
+            self.engine.connect().execution_options(stream_results=True, yield_per=BATCH_ROWS) as connection,
+            connection.execute(query) as result,
+        ):
             for part in result.partitions():
                 for row in part:
                     yield kind(*row)
@@ -50,8 +52,10 @@ def arrow_reader(engine: Engine, query: Select[Any], columns: Sequence[Any]) -> 
     schema = pa.schema([(column.name, _arrow_type(column)) for column in columns])
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with engine.connect() as connection:
-            result = connection.execution_options(stream_results=True, yield_per=BATCH_ROWS).execute(query)
+        with (
+            engine.connect().execution_options(stream_results=True, yield_per=BATCH_ROWS) as connection,
+            connection.execute(query) as result,
+        ):
             for part in result.partitions():
                 arrays = [
                     pa.array(values, field.type) for values, field in zip(zip(*part, strict=True), schema, strict=True)

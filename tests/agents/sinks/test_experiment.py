@@ -186,6 +186,7 @@ def test_a_database_in_memory_is_persisted_to_its_file_and_read_again(tmp_path, 
     assert db.persist() == path
     assert count(path, "agent_states") == 2
     context.logger.log_agent_state(2, "a")
+    unfinished.close()
     db.close()
     assert count(path, "agent_states") == 3
     with ExperimentDatabase(path, "exp_001", in_memory=True, now_us=clock) as again:

@@ -259,6 +259,14 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_agent_actions_agent_id_simulation_id"), "agent_actions", ["agent_id", "simulation_id"], unique=False
     )
+    for column in ("state_before_id", "state_after_id"):
+        op.create_index(
+            f"ix_agent_actions_{column}_simulation_id",
+            "agent_actions",
+            [column, "simulation_id"],
+            sqlite_where=sa.text(f"{column} IS NOT NULL"),
+            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+        )
     op.create_index(
         op.f("ix_agent_actions_simulation_id_action_type"),
         "agent_actions",
