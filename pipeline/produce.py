@@ -14,64 +14,40 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
-    InvalidTopicError,
     KafkaError,
-    MessageSizeTooLargeError,
+    KafkaTimeoutError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
-    UnsupportedForMessageFormatError,
+    UnknownError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from pipeline.quiet import StateLog
-from schemas.errors import AstrocyteError
+from pipeline.outgoing import PERMANENT, TOO_LARGE, DeliveryFailed, Outgoing, producer_settings
+from pipeline.quiet import StateLog, quiet_aiokafka
 from schemas.partitions import partitions_of
 
 __all__ = ["ConfirmedProducer", "DeliveryFailed", "Outgoing", "producer_settings"]
 
-_PERMANENT: Final = (
-    InvalidTopicError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    UnsupportedForMessageFormatError,
-    AssertionError,
-    TypeError,
-    ValueError,
-)
-_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 _SILENT_S: Final = 3.0
+_REFUSALS: Final = 3
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
-class DeliveryFailed(AstrocyteError):
-    """The broker refuses a record for good, so sending it again cannot help."""
-
-
-class Outgoing(NamedTuple):
-    """One record to produce. Without a partition the key's murmur2 decides, without a key the batch's turn."""
-
-    topic: str
-    value: bytes | None
-    key: bytes | None = None
-    partition: int | None = None
-    headers: Sequence[tuple[str, bytes]] = ()
-    timestamp_ms: int | None = None
-
-
 class _Entry:
-    __slots__ = ("alone", "builder", "future", "partition", "rows", "topic")
+    __slots__ = ("alone", "builder", "future", "partition", "refusals", "rows", "topic")
 
     def __init__(self, topic: str, partition: int | None, rows: Sequence[Outgoing]) -> None:
         self.topic = topic
         self.partition = partition
         self.rows = rows
         self.alone = False
+        self.refusals = 0
         self.builder: BatchBuilder | None = None
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.future.add_done_callback(_looked_at)
@@ -83,23 +59,6 @@ def _looked_at(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def producer_settings(broker: str, **overrides: Any) -> dict[str, Any]:
-    """Arguments of an AIOKafkaProducer that suit frames and lose nothing."""
-    return {
-        "bootstrap_servers": broker,
-        "acks": "all",
-        "enable_idempotence": True,
-        # aiokafka has one request in flight per broker with one batch per partition: small batches mean round trips.
-        "max_batch_size": 1 << 20,
-        "max_request_size": 32 << 20,
-        # What arrives while a request is in flight forms the next batch, so waiting would only cost latency.
-        "linger_ms": 0,
-        # A broker that hangs (rather than closing the connection) is given up after this, and the batch sent again.
-        "request_timeout_ms": 30_000,
-        "metadata_max_age_ms": 60_000,
-    } | overrides
-
-
 class ConfirmedProducer:
     """A producer that survives its broker. Belongs to one event loop.
 
@@ -107,6 +66,7 @@ class ConfirmedProducer:
     """
 
     def __init__(self, settings: Mapping[str, Any], *, should_stop: Callable[[], bool] = lambda: False) -> None:
+        quiet_aiokafka()
         self._settings = dict(settings)
         self._should_stop = should_stop
         self._outbox: dict[int, _Entry] = {}
@@ -254,17 +214,26 @@ class ConfirmedProducer:
         await self._hand_over(number, entry)
 
     async def _hand_over(self, number: int, entry: _Entry) -> None:
-        producer = self.current
-        if producer is None:
+        for attempt in count():
+            producer = self.current
+            if producer is None:
+                return
+            try:
+                inner = await self._add(producer, entry)
+            except PERMANENT as error:
+                self._refuse(number, entry, error)
+            except (KafkaTimeoutError, UnknownTopicOrPartitionError) as error:
+                # Nothing was added, so the same producer may be asked again: a new one would lose its place in the
+                # sequence, and with it the broker's knowledge of what has arrived already.
+                if isinstance(error, UnknownTopicOrPartitionError):
+                    self._state.away(f"it does not know topic {entry.topic!r}")
+                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+                continue
+            except KafkaError as error:
+                self._break(producer, error)
+            else:
+                inner.add_done_callback(partial(self._settle, number, entry, producer))
             return
-        try:
-            inner = await self._add(producer, entry)
-        except _PERMANENT as error:
-            self._refuse(number, entry, error)
-        except KafkaError as error:
-            self._break(producer, error)
-        else:
-            inner.add_done_callback(partial(self._settle, number, entry, producer))
 
     async def _add(self, producer: AIOKafkaProducer, entry: _Entry) -> asyncio.Future[Any]:
         first = entry.rows[0]
@@ -295,17 +264,20 @@ class ConfirmedProducer:
             if not entry.future.done():
                 entry.future.set_result(inner.result())
             return
-        if isinstance(error, _TOO_LARGE) and not entry.alone:
+        if isinstance(error, TOO_LARGE) and not entry.alone:
             # The batch was too large; this record need not be.
             entry.alone = True
-        elif isinstance(error, _PERMANENT):
+        elif isinstance(error, PERMANENT) or entry.refusals >= _REFUSALS:
             self._refuse(number, entry, error)
+        elif isinstance(error, UnknownError):
+            # Codes that aiokafka does not know, such as that of a record without key for a compacted topic.
+            entry.refusals += 1
         self._break(producer, error)
 
     def _refuse(self, number: int, entry: _Entry, error: BaseException) -> None:
         self._outbox.pop(number, None)
         size = max(len(row.value or b"") for row in entry.rows)
-        hint = "; raise max.message.bytes of the topic or send smaller records" if isinstance(error, _TOO_LARGE) else ""
+        hint = "; raise max.message.bytes of the topic or send smaller records" if isinstance(error, TOO_LARGE) else ""
         failure = DeliveryFailed(
             f"the broker refuses {len(entry.rows)} record(s) for {entry.topic}[{entry.partition}], the largest of "
             f"{size} bytes: {type(error).__name__}: {error}{hint}"
@@ -439,4 +411,7 @@ async def _discard(producer: AIOKafkaProducer | None) -> None:
     if sender is not None:
         with contextlib.suppress(asyncio.CancelledError, KafkaError, TimeoutError):
             await asyncio.wait_for(sender, 5.0)
-    producer._message_accumulator.fail_all(KafkaError("closed"))
+    held = producer._message_accumulator
+    # Batches that were to be sent again are not among the pending ones, where aiokafka then looks for them.
+    held._pending_batches.update(batch for batches in held._batches.values() for batch in batches)
+    held.fail_all(KafkaError("closed"))

@@ -29,6 +29,7 @@ from tests.support.brokers import (
     resume,
     shared_embedded,
 )
+from tests.support.kafka import Kafka
 from tests.support.worker import wait_until
 
 __all__ = ["address", "own_broker", "own_embedded", "real_kafka", "shared_embedded"]  # fixtures
@@ -76,6 +77,18 @@ async def test_refused_record_fails_alone_and_the_producer_goes_on(address: str)
     await producer.stop()
     found = values(await asyncio.to_thread(read_all, address, topic))
     assert [value[:4] for value in found] == [b"%4d" % n for n in range(8)] + [b"firs", b"last"]
+
+
+@pytest.mark.kafka
+async def test_record_without_key_for_a_compacted_topic_is_refused_and_holds_nothing_up(real_kafka: Kafka):
+    topic = await new_topic(real_kafka.address, cleanup_policy="compact")
+    producer = ConfirmedProducer(producer_settings(real_kafka.address))
+    await producer.start()
+    with pytest.raises(DeliveryFailed):
+        await producer.deliver([Outgoing(topic, b"x", partition=0)])
+    await producer.deliver([Outgoing(topic, b"y", b"key", partition=0)])
+    await producer.stop()
+    assert values(await asyncio.to_thread(read_all, real_kafka.address, topic)) == [b"y"]
 
 
 async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(own_broker: Broker, caplog):
