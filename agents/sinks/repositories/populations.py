@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
-from sqlalchemy import Float, Integer, Select, String, column, func, select
+from sqlalchemy import BigInteger, Float, Integer, Select, String, cast, column, func, select
 from sqlalchemy.engine import Engine
 
 from agents.sinks.repositories.base import Repository, arrow_reader, columns_of
 from schemas.tables import Simulation, SimulationStepModel
+from schemas.tables.base import Real
 
 __all__ = ["DataRetriever", "PopulationRepository", "Step"]
 
@@ -98,7 +99,9 @@ class DataRetriever:
         )
         names: list[Any] = [column("simulation_id", String), column("steps", Integer)]
         names += [column(name, kind) for name, _, kind in measured]
-        query = select(_STEPS.c.simulation_id, func.count(), *(value for _, value, _ in measured))
+        # PostgreSQL sums and averages integers as decimals of any size.
+        values = (cast(value, Real if kind is Float else BigInteger) for _, value, kind in measured)
+        query = select(_STEPS.c.simulation_id, func.count(), *values)
         query = self._of(query, simulation_ids).group_by(_STEPS.c.simulation_id).order_by(_STEPS.c.simulation_id)
         return _in_form(arrow_reader(self.engine, query, names).read_all(), form)
 

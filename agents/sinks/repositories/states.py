@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, cast, func, select
 
 from agents.sinks.repositories.base import Repository, arrow_reader, columns_of
 from schemas.tables import AgentStateModel, ResourceModel
+from schemas.tables.base import Real
 
 __all__ = ["AgentState", "ResourceState", "StateMeans", "StateRepository"]
 
@@ -81,7 +82,7 @@ class StateRepository(Repository):
     def means(self, first_step: int, end_step: int) -> list[StateMeans]:
         """Means over the agents at each step from ``first_step`` up to, not including, ``end_step``."""
         means = (_STATES.c.resource_level, _STATES.c.current_health, _STATES.c.total_reward, _STATES.c.age)
-        query = select(_STATES.c.step_number, func.count(), *(func.avg(column) for column in means))
+        query = select(_STATES.c.step_number, func.count(), *(cast(func.avg(column), Real) for column in means))
         query = query.where(*self._steps(first_step, end_step)).group_by(_STATES.c.step_number)
         return self._all(query.order_by(_STATES.c.step_number), StateMeans)
 
