@@ -83,6 +83,24 @@ def _tell(trouble: Trouble) -> None:
         logger.warning("%s: attempt %s failed: %s; trying again", trouble.sink, trouble.attempt, trouble.reason)
 
 
+def _influx_sink(settings: Settings) -> Sink:
+    patience = Patience("influx", on_trouble=_tell)
+    if settings.influx_url is None or settings.influx_token is None:
+        from agents.sinks.influx_file import InfluxFileSink
+
+        return InfluxFileSink(settings.influx_dir, entity_limit=settings.influx_cell_tags, patience=patience)
+    from agents.sinks.influx import InfluxSink
+
+    return InfluxSink(
+        settings.influx_url,
+        token=settings.influx_token.get_secret_value(),
+        org=settings.influx_org,
+        bucket=settings.influx_bucket,
+        entity_limit=settings.influx_cell_tags,
+        patience=patience,
+    )
+
+
 def _now_us() -> int:
     return time.time_ns() // 1000
 
@@ -98,9 +116,7 @@ def _make_sink(settings: Settings, role: str) -> Sink:
             patience=Patience("sql", on_trouble=_tell),
         )
     if role == "influx":
-        from agents.sinks.influx import make_influx_sink
-
-        return make_influx_sink(settings, on_trouble=_tell)
+        return _influx_sink(settings)
     if role == "audit":
         from agents.sinks.audit import AuditSink
 

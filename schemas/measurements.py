@@ -1,8 +1,8 @@
 """InfluxDB measurements: which columns of a stream are tags, which are fields, and how points are kept apart.
 
-InfluxDB identifies a point by measurement, tags and time; a second point of the same identity replaces the first. Rows of
-one stream often share tags and time (all cells of one tick), so each is moved by some nanoseconds that follow from its
-sequence number: the same row always gets the same time, and rows of one run never meet.
+InfluxDB identifies a point by measurement, tags and time; a second point of the same identity replaces the first.
+Rows of one stream often share tags and time (all cells of one tick), so each is moved by some nanoseconds that follow
+from its sequence number: the same row always gets the same time, and rows of one run never meet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Line protocol, a whole frame at a time: Arrow columns to one text a row, with no Python object per point.
 
 A field keeps its type for ever: integers are written with ``i``, floats without, truth values as ``true`` and
-``false``, text in quotes. Null, NaN and infinite values are left out, and a row that has no field left is no point (and is counted).
+``false``, text in quotes. Null, NaN and infinite values are left out, and a row that has no field left is no point (and
+is counted).
 """
 
 from __future__ import annotations

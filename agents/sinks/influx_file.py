@@ -1,0 +1,177 @@
+"""Line protocol in compressed files, for pipelines without InfluxDB; ``influx write --compression gzip`` loads them.
+
+Files are named ``points-000001.lp.gz`` and up. Each batch is one gzip member, flushed to the disk before the write is
+confirmed; its first line is a comment with the positions that it reaches, so that a batch written again, also after a
+crash, adds nothing. What a crash cut short is cut off when the folder is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gzip
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+import orjson
+
+from agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords, highest_offsets
+from agents.sinks.influx_points import points_of
+from agents.sinks.retry import Patience
+from schemas.catalog import CATALOG, Catalog
+
+__all__ = ["InfluxFileSink"]
+
+_MARK: Final = b"# positions "
+_TRANSIENT: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE})
+
+
+class InfluxFileSink:
+    """Compressed line protocol in ``folder``; a new file begins after ``rotate_bytes`` (compressed)."""
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        name: str = "influx",
+        rotate_bytes: int = 64 << 20,
+        entity_limit: int = 10_000,
+        patience: Patience | None = None,
+        catalog: Catalog = CATALOG,
+    ) -> None:
+        self.name = name
+        self.folder = Path(folder)
+        self._rotate_bytes = rotate_bytes
+        self._entity_limit = entity_limit
+        self._patience = patience or Patience(name)
+        self._catalog = catalog
+        self._positions: dict[tuple[str, int], int] = {}
+        self._number = 1
+        self._file: BinaryIO | None = None
+        self._end = 0
+        """Length of the current file up to which it is confirmed."""
+        self.written = 0
+        """Points written since the sink was opened."""
+
+    async def open(self) -> None:
+        """Find out what was written, and cut off what was not written whole. Raises SinkError."""
+        await asyncio.to_thread(self._open)
+
+    async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
+        """Append the points that are not there yet, as one member; returns when they are on the disk."""
+        if self._file is None:
+            raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
+        reached = self._positions | {
+            place: max(following, self._positions.get(place, 0)) for place, following in highest_offsets(batch).items()
+        }
+        payload, lines = await asyncio.to_thread(self._encode, self._fresh(batch))
+        if lines:
+            mark = _MARK + orjson.dumps([[*place, following] for place, following in sorted(reached.items())]) + b"\n"
+            member = await asyncio.to_thread(gzip.compress, mark + payload, 6, mtime=0)
+            await self._patience.persist(lambda: asyncio.to_thread(self._append, member), self._transient)
+        self._positions = reached
+        self.written += lines
+        return []
+
+    async def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _encode(self, batch: Sequence[Sourced]) -> tuple[bytes, int]:
+        found = list(points_of(batch, entity_limit=self._entity_limit, catalog=self._catalog))
+        return b"".join(points.lines.payload() for points in found), sum(len(points.lines) for points in found)
+
+    def _fresh(self, batch: Sequence[Sourced]) -> list[Sourced]:
+        """The rows that lie beyond what the files hold."""
+        return [item for item in (self._fresh_part(item) for item in batch) if item is not None]
+
+    def _fresh_part(self, item: Sourced) -> Sourced | None:
+        known = self._positions.get((item.topic, item.partition), 0)
+        if isinstance(item, SourcedFrame) and item.offsets is None:
+            return item if item.offset >= known else None
+        count = item.frame.num_rows if isinstance(item, SourcedFrame) else len(item.records)
+        offsets = np.array([item.offset_of(row) for row in range(count)], np.int64)
+        rows = np.flatnonzero(offsets >= known)
+        if len(rows) == count:
+            return item
+        if not len(rows):
+            return None
+        place = (item.topic, item.partition, int(offsets[rows[0]]), offsets[rows], item.last_offset)
+        if isinstance(item, SourcedFrame):
+            return SourcedFrame(item.frame.take(rows), *place)
+        return SourcedRecords(item.kind, [item.records[row] for row in rows.tolist()], *place)
+
+    def _open(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            numbers = sorted(int(path.name[7:13]) for path in self.folder.glob("points-*.lp.gz"))
+            for number in numbers[-2:]:
+                # A rotated file may be the newest but empty; the positions then stand in the one before.
+                self._number = number
+                end = self._read_positions()
+            path = self._path()
+            self._file = path.open("ab", buffering=0)
+            self._end = end if numbers else 0
+            self._file.truncate(self._end)
+        except OSError as error:
+            raise SinkError(f"the folder {self.folder} of sink {self.name!r} cannot be used: {error}") from error
+
+    def _path(self) -> Path:
+        return self.folder / f"points-{self._number:06d}.lp.gz"
+
+    def _read_positions(self) -> int:
+        """Take over the positions of the current file; returns where its last whole member ends."""
+        whole = 0
+        for end, text in _members(self._path().read_bytes()):
+            first = text[: text.index(b"\n")]
+            for topic, partition, following in orjson.loads(first.removeprefix(_MARK)):
+                self._positions[topic, partition] = max(following, self._positions.get((topic, partition), 0))
+            whole = end
+        return whole
+
+    def _append(self, member: bytes) -> None:
+        file = self._file
+        assert file is not None
+        try:
+            file.truncate(self._end)
+            file.seek(self._end)
+            data = memoryview(member)
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            # The next attempt begins where the last confirmed member ended.
+            os.ftruncate(file.fileno(), self._end)
+            raise
+        self._end += len(member)
+        if self._end >= self._rotate_bytes:
+            file.close()
+            self._number += 1
+            self._file = self._path().open("ab", buffering=0)
+            self._end = 0
+
+    def _transient(self, error: Exception) -> str | None:
+        if isinstance(error, OSError) and error.errno in _TRANSIENT:
+            return f"{self._path()}: {error.strerror}"
+        return None
+
+
+def _members(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """End and text of each whole gzip member; ends at the first that is cut short."""
+    start = 0
+    while start < len(data):
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            text = inflate.decompress(data[start:])
+        except zlib.error:
+            return
+        if not inflate.eof:
+            return
+        start = len(data) - len(inflate.unused_data)
+        yield start, text
