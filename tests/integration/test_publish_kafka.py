@@ -93,7 +93,7 @@ async def test_record_without_key_for_a_compacted_topic_is_refused_and_holds_not
 
 async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(own_broker: Broker, caplog):
     topic = await new_topic(own_broker.address, 2)
-    producer = ConfirmedProducer(producer_settings(own_broker.address, request_timeout_ms=3000))
+    producer = ConfirmedProducer(producer_settings(own_broker.address))
     await producer.start()
     futures = []
     for n in range(3000):
@@ -218,7 +218,7 @@ def test_publisher_survives_a_broker_that_is_away_first_and_killed_later(own_bro
     sent = frames(200)
     stream = sent[0].stream
     own_broker.kill()
-    sink = KafkaSink(own_broker.address, partitions=2, request_timeout_ms=3000)
+    sink = KafkaSink(own_broker.address, partitions=2)
 
     def write() -> None:
         for frame in sent:
