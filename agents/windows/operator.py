@@ -112,7 +112,7 @@ class WindowOperator:
         Preliminary results have ``final`` false and depend on when this is called; rules should not be fed with
         them. ``revision`` counts the results of one window and key from 0; all of them have the same id.
         """
-        if self._windows is None:
+        if self._windows is None or (self.spec.emit == "close" and self.spec.late == "drop"):
             return None
         frames, self._corrections = self._corrections, []
         return self._join([*frames, *self._frames(self._windows.updates(preliminary=self.spec.emit == "update"))])

@@ -161,11 +161,10 @@ class PaneWindows:
     def updates(self, *, preliminary: bool) -> Iterator[Results]:
         """Corrected results of windows already closed, and with ``preliminary`` those of open ones, if changed."""
         slots = self.groups.slots
-        live = self._by_start()
-        flags = slots["dirty"][live] if preliminary else slots["stale"][live]
-        changed = live[flags]
+        changed = np.flatnonzero(slots["live"] & slots["dirty" if preliminary else "stale"])
         if len(changed) == 0:
             return
+        live = self._by_start()
         past, keep = self._closed_us, self._shape[3]
         for end in self._ends(changed, max(past - keep, NEVER_US), int(slots["last"][changed].max())):
             if end > past and not preliminary:

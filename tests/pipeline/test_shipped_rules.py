@@ -33,13 +33,25 @@ def snapshots(*spans: tuple[float, float, dict[str, float]]) -> list[Event]:
     """population_metrics ten times a second: (from, to, values) one after the other."""
     base = {
         "total_population": 1000, "avg_accuracy": 0.5, "genome_diversity": 2.0, "avg_generation": 3.0,
-        "energy_efficiency": 0.6, "births": 10, "deaths": 10, "avg_energy": 8.0,
+        "energy_efficiency": 1.0, "births": 10, "deaths": 10, "avg_energy": 8.0,
     }  # fmt: skip
     return [
         at("population_metrics", tick / 10, "snapshot", key="sim", simulation_id="sim", tick=tick, **{**base, **values})
         for begin, end, values in spans
         for tick in range(round(begin * 10), round(end * 10))
     ]
+
+
+def births(*spans: tuple[int, int, int]) -> list[Event]:
+    """Twenty births a second, of every twenty so many mutants: (from, to, mutants)."""
+    return [
+        at("evolutionary_events", second + number / 40, kind, key="0", simulation_id="sim", event_type=kind,
+           cell_id=number, mutation_magnitude=0.1, fitness_delta=0.01)
+        for begin, end, mutants in spans
+        for second in range(begin, end)
+        for number in range(20)
+        for kind in ("birth", "mutation")[: 1 + (number < mutants)]
+    ]  # fmt: skip
 
 
 def steps(*rows: dict[str, Any]) -> list[Event]:
@@ -138,22 +150,18 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
     "evolutionary_breakthrough": (
         "cells",
         snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.65})),
-        snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.59})),
+        snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.57}), (6, 7, {"avg_accuracy": 0.65})),
     ),
-    "stagnation": (
-        "cells",
-        snapshots((0, 10, {}), (10, 20, {"avg_accuracy": 0.501})),
-        snapshots((0, 10, {}), (10, 20, {"avg_accuracy": 0.503})),
-    ),
+    "stagnation": ("cells", births((0, 5, 5), (5, 10, 3)), births((0, 5, 5), (5, 10, 4))),
     "resource_depletion": (
         "cells",
-        snapshots((0, 5, {}), (5, 8, {"avg_energy": 3.9})),
-        snapshots((0, 5, {}), (5, 8, {"avg_energy": 4.1})),
+        snapshots((0, 5, {}), (5, 8, {"energy_efficiency": 0.5})),
+        snapshots((0, 5, {"energy_efficiency": 1.1}), (5, 8, {"energy_efficiency": 0.61})),
     ),
     "diversity_bottleneck": (
         "cells",
-        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.79})),
-        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.81})),
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.69})),
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.71})),
     ),
     "bottleneck_and_recovery": (
         "cells",
