@@ -5,7 +5,7 @@ weight) pairs: exact up to `VALUES` of them, beyond that compressed to a t-diges
 of values) merges equal tokens; for counting it becomes a HyperLogLog of 2**14 registers beyond `TOKENS` distinct
 ones. When a bag is compressed depends on its own sequence of values alone, never on how they were divided into calls.
 """
-# ruff: noqa: ARG001, PLR0917  kernels take arrays one by one, for numba, and all readers the same ones
+# ruff: noqa: PLR0917  kernels take arrays one by one, for numba, and all readers the same ones
 
 from __future__ import annotations
 
