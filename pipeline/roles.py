@@ -17,6 +17,7 @@ from agents.engine import Engine
 from agents.leaflet import DomainGroup, Leaflet
 from agents.rules import RuleSet
 from agents.saccules import Saccules
+from pipeline.control_role import CONTROLLERS, ControlRunner
 from pipeline.correlate import Correlator, raw_records
 from pipeline.kafka import BrokerAway
 from pipeline.live_rules import LiveRules, follow_rules, load_live_rules
@@ -26,10 +27,10 @@ from pipeline.plan import Plan, make_plan
 from pipeline.rekey import Rekeyer
 from pipeline.rulefiles import read_rule_files
 from pipeline.settings import Settings
-from pipeline.state import KafkaStateStore
+from pipeline.state import KafkaStateStore, messages_of_topic
 from pipeline.topic_setup import make_topics, output_topics
 from pipeline.transport import TransportOptions, ack_handle, app_settings, configure
-from schemas.topics import mono_topic, state_topic
+from schemas.topics import control_topic, mono_topic, state_topic
 
 __all__ = ["RESTART_STATUS", "WorkerApp", "build_app", "repeat"]
 
@@ -101,6 +102,8 @@ def build_app(settings: Settings) -> faust.App:
         _build_correlate(app, settings)
     elif role == "rekey":
         _build_rekey(app, settings)
+    elif role == "control":
+        _build_control(app, settings)
     else:
         from pipeline.store_roles import build_store
 
@@ -239,3 +242,32 @@ def _build_rekey_agent(app: WorkerApp, rekeyer: Rekeyer) -> None:
 
     name = f"rekey-{rekey.stream}-{rekey.field}"
     app.agent(app.topic(rekey.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(carry)
+
+
+def _build_control(app: WorkerApp, settings: Settings) -> None:
+    """One agent that feeds the controllers."""
+    memory = state_topic(str(app.conf.id))
+    runner = ControlRunner(memory)
+    inputs = sorted({wired.topic for wired in CONTROLLERS.values()})
+
+    async def prepare() -> None:
+        await make_topics(settings, inputs, single=[memory, *(control_topic(name) for name in CONTROLLERS)])
+
+    app.prepare = prepare
+
+    async def assigned(_committed: Any) -> None:
+        runner.forget()
+        async for key, value in messages_of_topic(settings.broker, memory):
+            runner.remember(key, value)
+
+    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+
+    async def control(stream: Any) -> None:
+        async for event in stream.noack().events():
+            chunk = event.value
+            records = runner.step(chunk.topic, chunk.partition, raw_records(chunk))
+            if records:
+                await app.producer.send_and_confirm(records)
+            event.ack()
+
+    app.agent(app.topic(*inputs), name="control", supervisor_strategy=mode.CrashingSupervisor)(control)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -22,7 +22,11 @@ from pydantic_settings import (
 from agents.rules_steps import parse_duration
 from schemas.errors import InvalidSettings
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["ROLES", "Settings", "load_settings"]
+
+
+ROLES: Final = ("correlate", "rekey", "control", "sql", "influx", "audit")
+"""What a worker can do; each is a Faust app of its own."""
 
 
 def _duration(value: Any) -> int:
@@ -107,9 +111,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        unknown = sorted(set(self.roles) - {"correlate", "rekey", "sql", "influx", "audit"})
+        unknown = sorted(set(self.roles) - set(ROLES))
         if unknown:
-            raise ValueError(f"roles: {unknown[0]!r} is not a role; known: correlate, rekey, sql, influx, audit")
+            raise ValueError(f"roles: {unknown[0]!r} is not a role; known: {', '.join(ROLES)}")
         if self.influx_url is not None and self.influx_token is None:
             raise ValueError("influx_url is set and influx_token is not; set ASTROCYTE_INFLUX_TOKEN as well")
         for address in self.broker.split(","):

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from pipeline.kafka import consumer_client
 from pipeline.produce import Outgoing
 from pipeline.snapshots import SnapshotParts, parts_of
 
-__all__ = ["KafkaStateStore"]
+__all__ = ["KafkaStateStore", "messages_of_topic"]
+
+
+async def messages_of_topic(
+    broker: str, topic: str, partition: int = 0
+) -> AsyncIterator[tuple[bytes | None, bytes | None]]:
+    """Key and value of every message that a partition holds now, in order."""
+    from aiokafka import TopicPartition
+
+    place = TopicPartition(topic, partition)
+    async with consumer_client(broker) as consumer:
+        consumer.assign([place])
+        end = (await consumer.end_offsets([place]))[place]
+        await consumer.seek_to_beginning(place)
+        while await consumer.position(place) < end:
+            for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
+                for message in messages:
+                    yield message.key, message.value
 
 
 class KafkaStateStore:
@@ -18,17 +37,10 @@ class KafkaStateStore:
 
     async def load(self, partition: int) -> tuple[int, bytes] | None:
         """Number and bytes of the newest whole snapshot of a partition; None where there is none."""
-        from aiokafka import TopicPartition
-
-        place = TopicPartition(self._topic, partition)
         parts = SnapshotParts()
-        async with consumer_client(self._broker) as consumer:
-            consumer.assign([place])
-            end = (await consumer.end_offsets([place]))[place]
-            await consumer.seek_to_beginning(place)
-            while await consumer.position(place) < end:
-                for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
-                    parts.add_all((message.key, message.value) for message in messages if message.key is not None)
+        async for key, value in messages_of_topic(self._broker, self._topic, partition):
+            if key is not None:
+                parts.add(key, value)
         return parts.newest(_name(partition))
 
     def messages(self, partition: int, number: int, data: bytes) -> list[Outgoing]:

@@ -10,6 +10,7 @@ import mode
 
 from agents.sinks.base import Sink, Trouble
 from agents.sinks.retry import Patience
+from pipeline.control_role import CONTROLLERS
 from pipeline.correlate import raw_records
 from pipeline.settings import Settings
 from pipeline.storing import RECORD_TOPICS, StoreRunner
@@ -17,7 +18,7 @@ from pipeline.topic_setup import make_topics
 from pipeline.transport import TransportOptions, ack_handle, configure
 from schemas.catalog import CATALOG
 from schemas.errors import InvalidSettings
-from schemas.topics import control_topic, metrics_topic, mono_topic
+from schemas.topics import CONTROL_PREFIX, RULES, control_topic, metrics_topic, mono_topic
 
 __all__ = ["build_store"]
 
@@ -40,7 +41,8 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
     app.store_runner = runner
 
     async def prepare() -> None:
-        await make_topics(settings, [topic for topic in topics if topic != control_topic("difficulty")])
+        single = [topic for topic in topics if topic == RULES or topic.startswith(CONTROL_PREFIX)]
+        await make_topics(settings, [topic for topic in topics if topic not in single], single=single)
         await sink.open()
 
     app.prepare = prepare
@@ -66,7 +68,7 @@ def _streams(settings: Settings) -> tuple[str, ...]:
 def _topics(settings: Settings, role: str) -> list[str]:
     if role == "audit":
         dna = [event_type.stream for event_type in CATALOG if event_type.envelope == "charter"]
-        return [mono_topic(stream) for stream in dna]
+        return [*(mono_topic(stream) for stream in dna), RULES, *(control_topic(name) for name in CONTROLLERS)]
     topics = [mono_topic(stream) for stream in _streams(settings)]
     if role == "influx":
         from pipeline.rulefiles import read_rule_files
@@ -120,5 +122,7 @@ def _make_sink(settings: Settings, role: str) -> Sink:
     if role == "audit":
         from agents.sinks.audit import AuditSink
 
-        return AuditSink(settings.sql_url.get_secret_value(), on_trouble=_tell)
+        return AuditSink(
+            settings.sql_url.get_secret_value(), now_us=_now_us, patience=Patience("audit", on_trouble=_tell)
+        )
     raise InvalidSettings(f"role {role!r} came; one of correlate, rekey, sql, influx, audit was wanted")

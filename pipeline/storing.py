@@ -23,7 +23,8 @@ from pipeline.outputs import letter_record
 from pipeline.produce import Outgoing
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter
-from schemas.topics import ALERTS, DEAD_LETTERS, MULTI_EVENTS
+from schemas.ids import hash_id
+from schemas.topics import ALERTS, CONTROL_PREFIX, DEAD_LETTERS, MULTI_EVENTS, RULES
 
 __all__ = ["RECORD_TOPICS", "StoreRunner", "decode_for_store"]
 
@@ -48,6 +49,8 @@ def decode_for_store(
 ) -> tuple[list[Sourced], list[DeadLetter]]:
     """What a sink takes of one chunk. Dead letters only of records that no other role has buried already."""
     kind = RECORD_TOPICS.get(topic)
+    if topic == RULES or topic.startswith(CONTROL_PREFIX):
+        return [_audited(topic, partition, records)], []
     if kind is None:
         frames, _ = decode_chunk(topic, partition, records, catalog)
         return [item for item in frames if item.frame.num_rows or item.frame.end], []
@@ -73,6 +76,24 @@ def decode_for_store(
     last = records[-1].offset
     item = SourcedRecords(kind, good, topic, partition, offsets[0], np.array(offsets, np.int64), last_offset=last)
     return [item], letters
+
+
+def _audited(topic: str, partition: int, records: Sequence[RawRecord]) -> SourcedRecords:
+    """Rule changes and control events as entries of the audit log."""
+    kind = "rule_change" if topic == RULES else topic
+    entries = [
+        {
+            "event_id": str(hash_id(topic, str(partition), str(record.offset))),
+            "timestamp": record.timestamp_ms * 1000,
+            "kind": kind,
+            "subject": None if record.key is None else record.key.decode(errors="replace"),
+            "simulation_id": None,
+            "payload": None if record.value is None else record.value.decode(errors="replace"),
+        }
+        for record in records
+    ]
+    offsets = np.array([record.offset for record in records], np.int64)
+    return SourcedRecords("audit", entries, topic, partition, records[0].offset, offsets)
 
 
 @dataclass(slots=True, eq=False)

@@ -8,9 +8,9 @@ from pipeline.kafka import ensure_topics
 from pipeline.plan import Plan
 from pipeline.settings import Settings
 from schemas.errors import InvalidSettings
-from schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES, STATS, control_topic, mono_topic
+from schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES, STATS, metrics_topic, mono_topic
 
-__all__ = ["make_topics", "output_topics"]
+__all__ = ["make_topics", "mono_topics", "output_topics"]
 
 _COMPACTED = {"cleanup.policy": "compact"}
 _LARGE = {"max.message.bytes": str(32 << 20)}
@@ -18,19 +18,21 @@ _LARGE = {"max.message.bytes": str(32 << 20)}
 
 def output_topics(plan: Plan) -> tuple[str, ...]:
     """Topics that domains write, besides the internal ones."""
-    from schemas.topics import metrics_topic
-
     made = {window.name for group in plan.groups for window in group.ruleset.windows}
     made |= {name for group in plan.groups for name in group.exports}
     return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)))
 
 
-async def make_topics(settings: Settings, topics: Iterable[str], *, compacted: Iterable[str] = ()) -> None:
-    """Make the topics that are absent. Raises InvalidSettings where one exists with another partition count."""
-    fixed = {RULES: 1, STATS: 1, CLOCK: 1, control_topic("difficulty"): 1}
-    compacted = {*compacted, RULES, STATS}
-    partitions = dict.fromkeys(topics, settings.partitions) | fixed
-    partitions |= dict.fromkeys(compacted - fixed.keys(), settings.partitions)
+async def make_topics(
+    settings: Settings, topics: Iterable[str], *, compacted: Iterable[str] = (), single: Iterable[str] = ()
+) -> None:
+    """Make the topics that are absent: with the settings' partitions, or one for each of ``single`` (compacted too).
+
+    Raises InvalidSettings where one exists with another partition count.
+    """
+    fixed = dict.fromkeys((RULES, STATS, CLOCK, *single), 1)
+    compacted = {*compacted, *single, RULES, STATS} - {CLOCK}
+    partitions = dict.fromkeys((*topics, *compacted), settings.partitions) | fixed
     config = {topic: _COMPACTED | _LARGE if topic in compacted else _LARGE for topic in partitions}
     found = await ensure_topics(settings.broker, partitions, replication=settings.replication, config=config)
     for topic, count in found.items():

@@ -7,6 +7,7 @@ from typing import Final
 __all__ = [
     "ALERTS",
     "CLOCK",
+    "CONTROL_PREFIX",
     "DEAD_LETTERS",
     "LATE",
     "MONO_PREFIX",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 MONO_PREFIX: Final = "mono."
+CONTROL_PREFIX: Final = "control."
 MULTI_EVENTS: Final = "multi.events"
 ALERTS: Final = "alerts"
 LATE: Final = "late"
@@ -42,7 +44,7 @@ def mono_topic(stream: str) -> str:
 
 def control_topic(name: str) -> str:
     """Topic of the control events called ``name``, such as ``difficulty``."""
-    return f"control.{name}"
+    return CONTROL_PREFIX + name
 
 
 def metrics_topic(window: str) -> str:
