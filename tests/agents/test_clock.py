@@ -310,9 +310,7 @@ def test_a_restored_clock_goes_on_as_if_nothing_had_happened(
     second=st.lists(st.integers(0, 500), min_size=1, max_size=8),
     order=st.randoms(use_true_random=False),
 )
-def test_lateness_does_not_depend_on_how_partitions_interleave(
-    first: list[int], second: list[int], order: Any
-) -> None:
+def test_lateness_does_not_depend_on_how_partitions_interleave(first: list[int], second: list[int], order: Any) -> None:
     def run(sequence: list[int]) -> dict[Source, list[bool]]:
         clock = Clock(lateness_us=20, expected=[A.place, B.place])
         queues = {A: iter(first), B: iter(second)}
