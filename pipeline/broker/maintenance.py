@@ -54,7 +54,8 @@ class Maintenance:
                 if jobs:
                     synced, failed = await _unhurried(functools.partial(_run_jobs, jobs))
                     log.end_flush(synced, [job for job, _ in failed])
-                    self._note_flush(failed)
+                    if not log.closed:  # its topic may have been deleted meanwhile, and its folder with it
+                        self._note_flush(failed)
             try:
                 await _unhurried(self._catalogue.checkpoint)
             except sqlite3.Error as error:
@@ -95,7 +96,8 @@ class Maintenance:
             )
             saved = swap(log, cleaned)
         except (OSError, ValueError) as error:
-            logger.error("%s is not compacted: %s", log.directory, error)
+            if not log.closed:
+                logger.error("%s is not compacted: %s", log.directory, error)
             for each in cleaned:
                 each.draft.unlink(missing_ok=True)
             return 0
@@ -113,13 +115,19 @@ class Maintenance:
     async def _flush_rounds(self) -> None:
         while True:
             await asyncio.sleep(self._settings.flush_interval_s)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:
+                logger.exception("a round of bringing records to disk failed; the next one tries again")
 
     async def _cleaning_rounds(self) -> None:
         while True:
             await asyncio.sleep(self._settings.maintenance_interval_s)
-            self.expire()
-            await self.compact()
+            try:
+                self.expire()
+                await self.compact()
+            except Exception:
+                logger.exception("a round of removing and compacting records failed; the next one tries again")
 
 
 def _run_jobs(jobs: list[FlushJob]) -> tuple[list[FlushJob], list[tuple[FlushJob, OSError]]]:

@@ -139,7 +139,11 @@ class Topics:
         del self._topics[name]
         for log in topic.logs:
             log.close(seal=False)
-        return self._move_away(self._folder / name, _DELETED)
+        try:
+            return self._move_away(self._folder / name, _DELETED)
+        except OSError as error:
+            logger.warning("the records of deleted topic %s stay in %s: %s", name, self._folder / name, error.strerror)
+            return self._folder / name
 
     def effective_config(self, topic: Topic) -> dict[str, str]:
         """Every configuration of a topic, set or default."""

@@ -52,7 +52,7 @@ def aio_consumer(broker, topic, group, **config):
     )
 
 
-def confluent_consumer(broker, topic, group, **config):
+def confluent_consumer(broker, group, **config):
     consumer = Consumer(
         {
             "bootstrap.servers": broker.address,
@@ -64,7 +64,6 @@ def confluent_consumer(broker, topic, group, **config):
         }
         | config
     )
-    consumer.subscribe([topic])
     return consumer
 
 
@@ -225,7 +224,8 @@ def consume(consumer, count, into=None):
 def test_librdkafka_reads_what_it_wrote(broker, topic, codec, acks, idempotent):
     values = [b"value %d" % i for i in range(400)]
     produce_all(broker, topic, values, **{"compression.type": codec, "acks": acks, "enable.idempotence": idempotent})
-    consumer = confluent_consumer(broker, topic, f"g-{topic}")
+    consumer = confluent_consumer(broker, f"g-{topic}")
+    consumer.assign([ConfluentPartition(topic, i, 0) for i in range(PARTITIONS)])
     assert sorted(consume(consumer, 400)) == sorted(values)
     consumer.close()
 
@@ -240,7 +240,8 @@ def test_librdkafka_members_join_and_leave_and_every_record_is_processed(broker,
 
     def member(i):
         own = config | ({"group.instance.id": f"instance-{i}"} if strategy == "static" else {})
-        consumer = confluent_consumer(broker, topic, group, **own, **{"enable.auto.commit": False})
+        consumer = confluent_consumer(broker, group, **own, **{"enable.auto.commit": False})
+        consumer.subscribe([topic])
         while not stops[i].is_set():
             for message in consumer.consume(20, 0.05):
                 if message.error() is None:
@@ -260,7 +261,8 @@ def test_librdkafka_members_join_and_leave_and_every_record_is_processed(broker,
     stops[0].set()
     threads[0].join(30)
     if strategy == "static":
-        again = confluent_consumer(broker, topic, group, **config, **{"group.instance.id": "instance-0"})
+        again = confluent_consumer(broker, group, **config, **{"group.instance.id": "instance-0"})
+        again.subscribe([topic])
         consume_until = len(set(processed))
         wait_until(lambda: again.consume(10, 0.05) or len(again.assignment()) == 2, what="the same assignment")
         assert len(assigned[1]) == PARTITIONS // 2, "a static member's return moves nobody"
@@ -281,7 +283,8 @@ def test_librdkafka_admin_lists_offsets_by_time_and_group(broker, topic):
     partitions = [ConfluentPartition(topic, i) for i in range(PARTITIONS)]
     ends = admin.list_offsets(dict.fromkeys(partitions, OffsetSpec.latest()))
     assert sum(future.result(10).offset for future in ends.values()) == 10
-    consumer = confluent_consumer(broker, topic, f"g-{topic}")
+    consumer = confluent_consumer(broker, f"g-{topic}")
+    consumer.subscribe([topic])
     consume(consumer, 10)
     consumer.commit(asynchronous=False)
     lag = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(f"g-{topic}")])[f"g-{topic}"].result(10)
@@ -370,7 +373,8 @@ def test_clients_read_what_the_others_wrote(broker, topic):
     for i, codec in enumerate(itertools.islice(CODECS, 5)):
         run_kcat(broker, "-P", "-t", topic, "-z", codec, stdin=b"kcat %d\n" % i)
         produce_all(broker, topic, [b"librdkafka %d" % i], **{"compression.type": codec})
-    consumer = confluent_consumer(broker, topic, f"g-{topic}")
+    consumer = confluent_consumer(broker, f"g-{topic}")
+    consumer.subscribe([topic])
     values = consume(consumer, 10)
     consumer.close()
     assert sorted(values) == sorted([b"kcat %d" % i for i in range(5)] + [b"librdkafka %d" % i for i in range(5)])
