@@ -229,9 +229,7 @@ def widen(a: int, heads: Any, value: Any, used: Any) -> bool:
 
 
 @_jit
-def merge_tokens(
-    limit: int, at: Any, into: Any, other: Any, heads: Any, value: Any, weight: Any, used: Any
-) -> bool:
+def merge_tokens(limit: int, at: Any, into: Any, other: Any, heads: Any, value: Any, weight: Any, used: Any) -> bool:
     """As `merge_values`; the registers of two estimates are merged by their greater ranks."""
     while at[0] < len(into):
         a, b = into[at[0]], other[at[0]]

@@ -287,8 +287,10 @@ WINDOWS: dict[str, tuple[str, list[Event], Callable[[list[dict[str, Any]]], bool
     "population_stats": (
         "cells",
         [attempt(second, second, 0.25 + 0.5 * (second % 2)) for second in range(120)],
-        lambda rows: [row["count_cell_id"] for row in rows] == [60, 60]
-        and all(abs(row["mean_accuracy"] - 0.5) < 1e-6 and row["stddev_energy"] > 0.9 for row in rows),
+        lambda rows: (
+            [row["count_cell_id"] for row in rows] == [60, 60]
+            and all(abs(row["mean_accuracy"] - 0.5) < 1e-6 and row["stddev_energy"] > 0.9 for row in rows)
+        ),
     ),
     "diversity_metrics": (
         "cells",
@@ -308,8 +310,10 @@ WINDOWS: dict[str, tuple[str, list[Event], Callable[[list[dict[str, Any]]], bool
     "incidents_by_cause": (
         "ecology",
         [*starved(5, 1.0), *starved(3, 1.0, "attack")],
-        lambda rows: [(row["cause"], row["incidents"], row["mean_loss"]) for row in rows]
-        == [("attack", 3, 1.0), ("starvation", 5, 1.0)],
+        lambda rows: (
+            [(row["cause"], row["incidents"], row["mean_loss"]) for row in rows]
+            == [("attack", 3, 1.0), ("starvation", 5, 1.0)]
+        ),
     ),
     "kernel_health": (
         "kernels",
