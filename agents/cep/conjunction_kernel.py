@@ -4,16 +4,13 @@ Order of events is processing order. What a candidate of an event is, and which 
 `agents.cep.conjunction_search`; an event that no match uses up waits in every slot that it fits. A negated step
 without conditions over other steps ends everything that waits.
 """
-# ruff: noqa: ARG001, PLR0917  numba takes plain code and positional arguments
+# ruff: noqa: PLR0917  numba takes plain code and positional arguments
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
-from agents.cep import conjunction_lists, conjunction_plain, conjunction_search, jit
 from agents.cep.conjunction_lists import (
     A_HALF_DONE,
     A_HEADERS,
@@ -77,13 +74,9 @@ from agents.cep.conjunction_plain import (
     look_ahead,
 )
 from agents.cep.conjunction_search import search
-from agents.cep.jit import inner, kernel, outer, source_digest
+from agents.cep.jit import inner, kernel, outer
 
 __all__ = ["advance", "process"]
-
-HELPERS: Final = source_digest(
-    conjunction_lists.__file__, conjunction_plain.__file__, conjunction_search.__file__, jit.__file__
-)
 
 
 @outer
@@ -322,7 +315,7 @@ def process(
     everything, state, headers, ring, values, words,
     matches, rows, chosen, stack,
     t, ref, key, mask, columns, lows,
-    tasks, task0, i0, built=HELPERS,
+    tasks, task0, i0,
 ):  # fmt: skip
     """Arrays of Tables, State, Output, Scratch and Input, then what `_process` takes."""
     return _process(
@@ -343,7 +336,7 @@ def advance(
     everything, state, headers, ring, values, words,
     matches, rows, chosen, stack,
     t, ref, key, mask, columns, lows,
-    now, built=HELPERS,
+    now,
 ):  # fmt: skip
     """Arrays of Tables, State, Output, Scratch and Input (of no rows), then the time."""
     return _advance(

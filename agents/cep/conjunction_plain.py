@@ -3,7 +3,7 @@
 Kept apart from `agents.cep.conjunction_kernel`, which does everything, because most programs never need that one and
 compiling it takes several seconds.
 """
-# ruff: noqa: ARG001, PLR0917  numba takes plain code and positional arguments; ``built`` is for its cache
+# ruff: noqa: PLR0917  numba takes plain code and positional arguments
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from agents.cep import conjunction_lists, jit
 from agents.cep.conjunction_lists import (
     A_HEADERS,
     A_MATCHES,
@@ -58,9 +57,8 @@ from agents.cep.conjunction_lists import (
     push,
     whole,
 )
-from agents.cep.jit import inner, kernel, prefetch, source_digest
+from agents.cep.jit import inner, kernel, prefetch
 
-HELPERS: Final = source_digest(conjunction_lists.__file__, jit.__file__)
 DONE, OUTPUT_FULL, RING_FULL, TABLE_FULL, SWEEP_DUE = 0, 1, 2, 3, 4
 """Why a kernel stopped; what was not processed is to be given again once there is room."""
 SWEEP_EVERY: Final = 1 << 30
@@ -345,7 +343,7 @@ def process_plain(
     everything, state, headers, ring, values, words,
     matches, rows, chosen, stack,
     t, ref, key, mask, columns, lows,
-    tasks, task0, i0, built=HELPERS,
+    tasks, task0, i0,
 ):  # fmt: skip
     """Arrays of Tables, State, Output, Scratch and Input, then what `_process_plain` takes."""
     return _process_plain(
@@ -361,9 +359,7 @@ def process_plain(
 
 
 @kernel
-def advance_plain(
-    rules, fields, conditions, code, constants, everything, state, headers, ring, values, words, now, built=HELPERS
-):
+def advance_plain(rules, fields, conditions, code, constants, everything, state, headers, ring, values, words, now):
     """Arrays of Tables and State, then the time."""
     _advance_plain(
         Tables(rules, fields, conditions, code, constants), State(everything, state, headers, ring, values, words), now
@@ -371,15 +367,13 @@ def advance_plain(
 
 
 @kernel
-def low_water(everything, state, headers, ring, values, words, built=HELPERS):
+def low_water(everything, state, headers, ring, values, words):
     """Arrays of State."""
     return _low_water(State(everything, state, headers, ring, values, words))
 
 
 @kernel
-def live(
-    everything, state, headers, ring, values, words, slots, keys, refs, times, roles, flags, places, built=HELPERS
-):
+def live(everything, state, headers, ring, values, words, slots, keys, refs, times, roles, flags, places):
     """Arrays of State, then those to fill."""
     return _live(State(everything, state, headers, ring, values, words), slots, keys, refs, times, roles, flags, places)
 
@@ -388,7 +382,7 @@ def live(
 def refill(
     rules, fields, conditions, code, constants,
     everything, state, headers, ring, values, words,
-    slots, keys, refs, times, roles, flags, tests, captured, built=HELPERS,
+    slots, keys, refs, times, roles, flags, tests, captured,
 ):  # fmt: skip
     """Arrays of Tables and State, then the events."""
     _refill(
@@ -406,9 +400,7 @@ def refill(
 
 
 @kernel
-def sweep(
-    rules, fields, conditions, code, constants, everything, state, headers, ring, values, words, table, built=HELPERS
-):
+def sweep(rules, fields, conditions, code, constants, everything, state, headers, ring, values, words, table):
     """Arrays of Tables and State, then the empty table."""
     _sweep(
         Tables(rules, fields, conditions, code, constants),

@@ -2,15 +2,15 @@
 
 Reference counts on arrays cost a kernel a factor of four. Kernels allocate nothing and need none, so they are compiled
 without (an option private to numba: where it is missing, kernels are slower and nothing else). Helpers are inlined by
-LLVM. The cache on disk knows a function by its own file only: a kernel whose helpers stand in other files takes
-`source_digest` of these as the default of a last parameter, which enters its signature. Helpers are not cached by
-themselves, since they would not notice a change of what they call.
+LLVM. The cache on disk knows a function by its own file only; here a cached kernel is valid for the whole of the kernel
+sources of this package, since kernels take helpers and layouts from one another's files.
 """
 # mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,8 +27,29 @@ _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy"}
 if hasattr(DefaultOptions, "_nrt"):
     _OPTIONS["_nrt"] = False
 
-kernel = njit(cache=True, nogil=True, **_OPTIONS)
-"""Decorator of a function that Python calls."""
+
+def _sources() -> int:
+    """Checksum of every file of this package that takes part in kernels."""
+    digest = 0
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        data = path.read_bytes()
+        if b"agents.cep.jit" in data or path.stem in ("jit", "kernel_layout"):
+            digest = zlib.crc32(data, digest)
+    return digest & 0x7FFF_FFFF
+
+
+_SOURCES: Final = _sources()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Decorator of a function that Python calls; compiled at its first call, or loaded from the cache."""
+    compiled = njit(cache=True, nogil=True, **_OPTIONS)(function)
+    index: Any = getattr(compiled._cache, "_cache_file", None)
+    if hasattr(index, "_source_stamp"):
+        index._source_stamp = (index._source_stamp, _SOURCES)
+    return compiled
+
+
 # Python calls no helper: without the wrappers for that, compiling takes half the time.
 _INSIDE: Final = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 inner = njit(forceinline=True, **_INSIDE)
@@ -37,12 +58,9 @@ outer = njit(**_INSIDE)
 """Decorator of a helper that is called seldom: compiled once instead of into every place that calls it."""
 
 
-def source_digest(*files: str) -> int:
-    """Checksum of source files, for the default value of a kernel's last parameter."""
-    digest = 0
-    for file in files:
-        digest = zlib.crc32(Path(file).read_bytes(), digest)
-    return digest
+def source_digest(*_files: str) -> int:
+    """Checksum of the kernel sources; the same for all, since numba tells omitted values apart by their type only."""
+    return _SOURCES
 
 
 @intrinsic
