@@ -225,16 +225,28 @@ def why_not_command(
     ] = None,
     at: Annotated[str | None, typer.Option("--at", metavar="T", help="Event time, or 10s into the log.")] = None,
     rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default the settings' ones.")] = None,
+    lateness: Lateness = None,
+    show: Annotated[int, typer.Option(min=0, help="Show the last so many attempts.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Why a rule did not fire: how far its partial matches came, and what ended each."""
+    import time
+
     from pipeline.why_not import render, why_not
 
-    report = why_not(_read(*(rules or _default_rules())), paths, rule=rule, key=key, at=at)
+    report = why_not(
+        _read(*(rules or _default_rules())),
+        paths,
+        rule=rule,
+        key=key,
+        at=at,
+        lateness_us=_lateness(lateness),
+        now_us=time.time_ns() // 1000,
+    )
     if as_json:
         print_json(report.as_json())
         return
-    sys.stdout.write(render(report))
+    sys.stdout.write(render(report, show=show))
 
 
 def check_command(

@@ -112,7 +112,10 @@ def disk_may_fill(path: str) -> Iterator[None]:
 
 
 def broker_address(broker: str | None) -> str:
-    """The address given, else the settings' one."""
+    """The address given, else the settings' one; from here on aiokafka repeats itself once a minute at most."""
+    from pipeline.quiet import quiet_aiokafka
+
+    quiet_aiokafka()
     if broker is not None:
         return broker
     from pipeline.settings import load_settings

@@ -61,6 +61,19 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextlib.contextmanager
+def _translated(broker: str) -> Iterator[None]:
+    """Errors of aiokafka as ours: what may pass is BrokerAway, the rest names what the broker refuses."""
+    from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
+
+    try:
+        yield
+    except KafkaError as error:
+        if error.retriable or isinstance(error, KafkaConnectionError | KafkaTimeoutError):
+            raise BrokerAway(f"the broker at {broker} went away ({type(error).__name__}); is it running?") from error
+        raise AstrocyteError(f"the broker at {broker} refuses: {type(error).__name__} {error}".rstrip()) from error
+
+
 async def _started(client: Any, broker: str) -> None:
     from aiokafka.errors import KafkaError
 
@@ -85,7 +98,8 @@ async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
     client = AIOKafkaAdminClient(bootstrap_servers=broker)
     await _started(client, broker)
     try:
-        yield client
+        with _translated(broker):
+            yield client
     finally:
         await client.close()
 
@@ -105,15 +119,21 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
     )
     await _started(client, broker)
     try:
-        yield client
+        with _translated(broker):
+            yield client
     finally:
         await client.stop()
 
 
 @contextlib.asynccontextmanager
 async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
-    """A connected, idempotent producer that waits for all replicas; large messages pass. Raises BrokerAway."""
+    """A connected, idempotent producer that waits for all replicas; large messages pass. Raises BrokerAway.
+
+    It is flushed at the end of the context, and closed at once where an error ends it.
+    """
     from aiokafka import AIOKafkaProducer
+
+    from pipeline.produce import discard
 
     settings: dict[str, Any] = {
         "enable_idempotence": True,
@@ -124,9 +144,16 @@ async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafka
     client = AIOKafkaProducer(bootstrap_servers=broker, **(settings | options))
     await _started(client, broker)
     try:
-        yield client
-    finally:
-        await client.stop()
+        with _translated(broker):
+            yield client
+    except BaseException:
+        # An idempotent producer tries for ever, so stopping it would wait for a broker that is gone.
+        await discard(client)
+        raise
+    try:
+        await asyncio.wait_for(client.stop(), _PATIENCE_S)
+    except TimeoutError:
+        await discard(client)
 
 
 async def topic_partitions(broker: str) -> dict[str, int]:

@@ -32,7 +32,7 @@ from pipeline.outgoing import PERMANENT, TOO_LARGE, DeliveryFailed, Outgoing, pr
 from pipeline.quiet import StateLog, quiet_aiokafka
 from schemas.partitions import partitions_of
 
-__all__ = ["ConfirmedProducer", "DeliveryFailed", "Outgoing", "producer_settings"]
+__all__ = ["ConfirmedProducer", "DeliveryFailed", "Outgoing", "discard", "producer_settings"]
 
 _SILENT_S: Final = 3.0
 _REFUSALS: Final = 3
@@ -145,7 +145,7 @@ class ConfirmedProducer:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-        await _discard(self.current)
+        await discard(self.current)
         self.current = None
         left = self.unconfirmed
         for entry in self._outbox.values():
@@ -300,7 +300,7 @@ class ConfirmedProducer:
             old, self.current = self.current, None
             if self._outbox:
                 self._state.away(f"{type(error).__name__}: {error}; {self.unconfirmed} records are sent again")
-            await _discard(old)
+            await discard(old)
             if attempt:
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S)) - 1])
             self.current = await self._connect()
@@ -356,11 +356,11 @@ class ConfirmedProducer:
             try:
                 await producer.start()
             except (KafkaError, OSError) as error:
-                await _discard(producer)
+                await discard(producer)
                 self._state.away(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
             except BaseException:
-                await _discard(producer)
+                await discard(producer)
                 raise
             else:
                 self._moved_at = time.monotonic()
@@ -396,7 +396,7 @@ def _hand_on(target: asyncio.Future[Any], source: asyncio.Future[Any]) -> None:
         target.set_result(source.result()[0])
 
 
-async def _discard(producer: AIOKafkaProducer | None) -> None:
+async def discard(producer: AIOKafkaProducer | None) -> None:
     """Close without waiting for what it still holds, which is in the outbox anyway."""
     if producer is None:
         return

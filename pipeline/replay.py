@@ -235,6 +235,7 @@ async def replay(
     shift: Shift | None = None,
     loop: bool = False,
     replication: int = 1,
+    timeout_s: float = 15.0,
     stop: asyncio.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replayed:
@@ -242,8 +243,9 @@ async def replay(
 
     A message keeps its partition where the topic has as many as were recorded; else frames are divided and other
     messages placed by Kafka's hash of the key. Topics that are absent are made. ``loop`` begins again at the end
-    until ``stop`` is set; with a shift every lap goes on where the one before ended. ``progress`` is told the
-    messages sent and the present time of the log in milliseconds. Raises BrokerAway, InvalidLog.
+    until ``stop`` is set; with a shift every lap goes on where the one before ended. A broker that is gone for
+    ``timeout_s`` ends it. ``progress`` is told the messages sent and the present time of the log in milliseconds.
+    Raises BrokerAway, InvalidLog.
     """
     if not plan.total:
         raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; look at --topics, --start and --duration")
@@ -255,8 +257,8 @@ async def replay(
     )
     done = Replayed()
     began = time.monotonic()
-    async with producer_client(broker) as producer:
-        sender = _Sender(producer, done, broker)
+    async with producer_client(broker, request_timeout_ms=round(timeout_s * 1000)) as producer:
+        sender = _Sender(producer, done, broker, timeout_s)
         while True:
             done.laps += 1
             lap_us = round((plan.span_s + (0.001 if plan.span_s else 1.0)) * 1e6) * (done.laps - 1)
@@ -311,10 +313,11 @@ async def _send(sender: _Sender, plan: Plan, counts: Mapping[str, int], record: 
 class _Sender:
     """Fills one batch a partition and awaits its delivery: aiokafka's `send` costs more than the rest together."""
 
-    def __init__(self, producer: AIOKafkaProducer, done: Replayed, broker: str) -> None:
+    def __init__(self, producer: AIOKafkaProducer, done: Replayed, broker: str, timeout_s: float) -> None:
         self._producer = producer
         self._done = done
         self._broker = broker
+        self._timeout_s = timeout_s
         self._builders: dict[tuple[str, int], tuple[BatchBuilder, int]] = {}
         self._deliveries: dict[asyncio.Future[Any], tuple[str, int, int]] = {}
         self.sent = 0
@@ -343,7 +346,12 @@ class _Sender:
         for place in list(self._builders):
             await self._dispatch(place)
         while self._deliveries:
-            await asyncio.wait(self._deliveries)
+            # An idempotent producer itself would try for ever.
+            finished, _ = await asyncio.wait(
+                self._deliveries, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not finished:
+                raise self._away(f"nothing was confirmed for {self._timeout_s:g} s")
             self._collect()
 
     async def _dispatch(self, place: tuple[str, int]) -> None:
@@ -367,6 +375,12 @@ class _Sender:
             self._done.bytes += held
             self._done.topics[topic] = self._done.topics.get(topic, 0) + messages
 
+    def _away(self, reason: str) -> BrokerAway:
+        for future in self._deliveries:
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        told = f"{self._done.messages} messages were delivered before"
+        return BrokerAway(f"the broker at {self._broker} went away ({reason}); {told}")
+
     def _failure(self, topic: str, error: BaseException) -> AstrocyteError:
         from aiokafka.errors import (
             KafkaConnectionError,
@@ -377,7 +391,7 @@ class _Sender:
 
         told = f"{self._done.messages} messages were delivered before"
         if isinstance(error, KafkaConnectionError | KafkaTimeoutError | RequestTimedOutError):
-            return BrokerAway(f"the broker at {self._broker} went away ({type(error).__name__}); {told}")
+            return self._away(type(error).__name__)
         if isinstance(error, MessageSizeTooLargeError):
             return AstrocyteError(
                 f"a message for topic {topic!r} is larger than the broker takes; raise its max.message.bytes ({told})"

@@ -18,7 +18,7 @@ from pipeline.log import InvalidLog, LogRecord, read_log
 from pipeline.offline import run_rules, survey
 from pipeline.scoring import Planted, planted_in, score, score_matches
 from pipeline.shift import repartition
-from schemas.errors import InvalidRule
+from schemas.errors import InvalidRule, InvalidSettings
 from schemas.frames import Frame
 from schemas.topics import ALERTS, MULTI_EVENTS
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
@@ -401,3 +401,56 @@ def test_a_bad_rule_file_is_refused_with_its_place(log, tmp_path):
     path.write_text(PAIR.replace("within", "withn"))
     with pytest.raises(InvalidRule, match=r"bad\.yaml:.*withn"):
         run("match", str(path), str(log))
+
+
+SEQUENCE = """
+rules:
+  - name: rise
+    by: key
+    within: 2s
+    seq:
+      - {as: a, stream: axon_1, where: "type == 'A'"}
+      - {as: b, stream: axon_2, where: "type == 'B' and value > 100"}
+"""
+
+
+def test_why_not_tells_what_each_attempt_waited_for_and_where_its_events_lie(log, tmp_path):
+    rules = tmp_path / "rise.yaml"
+    rules.write_text(SEQUENCE)
+    arguments = ["why-not", str(log), "--rules", str(rules), "--rule", "rise", "--key", "d3"]
+    report = json.loads(run(*arguments, "--json").stdout)
+    assert (report["events"], report["matches"], len(report["attempts"])) == (24, 0, 12)
+    (step,) = [step for step in report["steps"] if step["step"] == "b"]
+    assert step["failed"] == {"value > 100": 12}
+    first = report["attempts"][0]
+    assert first["waited_for"] == ["b"]
+    assert first["ended"] == "window"
+    assert first["taken"][0]["topic"] == "mono.axon_1"
+    one = json.loads(run(*arguments, "--at", "4s", "--json").stdout)
+    assert [attempt["began"] for attempt in one["attempts"]] == ["2023-11-14T22:13:23.000003Z"]
+    text = run(*arguments).stdout
+    assert "12 failed value > 100" in text
+    assert "within of 2s was over at 2023-11-14T22:13:22.000003Z" in text
+
+
+def test_why_not_of_an_all_marks_what_matched(rule_file, log):
+    arguments = ["why-not", str(log), "--rules", rule_file, "--rule", "pair", "--key", "d3", "--json"]
+    report = json.loads(run(*arguments, "--at", "3s").stdout)
+    assert (report["events"], report["matches"]) == (2, 1)
+    assert {attempt["ended"] for attempt in report["attempts"]} == {"matched"}
+    assert all(attempt["taken"][0]["timestamp"] == attempt["began"] for attempt in report["attempts"])
+
+
+def test_why_not_needs_a_rule_and_a_key_that_exist(rule_file, log):
+    with pytest.raises(InvalidSettings, match="no rule 'x'; the files have pair"):
+        run("why-not", str(log), "--rules", rule_file, "--rule", "x", "--key", "d1")
+    with pytest.raises(InvalidSettings, match=r"--key is needed: rule 'pair' goes by 'key', of which the log has d"):
+        run("why-not", str(log), "--rules", rule_file, "--rule", "pair")
+    with pytest.raises(InvalidSettings, match="key 'nope' has no events"):
+        run("why-not", str(log), "--rules", rule_file, "--rule", "pair", "--key", "nope")
+
+
+def test_rules_explain_draws_the_automaton(rule_file):
+    assert "flowchart" in run("rules", "explain", rule_file).stdout
+    with pytest.raises(InvalidSettings, match="no rule 'x'"):
+        run("rules", "explain", rule_file, "--rule", "x")

@@ -239,6 +239,21 @@ async def test_an_unreachable_broker_and_an_empty_log_are_one_sentence(tmp_path)
         await replay(make_plan([path], Selection(topics=("x",))), "127.0.0.1:1", tempo=as_fast_as_possible())
 
 
+async def test_a_broker_that_goes_away_in_the_middle_ends_it_with_what_was_delivered(tmp_path):
+    records = [LogRecord("t", 0, i, 1000 + i, None, b"%d" % i) for i in range(5)]
+    plan = make_plan([write_log(tmp_path / "a.jsonl", records, partitions=1)], Selection())
+    with BrokerProcess(tmp_path / "broker") as running:
+
+        class Killing(VirtualClock):
+            async def wait(self, changed: asyncio.Event, seconds: float | None) -> None:
+                if self.time > 0.001:
+                    running.kill()
+                await super().wait(changed, seconds)
+
+        with pytest.raises(BrokerAway, match=r"went away \(nothing was confirmed for 1 s\); 3 messages"):
+            await replay(plan, running.address, tempo=Tempo(1.0, clock=Killing()), timeout_s=1.0)
+
+
 @pytest.mark.parametrize("option", ["a", ":=b", "a:=", "a=b"])
 def test_a_remap_that_is_none_is_refused(option):
     with pytest.raises(InvalidSettings, match="OLD:=NEW"):
