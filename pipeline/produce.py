@@ -414,4 +414,8 @@ async def discard(producer: AIOKafkaProducer | None) -> None:
     held = producer._message_accumulator
     # Batches that were to be sent again are not among the pending ones, where aiokafka then looks for them.
     held._pending_batches.update(batch for batches in held._batches.values() for batch in batches)
+    batches = list(held._pending_batches)
     held.fail_all(KafkaError("closed"))
+    for batch in batches:
+        if batch._drain_waiter.done() and not batch._drain_waiter.cancelled():
+            batch._drain_waiter.exception()  # nobody waits for it, which asyncio would complain of

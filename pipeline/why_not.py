@@ -124,9 +124,8 @@ def why_not(
         raise InvalidSettings(f"no rule {rule!r}; the files have {names}")
     keys: dict[str, int] = {}
     run = _Run(ruleset, paths, lateness_us)
-    events = sorted(
-        _events(chosen, run, key, keys), key=lambda each: (each.time_us, each.fields["stream"], each.event_id)
-    )
+    unsorted = _events(chosen, run, key, keys)
+    events = sorted(unsorted, key=lambda each: (each.time_us, each.fields["stream"], each.event_id))
     if chosen.by is not None and (key is None or key not in keys):
         if not keys:
             raise InvalidLog(f"{', '.join(map(str, paths))}: no events of the rule's streams {sorted(chosen.streams)}")
@@ -158,15 +157,7 @@ def _with_matches(found: WhyNot, rule: Rule, events: Sequence[Followed], run: _R
     return replace(found, attempts=tuple(attempts), matches=len(set(owner.values())))
 
 
-def _events(
-    rule: Rule,
-    ruleset: RuleSet,
-    paths: Sequence[str | Path],
-    *,
-    key: str | None,
-    keys: dict[str, int],
-    lateness_us: int,
-) -> Iterator[Followed]:
+def _events(rule: Rule, run: _Run, key: str | None, keys: dict[str, int]) -> Iterator[Followed]:
     """Events of the key in the log, and those that windows and rules make; ``keys`` counts the events of every key."""
     made = {window.name for window in run.ruleset.windows} | {each.name for each in run.ruleset.rules}
     for path in run.paths:
