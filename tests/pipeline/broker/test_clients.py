@@ -53,7 +53,7 @@ def aio_consumer(broker, topic, group, **config):
 
 
 def confluent_consumer(broker, group, **config):
-    consumer = Consumer(
+    return Consumer(
         {
             "bootstrap.servers": broker.address,
             "group.id": group,
@@ -64,7 +64,6 @@ def confluent_consumer(broker, group, **config):
         }
         | config
     )
-    return consumer
 
 
 # aiokafka

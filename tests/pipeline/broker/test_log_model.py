@@ -167,7 +167,7 @@ class LogMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _without_syncing(monkeypatch):
-    """A kill -9 leaves the page cache as it is; waiting for the disk would prove nothing here and take most of the time."""
+    """A kill -9 leaves the page cache as it is: waiting for the disk would prove nothing here, and take the most time."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
 
 
