@@ -193,6 +193,8 @@ class Engine:
         frames: list[Frame] = []
         if watermark_us > self.watermark_us:
             self.watermark_us = watermark_us
+            if self._early is not None:
+                self._give_early(self._early.advance(watermark_us - 1))
             for number, layer in enumerate(self._layers):
                 batch = layer.advance(watermark_us, self._store)
                 self._collect(number, batch, tables, frames)
@@ -227,6 +229,7 @@ class Engine:
         self.watermark_us = NEVER_US
         if self._early is not None:
             self._early.flush()
+            self._provisional.clear()
             self._early_us = NEVER_US
         return output
 
@@ -277,7 +280,10 @@ class Engine:
         rows = rows.take(order)
         rows = replace(rows, t=np.maximum(rows.t, self._early_us))
         self._early_us = int(rows.t[-1])
-        batch = self._early.process(rows)
+        self._give_early(self._early.process(rows))
+
+    def _give_early(self, batch: MatchBatch) -> None:
+        assert self._early is not None
         if len(batch):
             self._ahead.append(self._provisional.note(self._table(self._early, batch)))
 
@@ -285,7 +291,7 @@ class Engine:
         """Confirm and retract what was given early; early matches of this step come first."""
         assert self._early is not None
         ahead, self._ahead = self._ahead, []
-        settled = self._provisional.settle(table, self.watermark_us)
+        settled = self._provisional.settle(table, self.watermark_us, self._early_us)
         return MatchTable.concat([*ahead, *settled, MatchTable.empty(self._rules)])
 
     # -- state -------------------------------------------------------------------------------------------------------

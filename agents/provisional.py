@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -21,7 +21,8 @@ from agents.rules import Rule
 
 __all__ = ["Provisional"]
 
-FOREVER_US = 2**62
+FOREVER_US: Final = 2**62
+FIRST_PURGE: Final = 4_096
 
 
 @dataclass(slots=True)
@@ -39,6 +40,9 @@ class Provisional:
     def __init__(self) -> None:
         self._notes: dict[int, _Note] = {}
         self._places: dict[bytes, tuple[int, int]] = {}
+        self._decided: dict[bytes, int] = {}
+        self._purge_at = FIRST_PURGE
+        self._lag_us = 0
         self._next = 0
 
     def __len__(self) -> int:
@@ -47,7 +51,8 @@ class Provisional:
     def note(self, table: MatchTable) -> MatchTable:
         """Remember the matches; returns those that were not given before, as provisional ones."""
         names = _names(table)
-        fresh = [row for row, name in enumerate(names) if name not in self._places]
+        # What time decides may come later here than in the ordered pass, since rows out of order count as newer.
+        fresh = [row for row, name in enumerate(names) if name not in self._places and name not in self._decided]
         if len(fresh) < len(names):
             table, names = table.take(np.array(fresh, np.int64)), [names[row] for row in fresh]
         if not names:
@@ -59,12 +64,16 @@ class Provisional:
         self._places.update({name: (number, row) for row, name in enumerate(names)})
         return table
 
-    def settle(self, table: MatchTable, watermark_us: int) -> list[MatchTable]:
-        """The ordered pass's matches, those given before marked as confirmed, then what is retracted."""
-        if not self._places:
-            return [table]
+    def settle(self, table: MatchTable, watermark_us: int, newest_us: int) -> list[MatchTable]:
+        """The ordered pass's matches, those given before marked as confirmed, then what is retracted.
+
+        ``newest_us`` is how far the early pass has come.
+        """
+        self._lag_us = max(self._lag_us, newest_us - watermark_us)
+        self._forget(table.rules, watermark_us)
         status = table.status.copy()
-        for row, name in enumerate(_names(table)):
+        for row, (name, time) in enumerate(zip(_names(table), table.time_us.tolist(), strict=True)):
+            self._decided[name] = time
             place = self._places.pop(name, None)
             if place is not None:
                 status[row] = CONFIRMED
@@ -82,13 +91,32 @@ class Provisional:
                 del self._notes[number]
         return settled
 
+    def _forget(self, rules: tuple[Rule, ...], watermark_us: int) -> None:
+        """Let go of decided matches that the early pass can no longer make."""
+        if len(self._decided) > self._purge_at:
+            longest = max((rule.within.time for rule in rules if rule.within is not None), default=0)
+            before = watermark_us - longest - 2 * self._lag_us
+            self._decided = {name: time for name, time in self._decided.items() if time >= before}
+            self._purge_at = max(FIRST_PURGE, 2 * len(self._decided))
+
+    def clear(self) -> None:
+        """Forget what was decided: event time begins anew. Nothing is open then."""
+        self._decided.clear()
+        self._lag_us = 0
+
     def refs(self) -> list[NDArray[np.int64]]:
         """Handles of the events of matches that are open."""
         return [_refs(note.table.take(np.flatnonzero(note.open))) for note in self._notes.values()]
 
     def snapshot(self) -> dict[str, Any]:
         """Open matches as arrays."""
-        parts: dict[str, Any] = {}
+        parts: dict[str, Any] = {
+            "decided": {
+                "names": b"".join(self._decided),
+                "times": np.array(list(self._decided.values()), np.int64),
+                "lag_us": np.array([self._lag_us], np.int64),
+            }
+        }
         for number, note in enumerate(self._notes.values()):
             table = note.table.take(np.flatnonzero(note.open))
             names = [table.rules[index].name for index in table.rule.tolist()]
@@ -106,7 +134,10 @@ class Provisional:
         """Take over a snapshot, with its events in the store."""
         self.__init__()  # type: ignore[misc]
         index = {rule.name: number for number, rule in enumerate(rules)}
-        for part in snapshot.values():
+        decided = snapshot["decided"]
+        names = bytes(decided["names"])
+        self._lag_us = int(decided["lag_us"][0])
+        for part in (part for name, part in snapshot.items() if name != "decided"):
             text = orjson.loads(bytes(part["text"]))
             keys = np.empty(len(text["keys"]), object)
             keys[:] = text["keys"]
@@ -114,6 +145,8 @@ class Provisional:
             status = np.full(len(rule), PROVISIONAL, np.int8)
             self.note(MatchTable(rules, rule, keys, part["time_us"], part["timed_out"], status, part["offsets"],
                                  part["step"], store.locate(part["refs"])))  # fmt: skip
+        for place, time in enumerate(decided["times"].tolist()):
+            self._decided[names[16 * place : 16 * place + 16]] = time
 
 
 def _names(table: MatchTable) -> list[bytes]:
