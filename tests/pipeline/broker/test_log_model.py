@@ -167,7 +167,7 @@ class LogMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _without_syncing(monkeypatch):
-    """A kill -9 leaves the page cache as it is: waiting for the disk would prove nothing here, and take the most time."""
+    """A kill -9 leaves the page cache as it is: waiting for the disk would prove nothing here, and take most time."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
 
 
