@@ -102,7 +102,7 @@ class _Reader:
         parts: dict[str, list[Any]] = {}
         models = (("rules", Rule), ("windows", WindowSpec), ("streams", StreamSpec), ("saccules", SacculeSpec))
         for section, model in models:
-            parts[section] = list(self.section(section, model, data.get(section) or []))
+            parts[section] = list(self.section(section, model, [] if data.get(section) is None else data[section]))
         if not self.problems:
             self.check_streams(parts)
             self.check_bounds(parts["rules"])

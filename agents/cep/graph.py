@@ -112,6 +112,8 @@ class _Place:
     """Whether there will be a way around the part's first state; waiting then needs a state of its own."""
     rivals: Formula | None = None
     """What fits the beginning of any alternative, where the part is one of several."""
+    barred: tuple[Step, ...] = ()
+    """Negated steps in force besides those in ``before``: what must not follow a loop, between its elements."""
 
 
 def build_graph(rule: Rule) -> Graph:
@@ -209,7 +211,7 @@ class _Builder:
                 state.ignore(self.final, negation(forbidden))  # one more event must come, and not be it
             if sink.kind is not Kind.FINAL:
                 state.proceed(sink, negation(forbidden), confirms=False)
-            state.proceed(self.stop(step, forbidden), forbidden)
+            state.proceed(self.stop(step, forbidden), forbidden)  # ends the loop before it too
             return state
         if sink.kind is not Kind.FINAL:
             return sink  # in force on the states of what follows: see `forbid`
@@ -252,16 +254,22 @@ class _Builder:
         return found
 
     def forbid(self, state: State, place: _Place) -> None:
-        for step in self.in_force(place):
+        for step in (*self.in_force(place), *place.barred):
             forbidden = self.forbidden(step, place)
             state.proceed(self.stop(step, forbidden), forbidden)
 
-    def forbid_next(self, state: State, place: _Place) -> None:
-        """What must not follow a loop must not come between its elements either."""
-        step = place.after
-        if isinstance(step, Step) and step.negated and step.contiguity != "next":
-            forbidden = self.forbidden(step, place)
-            state.proceed(self.stop(step, forbidden), forbidden)
+    @staticmethod
+    def again(part: Member, place: _Place) -> _Place:
+        """Where a further occurrence of the part stands. What must not follow a loop must not come inside it."""
+        after = place.after
+        barred = isinstance(after, Step) and after.negated and after.contiguity != "next"
+        return _Place(
+            after=after,
+            lead=_inner(part),
+            wait_us=part.gap or 0,
+            until=place.until,
+            barred=(after,) if barred and isinstance(after, Step) else (),
+        )
 
     def lifted(self, part: Member, sink: State, place: _Place, done: dict[State, State] | None = None) -> State:
         """The sink as it is once an optional part was taken: the negations before the part no longer hold."""
@@ -296,11 +304,10 @@ class _Builder:
         if part.at_most is None:
             following = self.loop(part, self.lifted(part, sink, place), place)
         most = part.at_least if part.at_most is None else part.at_most
-        again = _Place(after=place.after, lead=_inner(part), wait_us=part.gap or 0, until=place.until)
+        again = self.again(part, place)
         for count in range(most - 1):
             absent = sink if count < most - part.at_least else None
             following = self.once(part, following, absent, again, between=True)
-            self.forbid_next(following, place)
         return self.once(part, following, sink if part.may_be_absent else None, place)
 
     def loop(self, part: Member, sink: State, place: _Place) -> State:
@@ -308,13 +315,7 @@ class _Builder:
         own = self.until_of(part)
         if isinstance(part, Group) and not _is_choice(part):
             back = self.state(f"{_label(part)} again")
-            inside = _Place(
-                after=place.after,
-                lead=_inner(part),
-                wait_us=part.gap or 0,
-                until=either(place.until, own),
-                skippable=True,
-            )
+            inside = replace(self.again(part, place), until=either(place.until, own), skippable=True)
             first = self.group(part, back, inside)
             first.proceed(sink, _unless(place.until, TRUE))
             back.proceed(first, _unless(place.until, TRUE))
@@ -323,14 +324,14 @@ class _Builder:
         self.go_around(part, looping, sink, place)
         ends = either(place.until, own)
         self.takes(looping, part, looping, ends, part.gap or 0)
-        self.forbid_next(looping, place)
+        self.forbid(looping, self.again(part, place))
         passes = self.passes(self.fits(part), _inner(part))
         if passes is not None:
             waiting = self.state(f"{_label(part)} again")
             self.takes(waiting, part, looping, ends, part.gap or 0)
             waiting.ignore(waiting, _unless(ends, passes))
             looping.ignore(waiting, _unless(ends, passes))
-            self.forbid_next(waiting, place)
+            self.forbid(waiting, self.again(part, place))
         return looping
 
     def go_around(self, part: Member, state: State, sink: State, place: _Place) -> None:

@@ -42,7 +42,8 @@ from schemas.frames import Frame
 __all__ = ["Matcher"]
 
 _FOREVER: Final = 2**62
-_LEAST_KEYS: Final = 1_000_000
+LEAST_KEYS: Final = 1_000_000
+"""Number of keys up to which none is looked at for being forgotten."""
 _NOTHING: Final = MatchBatch.of([])
 
 
@@ -68,7 +69,7 @@ class Matcher:
         self._clock = clock
         self._seq = 0
         self._now = -_FOREVER
-        self._sweep_at = _LEAST_KEYS
+        self._least_keys = self._sweep_at = LEAST_KEYS
         self.update(rules)
 
     # -- rules -------------------------------------------------------------------------------------------------------
@@ -355,7 +356,7 @@ class Matcher:
                     self._operator(slot).mark_keys(slot, live)
             table.recycle(live, self._now)
             held = max(held, len(table))
-        self._sweep_at = max(_LEAST_KEYS, 2 * held)
+        self._sweep_at = max(self._least_keys, 2 * held)
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 

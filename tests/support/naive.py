@@ -66,6 +66,8 @@ class Place:
     """The same for events that are passed over on the way here."""
     forbidden: tuple[Condition, ...] = ()
     blocked: tuple[Condition, ...] = ()
+    not_next: tuple[Condition, ...] = ()
+    """What the very next event must not be."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ def _sequence(
         return
     contiguity = lead if index == 0 else part.contiguity
     first_wait = min(wait if index == 0 else FOREVER, part.within_prev)
-    after = members[index + 1 : index + 2]
-    follows = tuple(each.where for each in after if each.negated and each.contiguity != "next")
+    after = [each for each in members[index + 1 : index + 2] if each.negated]
+    follows = tuple(each.where for each in after if each.contiguity != "next")
+    follows_next = tuple(each.where for each in after if each.contiguity == "next")
 
     def rest(done: Plan) -> Iterator[Plan]:
         yield from _sequence(members, index + 1, done, longest, lead, wait, ends)
@@ -111,7 +114,7 @@ def _sequence(
             first = count == 0
             for further in _once(
                 part, done, longest, contiguity if first else part.inner, first_wait if first else part.gap, ends,
-                () if first else follows, first,
+                () if first else follows, follows_next if count >= part.least else (), first,
             ):  # fmt: skip
                 yield from occur(further, count + 1)
 
@@ -120,11 +123,15 @@ def _sequence(
 
 def _once(
     part: Part, plan: Plan, longest: int, contiguity: str, wait: int, ends: tuple[Condition, ...],
-    follows: tuple[Condition, ...], first: bool,
+    follows: tuple[Condition, ...], follows_next: tuple[Condition, ...], first: bool,
 ) -> Iterator[Plan]:  # fmt: skip
     """The plan with one more occurrence of the part; ``follows`` is what must not come after the loop."""
     if part.members:
-        yield from _sequence(part.members, 0, plan, longest, contiguity, wait, (*ends, part.until))
+        for further in _sequence(part.members, 0, plan, longest, contiguity, wait, (*ends, part.until)):
+            place = further.places[len(plan.places)]
+            forbidden, not_next = (*place.forbidden, *follows), (*place.not_next, *follows_next)
+            place = replace(place, forbidden=forbidden, not_next=not_next)
+            yield replace(further, places=(*plan.places, place, *further.places[len(plan.places) + 1 :]))
         return
     forbidden = (*(each.where for each in plan.open if each.contiguity != "next"), *follows)
     place = Place(
@@ -137,18 +144,10 @@ def _once(
         forbidden=forbidden,
         blocked=plan.blocked,
     )
-    strict = [each for each in plan.open if each.contiguity == "next"]
-    if strict:
-        place = replace(place, forbidden=(*forbidden, _Next(strict[0].where)))
+    not_next = tuple(each.where for each in plan.open if each.contiguity == "next")
+    place = replace(place, not_next=(*not_next, *follows_next))
     if len(plan.places) < longest:
         yield Plan((*plan.places, place))
-
-
-class _Next:
-    """A negated ``next`` step: only the very next event is tested."""
-
-    def __init__(self, where: Condition) -> None:
-        self.where = where
 
 
 def matches(
@@ -193,10 +192,12 @@ def _lay(
             in_time = event["t"] - events[chosen[-1]]["t"] < place.wait
         else:
             in_time = True
-        forbidden = chosen and _any(place.forbidden, event, taken, index == start)
-        blocked = chosen and _any(place.blocked, event, taken, False)
+        forbidden = chosen and _any(place.forbidden, event, taken)
+        if chosen and index == start and _any(place.not_next, event, taken):
+            return
+        blocked = chosen and _any(place.blocked, event, taken)
         fits = place.where(event, taken)
-        if fits and in_time and not blocked and not _any(place.ends, event, taken, False):
+        if fits and in_time and not blocked and not _any(place.ends, event, taken):
             # What is forbidden does not end a match that it completes.
             if not forbidden or last_place:
                 chosen.append(index)
@@ -206,20 +207,14 @@ def _lay(
                 chosen.pop()
         if not chosen:
             continue
-        if forbidden or blocked or _any(place.ends_passing, event, taken, False):
+        if forbidden or blocked or _any(place.ends_passing, event, taken):
             return
         if place.contiguity == "next" or (place.contiguity == "followed_by" and fits):
             return
 
 
-def _any(conditions: Sequence[Any], event: Event, taken: Taken, is_next: bool) -> bool:
-    for condition in conditions:
-        if isinstance(condition, _Next):
-            if is_next and condition.where(event, taken):
-                return True
-        elif condition(event, taken):
-            return True
-    return False
+def _any(conditions: Sequence[Condition], event: Event, taken: Taken) -> bool:
+    return any(condition(event, taken) for condition in conditions)
 
 
 def _completion(
@@ -232,14 +227,14 @@ def _completion(
     (absent,) = plan.open
     if absent.contiguity == "next":
         after = chosen[-1] + 1
-        if after < len(events) and events[after]["t"] - first < within and not absent.where(events[after], taken):
-            return after
-        return None
+        confirmed = after < len(events) and events[after]["t"] - first < within
+        confirmed = confirmed and not _any((absent.where, *plan.blocked), events[after], taken)
+        return after if confirmed else None
     deadline = min(first + within, last + absent.within_prev)
     for event in events[chosen[-1] + 1 :]:
         if event["t"] >= deadline:
             break
-        if absent.where(event, taken):
+        if _any((absent.where, *plan.blocked), event, taken):
             return None
     return len(events) if end_of_time >= deadline else None
 

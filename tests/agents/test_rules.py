@@ -1,0 +1,265 @@
+"""Rules: the language as YAML and as objects, and errors that name file, rule, field and position."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from agents.rules import Group, InvalidRules, Rule, Step, WindowSpec, format_duration, load_rules, parse_duration
+from schemas.errors import InvalidRule
+
+DESIGN = """
+rules:
+  - name: type_A_and_B_within_2s
+    by: key
+    within: 2s
+    all:
+      - {as: a, stream: axon_1, where: "type == 'A'"}
+      - {as: b, stream: axon_2, where: "type == 'B'"}
+    pairing: once
+    emit: {integrated_value: "a.value + b.value", confidence: "min(a.value, b.value) / max(a.value, b.value)"}
+  - name: population_collapse
+    by: simulation_id
+    within: 60s
+    seq:
+      - {as: before, stream: population_metrics}
+      - {as: now, stream: population_metrics, where: "now.total_population < 0.5 * before.total_population"}
+    skip: past_last
+    alert: {severity: critical, message: "population fell from {before.total_population}"}
+windows:
+  - {name: population_metrics, from: cell_vitals, by: simulation_id, every: 10s,
+     select: {total_population: "count_distinct(cell_id)", avg_energy: "mean(energy)"}}
+"""
+
+
+def step(name="a", **options):
+    return Step(name=name, stream="s", **options)
+
+
+def problem(text, **options):
+    """The only problem of a rule file."""
+    with pytest.raises(InvalidRules) as caught:
+        load_rules(text, **options)
+    (found,) = caught.value.problems
+    return found
+
+
+def test_rule_file_of_the_design_is_read():
+    rules = load_rules(DESIGN)
+    both, collapse = rules.rules
+    assert (both.kind, both.pairing, both.positive, both.streams) == ("all", "once", ("a", "b"), ("axon_1", "axon_2"))
+    assert both.within.time == 2_000_000
+    assert both.confidence_node is not None
+    assert collapse.skip.kind == "past_last"
+    assert collapse.message is not None
+    assert rules.windows[0].kind == "tumbling"
+    assert rules.windows[0].size_us == 10_000_000
+
+
+def test_yaml_and_objects_are_the_same_rule():
+    text = """
+rules:
+  - name: r
+    within: {time: 3s, closed: true}
+    seq:
+      - {as: a, stream: s, min: 2, max: 4, greedy: true, gap: 1s}
+      - not: {as: n, stream: s, where: "value > 3"}
+        contiguity: next
+      - seq:
+          - {as: b, stream: s}
+          - {as: c, stream: [s, t], contiguity: followed_by_any, within_prev: 500ms}
+        min: 1
+        until: "value < 0"
+        optional: true
+    skip: {to_last: b}
+    max_partials: 50
+    emit: eager
+    on_timeout: true
+"""
+    rule = Rule(
+        name="r",
+        within={"time": timedelta(seconds=3), "closed": True},
+        seq=[
+            step("a", min=2, max=4, greedy=True, gap="1s"),
+            step("n", where="value > 3", negated=True, contiguity="next"),
+            Group(
+                seq=[
+                    step("b"),
+                    Step(name="c", stream=["s", "t"], contiguity="followed_by_any", within_prev="500ms"),
+                ],
+                min=1,
+                until="value < 0",
+                optional=True,
+            ),
+        ],
+        skip={"to_last": "b"},
+        max_partials=50,
+        emit_mode="eager",
+        on_timeout=True,
+    )
+    (read,) = load_rules(text).rules
+    assert read == rule
+    assert read.content_version == rule.content_version
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [("2s", 2_000_000), ("250ms", 250_000), ("1.5h", 5_400_000_000), ("7us", 7), ("1 d", 86_400_000_000)],
+)
+def test_durations_have_units(text, microseconds):
+    assert parse_duration(text) == microseconds
+    assert parse_duration(format_duration(microseconds)) == microseconds
+
+
+@pytest.mark.parametrize("value", [2, 1.5, "2", "2 weeks", "0s", "-1s", "", None, True])
+def test_duration_without_a_known_unit_is_refused(value):
+    with pytest.raises(ValueError, match="not a duration"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    ("options", "bounds"),
+    [
+        ({}, (1, 1, False)),
+        ({"times": 3}, (3, 3, False)),
+        ({"times": [2, 4]}, (2, 4, False)),
+        ({"times": [0, 4]}, (1, 4, True)),
+        ({"min": 1}, (1, None, False)),
+        ({"min": 0}, (1, None, True)),
+        ({"max": 3}, (1, 3, False)),
+        ({"min": 2, "max": 5, "optional": True}, (2, 5, True)),
+    ],
+)
+def test_quantifiers(options, bounds):
+    made = step(**options)
+    assert (made.at_least, made.at_most, made.may_be_absent) == bounds
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda: step(times=2, min=1), "both times and min"),
+        (lambda: step(min=3, max=2), "must not exceed"),
+        (lambda: step(times=0), "times is 0"),
+        (lambda: step(min=1, consecutive=True, combinations=True), "exclude each other"),
+        (lambda: step(greedy=True), "greedy is for loops"),
+        (lambda: step(min=1, greedy=True, combinations=True), "exclude each other"),
+        (lambda: step(times=3, until="x > 1"), "without max"),
+        (lambda: step(gap="1s"), "gap lies between"),
+        (lambda: step(negated=True, min=1), "takes no min"),
+        (lambda: step(negated=True, contiguity="followed_by_any"), "either next or followed_by"),
+        (lambda: step("a b"), "cannot stand in an expression"),
+        (lambda: Step(stream="s"), "needs a name"),
+        (lambda: Group(seq=[step()], any=[step("b")]), "exactly one of"),
+        (lambda: Group(seq=[step()], min=1, greedy=True), "cannot be greedy"),
+        (lambda: Group(any=[step(min=1)]), "has a quantifier"),
+        (lambda: Group(seq=[step(contiguity="next")]), "nothing stands before"),
+        (lambda: Rule(name="r", seq=[step(), step()]), "appears twice"),
+        (lambda: Rule(name="r", seq=[step(), step("b", negated=True)]), "add within"),
+        (lambda: Rule(name="r", seq=[step(negated=True), step("b")]), "first step is negated"),
+        (
+            lambda: Rule(name="r", seq=[step(), step("b", optional=True), step("n", negated=True), step("c")]),
+            "optional",
+        ),
+        (lambda: Rule(name="r", seq=[step()], skip={"to_first": "x"}), "unknown step 'x'"),
+        (lambda: Rule(name="r", seq=[step()], skip="to_first"), "needs the name"),
+        (lambda: Rule(name="r", within="1s", seq=[step(), step("b", within_prev="2s")]), "longer than"),
+        (lambda: Rule(name="r", all=[step(), step("b")]), "all without within"),
+        (lambda: Rule(name="r", within="1s", all=[step(), step("b")], skip="past_last"), "governed by pairing"),
+        (lambda: Rule(name="r", within="1s", all=[step(), step("b", min=1)]), "no loops"),
+        (lambda: Rule(name="r", seq=[step()], pairing="each"), "pairing is for all"),
+        (lambda: Rule(name="r", seq=[step(where="x >")]), r"a\.where: not an expression"),
+        (lambda: Rule(name="r", seq=[step()], emit={"x": "b.value"}), r"emit\.x: unknown step 'b'"),
+        (lambda: Rule(name="r", seq=[step()], alert={"message": "{a.}"}), r"alert\.message"),
+        (lambda: Rule(name="r", seq=[step()], confidence="value"), "names no step"),
+        (lambda: Rule(name="r"), "exactly one of"),
+        (lambda: Rule(name="r x", seq=[step()]), "name"),
+        (lambda: Rule(name="r", seq=[step()], sequence=[]), "unknown field 'sequence'"),
+    ],
+)
+def test_contradictions_are_refused_with_their_reason(build, reason):
+    with pytest.raises(InvalidRules, match=reason):
+        build()
+
+
+def test_problem_has_rule_field_line_and_column():
+    found = problem("rules:\n  - name: r\n    within: 2\n    seq: [{as: a, stream: s}]\n")
+    assert (found.rule, found.field, found.line, found.column) == ("r", "within.time", 3, 13)
+    assert "write 2s or 2ms" in found.message
+
+
+def test_problem_in_a_condition_points_at_the_condition():
+    found = problem("rules:\n  - name: r\n    within: 2s\n    seq:\n      - {as: a, stream: s, where: 'foo(1)'}\n")
+    assert (found.rule, found.line, found.column) == ("r", 5, 35)
+    assert "unknown function 'foo'" in found.message
+
+
+def test_misspelt_field_brings_a_suggestion():
+    found = problem("rules:\n  - {name: r, within: 2s, seq: [{as: a, stream: s, were: 'x > 1'}]}\n")
+    assert found.message == "unknown field 'were'; did you mean 'where'?"
+
+
+def test_misspelt_field_of_a_known_stream_brings_a_suggestion():
+    found = problem("rules:\n  - {name: r, within: 2s, seq: [{as: a, stream: axon_1, where: 'valu > 1'}]}\n")
+    assert "no field 'valu'; did you mean 'value'?" in found.message
+
+
+def test_unknown_stream_is_refused_where_the_streams_are_known():
+    text = "rules:\n  - {name: r, within: 2s, seq: [{as: a, stream: axon_9}]}\n"
+    assert load_rules(text).rules[0].streams == ("axon_9",)
+    assert "did you mean 'axon_1'?" in problem(text, known_streams=["axon_1", "cells"]).message
+
+
+def test_streams_made_in_the_same_file_are_known():
+    text = """
+streams: [{name: mine, fields: {x: float64}}]
+windows: [{name: w, from: mine, every: 1s, select: {top: max(x)}}]
+rules: [{name: r, within: 5s, seq: [{as: a, stream: w, where: "top > 3"}, {as: b, stream: mine, where: "x > 1"}]}]
+"""
+    assert len(load_rules(text, known_streams=[]).rules) == 1
+
+
+def test_unbounded_rule_in_a_file_is_refused():
+    text = "rules:\n  - {name: r, seq: [{as: a, stream: s}, {as: b, stream: s}]%s}\n"
+    assert "add within" in problem(text % "").message
+    assert load_rules(text % ", max_partials: 10").rules[0].max_partials.limit == 10
+
+
+def test_several_problems_are_reported_together():
+    with pytest.raises(InvalidRules) as caught:
+        load_rules("rules:\n  - {name: r, within: 2, seq: [{as: a, strem: s}]}\n  - {name: q}\n", known_streams=[])
+    assert {found.rule for found in caught.value.problems} == {"r", "q"}
+    assert len(caught.value.problems) == 4
+
+
+@pytest.mark.parametrize("text", ["rules: [", "- 1", "", "rule: []", "rules: {}", "rules: [3]"])
+def test_text_that_is_no_rule_file_is_refused(text):
+    with pytest.raises(InvalidRule):
+        load_rules(text)
+
+
+def test_file_is_named_in_problems(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("rules: [{name: r}]")
+    assert problem(path).file == str(path)
+    assert problem(tmp_path / "none.yaml").message.startswith("cannot be read")
+
+
+def test_version_changes_with_the_content_and_not_with_the_description():
+    rule = Rule(name="r", seq=[step()], description="one")
+    assert Rule(name="r", seq=[step()], description="two").content_version == rule.content_version
+    assert Rule(name="r", seq=[step(where="x > 1")]).content_version != rule.content_version
+    assert Rule(name="r", seq=[step()], version="v7").content_version == "v7"
+
+
+def test_names_of_rules_and_windows_are_unique():
+    window = {"name": "r", "from": "s", "every": "1s", "select": {"n": "count()"}}
+    rule = {"name": "r", "within": "1s", "seq": [{"as": "a", "stream": "s"}]}
+    assert "given to two" in problem({"rules": [rule], "windows": [window]}).message
+
+
+def test_window_has_exactly_one_extent():
+    for extent in ({}, {"every": "1s", "session": "2s"}, {"every": "2s", "size": "1s"}):
+        with pytest.raises(InvalidRules):
+            WindowSpec(name="w", source="s", select={"n": "count()"}, **extent)
