@@ -37,6 +37,11 @@ def _of_state(column: str) -> ForeignKeyConstraint:
     return ForeignKeyConstraint([column, "simulation_id"], ["agent_states.id", "agent_states.simulation_id"])
 
 
+def _agent_index() -> Index:
+    """With the step: an agent's history is read in its order, or a planner takes the index on steps and reads all."""
+    return Index(None, "agent_id", "simulation_id", "step_number")
+
+
 def _state_index(column: str) -> Index:
     """For retention: removing a state must find the actions that refer to it; most refer to none."""
     known = text(f"{column} IS NOT NULL")
@@ -98,7 +103,7 @@ class AgentStateModel(Recorded, Base):
     __table_args__ = (
         PrimaryKeyConstraint("id", "simulation_id"),
         _of_agent(),
-        Index(None, "agent_id", "simulation_id"),
+        _agent_index(),
         Index(None, "simulation_id", "step_number"),
     )
 
@@ -189,7 +194,7 @@ class ActionModel(Recorded, Base):
         _of_state("state_before_id"),
         _of_state("state_after_id"),
         Index(None, "simulation_id", "step_number"),
-        Index(None, "agent_id", "simulation_id"),
+        _agent_index(),
         Index(None, "simulation_id", "action_type"),
         _state_index("state_before_id"),
         _state_index("state_after_id"),
@@ -215,7 +220,7 @@ class LearningExperienceModel(Recorded, Base):
         PrimaryKeyConstraint("experience_id", "simulation_id"),
         _of_agent(),
         Index(None, "simulation_id", "step_number"),
-        Index(None, "agent_id", "simulation_id"),
+        _agent_index(),
         Index(None, "simulation_id", "module_type"),
     )
 
@@ -238,5 +243,5 @@ class HealthIncident(Recorded, Base):
         PrimaryKeyConstraint("incident_id", "simulation_id"),
         _of_agent(),
         Index(None, "simulation_id", "step_number"),
-        Index(None, "agent_id", "simulation_id"),
+        _agent_index(),
     )

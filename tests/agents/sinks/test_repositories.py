@@ -226,3 +226,12 @@ async def test_a_long_query_streams(tmp_path):
         tracemalloc.stop()
     assert count == rows
     assert peak < 15e6, "a quarter of the rows at once would take more"
+
+
+def test_an_agents_history_is_read_by_its_index_and_never_by_reading_all(tmp_path):
+    with ExperimentDatabase(tmp_path / "data.db", "exp") as db, db.engine.connect() as connection:
+        for table in ("agent_states", "agent_actions", "learning_experiences", "health_incidents"):
+            query = f"SELECT * FROM {table} WHERE agent_id = '1' AND simulation_id = 's' ORDER BY step_number"
+            plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all())
+            assert f"ix_{table}_agent_id_simulation_id_step_number" in plan
+            assert "TEMP B-TREE" not in plan

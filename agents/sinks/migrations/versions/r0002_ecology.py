@@ -144,7 +144,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", "simulation_id", name=op.f("pk_agent_states")),
     )
     op.create_index(
-        op.f("ix_agent_states_agent_id_simulation_id"), "agent_states", ["agent_id", "simulation_id"], unique=False
+        op.f("ix_agent_states_agent_id_simulation_id_step_number"),
+        "agent_states",
+        ["agent_id", "simulation_id", "step_number"],
+        unique=False,
     )
     op.create_index(
         op.f("ix_agent_states_simulation_id_step_number"),
@@ -171,9 +174,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("incident_id", "simulation_id", name=op.f("pk_health_incidents")),
     )
     op.create_index(
-        op.f("ix_health_incidents_agent_id_simulation_id"),
+        op.f("ix_health_incidents_agent_id_simulation_id_step_number"),
         "health_incidents",
-        ["agent_id", "simulation_id"],
+        ["agent_id", "simulation_id", "step_number"],
         unique=False,
     )
     op.create_index(
@@ -202,9 +205,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("experience_id", "simulation_id", name=op.f("pk_learning_experiences")),
     )
     op.create_index(
-        op.f("ix_learning_experiences_agent_id_simulation_id"),
+        op.f("ix_learning_experiences_agent_id_simulation_id_step_number"),
         "learning_experiences",
-        ["agent_id", "simulation_id"],
+        ["agent_id", "simulation_id", "step_number"],
         unique=False,
     )
     op.create_index(
@@ -257,7 +260,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("action_id", "simulation_id", name=op.f("pk_agent_actions")),
     )
     op.create_index(
-        op.f("ix_agent_actions_agent_id_simulation_id"), "agent_actions", ["agent_id", "simulation_id"], unique=False
+        op.f("ix_agent_actions_agent_id_simulation_id_step_number"),
+        "agent_actions",
+        ["agent_id", "simulation_id", "step_number"],
+        unique=False,
     )
     for column in ("state_before_id", "state_after_id"):
         op.create_index(
