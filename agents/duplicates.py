@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.frames import Frame
+from schemas.ids import parse_ids
 
 __all__ = ["Delivered"]
 
@@ -98,6 +99,10 @@ class Delivered:
             else:
                 known[name] = times[row]
         return again
+
+    def knows(self, text: str) -> bool:
+        """Whether an event with this id of its own came before."""
+        return parse_ids([text]).tobytes() in self._ids
 
     def purge(self, watermark_us: int) -> None:
         """Forget what the watermark has passed."""

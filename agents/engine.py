@@ -19,13 +19,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from agents.cep.matcher import Matcher
 from agents.cep.matches import TIMEOUT, MatchBatch
 from agents.duplicates import Delivered
+from agents.events import normalised
 from agents.layers import Layer, stratify
-from agents.matches import FINAL, MatchTable
+from agents.loose import Loose
+from agents.matches import FINAL, Match, MatchTable
 from agents.ordering import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from agents.provisional import Provisional
 from agents.rowstore import Origin, RowStore
@@ -87,6 +90,7 @@ class Engine:
         self._layers: list[Layer] = []
         self._store = RowStore()
         self._delivered = Delivered()
+        self._loose = Loose()
         self._late: list[Frame] = []
         self._compact_at = _COMPACT_ABOVE
         self._early: Matcher | None = Matcher([], clock=None) if consistency == "eventual" else None
@@ -104,6 +108,8 @@ class Engine:
         has changed.
         """
         ruleset = _ruleset(rules)
+        if self._loose:
+            self._gather()
         wanted = stratify(ruleset)
         while len(self._layers) < len(wanted):
             self._layers.append(Layer(self._catalog, self._clock))
@@ -167,6 +173,52 @@ class Engine:
         self._take(frame, origin)
         return refused
 
+    def push_event(self, event: Mapping[str, Any]) -> list[Match]:
+        """Let one event wait for the watermark; with `eventual` consistency gives what it matches, provisionally.
+
+        See `agents.events` for what an event looks like. Nothing is given back of an event that the watermark has
+        passed or that came before; `late` and `duplicates` count them. Raises InvalidEvent.
+        """
+        stream = event.get("stream")
+        if stream is None or type(event.get("timestamp")) is not int or "metadata" in event:
+            stream, event = normalised(event, sorted(self.streams))
+        if stream not in self._read:
+            return []
+        time = event["timestamp"]
+        if time < self.watermark_us:
+            self.late += 1
+            return []
+        own_id = event.get("event_id")
+        if own_id is not None:
+            self._gather()
+            if self._delivered.knows(own_id):
+                self.duplicates += 1
+                return []
+        ref, self._store.next_ref = self._loose.add(stream, event, self._store.next_ref)
+        early = self._early
+        if early is None or self._ranks.get(stream, PRIMARY) != PRIMARY:
+            batch = None
+        elif time >= self._early_us:
+            self._early_us = time
+            batch = early.process_event(stream, event, ref)
+        else:
+            batch = early.process_event(stream, {**event, "timestamp": self._early_us}, ref)
+        if batch is None or not len(batch):
+            if self._loose.is_full(stream, event):
+                self._gather()
+            return []
+        assert early is not None
+        self._gather()
+        return self._provisional.note(self._table(early, batch)).matches()
+
+    def _gather(self) -> None:
+        """Make frames of the events that were pushed one at a time."""
+        for first, frame in self._loose.take():
+            self._delivered.again(frame)
+            self._store.insert(first, frame)
+            for layer in self._read[frame.stream]:
+                layer.push(frame, first, self._ranks.get(frame.stream, PRIMARY))
+
     def push_late(self, frame: Frame) -> bool:
         """Give late rows to the windows with ``late: revise``; False if no window takes them."""
         taken = [layer.revise(frame) for layer in self._read.get(frame.stream, ())]
@@ -191,6 +243,7 @@ class Engine:
         """
         tables: list[MatchTable] = []
         frames: list[Frame] = []
+        self._gather()
         if watermark_us > self.watermark_us:
             self.watermark_us = watermark_us
             if self._early is not None:
@@ -212,6 +265,7 @@ class Engine:
         """All input is over: everything is processed and closes, the state is empty, and event time may begin anew."""
         tables: list[MatchTable] = []
         frames: list[Frame] = []
+        self._gather()
         self.watermark_us = FOREVER_US
         for number, layer in enumerate(self._layers):
             self._collect(number, layer.advance(FOREVER_US, self._store), tables, frames)
@@ -298,6 +352,7 @@ class Engine:
 
     def low_water_us(self) -> int | None:
         """Oldest time that the state depends on; None where it is empty."""
+        self._gather()
         times = [layer.low_water_us() for layer in self._layers]
         return min((time for time in times if time is not None), default=None)
 
@@ -314,7 +369,7 @@ class Engine:
     def size(self) -> dict[str, int]:
         """What is held: rows that wait, rows of frames held for them and for partial matches, provisional matches."""
         return {
-            "waiting": sum(layer.size() for layer in self._layers),
+            "waiting": sum(layer.size() for layer in self._layers) + len(self._loose),
             "rows": self._store.rows,
             "provisional": len(self._provisional),
         }
@@ -329,12 +384,14 @@ class Engine:
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as nested mappings of arrays and bytes; small, since only rows that are needed are in it."""
+        self._gather()
         self._compact(thorough=True)
         times = [self.watermark_us, self._early_us, self.duplicates, self.late]
         parts: dict[str, Any] = {
             "times": np.array(times, np.int64),
             "layers": {str(number): layer.snapshot() for number, layer in enumerate(self._layers)},
             "store": self._store.snapshot(),
+            "sequence": orjson.dumps(self._loose.sequence),
         }
         if self._early is not None:
             parts["early"] = self._early.snapshot()
@@ -344,6 +401,8 @@ class Engine:
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take over the snapshot of an engine with the same rules. Raises InvalidRule where they differ."""
         self._store.restore(snapshot["store"])
+        self._loose = Loose()
+        self._loose.sequence = orjson.loads(bytes(snapshot["sequence"]))
         chunks = self._store.chunks()
         for number, layer in enumerate(self._layers):
             layer.restore(snapshot["layers"][str(number)], chunks, lambda name: self._ranks.get(name, PRIMARY))

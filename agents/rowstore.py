@@ -136,6 +136,15 @@ class RowStore:
         self._chunks.append(chunk)
         self.rows += chunk.frame.num_rows
 
+    def insert(self, first: int, frame: Frame) -> None:
+        """Hold a frame whose rows were given refs from ``first`` on beforehand."""
+        at = int(np.searchsorted(self._firsts[: len(self._chunks)], first))
+        later = self._chunks[at:]
+        del self._chunks[at:]
+        self.rows -= sum(chunk.frame.num_rows for chunk in later)
+        for chunk in (Chunk(first, frame, None, None), *later):
+            self._append(chunk)
+
     def forget_last(self) -> None:
         """Undo the last `add`: nobody needs any row of it. Its refs are not given again."""
         self.rows -= self._chunks.pop().frame.num_rows
