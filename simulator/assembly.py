@@ -222,12 +222,15 @@ def _texts(values: list[Any]) -> pa.Array:
 
 
 def _metrics(scenario: Scenario, pieces: list[Piece]) -> dict[str, NDArray[Any]]:
-    sums = tuple(f"{name}.{part}" for name in scenario.sum_metrics for part in ("high", "low"))
     ints = np.concatenate([piece.metrics("ints") for piece in pieces]).astype(np.int64)
     floats = np.concatenate([piece.metrics("floats") for piece in pieces]).astype(np.float64)
-    names = scenario.int_metrics + sums
-    found: dict[str, NDArray[Any]] = {name: ints[:, :, lane] for lane, name in enumerate(names)}
-    found |= {name: floats[:, :, lane] for lane, name in enumerate(scenario.float_metrics)}
-    for name in scenario.sum_metrics:
-        found[name] = found.pop(f"{name}.high") * 65_536 + found.pop(f"{name}.low")
+    found: dict[str, NDArray[Any]] = {name: floats[:, :, lane] for lane, name in enumerate(scenario.float_metrics)}
+    at = 0
+    for name, width in scenario.lanes().items():
+        values = ints[:, :, at : at + width]
+        at += width
+        if name in scenario.sum_metrics:
+            found[name] = values[:, :, 0] * 65_536 + values[:, :, 1]
+        else:
+            found[name] = values if name in scenario.vector_metrics else values[:, :, 0]
     return found

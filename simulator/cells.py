@@ -40,7 +40,7 @@ from simulator.cells_config import (
     cells_params,
 )
 from simulator.cells_events import (
-    HISTOGRAM,
+    HISTOGRAMS,
     cell_events,
     death_columns,
     emit_births,
@@ -67,7 +67,8 @@ class Cells(Scenario):
 
     name: ClassVar[str] = "cells"
     Config: ClassVar[type[ScenarioConfig]] = CellsConfig
-    int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "attempts", *HISTOGRAM)
+    int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "attempts")
+    vector_metrics: ClassVar[Mapping[str, int]] = HISTOGRAMS
     sum_metrics: ClassVar[tuple[str, ...]] = ("energy", "income", "cost", "lost", "accuracy", "generation")
     controls: ClassVar[tuple[str, ...]] = ("difficulty",)
     plant_rules: ClassVar[Mapping[str, str]] = {

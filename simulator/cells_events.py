@@ -27,7 +27,7 @@ from simulator.rng import unit
 from simulator.scenario import Interval
 
 __all__ = [
-    "HISTOGRAM",
+    "HISTOGRAMS",
     "cell_events",
     "death_columns",
     "emit_births",
@@ -40,7 +40,7 @@ __all__ = [
 
 BINS = 16
 SPREAD = 64
-HISTOGRAM = tuple(f"{trait}.{number:02d}" for trait in ("metabolism", "tpu_cores") for number in range(BINS))
+HISTOGRAMS = {"metabolism_histogram": BINS, "tpu_cores_histogram": BINS}
 """Metrics that count cells by trait, in bins of equal ratio; only in ticks of population_metrics."""
 _EVENT_TYPES = ("birth", "death", "mutation", "division")
 _GENOME_TYPES = ("bio", "ai", "tpu")
@@ -189,7 +189,7 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
         cell_id=cell,
         genome_type=jnp.argmax(strength, axis=0).astype(jnp.int32),
         **trait,
-        neural_weights=tuple(weights),
+        neural_weights=weights,
     )
     level = level_of(tried["word"])
     work = tried["difficulty"] * jnp.asarray(LEVEL_FACTORS, jnp.float32)[level]
@@ -220,8 +220,7 @@ def record_traits(ctx: Context, static: CellsStatic, cells: Population) -> None:
             # Spread over lanes, so that a GPU's atomic additions do not all meet in a few words.
             lane = jnp.arange(static.slots) % SPREAD
             counts = jnp.zeros((BINS + 1) * SPREAD, jnp.int32).at[number * SPREAD + lane].add(1)
-            for which, count in enumerate(jnp.sum(counts.reshape(-1, SPREAD), axis=1)[:BINS]):
-                inner.metric(f"{trait}.{which:02d}", count)
+            inner.metric(f"{trait}_histogram", jnp.sum(counts.reshape(-1, SPREAD), axis=1)[:BINS])
 
     ctx.when(ctx.tick % jnp.uint32(static.metrics_every) == 0, body)
 
@@ -230,7 +229,8 @@ def population_rows(config: CellsConfig, interval: Interval, memory: dict[str, A
     """``population_metrics`` every ``metrics_every`` ticks; births, deaths and efficiency since the row before."""
     metrics = interval.metrics
     for offset, tick in enumerate(range(interval.first_tick, interval.end_tick)):
-        total = {name: values[offset].sum().item() for name, values in metrics.items()}
+        total = {name: values[offset].sum(axis=0) for name, values in metrics.items()}
+        total = {name: value if value.ndim else value.item() for name, value in total.items()}
         for name in ("births", "deaths", "income", "cost"):
             memory[name] = memory.get(name, 0) + total[name]
         if tick % config.metrics_every:
@@ -254,8 +254,8 @@ def population_rows(config: CellsConfig, interval: Interval, memory: dict[str, A
 
 def _diversity(total: Mapping[str, Any]) -> float:
     entropies = []
-    for trait in ("metabolism", "tpu_cores"):
-        counts = np.array([total[f"{trait}.{number:02d}"] for number in range(BINS)], np.float64)
-        shares = counts[counts > 0] / max(counts.sum(), 1.0)
+    for name in HISTOGRAMS:
+        counts = total[name]
+        shares = counts[counts > 0] / max(counts.sum(), 1)
         entropies.append(float(-(shares * np.log(shares)).sum()))
     return sum(entropies) / len(entropies)

@@ -81,7 +81,7 @@ class Context:
         slots: int,
         specs: tuple[EventSpec, ...],
         capacities: Mapping[str, int],
-        int_metrics: tuple[str, ...] = (),
+        int_metrics: Mapping[str, int] | None = None,
         float_metrics: tuple[str, ...] = (),
         platform: str = "cpu",
     ) -> None:
@@ -95,7 +95,7 @@ class Context:
         self._key = tick_key(seed, tick[0], tick[1])
         self._specs = {spec.kind: spec for spec in specs}
         self._capacities = capacities
-        self._int_metrics, self._float_metrics = int_metrics, float_metrics
+        self._int_metrics, self._float_metrics = int_metrics or {}, float_metrics
         self._events: dict[str, Array] = {}
         self._counts: dict[str, Array] = {}
         self._needs: dict[str, Array] = {}
@@ -179,11 +179,11 @@ class Context:
     def emit(self, kind: str, mask: Array, *, at: Array | None = None, **columns: Any) -> None:
         """Emit one event of ``kind`` for every lane of ``mask``; at most one call a kind and tick.
 
-        ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, of several for lists. ``at`` is
+        ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, [width, lanes] for lists. ``at`` is
         the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
         """
         chosen = self.select(kind, mask)
-        self._record(kind, chosen.count, at, columns, lambda value: value[chosen.index] if value.ndim else value)
+        self._record(kind, chosen.count, at, columns, lambda value: value[..., chosen.index] if value.ndim else value)
 
     def emit_rows(self, kind: str, count: Array, *, at: Array | None = None, **columns: Any) -> None:
         """Emit the first ``count`` rows of columns that are rows already (those of `Births`, for one)."""
@@ -230,11 +230,8 @@ class Context:
             mine.update(theirs)
 
     def metric(self, name: str, value: Array | Sum) -> None:
-        """Record a scalar of this tick and island; a `Sum` is recorded as ``name`` + ".high" and ".low"."""
-        if isinstance(value, Sum):
-            self._metrics[f"{name}.high"], self._metrics[f"{name}.low"] = value
-        else:
-            self._metrics[name] = value
+        """Record a scalar of this tick and island, an exact `Sum`, or a short vector."""
+        self._metrics[name] = jnp.stack(value) if isinstance(value, Sum) else jnp.atleast_1d(value)
 
     def metric_sum(self, name: str, values: Array, mask: Array | None = None) -> None:
         """Record the exact sum of int32 values over the island (see `exact_sum`)."""
@@ -358,27 +355,31 @@ class Context:
         silent = set(self._specs) - set(self._events)
         if silent:
             raise ValueError(f"the step emitted nothing of kind {min(silent)!r}, which events() declares")
-        unknown = set(self._metrics) - set(self._int_metrics) - set(self._float_metrics)
+        known = {**self._int_metrics, **dict.fromkeys(self._float_metrics, 1)}
+        unknown = set(self._metrics) - set(known)
         if unknown:
-            raise ValueError(f"metric {min(unknown)!r} is not among int_metrics or float_metrics of the scenario")
-        ints = [self._metrics.get(name, jnp.int32(0)).astype(jnp.int32) for name in self._int_metrics]
-        floats = [self._metrics.get(name, jnp.float32(0)).astype(jnp.float32) for name in self._float_metrics]
+            raise ValueError(f"metric {min(unknown)!r} is not among the metrics that the scenario declares")
+        for name, value in self._metrics.items():
+            if value.shape[0] != known[name]:
+                raise ValueError(f"metric {name!r} has {value.shape[0]} values; the scenario declares {known[name]}")
+        ints = [self._metrics.get(name, jnp.zeros(width)) for name, width in self._int_metrics.items()]
+        floats = [self._metrics.get(name, jnp.zeros(1)) for name in self._float_metrics]
         return Outputs(self._events, self._counts, self._needs, _lanes(ints, jnp.int32), _lanes(floats, jnp.float32))
+
+
+def _lanes(values: list[Array], dtype: Any) -> Array:
+    used = sum(value.shape[0] for value in values)
+    rest = jnp.zeros(-used % METRIC_LANES if used else METRIC_LANES, dtype)
+    return jnp.concatenate([*(value.astype(dtype) for value in values), rest])
 
 
 def _packed(parts: list[Array]) -> Array:
     """Columns as one uint32 matrix [columns, rows], bit for bit. One array a kind: each that a scan stacks up costs."""
-    rows = max((part.shape[0] for part in parts if part.ndim), default=1)
+    rows = max((part.shape[-1] for part in parts if part.ndim), default=1)
     words = []
     for part in parts:
         if part.dtype == jnp.bool_ or part.dtype.itemsize < 4:
             part = part.astype(jnp.int32)
         word = part if part.dtype == jnp.uint32 else lax.bitcast_convert_type(part, jnp.uint32)
-        words.append(jnp.broadcast_to(word, (rows,)))
-    return jnp.stack(words)
-
-
-def _lanes(values: list[Array], dtype: Any) -> Array:
-    size = max(-(-len(values) // METRIC_LANES), 1) * METRIC_LANES
-    row = jnp.zeros(size, dtype)
-    return row.at[: len(values)].set(jnp.stack(values)) if values else row
+        words.append(jnp.broadcast_to(word, (part.shape[0] if part.ndim == 2 else 1, rows)))
+    return jnp.concatenate(words)

@@ -23,7 +23,7 @@ class Column:
     - ``enum``: int32 codes into ``categories``;
     - ``id``: a pair of uint32 arrays (birth tick, place) that becomes one int64; place 0xFFFFFFFF means null;
     - ``fixed``: int32 fixed point; the value is divided by ``scale``;
-    - ``list``: a tuple of ``width`` float32 arrays that becomes a list;
+    - ``list``: a float32 matrix [width, lanes] that becomes a list;
     - ``tick``: no array; the tick at which the row was emitted, as int64;
     - ``hidden``: an array of ``dtype`` that `Scenario.report` sees and the frame does not carry.
     """

@@ -40,16 +40,18 @@ def _nth_set_bit(words: Array, rank: Array) -> Array:
 
 
 def _first_above(cumulative: Array, wanted: Array) -> Array:
-    """First index whose cumulative count exceeds ``wanted``: a binary search unrolled over its log2 steps."""
+    """First index whose cumulative count exceeds ``wanted``: counted among blocks, then within the block.
+
+    Counting costs a few more operations than a binary search, and compiles to three loops instead of a dozen gathers.
+    """
     size = cumulative.shape[0]
-    low = jnp.zeros_like(wanted)
-    step = 1 << max(size - 1, 1).bit_length()
-    while step:
-        probe = low + step
-        inside = probe <= size
-        low = jnp.where(inside & (cumulative[jnp.minimum(probe, size) - 1] <= wanted), probe, low)
-        step >>= 1
-    return jnp.minimum(low, size - 1)
+    inner = 1 << (size.bit_length() // 2)
+    padding = jnp.full(-size % inner, jnp.iinfo(jnp.int32).max, jnp.int32)
+    blocks = jnp.concatenate([cumulative, padding]).reshape(-1, inner)
+    block = jnp.sum(blocks[:, -1] <= wanted[:, None], axis=1, dtype=jnp.int32)
+    block = jnp.minimum(block, blocks.shape[0] - 1)
+    within = jnp.sum(blocks[block] <= wanted[:, None], axis=1, dtype=jnp.int32)
+    return jnp.minimum(block * inner + within, size - 1)
 
 
 def compact(mask: Array, capacity: int, *, start: Array | None = None) -> tuple[Array, Array]:

@@ -53,7 +53,7 @@ class RunSummary:
     controls: tuple[Control, ...]
     """All control messages with the tick they held from; scheduling them repeats the run. An error means refused."""
     metrics: Mapping[str, float]
-    """Last tick's metrics, summed over islands; histograms (names with a dot) are left out."""
+    """Last tick's metrics, summed over islands; vectors are left out."""
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -237,4 +237,4 @@ def _targets(tick: int, end: int, saving: bool, every: int | None, frame_ticks: 
 def _last_metrics(assembler: Assembler) -> dict[str, float]:
     if assembler.last is None:
         return {}
-    return {name: float(np.sum(values[-1])) for name, values in assembler.last.metrics.items() if "." not in name}
+    return {name: float(np.sum(values[-1])) for name, values in assembler.last.metrics.items() if values.ndim == 2}

@@ -67,7 +67,7 @@ class Interval:
     first_tick: int
     end_tick: int
     metrics: Mapping[str, NDArray[Any]]
-    """What the step recorded, shape [ticks, islands]: int64 for whole numbers and sums, float64 for floats."""
+    """What the step recorded, shape [ticks, islands] (vectors have a third axis): int64, or float64 for floats."""
     rows: Mapping[str, Rows] = field(default_factory=dict)
     """Emitted rows by kind."""
 
@@ -84,6 +84,8 @@ class Scenario(ABC):
     """Names that `step` may pass to ``ctx.metric_sum``: exact sums, int64 on the host."""
     size_setting: ClassVar[str | None] = None
     """The config's field that says how large the world is."""
+    vector_metrics: ClassVar[Mapping[str, int]] = {}
+    """Names and lengths of whole-number vectors (histograms) that `step` may pass to ``ctx.metric``."""
     controls: ClassVar[tuple[str, ...]] = ()
     """Names of the controls that `control` takes."""
     plant_rules: ClassVar[Mapping[str, str]] = {}
@@ -139,6 +141,11 @@ class Scenario(ABC):
         """By how much rows of ``stream`` may be older than the interval that reports them."""
         del config, stream
         return 0
+
+    def lanes(self) -> Mapping[str, int]:
+        """Whole-number metrics in the order in which they are recorded, with their lengths; sums take two words."""
+        singles = dict.fromkeys(self.int_metrics, 1)
+        return {**singles, **dict.fromkeys(self.sum_metrics, 2), **self.vector_metrics}
 
     def control(self, config: Any, params: Any, name: str, message: Mapping[str, Any]) -> Any:
         """Params after the message that came over ``control.<name>``. Raises InvalidControl with what was wanted."""

@@ -48,7 +48,8 @@ class Round:
     islands: tuple[NDArray[np.uint32], ...]
     """Numbers of the islands of each group."""
     outputs: tuple[Outputs, ...]
-    """Of each group; arrays have leading axes [ticks] or, for a group of several islands, [ticks, islands]."""
+    """Of each group; arrays have leading axes [chunk] or, for a group of several islands, [chunk, islands]. Rows from
+    ``end_tick - first_tick`` on are zero."""
     capacities: Capacities
 
     def needs(self) -> dict[str, int]:
@@ -63,20 +64,28 @@ class Round:
 @lru_cache(maxsize=128)
 def _chunk(scenario: Scenario, static: Any, capacities: Capacities, ticks: int, stacked: bool, platform: str) -> Any:
     def one(params: Any, state: Any, seed: Array, low: Array, high: Array, island: Array) -> tuple[Any, Outputs]:
-        TRACES[scenario.name] += 1
         ctx = _context(scenario, static, dict(capacities), seed, (low, high), island, platform)
         state = scenario.step(static, params, state, ctx)
         return state, ctx.outputs()
 
     step = jax.vmap(one, in_axes=(None, 0, None, None, None, 0)) if stacked else one
 
-    def run(params: Any, states: Any, seed: Array, low: Array, high: Array, islands: Array) -> tuple[Any, Outputs]:
-        def body(carry: Any, offset: Array) -> tuple[Any, Outputs]:
-            now = low + offset
-            states, outputs = step(params, carry, seed, now, high + (now < low), islands)
-            return states, outputs
+    def run(
+        params: Any, states: Any, seed: Array, low: Array, high: Array, islands: Array, count: Array
+    ) -> tuple[Any, Outputs]:
+        TRACES[scenario.name] += 1
 
-        final: tuple[Any, Outputs] = lax.scan(body, states, jnp.arange(ticks, dtype=jnp.uint32))
+        def body(offset: Array, carry: Any) -> Any:
+            states, told = carry
+            now = low + offset.astype(jnp.uint32)
+            states, outputs = step(params, states, seed, now, high + (now < low), islands)
+            return states, jax.tree.map(lambda all_, one: all_.at[offset].set(one), told, outputs)
+
+        shapes = jax.eval_shape(step, params, states, seed, low, high, islands)[1]
+        told = jax.tree.map(lambda leaf: jnp.zeros((ticks, *leaf.shape), leaf.dtype), shapes)
+        # A loop of ``count`` ticks rather than a scan over all: the last chunk of a run may be shorter, and another
+        # length would be another program to compile.
+        final: tuple[Any, Outputs] = lax.fori_loop(0, count, body, (states, told))
         return final
 
     return jax.jit(run, donate_argnums=1)
@@ -102,7 +111,6 @@ def _context(
     island: Array,
     platform: str,
 ) -> Context:
-    sums = tuple(f"{name}.{part}" for name in scenario.sum_metrics for part in ("high", "low"))
     return Context(
         seed=seed,
         tick=tick,
@@ -110,7 +118,7 @@ def _context(
         slots=scenario.slots(static),
         specs=scenario.events(static),
         capacities=capacities,
-        int_metrics=scenario.int_metrics + sums,
+        int_metrics=scenario.lanes(),
         float_metrics=scenario.float_metrics,
         platform=platform,
     )
@@ -196,10 +204,12 @@ class World:
         capacities = self._frozen()
         for number, islands in enumerate(self._groups):
             stacked, device = len(islands) > 1, self._device(number)
-            run = _chunk(self.scenario, self.static, capacities, ticks, stacked, device.platform)
+            run = _chunk(self.scenario, self.static, capacities, self._chunk_ticks, stacked, device.platform)
             which = islands if stacked else islands[0]
             placed = self._placed(params, device)
-            self._states[number], output = run(placed, self._states[number], self._seed, low, high, which)
+            self._states[number], output = run(
+                placed, self._states[number], self._seed, low, high, which, np.int32(ticks)
+            )
             if device.platform != "cpu":
                 for leaf in jax.tree.leaves(output):
                     leaf.copy_to_host_async()
@@ -225,7 +235,7 @@ class World:
                     self._snapshot = None
                     self._snapshot = (self.tick, [_copy(state) for state in self._states])
                 room = min(end, stop(self.tick)) - self.tick
-                waiting.append(self._dispatch(self._chunk_ticks if room >= self._chunk_ticks else 1, params(self.tick)))
+                waiting.append(self._dispatch(min(room, self._chunk_ticks), params(self.tick)))
                 if len(waiting) == 1 and self.tick < end:
                     continue
             done = waiting.popleft()
