@@ -58,6 +58,7 @@ from agents.cep.kernel_layout import (
     P_SKIP,
     P_START,
     P_STATE0,
+    P_TIMED,
     P_WAITS,
     P_WINDOW,
     P_WORD,
@@ -361,7 +362,7 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
             action = T.act[entry]
         fired = np.uint64(0)
         final = np.uint64(0)
-        if action == EVALUATE or (action == LOOK and rule[r, P_WAITS] != 0):
+        if action == EVALUATE or (action == LOOK and rule[r, P_TIMED] != 0):
             node = np.int64(-1)
             waited = np.int64(-1)
             if not is_start:

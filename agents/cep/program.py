@@ -204,7 +204,7 @@ def _completes(state: State) -> tuple[Term, ...]:
 def _deadline(state: State, edges: tuple[FlatEdge, ...]) -> int:
     if state.kind is Kind.PENDING:
         return state.wait_us
-    waits = [edge.wait_us for edge in edges if edge.take and edge.kind is not Kind.STOP]
+    waits = [edge.wait_us for edge in edges if edge.kind is not Kind.STOP and (edge.take or edge.kind is Kind.FINAL)]
     return max(waits, default=0) if all(waits) else 0
 
 

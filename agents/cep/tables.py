@@ -72,6 +72,7 @@ class _Builder:
         row[layout.P_LIMIT] = rule.max_partials.limit
         row[layout.P_KEEP_NEW] = int(rule.max_partials.policy == "drop_oldest")
         row[layout.P_WAITS] = int(any(state.deadline_us for state in program.states))
+        row[layout.P_TIMED] = int(any(edge.wait_us for state in program.states for edge in state.edges))
         row[layout.P_SLOT0] = len(self.slots)
         self.slots += [
             (int(slot.running), slot.step, columns[slot.capture] if slot.capture >= 0 else -1)

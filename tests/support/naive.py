@@ -197,14 +197,14 @@ def _lay(
             return
         blocked = chosen and _any(place.blocked, event, taken)
         fits = place.where(event, taken)
-        if fits and in_time and not blocked and not _any(place.ends, event, taken):
-            # What is forbidden does not end a match that it completes.
-            if not forbidden or last_place:
-                chosen.append(index)
-                taken.setdefault(place.name, []).append(event)
-                _lay(plan, events, within, end_of_time, place_number + 1, chosen, taken, found)
-                taken[place.name].pop()
-                chosen.pop()
+        taken_here = fits and in_time and not blocked and not _any(place.ends, event, taken)
+        # What is forbidden does not end a match that it completes.
+        if taken_here and (not forbidden or last_place):
+            chosen.append(index)
+            taken.setdefault(place.name, []).append(event)
+            _lay(plan, events, within, end_of_time, place_number + 1, chosen, taken, found)
+            taken[place.name].pop()
+            chosen.pop()
         if not chosen:
             continue
         if forbidden or blocked or _any(place.ends_passing, event, taken):
@@ -241,14 +241,17 @@ def _completion(
 
 def skipped(
     found: set[tuple[Match, int]], kind: str, step: str = "", *, eager: bool = False
-) -> tuple[list[Match], bool]:
-    """Matches left by a skip strategy, and whether the choice among several was one of order only.
+) -> tuple[list[Match], str]:
+    """Matches left by a skip strategy, and whether that is all there is to say.
+
+    It is "tied" where several matches begin and complete together and the order of the two decides which of them is
+    left, and "undecided" where these end with different events, so that all that follows depends on it.
 
     Matches are put out by start event (eager: by completion), then each drops what began before: its last event
     and that event itself (past_last), its own start too (to_next), or its first or last event of ``step``.
     """
     if kind == "none":
-        return [match for match, _ in found], False
+        return [match for match, _ in found], "clear"
 
     def indices(match: Match) -> list[int]:
         return sorted(index for _, each in match for index in each)
@@ -256,12 +259,10 @@ def skipped(
     order = sorted(found, key=lambda each: (each[1], indices(each[0])[0]) if eager else (indices(each[0])[0], each[1]))
     left: list[Match] = []
     before = -1
-    seen: dict[tuple[int, int], int] = {}
-    for match, completed in order:
+    for match, _ in order:
         start = indices(match)[0]
         if start < before:
             continue
-        seen[start, completed] = seen.get((start, completed), 0) + 1
         left.append(match)
         named = dict(match).get(step, ())
         if kind == "past_last":
@@ -270,5 +271,8 @@ def skipped(
             before = max(before, start + 1)
         elif named:
             before = max(before, named[0] if kind == "to_first" else named[-1])
-    keys = [(indices(match)[0], completed) for match, completed in found]
-    return left, len(set(keys)) < len(keys)
+    lasts: dict[tuple[int, int], set[int]] = {}
+    for match, completed in found:
+        lasts.setdefault((indices(match)[0], completed), set()).add(indices(match)[-1])
+    tied = len(lasts) < len(found)
+    return left, "undecided" if tied and any(len(each) > 1 for each in lasts.values()) else "tied" if tied else "clear"
