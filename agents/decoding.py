@@ -70,7 +70,7 @@ def decode_chunk(
             for record in run:
                 try:
                     frame = decode_frame(record.value or b"")
-                    event_type = catalog.find(frame.stream)
+                    event_type = None if frame.has("window_start") else catalog.find(frame.stream)
                     frame = conform(frame, event_type) if event_type is not None else frame
                 except (InvalidFrame, SchemaMismatch) as error:
                     letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))

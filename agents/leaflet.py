@@ -90,12 +90,23 @@ class DomainGroup:
     exports: frozenset[str] = frozenset()
 
 
+class _Lane:
+    """One engine and the clock of the topics that feed it.
+
+    Every group has a clock of its own: a group that reads the windows of another must not be waited for by it.
+    """
+
+    def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], clock: Clock) -> None:
+        self.name, self.engine, self.topics, self.clock = name, engine, topics, clock
+        self.announced: set[str] = set()
+
+
 class Leaflet:
     """The domain of one partition number.
 
-    ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event
-    time is held back until each was heard of or found idle. ``internal`` names topics whose rows were counted when they
-    first came in (streams keyed anew).
+    ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time is held
+    back until each was heard of or found idle. ``internal`` names topics whose rows were counted when they first came
+    in (streams keyed anew, results of windows).
     """
 
     def __init__(
@@ -111,20 +122,44 @@ class Leaflet:
     ) -> None:
         self.partition = partition
         self.groups = tuple(groups)
-        topics = tuple(topics)
-        self.clock = Clock(lateness_us=lateness_us, expected=[Place(topic, partition) for topic in topics])
+        self.lateness_us = lateness_us
         self.counters = Counters()
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
         self._saccules = saccules or Saccules((), catalog=catalog)
         self._internal = frozenset(internal)
         self._catalog = catalog
-        self._announced: set[str] = set()
-        self._read: frozenset[str] = frozenset(topics)
-        self._engines: dict[str, list[Engine]] = {}
-        for group in self.groups:
-            for topic in group.topics.values():
-                self._engines.setdefault(topic, []).append(group.engine)
+        grouped = {topic for group in self.groups for topic in group.topics.values()}
+        rest = frozenset(topics) - grouped
+        engines: list[tuple[str, Engine | None, frozenset[str]]] = [
+            (group.field, group.engine, frozenset(group.topics.values())) for group in self.groups
+        ]
+        if rest:
+            engines.append(("", None, rest))  # read only to be counted
+        self._lanes = [_Lane(*parts, self._clock(parts[2])) for parts in engines]
+        self._lanes_of: dict[str, list[_Lane]] = {}
+        for lane in self._lanes:
+            for topic in lane.topics:
+                self._lanes_of.setdefault(topic, []).append(lane)
+
+    def _clock(self, topics: Iterable[str]) -> Clock:
+        return Clock(lateness_us=self.lateness_us, expected=[Place(topic, self.partition) for topic in topics])
+
+    @property
+    def watermark_us(self) -> int:
+        """Everything older was processed by every group."""
+        return min(lane.clock.watermark_us for lane in self._lanes)
+
+    @property
+    def newest_us(self) -> int | None:
+        """Newest event time that an open source has reached; None without an open source."""
+        known = [time_us for lane in self._lanes for time_us in lane.clock.sources.values()]
+        return max(known) + self.lateness_us if known else None
+
+    @property
+    def asserting(self) -> bool:
+        """Whether a producer that asserts watermarks holds event time back."""
+        return any(lane.clock.asserting for lane in self._lanes)
 
     def feed(self, topic: str, records: Sequence[RawRecord]) -> DomainOutput:
         """Take a chunk of one topic, in offset order; records before the topic's position are passed over."""
@@ -136,11 +171,13 @@ class Leaflet:
             return output
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog)
         counted = topic not in self._internal
-        self._bury(letters, output, counted)
+        if counted:
+            self._bury(letters, output)
         for sourced in frames:
             self._take(_Intake(sourced, output, counted))
         self.positions[topic] = records[-1].offset + 1
-        self._advance(output)
+        for lane in self._lanes_of.get(topic, ()):
+            self._advance(lane, output)
         return output
 
     def mark_idle(self, places: Iterable[Place], *, asserting: bool = False) -> DomainOutput:
@@ -149,20 +186,26 @@ class Leaflet:
         Producers that assert watermarks are waited for all the same, unless ``asserting``.
         """
         output = DomainOutput()
-        for place in places:
-            self.clock.mark_idle(place, asserting=asserting)
-        self._advance(output)
+        places = list(places)
+        for lane in self._lanes:
+            own = [place for place in places if place.topic in lane.topics]
+            for place in own:
+                lane.clock.mark_idle(place, asserting=asserting)
+            if own:
+                self._advance(lane, output)
         return output
 
     def wake(self) -> None:
         """Something comes after all was idle: wait for every topic again, so that none falls behind the first."""
-        self.clock.wake()
+        for lane in self._lanes:
+            lane.clock.wake()
 
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
         """Nothing comes from anywhere; event time goes on to ``until_us``."""
         output = DomainOutput()
-        self.clock.mark_all_idle(until_us)
-        self._advance(output)
+        for lane in self._lanes:
+            lane.clock.mark_all_idle(until_us)
+            self._advance(lane, output)
         return output
 
     def flush(self) -> DomainOutput:
@@ -174,79 +217,83 @@ class Leaflet:
 
     def _take(self, intake: _Intake) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
-        self._announce(frame, topic)
-        if intake.counted:
-            self.counters.received += frame.num_rows
         passed = self._saccules.apply(frame)
         for row, reason in passed.refused:
             self._bury_row(intake, row, reason, "validate")
-        if intake.counted:
-            self.counters.sampled += passed.sampled
         kept, rows = passed.frame, passed.rows
-        verdict = self.clock.observe(
-            Source(topic, self.partition, frame.origin),
-            kept.timestamps(),
-            watermark_us=frame.watermark_us,
-            end=frame.end,
-            one_by_one=intake.sourced.offsets is not None,
-        )
-        for row in np.flatnonzero(verdict.rejected).tolist():
+        late = np.zeros(kept.num_rows, np.bool_)
+        rejected = np.zeros(kept.num_rows, np.bool_)
+        duplicates = 0
+        for lane in self._lanes_of.get(topic, ()):
+            self._announce(lane, frame, topic)
+            verdict = lane.clock.observe(
+                Source(topic, self.partition, frame.origin),
+                kept.timestamps(),
+                watermark_us=frame.watermark_us,
+                end=frame.end,
+                one_by_one=intake.sourced.offsets is not None,
+            )
+            late |= verdict.late
+            rejected |= verdict.rejected
+            if lane.engine is not None:
+                if verdict.late.any():
+                    lane.engine.push_late(kept.take(np.flatnonzero(verdict.late)))
+                duplicates = max(duplicates, self._push(lane.engine, intake.sourced, kept, rows, verdict.on_time))
+        for row in np.flatnonzero(rejected).tolist():
             reason = f"timestamp {iso_from_us(int(kept.timestamps()[row]))} is too far in the future of its source"
             self._bury_row(intake, int(rows[row]), reason, "clock")
-        if verdict.late.any():
-            self._put_late(intake, kept, rows, np.flatnonzero(verdict.late))
-        if verdict.on_time.all():
-            self._push(intake, kept, rows)
-        elif verdict.on_time.any():
-            chosen = np.flatnonzero(verdict.on_time)
-            self._push(intake, kept.take(chosen), rows[chosen])
-
-    def _push(self, intake: _Intake, frame: Frame, rows: NDArray[np.int64]) -> None:
-        if frame.num_rows == 0:
-            return
-        sourced = intake.sourced
-        offsets = sourced.offset if sourced.offsets is None else sourced.offsets[rows]
-        duplicates = 0
-        for engine in self._engines.get(sourced.topic, ()):
-            refused = engine.push(frame, topic=sourced.topic, partition=self.partition, offsets=offsets)
-            duplicates = max(duplicates, refused)
+        if late.any():
+            self._put_late(intake, kept, rows, np.flatnonzero(late))
         if intake.counted:
-            self.counters.processed += frame.num_rows - duplicates
-            self.counters.duplicate += duplicates
+            counters = self.counters
+            counters.received += frame.num_rows
+            counters.sampled += passed.sampled
+            counters.late += int(late.sum())
+            counters.duplicate += duplicates
+            counters.processed += kept.num_rows - int((late | rejected).sum()) - duplicates
 
-    def _announce(self, frame: Frame, topic: str) -> None:
+    def _push(
+        self, engine: Engine, sourced: SourcedFrame, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
+    ) -> int:
+        """Give the rows that are on time to an engine; returns how many it has refused as duplicates."""
+        if not on_time.any():
+            return 0
+        if not on_time.all():
+            chosen = np.flatnonzero(on_time)
+            kept, rows = kept.take(chosen), rows[chosen]
+        offsets = sourced.offset if sourced.offsets is None else sourced.offsets[rows]
+        return engine.push(kept, topic=sourced.topic, partition=self.partition, offsets=offsets)
+
+    def _announce(self, lane: _Lane, frame: Frame, topic: str) -> None:
         """Wait for every stream that the origin writes, so that a slow start of one makes nothing late."""
-        if not frame.peers or frame.origin in self._announced:
+        if not frame.peers or frame.origin in lane.announced:
             return
-        self._announced.add(frame.origin)
+        lane.announced.add(frame.origin)
         prefix = topic.removesuffix(frame.stream)
         for peer in frame.peers:
             stream, _, origin = peer.partition("@")
-            if prefix + stream in self._read:
-                self.clock.announce(Source(prefix + stream, self.partition, origin or frame.origin))
+            if prefix + stream in lane.topics:
+                lane.clock.announce(Source(prefix + stream, self.partition, origin or frame.origin))
 
     def _put_late(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.integer]) -> None:
         sourced = intake.sourced
         place = [
-            ("late_watermark_us", str(self.clock.watermark_us).encode()),
+            ("late_watermark_us", str(self.watermark_us).encode()),
             ("source_topic", sourced.topic.encode()),
             ("source_partition", str(self.partition).encode()),
         ]
         for row, record in zip(late.tolist(), frame_to_records(kept.take(late), self._catalog), strict=True):
             offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
             intake.output.late.append(Record(record.key, record.value, [*record.headers, *place, offset]))
-        for engine in self._engines.get(sourced.topic, ()):
-            engine.push_late(kept.take(late))
-        if intake.counted:
-            self.counters.late += len(late)
 
-    def _bury(self, letters: Sequence[DeadLetter], output: DomainOutput, counted: bool) -> None:
+    def _bury(self, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
         output.dead_letters += letters
         self.counters.dead += len(letters)
-        if counted:
-            self.counters.received += len(letters)
+        self.counters.received += len(letters)
 
     def _bury_row(self, intake: _Intake, row: int, reason: str, stage: str) -> None:
+        if not intake.counted:
+            return  # what an internal topic carries was checked, and buried, where it first came in
         sourced = intake.sourced
         record = frame_to_records(sourced.frame.take(np.array([row])), self._catalog)[0]
         time_ms = int(sourced.frame.timestamps()[row]) // 1000
@@ -255,18 +302,16 @@ class Leaflet:
         intake.output.dead_letters.append(
             dead_letter(raw, sourced.topic, self.partition, reason=reason, stage=stage, row=inside)
         )
-        if intake.counted:
-            self.counters.dead += 1
+        self.counters.dead += 1
 
-    def _advance(self, output: DomainOutput) -> None:
-        if self.clock.finished:
-            for group in self.groups:
-                self._emit(group.engine.flush(), output)
-            self.clock.reset()
-            self._announced.clear()
-            return
-        for group in self.groups:
-            self._emit(group.engine.advance(self.clock.watermark_us), output)
+    def _advance(self, lane: _Lane, output: DomainOutput) -> None:
+        if lane.clock.finished:
+            if lane.engine is not None:
+                self._emit(lane.engine.flush(), output)
+            lane.clock.reset()
+            lane.announced.clear()
+        elif lane.engine is not None:
+            self._emit(lane.engine.advance(lane.clock.watermark_us), output)
 
     def _emit(self, result: EngineOutput, output: DomainOutput) -> None:
         if not result:
@@ -289,17 +334,25 @@ class Leaflet:
         return {
             "positions": orjson.dumps(self.positions),
             "counters": orjson.dumps(self.counters.as_dict()),
-            "announced": orjson.dumps(sorted(self._announced)),
-            "clock": self.clock.snapshot(),
-            "engines": {group.field: group.engine.snapshot() for group in self.groups},
+            "lanes": {
+                lane.name: {
+                    "announced": orjson.dumps(sorted(lane.announced)),
+                    "clock": lane.clock.snapshot(),
+                    "engine": {} if lane.engine is None else lane.engine.snapshot(),
+                }
+                for lane in self._lanes
+            },
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot; engines of groups that it does not hold begin empty."""
+        """Take over a snapshot; groups that it does not hold begin empty."""
         self.positions = orjson.loads(bytes(snapshot["positions"]))
         self.counters = Counters(**orjson.loads(bytes(snapshot["counters"])))
-        self._announced = set(orjson.loads(bytes(snapshot["announced"])))
-        self.clock.restore(snapshot["clock"])
-        for group in self.groups:
-            if group.field in snapshot["engines"]:
-                group.engine.restore(snapshot["engines"][group.field])
+        for lane in self._lanes:
+            state = snapshot["lanes"].get(lane.name)
+            if state is None:
+                continue
+            lane.announced = set(orjson.loads(bytes(state["announced"])))
+            lane.clock.restore(state["clock"])
+            if lane.engine is not None:
+                lane.engine.restore(state["engine"])

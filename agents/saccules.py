@@ -59,7 +59,8 @@ class Saccules:
 
     def apply(self, frame: Frame) -> Passed:
         """Check and change the rows of one frame; its watermark, end and origin stay with what passes."""
-        event_type = self._catalog.find(frame.stream)
+        # The results of a window have its own fields, though a stream of the catalog may have its name.
+        event_type = None if frame.has("window_start") else self._catalog.find(frame.stream)
         if event_type is not None:
             try:
                 frame = conform(frame, event_type)

@@ -25,12 +25,15 @@ from pipeline.commits import Delivery
 from pipeline.outputs import outgoing_of
 from pipeline.produce import Outgoing
 from pipeline.snapshots import pack_state, unpack_state
+from schemas.errors import AstrocyteError
 from schemas.topics import CLOCK, STATS
 
 __all__ = ["Correlator", "StateStore", "raw_records"]
 
 logger = logging.getLogger(__name__)
 
+FORMAT: Final = 1
+"""Version of what a snapshot holds."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of outputs that may wait for the broker; a domain that is further ahead waits."""
 _SNAPSHOT_SHARE: Final = 0.1
@@ -129,6 +132,11 @@ class Correlator:
 
     async def _restore(self, domain: _Domain, data: bytes) -> None:
         state = await asyncio.to_thread(unpack_state, data)
+        if state.get("format") != FORMAT:
+            raise AstrocyteError(
+                f"partition {domain.leaflet.partition}: its snapshot has format {state.get('format')} and this version "
+                f"writes {FORMAT}; finish with the version that wrote it, or delete the state topic to begin with none"
+            )
         if bytes(state["fingerprint"]).decode() != self._fingerprint:
             logger.warning(
                 "partition %s: rules or settings changed since snapshot %s; unchanged rules keep their state",
@@ -207,10 +215,10 @@ class Correlator:
 
     async def _find_idle(self, domain: _Domain, now_s: float) -> None:
         silent = self._silent(domain, now_s, self._idle_s)
-        gone = self._silent(domain, now_s, self._producer_s) & domain.idle if domain.leaflet.clock.asserting else set()
+        gone = self._silent(domain, now_s, self._producer_s) & domain.idle if domain.leaflet.asserting else set()
         fresh = silent - domain.idle
-        asleep = len(silent) == len(domain.heard_s) and bool(domain.leaflet.clock.sources)
-        if not (fresh or gone or (asleep and not domain.leaflet.clock.asserting)):
+        asleep = len(silent) == len(domain.heard_s) and domain.leaflet.newest_us is not None
+        if not (fresh or gone or (asleep and not domain.leaflet.asserting)):
             return
         async with domain.lock:
             domain.idle |= fresh
@@ -219,9 +227,9 @@ class Correlator:
                 logger.warning("%s: producers that ended without a word are given up", sorted(gone))
                 output.extend(domain.leaflet.mark_idle(sorted(gone), asserting=True))
             until_us = None
-            if asleep and not domain.leaflet.clock.asserting:
+            if asleep and not domain.leaflet.asserting:
                 # Event time goes on as the wall clock does, so that windows close though nothing follows.
-                newest_us = max(domain.leaflet.clock.sources.values()) + domain.leaflet.clock.lateness_us
+                newest_us = domain.leaflet.newest_us or 0
                 until_us = newest_us + int((now_s - max(domain.heard_s.values())) * 1e6)
                 output.extend(domain.leaflet.mark_all_idle(until_us))
             if fresh or gone:
@@ -258,8 +266,8 @@ class Correlator:
             if not domain.dirty and not domain.deliveries:
                 return
             began_s = self._monotonic()
-            state = {"fingerprint": self._fingerprint.encode(), "leaflet": domain.leaflet.snapshot()}
-            stats = domain.leaflet.counters.as_dict() | {"watermark_us": domain.leaflet.clock.watermark_us}
+            state = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "leaflet": domain.leaflet.snapshot()}
+            stats = domain.leaflet.counters.as_dict() | {"watermark_us": domain.leaflet.watermark_us}
             deliveries, domain.deliveries = domain.deliveries, {}
             unconfirmed = [future for future, _ in domain.unconfirmed]
             domain.dirty = False

@@ -30,7 +30,7 @@ from pipeline.settings import Settings
 from pipeline.state import KafkaStateStore, messages_of_topic
 from pipeline.topic_setup import make_topics, output_topics
 from pipeline.transport import TransportOptions, ack_handle, app_settings, configure
-from schemas.topics import control_topic, mono_topic, state_topic
+from schemas.topics import MONO_PREFIX, control_topic, mono_topic, state_topic
 
 __all__ = ["RESTART_STATUS", "WorkerApp", "build_app", "repeat"]
 
@@ -123,13 +123,14 @@ def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
 def _build_correlate(app: WorkerApp, settings: Settings) -> None:
     live, rules_start = _rules_now(settings)
     plan = make_plan(live.ruleset)
-    internal = {rekey.topic for rekey in plan.rekeys}
-    read = sorted({*plan.topics, *(mono_topic(stream) for stream in settings.streams)})
+    internal = {topic for topic in plan.topics if not topic.startswith(MONO_PREFIX)}
+    # A stream that is keyed anew is read as it comes, too: that is where its events are checked and counted.
+    sources = {rekey.source for rekey in plan.rekeys if rekey.source.startswith(MONO_PREFIX)}
+    read = sorted({*plan.topics, *sources, *(mono_topic(stream) for stream in settings.streams)})
     group = str(app.conf.id)
 
     async def prepare() -> None:
-        sources = [rekey.source for rekey in plan.rekeys]
-        topics = [*read, *sources, *output_topics(plan)]
+        topics = [*read, *(rekey.source for rekey in plan.rekeys), *output_topics(plan)]
         await make_topics(settings, topics, compacted=[state_topic(group)])
 
     app.prepare = prepare

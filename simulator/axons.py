@@ -198,7 +198,7 @@ class Axons(Scenario):
                 continue
             values = {
                 "kind": "coincidence",
-                "rule": "type_A_and_B_within_2s",
+                "rule": "strong_A_and_B_within_2s",
                 "until": time_us,
                 "members": json.dumps([first[1:], [stream, sequence]]),
             }
