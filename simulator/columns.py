@@ -85,7 +85,7 @@ class Part:
             at += len(parts)
             if column.kind == "tick":
                 values[column.name] = ticks
-            else:
+            elif column.kind != "derived":
                 values[column.name] = tuple(parts) if column.kind in ("id", "list") else parts[0]
         times = config.epoch_us + ticks * config.tick_us
         if spec.timed:
@@ -114,6 +114,10 @@ def host_columns(part: Part) -> Values:
 
 
 def _host(part: Part, column: Column) -> NDArray[Any]:
+    if column.derive is not None:
+        known = {other.name: _host(part, other) for other in part.spec.columns if other.kind != "derived"}
+        made: NDArray[Any] = column.derive({**known, "tick": part.ticks, "timestamp": part.timestamps})
+        return made
     value = part.values[column.name]
     if column.kind == "id":
         return whole_ids(part.ticks, value[0], value[1])
@@ -223,6 +227,8 @@ def _field(name: str, kind: Any, parts: Sequence[Part], order: NDArray[np.int64]
         return pa.nulls(sum(map(len, parts)), kind)
     if model.kind == "list":
         return _list(name, parts, order)
+    if model.kind == "derived":
+        return _derived(kind, parts, columns, order)
     pieces, masks = [], []
     for part, column in zip(parts, columns, strict=True):
         piece = _host(part, column) if column is not None else np.zeros(len(part), np.float32)
@@ -242,6 +248,21 @@ def _field(name: str, kind: Any, parts: Sequence[Part], order: NDArray[np.int64]
     if kind is not None:
         values = values.astype(kind.to_pandas_dtype(), copy=False)
     return pa.array(values, mask=mask)
+
+
+def _derived(
+    kind: Any, parts: Sequence[Part], columns: Sequence[Column | None], order: NDArray[np.int64] | None
+) -> pa.Array:
+    text = kind is not None and pa.types.is_dictionary(kind)
+    plain = pa.utf8() if text else kind
+    pieces = [
+        pa.nulls(len(part), plain) if column is None else pa.array(_host(part, column), plain)
+        for part, column in zip(parts, columns, strict=True)
+    ]
+    whole = pa.concat_arrays(pieces)
+    if order is not None:
+        whole = whole.take(pa.array(order))
+    return whole.dictionary_encode().cast(kind) if text else whole
 
 
 def _list(name: str, parts: Sequence[Part], order: NDArray[np.int64] | None) -> pa.Array:

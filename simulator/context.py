@@ -179,8 +179,8 @@ class Context:
     def emit(self, kind: str, mask: Array, *, at: Array | None = None, **columns: Any) -> None:
         """Emit one event of ``kind`` for every lane of ``mask``; at most one call a kind and tick.
 
-        ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, [width, lanes] for lists. ``at`` is
-        the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
+        ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, [width, lanes] for lists. ``at``
+        is the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
         """
         chosen = self.select(kind, mask)
         self._record(kind, chosen.count, at, columns, lambda value: value[..., chosen.index] if value.ndim else value)
@@ -195,12 +195,12 @@ class Context:
         spec = self._specs[kind]
         if kind in self._events:
             raise ValueError(f"kind {kind!r} is emitted twice in one step; declare two kinds on the same stream")
-        expected = {column.name for column in spec.columns if column.kind != "tick"}
+        expected = {column.name for column in spec.columns if column.kind not in ("tick", "derived")}
         if set(columns) != expected:
             raise ValueError(f"kind {kind!r} was given columns {sorted(columns)}; its EventSpec has {sorted(expected)}")
         parts = []
         for column in spec.columns:
-            if column.kind != "tick":
+            if column.kind not in ("tick", "derived"):
                 value = columns[column.name]
                 parts += [pick(jnp.asarray(part)) for part in (value if isinstance(value, tuple) else (value,))]
         if at is not None:
@@ -289,27 +289,28 @@ class Context:
 
         ``child(parents, births)`` gets the parents' rows and returns three mappings of names to rows: what children
         have of their own, what changes in the parents, and what else is to be told (returned as it is). Children
-        inherit the rest. Where more want than slots are free,
-        candidates are thinned at random and what is left over is cut from a random start: never "the first by slot",
-        which gave all births to a quarter of the slots. ``birth_tick``, if the population has it, becomes the tick
-        after this one, the first in which the child acts (founders have 0, so nobody shares tick and place). ``luck``
-        is a random word a slot that nothing else uses (drawn if absent). ``limit`` caps the births of this tick. The
-        buffer is the growable capacity ``name``, which `Scenario.capacities` must list.
+        inherit the rest. ``birth_tick``, if the population has it, becomes the tick after this one, the first in which
+        the child acts (founders have 0, so nobody shares tick and place). ``luck`` is a random word a slot that
+        nothing else uses (drawn if absent). ``limit`` caps the births of this tick. The buffer is the growable
+        capacity ``name``, which `Scenario.capacities` must list.
+
+        Where more want than there is room, candidates are thinned at random to a few too many, and of these the ones
+        with the least luck are left out. Never "the first by slot": that gave all births to a quarter of the slots.
         """
         alive = population["alive"]
         rows = self._capacities[name]
-        slot, free = self.stored(lambda mask: compact(mask, rows), ~alive)
+        slot, free = self.stored(partial(compact, capacity=rows), ~alive)
         room = free if limit is None else jnp.minimum(free, limit)
         wanted = jnp.sum(want, dtype=jnp.int32)
-        share = room.astype(jnp.float32) / jnp.maximum(wanted, 1).astype(jnp.float32)
-        threshold = jnp.minimum(share * jnp.float32(2.0**24), jnp.float32(2.0**24)).astype(jnp.uint32)
+        enough = room + 3.0 * jnp.sqrt(room.astype(jnp.float32)) + 2.0
+        share = jnp.minimum(enough / jnp.maximum(wanted, 1), 1.0)
         word = self.bits(f"spawn.{name}")[0] if luck is None else luck
-        chosen = want & ((word >> 8) < threshold)
-        start = self.bits(f"spawn.{name}.start", jnp.zeros((), jnp.uint32))[0] % jnp.uint32(-(-alive.shape[0] // 32))
-        parent, count = self.stored(lambda mask: compact(mask, rows, start=start), chosen)
-        count = jnp.minimum(count, room)
-        self.need(name, count)
-        count = jnp.minimum(count, rows)
+        chosen = want & ((word >> 8) < (share * 2.0**24).astype(jnp.uint32))
+        parent, candidates = self.stored(partial(compact, capacity=rows), chosen)
+        self.need(name, candidates)
+        candidates = jnp.minimum(candidates, rows)
+        parent = lax.cond(candidates > room, _luckiest_first, lambda parent, *_: parent, parent, word, candidates)
+        count = jnp.minimum(candidates, room)
         births = Births(
             count, parent, slot, slot.astype(jnp.uint32), jnp.arange(rows) < count, alive.shape[0] - free + count
         )
@@ -365,6 +366,12 @@ class Context:
         ints = [self._metrics.get(name, jnp.zeros(width)) for name, width in self._int_metrics.items()]
         floats = [self._metrics.get(name, jnp.zeros(1)) for name in self._float_metrics]
         return Outputs(self._events, self._counts, self._needs, _lanes(ints, jnp.int32), _lanes(floats, jnp.float32))
+
+
+def _luckiest_first(parent: Array, word: Array, count: Array) -> Array:
+    key = jnp.where(jnp.arange(parent.shape[0]) < count, word[parent], jnp.uint32(0xFFFFFFFF))
+    ordered: Array = lax.sort((key, parent), num_keys=1)[1]
+    return ordered
 
 
 def _lanes(values: list[Array], dtype: Any) -> Array:

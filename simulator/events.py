@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ TICK_BITS, PLACE_BITS = 38, 25
 """An id is birth tick (38 bits) and place (25 bits) in one positive int64: 33.5 M slots, and at 20,000 ticks a second
 159 days until the tick would wrap. The device keeps 32 bits of each; the host knows the whole tick and completes it."""
 
-ColumnKind = Literal["value", "enum", "id", "fixed", "list", "tick", "hidden"]
+ColumnKind = Literal["value", "enum", "id", "fixed", "list", "tick", "hidden", "derived"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Column:
     - ``fixed``: int32 fixed point; the value is divided by ``scale``;
     - ``list``: a float32 matrix [width, lanes] that becomes a list;
     - ``tick``: no array; the tick at which the row was emitted, as int64;
+    - ``derived``: no array; ``derive`` makes the values on the host from the row's other columns;
     - ``hidden``: an array of ``dtype`` that `Scenario.report` sees and the frame does not carry.
     """
 
@@ -36,11 +37,14 @@ class Column:
     """Of a ``value`` or ``hidden`` column. (Enums and fixed point are int32, ids uint32, lists float32.)"""
     width: int = 1
     """Values in a ``list``."""
+    derive: Callable[[Mapping[str, Any]], Any] | None = None
+    """Of a ``derived`` column: takes the other columns as NumPy arrays by name, and ``tick`` and ``timestamp``; returns
+    as many values, an array or a list with None for null. For texts and for what 32 bits cannot hold."""
 
     @property
     def words(self) -> tuple[str, ...]:
         """Device types of the 32-bit words of a row of this column."""
-        by_kind = {"enum": ("int32",), "fixed": ("int32",), "id": ("uint32", "uint32"), "tick": ()}
+        by_kind = {"enum": ("int32",), "fixed": ("int32",), "id": ("uint32", "uint32"), "tick": (), "derived": ()}
         if self.kind == "list":
             return ("float32",) * self.width
         return by_kind.get(self.kind, (self.dtype,))
