@@ -68,15 +68,24 @@ class Automaton:
         """Begin several rules; the tables are laid out once."""
         for slot, program, columns in rules:
             if slot in self._programs:
-                kernel_pools.clear(self._tables, self._state, slot, False)
+                self._clear(slot)
             self._programs[slot] = (program, tuple(columns))
         self._relay([slot for slot, _, _ in rules])
 
     def remove(self, slot: int) -> None:
         """Drop a rule and its state."""
-        kernel_pools.clear(self._tables, self._state, slot, False)
+        self._clear(slot)
         del self._programs[slot]
         self._relay([slot])
+
+    def _clear(self, slot: int, *, settle: bool = False) -> bool:
+        """Drop all runs of a rule (-1: of all); False where there was no room for what came out."""
+        if not kernel_pools.clear(self._tables, self._state, slot, settle):
+            return False
+        headers = np.zeros(len(self._state.H), layout.HEADER)
+        self._state.G[layout.G_HEADERS] = kernel_pools.rehash(self._state.H, headers)
+        self._state = self._state._replace(H=headers)
+        return True
 
     def _relay(self, fresh: Sequence[int]) -> None:
         """New tables. The state refers to states by number, so these are moved along with their rules."""
@@ -162,7 +171,7 @@ class Automaton:
     def finish(self) -> list[tuple[int, Outputs]]:
         """After the last advance: drop what no time ends; completed matches that waited for it come out."""
         pieces: list[_Piece] = []
-        while not kernel_pools.clear(self._tables, self._state, -1, True):
+        while not self._clear(-1, settle=True):
             self._make_room(pieces, True)
         self._take(pieces)
         self._raise_errors()
@@ -194,13 +203,8 @@ class Automaton:
         if stuck or 2 * G[layout.G_TIMERS] > len(state.T):
             larger["T"] = _doubled(state.T)
         if 2 * (G[layout.G_HEADERS] + 1) > len(state.H):
-            holding = np.count_nonzero((state.H["rule"] != 0) & ((state.H["runs"] > 0) | (state.H["waiting"] > 0)))
-            size = 4
-            while size < 4 * (holding + 1):
-                size *= 2
-            headers = np.zeros(max(size, 1 << (len(state.H).bit_length() - 2)), layout.HEADER)
-            G[layout.G_HEADERS] = kernel_pools.rehash(state.H, headers)
-            larger["H"] = headers
+            larger["H"] = np.zeros(2 * len(state.H), layout.HEADER)
+            G[layout.G_HEADERS] = kernel_pools.rehash(state.H, larger["H"])
         self._state = state._replace(**larger)
 
     def _take(self, pieces: list[_Piece]) -> None:
@@ -250,6 +254,7 @@ class Automaton:
         G = self._state.G
         names = {"runs": layout.G_RUNS, "events": layout.G_NODES, "timers": layout.G_TIMERS}
         found = {name: int(G[index]) for name, index in names.items()}
+        found["keys"] = int(G[layout.G_HEADERS])
         return {**found, "bytes": sum(array.nbytes for array in self._state)}
 
     def snapshot(self) -> dict[str, NDArray[Any]]:

@@ -83,6 +83,7 @@ from agents.cep.kernel_runs import (
     drop_head,
     expire,
     find,
+    forget_if_empty,
     free_run,
     home,
     new_node,
@@ -121,15 +122,23 @@ def advance(T, S, now, sources=SOURCES):
         window = T.rules[r, P_WINDOW]
         if window > 0:
             length = window + T.rules[r, P_CLOSED]
+            ahead = S.Q[r, Q_HEAD]
+            steps = 0
             while S.Q[r, Q_HEAD] >= 0:
                 q = S.Q[r, Q_HEAD]
                 if now - S.T[q]["start"] < length:
                     break
+                while steps < 8 and ahead >= 0:
+                    prefetch(S.H, home(S.H, r, np.int64(S.T[ahead]["key"])))
+                    ahead = np.int64(S.T[ahead]["next"])
+                    steps += 1
+                steps -= 1
                 h = find(S.H, r, np.int64(S.T[q]["key"]))
                 if S.H[h]["rule"] != 0 and S.H[h]["runs"] > 0:
                     if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
                         return False
                     expire(T, S, r, h, now)
+                    forget_if_empty(S, h)
                 S.Q[r, Q_HEAD] = S.T[q]["next"]
                 if S.Q[r, Q_HEAD] < 0:
                     S.Q[r, Q_TAIL] = -1
@@ -140,13 +149,18 @@ def advance(T, S, now, sources=SOURCES):
     for r in range(T.rules.shape[0]):
         due = due or (T.rules[r, P_WAITS] != 0 and S.Q[r, Q_DUE] <= now)
     if due:
-        for h in range(S.G[G_SWEEP], S.H.shape[0]):
+        h = S.G[G_SWEEP]
+        while h < S.H.shape[0]:
             r = np.int64(S.H[h]["rule"]) - 1
+            gone = False
             if r >= 0 and S.H[h]["runs"] > 0 and T.rules[r, P_WAITS] and S.Q[r, Q_DUE] <= now:
                 if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
                     S.G[G_SWEEP] = h
                     return False
                 expire(T, S, r, h, now)
+                gone = forget_if_empty(S, h)
+            if not gone:  # else another header may have taken its place
+                h += 1
         S.G[G_SWEEP] = 0
         earliest_deadlines(T, S)
     return True
@@ -408,6 +422,7 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
         S.Q[r, Q_CUT] += 1
     if S.H[h]["done"] >= 0:
         settle(T, S, r, h)
+    forget_if_empty(S, h)
     return True
 
 

@@ -1,5 +1,5 @@
 """Kernels around the automaton's pools: hand over outputs, rebuild the table of keys, drop runs."""
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 # ruff: noqa: ARG001  `sources` is there for the cache (see `agents.cep.jit`)
 
 from __future__ import annotations

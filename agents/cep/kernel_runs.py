@@ -11,6 +11,7 @@ from agents.cep.kernel_layout import (
     COUNT,
     FIRST,
     G_ERROR,
+    G_HEADERS,
     G_NODE_FREE,
     G_NODE_HIGH,
     G_NODES,
@@ -69,6 +70,31 @@ def find(H, slot, key):
     while H[place]["rule"] != 0 and (H[place]["rule"] != slot + 1 or H[place]["key"] != key):
         place = (place + 1) & (H.shape[0] - 1)
     return place
+
+
+@inner
+def forget_if_empty(S, h):
+    """Free the header of a key that holds nothing, and close the gap; True if it was freed.
+
+    Headers behind the gap move back where their search would pass it, so that a search may end at a free place.
+    """
+    H = S.H
+    if H[h]["runs"] > 0 or H[h]["done"] >= 0:
+        return False
+    last = H.shape[0] - 1
+    gap = np.int64(h)
+    place = np.int64(h)
+    while True:
+        place = (place + 1) & last
+        if H[place]["rule"] == 0:
+            break
+        first = home(H, np.int64(H[place]["rule"]) - 1, np.int64(H[place]["key"]))
+        if ((place - first) & last) >= ((place - gap) & last):
+            H[gap] = H[place]
+            gap = place
+    H[gap]["rule"] = 0
+    S.G[G_HEADERS] -= 1
+    return True
 
 
 # -- pools -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ __all__ = ["KeyTable"]
 
 _COUNT, _BYTES, _FREE = range(3)
 _CACHED: Final = 8
+_NEVER: Final = -(2**62)
 
 
 @inner
@@ -42,7 +43,7 @@ def _equal(data, start, stop, arena, at):
 
 
 @kernel
-def _intern(first, codes, offsets, data, known, table, hashes, starts, sizes, arena, free, last, G, t, out):
+def _intern(first, codes, offsets, data, known, table, hashes, starts, sizes, arena, free, seen, G, epoch, out):
     """Numbers of the texts of rows ``first`` and on, into ``out``; gives the row at which room ran out, or the end.
 
     ``known[code]`` is the number of a dictionary entry, -1 while it was not looked up.
@@ -91,10 +92,9 @@ def _intern(first, codes, offsets, data, known, table, hashes, starts, sizes, ar
                 for i in range(start, stop):
                     arena[G[_BYTES] + i - start] = data[i]
                 G[_BYTES] += stop - start
-                last[number] = t[row]
             known[code] = number
         out[row] = number
-        last[number] = max(last[number], t[row])
+        seen[number] = epoch
     return codes.shape[0]
 
 
@@ -128,10 +128,11 @@ class KeyTable:
         self._hashes = np.zeros(size // 2, np.uint64)
         self._starts = np.zeros(size // 2, np.int64)
         self._sizes = np.full(size // 2, -1, np.int32)
-        self._last = np.zeros(size // 2, np.int64)
+        self._seen = np.zeros(size // 2, np.uint8)
         self._free = np.zeros(size // 2, np.int64)
         self._arena = np.zeros(8 * size, np.uint8)
         self._globals = np.zeros(3, np.int64)
+        self._epoch, self._newest, self._newest_before = 1, _NEVER, _NEVER
         self._single: dict[str, int] = {}
         self._cache: dict[int, tuple[pa.Array, NDArray[np.int32]]] = {}
 
@@ -143,8 +144,8 @@ class KeyTable:
         """One more than the largest number given out."""
         return int(self._globals[_COUNT])
 
-    def intern(self, column: pa.Array, rows: NDArray[np.int64] | None, t: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Numbers of the keys in ``rows`` of the column (None: all), -1 for null; ``t`` are the rows' times.
+    def intern(self, column: pa.Array, rows: NDArray[np.int64] | None, newest_us: int) -> NDArray[np.int32]:
+        """Numbers of the keys in ``rows`` of the column (None: all), -1 for null; no row is later than ``newest_us``.
 
         Keys that are not text are taken as their text.
         """
@@ -169,26 +170,28 @@ class KeyTable:
             # The array is kept with it, so that its address cannot come to mean other texts.
             cached = self._cache[address] = (dictionary, np.full(len(dictionary), -1, np.int32))
         out = np.empty(len(codes), np.int32)
+        self._newest = max(self._newest, newest_us)
         row = 0
         while True:
             row = _intern(
                 row, plain(codes), plain(offsets), plain(data), cached[1], self._table, self._hashes, self._starts,
-                self._sizes, self._arena, self._free, self._last, self._globals, plain(t), out,
+                self._sizes, self._arena, self._free, self._seen, self._globals, self._epoch, out,
             )  # fmt: skip
             if row == len(codes):
                 return out
             self._grow()
 
     def number(self, text: str, t: int) -> int:
-        """Number of one key."""
+        """Number of the key of one event at ``t`` microseconds."""
         number = self._single.get(text)
         if number is None:
             column = pa.array([text]).dictionary_encode()
-            number = int(self.intern(column, None, np.array([t], np.int64))[0])
+            number = int(self.intern(column, None, t)[0])
             self._cache.clear()
             self._single[text] = number
-        elif self._last[number] < t:
-            self._last[number] = t
+        else:
+            self._seen[number] = self._epoch
+            self._newest = max(self._newest, t)
         return number
 
     def texts(self, numbers: NDArray[np.int32]) -> pa.Array:
@@ -199,12 +202,17 @@ class KeyTable:
         _gather(numbers, self._starts, self._sizes, self._arena, offsets, data)
         return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(offsets), pa.py_buffer(data))
 
-    def recycle(self, live: NDArray[np.bool_], before_us: int) -> int:
-        """Give back the numbers that are not ``live`` and were last seen before ``before_us``; gives how many."""
-        count = self.numbers
-        held = self._sizes[:count] >= 0
-        gone = held & ~live[:count] & (self._last[:count] < before_us)
-        numbers = np.flatnonzero(gone)
+    def recycle(self, live: NDArray[np.bool_], now_us: int) -> int:
+        """Give back numbers that are not ``live`` and were not asked for since the last call; gives how many.
+
+        Rows with these numbers may still wait to be processed until time has passed the newest of them.
+        """
+        count, numbers = self.numbers, np.empty(0, np.int64)
+        if now_us > self._newest_before:
+            gone = (self._sizes[:count] >= 0) & ~live[:count] & (self._seen[:count] != self._epoch)
+            numbers = np.flatnonzero(gone)
+        self._epoch = self._epoch % 255 + 1
+        self._newest_before = self._newest
         if not len(numbers):
             return 0
         self._sizes[numbers] = -1
@@ -226,7 +234,7 @@ class KeyTable:
     def _grow(self) -> None:
         if 2 * (self.numbers + 1) > len(self._table) or self.numbers >= len(self._hashes):
             self._hashes, self._starts = _doubled(self._hashes), _doubled(self._starts)
-            self._last, self._free = _doubled(self._last), _doubled(self._free)
+            self._seen, self._free = _doubled(self._seen), _doubled(self._free)
             self._sizes = np.concatenate([self._sizes, np.full_like(self._sizes, -1)])
             self._rehash(2 * len(self._table))
         else:
@@ -243,7 +251,8 @@ class KeyTable:
             "hashes": self._hashes[:count].copy(),
             "starts": self._starts[:count].copy(),
             "sizes": self._sizes[:count].copy(),
-            "last": self._last[:count].copy(),
+            "seen": self._seen[:count].copy(),
+            "epoch": np.array([self._epoch, self._newest, self._newest_before]),
             "free": self._free[:free].copy(),
             "arena": self._arena[:size].copy(),
         }
@@ -255,7 +264,8 @@ class KeyTable:
         self._hashes[:count] = snapshot["hashes"]
         self._starts[:count] = snapshot["starts"]
         self._sizes[:count] = snapshot["sizes"]
-        self._last[:count] = snapshot["last"]
+        self._seen[:count] = snapshot["seen"]
+        self._epoch, self._newest, self._newest_before = (int(number) for number in snapshot["epoch"])
         self._free[:free] = snapshot["free"]
         while len(self._arena) < size:
             self._arena = _doubled(self._arena)

@@ -185,7 +185,7 @@ class Matcher:
             return np.full(len(t) if rows is None else len(rows), -1, np.int32)
         if len(table) >= self._sweep_at:
             self._recycle()
-        return table.intern(frame.column(by), rows, t if rows is None else t[rows])
+        return table.intern(frame.column(by), rows, int(t.max()))
 
     def _entries(
         self,
