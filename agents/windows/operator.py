@@ -74,7 +74,7 @@ class WindowOperator:
         assert self._layout is not None
         whole = len(row) == frame.num_rows
         t = plain(frame.timestamps()) if whole else frame.timestamps()[row]
-        numbers = self._keys.intern(self._key_column(frame), None if whole else row, t)
+        numbers = self._keys.intern(self._key_column(frame), None if whole else row, int(t.max()) if len(t) else 0)
         if (numbers < 0).any():
             numbers[numbers < 0] = self._keys.number(_NULL, int(t.max()))
         run = np.full(len(row), self._runs.setdefault(frame.run, len(self._runs)), np.int32)
