@@ -39,6 +39,7 @@ GROUP = "astrocyte.scenarios"
 BUILT_IN: dict[str, str] = {
     "axons": "simulator.axons:AXONS",
     "cells": "simulator.cells:CELLS",
+    "dna": "simulator.dna:DNA",
 }
 
 

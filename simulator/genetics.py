@@ -1,0 +1,55 @@
+"""Operators of the genetic algorithm, batched over populations: selection, crossover, gene pool, mutation.
+
+Genomes are [genes, populations, size]; everything else is [populations, size]. Pure functions of random words that
+the caller draws, so that tests run them on traits of their own (OneMax, the breeder's equation).
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["choose", "crossover", "gene_pool", "mutate", "ranking", "truncation"]
+
+
+def ranking(fitness: Array) -> tuple[Array, Array]:
+    """Members of each population from best to worst, and the rank of each member; int32[populations, size]."""
+    order = jnp.argsort(-fitness, axis=1).astype(jnp.int32)
+    rank = (
+        jnp.zeros_like(order)
+        .at[jnp.arange(order.shape[0])[:, None], order]
+        .set(jnp.broadcast_to(jnp.arange(order.shape[1], dtype=jnp.int32), order.shape), unique_indices=True)
+    )
+    return order, rank
+
+
+def truncation(rank: Array, share: Array | float) -> Array:
+    """Which members are selected: the best ``share`` of each population, at least two. bool[populations, size]."""
+    size = rank.shape[1]
+    return rank < jnp.maximum(jnp.round(share * size).astype(jnp.int32), 2)
+
+
+def choose(order: Array, pool: Array, luck: Array) -> Array:
+    """A member for each place, uniform among the best ``pool`` (int32[populations]); ``luck`` is uniform in (0, 1).
+
+    ``luck`` may have leading axes: [genes, populations, size] chooses one member a gene.
+    """
+    place = jnp.minimum((luck * pool[:, None]).astype(jnp.int32), pool[:, None] - 1)
+    rows = jnp.arange(order.shape[0])[:, None]
+    return order[rows, place]
+
+
+def crossover(own: Array, mate: Array, luck: Array, share: Array | float) -> Array:
+    """Uniform crossover: each gene from the mate with chance ``share``, else one's own."""
+    return jnp.where(luck < share, mate, own)
+
+
+def gene_pool(genome: Array, chosen: Array) -> Array:
+    """Each gene from its own parent: ``chosen`` is int32[genes, populations, size]. Removes linkage at once (UMDA)."""
+    return jnp.take_along_axis(genome, chosen, axis=2)
+
+
+def mutate(genome: Array, luck: Array, noise: Array, rate: Array | float, step: Array | float) -> Array:
+    """Each gene moves by ``step * noise`` with chance ``rate`` and is reflected into [0, 1]."""
+    moved = jnp.abs(genome + jnp.where(luck < rate, step * noise, 0.0))
+    return jnp.clip(jnp.where(moved > 1.0, 2.0 - moved, moved), 0.0, 1.0)

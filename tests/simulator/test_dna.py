@@ -1,0 +1,192 @@
+"""The dna scenario: the four flows of seed 003, its invariants, and theory on its operators (check 13)."""
+
+import json
+from collections import defaultdict
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from schemas.errors import InvalidSettings
+from simulator import MemorySink, load_scenario, simulate
+from simulator.dna_config import ELITE, KEYS, TRAITS
+from simulator.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
+
+CONFIG = {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02, "backup": 0.01,
+          "plants": [{"kind": "outage", "at_tick": 100, "ticks": 20}]}  # fmt: skip
+
+
+def _rows(sink):
+    return [{**row, "stream": frame.stream} for frame in sink.frames for row in frame.rows()]
+
+
+@pytest.fixture(scope="module")
+def run():
+    sink = MemorySink()
+    summary = simulate("dna", CONFIG, seed=5, ticks=160, sink=sink)
+    return summary, _rows(sink)
+
+
+@pytest.fixture(scope="module")
+def histories(run):
+    by_agent = defaultdict(list)
+    for row in run[1]:
+        if row["stream"].startswith("dna."):
+            by_agent[row["agent_id"]].append(row)
+    return {agent: sorted(rows, key=lambda row: row["timestamp"]) for agent, rows in by_agent.items()}
+
+
+def test_initial_setup_is_a_manual_first_snapshot_and_then_its_first_score(histories):
+    assert len(histories) == CONFIG["size"]
+    for rows in histories.values():
+        made, scored = rows[:2]
+        assert made["stream"] == "dna.snapshot_created"
+        wanted = {"version": 1, "source": "manual", "parent_snapshot_id": None, "dna_size": len(KEYS),
+                  "traits_count": len(TRAITS), "reason": "Initial configuration snapshot"}  # fmt: skip
+        assert {name: made[name] for name in wanted} == wanted
+        assert made["created_at"] == made["timestamp"] / 1e6
+        assert scored["stream"] == "dna.karma_updated"
+        assert scored["snapshot_id"] == made["snapshot_id"]
+        assert scored["previous_score"] is None
+        assert scored["score_delta"] is None
+        assert scored["timestamp"] > made["timestamp"]
+
+
+def test_optimisation_run_alternates_mutations_and_scores_of_their_own_snapshots(histories):
+    chains = 0
+    for rows in histories.values():
+        for first, second, third, fourth in zip(rows, rows[1:], rows[2:], rows[3:], strict=False):
+            kinds = [row["stream"].split(".")[1] for row in (first, second, third, fourth)]
+            if kinds != ["mutation_applied", "karma_updated"] * 2:
+                continue
+            chains += 1
+            assert second["snapshot_id"] == first["snapshot_id"]
+            assert third["parent_snapshot_id"] == first["snapshot_id"]
+            assert third["version"] == first["version"] + 1
+            assert fourth["previous_score"] == second["karma_score"]
+            assert fourth["score_delta"] == pytest.approx(fourth["karma_score"] - second["karma_score"], abs=1e-6)
+    assert chains > 20
+
+
+def test_manual_save_keeps_the_lineage_and_is_not_scored(histories):
+    saves = 0
+    for rows in histories.values():
+        scored = {row["snapshot_id"] for row in rows if row["stream"] == "dna.karma_updated"}
+        made = [row for row in rows if row["stream"] != "dna.karma_updated"]
+        for before, row in pairwise(made):
+            if row.get("reason") == "Production configuration backup":
+                saves += 1
+                assert row["source"] == "manual"
+                assert row["parent_snapshot_id"] == before["snapshot_id"]
+                assert row["version"] == before["version"] + 1
+                assert row["snapshot_id"] not in scored
+    assert saves > 5
+
+
+def test_rollback_is_a_snapshot_from_the_named_version_and_scores_like_it(histories):
+    rollbacks = 0
+    for rows in histories.values():
+        made = {row["version"]: row for row in rows if row["stream"] != "dna.karma_updated"}
+        score = {row["snapshot_id"]: row for row in rows if row["stream"] == "dna.karma_updated"}
+        for row in made.values():
+            if "Rollback" not in (row["reason"] or ""):
+                continue
+            rollbacks += 1
+            version = int(row["reason"].removeprefix("Rollback to version ").split()[0])
+            assert row["parent_snapshot_id"] == made[version]["snapshot_id"]
+            assert row["source"] == "manual"
+            if row["snapshot_id"] in score:
+                again = score[row["snapshot_id"]]
+                assert again["karma_score"] == pytest.approx(score[row["parent_snapshot_id"]]["karma_score"], rel=0.1)
+                assert again["previous_score"] < score[row["parent_snapshot_id"]]["karma_score"]
+    assert rollbacks > 10
+
+
+def test_versions_of_an_agent_count_up_by_one_and_ids_never_repeat(histories):
+    for rows in histories.values():
+        made = [row for row in rows if row["stream"] != "dna.karma_updated"]
+        assert [row["version"] for row in made] == list(range(1, len(made) + 1))
+        ids = [row["snapshot_id"] for row in made]
+        assert ids == sorted(set(ids))
+
+
+def test_mutations_name_the_keys_that_changed_and_the_traits_that_follow(run):
+    mutations = [row for row in run[1] if row["stream"] == "dna.mutation_applied"]
+    assert len(mutations) > 100
+    for row in mutations:
+        keys, delta = json.loads(row["mutation_keys"]), json.loads(row["traits_delta"])
+        assert keys
+        assert set(keys) <= set(KEYS)
+        assert set(delta) <= set(TRAITS)
+        assert row["reason"] == "Exploration phase" or row["reason"].startswith("Crossover with agent-")
+
+
+def test_karma_rises_until_there_is_an_elite_pool(run):
+    scores = [row["karma_score"] for row in run[1] if row["stream"] == "dna.karma_updated"]
+    assert np.mean(scores[-50:]) > np.mean(scores[:24]) + 0.1
+    assert max(scores) >= ELITE
+    assert run[0].metrics["elite"] > 0
+
+
+def test_outage_leaves_snapshots_unscored_and_is_in_the_truth(run):
+    truth = [row for row in run[1] if row["stream"] == "truth"]
+    assert [(row["kind"], row["rule"]) for row in truth] == [("outage", "mutation_never_scored")]
+    since, until = truth[0]["timestamp"], truth[0]["until"]
+    assert not [r for r in run[1] if r["stream"] == "dna.karma_updated" and since <= r["timestamp"] < until]
+
+
+def test_settings_out_of_range_name_field_and_range():
+    with pytest.raises(InvalidSettings, match="size is 2; wanted int from 4 to 65536"):
+        simulate("dna", {"size": 2}, ticks=1, sink=MemorySink())
+    assert load_scenario("dna").size_setting == "size"
+
+
+def _selected_parents(fitness, luck, share=0.5):
+    order, rank = ranking(fitness)
+    return choose(order, jnp.sum(truncation(rank, share), axis=1), luck)
+
+
+def test_onemax_with_a_gene_pool_follows_the_umda_curve():
+    genes, size = 256, 6_000
+    key = jax.random.key(1)
+    genome = jax.random.bernoulli(key, 0.5, (genes, 1, size)).astype(jnp.float32)
+    for generation in range(1, 10):
+        luck = jax.random.uniform(jax.random.fold_in(key, generation), genome.shape)
+        genome = gene_pool(genome, _selected_parents(jnp.sum(genome, axis=0), luck))
+        if generation % 3 == 0:
+            expected = 0.5 * (1 + np.sin(0.7979 * generation / np.sqrt(genes)))
+            assert float(jnp.mean(genome)) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("operator", ["pool", "crossover"])
+def test_response_to_selection_is_the_breeders(operator):
+    genes, size = 24, 20_000
+    keys = jax.random.split(jax.random.key(2), 5)
+    genome = jax.random.normal(keys[0], (genes, 1, size)) * genes**-0.5
+    trait = jnp.sum(genome, axis=0)
+    seen = trait + jax.random.normal(keys[1], trait.shape)  # heritability one half
+    if operator == "pool":
+        child = gene_pool(genome, _selected_parents(seen, jax.random.uniform(keys[2], genome.shape)))
+    else:
+        mother, father = (_selected_parents(seen, jax.random.uniform(k, trait.shape)) for k in keys[2:4])
+        both = [jnp.take_along_axis(genome, jnp.broadcast_to(p, genome.shape), axis=2) for p in (mother, father)]
+        child = crossover(*both, jax.random.uniform(keys[4], genome.shape), 0.5)
+    response = float(jnp.mean(jnp.sum(child, axis=0)) - jnp.mean(trait))
+    expected = 0.7979 * float(jnp.std(seen)) * float(jnp.var(trait) / jnp.var(seen))
+    assert response == pytest.approx(expected, rel=0.04)
+
+
+def test_mutation_has_its_rate_and_step_and_stays_within_bounds():
+    keys = jax.random.split(jax.random.key(3), 3)
+    genome = jnp.full((12, 1, 20_000), 0.5)
+    child = mutate(
+        genome, jax.random.uniform(keys[0], genome.shape), jax.random.normal(keys[1], genome.shape), 0.1, 0.1
+    )
+    moved = np.asarray(child != genome)
+    assert moved.mean() == pytest.approx(0.1, abs=4 * np.sqrt(0.09 / moved.size))
+    assert float(jnp.std(child[moved] - 0.5)) == pytest.approx(0.1, rel=0.02)
+    far = mutate(genome, jnp.zeros_like(genome), 9.0 * jax.random.normal(keys[2], genome.shape), 1.0, 0.5)
+    assert float(far.min()) >= 0.0
+    assert float(far.max()) <= 1.0
