@@ -8,6 +8,7 @@ has the id of that multi event or window result, so that the tree can be followe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -47,15 +48,17 @@ def multi_event_records(table: MatchTable) -> list[Record]:
         return []
     ids, times = format_ids(table.ids), iso_texts(table.time_us)
     values, confidence = table.values, table.values.confidence.tolist()
+    shared = _SharedHeaders(table, "astrocyte.multi_event")
+    keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
     found = []
+    # Each body becomes bytes at once: thousands of nested dictionaries held together keep the collector busy.
     for i, (lineage, sources) in enumerate(_lineages(table)):
-        rule = table.rules[table.rule[i]]
         body: dict[str, Any] = {
             "event_id": ids[i],
             "timestamp": times[i],
             "event_type": "MULTI_ORIGINATED",
             "source_events": sources,
-            "correlation_rule": rule.name,
+            "correlation_rule": table.rules[rules[i]].name,
             "integrated_value": values.integrated[i],
             "confidence": confidence[i],
             "lineage": lineage,
@@ -63,17 +66,10 @@ def multi_event_records(table: MatchTable) -> list[Record]:
         metadata = {name: value for name, value in values.emit[i].items() if name not in _ASIDE}
         if metadata:
             body["metadata"] = metadata
-        found.append((body, ids[i], times[i]))
-    shared = _SharedHeaders(table, "astrocyte.multi_event")
-    keys, runs = table.key.tolist(), _runs(table)
-    return [
-        Record(
-            None if keys[i] is None else keys[i].encode(),
-            orjson.dumps(body, option=_DUMP),
-            [*shared.of(i), ("ce_id", event_id.encode()), ("ce_time", time.encode()), *runs[i]],
-        )
-        for i, (body, event_id, time) in enumerate(found)
-    ]
+        key = keys[i]
+        headers = [*shared.of(i), ("ce_id", ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
+        found.append(Record(None if key is None else key.encode(), orjson.dumps(body, option=_DUMP), headers))
+    return found
 
 
 def alert_records(table: MatchTable) -> list[Record]:
@@ -147,7 +143,7 @@ def _runs(table: MatchTable) -> list[tuple[tuple[str, bytes], ...]]:
     return [headers[index] for index in first[table.offsets[:-1]].tolist()]
 
 
-def _lineages(table: MatchTable) -> list[tuple[dict[str, dict[str, Any]], list[str]]]:
+def _lineages(table: MatchTable) -> Iterator[tuple[dict[str, dict[str, Any]], list[str]]]:
     """Lineage and ids of the source events of every match."""
     count = len(table.events)
     ids = table.event_id_texts()
@@ -163,7 +159,6 @@ def _lineages(table: MatchTable) -> list[tuple[dict[str, dict[str, Any]], list[s
             if origin is not None:
                 places[position] = place or (origin.topic, origin.partition, origin.offset_of(row))
     steps, bounds = table.step.tolist(), table.offsets.tolist()
-    found = []
     for i, index in enumerate(table.rule.tolist()):
         names = table.rules[index].positive
         first, last = bounds[i], bounds[i + 1]
@@ -176,5 +171,4 @@ def _lineages(table: MatchTable) -> list[tuple[dict[str, dict[str, Any]], list[s
             known = lineage.setdefault(streams[at], entry)
             if known is not entry:
                 known.setdefault("also", []).append(entry)
-        found.append((lineage, ids[first:last]))
-    return found
+        yield lineage, ids[first:last]
