@@ -116,7 +116,9 @@ def test_further_events_of_one_stream_stand_behind_its_first_in_the_lineage() ->
 WINDOWS = """
 rules:
   - {name: fell, within: 100s, seq: [{as: before, stream: level}, {as: now, stream: level, where: "n < before.n"}]}
-  - {name: again, within: 1000s, all: [{as: x, stream: fell}, {as: y, stream: fell, where: "y.timestamp > x.timestamp"}]}
+  - name: again
+    within: 1000s
+    all: [{as: x, stream: fell}, {as: y, stream: fell, where: "y.timestamp > x.timestamp"}]
 windows:
   - {name: level, from: s, every: 10s, select: {n: "count()"}}
 """

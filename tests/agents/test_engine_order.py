@@ -18,22 +18,29 @@ from schemas.partitions import partitions_of
 RULES = load_rules(
     """
 rules:
-  - {name: pair, within: 9us, all: [{as: a, stream: s1, where: "type == 'A'"}, {as: b, stream: s2, where: "type == 'B'"}],
-     emit: {integrated_value: "a.value + b.value"}}
+  - name: pair
+    within: 9us
+    all: [{as: a, stream: s1, where: "type == 'A'"}, {as: b, stream: s2, where: "type == 'B'"}]
+    emit: {integrated_value: "a.value + b.value"}
   - {name: every_pair, within: 6us, pairing: each, on_timeout: true,
      all: [{as: a, stream: s1, where: "type == 'A'"}, {as: b, stream: [s1, s2], where: "value > a.value"}]}
   - {name: rise, within: 12us, skip: past_last,
      seq: [{as: low, stream: s1}, {as: more, stream: s2, where: "value > low.value", min: 2}, {as: end, stream: s1}]}
   - {name: missing, within: 5us, seq: [{as: a, stream: s1, where: "type == 'A'"}, {not: {stream: s2}}]}
-  - {name: busy, within: 25us, seq: [{as: one, stream: counts, where: "n > 1"}, {as: two, stream: counts, where: "n >= one.n"}]}
-  - {name: twice, within: 30us, seq: [{as: first, stream: pair}, {as: then, stream: pair, where: "integrated_value != first.integrated_value"}]}
+  - name: busy
+    within: 25us
+    seq: [{as: one, stream: counts, where: "n > 1"}, {as: two, stream: counts, where: "n >= one.n"}]
+  - name: twice
+    within: 30us
+    seq: [{as: one, stream: pair}, {as: two, stream: pair, where: "integrated_value != one.integrated_value"}]
 windows:
   - {name: counts, from: s1, every: 5us, select: {n: "count()", total: "sum(value)"}}
   - {name: pairs, from: pair, every: 10us, select: {n: "count()"}}
 """
 )
-SINGLE = ["pair", "every_pair", "rise", "missing", "busy", "twice"]
 LATENESS = 7
+DELAYS = st.lists(st.integers(0, LATENESS), min_size=1, max_size=60)
+CUTS = st.lists(st.integers(1, 7), min_size=1, max_size=20)
 
 
 def history_of(draw: Any) -> dict[str, list[dict[str, Any]]]:
@@ -120,8 +127,7 @@ def delayed(frames: list[Frame], shuffle: list[int]) -> list[Frame]:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(rows=histories(), shuffle=st.lists(st.integers(0, LATENESS), min_size=1, max_size=60),
-       cuts=st.lists(st.integers(1, 7), min_size=1, max_size=20), restarts=st.sets(st.integers(0, 12), max_size=3))  # fmt: skip
+@given(rows=histories(), shuffle=DELAYS, cuts=CUTS, restarts=st.sets(st.integers(0, 12), max_size=3))
 def test_any_order_within_the_lateness_any_cut_and_restart_gives_the_same_matches(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], cuts: list[int], restarts: set[int]
 ) -> None:
@@ -186,8 +192,7 @@ def test_events_delivered_twice_are_refused_and_counted(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=histories(), shuffle=st.lists(st.integers(0, LATENESS), min_size=1, max_size=60),
-       restarts=st.sets(st.integers(0, 12), max_size=2))  # fmt: skip
+@given(rows=histories(), shuffle=DELAYS, restarts=st.sets(st.integers(0, 12), max_size=2))
 def test_early_matches_are_confirmed_or_retracted_and_the_last_word_is_that_of_the_ordered_pass(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], restarts: set[int]
 ) -> None:
@@ -240,8 +245,7 @@ def test_memory_follows_what_is_open_and_not_what_came() -> None:
 
 @pytest.mark.soak
 @settings(max_examples=3_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(rows=histories(), shuffle=st.lists(st.integers(0, LATENESS), min_size=1, max_size=60),
-       cuts=st.lists(st.integers(1, 7), min_size=1, max_size=20), restarts=st.sets(st.integers(0, 12), max_size=3))  # fmt: skip
+@given(rows=histories(), shuffle=DELAYS, cuts=CUTS, restarts=st.sets(st.integers(0, 12), max_size=3))
 def test_a_long_run_of_orders_cuts_and_restarts(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], cuts: list[int], restarts: set[int]
 ) -> None:
