@@ -44,25 +44,26 @@ rules:
 """
 STREAMS = ("axon_1", "axon_2")
 START_US = 1_750_000_000_000_000
+TICK_US = 200_000
 KILLS = 10
 
 
 def spikes(run: str) -> Iterator[list[Frame]]:
-    """Frames of 50 ms, for ever, dense enough that partial matches are open at every moment; with watermarks."""
+    """Frames of 200 ms, for ever, dense enough that partial matches are open at every moment; with watermarks."""
     random_numbers = np.random.default_rng(11)
     sequence = dict.fromkeys(STREAMS, 0)
     for tick in count():
         frames = []
         for stream in STREAMS:
-            rows = int(random_numbers.integers(20, 60))
-            times = START_US + tick * 50_000 + np.sort(random_numbers.integers(0, 50_000, rows))
+            rows = int(random_numbers.integers(80, 160))
+            times = START_US + tick * TICK_US + np.sort(random_numbers.integers(0, TICK_US, rows))
             columns = {
                 "timestamp": times,
                 "key": [f"k{number}" for number in random_numbers.integers(0, 12, rows)],
                 "type": ["A" if stream == "axon_1" else "B"] * rows,
                 "value": random_numbers.random(rows),
             }
-            meta = {"origin": run, "peers": STREAMS, "watermark_us": START_US + (tick + 1) * 50_000}
+            meta = {"origin": run, "peers": STREAMS, "watermark_us": START_US + (tick + 1) * TICK_US}
             frames.append(Frame.from_columns(stream, run, columns, first_seq=sequence[stream], **meta))
             sequence[stream] += rows
         yield frames
@@ -114,6 +115,7 @@ def test_every_expected_multi_event_is_in_sql_once_though_workers_are_killed(own
         instance="one",  # a static member: its restart does not wait for the session of the dead one to end
         rules=(rules,),
         sql_url=f"sqlite:///{database}",
+        partitions=2,
         snapshot_interval="200ms",
         streams=STREAMS,
     )
@@ -126,7 +128,7 @@ def test_every_expected_multi_event_is_in_sql_once_though_workers_are_killed(own
     def publish() -> None:
         with KafkaSink(settings.broker, partitions=settings.partitions) as sink:
             for some in spikes(f"run-{tmp_path.name}"):
-                last = stop.wait(0.05)  # the pace of the events, so that kills fall into the middle
+                last = stop.wait(TICK_US / 1e6)  # the pace of the events, so that kills fall into the middle
                 for frame in some:
                     frames.append(replace(frame, end=last))
                     sink.write(frames[-1])
