@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli_log import Broker
 from pipeline.cli_support import broker_address, pipe_may_close, print_json, say
 from schemas.errors import InvalidSettings
 
@@ -34,9 +36,10 @@ def register(app: typer.Typer) -> None:
     app.command("score")(score_command)
     app.command("why-not")(why_not_command)
     app.command("explain")(explain_command)
-    rules = typer.Typer(help="Look at rule files.", no_args_is_help=True)
+    rules = typer.Typer(help="Check, show and publish rule files.", no_args_is_help=True)
     rules.command("check")(check_command)
     rules.command("explain")(rules_explain_command)
+    rules.command("publish")(publish_command)
     app.add_typer(rules, name="rules")
 
 
@@ -325,3 +328,40 @@ def _made_line(made: Any) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def publish_command(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Rule files; each replaces what it put there before.")
+    ] = None,
+    *,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="Take a published file back; repeatable.")
+    ] = None,
+    broker: Broker = None,
+) -> None:
+    """Put rule files in force in running workers, without a restart; they are checked first."""
+    from agents.rules import load_rules
+    from pipeline.kafka import producer_client
+    from pipeline.settings import load_settings
+    from pipeline.topic_setup import make_topics
+    from schemas.topics import RULES
+
+    messages: list[tuple[str, bytes | None]] = []
+    for path in files or ():
+        load_rules(path)
+        messages.append((path.stem, path.read_bytes()))
+    messages += [(name, None) for name in remove or ()]
+    if not messages:
+        raise InvalidSettings("no rule file came; give one, or --remove NAME")
+    settings = load_settings(broker=broker)
+
+    async def send() -> None:
+        await make_topics(settings, ())
+        async with producer_client(settings.broker) as producer:
+            for name, text in messages:
+                await producer.send_and_wait(RULES, text, key=name.encode(), partition=0)
+
+    asyncio.run(send())
+    for name, text in messages:
+        say(f"{name}: {'removed' if text is None else 'published'}")

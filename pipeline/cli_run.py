@@ -9,17 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.cli_log import Broker
 from pipeline.cli_support import print_json, say
 from schemas.errors import AstrocyteError, InvalidSettings
 
 __all__ = ["register"]
 
-Broker = Annotated[
-    str | None,
-    typer.Option(
-        "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default ASTROCYTE_BROKER."
-    ),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 

@@ -20,7 +20,7 @@ from pipeline.rulefiles import shipped_rules
 from pipeline.settings import Settings, load_settings
 from pipeline.simulation import ShuffleSink, scenario_config
 from pipeline.topic_setup import make_topics, mono_topics
-from pipeline.worker import RoleProcesses
+from pipeline.worker import RoleProcesses, needed_roles
 from schemas.errors import AstrocyteError, InvalidSettings
 from schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
 
@@ -112,7 +112,9 @@ class Demo:
 
         self._options = options
         config = scenario_config(options.scenario, {}, options.size)
-        self._streams = Assembler(load_scenario(options.scenario), config, "").streams
+        world = load_scenario(options.scenario)
+        self._streams = Assembler(world, config, "").streams
+        self._controls = bool(world.controls)
         rules = options.rules or ((options.scenario,) if options.scenario in shipped_rules() else ("axons",))
         self._rules = tuple(Path(name) for name in rules)
 
@@ -146,18 +148,18 @@ class Demo:
 
     def _settings(self, address: str) -> Settings:
         data = self._options.data.resolve()
-        needs_rekey = _needs_rekey(self._rules)
-        return load_settings(
+        settings = load_settings(
             broker=address,
             partitions=self._options.partitions,
             rules=self._rules,
             streams=self._streams,
-            roles=("correlate", *(("rekey",) if needs_rekey else ()), "sql", "influx"),
+            roles=("correlate", "sql", "influx", *(("control",) if self._controls else ())),
             sql_url=f"sqlite:///{data / 'astrocyte.db'}",
             influx_dir=data / "influx",
             data_dir=data / "broker",
             experiment="demo",
         )
+        return settings.model_copy(update={"roles": needed_roles(settings)})
 
     @contextlib.contextmanager
     def _workers(self, settings: Settings, log: IO[str]) -> Iterator[RoleProcesses]:
@@ -238,13 +240,6 @@ class _Stats:
                     for message in messages:
                         if message.key is not None and message.value is not None:
                             self._newest[message.key] = json.loads(message.value)
-
-
-def _needs_rekey(rules: tuple[Path, ...]) -> bool:
-    from pipeline.plan import make_plan
-    from pipeline.rulefiles import read_rule_files
-
-    return bool(make_plan(read_rule_files(rules)).rekeys)
 
 
 def _clear(data: Path) -> None:

@@ -25,20 +25,18 @@ from pipeline.logs import configure_logging, logging_config
 from pipeline.outputs import rekeyed
 from pipeline.plan import Plan, make_plan
 from pipeline.rekey import Rekeyer
-from pipeline.rulefiles import read_rule_files
+from pipeline.rulefiles import DEFAULT_RULES, read_rule_files
 from pipeline.settings import Settings
 from pipeline.state import KafkaStateStore, messages_of_topic
 from pipeline.topic_setup import make_topics, output_topics
 from pipeline.transport import TransportOptions, ack_handle, app_settings, configure
+from pipeline.worker import RESTART_STATUS
 from schemas.topics import MONO_PREFIX, control_topic, mono_topic, state_topic
 
-__all__ = ["RESTART_STATUS", "WorkerApp", "build_app", "repeat"]
+__all__ = ["WorkerApp", "build_app", "repeat"]
 
 logger = logging.getLogger(__name__)
 
-RESTART_STATUS: Final = 75
-"""Exit status of a worker that must be started anew, because changed rules read other topics."""
-_DEFAULT_RULES: Final = ("axons",)
 _TICK_S: Final = 0.1
 
 
@@ -113,7 +111,7 @@ def build_app(settings: Settings) -> faust.App:
 
 def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
     """Rules of the files and of the topic. In a thread with a loop of its own: Faust has not begun its yet."""
-    base = read_rule_files(settings.rules or _DEFAULT_RULES)
+    base = read_rule_files(settings.rules or DEFAULT_RULES)
     live = LiveRules(base, accept=make_plan)
     with ThreadPoolExecutor(1) as pool:
         start = pool.submit(asyncio.run, _patiently(lambda: load_live_rules(settings.broker, live))).result()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
 from agents.rules import RuleSet, load_rules
 from schemas.errors import InvalidRule
 
-__all__ = ["read_rule_files", "shipped_rules"]
+__all__ = ["DEFAULT_RULES", "join_rule_sets", "read_rule_files", "shipped_rules"]
+
+DEFAULT_RULES: Final = ("axons",)
+"""What a worker runs that was given no rules."""
 
 
 def shipped_rules() -> dict[str, Path]:

@@ -10,12 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import IO
+from typing import IO, Final
 
 from pipeline.settings import Settings
 from schemas.errors import AstrocyteError
 
-__all__ = ["RoleProcesses", "environment_of", "run_roles", "worker_command"]
+__all__ = ["RESTART_STATUS", "RoleProcesses", "environment_of", "needed_roles", "run_roles", "worker_command"]
+
+RESTART_STATUS: Final = 75
+"""Exit status of a worker that must be started anew, because changed rules read other topics."""
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -84,6 +87,9 @@ class RoleProcesses:
             status = child.poll()
             if status is None:
                 continue
+            if status == RESTART_STATUS:
+                self._start(role)
+                continue
             recent = [moment for moment in self._restarts.get(role, []) if now_s - moment < 60]
             if len(recent) >= self.most_restarts:
                 raise AstrocyteError(
@@ -107,8 +113,21 @@ class RoleProcesses:
                 child.wait()
 
 
+def needed_roles(settings: Settings) -> tuple[str, ...]:
+    """The roles of the settings, with ``rekey`` where the rules correlate a stream by another field than its key."""
+    from pipeline.plan import make_plan
+    from pipeline.rulefiles import DEFAULT_RULES, read_rule_files
+
+    roles = settings.roles
+    if "correlate" in roles and "rekey" not in roles:
+        rekeys = make_plan(read_rule_files(settings.rules or DEFAULT_RULES)).rekeys
+        roles = (*roles, "rekey") if rekeys else roles
+    return roles
+
+
 def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
     """Run the roles of the settings until SIGINT or SIGTERM; a single role replaces this process."""
+    settings = settings.model_copy(update={"roles": needed_roles(settings)})
     if len(settings.roles) == 1:
         command = worker_command(faust_options)
         sys.stdout.flush()
