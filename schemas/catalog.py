@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -65,33 +66,42 @@ class EventType:
 
 @dataclass(slots=True)
 class Catalog:
-    """Event types by stream."""
+    """Event types by stream. ``shipped`` names modules whose EVENT_TYPES are registered at the first look."""
 
+    shipped: tuple[str, ...] = ()
     _types: dict[str, EventType] = field(default_factory=dict)
 
     def register(self, event_type: EventType) -> EventType:
         """Add or replace the type of one stream; returns it."""
-        self._types[event_type.stream] = event_type
+        self._known()[event_type.stream] = event_type
         return event_type
 
     def find(self, stream: str) -> EventType | None:
         """Type of ``stream``, or None where the catalog does not list it."""
-        return self._types.get(stream)
+        return self._known().get(stream)
+
+    def _known(self) -> dict[str, EventType]:
+        # The modules import this one, so they are loaded when they are needed, not here.
+        modules, self.shipped = self.shipped, ()
+        for name in modules:
+            for event_type in import_module(name).EVENT_TYPES:
+                self._types[event_type.stream] = event_type
+        return self._types
 
     def __getitem__(self, stream: str) -> EventType:
         try:
-            return self._types[stream]
+            return self._known()[stream]
         except KeyError:
             raise UnknownEventType(
                 f"stream {stream!r} is not in the catalog; known streams: {', '.join(sorted(self._types))}"
             ) from None
 
     def __iter__(self) -> Iterator[EventType]:
-        return iter(self._types.values())
+        return iter(self._known().values())
 
     def __contains__(self, stream: str) -> bool:
-        return stream in self._types
+        return stream in self._known()
 
 
-CATALOG = Catalog()
-"""The catalog of this process. ``import schemas`` fills it with the event types of the shipped scenarios."""
+CATALOG = Catalog(tuple(f"schemas.events_{scenario}" for scenario in ("axons", "cells", "dna", "ecology", "kernels")))
+"""The catalog of this process, with the event types of the shipped scenarios."""

@@ -1,8 +1,8 @@
 """InfluxDB measurements: which columns of a stream are tags, which are fields, and how points are kept apart.
 
 InfluxDB identifies a point by measurement, tags and time; a second point of the same identity replaces the first.
-Rows of one stream often share tags and time (all cells of one tick), so each is moved by some nanoseconds that follow
-from its sequence number: the same row always gets the same time, and rows of one run never meet.
+Rows often share tags and time (all cells of one tick), so `times_apart` moves each by nanoseconds that follow from its
+number: the same row always gets the same time, and rows of one run never meet.
 """
 
 from __future__ import annotations
@@ -11,28 +11,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from schemas.catalog import CATALOG, Catalog, EventType
 
-__all__ = ["ALERT", "MEASUREMENTS", "MULTI_EVENT", "Measurement", "measurement_of", "window_measurement"]
+__all__ = [
+    "ALERT",
+    "MEASUREMENTS",
+    "MULTI_EVENT",
+    "RECORD_SLOTS",
+    "Measurement",
+    "hashes_apart",
+    "measurement_of",
+    "times_apart",
+    "window_measurement",
+]
 
-MICROSECOND_NS: Final = 1_000
-TICK_NS: Final = 10_000_000
+_MS_US: Final = 1_000
+_TICK_US: Final = 10_000
+RECORD_SLOTS: Final = 64
+"""Distinct values of the tag ``slot`` of multi events and alerts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """How the events of one stream become points.
 
-    ``tags`` name columns (``key`` and ``type`` among them) in the order in which they are written. ``entity`` is a tag
-    that would grow without bound: only ids below the configured limit are tags, the others are a field of that name.
-    ``spread_ns`` bounds by how much a point's time may be moved to keep it apart.
+    ``tags`` and ``fields`` name columns (``key`` and ``type`` among them). ``entities`` are tags that would grow
+    without bound: only ids below the configured limit are tags, others are a field of the same name. Where ``apart`` is
+    false, measurement, tags and time identify a row already, and its time is not moved.
     """
 
     name: str
     tags: tuple[str, ...]
     fields: tuple[str, ...]
-    entity: str | None = None
-    spread_ns: int = MICROSECOND_NS
+    entities: tuple[str, ...] = ()
+    apart: bool = True
 
 
 _CELLS: Final = (
@@ -40,8 +55,7 @@ _CELLS: Final = (
         "cell_vitals",
         ("cell_id", "generation", "lineage"),
         ("energy", "mass", "age_ticks", "alive"),
-        entity="cell_id",
-        spread_ns=TICK_NS,
+        entities=("cell_id", "lineage"),
     ),
     Measurement(
         "genome_data",
@@ -50,15 +64,13 @@ _CELLS: Final = (
             "metabolism", "growth_rate", "division_size", "mutation_rate", "neural_weights", "tpu_cores",
             "tpu_memory", "tpu_efficiency",
         ),
-        entity="cell_id",
-        spread_ns=TICK_NS,
+        entities=("cell_id",),
     ),
     Measurement(
         "problem_solving",
         ("cell_id", "problem_type", "difficulty"),
         ("accuracy", "energy_reward", "processing_time", "tpu_utilization"),
-        entity="cell_id",
-        spread_ns=TICK_NS,
+        entities=("cell_id",),
     ),
     Measurement(
         "population_metrics",
@@ -69,17 +81,16 @@ _CELLS: Final = (
         "evolutionary_events",
         ("event_type", "cell_id", "parent_id"),
         ("mutation_magnitude", "fitness_delta", "generation_gap"),
-        entity="cell_id",
-        spread_ns=TICK_NS,
+        entities=("cell_id", "parent_id"),
     ),
 )  # fmt: skip
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {each.name: each for each in _CELLS}
 """The five measurements of seed 000, with exactly its tags and fields."""
 
 MULTI_EVENT: Final = Measurement(
-    "multi_events", ("rule",), ("key", "integrated_value", "confidence", "event_id", "sources")
+    "multi_events", ("rule", "slot"), ("key", "integrated_value", "confidence", "event_id", "sources")
 )
-ALERT: Final = Measurement("alerts", ("rule", "severity"), ("key", "message", "alert_id", "multi_event_id"))
+ALERT: Final = Measurement("alerts", ("rule", "severity", "slot"), ("key", "message", "alert_id", "multi_event_id"))
 
 
 def measurement_of(stream: str, catalog: Catalog = CATALOG) -> Measurement | None:
@@ -93,15 +104,53 @@ def measurement_of(stream: str, catalog: Catalog = CATALOG) -> Measurement | Non
 
 
 def _derived(event_type: EventType) -> Measurement:
-    """A listed stream without a measurement of its own: its type is a tag, its key too where the catalog bounds it."""
-    tags = ("type", "simulation_id") if event_type.key == "simulation_id" else ("type",)
+    """A listed stream without a measurement of its own: its type and its run are tags, all else is a field."""
+    tags = ("simulation_id", "type")
     fields = tuple(name for name in event_type.fields if name not in tags)
-    if event_type.key not in event_type.fields:
+    if event_type.key not in (*event_type.fields, *tags):
         fields = ("key", *fields)
-    spread_ns = TICK_NS if "step_number" in event_type.fields else MICROSECOND_NS
-    return Measurement(event_type.stream, tags, fields, spread_ns=spread_ns)
+    return Measurement(event_type.stream, tags, fields)
 
 
 def window_measurement(name: str, fields: tuple[str, ...]) -> Measurement:
-    """Measurement of the results of a window: its key is a tag, because a window has one series a key."""
-    return Measurement(name, ("key",), fields)
+    """Measurement of a window's results; a later revision of a result replaces the earlier one.
+
+    A window that computes a measurement of seed 000 (such as ``population_metrics``) has that one's tags and fields.
+    """
+    if name in MEASUREMENTS:
+        seed = MEASUREMENTS[name]
+        return Measurement(name, seed.tags, seed.fields, seed.entities, apart=False)
+    tags = ("key", "simulation_id")
+    return Measurement(name, tags, tuple(field for field in fields if field not in tags), apart=False)
+
+
+def times_apart(timestamps_us: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Times in nanoseconds, each moved within the resolution that its timestamp shows, to a place given by ``numbers``.
+
+    A whole 10 ms (a tick) is moved by less than 10 ms, to one of 5,000,000 places; another whole ms by less than 1 ms,
+    to one of 100,000; any other microsecond to one of 400 within it. The places of the three kinds differ in their last
+    digit, so rows can meet only if they have the same timestamp and their numbers differ by a multiple of its places.
+    """
+    moved = numbers % 400
+    moved = moved // 4 * 10 + moved % 4
+    whole = timestamps_us % _MS_US == 0
+    if whole.any():
+        tick = timestamps_us % _TICK_US == 0
+        coarse = numbers % 5_000_000
+        moved = np.where(whole, numbers % 100_000 * 10 + 4, moved)
+        moved = np.where(tick, coarse // 5 * 10 + 5 + coarse % 5, moved)
+    times: NDArray[np.int64] = timestamps_us * 1_000 + moved
+    return times
+
+
+def hashes_apart(
+    timestamps_us: NDArray[np.int64], hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Times in nanoseconds and slots of records that have an id and no number.
+
+    Two records of one rule and instant meet with a probability of 1 in 64 million (640 million on whole ticks).
+    """
+    slots = (hashes % np.uint64(RECORD_SLOTS)).astype(np.int64)
+    rest = (hashes // np.uint64(RECORD_SLOTS)).astype(np.int64)
+    room = np.where(timestamps_us % _TICK_US == 0, 10_000_000, 1_000_000)
+    return timestamps_us * 1_000 + rest % room, slots
