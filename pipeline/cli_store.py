@@ -144,7 +144,7 @@ def export_command(
 
 def setup_command(
     *,
-    raw_days: Annotated[float, typer.Option(min=1, help="Days for which raw points are kept.")] = 30,
+    raw_days: Annotated[float, typer.Option(min=0, help="Days for which raw points are kept; 0 is for ever.")] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Make InfluxDB's buckets, retention and downsampling tasks; run again it changes nothing."""

@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     influx_org: str = "astrocyte"
     influx_bucket: str = "astrocyte"
     influx_dir: Path = Field(Path("influx"), description="folder of the compressed line protocol")
-    influx_cell_tags: int = Field(10_000, ge=0, description="most distinct cell_id tags; beyond it cell_id is a field")
+    influx_cell_tags: int = Field(10_000, ge=0, description="ids below it are tags cell_id; others are a field")
+    influx_run_tag: bool = Field(False, description="give every point its run as the tag simulation_id")
 
     data_dir: Path = Field(Path("astrocyte-data"), description="folder of the embedded broker's log")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="port of Prometheus metrics on 127.0.0.1")

@@ -86,11 +86,14 @@ def _tell(trouble: Trouble) -> None:
 
 
 def _influx_sink(settings: Settings) -> Sink:
+    from agents.sinks.influx_points import PointRules
+
     patience = Patience("influx", on_trouble=_tell)
+    rules = PointRules(settings.influx_cell_tags, settings.influx_run_tag)
     if settings.influx_url is None or settings.influx_token is None:
         from agents.sinks.influx_file import InfluxFileSink
 
-        return InfluxFileSink(settings.influx_dir, entity_limit=settings.influx_cell_tags, patience=patience)
+        return InfluxFileSink(settings.influx_dir, rules=rules, patience=patience)
     from agents.sinks.influx import InfluxSink
 
     return InfluxSink(
@@ -98,7 +101,7 @@ def _influx_sink(settings: Settings) -> Sink:
         token=settings.influx_token.get_secret_value(),
         org=settings.influx_org,
         bucket=settings.influx_bucket,
-        entity_limit=settings.influx_cell_tags,
+        rules=rules,
         patience=patience,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from influxdb_client import BucketRetentionRules, InfluxDBClient, TaskCreateRequest
+from influxdb_client import BucketRetentionRules, InfluxDBClient, TaskCreateRequest, TaskUpdateRequest
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
@@ -20,7 +20,9 @@ __all__ = ["DOWNSAMPLED", "RAW_DAYS", "TASKS", "Change", "setup_influx", "task_f
 RAW_DAYS: Final = 30
 DOWNSAMPLED: Final = "_downsampled"
 """Suffix of the bucket into which the tasks write; what is in it is kept for ever."""
-_BINS: Final = 20
+_DAY_S: Final = 86_400
+_BINS: Final = 32
+"""As many bins as the windows' ``entropy`` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +35,18 @@ class Change:
 
 
 def _population(bucket: str, target: str, org: str) -> str:
+    """As the window ``population_stats`` of the shipped rules for cells: per minute, from problem_solving."""
     return f"""option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
 
-results = from(bucket: "{bucket}") |> range(start: -task.every)
-  |> filter(fn: (r) => r._measurement == "problem_solving" and r._field == "accuracy") |> group()
-vitals = from(bucket: "{bucket}") |> range(start: -task.every)
-  |> filter(fn: (r) => r._measurement == "cell_vitals" and r._field == "energy") |> group()
+results = (field) => from(bucket: "{bucket}")
+  |> range(start: -task.every)
+  |> filter(fn: (r) => r._measurement == "problem_solving" and r._field == field)
+  |> group()
 
 union(tables: [
-  results |> mean() |> map(fn: (r) => ({{_field: "mean_accuracy", _value: r._value}})),
-  results |> count() |> map(fn: (r) => ({{_field: "count", _value: float(v: r._value)}})),
-  vitals |> stddev() |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value}})),
+  results(field: "accuracy") |> mean() |> map(fn: (r) => ({{_field: "mean_accuracy", _value: r._value}})),
+  results(field: "accuracy") |> count() |> map(fn: (r) => ({{_field: "count_cell_id", _value: float(v: r._value)}})),
+  results(field: "energy_reward") |> stddev() |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value}})),
 ])
   |> map(fn: (r) => ({{r with _measurement: "population_stats", _time: now()}}))
   |> to(bucket: "{target}", org: "{org}")
@@ -51,25 +54,48 @@ union(tables: [
 
 
 def _diversity(bucket: str, target: str, org: str) -> str:
+    """As the window ``diversity_metrics`` of the shipped rules for cells: per five minutes, from genome_data."""
     head = 'import "math"\n\noption task = {name: "astrocyte_diversity", every: 5m, offset: 10s}\n'
     return head + "".join(_entropy(trait, bucket, target, org) for trait in ("metabolism", "tpu_cores"))
 
 
 def _entropy(trait: str, bucket: str, target: str, org: str) -> str:
-    """Shannon entropy (nats) of a trait over equal bins between its least and greatest value."""
+    """Shannon entropy in nats, ln n - sum(c ln c) / n over the counts c of equal bins from the least to the greatest.
+
+    A window without data writes nothing: the bounds are taken from columns that may be empty.
+    """
     return f"""
-{trait} = from(bucket: "{bucket}") |> range(start: -task.every)
-  |> filter(fn: (r) => r._measurement == "genome_data" and r._field == "{trait}") |> group()
-{trait}_least = ({trait} |> min() |> findRecord(fn: (key) => true, idx: 0))._value
-{trait}_most = ({trait} |> max() |> findRecord(fn: (key) => true, idx: 0))._value
-{trait}_all = float(v: ({trait} |> count() |> findRecord(fn: (key) => true, idx: 0))._value)
-{trait}_width = if {trait}_most > {trait}_least then ({trait}_most - {trait}_least) / {_BINS}.0 else 1.0
+{trait} = from(bucket: "{bucket}")
+  |> range(start: -task.every)
+  |> filter(fn: (r) => r._measurement == "genome_data" and r._field == "{trait}")
+  |> group()
+  |> keep(columns: ["_value"])
+{trait}_lows = {trait} |> min() |> findColumn(fn: (key) => true, column: "_value")
+{trait}_highs = {trait} |> max() |> findColumn(fn: (key) => true, column: "_value")
+{trait}_low = if length(arr: {trait}_lows) > 0 then {trait}_lows[0] else 0.0
+{trait}_high = if length(arr: {trait}_highs) > 0 then {trait}_highs[0] else 0.0
+{trait}_width = if {trait}_high > {trait}_low then ({trait}_high - {trait}_low) / {_BINS}.0 else 1.0
+
 {trait}
-  |> map(fn: (r) => ({{bin: math.floor(x: (r._value - {trait}_least) / {trait}_width), _value: 1.0}}))
-  |> group(columns: ["bin"]) |> sum() |> group()
-  |> map(fn: (r) => ({{_value: -(r._value / {trait}_all) * math.log(x: r._value / {trait}_all)}}))
-  |> sum()
-  |> map(fn: (r) => ({{_measurement: "diversity_metrics", _field: "entropy_{trait}", _value: r._value, _time: now()}}))
+  |> map(fn: (r) => ({{place: int(v: (r._value - {trait}_low) / {trait}_width), _value: r._value}}))
+  |> map(fn: (r) => ({{bin: if r.place > {_BINS - 1} then {_BINS - 1} else r.place, _value: r._value}}))
+  |> group(columns: ["bin"])
+  |> count()
+  |> group()
+  |> map(fn: (r) => ({{_value: float(v: r._value)}}))
+  |> reduce(
+    identity: {{n: 0.0, s: 0.0}},
+    fn: (r, accumulator) => ({{
+      n: accumulator.n + r._value,
+      s: accumulator.s + r._value * math.log(x: r._value),
+    }}),
+  )
+  |> map(fn: (r) => ({{
+    _measurement: "diversity_metrics",
+    _field: "entropy_{trait}",
+    _value: math.log(x: r.n) - r.s / r.n,
+    _time: now(),
+  }}))
   |> to(bucket: "{target}", org: "{org}")
 """
 
@@ -80,53 +106,74 @@ TASKS: Final = {"astrocyte_population_stats": _population, "astrocyte_diversity"
 
 def task_flux(name: str, bucket: str, org: str) -> str:
     """Text of one task."""
-    return TASKS[name](bucket, bucket + DOWNSAMPLED, org)
+    return TASKS[name](_text(bucket), _text(bucket + DOWNSAMPLED), _text(org))
+
+
+def _text(value: str) -> str:
+    """Inside of a Flux string literal."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
 
 
 def setup_influx(
     url: str, *, token: str, org: str, bucket: str, raw_days: float = RAW_DAYS, timeout_s: float = 10.0
 ) -> Iterator[Change]:
-    """Make the buckets and tasks that are absent and mend those that differ, yielding each. Raises SinkError."""
+    """Make the buckets and tasks that are absent and mend those that differ, yielding each. Raises SinkError.
+
+    ``raw_days`` of 0 keep raw points for ever.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise SinkError(f"{url!r} is no address of InfluxDB; one such as http://host:8086 was wanted")
     with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000)) as client:
         try:
-            yield _bucket(client, org, bucket, round(raw_days * 86_400))
-            yield _bucket(client, org, bucket + DOWNSAMPLED, 0)
-            yield from _tasks(client, org, bucket)
+            org_id = _organisation(client, org)
+            yield _bucket(client, org_id, bucket, round(raw_days * _DAY_S))
+            yield _bucket(client, org_id, bucket + DOWNSAMPLED, 0)
+            for name in TASKS:
+                yield _task(client, org_id, name, task_flux(name, bucket, org))
         except ApiException as error:
-            what = {401: "the token is not valid; set ASTROCYTE_INFLUX_TOKEN", 404: f"no organisation {org!r}"}
-            said = what.get(error.status, str(error.reason))
+            what = {
+                401: "the token is not valid; set ASTROCYTE_INFLUX_TOKEN",
+                403: "the token may not make buckets and tasks; an operator's or all-access token was wanted",
+                404: f"there is no organisation {org!r}, or this is not InfluxDB 2; set ASTROCYTE_INFLUX_ORG",
+            }
+            said = what.get(error.status, str(error.body or error.reason).strip()[:300])
             raise SinkError(f"InfluxDB at {url} answered {error.status}: {said}") from None
         except (HTTPError, OSError) as error:
-            raise SinkError(f"InfluxDB at {url} cannot be reached: {type(error).__name__}") from None
+            raise SinkError(
+                f"InfluxDB at {url} cannot be reached ({type(error).__name__}); is it running, and the address right?"
+            ) from None
 
 
-def _bucket(client: Any, org: str, name: str, seconds: int) -> Change:
+def _organisation(client: Any, name: str) -> str:
+    for each in client.organizations_api().find_organizations(org=name):
+        if each.name == name:
+            return str(each.id)
+    raise SinkError(f"InfluxDB has no organisation {name!r}; set ASTROCYTE_INFLUX_ORG to one that it has")
+
+
+def _bucket(client: Any, org_id: str, name: str, seconds: int) -> Change:
     api = client.buckets_api()
-    rules = [BucketRetentionRules(type="expire", every_seconds=seconds)] if seconds else []
+    # A rule of 0 seconds means for ever; an empty list would leave an existing bucket as it is.
+    rule = BucketRetentionRules(type="expire", every_seconds=seconds)
     found = api.find_bucket_by_name(name)
     if found is None:
-        api.create_bucket(bucket_name=name, org=org, retention_rules=rules)
+        api.create_bucket(bucket_name=name, org_id=org_id, retention_rules=[rule])
         return Change("bucket", name, "made")
-    kept = [rule.every_seconds for rule in found.retention_rules or []]
-    if kept == [rule.every_seconds for rule in rules]:
+    if sum(each.every_seconds for each in found.retention_rules or []) == seconds:
         return Change("bucket", name, "as it should be")
-    found.retention_rules = rules
+    found.retention_rules = [rule]
     api.update_bucket(found)
     return Change("bucket", name, "retention changed")
 
 
-def _tasks(client: Any, org: str, bucket: str) -> Iterator[Change]:
+def _task(client: Any, org_id: str, name: str, flux: str) -> Change:
     api = client.tasks_api()
-    organisation = next(each for each in client.organizations_api().find_organizations() if each.name == org)
-    for name in TASKS:
-        flux = task_flux(name, bucket, org)
-        found = next(iter(api.find_tasks(name=name)), None)
-        if found is None:
-            api.create_task(task_create_request=TaskCreateRequest(org_id=organisation.id, flux=flux, status="active"))
-            yield Change("task", name, "made")
-        elif found.flux.strip() != flux.strip():
-            found.flux = flux
-            api.update_task(found)
-            yield Change("task", name, "changed")
-        else:
-            yield Change("task", name, "as it should be")
+    found = next((task for task in api.find_tasks(name=name) if task.org_id == org_id), None)
+    if found is None:
+        api.create_task(task_create_request=TaskCreateRequest(org_id=org_id, flux=flux, status="active"))
+        return Change("task", name, "made")
+    if found.flux.strip() == flux.strip() and found.status == "active":
+        return Change("task", name, "as it should be")
+    # Only the text: options of the old task sent along would be written over those in it.
+    api.update_task_request(found.id, TaskUpdateRequest(flux=flux, status="active"))
+    return Change("task", name, "changed")
