@@ -54,26 +54,19 @@ def _first_above(cumulative: Array, wanted: Array) -> Array:
     return jnp.minimum(block * inner + within, size - 1)
 
 
-def compact(mask: Array, capacity: int, *, start: Array | None = None) -> tuple[Array, Array]:
+def compact(mask: Array, capacity: int) -> tuple[Array, Array]:
     """Indices of the set slots in ascending order: ``(int32[capacity], how many are set)``.
 
-    Entries beyond the count point at some slot and mean nothing. With ``start`` (a word number, 32 slots a word) the
-    order begins there and wraps, so that a cut at ``capacity`` favours no part of the array. The mask is packed into
-    words and each output selects its bit, which costs 5 to 50 times less than sorting or ``nonzero``.
+    Entries beyond the count point at some slot and mean nothing. The mask is packed into words and each output selects
+    its bit, which costs 5 to 50 times less than sorting or ``nonzero``.
     """
     words = pack_bits(mask)
-    count = words.shape[0]
-    if start is not None:
-        words = jnp.roll(words, -start.astype(jnp.int32))
     population = lax.population_count(words).astype(jnp.int32)
     cumulative = jnp.cumsum(population)
     wanted = jnp.arange(capacity, dtype=jnp.int32)
     word = _first_above(cumulative, wanted)
     rank = wanted - (cumulative[word] - population[word])
     bit = _nth_set_bit(words[word], rank)
-    if start is not None:
-        word = word + start.astype(jnp.int32)
-        word = jnp.where(word >= count, word - count, word)
     return jnp.minimum(word * 32 + bit, mask.shape[0] - 1), cumulative[-1]
 
 

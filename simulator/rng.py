@@ -52,8 +52,11 @@ def tick_key(seed: Array, tick_low: Array, tick_high: Array) -> tuple[Array, Arr
 
 
 def unit(bits: Array) -> Array:
-    """float32 uniform in the open interval (0, 1): 24 bits of the word, at the middle of their cell."""
-    return ((bits >> 8).astype(jnp.float32) + jnp.float32(0.5)) * jnp.float32(2.0**-24)
+    """float32 uniform in the open interval (0, 1): 23 bits of the word, at the middle of their cell.
+
+    24 bits would round up to 1.0 once in 16 million draws.
+    """
+    return ((bits >> 9).astype(jnp.float32) + jnp.float32(0.5)) * jnp.float32(2.0**-23)
 
 
 def byte_normal(bits: Array) -> Array:

@@ -40,6 +40,7 @@ BUILT_IN: dict[str, str] = {
     "axons": "simulator.axons:AXONS",
     "cells": "simulator.cells:CELLS",
     "dna": "simulator.dna:DNA",
+    "ecology": "simulator.ecology:ECOLOGY",
 }
 
 

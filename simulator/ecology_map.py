@@ -1,0 +1,68 @@
+"""The map of the ecology: tiles with a growing resource, who is where, and the order of eater and eaten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["grow", "neighbours", "occupant", "prey_first", "spread", "take_from"]
+
+Prey = TypeVar("Prey")
+Predators = TypeVar("Predators")
+
+
+def prey_first(
+    prey: Prey,
+    predators: Predators,
+    *,
+    grow: Callable[[Prey], Prey],
+    catch: Callable[[Prey, Predators], tuple[Prey, Any]],
+    live: Callable[[Predators, Any], Predators],
+) -> tuple[Prey, Predators]:
+    """One step of eater and eaten: the prey grows and is caught, then the predators live on what they caught.
+
+    In this order (symplectic Euler) the cycles of Lotka and Volterra keep their amplitude; were both updated from
+    the old values, every cycle would be larger than the one before.
+    """
+    prey = grow(prey)
+    prey, caught = catch(prey, predators)
+    return prey, live(predators, caught)
+
+
+def grow(amount: Array, growth: Array, regrowth: Array, capacity: Array) -> Array:
+    """Logistic growth in fixed point: ``(growth * amount + regrowth * capacity) * (1 - amount / capacity)``; int32."""
+    free = 1.0 - amount.astype(jnp.float32) / capacity
+    gain = jnp.floor((growth * amount + regrowth * capacity) * jnp.maximum(free, 0.0) + 0.5)
+    return jnp.minimum(amount + gain.astype(jnp.int32), jnp.maximum(amount, capacity))
+
+
+def take_from(amount: Array, tile: Array, takes: Array, most: Array) -> tuple[Array, Array]:
+    """What each taker gets from its tile, and the tiles after. No two takers share a tile (see ``Context.claim``)."""
+    taken = jnp.where(takes, jnp.minimum(amount[tile], most), 0)
+    target = jnp.where(takes, tile, amount.shape[0])
+    return taken, amount.at[target].add(-taken, mode="drop")
+
+
+def occupant(tile: Array, chosen: Array, tiles: int) -> Array:
+    """The slot of the one ``chosen`` on each tile, -1 where there is none; int32[tiles]."""
+    slots = jnp.arange(tile.shape[0], dtype=jnp.int32)
+    return jnp.full(tiles, -1, jnp.int32).at[jnp.where(chosen, tile, tiles)].set(slots, mode="drop")
+
+
+def neighbours(tile: Array, side: int) -> tuple[Array, Array, Array, Array]:
+    """The tiles to the east, west, south and north; the map's edges are joined."""
+    x, y = tile % side, tile // side
+    return (
+        y * side + jnp.where(x == side - 1, 0, x + 1),
+        y * side + jnp.where(x == 0, side - 1, x - 1),
+        jnp.where(y == side - 1, 0, y + 1) * side + x,
+        jnp.where(y == 0, side - 1, y - 1) * side + x,
+    )
+
+
+def spread(values: Array, target: Array, size: int) -> Array:
+    """``values`` added up at their targets (-1: nowhere); int32[size]. No two rows share a target."""
+    return jnp.zeros(size, jnp.int32).at[jnp.where(target < 0, size, target)].add(values, mode="drop")

@@ -1,0 +1,92 @@
+"""The birth, death and mutation mechanisms against exact results of population genetics (seeds are fixed)."""
+
+import numpy as np
+from tests.support.worlds import MORAN, WRIGHT_FISHER, DriftConfig, MoranConfig, trace
+
+from simulator import MemorySink, simulate
+
+
+def test_an_advantageous_mutant_fixes_as_often_as_moran_says() -> None:
+    # Death, then birth by fitness among the survivors ("death-birth"): Hindersin and Traulsen 2015.
+    slots, replicates, fitness = 12, 4000, 1.5
+    config = MoranConfig(slots=slots, replicates=replicates, advantage=fitness - 1, carriers=-1.0)
+    carriers = trace(MORAN, config, 11, 700, chunk_ticks=100)["carriers"][-1]
+    expected = (1 - 1 / slots) * (1 - 1 / fitness) / (1 - fitness ** (1 - slots))
+    assert np.isin(carriers, (0, slots)).mean() > 0.999
+    measured = (carriers == slots).mean()
+    assert abs(measured - expected) < 4 * np.sqrt(expected * (1 - expected) / replicates)
+
+
+def test_diversity_drifts_away_as_fast_as_births_join_lineages() -> None:
+    # Each birth makes one of the N(N-1)/2 pairs identical by descent.
+    slots, deaths, ticks, replicates = 32, 2, 60, 1500
+    config = MoranConfig(slots=slots, replicates=replicates, deaths=deaths)
+    share = trace(MORAN, config, 12, ticks)["carriers"] / slots
+    diversity = 2 * share * (1 - share)
+    keep = 1 - 2 * deaths / (slots * (slots - 1))
+    expected = diversity[0].mean() * keep ** (ticks - 1)
+    error = diversity[-1].std() / np.sqrt(replicates)
+    assert abs(diversity[-1].mean() - expected) < 4 * error
+
+
+def test_wright_fisher_drift_loses_heterozygosity_at_rate_one_over_n() -> None:
+    slots, ticks, replicates = 200, 100, 3000
+    share = trace(WRIGHT_FISHER, DriftConfig(slots=slots, replicates=replicates), 13, ticks)["carriers"] / slots
+    variance = 0.25 * (1 - (1 - 1 / slots) ** ticks)
+    assert abs(share[-1].mean() - 0.5) < 4 * np.sqrt(variance / replicates)
+    assert abs((share[-1] * (1 - share[-1])).mean() / (0.25 * (1 - 1 / slots) ** ticks) - 1) < 0.04
+    assert abs(share[-1].var() / variance - 1) < 4 * np.sqrt(2 / replicates)
+
+
+def test_mutation_and_selection_balance_at_u_over_s() -> None:
+    rate, cost = 0.004, 0.08
+    config = MoranConfig(
+        slots=32_768, replicates=3, death_rate=1 / 16, advantage=-cost, mutation=rate, carriers=rate / cost,
+        births_capacity=4096,
+    )  # fmt: skip
+    share = trace(MORAN, config, 14, 400)["carriers"] / 32_768
+    assert abs(share[100:].mean() / (rate / cost) - 1) < 0.08
+
+
+def test_growth_and_extinction_are_those_of_a_branching_process() -> None:
+    founders, birth, death, ticks, replicates = 4, 0.03, 0.02, 80, 2500
+    config = MoranConfig(
+        slots=128, replicates=replicates, birth_rate=birth, death_rate=death, founders=founders, births_capacity=32
+    )
+    alive = trace(MORAN, config, 15, ticks, chunk_ticks=20)["alive"][-1]
+    mean = founders * ((1 - death) * (1 + birth)) ** ticks
+    extinct = 0.0
+    for _ in range(ticks):
+        extinct = death + (1 - death) * ((1 - birth) * extinct + birth * extinct**2)
+    extinct **= founders
+    assert abs(alive.mean() - mean) < 4 * alive.std() / np.sqrt(replicates)
+    assert abs((alive == 0).mean() - extinct) < 4 * np.sqrt(extinct * (1 - extinct) / replicates)
+
+
+def test_lineages_in_the_emitted_births_coalesce_as_kingman_says() -> None:
+    # One birth a tick: k lineages join with chance k(k-1) / N(N-1), so the whole population does in (N-1)**2 on average.
+    slots, replicates, ticks = 8, 600, 400
+    sink = MemorySink()
+    config = MoranConfig(slots=slots, replicates=replicates, carriers=0.5)
+    simulate(MORAN, config, seed=16, ticks=ticks, sink=sink, group_islands=replicates, chunk_ticks=100)
+    children, parents = [], []
+    for frame in sink.of("test_births"):
+        children.append(frame.column("cell_id").to_numpy())
+        parents.append(frame.column("parent_id").to_numpy())
+    child, parent = np.concatenate(children), np.concatenate(parents)
+    place, mother = child & ((1 << 25) - 1), parent & ((1 << 25) - 1)
+    island, slot, mother_slot = place // slots, place % slots, mother % slots
+    lineages = np.ones((replicates, slots), bool)  # slots that hold ancestors of the final population
+    joined = np.zeros(replicates)
+    tick = child >> 25
+    for back, now in enumerate(np.unique(tick)[::-1], 1):
+        rows = tick == now
+        where, own, from_ = island[rows], slot[rows], mother_slot[rows]
+        carries = lineages[where, own]
+        lineages[where, own] = False
+        lineages[where[carries], from_[carries]] = True
+        single = (lineages.sum(axis=1) == 1) & (joined == 0)
+        joined[single] = back
+    assert (joined > 0).mean() > 0.99
+    found = joined[joined > 0]
+    assert abs(found.mean() - (slots - 1) ** 2) < 4 * found.std() / np.sqrt(replicates) + 1
