@@ -37,6 +37,8 @@ _COPY_BYTES: Final = 1 << 18
 class PostgresStore:
     """One connection to a PostgreSQL database with pgvector."""
 
+    enforces = True
+
     def __init__(self, url: URL) -> None:
         try:
             import psycopg

@@ -49,29 +49,37 @@ class SqliteStore:
     """One connection to an SQLite file, or to a database in memory (path ``:memory:``).
 
     ``busy_s`` is how long SQLite itself waits for another writer before it reports a lock. ``durable`` waits for the
-    disk at every commit; without it a power cut (not a crash of the process) may undo the last ones.
+    disk at every commit; without it a power cut (not a crash of the process) may undo the last ones. A writer that
+    itself writes what its rows refer to may go without ``enforces``: checking every row costs a sixth of the time.
     """
 
     def __init__(
-        self, path: str | Path, *, busy_s: float = BUSY_S, durable: bool = False, cache_bytes: int = 64 << 20
+        self,
+        path: str | Path,
+        *,
+        busy_s: float = BUSY_S,
+        enforces: bool = True,
+        durable: bool = False,
+        cache_bytes: int = 64 << 20,
     ) -> None:
         self.path = str(path)
+        self.enforces = enforces
         self.connection: sqlite3.Connection | None = None
         self._busy_s = busy_s
         self._durable = durable
         self._cache_bytes = cache_bytes
-        self._statements: dict[tuple[int, int], str] = {}
+        self._statements: dict[tuple[int, tuple[str, ...], int], str] = {}
         self._savepoints = itertools.count()
 
     def connect(self) -> None:
-        """Open the file; foreign keys are enforced, readers are not blocked by the writer."""
+        """Open the file; readers are not blocked by the writer."""
         if self.connection is not None:
             return
         connection = sqlite3.connect(
             self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
-            configure(connection, durable=self._durable, cache_bytes=self._cache_bytes)
+            configure(connection, enforces=self.enforces, durable=self._durable, cache_bytes=self._cache_bytes)
         except sqlite3.Error:
             connection.close()
             raise
@@ -117,20 +125,24 @@ class SqliteStore:
         connection = self._open()
         if rows.target.sort:
             rows = _sorted(rows)
-        count, width = len(rows), len(rows.columns)
-        if not count:
+        if not len(rows):
             return
-        chunk = min(_ROWS, _PARAMETERS // width)
-        columns = [_values(rows.target, name, column) for name, column in rows.columns.items()]
-        whole = count - count % chunk
+        shared = {
+            name: value
+            for name, column in rows.columns.items()
+            if rows.target.encoding(name) == "plain" and (value := _same_value(column)) is not None
+        }
+        varying = tuple(name for name in rows.columns if name not in shared)
+        columns = [_values(rows.target, name, rows.columns[name]) for name in varying]
+        width, count, constants = len(varying), len(rows), list(shared.values())
         flat = list(itertools.chain.from_iterable(zip(*columns, strict=True)))
-        step = chunk * width
-        if whole:
-            statement = self._statement(rows, chunk)
-            connection.executemany(statement, (flat[at : at + step] for at in range(0, whole * width, step)))
-        if whole < count:
-            statement = self._statement(rows, 1)
-            connection.executemany(statement, (flat[at : at + width] for at in range(whole * width, len(flat), width)))
+        chunk = min(_ROWS, (_PARAMETERS - len(shared)) // width) if width else 1
+        whole = count - count % chunk
+        for size, start, stop in ((chunk, 0, whole), (1, whole, count)):
+            if start < stop:
+                statement = self._statement(rows.target, (*shared, "", *varying), size)
+                places = range(start * width, stop * width, size * width) if width else range(stop - start)
+                connection.executemany(statement, (constants + flat[at : at + size * width] for at in places))
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a query whose parameters are question marks."""
@@ -162,14 +174,17 @@ class SqliteStore:
             raise SinkError(f"the store of {self.path} was used before it was opened; call open() first")
         return self.connection
 
-    def _statement(self, rows: Rows, count: int) -> str:
-        key = (id(rows.target), count)
+    def _statement(self, target: Target, staged: tuple[str, ...], count: int) -> str:
+        key = (id(target), staged, count)
         if key not in self._statements:
-            self._statements[key] = upsert_statement(rows.target, tuple(rows.columns), count)
+            divide = staged.index("")
+            self._statements[key] = upsert_statement(target, staged[:divide], staged[divide + 1 :], count)
         return self._statements[key]
 
 
-def configure(connection: sqlite3.Connection, *, durable: bool = False, cache_bytes: int = 64 << 20) -> None:
+def configure(
+    connection: sqlite3.Connection, *, enforces: bool = True, durable: bool = False, cache_bytes: int = 64 << 20
+) -> None:
     """Settings of every connection of ours to SQLite."""
     for pragma in (
         f"page_size={PAGE_BYTES}",
@@ -178,30 +193,43 @@ def configure(connection: sqlite3.Connection, *, durable: bool = False, cache_by
         f"cache_size={-cache_bytes // 1024}",
         "temp_store=MEMORY",
         "wal_autocheckpoint=4000",
-        "foreign_keys=ON",
+        f"foreign_keys={'ON' if enforces else 'OFF'}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def upsert_statement(target: Target, staged: tuple[str, ...], count: int) -> str:
-    """INSERT of ``count`` rows whose parameters are the staged columns, row by row."""
+def upsert_statement(target: Target, shared: tuple[str, ...], varying: tuple[str, ...], count: int) -> str:
+    """INSERT of ``count`` rows. Its parameters are the shared staged columns, once, then the others row by row."""
     values = target.values
     names = ", ".join(f'"{name}"' for name in values)
-    rows = ", ".join(
-        "(" + ", ".join(_numbered(text, staged, row * len(staged)) for text in values.values()) + ")"
-        for row in range(count)
-    )
-    return f'INSERT INTO "{target.table.name}" ({names}) VALUES {rows} {target.on_conflict()}'  # noqa: S608 - names of our own tables
+    rows = []
+    for row in range(count):
+        numbers = {name: index for index, name in enumerate(shared, 1)}
+        numbers |= {name: index for index, name in enumerate(varying, len(shared) + row * len(varying) + 1)}
+        rows.append("(" + ", ".join(_numbered(text, numbers) for text in values.values()) + ")")
+    return f'INSERT INTO "{target.table.name}" ({names}) VALUES {", ".join(rows)} {target.on_conflict()}'  # noqa: S608 - names of our own tables
 
 
-def _numbered(expression: str, staged: tuple[str, ...], offset: int) -> str:
+def _numbered(expression: str, numbers: Mapping[str, int]) -> str:
     """The expression with each staged column in braces replaced by its numbered parameter."""
     parts = []
     for text, name, _, _ in Formatter().parse(expression):
         parts.append(text)
         if name is not None:
-            parts.append(f"?{offset + staged.index(name) + 1}")
+            parts.append(f"?{numbers[name]}")
     return "".join(parts)
+
+
+def _same_value(column: pa.Array) -> Any:
+    """The value that all rows share, where that is cheap to know, else None: it is then bound once a statement."""
+    if column.null_count:
+        return None
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary[0].as_py() if len(column.dictionary) == 1 else None
+    if pa.types.is_int64(column.type):
+        values = column.to_numpy(zero_copy_only=False)
+        return int(values[0]) if values[0] == values[-1] and (values == values[0]).all() else None
+    return None
 
 
 def _sorted(rows: Rows) -> Rows:

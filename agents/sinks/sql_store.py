@@ -23,6 +23,9 @@ class Fault:
 class Store(Protocol):
     """One connection to one database; all methods block, and are called from one thread at a time."""
 
+    enforces: bool
+    """Whether the database itself refuses a row that refers to a missing one."""
+
     def connect(self) -> None:
         """Open the connection where there is none. Raises the driver's error or SinkError."""
 

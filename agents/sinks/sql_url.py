@@ -46,16 +46,17 @@ def sqlite_path(url: URL) -> str:
     return url.database or ":memory:"
 
 
-def open_store(address: str | Path, *, busy_s: float | None = None) -> Store:
+def open_store(address: str | Path, *, busy_s: float | None = None, enforces: bool = True) -> Store:
     """The bulk store for an address, not yet connected. Raises SinkError.
 
-    ``busy_s`` is how long one statement may wait for another writer of an SQLite file.
+    ``busy_s`` is how long one statement may wait for another writer of an SQLite file, and ``enforces`` whether
+    SQLite checks foreign keys (PostgreSQL always does).
     """
     url = database_url(address)
     if url.get_backend_name() == "sqlite":
         from agents.sinks.sql_sqlite import BUSY_S, SqliteStore
 
-        return SqliteStore(sqlite_path(url), busy_s=BUSY_S if busy_s is None else busy_s)
+        return SqliteStore(sqlite_path(url), busy_s=BUSY_S if busy_s is None else busy_s, enforces=enforces)
     from agents.sinks.sql_postgres import PostgresStore
 
     return PostgresStore(url)
