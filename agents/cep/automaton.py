@@ -56,7 +56,7 @@ class Automaton:
             np.zeros(room, layout.TIMER),
             np.zeros((room, layout.M_WIDTH), np.int64),
         )
-        self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(4, np.uint64))
+        self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(2, np.uint64))
 
     # -- rules -------------------------------------------------------------------------------------------------------
 

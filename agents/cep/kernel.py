@@ -20,6 +20,8 @@ from agents.cep import jit, kernel_conditions, kernel_layout, kernel_runs
 from agents.cep.jit import inner, kernel, prefetch
 from agents.cep.kernel_conditions import (
     holds,
+    truths,
+    undecided,
 )
 from agents.cep.kernel_layout import (
     DIES,
@@ -54,7 +56,9 @@ from agents.cep.kernel_layout import (
     P_FAN,
     P_IDLE,
     P_KEEP_NEW,
+    P_KNOWN,
     P_LIMIT,
+    P_RESOLVED,
     P_SKIP,
     P_START,
     P_STATE0,
@@ -167,24 +171,23 @@ def advance(T, S, now, sources=SOURCES):
 
 
 @inner
-def evaluate_edges(T, S, X, r, word, B, i, state, node, waited):
-    """Set X.flags[2] to the edges that fire and X.flags[3] to those whose target completes (as bits)."""
+def find_edges(T, X, word, truth, state, waited):
+    """Set X.flags to the edges that fire and to those whose target completes, as bits."""
     e0 = T.states[state, S_EDGE0]
     X.flags[0] = 0
-    X.flags[2] = 0
-    X.flags[3] = 0
+    X.flags[1] = 0
     for half in range(2 * (T.states[state, S_EDGE1] - e0)):
         e = e0 + (half >> 1)
         c0 = T.edges[e, E_TERM0 + 2 * (half & 1)]
         c1 = T.edges[e, E_TERM1 + 2 * (half & 1)]
         bit = np.uint64(1) << np.uint64(half >> 1)
-        if c0 == c1 or (half & 1 and X.flags[2] & bit == 0):
+        if c0 == c1 or (half & 1 and X.flags[0] & bit == 0):
             continue
         wait = T.edges[e, E_WAIT]
         if 0 < wait <= waited:
             continue
-        if holds(T, S, X, r, c0, c1, word, node, B, i):
-            X.flags[2 + (half & 1)] |= bit
+        if holds(T, c0, c1, word, truth):
+            X.flags[half & 1] |= bit
 
 
 @inner
@@ -376,34 +379,48 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
             action = T.act[entry]
         fired = np.uint64(0)
         final = np.uint64(0)
-        if action == EVALUATE or (action == LOOK and rule[r, P_TIMED] != 0):
-            node = np.int64(-1)
+        known = rule[r, P_KNOWN]
+        timed = rule[r, P_TIMED] != 0
+        row = rule[r, P_RESOLVED] + ((state - state0) << (bits + known)) + np.int64(word)
+        truth = np.uint64(0)
+        node = np.int64(-1)
+        if not is_start:
+            node = np.int64(S.R[x]["node"])
+        if action == EVALUATE:
+            needed = np.uint64(T.needed[entry])
+            if known == 0:
+                needed = undecided(T, state, word)
+            truth = truths(T, S, X, r, needed, node, B, i)
+            if known > 0:
+                row += np.int64(truth) << bits
+                action = T.resolved[row]
+        if action == EVALUATE or (action == LOOK and timed):
             waited = np.int64(-1)
             if not is_start:
-                node = np.int64(S.R[x]["node"])
                 waited = now - S.R[x]["last"]
-            evaluate_edges(T, S, X, r, word, B, i, state, node, waited)
-            fired = X.flags[2]
-            final = X.flags[3]
+            find_edges(T, X, word, truth, state, waited)
+            fired = X.flags[0]
+            final = X.flags[1]
             action = LOOK
             if not is_start and fired == 0:
                 action = DIES
             elif fired != 0 and is_same(T, state, fired):
                 action = STAYS
         elif action == LOOK:
-            fired = T.fired[entry, 0]
-            final = T.fired[entry, 1]
+            fired = T.fired[row, 0]
+            final = T.fired[row, 1]
         if action == STAYS:
             before = x
             present |= np.uint32(1) << np.uint32((state - state0) & 31)
         elif action == DIES:
-            if before < 0:
-                S.H[h]["head"] = after
-            else:
-                S.R[before]["next"] = after
-            S.H[h]["runs"] -= 1
-            release(S, np.int64(S.R[x]["node"]))
-            free_run(S, x)
+            if not is_start:
+                if before < 0:
+                    S.H[h]["head"] = after
+                else:
+                    S.R[before]["next"] = after
+                S.H[h]["runs"] -= 1
+                release(S, np.int64(S.R[x]["node"]))
+                free_run(S, x)
         elif fired != 0:
             had = S.H[h]["runs"]
             S.H[h]["present"] = present

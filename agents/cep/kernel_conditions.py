@@ -1,6 +1,6 @@
 """Helpers of the automaton: conditions over events matched earlier (see `agents.cep.kernel`)."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# ruff: noqa: PLR0917, PLR0124  kernels take their arrays one by one; x == x is the test for NaN
+# ruff: noqa: PLR0917, PLR0124, SIM110  kernels take arrays one by one, know no generators; x == x tests for NaN
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from agents.cep.jit import inner
 from agents.cep.kernel_layout import (
+    E_TERM0,
+    E_TERM1,
     L_RUNNING,
     O_ABS,
     O_AND,
@@ -34,6 +36,8 @@ from agents.cep.kernel_layout import (
     O_TIME,
     P_CODE0,
     P_SLOT0,
+    S_EDGE0,
+    S_EDGE1,
     SUM,
     TEXT,
 )
@@ -158,29 +162,53 @@ def evaluate(T, S, X, r, d, node, B, i):
 
 
 @inner
-def holds(T, S, X, r, c0, c1, word, node, B, i):
-    """Whether a term of [c0, c1) holds.
+def truths(T, S, X, r, needed, node, B, i):
+    """Truth of the dynamic conditions in the set ``needed``, as bits."""
+    found = np.uint64(0)
+    bit = np.uint64(1)
+    d = 0
+    while needed != 0:
+        if needed & np.uint64(1):
+            simple = T.rules[r, P_CODE0] + d
+            compare = T.simple[simple, 0]
+            if compare != 0 and node >= 0 and B.lows.shape[0] == 0 and S.W.shape[0] <= 1:
+                a = B.columns[T.simple[simple, 1], i]
+                b = S.V[node, T.simple[simple, 2]]
+                truth = a < b
+                if compare == O_GT:
+                    truth = a > b
+                elif compare == O_GE:
+                    truth = a >= b
+                elif compare == O_LE:
+                    truth = a <= b
+                truth = truth and abs(a) < TEXT and abs(b) < TEXT
+            else:
+                truth = evaluate(T, S, X, r, d, node, B, i)
+            if truth:
+                found |= bit
+        needed >>= np.uint64(1)
+        bit <<= np.uint64(1)
+        d += 1
+    return found
 
-    Dynamic conditions are evaluated only where the static part of a term holds, and once for each run and event.
-    """
+
+@inner
+def undecided(T, state, word):
+    """Dynamic conditions on which the edges of the state depend, given the static word, as bits."""
+    needed = np.uint64(0)
+    e0 = T.states[state, S_EDGE0]
+    for half in range(2 * (T.states[state, S_EDGE1] - e0)):
+        e = e0 + (half >> 1)
+        for c in range(T.edges[e, E_TERM0 + 2 * (half & 1)], T.edges[e, E_TERM1 + 2 * (half & 1)]):
+            if (word & T.terms[c, 0]) == T.terms[c, 1]:
+                needed |= T.terms[c, 2]
+    return needed
+
+
+@inner
+def holds(T, c0, c1, word, truth):
+    """Whether a term of [c0, c1) holds for the static word and the truth of dynamic conditions."""
     for c in range(c0, c1):
-        if (word & T.terms[c, 0]) != T.terms[c, 1]:
-            continue
-        care = T.terms[c, 2]
-        if care != 0:
-            missing = care & ~X.flags[0]
-            d = 0
-            while missing != 0:
-                if missing & np.uint64(1):
-                    bit = np.uint64(1) << np.uint64(d)
-                    X.flags[0] |= bit
-                    if evaluate(T, S, X, r, d, node, B, i):
-                        X.flags[1] |= bit
-                    else:
-                        X.flags[1] &= ~bit
-                missing >>= np.uint64(1)
-                d += 1
-            if (X.flags[1] & care) != T.terms[c, 3]:
-                continue
-        return True
+        if (word & T.terms[c, 0]) == T.terms[c, 1] and (truth & T.terms[c, 2]) == T.terms[c, 3]:
+            return True
     return False

@@ -10,7 +10,7 @@ import numpy as np
 # Rule table (one row a slot). P_WAITS: some state has a deadline; P_TIMED: some edge has a bound.
 (P_WINDOW, P_CLOSED, P_SKIP, P_SKIP_STEP, P_STRICT_SKIP, P_START, P_STATE0, P_BITS, P_ACT, P_IDLE, P_FAN, P_TIMEOUTS,
  P_EAGER, P_LIMIT, P_KEEP_NEW, P_WAITS, P_TIMED, P_SLOT0, P_SLOT1, P_CODE0, P_DYNAMIC, P_WORD,
- P_WIDTH) = range(23)  # fmt: skip
+ P_KNOWN, P_RESOLVED, P_WIDTH) = range(25)  # fmt: skip
 SKIP_NONE, SKIP_PAST_LAST, SKIP_TO_NEXT, SKIP_TO_FIRST, SKIP_TO_LAST = range(5)
 # States; S_LOCAL is the number within the rule.
 S_EDGE0, S_EDGE1, S_DEADLINE, S_PENDING, S_SAME1, S_SAME2, S_LOCAL, S_WIDTH = range(8)
@@ -54,7 +54,9 @@ NODE: Final = np.dtype(
 """``length``: events in the chain up to here; ``written``: where `drain` put the chain up to here."""
 TIMER: Final = np.dtype([("start", "i8"), ("key", "i4"), ("next", "i4")], align=True)
 
-Tables = namedtuple("Tables", "rules states edges terms act fired idle react slots code0 code consts")  # noqa: PYI024
+Tables = namedtuple(  # noqa: PYI024
+    "Tables", "rules states edges terms act needed resolved fired idle react slots code0 code simple consts"
+)
 State = namedtuple("State", "G Q H R N V W T M")  # noqa: PYI024
 Scratch = namedtuple("Scratch", "stack low flags")  # noqa: PYI024
 Batch = namedtuple("Batch", "tasks t seq ref key mask columns lows")  # noqa: PYI024

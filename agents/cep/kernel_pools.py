@@ -4,12 +4,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 from agents.cep import jit, kernel_layout, kernel_runs
 from agents.cep.jit import kernel
 from agents.cep.kernel_layout import G_OUT, G_TIMER_FREE, G_TIMERS, G_WRITTEN, M_NODE, NEVER, Q_DUE, Q_HEAD, Q_TAIL
 from agents.cep.kernel_runs import drop_head, find, free_run, release, room_for, settle
+
+
+@intrinsic
+def copy_within(_context: Any, array: Any, _to: Any, _source: Any, _count: Any) -> Any:
+    """Copy ``count`` items of a one-dimensional array to a place before or behind them (no overlap)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        found = make_array(signature.args[0])(context, builder, args[0])
+        to, source = (builder.gep(found.data, [index]) for index in (args[1], args[2]))
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        cgutils.raw_memcpy(builder, to, source, args[3], size)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, types.int64), generate
+
 
 SOURCES = jit.source_digest(*(str(part.__file__) for part in (jit, kernel_layout, kernel_runs)))
 
@@ -51,9 +72,8 @@ def drain(S, offsets, step, ref, sources=SOURCES):
             if written >= base:
                 count = j - offsets[m]
                 source = written - base - count
-                for k in range(count):
-                    step[offsets[m] + k] = step[source + k]
-                    ref[offsets[m] + k] = ref[source + k]
+                copy_within(step, offsets[m], source, count)
+                copy_within(ref, offsets[m], source, count)
                 break
             S.N[x]["written"] = base + j
             j -= 1

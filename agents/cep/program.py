@@ -27,6 +27,8 @@ __all__ = ["DIES", "EVALUATE", "LOOK", "STAYS", "FlatEdge", "FlatState", "Progra
 
 DIES, STAYS, LOOK, EVALUATE = 0, 1, 2, 3
 MAX_TABLE_ATOMS: Final = 8
+MAX_TABLE_BITS: Final = 10
+MAX_TABLE_DYNAMIC: Final = 4
 MAX_EDGES: Final = 62
 _STATIC: Final = (1 << DYNAMIC) - 1
 
@@ -59,6 +61,28 @@ class FlatState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """What an event does to a partial match, by state and word, for rules with few atoms.
+
+    ``bits`` and ``dynamic_bits`` are the numbers of static and dynamic atoms that index it; 0 bits: there is no table,
+    and 0 dynamic bits with EVALUATE: dynamic atoms are too many for it.
+    """
+
+    bits: int
+    dynamic_bits: int
+    actions: NDArray[np.uint8]
+    """Shape [states, 2**bits]: DIES, STAYS, LOOK (take the edges that fire), EVALUATE (it depends on dynamic atoms)."""
+    needed: NDArray[np.uint8]
+    """Shape of ``actions``: bits of the dynamic atoms that it depends on."""
+    resolved: NDArray[np.uint8]
+    """Shape [states, 2**dynamic_bits, 2**bits]: the action once these are known."""
+    fired: NDArray[np.uint64]
+    """Shape of ``resolved``, and a last axis of 2: bits of the edges that fire, and of those whose target completes."""
+    idle: NDArray[np.uint8]
+    """Per static word: 1 where it changes nothing in any state."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """A compiled ``seq`` or ``any``. Immutable."""
 
@@ -69,15 +93,7 @@ class Program:
     states: tuple[FlatState, ...]
     start: int
     code: Code
-    actions: NDArray[np.uint8]
-    """Shape [states, 2**atoms]: the partial match DIES, STAYS as it is, or takes the edges in ``fired`` (LOOK).
-
-    EVALUATE: that depends on earlier events. Shape [states, 1] where there are too many atoms for a table.
-    """
-    fired: NDArray[np.uint64]
-    """Shape of ``actions``, and a last axis of 2: bits of the edges taken, and of those whose target completes."""
-    idle: NDArray[np.uint8]
-    """Per kind of event: 1 where it changes nothing in any state."""
+    table: Table
 
     @property
     def captures(self) -> tuple[str, ...]:
@@ -107,9 +123,9 @@ def compile_rule(rule: Rule) -> Program:
     code = Code({name: index for index, name in enumerate(rule.positive)})
     for node in graph.atoms.dynamic:
         code.add(node)
-    actions, fired, idle = _tables(states, start, len(atoms))
+    table = _table(states, start, len(atoms), len(code.starts) - 1)
     dynamic = tuple(graph.atoms.dynamic)
-    return Program(rule, tuple(atoms), dynamic, states, start, code, actions, fired, idle)
+    return Program(rule, tuple(atoms), dynamic, states, start, code, table)
 
 
 class _Flattener:
@@ -229,24 +245,24 @@ def _same(own: tuple[FlatEdge, ...], others: list[tuple[FlatEdge, ...]]) -> bool
     return len(joined) == len(own) and set(joined) == set(own)
 
 
-def _fires(terms: tuple[Term, ...], word: int) -> bool | None:
-    """Whether one of the terms holds for the static word; None where that depends on dynamic atoms."""
+def _fires(terms: tuple[Term, ...], word: int, known: int) -> bool | None:
+    """Whether one of the terms holds; None where that depends on atoms outside of ``known``."""
     maybe = False
     for care, want in terms:
-        if word & care & _STATIC == want & _STATIC:
-            if care <= _STATIC:
+        if word & care & known == want & known:
+            if not care & ~known:
                 return True
             maybe = True
     return None if maybe else False
 
 
-def _action(state: FlatState, word: int) -> tuple[int, int, int]:
-    """What an event with this static word does: the action, the edges that fire, those that complete."""
+def _action(state: FlatState, word: int, known: int = _STATIC) -> tuple[int, int, int]:
+    """What an event with this word does: the action, the edges that fire, those that complete."""
     bits = completing = 0
     stops = completes = False
     for number, edge in enumerate(state.edges):
-        fires = _fires(edge.terms, word)
-        final = _fires(edge.final, word) if fires else False
+        fires = _fires(edge.terms, word, known)
+        final = _fires(edge.final, word, known) if fires else False
         if fires is None or final is None:
             return EVALUATE, 0, 0
         if fires:
@@ -268,16 +284,30 @@ def _ignores_others(states: tuple[FlatState, ...], start: int) -> bool:
     )
 
 
-def _tables(
-    states: tuple[FlatState, ...], start: int, atoms: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint64], NDArray[np.uint8]]:
+def _table(states: tuple[FlatState, ...], start: int, atoms: int, dynamic: int) -> Table:
     if atoms > MAX_TABLE_ATOMS:
-        actions = np.full((len(states), 1), EVALUATE, np.uint8)
-        return actions, np.zeros((len(states), 1, 2), np.uint64), np.zeros(1, np.uint8)
-    words = range(1 << atoms)
-    found = [[_action(state, word) for word in words] for state in states]
-    actions = np.array([[action for action, _, _ in row] for row in found], np.uint8)
-    fired = np.array([[(bits, final) for _, bits, final in row] for row in found], np.uint64)
+        none = np.zeros((len(states), 1), np.uint8)
+        fired = np.zeros((len(states), 1, 1, 2), np.uint64)
+        return Table(0, 0, none + EVALUATE, none, none[:, :, None], fired, np.zeros(1, np.uint8))
+    if dynamic > MAX_TABLE_DYNAMIC or atoms + dynamic > MAX_TABLE_BITS:
+        dynamic = 0
+    static, assumed = range(1 << atoms), range(1 << dynamic)
+    everything = _STATIC if dynamic == 0 else -1
+    found = np.array(
+        [
+            [[_action(state, word | known << DYNAMIC, everything) for word in static] for known in assumed]
+            for state in states
+        ],
+        np.uint64,
+    ).reshape(len(states), len(assumed), len(static), 3)
+    resolved = found[..., 0].astype(np.uint8)
+    # A word needs a dynamic atom if flipping the atom changes anything.
+    needed = np.zeros((len(states), len(static)), np.uint8)
+    for atom in range(dynamic):
+        pairs = found.reshape(len(states), len(assumed) >> atom + 1, 2, 1 << atom, len(static), 3)
+        differs = (pairs[:, :, 0] != pairs[:, :, 1]).any(axis=(1, 2, 4))
+        needed |= differs.astype(np.uint8) << atom
+    actions = np.where(needed > 0, np.uint8(EVALUATE), resolved[:, 0])
     waiting = [i for i, state in enumerate(states) if state.kind in (Kind.NORMAL, Kind.PENDING) and i != start]
     idle = (actions[start] == DIES) & (actions[waiting] == STAYS).all(axis=0)
-    return actions, fired, idle.astype(np.uint8)
+    return Table(atoms, dynamic, actions, needed, resolved, found[..., 1:].copy(), idle.astype(np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from agents.cep import kernel_layout as layout
 from agents.cep.formula import DYNAMIC, Term
 from agents.cep.graph import Kind
 from agents.cep.postfix import Op
-from agents.cep.program import MAX_TABLE_ATOMS, STAYS, Program
+from agents.cep.program import STAYS, Program
 from agents.cep.values import TextNumbers, split_integers
 
 __all__ = ["build_tables"]
@@ -21,6 +22,7 @@ _SKIPS: Final = {"none": layout.SKIP_NONE, "past_last": layout.SKIP_PAST_LAST, "
                  "to_first": layout.SKIP_TO_FIRST, "to_last": layout.SKIP_TO_LAST}  # fmt: skip
 _KINDS: Final = {Kind.NORMAL: layout.NORMAL, Kind.PENDING: layout.NORMAL, Kind.FINAL: layout.FINAL,
                  Kind.STOP: layout.STOP}  # fmt: skip
+_MIRROR: Final = {Op.LT: Op.GT, Op.LE: Op.GE, Op.GT: Op.LT, Op.GE: Op.LE}
 _LOW: Final = (1 << DYNAMIC) - 1
 
 
@@ -40,21 +42,22 @@ class _Builder:
         self.states: list[tuple[int, ...]] = []
         self.edges: list[tuple[int, ...]] = []
         self.terms: list[tuple[int, int, int, int]] = []
-        self.actions: list[NDArray[np.uint8]] = []
-        self.fired: list[NDArray[np.uint64]] = []
-        self.idle: list[NDArray[np.uint8]] = []
-        self.react: list[NDArray[np.uint32]] = []
+        self.actions: list[NDArray[Any]] = []
+        self.needed: list[NDArray[Any]] = []
+        self.resolved: list[NDArray[Any]] = []
+        self.fired: list[NDArray[Any]] = []
+        self.idle: list[NDArray[Any]] = []
+        self.react: list[NDArray[Any]] = []
+        self.sizes = [0, 0, 0]
         self.slots: list[tuple[int, int, int]] = []
         self.code0: list[int] = []
         self.code: list[tuple[int, int]] = []
+        self.simple: list[tuple[int, int, int]] = []
         self.consts: list[tuple[float, float]] = []
-        self.action_bytes = 0
-        self.idle_bytes = 0
 
     def add(self, program: Program, columns: Sequence[int]) -> list[int]:
         """Append a program; gives its row of the rule table."""
-        rule = program.rule
-        bits = len(program.atoms) if 0 < len(program.atoms) <= MAX_TABLE_ATOMS else 0
+        rule, table = program.rule, program.table
         row = [0] * layout.P_WIDTH
         row[layout.P_WINDOW] = rule.within.time if rule.within else 0
         row[layout.P_CLOSED] = int(rule.within.closed) if rule.within else 0
@@ -63,9 +66,11 @@ class _Builder:
         row[layout.P_STRICT_SKIP] = int(rule.skip.on_missing == "error")
         row[layout.P_STATE0] = len(self.states)
         row[layout.P_START] = len(self.states) + program.start
-        row[layout.P_BITS] = bits
-        row[layout.P_ACT] = self.action_bytes
-        row[layout.P_IDLE] = self.idle_bytes
+        row[layout.P_BITS] = table.bits
+        row[layout.P_KNOWN] = table.dynamic_bits
+        row[layout.P_ACT] = self.sizes[0]
+        row[layout.P_RESOLVED] = self.sizes[1]
+        row[layout.P_IDLE] = self.sizes[2]
         row[layout.P_FAN] = max(program.fan_out, 1)
         row[layout.P_TIMEOUTS] = int(rule.on_timeout is not None)
         row[layout.P_EAGER] = int(rule.emit_mode == "eager")
@@ -84,15 +89,17 @@ class _Builder:
         row[layout.P_WORD] = max(len(program.atoms), 1)
         self._add_code(program, columns)
         self._add_states(program)
-        react = np.zeros(program.actions.shape[1], np.uint32)
-        for number, actions in enumerate(program.actions):
+        react = np.zeros(table.actions.shape[1], np.uint32)
+        for number, actions in enumerate(table.actions):
             react |= np.where(actions != STAYS, np.uint32(1 << (number & 31)), np.uint32(0)).astype(np.uint32)
-        self.actions.append(program.actions.ravel())
-        self.fired.append(program.fired.reshape(-1, 2))
-        self.idle.append(program.idle if bits else np.zeros(1, np.uint8))
-        self.react.append(react if bits else np.full(1, 0xFFFFFFFF, np.uint32))
-        self.action_bytes += self.actions[-1].size
-        self.idle_bytes += self.idle[-1].size
+        self.actions.append(table.actions.ravel())
+        self.needed.append(table.needed.ravel())
+        self.resolved.append(table.resolved.ravel())
+        self.fired.append(table.fired.reshape(-1, 2))
+        self.idle.append(table.idle)
+        self.react.append(react)
+        for index, array in enumerate((table.actions, table.resolved, table.idle)):
+            self.sizes[index] += array.size
         return row
 
     def _add_code(self, program: Program, columns: Sequence[int]) -> None:
@@ -107,6 +114,9 @@ class _Builder:
                 self.consts.append((constant, 0.0))
         base = len(self.code)
         self.code0 += [base + start for start in code.starts]
+        for first_op, end in pairwise(code.starts):
+            self.simple.append(_simple(code.ops[first_op:end], columns))
+        self.simple.append((0, 0, 0))
         for op, argument in code.ops:
             moved = {Op.CONST: first + argument, Op.COLUMN: columns[argument] if op == Op.COLUMN else 0}
             self.code.append((op, moved.get(Op(op), argument)))
@@ -132,16 +142,30 @@ class _Builder:
     def tables(self, rules: NDArray[np.int64]) -> Any:
         """Everything added, as arrays."""
         return layout.Tables(
-            rules,
-            np.array(self.states, np.int64).reshape(-1, layout.S_WIDTH),
-            np.array(self.edges, np.int64).reshape(-1, layout.E_WIDTH),
-            np.array(self.terms, np.uint64).reshape(-1, 4),
-            np.concatenate([*self.actions, np.zeros(1, np.uint8)]),
-            np.concatenate([*self.fired, np.zeros((1, 2), np.uint64)]),
-            np.concatenate([*self.idle, np.zeros(1, np.uint8)]),
-            np.concatenate([*self.react, np.zeros(1, np.uint32)]),
-            np.array(self.slots, np.int64).reshape(-1, layout.L_WIDTH),
-            np.array([*self.code0, len(self.code)], np.int64),
-            np.array(self.code, np.int64).reshape(-1, 2),
-            np.array([*self.consts, (0.0, 0.0)], np.float64),
+            rules=rules,
+            states=np.array(self.states, np.int64).reshape(-1, layout.S_WIDTH),
+            edges=np.array(self.edges, np.int64).reshape(-1, layout.E_WIDTH),
+            terms=np.array(self.terms, np.uint64).reshape(-1, 4),
+            act=np.concatenate([*self.actions, np.zeros(1, np.uint8)]),
+            needed=np.concatenate([*self.needed, np.zeros(1, np.uint8)]),
+            resolved=np.concatenate([*self.resolved, np.zeros(1, np.uint8)]),
+            fired=np.concatenate([*self.fired, np.zeros((1, 2), np.uint64)]),
+            idle=np.concatenate([*self.idle, np.zeros(1, np.uint8)]),
+            react=np.concatenate([*self.react, np.zeros(1, np.uint32)]),
+            slots=np.array(self.slots, np.int64).reshape(-1, layout.L_WIDTH),
+            code0=np.array([*self.code0, len(self.code)], np.int64),
+            code=np.array(self.code, np.int64).reshape(-1, 2),
+            simple=np.array([*self.simple, (0, 0, 0)], np.int64),
+            consts=np.array([*self.consts, (0.0, 0.0)], np.float64),
         )
+
+
+def _simple(ops: Sequence[tuple[int, int]], columns: Sequence[int]) -> tuple[int, int, int]:
+    """(comparison, column, slot) of code that compares a field with a running value, the commonest; else zeros."""
+    if len(ops) == 3 and Op.LT <= ops[2][0] <= Op.GE:
+        (first, a), (second, b), (compare, _) = ops
+        if (first, second) == (Op.COLUMN, Op.SLOT):
+            return compare, columns[a], b
+        if (first, second) == (Op.SLOT, Op.COLUMN):
+            return _MIRROR[Op(compare)], columns[b], a
+    return 0, 0, 0
