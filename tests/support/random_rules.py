@@ -27,6 +27,8 @@ class RandomRule:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.names: list[str] = []
+        self.ambiguous = False
+        """Whether the same events can be laid onto the pattern in several ways (a loop of loops): matches repeat."""
         self.within = rng.choice([None, 4, 8, 15])
         steps, parts = self.members(rng.randint(1, 4), depth=0)
         if self.within is not None and not parts[-1].optional and rng.random() < 0.2:
@@ -143,6 +145,8 @@ class RandomRule:
     def group(self, index: int) -> tuple[Group, naive.Part]:
         options, said = self.quantifier(index)
         steps, parts = self.members(self.rng.randint(1, 2), depth=1)
+        if said.get("most", 1) != 1 and any(part.most != 1 for part in parts):
+            self.ambiguous = True
         if index and self.rng.random() < 0.25:
             options["optional"] = said["optional"] = True
         return Group(seq=steps, **options), naive.Part(members=tuple(parts), **said)

@@ -76,13 +76,14 @@ def compare(seed: int, events: int) -> bool:
     if how == "tied":
         assert ends(got) == ends(wanted), f"seed {seed}"
     else:
-        assert Counter(got) == Counter(wanted), f"seed {seed}"
+        assert set(got) == set(wanted), f"seed {seed}"
+        assert made.ambiguous or len(got) == len(wanted), f"seed {seed}: a match came out twice"
     return True
 
 
 def test_random_rules_match_as_the_naive_matcher_says():
-    compared = sum(compare(seed, 9) for seed in range(700))
-    assert compared > 400
+    compared = sum(compare(seed, 9) for seed in range(400))
+    assert compared > 300
 
 
 @pytest.mark.soak
