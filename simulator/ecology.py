@@ -147,7 +147,11 @@ class Ecology(Scenario):
             return lived[0].agents
 
         amount, after = prey_first(
-            state["amount"], agents_moved, grow=partial(_regrow, params, ctx, plants["depletion"]), catch=catch, live=live
+            state["amount"],
+            agents_moved,
+            grow=partial(_regrow, params, ctx, plants["depletion"]),
+            catch=catch,
+            live=live,
         )
         told = lived[0]
         _tell_incidents(static, ctx, agents, after, told)
