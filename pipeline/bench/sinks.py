@@ -7,7 +7,8 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from agents.sinks.base import Sourced, SourcedFrame
+from agents.sinks.experiment import ExperimentDatabase
 from agents.sinks.migrate import upgrade
 from agents.sinks.sql import SqlSink
+from agents.sinks.sql_postgres import PostgresStore
 from agents.sinks.sql_sqlite import SqliteStore
+from agents.sinks.sql_url import database_url
 from pipeline.bench.postgres_server import PostgresUnavailable, postgres_server
 from schemas.frames import Frame
 
@@ -75,65 +79,79 @@ def _bare_rows(batch: Sequence[Sourced]) -> list[tuple[Any, ...]]:
     return rows
 
 
-async def _sink_seconds(url: str, batches: Sequence[Sequence[Sourced]]) -> list[float]:
-    """Seconds of two passes over the batches: the first fills the table, the second finds every row there."""
+async def _race(url: str, load: _Load, bare: Callable[[Sequence[tuple[Any, ...]]], None]) -> tuple[float, float, float]:
+    """Seconds of the sink for all batches, of the bare driver for the same, and of the sink for all batches again.
+
+    Batch by batch in turns, so that whatever else the machine does troubles both alike.
+    """
     sink = SqlSink(url, now_us=lambda: 1)
     await sink.open()
-    seconds = []
-    for _ in range(2):
+    sink_s = bare_s = again_s = 0.0
+    for batch, rows in zip(load.batches, load.bare, strict=True):
         began = time.perf_counter()
-        for batch in batches:
-            rejected = await sink.write(batch)
-            assert not rejected, rejected[0]
-        seconds.append(time.perf_counter() - began)
+        rejected = await sink.write(batch)
+        sink_s += time.perf_counter() - began
+        assert not rejected, rejected[0]
+        began = time.perf_counter()
+        await sink.in_thread(lambda rows=rows: bare(rows))  # type: ignore[misc]
+        bare_s += time.perf_counter() - began
+    for batch in load.batches:
+        began = time.perf_counter()
+        await sink.write(batch)
+        again_s += time.perf_counter() - began
     await sink.close()
-    return seconds
+    return sink_s, bare_s, again_s
 
 
-def _bare_sqlite(path: str, batches: Sequence[Sequence[tuple[Any, ...]]], agents: int) -> float:
+def _sqlite(folder: Path, load: _Load) -> tuple[float, float, float]:
+    """Beside the sink: one executemany a batch into a file of its own with the same schema and settings."""
+    path = str(folder / "bare.db")
     upgrade(path)
     store = SqliteStore(path)
     store.connect()
     connection = store.connection
     assert isinstance(connection, sqlite3.Connection)
-    began = time.perf_counter()
-    connection.execute("BEGIN")
     connection.execute("INSERT INTO simulations (simulation_id) VALUES (?)", (_RUN,))
-    connection.executemany(
-        "INSERT INTO agents (simulation_id, agent_id) VALUES (?, ?)", [(_RUN, str(agent)) for agent in range(agents)]
-    )
+    agents = [(_RUN, str(agent)) for agent in range(load.agents)]
+    connection.execute("BEGIN")
+    connection.executemany("INSERT INTO agents (simulation_id, agent_id) VALUES (?, ?)", agents)
     connection.execute("COMMIT")
-    places = ", ".join("?" * len(_COLUMNS.split(",")))
-    for rows in batches:
+    statement = f"INSERT INTO agent_states ({_COLUMNS}) VALUES ({', '.join('?' * len(_COLUMNS.split(',')))})"  # noqa: S608
+
+    def bare(rows: Sequence[tuple[Any, ...]]) -> None:
         connection.execute("BEGIN")
-        connection.executemany(f"INSERT INTO agent_states ({_COLUMNS}) VALUES ({places})", rows)  # noqa: S608 - our own
+        connection.executemany(statement, rows)
         connection.execute("COMMIT")
-    seconds = time.perf_counter() - began
+
+    seconds = asyncio.run(_race(str(folder / "sink.db"), load, bare))
     store.disconnect()
     return seconds
 
 
-def _bare_postgres(url: str, batches: Sequence[Sequence[tuple[Any, ...]]], agents: int) -> float:
-    from agents.sinks.sql_postgres import PostgresStore
-    from agents.sinks.sql_url import database_url
-
+def _postgres(url: str, load: _Load) -> tuple[float, float, float]:
+    """Beside the sink: COPY of Python rows, as psycopg offers it, into a table of the same shape and indexes."""
+    upgrade(url)
     store = PostgresStore(database_url(url))
     store.connect()
     connection = store.connection
-    began = time.perf_counter()
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute("DELETE FROM agent_states; DELETE FROM agents; DELETE FROM simulations")
-        cursor.execute("INSERT INTO simulations (simulation_id) VALUES (%s)", (_RUN,))
-        cursor.execute("INSERT INTO agents (simulation_id, agent_id) SELECT %s, generate_series(0, %s)", (_RUN, agents))
-    for rows in batches:
+    with connection.transaction():
+        connection.execute("CREATE TABLE bare_states (LIKE agent_states INCLUDING ALL)")
+        connection.execute("ALTER TABLE bare_states ADD FOREIGN KEY (agent_id, simulation_id) REFERENCES agents")
+        connection.execute("INSERT INTO simulations (simulation_id) VALUES (%s)", (_RUN,))
+        connection.execute(
+            "INSERT INTO agents (simulation_id, agent_id) SELECT %s, generate_series(0, %s)", (_RUN, load.agents)
+        )
+
+    def bare(rows: Sequence[tuple[Any, ...]]) -> None:
         with (
             connection.transaction(),
             connection.cursor() as cursor,
-            cursor.copy(f"COPY agent_states ({_COLUMNS}) FROM STDIN") as copy,
+            cursor.copy(f"COPY bare_states ({_COLUMNS}) FROM STDIN") as copy,
         ):
             for row in rows:
                 copy.write_row(row)
-    seconds = time.perf_counter() - began
+
+    seconds = asyncio.run(_race(url, load, bare))
     store.disconnect()
     return seconds
 
@@ -153,17 +171,17 @@ class _Load:
         batches = _batches(rows, agents, batch_rows)
         return cls(rows, agents, batch_rows, batches, [_bare_rows(batch) for batch in batches])
 
-    def figures(self, name: str, passes: Sequence[float], bare_s: float, bare: str) -> Iterator[dict[str, Any]]:
-        first_s, again_s = passes
+    def figures(self, name: str, bare: str, seconds: tuple[float, float, float]) -> Iterator[dict[str, Any]]:
+        sink_s, bare_s, again_s = seconds
         shared = {"events": self.rows, "table": "agent_states", "agents": self.agents, "batch_rows": self.batch_rows}
         yield {
             "bench": f"sinks/{name}",
             **shared,
-            "seconds": first_s,
-            "events_per_s": self.rows / first_s,
+            "seconds": sink_s,
+            "events_per_s": self.rows / sink_s,
             "bare": bare,
             "bare_events_per_s": self.rows / bare_s,
-            "ratio_to_bare": bare_s / first_s,
+            "ratio_to_bare": bare_s / sink_s,
         }
         yield {"bench": f"sinks/{name}_again", **shared, "seconds": again_s, "events_per_s": self.rows / again_s}
 
@@ -172,22 +190,73 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     """Rows a second into each database, first and again (every row is there), and the bare driver's."""
     load = _Load.make(100_000, 5_000, 50_000) if quick else _Load.make(1_000_000, 20_000, 100_000)
     with tempfile.TemporaryDirectory() as folder:
-        bare_s = _bare_sqlite(str(Path(folder) / "bare.db"), load.bare, load.agents)
-        passes = asyncio.run(_sink_seconds(str(Path(folder) / "sink.db"), load.batches))
-    yield from load.figures("sqlite", passes, bare_s, "sqlite3 executemany")
+        yield from load.figures("sqlite", "sqlite3 executemany", _sqlite(Path(folder), load))
     given = os.environ.get("ASTROCYTE_BENCH_POSTGRES")
-    if given:
-        yield from _postgres(given, load)
-        return
     try:
-        with postgres_server() as server:
-            yield from _postgres(server.url, load)
+        with nullcontext(given) if given else _own_server() as url:
+            yield from load.figures("postgresql", "psycopg copy of rows", _postgres(url, load))
     except PostgresUnavailable as error:
         yield {"bench": "sinks/postgresql", "skipped": str(error)}
+    yield from _queries(200_000 if quick else 10_000_000)
 
 
-def _postgres(url: str, load: _Load) -> Iterator[dict[str, Any]]:
-    """Figures of an empty database on a PostgreSQL with pgvector."""
-    passes = asyncio.run(_sink_seconds(url, load.batches))
-    bare_s = _bare_postgres(url, load.bare, load.agents)
-    yield from load.figures("postgresql", passes, bare_s, "psycopg copy of rows")
+@contextmanager
+def _own_server() -> Iterator[str]:
+    with postgres_server() as server:
+        yield server.url
+
+
+def _queries(rows: int) -> Iterator[dict[str, Any]]:
+    """The repositories' queries on a file of ``rows`` agent_states, a thousand steps of each agent."""
+    steps = 1_000
+    agents = rows // steps
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "states.db"
+        _generate(path, agents, steps)
+        with ExperimentDatabase(path, "bench") as database:
+            run = database.create_simulation_context(_RUN)
+            middle, agent = steps // 2, str(agents // 2)
+            for name, query in (
+                ("history", lambda: len(list(run.states.history(agent)))),
+                ("latest", lambda: run.states.latest(agent)),
+                ("at_step", lambda: len(list(run.states.at_step(middle)))),
+                ("means_of_10_steps", lambda: run.states.means(middle, middle + 10)),
+                ("arrow_first_batch", lambda: next(iter(run.states.arrow(0, steps))).num_rows),
+                ("alive_at", lambda: len(list(run.agents.alive_at(middle)))),
+                ("population_statistics", lambda: database.retriever.population_statistics().num_rows),
+            ):
+                began = time.perf_counter()
+                query()
+                yield {"bench": f"sinks/query_{name}", "rows": rows, "seconds": time.perf_counter() - began}
+
+
+def _generate(path: Path, agents: int, steps: int) -> None:
+    """A file as a run of ``agents`` over ``steps`` leaves it, made inside SQLite."""
+    upgrade(path)
+    store = SqliteStore(path, enforces=False)
+    store.connect()
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {0} - 1)"
+    with store.transaction():
+        store.execute("INSERT INTO simulations (simulation_id, experiment_id) VALUES (?, NULL)", (_RUN,))
+        store.execute(
+            "INSERT INTO agents (simulation_id, agent_id, birth_time, agent_type) "  # noqa: S608 - our own numbers
+            f"{numbers.format(agents)} SELECT '{_RUN}', i, 0, 'system' FROM n"
+        )
+        store.execute(
+            "INSERT INTO simulation_steps (simulation_id, step_number, total_agents) "  # noqa: S608
+            f"{numbers.format(steps)} SELECT '{_RUN}', i, {agents} FROM n"
+        )
+        indexes = store.query(
+            "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'agent_states' AND sql LIKE '%INDEX%'"
+        )
+        for name, _ in indexes:
+            store.execute(f"DROP INDEX {name}")
+        # Agent after agent, as the primary key has them: the file is the same, and made ten times faster.
+        store.execute(
+            f"INSERT INTO agent_states ({_COLUMNS}) {numbers.format(steps)} "  # noqa: S608
+            f"SELECT '{_RUN}', agent_id || '-' || i, i, agent_id, 0.5, 0.5, 0.0, 1.0, 1.0, 0, 0.1, i, 1 "
+            "FROM (SELECT agent_id FROM agents ORDER BY agent_id) CROSS JOIN n"
+        )
+        for _, sql in indexes:
+            store.execute(sql)
+    store.disconnect()
