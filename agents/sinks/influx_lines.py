@@ -58,7 +58,8 @@ def escape_measurement(text: str) -> str:
 def escape_tag(text: str) -> str:
     """Text as a tag's or field's name, or a tag's value.
 
-    A backslash stands for itself, but at the end it would escape the separator that follows: a space is put after it.
+    A backslash stands for itself. At the end it would escape the separator that follows, so there it becomes a space,
+    as in InfluxData's own client.
     """
     escaped = text.translate(_TAG)
     return escaped + " " if escaped.endswith("\\") else escaped
@@ -79,7 +80,7 @@ def encode_points(
     for tag in sorted(tags):
         join.add_optional(f",{escape_tag(tag)}=", _tag_texts(tags[tag]), "")
     join.text(" ")
-    there = _add_fields(join, fields)
+    there = _add_fields(join, fields, len(times_ns))
     join.text(" ")
     join.column(pa.array(times_ns).cast(_STRING))
     join.text("\n")
@@ -127,7 +128,7 @@ def _surrounded(before: str, texts: pa.Array, after: str) -> pa.Array:
     )
 
 
-def _add_fields(join: _Join, fields: Mapping[str, pa.Array]) -> NDArray[np.bool_] | None:
+def _add_fields(join: _Join, fields: Mapping[str, pa.Array], count: int) -> NDArray[np.bool_] | None:
     """Fields with commas between them; returns which rows have any, None where all have."""
     found = [(escape_tag(name), *_field_texts(column)) for name, column in fields.items()]
     found = [(label, quote, texts, after) for label, quote, texts, after in found if texts.null_count < len(texts)]
@@ -138,10 +139,12 @@ def _add_fields(join: _Join, fields: Mapping[str, pa.Array]) -> NDArray[np.bool_
             comma = "," if number else ""
             join.add_optional(f"{comma}{label}={quote}", texts, after)
         return None
-    pieces = [_surrounded(f"{label}={quote}", texts, after) for label, quote, texts, after in found]
-    if not pieces:
-        return np.zeros(0, np.bool_)
-    body = pc.binary_join_element_wise(*pieces, pa.scalar(",", _STRING), null_handling="skip")
+    if not found:
+        return np.zeros(count, np.bool_)
+    optional = _Join("")
+    for label, quote, texts, after in found:
+        optional.add_optional(f",{label}={quote}", texts, after)
+    body = pc.utf8_slice_codeunits(optional.result(), 1)
     join.column(body)
     return np.asarray(pc.greater(pc.binary_length(body), 0))
 

@@ -155,7 +155,7 @@ def _bucket(client: Any, org_id: str, name: str, seconds: int) -> Change:
     api = client.buckets_api()
     # A rule of 0 seconds means for ever; an empty list would leave an existing bucket as it is.
     rule = BucketRetentionRules(type="expire", every_seconds=seconds)
-    found = api.find_bucket_by_name(name)
+    found = _find_bucket(api, org_id, name)
     if found is None:
         api.create_bucket(bucket_name=name, org_id=org_id, retention_rules=[rule])
         return Change("bucket", name, "made")
@@ -166,9 +166,19 @@ def _bucket(client: Any, org_id: str, name: str, seconds: int) -> Change:
     return Change("bucket", name, "retention changed")
 
 
+def _find_bucket(api: Any, org_id: str, name: str) -> Any:
+    try:
+        found = api.find_buckets(name=name, org_id=org_id).buckets
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise
+    return next((bucket for bucket in found if bucket.name == name), None)
+
+
 def _task(client: Any, org_id: str, name: str, flux: str) -> Change:
     api = client.tasks_api()
-    found = next((task for task in api.find_tasks(name=name) if task.org_id == org_id), None)
+    found = next((task for task in api.find_tasks(name=name, org_id=org_id) if task.name == name), None)
     if found is None:
         api.create_task(task_create_request=TaskCreateRequest(org_id=org_id, flux=flux, status="active"))
         return Change("task", name, "made")
