@@ -24,8 +24,8 @@ def prey_first(
 ) -> tuple[Prey, Predators]:
     """One step of eater and eaten: the prey grows and is caught, then the predators live on what they caught.
 
-    In this order (symplectic Euler) the cycles of Lotka and Volterra keep their amplitude; were both updated from
-    the old values, every cycle would be larger than the one before.
+    Each acts on what the one before left, deaths of predators among those who have eaten. Then the cycles of Lotka and
+    Volterra keep their amplitude; were all rates taken from the old numbers, every cycle would exceed the one before.
     """
     prey = grow(prey)
     prey, caught = catch(prey, predators)

@@ -41,6 +41,7 @@ BUILT_IN: dict[str, str] = {
     "cells": "simulator.cells:CELLS",
     "dna": "simulator.dna:DNA",
     "ecology": "simulator.ecology:ECOLOGY",
+    "kernels": "simulator.kernels:KERNELS",
 }
 
 
@@ -79,6 +80,8 @@ class Scenario(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[ScenarioConfig]]
+    sample: ClassVar[Mapping[str, Any]] = {}
+    """Settings of a small world, for checks and examples."""
     int_metrics: ClassVar[tuple[str, ...]] = ()
     """Names that `step` may pass to ``ctx.metric`` with whole numbers. Generic checks know alive, births, deaths."""
     float_metrics: ClassVar[tuple[str, ...]] = ()

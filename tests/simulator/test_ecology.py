@@ -1,0 +1,174 @@
+"""The ecology: its streams refer to each other rightly, its ledgers close, and eater and eaten keep their cycle."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from schemas.errors import InvalidSettings
+from simulator import MemorySink, configure, load_scenario, simulate
+from simulator.assembly import Assembler
+from simulator.ecology_config import ACTIONS, TYPES
+from simulator.ecology_map import grow, neighbours, occupant, prey_first, spread, take_from
+from simulator.world import World
+
+TICKS = 60
+CONFIG = {"size": 512, "routine_every": 10, "routine_share": 0.3, "steps_every": 1, "old_age": 20, "upkeep": 0.3,
+          "starvation_threshold": 8, "starvation_damage": 0.2,
+          "plants": [{"kind": "depletion", "at_tick": 40, "ticks": 10, "strength": 0.95}]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run():
+    scenario = load_scenario("ecology")
+    config = configure(scenario.Config, CONFIG)
+    world = World(scenario, config, 11, chunk_ticks=TICKS)
+    assembler = Assembler(scenario, config, "test", frame_ticks=TICKS)
+    params = scenario.params(config)
+    frames = [frame for done in world.run(TICKS, lambda _: params) for frame in assembler.add(done)]
+    problems = [text for state in world.host_states() for text in scenario.violations(config, state, assembler.last)]
+    rows = {frame.stream: list(frame.rows()) for frame in frames if frame.num_rows}
+    return rows, problems, assembler.last
+
+
+def test_ledgers_close_and_nothing_is_negative(run):
+    _, problems, interval = run
+    assert problems == []
+    assert interval.metrics["gathered"].sum() > 0
+    assert interval.metrics["spent"].sum() > 0
+    assert interval.metrics["lost"].sum() > 0
+
+
+def test_every_stream_of_the_seed_has_events(run):
+    assert set(run[0]) == {"agents", "agent_states", "resource_states", "simulation_steps", "agent_actions",
+                           "learning_experiences", "health_incidents", "truth"}  # fmt: skip
+
+
+def test_agents_are_born_once_die_at_most_once_and_the_count_agrees(run):
+    rows = run[0]
+    born = [row["agent_id"] for row in rows["agents"] if row["type"] == "born"]
+    died = [row["agent_id"] for row in rows["agents"] if row["type"] == "died"]
+    assert len(set(born)) == len(born)
+    assert len(set(died)) == len(died)
+    assert set(died) <= set(born)
+    assert rows["simulation_steps"][-1]["total_agents"] == len(born) - len(died)
+    assert len(died) > 20
+
+
+def test_children_have_a_living_parent_of_their_type_genome_and_generation(run):
+    known = {row["agent_id"]: row for row in run[0]["agents"] if row["type"] == "born"}
+    children = [row for row in known.values() if row["parent_id"] is not None]
+    assert len(children) > 20
+    for child in children:
+        parent = known[child["parent_id"]]
+        assert child["generation"] == parent["generation"] + 1
+        assert (child["agent_type"], child["genome_id"]) == (parent["agent_type"], parent["genome_id"])
+        assert child["birth_time"] > parent["birth_time"]
+
+
+def test_actions_refer_to_states_before_and_after_and_to_known_agents(run):
+    rows = run[0]
+    agents = {row["agent_id"] for row in rows["agents"] if row["type"] == "born"}
+    states = {(row["agent_id"], row["step_number"]): row for row in rows["agent_states"]}
+    assert len(states) == len(rows["agent_states"])
+    for row in rows["agent_actions"]:
+        before = states[row["agent_id"], row["step_number"] - 1]
+        after = states[row["agent_id"], row["step_number"]]
+        assert row["resources_before"] == before["resource_level"]
+        assert row["resources_after"] == after["resource_level"]
+        assert row["action_target_id"] is None or row["action_target_id"] in agents
+    others = (rows["agent_states"], rows["learning_experiences"], rows["health_incidents"])
+    assert {row["agent_id"] for part in others for row in part} <= agents
+
+
+def test_all_actions_happen_and_only_those_of_attacks_and_gifts_have_targets(run):
+    actions = run[0]["agent_actions"]
+    assert {row["action_type"] for row in actions} == set(ACTIONS)
+    assert {row["action_type"] for row in actions if row["action_target_id"] is not None} <= {"attack", "share"}
+    assert len({row["action_id"] for row in actions}) == len(actions)
+
+
+def test_control_agents_do_not_learn(run):
+    kind = {row["agent_id"]: row["agent_type"] for row in run[0]["agents"]}
+    assert set(kind.values()) == set(TYPES)
+    assert {kind[row["agent_id"]] for row in run[0]["learning_experiences"]} == {"system", "independent"}
+
+
+def test_incidents_have_a_cause_that_fits_the_change_of_health(run):
+    incidents = run[0]["health_incidents"]
+    assert {"attack", "starvation"} <= {row["cause"] for row in incidents}
+    for row in incidents:
+        if row["cause"] in ("attack", "starvation"):
+            assert row["health_after"] < row["health_before"]
+        assert (row["details"] is not None) == (row["cause"] == "attack")
+
+
+def test_depletion_empties_the_map_and_is_in_the_truth(run):
+    steps = run[0]["simulation_steps"]
+    assert steps[40]["total_resources"] < 0.2 * steps[39]["total_resources"]
+    assert [(row["kind"], row["rule"]) for row in run[0]["truth"]] == [("depletion", "resource_exhaustion")]
+
+
+def test_settings_out_of_range_name_field_and_range():
+    with pytest.raises(InvalidSettings, match=r"growth is 2\.0; wanted float from 0\.0 to 1\.0"):
+        simulate("ecology", {"growth": 2.0}, ticks=1, sink=MemorySink())
+
+
+def test_tiles_grow_logistically_up_to_capacity():
+    amount = jnp.array([0, 512, 1023, 1024, 2000], jnp.int32)
+    grown = grow(amount, jnp.float32(0.1), jnp.float32(0.01), jnp.int32(1024))
+    assert grown.tolist() == [10, 543, 1023, 1024, 2000]
+
+
+def test_takers_get_what_is_there_and_the_tile_loses_exactly_that():
+    amount, tile = jnp.array([5, 100, 7], jnp.int32), jnp.array([1, 0, 2, 1], jnp.int32)
+    taken, left = take_from(amount, tile, jnp.array([True, True, False, False]), jnp.int32(10))
+    assert taken.tolist() == [10, 5, 0, 0]
+    assert left.tolist() == [0, 90, 7]
+    assert occupant(tile, jnp.array([False, True, True, True]), 3).tolist() == [1, 3, 2]
+    assert spread(jnp.array([3, 4, 5]), jnp.array([2, -1, 0]), 3).tolist() == [5, 0, 3]
+
+
+def test_the_edges_of_the_map_are_joined():
+    assert [int(tile) for tile in neighbours(jnp.int32(0), 4)] == [1, 3, 4, 12]
+
+
+def _lotka_volterra(order, *, size=1_000_000, dt=0.01, steps=10_000):
+    """Individuals that are born, eaten and die at random; equilibrium at (size, size), rates 1, so period 2 pi."""
+    random = np.random.default_rng(4)
+    prey, predators = int(1.1 * size), size
+    path = np.empty((steps, 2))
+
+    def catch(x, y):
+        eaten = random.poisson(dt * x * y / size)
+        return x - eaten, eaten
+
+    for step in range(steps):
+        if order == "prey first":
+            prey, predators = prey_first(
+                prey,
+                predators,
+                grow=lambda x: x + random.poisson(dt * x),
+                catch=catch,
+                live=lambda y, eaten: y + eaten - random.poisson(dt * (y + eaten)),
+            )
+        else:
+            born, died = random.poisson(dt * prey), random.poisson(dt * predators)
+            left, eaten = catch(prey, predators)
+            prey, predators = left + born, predators + eaten - died
+        path[step] = prey / size, predators / size
+    return path
+
+
+def test_lotka_volterra_keeps_period_means_and_amplitude_with_prey_first():
+    path = _lotka_volterra("prey first")
+    above = path[:, 0] > 1.0
+    rises = np.flatnonzero(~above[:-1] & above[1:])
+    rises = rises[np.insert(np.diff(rises) > 300, 0, True)]  # noise crosses the line more than once
+    assert np.diff(rises).mean() * 0.01 == pytest.approx(2 * np.pi, rel=0.02)
+    assert path.mean(axis=0) == pytest.approx([1.0, 1.0], rel=0.02)
+    assert np.abs(path[-1_000:, 0] - 1).max() < 1.5 * 0.1
+
+
+def test_lotka_volterra_spirals_out_when_both_are_updated_at_once():
+    path = _lotka_volterra("at once")
+    assert np.abs(path[-1_000:, 0] - 1).max() > 1.5 * 0.1
