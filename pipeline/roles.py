@@ -22,6 +22,7 @@ from pipeline.correlate import Correlator, raw_records
 from pipeline.kafka import BrokerAway
 from pipeline.live_rules import LiveRules, follow_rules, load_live_rules
 from pipeline.logs import configure_logging, logging_config
+from pipeline.metrics import DomainMetrics, serve_metrics
 from pipeline.outputs import rekeyed
 from pipeline.plan import Plan, make_plan
 from pipeline.rekey import Rekeyer
@@ -165,6 +166,7 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
         fingerprint=_fingerprint(live.ruleset, settings),
     )
     app.correlator = correlator
+    serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.leaflets))
     configure(
         app,
         TransportOptions(

@@ -12,6 +12,7 @@ from agents.sinks.base import Sink, Trouble
 from agents.sinks.retry import Patience
 from pipeline.control_role import CONTROLLERS
 from pipeline.correlate import raw_records
+from pipeline.metrics import StoreMetrics, serve_metrics
 from pipeline.settings import Settings
 from pipeline.storing import RECORD_TOPICS, StoreRunner
 from pipeline.topic_setup import make_topics
@@ -39,6 +40,7 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
         partitions=settings.partitions,
     )
     app.store_runner = runner
+    serve_metrics(settings, role, StoreMetrics(role, runner))
 
     async def prepare() -> None:
         single = [topic for topic in topics if topic == RULES or topic.startswith(CONTROL_PREFIX)]

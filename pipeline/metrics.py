@@ -1,0 +1,69 @@
+"""Prometheus metrics of one worker on 127.0.0.1: what its domains and its store have done, and how far they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from pipeline.settings import ROLES, Settings
+
+__all__ = ["DomainMetrics", "StoreMetrics", "serve_metrics"]
+
+
+class DomainMetrics:
+    """Counters of every domain of a correlate worker, and how far its event time lags behind the wall clock."""
+
+    def __init__(self, leaflets: Callable[[], dict[int, Any]]) -> None:
+        self._leaflets = leaflets
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample a counter and partition."""
+        events = CounterMetricFamily(
+            "astrocyte_events", "Events by what became of them", labels=("partition", "outcome")
+        )
+        rules = CounterMetricFamily("astrocyte_rule", "What each rule did", labels=("partition", "rule", "what"))
+        behind = GaugeMetricFamily(
+            "astrocyte_watermark_behind_seconds", "Wall time less the domain's watermark", labels=("partition",)
+        )
+        for partition, leaflet in self._leaflets().items():
+            for name, value in leaflet.counters.as_dict().items():
+                events.add_metric((str(partition), name), value)
+            if leaflet.watermark_us > 0:
+                behind.add_metric((str(partition),), time.time() - leaflet.watermark_us / 1e6)
+            for group in leaflet.groups:
+                for rule, counts in group.engine.counters().items():
+                    for what, value in counts.items():
+                        rules.add_metric((str(partition), rule, what), value)
+        return iter((events, rules, behind))
+
+
+class StoreMetrics:
+    """Rows that a store has confirmed and refused."""
+
+    def __init__(self, role: str, runner: Any) -> None:
+        self._role, self._runner = role, runner
+
+    def collect(self) -> Iterable[Metric]:
+        """Two samples."""
+        rows = CounterMetricFamily("astrocyte_store_rows", "Rows by outcome", labels=("role", "outcome"))
+        rows.add_metric((self._role, "written"), self._runner.written)
+        rows.add_metric((self._role, "rejected"), self._runner.rejected)
+        return [rows]
+
+
+def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | StoreMetrics) -> int | None:
+    """Serve ``/metrics``; returns the port, None where the settings name none.
+
+    Each role has a port of its own, counted on from the setting: the roles of one worker are processes of their own.
+    """
+    if settings.metrics_port is None:
+        return None
+    registry = CollectorRegistry()
+    registry.register(collector)
+    port = settings.metrics_port + ROLES.index(role) if settings.metrics_port else 0
+    server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
+    return int(server.server_port)

@@ -1,0 +1,137 @@
+"""The main job as a user runs it: the demo, what it leaves, and the commands that it prints."""
+
+import json
+import shlex
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.broker import BrokerProcess
+from pipeline.settings import load_settings
+from pipeline.worker import RoleProcesses
+from tests.support.brokers import read_all
+from tests.support.worker import wait_until
+
+SECONDS = "4"
+
+
+def astrocyte(*arguments: str, cwd: Path, status: int = 0, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
+    done = subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=timeout_s)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def demo(folder: Path, *more: str) -> dict[str, object]:
+    done = astrocyte("demo", "--seconds", SECONDS, "--seed", "7", "--data", "data", "--json", *more, cwd=folder)
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
+
+
+def multi_event_ids(database: Path) -> set[str]:
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        return {row[0] for row in connection.execute("SELECT event_id FROM multi_events")}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> tuple[Path, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, demo(folder)
+
+
+def test_the_demo_loses_nothing_and_says_what_it_stored(first):
+    _, summary = first
+    names = {
+        "mono_events",
+        "multi_events",
+        "alerts",
+        "late",
+        "dead_letters",
+        "sql_rows",
+        "influx_points",
+        "lost",
+        "seconds",
+    }
+    assert names <= summary.keys()
+    assert (summary["lost"], summary["late"], summary["dead_letters"]) == (0, 0, 0)
+    assert summary["mono_events"] > 1000
+    assert summary["multi_events"] > 100
+    assert summary["influx_points"] > summary["mono_events"]
+
+
+def test_the_same_seed_gives_the_same_ids_with_other_partitions_and_shuffled_arrival(first, tmp_path):
+    folder, before = first
+    after = demo(tmp_path, "--partitions", "3", "--shuffle")
+    assert after["lost"] == after["late"] == 0
+    assert after["mono_events"] == before["mono_events"]
+    assert multi_event_ids(tmp_path / "data/astrocyte.db") == multi_event_ids(folder / "data/astrocyte.db")
+
+
+def test_rules_over_the_recorded_log_find_the_same_multi_events_with_no_broker(first):
+    folder, _ = first
+    done = astrocyte("match", "axons", "data/events.jsonl.zst", cwd=folder)
+    found = {json.loads(line)["event_id"] for line in done.stdout.splitlines()}
+    assert found == multi_event_ids(folder / "data/astrocyte.db")
+
+
+def test_the_printed_commands_work_as_printed(first):
+    from pipeline.demo_view import Summary
+
+    folder, _ = first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        lines = Summary.gather(
+            data=Path("data"), emitted=0, counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, run="",
+            rules=(Path("axons"),),
+        ).commands()  # fmt: skip
+    tap, explain, replay = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines)
+    assert len(tap.stdout.splitlines()) == 5
+    assert "mono.axon_1[" in explain.stdout
+    assert "0 recorded and not made now" in replay.stdout + replay.stderr
+
+
+def test_a_replay_into_an_empty_broker_gives_the_same_ids(first, tmp_path):
+    folder, _ = first
+    expected = multi_event_ids(folder / "data/astrocyte.db")
+    with BrokerProcess(tmp_path / "broker", default_partitions=4) as broker:
+        log = str(folder / "data/events.jsonl.zst")
+        astrocyte("replay", log, "--rate", "max", "-b", broker.address, cwd=tmp_path)
+        settings = load_settings(broker=broker.address, rules=("axons",), roles=("correlate",))
+        with (tmp_path / "worker.log").open("w") as output:
+            workers = RoleProcesses(settings, ("correlate",), output=output)
+            workers.start()
+            try:
+
+                def found() -> set[str]:
+                    records = read_all(broker.address, "multi.events") if known(broker.address) else {}
+                    return {json.loads(record.value)["event_id"] for part in records.values() for record in part}
+
+                wait_until(lambda: len(found()) >= len(expected), 90, lambda: f"{len(found())} of {len(expected)}")
+                assert found() == expected
+            finally:
+                workers.stop()
+
+
+def known(address: str) -> bool:
+    import asyncio
+
+    from pipeline.kafka import consumer_client
+
+    async def ask() -> bool:
+        async with consumer_client(address) as consumer:
+            return "multi.events" in await consumer.topics()
+
+    return asyncio.run(ask())
+
+
+def test_a_folder_with_other_files_is_not_touched(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.txt").write_text("years of work")
+    done = astrocyte("demo", "--data", "data", cwd=tmp_path, status=2)
+    assert "holds files that no demo made" in done.stderr
+    assert (tmp_path / "data" / "thesis.txt").read_text() == "years of work"

@@ -1,0 +1,48 @@
+import urllib.request
+from types import SimpleNamespace
+
+from agents.engine import Engine
+from agents.leaflet import DomainGroup, Leaflet
+from agents.rules import load_rules
+from pipeline import metrics
+from pipeline.settings import load_settings
+
+RULES = load_rules("rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]")
+
+
+def served(collector, monkeypatch) -> str:
+    ports = []
+    start = metrics.start_http_server
+
+    def started(*arguments, **options):
+        server, thread = start(*arguments, **options)
+        ports.append((server, thread))
+        return server, thread
+
+    monkeypatch.setattr(metrics, "start_http_server", started)
+    port = metrics.serve_metrics(load_settings(metrics_port=0), "correlate", collector)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    for server, thread in ports:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    return text
+
+
+def test_counters_of_every_domain_are_served(monkeypatch):
+    topics = {"axon_1": "mono.axon_1"}
+    leaflet = Leaflet(3, [DomainGroup("key", Engine(RULES), topics)], topics=topics.values())
+    leaflet.counters.processed = 7
+    text = served(metrics.DomainMetrics(lambda: {3: leaflet}), monkeypatch)
+    assert 'astrocyte_events_total{outcome="processed",partition="3"} 7.0' in text
+    assert 'rule="one"' in text
+
+
+def test_rows_of_a_store_are_served(monkeypatch):
+    text = served(metrics.StoreMetrics("sql", SimpleNamespace(written=5, rejected=1)), monkeypatch)
+    assert 'astrocyte_store_rows_total{outcome="written",role="sql"} 5.0' in text
+
+
+def test_without_a_port_nothing_is_served():
+    assert metrics.serve_metrics(load_settings(), "sql", metrics.StoreMetrics("sql", None)) is None
