@@ -109,13 +109,16 @@ EVENT_TYPES = (
             "agent_id": "int64",
             "action_type": "string",
             "action_target_id": "int64",
+            "state_before_id": "string",
+            "state_after_id": "string",
             "resources_before": "float32",
             "resources_after": "float32",
             "reward": "float32",
             "details": "json",
         },
         types=("move", "gather", "attack", "defend", "share", "reproduce", "learn"),
-        doc="One action of one agent; action_target_id is null where it has no target.",
+        doc="One action of one agent; action_target_id is null where it has no target. The states before "
+        "and after are '<agent_id>-<step_number>' of agent_states, null where none are written.",
     ),
     EventType(
         stream="learning_experiences",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -48,6 +49,11 @@ def _incident_details(values: Mapping[str, Any]) -> list[str | None]:
     return [None if who < 0 else orjson.dumps({"attacker_id": who}).decode() for who in values["attacker_id"].tolist()]
 
 
+def _state_ids(ahead: int, values: Mapping[str, Any]) -> list[str]:
+    steps = (values["tick"] + ahead).tolist()
+    return [f"{agent}-{step}" for agent, step in zip(values["agent_id"].tolist(), steps, strict=True)]
+
+
 def _module_ids(values: Mapping[str, Any]) -> list[str]:
     return [f"policy-{agent}" for agent in values["agent_id"].tolist()]
 
@@ -79,6 +85,8 @@ def ecology_events(static: EcologyStatic) -> tuple[EventSpec, ...]:
         Column("action_target_id", "id"), Column("resources_before", "fixed", scale=UNIT),
         Column("resources_after", "fixed", scale=UNIT), Column("reward", "fixed", scale=UNIT),
         Column("amount", "hidden", dtype="int32"), Column("details", "derived", derive=_action_details),
+        Column("state_before_id", "derived", derive=partial(_state_ids, -1)),
+        Column("state_after_id", "derived", derive=partial(_state_ids, 0)),
     )  # fmt: skip
     experience = (
         Column("experience_id", "id"), agent, where, Column("step_number", "tick"),

@@ -124,7 +124,7 @@ class Kernels(Scenario):
         merges, absorbed = lane < partner, (partner >= 0) & (partner < lane)
         kernels = _merge(ctx, kernels, merges, jnp.maximum(partner, 0))
         kernels = {**kernels, "phi": _phi(params, kernels)}
-        retired = kernels["alive"] & (absorbed | (fallen & ~merges))
+        retired = kernels["alive"] & ~first & (absorbed | (fallen & ~merges))
         tell = partial(geometry, ctx, params)
         ctx.emit("updated", kernels["alive"] & (trained | fought | shocked) & ~first, **tell(kernels))
         ctx.emit("merged", kernels["alive"] & merges, **tell(kernels))

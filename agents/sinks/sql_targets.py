@@ -221,6 +221,19 @@ def _agent(column: str = "agent_id") -> Parent:
     return Parent(_AGENT, column, {"agent_id": column, "simulation_id": "simulation_id"})
 
 
+def _state(column: str, ahead: int) -> Parent:
+    """A state that an action refers to; where it has not come yet, a placeholder that its own event replaces."""
+    target = Target(
+        _table(AgentStateModel),
+        {name: name for name in ("id", "simulation_id", "agent_id", "step_number", "recorded_at")},
+        conflict="fill",
+        computed={
+            "step_number": Computed(f"{{step_number}} + {ahead}", lambda columns: pc.add(columns["step_number"], ahead))
+        },
+    )
+    return Parent(target, column, {**{name: name for name in target.staged}, "id": column})
+
+
 def _kernel(column: str) -> Parent:
     return Parent(_KERNEL, column, {"kernel_id": column, "simulation_id": "simulation_id"})
 
@@ -253,7 +266,11 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
         computed={"id": Computed("({step_number} << 31) | {resource_id}", _resource_state_id)},
     ),
     "simulation_steps": _of_stream(SimulationStepModel, "simulation_steps"),
-    "agent_actions": _of_stream(ActionModel, "agent_actions", parents=(_agent(), _agent("action_target_id"))),
+    "agent_actions": _of_stream(
+        ActionModel,
+        "agent_actions",
+        parents=(_agent(), _agent("action_target_id"), _state("state_before_id", -1), _state("state_after_id", 0)),
+    ),
     "learning_experiences": _of_stream(LearningExperienceModel, "learning_experiences", parents=(_agent(),)),
     "health_incidents": _of_stream(HealthIncident, "health_incidents", parents=(_agent(),)),
     "cell_vitals": _of_stream(Cell, "cell_vitals", conflict="latest"),

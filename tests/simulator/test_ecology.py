@@ -73,6 +73,8 @@ def test_actions_refer_to_states_before_and_after_and_to_known_agents(run):
     for row in rows["agent_actions"]:
         before = states[row["agent_id"], row["step_number"] - 1]
         after = states[row["agent_id"], row["step_number"]]
+        assert row["state_before_id"] == f"{before['agent_id']}-{before['step_number']}"
+        assert row["state_after_id"] == f"{after['agent_id']}-{after['step_number']}"
         assert row["resources_before"] == before["resource_level"]
         assert row["resources_after"] == after["resource_level"]
         assert row["action_target_id"] is None or row["action_target_id"] in agents
