@@ -102,11 +102,13 @@ def result(outputs: list[EngineOutput]) -> tuple[list[Match], list[tuple[Any, ..
 
 
 def told(matches: list[Match]) -> list[tuple[Any, ...]]:
-    return [
+    """What was matched, by time: a match that was withheld comes out after later ones."""
+    found = [
         (m.time_us, m.rule, m.key, m.id, m.timed_out, m.integrated_value,
          {step: [event.id for event in events] for step, events in m.events.items()})
         for m in matches
     ]  # fmt: skip
+    return sorted(found, key=repr)
 
 
 def in_one_piece(rows: dict[str, list[dict[str, Any]]]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
@@ -126,7 +128,7 @@ def delayed(frames: list[Frame], shuffle: list[int]) -> list[Frame]:
     return [frames[index] for _, index in sorted(keyed)]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=histories(), shuffle=DELAYS, cuts=CUTS, restarts=st.sets(st.integers(0, 12), max_size=3))
 def test_any_order_within_the_lateness_any_cut_and_restart_gives_the_same_matches(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], cuts: list[int], restarts: set[int]
@@ -154,7 +156,7 @@ def test_any_order_within_the_lateness_any_cut_and_restart_gives_the_same_matche
     assert engine.size() == {"waiting": 0, "rows": 0, "provisional": 0}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rows=histories(), partitions=st.integers(2, 4), cut=st.integers(1, 9))
 def test_any_number_of_partitions_gives_the_same_matches(
     rows: dict[str, list[dict[str, Any]]], partitions: int, cut: int
@@ -170,11 +172,11 @@ def test_any_number_of_partitions_gives_the_same_matches(
                 engine.push(frame)
         outputs.append(engine.flush())
     matches, windows = result(outputs)
-    assert sorted(told(matches), key=repr) == sorted(expected[0], key=repr)
+    assert told(matches) == expected[0]
     assert windows == expected[1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(rows=histories(), again=st.lists(st.integers(0, 59), max_size=20), cut=st.integers(1, 9))
 def test_events_delivered_twice_are_refused_and_counted(
     rows: dict[str, list[dict[str, Any]]], again: list[int], cut: int
@@ -191,7 +193,7 @@ def test_events_delivered_twice_are_refused_and_counted(
     assert engine.duplicates == len(repeated)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=histories(), shuffle=DELAYS, restarts=st.sets(st.integers(0, 12), max_size=2))
 def test_early_matches_are_confirmed_or_retracted_and_the_last_word_is_that_of_the_ordered_pass(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], restarts: set[int]
@@ -229,7 +231,7 @@ def test_memory_follows_what_is_open_and_not_what_came() -> None:
     rng = np.random.default_rng(3)
     engine = Engine(RULES)
     held = []
-    for step in range(200):
+    for step in range(40):
         t = np.sort(rng.integers(step * 2_000, step * 2_000 + 2_000, 4_000))
         for stream in ("s1", "s2"):
             frame = Frame.from_columns(stream, "r", {
