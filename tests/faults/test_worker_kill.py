@@ -142,7 +142,9 @@ def test_every_expected_multi_event_is_in_sql_once_though_workers_are_killed(own
         for number in range(KILLS):
             before = progress(settings, database)
             # At least one store or commit between two kills: a worker that is never allowed to start proves nothing.
-            wait_until(lambda before=before: progress(settings, database) > before, 150, "no progress between two kills")
+            wait_until(
+                lambda before=before: progress(settings, database) > before, 150, "no progress between two kills"
+            )
             time.sleep(dice.uniform(0.0, 0.7))
             role = ("correlate", "sql")[number % 2] if number < 8 else dice.choice(("correlate", "sql"))
             workers[role].kill()
