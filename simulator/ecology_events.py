@@ -31,7 +31,7 @@ CAUSES = ("attack", "starvation", "healing", "old_age")
 HISTOGRAMS = {"types": len(TYPES), "genomes": GENOMES, "tile_histogram": RESOURCE_BINS}
 """Metrics that count agents by type and genome and tiles by resource; in steps of simulation_steps only."""
 _MODULES = ("movement", "gathering", "combat", "combat", "sharing", "reproduction", "learning")
-_REGION = {"key": "region", "key_format": "r{:05d}"}
+_spec = partial(EventSpec, key="region", key_format="r{:05d}")
 _SPLIT = 4
 """A map has 4 by 4 regions."""
 
@@ -104,16 +104,15 @@ def ecology_events(static: EcologyStatic) -> tuple[EventSpec, ...]:
             Column("amount", "fixed", scale=UNIT), *spot)  # fmt: skip
     tiles = -(-static.tiles // static.tile_stride)
     return (
-        EventSpec("founder", "agents", born, "born", capacity=n, **_REGION),
-        EventSpec("born", "agents", born, "born", capacity=some, **_REGION),
-        EventSpec("died", "agents", died, "died", capacity=some, **_REGION),
-        EventSpec("before", "agent_states", state, "state", capacity=sample, weight=weight, **_REGION),
-        EventSpec("after", "agent_states", state, "state", capacity=sample, weight=weight, **_REGION),
-        EventSpec("tile", "resource_states", tile, "state", capacity=tiles, weight=static.tile_stride, **_REGION),
-        EventSpec("action", "agent_actions", action, "action_type", capacity=sample, weight=weight, **_REGION),
-        EventSpec("experience", "learning_experiences", experience, "experience", capacity=sample, weight=weight,
-                  **_REGION),
-        EventSpec("incident", "health_incidents", incident, "cause", capacity=some, **_REGION),
+        _spec("founder", "agents", born, "born", capacity=n),
+        _spec("born", "agents", born, "born", capacity=some),
+        _spec("died", "agents", died, "died", capacity=some),
+        _spec("before", "agent_states", state, "state", capacity=sample, weight=weight),
+        _spec("after", "agent_states", state, "state", capacity=sample, weight=weight),
+        _spec("tile", "resource_states", tile, "state", capacity=tiles, weight=static.tile_stride),
+        _spec("action", "agent_actions", action, "action_type", capacity=sample, weight=weight),
+        _spec("experience", "learning_experiences", experience, "experience", capacity=sample, weight=weight),
+        _spec("incident", "health_incidents", incident, "cause", capacity=some),
     )  # fmt: skip
 
 

@@ -103,7 +103,8 @@ def e8_roots() -> NDArray[np.float32]:
         for bits in range(256)
         if bits.bit_count() % 2 == 0
     ]
-    return (np.array(roots) / np.sqrt(2.0)).astype(np.float32)
+    scaled: NDArray[np.float32] = (np.array(roots) / np.sqrt(2.0)).astype(np.float32)
+    return scaled
 
 
 def kernels_params(config: KernelsConfig) -> Mapping[str, Any]:
