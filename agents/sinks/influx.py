@@ -96,8 +96,20 @@ class InfluxSink:
             raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
         rejected: list[Rejected] = []
         found = await asyncio.to_thread(lambda: list(points_of(batch, self._rules, rejected.append)))
-        for request in self._requests(found):
-            rejected += await self._write(request)
+        requests = self._requests(found)
+        body = await asyncio.to_thread(_compressed, requests[0]) if requests else b""
+        for number, request in enumerate(requests):
+            # The next request is compressed while the server works on this one.
+            later = requests[number + 1] if number + 1 < len(requests) else []
+            written, following = await asyncio.gather(
+                self._write(request, body), asyncio.to_thread(_compressed, later), return_exceptions=True
+            )
+            if isinstance(written, BaseException):
+                raise written
+            if isinstance(following, BaseException):
+                raise following
+            rejected += written
+            body = following
         return rejected
 
     async def close(self) -> None:
@@ -122,10 +134,10 @@ class InfluxSink:
                 start = stop
         return requests
 
-    async def _write(self, parts: list[_Part]) -> list[Rejected]:
+    async def _write(self, parts: list[_Part], body: bytes) -> list[Rejected]:
         lines = sum(map(len, parts))
         try:
-            await self._post(parts)
+            await self._post(body)
         except ApiException as error:
             if error.status not in _BAD:
                 raise SinkError(self._explain(error)) from None
@@ -134,8 +146,8 @@ class InfluxSink:
                 self._forgotten(lines)
                 return []
             if lines > 1:
-                first, second = _halves(parts, lines // 2)
-                return await self._write(first) + await self._write(second)
+                halves = _halves(parts, lines // 2)
+                return [each for half in halves for each in await self._write(half, _compressed(half))]
             reason = f"InfluxDB answered {error.status}: {_said(error)}"
             return [parts[0].points.rejected(parts[0].start, reason)]
         self.written += lines
@@ -149,10 +161,9 @@ class InfluxSink:
             )
         self.expired += lines
 
-    async def _post(self, parts: list[_Part]) -> None:
+    async def _post(self, body: bytes) -> None:
         assert self._client is not None
         service = WriteService(self._client.api_client)
-        body = await asyncio.to_thread(_compressed, parts)
 
         async def attempt() -> None:
             await service.post_write_async(

@@ -52,7 +52,9 @@ class InfluxFileSink:
         self._patience = patience or Patience(name)
         self._positions: dict[tuple[str, int], int] = {}
         self._number = 1
+        self._opened = False
         self._file: BinaryIO | None = None
+        """The current file; made with its first member, because an empty file is no gzip file."""
         self._end = 0
         """Length of the current file up to which it is confirmed."""
         self.written = 0
@@ -64,7 +66,7 @@ class InfluxFileSink:
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Append the points that are not there yet, as one member; returns when they are on the disk."""
-        if self._file is None:
+        if not self._opened:
             raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
         reached = self._positions | {
             place: max(following, self._positions.get(place, 0)) for place, following in highest_offsets(batch).items()
@@ -81,9 +83,12 @@ class InfluxFileSink:
 
     async def close(self) -> None:
         """Close the file."""
+        self._opened = False
         if self._file is not None:
             self._file.close()
             self._file = None
+            if self._end == 0:
+                self._path().unlink()
 
     def _encode(self, batch: Sequence[Sourced]) -> tuple[bytes, int]:
         found = list(points_of(batch, self._rules, lambda _: None))
@@ -113,12 +118,16 @@ class InfluxFileSink:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             numbers = sorted(int(match[1]) for match in self._names() if match)
-            end = 0
+            self._positions.clear()
             for number in numbers[-2:]:
-                # A rotated file may be the newest but empty; the positions then stand in the one before.
+                # The newest file may hold no whole member; the positions then stand in the one before.
                 self._number = number
-                end = self._read_positions()
-            self._begin(end)
+                self._end = self._read_positions()
+            if numbers and self._end:
+                self._begin(self._end)
+            elif numbers:
+                self._path().unlink()
+            self._opened = True
         except OSError as error:
             raise SinkError(f"the folder {self.folder} of sink {self.name!r} cannot be used: {error}") from error
 
@@ -128,16 +137,17 @@ class InfluxFileSink:
     def _path(self) -> Path:
         return self.folder / f"points-{self._number:06d}.lp.gz"
 
-    def _begin(self, end: int) -> None:
+    def _begin(self, end: int) -> BinaryIO:
         """Go on in the current file after its first ``end`` bytes; its name is on the disk before anything in it is."""
-        self._file = self._path().open("ab", buffering=0)
-        self._file.truncate(end)
+        file = self._file = self._path().open("ab", buffering=0)
+        file.truncate(end)
         self._end = end
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+        return file
 
     def _read_positions(self) -> int:
         """Take over the positions of the current file; returns where its last whole member ends."""
@@ -151,8 +161,7 @@ class InfluxFileSink:
         return whole
 
     def _append(self, member: bytes) -> None:
-        file = self._file
-        assert file is not None
+        file = self._file or self._begin(0)
         try:
             file.truncate(self._end)
             data = memoryview(member)
@@ -166,8 +175,8 @@ class InfluxFileSink:
         self._end += len(member)
         if self._end >= self._rotate_bytes:
             file.close()
+            self._file, self._end = None, 0
             self._number += 1
-            self._begin(0)
 
     def _transient(self, error: Exception) -> str | None:
         if isinstance(error, OSError) and error.errno in _TRANSIENT:

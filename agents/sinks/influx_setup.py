@@ -157,7 +157,7 @@ def _bucket(client: Any, org_id: str, name: str, seconds: int) -> Change:
     rule = BucketRetentionRules(type="expire", every_seconds=seconds)
     found = _find_bucket(api, org_id, name)
     if found is None:
-        api.create_bucket(bucket_name=name, org_id=org_id, retention_rules=[rule])
+        api.create_bucket(bucket_name=name, org=org_id, retention_rules=[rule])
         return Change("bucket", name, "made")
     if sum(each.every_seconds for each in found.retention_rules or []) == seconds:
         return Change("bucket", name, "as it should be")

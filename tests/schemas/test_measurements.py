@@ -35,9 +35,7 @@ TICK_US = 1_735_689_600_000_000
 
 
 def test_the_five_measurements_have_the_seeds_tags_and_fields():
-    assert {
-        name: {"tags": list(each.tags), "fields": list(each.fields)} for name, each in MEASUREMENTS.items()
-    } == SEED
+    assert {name: {"tags": list(each.tags), "fields": list(each.fields)} for name, each in MEASUREMENTS.items()} == SEED
 
 
 def test_every_tag_and_field_of_the_seed_is_a_column_of_the_catalog():

@@ -15,7 +15,7 @@ from tests.support.line_protocol import read_points
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
     lambda name: not name.startswith("#") and not name.endswith("\\")
 )
-TEXTS = st.text(st.sampled_from([*'ab ,="\\/é€\n\'#'])) | st.text(st.characters(exclude_categories=["Cs"]))
+TEXTS = st.text(st.sampled_from([*"ab ,=\"\\/é€\n'#"])) | st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = {
     "count": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
     "small": (pa.int32(), st.integers(-(2**31), 2**31 - 1)),

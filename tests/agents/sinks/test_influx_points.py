@@ -112,17 +112,11 @@ def test_with_the_run_as_a_tag_two_runs_never_meet_and_nothing_else_changes():
 
 
 def json_events(count, partition, timestamp="2025-01-01T00:00:00Z"):
-    records = [
-        RawRecord(
-            offset,
-            0,
-            b"k",
-            orjson.dumps({"event_id": f"p{partition}-{offset}", "timestamp": timestamp, "source_stream": "stream:axon_1",
-                          "type": "A", "value": offset, "metadata": {}}),
-        )
-        for offset in range(count)
-    ]  # fmt: skip
-    return decode_chunk("mono.axon_1", partition, records)[0]
+    def record(offset):
+        body = {"event_id": f"p{partition}-{offset}", "timestamp": timestamp, "source_stream": "stream:axon_1"}
+        return RawRecord(offset, 0, b"k", orjson.dumps(body | {"type": "A", "value": offset, "metadata": {}}))
+
+    return decode_chunk("mono.axon_1", partition, [record(offset) for offset in range(count)])[0]
 
 
 def test_json_records_of_one_second_are_kept_apart_in_all_partitions():
@@ -134,23 +128,32 @@ def test_json_records_of_one_second_are_kept_apart_in_all_partitions():
 
 
 def test_json_records_stamped_with_one_microsecond_are_kept_apart():
-    found = points(*json_events(25, 0, "2025-01-01T00:00:00.123457Z"), *json_events(25, 1, "2025-01-01T00:00:00.123457Z"))
+    found = points(
+        *json_events(25, 0, "2025-01-01T00:00:00.123457Z"), *json_events(25, 1, "2025-01-01T00:00:00.123457Z")
+    )
     assert len({point.identity for point in found}) == 50
 
 
 def test_windows_are_points_that_a_later_revision_replaces_with_numbers_as_floats():
     def result(born, seq):
-        columns = {"timestamp": [TICK_US], "key": ["run-1"], "simulation_id": ["run-1"], "born": [born], "final": [True]}
+        columns = {"timestamp": [TICK_US], "key": ["r"], "simulation_id": ["r"], "born": [born], "final": [True]}
         return sourced(Frame.from_columns("novelty", "", columns, first_seq=seq), "metrics.novelty")
 
     first, second = points(result(5, 0), result(6.5, 17))
-    assert first.identity == second.identity == ("novelty", (("key", "run-1"), ("simulation_id", "run-1")), TICK_US * 1000)
+    tags = (("key", "r"), ("simulation_id", "r"))
+    assert first.identity == second.identity == ("novelty", tags, TICK_US * 1000)
     assert (first.fields["born"], second.fields["born"]) == (5.0, 6.5)
     assert isinstance(first.fields["born"], float)
 
 
 def test_a_window_named_as_a_measurement_of_the_seed_has_its_tags_fields_and_types():
-    columns = {"timestamp": [TICK_US], "key": ["r"], "simulation_id": ["r"], "total_population": [5.0], "avg_accuracy": [1]}
+    columns = {
+        "timestamp": [TICK_US],
+        "key": ["r"],
+        "simulation_id": ["r"],
+        "total_population": [5.0],
+        "avg_accuracy": [1],
+    }
     (point,) = points(sourced(Frame.from_columns("population_metrics", "", columns), "metrics.population_metrics"))
     assert point.tags == (("simulation_id", "r"),)
     assert point.fields == {"total_population": 5, "avg_accuracy": 1.0}

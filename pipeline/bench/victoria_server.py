@@ -1,0 +1,93 @@
+"""A victoria-metrics of one's own (Debian package ``victoria-metrics``), for benchmarks and tests.
+
+It takes InfluxDB's v2 write API, keeps no text and no nanoseconds, and answers 204 to lines that it cannot read.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import urlopen
+
+import orjson
+
+__all__ = ["VictoriaServer", "VictoriaUnavailable", "victoria_server"]
+
+_START_S: Final = 20.0
+
+
+class VictoriaUnavailable(RuntimeError):
+    """The program is not installed, or does not start here."""
+
+
+class VictoriaServer:
+    """A running server at ``url``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def series(self, field: str) -> list[dict[str, Any]]:
+        """Every series of ``measurement_field``: its tags (``metric``), ``values`` and ``timestamps``."""
+        self._get("/internal/force_flush")
+        return [orjson.loads(line) for line in self._get(f"/api/v1/export?match[]={quote(field)}").splitlines()]
+
+    def samples(self, field: str) -> list[float]:
+        """Every stored value of ``measurement_field``, over all series."""
+        return [value for series in self.series(field) for value in series["values"]]
+
+    def unreadable_lines(self) -> int:
+        """Lines that the server took and could not read."""
+        found = [line for line in self._get("/metrics").splitlines() if line.startswith(b"vm_rows_invalid_total")]
+        return sum(int(float(line.rpartition(b" ")[2])) for line in found if b"influx" in line)
+
+    def _get(self, path: str) -> bytes:
+        with urlopen(self.url + path, timeout=30) as answer:  # noqa: S310  the address is our own
+            body: bytes = answer.read()
+        return body
+
+
+@contextmanager
+def victoria_server() -> Iterator[VictoriaServer]:
+    """A server on the loopback interface with its data in a folder that goes with it. Raises VictoriaUnavailable."""
+    program = shutil.which("victoria-metrics")
+    if program is None:
+        raise VictoriaUnavailable("victoria-metrics is not installed (Debian: apt-get install victoria-metrics)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [program, f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}/data",
+                 "-retentionPeriod=100y", "-memory.allowedBytes=256MB", "-search.latencyOffset=0s",
+                 "-loggerLevel=WARN"],
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            server = VictoriaServer(f"http://127.0.0.1:{port}")
+            _wait(server, process, log)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _wait(server: VictoriaServer, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urlopen(server.url + "/health", timeout=5):  # noqa: S310  the address is our own
+                return
+        except (URLError, ConnectionError):
+            time.sleep(0.02)
+    raise VictoriaUnavailable(f"victoria-metrics does not start: {log.read_text()[-300:]}")

@@ -1,0 +1,198 @@
+"""Line protocol files: what a crash, a full disk or a repetition leaves is each point once, readable by gunzip."""
+
+import errno
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
+from agents.sinks.influx_file import InfluxFileSink
+from agents.sinks.retry import Patience
+from tests.support.line_protocol import read_points
+from tests.support.sink_contract import Made, check_sink, multi_event, results
+from tests.support.troubles import Troubles
+
+
+def text_of(folder):
+    """The files as a person would read them."""
+    gunzip = shutil.which("gunzip")
+    assert gunzip is not None
+    return "".join(
+        subprocess.run([gunzip, "-c", path], check=True, capture_output=True, text=True).stdout
+        for path in sorted(folder.glob("points-*.lp.gz"))
+    )
+
+
+def count(folder):
+    found = {}
+    points = read_points(text_of(folder))
+    assert len({point.identity for point in points}) == len(points), "no point is there twice"
+    for point in points:
+        found[point.measurement] = found.get(point.measurement, 0) + 1
+    return found
+
+
+def part(number, rows=20):
+    return [SourcedFrame(results(first_seq=number * rows, rows=rows), "mono.problem_solving", 0, number)]
+
+
+async def opened(folder, **options):
+    sink = InfluxFileSink(folder, **options)
+    await sink.open()
+    return sink
+
+
+@pytest.mark.parametrize("rotate_bytes", [300, 64 << 20])
+async def test_influx_file_sink_keeps_the_contract(tmp_path, rotate_bytes):
+    async def counted():
+        return count(tmp_path)
+
+    await check_sink(lambda: Made(InfluxFileSink(tmp_path, rotate_bytes=rotate_bytes), counted))
+    assert (len(list(tmp_path.iterdir())) > 1) == (rotate_bytes == 300)
+
+
+async def test_files_are_line_protocol_after_gunzip_with_comments_that_say_how_far_they_reach(tmp_path):
+    sink = await opened(tmp_path)
+    await sink.write(part(0))
+    await sink.write(part(1))
+    await sink.close()
+    lines = text_of(tmp_path).splitlines()
+    assert lines[0] == '# positions [["mono.problem_solving",0,1]]'
+    assert lines[21] == '# positions [["mono.problem_solving",0,2]]'
+    assert lines[1].startswith("problem_solving,cell_id=0,difficulty=easy,problem_type=sum accuracy=0,")
+    assert len(read_points("\n".join(lines) + "\n")) == 40
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.99])
+async def test_a_member_that_a_crash_cut_short_is_cut_off_and_written_again(tmp_path, kept):
+    sink = await opened(tmp_path)
+    await sink.write(part(0))
+    path = tmp_path / "points-000001.lp.gz"
+    whole = path.stat().st_size
+    await sink.write(part(1))
+    await sink.close()
+    os.truncate(path, whole + int((path.stat().st_size - whole) * kept))
+    sink = await opened(tmp_path)
+    assert path.stat().st_size == whole
+    await sink.write(part(0))
+    await sink.write(part(1))
+    await sink.write(part(2))
+    await sink.close()
+    assert count(tmp_path) == {"problem_solving": 60}
+
+
+async def test_a_crash_just_after_a_rotation_forgets_nothing(tmp_path):
+    sink = await opened(tmp_path, rotate_bytes=1)
+    await sink.write(part(0))
+    await sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["points-000001.lp.gz"], "no file is empty"
+    (tmp_path / "points-000002.lp.gz").write_bytes(b"\x1f\x8b\x08torn")
+    sink = await opened(tmp_path, rotate_bytes=1)
+    await sink.write(part(0))
+    await sink.write(part(1))
+    await sink.close()
+    assert count(tmp_path) == {"problem_solving": 40}
+    sink = await opened(tmp_path)
+    await sink.write(part(1))
+    await sink.close()
+    assert count(tmp_path) == {"problem_solving": 40}
+
+
+async def test_a_batch_that_overlaps_what_is_there_adds_only_what_is_new(tmp_path):
+    sink = await opened(tmp_path)
+    events = [multi_event(number) for number in range(6)]
+    await sink.write([SourcedRecords("multi_events", events[:4], "multi.events", 0, 10)])
+    await sink.write([SourcedRecords("multi_events", events[2:], "multi.events", 0, 12)])
+    with_offsets = SourcedFrame(results(rows=4), "mono.problem_solving", 2, 3, np.array([3, 5, 6, 9]))
+    await sink.write([with_offsets])
+    await sink.write([with_offsets])
+    await sink.close()
+    assert count(tmp_path) == {"multi_events": 6, "problem_solving": 4}
+
+
+async def test_a_refused_record_is_named_again_after_a_crash_before_it_was_buried(tmp_path):
+    batch = [SourcedRecords("alerts", [{"alert_id": "x"}], "alerts", 0, 7), *part(0)]
+    sink = await opened(tmp_path)
+    first = await sink.write(batch)
+    await sink.close()
+    sink = await opened(tmp_path)
+    assert await sink.write(batch) == first
+    await sink.close()
+    assert [(row.stream, row.offset) for row in first] == [("alerts", 7)]
+    assert count(tmp_path) == {"problem_solving": 20}
+
+
+async def test_a_full_disk_is_waited_for_and_leaves_no_torn_member(tmp_path):
+    sink = await opened(tmp_path)
+    await sink.write(part(0))
+    path = tmp_path / "points-000001.lp.gz"
+    seen = []
+
+    class Full:
+        """A file on a disk that takes 30 more bytes."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            self.file.write(data[:30])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    real = sink._file
+
+    async def free():
+        seen.append((path.stat().st_size, sink._end))
+        sink._file = real
+
+    troubles = Troubles(free, at=2)
+    sink._patience = troubles.patience()
+    sink._file = Full(real)
+    assert await sink.write(part(1)) == []
+    await sink.close()
+    assert [trouble.attempt for trouble in troubles] == [1, 2, 0]
+    assert str(path) in troubles[0].reason
+    assert "No space left" in troubles[0].reason
+    assert seen[0][0] == seen[0][1]
+    assert count(tmp_path) == {"problem_solving": 40}
+
+
+async def test_a_stopped_sink_confirms_nothing_of_the_batch(tmp_path):
+    patience = Patience("influx", on_trouble=lambda _: patience.stop.set())
+    sink = await opened(tmp_path, patience=patience)
+    sink._append = None
+
+    def full(_member):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sink._append = full
+    with pytest.raises(SinkStopped):
+        await sink.write(part(0))
+    await sink.close()
+    again = await opened(tmp_path)
+    await again.write(part(0))
+    await again.close()
+    assert count(tmp_path) == {"problem_solving": 20}
+
+
+async def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    for name in ("points-notes.txt", "points-1.lp.gz", "points-000001.lp.gz.bak"):
+        (tmp_path / name).write_text("mine")
+    sink = await opened(tmp_path)
+    await sink.write(part(0))
+    await sink.close()
+    assert (tmp_path / "points-000001.lp.gz").stat().st_size > 0
+    assert (tmp_path / "points-1.lp.gz").read_text() == "mine"
+
+
+async def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match=r"folder .*file/influx of sink 'influx' cannot be used"):
+        await InfluxFileSink(tmp_path / "file" / "influx").open()
+    with pytest.raises(SinkError, match="await open"):
+        await InfluxFileSink(tmp_path).write(part(0))

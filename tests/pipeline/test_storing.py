@@ -1,0 +1,131 @@
+"""From chunks to a store, with fakes and a clock that only moves when told to."""
+
+import asyncio
+from types import SimpleNamespace
+
+import orjson
+import pytest
+
+from agents.decoding import RawRecord
+from agents.sinks.base import Rejected, SinkError
+from pipeline.storing import StoreRunner
+from schemas.frames import encode_frame
+from tests.support.sink_contract import alert, multi_event, results
+
+TICK_S = 0.05
+
+
+class FakeStore:
+    """A sink that takes everything but the rows of ``refuses``, and notes when."""
+
+    name = "influx"
+
+    def __init__(self, clock, refuses=(), failure=None):
+        self.clock, self.refuses, self.failure = clock, refuses, failure
+        self.writes = []
+
+    async def write(self, batch):
+        if self.failure is not None:
+            raise self.failure
+        self.writes.append((self.clock.now_s, batch))
+        return [
+            Rejected("problem_solving", "mono.problem_solving", 0, 5, row, "no", b"k", b"{}") for row in self.refuses
+        ]
+
+
+class Pipeline:
+    """A runner whose acknowledgements and dead letters are written down in order."""
+
+    def __init__(self, **options):
+        self.now_s = 100.0
+        self.done = []
+        self.store = FakeStore(self, **options)
+        self.runner = StoreRunner(self.store, self._deliver, partitions=4, monotonic=lambda: self.now_s)
+
+    async def _deliver(self, records):
+        self.done += [("dead", orjson.loads(record.value)) for record in records]
+
+    async def take(self, topic, *values, offset=5):
+        records = [RawRecord(offset + number, 0, b"k", value) for number, value in enumerate(values)]
+        delivery = SimpleNamespace(ack_through=lambda: self.done.append(("acked", topic)))
+        await self.runner.handle(SimpleNamespace(topic=topic, partition=0), delivery, records)
+
+    async def run_for(self, seconds):
+        for _ in range(round(seconds / TICK_S)):
+            self.now_s += TICK_S
+            await self.runner.tick()
+
+
+@pytest.mark.parametrize(
+    ("topic", "value"),
+    [
+        ("alerts", orjson.dumps(alert(1))),
+        ("multi.events", orjson.dumps(multi_event(1))),
+        (
+            "mono.evolutionary_events",
+            orjson.dumps({"timestamp": "2025-01-01T00:00:00Z", "type": "birth", "event_type": "birth", "cell_id": 1,
+                          "parent_id": 2, "mutation_magnitude": 0.1, "fitness_delta": 0.0, "generation_gap": 1}),
+        ),
+    ],
+)  # fmt: skip
+async def test_critical_events_are_stored_well_below_a_second_among_a_flow_of_routine_ones(topic, value):
+    pipeline = Pipeline()
+    frame = encode_frame(results(rows=100))
+    for number in range(20):
+        await pipeline.take("mono.problem_solving", frame, offset=number)
+        if number == 10:
+            came_s = pipeline.now_s
+            await pipeline.take(topic, value)
+        await pipeline.run_for(TICK_S)
+    stored_s = min(at_s for at_s, batch in pipeline.store.writes if any(item.topic == topic for item in batch))
+    assert stored_s - came_s <= 0.25 + 1e-9
+
+
+async def test_routine_events_wait_for_company_but_no_longer_than_a_second():
+    pipeline = Pipeline()
+    await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
+    await pipeline.run_for(0.9)
+    assert pipeline.store.writes == []
+    await pipeline.run_for(0.2)
+    ((at_s, _),) = pipeline.store.writes
+    assert at_s <= 101.05 + 1e-9
+    assert pipeline.done == [("acked", "mono.problem_solving")]
+    assert pipeline.runner.written == 100
+
+
+async def test_a_full_batch_is_written_at_once_and_holds_the_reader_back():
+    pipeline = Pipeline()
+    gate = asyncio.Event()
+    write = pipeline.store.write
+
+    async def slow(batch):
+        await gate.wait()
+        return await write(batch)
+
+    pipeline.store.write = slow
+    taking = asyncio.ensure_future(pipeline.take("mono.problem_solving", encode_frame(results(rows=20_000))))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not taking.done()
+    gate.set()
+    await taking
+    assert [sum(item.frame.num_rows for item in batch) for _, batch in pipeline.store.writes] == [20_000]
+
+
+async def test_a_refused_row_is_buried_before_its_chunk_is_acknowledged():
+    pipeline = Pipeline(refuses=[13])
+    await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
+    await pipeline.runner.finish()
+    assert [what for what, _ in pipeline.done] == ["dead", "acked"]
+    letter = pipeline.done[0][1]
+    assert (letter["stage"], letter["row"], letter["offset"], letter["reason"]) == ("influx", 13, 5, "no")
+    assert (pipeline.runner.written, pipeline.runner.rejected) == (99, 1)
+
+
+async def test_a_store_that_cannot_work_acknowledges_nothing():
+    pipeline = Pipeline(failure=SinkError("the token is not valid"))
+    await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
+    with pytest.raises(SinkError, match="token"):
+        await pipeline.runner.finish()
+    assert pipeline.done == []
+    assert pipeline.runner.written == 0
