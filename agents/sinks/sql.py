@@ -21,7 +21,6 @@ from agents.sinks.sql_connection import SqlConnection
 from agents.sinks.sql_records import stage_records
 from agents.sinks.sql_rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame
 from agents.sinks.sql_runs import Runs
-from agents.sinks.sql_store import Store
 from agents.sinks.sql_targets import KIND_TARGETS, POSITIONS, STREAM_TARGETS
 from schemas.errors import AstrocyteError
 from schemas.frames import Frame
@@ -108,56 +107,70 @@ class SqlSink(SqlConnection):
         return _Work(groups, self._runs.rows(batch), from_mappings(POSITIONS, positions))
 
     def _commit(self, work: _Work) -> list[tuple[_Group, int, str]]:
-        store = self.store
-        store.connect()
-        self._learnt.clear()
-        refused: dict[int, dict[int, str]] = {}
-        with store.transaction():
-            for rows in work.runs:
-                store.upsert(rows)
-            for number, group in enumerate(work.groups):
-                refused[number] = dict(group.refused)
-                self._write_group(store, group, refused[number])
-            store.upsert(work.positions)
+        """Write the batch; only where the database refuses a row, again with savepoints, to find which.
+
+        With a savepoint open SQLite takes twice as long, and the rows that it would refuse were found before.
+        """
+        self.store.connect()
+        try:
+            refused = self._transact(work, self._write_at_once)
+        except Exception as error:
+            if self.store.fault_of(error).kind != "row":
+                raise
+            # What was taken to be there may be gone: every parent is written again.
+            self._known.clear()
+            refused = self._transact(work, self._write_by_halves)
         self._runs.confirm()
         for name, keys in self._learnt.items():
             if len(self._known[name]) > _KNOWN_AT_MOST:
                 self._known[name].clear()
             self._known[name] |= keys
-        return [
-            (work.groups[number], unit, why) for number, units in refused.items() for unit, why in sorted(units.items())
-        ]
+        return refused
 
-    def _write_group(self, store: Store, group: _Group, refused: dict[int, str]) -> None:
-        """Write a group; where the database refuses it, halve it until each row that it refuses stands alone."""
-        tables = group.tables
+    def _transact(self, work: _Work, write: Callable[[_Group, dict[int, str]], None]) -> list[tuple[_Group, int, str]]:
+        """The whole batch in one transaction; returns what was refused, by group and unit, with the reason."""
+        store = self.store
+        self._learnt.clear()
+        refused: list[tuple[_Group, int, str]] = []
+        with store.transaction():
+            for rows in work.runs:
+                store.upsert(rows)
+            for group in work.groups:
+                found = dict(group.refused)
+                write(group, found)
+                refused += [(group, unit, why) for unit, why in sorted(found.items())]
+            store.upsert(work.positions)
+        return refused
+
+    def _write_at_once(self, group: _Group, _refused: dict[int, str]) -> None:
+        for rows in group.tables:
+            self._write_rows(rows)
+
+    def _write_by_halves(self, group: _Group, refused: dict[int, str]) -> None:
+        """Halve what the database refuses until each refused unit stands alone; all others are written."""
         spans = [(0, group.units)]
-        whole = True
         while spans:
             start, stop = spans.pop()
-            part = tables if whole else [rows.between(start, stop) for rows in tables]
             try:
-                with store.savepoint():
-                    for rows in part:
-                        self._write_rows(store, rows)
+                with self.store.savepoint():
+                    for rows in group.tables:
+                        self._write_rows(rows.between(start, stop))
             except Exception as error:
-                fault = store.fault_of(error)
+                fault = self.store.fault_of(error)
                 if fault.kind != "row":
                     raise
-                # What was taken to be there may be gone; from here on every parent is written again.
-                self._known.clear()
+                # Parents that were written inside are undone with the rest.
                 self._learnt.clear()
                 if stop - start == 1:
                     refused.setdefault(start, fault.reason)
                 else:
                     middle = (start + stop) // 2
                     spans += [(middle, stop), (start, middle)]
-            whole = False
 
-    def _write_rows(self, store: Store, rows: Rows) -> None:
+    def _write_rows(self, rows: Rows) -> None:
         for parents in parent_rows(rows):
-            store.upsert(self._unknown(parents))
-        store.upsert(rows)
+            self.store.upsert(self._unknown(parents))
+        self.store.upsert(rows)
 
     def _unknown(self, parents: Rows) -> Rows:
         """Those of the parents that are not known to be stored; all, where the database would not miss one."""
