@@ -229,7 +229,7 @@ def test_early_matches_are_confirmed_or_retracted_and_the_last_word_is_that_of_t
 
 def test_memory_follows_what_is_open_and_not_what_came() -> None:
     rng = np.random.default_rng(3)
-    engine = Engine(RULES)
+    engine = Engine([rule for rule in RULES.rules if rule.name not in ("busy", "twice")])
     held = []
     for step in range(40):
         t = np.sort(rng.integers(step * 2_000, step * 2_000 + 2_000, 4_000))
