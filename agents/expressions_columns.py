@@ -78,30 +78,35 @@ class Values:
 
 
 class Columns:
-    """Fields of one record batch by name, each converted once; ``rows`` restricts it to those rows."""
+    """Fields of one record batch by name, each converted once."""
 
-    def __init__(
-        self, column: Callable[[str], pa.Array | None], rows: int, taken: NDArray[np.int64] | None = None
-    ) -> None:
+    def __init__(self, column: Callable[[str], pa.Array | None], rows: int) -> None:
         self._column = column
-        self._taken = taken
         self._values: dict[str, Values] = {}
-        self.rows = rows if taken is None else len(taken)
-        self._all = rows
-
-    def subset(self, taken: NDArray[np.int64]) -> Columns:
-        """The same fields for the given rows only."""
-        subset = Columns(self._column, self._all, taken)
-        subset._values = {name: _take(values, taken) for name, values in self._values.items()}
-        return subset
+        self.rows = rows
 
     def __getitem__(self, name: str) -> Values:
         values = self._values.get(name)
         if values is None:
             array = self._column(name)
-            if array is not None and self._taken is not None:
-                array = array.take(pa.array(self._taken))
             values = self._values[name] = _null(self.rows) if array is None else _from_arrow(array)
+        return values
+
+    def subset(self, rows: NDArray[np.int64]) -> Columns:
+        """The same fields for the given rows only."""
+        return _Subset(self, rows)
+
+
+class _Subset(Columns):
+    def __init__(self, whole: Columns, taken: NDArray[np.int64]) -> None:
+        super().__init__(lambda _: None, len(taken))
+        self._whole = whole
+        self._taken = taken
+
+    def __getitem__(self, name: str) -> Values:
+        values = self._values.get(name)
+        if values is None:
+            values = self._values[name] = _take(self._whole[name], self._taken)
         return values
 
 
@@ -157,7 +162,7 @@ def predicate(node: Node, columns: Columns) -> Flags:
     else:
         flags = values.data if values.data.dtype == np.bool_ else values.data != 0
         flags = flags if values.valid is None else flags & values.valid
-    return np.broadcast_to(flags, (columns.rows,))
+    return flags if flags.ndim else np.full(columns.rows, bool(flags))
 
 
 def evaluate(node: Node, columns: Columns) -> Values:

@@ -10,13 +10,12 @@ Nothing grows in here. Before each event the worst case is reserved; where room 
 position in `G`, and `agents.cep.automaton` makes room and calls again.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
-# ruff: noqa: PLR0917, D103, ARG001  kernels take arrays one by one; `sources` is there for the cache
+# ruff: noqa: PLR0917, D103  kernels take their arrays one by one
 
 from __future__ import annotations
 
 import numpy as np
 
-from agents.cep import jit, kernel_conditions, kernel_layout, kernel_runs
 from agents.cep.jit import inner, kernel, prefetch
 from agents.cep.kernel_conditions import (
     holds,
@@ -99,8 +98,6 @@ from agents.cep.kernel_runs import (
     wait_done,
 )
 
-SOURCES = jit.source_digest(*(str(part.__file__) for part in (jit, kernel_layout, kernel_runs, kernel_conditions)))
-
 
 @inner
 def earliest_deadlines(T, S):
@@ -120,7 +117,7 @@ def earliest_deadlines(T, S):
 
 
 @kernel
-def advance(T, S, now, sources=SOURCES):
+def advance(T, S, now):
     """Time reaches ``now`` for every key; False: room is short, call again."""
     for r in range(T.rules.shape[0]):
         window = T.rules[r, P_WINDOW]
@@ -191,7 +188,7 @@ def find_edges(T, X, word, truth, state, waited):
 
 
 @inner
-def step_run(T, S, X, r, h, B, i, x, before, after, fired, final):
+def step_run(T, S, r, h, B, i, x, before, after, fired, final):
     """Let run x (-1: the state in which matches begin), which stands between two others, take its edges.
 
     ``fired`` and ``final`` are bits of the edges taken and of those whose target completes. Gives the last run in the
@@ -424,7 +421,7 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
         elif fired != 0:
             had = S.H[h]["runs"]
             S.H[h]["present"] = present
-            before = step_run(T, S, X, r, h, B, i, x, before, after, fired, final)
+            before = step_run(T, S, r, h, B, i, x, before, after, fired, final)
             present = S.H[h]["present"]
             if is_start and rule[r, P_WINDOW] > 0 and S.H[h]["runs"] > had:
                 start_timer(S, r, key, now)
@@ -444,7 +441,7 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
 
 
 @kernel
-def process(T, S, X, B, sources=SOURCES):
+def process(T, S, X, B):
     """Feed the batch from where `G` says; True: all of it is done, False: room is short, call again."""
     G = S.G
     far = S.H.shape[0] > 4096

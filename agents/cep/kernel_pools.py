@@ -1,6 +1,6 @@
 """Kernels around the automaton's pools: hand over outputs, rebuild the table of keys, drop runs."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
-# ruff: noqa: ARG001  `sources` is there for the cache (see `agents.cep.jit`)
+
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from agents.cep import jit, kernel_layout, kernel_runs
 from agents.cep.jit import kernel
 from agents.cep.kernel_layout import G_OUT, G_TIMER_FREE, G_TIMERS, G_WRITTEN, M_NODE, NEVER, Q_DUE, Q_HEAD, Q_TAIL
 from agents.cep.kernel_runs import drop_head, find, free_run, release, room_for, settle
@@ -32,11 +31,8 @@ def copy_within(_context: Any, array: Any, _to: Any, _source: Any, _count: Any) 
     return types.void(array, types.int64, types.int64, types.int64), generate
 
 
-SOURCES = jit.source_digest(*(str(part.__file__) for part in (jit, kernel_layout, kernel_runs)))
-
-
 @kernel
-def rehash(old, new, sources=SOURCES):
+def rehash(old, new):
     """Copy the headers of keys that hold something; gives their number."""
     live = 0
     for i in range(old.shape[0]):
@@ -48,7 +44,7 @@ def rehash(old, new, sources=SOURCES):
 
 
 @kernel
-def lengths(S, offsets, sources=SOURCES):
+def lengths(S, offsets):
     """Number of events of every queued output, as running totals in ``offsets``."""
     total = 0
     for m in range(S.G[G_OUT]):
@@ -58,7 +54,7 @@ def lengths(S, offsets, sources=SOURCES):
 
 
 @kernel
-def drain(S, offsets, step, ref, sources=SOURCES):
+def drain(S, offsets, step, ref):
     """Events of every queued output, in order; their chains are given back.
 
     What was written before is copied: matches that share the beginning of a chain walk it once.
@@ -86,7 +82,7 @@ def drain(S, offsets, step, ref, sources=SOURCES):
 
 
 @kernel
-def clear(T, S, slot, settle_waiting, sources=SOURCES):
+def clear(T, S, slot, settle_waiting):
     """Drop all runs of a rule (-1: of all); matches that waited come out where ``settle_waiting``. False: no room."""
     for h in range(S.H.shape[0]):
         r = np.int64(S.H[h]["rule"]) - 1

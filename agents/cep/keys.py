@@ -9,7 +9,7 @@ dictionary) and not once a row. Numbers of keys that no state refers to any more
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agents.cep.jit import inner, kernel
 from agents.cep.rows import plain
 
-__all__ = ["KeyTable"]
+__all__ = ["KeyTable", "Selected"]
 
 _COUNT, _BYTES, _FREE = range(3)
 _CACHED: Final = 8
@@ -43,23 +43,28 @@ def _equal(data, start, stop, arena, at):
 
 
 @kernel
-def _intern(first, codes, offsets, data, known, table, hashes, starts, sizes, arena, free, seen, G, epoch, out):
-    """Numbers of the texts of rows ``first`` and on, into ``out``; gives the row at which room ran out, or the end.
+def _select(at, codes, offsets, data, known, table, hashes, starts, sizes, arena, free, seen, G, epoch, words, t,
+            first_ref, rows, key, times, ref, mask):  # fmt: skip
+    """Rows with a word that is not 0 and a key, with the key's number, side by side in the outputs.
 
-    ``known[code]`` is the number of a dictionary entry, -1 while it was not looked up.
+    ``known[code]`` is the number of a dictionary entry, -1 while it was not looked up. ``at`` holds the next row and
+    the number of rows put out. False: there is no room for a new key, call again.
     """
-    mask = np.uint64(table.shape[0] - 1)
-    for row in range(first, codes.shape[0]):
+    slots = np.uint64(table.shape[0] - 1)
+    n = at[1]
+    for row in range(at[0], codes.shape[0]):
+        word = words[row]
+        if word == 0:
+            continue
         code = np.int64(codes[row])
         if code < 0:
-            out[row] = -1
             continue
         number = np.int64(known[code])
         if number < 0:
             start = np.int64(offsets[code])
             stop = np.int64(offsets[code + 1])
             value = _hash(data, start, stop)
-            place = np.int64(value & mask)
+            place = np.int64(value & slots)
             while True:
                 number = np.int64(table[place])
                 if number < 0:
@@ -70,7 +75,7 @@ def _intern(first, codes, offsets, data, known, table, hashes, starts, sizes, ar
                     and _equal(data, start, stop, arena, starts[number])
                 ):
                     break
-                place = np.int64((np.uint64(place) + np.uint64(1)) & mask)
+                place = np.int64((np.uint64(place) + np.uint64(1)) & slots)
             if number < 0:
                 reused = G[_FREE] > 0
                 if (
@@ -78,7 +83,9 @@ def _intern(first, codes, offsets, data, known, table, hashes, starts, sizes, ar
                     or 2 * (G[_COUNT] + 1) > table.shape[0]
                     or G[_BYTES] + stop - start > arena.shape[0]
                 ):
-                    return row
+                    at[0] = row
+                    at[1] = n
+                    return False
                 if reused:
                     G[_FREE] -= 1
                     number = free[G[_FREE]]
@@ -93,9 +100,15 @@ def _intern(first, codes, offsets, data, known, table, hashes, starts, sizes, ar
                     arena[G[_BYTES] + i - start] = data[i]
                 G[_BYTES] += stop - start
             known[code] = number
-        out[row] = number
         seen[number] = epoch
-    return codes.shape[0]
+        rows[n] = row
+        key[n] = number
+        times[n] = t[row]
+        ref[n] = first_ref + row
+        mask[n] = word
+        n += 1
+    at[1] = n
+    return True
 
 
 @kernel
@@ -117,6 +130,16 @@ def _gather(numbers, starts, sizes, arena, offsets, data):
             data[at + i] = arena[start + i]
         at += sizes[numbers[row]]
         offsets[row + 1] = at
+
+
+class Selected(NamedTuple):
+    """Rows that take part, as columns: index in the frame, key number, time, handle, word."""
+
+    rows: NDArray[np.int64]
+    key: NDArray[np.int32]
+    t: NDArray[np.int64]
+    ref: NDArray[np.int64]
+    mask: NDArray[np.uint64]
 
 
 class KeyTable:
@@ -144,11 +167,8 @@ class KeyTable:
         """One more than the largest number given out."""
         return int(self._globals[_COUNT])
 
-    def intern(self, column: pa.Array, rows: NDArray[np.int64] | None, newest_us: int) -> NDArray[np.int32]:
-        """Numbers of the keys in ``rows`` of the column (None: all), -1 for null; no row is later than ``newest_us``.
-
-        Keys that are not text are taken as their text.
-        """
+    def select(self, column: pa.Array, words: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int) -> Selected:
+        """The rows that have a word and a key. Keys that are not text are taken as their text."""
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
         dictionary = column.dictionary
@@ -156,7 +176,7 @@ class KeyTable:
             dictionary = dictionary.cast(pa.utf8())
         indices = column.indices
         codes = indices.to_numpy() if indices.null_count == 0 else indices.fill_null(-1).to_numpy()
-        codes = (codes if rows is None else codes[rows]).astype(np.int32, copy=False)
+        codes = codes.astype(np.int32, copy=False)
         if dictionary.null_count:
             codes = np.where(np.asarray(dictionary.is_null())[codes] & (codes >= 0), np.int32(-1), codes)
         _, offsets_buffer, data_buffer = dictionary.buffers()
@@ -169,24 +189,32 @@ class KeyTable:
                 self._cache.pop(next(iter(self._cache)))
             # The array is kept with it, so that its address cannot come to mean other texts.
             cached = self._cache[address] = (dictionary, np.full(len(dictionary), -1, np.int32))
-        out = np.empty(len(codes), np.int32)
-        self._newest = max(self._newest, newest_us)
-        row = 0
-        while True:
-            row = _intern(
-                row, plain(codes), plain(offsets), plain(data), cached[1], self._table, self._hashes, self._starts,
-                self._sizes, self._arena, self._free, self._seen, self._globals, self._epoch, out,
-            )  # fmt: skip
-            if row == len(codes):
-                return out
+        count = len(codes)
+        out = Selected(
+            np.empty(count, np.int64),
+            np.empty(count, np.int32),
+            np.empty(count, np.int64),
+            np.empty(count, np.int64),
+            np.empty(count, np.uint64),
+        )
+        if count:
+            self._newest = max(self._newest, int(t.max()))
+        at = np.zeros(2, np.int64)
+        while not _select(
+            at, plain(codes), plain(offsets), plain(data), cached[1], self._table, self._hashes, self._starts,
+            self._sizes, self._arena, self._free, self._seen, self._globals, self._epoch, plain(words), plain(t),
+            first_ref, out.rows, out.key, out.t, out.ref, out.mask,
+        ):  # fmt: skip
             self._grow()
+        end = int(at[1])
+        return Selected(out.rows[:end], out.key[:end], out.t[:end], out.ref[:end], out.mask[:end])
 
     def number(self, text: str, t: int) -> int:
         """Number of the key of one event at ``t`` microseconds."""
         number = self._single.get(text)
         if number is None:
             column = pa.array([text]).dictionary_encode()
-            number = int(self.intern(column, None, t)[0])
+            number = int(self.select(column, np.ones(1, np.uint64), np.array([t], np.int64), 0).key[0])
             self._cache.clear()
             self._single[text] = number
         else:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from agents.cep.automaton import FIRST_ROOM, Automaton
 from agents.cep.groups import Groups
-from agents.cep.keys import KeyTable
+from agents.cep.keys import KeyTable, Selected
 from agents.cep.matches import MatchBatch
 from agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
 from agents.cep.program import compile_rule
@@ -150,76 +150,48 @@ class Matcher:
         columns = Columns(lambda name: frame.column(name) if frame.has(name) else None, count)
         words = plan.words(columns)
         t = frame.timestamps()
-        parts: list[tuple[NDArray[np.int64] | None, int, NDArray[np.uint64], NDArray[np.int32]]] = []
-        numbered: dict[str | None, NDArray[np.int32]] = {}
-        for local, number in enumerate(plan.groups):
-            word = words[local]
-            rows = np.flatnonzero(word)
-            if not len(rows):
-                continue
-            by = self._groups.all[number].by
-            kept = None if len(rows) == count else rows
-            if kept is None and by in numbered:
-                keys = numbered[by]
-            else:
-                keys = self._key_numbers(frame, by, kept, t)
-                if kept is None:
-                    numbered[by] = keys
-            known = keys >= 0
-            if not known.all():
-                kept = rows[known]
-                keys, word = keys[known], word[kept]
-            elif kept is not None:
-                word = word[kept]
-            parts.append((kept, number, word, keys))
-        return self._entries(frame, first_ref, columns, plan.captures, parts)
-
-    def _key_numbers(
-        self, frame: Frame, by: str | None, rows: NDArray[np.int64] | None, t: NDArray[np.int64]
-    ) -> NDArray[np.int32]:
-        table = self._keys[by]
-        if by is None:
-            newest = int(t.max() if rows is None else t[rows].max())
-            return np.full(len(t) if rows is None else len(rows), table.number("", newest), np.int32)
-        if not frame.has(by):
-            return np.full(len(t) if rows is None else len(rows), -1, np.int32)
-        if len(table) >= self._sweep_at:
-            self._recycle()
-        return table.intern(frame.column(by), rows, int(t.max()))
-
-    def _entries(
-        self,
-        frame: Frame,
-        first_ref: int,
-        columns: Columns,
-        captures: Sequence[int],
-        parts: Sequence[tuple[NDArray[np.int64] | None, int, NDArray[np.uint64], NDArray[np.int32]]],
-    ) -> Prepared:
-        t, fields = frame.timestamps(), len(self._fields)
+        parts = []
+        for word, number in zip(words, plan.groups, strict=True):
+            selected = self._select(frame, self._groups.all[number].by, word, t, first_ref)
+            if len(selected.rows):
+                parts.append((number, selected))
         if not parts:
             return Prepared.empty()
-        if len(parts) == 1:
-            rows, number, mask, key = parts[0]
-            group = np.full(len(mask), number, np.int32)
+        return self._entries(columns, plan.captures, parts)
+
+    def _select(
+        self, frame: Frame, by: str | None, word: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int
+    ) -> Selected:
+        table = self._keys[by]
+        if len(table) >= self._sweep_at:
+            self._recycle()
+        if by is None:
+            column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(t), np.int32)), pa.array([""]))
         else:
-            every = np.arange(frame.num_rows)
-            picked = np.concatenate([every if kept is None else kept for kept, _, _, _ in parts])
-            order = np.argsort(picked, kind="stable")
-            rows = picked[order]
-            group = np.repeat(np.array([part[1] for part in parts], np.int32), [len(part[2]) for part in parts])[order]
-            mask = np.concatenate([part[2] for part in parts])[order]
-            key = np.concatenate([part[3] for part in parts])[order]
-        values, lows = np.full((fields, len(mask)), np.nan), np.empty((0, 0))
+            column = frame.column(by) if frame.has(by) else pa.nulls(len(t), pa.utf8())
+        return table.select(column, word, t, first_ref)
+
+    def _entries(self, columns: Columns, captures: Sequence[int], parts: Sequence[tuple[int, Selected]]) -> Prepared:
+        if len(parts) == 1:
+            number, found = parts[0]
+            group = np.full(len(found.rows), number, np.int32)
+        else:
+            order = np.argsort(np.concatenate([each.rows for _, each in parts]), kind="stable")
+            sizes = [len(each.rows) for _, each in parts]
+            group = np.repeat(np.array([number for number, _ in parts], np.int32), sizes)[order]
+            found = Selected._make(
+                np.concatenate(each)[order] for each in zip(*(part for _, part in parts), strict=True)
+            )
+        values, lows = np.empty((0, len(group))), np.empty((0, 0))
+        if self._fields:
+            values = np.full((len(self._fields), len(group)), np.nan)
         for column in captures:
-            high, low = captured(columns[self._fields[column]], rows, self._texts)
+            high, low = captured(columns[self._fields[column]], found.rows, self._texts)
             values[column] = high
             if low is not None:
-                lows = lows if lows.size else np.zeros((fields, len(mask)))
+                lows = lows if lows.size else np.zeros(values.shape)
                 lows[column] = low
-        ref = np.arange(first_ref, first_ref + frame.num_rows, dtype=np.int64)
-        if rows is not None:
-            t, ref = t[rows], ref[rows]
-        return Prepared(t, ref, group, key, mask, values, lows)
+        return Prepared(found.t, found.ref, group, found.key, found.mask, values, lows)
 
     def process(self, rows: Prepared) -> MatchBatch:
         """Feed entries in processing order: times must not decrease, also from call to call."""

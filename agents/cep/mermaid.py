@@ -37,6 +37,8 @@ def _step(rule: Rule, step: Step) -> str:
 
 def _automaton(program: Program) -> list[str]:
     rule, lines = program.rule, []
+    finals = [f"s{number}" for number, state in enumerate(program.states) if state.kind is Kind.FINAL]
+    final = finals[0] if finals else 'match(("match"))'  # absence alone completes
     for number, state in enumerate(program.states):
         label = _escape(state.label)
         match state.kind:
@@ -47,9 +49,8 @@ def _automaton(program: Program) -> list[str]:
             case Kind.PENDING:
                 wait = state.deadline_us or (rule.within.time if rule.within else 0)
                 lines.append(f'    s{number}["{label}"]')
-                final = next(i for i, each in enumerate(program.states) if each.kind is Kind.FINAL)
                 since = "since the event before" if state.deadline_us else "since the first event"
-                lines.append(f'    s{number} -- "{format_duration(wait)} {since}" --> s{final}')
+                lines.append(f'    s{number} -- "{format_duration(wait)} {since}" --> {final}')
             case _:
                 start = number == program.start
                 lines.append(f'    s{number}(["start"])' if start else f'    s{number}["{label}"]')

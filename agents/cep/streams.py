@@ -4,6 +4,7 @@ Equal tests are made once for all rules. Tests of a text for equality, alone or 
 looked up by the text: what they cost does not grow with their number, and the rest of such a test runs only on the
 rows that have the text.
 """
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from agents.cep.jit import kernel
 from agents.cep.operator import Atom
+from agents.cep.rows import plain
 from agents.cep.values import TextNumbers, split_integers
 from agents.expressions_columns import Columns, Values, predicate
 from agents.expressions_nodes import And, Compare, Constant, Field, Node
@@ -26,6 +29,13 @@ __all__ = ["Bits", "StreamPlan", "captured"]
 
 Bits = NDArray[np.uint64]
 _NO_PRIOR: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
+
+
+@kernel
+def _spread(of_entry, codes, words):
+    """Set the bits of each row's dictionary entry; code -1 (null) reads the last entry."""
+    for row in range(codes.shape[0]):
+        words[row] |= of_entry[codes[row]]
 
 
 @dataclass(slots=True)
@@ -76,8 +86,9 @@ class StreamPlan:
 
     def words(self, columns: Columns) -> Bits:
         """Words of all rows, shape [groups, rows]."""
-        words = np.empty((len(self.groups), columns.rows), np.uint64)
-        words[:] = np.array(self._always, np.uint64)[:, None]
+        words = np.zeros((len(self.groups), columns.rows), np.uint64)
+        if any(self._always):
+            words[:] = np.array(self._always, np.uint64)[:, None]
         for name, equalities in self._equal.items():
             self._look_up(columns, columns[name], equalities, words)
         for node, bits in self._other.items():
@@ -97,7 +108,7 @@ class StreamPlan:
         for group in range(len(self.groups)):
             flags = [equalities.bits[text][group] if text in equalities.bits else 0 for text in texts]
             if any(flags):
-                words[group] |= np.array([*flags, 0], np.uint64)[of_entry][values.data]
+                _spread(np.array([*flags, 0], np.uint64)[of_entry], plain(values.data), words[group])
         if not equalities.further:
             return
         of_row = of_entry[values.data]

@@ -85,23 +85,33 @@ def plans(members: Sequence[Part], longest: int, lead: str = "next") -> Iterator
 
 
 def _sequence(
-    members: Sequence[Part], index: int, plan: Plan, longest: int, lead: str, wait: int, ends: tuple[Condition, ...]
+    members: Sequence[Part],
+    index: int,
+    plan: Plan,
+    longest: int,
+    lead: str,
+    wait: int,
+    ends: tuple[Condition, ...],
+    beyond: Sequence[Part] = (),
 ) -> Iterator[Plan]:
+    """The plan with members[index:] added; ``beyond`` is what follows the group that holds them."""
     if index == len(members):
         yield plan
         return
     part = members[index]
     if part.negated:
-        yield from _sequence(members, index + 1, replace(plan, open=(*plan.open, part)), longest, lead, wait, ends)
+        done = replace(plan, open=(*plan.open, part))
+        yield from _sequence(members, index + 1, done, longest, lead, wait, ends, beyond)
         return
     contiguity = lead if index == 0 else part.contiguity
     first_wait = min(wait if index == 0 else FOREVER, part.within_prev)
-    after = [each for each in members[index + 1 : index + 2] if each.negated]
+    following = [*members[index + 1 :], *beyond][:1]
+    after = [each for each in following if each.negated]
     follows = tuple(each.where for each in after if each.contiguity != "next")
     follows_next = tuple(each.where for each in after if each.contiguity == "next")
 
     def rest(done: Plan) -> Iterator[Plan]:
-        yield from _sequence(members, index + 1, done, longest, lead, wait, ends)
+        yield from _sequence(members, index + 1, done, longest, lead, wait, ends, beyond)
 
     blocks = (*plan.blocked, part.where) if part.greedy and part.most != part.least else plan.blocked
     if part.optional:
@@ -114,7 +124,7 @@ def _sequence(
             first = count == 0
             for further in _once(
                 part, done, longest, contiguity if first else part.inner, first_wait if first else part.gap, ends,
-                () if first else follows, follows_next if count >= part.least else (), first,
+                () if first else follows, follows_next if count >= part.least else (), first, following,
             ):  # fmt: skip
                 yield from occur(further, count + 1)
 
@@ -123,11 +133,11 @@ def _sequence(
 
 def _once(
     part: Part, plan: Plan, longest: int, contiguity: str, wait: int, ends: tuple[Condition, ...],
-    follows: tuple[Condition, ...], follows_next: tuple[Condition, ...], first: bool,
+    follows: tuple[Condition, ...], follows_next: tuple[Condition, ...], first: bool, following: Sequence[Part],
 ) -> Iterator[Plan]:  # fmt: skip
     """The plan with one more occurrence of the part; ``follows`` is what must not come after the loop."""
     if part.members:
-        for further in _sequence(part.members, 0, plan, longest, contiguity, wait, (*ends, part.until)):
+        for further in _sequence(part.members, 0, plan, longest, contiguity, wait, (*ends, part.until), following):
             place = further.places[len(plan.places)]
             forbidden, not_next = (*place.forbidden, *follows), (*place.not_next, *follows_next)
             place = replace(place, forbidden=forbidden, not_next=not_next)

@@ -1,0 +1,88 @@
+"""Key numbers: each text has one, however it is encoded, and forgotten ones are given out again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from agents.cep.keys import KeyTable
+
+
+def numbers(table, column, *, t=0):
+    selected = table.select(column, np.ones(len(column), np.uint64), np.full(len(column), t), 0)
+    return dict(zip(selected.rows.tolist(), selected.key.tolist(), strict=True))
+
+
+def test_equal_texts_have_equal_numbers_in_every_encoding():
+    table = KeyTable(room=2)
+    texts = ["a", "b", None, "a", "", "ä" * 50]
+    plain = numbers(table, pa.array(texts))
+    assert 2 not in plain
+    assert plain[0] == plain[3]
+    assert len(set(plain.values())) == 4
+    assert numbers(table, pa.array(texts).dictionary_encode()) == plain
+    assert numbers(table, pa.array(["x", *texts]).dictionary_encode().slice(1)) == plain
+    assert table.number("b", 0) == plain[1]
+
+
+def test_numbers_as_keys_are_their_text():
+    table = KeyTable()
+    assert numbers(table, pa.array([7, 8])) == numbers(table, pa.array(["7", "8"]))
+
+
+def test_only_rows_with_a_word_are_selected():
+    table = KeyTable()
+    selected = table.select(pa.array(["a", "b", "c"]), np.array([0, 5, 1], np.uint64), np.array([1, 2, 3]), 100)
+    assert selected.rows.tolist() == [1, 2]
+    assert selected.ref.tolist() == [101, 102]
+    assert selected.t.tolist() == [2, 3]
+    assert selected.mask.tolist() == [5, 1]
+    assert len(table) == 2
+
+
+def test_table_grows_and_keeps_numbers_and_texts():
+    table = KeyTable(room=1)
+    texts = [f"key-{number}" for number in range(5_000)]
+    given = numbers(table, pa.array(texts))
+    assert sorted(given.values()) == list(range(5_000))
+    assert table.texts(np.array([given[row] for row in range(5_000)], np.int32)).to_pylist() == texts
+
+
+def test_snapshot_restores_to_the_same_numbers():
+    table = KeyTable(room=1)
+    texts = pa.array([f"key-{number}" for number in range(100)])
+    given = numbers(table, texts)
+    other = KeyTable()
+    other.restore({name: array.copy() for name, array in table.snapshot().items()})
+    assert numbers(other, texts) == given
+    assert len(other) == 100
+
+
+def test_number_is_given_out_again_only_when_nothing_can_refer_to_it():
+    table = KeyTable()
+    given = numbers(table, pa.array(["gone", "held", "new"]), t=5)
+    live = np.array([False, True, False])
+    assert table.recycle(live, 10) == 0  # asked for since the last call
+    numbers(table, pa.array(["new"]), t=6)
+    assert table.recycle(live, 5) == 0  # rows of time 5 may still wait
+    numbers(table, pa.array(["new"]), t=7)
+    assert table.recycle(live, 8) == 1
+    assert len(table) == 2
+    again = numbers(table, pa.array(["fresh", "held", "new"]), t=9)
+    assert again[0] == given[0]
+    assert (again[1], again[2]) == (given[1], given[2])
+    assert table.texts(np.array([again[0]], np.int32)).to_pylist() == ["fresh"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_recycled_tables_stay_true_to_their_texts(seed):
+    rng = np.random.default_rng(seed)
+    table, now = KeyTable(room=1), 0
+    for _ in range(30):
+        texts = [f"k{number}" for number in rng.integers(0, 400, 100)]
+        given = numbers(table, pa.array(texts), t=now)
+        order = np.array([given[row] for row in range(100)], np.int32)
+        assert table.texts(order).to_pylist() == texts
+        table.recycle(rng.random(table.numbers) < 0.3, now + 1)
+        now += 10
