@@ -100,9 +100,13 @@ class Delivered:
                 known[name] = times[row]
         return again
 
-    def knows(self, text: str) -> bool:
-        """Whether an event with this id of its own came before."""
-        return parse_ids([text]).tobytes() in self._ids
+    def is_new(self, text: str, time_us: int) -> bool:
+        """Whether no event with this id of its own came before; remembers it."""
+        name = parse_ids([text]).tobytes()
+        if name in self._ids:
+            return False
+        self._ids[name] = time_us
+        return True
 
     def purge(self, watermark_us: int) -> None:
         """Forget what the watermark has passed."""

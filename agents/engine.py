@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from agents.cep.matcher import Matcher
 from agents.cep.matches import TIMEOUT, MatchBatch
 from agents.duplicates import Delivered
+from agents.early import Recent, Singles, single_matches
 from agents.events import normalised
 from agents.layers import Layer, stratify
 from agents.loose import Loose
@@ -91,6 +93,7 @@ class Engine:
         self._store = RowStore()
         self._delivered = Delivered()
         self._loose = Loose()
+        self._singles = Singles()
         self._late: list[Frame] = []
         self._compact_at = _COMPACT_ABOVE
         self._early: Matcher | None = Matcher([], clock=None) if consistency == "eventual" else None
@@ -189,27 +192,56 @@ class Engine:
             self.late += 1
             return []
         own_id = event.get("event_id")
-        if own_id is not None:
-            self._gather()
-            if self._delivered.knows(own_id):
-                self.duplicates += 1
-                return []
+        if own_id is not None and not self._delivered.is_new(str(own_id), time):
+            self.duplicates += 1
+            return []
         ref, self._store.next_ref = self._loose.add(stream, event, self._store.next_ref)
-        early = self._early
-        if early is None or self._ranks.get(stream, PRIMARY) != PRIMARY:
-            batch = None
-        elif time >= self._early_us:
+        found = self._match_single(stream, event, ref) if self._early is not None else []
+        if self._loose.is_full(stream, event):
+            self._gather()
+        return found
+
+    def _match_single(self, stream: str, event: Mapping[str, Any], ref: int) -> list[Match]:
+        """Match an event as it comes; see `_match_early`."""
+        early, time = self._early, event["timestamp"]
+        assert early is not None
+        if stream not in early.streams or stream in self._ranks:
+            return []
+        sequence = -1 if event.get("event_id") is not None else self._loose.last_sequence(stream)
+        self._singles.add(ref, Recent(stream, event, sequence), early)
+        if time >= self._early_us:
             self._early_us = time
             batch = early.process_event(stream, event, ref)
         else:
             batch = early.process_event(stream, {**event, "timestamp": self._early_us}, ref)
-        if batch is None or not len(batch):
-            if self._loose.is_full(stream, event):
-                self._gather()
+        if not len(batch):
             return []
-        assert early is not None
+        made = single_matches(early, batch, self._singles)
+        if made is None:
+            self._gather()
+            return self._provisional.note(self._table(early, batch)).matches()
+        return [
+            match
+            for match, name, steps, refs in made
+            if self._provisional.note_single(
+                name,
+                match.time_us,
+                np.array(refs, np.int64),
+                partial(self._table_of, match, steps, refs),
+                self._rules[self._index[match.rule]],
+            )
+        ]
+
+    def _table_of(self, match: Match, steps: list[int], refs: list[int]) -> MatchTable:
+        """The table of a match that was made of single events."""
         self._gather()
-        return self._provisional.note(self._table(early, batch)).matches()
+        key = np.empty(1, object)
+        key[0] = match.key
+        return MatchTable(
+            self._rules, np.array([self._index[match.rule]], np.int32), key, np.array([match.time_us], np.int64),
+            np.array([match.timed_out]), np.zeros(1, np.int8), np.array([0, len(refs)]), np.array(steps, np.int16),
+            self._store.locate(np.array(refs, np.int64)),
+        )  # fmt: skip
 
     def _gather(self) -> None:
         """Make frames of the events that were pushed one at a time."""
@@ -284,6 +316,7 @@ class Engine:
         if self._early is not None:
             self._early.flush()
             self._provisional.clear()
+            self._singles.clear()
             self._early_us = NEVER_US
         return output
 
@@ -415,6 +448,7 @@ class Engine:
             if len(waiting) and self._ranks.get(chunk.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(chunk.frame.take(waiting))
         self._late, self._ahead = [], []
+        self._singles.clear()
         if self._early is not None and "early" in snapshot:
             self._early.restore(snapshot["early"])
             self._provisional.restore(snapshot["provisional"], self._rules, self._store)

@@ -39,6 +39,10 @@ class Loose:
         rows.append(event)
         return self._first[place] + len(rows) - 1, next_ref
 
+    def last_sequence(self, stream: str) -> int:
+        """Sequence number of the event without an id that was added last."""
+        return self.sequence.get(stream, 0) + len(self._rows[stream, False]) - 1
+
     def is_full(self, stream: str, event: Mapping[str, Any]) -> bool:
         """Whether the block that holds ``event`` takes no more."""
         return len(self._rows[stream, event.get("event_id") is not None]) == BLOCK

@@ -7,7 +7,7 @@ began earlier may still complete (``skip`` with ``emit: final``), beyond the win
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +29,10 @@ FIRST_PURGE: Final = 4_096
 class _Note:
     """Matches given in one step; ``open`` ones are neither confirmed nor retracted."""
 
-    table: MatchTable
+    make: Callable[[], MatchTable]
+    """Their table, made when it is needed: most are confirmed and never need one."""
+    names: list[bytes]
+    refs: NDArray[np.int64]
     retract_us: NDArray[np.int64]
     open: NDArray[np.bool_]
 
@@ -60,9 +63,21 @@ class Provisional:
         table = table.with_status(PROVISIONAL)
         slack = np.array([_slack(rule) for rule in table.rules], np.int64)
         number, self._next = self._next, self._next + 1
-        self._notes[number] = _Note(table, table.time_us + slack[table.rule], np.ones(len(table), np.bool_))
+        retract_us = table.time_us + slack[table.rule]
+        self._notes[number] = _Note(lambda: table, names, _refs(table), retract_us, np.ones(len(table), np.bool_))
         self._places.update({name: (number, row) for row, name in enumerate(names)})
         return table
+
+    def note_single(
+        self, name: bytes, time_us: int, refs: NDArray[np.int64], make: Callable[[], MatchTable], rule: Rule
+    ) -> bool:
+        """Remember one match whose table `make` makes if it comes to that; False if it was given before."""
+        if name in self._places or name in self._decided:
+            return False
+        number, self._next = self._next, self._next + 1
+        self._notes[number] = _Note(make, [name], refs, np.array([time_us + _slack(rule)]), np.ones(1, np.bool_))
+        self._places[name] = (number, 0)
+        return True
 
     def settle(self, table: MatchTable, watermark_us: int, newest_us: int) -> list[MatchTable]:
         """The ordered pass's matches, those given before marked as confirmed, then what is retracted.
@@ -82,11 +97,11 @@ class Provisional:
         for number, note in list(self._notes.items()):
             due = note.open & (note.retract_us < watermark_us)
             if due.any():
-                gone = note.table.take(np.flatnonzero(due)).with_status(RETRACTED)
-                settled.append(gone)
+                rows = np.flatnonzero(due)
+                settled.append(note.make().take(rows).with_status(RETRACTED))
                 note.open &= ~due
-                for name in _names(gone):
-                    self._places.pop(name, None)
+                for row in rows.tolist():
+                    self._places.pop(note.names[row], None)
             if not note.open.any():
                 del self._notes[number]
         return settled
@@ -106,7 +121,7 @@ class Provisional:
 
     def refs(self) -> list[NDArray[np.int64]]:
         """Handles of the events of matches that are open."""
-        return [_refs(note.table.take(np.flatnonzero(note.open))) for note in self._notes.values()]
+        return [note.refs for note in self._notes.values()]
 
     def snapshot(self) -> dict[str, Any]:
         """Open matches as arrays."""
@@ -118,7 +133,7 @@ class Provisional:
             }
         }
         for number, note in enumerate(self._notes.values()):
-            table = note.table.take(np.flatnonzero(note.open))
+            table = note.make().take(np.flatnonzero(note.open))
             names = [table.rules[index].name for index in table.rule.tolist()]
             parts[str(number)] = {
                 "text": orjson.dumps({"rules": names, "keys": table.key.tolist()}),

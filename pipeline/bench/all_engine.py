@@ -45,7 +45,7 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
     for pairing, keys in (("each", 100_000), ("latest", 100_000), ("once", 1_000), ("once", 1_000_000)):
         yield _operator(events, runs, "2s", pairing, keys)
     yield _worst(runs)
-    for share in (0.01, 0.5):
+    for share in (0.01, 0.12, 0.5):
         yield from _ordered(events, runs, share)
     yield _single(2_000 if quick else 40_000)
 
