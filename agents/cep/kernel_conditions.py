@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agents.cep.jit import inner
+from agents.cep.jit import inner, outer
 from agents.cep.kernel_layout import (
     E_TERM0,
     E_TERM1,
@@ -43,38 +43,35 @@ from agents.cep.kernel_layout import (
 )
 
 
-@inner
-def evaluate(T, S, X, r, d, node, B, i):
-    """Truth of dynamic condition d of rule r for a chain and the current event.
+@outer
+def evaluate(code, consts, first, last, slots, values, lows, node, columns, column_lows, i, time, stack, low):
+    """Truth of the condition with instructions first to last, for the running values of a node and row i.
 
-    Every value is a pair (high, low) whose sum is exact for 64-bit integers.
+    Every value is a pair (high, low) whose sum is exact for 64-bit integers. ``slots`` are those of the rule.
     """
-    stack = X.stack
-    low = X.low
     top = 0
-    base = T.rules[r, P_CODE0]
-    for pc in range(T.code0[base + d], T.code0[base + d + 1]):
-        op = T.code[pc, 0]
-        arg = T.code[pc, 1]
+    for pc in range(first, last):
+        op = code[pc, 0]
+        arg = code[pc, 1]
         if op <= O_TIME:
             v = 0.0
             w = 0.0
             if op == O_COLUMN:
-                v = B.columns[arg, i]
-                if B.lows.shape[0] > 0:
-                    w = B.lows[arg, i]
+                v = columns[arg, i]
+                if column_lows.shape[0] > 0:
+                    w = column_lows[arg, i]
             elif op == O_SLOT:
                 if node >= 0:
-                    v = S.V[node, arg]
-                    if S.W.shape[0] > 1:
-                        w = S.W[node, arg]
-                elif T.slots[T.rules[r, P_SLOT0] + arg, L_RUNNING] > SUM:
+                    v = values[node, arg]
+                    if lows.shape[0] > 1:
+                        w = lows[node, arg]
+                elif slots[arg, L_RUNNING] > SUM:
                     v = np.nan
             elif op == O_CONST:
-                v = T.consts[arg, 0]
-                w = T.consts[arg, 1]
+                v = consts[arg, 0]
+                w = consts[arg, 1]
             else:
-                v = float(B.t[i])
+                v = float(time)
             stack[top] = v
             low[top] = w
             top += 1
@@ -183,7 +180,10 @@ def truths(T, S, X, r, needed, node, B, i):
                     truth = a <= b
                 truth = truth and abs(a) < TEXT and abs(b) < TEXT
             else:
-                truth = evaluate(T, S, X, r, d, node, B, i)
+                truth = evaluate(
+                    T.code, T.consts, T.code0[simple], T.code0[simple + 1], T.slots[T.rules[r, P_SLOT0] :], S.V, S.W,
+                    node, B.columns, B.lows, i, B.t[i], X.stack, X.low,
+                )  # fmt: skip
             if truth:
                 found |= bit
         needed >>= np.uint64(1)
