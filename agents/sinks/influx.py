@@ -22,7 +22,7 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 from influxdb_client.rest import ApiException
 
 from agents.sinks.base import Rejected, SinkError, Sourced
-from agents.sinks.influx_points import PointRules, Points, points_of
+from agents.sinks.influx_points import PointRules, Points, points_of, refused_rows
 from agents.sinks.retry import Patience
 
 __all__ = ["InfluxSink"]
@@ -94,8 +94,8 @@ class InfluxSink:
         """Write the batch's points; see `agents.sinks.base.Sink`."""
         if self._client is None:
             raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
-        rejected: list[Rejected] = []
-        found = await asyncio.to_thread(lambda: list(points_of(batch, self._rules, rejected.append)))
+        rejected = refused_rows(batch, self._rules)
+        found = await asyncio.to_thread(lambda: list(points_of(batch, self._rules)))
         requests = self._requests(found)
         body = await asyncio.to_thread(_compressed, requests[0]) if requests else b""
         for number, request in enumerate(requests):

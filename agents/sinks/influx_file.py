@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 
 from agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords, highest_offsets
-from agents.sinks.influx_points import PointRules, points_of
+from agents.sinks.influx_points import PointRules, points_of, refused_rows
 from agents.sinks.retry import Patience
 
 __all__ = ["InfluxFileSink"]
@@ -78,8 +78,8 @@ class InfluxFileSink:
             await self._patience.persist(lambda: asyncio.to_thread(self._append, member), self._transient)
         self._positions = reached
         self.written += lines
-        # Of all records, not only of new ones: a crash may have come before the refused one was buried.
-        return _refused([item for item in batch if isinstance(item, SourcedRecords)])
+        # Of the whole batch, not only of what is new: a crash may have come before a refused row was buried.
+        return refused_rows(batch, self._rules)
 
     async def close(self) -> None:
         """Close the file."""
@@ -91,7 +91,7 @@ class InfluxFileSink:
                 self._path().unlink()
 
     def _encode(self, batch: Sequence[Sourced]) -> tuple[bytes, int]:
-        found = list(points_of(batch, self._rules, lambda _: None))
+        found = list(points_of(batch, self._rules))
         return b"".join(points.lines.payload() for points in found), sum(len(points.lines) for points in found)
 
     def _fresh(self, batch: Sequence[Sourced]) -> list[Sourced]:
@@ -182,13 +182,6 @@ class InfluxFileSink:
         if isinstance(error, OSError) and error.errno in _TRANSIENT:
             return f"{self._path()}: {error.strerror}"
         return None
-
-
-def _refused(batch: Sequence[SourcedRecords]) -> list[Rejected]:
-    rejected: list[Rejected] = []
-    for _ in points_of(batch, PointRules(), rejected.append):
-        pass
-    return rejected
 
 
 def _compressed(text: bytes) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -30,7 +31,7 @@ from schemas.measurements import (
 from schemas.records import frame_to_records
 from schemas.topics import metrics_topic
 
-__all__ = ["PointRules", "Points", "frame_lines", "points_of", "record_lines"]
+__all__ = ["PointRules", "Points", "frame_lines", "points_of", "record_lines", "refused_rows"]
 
 _RECORDS: Final[Mapping[RecordKind, tuple[Measurement, str]]] = {
     "multi_events": (MULTI_EVENT, "event_id"),
@@ -40,6 +41,8 @@ _RENAMED: Final = {"correlation_rule": "rule"}
 _NUMBERS: Final = frozenset({"integrated_value", "confidence"})
 _COUNTS: Final = frozenset({"sources"})
 _PARTITIONS_APART: Final = 16
+_MOST_US: Final = (2**63 - 1) // 1_000 - 10_000
+"""Microseconds on either side of 1970 whose nanoseconds, moved by a tick, fit 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,25 @@ class Points:
         return _rejected(self.item, int(self.lines.rows[line]), reason)
 
 
-def points_of(batch: Sequence[Sourced], rules: PointRules, refuse: Callable[[Rejected], None]) -> Iterator[Points]:
-    """Points of a batch; streams and kinds without a measurement give none, unreadable records go to ``refuse``."""
+def refused_rows(batch: Sequence[Sourced], rules: PointRules) -> list[Rejected]:
+    """Rows that can be no points in any InfluxDB: records without their fields, times beyond its range."""
+    refused: list[Rejected] = []
     for item in batch:
-        lines = _frame_points(item, rules) if isinstance(item, SourcedFrame) else _record_points(item, refuse)
+        if isinstance(item, SourcedRecords):
+            refused += [_rejected(item, row, f"{item.kind}: {reason}") for row, reason in _read(item).problems]
+        elif item.frame.num_rows and _shape(item, rules.catalog) is not None:
+            times = item.frame.timestamps()
+            refused += [
+                _rejected(item, row, f"timestamp {times[row]} lies beyond the years 1678 to 2261 that InfluxDB holds")
+                for row in np.flatnonzero(~_in_range(times)).tolist()
+            ]
+    return refused
+
+
+def points_of(batch: Sequence[Sourced], rules: PointRules) -> Iterator[Points]:
+    """Points of a batch, without the rows that `refused_rows` names; streams without a measurement give none."""
+    for item in batch:
+        lines = _frame_points(item, rules) if isinstance(item, SourcedFrame) else _record_points(item)
         if lines is not None and len(lines):
             yield Points(lines, item)
 
@@ -75,28 +93,46 @@ def _rejected(item: Sourced, row: int, reason: str) -> Rejected:
     if isinstance(item, SourcedRecords):
         record = orjson.dumps(item.records[row], default=repr)
         return Rejected(item.kind, item.topic, item.partition, item.offset_of(row), None, reason, None, record)
-    made = frame_to_records(item.frame.take(np.array([row])))[0]
     inside = row if item.offsets is None else None
     place = (item.topic, item.partition, item.offset_of(row))
-    return Rejected(item.frame.stream, *place, inside, reason, made.key, made.value)
+    frame = item.frame.take(np.array([row]))
+    if not _in_range(frame.timestamps()).all():
+        # A time beyond the calendar has no ISO text, so the row is shown as it is.
+        return Rejected(frame.stream, *place, inside, reason, None, orjson.dumps(frame.rows()[0], default=repr))
+    made = frame_to_records(frame)[0]
+    return Rejected(frame.stream, *place, inside, reason, made.key, made.value)
+
+
+def _in_range(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (times_us >= -_MOST_US) & (times_us <= _MOST_US)
+    return found
+
+
+def _shape(item: SourcedFrame, catalog: Catalog) -> Measurement | None:
+    frame = item.frame
+    if item.topic == metrics_topic(frame.stream):
+        return window_measurement(frame.stream, frame.fields)
+    return measurement_of(frame.stream, catalog)
 
 
 def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
     frame = item.frame
-    if not frame.num_rows:
+    measurement = _shape(item, rules.catalog)
+    if measurement is None or not frame.num_rows:
         return None
     if item.topic == metrics_topic(frame.stream):
-        return frame_lines(
-            _stable_window(frame, rules.catalog), window_measurement(frame.stream, frame.fields), rules=rules
-        )
-    measurement = measurement_of(frame.stream, rules.catalog)
-    if measurement is None:
-        return None
+        frame = _stable_window(frame, rules.catalog)
     numbers = None
     if item.offsets is not None:
         # Records of other programs are numbered by their place: offsets of different partitions are interleaved.
         numbers = np.asarray(item.offsets, np.int64) * _PARTITIONS_APART + item.partition % _PARTITIONS_APART
-    return frame_lines(frame, measurement, rules=rules, numbers=numbers)
+    in_range = _in_range(frame.timestamps())
+    if in_range.all():
+        return frame_lines(frame, measurement, rules=rules, numbers=numbers)
+    rows = np.flatnonzero(in_range)
+    numbers = None if numbers is None else numbers[rows]
+    lines = frame_lines(frame.take(rows), measurement, rules=rules, numbers=numbers)
+    return replace(lines, rows=rows[lines.rows])
 
 
 def frame_lines(
@@ -138,7 +174,8 @@ def _stable_window(frame: Frame, catalog: Catalog) -> Frame:
     for name in frame.batch.schema.names:
         column = frame.column(name)
         if name in known and known[name] not in ("string", "json", "list<float32>"):
-            column = column.cast(arrow_type(known[name]), safe=False)
+            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                column = column.cast(arrow_type(known[name]), safe=False)
         elif pa.types.is_integer(column.type) and name not in ("timestamp", "window_start", "window_end", "seq"):
             column = column.cast(pa.float64(), safe=False)
         arrays.append(column)
@@ -146,21 +183,38 @@ def _stable_window(frame: Frame, catalog: Catalog) -> Frame:
     return Frame(frame.stream, frame.run, batch, first_seq=frame.first_seq)
 
 
-def _record_points(item: SourcedRecords, refuse: Callable[[Rejected], None]) -> Lines | None:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Records under their measurement's names, the row of each, and what was wrong with the others."""
+
+    flat: list[dict[str, Any]]
+    rows: list[int]
+    problems: list[tuple[int, str]]
+
+
+def _read(item: SourcedRecords) -> _Read:
+    found = _Read([], [], [])
     if item.kind not in _RECORDS:
-        return None
+        return found
     measurement, identity = _RECORDS[item.kind]
-    good: list[dict[str, Any]] = []
-    rows: list[int] = []
     for row, record in enumerate(item.records):
         try:
-            good.append(_flat(record, measurement, identity))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            refuse(_rejected(item, row, f"{item.kind}: {what}"))
+            found.flat.append(_flat(record, measurement, identity))
+        except KeyError as error:
+            found.problems.append((row, f"{error} is missing"))
+        except (TypeError, ValueError, OverflowError) as error:
+            found.problems.append((row, str(error)))
         else:
-            rows.append(row)
-    return record_lines(measurement, good, identity, np.array(rows, np.int64)) if good else None
+            found.rows.append(row)
+    return found
+
+
+def _record_points(item: SourcedRecords) -> Lines | None:
+    read = _read(item)
+    if not read.flat:
+        return None
+    measurement, identity = _RECORDS[item.kind]
+    return record_lines(measurement, read.flat, identity, np.array(read.rows, np.int64))
 
 
 def record_lines(
@@ -183,6 +237,8 @@ def _flat(record: Mapping[str, Any], measurement: Measurement, identity: str) ->
         if flat.get(needed) is None:
             raise KeyError(needed)
     flat["time_us"] = us_from_iso(str(flat["timestamp"]))
+    if abs(flat["time_us"]) > _MOST_US:
+        raise ValueError(f"timestamp {flat['timestamp']!r} lies beyond the years 1678 to 2261 that InfluxDB holds")
     if "source_events" in flat:
         flat["sources"] = len(flat["source_events"])
     for name in _NUMBERS.intersection(measurement.fields):

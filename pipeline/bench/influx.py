@@ -56,12 +56,7 @@ def _batches(frames: Sequence[Sourced]) -> list[Sequence[Sourced]]:
 
 
 def _encoded(frames: Sequence[Sourced]) -> list[bytes]:
-    found = points_of(frames, PointRules(), lambda refused: _unexpected(refused.reason))
-    return [points.lines.payload() for points in found]
-
-
-def _unexpected(reason: str) -> None:
-    raise AssertionError(reason)
+    return [points.lines.payload() for points in points_of(frames, PointRules())]
 
 
 def _encode_figure(frames: Sequence[Sourced], rows: int) -> dict[str, Any]:
@@ -105,10 +100,9 @@ async def _bare_seconds(url: str, requests: Sequence[bytes]) -> float:
 
 
 def _requests(frames: Sequence[Sourced]) -> list[bytes]:
-    found = list(points_of(frames, PointRules(), lambda refused: _unexpected(refused.reason)))
     return [
         points.lines.payload(start, min(start + _REQUEST_LINES, len(points.lines)))
-        for points in found
+        for points in points_of(frames, PointRules())
         for start in range(0, len(points.lines), _REQUEST_LINES)
     ]
 

@@ -8,7 +8,7 @@ import pytest
 import schemas
 from agents.decoding import RawRecord, decode_chunk
 from agents.sinks.base import SourcedFrame, SourcedRecords
-from agents.sinks.influx_points import PointRules, points_of
+from agents.sinks.influx_points import PointRules, points_of, refused_rows
 from schemas.catalog import arrow_type
 from schemas.frames import Frame
 from schemas.measurements import MEASUREMENTS
@@ -39,10 +39,10 @@ def frame_of(stream, *, run="run-1", rows=4, first_seq=0, times=None, **columns)
     return Frame.from_columns(stream, run, {"timestamp": times, "key": ["k"] * rows, **made}, first_seq=first_seq)
 
 
-def points(*items, entity_limit=10_000, run_tag=False, refused=None):
+def points(*items, entity_limit=10_000, run_tag=False, refused=False):
+    assert bool(refused_rows(items, PointRules())) == refused
     rules = PointRules(entity_limit, run_tag)
-    take = refused.append if refused is not None else pytest.fail
-    return [point for found in points_of(items, rules, take) for point in read_points(found.lines.payload())]
+    return [point for found in points_of(items, rules) for point in read_points(found.lines.payload())]
 
 
 def sourced(frame, topic=None, partition=0, offset=0):
@@ -185,14 +185,32 @@ def test_records_that_cannot_be_points_are_refused_alone_with_the_reason():
         multi_event(2) | {"timestamp": "yesterday"},
         multi_event(3) | {"integrated_value": "many"},
         multi_event(4),
+        multi_event(5) | {"timestamp": "9999-01-01T00:00:00Z"},
     ]
-    refused = []
-    item = SourcedRecords("multi_events", broken, "multi.events", 1, 10, np.array([10, 11, 15, 16, 17]))
-    assert len(points(item, refused=refused)) == 2
-    assert [(row.offset, row.row) for row in refused] == [(11, None), (15, None), (16, None)]
+    item = SourcedRecords("multi_events", broken, "multi.events", 1, 10, np.array([10, 11, 15, 16, 17, 18]))
+    assert len(points(item, refused=True)) == 2
+    refused = refused_rows([item], PointRules())
+    assert [(row.offset, row.row) for row in refused] == [(11, None), (15, None), (16, None), (18, None)]
     assert "'timestamp' is missing" in refused[0].reason
     assert "yesterday" in refused[1].reason
     assert "a number was wanted" in refused[2].reason
+    assert "1678 to 2261" in refused[3].reason
+
+
+def test_rows_of_times_that_nanoseconds_cannot_hold_are_refused_alone():
+    times = [TICK_US, 2**62, TICK_US + 10_000, -(2**63)]
+    item = sourced(frame_of("problem_solving", times=times), offset=9)
+    found = points(item, refused=True)
+    assert [point.time_ns // 10_000_000 for point in found] == [TICK_US // 10_000, TICK_US // 10_000 + 1]
+    refused = refused_rows([item], PointRules())
+    assert [(row.stream, row.offset, row.row) for row in refused] == [
+        ("problem_solving", 9, 1),
+        ("problem_solving", 9, 3),
+    ]
+    assert str(2**62) in refused[0].reason
+    assert b'"problem_type":"ai"' in refused[0].payload
+    lines = next(points_of([item], PointRules())).lines
+    assert lines.rows.tolist() == [0, 2]
 
 
 def test_the_truth_and_unlisted_streams_give_no_points():

@@ -3,10 +3,13 @@
 import asyncio
 import re
 
+import orjson
 import pytest
+from typer.testing import CliRunner
 
 from agents.sinks.base import SinkError
 from agents.sinks.influx_setup import TASKS, setup_influx, task_flux
+from pipeline.cli import app
 from pipeline.rulefiles import read_rule_files
 from tests.support.influx_stub import TOKEN, influx_stub
 
@@ -78,6 +81,23 @@ def balanced(flux):
         elif char in ")]}" and (not open_ones or "([{".index(open_ones.pop()) != ")]}".index(char)):
             return False
     return not open_ones
+
+
+async def test_the_command_prints_one_json_object_a_thing(monkeypatch):
+    async with influx_stub() as stub:
+        monkeypatch.setenv("ASTROCYTE_INFLUX_URL", stub.url)
+        monkeypatch.setenv("ASTROCYTE_INFLUX_TOKEN", TOKEN)
+        ran = await asyncio.to_thread(CliRunner().invoke, app, ["influx", "setup", "--raw-days", "7", "--json"])
+    assert ran.exit_code == 0, ran.output
+    assert [orjson.loads(line)["name"] for line in ran.stdout.splitlines()] == [*stub.buckets, *TASKS]
+    assert stub.buckets["astrocyte"]["retentionRules"][0]["everySeconds"] == 7 * DAY_S
+
+
+def test_the_command_says_what_to_set_where_no_influxdb_is(monkeypatch):
+    monkeypatch.delenv("ASTROCYTE_INFLUX_URL", raising=False)
+    ran = CliRunner().invoke(app, ["influx", "setup"])
+    assert ran.exit_code != 0
+    assert "set ASTROCYTE_INFLUX_URL and ASTROCYTE_INFLUX_TOKEN" in f"{ran.output} {ran.exception}"
 
 
 @pytest.mark.parametrize("name", TASKS)
