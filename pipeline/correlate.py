@@ -108,27 +108,36 @@ class Correlator:
         return {partition: domain.leaflet for partition, domain in self._domains.items()}
 
     async def assigned(self, committed: Mapping[Any, int | None]) -> dict[Any, int]:
-        """Restore the domains of newly assigned partitions; returns where reading of each topic begins."""
+        """Restore the domains of newly assigned partitions; returns where reading of each topic begins.
+
+        A domain that is there already (a topic came later, or reading begins anew without a revocation) goes on from
+        what it has processed.
+        """
         starts: dict[Any, int] = {}
         for partition in sorted({tp.partition for tp in committed}):
-            domain = _Domain(self._make_leaflet(partition))
-            loaded = await self._store.load(partition)
-            if loaded is not None:
-                domain.number = loaded[0]
-                await self._restore(domain, loaded[1])
+            domain = self._domains.get(partition)
+            if domain is None:
+                domain = await self._begin(partition)
             now_s = self._monotonic()
-            domain.heard_s = {Place(tp.topic, tp.partition): now_s for tp in committed if tp.partition == partition}
-            domain.next_snapshot_s = now_s + self._interval_s
-            self._domains[partition] = domain
             positions = domain.leaflet.positions
             for tp, offset in committed.items():
-                if tp.partition == partition:
-                    # Without a snapshot the state is empty, whatever was committed: what was committed is done.
-                    start = positions.get(tp.topic, offset)
-                    if start is not None:
-                        starts[tp] = start
-                        domain.leaflet.positions[tp.topic] = start
+                if tp.partition != partition:
+                    continue
+                domain.heard_s[Place(tp.topic, tp.partition)] = now_s
+                # Without a snapshot the state is empty, whatever was committed: what was committed is done.
+                start = positions.get(tp.topic, offset)
+                if start is not None:
+                    starts[tp] = positions[tp.topic] = start
         return starts
+
+    async def _begin(self, partition: int) -> _Domain:
+        domain = _Domain(self._make_leaflet(partition), next_snapshot_s=self._monotonic() + self._interval_s)
+        loaded = await self._store.load(partition)
+        if loaded is not None:
+            domain.number = loaded[0]
+            await self._restore(domain, loaded[1])
+        self._domains[partition] = domain
+        return domain
 
     async def _restore(self, domain: _Domain, data: bytes) -> None:
         state = await asyncio.to_thread(unpack_state, data)
@@ -148,9 +157,12 @@ class Correlator:
     async def revoked(self, partitions: Iterable[Any]) -> None:
         """Store a last snapshot of each domain that goes, acknowledge what it covers, and drop the domain."""
         gone = {tp.partition for tp in partitions} & self._domains.keys()
-        await asyncio.gather(*(self._snapshot(self._domains[partition]) for partition in gone))
-        for partition in gone:
-            del self._domains[partition]
+        try:
+            await asyncio.gather(*(self._snapshot(self._domains[partition]) for partition in gone))
+        finally:
+            # Also when this took too long: another worker may go on from here, so this state is worth nothing.
+            for partition in gone:
+                del self._domains[partition]
 
     async def handle(self, chunk: Any, delivery: Delivery) -> None:
         """Process one chunk, hand its outputs to the producer, and wait only if too much is unconfirmed."""

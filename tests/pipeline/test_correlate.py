@@ -175,6 +175,16 @@ async def test_revoked_domains_store_a_last_snapshot_and_acknowledge():
     assert broker.records["state"]
 
 
+async def test_a_topic_that_is_placed_later_leaves_the_domain_as_it_is():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    await worker.feed("mono.axon_1", 0, frame("axon_1", 0.0, 0))
+    starts = await worker.correlator.assigned({TP("mono.axon_1", 0): None})
+    assert starts == {TP("mono.axon_1", 0): 1}
+    assert worker.correlator.leaflets[0].counters.processed == 1
+
+
 async def test_silent_topics_of_other_programs_hold_nobody_back_and_that_is_put_down():
     broker = Broker()
     worker = Worker(broker)
