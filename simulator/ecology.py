@@ -98,7 +98,7 @@ class Ecology(Scenario):
         return ecology_events(static)
 
     def init(self, static: EcologyStatic, params: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-        """Founders of all types and genomes at random places; tiles half to wholly full."""
+        """Founders of all types and genomes at random places; tiles up to a fifth full, about what agents leave."""
         n = static.slots
         luck, place = ctx.uniforms("founders")
         kind, genome = ctx.uniforms("ancestry")
@@ -118,7 +118,7 @@ class Ecology(Scenario):
             "birth_tick": jnp.zeros(n, jnp.uint32),
             "policy": params["inclinations"][:, kind],
         }
-        amount = (params["capacity"] * (0.5 + 0.5 * fill)).astype(jnp.int32)
+        amount = (params["capacity"] * 0.2 * fill).astype(jnp.int32)
         return {"agents": agents, "amount": amount}
 
     def step(
@@ -239,8 +239,13 @@ def _regrow(params: Mapping[str, Any], ctx: Context, depletion: tuple[Array, Arr
 
 def _decide(agents: Population, word: Array) -> Array:
     """The action of each agent: number a with chance w_a / sum(w); int32."""
-    total = jnp.cumsum(agents["policy"], axis=0)
-    return jnp.minimum(jnp.sum(total < unit(word) * total[-1], axis=0, dtype=jnp.int32), len(ACTIONS) - 1)
+    weights = agents["policy"]
+    point = unit(word) * jnp.sum(weights, axis=0)
+    action, total = jnp.zeros(point.shape, jnp.int32), jnp.zeros_like(point)
+    for number in range(len(ACTIONS) - 1):  # written out: a cumulative sum is no elementwise loop for XLA
+        total = total + weights[number]
+        action = action + (total < point)
+    return action
 
 
 def _moved(static: EcologyStatic, luck: _Luck, agents: Population, amount: Array, action: Array) -> Array:

@@ -33,7 +33,7 @@ ACTIONS = ("move", "gather", "attack", "defend", "share", "reproduce", "learn")
 TYPES = ("system", "independent", "control")
 CONTROL = TYPES.index("control")
 INCLINATIONS = ((3.0, 4.0, 0.05, 0.5, 0.8, 1.0, 0.3), (3.0, 4.0, 0.5, 0.4, 0.1, 1.0, 0.3),
-                (2.0, 2.0, 0.2, 0.5, 0.3, 1.0, 0.3))  # fmt: skip
+                (2.0, 5.0, 0.1, 0.3, 0.2, 1.0, 0.3))  # fmt: skip
 """Weights of the actions of a founder of each type: system agents share, independent ones fight, control ones neither
 learn nor look where they go."""
 GENOMES = 64
@@ -51,11 +51,11 @@ class EcologyConfig(ScenarioConfig):
     tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one step")
     size: int = Field(default=4_096, ge=32, le=8_388_608, description="room for agents, and tiles of the map, at least")
     initial: float = Field(default=0.4, gt=0.0, le=1.0, description="share of the room that founders take")
-    growth: float = Field(default=0.05, ge=0.0, le=1.0, description="logistic growth of a tile's resource")
-    regrowth: float = Field(default=0.002, ge=0.0, le=1.0, description="growth of an empty tile, of its capacity")
+    growth: float = Field(default=0.01, ge=0.0, le=1.0, description="logistic growth of a tile's resource")
+    regrowth: float = Field(default=0.01, ge=0.0, le=1.0, description="growth of an empty tile, of its capacity")
     capacity: float = Field(default=10.0, gt=0.0, le=1_000.0, description="resource that a tile holds at most")
-    bite: float = Field(default=1.5, ge=0.0, le=1_000.0, description="resource that a gathering agent takes at most")
-    upkeep: float = Field(default=0.15, ge=0.0, le=100.0, description="resource that an agent consumes")
+    bite: float = Field(default=2.0, ge=0.0, le=1_000.0, description="resource that a gathering agent takes at most")
+    upkeep: float = Field(default=0.2, ge=0.0, le=100.0, description="resource that an agent consumes")
     founder_resources: float = Field(default=5.0, ge=0.0, le=1_000.0, description="resource of a founder")
     birth_cost: float = Field(default=4.0, gt=0.0, le=1_000.0, description="resource that a parent gives to its child")
     damage: float = Field(default=0.3, ge=0.0, le=1.0, description="health that a successful attack costs")
@@ -68,7 +68,7 @@ class EcologyConfig(ScenarioConfig):
     healing: float = Field(default=0.01, ge=0.0, le=1.0, description="health that comes back in a step")
     old_age: int = Field(default=1_000, ge=1, le=2**30, description="steps after which an agent may die of age")
     ageing: float = Field(default=0.01, ge=0.0, le=1.0, description="chance of death a step beyond old_age")
-    learning_rate: float = Field(default=0.05, ge=0.0, le=1.0, description="how much a reward changes an inclination")
+    learning_rate: float = Field(default=0.02, ge=0.0, le=1.0, description="how much a reward changes an inclination")
     mutation: float = Field(default=0.05, ge=0.0, le=1.0, description="spread of a child's inclinations")
     steps_every: int = Field(default=10, ge=1, le=1_000_000, description="steps between rows of simulation_steps")
     routine_every: int = Field(default=20, ge=2, le=1_000_000, description="steps between samples of agents and tiles")

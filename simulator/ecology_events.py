@@ -103,8 +103,10 @@ def ecology_events(static: EcologyStatic) -> tuple[EventSpec, ...]:
     tile = (Column("resource_id", dtype="int32"), where, Column("step_number", "tick"),
             Column("amount", "fixed", scale=UNIT), *spot)  # fmt: skip
     tiles = -(-static.tiles // static.tile_stride)
+    # Founders come once. In a large world their buffer starts small: it grows for the first chunk and shrinks again.
+    founders = n if n <= 8192 else 1024
     return (
-        _spec("founder", "agents", born, "born", capacity=n),
+        _spec("founder", "agents", born, "born", capacity=founders),
         _spec("born", "agents", born, "born", capacity=some),
         _spec("died", "agents", died, "died", capacity=some),
         _spec("before", "agent_states", state, "state", capacity=sample, weight=weight),
