@@ -18,7 +18,7 @@ from pipeline.demo_view import DemoView, Summary
 from pipeline.health import group_lag
 from pipeline.rulefiles import shipped_rules
 from pipeline.settings import Settings, load_settings
-from pipeline.simulation import ShuffleSink, scenario_config
+from pipeline.simulation import ShuffleSink, describe_run, description_of, scenario_config
 from pipeline.topic_setup import make_topics, mono_topics
 from pipeline.worker import RoleProcesses, needed_roles
 from schemas.errors import AstrocyteError, InvalidSettings
@@ -76,6 +76,8 @@ class _Simulation(threading.Thread):
 
         options, settings = self._options, self._settings
         world = load_scenario(options.scenario)
+        config = scenario_config(options.scenario, {}, options.size)
+        describe_run(settings.broker, description_of(world, config, options.seed, settings.experiment))
         kafka = KafkaSink(settings.broker, partitions=settings.partitions)
         sink = ShuffleSink(kafka, options.seed) if options.shuffle else kafka
         controls = KafkaControls(settings.broker, world.controls) if world.controls else None
@@ -86,7 +88,7 @@ class _Simulation(threading.Thread):
         try:
             summary = simulate(
                 world,
-                scenario_config(options.scenario, {}, options.size),
+                config,
                 seed=options.seed,
                 seconds=options.seconds,
                 speed=1.0,

@@ -45,12 +45,19 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     """A Faust app without tables: it makes its topics first, and no folders."""
 
     prepare: Callable[[], Awaitable[None]] | None = None
+    close_down: Callable[[], Awaitable[None]] | None = None
 
     async def on_first_start(self) -> None:
         """Wait for the broker, make topics, then start as usual."""
         if self.prepare is not None:
             await _patiently(self.prepare)
         await super().on_first_start()
+
+    async def on_shutdown(self) -> None:
+        """Close what the role had opened."""
+        await super().on_shutdown()
+        if self.close_down is not None:
+            await self.close_down()
 
     def _create_directories(self) -> None:
         """Nothing: there are no tables whose files would need a folder."""

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     )
 
     sql_url: SecretStr = Field(SecretStr("sqlite:///astrocyte.db"), description="SQLAlchemy URL")
+    retention_interval: Duration = Field(
+        3_600_000_000, gt=0, description="how often the sql role removes what its tables keep no longer"
+    )
     experiment: str = Field("default", max_length=64, description="experiment to which new simulations belong")
     influx_url: str | None = Field(None, description="InfluxDB's address; without it points go to influx_dir")
     influx_token: SecretStr | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
@@ -9,16 +11,28 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
+import orjson
 
 from pipeline.cli_support import progress_bar, say
 from pipeline.log_sink import LogSink
 from pipeline.publish import Form, KafkaSink
 from pipeline.settings import Settings, load_settings
 from schemas.errors import InvalidSettings
+from schemas.events import iso_from_us
 from schemas.frames import Frame
+from schemas.topics import SIMULATIONS
 from simulator import FrameSink, configure, load_scenario, simulate
+from simulator.run import run_name
 
-__all__ = ["ShuffleSink", "SimulationOptions", "open_sink", "run_simulation", "scenario_config"]
+__all__ = [
+    "ShuffleSink",
+    "SimulationOptions",
+    "describe_run",
+    "description_of",
+    "open_sink",
+    "run_simulation",
+    "scenario_config",
+]
 
 _FORMS: Final = ("frames", "json")
 
@@ -85,6 +99,41 @@ def scenario_config(scenario: str, values: Mapping[str, Any], size: int | None) 
     return configure(world.Config, values, scenario=scenario)
 
 
+def describe_run(broker: str, description: dict[str, Any], *, replication: int = 1) -> None:
+    """Tell the stores what a run is, before its first event; waits while the broker is away."""
+    from pipeline.kafka import BrokerAway, ensure_topics, producer_client
+
+    async def send() -> None:
+        told = False
+        while True:
+            try:
+                await ensure_topics(broker, {SIMULATIONS: 1}, replication=replication)
+                async with producer_client(broker) as producer:
+                    await producer.send_and_wait(
+                        SIMULATIONS, orjson.dumps(description), key=description["simulation_id"].encode(), partition=0
+                    )
+            except BrokerAway as error:
+                if not told:
+                    say(f"astrocyte: {error}; waiting for it")
+                    told = True
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    asyncio.run(send())
+
+
+def description_of(world: Any, config: Any, seed: int, experiment: str, run: str | None = None) -> dict[str, Any]:
+    """What the stores keep of a run."""
+    return {
+        "simulation_id": run or run_name(world, config, seed),
+        "experiment_id": experiment,
+        "parameters": {"scenario": world.name, "seed": seed},
+        "config": config.model_dump(mode="json"),
+        "timestamp": iso_from_us(time.time_ns() // 1000),
+    }
+
+
 def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
     """Where the frames go: a log file with ``out``, else Kafka."""
     if options.form not in _FORMS:
@@ -106,6 +155,9 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[s
     config = scenario_config(options.scenario, options.settings, options.size)
     sink = open_sink(options, settings)
     world = load_scenario(options.scenario)
+    if options.out is None:
+        description = description_of(world, config, options.seed, settings.experiment, options.run)
+        describe_run(settings.broker, description, replication=settings.replication)
     controls = KafkaControls(settings.broker, world.controls) if world.controls and options.out is None else None
     try:
         with progress_bar(f"simulating {options.scenario}") as move:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any, Final
@@ -18,7 +19,7 @@ from pipeline.storing import RECORD_TOPICS, StoreRunner
 from pipeline.topic_setup import make_topics
 from pipeline.transport import TransportOptions, ack_handle, configure
 from schemas.catalog import CATALOG
-from schemas.errors import InvalidSettings
+from schemas.errors import AstrocyteError, InvalidSettings
 from schemas.topics import CONTROL_PREFIX, RULES, control_topic, metrics_topic, mono_topic
 
 __all__ = ["build_store"]
@@ -26,18 +27,22 @@ __all__ = ["build_store"]
 logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.05
+_FINISH_S: Final = 10.0
 
 
 def build_store(app: Any, settings: Settings, role: str) -> None:
     """Wire ``app`` so that it writes what its role stores."""
     from pipeline.roles import repeat
 
-    sink = _make_sink(settings, role)
+    patience = Patience(role, on_trouble=_tell)
+    sink = _make_sink(settings, role, patience)
     topics = _topics(settings, role)
     runner = StoreRunner(
         sink,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
         partitions=settings.partitions,
+        # SQL indexes are written page by page: larger batches touch fewer of them twice.
+        most_rows=100_000 if role == "sql" else 20_000,
     )
     app.store_runner = runner
     serve_metrics(settings, role, StoreMetrics(role, runner))
@@ -50,7 +55,16 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
     app.prepare = prepare
 
     async def revoked(_partitions: set[Any]) -> None:
-        await runner.finish()
+        try:
+            await asyncio.wait_for(runner.finish(), _FINISH_S)
+        except TimeoutError:
+            logger.warning("%s: the store did not take the last batch in time; it is read again", role)
+
+    async def close() -> None:
+        patience.stop.set()
+        await sink.close()
+
+    app.close_down = close
 
     configure(app, TransportOptions(on_revoked=revoked, liveness_timeout_s=settings.liveness_timeout / 1e6))
 
@@ -61,6 +75,24 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
     repeat(app, runner.tick, _TICK_S)
+    if role == "sql":
+        repeat(app, lambda: _retain(settings), settings.retention_interval / 1e6)
+
+
+async def _retain(settings: Settings) -> None:
+    """Remove what is too old, in small transactions between the sink's own."""
+    from agents.sinks.retention import apply_retention
+
+    def remove() -> int:
+        return sum(step.rows for step in apply_retention(settings.sql_url.get_secret_value(), now_us=_now_us()))
+
+    try:
+        removed = await asyncio.to_thread(remove)
+    except AstrocyteError as error:
+        logger.warning("retention was put off: %s", error)
+    else:
+        if removed:
+            logger.info("retention removed %s rows", removed)
 
 
 def _streams(settings: Settings) -> tuple[str, ...]:
@@ -87,10 +119,9 @@ def _tell(trouble: Trouble) -> None:
         logger.warning("%s: attempt %s failed: %s; trying again", trouble.sink, trouble.attempt, trouble.reason)
 
 
-def _influx_sink(settings: Settings) -> Sink:
+def _influx_sink(settings: Settings, patience: Patience) -> Sink:
     from agents.sinks.influx_points import PointRules
 
-    patience = Patience("influx", on_trouble=_tell)
     rules = PointRules(settings.influx_cell_tags, settings.influx_run_tag)
     if settings.influx_url is None or settings.influx_token is None:
         from agents.sinks.influx_file import InfluxFileSink
@@ -112,7 +143,7 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _make_sink(settings: Settings, role: str) -> Sink:
+def _make_sink(settings: Settings, role: str, patience: Patience) -> Sink:
     if role == "sql":
         from agents.sinks.sql import SqlSink
 
@@ -120,14 +151,12 @@ def _make_sink(settings: Settings, role: str) -> Sink:
             settings.sql_url.get_secret_value(),
             now_us=_now_us,
             experiment_id=settings.experiment,
-            patience=Patience("sql", on_trouble=_tell),
+            patience=patience,
         )
     if role == "influx":
-        return _influx_sink(settings)
+        return _influx_sink(settings, patience)
     if role == "audit":
         from agents.sinks.audit import AuditSink
 
-        return AuditSink(
-            settings.sql_url.get_secret_value(), now_us=_now_us, patience=Patience("audit", on_trouble=_tell)
-        )
+        return AuditSink(settings.sql_url.get_secret_value(), now_us=_now_us, patience=patience)
     raise InvalidSettings(f"role {role!r} came; one of correlate, rekey, sql, influx, audit was wanted")

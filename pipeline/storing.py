@@ -24,7 +24,7 @@ from pipeline.produce import Outgoing
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter
 from schemas.ids import hash_id
-from schemas.topics import ALERTS, CONTROL_PREFIX, DEAD_LETTERS, MULTI_EVENTS, RULES
+from schemas.topics import ALERTS, CONTROL_PREFIX, DEAD_LETTERS, MULTI_EVENTS, RULES, SIMULATIONS
 
 __all__ = ["RECORD_TOPICS", "StoreRunner", "decode_for_store"]
 
@@ -34,6 +34,7 @@ RECORD_TOPICS: Final[Mapping[str, RecordKind]] = {
     MULTI_EVENTS: "multi_events",
     ALERTS: "alerts",
     DEAD_LETTERS: "dead_letters",
+    SIMULATIONS: "simulations",
 }
 """Topics whose messages are JSON records of one kind."""
 _EXTENSIONS: Final = {
@@ -64,7 +65,7 @@ def decode_for_store(
             if kind != "dead_letters":
                 letters.append(dead_letter(record, topic, partition, reason=f"not JSON: {error}", stage="decode"))
             continue
-        if kind != "dead_letters":
+        if kind in ("multi_events", "alerts"):
             body.setdefault("key", None if record.key is None else record.key.decode(errors="replace"))
             for name, value in record.headers:
                 if name in _EXTENSIONS:

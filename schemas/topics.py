@@ -13,6 +13,7 @@ __all__ = [
     "MONO_PREFIX",
     "MULTI_EVENTS",
     "RULES",
+    "SIMULATIONS",
     "STATS",
     "TRUTH",
     "control_topic",
@@ -31,6 +32,8 @@ LATE: Final = "late"
 DEAD_LETTERS: Final = "dead_letters"
 RULES: Final = "rules"
 CLOCK: Final = "control.clock"
+SIMULATIONS: Final = "simulations"
+"""What each run is: its scenario, seed and configuration."""
 STATS: Final = "control.stats"
 """Counters of every domain and sink, newest of each (compacted)."""
 TRUTH: Final = "truth"
