@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import cramjam
@@ -26,6 +26,9 @@ from agents.sinks.influx_points import PointRules, Points, points_of, refused_ro
 from agents.sinks.retry import Patience
 
 __all__ = ["InfluxSink"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,10 @@ class _Part:
 
 
 class InfluxSink:
-    """Writes points to ``bucket`` of ``org``. ``most_lines`` bounds a request; ``rules`` say how rows become points.
+    """Writes points to ``bucket`` of ``org``; ``rules`` say how rows become points.
+
+    A request has at most ``most_lines`` lines, and ``in_flight`` of them are under way at once: a server works on each
+    with one of its processors. Their order does not matter, as no line depends on another.
 
     429 and 503 wait as long as the server asks, a lost connection for ever; 400, 413 and 422 are halved down to the
     line that is to blame, which is rejected alone; 401, 403 and 404 raise SinkError. Points older than the bucket keeps
@@ -66,6 +72,7 @@ class InfluxSink:
         bucket: str,
         name: str = "influx",
         most_lines: int = 5_000,
+        in_flight: int = 4,
         rules: PointRules | None = None,
         timeout_s: float = 30.0,
         patience: Patience | None = None,
@@ -73,6 +80,7 @@ class InfluxSink:
         self.name = name
         self._url, self._token, self._org, self._bucket = url, token, org, bucket
         self._most_lines = most_lines
+        self._in_flight = in_flight
         self._rules = rules or PointRules()
         self._timeout_s = timeout_s
         self._patience = patience or Patience(name)
@@ -97,20 +105,8 @@ class InfluxSink:
         rejected = refused_rows(batch, self._rules)
         found = await asyncio.to_thread(lambda: list(points_of(batch, self._rules)))
         requests = self._requests(found)
-        body = await asyncio.to_thread(_compressed, requests[0]) if requests else b""
-        for number, request in enumerate(requests):
-            # The next request is compressed while the server works on this one.
-            later = requests[number + 1] if number + 1 < len(requests) else []
-            written, following = await asyncio.gather(
-                self._write(request, body), asyncio.to_thread(_compressed, later), return_exceptions=True
-            )
-            if isinstance(written, BaseException):
-                raise written
-            if isinstance(following, BaseException):
-                raise following
-            rejected += written
-            body = following
-        return rejected
+        refused = await _in_turns(requests, self._send, self._in_flight)
+        return rejected + [each for part in refused for each in part]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -134,10 +130,10 @@ class InfluxSink:
                 start = stop
         return requests
 
-    async def _write(self, parts: list[_Part], body: bytes) -> list[Rejected]:
+    async def _send(self, parts: list[_Part]) -> list[Rejected]:
         lines = sum(map(len, parts))
         try:
-            await self._post(body)
+            await self._post(await asyncio.to_thread(_compressed, parts))
         except ApiException as error:
             if error.status not in _BAD:
                 raise SinkError(self._explain(error)) from None
@@ -147,7 +143,7 @@ class InfluxSink:
                 return []
             if lines > 1:
                 halves = _halves(parts, lines // 2)
-                return [each for half in halves for each in await self._write(half, _compressed(half))]
+                return [each for half in halves for each in await self._send(half)]
             reason = f"InfluxDB answered {error.status}: {_said(error)}"
             return [parts[0].points.rejected(parts[0].start, reason)]
         self.written += lines
@@ -186,6 +182,25 @@ class InfluxSink:
             404: f"organisation {self._org!r} or bucket {self._bucket!r} does not exist; try: astrocyte influx setup",
         }.get(error.status, _said(error))
         return f"InfluxDB at {self._url} answered {error.status}: {what}; nothing was dropped, the batch is read again"
+
+
+async def _in_turns(items: Sequence[T], send: Callable[[T], Awaitable[R]], at_once: int) -> list[R]:
+    """Results of ``send`` for every item, in order; after an error the others are given up, and it is raised."""
+    results: dict[int, R] = {}
+    waiting = iter(enumerate(items))
+
+    async def work() -> None:
+        for number, item in waiting:
+            results[number] = await send(item)
+
+    workers = [asyncio.ensure_future(work()) for _ in range(min(at_once, len(items)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [results[number] for number in range(len(items))]
 
 
 def _compressed(parts: Sequence[_Part]) -> bytes:

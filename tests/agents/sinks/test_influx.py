@@ -227,6 +227,29 @@ async def test_ten_thousand_rows_of_one_tick_are_ten_thousand_points():
     assert stub.requests == [5_000, 5_000]
 
 
+async def test_requests_of_one_batch_are_under_way_together_and_each_is_repeated_by_itself():
+    async with influx_stub() as stub:
+        stub.answers += [Answer(), Answer("cut", applied=True), Answer(status=429), Answer("cut")]
+        troubles = Troubles()
+        sink = sink_on(stub, troubles, most_lines=10, in_flight=4)
+        assert await written(sink, batch_of(200)) == []
+    assert (stub.count(), stub.replaced, sink.written) == ({"problem_solving": 200}, 0, 200)
+    assert sorted(trouble.attempt for trouble in troubles) == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+async def test_a_token_refused_in_the_middle_of_a_batch_ends_it_without_a_confirmation():
+    async with influx_stub() as stub:
+        sink = sink_on(stub, most_lines=10, in_flight=2)
+        await sink.open()
+        stub.answers += [Answer("hang"), Answer(status=401)]
+        with pytest.raises(SinkError, match="401"):
+            await asyncio.wait_for(sink.write(batch_of(200)), 5)
+        stub.answers.clear()
+        assert await sink.write(batch_of(200)) == []
+        await sink.close()
+    assert stub.count() == {"problem_solving": 200}
+
+
 async def test_two_sinks_on_one_server_do_not_wait_for_each_other():
     async with influx_stub() as stub:
         await asyncio.gather(*(written(sink_on(stub), batch_of(50)) for _ in range(4)))
