@@ -28,6 +28,7 @@ __all__ = ["Automaton", "SkipError"]
 FIRST_ROOM: Final = 1024
 MOST_OUTPUTS: Final = 16_384
 """Up to here the queue of outputs grows for speed, beyond only where one event needs more."""
+_LINE: Final = 64
 _FOREVER: Final = layout.NEVER
 _Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]
 
@@ -48,12 +49,12 @@ class Automaton:
         self._state = layout.State(
             globals_,
             np.zeros((0, layout.Q_WIDTH), np.int64),
-            np.zeros(max(4, room), layout.HEADER),
-            np.zeros(room, layout.RUN),
-            np.zeros(room, layout.NODE),
+            _zeros(max(4, room), layout.HEADER),
+            _zeros(room, layout.RUN),
+            _zeros(room, layout.NODE),
             np.zeros((room, 1)),
             np.zeros((1, 1)),
-            np.zeros(room, layout.TIMER),
+            _zeros(room, layout.TIMER),
             np.zeros((room, layout.M_WIDTH), np.int64),
         )
         self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(2, np.uint64))
@@ -82,7 +83,7 @@ class Automaton:
         """Drop all runs of a rule (-1: of all); False where there was no room for what came out."""
         if not kernel_pools.clear(self._tables, self._state, slot, settle):
             return False
-        headers = np.zeros(len(self._state.H), layout.HEADER)
+        headers = _zeros(len(self._state.H), layout.HEADER)
         self._state.G[layout.G_HEADERS] = kernel_pools.rehash(self._state.H, headers)
         self._state = self._state._replace(H=headers)
         return True
@@ -203,7 +204,7 @@ class Automaton:
         if stuck or 2 * G[layout.G_TIMERS] > len(state.T):
             larger["T"] = _doubled(state.T)
         if 2 * (G[layout.G_HEADERS] + 1) > len(state.H):
-            larger["H"] = np.zeros(2 * len(state.H), layout.HEADER)
+            larger["H"] = _zeros(2 * len(state.H), layout.HEADER)
             G[layout.G_HEADERS] = kernel_pools.rehash(state.H, larger["H"])
         self._state = state._replace(**larger)
 
@@ -275,13 +276,24 @@ class Automaton:
         self._state = self._state._replace(**whole, **grown)
 
 
+def _zeros(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Zeros that begin at a cache line, so that records of 32 bytes do not lie across two."""
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape)) * kind.itemsize
+    raw = np.zeros(size + _LINE, np.uint8)
+    start = -raw.ctypes.data % _LINE
+    return raw[start : start + size].view(kind).reshape(shape)
+
+
 def _doubled(array: NDArray[Any]) -> NDArray[Any]:
-    return np.concatenate([array, np.zeros_like(array)])
+    return _room(array, 2 * len(array))
 
 
 def _room(array: NDArray[Any], least: int) -> NDArray[Any]:
-    size = max(least, len(array) + len(array) // 4)
-    return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
+    """A copy with room for ``least`` items, or for a quarter more than there are."""
+    larger = _zeros((max(least, len(array) + len(array) // 4), *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
 
 
 def _wider(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:

@@ -59,6 +59,8 @@ from agents.cep.kernel_layout import (
     P_LIMIT,
     P_RESOLVED,
     P_SKIP,
+    P_SLOT0,
+    P_SLOT1,
     P_START,
     P_STATE0,
     P_TIMED,
@@ -112,7 +114,7 @@ def earliest_deadlines(T, S):
             while x >= 0:
                 deadline = T.states[S.R[x]["state"], S_DEADLINE]
                 if deadline > 0:
-                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], S.R[x]["last"] + deadline)
+                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], S.N[S.R[x]["node"]]["time"] + deadline)
                 x = np.int64(S.R[x]["next"])
 
 
@@ -200,13 +202,11 @@ def step_run(T, S, r, h, B, i, x, before, after, fired, final):
     sid = B.seq[i]
     now = B.t[i]
     start = now
-    last = now
     if not is_start:
         state = np.int64(S.R[x]["state"])
         node0 = np.int64(S.R[x]["node"])
         sid = np.int64(S.R[x]["sid"])
         start = np.int64(S.R[x]["start"])
-        last = np.int64(S.R[x]["last"])
     e = T.states[state, S_EDGE0] - 1
     stopped = False
     reused = False
@@ -230,9 +230,7 @@ def step_run(T, S, r, h, B, i, x, before, after, fired, final):
         if stopped and not completes:
             continue
         node = node0
-        taken = last
         if T.edges[e, E_TAKE] == 1:
-            taken = now
             if made < 0 or made_step != T.edges[e, E_STEP]:
                 made_step = T.edges[e, E_STEP]
                 made = new_node(T, S, r, B, i, made_step, node0)
@@ -260,12 +258,11 @@ def step_run(T, S, r, h, B, i, x, before, after, fired, final):
                 target = T.edges[e, E_TARGET]
                 S.R[q]["state"] = target
                 S.R[q]["node"] = node
-                S.R[q]["last"] = taken
                 S.N[node]["users"] += 1
                 S.H[h]["present"] |= np.uint32(1) << np.uint32(T.states[target, S_LOCAL] & 31)
                 deadline = T.states[target, S_DEADLINE]
                 if deadline > 0:
-                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], taken + deadline)
+                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], S.N[node]["time"] + deadline)
                 place = q
         if completes:
             S.N[node]["users"] += 1
@@ -394,7 +391,7 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
         if action == EVALUATE or (action == LOOK and timed):
             waited = np.int64(-1)
             if not is_start:
-                waited = now - S.R[x]["last"]
+                waited = now - S.N[node]["time"]
             find_edges(T, X, word, truth, state, waited)
             fired = X.flags[0]
             final = X.flags[1]
@@ -455,6 +452,7 @@ def process(T, S, X, B):
         state0 = T.rules[r, P_STATE0]
         start = T.rules[r, P_START]
         idle = T.rules[r, P_IDLE]
+        slots = T.rules[r, P_SLOT1] > T.rules[r, P_SLOT0]
         events = 0
         for i in range(G[G_ROW] if G[G_ROW] >= 0 else B.tasks[task, K_FROM], stop):
             if far:
@@ -473,6 +471,8 @@ def process(T, S, X, B):
                     if x >= 0:
                         if S.R[x]["node"] >= 0:
                             prefetch(S.N, np.int64(S.R[x]["node"]))
+                            if slots:
+                                prefetch(S.V, np.int64(S.R[x]["node"]))
                         if S.R[x]["next"] >= 0:
                             prefetch(S.R, np.int64(S.R[x]["next"]))
             word = (B.mask[i] >> shift) & want

@@ -43,10 +43,12 @@ HEADER: Final = np.dtype(
 """``rule`` is slot + 1, 0 free. ``done``: completed matches that wait for earlier runs, ``waiting`` their number.
 ``present``: set of states (modulo 32) in which the key may have runs."""
 RUN: Final = np.dtype(
-    [("state", "i4"), ("node", "i4"), ("next", "i4"), ("pad", "i4"), ("sid", "i8"), ("start", "i8"), ("last", "i8")],
-    align=True,
+    [("state", "i4"), ("node", "i4"), ("next", "i4"), ("pad", "i4"), ("sid", "i8"), ("start", "i8")], align=True
 )
-"""``sid``: number of the start event in processing order; ``start`` and ``last``: times of the first and last event."""
+"""``sid``: number of the start event in processing order; ``start``: its time (of a completed match, the time of that).
+
+32 bytes, so that none lies across two cache lines; what is asked for less often is in the nodes.
+"""
 NODE: Final = np.dtype(
     [("ref", "i8"), ("seq", "i8"), ("time", "i8"), ("written", "i8"), ("step", "i4"), ("prev", "i4"), ("users", "i4"),
      ("length", "i4")], align=True,

@@ -116,7 +116,6 @@ def new_run(S):
 def free_run(S, r):
     S.R[r]["next"] = S.G[G_RUN_FREE]
     S.R[r]["node"] = -1
-    S.R[r]["pad"] = 0
     S.G[G_RUN_FREE] = r
     S.G[G_RUNS] -= 1
 
@@ -242,9 +241,7 @@ def wait_done(S, h, node, sid, time):
     S.R[q]["state"] = -1
     S.R[q]["node"] = node
     S.R[q]["sid"] = sid
-    S.R[q]["start"] = S.N[first_of(S, node)]["time"]
-    S.R[q]["last"] = time
-    S.R[q]["pad"] = 1
+    S.R[q]["start"] = time
     before = np.int64(-1)
     x = np.int64(S.H[h]["done"])
     while x >= 0 and S.R[x]["sid"] <= sid:
@@ -256,13 +253,6 @@ def wait_done(S, h, node, sid, time):
     else:
         S.R[before]["next"] = q
     S.H[h]["waiting"] += 1
-
-
-@inner
-def first_of(S, node):
-    while S.N[node]["prev"] >= 0:
-        node = np.int64(S.N[node]["prev"])
-    return node
 
 
 @inner
@@ -313,7 +303,7 @@ def settle(T, S, r, h):
         before = skipped_before(T, S, r, m)
         S.H[h]["done"] = S.R[m]["next"]
         S.H[h]["waiting"] -= 1
-        put_out(S, r, np.int64(S.H[h]["key"]), 0, np.int64(S.R[m]["last"]), np.int64(S.R[m]["node"]))
+        put_out(S, r, np.int64(S.H[h]["key"]), 0, np.int64(S.R[m]["start"]), np.int64(S.R[m]["node"]))
         free_run(S, m)
         while S.H[h]["head"] >= 0 and S.R[S.H[h]["head"]]["sid"] < before:
             drop_head(S, h)
@@ -341,7 +331,11 @@ def expire(T, S, r, h, now):
         after = np.int64(S.R[x]["next"])
         state = np.int64(S.R[x]["state"])
         deadline = T.states[state, S_DEADLINE]
-        late = deadline > 0 and now - S.R[x]["last"] >= deadline
+        late = False
+        last = np.int64(0)
+        if deadline > 0:
+            last = np.int64(S.N[S.R[x]["node"]]["time"])
+            late = now - last >= deadline
         if late or (window > 0 and now - S.R[x]["start"] >= length):
             hit = True
             if before < 0:
@@ -351,7 +345,7 @@ def expire(T, S, r, h, now):
             if after < 0:
                 S.H[h]["tail"] = before
             S.H[h]["runs"] -= 1
-            time = S.R[x]["last"] + deadline if late else S.R[x]["start"] + window
+            time = last + deadline if late else np.int64(S.R[x]["start"]) + window
             node = np.int64(S.R[x]["node"])
             if T.states[state, S_PENDING]:
                 if T.rules[r, P_SKIP] == SKIP_NONE:
