@@ -74,7 +74,12 @@ class WindowOperator:
         assert self._layout is not None
         whole = len(row) == frame.num_rows
         t = plain(frame.timestamps()) if whole else frame.timestamps()[row]
-        numbers = self._keys.intern(self._key_column(frame), None if whole else row, int(t.max()) if len(t) else 0)
+        numbers = np.full(frame.num_rows, -1, np.int32)
+        words = np.zeros(frame.num_rows, np.uint64)
+        words[row] = 1
+        selected = self._keys.select(self._key_column(frame), words, frame.timestamps(), 0)
+        numbers[selected.rows] = selected.key
+        numbers = numbers if whole else numbers[row]
         if (numbers < 0).any():
             numbers[numbers < 0] = self._keys.number(_NULL, int(t.max()))
         run = np.full(len(row), self._runs.setdefault(frame.run, len(self._runs)), np.int32)
