@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import mode
 
-from agents.sinks.base import Sink, Trouble
+from agents.sinks.base import OnTrouble, Sink, Trouble
 from agents.sinks.retry import Patience
 from pipeline.control_role import CONTROLLERS
 from pipeline.correlate import raw_records
@@ -34,7 +34,7 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
     """Wire ``app`` so that it writes what its role stores."""
     from pipeline.roles import repeat
 
-    patience = Patience(role, on_trouble=_tell)
+    patience = Patience(role, on_trouble=_listener(app))
     sink = _make_sink(settings, role, patience)
     topics = _topics(settings, role)
     runner = StoreRunner(
@@ -110,6 +110,19 @@ def _topics(settings: Settings, role: str) -> list[str]:
         windows = read_rule_files(settings.rules).windows if settings.rules else ()
         topics += [metrics_topic(window.name) for window in windows]
     return [*topics, *RECORD_TOPICS]
+
+
+def _listener(app: Any) -> OnTrouble:
+    """What hears of a sink's trouble: the log, and the liveness check, for which waiting for a store is no hang."""
+
+    def hear(trouble: Trouble) -> None:
+        _tell(trouble)
+        # A store that is away before the role has a consumer is waited for by `prepare`, which nothing watches.
+        consumer = getattr(app, "_consumer", None)
+        if consumer is not None:
+            consumer.beat()
+
+    return hear
 
 
 def _tell(trouble: Trouble) -> None:

@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from agents.decoding import RawRecord
-from agents.sinks.base import Rejected, SinkError
+from agents.sinks.base import Rejected, SinkError, Trouble
+from pipeline.store_roles import _listener
 from pipeline.storing import StoreRunner
 from schemas.frames import encode_frame
 from tests.support.sink_contract import alert, multi_event, results
@@ -129,3 +130,14 @@ async def test_a_store_that_cannot_work_acknowledges_nothing():
         await pipeline.runner.finish()
     assert pipeline.done == []
     assert pipeline.runner.written == 0
+
+
+def test_waiting_for_a_store_is_no_hang_to_the_liveness_check():
+    beats = []
+    app = SimpleNamespace(_consumer=None)
+    hear = _listener(app)
+    hear(Trouble("influx", 1, 0.1, "away"))
+    app._consumer = SimpleNamespace(beat=lambda: beats.append(1))
+    for attempt in range(2, 6):
+        hear(Trouble("influx", attempt, 5.0, "away"))
+    assert len(beats) == 4
