@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from pipeline.state import KafkaStateStore, messages_of_topic
 from pipeline.topic_setup import make_topics, output_topics
 from pipeline.transport import TransportOptions, ack_handle, app_settings, configure
 from pipeline.worker import RESTART_STATUS
+from schemas.frames import Frame
 from schemas.topics import MONO_PREFIX, control_topic, mono_topic, state_topic
 
 __all__ = ["WorkerApp", "build_app", "repeat"]
@@ -229,27 +231,42 @@ def _build_rekey(app: WorkerApp, settings: Settings) -> None:
         await make_topics(settings, [*sources, *(rekey.topic for rekey in plan.rekeys), *output_topics(plan)])
 
     app.prepare = prepare
-    for rekey in plan.rekeys:
-        _build_rekey_agent(app, Rekeyer(rekey, settings.partitions, lateness_us=settings.lateness))
+    rekeyers = [Rekeyer(rekey, settings.partitions, lateness_us=settings.lateness) for rekey in plan.rekeys]
+
+    async def assigned(_committed: Any) -> None:
+        now_s = time.monotonic()
+        for rekeyer in rekeyers:
+            mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == rekeyer.rekey.source}
+            rekeyer.assign(mine, now_s)
+
+    async def end_silent() -> None:
+        for rekeyer in rekeyers:
+            await _carry(app, rekeyer, rekeyer.silence(time.monotonic(), settings.idle_timeout / 1e6))
+
+    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    repeat(app, end_silent, 1.0)
+    for rekeyer in rekeyers:
+        _build_rekey_agent(app, rekeyer)
+
+
+async def _carry(app: WorkerApp, rekeyer: Rekeyer, frames: Sequence[Frame]) -> None:
+    rekey = rekeyer.rekey
+    records = [record for frame in frames for record in rekeyed(rekey.stream, rekey.field, frame, rekeyer.partitions)]
+    if records:
+        await app.producer.send_and_confirm(records)
 
 
 def _build_rekey_agent(app: WorkerApp, rekeyer: Rekeyer) -> None:
-    rekey = rekeyer.rekey
-
     async def carry(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
             # What cannot be read is a dead letter of the role that correlates, so it is left to that.
-            frames, _ = rekeyer.step(chunk.partition, raw_records(chunk))
-            records = [
-                record for frame in frames for record in rekeyed(rekey.stream, rekey.field, frame, rekeyer.partitions)
-            ]
-            if records:
-                await app.producer.send_and_confirm(records)
+            frames, _ = rekeyer.step(chunk.partition, raw_records(chunk), time.monotonic())
+            await _carry(app, rekeyer, frames)
             event.ack()
 
-    name = f"rekey-{rekey.stream}-{rekey.field}"
-    app.agent(app.topic(rekey.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(carry)
+    name = f"rekey-{rekeyer.rekey.stream}-{rekeyer.rekey.field}"
+    app.agent(app.topic(rekeyer.rekey.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(carry)
 
 
 def _build_control(app: WorkerApp, settings: Settings) -> None:
