@@ -282,7 +282,8 @@ def _zeros(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
     size = int(np.prod(shape)) * kind.itemsize
     raw = np.zeros(size + _LINE, np.uint8)
     start = -raw.ctypes.data % _LINE
-    return raw[start : start + size].view(kind).reshape(shape)
+    found: NDArray[Any] = raw[start : start + size].view(kind).reshape(shape)
+    return found
 
 
 def _doubled(array: NDArray[Any]) -> NDArray[Any]:

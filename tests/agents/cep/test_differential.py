@@ -23,7 +23,7 @@ def engine_matches(rule, events, rng):
         "run",
         {
             "timestamp": np.array([event["t"] for event in events], np.int64),
-            "key": ["k"] * len(events),
+            "key": [event["key"] for event in events],
             "type": [event["type"] for event in events],
             "value": np.array([event["value"] for event in events], np.int64),
         },
@@ -67,9 +67,18 @@ def compare(seed: int, events: int) -> bool:
     except InvalidRule:
         return False
     stream = random_events(rng, rng.randint(1, events))
-    within = made.within or naive.FOREVER
-    found = naive.matches(made.parts, stream, within=within)
-    wanted, how = naive.skipped(found, made.skip, made.step, eager=made.eager)
+    keys = rng.choice(["x", "x", "xy"])
+    for event in stream:
+        event["key"] = rng.choice(keys)
+    wanted, said = [], set()
+    for key in keys:
+        places = [index for index, event in enumerate(stream) if event["key"] == key]
+        mine = [stream[index] for index in places]
+        found = naive.matches(made.parts, mine, within=made.within or naive.FOREVER)
+        left, how = naive.skipped(found, made.skip, made.step, eager=made.eager)
+        wanted += [tuple((name, tuple(places[i] for i in each)) for name, each in match) for match in left]
+        said.add(how)
+    how = next(each for each in ("undecided", "tied", "clear") if each in said)
     got = engine_matches(made.rule, stream, rng)
     if how == "undecided" or (how == "tied" and made.skip in ("to_first", "to_last")):
         return False

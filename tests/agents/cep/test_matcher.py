@@ -191,6 +191,42 @@ def test_rules_over_several_streams_take_each_step_from_its_stream():
     ]
 
 
+def test_next_is_broken_by_an_event_of_another_stream_of_the_rule_only():
+    rule = Rule(name="r", seq=[step("a", stream="s"), step("b", stream="t", contiguity="next")])
+    apart, between = frame("Y", stream="u", times=[1]), frame("X", times=[2])
+    assert labels(run(rule, frame("X"), apart, frame("Y", stream="t", times=[5]))) == [{"a": [0], "b": [2]}]
+    assert labels(run(rule, frame("X"), between, frame("Y", stream="t", times=[5]))) == [{"a": [1], "b": [2]}]
+
+
+def test_until_ends_a_loop_and_may_be_of_another_stream():
+    loop = Step(name="b", stream="s", where="type == 'B'", min=1, until={"where": "type == 'S'", "stream": "t"})
+    rule = Rule(name="r", within="60s", seq=[kind("a"), loop, kind("c")])
+    stop = frame("S", stream="t", times=[2])
+    assert labels(run(rule, frame("AB"), stop, frame("BC", times=[3, 4]))) == [{"a": [0], "b": [1], "c": [4]}]
+
+
+def test_group_repeats_as_a_whole():
+    rule = Rule(name="r", seq=[Group(seq=[kind("a"), kind("b")], times=2), kind("c")])
+    assert labels(run(rule, frame("ABXABC"))) == [{"a": [0, 3], "b": [1, 4], "c": [5]}]
+    assert labels(run(rule, frame("ABC"))) == []
+
+
+def test_greedy_loop_leaves_nothing_to_what_follows():
+    lazy = Rule(name="r", seq=[kind("a", min=1), step("b", "type != 'X'")])
+    greedy = Rule(name="r", seq=[kind("a", min=1, greedy=True), step("b", "type != 'X'")], skip="past_last")
+    assert {"a": [0], "b": [1]} in labels(run(lazy, frame("AAB")))
+    assert labels(run(greedy, frame("AAB"))) == [{"a": [0, 1], "b": [2]}]
+
+
+def test_gap_and_within_prev_bound_the_time_between_events():
+    gap = Rule(name="r", seq=[kind("a", times=3, gap="2s")])
+    assert len(run(gap, frame("AAA", times=[0, 1, 2]))) == 1
+    assert run(gap, frame("AAA", times=[0, 1, 3])) == []
+    prev = Rule(name="r", seq=[kind("a"), kind("b", within_prev="2s")])
+    assert len(run(prev, frame("AB", times=[0, 1]))) == 1
+    assert run(prev, frame("AB", times=[0, 2])) == []
+
+
 def test_final_mode_withholds_a_match_while_an_earlier_one_may_complete_and_eager_does_not():
     pattern = [step("a", "type == 'A'"), step("b", "type == 'B' and value > a.value")]
     values = np.array([9.0, 1.0, 2.0])
