@@ -236,13 +236,11 @@ def _breed(
         bred = jnp.ones(shape, bool)
     else:
         chosen = choose(order, jnp.where(elite > 0, elite, count), luck)
-        theirs = jnp.take_along_axis(genome, jnp.broadcast_to(chosen, genome.shape), axis=2)
+        chosen = chosen + jnp.arange(shape[0], dtype=jnp.int32)[:, None] * shape[1]
+        theirs = state["genome"][:, chosen.ravel()].reshape(genome.shape)
         mixed = crossover(genome, theirs, gene_luck, params["crossover"] * progress)
         took = jnp.any(mixed != genome, axis=0)
-        base = jnp.arange(shape[0], dtype=jnp.int32)[:, None] * shape[1] + ctx.place(jnp.zeros((), jnp.int32)).astype(
-            jnp.int32
-        )
-        mate = jnp.where(took, chosen + base, -1)
+        mate = jnp.where(took, ctx.place(chosen).astype(jnp.int32), -1)
         bred = ~selected
     child = mutate(
         mixed, second.reshape(genome.shape), noise, params["mutation_rate"], params["mutation_step"] * progress

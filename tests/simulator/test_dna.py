@@ -148,6 +148,15 @@ def _selected_parents(fitness, luck, share=0.5):
     return choose(order, jnp.sum(truncation(rank, share), axis=1), luck)
 
 
+@pytest.mark.parametrize("size", [8, 600])
+def test_ranking_is_that_of_a_stable_sort(size):
+    fitness = np.random.default_rng(1).integers(0, 5, (3, size)).astype(np.float32)
+    order, rank = ranking(jnp.asarray(fitness))
+    expected = np.argsort(-fitness, axis=1, kind="stable")
+    assert (np.asarray(order) == expected).all()
+    assert (np.take_along_axis(np.asarray(rank), expected, axis=1) == np.arange(size)).all()
+
+
 def test_onemax_with_a_gene_pool_follows_the_umda_curve():
     genes, size = 256, 6_000
     key = jax.random.key(1)
