@@ -185,10 +185,9 @@ class Demo:
             if simulation.failure is not None:
                 raise AstrocyteError(f"the simulation failed: {simulation.failure}") from simulation.failure
             await self._drain(settings, simulation.emitted, stats, workers, view)
-        except asyncio.CancelledError:
-            simulation.stop()
-            raise
         finally:
+            simulation.stop()
+            await asyncio.to_thread(simulation.join, 20.0)
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading

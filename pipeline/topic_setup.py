@@ -8,7 +8,18 @@ from pipeline.kafka import ensure_topics
 from pipeline.plan import Plan
 from pipeline.settings import Settings
 from schemas.errors import InvalidSettings
-from schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES, STATS, metrics_topic, mono_topic
+from schemas.topics import (
+    ALERTS,
+    CLOCK,
+    DEAD_LETTERS,
+    LATE,
+    MULTI_EVENTS,
+    RULES,
+    SIMULATIONS,
+    STATS,
+    metrics_topic,
+    mono_topic,
+)
 
 __all__ = ["make_topics", "mono_topics", "output_topics"]
 
@@ -30,7 +41,7 @@ async def make_topics(
 
     Raises InvalidSettings where one exists with another partition count.
     """
-    fixed = dict.fromkeys((RULES, STATS, CLOCK, *single), 1)
+    fixed = dict.fromkeys((RULES, STATS, CLOCK, SIMULATIONS, *single), 1)
     compacted = {*compacted, *single, RULES, STATS} - {CLOCK}
     partitions = dict.fromkeys((*topics, *compacted), settings.partitions) | fixed
     config = {topic: _COMPACTED | _LARGE if topic in compacted else _LARGE for topic in partitions}
