@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +42,7 @@ class Example(NamedTuple):
 
 def examples() -> Iterator[Example]:
     blocks = list(BLOCK.finditer(PAGE))
-    for block, after in zip(blocks, blocks[1:], strict=False):
+    for block, after in pairwise(blocks):
         if block[1] == "yaml" and after[1] == "text":
             line = PAGE[: after.start()].count("\n") + 2
             cases = re.findall(r"(.*?)->(.*?)(?=^\S.*->|\Z)", after[2], re.DOTALL | re.MULTILINE)
@@ -193,7 +194,7 @@ def test_every_rule_on_the_page_is_followed_by_its_matches():
 
 def test_the_programs_on_the_page_print_what_it_says():
     blocks = list(BLOCK.finditer(PAGE))
-    programs = [(block[2], after[2]) for block, after in zip(blocks, blocks[1:], strict=False) if block[1] == "python"]
+    programs = [(block[2], after[2]) for block, after in pairwise(blocks) if block[1] == "python"]
     assert programs
     for program, printed in programs:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
