@@ -18,7 +18,6 @@ from pipeline.log_sink import LogSink
 from pipeline.publish import Form, KafkaSink
 from pipeline.settings import Settings, load_settings
 from schemas.errors import InvalidSettings
-from schemas.events import iso_from_us
 from schemas.frames import Frame
 from schemas.topics import SIMULATIONS
 from simulator import FrameSink, configure, load_scenario, simulate
@@ -130,7 +129,7 @@ def description_of(world: Any, config: Any, seed: int, experiment: str, run: str
         "experiment_id": experiment,
         "parameters": {"scenario": world.name, "seed": seed},
         "config": config.model_dump(mode="json"),
-        "timestamp": iso_from_us(time.time_ns() // 1000),
+        "timestamp": time.time_ns() // 1000,
     }
 
 
