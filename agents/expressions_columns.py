@@ -247,7 +247,8 @@ def _compare_numbers(op: str, a: NDArray[Any], b: NDArray[Any]) -> Flags:
         close = np.abs(b) >= _EXACT
         if close.any():  # float64 cannot tell such integers apart: compare those rows as integers
             whole = np.where(close & (np.abs(b) < 2.0**63), b, 0).astype(np.int64)
-            return np.where(close & (np.abs(b) < 2.0**63), _COMPARE[op](a, whole), _COMPARE[op](a, b))
+            exact: Flags = np.where(close & (np.abs(b) < 2.0**63), _COMPARE[op](a, whole), _COMPARE[op](a, b))
+            return exact
     return np.asarray(_COMPARE[op](a, b))
 
 

@@ -64,14 +64,14 @@ Duration = Annotated[int, BeforeValidator(parse_duration), PlainSerializer(forma
 
 
 class _Raising(ModelMetaclass):
-    def __call__(cls, *args: Any, **data: Any) -> Any:
+    def __call__(self, *args: Any, **data: Any) -> Any:
         try:
             return super().__call__(*args, **data)
         except ValidationError as error:
-            name = data.get("name")
-            known = {field.serialization_alias or each for each, field in cls.model_fields.items()}
-            problems = problems_of(error, rule=name if cls.__name__ == "Rule" else None, known=known)
-            raise InvalidRules(problems) from None
+            fields: dict[str, Any] = self.__pydantic_fields__
+            known = {field.serialization_alias or name for name, field in fields.items()}
+            rule = data.get("name") if self.__name__ == "Rule" else None
+            raise InvalidRules(problems_of(error, rule=rule, known=known)) from None
 
 
 class Model(BaseModel, metaclass=_Raising):
