@@ -49,6 +49,7 @@ class Dna(Scenario):
     name: ClassVar[str] = "dna"
     Config: ClassVar[type[ScenarioConfig]] = DnaConfig
     size_setting: ClassVar[str | None] = "size"
+    sample: ClassVar[Mapping[str, Any]] = {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02}
     int_metrics: ClassVar[tuple[str, ...]] = ("agents", "mutations", "snapshots", "scores", "elite")
     sum_metrics: ClassVar[tuple[str, ...]] = ("karma",)
     plant_rules: ClassVar[Mapping[str, str]] = {

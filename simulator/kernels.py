@@ -50,6 +50,9 @@ class Kernels(Scenario):
     name: ClassVar[str] = "kernels"
     Config: ClassVar[type[ScenarioConfig]] = KernelsConfig
     size_setting: ClassVar[str | None] = "size"
+    sample: ClassVar[Mapping[str, Any]] = {
+        "size": 96, "train": 0.3, "war": 0.05, "breed": 0.2, "spawn": 0.05, "merge_every": 10, "merge_radius": 0.8,
+    }  # fmt: skip
     int_metrics: ClassVar[tuple[str, ...]] = (
         "alive", "births", "deaths", "spawned", "bred", "merged", "wars", "updates", "founders",
     )  # fmt: skip
