@@ -68,7 +68,7 @@ class _Raising(ModelMetaclass):
         try:
             return super().__call__(*args, **data)
         except ValidationError as error:
-            fields: dict[str, Any] = self.__pydantic_fields__
+            fields: dict[str, Any] = vars(self)["__pydantic_fields__"]
             known = {field.serialization_alias or name for name, field in fields.items()}
             rule = data.get("name") if self.__name__ == "Rule" else None
             raise InvalidRules(problems_of(error, rule=rule, known=known)) from None
