@@ -345,7 +345,10 @@ def expire(T, S, r, h, now):
             if after < 0:
                 S.H[h]["tail"] = before
             S.H[h]["runs"] -= 1
-            time = last + deadline if late else np.int64(S.R[x]["start"]) + window
+            # Both bounds may have passed since the last call: the one that came first counts.
+            time = np.int64(S.R[x]["start"]) + window
+            if late and (window == 0 or last + deadline < time):
+                time = last + deadline
             node = np.int64(S.R[x]["node"])
             if T.states[state, S_PENDING]:
                 if T.rules[r, P_SKIP] == SKIP_NONE:

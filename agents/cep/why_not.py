@@ -135,13 +135,15 @@ class _Tracer:
 
     def expired(self, run: _Run, now: int) -> bool:
         state, within = self.program.states[run.state], self.rule.within
+        over: list[tuple[int, Ended, int]] = []
         if state.deadline_us and now - run.last_us >= state.deadline_us:
-            self.end_in_time(run, state, run.last_us + state.deadline_us, "wait", state.deadline_us)
-            return True
+            over.append((run.last_us + state.deadline_us, "wait", state.deadline_us))
         if within is not None and now - run.start_us >= within.time + within.closed:
-            self.end_in_time(run, state, run.start_us + within.time, "window", within.time)
-            return True
-        return False
+            over.append((run.start_us + within.time, "window", within.time))
+        if over:
+            at, ended, length = min(over)
+            self.end_in_time(run, state, at, ended, length)
+        return bool(over)
 
     def end_in_time(self, run: _Run, state: FlatState, at: int, ended: Ended, length: int) -> None:
         if state.kind is Kind.PENDING:
