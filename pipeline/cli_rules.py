@@ -258,10 +258,10 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Check rule files, and say which topics they need and which streams are keyed anew."""
-    from pipeline.plan import make_plan
+    from pipeline.plan import checked_plan
 
     ruleset = _read(*files)
-    plan = make_plan(ruleset)
+    plan = checked_plan(ruleset)
     if as_json:
         print_json(
             {
@@ -343,13 +343,14 @@ def publish_command(
     """Put rule files in force in running workers, without a restart; they are checked first."""
     from agents.rules import load_rules
     from pipeline.kafka import producer_client
+    from pipeline.plan import checked_plan
     from pipeline.settings import load_settings
     from pipeline.topic_setup import make_topics
     from schemas.topics import RULES
 
     messages: list[tuple[str, bytes | None]] = []
     for path in files or ():
-        load_rules(path)
+        checked_plan(load_rules(path))
         messages.append((path.stem, path.read_bytes()))
     messages += [(name, None) for name in remove or ()]
     if not messages:

@@ -13,7 +13,7 @@ from agents.rules import RuleSet
 from schemas.catalog import CATALOG, Catalog
 from schemas.topics import keyed_topic, metrics_topic, mono_topic
 
-__all__ = ["ALL_KEYS", "Group", "Plan", "Rekey", "make_plan"]
+__all__ = ["ALL_KEYS", "Group", "Plan", "Rekey", "checked_plan", "make_plan"]
 
 ALL_KEYS: Final = "all"
 """Field name of the group whose rules have ``by: null``: one domain sees every event."""
@@ -103,6 +103,19 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
         for group in groups
     ]
     return Plan(tuple(groups), tuple(rekeys.values()))
+
+
+def checked_plan(ruleset: RuleSet) -> Plan:
+    """The plan of rules that can run: they are compiled as well.
+
+    Raises InvalidRule where one is too large, or where they read one another in a circle.
+    """
+    from agents.engine import Engine  # loads the compiler, which a plan alone does not need
+
+    plan = make_plan(ruleset)
+    for group in plan.groups:
+        Engine(group.ruleset, exports=group.exports)
+    return plan
 
 
 def _key_of(stream: str, declared: dict[str, str], catalog: Catalog) -> str:

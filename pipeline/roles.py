@@ -25,7 +25,7 @@ from pipeline.live_rules import LiveRules, follow_rules, load_live_rules
 from pipeline.logs import configure_logging, logging_config
 from pipeline.metrics import DomainMetrics, serve_metrics
 from pipeline.outputs import rekeyed
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan, checked_plan, make_plan
 from pipeline.rekey import Rekeyer
 from pipeline.rulefiles import DEFAULT_RULES, read_rule_files
 from pipeline.settings import Settings
@@ -122,7 +122,7 @@ def build_app(settings: Settings) -> faust.App:
 def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
     """Rules of the files and of the topic. In a thread with a loop of its own: Faust has not begun its yet."""
     base = read_rule_files(settings.rules or DEFAULT_RULES)
-    live = LiveRules(base, accept=make_plan)
+    live = LiveRules(base, accept=checked_plan)
     with ThreadPoolExecutor(1) as pool:
         start = pool.submit(asyncio.run, _patiently(lambda: load_live_rules(settings.broker, live))).result()
     return live, int(start)

@@ -1,8 +1,9 @@
 import pytest
 
 from agents.rules import load_rules
-from pipeline.plan import Rekey, make_plan
+from pipeline.plan import Rekey, checked_plan, make_plan
 from schemas.catalog import Catalog, EventType
+from schemas.errors import InvalidRule
 
 CATALOG = Catalog()
 CATALOG.register(EventType("vitals", "island", {"cell": "int64", "energy": "float32"}))
@@ -64,3 +65,24 @@ streams: [{{name: weather, key: place}}]
 rules: [{{name: r, by: {by}, within: 1s, seq: [{{as: a, stream: weather}}]}}]
 """
     assert plan_of(text).rekeys == ()
+
+
+def test_rules_that_read_one_another_in_a_circle_have_no_checked_plan():
+    text = """
+rules:
+  - {name: one, within: 1s, seq: [{as: a, stream: two}, {as: b, stream: spikes}]}
+  - {name: two, within: 1s, seq: [{as: a, stream: one}, {as: b, stream: spikes}]}
+"""
+    with pytest.raises(InvalidRule, match="circle: one -> two -> one"):
+        checked_plan(load_rules(text))
+
+
+def test_a_rule_that_is_too_large_has_no_checked_plan():
+    text = """
+rules:
+  - name: big
+    within: 1s
+    seq: [{seq: [{as: a, stream: spikes, times: 1000}, {as: b, stream: vitals, times: 1000}], times: 20}]
+"""
+    with pytest.raises(InvalidRule, match="more than 20000 states"):
+        checked_plan(load_rules(text))
