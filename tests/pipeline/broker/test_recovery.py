@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import shutil
 
 import pytest
@@ -58,7 +59,11 @@ def test_a_bit_flipped_at_any_byte_is_found_and_the_rest_set_aside(open_log, sma
         log.close(seal=False)
 
 
-@pytest.mark.parametrize("garbage", [b"\0" * 5000, os.urandom(10), os.urandom(5000), b"\xff" * 61])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\0" * 5000, random.Random(1).randbytes(10), random.Random(2).randbytes(5000), b"\xff" * 61],
+    ids=["zeros", "10 bytes", "5000 bytes", "ones"],
+)
 def test_garbage_after_the_last_batch_is_removed(open_log, small_log, garbage):
     path, _, records = small_log
     with path.open("ab") as file:
