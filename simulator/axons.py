@@ -76,6 +76,7 @@ class Axons(Scenario):
     name: ClassVar[str] = "axons"
     Config: ClassVar[type[ScenarioConfig]] = AxonsConfig
     size_setting: ClassVar[str | None] = "domains"
+    sample: ClassVar[Mapping[str, Any]] = {"domains": 96, "plant_hz": 0.5, "rate_hz": (5.0, 5.0, 5.0)}
     int_metrics: ClassVar[tuple[str, ...]] = ("spikes", "planted")
 
     def static(self, config: AxonsConfig) -> AxonsStatic:
@@ -283,7 +284,7 @@ def _plant(
     first_us = (time_luck * static.tick_us).astype(jnp.int32)
     gap_us = (gap_luck * params["plant_within"]).astype(jnp.int32)
     first_axon = (order_luck < 0.5).astype(jnp.int32)
-    value = 20.0 + jnp.floor(10.0 * value_luck)
+    value = 21.0 + jnp.floor(10.0 * value_luck)
     due_us = jnp.where(starts, first_us + gap_us, state["due_us"])
     due_axon = jnp.where(starts, 1 - first_axon, state["due_axon"])
     due_value = jnp.where(starts, value + jnp.floor(3.0 * partner_luck) - 1.0, state["due_value"])

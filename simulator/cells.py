@@ -67,6 +67,11 @@ class Cells(Scenario):
 
     name: ClassVar[str] = "cells"
     Config: ClassVar[type[ScenarioConfig]] = CellsConfig
+    sample: ClassVar[Mapping[str, Any]] = {
+        "size": 1024,
+        "routine_share": 0.2,
+        "plants": [{"kind": "collapse", "at_tick": 30}, {"kind": "depletion", "at_tick": 40, "ticks": 10}],
+    }
     int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "attempts")
     vector_metrics: ClassVar[Mapping[str, int]] = HISTOGRAMS
     sum_metrics: ClassVar[tuple[str, ...]] = ("energy", "income", "cost", "lost", "accuracy", "generation")

@@ -148,6 +148,8 @@ class World:
         self.reruns = 0
         """How often a chunk was run again because a buffer was too small."""
         self._chunk_ticks = chunk_ticks
+        # Chunks of similar length share a program: its buffers are for a multiple of ten ticks.
+        self._buffer_ticks = -(-chunk_ticks // 10) * 10
         self._seed = np.array(seed_words(seed), np.uint32)
         specs = scenario.events(self.static)
         self._initial = {spec.kind: spec.capacity for spec in specs} | dict(scenario.capacities(self.static))
@@ -204,7 +206,7 @@ class World:
         capacities = self._frozen()
         for number, islands in enumerate(self._groups):
             stacked, device = len(islands) > 1, self._device(number)
-            run = _chunk(self.scenario, self.static, capacities, self._chunk_ticks, stacked, device.platform)
+            run = _chunk(self.scenario, self.static, capacities, self._buffer_ticks, stacked, device.platform)
             which = islands if stacked else islands[0]
             placed = self._placed(params, device)
             self._states[number], output = run(

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tests.support.worlds import MORAN, MoranConfig, trace
 
 from simulator import MemorySink, simulate
 from simulator.events import id_parts
+from tests.support.worlds import MORAN, MoranConfig, trace
 
 SATURATED = MoranConfig(slots=1024, replicates=2, death_rate=0.05, birth_rate=1.0, births_capacity=256)
 

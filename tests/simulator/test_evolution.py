@@ -1,9 +1,9 @@
 """The birth, death and mutation mechanisms against exact results of population genetics (seeds are fixed)."""
 
 import numpy as np
-from tests.support.worlds import MORAN, WRIGHT_FISHER, DriftConfig, MoranConfig, trace
 
 from simulator import MemorySink, simulate
+from tests.support.worlds import MORAN, WRIGHT_FISHER, DriftConfig, MoranConfig, trace
 
 
 def test_an_advantageous_mutant_fixes_as_often_as_moran_says() -> None:
@@ -64,7 +64,7 @@ def test_growth_and_extinction_are_those_of_a_branching_process() -> None:
 
 
 def test_lineages_in_the_emitted_births_coalesce_as_kingman_says() -> None:
-    # One birth a tick: k lineages join with chance k(k-1) / N(N-1), so the whole population does in (N-1)**2 on average.
+    # One birth a tick: k lineages join with chance k(k-1) / N(N-1), and the whole population in (N-1)**2 on average.
     slots, replicates, ticks = 8, 600, 400
     sink = MemorySink()
     config = MoranConfig(slots=slots, replicates=replicates, carriers=0.5)

@@ -1,0 +1,138 @@
+"""The cells scenario: its ledger, its lineages, what is planted, what is sampled."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.frames import Frame
+from simulator import MemorySink, simulate
+from simulator.assembly import Assembler
+from simulator.cells import CELLS
+from simulator.cells_config import TRAITS, CellsConfig
+from simulator.world import World
+
+TICKS = 200
+CONFIG = CellsConfig(
+    size=1024,
+    routine_share=1.0,
+    founder_energy=40.0,
+    plants=[{"kind": "collapse", "at_tick": 100, "strength": 0.6}],
+)
+
+
+@pytest.fixture(scope="module")
+def told() -> tuple[list[Frame], dict[str, np.ndarray]]:
+    """Frames of a run, and its metrics by tick."""
+    world = World(CELLS, CONFIG, 9)
+    assembler = Assembler(CELLS, CONFIG, "r")
+    params = CELLS.params(CONFIG)
+    frames: list[Frame] = []
+    parts: list[Any] = []
+    for done in world.run(TICKS, lambda _: params):
+        frames += assembler.add(done)
+        parts.append(assembler.last.metrics)
+    metrics = {name: np.concatenate([part[name] for part in parts])[:, 0] for name in parts[0]}
+    return frames, metrics
+
+
+def rows(frames: list[Frame], stream: str) -> dict[str, np.ndarray]:
+    own = [frame for frame in frames if frame.stream == stream and frame.num_rows]
+    return {
+        name: np.concatenate([np.asarray(frame.column(name).to_pylist()) for frame in own])
+        for name in own[0].batch.schema.names
+        if name != "neural_weights"
+    }
+
+
+def test_the_energy_ledger_closes_exactly(told) -> None:
+    metrics = told[1]
+    change = metrics["income"] - metrics["cost"] - metrics["lost"]
+    np.testing.assert_array_equal(np.diff(metrics["energy"]), change[1:])
+    assert metrics["births"].sum() > 300
+
+
+def test_births_less_deaths_change_the_population_and_are_all_told(told) -> None:
+    frames, metrics = told
+    np.testing.assert_array_equal(np.diff(metrics["alive"]), (metrics["births"] - metrics["deaths"])[1:])
+    events = rows(frames, "evolutionary_events")
+    kinds = dict(zip(*np.unique(events["event_type"], return_counts=True), strict=True))
+    assert kinds["birth"] == kinds["division"] == metrics["births"].sum()
+    assert kinds["death"] == metrics["deaths"].sum()
+    mutants = events["mutation_magnitude"][events["event_type"] == "birth"] > 0
+    assert kinds["mutation"] == mutants.sum()
+
+
+def test_ids_are_unique_and_mothers_were_alive(told) -> None:
+    events = rows(told[0], "evolutionary_events")
+    born = events["event_type"] == "birth"
+    died = events["event_type"] == "death"
+    children = events["cell_id"][born]
+    assert len(np.unique(children)) == len(children)
+    assert len(np.unique(events["cell_id"][died])) == died.sum()
+    death = dict(zip(events["cell_id"][died], events["timestamp"][died], strict=True))
+    birth = dict(zip(children, events["timestamp"][born], strict=True))
+    for mother, at in zip(events["parent_id"][born], events["timestamp"][born], strict=True):
+        assert birth.get(mother, -1) < at < death.get(mother, 2**62)
+
+
+def test_prices_equation_holds_exactly_from_the_emitted_lineage(told) -> None:
+    # Price 1970: mean change = Cov(w, z) / mean w + E(w dz) / mean w, over ancestors at tick 0, descendants at tick 90.
+    frames = told[0]
+    genomes, events = rows(frames, "genome_data"), rows(frames, "evolutionary_events")
+    time = CONFIG.tick_time_us
+    first = genomes["timestamp"] == time(0)
+    last = genomes["timestamp"] == time(90)
+    born = (events["event_type"] == "birth") & (events["timestamp"] < time(90))
+    mother = dict(zip(events["cell_id"][born], events["parent_id"][born], strict=True))
+    ancestors = {cell: row for row, cell in enumerate(genomes["cell_id"][first])}
+    for trait in TRAITS:
+        value = genomes[trait][first].astype(np.float64)
+        later = genomes[trait][last].astype(np.float64)
+        offspring, change = np.zeros(len(value)), np.zeros(len(value))
+        known = np.ones(len(later), bool)
+        for row, cell in enumerate(genomes["cell_id"][last]):
+            while cell not in ancestors and cell in mother:
+                cell = mother[cell]
+            known[row] = cell in ancestors
+            if known[row]:
+                offspring[ancestors[cell]] += 1
+                change[ancestors[cell]] += later[row] - value[ancestors[cell]]
+        assert known.mean() > 0.98  # the rest descends from children of tick 0 itself, who were not yet sampled
+        fitness = offspring.mean()
+        transmitted = np.divide(change, offspring, out=np.zeros_like(change), where=offspring > 0)
+        price = np.cov(offspring, value, bias=True)[0, 1] / fitness + (offspring * transmitted).mean() / fitness
+        assert abs(later[known].mean() - value.mean() - price) < 1e-9
+
+
+def test_a_planted_collapse_kills_its_share_and_is_in_the_truth(told) -> None:
+    frames, metrics = told
+    assert metrics["alive"][100] / metrics["alive"][99] == pytest.approx(0.4, abs=0.06)
+    truth = [row for frame in frames if frame.stream == "truth" for row in frame.batch.to_pylist()]
+    assert [(row["kind"], row["rule"]) for row in truth] == [("collapse", "population_collapse")]
+    assert truth[0]["timestamp"] == CONFIG.tick_time_us(100)
+
+
+def test_population_metrics_are_those_of_the_cells(told) -> None:
+    frames, metrics = told
+    found = rows(frames, "population_metrics")
+    vitals = rows(frames, "cell_vitals")
+    at = CONFIG.tick_time_us(50)
+    row = int(np.flatnonzero(found["tick"] == 50)[0])
+    energy = vitals["energy"][vitals["timestamp"] == at]
+    assert found["total_population"][row] == metrics["alive"][50]
+    # Newborns of the tick are counted, but first sampled in a later one.
+    assert 0 <= found["total_population"][row] - len(energy) <= metrics["births"][50]
+    assert found["avg_energy"][row] == pytest.approx(energy.mean(), rel=0.05)
+    assert 0 < found["avg_accuracy"][row] < 1
+    assert found["births"].sum() == metrics["births"][: found["tick"].max() + 1].sum()
+
+
+def test_a_sample_says_how_many_cells_a_row_stands_for() -> None:
+    sink = MemorySink()
+    simulate(CELLS, CONFIG.model_copy(update={"routine_share": 0.2}), seed=9, ticks=60, sink=sink)
+    vitals = [frame for frame in sink.of("cell_vitals") if frame.num_rows]
+    assert {frame.weight for frame in vitals} == {5.0}
+    population = [row["total_population"] for frame in sink.of("population_metrics") for row in frame.batch.to_pylist()]
+    estimate = sum(frame.num_rows * frame.weight for frame in vitals) / 6
+    assert estimate == pytest.approx(np.mean(population), rel=0.15)
