@@ -18,7 +18,7 @@ from pipeline.demo_view import DemoView, Summary
 from pipeline.health import group_lag
 from pipeline.rulefiles import shipped_rules
 from pipeline.settings import Settings, load_settings
-from pipeline.simulation import ShuffleSink, describe_run, description_of, scenario_config
+from pipeline.simulation import ShuffleSink, demo_settings, describe_run, description_of, scenario_config
 from pipeline.topic_setup import make_topics, mono_topics
 from pipeline.worker import RoleProcesses, needed_roles
 from schemas.errors import AstrocyteError, InvalidSettings
@@ -76,7 +76,7 @@ class _Simulation(threading.Thread):
 
         options, settings = self._options, self._settings
         world = load_scenario(options.scenario)
-        config = scenario_config(options.scenario, {}, options.size)
+        config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
         describe_run(settings.broker, description_of(world, config, options.seed, settings.experiment))
         kafka = KafkaSink(settings.broker, partitions=settings.partitions)
         sink = ShuffleSink(kafka, options.seed) if options.shuffle else kafka
@@ -113,7 +113,7 @@ class Demo:
         from simulator.assembly import Assembler
 
         self._options = options
-        config = scenario_config(options.scenario, {}, options.size)
+        config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
         world = load_scenario(options.scenario)
         self._streams = Assembler(world, config, "").streams
         self._controls = bool(world.controls)

@@ -26,6 +26,7 @@ from simulator.run import run_name
 __all__ = [
     "ShuffleSink",
     "SimulationOptions",
+    "demo_settings",
     "describe_run",
     "description_of",
     "open_sink",
@@ -94,8 +95,25 @@ def scenario_config(scenario: str, values: Mapping[str, Any], size: int | None) 
     if size is not None:
         if world.size_setting is None:
             raise InvalidSettings(f"scenario {scenario!r} has no size; leave --size out")
-        values = {world.size_setting: size, **values}
+        values = {**values, world.size_setting: size}
     return configure(world.Config, values, scenario=scenario)
+
+
+def demo_settings(scenario: str, seconds: float) -> dict[str, Any]:
+    """Settings of a scenario for a demo of ``seconds``: a world that one laptop follows, and anomalies to be found."""
+    at, after = round(seconds * 40), round(seconds * 70)
+    worlds: dict[str, dict[str, Any]] = {
+        "cells": {
+            "size": 2048,
+            "plants": [
+                {"kind": "collapse", "at_tick": at, "ticks": 5, "strength": 0.8},
+                {"kind": "breakthrough", "at_tick": after, "ticks": 200, "strength": 0.6},
+            ],
+        },
+        "ecology": {"size": 1000},
+        "kernels": {"size": 256},
+    }
+    return worlds.get(scenario, {})
 
 
 def describe_run(broker: str, description: dict[str, Any], *, replication: int = 1) -> None:

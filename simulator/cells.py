@@ -72,6 +72,7 @@ class Cells(Scenario):
         "routine_share": 0.2,
         "plants": [{"kind": "collapse", "at_tick": 30}, {"kind": "depletion", "at_tick": 40, "ticks": 10}],
     }
+    size_setting: ClassVar[str | None] = "size"
     int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "attempts")
     vector_metrics: ClassVar[Mapping[str, int]] = HISTOGRAMS
     sum_metrics: ClassVar[tuple[str, ...]] = ("energy", "income", "cost", "lost", "accuracy", "generation")
