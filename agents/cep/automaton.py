@@ -29,6 +29,8 @@ FIRST_ROOM: Final = 1024
 MOST_OUTPUTS: Final = 16_384
 """Up to here the queue of outputs grows for speed, beyond only where one event needs more."""
 _LINE: Final = 64
+_MOST_DOUBLINGS: Final = 16
+"""One event needs at most a few times what its key already holds; more would be a mistake in here."""
 _FOREVER: Final = layout.NEVER
 _Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]
 
@@ -148,12 +150,15 @@ class Automaton:
         return _by_slot(pieces) if pieces else []
 
     def _run(self, batch: Any, pieces: list[_Piece]) -> None:
-        position, stuck = None, False
+        position, stuck = None, 0
         while not kernel.process(self._tables, self._state, self._scratch, batch):
             G = self._state.G
-            stuck = position == (G[layout.G_TASK], G[layout.G_ROW])
-            position = (G[layout.G_TASK], G[layout.G_ROW])
-            self._make_room(pieces, stuck)
+            here = int(G[layout.G_TASK]), int(G[layout.G_ROW])
+            stuck = stuck + 1 if here == position else 0
+            position = here
+            if stuck > _MOST_DOUBLINGS:
+                raise RuntimeError(f"no room for row {here[1]} although every pool is {2**stuck} times as large")
+            self._make_room(pieces, stuck > 0)
         if self._state.G[layout.G_OUT]:
             self._take(pieces)
         if self._state.G[layout.G_ERROR]:

@@ -83,6 +83,7 @@ from agents.cep.kernel_layout import (
     SKIP_NONE,
     STAYS,
     STOP,
+    Rule,
 )
 from agents.cep.kernel_runs import (
     drop_head,
@@ -99,6 +100,16 @@ from agents.cep.kernel_runs import (
     settle,
     wait_done,
 )
+
+
+@inner
+def rule_of(T, r):
+    rule = T.rules[r]
+    return Rule(
+        rule[P_BITS], rule[P_ACT], rule[P_RESOLVED], rule[P_IDLE], rule[P_STATE0], rule[P_START], rule[P_KNOWN],
+        rule[P_TIMED], rule[P_FAN], rule[P_WINDOW], rule[P_WINDOW] + rule[P_CLOSED], rule[P_LIMIT], rule[P_WAITS],
+        rule[P_SKIP], rule[P_KEEP_NEW], rule[P_SLOT0], rule[P_SLOT1],
+    )  # fmt: skip
 
 
 @inner
@@ -122,14 +133,13 @@ def earliest_deadlines(T, S):
 def advance(T, S, now):
     """Time reaches ``now`` for every key; False: room is short, call again."""
     for r in range(T.rules.shape[0]):
-        window = T.rules[r, P_WINDOW]
-        if window > 0:
-            length = window + T.rules[r, P_CLOSED]
+        P = rule_of(T, r)
+        if P.window > 0:
             ahead = S.Q[r, Q_HEAD]
             steps = 0
             while S.Q[r, Q_HEAD] >= 0:
                 q = S.Q[r, Q_HEAD]
-                if now - S.T[q]["start"] < length:
+                if now - S.T[q]["start"] < P.length:
                     break
                 while steps < 8 and ahead >= 0:
                     prefetch(S.H, home(S.H, r, np.int64(S.T[ahead]["key"])))
@@ -140,7 +150,7 @@ def advance(T, S, now):
                 if S.H[h]["rule"] != 0 and S.H[h]["runs"] > 0:
                     if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
                         return False
-                    expire(T, S, r, h, now)
+                    expire(T, S, P, r, h, now)
                     forget_if_empty(S, h)
                 S.Q[r, Q_HEAD] = S.T[q]["next"]
                 if S.Q[r, Q_HEAD] < 0:
@@ -160,7 +170,7 @@ def advance(T, S, now):
                 if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
                     S.G[G_SWEEP] = h
                     return False
-                expire(T, S, r, h, now)
+                expire(T, S, rule_of(T, r), r, h, now)
                 gone = forget_if_empty(S, h)
             if not gone:  # else another header may have taken its place
                 h += 1
@@ -190,14 +200,14 @@ def find_edges(T, X, word, truth, state, waited):
 
 
 @inner
-def step_run(T, S, r, h, B, i, x, before, after, fired, final):
+def step_run(T, S, P, r, h, B, i, x, before, after, fired, final):
     """Let run x (-1: the state in which matches begin), which stands between two others, take its edges.
 
     ``fired`` and ``final`` are bits of the edges taken and of those whose target completes. Gives the last run in the
     place of x (``before`` if none is left).
     """
     is_start = x < 0
-    state = T.rules[r, P_START]
+    state = P.start
     node0 = np.int64(-1)
     sid = B.seq[i]
     now = B.t[i]
@@ -210,7 +220,7 @@ def step_run(T, S, r, h, B, i, x, before, after, fired, final):
     e = T.states[state, S_EDGE0] - 1
     stopped = False
     reused = False
-    cut_new = T.rules[r, P_KEEP_NEW] == 0
+    cut_new = P.keep_new == 0
     made = np.int64(-1)
     made_step = np.int64(-1)
     place = before
@@ -233,12 +243,12 @@ def step_run(T, S, r, h, B, i, x, before, after, fired, final):
         if T.edges[e, E_TAKE] == 1:
             if made < 0 or made_step != T.edges[e, E_STEP]:
                 made_step = T.edges[e, E_STEP]
-                made = new_node(T, S, r, B, i, made_step, node0)
+                made = new_node(T, S, P, B, i, made_step, node0)
             node = made
         if kind != FINAL and not stopped:
             q = x
             if reused or is_start:
-                if cut_new and S.H[h]["runs"] >= T.rules[r, P_LIMIT]:
+                if cut_new and S.H[h]["runs"] >= P.limit:
                     S.Q[r, Q_CUT] += 1
                     q = np.int64(-1)
                 else:
@@ -266,7 +276,7 @@ def step_run(T, S, r, h, B, i, x, before, after, fired, final):
                 place = q
         if completes:
             S.N[node]["users"] += 1
-            if T.rules[r, P_SKIP] == SKIP_NONE:
+            if P.skip == SKIP_NONE:
                 put_out(S, r, B.key[i], 0, now, node)
             else:
                 wait_done(S, h, node, sid, now)
@@ -305,16 +315,11 @@ def start_timer(S, r, key, start):
 
 
 @inner
-def is_full(S, runs, waiting, fan):
-    """Whether an event at a key with that many runs might not fit."""
-    need = (runs + 1) * fan + 1
-    return (
-        S.G[G_RUNS] + need + runs > S.R.shape[0]
-        or S.G[G_NODES] + need > S.N.shape[0]
-        or S.G[G_OUT] + need + runs + waiting > S.M.shape[0]
-        or S.G[G_TIMERS] >= S.T.shape[0]
-        or 2 * (S.G[G_HEADERS] + 1) > S.H.shape[0]
-    )
+def spare_room(S):
+    """For how many new runs, events and outputs there is room, in the scarcest of the pools."""
+    spare = min(S.R.shape[0] - S.G[G_RUNS], S.N.shape[0] - S.G[G_NODES])
+    spare = min(spare, S.M.shape[0] - S.G[G_OUT])
+    return min(spare, S.T.shape[0] - S.G[G_TIMERS])
 
 
 @inner
@@ -324,18 +329,26 @@ def is_same(T, state, fired):
 
 
 @inner
-def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
-    """One event to one rule. False: room is short and nothing was done."""
-    rule = T.rules
+def feed(T, S, X, P, r, word, B, i, spare):
+    """One event to one rule. Gives what is left of the spare room at least; -1: it was short and nothing was done."""
     key = np.int64(B.key[i])
     h = find(S.H, r, key)
     now = B.t[i]
-    begins = bits == 0 or T.act[a0 + ((start - state0) << bits) + np.int64(word)] != DIES
-    if S.H[h]["rule"] == 0:
-        if not begins:
-            return True
-        if is_full(S, 0, 0, rule[r, P_FAN]):
-            return False
+    bits = P.bits
+    begins = bits == 0 or T.act[P.act + ((P.start - P.state0) << bits) + np.int64(word)] != DIES
+    is_new = S.H[h]["rule"] == 0
+    if is_new and not begins:
+        return spare
+    need = P.fan + 1
+    if not is_new:
+        need = (S.H[h]["runs"] + 1) * (P.fan + 1) + S.H[h]["waiting"] + 1
+    if spare < need:
+        spare = spare_room(S)
+        if spare < need:
+            return np.int64(-1)
+    if is_new:
+        if 2 * (S.G[G_HEADERS] + 1) > S.H.shape[0]:
+            return np.int64(-1)
         S.H[h]["rule"] = r + 1
         S.H[h]["key"] = key
         S.H[h]["head"] = -1
@@ -345,50 +358,45 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
         S.H[h]["waiting"] = 0
         S.H[h]["present"] = 0
         S.G[G_HEADERS] += 1
-    else:
-        if is_full(S, S.H[h]["runs"], S.H[h]["waiting"], rule[r, P_FAN]):
-            return False
-        if S.H[h]["runs"] > 0 and (rule[r, P_WINDOW] > 0 or rule[r, P_WAITS] != 0):
-            expire(T, S, r, h, now)
+    elif S.H[h]["runs"] > 0 and (P.window > 0 or P.waits != 0):
+        expire(T, S, P, r, h, now)
     had = S.H[h]["runs"]
     before = np.int64(S.H[h]["tail"])
     x = np.int64(-1)
     present = S.H[h]["present"]
-    if had > 0 and (bits == 0 or (present & T.react[rule[r, P_IDLE] + np.int64(word)]) != 0):
+    if had > 0 and (bits == 0 or (present & T.react[P.idle + np.int64(word)]) != 0):
         before = np.int64(-1)
         x = np.int64(S.H[h]["head"])
         present = np.uint32(0)
         S.Q[r, Q_WORK] += had
     while x >= 0 or begins:
         is_start = x < 0
-        state = start
+        state = P.start
         after = np.int64(-1)
         if not is_start:
             state = np.int64(S.R[x]["state"])
             after = np.int64(S.R[x]["next"])
-        entry = a0
+        entry = P.act
         action = EVALUATE
         if bits > 0:
-            entry = a0 + ((state - state0) << bits) + np.int64(word)
+            entry = P.act + ((state - P.state0) << bits) + np.int64(word)
             action = T.act[entry]
         fired = np.uint64(0)
         final = np.uint64(0)
-        known = rule[r, P_KNOWN]
-        timed = rule[r, P_TIMED] != 0
-        row = rule[r, P_RESOLVED] + ((state - state0) << (bits + known)) + np.int64(word)
+        row = P.resolved + ((state - P.state0) << (bits + P.known)) + np.int64(word)
         truth = np.uint64(0)
         node = np.int64(-1)
         if not is_start:
             node = np.int64(S.R[x]["node"])
         if action == EVALUATE:
             needed = np.uint64(T.needed[entry])
-            if known == 0:
+            if P.known == 0:
                 needed = undecided(T, state, word)
             truth = truths(T, S, X, r, needed, node, B, i)
-            if known > 0:
+            if P.known > 0:
                 row += np.int64(truth) << bits
                 action = T.resolved[row]
-        if action == EVALUATE or (action == LOOK and timed):
+        if action == EVALUATE or (action == LOOK and P.timed != 0):
             waited = np.int64(-1)
             if not is_start:
                 waited = now - S.N[node]["time"]
@@ -405,7 +413,7 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
             final = T.fired[row, 1]
         if action == STAYS:
             before = x
-            present |= np.uint32(1) << np.uint32((state - state0) & 31)
+            present |= np.uint32(1) << np.uint32((state - P.state0) & 31)
         elif action == DIES:
             if not is_start:
                 if before < 0:
@@ -418,9 +426,9 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
         elif fired != 0:
             had = S.H[h]["runs"]
             S.H[h]["present"] = present
-            before = step_run(T, S, r, h, B, i, x, before, after, fired, final)
+            before = step_run(T, S, P, r, h, B, i, x, before, after, fired, final)
             present = S.H[h]["present"]
-            if is_start and rule[r, P_WINDOW] > 0 and S.H[h]["runs"] > had:
+            if is_start and P.window > 0 and S.H[h]["runs"] > had:
                 start_timer(S, r, key, now)
         if is_start:
             S.Q[r, Q_WORK] += 1
@@ -428,13 +436,13 @@ def feed(T, S, X, r, word, B, i, bits, a0, state0, start):
         x = after
     S.H[h]["tail"] = before
     S.H[h]["present"] = present
-    while S.H[h]["runs"] > rule[r, P_LIMIT]:
+    while S.H[h]["runs"] > P.limit:
         drop_head(S, h)
         S.Q[r, Q_CUT] += 1
     if S.H[h]["done"] >= 0:
         settle(T, S, r, h)
     forget_if_empty(S, h)
-    return True
+    return spare - need
 
 
 @kernel
@@ -447,13 +455,9 @@ def process(T, S, X, B):
         stop = B.tasks[task, K_TO]
         shift = np.uint64(B.tasks[task, K_SHIFT])
         want = ~np.uint64(0) >> np.uint64(64 - T.rules[r, P_WORD])
-        bits = T.rules[r, P_BITS]
-        a0 = T.rules[r, P_ACT]
-        state0 = T.rules[r, P_STATE0]
-        start = T.rules[r, P_START]
-        idle = T.rules[r, P_IDLE]
-        slots = T.rules[r, P_SLOT1] > T.rules[r, P_SLOT0]
+        P = rule_of(T, r)
         events = 0
+        spare = np.int64(0)
         for i in range(G[G_ROW] if G[G_ROW] >= 0 else B.tasks[task, K_FROM], stop):
             if far:
                 j = i + 20
@@ -471,14 +475,15 @@ def process(T, S, X, B):
                     if x >= 0:
                         if S.R[x]["node"] >= 0:
                             prefetch(S.N, np.int64(S.R[x]["node"]))
-                            if slots:
+                            if P.slot1 > P.slot0:
                                 prefetch(S.V, np.int64(S.R[x]["node"]))
                         if S.R[x]["next"] >= 0:
                             prefetch(S.R, np.int64(S.R[x]["next"]))
             word = (B.mask[i] >> shift) & want
-            if word == 0 or (bits > 0 and T.idle[idle + np.int64(word)] != 0):
+            if word == 0 or (P.bits > 0 and T.idle[P.idle + np.int64(word)] != 0):
                 continue
-            if not feed(T, S, X, r, word, B, i, bits, a0, state0, start):
+            spare = feed(T, S, X, P, r, word, B, i, spare)
+            if spare < 0:
                 G[G_TASK] = task
                 G[G_ROW] = i
                 S.Q[r, Q_EVENTS] += events

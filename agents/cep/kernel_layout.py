@@ -59,6 +59,9 @@ TIMER: Final = np.dtype([("start", "i8"), ("key", "i4"), ("next", "i4")], align=
 Tables = namedtuple(  # noqa: PYI024
     "Tables", "rules states edges terms act needed resolved fired idle react slots code0 code simple consts"
 )
+Rule = namedtuple(  # noqa: PYI024  what the kernel asks of a rule for every event, as locals: they cannot be aliased
+    "Rule", "bits act resolved idle state0 start known timed fan window length limit waits skip keep_new slot0 slot1"
+)
 State = namedtuple("State", "G Q H R N V W T M")  # noqa: PYI024
 Scratch = namedtuple("Scratch", "stack low flags")  # noqa: PYI024
 Batch = namedtuple("Batch", "tasks t seq ref key mask columns lows")  # noqa: PYI024

@@ -29,17 +29,12 @@ from agents.cep.kernel_layout import (
     M_SLOT,
     M_TIME,
     MIN,
-    P_CLOSED,
     P_EAGER,
     P_LIMIT,
     P_SKIP,
     P_SKIP_STEP,
-    P_SLOT0,
-    P_SLOT1,
     P_STRICT_SKIP,
     P_TIMEOUTS,
-    P_WAITS,
-    P_WINDOW,
     Q_CUT,
     Q_MATCHES,
     S_DEADLINE,
@@ -136,7 +131,7 @@ def release(S, node):
 
 
 @inner
-def new_node(T, S, r, B, i, step, prev):
+def new_node(T, S, P, B, i, step, prev):
     n = S.G[G_NODE_FREE]
     if n >= 0:
         S.G[G_NODE_FREE] = S.N[n]["prev"]
@@ -155,9 +150,8 @@ def new_node(T, S, r, B, i, step, prev):
     if prev >= 0:
         S.N[prev]["users"] += 1
         S.N[n]["length"] = S.N[prev]["length"] + 1
-    slot0 = T.rules[r, P_SLOT0]
-    for s in range(slot0, T.rules[r, P_SLOT1]):
-        update_slot(T, S, s, s - slot0, n, step, prev, B, i)
+    for s in range(P.slot0, P.slot1):
+        update_slot(T, S, s, s - P.slot0, n, step, prev, B, i)
     return n
 
 
@@ -319,11 +313,8 @@ def settle(T, S, r, h):
 
 
 @inner
-def expire(T, S, r, h, now):
+def expire(T, S, P, r, h, now):
     """Time reaches ``now`` for one key: runs that are over complete (PENDING), time out or go."""
-    window = T.rules[r, P_WINDOW]
-    length = window + T.rules[r, P_CLOSED]
-    waits = T.rules[r, P_WAITS] != 0
     x = np.int64(S.H[h]["head"])
     before = np.int64(-1)
     hit = False
@@ -336,7 +327,7 @@ def expire(T, S, r, h, now):
         if deadline > 0:
             last = np.int64(S.N[S.R[x]["node"]]["time"])
             late = now - last >= deadline
-        if late or (window > 0 and now - S.R[x]["start"] >= length):
+        if late or (P.window > 0 and now - S.R[x]["start"] >= P.length):
             hit = True
             if before < 0:
                 S.H[h]["head"] = after
@@ -346,12 +337,12 @@ def expire(T, S, r, h, now):
                 S.H[h]["tail"] = before
             S.H[h]["runs"] -= 1
             # Both bounds may have passed since the last call: the one that came first counts.
-            time = np.int64(S.R[x]["start"]) + window
-            if late and (window == 0 or last + deadline < time):
+            time = np.int64(S.R[x]["start"]) + P.window
+            if late and (P.window == 0 or last + deadline < time):
                 time = last + deadline
             node = np.int64(S.R[x]["node"])
             if T.states[state, S_PENDING]:
-                if T.rules[r, P_SKIP] == SKIP_NONE:
+                if P.skip == SKIP_NONE:
                     put_out(S, r, np.int64(S.H[h]["key"]), 0, time, node)
                 else:
                     wait_done(S, h, node, np.int64(S.R[x]["sid"]), time)
@@ -361,7 +352,7 @@ def expire(T, S, r, h, now):
                 release(S, node)
             free_run(S, x)
         else:
-            if not waits:
+            if P.waits == 0:
                 break
             before = x
         x = after
