@@ -31,7 +31,7 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
             return {"m": {str(name): encode(item) for name, item in value.items()}}
         if isinstance(value, np.ndarray):
             buffers.append(np.ascontiguousarray(value).tobytes())
-            return {"a": [value.dtype.descr if value.dtype.names else value.dtype.str, value.shape, len(buffers) - 1]}
+            return {"a": [_layout_of(value.dtype), value.shape, len(buffers) - 1]}
         if isinstance(value, bytes | bytearray | memoryview):
             buffers.append(bytes(value))
             return {"b": len(buffers) - 1}
@@ -69,8 +69,7 @@ def unpack_state(data: bytes) -> dict[str, Any]:
             return {name: decode(item) for name, item in value.items()}
         if kind == "a":
             dtype, shape, index = value
-            layout = np.dtype([tuple(part) for part in dtype]) if isinstance(dtype, list) else np.dtype(dtype)
-            return np.frombuffer(buffers[index], layout).reshape(shape).copy()
+            return np.frombuffer(buffers[index], _dtype_of(dtype)).reshape(shape).copy()
         if kind == "b":
             return buffers[value]
         if kind == "l":
@@ -79,6 +78,28 @@ def unpack_state(data: bytes) -> dict[str, Any]:
 
     state: dict[str, Any] = decode(head["tree"])
     return state
+
+
+def _layout_of(dtype: np.dtype[Any]) -> Any:
+    """A type as JSON. Of records the offsets and the alignment count too: compiled code tells such types apart."""
+    if dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names] if dtype.fields else []
+    return {
+        "names": list(dtype.names),
+        "formats": [_layout_of(part[0]) for part in fields],
+        "offsets": [part[1] for part in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+    }
+
+
+def _dtype_of(layout: Any) -> np.dtype[Any]:
+    if isinstance(layout, str):
+        return np.dtype(layout)
+    parts = {name: layout[name] for name in ("names", "offsets", "itemsize")}
+    formats = [_dtype_of(part) for part in layout["formats"]]
+    return np.dtype({**parts, "formats": formats}, align=layout["aligned"])  # type: ignore[call-overload,no-any-return]
 
 
 def parts_of(name: str, slot: int, number: int, data: bytes) -> list[tuple[bytes, bytes]]:

@@ -48,6 +48,16 @@ def test_record_arrays_keep_their_layout():
     back["start"][0] = 9
 
 
+@pytest.mark.parametrize("align", [False, True])
+def test_padding_and_alignment_of_records_survive(align):
+    records = np.zeros(2, np.dtype([("flag", "i1"), ("time", "i8"), ("link", "i4")], align=align))
+    records["time"] = [5, 6]
+    back = unpack_state(pack_state({"runs": records}))["runs"]
+    assert back.dtype == records.dtype
+    assert back.dtype.isalignedstruct == records.dtype.isalignedstruct
+    assert back["time"].tolist() == [5, 6]
+
+
 def test_damaged_bytes_are_refused():
     data = pack_state({"a": np.arange(1000)})
     for bad in (b"", b"xyz", data[:-1], data[: len(data) // 2]):
