@@ -1,8 +1,8 @@
 """Figures of the automaton: sequences, loops, absence, many rules, single events, the worst case, start-up.
 
 ``events_per_s`` goes from frames with dictionary keys to matches as arrays: predicates, key numbers, kernel, and time
-for silent keys; ``operator_events_per_s`` leaves the first two out. Seconds are processor time of this one thread, the best of several runs, where other work on the
-machine shows least.
+for silent keys; ``operator_events_per_s`` leaves the first two out. Seconds are processor time of this one thread, the
+best of several runs, where other work on the machine shows least.
 """
 
 from __future__ import annotations
