@@ -1,7 +1,6 @@
 """Kernels around the automaton's pools: hand over outputs, rebuild the table of keys, drop runs."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
-
 from __future__ import annotations
 
 from typing import Any

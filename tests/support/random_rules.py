@@ -80,9 +80,7 @@ class RandomRule:
             return (
                 f"type == '{wanted}' and value >= last({other}.value)",
                 lambda event, taken: (
-                    event["type"] == wanted
-                    and bool(taken.get(other))
-                    and event["value"] >= taken[other][-1]["value"]
+                    event["type"] == wanted and bool(taken.get(other)) and event["value"] >= taken[other][-1]["value"]
                 ),
             )
         most = rng.randrange(2, 6)
