@@ -52,7 +52,7 @@ from simulator.cells_events import (
 from simulator.config import ScenarioConfig
 from simulator.context import Births, Context
 from simulator.events import EventSpec, HostRow
-from simulator.population import Population, exact_sum
+from simulator.population import Population, compact, exact_sum, put, take
 from simulator.rng import unit
 from simulator.scenario import Interval, InvalidControl, Scenario
 
@@ -104,8 +104,8 @@ class Cells(Scenario):
         return cells_params(config)
 
     def capacities(self, static: CellsStatic) -> Mapping[str, int]:
-        """``births`` a tick."""
-        return {"births": static.burst}
+        """``births`` a tick, and ``mutants`` among them."""
+        return {"births": static.burst, "mutants": max(static.burst // 2, 32)}
 
     def events(self, static: CellsStatic) -> tuple[EventSpec, ...]:
         """See `cell_events`."""
@@ -286,19 +286,28 @@ def _divide(
 
     def child(mothers: Population, births: Births) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
         genome, split = mothers["genome"], len(TRAITS)
-        mutated = ctx.uniform("mutates", births.lanes) < genome[ROW["mutation_rate"]] * mutability
-        noise = params["mutation_step"] * ctx.noise("mutation", GENES, births.lanes)
+        chance = genome[ROW["mutation_rate"]] * mutability
+        mutated = births.valid & (ctx.uniform("mutates", births.lanes) < chance)
+        # Noise is drawn for the mutants only, in a buffer of their own: it is most of the cost of a birth.
+        room = ctx.capacity("mutants")
+        row, mutants = ctx.stored(partial(compact, capacity=room), mutated)
+        before = take(genome, row)
+        noise = params["mutation_step"] * ctx.noise("mutation", GENES, births.lanes[row])
         _, low, high = _bounds()
-        traits = jnp.clip(genome[:split] * jnp.exp(noise[:split]), low, high)
-        daughter = jnp.where(mutated, jnp.concatenate([traits, genome[split:] + noise[split:]]), genome)
+        traits = jnp.clip(before[:split] * jnp.exp(noise[:split]), low, high)
+        after = ctx.stored(lambda: jnp.concatenate([traits, before[split:] + noise[split:]]))
         target = params["targets"].reshape(-1, 1)
-        gain = jnp.mean((genome[split:] - target) ** 2 - (daughter[split:] - target) ** 2, axis=0)
+        gain = jnp.mean((before[split:] - target) ** 2 - (after[split:] - target) ** 2, axis=0)
+        valid = jnp.arange(room) < mutants
+        zero = jnp.zeros(births.valid.shape[0], jnp.float32)
         told = {
+            "mutants": mutants,
             "mutated": mutated,
-            "magnitude": jnp.where(mutated, jnp.sqrt(jnp.mean(noise * noise, axis=0)), 0.0),
-            "delta": jnp.where(mutated, gain, 0.0),
+            "magnitude": put(zero, row, jnp.sqrt(jnp.mean(noise * noise, axis=0)), valid),
+            "delta": put(zero, row, gain, valid),
             "mother_tick": mothers["birth_tick"],
         }
+        daughter = put(genome, row, after, valid)
         half = mothers["energy"] >> 1
         mass = 0.5 * mothers["mass"]
         own = {"genome": daughter, "energy": half, "mass": mass, "generation": mothers["generation"] + 1}
@@ -306,6 +315,7 @@ def _divide(
 
     # The low bits of the word decided nothing yet; multiplying brings them up to where `spawn` looks.
     after, births, told = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
+    ctx.need("mutants", told["mutants"])
     emit_births(ctx, births, told)
     return after, births
 

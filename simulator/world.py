@@ -254,10 +254,10 @@ class World:
                 yield done
 
     def _grow(self, needs: Mapping[str, int]) -> None:
-        """Room for twice what was needed, in all buffers that are nearly full: each change compiles anew."""
+        """More room in all buffers that are more than half full, not only the full one: each change compiles anew."""
         for name, count in needs.items():
             if count > self._capacities[name] // 2:
-                self._capacities[name] = max(self._capacities[name], _power_of_two(2 * count))
+                self._capacities[name] = max(self._capacities[name], _roomy(count))
 
     def _rewind(self) -> None:
         assert self._snapshot is not None
@@ -274,7 +274,7 @@ class World:
         for name in needs:
             most = max(past.get(name, 0) for past in self._recent)
             if most < self._capacities[name] // 8:
-                self._capacities[name] = max(self._initial[name], _power_of_two(2 * most))
+                self._capacities[name] = max(self._initial[name], _roomy(most))
 
     def host_states(self) -> list[Any]:
         """State of every island as NumPy arrays, in order. Copies: a view would forbid donation of the state."""
@@ -301,5 +301,8 @@ class World:
         jax.block_until_ready(self._states)
 
 
-def _power_of_two(count: int) -> int:
-    return 1 << max(count - 1, 1).bit_length()
+def _roomy(count: int) -> int:
+    """Half as much again, rounded up to an eighth of a power of two, so that few sizes are ever compiled."""
+    wanted = count + count // 2
+    step = max(1 << max(wanted.bit_length() - 3, 0), 32)
+    return -(-wanted // step) * step

@@ -1,0 +1,218 @@
+"""Figures of the simulator: each scenario's speed, the memory bound of the machine, streaming, memory of large worlds.
+
+Runs on any device: on a GPU islands are stacked into calls of a million slots, on several devices they are dealt out.
+Needs nothing but JAX, NumPy, pydantic and pyarrow, so ``python -m pipeline.bench.simulator`` also runs where the rest
+is not installed. Bytes of the bound are those that a tick has to move at least: the traits of everybody that the
+equations read, and what they write. The speed is wall time; ``per_core_second`` divides by processor time, where other
+work on the machine shows less.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from schemas.frames import encode_frame
+from simulator import configure, load_scenario
+from simulator.assembly import Assembler
+from simulator.cells_config import INPUTS, TRAITS
+from simulator.emission import CallableSink, Emitter
+from simulator.world import Round, World
+
+__all__ = ["run"]
+
+CELL_BYTES = (1 + 3 * 4 + 4 * len(TRAITS) + 4 * INPUTS) + (1 + 2 * 4)
+"""Read a tick: alive, energy, mass, birth_tick, traits, the weights of one problem. Written: alive, energy, mass."""
+SATURATED = {"initial": 1.0, "supply": 10.0, "hazard": 0.004}
+"""Settings of cells that fill their world, so that every slot is a living cell."""
+
+
+def run(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """The figures, one after the other."""
+    bandwidth = memory_bandwidth()
+    device = jax.devices()[0]
+    yield {
+        "bench": "simulator_memory",
+        "device": device.device_kind,
+        "devices": len(jax.devices()),
+        "bytes_per_s": bandwidth,
+    }
+    on_gpu = device.platform != "cpu"
+    size = 33_554_432 if on_gpu and not quick else 1_000_000
+    yield _cells(size, 50 if quick else 300, bandwidth, chunk_ticks=50)
+    yield _streaming(262_144 if quick else 1_000_000, 40 if quick else 200)
+    yield _scenario("axons", {"domains": 100_000, "tick_us": 100_000}, 40 if quick else 200, "spikes")
+    yield _scenario("ecology", {"size": 131_072 if quick else 262_144}, 20 if quick else 100, "alive")
+    yield _scenario("kernels", {"size": 4096}, 50 if quick else 200, "alive")
+    yield _scenario("dna", {"size": 100}, 100 if quick else 1000, None)
+    if not quick and not on_gpu:
+        yield _large(10_000_000)
+
+
+def memory_bandwidth() -> float:
+    """Bytes a second that copying moves, read and written together; the best of a few runs on all cores or devices."""
+    if jax.devices()[0].platform != "cpu":
+        words = jnp.zeros(1 << 28, jnp.float32)
+        add = jax.jit(lambda values: values + 1.0, donate_argnums=0)
+        words = add(words).block_until_ready()
+        best = 0.0
+        for _ in range(5):
+            start = time.perf_counter()
+            for _ in range(10):
+                words = add(words)
+            words.block_until_ready()
+            best = max(best, 10 * 2 * words.nbytes / (time.perf_counter() - start))
+        return best * len(jax.devices())
+    cores = len(os.sched_getaffinity(0))
+    sources = [np.ones(1 << 24, np.float64) for _ in range(cores)]
+    targets = [np.zeros_like(source) for source in sources]
+
+    def copy(core: int) -> None:
+        for _ in range(4):
+            np.copyto(targets[core], sources[core])
+
+    best = 0.0
+    for _ in range(4):
+        threads = [threading.Thread(target=copy, args=(core,)) for core in range(cores)]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        best = max(best, 4 * 2 * cores * sources[0].nbytes / (time.perf_counter() - start))
+    return best
+
+
+class _Timed:
+    """A world that has been warmed up (everything compiled), and how long it takes from there."""
+
+    def __init__(self, name: str, settings: dict[str, Any], ticks: int, *, chunk_ticks: int = 10) -> None:
+        scenario = load_scenario(name)
+        self.config = configure(scenario.Config, settings, scenario=name)
+        self.scenario, self.ticks = scenario, ticks
+        self.world = World(scenario, self.config, 7, chunk_ticks=chunk_ticks)
+        params = scenario.params(self.config)
+        self.params: Callable[[int], Any] = lambda _: params
+        self.slots = self.world.islands * scenario.slots(self.world.static)
+        self.seconds = self.core_seconds = 0.0
+        reruns = -1
+        while reruns != self.world.reruns:
+            reruns = self.world.reruns
+            for _ in self.world.run(self.world.tick + 4 * chunk_ticks, self.params):
+                pass
+
+    def run(self, take: Callable[[Round], object]) -> None:
+        """Advance, handing on every round; sets the seconds."""
+        wall, core = time.perf_counter(), time.process_time()
+        for done in self.world.run(self.world.tick + self.ticks, self.params):
+            take(done)
+        self.world.wait()
+        self.seconds, self.core_seconds = time.perf_counter() - wall, time.process_time() - core
+
+    def metric(self, done: Round, name: str) -> float:
+        """Sum over islands, mean over ticks, of a whole-number metric of a round."""
+        lane = list(self.scenario.lanes()).index(name)
+        ticks = done.end_tick - done.first_tick
+        return sum(float(np.asarray(output.ints)[:ticks, ..., lane].sum()) for output in done.outputs) / ticks
+
+
+def _cells(size: int, ticks: int, bandwidth: float, *, chunk_ticks: int) -> dict[str, Any]:
+    timed = _Timed("cells", {"size": size, **SATURATED}, ticks, chunk_ticks=chunk_ticks)
+    told: list[Round] = []
+    timed.run(told.append)
+    alive, births = timed.metric(told[-1], "alive"), timed.metric(told[-1], "births")
+    rate = alive * ticks / timed.seconds
+    state = sum(leaf.nbytes for group in timed.world.host_states() for leaf in jax.tree.leaves(group))
+    return {
+        "bench": "simulator_cells",
+        "cells": int(alive),
+        "ticks": ticks,
+        "seconds": timed.seconds,
+        "cell_ticks_per_s": rate,
+        "per_core_second": alive * ticks / timed.core_seconds,
+        "births_per_s": births * ticks / timed.seconds,
+        "bytes_per_cell_tick": CELL_BYTES,
+        "fraction_of_bandwidth": rate * CELL_BYTES / bandwidth,
+        "state_bytes_per_cell": state / timed.slots,
+        "reruns": timed.world.reruns,
+    }
+
+
+def _streaming(size: int, ticks: int) -> dict[str, Any]:
+    """What assembling and encoding every event as frames costs the simulation, by runs in turn."""
+    timed = _Timed("cells", {"size": size, **SATURATED}, ticks)
+    silent, streamed = [], []
+    events = size_bytes = 0
+
+    def count(payload: bytes) -> None:
+        nonlocal size_bytes
+        size_bytes += len(payload)
+
+    for _ in range(3):
+        timed.run(lambda _: None)
+        silent.append(timed.seconds)
+        size_bytes = 0
+        assembler = Assembler(timed.scenario, timed.config, "bench", next_tick=timed.world.tick)
+        with Emitter(assembler, CallableSink(lambda frame: count(encode_frame(frame)))) as emitter:
+            timed.run(emitter.put)
+        streamed.append(timed.seconds)
+        events = sum(assembler.sequences.values())
+    quiet, loud = sorted(silent)[1], sorted(streamed)[1]
+    return {
+        "bench": "simulator_streaming",
+        "cells": size,
+        "ticks": ticks,
+        "events": events,
+        "seconds": loud,
+        "events_per_s": events / loud,
+        "bytes_per_event": size_bytes / max(events, 1),
+        "slowdown": loud / quiet - 1.0,
+    }
+
+
+def _scenario(name: str, settings: dict[str, Any], ticks: int, metric: str | None) -> dict[str, Any]:
+    timed = _Timed(name, settings, ticks)
+    told: list[Round] = []
+    timed.run(told.append)
+    figure: dict[str, Any] = {
+        "bench": f"simulator_{name}",
+        "slots": timed.slots,
+        "ticks": ticks,
+        "seconds": timed.seconds,
+    }
+    figure["ticks_per_s"] = ticks / timed.seconds
+    if metric is not None:
+        figure[metric] = timed.metric(told[-1], metric)
+        figure[f"{metric}_per_s"] = figure[metric] * ticks / timed.seconds
+    return figure
+
+
+def _large(size: int) -> dict[str, Any]:
+    """Peak memory of this process with a large world, snapshot for rewinding included."""
+    timed = _Timed("cells", {"size": size, **SATURATED}, 20)
+    timed.run(lambda _: None)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "bench": "simulator_memory_of_cells",
+        "cells": size,
+        "seconds": timed.seconds,
+        "cell_ticks_per_s": timed.slots * 20 / timed.seconds,
+        "peak_bytes": peak,
+        "peak_bytes_per_cell": peak / timed.slots,
+    }
+
+
+if __name__ == "__main__":
+    for figures in run("--quick" in sys.argv):
+        sys.stdout.write(json.dumps(figures) + "\n")
+        sys.stdout.flush()
