@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from agents.lineage import Record
-
 from agents.leaflet import DomainOutput
+from agents.lineage import Record
 from pipeline.produce import Outgoing
 from schemas.events import DeadLetter, us_from_iso
 from schemas.frames import CONTENT_TYPE, Frame, encode_frame
