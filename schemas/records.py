@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from schemas.catalog import CATALOG, Catalog, EventType
 from schemas.errors import InvalidEvent
 from schemas.events import iso_from_us, iso_texts, us_from_iso
-from schemas.frames import TEXT, Frame
+from schemas.frames import RESERVED, TEXT, Frame
 from schemas.ids import hash_id
 
 __all__ = [
@@ -264,7 +264,9 @@ def _parse(index: int, record: SourceRecord, event_type: EventType | None) -> _P
     else:
         envelope = _FLAT_KEYS
     time_name = next((name for name in _TIME_NAMES if body.get(name) is not None), None)
-    fields = {name: value for name, value in body.items() if name not in envelope and name != time_name}
+    fields = {name: value for name, value in body.items() if name not in envelope and name not in _TIME_NAMES[:1]}
+    if time_name is not None:
+        fields.pop(time_name, None)
     for part in ("metadata", "payload"):
         nested = body.get(part) if part in envelope else None
         if isinstance(nested, dict):
@@ -334,7 +336,11 @@ def _columns(parsed: list[_Parsed], event_type: EventType | None, refused: list[
     """Columns of the fields; records whose fields do not fit the catalog's types move to ``refused``."""
     if event_type is None:
         names: Iterable[str] = dict.fromkeys(name for item in parsed for name in item.fields)
-        return {name: _infer([item.fields.get(name) for item in parsed]) for name in names}
+        # A column of a reserved name means something else in a frame: the user's own field gets another name.
+        return {
+            f"{name}_" if name in RESERVED else name: _infer([item.fields.get(name) for item in parsed])
+            for name in names
+        }
     while True:
         columns: dict[str, pa.Array] = {}
         try:
