@@ -94,7 +94,7 @@ class CellsConfig(ScenarioConfig):
     @property
     def burst(self) -> int:
         """Rows of the buffers of births and deaths at first."""
-        return max(self.island_slots // 128, min(self.island_slots // 2, 512))
+        return max(self.island_slots * 3 // 256, min(self.island_slots // 2, 512))
 
     @property
     def islands(self) -> int:

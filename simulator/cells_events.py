@@ -57,7 +57,7 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
         Column("generation_gap", dtype="int32"),
     )
     sample = max(int(static.slots * static.routine_share * 1.3) // 32 * 32 + 64, 128)
-    weight = 1.0 / static.routine_share
+    weight, every = 1.0 / static.routine_share, static.routine_every
     vitals = (
         Column("cell_id", "id"),
         Column("generation", dtype="int32"),
@@ -88,9 +88,9 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
             EventSpec(kind, "evolutionary_events", evolution, "event_type", capacity=static.burst)
             for kind in _EVENT_TYPES
         ),
-        EventSpec("vitals", "cell_vitals", vitals, "vitals", capacity=sample, weight=weight),
-        EventSpec("genome", "genome_data", genome, "genome", capacity=sample, weight=weight),
-        EventSpec("problem", "problem_solving", problem, "outcome", capacity=sample, weight=weight),
+        EventSpec("vitals", "cell_vitals", vitals, "vitals", capacity=sample, weight=weight, every=every),
+        EventSpec("genome", "genome_data", genome, "genome", capacity=sample, weight=weight, every=every),
+        EventSpec("problem", "problem_solving", problem, "outcome", capacity=sample, weight=weight, every=every),
     )
 
 

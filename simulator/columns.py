@@ -39,20 +39,22 @@ class Piece:
         whole = np.concatenate(per_group, axis=1)
         return whole[self.first_tick - self.round.first_tick : self.end_tick - self.round.first_tick]
 
-    def slices(self, kind: str) -> Iterator[tuple[NDArray[np.uint32], int, int]]:
-        """(uint32[columns, rows], tick, island) for every tick and island that emitted rows of ``kind``."""
+    def slices(self, spec: EventSpec) -> Iterator[tuple[NDArray[np.uint32], int, int]]:
+        """(uint32[columns, rows], tick, island) for every tick and island that emitted rows of the kind."""
         groups = []
         for islands, output in zip(self.round.islands, self.round.outputs, strict=True):
-            groups.append((islands, np.asarray(output.counts[kind]), np.asarray(output.events[kind])))
-        for tick in range(self.first_tick, self.end_tick):
-            row = tick - self.round.first_tick
-            for islands, counts, packed in groups:
-                if counts.ndim == 1:
-                    if counts[row]:
-                        yield packed[row, :, : counts[row]], tick, int(islands[0])
-                else:
-                    for member in np.flatnonzero(counts[row]):
-                        yield packed[row, member, :, : counts[row, member]], tick, int(islands[member])
+            groups.append((islands, np.asarray(output.counts[spec.kind]), np.asarray(output.events[spec.kind])))
+        row = 0
+        for tick in range(self.round.first_tick, self.end_tick):
+            offset = tick - self.round.first_tick
+            for islands, counts, packed in groups if tick >= self.first_tick else ():
+                for member in np.flatnonzero(counts[offset]):
+                    if not spec.active(tick):
+                        raise ValueError(f"kind {spec.kind!r} has rows at tick {tick}, but every={spec.every}")
+                    found = packed[row] if counts.ndim == 1 else packed[row, member]
+                    count = counts[offset] if counts.ndim == 1 else counts[offset, member]
+                    yield found[:, :count], tick, int(islands[member])
+            row += spec.active(tick)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Part:
     @classmethod
     def gather(cls, spec: EventSpec, pieces: Sequence[Piece], config: ScenarioConfig) -> Self:
         """Rows of ``spec.kind`` from all pieces."""
-        found = [entry for piece in pieces for entry in piece.slices(spec.kind)]
+        found = [entry for piece in pieces for entry in piece.slices(spec)]
         rows = np.array([packed.shape[1] for packed, _, _ in found], np.int64)
         ticks = np.repeat(np.array([tick for _, tick, _ in found], np.int64), rows)
         islands = np.repeat(np.array([island for _, _, island in found], np.int64), rows)

@@ -58,7 +58,8 @@ class EventSpec:
     an ``enum`` column. ``key`` is "run", "island", or the name of an int32 column that ``key_format`` turns into text.
     ``capacity`` is how many rows a tick and island the buffer holds at first: it grows when needed and never cuts.
     ``weight`` is how many events a row stands for (1/p when rows are sampled with probability p). ``timed``: the rows
-    come with ``at=``, their microsecond within the tick.
+    come with ``at=``, their microsecond within the tick. ``every``: there are rows only in ticks whose number (modulo
+    2**32) is a multiple of it, which keeps the buffers of rare samples small; rows in other ticks are an error.
     """
 
     kind: str
@@ -70,6 +71,11 @@ class EventSpec:
     capacity: int = 1024
     weight: float = 1.0
     timed: bool = False
+    every: int = 1
+
+    def active(self, tick: int) -> bool:
+        """Whether there may be rows at ``tick``."""
+        return (tick & 0xFFFFFFFF) % self.every == 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Round:
     """Numbers of the islands of each group."""
     outputs: tuple[Outputs, ...]
     """Of each group; arrays have leading axes [chunk] or, for a group of several islands, [chunk, islands]. Rows from
-    ``end_tick - first_tick`` on are zero."""
+    ``end_tick - first_tick`` on are zero. Events of a kind have rows for its active ticks only (`EventSpec.every`)."""
     capacities: Capacities
 
     def needs(self) -> dict[str, int]:
@@ -69,6 +69,7 @@ def _chunk(scenario: Scenario, static: Any, capacities: Capacities, ticks: int, 
         return state, ctx.outputs()
 
     step = jax.vmap(one, in_axes=(None, 0, None, None, None, 0)) if stacked else one
+    every = {spec.kind: spec.every for spec in scenario.events(static)}
 
     def run(
         params: Any, states: Any, seed: Array, low: Array, high: Array, islands: Array, count: Array
@@ -76,19 +77,32 @@ def _chunk(scenario: Scenario, static: Any, capacities: Capacities, ticks: int, 
         TRACES[scenario.name] += 1
 
         def body(offset: Array, carry: Any) -> Any:
-            states, told = carry
+            states, told, rows = carry
             now = low + offset.astype(jnp.uint32)
             states, outputs = step(params, states, seed, now, high + (now < low), islands)
-            return states, jax.tree.map(lambda all_, one: all_.at[offset].set(one), told, outputs)
+            events = outputs.events
+            written = {kind: told.events[kind].at[rows[every[kind]]].set(events[kind]) for kind in events}
+            told = jax.tree.map(
+                lambda all_, one: all_.at[offset].set(one), told._replace(events={}), outputs._replace(events={})
+            )
+            # A tick without samples writes to the row of the next one, which overwrites it: that stays in cache.
+            rows = {period: row + (now % jnp.uint32(period) == 0) for period, row in rows.items()}
+            return states, told._replace(events=written), rows
 
         shapes = jax.eval_shape(step, params, states, seed, low, high, islands)[1]
-        told = jax.tree.map(lambda leaf: jnp.zeros((ticks, *leaf.shape), leaf.dtype), shapes)
+        told = _zeros(shapes._replace(events={}), ticks)
+        events = {kind: _zeros(shape, ticks // every[kind] + 2) for kind, shape in shapes.events.items()}
+        rows = dict.fromkeys(sorted(set(every.values())), jnp.int32(0))
         # A loop of ``count`` ticks rather than a scan over all: the last chunk of a run may be shorter, and another
         # length would be another program to compile.
-        final: tuple[Any, Outputs] = lax.fori_loop(0, count, body, (states, told))
-        return final
+        states, told, _ = lax.fori_loop(0, count, body, (states, told._replace(events=events), rows))
+        return states, told
 
     return jax.jit(run, donate_argnums=1)
+
+
+def _zeros(shapes: Any, rows: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), shapes)
 
 
 @lru_cache(maxsize=32)
