@@ -20,6 +20,7 @@ from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
+import pyarrow as pa
 from aiokafka.errors import KafkaError
 
 from pipeline.kafka import BrokerAway, ensure_topics
@@ -89,8 +90,18 @@ def _fitting(frame: Frame) -> Iterator[tuple[Frame, bytes]]:
         return
     middle = frame.num_rows // 2
     # Only the last piece may assert that time has passed or that the run is over.
-    yield from _fitting(_open_ended(frame.slice(0, middle)))
-    yield from _fitting(frame.slice(middle, frame.num_rows))
+    yield from _fitting(_own_texts(_open_ended(frame.slice(0, middle))))
+    yield from _fitting(_own_texts(frame.slice(middle, frame.num_rows)))
+
+
+def _own_texts(frame: Frame) -> Frame:
+    """The frame with only the texts that its rows use: a slice carries the dictionaries of the whole along."""
+    batch = frame.batch
+    for index, column in enumerate(batch.columns):
+        if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
+            field = batch.schema.field(index)
+            batch = batch.set_column(index, field, column.dictionary_decode().dictionary_encode().cast(field.type))
+    return replace(frame, batch=batch)
 
 
 def _open_ended(frame: Frame) -> Frame:

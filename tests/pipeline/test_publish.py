@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from pipeline.publish import messages_of
 from schemas.frames import CONTENT_TYPE, Frame, decode_frame
@@ -63,3 +64,16 @@ def test_json_form_is_one_record_a_message_with_event_time_and_key():
 
 def test_frame_without_rows_is_no_json_message():
     assert list(messages_of(frame_of(3).slice(0, 0), 4, "json")) == []
+
+
+def test_a_dictionary_larger_than_a_message_is_divided_with_the_rows():
+    names = pa.array([f"domain-{number:08d}" for number in range(200_000)])
+    rows = np.arange(50_000, dtype=np.int32)
+    key = pa.DictionaryArray.from_arrays(pa.array(rows), names)
+    frame = Frame.from_columns("axon_1", "run", {"timestamp": rows.astype(np.int64), "key": key}, watermark_us=9)
+    messages = list(messages_of(frame, 1))
+    assert len(messages) < 20
+    parts = [decode_frame(message.value) for message in messages]
+    assert [part.watermark_us for part in parts] == [None] * (len(parts) - 1) + [9]
+    assert [text for part in parts for text in part.id_texts()] == frame.id_texts()
+    assert [name for part in parts for name in part.column("key").to_pylist()] == frame.column("key").to_pylist()
