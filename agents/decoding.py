@@ -8,7 +8,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -18,23 +18,13 @@ from schemas.errors import InvalidFrame, SchemaMismatch
 from schemas.events import DeadLetter, iso_from_us
 from schemas.frames import conform, decode_frame
 from schemas.ids import hash_id
-from schemas.records import SourceRecord, records_to_frame
+from schemas.records import RawRecord, records_to_frame
 from schemas.topics import stream_of
 
-__all__ = ["RawRecord", "dead_letter", "decode_chunk"]
+__all__ = ["dead_letter", "decode_chunk"]
 
 # An Arrow IPC stream begins with this continuation marker, which no JSON text can.
 _ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
-
-
-class RawRecord(NamedTuple):
-    """One consumed Kafka message."""
-
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def dead_letter(
@@ -77,17 +67,20 @@ def decode_chunk(
                 else:
                     frames.append(SourcedFrame(frame, topic, partition, record.offset))
             continue
-        sources = [SourceRecord(record.offset, record.timestamp_ms, record.key, record.value) for record in run]
-        decoded, index, refused = records_to_frame(topic, partition, stream, sources, catalog)
+        decoded, index, refused = records_to_frame(topic, partition, stream, run, catalog)
         letters += [
             dead_letter(run[item.index], topic, partition, reason=item.reason, stage="decode") for item in refused
         ]
         if decoded is not None:
-            offsets = np.array([sources[row].offset for row in index], np.int64)
+            offsets = np.array([run[row].offset for row in index], np.int64)
             frames.append(SourcedFrame(decoded, topic, partition, int(offsets[0]), offsets, last_offset=run[-1].offset))
     return frames, letters
 
 
-def _runs(records: Sequence[RawRecord]) -> Iterator[tuple[bool, list[RawRecord]]]:
-    for is_frame, run in groupby(records, key=lambda record: (record.value or b"")[:4] == _ARROW_MAGIC):
-        yield is_frame, list(run)
+def _runs(records: Sequence[RawRecord]) -> Iterator[tuple[bool, Sequence[RawRecord]]]:
+    frames = [record.value is not None and record.value.startswith(_ARROW_MAGIC) for record in records]
+    first = 0
+    for is_frame, same in groupby(frames):
+        last = first + len(list(same))
+        yield is_frame, records[first:last]
+        first = last

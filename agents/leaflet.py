@@ -16,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from agents.clock import Clock, Place, Source
-from agents.decoding import RawRecord, dead_letter, decode_chunk
+from agents.decoding import dead_letter, decode_chunk
 from agents.engine import Engine, EngineOutput
 from agents.lineage import Record, alert_records, multi_event_records
 from agents.rules import RuleSet
@@ -25,7 +25,7 @@ from agents.sinks.base import SourcedFrame
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter, iso_from_us
 from schemas.frames import Frame
-from schemas.records import frame_to_records
+from schemas.records import RawRecord, frame_to_records
 
 __all__ = ["Counters", "DomainGroup", "DomainOutput", "Leaflet"]
 

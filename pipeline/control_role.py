@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from agents.controllers import DifficultyController, DifficultyState, GeneticController, GeneticState
-from agents.decoding import RawRecord, decode_chunk
+from agents.decoding import decode_chunk
 from pipeline.produce import Outgoing
 from schemas.events import ControlEvent
 from schemas.frames import Frame
+from schemas.records import RawRecord
 from schemas.topics import control_topic, metrics_topic, mono_topic
 
 __all__ = ["CONTROLLERS", "ControlRunner", "Controller"]

@@ -18,7 +18,6 @@ from typing import Any, Final, Protocol
 import orjson
 
 from agents.clock import Place
-from agents.decoding import RawRecord
 from agents.leaflet import DomainOutput, Leaflet
 from agents.rules import RuleSet
 from pipeline.commits import Delivery
@@ -26,6 +25,7 @@ from pipeline.outputs import outgoing_of
 from pipeline.produce import Outgoing
 from pipeline.snapshots import pack_state, unpack_state
 from schemas.errors import AstrocyteError
+from schemas.records import RawRecord
 from schemas.topics import CLOCK, STATS
 
 __all__ = ["Correlator", "StateStore", "raw_records"]

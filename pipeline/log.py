@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal
 
-from agents.decoding import RawRecord, decode_chunk
+from agents.decoding import decode_chunk
 from agents.sinks.base import SourcedFrame
 from pipeline.log_file import LogWriter
 from pipeline.log_format import Headers, InvalidLog, LogHeader, LogRecord, TornLog, is_frame, parse_line, record_line
@@ -22,6 +22,7 @@ from pipeline.log_reader import open_log, read_header, read_log
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter
 from schemas.frames import Frame
+from schemas.records import RawRecord
 from schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
 
 __all__ = [

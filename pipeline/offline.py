@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 import orjson
 
 from agents.clock import Place
-from agents.decoding import RawRecord
 from agents.engine import Engine
 from agents.leaflet import Counters, DomainGroup, DomainOutput, Leaflet
 from agents.rules import RuleSet
@@ -23,6 +22,7 @@ from pipeline.produce import Outgoing
 from pipeline.rekey import Rekeyer
 from schemas.errors import InvalidSettings
 from schemas.frames import Frame
+from schemas.records import RawRecord
 from schemas.topics import CLOCK, metrics_topic
 
 __all__ = ["OfflineRun", "Survey", "run_rules", "survey"]

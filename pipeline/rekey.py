@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from agents.decoding import RawRecord, decode_chunk
+from agents.decoding import decode_chunk
 from pipeline.plan import Rekey
 from schemas.events import DeadLetter
 from schemas.frames import Frame
+from schemas.records import RawRecord
 
 __all__ = ["Rekeyer"]
 

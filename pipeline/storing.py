@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from agents.decoding import RawRecord, dead_letter, decode_chunk
+from agents.decoding import dead_letter, decode_chunk
 from agents.sinks.base import RecordKind, Rejected, Sink, Sourced, SourcedFrame, SourcedRecords
 from pipeline.commits import Delivery
 from pipeline.outputs import letter_record
@@ -24,6 +24,7 @@ from pipeline.produce import Outgoing
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter
 from schemas.ids import hash_id
+from schemas.records import RawRecord
 from schemas.topics import ALERTS, CONTROL_PREFIX, DEAD_LETTERS, MULTI_EVENTS, RULES, SIMULATIONS
 
 __all__ = ["RECORD_TOPICS", "StoreRunner", "decode_for_store"]

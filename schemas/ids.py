@@ -28,6 +28,14 @@ _VARIANT: Final = np.uint64(0x8000_0000_0000_0000)
 _GOLDEN: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
 _SECOND: Final = np.uint64(0xD1B5_4A32_D192_ED03)
 
+_UUID_LENGTH: Final = 36
+_HYPHENS: Final = [8, 13, 18, 23]
+_DIGITS: Final = [place for place in range(_UUID_LENGTH) if place not in _HYPHENS]
+_HEX_VALUES: Final = np.full(128, 255, np.uint8)
+"""Value of each ASCII letter as a hexadecimal digit; 255 for one that is none."""
+_HEX_VALUES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+_HEX_VALUES[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
+
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Finaliser of splitmix64 (Steele, Lea and Flood 2014), a bijection of 64-bit words."""
@@ -118,6 +126,9 @@ def parse_ids(texts: Sequence[str]) -> Ids:
     A UUID stands for itself, with or without a prefix that ends in an underscore (``evt_dna_<ms>_<uuid>``); any
     other text is hashed.
     """
+    canonical = _canonical_ids(texts)
+    if canonical is not None:
+        return canonical
     values = bytearray()
     for text in texts:
         try:
@@ -125,3 +136,17 @@ def parse_ids(texts: Sequence[str]) -> Ids:
         except ValueError:
             values += hash_id(text).bytes
     return ids_from_bytes(bytes(values))
+
+
+def _canonical_ids(texts: Sequence[str]) -> Ids | None:
+    """Ids of texts that all are UUIDs of 32 hexadecimal digits and four hyphens, all at once; else None."""
+    joined = "".join(texts)
+    if len(joined) != _UUID_LENGTH * len(texts) or not joined.isascii():
+        return None
+    letters = np.frombuffer(joined.encode(), np.uint8).reshape(-1, _UUID_LENGTH)
+    if not (letters[:, _HYPHENS] == ord("-")).all():
+        return None
+    digits = _HEX_VALUES[letters[:, _DIGITS]]
+    if (digits > 15).any() or any(len(text) != _UUID_LENGTH for text in texts):
+        return None
+    return ids_from_bytes((digits[:, ::2] << 4 | digits[:, 1::2]).tobytes())

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from schemas.frames import Frame, decode_frame, encode_frame
 from schemas.partitions import split_by_partition
-from schemas.records import SourceRecord, frame_to_records, records_to_frame
+from schemas.records import RawRecord, frame_to_records, records_to_frame
 
 __all__ = ["run"]
 
@@ -45,7 +45,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     payload = encode_frame(frame)
     some = frame.take(np.arange(min(rows, 20_000)))
     records = frame_to_records(some)
-    sources = [SourceRecord(index, 0, record.key, record.value) for index, record in enumerate(records)]
+    sources = [RawRecord(index, 0, record.key, record.value) for index, record in enumerate(records)]
     for name, work, events, size in (
         ("encode_frame", lambda: encode_frame(frame), rows, len(payload)),
         ("decode_frame", lambda: decode_frame(payload), rows, len(payload)),

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.clock import Place
-from agents.decoding import RawRecord
 from agents.engine import Engine
 from agents.leaflet import DomainGroup, DomainOutput, Leaflet
 from agents.rules import load_rules
 from schemas.events import Alert, MultiEvent
 from schemas.frames import Frame, encode_frame
-from schemas.records import frame_to_records
+from schemas.records import RawRecord, frame_to_records
 
 START_US = 1_750_000_000_000_000
 RULES = load_rules(

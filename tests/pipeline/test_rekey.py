@@ -1,11 +1,11 @@
 import numpy as np
 
-from agents.decoding import RawRecord
 from pipeline.outputs import rekeyed
 from pipeline.plan import Rekey
 from pipeline.rekey import Rekeyer
 from schemas.frames import Frame, decode_frame, encode_frame
 from schemas.partitions import partition_of
+from schemas.records import RawRecord
 
 REKEY = Rekey("weather", "mono.weather", "place", "keyed.place.weather")
 

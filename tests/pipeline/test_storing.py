@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from agents.decoding import RawRecord
 from agents.sinks.base import Rejected, SinkError, Trouble
 from pipeline.store_roles import _listener
 from pipeline.storing import StoreRunner
 from schemas.frames import encode_frame
+from schemas.records import RawRecord
 from tests.support.sink_contract import alert, multi_event, results
 
 TICK_S = 0.05

@@ -42,6 +42,29 @@ def test_a_foreign_id_is_hashed_and_a_prefixed_uuid_is_itself():
     assert format_ids(parse_ids([f"evt_dna_1703001234567_{value.hex}"])) == [str(value)]
 
 
+@given(
+    st.lists(
+        st.uuids().map(str)
+        | st.uuids().map(lambda value: str(value).upper())
+        | st.uuids().map(lambda value: value.hex)
+        | st.text(max_size=40)
+        | st.text("0123456789abcdefg-é", min_size=36, max_size=36),
+        max_size=6,
+    )
+)
+def test_ids_of_a_batch_are_those_of_its_texts_one_by_one(texts):
+    assert (parse_ids(texts) == np.concatenate([parse_ids([""]), *(_one_id(text) for text in texts)])[1:]).all()
+
+
+def _one_id(text):
+    """By the uuid module, which takes any spelling of a UUID."""
+    try:
+        value = uuid.UUID(text.rpartition("_")[2])
+    except ValueError:
+        value = hash_id(text)
+    return ids_from_bytes(value.bytes)
+
+
 def test_parts_of_a_hashed_id_are_kept_apart():
     assert hash_id("ab", "c") != hash_id("a", "bc")
 

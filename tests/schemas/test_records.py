@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from schemas import CATALOG, Frame
 from schemas.events import CharterEvent, MonoEvent, iso_from_us, iso_texts, us_from_iso
 from schemas.frames import conform
-from schemas.records import SourceRecord, frame_to_records, records_to_frame
+from schemas.records import RawRecord, frame_to_records, records_to_frame
 
 START = us_from_iso("2025-09-28T10:30:00Z")
 
@@ -26,13 +26,13 @@ def spikes(count: int) -> Frame:
     )
 
 
-def sources(records) -> list[SourceRecord]:
-    return [SourceRecord(10 + i, 0, record.key, record.value) for i, record in enumerate(records)]
+def sources(records) -> list[RawRecord]:
+    return [RawRecord(10 + i, 0, record.key, record.value) for i, record in enumerate(records)]
 
 
 def read(stream: str, *values: bytes | None, key: bytes | None = b"k", timestamp_ms: int = 1000):
     return records_to_frame(
-        f"mono.{stream}", 0, stream, [SourceRecord(i, timestamp_ms, key, value) for i, value in enumerate(values)]
+        f"mono.{stream}", 0, stream, [RawRecord(i, timestamp_ms, key, value) for i, value in enumerate(values)]
     )
 
 

@@ -6,12 +6,13 @@ import pyarrow as pa
 import pytest
 
 import schemas
-from agents.decoding import RawRecord, decode_chunk
+from agents.decoding import decode_chunk
 from agents.sinks.base import SourcedFrame, SourcedRecords
 from agents.sinks.influx_points import PointRules, points_of, refused_rows
 from schemas.catalog import arrow_type
 from schemas.frames import Frame
 from schemas.measurements import MEASUREMENTS
+from schemas.records import RawRecord
 from tests.support.line_protocol import read_points
 from tests.support.sink_contract import alert, multi_event
 
