@@ -4,7 +4,7 @@ A frame's keys are dictionary-encoded, so that a text is hashed once a frame (or
 dictionary) and not once a row. Numbers of keys that no state refers to any more are given out again.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# ruff: noqa: PLR0917, SIM110  kernels take their arrays one by one and know no generators
+# ruff: noqa: PLR0917  kernels take their arrays one by one
 
 from __future__ import annotations
 
@@ -15,76 +15,151 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.cep.jit import inner, kernel
+from agents.cep.jit import inner, kernel, prefetch
 from agents.cep.rows import plain
 
-__all__ = ["KeyTable", "Selected"]
+__all__ = ["KeyTable", "Selected", "touched"]
 
 _COUNT, _BYTES, _FREE = range(3)
 _CACHED: Final = 8
 _NEVER: Final = -(2**62)
 
 
+_ENTRY: Final = np.dtype([("hash", "u8"), ("start", "i8"), ("size", "i4")], align=True)
+"""A text in the arena; size -1: the number is free."""
+
+
+@inner
+def _word(data, i):
+    """Eight bytes as a number; LLVM makes one load of it."""
+    i = np.uint64(i)
+    value = np.uint64(data[i])
+    for k in range(1, 8):
+        value |= np.uint64(data[i + np.uint64(k)]) << np.uint64(8 * k)
+    return value
+
+
 @inner
 def _hash(data, start, stop):
-    """FNV-1a (Fowler, Noll, Vo) with a final mix, since the table is indexed by the low bits."""
-    value = np.uint64(0xCBF29CE484222325)
-    for i in range(start, stop):
-        value = (value ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
-    return value ^ (value >> np.uint64(29))
+    """A product and a shift for every eight bytes, and a final mix, since the table is indexed by the low bits."""
+    value = np.uint64(0xCBF29CE484222325) ^ np.uint64(stop - start)
+    i = start
+    while i + 8 <= stop:
+        value = (value ^ _word(data, i)) * np.uint64(0x9E3779B97F4A7C15)
+        value ^= value >> np.uint64(32)
+        i += 8
+    rest = np.uint64(0)
+    while i < stop:
+        rest = (rest << np.uint64(8)) | np.uint64(data[np.uint64(i)])
+        i += 1
+    value = (value ^ rest) * np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+    return value ^ (value >> np.uint64(32))
 
 
 @inner
 def _equal(data, start, stop, arena, at):
-    for i in range(start, stop):
-        if data[i] != arena[at + i - start]:
+    i = start
+    while i + 8 <= stop:
+        if _word(data, i) != _word(arena, at + i - start):
             return False
+        i += 8
+    while i < stop:
+        if data[np.uint64(i)] != arena[np.uint64(at + i - start)]:
+            return False
+        i += 1
     return True
 
 
 @kernel
-def _select(at, codes, offsets, data, known, table, hashes, starts, sizes, arena, free, seen, G, epoch, words, t,
-            first_ref, rows, key, times, ref, mask):  # fmt: skip
-    """Rows with a word that is not 0 and a key, with the key's number, side by side in the outputs.
+def _touched(words, rows, mask):
+    """Rows with a word that is not 0, and these words; gives their number."""
+    n = np.uint64(0)
+    for row in range(words.shape[0]):
+        rows[n] = row
+        mask[n] = words[row]
+        n += np.uint64(words[row] != 0)
+    return np.int64(n)
 
-    ``known[code]`` is the number of a dictionary entry, -1 while it was not looked up. ``at`` holds the next row and
-    the number of rows put out. False: there is no room for a new key, call again.
+
+@kernel
+def _select(codes, known, seen, epoch, t, first_ref, rows, key, times, ref, mask, unknown, count):
+    """Of the first ``count`` rows those with a key stay in ``rows`` and ``mask``; their number, time and handle follow.
+
+    ``known[code]`` is the number of a dictionary entry, -1 while it was not looked up. Gives how many rows stay, and at
+    how many places in them, put into ``unknown``, the number is not known yet.
     """
-    slots = np.uint64(table.shape[0] - 1)
-    n = at[1]
-    for row in range(at[0], codes.shape[0]):
-        word = words[row]
-        if word == 0:
-            continue
+    n = np.int64(0)
+    later = np.int64(0)
+    for i in range(count):
+        row = np.uint64(rows[i])
         code = np.int64(codes[row])
         if code < 0:
             continue
+        number = np.int64(known[np.uint64(code)])
+        u = np.uint64(n)
+        if number >= 0:
+            seen[np.uint64(number)] = epoch
+        else:
+            unknown[np.uint64(later)] = n
+            later += 1
+        rows[u] = row
+        mask[u] = mask[np.uint64(i)]
+        key[u] = number
+        times[u] = t[row]
+        ref[u] = first_ref + np.int64(row)
+        n += 1
+    return n, later
+
+
+@kernel
+def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, entries, arena, free, seen, G, epoch, rows,
+             key):  # fmt: skip
+    """Numbers for the ``count`` places in ``unknown``; ``at[0]`` holds the next. False: no room for a new key.
+
+    What a text needs is asked of memory some texts ahead: its place in the table, then the entry that stands there.
+    """
+    slots = np.uint64(table.shape[0] - 1)
+    for ahead in range(at[0], count + 16):
+        if ahead < count:
+            code = np.uint64(codes[rows[unknown[ahead]]])
+            hashes[ahead] = _hash(data, np.int64(offsets[code]), np.int64(offsets[code + np.uint64(1)]))
+            prefetch(table, np.int64(hashes[ahead] & slots))
+        if at[0] + 8 <= ahead < count + 8:
+            number = np.int64(table[hashes[ahead - 8] & slots])
+            if number >= 0:
+                prefetch(entries, number)
+        j = ahead - 16
+        if j < at[0]:
+            continue
+        place = unknown[j]
+        code = np.uint64(codes[rows[place]])
         number = np.int64(known[code])
         if number < 0:
             start = np.int64(offsets[code])
-            stop = np.int64(offsets[code + 1])
-            value = _hash(data, start, stop)
-            place = np.int64(value & slots)
+            stop = np.int64(offsets[code + np.uint64(1)])
+            value = hashes[j]
+            slot = value & slots
             while True:
-                number = np.int64(table[place])
+                number = np.int64(table[slot])
                 if number < 0:
                     break
+                entry = entries[number]
                 if (
-                    hashes[number] == value
-                    and sizes[number] == stop - start
-                    and _equal(data, start, stop, arena, starts[number])
+                    entry.hash == value
+                    and entry.size == stop - start
+                    and _equal(data, start, stop, arena, entry.start)
                 ):
                     break
-                place = np.int64((np.uint64(place) + np.uint64(1)) & slots)
+                slot = (slot + np.uint64(1)) & slots
             if number < 0:
                 reused = G[_FREE] > 0
                 if (
-                    (not reused and G[_COUNT] >= hashes.shape[0])
+                    (not reused and G[_COUNT] >= entries.shape[0])
                     or 2 * (G[_COUNT] + 1) > table.shape[0]
                     or G[_BYTES] + stop - start > arena.shape[0]
                 ):
-                    at[0] = row
-                    at[1] = n
+                    at[0] = j
                     return False
                 if reused:
                     G[_FREE] -= 1
@@ -92,44 +167,47 @@ def _select(at, codes, offsets, data, known, table, hashes, starts, sizes, arena
                 else:
                     number = G[_COUNT]
                     G[_COUNT] += 1
-                table[place] = number
-                hashes[number] = value
-                starts[number] = G[_BYTES]
-                sizes[number] = stop - start
+                table[slot] = number
+                entries[number].hash = value
+                entries[number].start = G[_BYTES]
+                entries[number].size = stop - start
                 for i in range(start, stop):
                     arena[G[_BYTES] + i - start] = data[i]
                 G[_BYTES] += stop - start
             known[code] = number
         seen[number] = epoch
-        rows[n] = row
-        key[n] = number
-        times[n] = t[row]
-        ref[n] = first_ref + row
-        mask[n] = word
-        n += 1
-    at[1] = n
+        key[place] = number
     return True
 
 
 @kernel
-def _refill(table, hashes, sizes, count):
+def _refill(table, entries, count):
     for number in range(count):
-        if sizes[number] >= 0:
-            place = np.int64(hashes[number] & np.uint64(table.shape[0] - 1))
+        if entries[number].size >= 0:
+            place = np.int64(entries[number].hash & np.uint64(table.shape[0] - 1))
             while table[place] >= 0:
                 place = (place + 1) & (table.shape[0] - 1)
             table[place] = number
 
 
 @kernel
-def _gather(numbers, starts, sizes, arena, offsets, data):
-    at = 0
+def _gather(numbers, entries, arena, offsets, data):
+    at = np.int64(0)
     for row in range(numbers.shape[0]):
-        start = starts[numbers[row]]
-        for i in range(sizes[numbers[row]]):
+        start = entries[numbers[row]].start
+        size = np.int64(entries[numbers[row]].size)
+        for i in range(size):
             data[at + i] = arena[start + i]
-        at += sizes[numbers[row]]
+        at += size
         offsets[row + 1] = at
+
+
+@kernel
+def _hash_all(entries, arena, count):
+    for number in range(count):
+        if entries[number].size >= 0:
+            start = entries[number].start
+            entries[number].hash = _hash(arena, start, start + entries[number].size)
 
 
 class Selected(NamedTuple):
@@ -142,22 +220,39 @@ class Selected(NamedTuple):
     mask: NDArray[np.uint64]
 
 
+class _Dictionary(NamedTuple):
+    """Texts of a column with their numbers (-1: not looked up yet).
+
+    The array is kept with them, so that its address cannot come to mean other texts.
+    """
+
+    array: pa.Array
+    known: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+    data: NDArray[np.uint8]
+
+
+def touched(words: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Rows with a word that is not 0, and these words."""
+    rows, mask = np.empty(len(words), np.int64), np.empty(len(words), np.uint64)
+    end = int(_touched(plain(words), rows, mask))
+    return rows[:end], mask[:end]
+
+
 class KeyTable:
     """Numbers of the keys of one correlation field."""
 
     def __init__(self, *, room: int = 1024) -> None:
         size = 1 << max(2, (2 * room - 1).bit_length())
         self._table = np.full(size, -1, np.int32)
-        self._hashes = np.zeros(size // 2, np.uint64)
-        self._starts = np.zeros(size // 2, np.int64)
-        self._sizes = np.full(size // 2, -1, np.int32)
+        self._entries = _entries(size // 2)
         self._seen = np.zeros(size // 2, np.uint8)
         self._free = np.zeros(size // 2, np.int64)
         self._arena = np.zeros(8 * size, np.uint8)
         self._globals = np.zeros(3, np.int64)
         self._epoch, self._newest, self._newest_before = 1, _NEVER, _NEVER
         self._single: dict[str, int] = {}
-        self._cache: dict[int, tuple[pa.Array, NDArray[np.int32]]] = {}
+        self._cache: dict[int, _Dictionary] = {}
 
     def __len__(self) -> int:
         return int(self._globals[_COUNT] - self._globals[_FREE])
@@ -169,45 +264,57 @@ class KeyTable:
 
     def select(self, column: pa.Array, words: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int) -> Selected:
         """The rows that have a word and a key. Keys that are not text are taken as their text."""
+        rows, mask = touched(words)
+        return self.select_rows(column, rows, mask, t, first_ref)
+
+    def select_rows(
+        self, column: pa.Array, rows: NDArray[np.int64], mask: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int
+    ) -> Selected:
+        """Those of ``rows`` that have a key, with their words ``mask``; both arrays are taken over."""
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
-        dictionary = column.dictionary
-        if not pa.types.is_string(dictionary.type):
-            dictionary = dictionary.cast(pa.utf8())
         indices = column.indices
         codes = indices.to_numpy() if indices.null_count == 0 else indices.fill_null(-1).to_numpy()
         codes = codes.astype(np.int32, copy=False)
-        if dictionary.null_count:
-            codes = np.where(np.asarray(dictionary.is_null())[codes] & (codes >= 0), np.int32(-1), codes)
-        _, offsets_buffer, data_buffer = dictionary.buffers()
-        offsets = np.frombuffer(offsets_buffer, np.int32)[dictionary.offset : dictionary.offset + len(dictionary) + 1]
-        data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(1, np.uint8)
-        address = offsets_buffer.address + 4 * dictionary.offset
-        cached = self._cache.get(address)
-        if cached is None or len(cached[1]) != len(dictionary):
-            while len(self._cache) >= _CACHED:
-                self._cache.pop(next(iter(self._cache)))
-            # The array is kept with it, so that its address cannot come to mean other texts.
-            cached = self._cache[address] = (dictionary, np.full(len(dictionary), -1, np.int32))
-        count = len(codes)
-        out = Selected(
-            np.empty(count, np.int64),
-            np.empty(count, np.int32),
-            np.empty(count, np.int64),
-            np.empty(count, np.int64),
-            np.empty(count, np.uint64),
-        )
-        if count:
+        texts = self._dictionary(column.dictionary)
+        if texts.array.null_count:
+            codes = np.where(np.asarray(texts.array.is_null())[codes] & (codes >= 0), np.int32(-1), codes)
+        count = len(rows)
+        if len(t):
             self._newest = max(self._newest, int(t.max()))
-        at = np.zeros(2, np.int64)
-        while not _select(
-            at, plain(codes), plain(offsets), plain(data), cached[1], self._table, self._hashes, self._starts,
-            self._sizes, self._arena, self._free, self._seen, self._globals, self._epoch, plain(words), plain(t),
-            first_ref, out.rows, out.key, out.t, out.ref, out.mask,
+        codes = plain(codes)
+        key, times, ref = np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64)
+        unknown = np.empty(count, np.int64)
+        end, later = _select(
+            codes, texts.known, self._seen, self._epoch, plain(t), first_ref, rows, key, times, ref, mask, unknown,
+            count,
+        )  # fmt: skip
+        at, hashes = np.zeros(1, np.int64), np.empty(later, np.uint64)
+        while later and not _look_up(
+            at, unknown, later, hashes, codes, texts.offsets, texts.data, texts.known, self._table, self._entries,
+            self._arena, self._free, self._seen, self._globals, self._epoch, rows, key,
         ):  # fmt: skip
             self._grow()
-        end = int(at[1])
-        return Selected(out.rows[:end], out.key[:end], out.t[:end], out.ref[:end], out.mask[:end])
+        if end < count:
+            return Selected(rows[:end], key[:end], times[:end], ref[:end], mask[:end])
+        return Selected(rows, key, times, ref, mask)
+
+    def _dictionary(self, dictionary: pa.Array) -> _Dictionary:
+        """What is known of the texts; of the dictionaries that came last it is remembered."""
+        if not pa.types.is_string(dictionary.type):
+            dictionary = dictionary.cast(pa.utf8())
+        _, offsets_buffer, data_buffer = dictionary.buffers()
+        address = offsets_buffer.address + 4 * dictionary.offset
+        cached = self._cache.get(address)
+        if cached is not None and len(cached.known) == len(dictionary):
+            return cached
+        while len(self._cache) >= _CACHED:
+            self._cache.pop(next(iter(self._cache)))
+        offsets = np.frombuffer(offsets_buffer, np.int32)[dictionary.offset : dictionary.offset + len(dictionary) + 1]
+        data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.zeros(1, np.uint8)
+        known = np.full(len(dictionary), -1, np.int32)
+        found = self._cache[address] = _Dictionary(dictionary, known, plain(offsets), plain(data))
+        return found
 
     def number(self, text: str, t: int) -> int:
         """Number of the key of one event at ``t`` microseconds."""
@@ -224,10 +331,9 @@ class KeyTable:
 
     def texts(self, numbers: NDArray[np.int32]) -> pa.Array:
         """Texts of the keys; valid until numbers are given out again (`recycle`)."""
-        sizes = self._sizes[numbers]
         offsets = np.zeros(len(numbers) + 1, np.int32)
-        data = np.empty(int(sizes.sum()), np.uint8)
-        _gather(numbers, self._starts, self._sizes, self._arena, offsets, data)
+        data = np.empty(int(self._entries["size"][numbers].sum()), np.uint8)
+        _gather(numbers, self._entries, self._arena, offsets, data)
         return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(offsets), pa.py_buffer(data))
 
     def recycle(self, live: NDArray[np.bool_], now_us: int) -> int:
@@ -237,48 +343,46 @@ class KeyTable:
         """
         count, numbers = self.numbers, np.empty(0, np.int64)
         if now_us > self._newest_before:
-            gone = (self._sizes[:count] >= 0) & ~live[:count] & (self._seen[:count] != self._epoch)
+            gone = (self._entries["size"][:count] >= 0) & ~live[:count] & (self._seen[:count] != self._epoch)
             numbers = np.flatnonzero(gone)
         self._epoch = self._epoch % 255 + 1
         self._newest_before = self._newest
         if not len(numbers):
             return 0
-        self._sizes[numbers] = -1
+        self._entries["size"][numbers] = -1
         free = int(self._globals[_FREE])
         self._free[free : free + len(numbers)] = numbers
         self._globals[_FREE] = free + len(numbers)
         self._single.clear()
         self._cache.clear()
-        kept = np.flatnonzero(self._sizes[:count] >= 0).astype(np.int32)
+        kept = np.flatnonzero(self._entries["size"][:count] >= 0).astype(np.int32)
         offsets = np.zeros(len(kept) + 1, np.int32)
-        data = np.empty(int(self._sizes[kept].sum()), np.uint8)
-        _gather(kept, self._starts, self._sizes, self._arena, offsets, data)
+        data = np.empty(int(self._entries["size"][kept].sum()), np.uint8)
+        _gather(kept, self._entries, self._arena, offsets, data)
         self._arena[: len(data)] = data
-        self._starts[kept] = offsets[:-1]
+        self._entries["start"][kept] = offsets[:-1]
         self._globals[_BYTES] = len(data)
         self._rehash(len(self._table))
         return len(numbers)
 
     def _grow(self) -> None:
-        if 2 * (self.numbers + 1) > len(self._table) or self.numbers >= len(self._hashes):
-            self._hashes, self._starts = _doubled(self._hashes), _doubled(self._starts)
+        if 2 * (self.numbers + 1) > len(self._table) or self.numbers >= len(self._entries):
             self._seen, self._free = _doubled(self._seen), _doubled(self._free)
-            self._sizes = np.concatenate([self._sizes, np.full_like(self._sizes, -1)])
+            self._entries = np.concatenate([self._entries, _entries(len(self._entries))])
             self._rehash(2 * len(self._table))
         else:
             self._arena = _doubled(self._arena)
 
     def _rehash(self, size: int) -> None:
         self._table = np.full(size, -1, np.int32)
-        _refill(self._table, self._hashes, self._sizes, self.numbers)
+        _refill(self._table, self._entries, self.numbers)
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copy as arrays."""
         count, size, free = (int(number) for number in self._globals)
         return {
-            "hashes": self._hashes[:count].copy(),
-            "starts": self._starts[:count].copy(),
-            "sizes": self._sizes[:count].copy(),
+            "starts": self._entries["start"][:count].copy(),
+            "sizes": self._entries["size"][:count].copy(),
             "seen": self._seen[:count].copy(),
             "epoch": np.array([self._epoch, self._newest, self._newest_before]),
             "free": self._free[:free].copy(),
@@ -287,11 +391,10 @@ class KeyTable:
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
         """Take over a snapshot."""
-        count, free, size = (len(snapshot[name]) for name in ("hashes", "free", "arena"))
+        count, free, size = (len(snapshot[name]) for name in ("sizes", "free", "arena"))
         self.__init__(room=max(1024, 2 * count))  # type: ignore[misc]
-        self._hashes[:count] = snapshot["hashes"]
-        self._starts[:count] = snapshot["starts"]
-        self._sizes[:count] = snapshot["sizes"]
+        self._entries["start"][:count] = snapshot["starts"]
+        self._entries["size"][:count] = snapshot["sizes"]
         self._seen[:count] = snapshot["seen"]
         self._epoch, self._newest, self._newest_before = (int(number) for number in snapshot["epoch"])
         self._free[:free] = snapshot["free"]
@@ -299,7 +402,14 @@ class KeyTable:
             self._arena = _doubled(self._arena)
         self._arena[:size] = snapshot["arena"]
         self._globals[:] = count, size, free
+        _hash_all(self._entries, self._arena, count)
         self._rehash(len(self._table))
+
+
+def _entries(count: int) -> NDArray[Any]:
+    entries = np.zeros(count, _ENTRY)
+    entries["size"] = -1
+    return entries
 
 
 def _doubled(array: NDArray[Any]) -> NDArray[Any]:

@@ -148,28 +148,26 @@ class Matcher:
         if plan is None or count == 0:
             return Prepared.empty()
         columns = Columns(lambda name: frame.column(name) if frame.has(name) else None, count)
-        words = plan.words(columns)
         t = frame.timestamps()
         parts = []
-        for word, number in zip(words, plan.groups, strict=True):
-            selected = self._select(frame, self._groups.all[number].by, word, t, first_ref)
+        for (rows, words), number in zip(plan.touched(columns), plan.groups, strict=True):
+            if not len(rows):
+                continue
+            table, column = self._key_column(frame, self._groups.all[number].by)
+            selected = table.select_rows(column, rows, words, t, first_ref)
             if len(selected.rows):
                 parts.append((number, selected))
         if not parts:
             return Prepared.empty()
         return self._entries(columns, plan.captures, parts)
 
-    def _select(
-        self, frame: Frame, by: str | None, word: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int
-    ) -> Selected:
+    def _key_column(self, frame: Frame, by: str | None) -> tuple[KeyTable, pa.Array]:
         table = self._keys[by]
         if len(table) >= self._sweep_at:
             self._recycle()
         if by is None:
-            column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(t), np.int32)), pa.array([""]))
-        else:
-            column = frame.column(by) if frame.has(by) else pa.nulls(len(t), pa.utf8())
-        return table.select(column, word, t, first_ref)
+            return table, pa.DictionaryArray.from_arrays(pa.array(np.zeros(frame.num_rows, np.int32)), pa.array([""]))
+        return table, frame.column(by) if frame.has(by) else pa.nulls(frame.num_rows, pa.utf8())
 
     def _entries(self, columns: Columns, captures: Sequence[int], parts: Sequence[tuple[int, Selected]]) -> Prepared:
         if len(parts) == 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from agents.cep.jit import kernel
+from agents.cep.keys import touched
 from agents.cep.operator import Atom
 from agents.cep.rows import plain
 from agents.cep.values import TextNumbers, split_integers
@@ -28,6 +29,9 @@ from agents.expressions_scalar import Evaluate, compile_scalar
 __all__ = ["Bits", "StreamPlan", "captured"]
 
 Bits = NDArray[np.uint64]
+_FEW: Final = 32
+"""Up to so many entries of a dictionary are looked up one by one."""
+_CACHED: Final = 8
 _NO_PRIOR: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
 
 
@@ -38,12 +42,68 @@ def _spread(of_entry, codes, words):
         words[row] |= of_entry[codes[row]]
 
 
+@kernel
+def _pick(of_entry, codes, rows, mask):
+    """Rows whose dictionary entry has bits, and these; gives their number. Code -1 (null) reads the last entry."""
+    n = np.uint64(0)
+    last = np.int64(of_entry.shape[0] - 1)
+    for row in range(codes.shape[0]):
+        code = np.int64(codes[row])
+        word = of_entry[np.uint64(code if code >= 0 else last)]
+        rows[n] = row
+        mask[n] = word
+        n += np.uint64(word != 0)
+    return np.int64(n)
+
+
+class _Found(NamedTuple):
+    """A dictionary (kept, so that its address cannot come to mean other texts) and what its entries are."""
+
+    texts: pa.Array
+    numbers: NDArray[np.int64]
+    """Which of the wanted texts each entry is, the number of texts for none; one more for null."""
+    bits: list[Bits]
+    """For each group the bits that each entry sets; one more for null."""
+    idle: bool
+    """No row can have any bit, nor take part in a further test."""
+
+
 @dataclass(slots=True)
 class _Equalities:
     """Tests that begin with ``field == text``: by text, the bits that this alone sets, and further tests."""
 
     bits: dict[str, list[int]] = field(default_factory=dict)
     further: dict[str, list[tuple[Node, Evaluate, list[int]]]] = field(default_factory=dict)
+    cache: dict[tuple[int, int], _Found] = field(default_factory=dict)
+    """Of the dictionaries that came last, by address and length."""
+
+    @property
+    def texts(self) -> dict[str, int]:
+        """The wanted texts with their numbers."""
+        return {text: number for number, text in enumerate(dict.fromkeys([*self.bits, *self.further]))}
+
+    def of(self, texts: pa.Array, groups: int) -> _Found:
+        """What the entries of a dictionary are."""
+        where = texts.buffers()[1].address + 4 * texts.offset, len(texts)
+        found = self.cache.get(where)
+        if found is None:
+            wanted = self.texts
+            if len(texts) <= _FEW:
+                entries = np.array([wanted.get(text, len(wanted)) for text in texts.to_pylist()], np.int64)
+            else:
+                places = pc.index_in(texts, value_set=pa.array(list(wanted), pa.utf8()))
+                entries = places.fill_null(len(wanted)).to_numpy().astype(np.int64)
+            numbers = np.append(entries, len(wanted))
+            bits = []
+            for group in range(groups):
+                flags = [self.bits[text][group] if text in self.bits else 0 for text in wanted]
+                bits.append(np.array([*flags, 0], np.uint64)[numbers])
+            further = any(wanted[text] in entries for text in self.further)
+            found = _Found(texts, numbers, bits, not further and not any(each.any() for each in bits))
+            while len(self.cache) >= _CACHED:
+                self.cache.pop(next(iter(self.cache)))
+            self.cache[where] = found
+        return found
 
 
 class StreamPlan:
@@ -84,6 +144,28 @@ class StreamPlan:
             tests.append((rest, compile_scalar(rest), bits))
         bits[group] |= flag
 
+    def touched(self, columns: Columns) -> list[tuple[NDArray[np.int64], Bits]]:
+        """For each group the rows with a word that is not 0, and these words."""
+        if self._other or any(self._always):
+            return [touched(words) for words in self.words(columns)]
+        looked_up = []
+        for name, equalities in self._equal.items():
+            values = columns[name]
+            found = None if values.texts is None else equalities.of(values.texts, len(self.groups))
+            if found is not None and not found.idle:
+                looked_up.append((equalities, found, values))
+        if not looked_up:
+            return [(np.empty(0, np.int64), np.empty(0, np.uint64)) for _ in self.groups]
+        if len(looked_up) > 1 or looked_up[0][0].further:
+            return [touched(words) for words in self.words(columns)]
+        ((_, found, values),) = looked_up
+        picked = []
+        for bits in found.bits:
+            rows, mask = np.empty(columns.rows, np.int64), np.empty(columns.rows, np.uint64)
+            end = _pick(bits, plain(values.data), rows, mask)
+            picked.append((rows[:end], mask[:end]))
+        return picked
+
     def words(self, columns: Columns) -> Bits:
         """Words of all rows, shape [groups, rows]."""
         words = np.zeros((len(self.groups), columns.rows), np.uint64)
@@ -99,22 +181,19 @@ class StreamPlan:
         return words
 
     def _look_up(self, columns: Columns, values: Values, equalities: _Equalities, words: Bits) -> None:
-        if values.texts is None:
+        found = None if values.texts is None else equalities.of(values.texts, len(self.groups))
+        if found is None or found.idle:
             return
-        texts = list(dict.fromkeys([*equalities.bits, *equalities.further]))
-        # Which of the texts each dictionary entry is (the last number: none), then each row.
-        entries = pc.index_in(values.texts, value_set=pa.array(texts, pa.utf8())).fill_null(len(texts)).to_numpy()
-        of_entry = np.append(entries, len(texts))
-        for group in range(len(self.groups)):
-            flags = [equalities.bits[text][group] if text in equalities.bits else 0 for text in texts]
-            if any(flags):
-                _spread(np.array([*flags, 0], np.uint64)[of_entry], plain(values.data), words[group])
+        of_entry, texts = found.numbers, equalities.texts
+        for group, of_bits in enumerate(found.bits):
+            if of_bits.any():
+                _spread(of_bits, plain(values.data), words[group])
         if not equalities.further:
             return
         of_row = of_entry[values.data]
         order = np.argsort(of_row, kind="stable")
         bounds = np.searchsorted(of_row[order], np.arange(len(texts) + 1))
-        for number, text in enumerate(texts):
+        for text, number in texts.items():
             rows = order[bounds[number] : bounds[number + 1]]
             if len(rows) and text in equalities.further:
                 subset = columns.subset(rows)
