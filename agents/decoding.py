@@ -18,7 +18,7 @@ from schemas.errors import InvalidFrame, SchemaMismatch
 from schemas.events import DeadLetter, iso_from_us
 from schemas.frames import conform, decode_frame
 from schemas.ids import hash_id
-from schemas.records import RawRecord, records_to_frame
+from schemas.records import KafkaRecord, records_to_frame
 from schemas.topics import stream_of
 
 __all__ = ["dead_letter", "decode_chunk"]
@@ -28,7 +28,7 @@ _ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 
 
 def dead_letter(
-    record: RawRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
+    record: KafkaRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
 ) -> DeadLetter:
     """The record as a dead letter; its id is a function of its place, so that repeating it changes nothing."""
     return DeadLetter.model_validate(
@@ -40,7 +40,7 @@ def dead_letter(
             "partition": partition,
             "offset": record.offset,
             "row": row,
-            "timestamp": iso_from_us(record.timestamp_ms * 1000),
+            "timestamp": iso_from_us(record.timestamp * 1000),
             "key_b64": None if record.key is None else b64encode(record.key).decode(),
             "payload_b64": None if record.value is None else b64encode(record.value).decode(),
             "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
@@ -49,7 +49,7 @@ def dead_letter(
 
 
 def decode_chunk(
-    topic: str, partition: int, records: Sequence[RawRecord], catalog: Catalog = CATALOG
+    topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
 ) -> tuple[list[SourcedFrame], list[DeadLetter]]:
     """Frames of the chunk in offset order, and the messages that are none; the catalog's types are enforced."""
     stream = stream_of(topic) or topic
@@ -77,7 +77,7 @@ def decode_chunk(
     return frames, letters
 
 
-def _runs(records: Sequence[RawRecord]) -> Iterator[tuple[bool, Sequence[RawRecord]]]:
+def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[bool, Sequence[KafkaRecord]]]:
     frames = [record.value is not None and record.value.startswith(_ARROW_MAGIC) for record in records]
     first = 0
     for is_frame, same in groupby(frames):

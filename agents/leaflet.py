@@ -25,7 +25,7 @@ from agents.sinks.base import SourcedFrame
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter, iso_from_us
 from schemas.frames import Frame
-from schemas.records import RawRecord, frame_to_records
+from schemas.records import KafkaRecord, RawRecord, frame_to_records
 
 __all__ = ["Counters", "DomainGroup", "DomainOutput", "Leaflet"]
 
@@ -161,7 +161,7 @@ class Leaflet:
         """Whether a producer that asserts watermarks holds event time back."""
         return any(lane.clock.asserting for lane in self._lanes)
 
-    def feed(self, topic: str, records: Sequence[RawRecord]) -> DomainOutput:
+    def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
         """Take a chunk of one topic, in offset order; records before the topic's position are passed over."""
         output = DomainOutput()
         position = self.positions.get(topic, 0)

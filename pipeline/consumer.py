@@ -27,7 +27,8 @@ __all__ = ["Consumer", "WorkerStalled"]
 _FETCH_S: Final = 0.1
 _COMMIT_S: Final = 10.0
 _AWAY_S: Final = 2.0
-_COLLECT_AFTER: Final = 100_000
+_COLLECT_S: Final = 2.0
+_ROUNDS_TO_WHOLE: Final = 30
 
 
 class WorkerStalled(AstrocyteError):
@@ -56,13 +57,25 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def on_start(self) -> None:
-        """Start, with a collector of cycles that suits a worker."""
-        await super().on_start()
-        # A chunk makes tens of thousands of records at once, none of them in a cycle. Looking for cycles after every
-        # 700 of them takes a third of the transport's time.
-        if gc.get_threshold()[0] < _COLLECT_AFTER:
-            gc.set_threshold(_COLLECT_AFTER, 50, 100)
+    @Service.task
+    async def _collect(self) -> None:
+        """Look for cycles by the clock.
+
+        A chunk makes hundreds of thousands of objects at once, none of them in a cycle. Looking for cycles by their
+        number takes between a quarter and a third of a worker's time.
+        """
+        gc.collect()
+        gc.freeze()  # what is there by now stays
+        gc.disable()
+        rounds = 0
+        try:
+            while not self.should_stop:
+                await self.sleep(_COLLECT_S)
+                rounds += 1
+                gc.collect(2 if rounds % _ROUNDS_TO_WHOLE == 0 else 0)
+        finally:
+            gc.enable()
+            gc.unfreeze()
 
     # -- back-pressure
 

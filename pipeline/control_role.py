@@ -15,7 +15,7 @@ from agents.decoding import decode_chunk
 from pipeline.produce import Outgoing
 from schemas.events import ControlEvent
 from schemas.frames import Frame
-from schemas.records import RawRecord
+from schemas.records import KafkaRecord
 from schemas.topics import control_topic, metrics_topic, mono_topic
 
 __all__ = ["CONTROLLERS", "ControlRunner", "Controller"]
@@ -64,7 +64,7 @@ class ControlRunner:
         if key is not None and value is not None and name in CONTROLLERS:
             self._states[key] = CONTROLLERS[name].from_bytes(value)
 
-    def step(self, topic: str, partition: int, records: Sequence[RawRecord]) -> list[Outgoing]:
+    def step(self, topic: str, partition: int, records: Sequence[KafkaRecord]) -> list[Outgoing]:
         """Wishes that a chunk leads to, and the states after it."""
         frames, _ = decode_chunk(topic, partition, records)
         out: list[Outgoing] = []

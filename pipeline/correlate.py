@@ -25,10 +25,9 @@ from pipeline.outputs import outgoing_of
 from pipeline.produce import Outgoing
 from pipeline.snapshots import pack_state, unpack_state
 from schemas.errors import AstrocyteError
-from schemas.records import RawRecord
 from schemas.topics import CLOCK, STATS
 
-__all__ = ["Correlator", "StateStore", "raw_records"]
+__all__ = ["Correlator", "StateStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +63,6 @@ class _Domain:
     next_snapshot_s: float = 0.0
     dirty: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-def raw_records(chunk: Any) -> list[RawRecord]:
-    """Messages of a chunk (`pipeline.chunks.Chunk`) as the domains read them."""
-    return [
-        RawRecord(record.offset, record.timestamp, record.key, record.value, record.headers) for record in chunk.records
-    ]
 
 
 class Correlator:
@@ -181,7 +173,7 @@ class Correlator:
             domain.heard_s[place] = now_s
             domain.lag[place] = chunk.highwater - chunk.next_offset
             domain.idle.discard(place)
-            output = domain.leaflet.feed(chunk.topic, raw_records(chunk))
+            output = domain.leaflet.feed(chunk.topic, chunk.records)
             domain.leaflet.positions[chunk.topic] = max(domain.leaflet.positions.get(chunk.topic, 0), chunk.next_offset)
             domain.deliveries[chunk.topic] = delivery
             domain.dirty = True

@@ -22,7 +22,7 @@ from pipeline.produce import Outgoing
 from pipeline.rekey import Rekeyer
 from schemas.errors import InvalidSettings
 from schemas.frames import Frame
-from schemas.records import RawRecord
+from schemas.records import KafkaRecord, RawRecord
 from schemas.topics import CLOCK, metrics_topic
 
 __all__ = ["OfflineRun", "Survey", "run_rules", "survey"]
@@ -202,7 +202,7 @@ class OfflineRun:
         origin = frame.origin.removesuffix(f"/{partition}")
         return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
 
-    def _feed_domain(self, domain: _Domain, topic: str, raws: Sequence[RawRecord]) -> Iterator[DomainOutput]:
+    def _feed_domain(self, domain: _Domain, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
         if domain.asleep:
             domain.leaflet.wake()
             domain.leaflet.mark_idle(domain.absent)

@@ -9,7 +9,7 @@ from agents.decoding import decode_chunk
 from pipeline.plan import Rekey
 from schemas.events import DeadLetter
 from schemas.frames import Frame
-from schemas.records import RawRecord
+from schemas.records import KafkaRecord
 
 __all__ = ["Rekeyer"]
 
@@ -43,7 +43,7 @@ class Rekeyer:
         self._inputs = {number: self._inputs.get(number, _Input(now_s)) for number in partitions}
 
     def step(
-        self, partition: int, records: Sequence[RawRecord], now_s: float = 0.0
+        self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
     ) -> tuple[list[Frame], list[DeadLetter]]:
         """Frames of one chunk for the internal topic, and what could not be read (counted where it first came in)."""
         sourced, letters = decode_chunk(self.rekey.source, partition, records)

@@ -19,7 +19,7 @@ from agents.leaflet import DomainGroup, Leaflet
 from agents.rules import RuleSet
 from agents.saccules import Saccules
 from pipeline.control_role import CONTROLLERS, ControlRunner
-from pipeline.correlate import Correlator, raw_records
+from pipeline.correlate import Correlator
 from pipeline.kafka import BrokerAway
 from pipeline.live_rules import LiveRules, follow_rules, load_live_rules
 from pipeline.logs import configure_logging, logging_config
@@ -261,7 +261,7 @@ def _build_rekey_agent(app: WorkerApp, rekeyer: Rekeyer) -> None:
         async for event in stream.noack().events():
             chunk = event.value
             # What cannot be read is a dead letter of the role that correlates, so it is left to that.
-            frames, _ = rekeyer.step(chunk.partition, raw_records(chunk), time.monotonic())
+            frames, _ = rekeyer.step(chunk.partition, chunk.records, time.monotonic())
             await _carry(app, rekeyer, frames)
             event.ack()
 
@@ -290,7 +290,7 @@ def _build_control(app: WorkerApp, settings: Settings) -> None:
     async def control(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            records = runner.step(chunk.topic, chunk.partition, raw_records(chunk))
+            records = runner.step(chunk.topic, chunk.partition, chunk.records)
             if records:
                 await app.producer.send_and_confirm(records)
             event.ack()

@@ -12,7 +12,6 @@ import mode
 from agents.sinks.base import OnTrouble, Sink, Trouble
 from agents.sinks.retry import Patience
 from pipeline.control_role import CONTROLLERS
-from pipeline.correlate import raw_records
 from pipeline.metrics import StoreMetrics, serve_metrics
 from pipeline.settings import Settings
 from pipeline.storing import RECORD_TOPICS, StoreRunner
@@ -71,7 +70,7 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
     async def store(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            await runner.handle(chunk, ack_handle(event), raw_records(chunk))
+            await runner.handle(chunk, ack_handle(event), chunk.records)
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
     repeat(app, runner.tick, _TICK_S)

@@ -24,7 +24,7 @@ from pipeline.produce import Outgoing
 from schemas.catalog import CATALOG, Catalog
 from schemas.events import DeadLetter
 from schemas.ids import hash_id
-from schemas.records import RawRecord
+from schemas.records import KafkaRecord, RawRecord
 from schemas.topics import ALERTS, CONTROL_PREFIX, DEAD_LETTERS, MULTI_EVENTS, RULES, SIMULATIONS
 
 __all__ = ["RECORD_TOPICS", "StoreRunner", "decode_for_store"]
@@ -47,7 +47,7 @@ _EXTENSIONS: Final = {
 
 
 def decode_for_store(
-    topic: str, partition: int, records: Sequence[RawRecord], catalog: Catalog = CATALOG
+    topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
 ) -> tuple[list[Sourced], list[DeadLetter]]:
     """What a sink takes of one chunk. Dead letters only of records that no other role has buried already."""
     kind = RECORD_TOPICS.get(topic)
@@ -80,13 +80,13 @@ def decode_for_store(
     return [item], letters
 
 
-def _audited(topic: str, partition: int, records: Sequence[RawRecord]) -> SourcedRecords:
+def _audited(topic: str, partition: int, records: Sequence[KafkaRecord]) -> SourcedRecords:
     """Rule changes and control events as entries of the audit log."""
     kind = "rule_change" if topic == RULES else topic
     entries = [
         {
             "event_id": str(hash_id(topic, str(partition), str(record.offset))),
-            "timestamp": record.timestamp_ms * 1000,
+            "timestamp": record.timestamp * 1000,
             "kind": kind,
             "subject": None if record.key is None else record.key.decode(errors="replace"),
             "simulation_id": None,
@@ -136,7 +136,7 @@ class StoreRunner:
         """Rows that the store has confirmed."""
         self.rejected = 0
 
-    async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[RawRecord]) -> None:
+    async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[KafkaRecord]) -> None:
         """Take one chunk; returns at once unless the batch is full, which is the back-pressure."""
         items, letters = decode_for_store(chunk.topic, chunk.partition, records, self._catalog)
         async with self._lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import orjson
@@ -26,6 +26,7 @@ from schemas.uniform import JSON_MONO_KEYS, json_text, typed_column, uniform_col
 __all__ = [
     "JSON_CONTENT_TYPE",
     "JsonRecord",
+    "KafkaRecord",
     "RawRecord",
     "Refused",
     "cloud_headers",
@@ -50,11 +51,35 @@ class JsonRecord(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+class KafkaRecord(Protocol):
+    """One consumed Kafka message, whichever client has read it."""
+
+    @property
+    def offset(self) -> int:
+        """Place in its partition."""
+
+    @property
+    def timestamp(self) -> int:
+        """Kafka's own time in milliseconds, used where the record has none."""
+
+    @property
+    def key(self) -> bytes | None:
+        """What it was partitioned by."""
+
+    @property
+    def value(self) -> bytes | None:
+        """A frame or JSON; None in a tombstone."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Name and value of each."""
+
+
 class RawRecord(NamedTuple):
-    """One consumed Kafka message; ``timestamp_ms`` is Kafka's, used where the record has no time of its own."""
+    """A `KafkaRecord` of our own, for messages that come out of a log or were put together."""
 
     offset: int
-    timestamp_ms: int
+    timestamp: int
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
@@ -173,7 +198,7 @@ def records_to_frame(
     topic: str,
     partition: int,
     stream: str,
-    records: Sequence[RawRecord],
+    records: Sequence[KafkaRecord],
     catalog: Catalog = CATALOG,
 ) -> tuple[Frame | None, list[int], list[Refused]]:
     """A frame of the readable records, the index of each of its rows in ``records``, and the refused records.
@@ -224,7 +249,7 @@ def _reason(error: Exception) -> str:
     return f"not JSON in UTF-8: {error}"
 
 
-def _parse(index: int, record: RawRecord, event_type: EventType | None) -> _Parsed:
+def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Parsed:
     if record.value is None:
         raise InvalidEvent("an empty message (tombstone) came; an event needs a value")
     body = orjson.loads(record.value)
@@ -264,7 +289,7 @@ def _parse(index: int, record: RawRecord, event_type: EventType | None) -> _Pars
     return _Parsed(index, None if event_id is None else str(event_id), time, kind, key, fields)
 
 
-def _with_times(parsed: list[_Parsed], records: Sequence[RawRecord], refused: list[Refused]) -> list[_Parsed]:
+def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:
     """Times to microseconds, text all at once; records whose time cannot be read move to ``refused``."""
     worded = [item for item in parsed if isinstance(item.time, str)]
     read: set[int] = set()
@@ -289,9 +314,9 @@ def _with_times(parsed: list[_Parsed], records: Sequence[RawRecord], refused: li
     return kept
 
 
-def _time_us(time: Any, record: RawRecord) -> int:
+def _time_us(time: Any, record: KafkaRecord) -> int:
     if time is None:
-        return record.timestamp_ms * 1000
+        return record.timestamp * 1000
     if isinstance(time, str):
         try:
             return us_from_iso(time)
