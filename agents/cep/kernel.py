@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from agents.cep.jit import inner, kernel, prefetch
+from agents.cep.jit import at, inner, kernel, prefetch
 from agents.cep.kernel_conditions import (
     holds,
     truths,
@@ -104,7 +104,7 @@ from agents.cep.kernel_runs import (
 
 @inner
 def rule_of(T, r):
-    rule = T.rules[r]
+    rule = T.rules[at(r)]
     return Rule(
         rule[P_BITS], rule[P_ACT], rule[P_RESOLVED], rule[P_IDLE], rule[P_STATE0], rule[P_START], rule[P_KNOWN],
         rule[P_TIMED], rule[P_FAN], rule[P_WINDOW], rule[P_WINDOW] + rule[P_CLOSED], rule[P_LIMIT], rule[P_WAITS],
@@ -116,17 +116,17 @@ def rule_of(T, r):
 def earliest_deadlines(T, S):
     """Earliest time at which a run's deadline passes, for every rule that has deadlines."""
     for r in range(T.rules.shape[0]):
-        if T.rules[r, P_WAITS]:
-            S.Q[r, Q_DUE] = NEVER
+        if T.rules[at(r), P_WAITS]:
+            S.Q[at(r), Q_DUE] = NEVER
     for h in range(S.H.shape[0]):
-        r = np.int64(S.H[h]["rule"]) - 1
-        if r >= 0 and T.rules[r, P_WAITS]:
-            x = np.int64(S.H[h]["head"])
+        r = np.int64(S.H[at(h)]["rule"]) - 1
+        if r >= 0 and T.rules[at(r), P_WAITS]:
+            x = np.int64(S.H[at(h)]["head"])
             while x >= 0:
-                deadline = T.states[S.R[x]["state"], S_DEADLINE]
+                deadline = T.states[at(S.R[at(x)]["state"]), S_DEADLINE]
                 if deadline > 0:
-                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], S.N[S.R[x]["node"]]["time"] + deadline)
-                x = np.int64(S.R[x]["next"])
+                    S.Q[at(r), Q_DUE] = min(S.Q[at(r), Q_DUE], S.N[at(S.R[at(x)]["node"])]["time"] + deadline)
+                x = np.int64(S.R[at(x)]["next"])
 
 
 @kernel
@@ -135,39 +135,49 @@ def advance(T, S, now):
     for r in range(T.rules.shape[0]):
         P = rule_of(T, r)
         if P.window > 0:
-            ahead = S.Q[r, Q_HEAD]
+            far = S.H.shape[0] > 4096
+            ahead = S.Q[at(r), Q_HEAD]
+            near = ahead
+            nearest = ahead
             steps = 0
-            while S.Q[r, Q_HEAD] >= 0:
-                q = S.Q[r, Q_HEAD]
-                if now - S.T[q]["start"] < P.length:
+            while S.Q[at(r), Q_HEAD] >= 0:
+                q = S.Q[at(r), Q_HEAD]
+                if now - S.T[at(q)]["start"] < P.length:
                     break
-                while steps < 8 and ahead >= 0:
-                    prefetch(S.H, home(S.H, r, np.int64(S.T[ahead]["key"])))
-                    ahead = np.int64(S.T[ahead]["next"])
+                while far and steps < 16 and ahead >= 0:
+                    prefetch(S.H, home(S.H, r, np.int64(S.T[at(ahead)]["key"])))
+                    ahead = np.int64(S.T[at(ahead)]["next"])
                     steps += 1
+                    if steps > 10:
+                        prefetch(S.R, np.int64(S.H[at(home(S.H, r, np.int64(S.T[at(near)]["key"])))]["head"]))
+                        near = np.int64(S.T[at(near)]["next"])
+                        if steps > 14:
+                            h = home(S.H, r, np.int64(S.T[at(nearest)]["key"]))
+                            prefetch(S.N, np.int64(S.R[at(max(np.int64(S.H[at(h)]["head"]), np.int64(0)))]["node"]))
+                            nearest = np.int64(S.T[at(nearest)]["next"])
                 steps -= 1
-                h = find(S.H, r, np.int64(S.T[q]["key"]))
-                if S.H[h]["rule"] != 0 and S.H[h]["runs"] > 0:
-                    if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
+                h = find(S.H, r, np.int64(S.T[at(q)]["key"]))
+                if S.H[at(h)]["rule"] != 0 and S.H[at(h)]["runs"] > 0:
+                    if not room_for(S, S.H[at(h)]["runs"], S.H[at(h)]["waiting"]):
                         return False
                     expire(T, S, P, r, h, now)
                     forget_if_empty(S, h)
-                S.Q[r, Q_HEAD] = S.T[q]["next"]
-                if S.Q[r, Q_HEAD] < 0:
-                    S.Q[r, Q_TAIL] = -1
-                S.T[q]["next"] = S.G[G_TIMER_FREE]
+                S.Q[at(r), Q_HEAD] = S.T[at(q)]["next"]
+                if S.Q[at(r), Q_HEAD] < 0:
+                    S.Q[at(r), Q_TAIL] = -1
+                S.T[at(q)]["next"] = S.G[G_TIMER_FREE]
                 S.G[G_TIMER_FREE] = q
                 S.G[G_TIMERS] -= 1
     due = False
     for r in range(T.rules.shape[0]):
-        due = due or (T.rules[r, P_WAITS] != 0 and S.Q[r, Q_DUE] <= now)
+        due = due or (T.rules[at(r), P_WAITS] != 0 and S.Q[at(r), Q_DUE] <= now)
     if due:
         h = S.G[G_SWEEP]
         while h < S.H.shape[0]:
-            r = np.int64(S.H[h]["rule"]) - 1
+            r = np.int64(S.H[at(h)]["rule"]) - 1
             gone = False
-            if r >= 0 and S.H[h]["runs"] > 0 and T.rules[r, P_WAITS] and S.Q[r, Q_DUE] <= now:
-                if not room_for(S, S.H[h]["runs"], S.H[h]["waiting"]):
+            if r >= 0 and S.H[at(h)]["runs"] > 0 and T.rules[at(r), P_WAITS] and S.Q[at(r), Q_DUE] <= now:
+                if not room_for(S, S.H[at(h)]["runs"], S.H[at(h)]["waiting"]):
                     S.G[G_SWEEP] = h
                     return False
                 expire(T, S, rule_of(T, r), r, h, now)
@@ -182,17 +192,17 @@ def advance(T, S, now):
 @inner
 def find_edges(T, X, word, truth, state, waited):
     """Set X.flags to the edges that fire and to those whose target completes, as bits."""
-    e0 = T.states[state, S_EDGE0]
+    e0 = T.states[at(state), S_EDGE0]
     X.flags[0] = 0
     X.flags[1] = 0
-    for half in range(2 * (T.states[state, S_EDGE1] - e0)):
+    for half in range(2 * (T.states[at(state), S_EDGE1] - e0)):
         e = e0 + (half >> 1)
-        c0 = T.edges[e, E_TERM0 + 2 * (half & 1)]
-        c1 = T.edges[e, E_TERM1 + 2 * (half & 1)]
+        c0 = T.edges[at(e), at(E_TERM0 + 2 * (half & 1))]
+        c1 = T.edges[at(e), at(E_TERM1 + 2 * (half & 1))]
         bit = np.uint64(1) << np.uint64(half >> 1)
         if c0 == c1 or (half & 1 and X.flags[0] & bit == 0):
             continue
-        wait = T.edges[e, E_WAIT]
+        wait = T.edges[at(e), E_WAIT]
         if 0 < wait <= waited:
             continue
         if holds(T, c0, c1, word, truth):
@@ -209,15 +219,15 @@ def step_run(T, S, P, r, h, B, i, x, before, after, fired, final):
     is_start = x < 0
     state = P.start
     node0 = np.int64(-1)
-    sid = B.seq[i]
-    now = B.t[i]
+    sid = B.seq[at(i)]
+    now = B.t[at(i)]
     start = now
     if not is_start:
-        state = np.int64(S.R[x]["state"])
-        node0 = np.int64(S.R[x]["node"])
-        sid = np.int64(S.R[x]["sid"])
-        start = np.int64(S.R[x]["start"])
-    e = T.states[state, S_EDGE0] - 1
+        state = np.int64(S.R[at(x)]["state"])
+        node0 = np.int64(S.R[at(x)]["node"])
+        sid = np.int64(S.R[at(x)]["sid"])
+        start = np.int64(S.R[at(x)]["start"])
+    e = T.states[at(state), S_EDGE0] - 1
     stopped = False
     reused = False
     cut_new = P.keep_new == 0
@@ -232,7 +242,7 @@ def step_run(T, S, P, r, h, B, i, x, before, after, fired, final):
         final >>= np.uint64(1)
         if not taken_now:
             continue
-        kind = T.edges[e, E_KIND]
+        kind = T.edges[at(e), E_KIND]
         if kind == STOP:
             stopped = True
             continue
@@ -240,56 +250,56 @@ def step_run(T, S, P, r, h, B, i, x, before, after, fired, final):
         if stopped and not completes:
             continue
         node = node0
-        if T.edges[e, E_TAKE] == 1:
-            if made < 0 or made_step != T.edges[e, E_STEP]:
-                made_step = T.edges[e, E_STEP]
+        if T.edges[at(e), E_TAKE] == 1:
+            if made < 0 or made_step != T.edges[at(e), E_STEP]:
+                made_step = T.edges[at(e), E_STEP]
                 made = new_node(T, S, P, B, i, made_step, node0)
             node = made
         if kind != FINAL and not stopped:
             q = x
             if reused or is_start:
-                if cut_new and S.H[h]["runs"] >= P.limit:
-                    S.Q[r, Q_CUT] += 1
+                if cut_new and S.H[at(h)]["runs"] >= P.limit:
+                    S.Q[at(r), Q_CUT] += 1
                     q = np.int64(-1)
                 else:
                     q = new_run(S)
-                    S.R[q]["sid"] = sid
-                    S.R[q]["start"] = start
-                    S.R[q]["next"] = after
+                    S.R[at(q)]["sid"] = sid
+                    S.R[at(q)]["start"] = start
+                    S.R[at(q)]["next"] = after
                     if place < 0:
-                        S.H[h]["head"] = q
+                        S.H[at(h)]["head"] = q
                     else:
-                        S.R[place]["next"] = q
-                    S.H[h]["runs"] += 1
-                    S.Q[r, Q_PARTIALS] += 1
+                        S.R[at(place)]["next"] = q
+                    S.H[at(h)]["runs"] += 1
+                    S.Q[at(r), Q_PARTIALS] += 1
             else:
                 reused = True
             if q >= 0:
-                target = T.edges[e, E_TARGET]
-                S.R[q]["state"] = target
-                S.R[q]["node"] = node
-                S.N[node]["users"] += 1
-                S.H[h]["present"] |= np.uint32(1) << np.uint32(T.states[target, S_LOCAL] & 31)
-                deadline = T.states[target, S_DEADLINE]
+                target = T.edges[at(e), E_TARGET]
+                S.R[at(q)]["state"] = target
+                S.R[at(q)]["node"] = node
+                S.N[at(node)]["users"] += 1
+                S.H[at(h)]["present"] |= np.uint32(1) << np.uint32(T.states[at(target), S_LOCAL] & 31)
+                deadline = T.states[at(target), S_DEADLINE]
                 if deadline > 0:
-                    S.Q[r, Q_DUE] = min(S.Q[r, Q_DUE], S.N[node]["time"] + deadline)
+                    S.Q[at(r), Q_DUE] = min(S.Q[at(r), Q_DUE], S.N[at(node)]["time"] + deadline)
                 place = q
         if completes:
-            S.N[node]["users"] += 1
+            S.N[at(node)]["users"] += 1
             if P.skip == SKIP_NONE:
-                put_out(S, r, B.key[i], 0, now, node)
+                put_out(S, r, B.key[at(i)], 0, now, node)
             else:
                 wait_done(S, h, node, sid, now)
-    if made >= 0 and S.N[made]["users"] == 0:
-        S.N[made]["users"] = 1
+    if made >= 0 and S.N[at(made)]["users"] == 0:
+        S.N[at(made)]["users"] = 1
         release(S, made)
     if not is_start:
         if not reused:
             if before < 0:
-                S.H[h]["head"] = after
+                S.H[at(h)]["head"] = after
             else:
-                S.R[before]["next"] = after
-            S.H[h]["runs"] -= 1
+                S.R[at(before)]["next"] = after
+            S.H[at(h)]["runs"] -= 1
             free_run(S, x)
         release(S, node0)
     return place
@@ -299,19 +309,21 @@ def step_run(T, S, P, r, h, B, i, x, before, after, fired, final):
 def start_timer(S, r, key, start):
     q = S.G[G_TIMER_FREE]
     if q >= 0:
-        S.G[G_TIMER_FREE] = S.T[q]["next"]
+        following = np.int64(S.T[at(q)]["next"])
+        S.G[G_TIMER_FREE] = following
+        prefetch(S.T, following)
     else:
         q = S.G[G_TIMER_HIGH]
         S.G[G_TIMER_HIGH] = q + 1
     S.G[G_TIMERS] += 1
-    S.T[q]["start"] = start
-    S.T[q]["key"] = key
-    S.T[q]["next"] = -1
-    if S.Q[r, Q_TAIL] >= 0:
-        S.T[S.Q[r, Q_TAIL]]["next"] = q
+    S.T[at(q)]["start"] = start
+    S.T[at(q)]["key"] = key
+    S.T[at(q)]["next"] = -1
+    if S.Q[at(r), Q_TAIL] >= 0:
+        S.T[at(S.Q[at(r), Q_TAIL])]["next"] = q
     else:
-        S.Q[r, Q_HEAD] = q
-    S.Q[r, Q_TAIL] = q
+        S.Q[at(r), Q_HEAD] = q
+    S.Q[at(r), Q_TAIL] = q
 
 
 @inner
@@ -325,23 +337,23 @@ def spare_room(S):
 @inner
 def is_same(T, state, fired):
     """Whether these edges together leave a run as it is."""
-    return fired == np.uint64(T.states[state, S_SAME1]) or fired == np.uint64(T.states[state, S_SAME2])
+    return fired == np.uint64(T.states[at(state), S_SAME1]) or fired == np.uint64(T.states[at(state), S_SAME2])
 
 
 @inner
 def feed(T, S, X, P, r, word, B, i, spare):
     """One event to one rule. Gives what is left of the spare room at least; -1: it was short and nothing was done."""
-    key = np.int64(B.key[i])
+    key = np.int64(B.key[at(i)])
     h = find(S.H, r, key)
-    now = B.t[i]
+    now = B.t[at(i)]
     bits = P.bits
-    begins = bits == 0 or T.act[P.act + ((P.start - P.state0) << bits) + np.int64(word)] != DIES
-    is_new = S.H[h]["rule"] == 0
+    begins = bits == 0 or T.act[at(P.act + ((P.start - P.state0) << bits) + np.int64(word))] != DIES
+    is_new = S.H[at(h)]["rule"] == 0
     if is_new and not begins:
         return spare
     need = P.fan + 1
     if not is_new:
-        need = (S.H[h]["runs"] + 1) * (P.fan + 1) + S.H[h]["waiting"] + 1
+        need = (S.H[at(h)]["runs"] + 1) * (P.fan + 1) + S.H[at(h)]["waiting"] + 1
     if spare < need:
         spare = spare_room(S)
         if spare < need:
@@ -349,57 +361,57 @@ def feed(T, S, X, P, r, word, B, i, spare):
     if is_new:
         if 2 * (S.G[G_HEADERS] + 1) > S.H.shape[0]:
             return np.int64(-1)
-        S.H[h]["rule"] = r + 1
-        S.H[h]["key"] = key
-        S.H[h]["head"] = -1
-        S.H[h]["tail"] = -1
-        S.H[h]["runs"] = 0
-        S.H[h]["done"] = -1
-        S.H[h]["waiting"] = 0
-        S.H[h]["present"] = 0
+        S.H[at(h)]["rule"] = r + 1
+        S.H[at(h)]["key"] = key
+        S.H[at(h)]["head"] = -1
+        S.H[at(h)]["tail"] = -1
+        S.H[at(h)]["runs"] = 0
+        S.H[at(h)]["done"] = -1
+        S.H[at(h)]["waiting"] = 0
+        S.H[at(h)]["present"] = 0
         S.G[G_HEADERS] += 1
-    elif S.H[h]["runs"] > 0 and (P.window > 0 or P.waits != 0):
+    elif S.H[at(h)]["runs"] > 0 and (P.window > 0 or P.waits != 0):
         expire(T, S, P, r, h, now)
-    had = S.H[h]["runs"]
-    before = np.int64(S.H[h]["tail"])
+    had = S.H[at(h)]["runs"]
+    before = np.int64(S.H[at(h)]["tail"])
     x = np.int64(-1)
-    present = S.H[h]["present"]
-    if had > 0 and (bits == 0 or (present & T.react[P.idle + np.int64(word)]) != 0):
+    present = S.H[at(h)]["present"]
+    if had > 0 and (bits == 0 or (present & T.react[at(P.idle + np.int64(word))]) != 0):
         before = np.int64(-1)
-        x = np.int64(S.H[h]["head"])
+        x = np.int64(S.H[at(h)]["head"])
         present = np.uint32(0)
-        S.Q[r, Q_WORK] += had
+        S.Q[at(r), Q_WORK] += had
     while x >= 0 or begins:
         is_start = x < 0
         state = P.start
         after = np.int64(-1)
         if not is_start:
-            state = np.int64(S.R[x]["state"])
-            after = np.int64(S.R[x]["next"])
+            state = np.int64(S.R[at(x)]["state"])
+            after = np.int64(S.R[at(x)]["next"])
         entry = P.act
         action = EVALUATE
         if bits > 0:
             entry = P.act + ((state - P.state0) << bits) + np.int64(word)
-            action = T.act[entry]
+            action = T.act[at(entry)]
         fired = np.uint64(0)
         final = np.uint64(0)
         row = P.resolved + ((state - P.state0) << (bits + P.known)) + np.int64(word)
         truth = np.uint64(0)
         node = np.int64(-1)
         if not is_start:
-            node = np.int64(S.R[x]["node"])
+            node = np.int64(S.R[at(x)]["node"])
         if action == EVALUATE:
-            needed = np.uint64(T.needed[entry])
+            needed = np.uint64(T.needed[at(entry)])
             if P.known == 0:
                 needed = undecided(T, state, word)
             truth = truths(T, S, X, r, needed, node, B, i)
             if P.known > 0:
                 row += np.int64(truth) << bits
-                action = T.resolved[row]
+                action = T.resolved[at(row)]
         if action == EVALUATE or (action == LOOK and P.timed != 0):
             waited = np.int64(-1)
             if not is_start:
-                waited = now - S.N[node]["time"]
+                waited = now - S.N[at(node)]["time"]
             find_edges(T, X, word, truth, state, waited)
             fired = X.flags[0]
             final = X.flags[1]
@@ -409,37 +421,37 @@ def feed(T, S, X, P, r, word, B, i, spare):
             elif fired != 0 and is_same(T, state, fired):
                 action = STAYS
         elif action == LOOK:
-            fired = T.fired[row, 0]
-            final = T.fired[row, 1]
+            fired = T.fired[at(row), 0]
+            final = T.fired[at(row), 1]
         if action == STAYS:
             before = x
             present |= np.uint32(1) << np.uint32((state - P.state0) & 31)
         elif action == DIES:
             if not is_start:
                 if before < 0:
-                    S.H[h]["head"] = after
+                    S.H[at(h)]["head"] = after
                 else:
-                    S.R[before]["next"] = after
-                S.H[h]["runs"] -= 1
-                release(S, np.int64(S.R[x]["node"]))
+                    S.R[at(before)]["next"] = after
+                S.H[at(h)]["runs"] -= 1
+                release(S, np.int64(S.R[at(x)]["node"]))
                 free_run(S, x)
         elif fired != 0:
-            had = S.H[h]["runs"]
-            S.H[h]["present"] = present
+            had = S.H[at(h)]["runs"]
+            S.H[at(h)]["present"] = present
             before = step_run(T, S, P, r, h, B, i, x, before, after, fired, final)
-            present = S.H[h]["present"]
-            if is_start and P.window > 0 and S.H[h]["runs"] > had:
+            present = S.H[at(h)]["present"]
+            if is_start and P.window > 0 and S.H[at(h)]["runs"] > had:
                 start_timer(S, r, key, now)
         if is_start:
-            S.Q[r, Q_WORK] += 1
+            S.Q[at(r), Q_WORK] += 1
             break
         x = after
-    S.H[h]["tail"] = before
-    S.H[h]["present"] = present
-    while S.H[h]["runs"] > P.limit:
+    S.H[at(h)]["tail"] = before
+    S.H[at(h)]["present"] = present
+    while S.H[at(h)]["runs"] > P.limit:
         drop_head(S, h)
-        S.Q[r, Q_CUT] += 1
-    if S.H[h]["done"] >= 0:
+        S.Q[at(r), Q_CUT] += 1
+    if S.H[at(h)]["done"] >= 0:
         settle(T, S, r, h)
     forget_if_empty(S, h)
     return spare - need
@@ -451,45 +463,41 @@ def process(T, S, X, B):
     G = S.G
     far = S.H.shape[0] > 4096
     for task in range(G[G_TASK], B.tasks.shape[0]):
-        r = B.tasks[task, K_SLOT]
-        stop = B.tasks[task, K_TO]
-        shift = np.uint64(B.tasks[task, K_SHIFT])
-        want = ~np.uint64(0) >> np.uint64(64 - T.rules[r, P_WORD])
+        r = B.tasks[at(task), K_SLOT]
+        stop = B.tasks[at(task), K_TO]
+        shift = np.uint64(B.tasks[at(task), K_SHIFT])
+        want = ~np.uint64(0) >> np.uint64(64 - T.rules[at(r), P_WORD])
         P = rule_of(T, r)
         events = 0
         spare = np.int64(0)
-        for i in range(G[G_ROW] if G[G_ROW] >= 0 else B.tasks[task, K_FROM], stop):
+        last = stop - 1
+        for i in range(G[G_ROW] if G[G_ROW] >= 0 else B.tasks[at(task), K_FROM], stop):
             if far:
-                j = i + 20
-                if j < stop:
-                    prefetch(S.H, home(S.H, r, np.int64(B.key[j])))
-                j = i + 10
-                if j < stop:
-                    h = home(S.H, r, np.int64(B.key[j]))
-                    if S.H[h]["head"] >= 0:
-                        prefetch(S.R, np.int64(S.H[h]["head"]))
-                j = i + 5
-                if j < stop:
-                    h = home(S.H, r, np.int64(B.key[j]))
-                    x = np.int64(S.H[h]["head"])
-                    if x >= 0:
-                        if S.R[x]["node"] >= 0:
-                            prefetch(S.N, np.int64(S.R[x]["node"]))
-                            if P.slot1 > P.slot0:
-                                prefetch(S.V, np.int64(S.R[x]["node"]))
-                        if S.R[x]["next"] >= 0:
-                            prefetch(S.R, np.int64(S.R[x]["next"]))
-            word = (B.mask[i] >> shift) & want
-            if word == 0 or (P.bits > 0 and T.idle[P.idle + np.int64(word)] != 0):
+                # Without branches: what they would depend on is random. The first records stand for none.
+                prefetch(S.H, home(S.H, r, np.int64(B.key[at(min(i + 16, last))])))
+                h = home(S.H, r, np.int64(B.key[at(min(i + 12, last))]))
+                prefetch(S.R, np.int64(S.H[at(h)]["head"]))
+                h = home(S.H, r, np.int64(B.key[at(min(i + 8, last))]))
+                x = max(np.int64(S.H[at(h)]["head"]), np.int64(0))
+                prefetch(S.N, np.int64(S.R[at(x)]["node"]))
+                prefetch(S.V, np.int64(S.R[at(x)]["node"]))
+                prefetch(S.R, np.int64(S.R[at(x)]["next"]))
+                h = home(S.H, r, np.int64(B.key[at(min(i + 4, last))]))
+                x = max(np.int64(S.R[at(max(np.int64(S.H[at(h)]["head"]), np.int64(0)))]["next"]), np.int64(0))
+                prefetch(S.N, np.int64(S.R[at(x)]["node"]))
+                prefetch(S.V, np.int64(S.R[at(x)]["node"]))
+                prefetch(S.R, np.int64(S.R[at(x)]["next"]))
+            word = (B.mask[at(i)] >> shift) & want
+            if word == 0 or (P.bits > 0 and T.idle[at(P.idle + np.int64(word))] != 0):
                 continue
             spare = feed(T, S, X, P, r, word, B, i, spare)
             if spare < 0:
                 G[G_TASK] = task
                 G[G_ROW] = i
-                S.Q[r, Q_EVENTS] += events
+                S.Q[at(r), Q_EVENTS] += events
                 return False
             events += 1
-        S.Q[r, Q_EVENTS] += events
+        S.Q[at(r), Q_EVENTS] += events
         G[G_ROW] = -1
     G[G_TASK] = 0
     return True

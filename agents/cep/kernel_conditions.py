@@ -1,12 +1,12 @@
 """Helpers of the automaton: conditions over events matched earlier (see `agents.cep.kernel`)."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# ruff: noqa: PLR0917, PLR0124, SIM110  kernels take arrays one by one, know no generators; x == x tests for NaN
+# ruff: noqa: PLR0917, PLR0124  kernels take arrays one by one, know no generators; x == x tests for NaN
 
 from __future__ import annotations
 
 import numpy as np
 
-from agents.cep.jit import inner, outer
+from agents.cep.jit import at, inner, outer
 from agents.cep.kernel_layout import (
     E_TERM0,
     E_TERM1,
@@ -51,36 +51,36 @@ def evaluate(code, consts, first, last, slots, values, lows, node, columns, colu
     """
     top = 0
     for pc in range(first, last):
-        op = code[pc, 0]
-        arg = code[pc, 1]
+        op = code[at(pc), 0]
+        arg = code[at(pc), 1]
         if op <= O_TIME:
             v = 0.0
             w = 0.0
             if op == O_COLUMN:
-                v = columns[arg, i]
+                v = columns[at(arg), at(i)]
                 if column_lows.shape[0] > 0:
-                    w = column_lows[arg, i]
+                    w = column_lows[at(arg), at(i)]
             elif op == O_SLOT:
                 if node >= 0:
-                    v = values[node, arg]
+                    v = values[at(node), at(arg)]
                     if lows.shape[0] > 1:
-                        w = lows[node, arg]
-                elif slots[arg, L_RUNNING] > SUM:
+                        w = lows[at(node), at(arg)]
+                elif slots[at(arg), L_RUNNING] > SUM:
                     v = np.nan
             elif op == O_CONST:
-                v = consts[arg, 0]
-                w = consts[arg, 1]
+                v = consts[at(arg), 0]
+                w = consts[at(arg), 1]
             else:
                 v = float(time)
-            stack[top] = v
-            low[top] = w
+            stack[at(top)] = v
+            low[at(top)] = w
             top += 1
         elif op <= O_LOG:
-            a = stack[top - 1]
+            a = stack[at(top - 1)]
             v = 0.0
             if op == O_NEG:
                 v = -a
-                low[top - 1] = -low[top - 1]
+                low[at(top - 1)] = -low[at(top - 1)]
             else:
                 if op == O_NOT:
                     v = 0.0 if a == a and a != 0.0 else 1.0
@@ -93,16 +93,16 @@ def evaluate(code, consts, first, last, slots, values, lows, node, columns, colu
                 else:
                     v = np.log(a) if a > 0.0 else np.nan
                 if op == O_ABS:
-                    low[top - 1] = -low[top - 1] if a < 0.0 else low[top - 1]
+                    low[at(top - 1)] = -low[at(top - 1)] if a < 0.0 else low[at(top - 1)]
                 else:
-                    low[top - 1] = 0.0
-            stack[top - 1] = v
+                    low[at(top - 1)] = 0.0
+            stack[at(top - 1)] = v
         else:
             top -= 1
-            b = stack[top]
-            bl = low[top]
-            a = stack[top - 1]
-            al = low[top - 1]
+            b = stack[at(top)]
+            bl = low[at(top)]
+            a = stack[at(top - 1)]
+            al = low[at(top - 1)]
             v = 0.0
             w = 0.0
             if op <= O_SUB:
@@ -153,8 +153,8 @@ def evaluate(code, consts, first, last, slots, values, lows, node, columns, colu
                 v = 1.0 if a == a and b == b and a != 0.0 and b != 0.0 else 0.0
             else:
                 v = 1.0 if (a == a and a != 0.0) or (b == b and b != 0.0) else 0.0
-            stack[top - 1] = v
-            low[top - 1] = w
+            stack[at(top - 1)] = v
+            low[at(top - 1)] = w
     return stack[0] == stack[0] and stack[0] != 0.0
 
 
@@ -166,11 +166,11 @@ def truths(T, S, X, r, needed, node, B, i):
     d = 0
     while needed != 0:
         if needed & np.uint64(1):
-            simple = T.rules[r, P_CODE0] + d
-            compare = T.simple[simple, 0]
+            simple = T.rules[at(r), P_CODE0] + d
+            compare = T.simple[at(simple), 0]
             if compare != 0 and node >= 0 and B.lows.shape[0] == 0 and S.W.shape[0] <= 1:
-                a = B.columns[T.simple[simple, 1], i]
-                b = S.V[node, T.simple[simple, 2]]
+                a = B.columns[at(T.simple[at(simple), 1]), at(i)]
+                b = S.V[at(node), at(T.simple[at(simple), 2])]
                 truth = a < b
                 if compare == O_GT:
                     truth = a > b
@@ -181,8 +181,8 @@ def truths(T, S, X, r, needed, node, B, i):
                 truth = truth and abs(a) < TEXT and abs(b) < TEXT
             else:
                 truth = evaluate(
-                    T.code, T.consts, T.code0[simple], T.code0[simple + 1], T.slots[T.rules[r, P_SLOT0] :], S.V, S.W,
-                    node, B.columns, B.lows, i, B.t[i], X.stack, X.low,
+                    T.code, T.consts, T.code0[at(simple)], T.code0[at(simple + 1)], T.slots[T.rules[at(r), P_SLOT0] :],
+                    S.V, S.W, node, B.columns, B.lows, i, B.t[at(i)], X.stack, X.low,
                 )  # fmt: skip
             if truth:
                 found |= bit
@@ -196,12 +196,12 @@ def truths(T, S, X, r, needed, node, B, i):
 def undecided(T, state, word):
     """Dynamic conditions on which the edges of the state depend, given the static word, as bits."""
     needed = np.uint64(0)
-    e0 = T.states[state, S_EDGE0]
-    for half in range(2 * (T.states[state, S_EDGE1] - e0)):
+    e0 = T.states[at(state), S_EDGE0]
+    for half in range(2 * (T.states[at(state), S_EDGE1] - e0)):
         e = e0 + (half >> 1)
-        for c in range(T.edges[e, E_TERM0 + 2 * (half & 1)], T.edges[e, E_TERM1 + 2 * (half & 1)]):
-            if (word & T.terms[c, 0]) == T.terms[c, 1]:
-                needed |= T.terms[c, 2]
+        for c in range(T.edges[at(e), at(E_TERM0 + 2 * (half & 1))], T.edges[at(e), at(E_TERM1 + 2 * (half & 1))]):
+            if (word & T.terms[at(c), 0]) == T.terms[at(c), 1]:
+                needed |= T.terms[at(c), 2]
     return needed
 
 
@@ -209,6 +209,6 @@ def undecided(T, state, word):
 def holds(T, c0, c1, word, truth):
     """Whether a term of [c0, c1) holds for the static word and the truth of dynamic conditions."""
     for c in range(c0, c1):
-        if (word & T.terms[c, 0]) == T.terms[c, 1] and (truth & T.terms[c, 2]) == T.terms[c, 3]:
+        if (word & T.terms[at(c), 0]) == T.terms[at(c), 1] and (truth & T.terms[at(c), 2]) == T.terms[at(c), 3]:
             return True
     return False
