@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 from pipeline.broker import BrokerProcess
 from pipeline.demo_view import DemoView, Summary
+from pipeline.demo_world import WorldSink
 from pipeline.health import group_lag
 from pipeline.rulefiles import shipped_rules
 from pipeline.settings import Settings, load_settings
@@ -55,6 +56,7 @@ class _Simulation(threading.Thread):
         self.emitted = 0
         self.simulated_s = 0.0
         self.run_name = ""
+        self.world: WorldSink | None = None
         self.failure: BaseException | None = None
         self._stop_early = threading.Event()
 
@@ -64,6 +66,11 @@ class _Simulation(threading.Thread):
             self._simulate()
         except BaseException as error:  # noqa: BLE001  raised again by the thread that watches
             self.failure = error
+
+    @property
+    def world_now(self) -> Mapping[str, float]:
+        """What the world tells of itself at present."""
+        return self.world.now if self.world is not None else {}
 
     def stop(self) -> None:
         """End the run after the present chunk."""
@@ -79,7 +86,7 @@ class _Simulation(threading.Thread):
         config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
         describe_run(settings.broker, description_of(world, config, options.seed, settings.experiment))
         kafka = KafkaSink(settings.broker, partitions=settings.partitions)
-        sink = ShuffleSink(kafka, options.seed) if options.shuffle else kafka
+        self.world = sink = WorldSink(ShuffleSink(kafka, options.seed) if options.shuffle else kafka, options.scenario)
         controls = KafkaControls(settings.broker, world.controls) if world.controls else None
 
         def progress(done: Any) -> None:
@@ -146,6 +153,7 @@ class Demo:
             seconds=time.monotonic() - began_s,
             run=simulation.run_name,
             rules=self._rules,
+            world=simulation.world.course if simulation.world is not None else {},
         )
 
     def _settings(self, address: str) -> Settings:
@@ -180,11 +188,11 @@ class Demo:
         try:
             while simulation.is_alive():
                 workers.check(time.monotonic())
-                view.update(simulation.simulated_s, stats.totals())
+                view.update(simulation.simulated_s, stats.totals(), simulation.world_now)
                 await asyncio.sleep(0.25)
             if simulation.failure is not None:
                 raise AstrocyteError(f"the simulation failed: {simulation.failure}") from simulation.failure
-            await self._drain(settings, simulation.emitted, stats, workers, view)
+            await self._drain(settings, simulation, stats, workers, view)
         finally:
             simulation.stop()
             await asyncio.to_thread(simulation.join, 20.0)
@@ -194,16 +202,16 @@ class Demo:
         return stats.totals()
 
     async def _drain(
-        self, settings: Settings, emitted: int, stats: _Stats, workers: RoleProcesses, view: DemoView
+        self, settings: Settings, simulation: _Simulation, stats: _Stats, workers: RoleProcesses, view: DemoView
     ) -> None:
         """Wait until every event was accounted for and every store is up to date."""
         deadline = time.monotonic() + _DRAIN_S
         while time.monotonic() < deadline:
             workers.check(time.monotonic())
             totals = stats.totals()
-            view.update(self._options.seconds, totals, draining=True)
+            view.update(self._options.seconds, totals, simulation.world_now, draining=True)
             accounted = totals["processed"] + totals["late"] + totals["dead"]
-            if accounted >= emitted and await self._stored(settings):
+            if accounted >= simulation.emitted and await self._stored(settings):
                 return
             await asyncio.sleep(0.2)
 

@@ -15,6 +15,8 @@ from shutil import which
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.demo_world import sparkline
+
 __all__ = ["DemoView", "Summary"]
 
 
@@ -46,8 +48,11 @@ class DemoView:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, simulated_s: float, totals: Mapping[str, int], *, draining: bool = False) -> None:
-        """Show how far it is."""
+    def update(
+        self, simulated_s: float, totals: Mapping[str, int], world: Mapping[str, float] | None = None, *,
+        draining: bool = False,
+    ) -> None:  # fmt: skip
+        """Show how far it is, and how the world is."""
         if self._quiet:
             return
         what = "finishing" if draining else f"{simulated_s:.0f} of {self._seconds:.0f} s"
@@ -55,6 +60,7 @@ class DemoView:
             f"{self._scenario}: {what}, {totals['processed']:,} events processed, "
             f"{totals['matches']:,} multi events, {totals['alerts']:,} alerts"
         )
+        text += "".join(f", {name} {_figure(value)}" for name, value in (world or {}).items())
         if self._live is not None:
             self._live.update(self._task, description=text, completed=simulated_s)
         elif time.monotonic() - self._told_s > 2:
@@ -78,7 +84,10 @@ class Summary:
     run: str
     data: Path
     rules: tuple[Path, ...]
+    world: Mapping[str, list[float]]
     example: str | None
+    raised: tuple[tuple[str, str], ...]
+    """Severity and message of the last alerts."""
 
     @classmethod
     def gather(
@@ -90,6 +99,7 @@ class Summary:
         seconds: float,
         run: str,
         rules: tuple[Path, ...],
+        world: Mapping[str, list[float]],
     ) -> Self:
         """Count what lies in the stores."""
         tables = _table_rows(data / "astrocyte.db")
@@ -106,7 +116,9 @@ class Summary:
             run=run,
             data=data,
             rules=rules,
+            world=world,
             example=_example(data / "astrocyte.db"),
+            raised=_last_alerts(data / "astrocyte.db"),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -140,6 +152,17 @@ class Summary:
         ):
             table.add_row(what, f"{count:,}", where)
         console.print(table)
+        for name, values in self.world.items():
+            console.print(
+                f"{name:>11}  {sparkline(values)}  {_figure(min(values))} to {_figure(max(values))}, "
+                f"at the end {_figure(values[-1])}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if self.raised:
+            console.print(f"\nThe last {len(self.raised)} of {self.alerts:,} alerts:")
+        for severity, message in self.raised:
+            console.print(f"  {severity:<8}  {message}", soft_wrap=True, markup=False, highlight=False)
         console.print("\nTry next, on the data it left:")
         for line in self.commands():
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
@@ -165,6 +188,18 @@ def _program() -> str:
         relative = os.path.relpath(called)
         return relative if not relative.startswith("..") else str(called)
     return "astrocyte"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2f}"
+
+
+def _last_alerts(database: Path) -> tuple[tuple[str, str], ...]:
+    if not database.exists():
+        return ()
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT severity, message FROM alerts ORDER BY timestamp DESC LIMIT 3").fetchall()
+    return tuple(reversed(rows))
 
 
 def _table_rows(database: Path) -> dict[str, int]:
