@@ -51,6 +51,7 @@ class Conjunction:
         self._tables: Any = None
         self._state: Any = None
         self._ring_end = 0
+        self._spare = np.zeros((0, 0), np.uint32)  # the table of before, for the next one: fresh memory is slow
         self._rebuild([], _Waiting.none())
         self._scratch = layout.Scratch(np.zeros(64, np.int64), np.zeros((layout.STACK, 2)))
         self._output = _output(FIRST_OUTPUT)
@@ -191,7 +192,7 @@ class Conjunction:
 
     def size(self) -> dict[str, int]:
         """Waiting events, headers of keys and bytes of the state."""
-        arrays = [self._state.headers, self._state.ring, self._state.values, self._state.words]
+        arrays = [self._state.headers, self._spare, self._state.ring, self._state.values, self._state.words]
         return {
             "waiting": int(plain.live(*self._state, *_Waiting.none().arrays)),
             "keys": int(self._state.all[layout.A_HEADERS]),
@@ -321,17 +322,18 @@ class Conjunction:
         old = self._state.headers
         shift = int(self._state.all[layout.A_SHIFT])
         # How many headers are in use is known only afterwards: a first pass at the old size counts them.
-        table = np.zeros_like(old)
+        table = self._spare if self._spare.shape == old.shape else np.empty_like(old)
+        table.fill(0)
         plain.sweep(*self._tables, *self._state, table)
         used = int(self._state.all[layout.A_HEADERS])
         size = _power_of_two(max(8 * used // 3, SMALLEST_TABLE))
-        self._state = self._state._replace(headers=table)
+        self._state, self._spare = self._state._replace(headers=table), old
         if size != len(old):
             shift = 65 - size.bit_length()
             self._state.all[layout.A_SHIFT] = shift
             larger = np.zeros((size, old.shape[1]), np.uint32)
             plain.sweep(*self._tables, *self._state, larger)
-            self._state = self._state._replace(headers=larger)
+            self._state, self._spare = self._state._replace(headers=larger), self._spare[:0]
 
 
 _Batch = tuple[NDArray[Any], NDArray[Any]]

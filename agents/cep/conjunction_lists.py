@@ -85,18 +85,19 @@ def find(S, rule, key):
         row = (row + 1) & (H.shape[0] - 1)
 
 
-@outer
+@inner
 def claim(S, rule, key, row, slots):
     """Make the free row that `find` told the header of (rule, key)."""
     row = -1 - row
     H = S.headers
-    H[row, H_RULE] = rule + 1
-    H[row, H_KEY] = key
+    free = np.uint64(row)
+    H[free, H_RULE] = rule + 1
+    H[free, H_KEY] = key
     dead = (S.rules[rule, G_LOW] - 1) & LOW32
     for slot in range(slots):
-        H[row, H_LISTS + 3 * slot] = dead
-        H[row, H_LISTS + 3 * slot + 1] = dead
-        H[row, H_LISTS + 3 * slot + 2] = 0
+        H[free, np.uint64(H_LISTS + 3 * slot)] = dead
+        H[free, np.uint64(H_LISTS + 3 * slot + 1)] = dead
+        H[free, np.uint64(H_LISTS + 3 * slot + 2)] = 0
     S.all[A_HEADERS] += 1
     return row
 

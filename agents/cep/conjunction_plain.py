@@ -69,18 +69,17 @@ GENERAL: Final = 5
 
 @inner
 def look_ahead(S, rule, key, i):
-    """Ask for the header of an event to come, and for the waiting events that the header of a nearer one names."""
-    j = i + AHEAD
-    if j < len(key):
-        prefetch(S.headers, home(S, rule, np.int64(key[j])))
-        j = i + AHEAD // 2
-        row = np.uint64(home(S, rule, np.int64(key[j])))
-        if np.int64(S.headers[row, H_KEY]) == key[j]:
-            high = S.rules[rule, G_HIGH]
-            for slot in range(2):
-                x = whole(S.headers[row, np.uint64(H_LISTS + 3 * slot)], high)
-                if x >= S.rules[rule, G_LOW]:
-                    prefetch(S.ring, at(S, rule, x))
+    """Ask for the header of an event to come, and for the waiting events that the header of a nearer one names.
+
+    Without branches: what they would depend on is random, and a place that nothing stands in is as good as any.
+    """
+    last = np.int64(len(key) - 1)
+    prefetch(S.headers, home(S, rule, np.int64(key[np.uint64(min(i + AHEAD, last))])))
+    row = np.uint64(home(S, rule, np.int64(key[np.uint64(min(i + AHEAD // 2, last))])))
+    mask = S.rules[rule, G_MASK]
+    start = S.rules[rule, G_START]
+    for slot in range(2):
+        prefetch(S.ring, start + (np.int64(S.headers[row, np.uint64(H_LISTS + 3 * slot)]) & mask))
 
 
 @inner
@@ -91,8 +90,9 @@ def emit(S, M, X, rule, slots, key, kind, time, ref):
     for slot in range(slots):
         x = X.chosen[slot]
         if x >= 0:
+            known = S.ring[at(S, rule, x)].ref  # read in either case, so that nothing is to be guessed
             M.rows[np.uint64(end)].step = slot
-            M.rows[np.uint64(end)].ref = ref if x == S.rules[rule, G_HIGH] else S.ring[at(S, rule, x)].ref
+            M.rows[np.uint64(end)].ref = ref if x == S.rules[rule, G_HIGH] else known
             end += 1
     M.matches[match].rule = rule
     M.matches[match].key = key
@@ -173,31 +173,31 @@ def _process_plain(B, S, M, X, E, tasks, task0, i0):
             row = find(S, r, k)
             found = row >= 0
             if found:
-                for slot in range(positive):
-                    if slot != mine:
-                        x = head_of(H, Q, row, slot, low, high, base, start, mask)
-                        if x < 0:
-                            found = False
-                            break
-                        X.chosen[slot] = (
-                            x if once else whole(H[np.uint64(row), np.uint64(H_LISTS + 3 * slot + 1)], high)
-                        )
+                for nth in range(1, positive):  # the other slots: from mine on, since which is mine cannot be guessed
+                    slot = mine + nth if mine + nth < positive else mine + nth - positive
+                    x = head_of(H, Q, row, slot, low, high, base, start, mask)
+                    if x < 0:
+                        found = False
+                        break
+                    X.chosen[np.uint64(slot)] = (
+                        x if once else whole(H[np.uint64(row), np.uint64(H_LISTS + 3 * slot + 1)], high)
+                    )
             if found:
-                X.chosen[mine] = high
+                X.chosen[np.uint64(mine)] = high
                 S.rules[r, G_HIGH] = high
                 emit(S, M, X, r, positive, k, 0, tt, E.ref[u])
                 room -= 1
                 if once:
-                    for slot in range(positive):
-                        if slot != mine:
-                            pop(H, Q, row, slot, X.chosen[slot], low, start, mask)
+                    for nth in range(1, positive):
+                        slot = mine + nth if mine + nth < positive else mine + nth - positive
+                        pop(H, Q, row, slot, X.chosen[np.uint64(slot)], low, start, mask)
             if not (found and once):
                 if row < 0:
                     S.rules[r, G_LOW] = low
                     row = claim(S, r, k, row, positive)
                     free -= 1
                 elif once:
-                    if np.int64(H[row, H_LISTS + 3 * mine + 2]) * positive >= cap:
+                    if np.int64(H[np.uint64(row), np.uint64(H_LISTS + 3 * mine + 2)]) * positive >= cap:
                         reason = GENERAL
                         stopped = i
                         break

@@ -121,6 +121,9 @@ def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, ent
     """
     slots = np.uint64(table.shape[0] - 1)
     for ahead in range(at[0], count + 16):
+        if ahead + 24 < count:
+            prefetch(offsets, np.int64(codes[rows[unknown[ahead + 24]]]))
+            prefetch(data, np.int64(offsets[codes[rows[unknown[ahead + 8]]]]))
         if ahead < count:
             code = np.uint64(codes[rows[unknown[ahead]]])
             hashes[ahead] = _hash(data, np.int64(offsets[code]), np.int64(offsets[code + np.uint64(1)]))
