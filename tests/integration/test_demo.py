@@ -1,5 +1,6 @@
 """The main job as a user runs it: the demo, what it leaves, and the commands that it prints."""
 
+import asyncio
 import json
 import shlex
 import sqlite3
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.broker import BrokerProcess
+from pipeline.kafka import consumer_client, topic_partitions
 from pipeline.settings import load_settings
 from pipeline.worker import RoleProcesses
+from tests.support.broker import kcat
 from tests.support.brokers import read_all
 from tests.support.worker import wait_until
 
@@ -87,7 +90,7 @@ def test_the_printed_commands_work_as_printed(first):
         patch.chdir(folder)
         lines = Summary.gather(
             data=Path("data"), emitted=0, counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, run="",
-            rules=(Path("axons"),),
+            rules=(Path("axons"),), world={},
         ).commands()  # fmt: skip
     tap, explain, replay = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines)
     assert len(tap.stdout.splitlines()) == 5
@@ -117,11 +120,20 @@ def test_a_replay_into_an_empty_broker_gives_the_same_ids(first, tmp_path):
                 workers.stop()
 
 
+def test_kcat_reads_every_topic_that_a_demo_leaves(first):
+    folder, _ = first
+    with BrokerProcess(folder / "data/broker") as broker:
+        topics = sorted(asyncio.run(topic_partitions(broker.address)))
+        assert {"mono.axon_1", "multi.events", "alerts", "late"} <= set(topics)
+        for topic in topics:
+            command = [kcat(), "-b", broker.address, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-f", "%p %o\\n"]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+            found = {tuple(map(int, line.split())) for line in done.stdout.splitlines()}
+            parts = read_all(broker.address, topic)
+            assert found == {(place, record.offset) for place, part in parts.items() for record in part}, topic
+
+
 def known(address: str) -> bool:
-    import asyncio
-
-    from pipeline.kafka import consumer_client
-
     async def ask() -> bool:
         async with consumer_client(address) as consumer:
             return "multi.events" in await consumer.topics()
