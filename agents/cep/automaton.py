@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.cep import kernel, kernel_pools
+from agents.cep import kernel, kernel_pools, kernel_time
 from agents.cep import kernel_layout as layout
 from agents.cep.operator import Task
 from agents.cep.postfix import MAX_STACK
@@ -46,6 +46,7 @@ class Automaton:
         self._texts = texts
         self._programs: dict[int, tuple[Program, tuple[int, ...]]] = {}
         self._tables = build_tables({}, texts)
+        self._waits = False
         globals_ = np.zeros(layout.G_WIDTH, np.int64)
         globals_[[layout.G_RUN_FREE, layout.G_NODE_FREE, layout.G_TIMER_FREE, layout.G_ROW]] = -1
         self._state = layout.State(
@@ -83,6 +84,8 @@ class Automaton:
 
     def _clear(self, slot: int, *, settle: bool = False) -> bool:
         """Drop all runs of a rule (-1: of all); False where there was no room for what came out."""
+        if not (self._state.G[[layout.G_RUNS, layout.G_TIMERS]].any() or self._waits):
+            return True  # the usual end of a stream; it needs no kernel
         if not kernel_pools.clear(self._tables, self._state, slot, settle):
             return False
         headers = _zeros(len(self._state.H), layout.HEADER)
@@ -118,6 +121,7 @@ class Automaton:
         if len(self._state.W) > 1:
             self._state = self._state._replace(W=_wider(self._state.W, width))
         self._tables = new
+        self._waits = bool(new.rules[:, layout.P_WAITS].any())
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -168,7 +172,9 @@ class Automaton:
         """Time reaches ``now_us`` for every key: expire, decide absences, put out timeouts."""
         pieces: list[_Piece] = []
         now = min(now_us, _FOREVER)
-        while not kernel.advance(self._tables, self._state, now):
+        while not kernel_time.advance(self._tables, self._state, now):
+            self._make_room(pieces, True)
+        while self._waits and not kernel_time.pass_deadlines(self._tables, self._state, now):
             self._make_room(pieces, True)
         self._take(pieces)
         self._raise_errors()

@@ -9,6 +9,8 @@ sources of this package, since kernels take helpers and layouts from one another
 
 from __future__ import annotations
 
+import gc
+import logging
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +19,14 @@ from typing import Any, Final
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, event
 from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 __all__ = ["at", "inner", "kernel", "outer", "prefetch", "source_digest"]
 
+_log: Final = logging.getLogger(__name__)
 _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy"}
 if hasattr(DefaultOptions, "_nrt"):
     _OPTIONS["_nrt"] = False
@@ -42,9 +45,41 @@ def _sources() -> int:
 _SOURCES: Final = _sources()
 
 
+_KERNELS: Final[set[Any]] = set()
+
+
+class _FirstTime(event.Listener):  # type: ignore[misc]
+    """Says once that kernels are compiled, and lets the garbage collector rest meanwhile: it takes a tenth of it."""
+
+    def __init__(self) -> None:
+        self._said = False
+        self._collects = False
+
+    def on_start(self, event: Any) -> None:
+        """A kernel was not in the cache (one at a time: numba holds a lock)."""
+        if event.data["dispatcher"] in _KERNELS:
+            self._collects = gc.isenabled()
+            gc.disable()
+            if not self._said:
+                self._said = True
+                _log.warning(
+                    "the matcher's kernels are compiled for this machine, once: this takes about ten seconds "
+                    "(beforehand: python -m agents.cep.warm)"
+                )
+
+    def on_end(self, event: Any) -> None:
+        """A kernel is compiled."""
+        if event.data["dispatcher"] in _KERNELS and self._collects:
+            gc.enable()
+
+
+event.register("numba:compile", _FirstTime())
+
+
 def kernel(function: Callable[..., Any]) -> Any:
     """Decorator of a function that Python calls; compiled at its first call, or loaded from the cache."""
     compiled = njit(cache=True, nogil=True, **_OPTIONS)(function)
+    _KERNELS.add(compiled)
     index: Any = getattr(compiled._cache, "_cache_file", None)
     if hasattr(index, "_source_stamp"):
         index._source_stamp = (index._source_stamp, _SOURCES)

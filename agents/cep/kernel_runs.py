@@ -29,12 +29,27 @@ from agents.cep.kernel_layout import (
     M_SLOT,
     M_TIME,
     MIN,
+    P_ACT,
+    P_BITS,
+    P_CLOSED,
     P_EAGER,
+    P_FAN,
+    P_IDLE,
+    P_KEEP_NEW,
+    P_KNOWN,
     P_LIMIT,
+    P_RESOLVED,
     P_SKIP,
     P_SKIP_STEP,
+    P_SLOT0,
+    P_SLOT1,
+    P_START,
+    P_STATE0,
     P_STRICT_SKIP,
+    P_TIMED,
     P_TIMEOUTS,
+    P_WAITS,
+    P_WINDOW,
     Q_CUT,
     Q_MATCHES,
     S_DEADLINE,
@@ -46,7 +61,19 @@ from agents.cep.kernel_layout import (
     SUM,
     TEXT,
     VALUES,
+    Rule,
 )
+
+
+@inner
+def rule_of(T, r):
+    rule = T.rules[at(r)]
+    return Rule(
+        rule[P_BITS], rule[P_ACT], rule[P_RESOLVED], rule[P_IDLE], rule[P_STATE0], rule[P_START], rule[P_KNOWN],
+        rule[P_TIMED], rule[P_FAN], rule[P_WINDOW], rule[P_WINDOW] + rule[P_CLOSED], rule[P_LIMIT], rule[P_WAITS],
+        rule[P_SKIP], rule[P_KEEP_NEW], rule[P_SLOT0], rule[P_SLOT1],
+    )  # fmt: skip
+
 
 # -- keys ------------------------------------------------------------------------------------------------------------
 
