@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ids", "event_ids", "format_ids", "hash_id", "ids_from_bytes", "match_ids", "parse_ids"]
+__all__ = ["Ids", "event_ids", "format_ids", "hash_id", "hash_ids", "ids_from_bytes", "match_ids", "parse_ids"]
 
 Ids = NDArray[np.uint64]
 """Shape [n, 2]: the high and the low 64 bits of n ids."""
@@ -53,13 +53,16 @@ def _stamp(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> Ids:
     return ids
 
 
-def _words(*parts: str) -> tuple[np.uint64, np.uint64]:
+def _add(digest: hashlib.blake2b, part: str) -> None:
     # Length prefixes keep ("ab", "c") and ("a", "bc") apart.
+    data = part.encode()
+    digest.update(len(data).to_bytes(8, "big") + data)
+
+
+def _words(*parts: str) -> tuple[np.uint64, np.uint64]:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "big"))
-        digest.update(data)
+        _add(digest, part)
     value = digest.digest()
     return np.uint64(int.from_bytes(value[:8], "big")), np.uint64(int.from_bytes(value[8:], "big"))
 
@@ -68,6 +71,20 @@ def hash_id(*parts: str) -> uuid.UUID:
     """One id of a tuple of texts, such as a topic, partition and offset."""
     high, low = _words(*parts)
     return uuid.UUID(bytes=_stamp(np.array([high]), np.array([low]))[0].astype(">u8").tobytes())
+
+
+def hash_ids(first: Sequence[str], last: Iterable[str]) -> Ids:
+    """`hash_id` of the parts ``first`` followed by each text of ``last``; shape [n, 2]."""
+    begun = hashlib.blake2b(digest_size=16)
+    for part in first:
+        _add(begun, part)
+    digests = bytearray()
+    for text in last:
+        digest = begun.copy()
+        _add(digest, text)
+        digests += digest.digest()
+    words = ids_from_bytes(bytes(digests))
+    return _stamp(words[:, 0], words[:, 1])
 
 
 def event_ids(run: str, stream: str, sequence: NDArray[np.int64]) -> Ids:

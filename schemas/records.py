@@ -20,7 +20,7 @@ from schemas.catalog import CATALOG, Catalog, EventType
 from schemas.errors import InvalidEvent
 from schemas.events import iso_from_us, iso_texts, us_from_iso
 from schemas.frames import RESERVED, TEXT, Frame
-from schemas.ids import hash_id
+from schemas.ids import format_ids, hash_ids
 from schemas.uniform import JSON_MONO_KEYS, json_text, typed_column, uniform_columns
 
 __all__ = [
@@ -222,12 +222,15 @@ def records_to_frame(
     if not parsed:
         return None, [], sorted(refused)
     default_type = event_type.types[0] if event_type and len(event_type.types) == 1 else stream
-    ids = [
-        item.event_id
-        if item.event_id is not None
-        else str(hash_id(topic, str(partition), str(records[item.index].offset)))
-        for item in parsed
-    ]
+    places = [str(records[item.index].offset) for item in parsed]
+    ids = hash_ids((topic, str(partition)), places)
+    if any(item.event_id is not None for item in parsed):
+        own = zip(parsed, format_ids(ids), strict=True)
+        event_id = pa.array([text if item.event_id is None else item.event_id for item, text in own], pa.utf8())
+    else:
+        event_id = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(16), len(ids), [None, pa.py_buffer(ids.astype(">u8").tobytes())]
+        )
     frame = Frame.from_columns(
         stream,
         "",
@@ -236,7 +239,7 @@ def records_to_frame(
             "key": pa.array([item.key for item in parsed], pa.utf8()),
             "type": pa.array([default_type if item.type is None else item.type for item in parsed], pa.utf8()),
             **columns,
-            "event_id": pa.array(ids, pa.utf8()),
+            "event_id": event_id,
         },
         version=event_type.version if event_type else 1,
     )

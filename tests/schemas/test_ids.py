@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.ids import event_ids, format_ids, hash_id, ids_from_bytes, match_ids, parse_ids
+from schemas.ids import event_ids, format_ids, hash_id, hash_ids, ids_from_bytes, match_ids, parse_ids
 
 
 def test_event_ids_are_uuids_of_version_8_and_never_change():
@@ -63,6 +63,12 @@ def _one_id(text):
     except ValueError:
         value = hash_id(text)
     return ids_from_bytes(value.bytes)
+
+
+@given(st.lists(st.text(max_size=3), max_size=3), st.lists(st.text(max_size=5), max_size=4))
+def test_ids_hashed_together_are_those_hashed_alone(first, last):
+    alone = [hash_id(*first, text).bytes for text in last]
+    assert (hash_ids(first, last) == ids_from_bytes(b"".join(alone))).all()
 
 
 def test_parts_of_a_hashed_id_are_kept_apart():
