@@ -244,6 +244,11 @@ class Context:
         own = self.lanes() if slot is None else slot.astype(jnp.uint32)
         return self.island * jnp.uint32(self.slots) + own
 
+    def id_of(self, slot: Array, birth_tick: Array) -> tuple[Array, Array]:
+        """Ids of those in the given slots, nobody's for -1; ``birth_tick`` is that of every slot."""
+        known = jnp.maximum(slot, 0)
+        return birth_tick[known], jnp.where(slot >= 0, self.place(known), jnp.uint32(NO_PLACE))
+
     def remove(
         self,
         population: Population,

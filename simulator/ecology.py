@@ -44,9 +44,9 @@ from simulator.ecology_events import (
     region,
     step_rows,
 )
-from simulator.ecology_map import grow, neighbours, occupant, prey_first, spread, take_from
+from simulator.ecology_map import grow, neighbours, partners, prey_first, take_from
 from simulator.events import EventSpec, HostRow
-from simulator.population import Population
+from simulator.population import Population, winners
 from simulator.rng import unit
 from simulator.scenario import Interval, Scenario
 
@@ -129,15 +129,14 @@ class Ecology(Scenario):
         agents = state["agents"]
         plants = {kind: ctx.planted(params["plants"], number) for number, kind in enumerate(PLANT_KINDS)}
         _tell_founders(static, params, ctx, agents)
-        luck = _Luck(*(word for pair in zip(*ctx.bits("step", ctx.lanes(), jnp.arange(4, dtype=jnp.uint32)[:, None]),
-                                            strict=True) for word in pair))  # fmt: skip
+        luck = _Luck.drawn(ctx)
         action = _decide(agents, luck.action)
         agents_moved = {**agents, "tile": _moved(static, luck, agents, state["amount"], action)}
         wants = agents["alive"] & (action == GATHER) & (agents["resource"] < FULL)
-        wins = ctx.claim(agents_moved["tile"], wants, static.tiles, luck=luck.gather)
+        eater = winners(agents_moved["tile"], luck.gather, wants, static.tiles)
 
         def catch(amount: Array, who: Population) -> tuple[Array, Array]:
-            taken, left = take_from(amount, who["tile"], wins, params["bite"])
+            taken, left = take_from(amount, who["tile"], eater, params["bite"])
             ctx.metric_sum("gathered", taken)
             return left, taken
 
@@ -156,7 +155,7 @@ class Ecology(Scenario):
         )
         told = lived[0]
         _tell_incidents(static, ctx, agents, after, told)
-        did = {"action": action, "target": told.target, "amount": told.amount, "reward": told.reward,
+        did = {"action": action, "target": told.other, "amount": told.amount, "reward": told.reward,
                "defending": told.defending, "learns": agents["kind"] != CONTROL}  # fmt: skip
         emit_samples(static, ctx, agents, after, did, amount)
         ctx.metric("deaths", jnp.sum(told.dead, dtype=jnp.int32))
@@ -202,16 +201,43 @@ class Ecology(Scenario):
 
 
 class _Luck(NamedTuple):
-    """The random words of each agent and step; uint32."""
+    """The random words of each agent and step; uint32.
+
+    Four words serve eight uses, since Threefry is a tenth of a step. Uses of one word read other bits of it, or belong
+    to different actions: who attacks or shares neither gathers nor is met nor gives birth. Of a claim's word the
+    highest 16 bits decide; an attack is decided by 16 bits.
+    """
 
     action: Array
     gather: Array
-    direction: Array
     social: Array
-    met: Array
-    fight: Array
     death: Array
-    birth: Array
+
+    @classmethod
+    def drawn(cls, ctx: Context) -> _Luck:
+        """The words of this step."""
+        first, second = ctx.bits("step", ctx.lanes(), jnp.arange(2, dtype=jnp.uint32)[:, None])
+        return cls(first[0], second[0], first[1], second[1])
+
+    @property
+    def direction(self) -> Array:
+        """Its two lowest bits; the action is decided by the highest 23."""
+        return self.action
+
+    @property
+    def met(self) -> Array:
+        """Of those who may be met, gatherers among them."""
+        return self.gather << 16
+
+    @property
+    def fight(self) -> Array:
+        """Of those who attack."""
+        return self.social << 16
+
+    @property
+    def birth(self) -> Array:
+        """Of those who reproduce."""
+        return self.social
 
 
 class _Lived(NamedTuple):
@@ -223,8 +249,8 @@ class _Lived(NamedTuple):
     defending: Array
     attacker: Array
     """Slot of the attacker who hurt the agent, -1 for none."""
-    target: tuple[Array, Array]
-    """Id of the other one of an attack or a gift."""
+    other: Array
+    """Slot of the one who was attacked or given to, -1 for none."""
     amount: Array
     reward: Array
 
@@ -241,9 +267,11 @@ def _regrow(params: Mapping[str, Any], ctx: Context, depletion: tuple[Array, Arr
 def _decide(agents: Population, word: Array) -> Array:
     """The action of each agent: number a with chance w_a / sum(w); int32."""
     weights = agents["policy"]
-    point = unit(word) * jnp.sum(weights, axis=0)
+    # Written out: XLA's reductions over a short leading axis took ten times as long, and a cumulative sum is no
+    # elementwise loop for it.
+    point = unit(word) * sum(weights[1:], start=weights[0])
     action, total = jnp.zeros(point.shape, jnp.int32), jnp.zeros_like(point)
-    for number in range(len(ACTIONS) - 1):  # written out: a cumulative sum is no elementwise loop for XLA
+    for number in range(len(ACTIONS) - 1):
         total = total + weights[number]
         action = action + (total < point)
     return action
@@ -274,22 +302,23 @@ def _live(
     collapse: tuple[Array, Array],
 ) -> _Lived:
     """Meet others, pay, starve or heal, learn."""
-    n, alive, tile = static.slots, agents["alive"], agents["tile"]
+    alive, tile = agents["alive"], agents["tile"]
     defending = alive & (action == DEFEND)
     social = alive & ((action == ATTACK) | (action == SHARE))
-    acts = ctx.claim(tile, social, static.tiles, luck=luck.social)
-    met = ctx.claim(tile, alive & ~social, static.tiles, luck=luck.met)
-    other = jnp.where(acts, occupant(tile, met, static.tiles)[tile], -1)
-    meets, whom = other >= 0, jnp.maximum(other, 0)
+    partner = partners(tile, jnp.where(social, luck.social, luck.met), alive, social, static.tiles)
+    meets, whom = partner >= 0, jnp.maximum(partner, 0)
     resource = agents["resource"] + taken
-    chance = jnp.where(defending[whom], params["defended_success"], params["attack_success"])
+    # Both sides of a meeting look the other one up once: each look-up is a pass over everybody.
+    theirs = (resource * 2 + defending)[whom]
+    chance = jnp.where((theirs & 1) > 0, params["defended_success"], params["attack_success"])
     fights = meets & (action == ATTACK)
     hits = fights & (unit(luck.fight) < chance)
-    stolen = jnp.where(hits, jnp.minimum(resource[whom], params["steal"]), 0)
+    stolen = jnp.where(hits, jnp.minimum(theirs >> 1, params["steal"]), 0)
     gift = jnp.where(meets & (action == SHARE) & (resource >= 2 * params["gift"]), params["gift"], 0)
     change = stolen - gift
-    resource = resource + change - spread(change, other, n)
-    attacker = jnp.full(n, -1, jnp.int32).at[jnp.where(hits, whom, n)].set(jnp.arange(n, dtype=jnp.int32), mode="drop")
+    received = jnp.where(meets & ~social, (change * 2 + hits)[whom], 0)
+    resource = resource + change - (received >> 1)
+    attacker = jnp.where((received & 1) > 0, partner, -1)
     hurt = jnp.where(attacker >= 0, params["damage"], 0)
     paid = jnp.where(alive, jnp.minimum(resource, params["upkeep"]), 0)
     resource = resource - paid
@@ -306,16 +335,18 @@ def _live(
     rate = params["learning_rate"] * jnp.where(action == LEARN, 4.0, 1.0)
     factor = jnp.where(learns, jnp.exp(rate * jnp.clip(reward.astype(jnp.float32) / UNIT, -2.0, 2.0)), 1.0)
     numbers = jnp.arange(len(ACTIONS), dtype=jnp.int32)[:, None]
-    policy = jnp.clip(jnp.where(numbers == action, agents["policy"] * factor, agents["policy"]), 0.02, 20.0)
+    own = agents["policy"][0]
+    for number in range(1, len(ACTIONS)):
+        own = jnp.where(action == number, agents["policy"][number], own)
+    policy = jnp.where(numbers == action, jnp.clip(own * factor, 0.02, 20.0), agents["policy"])
     ctx.metric("combat", jnp.sum(fights, dtype=jnp.int32))
     ctx.metric("attacks", jnp.sum(hits, dtype=jnp.int32))
     ctx.metric_sum("shared", gift)
     ctx.metric_sum("spent", paid)
     after = {**agents, "resource": resource, "health": health, "starving": starving, "policy": policy,
              "reward": jnp.clip(agents["reward"] + reward, -(1 << 30), 1 << 30)}  # fmt: skip
-    given = fights | (gift > 0)
-    target = (agents["birth_tick"][whom], jnp.where(given, ctx.place(whom), jnp.uint32(NO_PLACE)))
-    return _Lived(after, dead, old, defending, attacker, target, taken + stolen + gift, reward)
+    other = jnp.where(fights | (gift > 0), partner, -1)
+    return _Lived(after, dead, old, defending, attacker, other, taken + stolen + gift, reward)
 
 
 def _tell_founders(static: EcologyStatic, params: Mapping[str, Any], ctx: Context, agents: Population) -> None:
@@ -383,17 +414,18 @@ def _tell_incidents(static: EcologyStatic, ctx: Context, before: Population, aft
     healed = before["alive"] & was_low & ~low
     cause = jnp.where(hurt, 0, jnp.where(told.old, 3, jnp.where(starved, 1, 2)))
     assert CAUSES == ("attack", "starvation", "healing", "old_age")
-    whom = jnp.maximum(told.attacker, 0)
-    ctx.emit(
+    chosen = ctx.select("incident", hurt | starved | healed | told.old)
+    index, attacker = chosen.index, told.attacker[chosen.index]
+    ctx.emit_rows(
         "incident",
-        hurt | starved | healed | told.old,
-        incident_id=(jnp.broadcast_to(ctx.tick, hurt.shape), ctx.place()),
-        agent_id=(before["birth_tick"], ctx.place()),
-        region=region(static, ctx, after["tile"]),
-        health_before=before["health"],
-        health_after=jnp.maximum(after["health"], 0),
-        cause=cause,
-        attacker_id=(before["birth_tick"][whom], jnp.where(hurt, ctx.place(whom), jnp.uint32(NO_PLACE))),
+        chosen.count,
+        incident_id=(jnp.broadcast_to(ctx.tick, index.shape), ctx.place(index)),
+        agent_id=(before["birth_tick"][index], ctx.place(index)),
+        region=region(static, ctx, after["tile"][index]),
+        health_before=before["health"][index],
+        health_after=jnp.maximum(after["health"][index], 0),
+        cause=cause[index],
+        attacker_id=ctx.id_of(attacker, before["birth_tick"]),
     )
 
 

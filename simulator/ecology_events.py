@@ -103,10 +103,11 @@ def ecology_events(static: EcologyStatic) -> tuple[EventSpec, ...]:
     tile = (Column("resource_id", dtype="int32"), where, Column("step_number", "tick"),
             Column("amount", "fixed", scale=UNIT), *spot)  # fmt: skip
     tiles = -(-static.tiles // static.tile_stride)
-    # Founders come once. In a large world their buffer starts small: it grows for the first chunk and shrinks again.
+    # Founders come once. In a large world their buffer starts small: it grows for the first chunk and shrinks at once.
     founders = n if n <= 8192 else 1024
+    once = 1 << 31
     return (
-        _spec("founder", "agents", born, "born", capacity=founders),
+        _spec("founder", "agents", born, "born", capacity=founders, every=once),
         _spec("born", "agents", born, "born", capacity=some),
         _spec("died", "agents", died, "died", capacity=some),
         _spec("before", "agent_states", state, "state", capacity=sample, weight=weight),
@@ -163,7 +164,7 @@ def emit_samples(
     """Actions of a sample with the state after them, experiences, and the tiles, every ``routine_every`` steps.
 
     ``before`` and ``after`` are the agents before and after their actions, the dying among them; ``did`` has their
-    action, its target, the amount and the reward.
+    action, the slot of its target (or -1), the amount and the reward.
     """
     every = jnp.uint32(static.routine_every)
 
@@ -182,7 +183,7 @@ def emit_samples(
             action_id=own,
             **common,
             action_type=done["action"],
-            action_target_id=tuple(word[index] for word in did["target"]),
+            action_target_id=inner.id_of(did["target"][index], before["birth_tick"]),
             resources_before=before["resource"][index],
             resources_after=rows["resource"],
             reward=done["reward"],

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["grow", "neighbours", "occupant", "prey_first", "spread", "take_from"]
+from simulator.population import winners
+
+__all__ = ["grow", "neighbours", "occupant", "partners", "prey_first", "take_from"]
 
 Prey = TypeVar("Prey")
 Predators = TypeVar("Predators")
@@ -39,11 +41,26 @@ def grow(amount: Array, growth: Array, regrowth: Array, capacity: Array) -> Arra
     return jnp.minimum(amount + gain.astype(jnp.int32), jnp.maximum(amount, capacity))
 
 
-def take_from(amount: Array, tile: Array, takes: Array, most: Array) -> tuple[Array, Array]:
-    """What each taker gets from its tile, and the tiles after. No two takers share a tile (see ``Context.claim``)."""
-    taken = jnp.where(takes, jnp.minimum(amount[tile], most), 0)
-    target = jnp.where(takes, tile, amount.shape[0])
-    return taken, amount.at[target].add(-taken, mode="drop")
+def take_from(amount: Array, tile: Array, winner: Array, most: Array) -> tuple[Array, Array]:
+    """What each slot gets from its tile, and the tiles after; ``winner`` is the slot that takes from each tile, or -1.
+
+    The tiles are changed without a scatter: each knows whether somebody takes from it.
+    """
+    eaten = jnp.where(winner >= 0, jnp.minimum(amount, most), 0)
+    takes = winner[tile] == jnp.arange(tile.shape[0], dtype=jnp.int32)
+    return jnp.where(takes, eaten[tile], 0), amount - eaten
+
+
+def partners(tile: Array, luck: Array, alive: Array, social: Array, tiles: int) -> Array:
+    """Who meets whom: on each tile one who is ``social`` and one living other, each drawn fairly. int32[slots].
+
+    Slot of the other one for both of them, -1 for all the rest: a matching, so what one does to the other needs no
+    scatter. ``luck`` is a random word a slot.
+    """
+    group = jnp.where(social, tiles, 0)
+    table = winners(tile + group, luck, alive, 2 * tiles)
+    wins = table[tile + group] == jnp.arange(tile.shape[0], dtype=jnp.int32)
+    return jnp.where(wins & alive, table[tile + tiles - group], -1)
 
 
 def occupant(tile: Array, chosen: Array, tiles: int) -> Array:
@@ -61,8 +78,3 @@ def neighbours(tile: Array, side: int) -> tuple[Array, Array, Array, Array]:
         jnp.where(y == side - 1, 0, y + 1) * side + x,
         jnp.where(y == 0, side - 1, y - 1) * side + x,
     )
-
-
-def spread(values: Array, target: Array, size: int) -> Array:
-    """``values`` added up at their targets (-1: nowhere); int32[size]. No two rows share a target."""
-    return jnp.zeros(size, jnp.int32).at[jnp.where(target < 0, size, target)].add(values, mode="drop")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-__all__ = ["Population", "Sum", "claim", "compact", "exact_sum", "exact_total", "pack_bits", "put", "take"]
+__all__ = ["Population", "Sum", "claim", "compact", "exact_sum", "exact_total", "pack_bits", "put", "take",
+           "winners"]  # fmt: skip
 
 Population = dict[str, Array]
 
@@ -70,18 +71,23 @@ def compact(mask: Array, capacity: int) -> tuple[Array, Array]:
     return jnp.minimum(word * 32 + bit, mask.shape[0] - 1), cumulative[-1]
 
 
-def claim(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
-    """Which slots get the tile they want: one winner a tile, uniform among those who want it. bool[slots].
+def winners(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
+    """Slot of the winner of each tile, -1 where nobody wants it: uniform among those who do. int32[tiles].
 
-    ``luck`` is a random word a slot. Its lowest bits are replaced by the slot's number, so that no two slots tie; an
-    integer scatter-min, which is deterministic and needs no float atomics on a GPU.
+    ``luck`` is a random word a slot. Its lowest bits are replaced by the slot's number, so that no two slots tie and
+    the best ticket names its owner; an integer scatter-min, which is deterministic and needs no float atomics on a GPU.
     """
     slots = tile.shape[0]
     low_bits = max(slots - 1, 1).bit_length()
     ticket = (luck >> low_bits << low_bits) | jnp.arange(slots, dtype=jnp.uint32)
-    target = jnp.where(want, tile, tiles)
-    best = jnp.full(tiles + 1, 0xFFFFFFFF, jnp.uint32).at[target].min(ticket)
-    return want & (best[target] == ticket)
+    best = jnp.full(tiles, 0xFFFFFFFF, jnp.uint32).at[jnp.where(want, tile, tiles)].min(ticket, mode="drop")
+    slot = (best & jnp.uint32((1 << low_bits) - 1)).astype(jnp.int32)
+    return jnp.where(best == jnp.uint32(0xFFFFFFFF), -1, slot)
+
+
+def claim(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
+    """Which slots get the tile they want: one winner a tile (see `winners`). bool[slots]."""
+    return want & (winners(tile, luck, want, tiles)[tile] == jnp.arange(tile.shape[0], dtype=jnp.int32))
 
 
 def take(values: Array, slots: Array) -> Array:

@@ -166,6 +166,7 @@ class World:
         self._buffer_ticks = -(-chunk_ticks // 10) * 10
         self._seed = np.array(seed_words(seed), np.uint32)
         specs = scenario.events(self.static)
+        self._rare = [spec for spec in specs if spec.every > ADAPT_ROUNDS * chunk_ticks]
         self._initial = {spec.kind: spec.capacity for spec in specs} | dict(scenario.capacities(self.static))
         self._capacities = dict(self._initial)
         self._recent: deque[dict[str, int]] = deque(maxlen=ADAPT_ROUNDS)
@@ -280,6 +281,10 @@ class World:
 
     def _adapt(self, needs: Mapping[str, int]) -> None:
         """Grow ahead of need (no rewind then), and shrink buffers that have long been far too large."""
+        for spec in self._rare:
+            # Its next rows are far off (those of founders come once): no chunk until then is to carry their buffer.
+            if -self.tick % spec.every > ADAPT_ROUNDS * self._chunk_ticks:
+                self._capacities[spec.kind] = spec.capacity
         self._recent.append(dict(needs))
         if any(count > self._capacities[name] - self._capacities[name] // 8 for name, count in needs.items()):
             self._grow(needs)

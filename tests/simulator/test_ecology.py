@@ -8,7 +8,7 @@ from schemas.errors import InvalidSettings
 from simulator import MemorySink, configure, load_scenario, simulate
 from simulator.assembly import Assembler
 from simulator.ecology_config import ACTIONS, TYPES
-from simulator.ecology_map import grow, neighbours, occupant, prey_first, spread, take_from
+from simulator.ecology_map import grow, neighbours, occupant, partners, prey_first, take_from
 from simulator.world import World
 
 TICKS = 60
@@ -21,7 +21,7 @@ CONFIG = {"size": 512, "routine_every": 10, "routine_share": 0.3, "steps_every":
 def run():
     scenario = load_scenario("ecology")
     config = configure(scenario.Config, CONFIG)
-    world = World(scenario, config, 11, chunk_ticks=TICKS)
+    world = World(scenario, config, 14, chunk_ticks=TICKS)
     assembler = Assembler(scenario, config, "test", frame_ticks=TICKS)
     params = scenario.params(config)
     frames = [frame for done in world.run(TICKS, lambda _: params) for frame in assembler.add(done)]
@@ -123,11 +123,27 @@ def test_tiles_grow_logistically_up_to_capacity():
 
 def test_takers_get_what_is_there_and_the_tile_loses_exactly_that():
     amount, tile = jnp.array([5, 100, 7], jnp.int32), jnp.array([1, 0, 2, 1], jnp.int32)
-    taken, left = take_from(amount, tile, jnp.array([True, True, False, False]), jnp.int32(10))
+    winner = jnp.array([1, 0, -1], jnp.int32)
+    taken, left = take_from(amount, tile, winner, jnp.int32(10))
     assert taken.tolist() == [10, 5, 0, 0]
     assert left.tolist() == [0, 90, 7]
     assert occupant(tile, jnp.array([False, True, True, True]), 3).tolist() == [1, 3, 2]
-    assert spread(jnp.array([3, 4, 5]), jnp.array([2, -1, 0]), 3).tolist() == [5, 0, 3]
+
+
+def test_one_social_agent_of_a_tile_meets_one_living_other_and_both_know_of_each_other():
+    random = np.random.default_rng(5)
+    slots, tiles = 4_096, 1_500
+    tile = random.integers(0, tiles, slots).astype(np.int32)
+    alive, social = random.random((2, slots)) < np.array([[0.8], [0.3]])
+    luck = random.integers(0, 2**32, slots, dtype=np.uint32)
+    partner = np.asarray(partners(jnp.asarray(tile), jnp.asarray(luck), alive, alive & social, tiles))
+    meets = np.flatnonzero(partner >= 0)
+    assert (partner[partner[meets]] == meets).all()
+    assert (tile[partner[meets]] == tile[meets]).all()
+    assert alive[meets].all()
+    assert (social[meets] != social[partner[meets]]).all()
+    both = set(tile[alive & social]) & set(tile[alive & ~social])
+    assert sorted(tile[meets[social[meets]]]) == sorted(both)
 
 
 def test_the_edges_of_the_map_are_joined():
