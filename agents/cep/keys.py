@@ -148,11 +148,7 @@ def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, ent
                 if number < 0:
                     break
                 entry = entries[number]
-                if (
-                    entry.hash == value
-                    and entry.size == stop - start
-                    and _equal(data, start, stop, arena, entry.start)
-                ):
+                if entry.hash == value and entry.size == stop - start and _equal(data, start, stop, arena, entry.start):
                     break
                 slot = (slot + np.uint64(1)) & slots
             if number < 0:
@@ -259,6 +255,12 @@ class KeyTable:
 
     def __len__(self) -> int:
         return int(self._globals[_COUNT] - self._globals[_FREE])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the table."""
+        arrays = (self._table, self._entries, self._seen, self._free, self._arena)
+        return sum(array.nbytes for array in arrays)
 
     @property
     def numbers(self) -> int:

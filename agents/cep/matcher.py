@@ -280,6 +280,12 @@ class Matcher:
 
     # -- what the state holds ----------------------------------------------------------------------------------------
 
+    @property
+    def state_bytes(self) -> int:
+        """Memory of the state of all rules: what an event may touch beside its own row."""
+        tables = sum(table.nbytes for table in self._keys.values())
+        return tables + sum(operator.size()["bytes"] for operator in self._operators)
+
     def low_water_us(self) -> int | None:
         """Oldest time of an event that the state refers to; None where it refers to none."""
         found = [operator.low_water_us() for operator in self._operators]

@@ -82,6 +82,9 @@ class Operator(Protocol):
     def mark_keys(self, slot: int, live: NDArray[np.bool_]) -> None:
         """Set ``live[key]`` for every key number that the rule's state holds."""
 
+    def size(self) -> dict[str, int]:
+        """What the state holds, by kind, and its ``bytes``."""
+
     def counters(self, slot: int) -> NDArray[np.int64]:
         """Totals of the rule, in the order of `COUNTERS`."""
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from agents import Engine, MatchTable, Rule, load_rules
 from agents.cep.matcher import Matcher
 from agents.lineage import multi_event_records
+from pipeline.bench.engine import cache_bytes
 from schemas.frames import Frame
 
 __all__ = ["run"]
@@ -101,14 +102,21 @@ def _operator(events: int, runs: int, within: str, pairing: str, keys: int) -> d
     span_us = int(1e6 * _SECONDS[within] * events / keys)
     frames = _frames("axon", events, keys, span_us, kinds="ABC", shares=(1 / 3, 1 / 3, 1 / 3), seed=7)
 
+    state_bytes = 0
+
     def step() -> int:
+        nonlocal state_bytes
         matcher, found = Matcher([rule]), 0
         for index, frame in enumerate(frames):
             found += len(matcher.process(matcher.prepare(frame, index * _ROWS)))
+        state_bytes = matcher.state_bytes
         return found
 
     seconds, matches = _best(runs, step)
-    return _figure("engine.all", events, seconds, keys=keys, within=within, pairing=pairing, matches=matches)
+    return _figure(
+        "engine.all", events, seconds, keys=keys, within=within, pairing=pairing, matches=matches,
+        state_bytes=state_bytes, cache_bytes=cache_bytes(),
+    )  # fmt: skip
 
 
 def _worst(runs: int) -> dict[str, Any]:
