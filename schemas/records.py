@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from schemas.catalog import CATALOG, Catalog, EventType
 from schemas.errors import InvalidEvent
 from schemas.events import iso_from_us, iso_texts, us_from_iso
-from schemas.frames import RESERVED, TEXT, Frame
+from schemas.frames import RESERVED, Frame
 from schemas.ids import format_ids, hash_ids
+from schemas.json_texts import json_objects, json_values
 from schemas.uniform import JSON_MONO_KEYS, json_text, typed_column, uniform_columns
 
 __all__ = [
@@ -124,52 +125,51 @@ def cloud_headers(
 def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecord]:
     """One JSON record an event, in the shape that the catalog gives the stream (the mono event by default)."""
     event_type = catalog.find(frame.stream)
-    columns = {name: _python_values(frame, name, event_type) for name in frame.fields}
-    times = frame.timestamps().tolist()
+    columns: dict[str, pa.StringArray | str] = {
+        name: json_values(frame.column(name), parsed=event_type is not None and event_type.fields.get(name) == "json")
+        for name in frame.fields
+    }
+    times = frame.timestamps()
     keys, types = texts_of(frame.column("key")), texts_of(frame.column("type"))
-    ids, texts = frame.id_texts(), iso_texts(frame.timestamps())
-    bodies: Iterable[dict[str, Any]]
+    ids, texts = frame.id_texts(), iso_texts(times)
+    kind = json_values(frame.column("type"))
+    members: dict[str, pa.StringArray | str]
     if event_type is not None and event_type.envelope == "charter":
-        ids = [f"evt_dna_{time // 1000}_{text.replace('-', '')}" for time, text in zip(times, ids, strict=True)]
-        bodies = (
-            {
-                "id": event_id,
-                "type": kind,
-                "source": "dna_service",
-                "target": None,
-                "timestamp": time / 1e6,
-                "payload": fields,
-                "meta": {"correlation_id": None, "version": "1.0"},
-            }
-            for event_id, kind, time, fields in zip(ids, types, times, _row_dicts(columns, frame.num_rows), strict=True)
-        )
+        stamps = zip((times // 1000).tolist(), ids, strict=True)
+        ids = [f"evt_dna_{time_ms}_{text.replace('-', '')}" for time_ms, text in stamps]
+        members = {
+            "id": json_values(pa.array(ids, pa.utf8())),
+            "type": kind,
+            "source": '"dna_service"',
+            "target": "null",
+            "timestamp": json_values(pa.array(times / 1e6)),
+            "payload": json_objects(columns, frame.num_rows),
+            "meta": '{"correlation_id":null,"version":"1.0"}',
+        }
     else:
-        values = columns.pop("value", None) or [None] * frame.num_rows
-        columns.setdefault(event_type.key if event_type else "key", keys)
-        source_stream = f"stream:{frame.stream}"
-        bodies = (
-            {
-                "event_id": event_id,
-                "timestamp": text,
-                "source_stream": source_stream,
-                "type": kind,
-                "value": value,
-                "metadata": fields,
-            }
-            for event_id, text, kind, value, fields in zip(
-                ids, texts, types, values, _row_dicts(columns, frame.num_rows), strict=True
-            )
-        )
+        value = columns.pop("value", "null")
+        key_name = event_type.key if event_type else "key"
+        if key_name not in columns:
+            columns[key_name] = json_values(frame.column("key"))
+        members = {
+            "event_id": json_values(pa.array(ids, pa.utf8())),
+            "timestamp": json_values(pa.array(texts, pa.utf8())),
+            "source_stream": orjson.dumps(f"stream:{frame.stream}").decode(),
+            "type": kind,
+            "value": value,
+            "metadata": json_objects(columns, frame.num_rows),
+        }
+    bodies = pc.cast(json_objects(members, frame.num_rows), pa.binary()).to_pylist()
     # Headers that rows share are one object: the fewer containers a record holds, the less the collector walks.
     source = ("ce_source", f"/astrocyte/{frame.run}/{frame.stream}".encode())
-    kinds = {kind: ("ce_type", f"astrocyte.{frame.stream}.{kind}".encode()) for kind in set(types)}
+    kinds = {name: ("ce_type", f"astrocyte.{frame.stream}.{name}".encode()) for name in set(types)}
     return [
         JsonRecord(
             None if key is None else key.encode(),
-            orjson.dumps(body),
-            [_VERSION, ("ce_id", event_id.encode()), kinds[kind], source, ("ce_time", text.encode()), _CONTENT],
+            body,
+            [_VERSION, ("ce_id", event_id.encode()), kinds[name], source, ("ce_time", text.encode()), _CONTENT],
         )
-        for key, body, event_id, kind, text in zip(keys, bodies, ids, types, texts, strict=True)
+        for key, body, event_id, name, text in zip(keys, bodies, ids, types, texts, strict=True)
     ]
 
 
@@ -177,21 +177,6 @@ def texts_of(column: pa.DictionaryArray) -> list[Any]:
     """Values of a dictionary-encoded column; each distinct text is one object."""
     texts = [*column.dictionary.to_pylist(), None]
     return [texts[code] for code in column.indices.fill_null(len(texts) - 1).to_pylist()]
-
-
-def _python_values(frame: Frame, name: str, event_type: EventType | None) -> list[Any]:
-    column = frame.column(name)
-    values: list[Any] = texts_of(column) if column.type == TEXT else column.to_pylist()
-    if event_type is not None and event_type.fields.get(name) == "json":
-        return [None if text is None else orjson.loads(text) for text in values]
-    return values
-
-
-def _row_dicts(columns: dict[str, list[Any]], rows: int) -> Iterable[dict[str, Any]]:
-    if not columns:
-        return ({} for _ in range(rows))
-    names = list(columns)
-    return (dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True))
 
 
 def records_to_frame(

@@ -1,0 +1,67 @@
+"""Whole columns as JSON text, without making Python objects of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["json_objects", "json_values"]
+
+_TO_ESCAPE: Final = r'["\\[:cntrl:]]'
+_INTEGER: Final = r"^-?[0-9]+$"
+
+
+def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
+    """JSON text of every value; ``null`` where there is none and for NaN and the infinities, which JSON has not.
+
+    ``parsed``: the column holds JSON text, of which the values are taken.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if parsed:
+        texts = [None if text is None else _dumped(orjson.loads(text)) for text in column.to_pylist()]
+    elif pa.types.is_string(column.type):
+        return pc.fill_null(_quoted(column), "null")
+    elif pa.types.is_floating(column.type):
+        return pc.fill_null(_floating(column), "null")
+    elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+        return pc.fill_null(pc.cast(column, pa.utf8()), "null")
+    else:
+        texts = [None if value is None else _dumped(value) for value in column.to_pylist()]
+    return pc.fill_null(pa.array(texts, pa.utf8()), "null")
+
+
+def _dumped(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _floating(column: pa.Array) -> pa.StringArray:
+    wide = pc.cast(column, pa.float64())
+    text = pc.cast(wide, pa.utf8())
+    # A whole number would be read as an integer.
+    text = pc.if_else(pc.match_substring_regex(text, _INTEGER), pc.binary_join_element_wise(text, ".0", ""), text)
+    return pc.if_else(pc.is_finite(wide), text, pa.scalar(None, pa.utf8()))
+
+
+def _quoted(texts: pa.StringArray) -> pa.StringArray:
+    if not pc.any(pc.match_substring_regex(texts, _TO_ESCAPE)).as_py():
+        return pc.binary_join_element_wise('"', texts, '"', "")
+    return pa.array([None if text is None else _dumped(text) for text in texts.to_pylist()], pa.utf8())
+
+
+def json_objects(members: Mapping[str, pa.StringArray | str], rows: int) -> pa.StringArray:
+    """One JSON object a row, of members that are JSON text already: a column, or one text for all rows."""
+    if not members:
+        return pa.array(["{}"] * rows, pa.utf8())
+    parts: list[pa.StringArray | str] = []
+    opening = "{"
+    for name, values in members.items():
+        parts += [f"{opening}{orjson.dumps(name).decode()}:", values]
+        opening = ","
+    if all(isinstance(part, str) for part in parts):
+        return pa.array(["".join(map(str, parts)) + "}"] * rows, pa.utf8())
+    return pc.binary_join_element_wise(*parts, "}", "")
