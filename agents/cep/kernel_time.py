@@ -56,12 +56,14 @@ def advance(T, S, now):
                     prefetch(S.H, home(S.H, r, np.int64(S.T[at(ahead)]["key"])))
                     ahead = np.int64(S.T[at(ahead)]["next"])
                     steps += 1
-                    if steps > 10:
+                    if steps > 8:
                         prefetch(S.R, np.int64(S.H[at(home(S.H, r, np.int64(S.T[at(near)]["key"])))]["head"]))
                         near = np.int64(S.T[at(near)]["next"])
-                        if steps > 14:
+                        if steps > 12:
                             h = home(S.H, r, np.int64(S.T[at(nearest)]["key"]))
-                            prefetch(S.N, np.int64(S.R[at(max(np.int64(S.H[at(h)]["head"]), np.int64(0)))]["node"]))
+                            x = at(max(np.int64(S.H[at(h)]["head"]), np.int64(0)))
+                            prefetch(S.N, np.int64(S.R[x]["node"]))
+                            prefetch(S.R, np.int64(S.R[x]["next"]))
                             nearest = np.int64(S.T[at(nearest)]["next"])
                 steps -= 1
                 h = find(S.H, r, np.int64(S.T[at(q)]["key"]))
