@@ -22,6 +22,7 @@ __all__ = ["KeyTable", "Selected", "touched"]
 
 _COUNT, _BYTES, _FREE = range(3)
 _CACHED: Final = 8
+_NO_TEXTS: Final = pa.array([""], pa.utf8())
 _NEVER: Final = -(2**62)
 
 
@@ -251,7 +252,7 @@ class KeyTable:
         self._globals = np.zeros(3, np.int64)
         self._epoch, self._newest, self._newest_before = 1, _NEVER, _NEVER
         self._single: dict[str, int] = {}
-        self._cache: dict[int, _Dictionary] = {}
+        self._cache: dict[tuple[int, int], _Dictionary] = {}
 
     def __len__(self) -> int:
         return int(self._globals[_COUNT] - self._globals[_FREE])
@@ -308,8 +309,10 @@ class KeyTable:
         """What is known of the texts; of the dictionaries that came last it is remembered."""
         if not pa.types.is_string(dictionary.type):
             dictionary = dictionary.cast(pa.utf8())
-        _, offsets_buffer, data_buffer = dictionary.buffers()
-        address = offsets_buffer.address + 4 * dictionary.offset
+        if not len(dictionary):
+            dictionary = _NO_TEXTS  # some writers give no offsets with none
+        valid, offsets_buffer, data_buffer = dictionary.buffers()
+        address = offsets_buffer.address + 4 * dictionary.offset, 0 if valid is None else valid.address
         cached = self._cache.get(address)
         if cached is not None and len(cached.known) == len(dictionary):
             return cached

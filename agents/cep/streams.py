@@ -74,8 +74,8 @@ class _Equalities:
 
     bits: dict[str, list[int]] = field(default_factory=dict)
     further: dict[str, list[tuple[Node, Evaluate, list[int]]]] = field(default_factory=dict)
-    cache: dict[tuple[int, int], _Found] = field(default_factory=dict)
-    """Of the dictionaries that came last, by address and length."""
+    cache: dict[tuple[int, int, int], _Found] = field(default_factory=dict)
+    """Of the dictionaries that came last, by addresses and length."""
 
     @property
     def texts(self) -> dict[str, int]:
@@ -84,7 +84,9 @@ class _Equalities:
 
     def of(self, texts: pa.Array, groups: int) -> _Found:
         """What the entries of a dictionary are."""
-        where = texts.buffers()[1].address + 4 * texts.offset, len(texts)
+        valid, offsets = texts.buffers()[:2]
+        first = 0 if offsets is None else offsets.address + 4 * texts.offset  # some writers give none for no texts
+        where = first, 0 if valid is None else valid.address, len(texts)
         found = self.cache.get(where)
         if found is None:
             wanted = self.texts

@@ -26,6 +26,24 @@ def test_equal_texts_have_equal_numbers_in_every_encoding():
     assert table.number("b", 0) == plain[1]
 
 
+def test_rows_without_any_key_are_left_out():
+    table = KeyTable()
+    none = pa.DictionaryArray.from_arrays(pa.array([None, None], pa.int32()), pa.array([], pa.utf8()))
+    assert numbers(table, none) == {}
+    null = pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), pa.array([None, "a"], pa.utf8()))
+    assert list(numbers(table, null)) == [1]
+
+
+def test_a_dictionary_met_again_means_the_same_and_one_like_it_its_own_texts():
+    table = KeyTable()
+    texts = pa.array(["a", "b"])
+    first = numbers(table, pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), texts))
+    again = numbers(table, pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), texts))
+    assert (again[0], again[1]) == (first[1], first[0])
+    part = numbers(table, pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), texts.slice(1)))
+    assert part[0] == first[1]
+
+
 def test_numbers_as_keys_are_their_text():
     table = KeyTable()
     assert numbers(table, pa.array([7, 8])) == numbers(table, pa.array(["7", "8"]))
