@@ -2,9 +2,9 @@
 
 Runs on any device: on a GPU islands are stacked into calls of a million slots, on several devices they are dealt out.
 Needs nothing but JAX, NumPy, pydantic and pyarrow, so ``python -m pipeline.bench.simulator`` also runs where the rest
-is not installed. Bytes of the bound are those that a tick has to move at least: the traits of everybody that the
-equations read, and what they write. The speed is wall time; ``per_core_second`` divides by processor time, where other
-work on the machine shows less.
+is not installed (then without a broker). Bytes of the bound are those that a tick has to move at least: the traits of
+everybody that the equations read, and what they write. The speed is wall time; ``per_core_second`` divides by processor
+time, where other work on the machine shows less.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from schemas.frames import encode_frame
+from schemas.frames import Frame, encode_frame
 from simulator import configure, load_scenario
 from simulator.assembly import Assembler
 from simulator.cells_config import INPUTS, TRAITS
-from simulator.emission import CallableSink, Emitter
+from simulator.emission import CallableSink, Emitter, FrameSink
 from simulator.world import TRACES, Round, World
 
 __all__ = ["run"]
@@ -35,6 +38,10 @@ CELL_BYTES = (1 + 3 * 4 + 4 * len(TRAITS) + 4 * INPUTS) + (1 + 2 * 4)
 """Read a tick: alive, energy, mass, birth_tick, traits, the weights of one problem. Written: alive, energy, mass."""
 SATURATED = {"initial": 1.0, "supply": 10.0, "hazard": 0.004}
 """Settings of cells that fill their world, so that every slot is a living cell."""
+LOUD = {"routine_every": 10, "routine_share": 0.05}
+"""Settings of cells that tell of three million events a second where a million of them tick seventy times."""
+FERTILE = {"regrowth": 0.03, "growth": 0.03}
+"""Settings of an ecology that feeds as many agents as there is room for; by default every second slot is alive."""
 
 
 def run(quick: bool = False) -> Iterator[dict[str, Any]]:
@@ -50,11 +57,16 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
     on_gpu = device.platform != "cpu"
     size = 33_554_432 if on_gpu and not quick else 1_000_000
     yield _cells(size, 50 if quick else 300, bandwidth, chunk_ticks=50)
-    yield _streaming(262_144 if quick else 1_000_000, 40 if quick else 200)
+    yield from _streaming(262_144 if quick else 1_000_000, 40 if quick else 200)
     yield _scenario("axons", {"domains": 100_000, "tick_us": 100_000}, 40 if quick else 200, "spikes")
-    yield _scenario("ecology", {"size": 131_072 if quick else 262_144}, 20 if quick else 100, "alive")
-    yield _scenario("kernels", {"size": 4096}, 50 if quick else 200, "alive")
-    yield _scenario("dna", {"size": 100}, 100 if quick else 1000, None)
+    for settings in ({"size": 262_144}, {"size": 131_072, **FERTILE}):
+        figure = _scenario("ecology", settings, 20 if quick else 100, "alive", settle=50 if quick else 600)
+        yield figure | {"agent_steps_per_s": figure.pop("alive_per_s")}
+    kernels = {"size": 4096, "initial": 1.0, "merge_every": 50}
+    yield _scenario("kernels", kernels, 50 if quick else 200, "alive", totals=("merged",)) | {"merge_every": 50}
+    dna = {"size": 100, "generation_ticks": 1, "watched": 0.1}
+    figure = _scenario("dna", dna, 1000 if quick else 10_000, None)
+    yield figure | {"generations_per_s": figure.pop("ticks_per_s")}
     if not quick and not on_gpu:
         yield _large(10_000_000)
 
@@ -96,7 +108,9 @@ def memory_bandwidth() -> float:
 class _Timed:
     """A world that has been warmed up (everything compiled), and how long it takes from there."""
 
-    def __init__(self, name: str, settings: dict[str, Any], ticks: int, *, chunk_ticks: int = 10) -> None:
+    def __init__(
+        self, name: str, settings: dict[str, Any], ticks: int, *, chunk_ticks: int = 10, settle: int = 0
+    ) -> None:
         scenario = load_scenario(name)
         self.config = configure(scenario.Config, settings, scenario=name)
         self.scenario, self.ticks = scenario, ticks
@@ -106,6 +120,8 @@ class _Timed:
         self.slots = self.world.islands * scenario.slots(self.world.static)
         self.seconds = self.core_seconds = 0.0
         traces = -1
+        for _ in self.world.run(settle, self.params):
+            pass
         while traces != TRACES[scenario.name]:
             traces = TRACES[scenario.name]
             for _ in self.world.run(self.world.tick + max(ticks, 4 * chunk_ticks), self.params):
@@ -151,40 +167,83 @@ def _cells(size: int, ticks: int, bandwidth: float, *, chunk_ticks: int) -> dict
     }
 
 
-def _streaming(size: int, ticks: int) -> dict[str, Any]:
-    """What assembling and encoding every event as frames costs the simulation, by runs in turn."""
-    timed = _Timed("cells", {"size": size, **SATURATED}, ticks)
-    silent, streamed = [], []
-    events = size_bytes = 0
+class _Counted:
+    """A sink that encodes every frame and forgets it."""
 
-    def count(payload: bytes) -> None:
-        nonlocal size_bytes
-        size_bytes += len(payload)
+    def __init__(self) -> None:
+        self.size_bytes = 0
 
-    for _ in range(3):
-        timed.run(lambda _: None)
-        silent.append(timed.seconds)
-        size_bytes = 0
-        assembler = Assembler(timed.scenario, timed.config, "bench", next_tick=timed.world.tick)
-        with Emitter(assembler, CallableSink(lambda frame: count(encode_frame(frame)))) as emitter:
-            timed.run(emitter.put)
-        streamed.append(timed.seconds)
-        events = sum(assembler.sequences.values())
-    quiet, loud = sorted(silent)[1], sorted(streamed)[1]
-    return {
-        "bench": "simulator_streaming",
-        "cells": size,
-        "ticks": ticks,
-        "events": events,
-        "seconds": loud,
-        "events_per_s": events / loud,
-        "bytes_per_event": size_bytes / max(events, 1),
-        "slowdown": loud / quiet - 1.0,
-    }
+    def __call__(self, frame: Frame) -> None:
+        self.size_bytes += len(encode_frame(frame))
 
 
-def _scenario(name: str, settings: dict[str, Any], ticks: int, metric: str | None) -> dict[str, Any]:
-    timed = _Timed(name, settings, ticks)
+def _streaming(size: int, ticks: int) -> Iterator[dict[str, Any]]:
+    """What it costs the simulation to encode every event as frames, and to have them confirmed by a broker.
+
+    Runs in turn: silent, encoding, into the broker, which is another process on the same machine. ``slowdown`` is of
+    wall time, from the first tick until the last frame is confirmed; with as many busy processes as cores it holds
+    what the broker takes from the simulation. ``core_slowdown`` is of this process's processor time: what assembling,
+    encoding and sending add.
+    """
+    timed = _Timed("cells", {"size": size, **SATURATED, **LOUD}, ticks)
+    with ExitStack() as stack:
+        counted = _Counted()
+        sinks: dict[str, FrameSink | None] = {"silent": None, "encode": CallableSink(counted)}
+        if find_spec("aiokafka"):
+            from pipeline.broker import BrokerProcess
+            from pipeline.publish import KafkaSink
+
+            broker = BrokerProcess(stack.enter_context(tempfile.TemporaryDirectory()), auto_create_topics=False)
+            broker.start()
+            stack.callback(broker.stop)
+            sinks["broker"] = stack.enter_context(KafkaSink(broker.address))
+        wall: dict[str, list[float]] = {name: [] for name in sinks}
+        core: dict[str, list[float]] = {name: [] for name in sinks}
+        events = size_bytes = 0
+        for turn in range(4):
+            for name, sink in sinks.items():
+                counted.size_bytes = 0
+                start, start_core = time.perf_counter(), time.process_time()
+                if sink is None:
+                    timed.run(lambda _: None)
+                else:
+                    assembler = Assembler(
+                        timed.scenario, timed.config, f"bench-{name}-{turn}", next_tick=timed.world.tick
+                    )
+                    with Emitter(assembler, sink) as emitter:
+                        timed.run(emitter.put)
+                    sink.flush()
+                    events = sum(assembler.sequences.values())
+                if turn:  # The first turn makes topics and fills caches.
+                    wall[name].append(time.perf_counter() - start)
+                    core[name].append(time.process_time() - start_core)
+                size_bytes = counted.size_bytes or size_bytes
+    middle = {name: (sorted(wall[name])[1], sorted(core[name])[1]) for name in sinks}
+    for name in list(sinks)[1:]:
+        yield {
+            "bench": "simulator_streaming" if name == "encode" else "simulator_streaming_to_broker",
+            "cells": size,
+            "ticks": ticks,
+            "events": events,
+            "seconds": middle[name][0],
+            "events_per_s": events / middle[name][0],
+            "bytes_per_event": size_bytes / max(events, 1),
+            "slowdown": middle[name][0] / middle["silent"][0] - 1.0,
+            "core_slowdown": middle[name][1] / middle["silent"][1] - 1.0,
+        }
+
+
+def _scenario(
+    name: str,
+    settings: dict[str, Any],
+    ticks: int,
+    metric: str | None,
+    *,
+    settle: int = 0,
+    totals: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Speed of a scenario after ``settle`` ticks; ``totals`` are metrics to be summed up over the ticks."""
+    timed = _Timed(name, settings, ticks, settle=settle)
     told: list[Round] = []
     timed.run(told.append)
     figure: dict[str, Any] = {
@@ -197,6 +256,9 @@ def _scenario(name: str, settings: dict[str, Any], ticks: int, metric: str | Non
     if metric is not None:
         figure[metric] = timed.metric(told[-1], metric)
         figure[f"{metric}_per_s"] = figure[metric] * ticks / timed.seconds
+        figure["per_core_second"] = figure[metric] * ticks / timed.core_seconds
+    for total in totals:
+        figure[total] = sum(timed.metric(done, total) * (done.end_tick - done.first_tick) for done in told)
     return figure
 
 
