@@ -180,7 +180,7 @@ def step_run(T, S, P, r, h, B, i, x, before, after, fired, final):
         if completes:
             S.N[at(node)]["users"] += 1
             if P.skip == SKIP_NONE:
-                put_out(S, r, B.key[at(i)], 0, now, node)
+                put_out(S, r, np.int64(B.key[at(i)]), 0, now, node)
             else:
                 wait_done(S, h, node, sid, now)
     if made >= 0 and S.N[at(made)]["users"] == 0:
