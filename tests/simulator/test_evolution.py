@@ -1,9 +1,22 @@
 """The birth, death and mutation mechanisms against exact results of population genetics (seeds are fixed)."""
 
 import numpy as np
+from scipy.special import digamma
+from scipy.stats import binom, entropy
 
 from simulator import MemorySink, simulate
-from tests.support.worlds import MORAN, WRIGHT_FISHER, DriftConfig, MoranConfig, trace
+from tests.support.worlds import (
+    GENERATIONS,
+    INFINITE_ALLELES,
+    MORAN,
+    QUASISPECIES,
+    WRIGHT_FISHER,
+    DriftConfig,
+    GenerationsConfig,
+    MoranConfig,
+    last_states,
+    trace,
+)
 
 
 def test_an_advantageous_mutant_fixes_as_often_as_moran_says() -> None:
@@ -90,3 +103,61 @@ def test_lineages_in_the_emitted_births_coalesce_as_kingman_says() -> None:
     assert (joined > 0).mean() > 0.99
     found = joined[joined > 0]
     assert abs(found.mean() - (slots - 1) ** 2) < 4 * found.std() / np.sqrt(replicates) + 1
+
+
+def test_an_advantageous_mutant_fixes_as_often_as_kimura_says() -> None:
+    slots, advantage, replicates = 60, 0.05, 20_000
+    config = GenerationsConfig(slots=slots, replicates=replicates, advantage=advantage)
+    carriers = trace(GENERATIONS, config, 17, 300, chunk_ticks=100)["carriers"][-1]
+    assert np.isin(carriers, (0, slots)).mean() > 0.999
+    kimura = (1 - np.exp(-2 * advantage)) / (1 - np.exp(-2 * slots * advantage))
+    # The chain itself, whose fixation solves a linear system; Kimura's diffusion is its limit.
+    fit = np.arange(slots + 1) * (1 + advantage)
+    step = binom.pmf(np.arange(slots + 1), slots, (fit / (fit + slots - np.arange(slots + 1)))[:, None])
+    inner = step[1:-1, 1:-1]
+    exact = np.linalg.solve(np.eye(slots - 1) - inner, step[1:-1, -1])[0]
+    assert abs(kimura / exact - 1) < 0.03
+    measured = (carriers == slots).mean()
+    assert abs(measured - exact) < 4 * np.sqrt(exact * (1 - exact) / replicates)
+
+
+def test_the_master_sequence_is_as_common_as_eigen_says_and_lost_above_the_error_threshold() -> None:
+    slots, fitter, genes = 20_000, 10.0, QUASISPECIES.genes
+    classes = np.arange(genes + 1)
+
+    def share(rate: float) -> float:
+        # From class i to class j: some ones turn back, some zeros turn.
+        spread = np.zeros((genes + 1, genes + 1))
+        for ones in classes:
+            kept, new = binom.pmf(classes, ones, 1 - rate), binom.pmf(classes, genes - ones, rate)
+            spread[:, ones] = np.convolve(kept, new)[: genes + 1]
+        values, vectors = np.linalg.eig(spread * np.where(classes == 0, fitter, 1.0))
+        leading = np.abs(vectors[:, np.argmax(values.real)].real)
+        return leading[0] / leading.sum()
+
+    def simulated(rate: float, ticks: int) -> np.ndarray:
+        config = GenerationsConfig(slots=slots, advantage=fitter - 1, mutation=rate)
+        return trace(QUASISPECIES, config, 18, ticks, chunk_ticks=20)["carriers"][:, 0] / slots
+
+    assert abs(simulated(0.01, 80)[20:].mean() / share(0.01) - 1) < 0.01
+    assert np.log(fitter) / genes < 0.06
+    assert simulated(0.06, 40)[-1] < 1e-3
+
+
+def test_neutral_alleles_have_the_number_homozygosity_and_entropy_of_ewens() -> None:
+    slots, replicates, sample, rate = 500, 400, 15, 0.004
+    config = GenerationsConfig(slots=slots, replicates=replicates, mutation=rate)
+    alleles = last_states(INFINITE_ALLELES, config, 19, 800)
+    theta = 2 * slots * rate
+    number = np.array([len(np.unique(row[:sample])) for row in alleles])
+    shares = [np.unique(row, return_counts=True)[1] / slots for row in alleles]
+    homozygosity = np.array([(share**2).sum() for share in shares])
+    diversity = np.array([entropy(share) for share in shares])
+
+    def near(values: np.ndarray, expected: float) -> bool:
+        return bool(abs(values.mean() - expected) < 4 * values.std() / np.sqrt(replicates))
+
+    assert near(number, (theta / (theta + np.arange(sample))).sum())
+    assert near(homozygosity, 1 / (1 + theta))
+    # The formula is of an infinite population; of 500, rare alleles are missing.
+    assert abs(diversity.mean() / (digamma(theta + 1) - digamma(1)) - 1) < 0.04

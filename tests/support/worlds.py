@@ -14,6 +14,8 @@ from pydantic import Field
 
 from simulator.config import ScenarioConfig
 from simulator.events import Column, EventSpec
+from simulator.genetics import mutate
+from simulator.population import compact
 from simulator.scenario import Scenario
 from simulator.world import World
 
@@ -158,6 +160,86 @@ class WrightFisher(Scenario):
 
 
 WRIGHT_FISHER = WrightFisher()
+
+
+class GenerationsConfig(ScenarioConfig):
+    slots: int = 60
+    replicates: int = 1
+    advantage: float = 0.0  # fitness of the fitter class is 1 + advantage, of the others 1
+    mutation: float = 0.0  # chance of each gene
+
+
+class Generations(WrightFisher):
+    """Whole generations of children with parents in proportion to fitness; state: one carrier of an advantage."""
+
+    name = "generations"
+    Config = GenerationsConfig
+
+    def params(self, config):
+        return {"advantage": np.float32(config.advantage), "mutation": np.float32(config.mutation)}
+
+    def init(self, static, params, ctx):
+        return jnp.arange(static.slots) == 0
+
+    def step(self, static, params, state, ctx):
+        fitter = 1.0 + params["advantage"]
+        carriers = jnp.sum(state, dtype=jnp.float32)
+        share = carriers * fitter / (carriers * fitter + static.slots - carriers)
+        state = ctx.uniform("parent") < share
+        ctx.metric("carriers", jnp.sum(state, dtype=jnp.int32))
+        return state
+
+
+class Quasispecies(Generations):
+    """Binary genomes, of which the one without ones is fitter; genes flip by the mutation operator of dna."""
+
+    name = "quasispecies"
+    genes = 50
+
+    def init(self, static, params, ctx):
+        return jnp.zeros((self.genes, 1, static.slots), jnp.float32)
+
+    def step(self, static, params, state, ctx):
+        master = jnp.sum(state, axis=(0, 1)) == 0
+        masters, count = compact(master, static.slots)
+        others, rest = compact(~master, static.slots)
+        weight = count * (1.0 + params["advantage"])
+        fit, luck = ctx.uniforms("parent")
+        inherits = fit < weight / (weight + rest)
+        place = (luck * jnp.where(inherits, count, rest)).astype(jnp.int32)
+        parent = jnp.where(inherits, masters[place], others[place])
+        draws = jnp.arange(self.genes, dtype=jnp.uint32)[:, None]
+        chance = ctx.uniform("mutates", ctx.lanes(), draws)[:, None, :]
+        state = mutate(state[:, :, parent], chance, 1.0, params["mutation"], 1.0)
+        ctx.metric("carriers", jnp.sum(jnp.sum(state, axis=(0, 1)) == 0, dtype=jnp.int32))
+        return state
+
+
+class InfiniteAlleles(Generations):
+    """Neutral alleles, each mutation a new one: its number is tick and slot."""
+
+    name = "infinite_alleles"
+
+    def init(self, static, params, ctx):
+        return jnp.zeros(static.slots, jnp.int32)
+
+    def step(self, static, params, state, ctx):
+        parent, luck = ctx.uniforms("parent")
+        new = ctx.tick.astype(jnp.int32) * static.slots + jnp.arange(static.slots, dtype=jnp.int32) + 1
+        parent = jnp.minimum((parent * static.slots).astype(jnp.int32), static.slots - 1)
+        return jnp.where(luck < params["mutation"], new, state[parent])
+
+
+GENERATIONS, QUASISPECIES, INFINITE_ALLELES = Generations(), Quasispecies(), InfiniteAlleles()
+
+
+def last_states(scenario: Scenario, config: Any, seed: int, ticks: int, *, chunk_ticks: int = 100) -> np.ndarray:
+    """State of every island after a run with all islands in one call, stacked."""
+    world = World(scenario, config, seed, chunk_ticks=chunk_ticks, group_islands=scenario.islands(config))
+    params = scenario.params(config)
+    for _ in world.run(ticks, lambda _: params):
+        pass
+    return np.stack(world.host_states())
 
 
 def trace(scenario: Scenario, config: Any, seed: int, ticks: int, *, chunk_ticks: int = 50) -> dict[str, np.ndarray]:
