@@ -106,9 +106,9 @@ def test_lineages_in_the_emitted_births_coalesce_as_kingman_says() -> None:
 
 
 def test_an_advantageous_mutant_fixes_as_often_as_kimura_says() -> None:
-    slots, advantage, replicates = 60, 0.05, 20_000
+    slots, advantage, replicates = 60, 0.05, 10_000
     config = GenerationsConfig(slots=slots, replicates=replicates, advantage=advantage)
-    carriers = trace(GENERATIONS, config, 17, 300, chunk_ticks=100)["carriers"][-1]
+    carriers = trace(GENERATIONS, config, 17, 300, chunk_ticks=10)["carriers"][-1]
     assert np.isin(carriers, (0, slots)).mean() > 0.999
     kimura = (1 - np.exp(-2 * advantage)) / (1 - np.exp(-2 * slots * advantage))
     # The chain itself, whose fixation solves a linear system; Kimura's diffusion is its limit.
