@@ -22,6 +22,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from agents.cep.matcher import Matcher
 from agents.cep.matches import TIMEOUT, MatchBatch
@@ -35,8 +36,9 @@ from agents.ordering import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from agents.provisional import Provisional
 from agents.rowstore import Origin, RowStore
 from agents.rules import Rule, RuleSet
+from agents.rules_problems import InvalidRules, problems_of
 from schemas.catalog import CATALOG, Catalog
-from schemas.errors import InvalidSettings
+from schemas.errors import InvalidRule, InvalidSettings
 from schemas.frames import Frame
 
 __all__ = ["Consistency", "Engine", "EngineOutput"]
@@ -457,7 +459,20 @@ class Engine:
 def _ruleset(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:
     if isinstance(rules, RuleSet):
         return rules
-    return RuleSet(rules=(rules,) if isinstance(rules, Rule) else tuple(rules))
+    # Text is a sequence too, of one-letter texts, each of which would be told that it is no rule.
+    several = isinstance(rules, Sequence) and not isinstance(rules, str | bytes)
+    given: Sequence[Any] = rules if several else [rules]  # type: ignore[assignment]
+    for odd in given:
+        if not isinstance(odd, Rule):
+            came = repr(odd) if len(repr(odd)) <= 60 else repr(odd)[:57] + "..."
+            raise InvalidRule(
+                f"{type(odd).__name__} {came} came where a Rule, several of them or a RuleSet were wanted; "
+                "load_rules(...) makes a RuleSet of a path, of YAML text or of the mapping it holds"
+            )
+    try:
+        return RuleSet(rules=tuple(given))
+    except ValidationError as error:
+        raise InvalidRules(problems_of(error)) from None
 
 
 def _chosen(frame: Frame, origin: Origin | None, keep: NDArray[np.bool_]) -> tuple[Frame, Origin | None]:

@@ -235,3 +235,17 @@ def test_importing_agents_loads_no_heavy_library() -> None:
     code = "import sys, agents; print(sorted({'numba', 'faust', 'aiokafka', 'jax', 'sqlalchemy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("rules", ["rules.yaml", "rules: [{name: r}]" * 40, {"rules": []}, [1], None])
+def test_what_is_no_rule_is_refused_once_with_what_to_do(rules: Any) -> None:
+    for use in (Engine, lambda given: match(given, [])):
+        with pytest.raises(InvalidRule, match=r"came where a Rule.* load_rules\(\.\.\.\) makes a RuleSet") as caught:
+            use(rules)
+        assert len(str(caught.value)) < 300
+        assert "\n" not in str(caught.value)
+
+
+def test_two_rules_of_one_name_are_an_invalid_rule() -> None:
+    with pytest.raises(InvalidRule, match="given to two rules"):
+        Engine([*PAIR.rules, *PAIR.rules])
