@@ -7,10 +7,12 @@ own key is not that field, the stream first goes through an internal topic keyed
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from agents.rules import RuleSet
 from schemas.catalog import CATALOG, Catalog
+from schemas.errors import InvalidRule
 from schemas.topics import keyed_topic, metrics_topic, mono_topic
 
 __all__ = ["ALL_KEYS", "Group", "Plan", "Rekey", "checked_plan", "make_plan"]
@@ -72,7 +74,11 @@ class Plan:
 
 
 def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
-    """The plan of a rule set. Streams that nobody declared are taken to be keyed by ``key``."""
+    """The plan of a rule set. Streams that nobody declared are taken to be keyed by ``key``.
+
+    Raises InvalidRule where rules or windows read one another in a circle, be it across groups.
+    """
+    _refuse_circles(ruleset)
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     declared = {stream.name: stream.key for stream in ruleset.streams}
@@ -108,7 +114,7 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
 def checked_plan(ruleset: RuleSet) -> Plan:
     """The plan of rules that can run: they are compiled as well.
 
-    Raises InvalidRule where one is too large, or where they read one another in a circle.
+    Raises InvalidRule where one is too large, and what `make_plan` raises.
     """
     from agents.engine import Engine  # loads the compiler, which a plan alone does not need
 
@@ -116,6 +122,24 @@ def checked_plan(ruleset: RuleSet) -> Plan:
     for group in plan.groups:
         Engine(group.ruleset, exports=group.exports)
     return plan
+
+
+def _refuse_circles(ruleset: RuleSet) -> None:
+    """An engine sees the circles inside its own group; one that leads over topics would go round for ever."""
+    fields = {window.name: window.by for window in ruleset.windows}
+    fields |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
+    sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}
+    sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    try:
+        TopologicalSorter(sources).prepare()
+    except CycleError as error:
+        names = error.args[1][::-1]  # each one reads the next
+        start = names.index(next(name for name in sources if name in names))
+        circle = " -> ".join([*names[start:-1], *names[: start + 1]])
+        groups = ", ".join(f"{name} by {fields[name]}" for name in names[start:-1] + names[:start])
+        raise InvalidRule(
+            f"rules and windows that read one another in a circle: {circle} ({groups}); break it at one place"
+        ) from None
 
 
 def _key_of(stream: str, declared: dict[str, str], catalog: Catalog) -> str:

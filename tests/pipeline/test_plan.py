@@ -86,3 +86,21 @@ rules:
 """
     with pytest.raises(InvalidRule, match="more than 20000 states"):
         checked_plan(load_rules(text))
+
+
+def test_a_circle_across_groups_is_refused_by_the_names_on_it():
+    text = """
+windows: [{name: sums, from: one, by: island, every: 10s, select: {n: count()}}]
+rules:
+  - {name: apart, by: key, within: 1s, seq: [{as: a, stream: two}]}
+  - {name: one, by: key, within: 1s, seq: [{as: a, stream: two}]}
+  - {name: two, by: domain, within: 1s, seq: [{as: a, stream: sums}]}
+"""
+    wanted = r"circle: sums -> one -> two -> sums \(sums by island, one by key, two by domain\); break it"
+    with pytest.raises(InvalidRule, match=wanted):
+        plan_of(text)
+
+
+def test_a_rule_that_reads_its_own_matches_is_a_circle():
+    with pytest.raises(InvalidRule, match=r"circle: one -> one \(one by key\)"):
+        plan_of("rules: [{name: one, by: key, within: 1s, seq: [{as: a, stream: one}]}]")
