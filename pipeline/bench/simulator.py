@@ -61,7 +61,8 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
     yield _scenario("axons", {"domains": 100_000, "tick_us": 100_000}, 40 if quick else 200, "spikes")
     for settings in ({"size": 262_144}, {"size": 131_072, **FERTILE}):
         figure = _scenario("ecology", settings, 20 if quick else 100, "alive", settle=50 if quick else 600)
-        yield figure | {"agent_steps_per_s": figure.pop("alive_per_s")}
+        full = {"bench": "simulator_ecology_full"} if "regrowth" in settings else {}
+        yield figure | full | {"agent_steps_per_s": figure.pop("alive_per_s")}
     kernels = {"size": 4096, "initial": 1.0, "merge_every": 50}
     yield _scenario("kernels", kernels, 50 if quick else 200, "alive", totals=("merged",)) | {"merge_every": 50}
     dna = {"size": 100, "generation_ticks": 1, "watched": 0.1}
