@@ -1,0 +1,187 @@
+"""A real worker process on the embedded broker: early matches, rules that change meanwhile, records as JSON."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from agents import Engine, load_rules
+from pipeline.kafka import producer_client
+from pipeline.publish import KafkaSink
+from pipeline.settings import Settings, load_settings
+from pipeline.topic_setup import make_topics, mono_topics
+from pipeline.worker import environment_of, worker_command
+from schemas.frames import Frame
+from schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
+from tests.support.brokers import own_embedded, read_all  # noqa: F401  fixture
+from tests.support.worker import wait_until
+
+BOTH = """
+  - name: both
+    within: 400ms
+    all:
+      - {as: a, stream: axon_1, where: "type == 'A'"}
+      - {as: b, stream: axon_2, where: "type == 'B'"}
+"""
+RISING = """
+  - name: rising
+    within: 600ms
+    seq: [{as: low, stream: axon_1}, {as: high, stream: axon_2, where: "value > low.value + 0.7"}]
+    skip: past_last
+"""
+RULE_TEXT = f"rules:{BOTH}{RISING}"
+STREAMS = ("axon_1", "axon_2")
+START_US, TICK_US, TICKS = 1_750_000_000_000_000, 200_000, 16
+
+
+def spikes() -> list[list[Frame]]:
+    """Frames by tick; a stream's rows of a tick come before all rows of the other one, so arrival is out of order."""
+    dice = np.random.default_rng(11)
+    ticks = []
+    for tick in range(TICKS):
+        frames = []
+        for stream in STREAMS:
+            columns = {
+                "timestamp": START_US + tick * TICK_US + np.sort(dice.integers(0, TICK_US, 40)),
+                "key": [f"k{number}" for number in dice.integers(0, 6, 40)],
+                "type": ["A" if stream == "axon_1" else "B"] * 40,
+                "value": dice.random(40),
+            }
+            meta = {"origin": "run", "peers": STREAMS, "watermark_us": START_US + (tick + 1) * TICK_US}
+            frames.append(Frame.from_columns(stream, "run", columns, first_seq=40 * tick, **meta))
+        ticks.append(frames)
+    ticks[-1] = [replace(frame, end=True) for frame in ticks[-1]]
+    return ticks
+
+
+def strong(text: str, ticks: Iterable[list[Frame]]) -> dict[str, str]:
+    """Name of the rule by id of every match."""
+    engine = Engine(load_rules(text))
+    for frame in (frame for frames in ticks for frame in frames):
+        engine.push(frame)
+    return {match.id: match.rule for match in engine.flush().matches}
+
+
+@contextmanager
+def worker(address: str, folder: Path, **wishes: object) -> Iterator[tuple[Settings, Path]]:
+    """A worker that correlates, with its settings and its log; it must end well."""
+    rules = folder / "rules.yaml"
+    rules.write_text(RULE_TEXT)
+    settings = load_settings(
+        broker=address, group="modes", rules=(rules,), partitions=2, streams=STREAMS, snapshot_interval="200ms",
+        roles=("correlate",), **wishes,
+    )  # fmt: skip
+    asyncio.run(make_topics(settings, [*mono_topics(STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
+    log = folder / "worker.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(worker_command(), env=environment_of(settings), stdout=out, stderr=out)
+    try:
+        yield settings, log
+    except BaseException:
+        process.kill()
+        sys.stderr.write(log.read_text(errors="replace")[-3000:])
+        raise
+    finally:
+        process.terminate()
+        status = process.wait(30)
+    assert status == 0
+
+
+def made(address: str) -> list[dict[str, str]]:
+    """Id, rule, version and status of every record in multi.events, in the order of each partition."""
+    found = []
+    for records in read_all(address, MULTI_EVENTS).values():
+        for record in records:
+            headers = {name: value.decode() for name, value in record.headers}
+            found.append(
+                {
+                    "id": orjson.loads(record.value)["event_id"],
+                    "rule": headers["ce_source"].rsplit("/", 1)[1],
+                    "version": headers["ce_ruleversion"],
+                    "status": headers.get("ce_status", "final"),
+                }
+            )
+    return found
+
+
+def last_status(records: list[dict[str, str]]) -> dict[str, str]:
+    return {record["id"]: record["status"] for record in records}
+
+
+def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own_embedded, tmp_path):  # noqa: F811
+    ticks = spikes()
+    wanted = set(strong(RULE_TEXT, ticks))
+    with worker(own_embedded.address, tmp_path, consistency="eventual") as (settings, _):
+        with KafkaSink(settings.broker, partitions=2) as sink:
+            for frame in (frame for frames in ticks for frame in frames):
+                sink.write(frame)
+
+        def held() -> set[str]:
+            return {name for name, status in last_status(made(settings.broker)).items() if status != "retracted"}
+
+        wait_until(lambda: held() == wanted, 60, lambda: f"{len(held() ^ wanted)} ids differ")
+        records = made(settings.broker)
+    early = {record["id"] for record in records if record["status"] == "provisional"}
+    assert early - wanted  # arrival out of order made matches that had to be taken back
+    assert "provisional" not in last_status(records).values()
+    assert {record["id"] for record in records if record["status"] == "confirmed"} == early & wanted
+
+
+def test_a_worker_takes_a_changed_rule_refuses_a_broken_one_and_keeps_the_rest(own_embedded, tmp_path):  # noqa: F811
+    ticks, half = spikes(), TICKS // 2
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(f"rules:{RISING}".replace("0.7", "0.4"))
+    versions = [load_rules(text).rules[-1].content_version for text in (RULE_TEXT, changed.read_text())]
+    wanted = {name for name, rule in strong(RULE_TEXT, ticks).items() if rule == "both"}
+    halves = {name for part in (ticks[:half], ticks[half:]) for name in strong(RULE_TEXT, part)}
+    assert wanted - halves  # some matches begin before the change and end after it
+    with worker(own_embedded.address, tmp_path) as (settings, log):
+        with KafkaSink(settings.broker, partitions=2) as sink:
+            for frame in (frame for frames in ticks[:half] for frame in frames):
+                sink.write(frame)
+            wait_until(lambda: any(record["rule"] == "rising" for record in made(settings.broker)), 60)
+            publish = ["rules", "publish", str(changed), "--broker", settings.broker]
+            subprocess.run([sys.executable, "-c", "from pipeline.cli import main; main()", *publish], check=True)
+            asyncio.run(send_rules(settings.broker, b"rules: [{name: rising, within: 1s}]"))
+            # The topic is read in order: once this one is refused, the one before it is in force.
+            wait_until(lambda: "were refused" in log.read_text(), 30, "the broken rule was not refused")
+            for frame in (frame for frames in ticks[half:] for frame in frames):
+                sink.write(frame)
+
+        def both() -> set[str]:
+            return {record["id"] for record in made(settings.broker) if record["rule"] == "both"}
+
+        wait_until(lambda: both() == wanted, 60, lambda: f"{len(both() ^ wanted)} ids differ")
+        rising = [record for record in made(settings.broker) if record["rule"] == "rising"]
+    assert {record["version"] for record in rising} == set(versions)
+    assert {record["id"] for record in rising if record["version"] == versions[0]} <= set(strong(RULE_TEXT, ticks))
+
+
+async def send_rules(broker: str, text: bytes) -> None:
+    """Past the check that the command makes."""
+    async with producer_client(broker) as producer:
+        await producer.send_and_wait(RULES, text, key=b"broken", partition=0)
+
+
+@pytest.mark.parametrize("form", ["frames", "json"])
+def test_a_worker_finds_the_same_ids_in_frames_and_in_single_records(own_embedded, tmp_path, form):  # noqa: F811
+    ticks = spikes()
+    wanted = set(strong(RULE_TEXT, ticks))
+    with worker(own_embedded.address, tmp_path, lateness="1s", idle_timeout="2s") as (settings, _):
+        with KafkaSink(settings.broker, partitions=2, form=form) as sink:
+            for frame in (frame for frames in ticks for frame in frames):
+                sink.write(frame)
+
+        def found() -> set[str]:
+            return {record["id"] for record in made(settings.broker)}
+
+        wait_until(lambda: len(found()) >= len(wanted), 60, lambda: f"{len(found())} of {len(wanted)}")
+        records = made(settings.broker)
+    assert sorted(record["id"] for record in records) == sorted(wanted)
