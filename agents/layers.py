@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -35,19 +36,16 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[WindowSpec]]]:
     """Rules and windows by layer. Raises InvalidRule where results would have to be known before their own causes."""
     sources: dict[str, Sequence[str]] = {window.name: [window.source] for window in ruleset.windows}
     sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    sources = {name: [source for source in read if source in sources] for name, read in sources.items()}
     levels: dict[str, int] = {}
-
-    def level(name: str, path: tuple[str, ...]) -> int:
-        if name in path:
-            circle = " -> ".join([*path[path.index(name) :], name])
-            raise InvalidRule(f"rules and windows that read one another in a circle: {circle}; break it at one place")
-        if name not in levels:
-            above = [level(source, (*path, name)) + 1 for source in sources[name] if source in sources]
-            levels[name] = max(above, default=0)
-        return levels[name]
-
-    for name in sources:
-        level(name, ())
+    try:
+        for name in TopologicalSorter(sources).static_order():
+            levels[name] = max((levels[source] + 1 for source in sources[name]), default=0)
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise InvalidRule(
+            f"rules and windows that read one another in a circle: {circle}; break it at one place"
+        ) from None
     layers: list[tuple[list[Rule], list[WindowSpec]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
     for rule in ruleset.rules:
         layers[levels[rule.name]][0].append(rule)

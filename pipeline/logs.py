@@ -19,6 +19,9 @@ _STAMPS: Final[list[structlog.typing.Processor]] = [
 ]
 
 
+_LIBRARIES: Final = ("aiokafka", "asyncio", "faust", "mode", "sqlalchemy", "alembic")
+
+
 def logging_config(level: str, *, json: bool) -> dict[str, Any]:
     """The same for ``logging.config.dictConfig``: one handler on stderr, JSON lines or text for a person."""
     renderer: structlog.typing.Processor = (
@@ -37,6 +40,8 @@ def logging_config(level: str, *, json: bool) -> dict[str, Any]:
         "formatters": {"default": formatter},
         "handlers": {"default": {"class": "logging.StreamHandler", "formatter": "default"}},
         "root": {"level": level.upper(), "handlers": ["default"]},
+        # What the libraries tell of their own starting and stopping is for those who debug.
+        "loggers": {} if level == "debug" else {name: {"level": "WARNING"} for name in _LIBRARIES},
     }
 
 

@@ -65,6 +65,13 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         """Nothing: there are no tables whose files would need a folder."""
 
 
+class QuietWorker(faust.Worker):  # type: ignore[misc]
+    """Faust's worker without its spinner, which would hold back every log line below a warning."""
+
+    def _setup_spinner_handler(self, logger: logging.Logger, level: int) -> None:  # noqa: ARG002  Faust's signature
+        self.spinner = None
+
+
 def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> None:
     """Call ``step`` again and again while the app runs, ``interval_s`` after its last end."""
 
@@ -104,6 +111,7 @@ def build_app(settings: Settings) -> faust.App:
             logging_config=logging_config(settings.log_level, json=settings.log_json),
             topic_partitions=settings.partitions,
             topic_replication_factor=settings.replication,
+            Worker=QuietWorker,
         ),
     )
     if role == "correlate":

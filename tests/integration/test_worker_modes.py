@@ -152,6 +152,7 @@ def test_a_worker_takes_a_changed_rule_refuses_a_broken_one_and_keeps_the_rest(o
             asyncio.run(send_rules(settings.broker, b"rules: [{name: rising, within: 1s}]"))
             # The topic is read in order: once this one is refused, the one before it is in force.
             wait_until(lambda: "were refused" in log.read_text(), 30, "the broken rule was not refused")
+            assert "rules changed" in log.read_text()
             for frame in (frame for frames in ticks[half:] for frame in frames):
                 sink.write(frame)
 
