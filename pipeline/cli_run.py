@@ -40,6 +40,9 @@ def demo_command(
     partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions of every topic.")] = 4,
     shuffle: Annotated[bool, typer.Option(help="Send rows out of order, as far as their watermark allows.")] = False,
     rules: Annotated[list[Path] | None, typer.Option(help="Rule files instead of the scenario's own.")] = None,
+    database: Annotated[
+        str | None, typer.Option("--db", metavar="URL", help="Database instead of an SQLite file in the folder.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on this machine: broker, simulator, workers and stores, with live progress."""
@@ -47,7 +50,7 @@ def demo_command(
 
     options = DemoOptions(
         scenario=scenario, seconds=seconds, data=data, seed=seed, size=size, partitions=partitions, shuffle=shuffle,
-        rules=tuple(str(path) for path in rules or ()),
+        rules=tuple(str(path) for path in rules or ()), database=database,
     )  # fmt: skip
     summary = Demo(options).run(quiet=as_json)
     if as_json:

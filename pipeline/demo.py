@@ -45,6 +45,8 @@ class DemoOptions:
     partitions: int = 4
     shuffle: bool = False
     rules: tuple[str, ...] = ()
+    database: str | None = None
+    """SQLAlchemy URL; an SQLite file among the data by default."""
 
 
 class _Simulation(threading.Thread):
@@ -126,6 +128,7 @@ class Demo:
         self._controls = bool(world.controls)
         rules = options.rules or ((options.scenario,) if options.scenario in shipped_rules() else ("axons",))
         self._rules = tuple(Path(name) for name in rules)
+        self._database = options.database or f"sqlite:///{options.data.resolve() / 'astrocyte.db'}"
 
     def run(self, *, quiet: bool = False) -> Summary:
         """Run the pipeline, wait until everything has come through, and count."""
@@ -148,6 +151,7 @@ class Demo:
             asyncio.run(_record(settings.broker, data / "events.jsonl.zst"))
         return Summary.gather(
             data=data,
+            database=self._options.database or f"sqlite:///{data / 'astrocyte.db'}",
             emitted=simulation.emitted,
             counts=counts,
             seconds=time.monotonic() - began_s,
@@ -164,7 +168,7 @@ class Demo:
             rules=self._rules,
             streams=self._streams,
             roles=("correlate", "sql", "influx", *(("control",) if self._controls else ())),
-            sql_url=f"sqlite:///{data / 'astrocyte.db'}",
+            sql_url=self._database,
             influx_dir=data / "influx",
             data_dir=data / "broker",
             experiment="demo",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 from types import TracebackType
 from typing import Any, Self
 
+from agents.sinks.sql_url import database_url
+from pipeline.demo_stores import count_points, read_database
 from pipeline.demo_world import sparkline
 
 __all__ = ["DemoView", "Summary"]
@@ -83,6 +82,8 @@ class Summary:
     seconds: float
     run: str
     data: Path
+    database: str
+    """SQLAlchemy URL."""
     rules: tuple[Path, ...]
     world: Mapping[str, list[float]]
     example: str | None
@@ -94,6 +95,7 @@ class Summary:
         cls,
         *,
         data: Path,
+        database: str,
         emitted: int,
         counts: Mapping[str, int],
         seconds: float,
@@ -102,23 +104,25 @@ class Summary:
         world: Mapping[str, list[float]],
     ) -> Self:
         """Count what lies in the stores."""
-        tables = _table_rows(data / "astrocyte.db")
+        stored = read_database(database)
         return cls(
             mono_events=emitted,
-            multi_events=tables.get("multi_events", 0),
-            alerts=tables.get("alerts", 0),
+            multi_events=stored.rows.get("multi_events", 0),
+            alerts=stored.rows.get("alerts", 0),
             late=counts["late"],
-            dead_letters=counts["dead"],
-            sql_rows=sum(tables.values()),
-            influx_points=_points(data / "influx"),
+            # Those of the stores are among the rows; the counts are of the domains.
+            dead_letters=max(counts["dead"], stored.rows.get("dead_letters", 0)),
+            sql_rows=sum(stored.rows.values()),
+            influx_points=count_points(data / "influx"),
             lost=emitted - counts["processed"] - counts["late"] - counts["dead"],
             seconds=round(seconds, 2),
             run=run,
             data=data,
+            database=database,
             rules=rules,
             world=world,
-            example=_example(data / "astrocyte.db"),
-            raised=_last_alerts(data / "astrocyte.db"),
+            example=stored.example,
+            raised=stored.alerts,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -139,14 +143,14 @@ class Summary:
         table.add_column("what")
         table.add_column("count", justify="right")
         table.add_column("where")
-        database = self.data / "astrocyte.db"
+        database = database_url(self.database).render_as_string().removeprefix("sqlite:///")
         for what, count, where in (
             ("mono events", self.mono_events, "topics mono.*"),
             ("multi events", self.multi_events, "topic multi.events"),
             ("alerts", self.alerts, "topic alerts"),
             ("late events", self.late, "topic late"),
             ("dead letters", self.dead_letters, "topic dead_letters"),
-            ("SQL rows", self.sql_rows, str(database)),
+            ("SQL rows", self.sql_rows, database),
             ("InfluxDB points", self.influx_points, str(self.data / "influx")),
             ("lost events", self.lost, "emitted - processed - late - dead"),
         ):
@@ -173,7 +177,7 @@ class Summary:
         log = self.data / "events.jsonl.zst"
         lines = [f"{program} tap multi.events --log {log} -c 5"]
         if self.example is not None:
-            lines.append(f"{program} explain {self.example} --db sqlite:///{self.data / 'astrocyte.db'}")
+            lines.append(f"{program} explain {self.example} --db {self.database}")
         lines.append(f"{program} replay {log} --verify {self.rules[0]}")
         return lines
 
@@ -192,39 +196,3 @@ def _program() -> str:
 
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2f}"
-
-
-def _last_alerts(database: Path) -> tuple[tuple[str, str], ...]:
-    if not database.exists():
-        return ()
-    with closing(sqlite3.connect(database)) as connection:
-        rows = connection.execute("SELECT severity, message FROM alerts ORDER BY timestamp DESC LIMIT 3").fetchall()
-    return tuple(reversed(rows))
-
-
-def _table_rows(database: Path) -> dict[str, int]:
-    if not database.exists():
-        return {}
-    with closing(sqlite3.connect(database)) as connection:
-        names = [
-            name
-            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if name not in ("alembic_version", "sink_positions") and not name.startswith("sqlite_")
-        ]
-        return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608
-
-
-def _points(folder: Path) -> int:
-    count = 0
-    for path in sorted(folder.glob("**/*.lp.gz")):
-        with gzip.open(path) as lines:
-            count += sum(1 for line in lines if line.strip() and not line.startswith(b"#"))
-    return count
-
-
-def _example(database: Path) -> str | None:
-    if not database.exists():
-        return None
-    with closing(sqlite3.connect(database)) as connection:
-        row = connection.execute("SELECT event_id FROM multi_events ORDER BY event_id LIMIT 1").fetchone()
-    return None if row is None else str(row[0])

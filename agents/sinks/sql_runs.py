@@ -54,7 +54,8 @@ class Runs:
             for name, start_us, end_us, ended in _seen(item):
                 spans.setdefault(name, _Span()).widen(start_us, end_us, ended)
         self._pending = {name: span.written() for name, span in spans.items() if self._is_news(name, span)}
-        if not self._pending:
+        experiments = _experiments_named(batch) | ({self.experiment_id} if self._pending else set())
+        if not experiments:
             return []
         simulations = [
             {
@@ -66,13 +67,18 @@ class Runs:
             }
             for name, (start_us, end_us, ended) in self._pending.items()
         ]
-        experiment = {
-            "experiment_id": self.experiment_id,
-            "name": self.experiment_id,
-            "creation_date": _EPOCH + timedelta(microseconds=self.now_us()),
-            "status": "active",
-        }
-        made = [from_mappings(EXPERIMENTS, [experiment]), from_mappings(SIMULATIONS, simulations)]
+        parents = [
+            {
+                "experiment_id": name,
+                "name": name,
+                "creation_date": _EPOCH + timedelta(microseconds=self.now_us()),
+                "status": "active",
+            }
+            for name in sorted(experiments)
+        ]
+        made = [from_mappings(EXPERIMENTS, parents)]
+        if simulations:
+            made.append(from_mappings(SIMULATIONS, simulations))
         # A run whose id cannot be stored has no row; its events are refused by the same test.
         return [rows.without(rows.bad) for rows in made]
 
@@ -93,6 +99,18 @@ class Runs:
         earlier = start_us is not None and (known[0] is None or start_us < known[0])
         later = end_us is not None and (known[1] is None or end_us > known[1])
         return earlier or later or (ended and not known[2])
+
+
+def _experiments_named(batch: Sequence[Sourced]) -> set[str]:
+    """Experiments to which records of simulations belong; they may come before anything else of them."""
+    records = [
+        record
+        for item in batch
+        if isinstance(item, SourcedRecords) and item.kind == "simulations"
+        for record in item.records
+        if isinstance(record, dict)
+    ]
+    return {name for record in records if isinstance(name := record.get("experiment_id"), str)}
 
 
 Seen = tuple[str, int | None, int | None, bool]

@@ -89,7 +89,8 @@ def test_the_printed_commands_work_as_printed(first):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         lines = Summary.gather(
-            data=Path("data"), emitted=0, counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, run="",
+            data=Path("data"), database="sqlite:///data/astrocyte.db", emitted=0,
+            counts={"processed": 0, "late": 0, "dead": 0}, seconds=0.0, run="",
             rules=(Path("axons"),), world={},
         ).commands()  # fmt: skip
     tap, explain, replay = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines)

@@ -213,6 +213,17 @@ async def test_a_described_run_keeps_its_experiment_parameters_and_configuration
     assert (config["config_id"], config["config_data"]) == (1, '{"seed":7}')
 
 
+async def test_a_run_may_be_described_before_anything_is_known_of_its_experiment(database):
+    record = {"simulation_id": "run-1", "experiment_id": "exp-9", "config": {"seed": 7}, "timestamp": START_US}
+    named = {"experiment_id": "exp-9", "name": "ninth", "hypothesis": "h"}
+    described = [SourcedRecords("simulations", [record], "runs", 0, 0)]
+    assert await written(database, described, [SourcedRecords("experiments", [named], "runs", 0, 1)]) == []
+    assert [run["experiment_id"] for run in rows_of(database, "simulations")] == ["exp-9"]
+    assert len(rows_of(database, "simulation_config")) == 1
+    (experiment,) = rows_of(database, "experiments")
+    assert (experiment["name"], experiment["hypothesis"]) == ("ninth", "h")
+
+
 async def test_json_records_without_a_run_belong_to_the_external_simulation(database):
     frame = frame_of("problem_solving", 3, run="", event_id=pa.array(["x", "y", "z"]))
     assert await written(database, [sourced(frame)], [sourced(frame)]) == []
