@@ -27,6 +27,8 @@ __all__ = ["FileSink", "read_lines"]
 
 Place = tuple[str, int]
 _POSITIONS: Final = "positions.json"
+_PIECE: Final = 1 << 16
+"""Bytes given to zstd at a time: what is left over of them at the end of a frame is copied."""
 _TRANSIENT: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE}
 
 
@@ -174,17 +176,21 @@ def _line(item: Sourced, stream: str, offset: int, row: int | None, record: byte
 
 def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
     """End and text of each whole zstd frame; ends at the first that is cut short."""
-    start = 0
-    while start < len(data):
+    view, start = memoryview(data), 0
+    while start < len(view):
         inflate = zstandard.ZstdDecompressor().decompressobj()
+        text, read = bytearray(), start
         try:
-            text = inflate.decompress(data[start:])
+            while read < len(view) and not inflate.eof:
+                piece = view[read : read + _PIECE]
+                text += inflate.decompress(piece)
+                read += len(piece)
         except zstandard.ZstdError:
             return
         if not inflate.eof:
             return
-        start = len(data) - len(inflate.unused_data)
-        yield start, text
+        start = read - len(inflate.unused_data)
+        yield start, bytes(text)
 
 
 def read_lines(folder: str | Path) -> Iterator[dict[str, Any]]:
