@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from agents.clock import NEVER_US
 from agents.matches import CONFIRMED, PROVISIONAL, RETRACTED, MatchTable
 from agents.rowstore import RowStore
 from agents.rules import Rule
@@ -84,7 +85,8 @@ class Provisional:
 
         ``newest_us`` is how far the early pass has come.
         """
-        self._lag_us = max(self._lag_us, newest_us - watermark_us)
+        if watermark_us > NEVER_US:
+            self._lag_us = max(self._lag_us, newest_us - watermark_us)
         self._forget(table.rules, watermark_us)
         status = table.status.copy()
         for row, (name, time) in enumerate(zip(_names(table), table.time_us.tolist(), strict=True)):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from agents import Engine, Rule, RuleSet, load_rules, match
+from agents.clock import NEVER_US
 from agents.lineage import alert_records, lineages, multi_event_records
 from schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
 from schemas.events import Alert, MultiEvent
@@ -184,6 +185,19 @@ def test_events_of_one_instant_keep_the_order_of_their_producer() -> None:
                                             {"as": "b", "stream": "s", "contiguity": "next"}])  # fmt: skip
     events = [{"stream": "s", "timestamp": 0, "key": "k", "value": value} for value in (5, 1, 7, 9)]
     assert [each.events["b"][0].fields["value"] for each in match(rule, events)] == [7]
+
+
+def test_an_eventual_engine_is_stored_before_event_time_has_begun() -> None:
+    """As a worker does that has not yet heard of every topic."""
+    engine = Engine(PAIR, consistency="eventual")
+    engine.push(frame("axon_1", [(1_000_000, "k", "A", 0.5)]))
+    engine.push(frame("axon_2", [(1_500_000, "k", "B", 0.5)]))
+    early = [found.id for found in engine.advance(NEVER_US).matches]
+    other = Engine(PAIR, consistency="eventual")
+    other.restore(engine.snapshot())
+    assert len(early) == 1
+    for each in (engine, other):
+        assert [(found.status, found.id) for found in each.flush().matches] == [("confirmed", early[0])]
 
 
 def test_single_events_match_like_frames() -> None:
