@@ -91,23 +91,23 @@ def test_two_workers_share_the_work_come_and_go_and_outlive_the_broker(tmp_path,
         source = Source(broker.address)
         source.send(200)
         first = start_worker("first", broker.address)
-        wait_until(lambda: len(positions(first)) == 200, timeout_s=60, what="all records at one worker")
+        wait_until(lambda: len(positions(first)) == 200, timeout_s=120, what="all records at one worker")
         second = start_worker("second", broker.address)
-        wait_until(lambda: shares(first, second) == [2, 2], timeout_s=60, what="shared work")
+        wait_until(lambda: shares(first, second) == [2, 2], timeout_s=120, what="shared work")
         source.send(200)
-        wait_until(lambda: len(positions(first, second)) == 400, timeout_s=60, what="all records at two workers")
+        wait_until(lambda: len(positions(first, second)) == 400, timeout_s=120, what="all records at two workers")
         assert {partition for partition, _ in positions(second)} <= set(second.assigned())
 
         broker.kill()
         broker.start()
         source.send(200)
-        wait_until(lambda: len(positions(first, second)) == 600, timeout_s=60, what="all records after its end")
+        wait_until(lambda: len(positions(first, second)) == 600, timeout_s=120, what="all records after its end")
         assert shares(first, second) == [2, 2], "the broker's restart is no rebalance"
 
         first.end(by_force=True)
         source.send(200)
-        wait_until(lambda: shares(second) == [4], timeout_s=60, what="the whole assignment")
-        wait_until(lambda: len(positions(first, second)) == 800, timeout_s=60, what="all records at the other worker")
+        wait_until(lambda: shares(second) == [4], timeout_s=120, what="the whole assignment")
+        wait_until(lambda: len(positions(first, second)) == 800, timeout_s=120, what="all records at the other worker")
         second.end()
 
 
@@ -119,7 +119,7 @@ def test_a_table_comes_back_from_its_changelog_after_kill_9_of_worker_and_broker
         source = Source(broker.address)
         source.send(200)
         first = start_worker("first", broker.address, TABLE="1")
-        wait_until(lambda: len(positions(first)) == 200, timeout_s=60, what="all records")
+        wait_until(lambda: len(positions(first)) == 200, timeout_s=120, what="all records")
         wait_until(lambda: committed(broker.address) == 200, what="the commit")
         first.end(by_force=True)
         broker.kill()
@@ -127,7 +127,7 @@ def test_a_table_comes_back_from_its_changelog_after_kill_9_of_worker_and_broker
         source.send(20)
         second = start_worker("second", broker.address, TABLE="1")
         wait_until(
-            lambda: len({key for _, _, key, _ in second.seen()}) == 20, timeout_s=60, what="a record of each key"
+            lambda: len({key for _, _, key, _ in second.seen()}) == 20, timeout_s=120, what="a record of each key"
         )
         newest = {key: int(count) for _, _, key, count in second.seen()}
         assert min(newest.values()) >= 11, "10 records of each key are in the table, and one more came"
