@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from schemas.tables.diagram import entity_diagram
+from astrocyte.schemas.tables.diagram import entity_diagram
 
 PAGE = Path(__file__).parent / "data.md"
 BEGIN, END = "```mermaid\n", "```\n"

@@ -1,4 +1,4 @@
-"""The Faust app of this process: ``faust -A pipeline.app worker``.
+"""The Faust app of this process: ``faust -A astrocyte.pipeline.app worker``.
 
 Which role it has is the first of ``ASTROCYTE_ROLES`` (``correlate`` by default); every role is an app of its own with
 a consumer group of its own, so that a slow store delays nobody else.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.roles import build_app
-from pipeline.settings import load_settings
+from astrocyte.pipeline.roles.build import build_app
+from astrocyte.pipeline.settings import load_settings
 
 __all__ = ["app"]  # noqa: F822  made by __getattr__
 

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from pipeline.settings import ROLES, Settings
+from astrocyte.pipeline.settings import ROLES, Settings
 
 __all__ = ["DomainMetrics", "StoreMetrics", "serve_metrics"]
 

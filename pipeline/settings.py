@@ -19,8 +19,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from agents.rules_steps import parse_duration
-from schemas.errors import InvalidSettings
+from astrocyte.agents.rules.steps import parse_duration
+from astrocyte.schemas.errors import InvalidSettings
 
 __all__ = ["ROLES", "Settings", "load_settings"]
 

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import pyarrow as pa
 
-from schemas.errors import UnknownEventType
+from astrocyte.schemas.errors import UnknownEventType
 
 __all__ = ["CATALOG", "Catalog", "EventType", "FieldType", "arrow_type"]
 
@@ -103,5 +103,7 @@ class Catalog:
         return stream in self._known()
 
 
-CATALOG = Catalog(tuple(f"schemas.events_{scenario}" for scenario in ("axons", "cells", "dna", "ecology", "kernels")))
+CATALOG = Catalog(
+    tuple(f"astrocyte.schemas.event_types.{scenario}" for scenario in ("axons", "cells", "dna", "ecology", "kernels"))
+)
 """The catalog of this process, with the event types of the shipped scenarios."""

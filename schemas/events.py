@@ -1,7 +1,7 @@
 """The JSON records: what people and other programs produce and tap. Their shapes are those of the seed documents.
 
 The models here are the source of the shapes. High-rate paths write and read the same JSON column by column
-(`schemas.records`); tests hold both to these models.
+(`schemas.json.reader`); tests hold both to these models.
 """
 
 from __future__ import annotations

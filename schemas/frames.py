@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.catalog import EventType
-from schemas.errors import InvalidFrame, SchemaMismatch
-from schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
+from astrocyte.schemas.catalog import EventType
+from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
+from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
 
 __all__ = ["CONTENT_TYPE", "RESERVED", "Frame", "concat_frames", "conform", "decode_frame", "encode_frame"]
 

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.catalog import CATALOG, Catalog, EventType
+from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 
 __all__ = [
     "ALERT",

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from schemas.errors import InvalidSettings
-from simulator.plants import Plant
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.anomalies import Plant
 
 __all__ = ["EPOCH_US", "ScenarioConfig", "configure", "fingerprint"]
 

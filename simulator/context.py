@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from simulator.events import EventSpec
-from simulator.population import Population, Sum, claim, compact, exact_sum, put, take
-from simulator.rng import byte_normal, purpose_word, threefry2x32, tick_key, unit
+from astrocyte.simulator.event_spec import EventSpec
+from astrocyte.simulator.population import Population, Sum, claim, compact, exact_sum, put, take
+from astrocyte.simulator.rng import byte_normal, purpose_word, threefry2x32, tick_key, unit
 
 __all__ = ["NO_PLACE", "Births", "Context", "Outputs"]
 

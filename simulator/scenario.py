@@ -26,22 +26,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import InvalidSettings
-from simulator.config import ScenarioConfig
-from simulator.events import EventSpec, HostRow
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.config import ScenarioConfig
+from astrocyte.simulator.event_spec import EventSpec, HostRow
 
 if TYPE_CHECKING:
-    from simulator.context import Context
+    from astrocyte.simulator.context import Context
 
 __all__ = ["BUILT_IN", "GROUP", "Interval", "InvalidControl", "Rows", "Scenario", "load_scenario", "scenario_names"]
 
 GROUP = "astrocyte.scenarios"
 BUILT_IN: dict[str, str] = {
-    "axons": "simulator.axons:AXONS",
-    "cells": "simulator.cells:CELLS",
-    "dna": "simulator.dna:DNA",
-    "ecology": "simulator.ecology:ECOLOGY",
-    "kernels": "simulator.kernels:KERNELS",
+    "axons": "astrocyte.simulator.scenarios.axons.scenario:AXONS",
+    "cells": "astrocyte.simulator.scenarios.cells.scenario:CELLS",
+    "dna": "astrocyte.simulator.scenarios.dna.scenario:DNA",
+    "ecology": "astrocyte.simulator.scenarios.ecology.scenario:ECOLOGY",
+    "kernels": "astrocyte.simulator.scenarios.kernels.scenario:KERNELS",
 }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import Settings
+from astrocyte.pipeline.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -59,7 +59,7 @@ def test_the_layout_lists_the_top_level_folders():
 def test_commands_that_are_named_exist(page):
     from typer.main import get_command
 
-    from pipeline.cli import app
+    from astrocyte.pipeline.cli.app import app
 
     known = get_command(app).commands
     for command in re.findall(r"astrocyte ([a-z][a-z-]+)", page.read_text()):

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from agents.sinks.retention import DEFAULT_DAYS
-from schemas.measurements import ALERT, MEASUREMENTS, MULTI_EVENT
-from schemas.tables.diagram import entity_diagram
+from astrocyte.agents.stores.retention import DEFAULT_DAYS
+from astrocyte.schemas.measurements import ALERT, MEASUREMENTS, MULTI_EVENT
+from astrocyte.schemas.tables.diagram import entity_diagram
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "data.md").read_text()

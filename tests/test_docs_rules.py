@@ -14,14 +14,25 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from agents import Engine, EngineOutput, InvalidRules, Match, MatchedEvent, RuleSet, load_rules, match
-from agents.events import frames_of
-from agents.expressions import MATCH_AGGREGATES
-from agents.rules import Alert, Group, MaxPartials, OnTimeout, Rule, Skip, Step, StreamSpec, WindowSpec, Within
-from agents.rules_saccules import SacculeSpec
-from agents.rules_select import AGGREGATES
-from agents.saccules import Saccules
-from schemas.frames import Frame
+from astrocyte import Engine, EngineOutput, InvalidRules, Match, MatchedEvent, RuleSet, load_rules, match
+from astrocyte.agents.expressions.parser import MATCH_AGGREGATES
+from astrocyte.agents.ingest.dicts import frames_of
+from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.rules.model import (
+    Alert,
+    Group,
+    MaxPartials,
+    OnTimeout,
+    Rule,
+    Skip,
+    Step,
+    StreamSpec,
+    WindowSpec,
+    Within,
+)
+from astrocyte.agents.rules.select import AGGREGATES
+from astrocyte.agents.rules.validators import SacculeSpec
+from astrocyte.schemas.frames import Frame
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "pipeline": {"schemas", "simulator", "agents", "pipeline"},
 }
 HOME_OF = {"jax": ("simulator",), "faust": ("pipeline",), "aiokafka": ("pipeline",), "typer": ("pipeline",)}
-HOME_OF |= {"influxdb_client": ("agents/sinks",), "psycopg": ("agents/sinks",), "alembic": ("agents/sinks",)}
+HOME_OF |= {"influxdb_client": ("agents/sinks",), "psycopg": ("agents/sinks",), "alembic": ("agents/stores",)}
 
 
 def modules():
@@ -42,8 +42,10 @@ def test_there_are_modules_to_look_at():
 def test_imports_follow_the_arrows(path):
     place = path.relative_to(ROOT)
     for name in imports(path):
-        top = name.partition(".")[0]
-        if top in PACKAGES:
+        top, _, rest = name.partition(".")
+        assert top not in PACKAGES, f"{place} imports {name}: write astrocyte.{name}"
+        if top == "astrocyte":
+            top = rest.partition(".")[0]
             assert top in MAY_IMPORT[place.parts[0]], f"{place} imports {name}"
         if top in HOME_OF and not place.as_posix().startswith("pipeline/bench/"):
             homes = HOME_OF[top]
@@ -57,7 +59,7 @@ def test_no_module_has_more_than_500_lines(path):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_importing_a_package_is_quiet_and_light(package):
-    code = f"import sys, json, {package}\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    code = f"import sys, json, astrocyte.{package}\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(json.loads(done.stdout))
     assert done.stderr == ""

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.cep.jit import inner, kernel, prefetch
-from agents.cep.rows import plain
+from astrocyte.agents.cep.rows import plain
+from astrocyte.agents.jit import inner, kernel, prefetch
 
 __all__ = ["KeyTable", "Selected", "touched"]
 

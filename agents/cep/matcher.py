@@ -9,7 +9,7 @@
     batch = matcher.flush()                        # end of all input; the state is empty afterwards
 
 What comes out depends on the order of the rows alone, not on how they are cut into calls. Ordering, late events and
-what a match looks like to a user are the engine's (`agents.engine`).
+what a match looks like to a user are the engine's (`agents.engine.engine`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.cep.automaton import FIRST_ROOM, Automaton
-from agents.cep.groups import Groups
-from agents.cep.keys import KeyTable, Selected
-from agents.cep.matches import MatchBatch
-from agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
-from agents.cep.program import compile_rule
-from agents.cep.rows import Outputs, Prepared, Rows, plain
-from agents.cep.single import Single
-from agents.cep.streams import captured
-from agents.cep.values import TextNumbers
-from agents.expressions_columns import Columns
-from agents.rules import Rule
-from schemas.errors import InvalidRule
-from schemas.frames import Frame
+from astrocyte.agents.cep.compiler.flatten import compile_rule
+from astrocyte.agents.cep.compiler.rule_groups import Groups
+from astrocyte.agents.cep.keys import KeyTable, Selected
+from astrocyte.agents.cep.match_columns import MatchBatch
+from astrocyte.agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
+from astrocyte.agents.cep.predicates import captured
+from astrocyte.agents.cep.rows import Outputs, Prepared, Rows, plain
+from astrocyte.agents.cep.sequence.operator import FIRST_ROOM, Automaton
+from astrocyte.agents.cep.single_event import Single
+from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.agents.expressions.columns import Columns
+from astrocyte.agents.rules.model import Rule
+from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["Matcher"]
 
@@ -113,7 +113,9 @@ class Matcher:
         if fresh[False]:
             self._automaton.add_all(fresh[False])
         if fresh[True]:
-            from agents.cep.conjunction import Conjunction  # its kernel is loaded only where a rule needs it
+            from astrocyte.agents.cep.conjunction.operator import (
+                Conjunction,  # its kernel is loaded only where a rule needs it
+            )
 
             self._conjunction = self._conjunction or Conjunction()
             self._conjunction.add_all(fresh[True])
@@ -382,6 +384,6 @@ class Matcher:
 def _compiled(rule: Rule) -> RuleProgram:
     if rule.kind != "all":
         return compile_rule(rule)
-    from agents.cep.conjunction_program import compile_conjunction
+    from astrocyte.agents.cep.compiler.conjunction import compile_conjunction
 
     return compile_conjunction(rule)

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.cep.rows import Outputs, Rows
-from agents.expressions_nodes import Node
-from agents.rules import Rule
+from astrocyte.agents.cep.rows import Outputs, Rows
+from astrocyte.agents.expressions.nodes import Node
+from astrocyte.agents.rules.model import Rule
 
 __all__ = ["COUNTERS", "Atom", "Operator", "RuleProgram", "Task"]
 

@@ -1,11 +1,12 @@
-"""``python -m agents.cep.warm``: compile the kernels into their cache, so that the first match need not wait."""
+"""``python -m astrocyte.agents.cep.warm``: compile the kernels into their cache before the first match."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from agents import load_rules, match
+from astrocyte.agents.engine.matching import match
+from astrocyte.agents.rules.model import load_rules
 
 __all__ = ["warm"]
 

@@ -22,8 +22,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import AstrocyteError, TransientError
-from schemas.frames import Frame
+from astrocyte.schemas.errors import AstrocyteError, TransientError
+from astrocyte.schemas.frames import Frame
 
 __all__ = [
     "RECORD_KINDS",

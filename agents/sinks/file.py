@@ -19,9 +19,9 @@ import numpy as np
 import orjson
 import zstandard
 
-from agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords, highest_offsets
-from agents.sinks.retry import Patience
-from schemas.records import frame_to_records
+from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords, highest_offsets
+from astrocyte.agents.sinks.retry import Patience
+from astrocyte.schemas.json.reader import frame_to_records
 
 __all__ = ["FileSink", "read_lines"]
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from agents.sinks.base import RecordKind, Rejected, Sourced, SourcedRecords, highest_offsets
+from astrocyte.agents.sinks.base import RecordKind, Rejected, Sourced, SourcedRecords, highest_offsets
 
 __all__ = ["MemorySink"]
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from agents.sinks.base import OnTrouble, SinkStopped, Trouble
+from astrocyte.agents.sinks.base import OnTrouble, SinkStopped, Trouble
 
 __all__ = ["Patience"]
 

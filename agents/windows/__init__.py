@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agents.windows.operator import WindowOperator
-from agents.windows.panes import windows_for
-from agents.windows.rows import WindowRows
+from astrocyte.agents.windows.operator import WindowOperator
+from astrocyte.agents.windows.panes import windows_for
+from astrocyte.agents.windows.rows import WindowRows
 
 __all__ = ["WindowOperator", "WindowRows", "windows_for"]

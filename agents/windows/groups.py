@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.aggregates import Members, State
-from agents.windows.rows import WindowRows
+from astrocyte.agents.windows.aggregates import Members, State
+from astrocyte.agents.windows.rows import WindowRows
 
 __all__ = ["SLOT", "Groups", "Slots"]
 

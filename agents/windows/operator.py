@@ -10,20 +10,20 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.cep.keys import KeyTable
-from agents.cep.rows import plain
-from agents.expressions_columns import Columns, predicate
-from agents.rules_windows import WindowSpec
-from agents.windows.groups import Groups
-from agents.windows.panes import FOREVER_US, PaneWindows, Results
-from agents.windows.rows import WindowRows
-from agents.windows.selection import Layout, kinds_of
-from agents.windows.sessions import SessionWindows
-from agents.windows.sliding import SlidingWindows
-from agents.windows.tokens import hash_texts
-from schemas.catalog import CATALOG, Catalog
-from schemas.frames import TEXT, Frame, decode_frame, encode_frame
-from schemas.ids import match_ids
+from astrocyte.agents.cep.keys import KeyTable
+from astrocyte.agents.cep.rows import plain
+from astrocyte.agents.expressions.columns import Columns, predicate
+from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.windows.groups import Groups
+from astrocyte.agents.windows.panes import FOREVER_US, PaneWindows, Results
+from astrocyte.agents.windows.rows import WindowRows
+from astrocyte.agents.windows.selection import Layout, kinds_of
+from astrocyte.agents.windows.sessions import SessionWindows
+from astrocyte.agents.windows.sliding import SlidingWindows
+from astrocyte.agents.windows.tokens import hash_texts
+from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.frames import TEXT, Frame, decode_frame, encode_frame
+from astrocyte.schemas.ids import match_ids
 
 __all__ = ["WindowOperator"]
 
@@ -42,7 +42,7 @@ class WindowOperator:
     of stream ``spec.name`` whose timestamp is the window's end; their ids are functions of (window, key, start, end).
     Late rows (older than the watermark, with no window open for them) are flagged by `add` and left out.
 
-    Memory is that of the open windows: one place per key and pane, plus what `agents.rules_select.AggregateCall`
+    Memory is that of the open windows: one place per key and pane, plus what `agents.rules.select.AggregateCall`
     says of quantile, count_distinct and entropy.
     """
 

@@ -14,8 +14,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.windows.groups import Groups, Slots
-from agents.windows.rows import WindowRows
+from astrocyte.agents.windows.groups import Groups, Slots
+from astrocyte.agents.windows.rows import WindowRows
 
 __all__ = ["NEVER_US", "PaneWindows", "Results", "windows_for"]
 

@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.aggregates import State, make_state, need_of, read_results, state_of
-from agents.aggregates.calls import Kind
-from agents.aggregates.states import Need
-from agents.cep.rows import plain
-from agents.expressions_columns import Columns, Values, evaluate
-from agents.expressions_nodes import Field, walk
-from agents.rules_select import AggregateCall, Select
-from agents.windows.rows import ColumnData
-from agents.windows.tokens import tokens_of
-from schemas.catalog import Catalog
-from schemas.frames import Frame
+from astrocyte.agents.cep.rows import plain
+from astrocyte.agents.expressions.columns import Columns, Values, evaluate
+from astrocyte.agents.expressions.nodes import Field, walk
+from astrocyte.agents.rules.select import AggregateCall, Select
+from astrocyte.agents.windows.aggregates import State, make_state, need_of, read_results, state_of
+from astrocyte.agents.windows.aggregates.calls import Kind
+from astrocyte.agents.windows.aggregates.states import Need
+from astrocyte.agents.windows.rows import ColumnData
+from astrocyte.agents.windows.tokens import tokens_of
+from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["Layout", "kinds_of"]
 

@@ -14,9 +14,9 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.windows.groups import Groups
-from agents.windows.panes import NEVER_US, Results
-from agents.windows.rows import WindowRows
+from astrocyte.agents.windows.groups import Groups
+from astrocyte.agents.windows.panes import NEVER_US, Results
+from astrocyte.agents.windows.rows import WindowRows
 
 __all__ = ["SlidingWindows"]
 

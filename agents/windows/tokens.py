@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.expressions_columns import Values
+from astrocyte.agents.expressions.columns import Values
 
 __all__ = ["hash_texts", "tokens_of"]
 

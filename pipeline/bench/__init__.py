@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any, Final
 
-from schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import InvalidSettings
 
 __all__ = ["BENCHMARKS", "run_benchmarks"]
 
@@ -29,7 +29,7 @@ def figures(names: Sequence[str], *, quick: bool) -> Iterator[dict[str, Any]]:
         raise InvalidSettings(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
     for name in names or BENCHMARKS:
         for module in BENCHMARKS[name]:
-            yield from import_module(f"pipeline.bench.{module}").run(quick)
+            yield from import_module(f"astrocyte.pipeline.bench.{module}").run(quick)
 
 
 def run_benchmarks(names: Sequence[str], *, quick: bool, as_json: bool) -> None:

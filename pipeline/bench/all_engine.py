@@ -12,11 +12,13 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from agents import Engine, MatchTable, Rule, load_rules
-from agents.cep.matcher import Matcher
-from agents.lineage import multi_event_records
-from pipeline.bench.engine import cache_bytes
-from schemas.frames import Frame
+from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.matches.lineage import multi_event_records
+from astrocyte.agents.matches.table import MatchTable
+from astrocyte.agents.rules.model import Rule, load_rules
+from astrocyte.pipeline.bench.engine import cache_bytes
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]
 

@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.cep.matcher import Matcher
-from agents.rules import Rule, Step
-from schemas.frames import Frame
+from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.rules.model import Rule, Step
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["cache_bytes", "run"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from schemas.frames import Frame, decode_frame, encode_frame
-from schemas.partitions import split_by_partition
-from schemas.records import RawRecord, frame_to_records, records_to_frame
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.json.reader import RawRecord, frame_to_records, records_to_frame
+from astrocyte.schemas.partitioning import split_by_partition
 
 __all__ = ["run"]
 

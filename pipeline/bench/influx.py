@@ -12,12 +12,12 @@ import aiohttp
 import numpy as np
 import pyarrow as pa
 
-from agents.sinks.base import Sourced, SourcedFrame
-from agents.sinks.influx import InfluxSink
-from agents.sinks.influx_file import InfluxFileSink
-from agents.sinks.influx_points import PointRules, points_of
-from pipeline.bench.victoria_server import VictoriaServer, VictoriaUnavailable, victoria_server
-from schemas.frames import Frame
+from astrocyte.agents.sinks.base import Sourced, SourcedFrame
+from astrocyte.agents.sinks.influx.file import InfluxFileSink
+from astrocyte.agents.sinks.influx.points import PointRules, points_of
+from astrocyte.agents.sinks.influx.sink import InfluxSink
+from astrocyte.pipeline.bench.victoria_server import VictoriaServer, VictoriaUnavailable, victoria_server
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]
 

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.broker import BrokerProcess
-from pipeline.health import group_lag
-from pipeline.publish import Form, KafkaSink
-from pipeline.settings import Settings, load_settings
-from pipeline.topic_setup import make_topics, mono_topics
-from pipeline.worker import environment_of, worker_command
-from schemas.frames import Frame
-from schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
+from astrocyte.pipeline.broker import BrokerProcess
+from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
+from astrocyte.pipeline.roles.health import group_lag
+from astrocyte.pipeline.roles.worker import environment_of, worker_command
+from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.simulation.publish import Form, KafkaSink
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
 
 __all__ = ["run"]
 
@@ -68,7 +68,7 @@ def _frames(events: int, rows: int, keys: int) -> Iterator[Frame]:
 async def _stats(settings: Settings) -> dict[str, int]:
     from aiokafka import TopicPartition
 
-    from pipeline.kafka import consumer_client
+    from astrocyte.pipeline.kafka.client import consumer_client
 
     totals: dict[str, int] = {}
     async with consumer_client(settings.broker) as consumer:

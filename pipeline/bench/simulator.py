@@ -1,9 +1,9 @@
 """Figures of the simulator: each scenario's speed, the memory bound of the machine, streaming, memory of large worlds.
 
 Runs on any device: on a GPU islands are stacked into calls of a million slots, on several devices they are dealt out.
-Needs nothing but JAX, NumPy, pydantic and pyarrow, so ``python -m pipeline.bench.simulator`` also runs where the rest
-is not installed (then without a broker). Bytes of the bound are those that a tick has to move at least: the traits of
-everybody that the equations read, and what they write. The speed is wall time; ``per_core_second`` divides by processor
+Needs nothing but JAX, NumPy, pydantic and pyarrow, so ``python -m astrocyte.pipeline.bench.simulator`` also runs where
+the rest is not installed (then without a broker). Bytes of the bound are those that a tick has to move at least: the
+traits of everybody that the equations read, and what they write. The speed is wall time; ``per_core_second`` divides by processor
 time, where other work on the machine shows less.
 """
 
@@ -25,12 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from schemas.frames import Frame, encode_frame
-from simulator import configure, load_scenario
-from simulator.assembly import Assembler
-from simulator.cells_config import INPUTS, TRAITS
-from simulator.emission import CallableSink, Emitter, FrameSink
-from simulator.world import TRACES, Round, World
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.simulator.config import configure
+from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.emission.emitter import CallableSink, Emitter, FrameSink
+from astrocyte.simulator.runtime.world import TRACES, Round, World
+from astrocyte.simulator.scenario import load_scenario
+from astrocyte.simulator.scenarios.cells.config import INPUTS, TRAITS
 
 __all__ = ["run"]
 
@@ -191,8 +192,8 @@ def _streaming(size: int, ticks: int) -> Iterator[dict[str, Any]]:
         counted = _Counted()
         sinks: dict[str, FrameSink | None] = {"silent": None, "encode": CallableSink(counted)}
         if find_spec("aiokafka"):
-            from pipeline.broker import BrokerProcess
-            from pipeline.publish import KafkaSink
+            from astrocyte.pipeline.broker import BrokerProcess
+            from astrocyte.pipeline.simulation.publish import KafkaSink
 
             broker = BrokerProcess(stack.enter_context(tempfile.TemporaryDirectory()), auto_create_topics=False)
             broker.start()

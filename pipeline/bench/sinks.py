@@ -16,15 +16,15 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from agents.sinks.base import Sourced, SourcedFrame
-from agents.sinks.experiment import ExperimentDatabase
-from agents.sinks.migrate import upgrade
-from agents.sinks.sql import SqlSink
-from agents.sinks.sql_postgres import PostgresStore
-from agents.sinks.sql_sqlite import SqliteStore
-from agents.sinks.sql_url import database_url
-from pipeline.bench.postgres_server import PostgresUnavailable, postgres_server
-from schemas.frames import Frame
+from astrocyte.agents.sinks.base import Sourced, SourcedFrame
+from astrocyte.agents.sinks.sql.postgres import PostgresStore
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.sinks.sql.sqlite import SqliteStore
+from astrocyte.agents.sinks.sql.url import database_url
+from astrocyte.agents.stores.experiment import ExperimentDatabase
+from astrocyte.agents.stores.migrate import upgrade
+from astrocyte.pipeline.bench.postgres_server import PostgresUnavailable, postgres_server
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]
 

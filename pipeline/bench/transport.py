@@ -20,12 +20,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from pipeline.broker import BrokerProcess
-from pipeline.kafka import ensure_topics
-from pipeline.produce import ConfirmedProducer, Outgoing, producer_settings
-from pipeline.publish import Form, KafkaSink
-from schemas.errors import AstrocyteError
-from schemas.frames import Frame
+from astrocyte.pipeline.broker import BrokerProcess
+from astrocyte.pipeline.kafka.client import ensure_topics
+from astrocyte.pipeline.simulation.publish import Form, KafkaSink
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, Outgoing, producer_settings
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]
 
@@ -75,7 +75,7 @@ def _worker(broker: str, folder: str, topic: str, count: int, *, driver: str, ch
                 "-m",
                 "faust",
                 "-A",
-                "pipeline.bench.transport_app",
+                "astrocyte.pipeline.bench.transport_app",
                 "worker",
                 "-l",
                 "warn",

@@ -10,7 +10,7 @@ from typing import Any
 
 import faust
 
-from pipeline.transport import app_settings
+from astrocyte.pipeline.transport.transport import app_settings
 
 WISH = json.loads(os.environ["ASTROCYTE_BENCH"])
 

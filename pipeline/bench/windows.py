@@ -9,10 +9,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from agents.clock import Clock, Source
-from agents.rules import WindowSpec
-from agents.windows import WindowOperator
-from schemas.frames import Frame
+from astrocyte.agents.event_time.watermarks import Clock, Source
+from astrocyte.agents.rules.model import WindowSpec
+from astrocyte.agents.windows import WindowOperator
+from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]
 

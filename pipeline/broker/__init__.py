@@ -10,11 +10,11 @@ may take the last second.
 
 from __future__ import annotations
 
-from pipeline.broker.broker import EmbeddedBroker
-from pipeline.broker.errors import BrokerError, DataFolderInUse
-from pipeline.broker.process import BrokerProcess, BrokerThread
-from pipeline.broker.service import serve
-from pipeline.broker.settings import BrokerSettings
+from astrocyte.pipeline.broker.protocol.errors import BrokerError, DataFolderInUse
+from astrocyte.pipeline.broker.server.broker import EmbeddedBroker
+from astrocyte.pipeline.broker.server.process import BrokerProcess, BrokerThread
+from astrocyte.pipeline.broker.server.service import serve
+from astrocyte.pipeline.broker.server.settings import BrokerSettings
 
 __all__ = [
     "BrokerError",

@@ -1,4 +1,4 @@
-"""``python -m pipeline.broker --data DIR --port N``: the broker alone."""
+"""``python -m astrocyte.pipeline.broker --data DIR --port N``: the broker alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from pipeline.broker.errors import BrokerError
-from pipeline.broker.service import serve
-from pipeline.broker.settings import BrokerSettings
+from astrocyte.pipeline.broker.protocol.errors import BrokerError
+from astrocyte.pipeline.broker.server.service import serve
+from astrocyte.pipeline.broker.server.settings import BrokerSettings
 
 __all__ = ["main"]
 
@@ -19,7 +19,7 @@ __all__ = ["main"]
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit status: 0 after SIGINT or SIGTERM, 1 if it cannot run, 2 for wrong use."""
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.broker",
+        prog="python -m astrocyte.pipeline.broker",
         description="A single-node broker that speaks Kafka's protocol and keeps its records in a folder.",
     )
     parser.add_argument(

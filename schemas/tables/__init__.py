@@ -6,10 +6,10 @@ engines and connections live in `agents.sinks`.
 
 from __future__ import annotations
 
-from schemas.tables.base import Base, TextArray, Vector
-from schemas.tables.cells import Cell, CellGenome, EvolutionaryEvent, ProblemResult
-from schemas.tables.dna import DnaMutation, DnaSnapshot, KarmaScore
-from schemas.tables.ecology import (
+from astrocyte.schemas.tables.base import Base, TextArray, Vector
+from astrocyte.schemas.tables.cells import Cell, CellGenome, EvolutionaryEvent, ProblemResult
+from astrocyte.schemas.tables.dna import DnaMutation, DnaSnapshot, KarmaScore
+from astrocyte.schemas.tables.ecology import (
     ActionModel,
     AgentModel,
     AgentStateModel,
@@ -19,9 +19,9 @@ from schemas.tables.ecology import (
     SimulationStepModel,
     resource_state_id,
 )
-from schemas.tables.experiments import ExperimentModel, Simulation, SimulationConfig
-from schemas.tables.kernels import BASIN_SIZE, KernelGeometry, WarHistory
-from schemas.tables.outputs import (
+from astrocyte.schemas.tables.experiments import ExperimentModel, Simulation, SimulationConfig
+from astrocyte.schemas.tables.kernels import BASIN_SIZE, KernelGeometry, WarHistory
+from astrocyte.schemas.tables.outputs import (
     AlertRow,
     AuditEntryRow,
     DeadLetterRow,

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from schemas.errors import InvalidEvent
+from astrocyte.schemas.errors import InvalidEvent
 
 __all__ = ["SIMULATION_ID", "Base", "Real", "Recorded", "TextArray", "Vector", "simulation_key", "vector_index"]
 

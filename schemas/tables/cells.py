@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Index, Integer, LargeBinary, PrimaryKeyConstraint, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.tables.base import Base, Real, Recorded, simulation_key
+from astrocyte.schemas.tables.base import Base, Real, Recorded, simulation_key
 
 __all__ = ["Cell", "CellGenome", "EvolutionaryEvent", "ProblemResult"]
 

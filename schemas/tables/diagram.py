@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Column, Table
 
-from schemas.tables.base import Base
+from astrocyte.schemas.tables.base import Base
 
 __all__ = ["entity_diagram"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.tables.base import Base, Json, Real, Recorded, simulation_key
+from astrocyte.schemas.tables.base import Base, Json, Real, Recorded, simulation_key
 
 __all__ = ["DnaMutation", "DnaSnapshot", "KarmaScore"]
 

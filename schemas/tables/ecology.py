@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Index, Integer
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.tables.base import Base, Real, Recorded, simulation_key
+from astrocyte.schemas.tables.base import Base, Real, Recorded, simulation_key
 
 __all__ = [
     "ActionModel",

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.tables.base import SIMULATION_ID, Base, Json, simulation_key
+from astrocyte.schemas.tables.base import SIMULATION_ID, Base, Json, simulation_key
 
 __all__ = ["ExperimentModel", "Simulation", "SimulationConfig"]
 

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, Intege
 from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.tables.base import Base, Real, TextArray, Vector, simulation_key, vector_index
+from astrocyte.schemas.tables.base import Base, Real, TextArray, Vector, simulation_key, vector_index
 
 __all__ = ["BASIN_SIZE", "KernelGeometry", "WarHistory"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, LargeBinary, PrimaryKeyConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schemas.tables.base import Base, Json, Real, Recorded, simulation_key
+from astrocyte.schemas.tables.base import Base, Json, Real, Recorded, simulation_key
 
 __all__ = ["AlertRow", "AuditEntryRow", "DeadLetterRow", "MultiEventRow", "MultiEventSource", "SinkPosition"]
 
@@ -105,7 +105,7 @@ class DeadLetterRow(Recorded, Base):
 
 
 class AuditEntryRow(Recorded, Base):
-    """One link of the audit chain: ``hash`` covers the entry and ``previous_hash`` (see `agents.audit`)."""
+    """One link of the audit chain: ``hash`` covers the entry and ``previous_hash`` (see `agents.sinks.audit.chain`)."""
 
     __tablename__ = "audit_log"
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.aggregates import Members, State, make_state, read_results, state_of
-from agents.aggregates.bags import TOKENS, VALUES
-from agents.aggregates.calls import Kind
-from agents.rules_select import AggregateCall, parse_select
+from astrocyte.agents.rules.select import AggregateCall, parse_select
+from astrocyte.agents.windows.aggregates import Members, State, make_state, read_results, state_of
+from astrocyte.agents.windows.aggregates.bags import TOKENS, VALUES
+from astrocyte.agents.windows.aggregates.calls import Kind
 from tests.support import window_oracle
 
 NUMERIC = [

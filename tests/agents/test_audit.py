@@ -3,7 +3,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from agents.audit import GENESIS, PURGED, append, export_line, purge_payload, verify
+from astrocyte.agents.sinks.audit.chain import GENESIS, PURGED, append, export_line, purge_payload, verify
 
 
 def chain(length=6):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.clock import CEILING_US, NEVER_US, Clock, Observed, Place, Source
-from schemas.errors import InvalidSettings
+from astrocyte.agents.event_time.watermarks import CEILING_US, NEVER_US, Clock, Observed, Place, Source
+from astrocyte.schemas.errors import InvalidSettings
 
 A, B = Source("mono.axon_1", 0), Source("mono.axon_2", 0)
 

@@ -10,9 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agents.controllers import DifficultyController, DifficultyState, GeneticController, GeneticState
-from schemas import Frame
-from schemas.errors import InvalidSettings
+from astrocyte import Frame
+from astrocyte.agents.controllers.controllers import (
+    DifficultyController,
+    DifficultyState,
+    GeneticController,
+    GeneticState,
+)
+from astrocyte.schemas.errors import InvalidSettings
 
 
 def metrics(accuracies: list[float | None], start: int = 1, run: str = "sim", **columns: Any) -> Frame:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents import Engine, Rule, RuleSet, load_rules, match
-from agents.clock import NEVER_US
-from agents.lineage import alert_records, lineages, multi_event_records
-from schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
-from schemas.events import Alert, MultiEvent
-from schemas.frames import Frame
+from astrocyte import Engine, Rule, RuleSet, load_rules, match
+from astrocyte.agents.event_time.watermarks import NEVER_US
+from astrocyte.agents.matches.lineage import alert_records, lineages, multi_event_records
+from astrocyte.schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
+from astrocyte.schemas.events import Alert, MultiEvent
+from astrocyte.schemas.frames import Frame
 
 PAIR = load_rules(
     """

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agents import Engine, Match, load_rules
-from agents.engine import EngineOutput
-from schemas.frames import Frame
-from schemas.partitions import partitions_of
+from astrocyte import Engine, Match, load_rules
+from astrocyte.agents.engine.engine import EngineOutput
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.partitioning import partitions_of
 
 RULES = load_rules(
     """

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.expressions import Aggregate, Field, parse, parse_template
-from agents.expressions_columns import Columns, evaluate, predicate
-from agents.expressions_nodes import ExpressionError
-from agents.expressions_scalar import compile_scalar, render
-from agents.expressions_text import to_text
-from schemas.errors import InvalidRule
+from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
+from astrocyte.agents.expressions.nodes import ExpressionError
+from astrocyte.agents.expressions.parser import Aggregate, Field, parse, parse_template
+from astrocyte.agents.expressions.scalar import compile_scalar, render
+from astrocyte.agents.expressions.unparse import to_text
+from astrocyte.schemas.errors import InvalidRule
 
 EVENTS = [
     {"value": 1.5, "count": 3, "name": "alpha", "flag": True},

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.clock import Place
-from agents.engine import Engine
-from agents.leaflet import DomainGroup, DomainOutput, Leaflet
-from agents.rules import load_rules
-from schemas.events import Alert, MultiEvent
-from schemas.frames import Frame, encode_frame
-from schemas.records import RawRecord, frame_to_records
+from astrocyte.agents.domain import DomainGroup, DomainOutput, Leaflet
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.event_time.watermarks import Place
+from astrocyte.agents.rules.model import load_rules
+from astrocyte.schemas.events import Alert, MultiEvent
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.schemas.json.reader import RawRecord, frame_to_records
 
 START_US = 1_750_000_000_000_000
 RULES = load_rules(

@@ -6,8 +6,17 @@ from datetime import timedelta
 
 import pytest
 
-from agents.rules import Group, InvalidRules, Rule, Step, WindowSpec, format_duration, load_rules, parse_duration
-from schemas.errors import InvalidRule
+from astrocyte.agents.rules.model import (
+    Group,
+    InvalidRules,
+    Rule,
+    Step,
+    WindowSpec,
+    format_duration,
+    load_rules,
+    parse_duration,
+)
+from astrocyte.schemas.errors import InvalidRule
 
 DESIGN = """
 rules:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.rules import load_rules
-from agents.saccules import Passed, Saccules, SacculeSpec
-from schemas import Frame
-from schemas.errors import InvalidRule
+from astrocyte import Frame
+from astrocyte.agents.ingest.validate import Passed, Saccules, SacculeSpec
+from astrocyte.agents.rules.model import load_rules
+from astrocyte.schemas.errors import InvalidRule
 
 
 def frame_of(stream: str = "s", times: list[int] | None = None, **columns: Any) -> Frame:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.rules import WindowSpec, load_rules
-from agents.windows import WindowOperator, WindowRows, windows_for
-from schemas import Frame
-from schemas.errors import InvalidRule
+from astrocyte import Frame
+from astrocyte.agents.rules.model import WindowSpec, load_rules
+from astrocyte.agents.windows import WindowOperator, WindowRows, windows_for
+from astrocyte.schemas.errors import InvalidRule
 from tests.support import window_oracle
 
 SELECT = {f"f{index}": text for index, text in enumerate(window_oracle.AGGREGATES)}

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agents.cep.automaton import SkipError
-from schemas.errors import InvalidRule
+from astrocyte.agents.cep.sequence.operator import SkipError
+from astrocyte.schemas.errors import InvalidRule
 from tests.support.cep_cases import EngineRun, Run, asserted_of, expected_of, rule_of
 
 FILE = Path(os.environ.get("CEP_CASES", Path(__file__).parent / "flink_cep_cases.json"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.settings import Settings
+from astrocyte.pipeline.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
@@ -62,7 +62,7 @@ def test_every_port_is_bound_to_loopback():
 def test_the_commands_exist():
     from typer.main import get_command
 
-    from pipeline.cli import app
+    from astrocyte.pipeline.cli.app import app
 
     known = get_command(app).commands
     for name in ("worker", "simulator", "migrate"):

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from agents import Engine, load_rules
-from pipeline.health import group_lag
-from pipeline.publish import KafkaSink
-from pipeline.settings import Settings, load_settings
-from pipeline.topic_setup import make_topics, mono_topics
-from pipeline.worker import environment_of, worker_command
-from schemas.frames import Frame
-from schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS
+from astrocyte import Engine, load_rules
+from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
+from astrocyte.pipeline.roles.health import group_lag
+from astrocyte.pipeline.roles.worker import environment_of, worker_command
+from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.simulation.publish import KafkaSink
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS
 from tests.support.brokers import own_broker, own_embedded, real_kafka  # noqa: F401  fixtures
 from tests.support.worker import wait_until
 

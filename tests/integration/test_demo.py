@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker import BrokerProcess
-from pipeline.kafka import consumer_client, topic_partitions
-from pipeline.settings import load_settings
-from pipeline.worker import RoleProcesses
+from astrocyte.pipeline.broker import BrokerProcess
+from astrocyte.pipeline.kafka.client import consumer_client, topic_partitions
+from astrocyte.pipeline.roles.worker import RoleProcesses
+from astrocyte.pipeline.settings import load_settings
 from tests.support.broker import kcat
 from tests.support.brokers import read_all
 from tests.support.worker import wait_until
@@ -23,7 +23,7 @@ SECONDS = "4"
 
 
 def astrocyte(*arguments: str, cwd: Path, status: int = 0, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", *arguments]
     done = subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == status, done.stderr
     return done
@@ -83,7 +83,7 @@ def test_rules_over_the_recorded_log_find_the_same_multi_events_with_no_broker(f
 
 
 def test_the_printed_commands_work_as_printed(first):
-    from pipeline.demo_view import Summary
+    from astrocyte.pipeline.demo.view import Summary
 
     folder, _ = first
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import inspect, text
 
-from agents.sinks.engines import engine_of
+from astrocyte.agents.sinks.sql.engines import engine_of
 from tests.support.postgres import *  # noqa: F403 - fixtures
 
 TABLES = ("experiments", "simulations", "simulation_config", "agents", "agent_states", "resource_states",
@@ -18,7 +18,7 @@ MEASUREMENTS = {"cell_vitals", "genome_data", "problem_solving", "population_met
 
 def demo(scenario: str, folder: Path, *more: str) -> dict[str, object]:
     arguments = ["demo", "--scenario", scenario, "--seconds", "4", "--data", str(folder / "data"), "--json", *more]
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", *arguments]
     done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()

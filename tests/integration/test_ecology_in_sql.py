@@ -7,11 +7,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import pytest
 from sqlalchemy import text
 
-from agents.sinks.base import SourcedFrame
-from agents.sinks.engines import engine_of
-from agents.sinks.sql import SqlSink
-from schemas.topics import mono_topic
-from simulator import MemorySink, simulate
+from astrocyte import MemorySink, simulate
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.schemas.topics import mono_topic
 
 TABLES = ("agents", "agent_states", "resource_states", "simulation_steps", "agent_actions", "learning_experiences",
           "health_incidents", "simulations")  # fmt: skip

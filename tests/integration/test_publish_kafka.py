@@ -12,12 +12,12 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from pipeline.kafka import ensure_topics
-from pipeline.produce import ConfirmedProducer, DeliveryFailed, Outgoing, producer_settings
-from pipeline.publish import KafkaSink, PublishFailed
-from schemas.errors import InvalidSettings
-from schemas.frames import Frame, decode_frame
-from schemas.partitions import partition_of
+from astrocyte.pipeline.kafka.client import ensure_topics
+from astrocyte.pipeline.simulation.publish import KafkaSink, PublishFailed
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFailed, Outgoing, producer_settings
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.frames import Frame, decode_frame
+from astrocyte.schemas.partitioning import partition_of
 from tests.support.brokers import (
     Broker,
     address,
@@ -101,7 +101,7 @@ async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(o
         if n == 1000:
             await asyncio.wait(futures[:500])
             own_broker.kill()
-    with caplog.at_level(logging.WARNING, "pipeline.broker_state"):
+    with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
         await asyncio.sleep(0)
         wait_task = asyncio.gather(*futures)
         while "does not serve us" not in caplog.text:
@@ -224,7 +224,7 @@ def test_publisher_survives_a_broker_that_is_away_first_and_killed_later(own_bro
         for frame in sent:
             sink.write(frame)
 
-    with caplog.at_level(logging.WARNING, "pipeline.broker_state"):
+    with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
         writer = threading.Thread(target=write)
         writer.start()
         wait_until(lambda: "does not serve us" in caplog.text)

@@ -13,8 +13,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from pipeline.kafka import ensure_topics
-from pipeline.produce import ConfirmedProducer, Outgoing, producer_settings
+from astrocyte.pipeline.kafka.client import ensure_topics
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, Outgoing, producer_settings
 from tests.support.brokers import (
     Broker,
     address,

@@ -12,14 +12,14 @@ import numpy as np
 import orjson
 import pytest
 
-from agents import Engine, load_rules
-from pipeline.kafka import producer_client
-from pipeline.publish import KafkaSink
-from pipeline.settings import Settings, load_settings
-from pipeline.topic_setup import make_topics, mono_topics
-from pipeline.worker import environment_of, worker_command
-from schemas.frames import Frame
-from schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
+from astrocyte import Engine, load_rules
+from astrocyte.pipeline.kafka.client import producer_client
+from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
+from astrocyte.pipeline.roles.worker import environment_of, worker_command
+from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.simulation.publish import KafkaSink
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
 from tests.support.brokers import own_embedded, read_all  # noqa: F401  fixture
 from tests.support.worker import wait_until
 
@@ -148,7 +148,9 @@ def test_a_worker_takes_a_changed_rule_refuses_a_broken_one_and_keeps_the_rest(o
                 sink.write(frame)
             wait_until(lambda: any(record["rule"] == "rising" for record in made(settings.broker)), 60)
             publish = ["rules", "publish", str(changed), "--broker", settings.broker]
-            subprocess.run([sys.executable, "-c", "from pipeline.cli import main; main()", *publish], check=True)
+            subprocess.run(
+                [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", *publish], check=True
+            )
             asyncio.run(send_rules(settings.broker, b"rules: [{name: rising, within: 1s}]"))
             # The topic is read in order: once this one is refused, the one before it is in force.
             wait_until(lambda: "were refused" in log.read_text(), 30, "the broken rule was not refused")

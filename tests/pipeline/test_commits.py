@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.commits import CommitTracker, Delivery
+from astrocyte.pipeline.transport.commits import CommitTracker, Delivery
 
 P = "p0"
 

@@ -9,17 +9,17 @@ import orjson
 import pytest
 from faust.types import TP
 
-from agents.engine import Engine
-from agents.leaflet import DomainGroup, Leaflet
-from agents.rules import load_rules
-from pipeline.commits import CommitTracker
-from pipeline.correlate import Correlator
-from pipeline.produce import Outgoing
-from pipeline.snapshots import SnapshotParts, pack_state, parts_of
-from schemas.errors import AstrocyteError
-from schemas.frames import Frame, encode_frame
-from schemas.records import frame_to_records
-from schemas.topics import CLOCK, MULTI_EVENTS, STATS
+from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.rules.model import load_rules
+from astrocyte.pipeline.roles.correlate import Correlator
+from astrocyte.pipeline.state.snapshots import SnapshotParts, pack_state, parts_of
+from astrocyte.pipeline.transport.commits import CommitTracker
+from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.topics import CLOCK, MULTI_EVENTS, STATS
 
 START_US = 1_750_000_000_000_000
 TOPICS = {"axon_1": "mono.axon_1", "axon_2": "mono.axon_2"}

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.demo_world import WorldSink, sparkline
-from schemas.frames import Frame
-from simulator import MemorySink
+from astrocyte import MemorySink
+from astrocyte.pipeline.demo.world import WorldSink, sparkline
+from astrocyte.schemas.frames import Frame
 
 
 def populations(*values: int) -> Frame:

@@ -10,15 +10,15 @@ import typer
 from sqlalchemy import create_engine, insert
 from typer.testing import CliRunner
 
-from pipeline import cli_rules
-from pipeline.explain import NoSuchEvent, explain, render
-from pipeline.explain_origins import BrokerOrigin, LogOrigin, SqlOrigin
-from pipeline.log import LogRecord
-from schemas.errors import AstrocyteError
-from schemas.events import Alert, LineageEntry, MultiEvent, iso_from_us, us_from_iso
-from schemas.frames import decode_frame
-from schemas.tables.base import Base
-from schemas.tables.outputs import AlertRow, MultiEventRow, MultiEventSource
+from astrocyte.pipeline.analysis.explain import NoSuchEvent, explain, render
+from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
+from astrocyte.pipeline.cli import rules as cli_rules
+from astrocyte.pipeline.recording.log import LogRecord
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.events import Alert, LineageEntry, MultiEvent, iso_from_us, us_from_iso
+from astrocyte.schemas.frames import decode_frame
+from astrocyte.schemas.tables.base import Base
+from astrocyte.schemas.tables.outputs import AlertRow, MultiEventRow, MultiEventSource
 from tests.support.broker import BrokerThread
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, write_log
 

@@ -1,5 +1,5 @@
-from agents.rules import load_rules
-from pipeline.live_rules import LiveRules
+from astrocyte.agents.rules.model import load_rules
+from astrocyte.pipeline.topology.rule_updates import LiveRules
 
 BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"
 
@@ -42,7 +42,7 @@ def test_a_broken_rule_is_refused_with_its_reason_and_the_old_one_stays():
 
 def test_what_cannot_run_is_refused_by_whoever_runs_it():
     def refuse(_ruleset):
-        from schemas.errors import InvalidRule
+        from astrocyte.schemas.errors import InvalidRule
 
         raise InvalidRule("this domain cannot run it")
 

@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.log import (
+from astrocyte.pipeline.recording.log import (
     InvalidLog,
     LogHeader,
     LogRecord,
@@ -264,7 +264,7 @@ def test_a_writer_that_fails_leaves_the_old_log_and_a_readable_part(tmp_path):
 
 def test_standard_input_is_read(tmp_path):
     path = write_log(tmp_path / "a.jsonl.zst", some_records(10))
-    code = "from pipeline.log import read_log; print(len(list(read_log('-'))))"
+    code = "from astrocyte.pipeline.recording.log import read_log; print(len(list(read_log('-'))))"
     with path.open("rb") as file:
         done = subprocess.run([sys.executable, "-c", code], stdin=file, capture_output=True, text=True, check=True)
     assert done.stdout == "10\n"

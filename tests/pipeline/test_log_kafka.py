@@ -7,13 +7,13 @@ import math
 
 import pytest
 
-from pipeline.kafka import consumer_client, ensure_topics, read_at, topic_partitions
-from pipeline.log import LogRecord, read_header, read_log
-from pipeline.pacing import Tempo
-from pipeline.positions import Start
-from pipeline.record import record
-from pipeline.replay import Selection, make_plan, replay
-from pipeline.tap import Selector, json_line, tap
+from astrocyte.pipeline.kafka.client import consumer_client, ensure_topics, read_at, topic_partitions
+from astrocyte.pipeline.kafka.offsets import Start
+from astrocyte.pipeline.recording.log import LogRecord, read_header, read_log
+from astrocyte.pipeline.recording.pacing import Tempo
+from astrocyte.pipeline.recording.record import record
+from astrocyte.pipeline.recording.replay import Selection, make_plan, replay
+from astrocyte.pipeline.recording.tap import Selector, json_line, tap
 from tests.support.broker import BrokerThread
 from tests.support.brokers import real_kafka  # noqa: F401  a fixture is found where its name is
 from tests.support.logs import T0_US, axon_frame, frame_messages, produce, read_topics

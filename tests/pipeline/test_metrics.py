@@ -1,11 +1,11 @@
 import urllib.request
 from types import SimpleNamespace
 
-from agents.engine import Engine
-from agents.leaflet import DomainGroup, Leaflet
-from agents.rules import load_rules
-from pipeline import metrics
-from pipeline.settings import load_settings
+from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.rules.model import load_rules
+from astrocyte.pipeline import metrics
+from astrocyte.pipeline.settings import load_settings
 
 RULES = load_rules("rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]")
 

@@ -11,16 +11,17 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from agents.rules import RuleSet, load_rules
-from pipeline import cli_log, cli_rules
-from pipeline.backtest import Made, backtest, compare, verify
-from pipeline.log import InvalidLog, LogRecord, read_log
-from pipeline.offline import run_rules, survey
-from pipeline.scoring import Planted, planted_in, score, score_matches
-from pipeline.shift import repartition
-from schemas.errors import InvalidRule, InvalidSettings
-from schemas.frames import Frame
-from schemas.topics import ALERTS, MULTI_EVENTS
+from astrocyte.agents.rules.model import RuleSet, load_rules
+from astrocyte.pipeline.analysis.backtest import Made, backtest, compare, verify
+from astrocyte.pipeline.analysis.offline import run_rules, survey
+from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
+from astrocyte.pipeline.cli import log as cli_log
+from astrocyte.pipeline.cli import rules as cli_rules
+from astrocyte.pipeline.recording.log import InvalidLog, LogRecord, read_log
+from astrocyte.pipeline.recording.shift import repartition
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
 
 app = typer.Typer()
@@ -105,7 +106,7 @@ def test_matches_have_the_shape_of_multi_events_and_lead_back_to_their_messages(
 
 
 def _ids(record: LogRecord) -> list[str]:
-    from pipeline.log import frames_of
+    from astrocyte.pipeline.recording.log import frames_of
 
     return [text for *_, frame in frames_of([record]) for text in frame.id_texts()]
 

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from pipeline.keyboard import decode_keys
-from pipeline.pacing import Tempo, parse_rate
-from schemas.errors import InvalidSettings
+from astrocyte.pipeline.cli.keyboard import decode_keys
+from astrocyte.pipeline.recording.pacing import Tempo, parse_rate
+from astrocyte.schemas.errors import InvalidSettings
 
 
 class VirtualClock:

@@ -1,9 +1,9 @@
 import pytest
 
-from agents.rules import load_rules
-from pipeline.plan import Rekey, checked_plan, make_plan
-from schemas.catalog import Catalog, EventType
-from schemas.errors import InvalidRule
+from astrocyte.agents.rules.model import load_rules
+from astrocyte.pipeline.topology.plan import Rekey, checked_plan, make_plan
+from astrocyte.schemas.catalog import Catalog, EventType
+from astrocyte.schemas.errors import InvalidRule
 
 CATALOG = Catalog()
 CATALOG.register(EventType("vitals", "island", {"cell": "int64", "energy": "float32"}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.positions import Start, parse_offsets, parse_span_us, parse_start, parse_time_us
-from schemas.errors import InvalidSettings
+from astrocyte.pipeline.kafka.offsets import Start, parse_offsets, parse_span_us, parse_start, parse_time_us
+from astrocyte.schemas.errors import InvalidSettings
 
 NOW = 1_700_000_000_000_000
 

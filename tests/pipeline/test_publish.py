@@ -8,9 +8,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from pipeline.publish import messages_of
-from schemas.frames import CONTENT_TYPE, Frame, decode_frame
-from schemas.partitions import partition_of
+from astrocyte.pipeline.simulation.publish import messages_of
+from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
+from astrocyte.schemas.partitioning import partition_of
 
 
 def frame_of(rows: int, *, keys: int = 7, **meta: object) -> Frame:

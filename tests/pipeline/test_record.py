@@ -14,11 +14,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline import cli_log
-from pipeline.kafka import UnknownTopic, ensure_topics
-from pipeline.log import InvalidLog, LogRecord, read_header, read_index, read_log
-from pipeline.positions import LATEST, Start
-from pipeline.record import record
+from astrocyte.pipeline.cli import log as cli_log
+from astrocyte.pipeline.kafka.client import UnknownTopic, ensure_topics
+from astrocyte.pipeline.kafka.offsets import LATEST, Start
+from astrocyte.pipeline.recording.log import InvalidLog, LogRecord, read_header, read_index, read_log
+from astrocyte.pipeline.recording.record import record
 from tests.support.broker import BrokerProcess, BrokerThread, eventually, kcat, wait_until
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, read_topics
 
@@ -27,7 +27,7 @@ cli_log.register(app)
 SCRIPT = """
 import sys, typer
 from pipeline import cli_log
-from schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError
 app = typer.Typer()
 cli_log.register(app)
 try:

@@ -1,11 +1,11 @@
 import numpy as np
 
-from pipeline.outputs import rekeyed
-from pipeline.plan import Rekey
-from pipeline.rekey import Rekeyer
-from schemas.frames import Frame, decode_frame, encode_frame
-from schemas.partitions import partition_of
-from schemas.records import RawRecord
+from astrocyte.pipeline.roles.output_records import rekeyed
+from astrocyte.pipeline.topology.plan import Rekey
+from astrocyte.pipeline.topology.repartition import Rekeyer
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.json.reader import RawRecord
+from astrocyte.schemas.partitioning import partition_of
 
 REKEY = Rekey("weather", "mono.weather", "place", "keyed.place.weather")
 

@@ -17,16 +17,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline import cli_log
-from pipeline.kafka import BrokerAway, ensure_topics, topic_partitions
-from pipeline.log import InvalidLog, LogHeader, LogRecord, LogWriter, chunks_of, read_log
-from pipeline.pacing import Tempo
-from pipeline.record import record
-from pipeline.replay import Selection, make_plan, parse_remap, replay, shift_to_now
-from pipeline.shift import Shift
-from schemas.errors import AstrocyteError, InvalidSettings
-from schemas.frames import decode_frame
-from schemas.partitions import partition_of
+from astrocyte.pipeline.cli import log as cli_log
+from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, topic_partitions
+from astrocyte.pipeline.recording.log import InvalidLog, LogHeader, LogRecord, LogWriter, chunks_of, read_log
+from astrocyte.pipeline.recording.pacing import Tempo
+from astrocyte.pipeline.recording.record import record
+from astrocyte.pipeline.recording.replay import Selection, make_plan, parse_remap, replay, shift_to_now
+from astrocyte.pipeline.recording.shift import Shift
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.frames import decode_frame
+from astrocyte.schemas.partitioning import partition_of
 from tests.support.broker import BrokerProcess, BrokerThread
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, read_topics, write_log
 

@@ -1,8 +1,8 @@
 import pytest
 
-from pipeline.settings import load_settings
-from pipeline.worker import environment_of
-from schemas.errors import InvalidSettings
+from astrocyte.pipeline.roles.worker import environment_of
+from astrocyte.pipeline.settings import load_settings
+from astrocyte.schemas.errors import InvalidSettings
 
 
 @pytest.fixture(autouse=True)

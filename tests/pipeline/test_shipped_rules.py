@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from agents import Match, load_rules, match
-from agents.engine import Engine
-from agents.events import frames_of
-from agents.rules import RuleSet
-from agents.saccules import Saccules
-from pipeline.rulefiles import join_rule_sets, shipped_rules
-from schemas import CATALOG
+from astrocyte import CATALOG, Match, load_rules, match
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.dicts import frames_of
+from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.topology.rule_files import join_rule_sets, shipped_rules
 
 FILES = shipped_rules()
 STREAMS = [event_type.stream for event_type in CATALOG]

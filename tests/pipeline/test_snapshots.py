@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.snapshots import PART_BYTES, SnapshotParts, pack_state, parts_of, unpack_state
-from schemas.errors import AstrocyteError
+from astrocyte.pipeline.state.snapshots import PART_BYTES, SnapshotParts, pack_state, parts_of, unpack_state
+from astrocyte.schemas.errors import AstrocyteError
 
 leaves = (
     st.integers(-(2**53), 2**53)

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from agents.sinks.base import Rejected, SinkError, Trouble
-from pipeline.store_roles import _listener
-from pipeline.storing import StoreRunner
-from schemas.frames import encode_frame
-from schemas.records import RawRecord
+from astrocyte.agents.sinks.base import Rejected, SinkError, Trouble
+from astrocyte.pipeline.roles.sink import StoreRunner
+from astrocyte.pipeline.roles.stores import _listener
+from astrocyte.schemas.frames import encode_frame
+from astrocyte.schemas.json.reader import RawRecord
 from tests.support.sink_contract import alert, multi_event, results
 
 TICK_S = 0.05

@@ -12,11 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline import cli_log
-from pipeline.kafka import BrokerAway, UnknownTopic
-from pipeline.log import LogRecord
-from pipeline.tap import Selector, columns_line, compile_format, envelope_line, json_line, tap
-from schemas.errors import InvalidRule, InvalidSettings
+from astrocyte.pipeline.cli import log as cli_log
+from astrocyte.pipeline.kafka.client import BrokerAway, UnknownTopic
+from astrocyte.pipeline.recording.log import LogRecord
+from astrocyte.pipeline.recording.tap import Selector, columns_line, compile_format, envelope_line, json_line, tap
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from tests.support.broker import BrokerThread, kcat, wait_until
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, write_log
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.assignor import DomainAssignor
-from pipeline.chunks import Chunk, ChunkMessage, ack_handle
-from pipeline.commits import CommitTracker
-from pipeline.options import TransportOptions, configure, options_of
-from pipeline.quiet import StateLog, quiet_aiokafka
-from pipeline.transport import TP, Transport, app_settings
+from astrocyte.pipeline.transport.assignor import DomainAssignor
+from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, ack_handle
+from astrocyte.pipeline.transport.client_log import StateLog, quiet_aiokafka
+from astrocyte.pipeline.transport.commits import CommitTracker
+from astrocyte.pipeline.transport.options import TransportOptions, configure, options_of
+from astrocyte.pipeline.transport.transport import TP, Transport, app_settings
 
 
 def test_transport_is_registered_under_its_name():
@@ -107,7 +107,7 @@ def test_topic_that_does_not_exist_yet_is_left_out():
 
 def test_state_of_the_broker_is_said_once_per_change(caplog):
     state = StateLog("worker", "127.0.0.1:9")
-    with caplog.at_level(logging.WARNING, "pipeline.broker_state"):
+    with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
         state.back()
         for _ in range(3):
             state.away("refused")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import CATALOG, EventType, Frame, decode_frame, encode_frame
-from schemas.errors import InvalidFrame, SchemaMismatch
-from schemas.frames import concat_frames, conform
+from astrocyte import CATALOG, EventType, Frame, decode_frame, encode_frame
+from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
+from astrocyte.schemas.frames import concat_frames, conform
 
 
 def spikes(count: int, **meta: object) -> Frame:

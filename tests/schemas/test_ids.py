@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.ids import event_ids, format_ids, hash_id, hash_ids, ids_from_bytes, match_ids, parse_ids
+from astrocyte.schemas.ids import event_ids, format_ids, hash_id, hash_ids, ids_from_bytes, match_ids, parse_ids
 
 
 def test_event_ids_are_uuids_of_version_8_and_never_change():

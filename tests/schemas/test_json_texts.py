@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.json_texts import json_objects, json_values
+from astrocyte.schemas.json.columns import json_objects, json_values
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(['"', "\\", "\n", "\x7f", "\0"])
 FLOATS = st.floats() | st.sampled_from([0.0, -0.0, 5.0, 1e15, 1e16, 1e20, 5e-324, 0.1])

@@ -2,9 +2,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import schemas
-from schemas.catalog import Catalog, EventType
-from schemas.measurements import MEASUREMENTS, hashes_apart, measurement_of, times_apart, window_measurement
+from astrocyte import CATALOG
+from astrocyte.schemas.catalog import Catalog, EventType
+from astrocyte.schemas.measurements import MEASUREMENTS, hashes_apart, measurement_of, times_apart, window_measurement
 
 # Word for word the design of seed 000.
 SEED = {
@@ -40,7 +40,7 @@ def test_the_five_measurements_have_the_seeds_tags_and_fields():
 
 def test_every_tag_and_field_of_the_seed_is_a_column_of_the_catalog():
     for name, shape in SEED.items():
-        columns = set(schemas.CATALOG[name].fields) | {"simulation_id"}
+        columns = set(CATALOG[name].fields) | {"simulation_id"}
         assert columns >= {*shape["tags"], *shape["fields"]}
 
 

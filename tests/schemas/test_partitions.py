@@ -5,8 +5,8 @@ from aiokafka.partitioner import murmur2 as reference
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import Frame
-from schemas.partitions import murmur2, partition_of, rekey, split_by_partition
+from astrocyte import Frame
+from astrocyte.schemas.partitioning import murmur2, partition_of, rekey, split_by_partition
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30))

@@ -5,10 +5,10 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import CATALOG, Frame
-from schemas.events import CharterEvent, MonoEvent, iso_from_us, iso_texts, us_from_iso
-from schemas.frames import conform
-from schemas.records import RawRecord, frame_to_records, records_to_frame
+from astrocyte import CATALOG, Frame
+from astrocyte.schemas.events import CharterEvent, MonoEvent, iso_from_us, iso_texts, us_from_iso
+from astrocyte.schemas.frames import conform
+from astrocyte.schemas.json.reader import RawRecord, frame_to_records, records_to_frame
 
 START = us_from_iso("2025-09-28T10:30:00Z")
 

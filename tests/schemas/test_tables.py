@@ -7,8 +7,8 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from schemas.errors import InvalidEvent
-from schemas.tables import (
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.tables import (
     AgentModel,
     AgentStateModel,
     Base,
@@ -18,7 +18,7 @@ from schemas.tables import (
     Vector,
     resource_state_id,
 )
-from schemas.tables.diagram import entity_diagram
+from astrocyte.schemas.tables.diagram import entity_diagram
 
 SEED_001 = {
     "agents": "agent_id birth_time death_time agent_type position_x position_y initial_resources starting_health "

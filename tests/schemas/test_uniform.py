@@ -6,9 +6,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import records
-from schemas.catalog import Catalog, EventType
-from schemas.events import iso_from_us
+from astrocyte.schemas.catalog import Catalog, EventType
+from astrocyte.schemas.events import iso_from_us
+from astrocyte.schemas.json import reader as records
 
 CATALOG = Catalog()
 CATALOG.register(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator import MemorySink, simulate
-from simulator.axons import AxonsConfig
+from astrocyte import MemorySink, simulate
+from astrocyte.simulator.scenarios.axons.scenario import AxonsConfig
 
 DOMAINS, TICKS, TICK_S = 192, 3000, 0.01
 CONFIG = AxonsConfig(

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator import MemorySink, simulate
-from simulator.events import id_parts
+from astrocyte import MemorySink, simulate
+from astrocyte.simulator.event_spec import id_parts
 from tests.support.worlds import MORAN, MoranConfig, trace
 
 SATURATED = MoranConfig(slots=1024, replicates=2, death_rate=0.05, birth_rate=1.0, births_capacity=256)

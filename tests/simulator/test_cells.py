@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.frames import Frame
-from simulator import MemorySink, simulate
-from simulator.assembly import Assembler
-from simulator.cells import CELLS
-from simulator.cells_config import TRAITS, CellsConfig
-from simulator.world import World
+from astrocyte import MemorySink, simulate
+from astrocyte.schemas.frames import Frame
+from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.runtime.world import World
+from astrocyte.simulator.scenarios.cells.config import TRAITS, CellsConfig
+from astrocyte.simulator.scenarios.cells.scenario import CELLS
 
 TICKS = 200
 CONFIG = CellsConfig(

@@ -4,13 +4,13 @@ import sys
 import numpy as np
 import pytest
 
-from schemas.errors import InvalidSettings
-from simulator import configure, load_scenario, scenario_names, simulate
-from simulator.axons import AxonsConfig
-from simulator.cells_config import CellsConfig
-from simulator.checks import check_scenario
-from simulator.events import cell_id, id_parts
-from simulator.world import TRACES
+from astrocyte import configure, load_scenario, scenario_names, simulate
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.event_spec import cell_id, id_parts
+from astrocyte.simulator.runtime.world import TRACES
+from astrocyte.simulator.scenarios.axons.scenario import AxonsConfig
+from astrocyte.simulator.scenarios.cells.config import CellsConfig
+from astrocyte.simulator.testing import check_scenario
 from tests.support.worlds import MORAN, MoranConfig, trace
 
 
@@ -34,7 +34,7 @@ def test_a_scenario_may_be_named_by_module_and_object() -> None:
     with pytest.raises(InvalidSettings, match="has no 'NOTHING'"):
         load_scenario("tests.support.worlds:NOTHING")
     with pytest.raises(InvalidSettings, match=r"is a int; an instance of simulator.Scenario was wanted"):
-        load_scenario("simulator.world:ADAPT_ROUNDS")
+        load_scenario("astrocyte.simulator.runtime.world:ADAPT_ROUNDS")
 
 
 @pytest.mark.parametrize(

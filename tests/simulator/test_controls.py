@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from schemas.frames import encode_frame
-from simulator import MemorySink, simulate
-from simulator.cells import CELLS
-from simulator.cells_config import CellsConfig
-from simulator.controls import CONTROLS_STREAM, Control, Plan
-from simulator.scenario import InvalidControl
+from astrocyte import MemorySink, simulate
+from astrocyte.schemas.frames import encode_frame
+from astrocyte.simulator.runtime.controls import CONTROLS_STREAM, Control, Plan
+from astrocyte.simulator.scenario import InvalidControl
+from astrocyte.simulator.scenarios.cells.config import CellsConfig
+from astrocyte.simulator.scenarios.cells.scenario import CELLS
 
 CONFIG = CellsConfig(size=1024, routine_share=0.2)
 

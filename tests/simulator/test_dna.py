@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from schemas.errors import InvalidSettings
-from simulator import MemorySink, load_scenario, simulate
-from simulator.dna_config import ELITE, KEYS, TRAITS
-from simulator.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
+from astrocyte import MemorySink, load_scenario, simulate
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.scenarios.dna.config import ELITE, KEYS, TRAITS
+from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
 
 CONFIG = {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02, "backup": 0.01,
           "plants": [{"kind": "outage", "at_tick": 100, "ticks": 20}]}  # fmt: skip

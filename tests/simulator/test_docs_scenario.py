@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator import MemorySink, simulate
+from astrocyte import MemorySink, simulate
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
 

@@ -4,12 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from schemas.errors import InvalidSettings
-from simulator import MemorySink, configure, load_scenario, simulate
-from simulator.assembly import Assembler
-from simulator.ecology_config import ACTIONS, TYPES
-from simulator.ecology_map import grow, neighbours, occupant, partners, prey_first, take_from
-from simulator.world import World
+from astrocyte import MemorySink, configure, load_scenario, simulate
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.runtime.world import World
+from astrocyte.simulator.scenarios.ecology.config import ACTIONS, TYPES
+from astrocyte.simulator.scenarios.ecology.map import grow, neighbours, occupant, partners, prey_first, take_from
 
 TICKS = 60
 CONFIG = {"size": 512, "routine_every": 10, "routine_share": 0.3, "steps_every": 1, "old_age": 20, "upkeep": 0.3,

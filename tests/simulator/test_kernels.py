@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from schemas.errors import InvalidSettings
-from simulator import MemorySink, configure, load_scenario, simulate
-from simulator.assembly import Assembler
-from simulator.kernels import mutual_nearest
-from simulator.kernels_config import ELEMENTS, REGIMES, e8_roots
-from simulator.world import World
+from astrocyte import MemorySink, configure, load_scenario, simulate
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.runtime.world import World
+from astrocyte.simulator.scenarios.kernels.config import ELEMENTS, REGIMES, e8_roots
+from astrocyte.simulator.scenarios.kernels.scenario import mutual_nearest
 
 TICKS = 60
 CONFIG = {"size": 96, "initial": 0.6, "train": 0.3, "spawn": 0.05, "breed": 0.2, "war": 0.05, "merge_every": 10,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simulator.population import claim, compact, exact_sum, exact_total, pack_bits, put, take
+from astrocyte.simulator.population import claim, compact, exact_sum, exact_total, pack_bits, put, take
 
 
 @pytest.mark.parametrize("slots", [1, 31, 32, 1000, 4096])

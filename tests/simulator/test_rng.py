@@ -1,7 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from simulator.rng import byte_normal, purpose_word, threefry2x32, tick_key, unit
+from astrocyte.simulator.rng import byte_normal, purpose_word, threefry2x32, tick_key, unit
 
 
 def words(*values: int) -> list:

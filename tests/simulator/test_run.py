@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.frames import Frame, encode_frame
-from simulator import CallableSink, MemorySink, simulate
-from simulator.checkpoint import CheckpointMismatch
-from simulator.checks import check_frames
-from simulator.emission import EmissionFailed
-from simulator.run import RunSummary
-from simulator.world import World
+from astrocyte import CallableSink, MemorySink, simulate
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.simulator.emission.emitter import EmissionFailed
+from astrocyte.simulator.runtime.checkpoint import CheckpointMismatch
+from astrocyte.simulator.runtime.run import RunSummary
+from astrocyte.simulator.runtime.world import World
+from astrocyte.simulator.testing import check_frames
 from tests.support.worlds import MORAN, MoranConfig
 
 CONFIG = MoranConfig(slots=64, replicates=3, death_rate=0.1, births_capacity=64)
@@ -106,7 +106,7 @@ def test_a_file_that_is_no_checkpoint_or_of_another_version_is_refused(tmp_path:
     file.write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointMismatch, match="cannot be read as a checkpoint"):
         run(ticks=20, checkpoint=file, resume=True)
-    monkeypatch.setattr("simulator.checkpoint.CHECKPOINT_VERSION", 99)
+    monkeypatch.setattr("astrocyte.simulator.runtime.checkpoint.CHECKPOINT_VERSION", 99)
     run(ticks=10, checkpoint=file)
     monkeypatch.undo()
     with pytest.raises(CheckpointMismatch, match=r"is of version 99; this Astrocyte reads version 1\. Resume it with"):

@@ -16,9 +16,9 @@ import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from crc32c import crc32c
 
-from pipeline.broker import BrokerProcess, BrokerThread, EmbeddedBroker
-from pipeline.broker.batch import HEADER_BYTES, checksum_holds, read_header, records_of
-from pipeline.broker.log import PartitionLog
+from astrocyte.pipeline.broker import BrokerProcess, BrokerThread, EmbeddedBroker
+from astrocyte.pipeline.broker.protocol.batch import HEADER_BYTES, checksum_holds, read_header, records_of
+from astrocyte.pipeline.broker.storage.log import PartitionLog
 
 __all__ = [
     "BrokerProcess",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from pipeline.broker import BrokerProcess
+from astrocyte.pipeline.broker import BrokerProcess
 from tests.support.kafka import Kafka, kafka_or_skip
 
 BOTH = ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)]

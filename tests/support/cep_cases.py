@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from agents import Engine, EngineOutput
-from agents.cep.matcher import Matcher
-from agents.cep.matches import TIMEOUT, MatchBatch
-from agents.rules import Group, Rule, Step
-from schemas.frames import Frame
+from astrocyte import Engine, EngineOutput
+from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
+from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.rules.model import Group, Rule, Step
+from astrocyte.schemas.frames import Frame
 
 STREAM = "cases"
 END = 2**63 - 1

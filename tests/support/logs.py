@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.kafka import consumer_client, ensure_topics, producer_client, scan, topic_partitions
-from pipeline.log import LogHeader, LogRecord, LogWriter
-from schemas.frames import Frame, encode_frame
-from schemas.partitions import split_by_partition
-from schemas.records import frame_to_records
+from astrocyte.pipeline.kafka.client import consumer_client, ensure_topics, producer_client, scan, topic_partitions
+from astrocyte.pipeline.recording.log import LogHeader, LogRecord, LogWriter
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.partitioning import split_by_partition
 from tests.support.broker import BrokerThread
 
 __all__ = ["T0_US", "axon_frame", "frame_messages", "json_messages", "produce", "read_topics", "running", "write_log"]

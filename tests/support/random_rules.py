@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from agents.rules import Group, Rule, Step
+from astrocyte.agents.rules.model import Group, Rule, Step
 from tests.support import naive
 
 STREAM = "s"

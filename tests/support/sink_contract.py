@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.sinks.base import Sink, Sourced, SourcedFrame, SourcedRecords
-from schemas.frames import Frame, encode_frame
+from astrocyte.agents.sinks.base import Sink, Sourced, SourcedFrame, SourcedRecords
+from astrocyte.schemas.frames import Frame, encode_frame
 
 START_US = 1_735_689_600_000_000
 

@@ -13,7 +13,15 @@ from typing import Any
 
 import faust
 
-from pipeline.transport import TP, Outgoing, TransportOptions, ack_handle, app_settings, configure, confirm
+from astrocyte.pipeline.transport.transport import (
+    TP,
+    Outgoing,
+    TransportOptions,
+    ack_handle,
+    app_settings,
+    configure,
+    confirm,
+)
 
 WISH = {name[2:].lower(): value for name, value in os.environ.items() if name.startswith("T_")}
 OUT = Path(WISH["out"]).open("a", buffering=1)  # noqa: SIM115  open as long as the process lives

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from agents.sinks.base import Trouble
-from agents.sinks.retry import Patience
+from astrocyte.agents.sinks.base import Trouble
+from astrocyte.agents.sinks.retry import Patience
 
 __all__ = ["Troubles"]
 

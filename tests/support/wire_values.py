@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from pipeline.broker.errors import ErrorCode
-from pipeline.broker.schema import BOOL, INT8, INT16, INT32, INT64, Array, Struct, WireType
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode
+from astrocyte.pipeline.broker.protocol.schema import BOOL, INT8, INT16, INT32, INT64, Array, Struct, WireType
 
 __all__ = ["value_of"]
 

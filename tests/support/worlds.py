@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from simulator.config import ScenarioConfig
-from simulator.events import Column, EventSpec
-from simulator.genetics import mutate
-from simulator.population import compact
-from simulator.scenario import Scenario
-from simulator.world import World
+from astrocyte.simulator.config import ScenarioConfig
+from astrocyte.simulator.event_spec import Column, EventSpec
+from astrocyte.simulator.population import compact
+from astrocyte.simulator.runtime.world import World
+from astrocyte.simulator.scenario import Scenario
+from astrocyte.simulator.scenarios.dna.genetics import mutate
 
 
 class MoranConfig(ScenarioConfig):

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.cep.conjunction import Conjunction
-from agents.cep.conjunction_program import compile_conjunction
-from agents.cep.operator import Task
-from agents.cep.rows import Rows
-from agents.expressions_scalar import compile_scalar
-from agents.rules import Rule
-from schemas.errors import InvalidRule
+from astrocyte.agents.cep.compiler.conjunction import compile_conjunction
+from astrocyte.agents.cep.conjunction.operator import Conjunction
+from astrocyte.agents.cep.operator import Task
+from astrocyte.agents.cep.rows import Rows
+from astrocyte.agents.expressions.scalar import compile_scalar
+from astrocyte.agents.rules.model import Rule
+from astrocyte.schemas.errors import InvalidRule
 
 Event = dict[str, Any]
 Match = tuple[int, int, tuple[tuple[int, int], ...]]
@@ -188,10 +188,10 @@ def test_matches_are_those_of_enumeration(
 @pytest.fixture
 def tiny_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every array starts so small that it must grow, often in the middle of an event."""
-    monkeypatch.setattr("agents.cep.conjunction.SMALLEST_RING", 8)
-    monkeypatch.setattr("agents.cep.conjunction.SMALLEST_TABLE", 4)
-    monkeypatch.setattr("agents.cep.conjunction.FIRST_OUTPUT", 1)
-    monkeypatch.setattr("agents.cep.conjunction.LARGEST_OUTPUT", 4)
+    monkeypatch.setattr("astrocyte.agents.cep.conjunction.operator.SMALLEST_RING", 8)
+    monkeypatch.setattr("astrocyte.agents.cep.conjunction.operator.SMALLEST_TABLE", 4)
+    monkeypatch.setattr("astrocyte.agents.cep.conjunction.operator.FIRST_OUTPUT", 1)
+    monkeypatch.setattr("astrocyte.agents.cep.conjunction.operator.LARGEST_OUTPUT", 4)
 
 
 def stream(count: int, *, keys: int, gap: float, seed: int, types: str = "A A B B C AB X -") -> list[Event]:

@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from agents.cep.matcher import Matcher
-from agents.cep.matches import MatchBatch
-from schemas.errors import InvalidRule
-from schemas.frames import Frame
+from astrocyte.agents.cep.match_columns import MatchBatch
+from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.frames import Frame
 from tests.support import naive
 from tests.support.random_rules import STREAM, RandomRule, random_events
 

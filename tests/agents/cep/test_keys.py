@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agents.cep.keys import KeyTable
+from astrocyte.agents.cep.keys import KeyTable
 
 
 def numbers(table, column, *, t=0):

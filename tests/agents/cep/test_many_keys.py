@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agents.cep.matcher import Matcher
-from agents.rules import Rule, Step
-from schemas.frames import Frame
+from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.rules.model import Rule, Step
+from astrocyte.schemas.frames import Frame
 
 KEYS = 12_000
 ROWS = 6_000

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agents.cep.automaton import SkipError
-from agents.cep.matcher import Matcher
-from agents.cep.matches import TIMEOUT, MatchBatch
-from agents.rules import Group, Rule, Step
-from schemas.errors import InvalidRule
-from schemas.frames import Frame
+from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
+from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.cep.sequence.operator import SkipError
+from astrocyte.agents.rules.model import Group, Rule, Step
+from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.frames import Frame
 
 
 def step(name, condition=None, **options):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from agents.cep.mermaid import mermaid
-from agents.cep.why_not import why_not
-from agents.rules import Group, Rule, Step
+from astrocyte.agents.cep.explain.mermaid import mermaid
+from astrocyte.agents.cep.explain.why_not import why_not
+from astrocyte.agents.rules.model import Group, Rule, Step
 
 
 def step(name, letter, condition="", **options):

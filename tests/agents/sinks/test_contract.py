@@ -1,11 +1,11 @@
 import sqlalchemy as sa
 from sqlalchemy import func, select
 
-from agents.sinks.engines import engine_of
-from agents.sinks.file import FileSink, read_lines
-from agents.sinks.memory import MemorySink
-from agents.sinks.sql import SqlSink
-from schemas.tables import Base
+from astrocyte.agents.sinks.file import FileSink, read_lines
+from astrocyte.agents.sinks.memory import MemorySink
+from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.schemas.tables import Base
 from tests.support.postgres import *  # noqa: F403 - fixtures
 from tests.support.sink_contract import Made, check_sink
 

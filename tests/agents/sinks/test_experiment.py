@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from agents.sinks.base import SinkError
-from agents.sinks.experiment import ExperimentDatabase
-from agents.sinks.logger import FlushFailed
-from schemas.errors import InvalidEvent
+from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.stores.experiment import ExperimentDatabase
+from astrocyte.agents.stores.logger import FlushFailed
+from astrocyte.schemas.errors import InvalidEvent
 from tests.support.postgres import *  # noqa: F403 - fixtures
 
 SECOND = 1_000_000
@@ -109,7 +109,7 @@ def test_an_error_in_the_simulation_flushes_what_was_logged(tmp_path, clock):
 
 def test_a_program_that_ends_without_closing_has_its_rows_written(tmp_path):
     path = tmp_path / "experiment.db"
-    code = "from agents.sinks.experiment import ExperimentDatabase\n"
+    code = "from astrocyte.agents.stores.experiment import ExperimentDatabase\n"
     code += f"db = ExperimentDatabase({str(path)!r}, 'exp_001')\n"
     code += "db.create_simulation_context('sim_001').logger.log_agent_state(0, 'a')\n"
     subprocess.run([sys.executable, "-c", code], check=True)

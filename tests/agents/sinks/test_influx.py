@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agents.sinks.base import SinkError, SinkStopped, SourcedFrame
-from agents.sinks.influx import InfluxSink
-from agents.sinks.retry import Patience
-from schemas.frames import Frame
+from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame
+from astrocyte.agents.sinks.influx.sink import InfluxSink
+from astrocyte.agents.sinks.retry import Patience
+from astrocyte.schemas.frames import Frame
 from tests.support.influx_stub import TOKEN, Answer, InfluxStub, influx_stub
 from tests.support.sink_contract import START_US, Made, check_sink, results
 from tests.support.troubles import Troubles

@@ -8,9 +8,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
-from agents.sinks.influx_file import InfluxFileSink
-from agents.sinks.retry import Patience
+from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.influx.file import InfluxFileSink
+from astrocyte.agents.sinks.retry import Patience
 from tests.support.line_protocol import read_points
 from tests.support.sink_contract import Made, check_sink, multi_event, results
 from tests.support.troubles import Troubles

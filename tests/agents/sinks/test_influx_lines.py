@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.sinks.influx_lines import encode_points
-from schemas.frames import TEXT
+from astrocyte.agents.sinks.influx.lines import encode_points
+from astrocyte.schemas.frames import TEXT
 from tests.support.line_protocol import read_points
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(

@@ -5,14 +5,14 @@ import orjson
 import pyarrow as pa
 import pytest
 
-import schemas
-from agents.decoding import decode_chunk
-from agents.sinks.base import SourcedFrame, SourcedRecords
-from agents.sinks.influx_points import PointRules, points_of, refused_rows
-from schemas.catalog import arrow_type
-from schemas.frames import Frame
-from schemas.measurements import MEASUREMENTS
-from schemas.records import RawRecord
+from astrocyte import CATALOG
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
+from astrocyte.schemas.catalog import arrow_type
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import RawRecord
+from astrocyte.schemas.measurements import MEASUREMENTS
 from tests.support.line_protocol import read_points
 from tests.support.sink_contract import alert, multi_event
 
@@ -33,7 +33,7 @@ def frame_of(stream, *, run="run-1", rows=4, first_seq=0, times=None, **columns)
     """A frame of a listed stream whose rows repeat the samples of their types."""
     made = {
         name: pa.array((SAMPLES[kind] * -(-rows // 4))[:rows], arrow_type(kind))
-        for name, kind in schemas.CATALOG[stream].fields.items()
+        for name, kind in CATALOG[stream].fields.items()
     }
     made |= columns
     times = np.full(rows, TICK_US) if times is None else times
@@ -62,12 +62,12 @@ def test_points_have_exactly_the_seeds_tags_and_fields(stream):
         assert set(point.fields) == set(shape.fields)
 
 
-@pytest.mark.parametrize("stream", [each.stream for each in schemas.CATALOG if each.stream != "truth"])
+@pytest.mark.parametrize("stream", [each.stream for each in CATALOG if each.stream != "truth"])
 def test_every_listed_stream_gives_one_point_a_row_with_fields_of_its_types(stream):
     wanted = {"int64": int, "int32": int, "float64": float, "float32": float, "bool": bool}
     found = points(sourced(frame_of(stream, rows=9)))
     assert len({point.identity for point in found}) == 9
-    for name, kind in schemas.CATALOG[stream].fields.items():
+    for name, kind in CATALOG[stream].fields.items():
         assert {type(point.fields[name]) for point in found if name in point.fields} <= {wanted.get(kind, str)}
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from influxdb_client import InfluxDBClient
 
-from agents.sinks.base import SourcedFrame
-from agents.sinks.influx import InfluxSink
-from agents.sinks.influx_setup import setup_influx
-from schemas.frames import Frame
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.sinks.influx.setup import setup_influx
+from astrocyte.agents.sinks.influx.sink import InfluxSink
+from astrocyte.schemas.frames import Frame
 from tests.support.sink_contract import a_batch, results
 from tests.support.victoria import *  # noqa: F403 - fixtures
 

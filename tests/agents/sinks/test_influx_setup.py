@@ -7,10 +7,10 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from agents.sinks.base import SinkError
-from agents.sinks.influx_setup import TASKS, setup_influx, task_flux
-from pipeline.cli import app
-from pipeline.rulefiles import read_rule_files
+from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.influx.setup import TASKS, setup_influx, task_flux
+from astrocyte.pipeline.cli.app import app
+from astrocyte.pipeline.topology.rule_files import read_rule_files
 from tests.support.influx_stub import TOKEN, influx_stub
 
 DAY_S = 86_400

@@ -3,10 +3,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from agents.sinks.base import SinkError
-from agents.sinks.engines import engine_of
-from agents.sinks.migrate import NewerDatabase, check, current, head, upgrade
-from schemas.tables import Base
+from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.stores.migrate import NewerDatabase, check, current, head, upgrade
+from astrocyte.schemas.tables import Base
 from tests.support.postgres import *  # noqa: F403 - fixtures
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from agents.sinks.base import SourcedFrame
-from agents.sinks.experiment import ExperimentDatabase
-from agents.sinks.repositories import DataRetriever, KernelRepository, StateRepository
-from agents.sinks.sql import SqlSink
-from schemas.errors import InvalidEvent
-from schemas.frames import Frame
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.stores.experiment import ExperimentDatabase
+from astrocyte.agents.stores.repositories import DataRetriever, KernelRepository, StateRepository
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.frames import Frame
 from tests.support.postgres import *  # noqa: F403 - fixtures
 
 START_US = 1_735_689_600_000_000
@@ -169,7 +169,7 @@ async def test_the_nearest_basins_are_the_same_on_every_database(database):
 
 
 async def test_the_index_finds_the_nearest_basins_of_many(postgres, monkeypatch):
-    monkeypatch.setattr("agents.sinks.repositories.kernels._EXACT_ROWS", -2)
+    monkeypatch.setattr("astrocyte.agents.stores.repositories.kernels._EXACT_ROWS", -2)
     random = np.random.default_rng(5)
     basins = random.normal(size=(3000, 8)).astype(np.float32)
     await kernels(postgres, basins.tolist())

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from agents.sinks.base import SourcedFrame
-from agents.sinks.engines import engine_of
-from agents.sinks.migrate import OlderDatabase, upgrade
-from agents.sinks.retention import DEFAULT_DAYS, apply_retention, retention_days
-from agents.sinks.sql import SqlSink
-from schemas.errors import InvalidSettings
-from schemas.frames import Frame
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.stores.migrate import OlderDatabase, upgrade
+from astrocyte.agents.stores.retention import DEFAULT_DAYS, apply_retention, retention_days
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.frames import Frame
 from tests.support.postgres import *  # noqa: F403 - fixtures
 from tests.support.sink_contract import results
 

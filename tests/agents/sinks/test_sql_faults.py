@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import text
 
-from agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
-from agents.sinks.engines import engine_of
-from agents.sinks.migrate import NewerDatabase, OlderDatabase, upgrade
-from agents.sinks.retry import Patience
-from agents.sinks.sql import SqlSink
-from schemas.frames import Frame
+from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.stores.migrate import NewerDatabase, OlderDatabase, upgrade
+from astrocyte.schemas.frames import Frame
 from tests.support.postgres import *  # noqa: F403 - fixtures
 from tests.support.sink_contract import alert, multi_event, results
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import func, inspect, select, text
 
-from agents.sinks.base import SourcedFrame, SourcedRecords
-from agents.sinks.engines import engine_of
-from agents.sinks.sql import STREAMS, SqlSink
-from schemas.catalog import CATALOG
-from schemas.frames import Frame
-from schemas.tables import AgentModel, Base, KernelGeometry, Simulation
+from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.sink import STREAMS, SqlSink
+from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.tables import AgentModel, Base, KernelGeometry, Simulation
 from tests.support.postgres import *  # noqa: F403 - fixtures
 
 START_US = 1_735_689_600_000_000

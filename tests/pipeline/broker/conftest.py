@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.broker.log import LogConfig, PartitionLog
-from pipeline.broker.segment import SegmentPool
+from astrocyte.pipeline.broker.storage.log import LogConfig, PartitionLog
+from astrocyte.pipeline.broker.storage.segment import SegmentPool
 
 
 class Clock:

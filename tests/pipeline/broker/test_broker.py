@@ -18,7 +18,14 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import NewTopic as ConfluentTopic
 
-from pipeline.broker import BrokerError, BrokerProcess, BrokerSettings, BrokerThread, DataFolderInUse, EmbeddedBroker
+from astrocyte.pipeline.broker import (
+    BrokerError,
+    BrokerProcess,
+    BrokerSettings,
+    BrokerThread,
+    DataFolderInUse,
+    EmbeddedBroker,
+)
 from tests.support.broker import eventually, full_disk, make_batch, records_from, wait_until
 
 
@@ -158,7 +165,7 @@ async def test_without_auto_create_an_unknown_topic_stays_unknown(tmp_path):
 
 
 async def test_a_transactional_producer_is_refused_for_good(broker, caplog):
-    caplog.set_level(logging.WARNING, logger="pipeline.broker")
+    caplog.set_level(logging.WARNING, logger="astrocyte.pipeline.broker")
     producer = AIOKafkaProducer(bootstrap_servers=broker.address, transactional_id="tx")
     with pytest.raises(TransactionalIdAuthorizationFailed):
         await producer.start()
@@ -279,7 +286,7 @@ def test_a_broker_process_that_cannot_start_says_why(tmp_path):
 def test_the_command_prints_one_line_and_exits_with_1(tmp_path):
     with BrokerProcess(tmp_path):
         run = subprocess.run(
-            [sys.executable, "-m", "pipeline.broker", "--data", str(tmp_path), "--port", "0"],
+            [sys.executable, "-m", "astrocyte.pipeline.broker", "--data", str(tmp_path), "--port", "0"],
             capture_output=True,
             text=True,
             timeout=60,
@@ -292,7 +299,7 @@ def test_the_command_prints_one_line_and_exits_with_1(tmp_path):
 
 def test_a_broker_process_ends_with_its_parent(tmp_path):
     script = (
-        "import sys, os, signal; from pipeline.broker import BrokerProcess\n"
+        "import sys, os, signal; from astrocyte.pipeline.broker import BrokerProcess\n"
         f"broker = BrokerProcess({str(tmp_path)!r}).start(); print(broker.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka import TopicPartition as ConfluentPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from pipeline.broker import BrokerThread
+from astrocyte.pipeline.broker import BrokerThread
 from tests.support.broker import CODECS, EmbeddedBroker, eventually, kcat, wait_until
 
 PARTITIONS = 4

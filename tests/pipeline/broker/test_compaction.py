@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from pipeline.broker import compaction
-from pipeline.broker.compaction import clean, compactable, swap
+from astrocyte.pipeline.broker.storage import compaction
+from astrocyte.pipeline.broker.storage.compaction import clean, compactable, swap
 from tests.support.broker import CODECS, flush, make_batch, records_from, with_checksum
 
 
@@ -232,4 +232,4 @@ def test_a_full_disk_leaves_the_log_and_no_draft(open_log, monkeypatch, tmp_path
 
 @pytest.fixture(autouse=True)
 def _all_messages(caplog):
-    caplog.set_level(logging.INFO, logger="pipeline.broker")
+    caplog.set_level(logging.INFO, logger="astrocyte.pipeline.broker")

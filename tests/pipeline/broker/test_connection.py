@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from pipeline.broker.messages import APIS
+from astrocyte.pipeline.broker.protocol.messages import APIS
 from tests.support.broker import EmbeddedBroker, eventually, make_batch, raw_connection
 from tests.support.wire_values import value_of
 

@@ -4,11 +4,11 @@ import sqlite3
 
 import pytest
 
-from pipeline.broker.catalogue import Catalogue, CommittedOffset, StoredTopic
-from pipeline.broker.coordinator import Coordinator
-from pipeline.broker.errors import BrokerError, ErrorCode
-from pipeline.broker.group import GroupState
-from pipeline.broker.member import JoinRequest
+from astrocyte.pipeline.broker.groups.coordinator import Coordinator
+from astrocyte.pipeline.broker.groups.group import GroupState
+from astrocyte.pipeline.broker.groups.member import JoinRequest
+from astrocyte.pipeline.broker.protocol.errors import BrokerError, ErrorCode
+from astrocyte.pipeline.broker.storage.catalogue import Catalogue, CommittedOffset, StoredTopic
 from tests.support.simulated_time import SimulatedTimers
 
 

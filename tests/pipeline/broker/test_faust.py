@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka.admin import AdminClient
 
-from pipeline.broker import BrokerProcess
+from astrocyte.pipeline.broker import BrokerProcess
 from tests.support.broker import wait_until
 
 APP = Path(__file__).with_name("faust_app.py")

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from pipeline.broker.errors import MalformedRequest
-from pipeline.broker.framing import CLAIM_BYTES, SCRATCH_BYTES, FrameReader
+from astrocyte.pipeline.broker.protocol.errors import MalformedRequest
+from astrocyte.pipeline.broker.protocol.framing import CLAIM_BYTES, SCRATCH_BYTES, FrameReader
 
 MOST = 8 << 20
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from pipeline.broker.errors import ErrorCode
-from pipeline.broker.group import Group, GroupState
-from pipeline.broker.member import JoinRequest
+from astrocyte.pipeline.broker.groups.group import Group, GroupState
+from astrocyte.pipeline.broker.groups.member import JoinRequest
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode
 from tests.support.simulated_time import SimulatedTimers
 
 SESSION_S, REBALANCE_S = 10.0, 60.0

@@ -12,8 +12,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Producer
 
-from pipeline.broker import BrokerProcess, BrokerThread
-from pipeline.broker.batch import HEADER_BYTES, read_header, records_of
+from astrocyte.pipeline.broker import BrokerProcess, BrokerThread
+from astrocyte.pipeline.broker.protocol.batch import HEADER_BYTES, read_header, records_of
 from tests.support.broker import wait_until
 
 TOPIC, PARTITIONS = "load", 4

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from pipeline.broker.batch import records_of
-from pipeline.broker.errors import ErrorCode, RequestRefused
-from pipeline.broker.segment import Segment
+from astrocyte.pipeline.broker.protocol.batch import records_of
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
+from astrocyte.pipeline.broker.storage.segment import Segment
 from tests.support.broker import CODECS, flush, make_batch, records_from, with_checksum
 
 
@@ -230,7 +230,7 @@ def test_a_quiet_log_rolls_when_its_segment_is_old_enough(open_log, clock):
 def test_records_of_a_batch_with_a_broken_inside_are_a_value_error(open_log):
     batch = bytearray(make_batch([b"v" * 100] * 3, codec="zstd"))
     batch[70] ^= 0xFF
-    from pipeline.broker.batch import read_header  # the header is still whole
+    from astrocyte.pipeline.broker.protocol.batch import read_header  # the header is still whole
 
     with pytest.raises(ValueError, match="codec 4"):
         list(records_of(read_header(batch), batch))

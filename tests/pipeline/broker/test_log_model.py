@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from pipeline.broker.compaction import clean, compactable, swap
-from pipeline.broker.errors import RequestRefused
-from pipeline.broker.log import LogConfig, PartitionLog
-from pipeline.broker.segment import SegmentPool
+from astrocyte.pipeline.broker.protocol.errors import RequestRefused
+from astrocyte.pipeline.broker.storage.compaction import clean, compactable, swap
+from astrocyte.pipeline.broker.storage.log import LogConfig, PartitionLog
+from astrocyte.pipeline.broker.storage.segment import SegmentPool
 from tests.support.broker import CODECS, flush, make_batch, records_from
 
 CONFIG = LogConfig(

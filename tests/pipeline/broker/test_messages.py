@@ -10,9 +10,9 @@ import pytest
 from kio.index import load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
 
-from pipeline.broker.errors import ErrorCode, MalformedRequest
-from pipeline.broker.messages import APIS
-from pipeline.broker.produce_fetch import (
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode, MalformedRequest
+from astrocyte.pipeline.broker.protocol.messages import APIS
+from astrocyte.pipeline.broker.protocol.produce_fetch import (
     FetchedPartition,
     FetchPartition,
     ProducedPartition,

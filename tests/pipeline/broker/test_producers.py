@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.broker.errors import ErrorCode, RequestRefused
-from pipeline.broker.producers import PRODUCERS_KNOWN, ProducerTable
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
+from astrocyte.pipeline.broker.storage.producers import PRODUCERS_KNOWN, ProducerTable
 from tests.support.broker import make_batch, records_from
 
 LAST = (1 << 31) - 1
@@ -81,7 +81,7 @@ def test_repetitions_are_known_after_a_restart(open_log, how):
 
 def test_the_table_forgets_the_producer_silent_for_longest():
     table = ProducerTable()
-    from pipeline.broker.batch import read_header
+    from astrocyte.pipeline.broker.protocol.batch import read_header
 
     for producer_id in range(PRODUCERS_KNOWN + 5):
         table.note(read_header(make_batch([b"v"], producer_id=producer_id, epoch=0, sequence=0)))

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from pipeline.broker.index import IndexFile
+from astrocyte.pipeline.broker.storage.index import IndexFile
 from tests.support.broker import flush, make_batch, records_from
 
 
@@ -129,7 +129,7 @@ def test_a_lost_old_segment_is_noticed(open_log, caplog):
 
 
 def test_damage_met_while_reading_is_an_error_for_that_fetch_and_no_loop(open_log, caplog):
-    from pipeline.broker.errors import ErrorCode, RequestRefused
+    from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
 
     log = many_segments(open_log)
     log.close()
@@ -147,7 +147,9 @@ def test_a_closed_log_starts_without_a_walk_and_says_the_same(open_log, monkeypa
     log = many_segments(open_log)
     records = records_from(log)
     log.close()
-    monkeypatch.setattr("pipeline.broker.recovery.checksum_holds", lambda *_: pytest.fail("walked a batch"))
+    monkeypatch.setattr(
+        "astrocyte.pipeline.broker.storage.recovery.checksum_holds", lambda *_: pytest.fail("walked a batch")
+    )
     log = open_log(segment_bytes=1500)
     monkeypatch.undo()
     assert records_from(log) == records
@@ -155,7 +157,7 @@ def test_a_closed_log_starts_without_a_walk_and_says_the_same(open_log, monkeypa
 
 
 def test_only_what_was_written_after_the_index_file_is_walked(open_log, monkeypatch):
-    from pipeline.broker import recovery
+    from astrocyte.pipeline.broker.storage import recovery
 
     log = open_log()
     for _ in range(5):
@@ -216,7 +218,7 @@ def test_two_runs_see_the_same_records(open_log, tmp_path):
 def test_damage_that_cannot_be_set_aside_stops_the_start(open_log, small_log, monkeypatch):
     from pathlib import Path
 
-    from pipeline.broker.errors import BrokerError
+    from astrocyte.pipeline.broker.protocol.errors import BrokerError
 
     path, _, _ = small_log
     spoilt = bytearray(path.read_bytes())
@@ -234,4 +236,4 @@ def test_damage_that_cannot_be_set_aside_stops_the_start(open_log, small_log, mo
 
 @pytest.fixture(autouse=True)
 def _all_messages(caplog):
-    caplog.set_level(logging.INFO, logger="pipeline.broker")
+    caplog.set_level(logging.INFO, logger="astrocyte.pipeline.broker")

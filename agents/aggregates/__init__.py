@@ -1,8 +1,0 @@
-"""Aggregates over groups of rows: vectorised, mergeable, and with the same bits however the rows were divided."""
-
-from __future__ import annotations
-
-from agents.aggregates.calls import make_state, need_of, read_results, state_of
-from agents.aggregates.states import Members, State
-
-__all__ = ["Members", "State", "make_state", "need_of", "read_results", "state_of"]

@@ -1,0 +1,103 @@
+"""How rules share the words of events: groups of rules with the same streams and key, of at most 64 predicates.
+
+A rule keeps its place (group and first bit) as long as it is unchanged, and bits are never given to another rule:
+rows that were prepared before a change of rules stay valid, and mean nothing to rules that came after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from astrocyte.agents.cep.operator import RuleProgram
+from astrocyte.agents.cep.predicates import StreamPlan
+
+__all__ = ["Group", "Groups", "Place"]
+
+WORD: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a rule's bits are, and what it is (``conjunction`` or automaton)."""
+
+    group: int
+    shift: int
+    program: RuleProgram
+    conjunction: bool
+
+    @property
+    def where(self) -> tuple[int, int]:
+        """Group and first bit."""
+        return self.group, self.shift
+
+
+@dataclass(slots=True)
+class Group:
+    """Rules of the same kind, streams and correlation field; ``used`` bits are taken for good."""
+
+    number: int
+    conjunction: bool
+    by: str | None
+    streams: tuple[str, ...]
+    used: int = 0
+    slots: list[int] = field(default_factory=list)
+
+
+class Groups:
+    """All groups of a matcher, and the plans by stream that follow from them."""
+
+    def __init__(self, fields: Sequence[str] = ()) -> None:
+        self.all: list[Group] = []
+        self.places: dict[int, Place] = {}
+        self.columns: dict[str, int] = {name: column for column, name in enumerate(fields)}
+        """Row of ``Prepared.columns`` for every captured field; never moved."""
+        self._open: dict[tuple[bool, str | None, tuple[str, ...]], Group] = {}
+
+    def add(
+        self, slot: int, program: RuleProgram, *, conjunction: bool, where: tuple[int, int] | None = None
+    ) -> tuple[int, ...]:
+        """Give a rule its place (``where`` it was, in order, when a snapshot is restored); returns its columns."""
+        rule, need = program.rule, max(len(program.atoms), 1)
+        signature = (conjunction, rule.by, rule.streams)
+        if where is not None:
+            while len(self.all) <= where[0]:
+                self.all.append(Group(len(self.all), *signature))
+            group = self._open[signature] = self.all[where[0]]
+            group.conjunction, group.by, group.streams = signature
+            group.used = where[1]
+        else:
+            found = self._open.get(signature)
+            if found is None or found.used + need > WORD:
+                found = self._open[signature] = Group(len(self.all), *signature)
+                self.all.append(found)
+            group = found
+        self.places[slot] = Place(group.number, group.used, program, conjunction)
+        group.used += need
+        group.slots.append(slot)
+        return tuple(self.columns.setdefault(name, len(self.columns)) for name in program.captures)
+
+    def remove(self, slot: int) -> None:
+        """Forget a rule."""
+        self.all[self.places.pop(slot).group].slots.remove(slot)
+
+    def plans(self) -> Mapping[str, StreamPlan]:
+        """Plan of every stream that some rule reads."""
+        members: dict[str, list[int]] = {}
+        for group in self.all:
+            for stream in group.streams if group.slots else ():
+                members.setdefault(stream, []).append(group.number)
+        return {stream: self._plan(stream, numbers) for stream, numbers in members.items()}
+
+    def _plan(self, stream: str, numbers: Sequence[int]) -> StreamPlan:
+        slots = [slot for number in numbers for slot in self.all[number].slots]
+        captures = sorted({self.columns[name] for slot in slots for name in self.places[slot].program.captures})
+        plan = StreamPlan(numbers, captures)
+        for local, number in enumerate(numbers):
+            for slot in self.all[number].slots:
+                place = self.places[slot]
+                for bit, atom in enumerate(place.program.atoms):
+                    if stream in atom.streams:
+                        plan.add(local, place.shift + bit, atom)
+        return plan

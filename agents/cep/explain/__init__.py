@@ -1,0 +1,1 @@
+"""Rules explained: automata as pictures, and why a rule did not match."""

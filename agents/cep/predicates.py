@@ -1,0 +1,263 @@
+"""Predicates by stream: every test of one event alone that any rule makes, evaluated over a whole frame.
+
+Equal tests are made once for all rules. Tests of a text for equality, alone or as the first part of an ``and``, are
+looked up by the text: what they cost does not grow with their number, and the rest of such a test runs only on the
+rows that have the text.
+"""
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from astrocyte.agents.cep.keys import touched
+from astrocyte.agents.cep.operator import Atom
+from astrocyte.agents.cep.rows import plain
+from astrocyte.agents.cep.values import TextNumbers, split_integers
+from astrocyte.agents.expressions.columns import Columns, Values, predicate
+from astrocyte.agents.expressions.nodes import And, Compare, Constant, Field, Node
+from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar
+from astrocyte.agents.jit import kernel
+
+__all__ = ["Bits", "StreamPlan", "captured"]
+
+Bits = NDArray[np.uint64]
+_FEW: Final = 32
+"""Up to so many entries of a dictionary are looked up one by one."""
+_CACHED: Final = 8
+_NO_PRIOR: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
+
+
+@kernel
+def _spread(of_entry, codes, words):
+    """Set the bits of each row's dictionary entry; code -1 (null) reads the last entry."""
+    for row in range(codes.shape[0]):
+        words[row] |= of_entry[codes[row]]
+
+
+@kernel
+def _pick(of_entry, codes, rows, mask):
+    """Rows whose dictionary entry has bits, and these; gives their number. Code -1 (null) reads the last entry."""
+    n = np.uint64(0)
+    last = np.int64(of_entry.shape[0] - 1)
+    for row in range(codes.shape[0]):
+        code = np.int64(codes[row])
+        word = of_entry[np.uint64(code if code >= 0 else last)]
+        rows[n] = row
+        mask[n] = word
+        n += np.uint64(word != 0)
+    return np.int64(n)
+
+
+class _Found(NamedTuple):
+    """A dictionary (kept, so that its address cannot come to mean other texts) and what its entries are."""
+
+    texts: pa.Array
+    numbers: NDArray[np.int64]
+    """Which of the wanted texts each entry is, the number of texts for none; one more for null."""
+    bits: list[Bits]
+    """For each group the bits that each entry sets; one more for null."""
+    idle: bool
+    """No row can have any bit, nor take part in a further test."""
+
+
+@dataclass(slots=True)
+class _Equalities:
+    """Tests that begin with ``field == text``: by text, the bits that this alone sets, and further tests."""
+
+    bits: dict[str, list[int]] = field(default_factory=dict)
+    further: dict[str, list[tuple[Node, Evaluate, list[int]]]] = field(default_factory=dict)
+    cache: dict[tuple[int, int, int], _Found] = field(default_factory=dict)
+    """Of the dictionaries that came last, by addresses and length."""
+
+    @property
+    def texts(self) -> dict[str, int]:
+        """The wanted texts with their numbers."""
+        return {text: number for number, text in enumerate(dict.fromkeys([*self.bits, *self.further]))}
+
+    def of(self, texts: pa.Array, groups: int) -> _Found:
+        """What the entries of a dictionary are."""
+        valid, offsets = texts.buffers()[:2]
+        first = 0 if offsets is None else offsets.address + 4 * texts.offset  # some writers give none for no texts
+        where = first, 0 if valid is None else valid.address, len(texts)
+        found = self.cache.get(where)
+        if found is None:
+            wanted = self.texts
+            if len(texts) <= _FEW:
+                entries = np.array([wanted.get(text, len(wanted)) for text in texts.to_pylist()], np.int64)
+            else:
+                places = pc.index_in(texts, value_set=pa.array(list(wanted), pa.utf8()))
+                entries = places.fill_null(len(wanted)).to_numpy().astype(np.int64)
+            numbers = np.append(entries, len(wanted))
+            bits = []
+            for group in range(groups):
+                flags = [self.bits[text][group] if text in self.bits else 0 for text in wanted]
+                bits.append(np.array([*flags, 0], np.uint64)[numbers])
+            further = any(wanted[text] in entries for text in self.further)
+            found = _Found(texts, numbers, bits, not further and not any(each.any() for each in bits))
+            while len(self.cache) >= _CACHED:
+                self.cache.pop(next(iter(self.cache)))
+            self.cache[where] = found
+        return found
+
+
+class StreamPlan:
+    """What is to be tested of the events of one stream; word g of an event belongs to ``groups[g]``."""
+
+    def __init__(self, groups: Sequence[int], captures: Sequence[int]) -> None:
+        self.groups = tuple(groups)
+        self.captures = tuple(captures)
+        """Rows of ``Prepared.columns`` that this stream fills."""
+        self._always = [0] * len(groups)
+        self._equal: dict[str, _Equalities] = {}
+        self._other: dict[Node, list[int]] = {}
+        self._closures: list[tuple[Evaluate, list[int]]] = []
+
+    def add(self, group: int, bit: int, atom: Atom) -> None:
+        """Set ``bit`` of the word of groups[``group``] where the atom's condition holds."""
+        flag = 1 << bit
+        if atom.condition is None:
+            self._always[group] |= flag
+            return
+        found = _equality(atom.condition)
+        if found is None:
+            bits = self._other.get(atom.condition)
+            if bits is None:
+                bits = self._other[atom.condition] = [0] * len(self.groups)
+                self._closures.append((compile_scalar(atom.condition), bits))
+            bits[group] |= flag
+            return
+        name, text, rest = found
+        equalities = self._equal.setdefault(name, _Equalities())
+        if rest is None:
+            equalities.bits.setdefault(text, [0] * len(self.groups))[group] |= flag
+            return
+        tests = equalities.further.setdefault(text, [])
+        bits = next((bits for node, _, bits in tests if node == rest), None)
+        if bits is None:
+            bits = [0] * len(self.groups)
+            tests.append((rest, compile_scalar(rest), bits))
+        bits[group] |= flag
+
+    def touched(self, columns: Columns) -> list[tuple[NDArray[np.int64], Bits]]:
+        """For each group the rows with a word that is not 0, and these words."""
+        if self._other or any(self._always):
+            return [touched(words) for words in self.words(columns)]
+        looked_up = []
+        for name, equalities in self._equal.items():
+            values = columns[name]
+            found = None if values.texts is None else equalities.of(values.texts, len(self.groups))
+            if found is not None and not found.idle:
+                looked_up.append((equalities, found, values))
+        if not looked_up:
+            return [(np.empty(0, np.int64), np.empty(0, np.uint64)) for _ in self.groups]
+        if len(looked_up) > 1 or looked_up[0][0].further:
+            return [touched(words) for words in self.words(columns)]
+        ((_, found, values),) = looked_up
+        picked = []
+        for bits in found.bits:
+            rows, mask = np.empty(columns.rows, np.int64), np.empty(columns.rows, np.uint64)
+            end = _pick(bits, plain(values.data), rows, mask)
+            picked.append((rows[:end], mask[:end]))
+        return picked
+
+    def words(self, columns: Columns) -> Bits:
+        """Words of all rows, shape [groups, rows]."""
+        words = np.zeros((len(self.groups), columns.rows), np.uint64)
+        if any(self._always):
+            words[:] = np.array(self._always, np.uint64)[:, None]
+        for name, equalities in self._equal.items():
+            self._look_up(columns, columns[name], equalities, words)
+        for node, bits in self._other.items():
+            flags = predicate(node, columns)
+            for group, flag in enumerate(bits):
+                if flag:
+                    words[group] |= np.where(flags, np.uint64(flag), np.uint64(0))
+        return words
+
+    def _look_up(self, columns: Columns, values: Values, equalities: _Equalities, words: Bits) -> None:
+        found = None if values.texts is None else equalities.of(values.texts, len(self.groups))
+        if found is None or found.idle:
+            return
+        of_entry, texts = found.numbers, equalities.texts
+        for group, of_bits in enumerate(found.bits):
+            if of_bits.any():
+                _spread(of_bits, plain(values.data), words[group])
+        if not equalities.further:
+            return
+        of_row = of_entry[values.data]
+        order = np.argsort(of_row, kind="stable")
+        bounds = np.searchsorted(of_row[order], np.arange(len(texts) + 1))
+        for text, number in texts.items():
+            rows = order[bounds[number] : bounds[number + 1]]
+            if len(rows) and text in equalities.further:
+                subset = columns.subset(rows)
+                for node, _, bits in equalities.further[text]:
+                    hits = rows[predicate(node, subset)]
+                    for group, flag in enumerate(bits):
+                        if flag:
+                            words[group, hits] |= np.uint64(flag)
+
+    def word(self, event: Mapping[str, Any]) -> list[int]:
+        """Words of one event."""
+        words = self._always.copy()
+        for name, equalities in self._equal.items():
+            text = event.get(name)
+            if not isinstance(text, str):
+                continue
+            bits = equalities.bits.get(text)
+            if bits is not None:
+                for group, flag in enumerate(bits):
+                    words[group] |= flag
+            for _, test, flags in equalities.further.get(text, ()):
+                if test(event, _NO_PRIOR):
+                    for group, flag in enumerate(flags):
+                        words[group] |= flag
+        for test, flags in self._closures:
+            if test(event, _NO_PRIOR):
+                for group, flag in enumerate(flags):
+                    words[group] |= flag
+        return words
+
+
+def _equality(node: Node) -> tuple[str, str, Node | None] | None:
+    """Field, text and remaining test of a condition that begins with ``field == 'text'``."""
+    match node:
+        case Compare("==", Field(None, name), Constant(str() as text)) | Compare(
+            "==", Constant(str() as text), Field(None, name)
+        ):
+            return name, text, None
+        case And(parts):
+            for index, part in enumerate(parts):
+                found = _equality(part) if isinstance(part, Compare) else None
+                if found is not None:
+                    rest = parts[:index] + parts[index + 1 :]
+                    return found[0], found[1], rest[0] if len(rest) == 1 else And(rest)
+    return None
+
+
+def captured(
+    values: Values, rows: NDArray[np.int64] | None, texts: TextNumbers
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """A column as the kernel carries it (see `agents.cep.values`): high and low part for the given rows."""
+    data = values.data if rows is None else values.data[rows]
+    if values.texts is not None:
+        used, places = np.unique(data, return_inverse=True)
+        found = values.texts.take(pa.array(used[used >= 0])).to_pylist()
+        numbers = texts.numbers([None, *found] if len(found) < len(used) else found)
+        return numbers[places], None
+    if data.dtype == np.int64:
+        high, low = split_integers(data)
+    else:
+        high, low = data.astype(np.float64), None
+    if values.valid is not None:
+        valid = values.valid if rows is None else values.valid[rows]
+        high = np.where(valid, high, np.nan)
+    return high, low

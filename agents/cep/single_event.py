@@ -1,0 +1,90 @@
+"""One event at a time: the same predicates and kernels as for frames, with nothing built per event.
+
+Everything a kernel takes for one row is allocated once and filled in place, so that an event costs microseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from astrocyte.agents.cep.operator import Task
+from astrocyte.agents.cep.rows import Rows
+from astrocyte.agents.cep.sequence import layout
+from astrocyte.agents.cep.values import TextNumbers, split_integers
+
+if TYPE_CHECKING:
+    from astrocyte.agents.cep.compiler.rule_groups import Groups
+    from astrocyte.agents.cep.keys import KeyTable
+
+__all__ = ["Single"]
+
+_EXACT = 2**53
+
+
+class Single:
+    """The arrays of one row, and the work that a row of each group makes."""
+
+    def __init__(self, groups: Groups, keys: Mapping[str | None, KeyTable], texts: TextNumbers) -> None:
+        self._texts = texts
+        self._fields = list(groups.columns)
+        self._t, self._seq, self._ref = (np.zeros(1, np.int64) for _ in range(3))
+        self._key, self._mask = np.zeros(1, np.int32), np.zeros(1, np.uint64)
+        self._columns, self._lows = np.full((len(self._fields), 1), np.nan), np.zeros((len(self._fields), 1))
+        self._none = np.empty((0, 0))
+        row = (self._t, self._seq, self._ref, self._key, self._mask, self._columns)
+        self.rows, self.wide_rows = Rows(*row, self._none), Rows(*row, self._lows)
+        self._by: list[tuple[str | None, KeyTable | None]] = []
+        self._batches: list[tuple[Any, Any]] = []
+        self.conjunctions: list[list[Task] | None] = []
+        for group in groups.all:
+            shifts = [(slot, groups.places[slot].shift) for slot in group.slots]
+            table = np.array([(slot, 0, 1, shift) for slot, shift in shifts], np.int64).reshape(-1, 4)
+            self._batches.append((layout.Batch(table, *row, self._none), layout.Batch(table, *row, self._lows)))
+            self.conjunctions.append(
+                [Task(slot, shift, self.rows) for slot, shift in shifts] if group.conjunction else None
+            )
+            self._by.append((group.by, keys.get(group.by)))
+
+    def key(self, group: int, event: Mapping[str, Any], t: int) -> int:
+        """Number of the event's key for the group; -1 where it has none."""
+        by, table = self._by[group]
+        assert table is not None
+        if by is None:
+            return table.number("", t)
+        value = event.get(by)
+        if value is None:
+            return -1
+        return table.number(value if isinstance(value, str) else str(value), t)
+
+    def fill(self, event: Mapping[str, Any], captures: tuple[int, ...], t: int, ref: int) -> bool:
+        """Put the event into the row; True where an integer needed more than float64 holds."""
+        self._t[0], self._ref[0] = t, ref
+        wide = False
+        for column in captures:
+            value = event.get(self._fields[column])
+            low = 0.0
+            if value is None:
+                value = math.nan
+            elif isinstance(value, str):
+                value = self._texts.number(value)
+            elif isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+                high, lows = split_integers(np.array([value], np.int64))
+                value, low, wide = high[0], 0.0 if lows is None else lows[0], True
+            self._columns[column, 0] = value
+            self._lows[column, 0] = low
+        return wide
+
+    def batch(self, group: int, seq: int, key: int, word: int, wide: bool) -> Any:
+        """The row as the kernel's batch for the rules of one group."""
+        self._seq[0], self._key[0], self._mask[0] = seq, key, word
+        return self._batches[group][wide]
+
+    def tasks(self, group: int, wide: bool) -> list[Task]:
+        """The same for a group of conjunctions."""
+        tasks = self.conjunctions[group]
+        assert tasks is not None
+        return [Task(task.slot, task.shift, self.wide_rows) for task in tasks] if wide else tasks

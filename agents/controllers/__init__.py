@@ -1,0 +1,1 @@
+"""Controllers: from metrics and scores to messages on ``control.<name>`` topics."""

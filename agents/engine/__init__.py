@@ -1,0 +1,1 @@
+"""The correlation engine: frames in, matches and window results out."""

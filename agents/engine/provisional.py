@@ -1,0 +1,184 @@
+"""Matches that were given before their order was certain, until the ordered pass confirms or retracts them.
+
+A match has the same id in both passes, so confirming is a look-up. A provisional match is retracted once the ordered
+pass can no longer make it: when the watermark is beyond its time, or, for rules that withhold a match while one that
+began earlier may still complete (``skip`` with ``emit: final``), beyond the window that starts there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from astrocyte.agents.event_time.event_store import RowStore
+from astrocyte.agents.event_time.watermarks import NEVER_US
+from astrocyte.agents.matches.table import CONFIRMED, PROVISIONAL, RETRACTED, MatchTable
+from astrocyte.agents.rules.model import Rule
+
+__all__ = ["Provisional"]
+
+FOREVER_US: Final = 2**62
+FIRST_PURGE: Final = 4_096
+
+
+@dataclass(slots=True)
+class _Note:
+    """Matches given in one step; ``open`` ones are neither confirmed nor retracted."""
+
+    make: Callable[[], MatchTable]
+    """Their table, made when it is needed: most are confirmed and never need one."""
+    names: list[bytes]
+    refs: NDArray[np.int64]
+    retract_us: NDArray[np.int64]
+    open: NDArray[np.bool_]
+
+
+class Provisional:
+    """All provisional matches of an engine."""
+
+    def __init__(self) -> None:
+        self._notes: dict[int, _Note] = {}
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._decided: dict[bytes, int] = {}
+        self._purge_at = FIRST_PURGE
+        self._lag_us = 0
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def note(self, table: MatchTable) -> MatchTable:
+        """Remember the matches; returns those that were not given before, as provisional ones."""
+        names = _names(table)
+        # What time decides may come later here than in the ordered pass, since rows out of order count as newer.
+        fresh = [row for row, name in enumerate(names) if name not in self._places and name not in self._decided]
+        if len(fresh) < len(names):
+            table, names = table.take(np.array(fresh, np.int64)), [names[row] for row in fresh]
+        if not names:
+            return table
+        table = table.with_status(PROVISIONAL)
+        slack = np.array([_slack(rule) for rule in table.rules], np.int64)
+        number, self._next = self._next, self._next + 1
+        retract_us = table.time_us + slack[table.rule]
+        self._notes[number] = _Note(lambda: table, names, _refs(table), retract_us, np.ones(len(table), np.bool_))
+        self._places.update({name: (number, row) for row, name in enumerate(names)})
+        return table
+
+    def note_single(
+        self, name: bytes, time_us: int, refs: NDArray[np.int64], make: Callable[[], MatchTable], rule: Rule
+    ) -> bool:
+        """Remember one match whose table `make` makes if it comes to that; False if it was given before."""
+        if name in self._places or name in self._decided:
+            return False
+        number, self._next = self._next, self._next + 1
+        self._notes[number] = _Note(make, [name], refs, np.array([time_us + _slack(rule)]), np.ones(1, np.bool_))
+        self._places[name] = (number, 0)
+        return True
+
+    def settle(self, table: MatchTable, watermark_us: int, newest_us: int) -> list[MatchTable]:
+        """The ordered pass's matches, those given before marked as confirmed, then what is retracted.
+
+        ``newest_us`` is how far the early pass has come.
+        """
+        if watermark_us > NEVER_US:
+            self._lag_us = max(self._lag_us, newest_us - watermark_us)
+        self._forget(table.rules, watermark_us)
+        status = table.status.copy()
+        for row, (name, time) in enumerate(zip(_names(table), table.time_us.tolist(), strict=True)):
+            self._decided[name] = time
+            place = self._places.pop(name, None)
+            if place is not None:
+                status[row] = CONFIRMED
+                self._notes[place[0]].open[place[1]] = False
+        settled = [table.with_status(status)]
+        for number, note in list(self._notes.items()):
+            due = note.open & (note.retract_us < watermark_us)
+            if due.any():
+                rows = np.flatnonzero(due)
+                settled.append(note.make().take(rows).with_status(RETRACTED))
+                note.open &= ~due
+                for row in rows.tolist():
+                    self._places.pop(note.names[row], None)
+            if not note.open.any():
+                del self._notes[number]
+        return settled
+
+    def _forget(self, rules: tuple[Rule, ...], watermark_us: int) -> None:
+        """Let go of decided matches that the early pass can no longer make."""
+        if len(self._decided) > self._purge_at:
+            longest = max((rule.within.time for rule in rules if rule.within is not None), default=0)
+            before = watermark_us - longest - 2 * self._lag_us
+            self._decided = {name: time for name, time in self._decided.items() if time >= before}
+            self._purge_at = max(FIRST_PURGE, 2 * len(self._decided))
+
+    def clear(self) -> None:
+        """Forget what was decided: event time begins anew. Nothing is open then."""
+        self._decided.clear()
+        self._lag_us = 0
+
+    def refs(self) -> list[NDArray[np.int64]]:
+        """Handles of the events of matches that are open."""
+        return [note.refs for note in self._notes.values()]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Open matches as arrays."""
+        parts: dict[str, Any] = {
+            "decided": {
+                "names": b"".join(self._decided),
+                "times": np.array(list(self._decided.values()), np.int64),
+                "lag_us": np.array([self._lag_us], np.int64),
+            }
+        }
+        for number, note in enumerate(self._notes.values()):
+            table = note.make().take(np.flatnonzero(note.open))
+            names = [table.rules[index].name for index in table.rule.tolist()]
+            parts[str(number)] = {
+                "text": orjson.dumps({"rules": names, "keys": table.key.tolist()}),
+                "time_us": table.time_us,
+                "timed_out": table.timed_out,
+                "offsets": table.offsets,
+                "step": table.step,
+                "refs": _refs(table),
+            }
+        return parts
+
+    def restore(self, snapshot: Mapping[str, Any], rules: tuple[Rule, ...], store: RowStore) -> None:
+        """Take over a snapshot, with its events in the store."""
+        self.__init__()  # type: ignore[misc]
+        index = {rule.name: number for number, rule in enumerate(rules)}
+        decided = snapshot["decided"]
+        names = bytes(decided["names"])
+        self._lag_us = int(decided["lag_us"][0])
+        for part in (part for name, part in snapshot.items() if name != "decided"):
+            text = orjson.loads(bytes(part["text"]))
+            keys = np.empty(len(text["keys"]), object)
+            keys[:] = text["keys"]
+            rule = np.array([index[name] for name in text["rules"]], np.int32)
+            status = np.full(len(rule), PROVISIONAL, np.int8)
+            self.note(MatchTable(rules, rule, keys, part["time_us"], part["timed_out"], status, part["offsets"],
+                                 part["step"], store.locate(part["refs"])))  # fmt: skip
+        for place, time in enumerate(decided["times"].tolist()):
+            self._decided[names[16 * place : 16 * place + 16]] = time
+
+
+def _names(table: MatchTable) -> list[bytes]:
+    data = table.ids.tobytes()
+    return [data[start : start + 16] for start in range(0, len(data), 16)]
+
+
+def _slack(rule: Rule) -> int:
+    if rule.kind == "all" or rule.skip.kind == "none" or rule.emit_mode == "eager":
+        return 0
+    return rule.within.time if rule.within is not None else FOREVER_US
+
+
+def _refs(table: MatchTable) -> NDArray[np.int64]:
+    refs = np.empty(len(table.events), np.int64)
+    for chunk, positions, rows in table.events.parts():
+        refs[positions] = chunk.all_refs()[rows]
+    return refs

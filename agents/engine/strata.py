@@ -1,0 +1,199 @@
+"""Rules and windows in layers: what reads the results of others stands in a later layer than they do.
+
+Within one layer nothing depends on anything else, so a layer takes all rows older than the watermark at once; the
+results that it makes of them are older than the watermark too and reach the later layers in the same step. That gives
+the same results as taking every row and every result one by one in order of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.agents.cep.match_columns import MatchBatch
+from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.cep.rows import Prepared
+from astrocyte.agents.event_time.event_store import Chunk, RowStore
+from astrocyte.agents.event_time.reorder import Pending, Reorder
+from astrocyte.agents.rules.model import Rule, RuleSet
+from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.windows import WindowOperator, WindowRows
+from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["Layer", "stratify"]
+
+Refs = NDArray[np.int64]
+
+
+def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[WindowSpec]]]:
+    """Rules and windows by layer. Raises InvalidRule where results would have to be known before their own causes."""
+    sources: dict[str, Sequence[str]] = {window.name: [window.source] for window in ruleset.windows}
+    sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    sources = {name: [source for source in read if source in sources] for name, read in sources.items()}
+    levels: dict[str, int] = {}
+    try:
+        for name in TopologicalSorter(sources).static_order():
+            levels[name] = max((levels[source] + 1 for source in sources[name]), default=0)
+    except CycleError as error:
+        circle = " -> ".join(reversed(error.args[1]))
+        raise InvalidRule(
+            f"rules and windows that read one another in a circle: {circle}; break it at one place"
+        ) from None
+    layers: list[tuple[list[Rule], list[WindowSpec]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
+    for rule in ruleset.rules:
+        layers[levels[rule.name]][0].append(rule)
+    for window in ruleset.windows:
+        layers[levels[window.name]][1].append(window)
+    return layers
+
+
+class _Window:
+    """A window operator and the rows that wait for it."""
+
+    def __init__(self, spec: WindowSpec, catalog: Catalog) -> None:
+        self.operator = WindowOperator(spec, catalog=catalog)
+        self.waiting: Reorder[WindowRows] = Reorder()
+
+
+class Layer:
+    """Rules and windows that need nothing of one another, with the rows that wait for them."""
+
+    def __init__(self, catalog: Catalog, clock: Callable[[], int] | None) -> None:
+        self._catalog = catalog
+        self.matcher = Matcher([], clock=clock)
+        self.waiting: Reorder[Prepared] = Reorder()
+        self._windows: dict[str, _Window] = {}
+
+    def update(self, rules: Sequence[Rule], windows: Sequence[WindowSpec]) -> None:
+        """Put rules and windows in force; unchanged ones keep their state. Raises InvalidRule."""
+        kept = self._windows
+        made = {
+            spec.name: kept[spec.name]
+            if spec.name in kept and kept[spec.name].operator.spec == spec
+            else _Window(spec, self._catalog)
+            for spec in windows
+        }
+        self.matcher.update(rules)
+        self._windows = made
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """Streams that the layer reads."""
+        return self.matcher.streams | {window.operator.spec.source for window in self._windows.values()}
+
+    def push(self, frame: Frame, first_ref: int, rank: int) -> bool:
+        """Let the rows of a frame wait; False if none can matter. Row i has the ref ``first_ref`` + i."""
+        taken = False
+        if frame.stream in self.matcher.streams:
+            rows = self.matcher.prepare(frame, first_ref)
+            if len(rows):
+                self.waiting.push(Pending.of(frame, rows, rows.ref, rank))
+                taken = True
+        for window in self._windows.values():
+            if window.operator.spec.source == frame.stream:
+                chosen = window.operator.prepare(frame)
+                if len(chosen):
+                    window.waiting.push(Pending.of(frame, chosen, first_ref + chosen.row, rank))
+                    taken = True
+        return taken
+
+    def revise(self, frame: Frame) -> bool:
+        """Give late rows to the windows that revise their results; False if there is none."""
+        windows = [w.operator for w in self._windows.values() if w.operator.spec.late == "revise"]
+        windows = [operator for operator in windows if operator.spec.source == frame.stream]
+        for operator in windows:
+            operator.add(frame)
+        return bool(windows)
+
+    def advance(self, watermark_us: int, store: RowStore) -> MatchBatch:
+        """Matches made of rows older than the watermark, and what was decided by time before it."""
+        batches = []
+        ready = self.waiting.pop(watermark_us, store)
+        if ready is not None:
+            batches.append(self.matcher.process(ready[0]))
+        # An instant counts as past only when the watermark is beyond it: each step then puts out whole instants, and
+        # the order of all outputs does not depend on where the steps lie.
+        batches.append(self.matcher.advance(watermark_us - 1))
+        return MatchBatch.concat(batches)
+
+    def close(self, watermark_us: int, store: RowStore) -> Iterable[tuple[Frame, bool]]:
+        """Results of the layer's windows; the flag says whether rules may read them (preliminary ones: not)."""
+        for window in self._windows.values():
+            ready = window.waiting.pop(watermark_us, store)
+            if ready is not None:
+                window.operator.add(ready[0])
+            for frame, final in ((window.operator.updates(), False), (window.operator.advance(watermark_us), True)):
+                if frame is not None:
+                    yield frame, final
+
+    def flush(self) -> tuple[MatchBatch, list[Frame]]:
+        """All input is over, and all rows were taken by `advance` and `close`: everything ends."""
+        frames = [window.operator.flush() for window in self._windows.values()]
+        return self.matcher.flush(), [frame for frame in frames if frame is not None]
+
+    def pending_refs(self) -> list[Refs]:
+        """Handles of the events that wait."""
+        found = self.waiting.refs()
+        for window in self._windows.values():
+            found += window.waiting.refs()
+        return found
+
+    def low_water_us(self) -> int | None:
+        """Oldest time that anything here still depends on."""
+        times = [self.matcher.low_water_us(), self.waiting.oldest_us()]
+        for window in self._windows.values():
+            times += [window.operator.low_water_us(), window.waiting.oldest_us()]
+        return min((time for time in times if time is not None), default=None)
+
+    def size(self) -> int:
+        """Rows that wait."""
+        return len(self.waiting) + sum(len(window.waiting) for window in self._windows.values())
+
+    def snapshot(self) -> dict[str, Any]:
+        """State, and the handles of the rows that wait."""
+        windows = {
+            name: {"state": window.operator.snapshot(), "waiting": _joined(window.waiting.refs())}
+            for name, window in self._windows.items()
+        }
+        return {"matcher": self.matcher.snapshot(), "waiting": _joined(self.waiting.refs()), "windows": windows}
+
+    def restore(self, snapshot: Mapping[str, Any], chunks: Sequence[Chunk], rank_of: Callable[[str], int]) -> None:
+        """Take over a snapshot; the rows that wait are prepared anew from ``chunks``."""
+        self.matcher.restore(snapshot["matcher"])
+        self.waiting.clear()
+        waiting = np.unique(snapshot["waiting"])
+        for name, window in self._windows.items():
+            window.operator.restore(snapshot["windows"][name]["state"])
+            window.waiting.clear()
+        for chunk in chunks:
+            frame, refs, rank = chunk.frame, chunk.all_refs(), rank_of(chunk.frame.stream)
+            if frame.stream in self.matcher.streams:
+                part, named = _only(frame, refs, waiting)
+                if part is not None:
+                    rows = self.matcher.prepare(part, 0)
+                    rows = replace(rows, ref=named[rows.ref])
+                    self.waiting.push(Pending.of(part, rows, rows.ref, rank))
+            for name, window in self._windows.items():
+                if window.operator.spec.source == frame.stream:
+                    part, named = _only(frame, refs, np.unique(snapshot["windows"][name]["waiting"]))
+                    if part is not None:
+                        chosen = window.operator.prepare(part)
+                        window.waiting.push(Pending.of(part, chosen, named[chosen.row], rank))
+
+
+def _joined(parts: Sequence[Refs]) -> Refs:
+    return np.concatenate([*parts, np.empty(0, np.int64)])
+
+
+def _only(frame: Frame, refs: Refs, wanted: Refs) -> tuple[Frame | None, Refs]:
+    rows = np.flatnonzero(np.isin(refs, wanted))
+    if not len(rows):
+        return None, refs[:0]
+    return (frame, refs) if len(rows) == len(refs) else (frame.take(rows), refs[rows])

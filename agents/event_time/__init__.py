@@ -1,0 +1,1 @@
+"""Event time of a domain: watermarks, reordering, deduplication, and the events that are still needed."""

@@ -1,0 +1,126 @@
+"""Events that are delivered twice: known by their ids for as long as the watermark has not passed them.
+
+An event that the watermark has passed is late when it comes again, so nothing older needs to be remembered. Ids that
+are made of (run, sequence number) are remembered as ranges, ids that came with the events one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.ids import parse_ids
+
+__all__ = ["Delivered"]
+
+Flags = NDArray[np.bool_]
+FIRST_PURGE: Final = 65_536
+
+
+@dataclass(slots=True)
+class _Range:
+    first: int
+    last: int
+    newest_us: int
+    sequence: NDArray[np.int64] | None
+    """None: every number from first to last."""
+
+
+class Delivered:
+    """Ids of the events that came and were not yet passed by the watermark."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[tuple[str, str], list[_Range]] = {}
+        self._ids: dict[bytes, int] = {}
+        self._purge_at = FIRST_PURGE
+
+    def again(self, frame: Frame) -> Flags | None:
+        """Rows that came before (also earlier in the same frame); None where there are none. Remembers the others."""
+        if not frame.num_rows:
+            return None
+        if frame.batch.schema.get_field_index("event_id") >= 0:
+            return self._again_by_id(frame)
+        times = frame.timestamps()
+        contiguous = frame.batch.schema.get_field_index("seq") < 0
+        ranges = self._ranges.setdefault((frame.stream, frame.run), [])
+        newest = int(times.max())
+        if contiguous:
+            first, last, sequence = frame.first_seq, frame.first_seq + frame.num_rows - 1, None
+        else:
+            sequence = frame.sequences()
+            first, last = int(sequence.min()), int(sequence.max())
+            if len(np.unique(sequence)) < len(sequence):
+                return self._again_by_number(ranges, sequence, newest)
+        if all(last < known.first or first > known.last for known in ranges):
+            tail = ranges[-1] if ranges else None
+            if tail is not None and contiguous and tail.sequence is None and tail.last == first - 1:
+                tail.last, tail.newest_us = last, max(tail.newest_us, newest)
+            else:
+                ranges.append(_Range(first, last, newest, sequence))
+            return None
+        return self._again_by_number(ranges, frame.sequences(), newest)
+
+    def _again_by_number(self, ranges: list[_Range], sequence: NDArray[np.int64], newest: int) -> Flags | None:
+        again = np.ones(len(sequence), np.bool_)
+        again[np.unique(sequence, return_index=True)[1]] = False
+        first, last = int(sequence.min()), int(sequence.max())
+        for known in ranges:
+            if last < known.first or first > known.last:
+                continue
+            if known.sequence is None:
+                again |= (sequence >= known.first) & (sequence <= known.last)
+            else:
+                again |= np.isin(sequence, known.sequence)
+        if not again.all():
+            fresh = sequence[~again]
+            ranges.append(_Range(int(fresh.min()), int(fresh.max()), newest, fresh.copy()))
+        return again if again.any() else None
+
+    def _again_by_id(self, frame: Frame) -> Flags | None:
+        data = frame.ids().tobytes()
+        known, times = self._ids, frame.timestamps().tolist()
+        names = [data[start : start + 16] for start in range(0, len(data), 16)]
+        before = len(known)
+        if known.keys().isdisjoint(names):
+            known.update(zip(names, times, strict=True))
+            if len(known) == before + len(names):
+                return None
+            again = np.ones(len(names), np.bool_)
+            again[list({name: row for row, name in reversed(list(enumerate(names)))}.values())] = False
+            return again
+        again = np.zeros(len(names), np.bool_)
+        for row, name in enumerate(names):
+            if name in known:
+                again[row] = True
+            else:
+                known[name] = times[row]
+        return again
+
+    def is_new(self, text: str, time_us: int) -> bool:
+        """Whether no event with this id of its own came before; remembers it."""
+        name = parse_ids([text]).tobytes()
+        if name in self._ids:
+            return False
+        self._ids[name] = time_us
+        return True
+
+    def purge(self, watermark_us: int) -> None:
+        """Forget what the watermark has passed."""
+        for name in list(self._ranges):
+            kept = [known for known in self._ranges[name] if known.newest_us >= watermark_us]
+            if kept:
+                self._ranges[name] = kept
+            else:
+                del self._ranges[name]
+        if len(self._ids) > self._purge_at:
+            self._ids = {name: time for name, time in self._ids.items() if time >= watermark_us}
+            self._purge_at = max(FIRST_PURGE, 2 * len(self._ids))
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._ranges.clear()
+        self._ids.clear()

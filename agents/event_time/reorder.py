@@ -1,0 +1,208 @@
+"""The reorder buffer: rows wait until the watermark passes them and leave in one order, however they came.
+
+The order is (timestamp, rank, stream, id). Results of windows (rank 0) come before all other events of their instant:
+a window that ends at t holds only what is older. Matches as events (rank 2) come after them, since they are made of
+them. Where ids are made from (run, sequence number) they are ordered by these, so that events of one producer with
+the same timestamp stay in the order in which it wrote them; ids that came with the events are ordered as numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Generic, Protocol, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.agents.event_time.event_store import RowStore
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["MADE_BY_RULE", "MADE_BY_WINDOW", "PRIMARY", "Pending", "Reorder", "Timed"]
+
+MADE_BY_WINDOW, PRIMARY, MADE_BY_RULE = 0, 1, 2
+
+
+class Timed(Protocol):
+    """Rows of a kind that can be ordered: `agents.cep.rows.Prepared`, `agents.windows.WindowRows`."""
+
+    @property
+    def t(self) -> NDArray[np.int64]:
+        """Event times."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, order: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
+        """Rows in the given order."""
+
+    @classmethod
+    def concat(cls, parts: Sequence[Self]) -> Self:
+        """All rows of the parts."""
+
+
+Rows = TypeVar("Rows", bound=Timed)
+
+
+@dataclass(slots=True)
+class Pending(Generic[Rows]):
+    """Rows of one frame that wait, with the handles of their events."""
+
+    rows: Rows
+    refs: NDArray[np.int64]
+    rank: int
+    stream: str
+    run: str
+    first_seq: int
+    last_seq: int
+    """Range of the rows' sequence numbers."""
+    by_sequence: bool
+    """The rows stand in order of their sequence numbers, which make their ids."""
+    ascending: bool
+    """Times do not decrease."""
+
+    @classmethod
+    def of(cls, frame: Frame, rows: Rows, refs: NDArray[np.int64], rank: int) -> Pending[Rows]:
+        """Rows that were prepared from a frame."""
+        own_ids = frame.batch.schema.get_field_index("event_id") >= 0
+        first, last, by_sequence = frame.first_seq, frame.first_seq + frame.num_rows - 1, not own_ids
+        if not own_ids and frame.batch.schema.get_field_index("seq") >= 0 and frame.num_rows:
+            sequence = frame.sequences()
+            first, last = int(sequence.min()), int(sequence.max())
+            by_sequence = bool((sequence[1:] > sequence[:-1]).all())
+        ascending = bool((rows.t[1:] >= rows.t[:-1]).all())
+        return Pending(rows, refs, rank, frame.stream, frame.run, first, last, by_sequence, ascending)
+
+    def split(self, before_us: int) -> tuple[Pending[Rows] | None, Pending[Rows] | None]:
+        """Rows older than ``before_us``, and the others."""
+        t = self.rows.t
+        if self.ascending:
+            at = int(np.searchsorted(t, before_us))
+            if at == 0:
+                return None, self
+            if at == len(t):
+                return self, None
+            return self._take(slice(None, at)), self._take(slice(at, None))
+        ready = t < before_us
+        if ready.all():
+            return self, None
+        if not ready.any():
+            return None, self
+        return self._take(np.flatnonzero(ready)), self._take(np.flatnonzero(~ready))
+
+    def _take(self, chosen: NDArray[np.integer] | slice) -> Pending[Rows]:
+        return Pending(self.rows.take(chosen), self.refs[chosen], self.rank, self.stream, self.run, self.first_seq,
+                       self.last_seq, self.by_sequence, self.ascending)  # fmt: skip
+
+
+class Reorder(Generic[Rows]):
+    """Rows that wait for the watermark."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Pending[Rows]] = []
+
+    def __len__(self) -> int:
+        return sum(len(part.rows) for part in self._waiting)
+
+    def push(self, part: Pending[Rows]) -> None:
+        """Let rows wait."""
+        if len(part.rows):
+            self._waiting.append(part)
+
+    def refs(self) -> list[NDArray[np.int64]]:
+        """Handles of the events that wait."""
+        return [part.refs for part in self._waiting]
+
+    def oldest_us(self) -> int | None:
+        """Oldest time that waits."""
+        return min(
+            (int(part.rows.t[0] if part.ascending else part.rows.t.min()) for part in self._waiting), default=None
+        )
+
+    def pop(self, before_us: int, store: RowStore) -> tuple[Rows, NDArray[np.int64]] | None:
+        """Rows older than ``before_us`` in processing order, with their handles; None where there are none."""
+        ready: list[Pending[Rows]] = []
+        waiting: list[Pending[Rows]] = []
+        for part in self._waiting:
+            older, newer = part.split(before_us)
+            if older is not None:
+                ready.append(older)
+            if newer is not None:
+                waiting.append(newer)
+        self._waiting = waiting
+        if not ready:
+            return None
+        if len(ready) == 1 and ready[0].ascending and ready[0].by_sequence:
+            return ready[0].rows, ready[0].refs
+        return _ordered(ready, store)
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._waiting = []
+
+    def parts(self) -> Sequence[Pending[Rows]]:
+        """What waits."""
+        return self._waiting
+
+
+def _ordered(parts: list[Pending[Rows]], store: RowStore) -> tuple[Rows, NDArray[np.int64]]:
+    parts.sort(key=lambda part: (part.rank, part.stream, part.run, part.first_seq))
+    rows = type(parts[0].rows).concat([part.rows for part in parts])
+    refs = np.concatenate([part.refs for part in parts])
+    order = np.argsort(rows.t, kind="stable")
+    if not _in_order_of_ids(parts):
+        order = _break_ties(parts, rows.t, refs, order, store)
+    return rows.take(order), refs[order]
+
+
+def _in_order_of_ids(parts: Sequence[Pending[Rows]]) -> bool:
+    """Whether rows of one stream stand in order of their ids, part after part, so that a stable sort keeps it."""
+    if not all(part.by_sequence for part in parts):
+        return False
+    return not any(
+        (one.rank, one.stream, one.run) == (two.rank, two.stream, two.run) and one.last_seq >= two.first_seq
+        for one, two in pairwise(parts)
+    )
+
+
+def _break_ties(
+    parts: Sequence[Pending[Rows]],
+    t: NDArray[np.int64],
+    refs: NDArray[np.int64],
+    order: NDArray[np.int64],
+    store: RowStore,
+) -> NDArray[np.int64]:
+    """Order events of one time and stream by their ids; entries of one event stay together."""
+    numbers: dict[tuple[int, str], int] = {}
+    of_part = np.array([numbers.setdefault((part.rank, part.stream), len(numbers)) for part in parts])
+    stream = np.repeat(of_part, [len(part.rows) for part in parts])[order]
+    times, names = t[order], refs[order]
+    together = (times[1:] == times[:-1]) & (stream[1:] == stream[:-1])
+    if not (together & (names[1:] != names[:-1])).any():
+        return order
+    tied = np.zeros(len(order), np.bool_)
+    tied[1:] |= together
+    tied[:-1] |= together
+    places = np.flatnonzero(tied)
+    run, high, low = _identities(names[places], store)
+    within = np.lexsort((low, high, run, stream[places], times[places]))
+    order[places] = order[places][within]
+    return order
+
+
+def _identities(
+    refs: NDArray[np.int64], store: RowStore
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """What events are ordered by: the rank of their run and their number in it, or, before these, their own id."""
+    located = store.locate(refs)
+    runs = sorted({chunk.frame.run for chunk in located.chunks})
+    run = np.empty(len(refs), np.int64)
+    high, low = np.zeros((2, len(refs)), np.uint64)
+    for chunk, positions, rows in located.parts():
+        if chunk.frame.batch.schema.get_field_index("event_id") >= 0:
+            ids = chunk.frame.ids(rows)
+            run[positions], high[positions], low[positions] = -1, ids[:, 0], ids[:, 1]
+        else:
+            run[positions] = runs.index(chunk.frame.run)
+            high[positions] = chunk.frame.sequences()[rows].view(np.uint64)
+    return run, high, low

@@ -1,0 +1,333 @@
+"""Event time of one domain: a watermark for each source, and the domain's watermark as the least of them.
+
+A *source* is (topic, partition, origin): one producer's rows on one partition. Its watermark W asserts that nothing
+with ``timestamp < W`` is expected from it any more; W is its newest timestamp minus the allowed lateness, or what the
+producer asserted (punctuation), whichever is greater. No clock is read: that a source is idle is told by the caller.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.schemas.errors import InvalidSettings
+
+__all__ = ["CEILING_US", "MAX_JUMP_US", "NEVER_US", "Clock", "Observed", "Place", "Source"]
+
+NEVER_US: Final = -(2**63)
+"""Watermark of a domain that has not heard of all its sources: nothing may be processed yet."""
+MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
+CEILING_US: Final = 4_102_444_800 * 1_000_000
+"""The year 2100: a timestamp at or beyond it is in the wrong unit, or its producer's clock is broken."""
+
+Flags = NDArray[np.bool_]
+
+
+class Place(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class Source(NamedTuple):
+    """Who asserts order: the rows of one origin on one partition of one topic."""
+
+    topic: str
+    partition: int
+    origin: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Where the source's rows lie."""
+        return Place(self.topic, self.partition)
+
+
+class Observed(NamedTuple):
+    """Verdict on each row of one frame; exactly one of the three holds for a row."""
+
+    on_time: Flags
+    late: Flags
+    """Older than the watermark: to the stream of late events."""
+    rejected: Flags
+    """Further in the future than a sound clock can be: to the dead letters."""
+
+
+@dataclass(slots=True)
+class _State:
+    newest_us: int = NEVER_US
+    watermark_us: int = NEVER_US
+    idle: bool = False
+    asserts: bool = False
+    """Its producer says how far time has come, so that silence means nothing."""
+
+
+class Clock:
+    """Watermarks of the sources of one domain.
+
+    ``expected`` places hold the domain back until each was heard of, or declared idle, so that a slow start of one
+    partition makes nothing late. A timestamp more than ``max_jump_us`` ahead of its source's newest one, or at
+    ``ceiling_us`` and beyond, is rejected and moves no watermark: one broken clock must not close every window.
+    """
+
+    def __init__(
+        self,
+        *,
+        lateness_us: int = 0,
+        expected: Iterable[Place | tuple[str, int]] = (),
+        max_jump_us: int = MAX_JUMP_US,
+        ceiling_us: int = CEILING_US,
+    ) -> None:
+        if lateness_us < 0:
+            raise InvalidSettings(f"lateness of {lateness_us} us; zero or more was wanted")
+        if max_jump_us <= lateness_us:
+            raise InvalidSettings(
+                f"a largest jump of {max_jump_us} us with a lateness of {lateness_us} us; the jump must be greater"
+            )
+        self.lateness_us = lateness_us
+        self.max_jump_us = max_jump_us
+        self.ceiling_us = ceiling_us
+        self.late = 0
+        """Rows judged late so far."""
+        self.rejected = 0
+        """Rows rejected as too far in the future so far."""
+        self.refused_punctuation = 0
+        """Watermarks asserted by producers that were ignored because they lay too far in the future."""
+        self._expected = {Place(*place) for place in expected}
+        self._idle_places: set[Place] = set()
+        self._closed_places: set[Place] = set()
+        self._sources: dict[Source, _State] = {}
+        self._closed_sources: set[Source] = set()
+        """Ended sources of origins that have others open, so that nobody waits for them again."""
+        self._domain_us = NEVER_US
+        self._closed = 0
+
+    @property
+    def watermark_us(self) -> int:
+        """Everything older was seen: rows with a smaller timestamp may be processed. Never goes back.
+
+        `NEVER_US` until each expected place was heard of.
+        """
+        return self._domain_us
+
+    @property
+    def finished(self) -> bool:
+        """Every source that was heard of has ended, and no expected place is still waited for.
+
+        The domain then flushes and calls `reset`; a later run may have older timestamps.
+        """
+        return self._closed > 0 and not self._sources and not self._missing()
+
+    @property
+    def asserting(self) -> bool:
+        """Whether a producer that asserts watermarks holds the domain back."""
+        return any(state.asserts and not state.idle for state in self._sources.values())
+
+    @property
+    def sources(self) -> dict[Source, int]:
+        """Watermark of every open source, for the display of lag."""
+        return {source: state.watermark_us for source, state in self._sources.items()}
+
+    def is_idle(self, source: Source) -> bool:
+        """Whether the source was declared idle and has not been heard of since."""
+        state = self._sources.get(source)
+        return source.place in self._idle_places if state is None else state.idle
+
+    def expect(self, places: Iterable[Place | tuple[str, int]]) -> None:
+        """Replace the expected places (after partitions were assigned anew)."""
+        self._expected = {Place(*place) for place in places}
+        self._advance()
+
+    def announce(self, source: Source) -> None:
+        """A source will be heard of (its origin's other streams were): it holds the domain back until then.
+
+        One that has ended, while others of its origin are open, is not waited for again.
+        """
+        if source in self._closed_sources:
+            return
+        self._sources.setdefault(source, _State(asserts=True))
+        self._idle_places.discard(source.place)
+        self._closed_places.discard(source.place)
+
+    def forget(self, place: Place | tuple[str, int]) -> None:
+        """Drop the sources of a place that was revoked."""
+        place = Place(*place)
+        for source in [source for source in self._sources if source.place == place]:
+            del self._sources[source]
+        self._expected.discard(place)
+        self._idle_places.discard(place)
+        self._closed_places.discard(place)
+        self._closed_sources -= {source for source in self._closed_sources if source.place == place}
+        self._advance()
+
+    def observe(
+        self,
+        source: Source,
+        timestamps: NDArray[np.int64],
+        *,
+        watermark_us: int | None = None,
+        end: bool = False,
+        one_by_one: bool = False,
+    ) -> Observed:
+        """Judge the rows of one frame, then move the watermarks.
+
+        A row is late if it is older than its own source's watermark as it stood before the frame, or, where the
+        source is new or returns from idleness, older than the domain's. With ``one_by_one`` (rows that came as
+        messages of their own) each row is judged by the watermark that the rows before it left, so that the
+        verdict does not depend on how a fetch divided them. ``watermark_us`` and ``end`` are the frame's.
+        """
+        state = self._sources.get(source)
+        if state is None:
+            state = self._sources[source] = _State()
+        state.idle = False
+        self._idle_places.discard(source.place)
+        self._closed_places.discard(source.place)
+        self._closed_sources.discard(source)
+        times = np.asarray(timestamps, np.int64)
+        rejected = self._too_far(state, times, one_by_one)
+        sound = times[~rejected] if rejected.any() else times
+        floor = max(state.watermark_us, self._domain_us)
+        limits: NDArray[np.int64] | int = floor
+        if one_by_one and len(times):
+            seen = np.maximum.accumulate(np.where(rejected, NEVER_US + self.lateness_us, times))
+            limits = np.maximum(np.concatenate([[floor], seen[:-1] - self.lateness_us]), floor)
+        late = (times < limits) & ~rejected
+        if len(sound):
+            state.newest_us = max(state.newest_us, int(sound.max()))
+            state.watermark_us = max(state.watermark_us, state.newest_us - self.lateness_us)
+        if watermark_us is not None:
+            self._punctuate(state, watermark_us)
+        if end:
+            del self._sources[source]
+            self._closed += 1
+            self._closed_places.add(source.place)
+            self._closed_sources.add(source)
+            if not any(known.origin == source.origin for known in self._sources):
+                self._closed_sources -= {known for known in self._closed_sources if known.origin == source.origin}
+        self._advance()
+        self.late += int(late.sum())
+        self.rejected += int(rejected.sum())
+        return Observed(~(late | rejected), late, rejected)
+
+    def mark_idle(self, source: Source | Place, *, asserting: bool = False) -> None:
+        """A source, or all of a place, no longer holds the domain back until it is heard of again.
+
+        Sources whose producers assert watermarks are left alone (a slow simulation is not an idle one), unless
+        ``asserting``: then their producers are given up.
+        """
+        place = source.place if isinstance(source, Source) else source
+        for known, state in self._sources.items():
+            if source in (known, known.place) and (asserting or not state.asserts):
+                state.idle = True
+        if not any(known.place == place and not state.idle for known, state in self._sources.items()):
+            self._idle_places.add(place)
+        self._advance()
+
+    def mark_all_idle(self, until_us: int | None = None) -> None:
+        """Nothing comes from anywhere: the domain advances to its furthest source's watermark, or to ``until_us``.
+
+        ``until_us`` is an event time that the caller knows to have passed; with it, absence and windows complete
+        though no event follows. A source whose producer asserts watermarks still holds the domain back.
+        """
+        for place in self._expected | {source.place for source in self._sources}:
+            self.mark_idle(place)
+        held = any(not state.idle for state in self._sources.values())
+        if until_us is not None and not held and (self._sources or self._domain_us > NEVER_US):
+            self._domain_us = max(self._domain_us, until_us)
+
+    def wake(self) -> None:
+        """The domain was idle as a whole and something comes: hold it back for every place and source once more."""
+        self._idle_places.clear()
+        for state in self._sources.values():
+            state.idle = False
+
+    def reset(self) -> None:
+        """Begin anew after `finished`: no sources, no watermark; expected places and counters stay."""
+        self._sources.clear()
+        self._idle_places.clear()
+        self._closed_places.clear()
+        self._closed_sources.clear()
+        self._domain_us = NEVER_US
+        self._closed = 0
+
+    def snapshot(self) -> dict[str, Any]:
+        """State as arrays and bytes; see `restore`."""
+        names = {
+            "sources": [list(source) for source in self._sources],
+            "expected": sorted(self._expected),
+            "idle": sorted(self._idle_places),
+            "closed": sorted(self._closed_places),
+            "ended": sorted(self._closed_sources),
+        }
+        states = list(self._sources.values())
+        return {
+            "names": json.dumps(names).encode(),
+            "newest_us": np.array([state.newest_us for state in states], np.int64),
+            "watermarks_us": np.array([state.watermark_us for state in states], np.int64),
+            "idle": np.array([state.idle for state in states], np.bool_),
+            "asserts": np.array([state.asserts for state in states], np.bool_),
+            "totals": np.array(
+                [self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation], np.int64
+            ),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over the state of a snapshot; settings stay those of this clock."""
+        names = json.loads(bytes(snapshot["names"]))
+        columns = ("newest_us", "watermarks_us", "idle", "asserts")
+        states = [
+            _State(int(newest), int(watermark), bool(idle), bool(asserts))
+            for newest, watermark, idle, asserts in zip(*(snapshot[name] for name in columns), strict=True)
+        ]
+        self._sources = {Source(*name): state for name, state in zip(names["sources"], states, strict=True)}
+        self._expected = {Place(*place) for place in names["expected"]}
+        self._idle_places = {Place(*place) for place in names["idle"]}
+        self._closed_places = {Place(*place) for place in names["closed"]}
+        self._closed_sources = {Source(*source) for source in names["ended"]}
+        totals = [int(total) for total in snapshot["totals"]]
+        self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation = totals
+
+    def _too_far(self, state: _State, times: NDArray[np.int64], one_by_one: bool) -> Flags:
+        if not len(times):
+            return np.zeros(0, np.bool_)
+        newest = state.newest_us
+        if newest == NEVER_US:
+            # A first frame has no past to be measured by; its own oldest row stands in for it.
+            newest = int(times[0] if one_by_one else times.min())
+        limit = min(newest + self.max_jump_us, self.ceiling_us - 1)
+        if int(times.max()) <= limit:
+            return np.zeros(len(times), np.bool_)
+        if not one_by_one:
+            return times > limit
+        flags = np.zeros(len(times), np.bool_)
+        for row, time_us in enumerate(times.tolist()):
+            if time_us > min(newest + self.max_jump_us, self.ceiling_us - 1):
+                flags[row] = True
+            else:
+                newest = max(newest, time_us)
+        return flags
+
+    def _punctuate(self, state: _State, watermark_us: int) -> None:
+        limit = self.ceiling_us if state.newest_us == NEVER_US else state.newest_us + self.max_jump_us
+        if watermark_us > min(limit, self.ceiling_us):
+            self.refused_punctuation += 1
+        else:
+            state.asserts = True
+            state.watermark_us = max(state.watermark_us, watermark_us)
+
+    def _missing(self) -> set[Place]:
+        heard = {source.place for source in self._sources}
+        return self._expected - heard - self._idle_places - self._closed_places
+
+    def _advance(self) -> None:
+        if not self._sources or self._missing():
+            return
+        active = [state.watermark_us for state in self._sources.values() if not state.idle]
+        # All idle: nobody holds anybody back, so the furthest counts (as in Flink's status watermark valve).
+        reached = min(active) if active else max(state.watermark_us for state in self._sources.values())
+        self._domain_us = max(self._domain_us, reached)

@@ -1,0 +1,1 @@
+"""The expression language of rules, windows and validators: parser and evaluators."""

@@ -1,0 +1,170 @@
+"""Nodes of the expression language: what `agents.expressions.parser.parse` returns and every evaluator walks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from astrocyte.schemas.errors import InvalidRule
+
+__all__ = [
+    "Aggregate",
+    "And",
+    "Arith",
+    "Call",
+    "Compare",
+    "Constant",
+    "ExpressionError",
+    "Field",
+    "IsNull",
+    "Member",
+    "Negate",
+    "Node",
+    "Not",
+    "Or",
+    "Text",
+    "children",
+    "walk",
+]
+
+
+class ExpressionError(InvalidRule):
+    """An expression outside of the language; ``position`` is the index of the offending character in ``text``."""
+
+    def __init__(self, reason: str, text: str, position: int) -> None:
+        super().__init__(f"{reason} (at character {position + 1} of {text!r})")
+        self.reason = reason
+        self.text = text
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    at: int = field(default=0, compare=False, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(_Located):
+    """A number, text, truth value or None."""
+
+    value: int | float | str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Field(_Located):
+    """A field of the current event (``step`` None) or of the last event matched to ``step``."""
+
+    step: str | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate(_Located):
+    """``func`` over the events of ``step`` (or of the window, ``step`` None); ``args`` are its arguments."""
+
+    func: str
+    step: str | None
+    args: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(_Located):
+    """A function of numbers: abs, sqrt, log, and min and max of several values."""
+
+    func: str
+    args: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arith(_Located):
+    """``left op right`` with one of + - * / %."""
+
+    op: str
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Negate(_Located):
+    """Unary minus."""
+
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Compare(_Located):
+    """``left op right`` with one of < <= > >= == !=; false where a side is null."""
+
+    op: str
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True)
+class And(_Located):
+    """All parts are true; evaluated from the left, stopping at the first that is not."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or(_Located):
+    """One part is true; evaluated from the left, stopping at the first that is."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not(_Located):
+    """True where ``value`` is false, null or zero."""
+
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Member(_Located):
+    """``value`` is one of ``values`` (constants, null excluded)."""
+
+    value: Node
+    values: tuple[int | float | str | bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text(_Located):
+    """Text test: ``func`` is contains, startswith or endswith; false where ``value`` is not text."""
+
+    func: str
+    value: Node
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull(_Located):
+    """``value is None``; NaN and missing fields are null."""
+
+    value: Node
+
+
+Node = Constant | Field | Aggregate | Call | Arith | Negate | Compare | And | Or | Not | Member | Text | IsNull
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """Direct parts of a node."""
+    match node:
+        case Aggregate(_, _, args) | Call(_, args):
+            return args
+        case Arith(_, left, right) | Compare(_, left, right):
+            return (left, right)
+        case And(parts) | Or(parts):
+            return parts
+        case Negate(value) | Not(value) | Member(value) | Text(_, value) | IsNull(value):
+            return (value,)
+        case _:
+            return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """The node and everything in it."""
+    yield node
+    for part in children(node):
+        yield from walk(part)

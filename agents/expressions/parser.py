@@ -1,0 +1,321 @@
+"""The expression language of rules and windows: parsing, bounds and error positions.
+
+A small subset of Python's expression syntax, parsed once into the nodes below and never given to ``eval``::
+
+    type == 'A' and value > 2 * last(a.value)      fields of the current event; events matched earlier, by step
+    name in ('x', 'y') or 'ab' in name             membership; text contains text (also startswith, endswith)
+    energy is not None and 0 < energy <= 10        null tests; chained comparisons
+
+``step.field`` is the field of the last event that was matched to the step, ``sum mean min max count first last`` go
+over all of them; the current event is never among them. A step's own name stands for the current event outside of
+these functions. What is not listed in this module is refused with its position.
+
+Values follow four rules, in every evaluator (columns, single events, kernel): a comparison with null is false, ``!=``
+included; NaN is null; division by zero is null; integers stay exact beyond 2**53.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import warnings
+from collections.abc import Collection
+from typing import Final
+
+from astrocyte.agents.expressions.nodes import (
+    Aggregate,
+    And,
+    Arith,
+    Call,
+    Compare,
+    Constant,
+    ExpressionError,
+    Field,
+    IsNull,
+    Member,
+    Negate,
+    Node,
+    Not,
+    Or,
+    Text,
+    children,
+    walk,
+)
+
+__all__ = [
+    "MATCH_AGGREGATES",
+    "Aggregate",
+    "And",
+    "Arith",
+    "Call",
+    "Compare",
+    "Constant",
+    "ExpressionError",
+    "Field",
+    "IsNull",
+    "Member",
+    "Negate",
+    "Node",
+    "Not",
+    "Or",
+    "Text",
+    "children",
+    "parse",
+    "parse_template",
+    "walk",
+]
+
+MAX_CHARACTERS: Final = 2_000
+MAX_NODES: Final = 256
+MAX_DEPTH: Final = 32
+MATCH_AGGREGATES: Final = frozenset({"sum", "mean", "min", "max", "count", "first", "last"})
+"""Functions over the events that a partial match holds for a step."""
+
+_FUNCTIONS: Final = {"abs": (1, 1), "sqrt": (1, 1), "log": (1, 1), "min": (2, 16), "max": (2, 16)}
+_TEXT_TESTS: Final = ("startswith", "endswith", "contains")
+_ARITHMETIC: Final = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%"}
+_COMPARISONS: Final = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
+
+
+def parse(
+    text: str,
+    *,
+    steps: Collection[str] = (),
+    own: str | None = None,
+    bare_fields: bool = True,
+    aggregates: Collection[str] = MATCH_AGGREGATES,
+) -> Node:
+    """Parse ``text`` into a node. Raises ExpressionError with the position of what is wrong.
+
+    ``steps`` are the names that may stand before a dot, ``own`` the step whose current event is tested. With
+    ``bare_fields`` False (outputs of a match, which have no current event) every field must name its step.
+    ``aggregates`` are the functions over several events; with no steps they take expressions over plain fields.
+    """
+    return _Parser(text, steps, own, bare_fields, aggregates).parse()
+
+
+def parse_template(
+    text: str, *, steps: Collection[str] = (), bare_fields: bool = False, aggregates: Collection[str] = MATCH_AGGREGATES
+) -> tuple[tuple[str, Node | None, str], ...]:
+    """Parse ``"fell to {now.value:.1f}"`` into (literal text, expression or None, format specification) pieces.
+
+    ``{{`` and ``}}`` are literal braces. Raises ExpressionError for an unclosed brace or a bad expression.
+    """
+    pieces: list[tuple[str, Node | None, str]] = []
+    literal, index = "", 0
+    while index < len(text):
+        char = text[index]
+        if char in "{}" and text[index : index + 2] == char * 2:
+            literal, index = literal + char, index + 2
+        elif char == "{":
+            end = text.find("}", index)
+            if end < 0:
+                raise ExpressionError("this brace is never closed; write {{ for a literal brace", text, index)
+            inside, _, spec = text[index + 1 : end].partition(":")
+            try:
+                format(1.0, spec)
+            except ValueError:
+                raise ExpressionError(f"{spec!r} is no format of a number", text, index) from None
+            try:
+                node = parse(inside, steps=steps, bare_fields=bare_fields, aggregates=aggregates)
+            except ExpressionError as error:
+                raise ExpressionError(error.reason, text, index + 1 + error.position) from None
+            pieces.append((literal, node, spec))
+            literal, index = "", end + 1
+        elif char == "}":
+            raise ExpressionError("this brace was never opened; write }} for a literal brace", text, index)
+        else:
+            literal, index = literal + char, index + 1
+    if literal or not pieces:
+        pieces.append((literal, None, ""))
+    return tuple(pieces)
+
+
+class _Parser:
+    def __init__(
+        self,
+        text: str,
+        steps: Collection[str],
+        own: str | None,
+        bare_fields: bool,
+        aggregates: Collection[str],
+    ) -> None:
+        self.text = text
+        self.steps = frozenset(steps)
+        self.own = own
+        self.bare_fields = bare_fields
+        self.aggregates = aggregates
+        self.nodes = 0
+        self.shift = 0
+        self.in_aggregate = False
+
+    def parse(self) -> Node:
+        if len(self.text) > MAX_CHARACTERS:
+            raise self.error(f"{len(self.text)} characters; at most {MAX_CHARACTERS} are taken", 0)
+        flat = self.text.replace("\n", " ").replace("\r", " ")
+        stripped = flat.strip()
+        self.shift = len(flat) - len(flat.lstrip())
+        if not stripped:
+            raise self.error("an empty expression; write a condition such as value > 3", 0)
+        self.encoded = stripped.encode()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)
+                tree = ast.parse(stripped, mode="eval")
+        except SyntaxError as error:
+            raise self.error(f"not an expression: {error.msg}", self.shift + max((error.offset or 1) - 1, 0)) from None
+        except (ValueError, RecursionError, MemoryError):
+            raise self.error("not an expression (too deeply nested, or a null byte)", 0) from None
+        return self.convert(tree.body, 0)
+
+    def error(self, reason: str, position: int) -> ExpressionError:
+        return ExpressionError(reason, self.text, position)
+
+    def at(self, tree: ast.expr) -> int:
+        return self.shift + len(self.encoded[: tree.col_offset].decode())
+
+    def refuse(self, tree: ast.expr, reason: str) -> ExpressionError:
+        return self.error(reason, self.at(tree))
+
+    def convert(self, tree: ast.expr, depth: int) -> Node:
+        self.nodes += 1
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise self.refuse(tree, f"too large: at most {MAX_NODES} parts and {MAX_DEPTH} levels are taken")
+        at, below = self.at(tree), depth + 1
+        match tree:
+            case ast.Constant(value):
+                return self.constant(tree, value)
+            case ast.Name(name):
+                return self.bare(tree, name)
+            case ast.Attribute(ast.Name(step), name):
+                return self.dotted(tree, step, name)
+            case ast.UnaryOp(ast.Not(), operand):
+                return Not(self.convert(operand, below), at=at)
+            case ast.UnaryOp(ast.USub(), operand):
+                inner = self.convert(operand, below)
+                if isinstance(inner, Constant) and isinstance(inner.value, int | float):
+                    return Constant(-inner.value, at=at)
+                return Negate(self.number(tree, inner), at=at)
+            case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
+                sides = [self.number(tree, self.convert(side, below)) for side in (left, right)]
+                return Arith(_ARITHMETIC[type(op)], sides[0], sides[1], at=at)
+            case ast.BoolOp(op, values):
+                parts = tuple(self.convert(value, below) for value in values)
+                return And(parts, at=at) if isinstance(op, ast.And) else Or(parts, at=at)
+            case ast.Compare(left, ops, comparators):
+                pairs = zip([left, *comparators[:-1]], ops, comparators, strict=True)
+                tests = tuple(self.comparison(tree, a, op, b, below) for a, op, b in pairs)
+                return tests[0] if len(tests) == 1 else And(tests, at=at)
+            case ast.Call(func, args, []):
+                return self.call(tree, func, args, below)
+            case _:
+                raise self.refuse(
+                    tree, f"{type(tree).__name__} is not part of the rule language (fields, and or not, "
+                    "comparisons, + - * / %, in, is None and the listed functions are)"
+                )  # fmt: skip
+
+    def constant(self, tree: ast.Constant, value: object) -> Constant:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.refuse(tree, "a number that is not finite")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise self.refuse(tree, "an integer beyond 64 bits")
+        if value is None or isinstance(value, bool | int | float | str):
+            return Constant(value, at=self.at(tree))
+        kind = type(value).__name__
+        raise self.refuse(tree, f"a constant of type {kind}; numbers, text, True, False and None are taken")
+
+    def number(self, tree: ast.expr, node: Node) -> Node:
+        if isinstance(node, Constant) and (node.value is None or isinstance(node.value, str)):
+            raise self.refuse(tree, f"arithmetic with {node.value!r}; numbers were wanted")
+        return node
+
+    def bare(self, tree: ast.Name, name: str) -> Node:
+        if not self.bare_fields:
+            if name in self.steps:
+                raise self.refuse(tree, f"{name!r} is a step; name one of its fields ({name}.value) or count({name})")
+            known = ", ".join(sorted(self.steps)) or "none"
+            raise self.refuse(tree, f"field {name!r} names no step; write step.{name} (steps: {known})")
+        return Field(None, name, at=self.at(tree))
+
+    def dotted(self, tree: ast.Attribute, step: str, name: str) -> Node:
+        if step not in self.steps:
+            known = ", ".join(sorted(self.steps)) or "none"
+            raise self.refuse(tree, f"unknown step {step!r} (steps here: {known})")
+        if step == self.own and not self.in_aggregate:
+            return Field(None, name, at=self.at(tree))
+        return Field(step, name, at=self.at(tree))
+
+    def comparison(self, tree: ast.Compare, left: ast.expr, op: ast.cmpop, right: ast.expr, depth: int) -> Node:
+        at = self.at(left)
+        if isinstance(op, ast.Is | ast.IsNot):
+            if not (isinstance(right, ast.Constant) and right.value is None):
+                raise self.refuse(tree, "'is' tests for None only; use == to compare")
+            test = IsNull(self.convert(left, depth), at=at)
+            return test if isinstance(op, ast.Is) else Not(test, at=at)
+        if isinstance(op, ast.In | ast.NotIn):
+            inside = self.membership(left, right, depth)
+            return inside if isinstance(op, ast.In) else Not(inside, at=at)
+        sides = self.convert(left, depth), self.convert(right, depth)
+        if any(isinstance(side, Constant) and side.value is None for side in sides):
+            raise self.refuse(tree, "a comparison with None is never true; write 'is None' or 'is not None'")
+        return Compare(_COMPARISONS[type(op)], sides[0], sides[1], at=at)
+
+    def membership(self, left: ast.expr, right: ast.expr, depth: int) -> Node:
+        at = self.at(left)
+        if isinstance(right, ast.Tuple | ast.List | ast.Set):
+            values = []
+            for element in right.elts:
+                node = self.convert(element, depth)
+                if not isinstance(node, Constant) or node.value is None:
+                    raise self.refuse(element, "the right of 'in' lists constants only")
+                values.append(node.value)
+            return Member(self.convert(left, depth), tuple(values), at=at)
+        part = self.convert(left, depth)
+        if not (isinstance(part, Constant) and isinstance(part.value, str)):
+            raise self.refuse(left, "the left of 'in' must be a text constant, or the right a list of constants")
+        return Text("contains", self.convert(right, depth), part.value, at=at)
+
+    def call(self, tree: ast.Call, func: ast.expr, args: list[ast.expr], depth: int) -> Node:
+        at = self.at(tree)
+        if isinstance(func, ast.Attribute) and func.attr in _TEXT_TESTS:
+            return self.text_test(tree, func.attr, [func.value, *args], depth)
+        if not isinstance(func, ast.Name):
+            raise self.refuse(tree, "only named functions can be called")
+        name = func.id
+        if name in _TEXT_TESTS:
+            return self.text_test(tree, name, args, depth)
+        if name in self.aggregates and not (name in _FUNCTIONS and len(args) > 1):
+            return self.aggregate(tree, name, args, depth)
+        if name not in _FUNCTIONS:
+            known = ", ".join(sorted({*_FUNCTIONS, *_TEXT_TESTS, *self.aggregates}))
+            raise self.refuse(tree, f"unknown function {name!r} (known: {known})")
+        least, most = _FUNCTIONS[name]
+        if not least <= len(args) <= most:
+            raise self.refuse(tree, f"{name} takes {least if least == most else 'two or more'} values, not {len(args)}")
+        return Call(name, tuple(self.number(tree, self.convert(arg, depth)) for arg in args), at=at)
+
+    def text_test(self, tree: ast.Call, name: str, args: list[ast.expr], depth: int) -> Node:
+        nodes = [self.convert(arg, depth) for arg in args]
+        if len(nodes) != 2 or not (isinstance(nodes[1], Constant) and isinstance(nodes[1].value, str)):
+            raise self.refuse(tree, f"{name} takes a field and a text constant: {name}(field, 'text')")
+        return Text(name, nodes[0], nodes[1].value, at=self.at(tree))
+
+    def aggregate(self, tree: ast.Call, name: str, args: list[ast.expr], depth: int) -> Node:
+        at = self.at(tree)
+        if self.in_aggregate:
+            raise self.refuse(tree, f"{name} inside another function over several events")
+        if self.bare_fields and not self.steps:
+            self.in_aggregate = True
+            nodes = tuple(self.convert(arg, depth) for arg in args)
+            self.in_aggregate = False
+            return Aggregate(name, None, nodes, at=at)
+        if len(args) != 1:
+            raise self.refuse(tree, f"{name} takes one field of a step: {name}(step.field)")
+        if name == "count" and isinstance(args[0], ast.Name) and args[0].id in self.steps:
+            return Aggregate(name, args[0].id, (), at=at)
+        self.in_aggregate = True
+        node = self.convert(args[0], depth)
+        self.in_aggregate = False
+        if not (isinstance(node, Field) and node.step is not None):
+            raise self.refuse(tree, f"{name} goes over the events of a step: {name}(step.field)")
+        return Aggregate(name, node.step, (node,), at=at)

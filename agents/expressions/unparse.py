@@ -1,0 +1,62 @@
+"""Expressions back to text, for people: explanations and pictures."""
+
+from __future__ import annotations
+
+from astrocyte.agents.expressions.nodes import (
+    Aggregate,
+    And,
+    Arith,
+    Call,
+    Compare,
+    Constant,
+    Field,
+    IsNull,
+    Member,
+    Negate,
+    Node,
+    Not,
+    Or,
+    Text,
+    children,
+)
+
+__all__ = ["to_text"]
+
+_ATOMIC = (Constant, Field, Aggregate, Call, Text)
+
+
+def to_text(node: Node) -> str:
+    """The expression in the rule language; `agents.expressions.parser.parse` reads it as an equal node."""
+    match node:
+        case Constant(value):
+            return repr(value)
+        case Field(step, name):
+            return name if step is None else f"{step}.{name}"
+        case Aggregate(func, step, ()) if step is not None:
+            return f"{func}({step})"
+        case Aggregate(func, _, args) | Call(func, args):
+            return f"{func}({', '.join(to_text(arg) for arg in args)})"
+        case Arith(op, left, right) | Compare(op, left, right):
+            return f"{_inside(left)} {op} {_inside(right)}"
+        case And(parts):
+            return " and ".join(_inside(part) for part in parts)
+        case Or(parts):
+            return " or ".join(_inside(part) for part in parts)
+        case Not(IsNull(value)):
+            return f"{_inside(value)} is not None"
+        case Not(value):
+            return f"not {_inside(value)}"
+        case Negate(value):
+            return f"-{_inside(value)}"
+        case IsNull(value):
+            return f"{_inside(value)} is None"
+        case Member(value, values):
+            return f"{_inside(value)} in ({', '.join(repr(each) for each in values)}{',' if len(values) == 1 else ''})"
+        case Text(func, value, part):
+            return f"{func}({to_text(value)}, {part!r})"
+    raise TypeError(f"{type(node).__name__} is no expression")
+
+
+def _inside(node: Node) -> str:
+    text = to_text(node)
+    return text if isinstance(node, _ATOMIC) or not children(node) else f"({text})"

@@ -1,0 +1,1 @@
+"""From Kafka messages and plain dicts to validated frames."""

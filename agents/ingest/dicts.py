@@ -1,0 +1,124 @@
+"""Events as plain mappings, for programs that have no frames: to frames, and one at a time.
+
+An event has ``stream`` (or seed 004's ``source_stream``), ``timestamp`` (integer microseconds, ISO 8601 text or a
+datetime), ``key``, ``type`` and its fields; ``event_id`` if it has one. A ``metadata`` mapping counts as fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.events import us_from_iso
+from astrocyte.schemas.frames import TEXT, Frame
+
+__all__ = ["frames_of", "normalised", "time_of"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ASIDE: Final = frozenset({"stream", "source_stream", "metadata", "timestamp"})
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+
+
+def time_of(value: Any) -> int:
+    """Microseconds since 1970 of an event's ``timestamp``. Raises InvalidEvent."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str):
+        try:
+            return us_from_iso(value)
+        except ValueError as error:
+            raise InvalidEvent(f"timestamp {value!r} is not ISO 8601 text: {error}") from error
+    if isinstance(value, datetime):
+        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+    if isinstance(value, np.integer):
+        return int(value)
+    raise InvalidEvent(
+        f"timestamp {value!r} of type {type(value).__name__}; integer microseconds since 1970 (UTC), ISO 8601 text or "
+        "a datetime was wanted"
+    )
+
+
+def normalised(event: Mapping[str, Any], streams: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Stream and flat fields (``timestamp`` in microseconds) of one event; ``streams`` are those that may be meant.
+
+    An event that names no stream belongs to the only one that there is. Raises InvalidEvent.
+    """
+    stream = event.get("stream")
+    if stream is None:
+        source = event.get("source_stream")
+        stream = source.removeprefix("stream:") if isinstance(source, str) else None
+    if stream is None:
+        if len(streams) != 1:
+            raise InvalidEvent(f"event {event!r} names no stream; add stream: one of {', '.join(streams) or 'none'}")
+        stream = streams[0]
+    if "timestamp" not in event:
+        raise InvalidEvent(f"event {event!r} has no timestamp; add integer microseconds, ISO 8601 text or a datetime")
+    fields = {name: value for name, value in event.items() if name not in _ASIDE}
+    metadata = event.get("metadata")
+    if isinstance(metadata, Mapping):
+        fields = {**metadata, **fields}
+    elif metadata is not None:
+        fields["metadata"] = metadata
+    fields["timestamp"] = time_of(event["timestamp"])
+    return str(stream), fields
+
+
+def frames_of(events: Iterable[Mapping[str, Any] | Frame], streams: Sequence[str], *, run: str = "") -> list[Frame]:
+    """Frames of events in the order in which they come, one for each stream; frames pass as they are.
+
+    Events without an id of their own are numbered within their stream, in that order. Raises InvalidEvent.
+    """
+    frames: list[Frame] = []
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        if isinstance(event, Frame):
+            frames.append(event)
+            continue
+        if not isinstance(event, Mapping):
+            raise InvalidEvent(f"{type(event).__name__} {event!r} where an event (a mapping) or a Frame was wanted")
+        stream, fields = normalised(event, streams)
+        rows.setdefault(stream, []).append(fields)
+    for stream, found in rows.items():
+        given = [row for row in found if row.get("event_id") is not None]
+        own = [row for row in found if row.get("event_id") is None]
+        frames += [frame_of(stream, part, run=run) for part in (own, given) if part]
+    return frames
+
+
+def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", first_seq: int = 0) -> Frame:
+    """Frame of flat rows of one stream. Raises InvalidEvent where a field has values that no column can hold."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    if "event_id" in names and all(row.get("event_id") is None for row in rows):
+        del names["event_id"]
+    columns: dict[str, Any] = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        if name in ("key", "type"):
+            values = [value if value is None or isinstance(value, str) else str(value) for value in values]
+            columns[name] = pa.array(values, pa.utf8()).dictionary_encode().cast(TEXT)
+        elif name == "timestamp":
+            columns[name] = np.array(values, np.int64)
+        else:
+            columns[name] = _column(stream, name, values)
+    columns.setdefault("key", pa.array([None] * len(rows), pa.utf8()).dictionary_encode().cast(TEXT))
+    return Frame.from_columns(stream, run, columns, first_seq=first_seq)
+
+
+def _column(stream: str, name: str, values: list[Any]) -> pa.Array:
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        if {type(value) for value in values} <= _NUMBERS:
+            return pa.array([None if value is None else float(value) for value in values])
+        try:
+            return pa.array([None if value is None else str(value) for value in values]).dictionary_encode()
+        except (pa.ArrowInvalid, UnicodeEncodeError) as error:
+            raise InvalidEvent(f"field {name!r} of stream {stream!r} holds what no column can: {error}") from error
+    if pa.types.is_null(array.type):
+        return array.cast(pa.float64())
+    return array

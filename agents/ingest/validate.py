@@ -1,0 +1,233 @@
+"""Saccules: validators and transformers at a stream's entrance (seed 004), on whole frames.
+
+Every row that comes in goes out, is refused with a reason, or was sampled away and is counted: in = out + refused +
+sampled. A saccule keeps no state, so that the same frame always fares the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from astrocyte.agents.event_time.watermarks import CEILING_US
+from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
+from astrocyte.agents.expressions.nodes import Field, Node, walk
+from astrocyte.agents.rules.validators import SacculeSpec
+from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.errors import SchemaMismatch
+from astrocyte.schemas.frames import RESERVED, Frame, conform
+
+__all__ = ["Passed", "SacculeSpec", "Saccules"]
+
+Flags = NDArray[np.bool_]
+_SHOWN: Final = 80
+"""Characters of a value that a reason shows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passed:
+    """What became of one frame."""
+
+    frame: Frame
+    """The rows that passed, changed as the saccules say."""
+    rows: NDArray[np.int64]
+    """For each row of ``frame``, the row of the original frame that it was."""
+    refused: list[tuple[int, str]]
+    """Rows of the original frame that became dead letters, and why; in order of the row."""
+    sampled: int = 0
+    """Rows that were sampled away; those that passed carry the weight."""
+
+
+class Saccules:
+    """The saccules of all streams. Streams without one get the checks that hold for every event.
+
+    These are: the catalog's types, a timestamp from 1970 to 2100, and finite numbers.
+    """
+
+    def __init__(self, specs: Iterable[SacculeSpec], *, catalog: Catalog = CATALOG) -> None:
+        self._catalog = catalog
+        self._specs: dict[str, list[SacculeSpec]] = {}
+        for spec in specs:
+            for stream in spec.stream:
+                self._specs.setdefault(stream, []).append(spec)
+
+    def apply(self, frame: Frame) -> Passed:
+        """Check and change the rows of one frame; its watermark, end and origin stay with what passes."""
+        # The results of a window have its own fields, though a stream of the catalog may have its name.
+        event_type = None if frame.has("window_start") else self._catalog.find(frame.stream)
+        if event_type is not None:
+            try:
+                frame = conform(frame, event_type)
+            except SchemaMismatch as error:
+                every = [(row, str(error)) for row in range(frame.num_rows)]
+                return Passed(frame.slice(0, 0), np.empty(0, np.int64), every)
+        work = _Work(frame)
+        work.check_times()
+        specs = self._specs.get(frame.stream, ())
+        policy = next((spec.non_finite for spec in specs if spec.non_finite is not None), "reject")
+        if policy != "keep":
+            work.check_finite(policy)
+        for spec in specs:
+            work.check_required(spec.require)
+            work.transform(spec)
+        return Passed(work.frame, work.rows, sorted(work.refused), work.sampled)
+
+
+class _Work:
+    """One frame on its way through the saccules of its stream."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.rows = np.arange(frame.num_rows, dtype=np.int64)
+        self.refused: list[tuple[int, str]] = []
+        self.sampled = 0
+
+    def refuse(self, bad: Flags, reasons: Sequence[str]) -> None:
+        """Take the flagged rows out; ``reasons`` has one for each of them."""
+        self.refused += zip(self.rows[bad].tolist(), reasons, strict=True)
+        self.keep(~bad)
+
+    def keep(self, good: Flags) -> None:
+        """Only the flagged rows go on."""
+        chosen = np.flatnonzero(good)
+        self.frame = self.frame.take(chosen)
+        self.rows = self.rows[chosen]
+
+    def check_times(self) -> None:
+        times = self.frame.timestamps()
+        if len(times) == 0 or (int(times.min()) >= 0 and int(times.max()) < CEILING_US):
+            return
+        bad = (times < 0) | (times >= CEILING_US)
+        wanted = "microseconds since 1970 (UTC) below the year 2100 were wanted; is it in another unit?"
+        self.refuse(bad, [f"timestamp {time}: {wanted}" for time in times[bad].tolist()])
+
+    def check_required(self, names: Sequence[str]) -> None:
+        for name in names:
+            if not self.frame.has(name):
+                every = np.ones(self.frame.num_rows, np.bool_)
+                self.refuse(every, [f"field {name!r} is missing"] * len(every))
+                return
+            column = self.frame.column(name)
+            if pa.types.is_dictionary(column.type):
+                column = column.indices
+            if column.null_count:
+                bad = np.asarray(column.is_null())
+                self.refuse(bad, [f"field {name!r} is null"] * int(bad.sum()))
+
+    def check_finite(self, policy: str) -> None:
+        for name in self.frame.fields:
+            column = self.frame.column(name)
+            if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
+                bad = _rows_of_lists(column)
+            elif pa.types.is_floating(column.type) and not _all_finite(column):
+                bad = np.asarray(pc.invert(pc.is_finite(column)).fill_null(False))
+            else:
+                continue
+            if not bad.any():
+                continue
+            if policy == "null":
+                cleaned = pc.if_else(pa.array(bad), pa.scalar(None, column.type), column)
+                self.frame = _with_column(self.frame, name, cleaned)
+            else:
+                values = column.filter(pa.array(bad)).to_pylist()
+                self.refuse(bad, [f"field {name!r} is {_show(value)}; a finite number was wanted" for value in values])
+
+    def transform(self, spec: SacculeSpec) -> None:
+        if spec.where_node is not None:
+            good = predicate(spec.where_node, self.fields())
+            if not good.all():
+                self.refuse(~good, self.reasons(spec, spec.where_node, ~good))
+        for name, node in spec.set_nodes.items():
+            column = evaluate(node, self.fields()).to_arrow(self.frame.num_rows)
+            if self.frame.has(name):
+                column = _like(column, self.frame.column(name).type)
+            self.frame = _with_column(self.frame, name, column)
+        if spec.rename or spec.drop:
+            kept = [name for name in self.frame.batch.schema.names if name not in spec.drop]
+            arrays = [self.frame.batch.column(name) for name in kept]
+            names = [spec.rename.get(name, name) for name in kept]
+            # A new name takes the place of a field that already had it.
+            last = {name: index for index, name in enumerate(names)}
+            last |= {spec.rename[name]: index for index, name in enumerate(kept) if name in spec.rename}
+            order = [index for index, name in enumerate(names) if last[name] == index]
+            batch = pa.RecordBatch.from_arrays([arrays[i] for i in order], names=[names[i] for i in order])
+            self.frame = replace(self.frame, batch=batch)
+        if spec.sample is not None and spec.sample < 1 and self.frame.num_rows:
+            # The id's low word has 62 free bits below its two bits of variant.
+            chance = (self.frame.ids()[:, 1] << np.uint64(2)).astype(np.float64) / 2.0**64
+            chosen = chance < spec.sample
+            self.sampled += int((~chosen).sum())
+            self.keep(chosen)
+            self.frame = replace(self.frame, weight=self.frame.weight / spec.sample)
+
+    def fields(self) -> Columns:
+        frame = self.frame
+        return Columns(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
+
+    def reasons(self, spec: SacculeSpec, node: Node, bad: Flags) -> list[str]:
+        """One reason for each refused row, with the values that the condition saw."""
+        count = int(bad.sum())
+        if spec.reason is not None:
+            return [spec.reason] * count
+        names = sorted({part.name for part in walk(node) if isinstance(part, Field)})
+        seen = {
+            name: self.frame.column(name).filter(pa.array(bad)).to_pylist() if self.frame.has(name) else [None] * count
+            for name in names
+        }
+        return [
+            f"{spec.where} does not hold ({', '.join(f'{name} is {_show(seen[name][row])}' for name in names)})"
+            for row in range(count)
+        ]
+
+
+def _all_finite(column: pa.Array) -> bool:
+    if column.null_count == 0:
+        # A finite sum has finite terms; the other way round an overflow only costs the exact test.
+        with np.errstate(all="ignore"):
+            if np.isfinite(column.to_numpy().sum(dtype=np.float64)):
+                return True
+    return bool(pc.all(pc.is_finite(column).fill_null(True)).as_py() is not False)
+
+
+def _rows_of_lists(column: pa.Array) -> Flags:
+    """Rows whose list holds a value that is not finite."""
+    bad = np.zeros(len(column), np.bool_)
+    values = column.flatten()
+    if not _all_finite(values):
+        wrong = np.asarray(pc.invert(pc.is_finite(values)).fill_null(False))
+        bad[np.asarray(pc.list_parent_indices(column))[wrong]] = True
+    return bad
+
+
+def _with_column(frame: Frame, name: str, column: pa.Array) -> Frame:
+    index = frame.batch.schema.get_field_index(name)
+    if index >= 0:
+        return replace(frame, batch=frame.batch.set_column(index, name, column))
+    # Fields stand before the columns that carry identity.
+    names = frame.batch.schema.names
+    at = next((place for place, other in enumerate(names) if other in RESERVED[3:]), len(names))
+    return replace(frame, batch=frame.batch.add_column(at, name, column))
+
+
+def _like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """The column in the type that the field had, where that loses no more than the field's precision."""
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if numeric and pa.types.is_floating(wanted):
+        return column.cast(wanted, safe=False)
+    if pa.types.is_integer(column.type) and pa.types.is_integer(wanted):
+        try:
+            return column.cast(wanted)
+        except pa.ArrowInvalid:
+            return column
+    return column
+
+
+def _show(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -1,0 +1,1 @@
+"""Matches and what is made of them: tables, emitted values, alerts, lineage."""

@@ -1,0 +1,174 @@
+"""Matches as records for other programs: multi events with their lineage, and alerts.
+
+The lineage says, by stream, which events a match was made of: ``{"axon_1": {"event_id", "timestamp", "step", "topic",
+"partition", "offset"}, ...}``. Further events of one stream stand in the ``also`` of its first one, in the same form.
+Topic, partition and offset are there for events that were read from Kafka; the event of a match over matches or windows
+has the id of that multi event or window result, so that the tree can be followed down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import orjson
+
+from astrocyte.agents.matches.table import FINAL, STATUSES, MatchTable
+from astrocyte.schemas.events import iso_texts
+from astrocyte.schemas.ids import format_ids, match_ids
+from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE
+
+__all__ = ["Record", "alert_records", "lineages", "multi_event_records"]
+
+_ASIDE: Final = ("integrated_value", "confidence")
+_DUMP: Final = orjson.OPT_SERIALIZE_NUMPY
+
+
+class Record(NamedTuple):
+    """One Kafka message: key, value and headers (CloudEvents attributes in binary mode)."""
+
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def lineages(table: MatchTable) -> list[dict[str, dict[str, Any]]]:
+    """Lineage of every match."""
+    return [lineage for lineage, _ in _lineages(table)]
+
+
+def multi_event_records(table: MatchTable) -> list[Record]:
+    """Every match as a multi event (`schemas.events.MultiEvent`), in the table's order.
+
+    Headers say the rule's version (``ce_ruleversion``), and ``ce_timedout``, or ``ce_status`` (provisional, confirmed,
+    retracted) with ``ce_provisional``, where these apply.
+    """
+    if not len(table):
+        return []
+    ids, times = format_ids(table.ids), iso_texts(table.time_us)
+    values, confidence = table.values, table.values.confidence.tolist()
+    shared = _SharedHeaders(table, "astrocyte.multi_event")
+    keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
+    found = []
+    # Each body becomes bytes at once: thousands of nested dictionaries held together keep the collector busy.
+    for i, (lineage, sources) in enumerate(_lineages(table)):
+        body: dict[str, Any] = {
+            "event_id": ids[i],
+            "timestamp": times[i],
+            "event_type": "MULTI_ORIGINATED",
+            "source_events": sources,
+            "correlation_rule": table.rules[rules[i]].name,
+            "integrated_value": values.integrated[i],
+            "confidence": confidence[i],
+            "lineage": lineage,
+        }
+        metadata = {name: value for name, value in values.emit[i].items() if name not in _ASIDE}
+        if metadata:
+            body["metadata"] = metadata
+        key = keys[i]
+        headers = [*shared.of(i), ("ce_id", ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
+        found.append(Record(None if key is None else key.encode(), orjson.dumps(body, option=_DUMP), headers))
+    return found
+
+
+def alert_records(table: MatchTable) -> list[Record]:
+    """The alerts (`schemas.events.Alert`) of the matches that have one, in the table's order."""
+    chosen = [i for i, alert in enumerate(table.values.alert) if alert is not None] if len(table) else []
+    if not chosen:
+        return []
+    part = table.take(np.array(chosen, np.int64))
+    multi, times = format_ids(part.ids), iso_texts(part.time_us)
+    count = len(part)
+    alert_ids = format_ids(match_ids("alert", "1", part.ids, np.zeros(count, np.int64), np.arange(count + 1)))
+    shared = _SharedHeaders(part, "astrocyte.alert")
+    keys, runs, found = part.key.tolist(), _runs(part), []
+    for i, place in enumerate(chosen):
+        alert = table.values.alert[place]
+        assert alert is not None
+        body = {
+            "alert_id": alert_ids[i],
+            "timestamp": times[i],
+            "rule": part.rules[part.rule[i]].name,
+            "severity": alert[0],
+            "message": alert[1],
+            "key": keys[i],
+            "multi_event_id": multi[i],
+        }
+        headers = [*shared.of(i), ("ce_id", alert_ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
+        found.append(Record(None if keys[i] is None else keys[i].encode(), orjson.dumps(body), headers))
+    return found
+
+
+class _SharedHeaders:
+    """Headers that are the same for all matches of one rule and status: one object each."""
+
+    def __init__(self, table: MatchTable, kind: str) -> None:
+        self._table = table
+        self._kind = ("ce_type", kind.encode())
+        self._known: dict[tuple[int, int, bool], list[tuple[str, bytes]]] = {}
+        self._names = list(zip(table.rule.tolist(), table.status.tolist(), table.timed_out.tolist(), strict=True))
+
+    def of(self, i: int) -> list[tuple[str, bytes]]:
+        """Headers of match i."""
+        name = self._names[i]
+        headers = self._known.get(name)
+        if headers is None:
+            index, status, timed_out = name
+            rule = self._table.rules[index]
+            headers = [
+                ("ce_specversion", b"1.0"),
+                self._kind,
+                ("ce_source", f"/astrocyte/rules/{rule.name}".encode()),
+                ("content-type", JSON_CONTENT_TYPE.encode()),
+                ("ce_ruleversion", rule.content_version.encode()),
+            ]
+            if timed_out:
+                headers.append(("ce_timedout", b"true"))
+            if status != FINAL:
+                headers.append(("ce_status", STATUSES[status].encode()))
+                headers.append(("ce_provisional", b"true" if STATUSES[status] == "provisional" else b"false"))
+            self._known[name] = headers
+        return headers
+
+
+def _runs(table: MatchTable) -> list[tuple[tuple[str, bytes], ...]]:
+    """The header that names the run of each match's first event; none for events of other programs, which have none."""
+    first = np.full(len(table.events), -1, np.int64)
+    headers: list[tuple[tuple[str, bytes], ...]] = [()]
+    for chunk, positions, _ in table.events.parts():
+        run = chunk.frame.run
+        first[positions] = len(headers) if run else 0
+        headers.append((("ce_simulationid", run.encode()),))
+    return [headers[index] for index in first[table.offsets[:-1]].tolist()]
+
+
+def _lineages(table: MatchTable) -> Iterator[tuple[dict[str, dict[str, Any]], list[str]]]:
+    """Lineage and ids of the source events of every match."""
+    count = len(table.events)
+    ids = table.event_id_texts()
+    times = iso_texts(table.events.timestamps()) if count else []
+    streams: list[Any] = [None] * count
+    places: list[tuple[str, int, int] | None] = [None] * count
+    for chunk, positions, rows in table.events.parts():
+        origin, stream = chunk.origin, chunk.frame.stream
+        single = origin is not None and isinstance(origin.offsets, int)
+        place = (origin.topic, origin.partition, origin.offset_of(0)) if origin is not None and single else None
+        for position, row in zip(positions.tolist(), rows.tolist(), strict=True):
+            streams[position] = stream
+            if origin is not None:
+                places[position] = place or (origin.topic, origin.partition, origin.offset_of(row))
+    steps, bounds = table.step.tolist(), table.offsets.tolist()
+    for i, index in enumerate(table.rule.tolist()):
+        names = table.rules[index].positive
+        first, last = bounds[i], bounds[i + 1]
+        lineage: dict[str, dict[str, Any]] = {}
+        for at in range(first, last):
+            entry: dict[str, Any] = {"event_id": ids[at], "timestamp": times[at], "step": names[steps[at]]}
+            place = places[at]
+            if place is not None:
+                entry["topic"], entry["partition"], entry["offset"] = place
+            known = lineage.setdefault(streams[at], entry)
+            if known is not entry:
+                known.setdefault("also", []).append(entry)
+        yield lineage, ids[first:last]

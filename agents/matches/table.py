@@ -1,0 +1,315 @@
+"""Matches as a user meets them: a table of columns, objects on demand.
+
+A `MatchTable` holds what the matcher put out together with the places of its events; ids, emitted values, confidence
+and alert texts are computed for all matches of a rule at once, when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astrocyte.agents.event_time.event_store import Located
+from astrocyte.agents.matches.outputs import Columns, outputs_of
+from astrocyte.agents.rules.model import Rule
+from astrocyte.schemas.events import Severity
+from astrocyte.schemas.frames import TEXT, Frame
+from astrocyte.schemas.ids import Ids, format_ids, match_ids
+
+__all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "Match", "MatchAlert", "MatchTable",
+           "MatchedEvent"]  # fmt: skip
+
+FINAL, PROVISIONAL, CONFIRMED, RETRACTED = 0, 1, 2, 3
+STATUSES: Final = ("final", "provisional", "confirmed", "retracted")
+"""What a match is: final (the only word on it), or, with `eventual` consistency, a first guess and its outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedEvent:
+    """One event of a match. ``topic``, ``partition`` and ``offset`` are known where it was read from Kafka."""
+
+    id: str
+    stream: str
+    timestamp_us: int
+    fields: Mapping[str, Any]
+    """``key``, ``type`` and the event's own fields."""
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchAlert:
+    """What a rule says to a person about one match."""
+
+    severity: Severity
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One match of one rule. The same events always give the same ``id``."""
+
+    rule: str
+    version: str
+    id: str
+    key: str | None
+    time_us: int
+    """Time of its last event; of an absence or a timeout, the instant at which time decided it."""
+    events: Mapping[str, tuple[MatchedEvent, ...]]
+    """Events by step, oldest first; steps without events are left out."""
+    emit: Mapping[str, Any] = field(default_factory=dict)
+    confidence: float = 1.0
+    integrated_value: float | int | None = None
+    alert: MatchAlert | None = None
+    timed_out: bool = False
+    """Its window closed before it was complete."""
+    status: str = "final"
+
+    @property
+    def provisional(self) -> bool:
+        """Whether it may still be retracted."""
+        return self.status == "provisional"
+
+
+@dataclass(frozen=True, eq=False)
+class MatchTable:
+    """Matches of several rules; those of one instant stand in order of rule and key.
+
+    Events ``offsets[i]`` to ``offsets[i + 1]`` of ``step`` and ``events`` belong to match i. Stays valid whatever the
+    engine does afterwards; it holds on to the frames that its events came in.
+    """
+
+    rules: tuple[Rule, ...]
+    rule: NDArray[np.int32]
+    """Index into ``rules``."""
+    key: NDArray[Any]
+    """Text of the correlation key, None for rules without one."""
+    time_us: NDArray[np.int64]
+    timed_out: NDArray[np.bool_]
+    status: NDArray[np.int8]
+    """FINAL, PROVISIONAL, CONFIRMED or RETRACTED."""
+    offsets: NDArray[np.int64]
+    step: NDArray[np.int16]
+    """Index into the rule's ``positive``."""
+    events: Located
+
+    def __len__(self) -> int:
+        return len(self.rule)
+
+    @classmethod
+    def empty(cls, rules: tuple[Rule, ...] = ()) -> MatchTable:
+        """No matches."""
+        nothing = np.empty(0, np.int64)
+        return cls(
+            rules, nothing.astype(np.int32), np.empty(0, object), nothing, nothing.astype(np.bool_),
+            nothing.astype(np.int8), np.zeros(1, np.int64), nothing.astype(np.int16), Located((), nothing, nothing),
+        )  # fmt: skip
+
+    @classmethod
+    def concat(cls, tables: Sequence[MatchTable]) -> MatchTable:
+        """All tables of one engine, one after the other."""
+        tables = [table for table in tables if len(table)] or list(tables[:1])
+        if len(tables) == 1:
+            return tables[0]
+        chunks = tuple(chunk for table in tables for chunk in table.events.chunks)
+        shifts = np.cumsum([0, *(len(table.events.chunks) for table in tables[:-1])])
+        ends = np.cumsum([0, *(len(table.step) for table in tables[:-1])])
+        return cls(
+            tables[0].rules,
+            np.concatenate([table.rule for table in tables]),
+            np.concatenate([table.key for table in tables]),
+            np.concatenate([table.time_us for table in tables]),
+            np.concatenate([table.timed_out for table in tables]),
+            np.concatenate([table.status for table in tables]),
+            np.concatenate([[0], *(table.offsets[1:] + end for table, end in zip(tables, ends, strict=True))]),
+            np.concatenate([table.step for table in tables]),
+            Located(
+                chunks,
+                np.concatenate([table.events.chunk + shift for table, shift in zip(tables, shifts, strict=True)]),
+                np.concatenate([table.events.row for table in tables]),
+            ),
+        )
+
+    def take(self, order: NDArray[np.integer]) -> MatchTable:
+        """Matches in the given order."""
+        sizes = np.diff(self.offsets)[order]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        picked = np.repeat(self.offsets[:-1][order] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        table = MatchTable(
+            self.rules, self.rule[order], self.key[order], self.time_us[order], self.timed_out[order],
+            self.status[order], offsets, self.step[picked], self.events.take(picked),
+        )  # fmt: skip
+        if "ids" in self.__dict__:
+            table.__dict__["ids"] = self.ids[order]
+        return table
+
+    def with_status(self, status: int | NDArray[np.integer]) -> MatchTable:
+        """The same matches with another status."""
+        changed = np.full(len(self), status, np.int8) if isinstance(status, int) else status.astype(np.int8)
+        table = MatchTable(
+            self.rules, self.rule, self.key, self.time_us, self.timed_out, changed, self.offsets, self.step, self.events
+        )
+        table.__dict__.update({name: self.__dict__[name] for name in ("ids", "event_ids") if name in self.__dict__})
+        return table
+
+    # -- ids ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def event_ids(self) -> Ids:
+        """Ids of the events."""
+        return self.events.ids()
+
+    @cached_property
+    def ids(self) -> Ids:
+        """Ids of the matches, functions of rule, version, steps and events; a timed-out one differs from a match."""
+        ids = np.empty((len(self), 2), np.uint64)
+        for index, chosen in self.by_rule():
+            rule = self.rules[index]
+            for timed_out in (False, True):
+                mine = chosen[self.timed_out[chosen] == timed_out]
+                if not len(mine):
+                    continue
+                version = f"{rule.content_version}:timeout" if timed_out else rule.content_version
+                if len(mine) == len(self):
+                    return match_ids(rule.name, version, self.event_ids, self.step, self.offsets)
+                part = self.take(mine)
+                ids[mine] = match_ids(rule.name, version, part.events.ids(), part.step, part.offsets)
+        return ids
+
+    def event_id_texts(self) -> list[str]:
+        """Ids of the events as text: the producers' own where they gave them."""
+        texts = np.empty(len(self.events), object)
+        for chunk, positions, rows in self.events.parts():
+            texts[positions] = chunk.frame.id_texts(rows)
+        found: list[str] = texts.tolist()
+        return found
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def by_rule(self) -> list[tuple[int, NDArray[np.int64]]]:
+        """(index of the rule, its matches) in order of the rules."""
+        if not len(self):
+            return []
+        if (self.rule == self.rule[0]).all():
+            return [(int(self.rule[0]), np.arange(len(self)))]
+        order = np.argsort(self.rule, kind="stable")
+        found, starts = np.unique(self.rule[order], return_index=True)
+        return list(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
+
+    @cached_property
+    def values(self) -> Outputs:
+        """Emitted values, confidence, integrated values and alerts of all matches."""
+        values = Outputs(len(self))
+        for index, chosen in self.by_rule():
+            rule = self.rules[index]
+            for timed_out in (False, True):
+                mine = chosen[self.timed_out[chosen] == timed_out]
+                if len(mine):
+                    part = self if len(mine) == len(self) else self.take(mine)
+                    columns = Columns(rule.positive, part.offsets, part.step, part.events)
+                    values.put(mine, outputs_of(rule, columns, timed_out=timed_out))
+        return values
+
+    def frame_of(self, name: str, run: str = "") -> Frame | None:
+        """Matches of the rule ``name`` as events of a stream of that name; None where there are none.
+
+        Fields are the rule's emitted values, ``confidence`` and ``timed_out``; ``event_id`` is the match's id.
+        """
+        index = next((index for index, rule in enumerate(self.rules) if rule.name == name), -1)
+        mine = np.flatnonzero((self.rule == index) & (self.status != RETRACTED))
+        if not len(mine):
+            return None
+        part, rule = self.take(mine), self.rules[index]
+        names = list(dict.fromkeys([*rule.emit, *(rule.on_timeout.emit if rule.on_timeout else ())]))
+        emitted = part.values.emit
+        columns: dict[str, Any] = {
+            "timestamp": part.time_us,
+            "key": pa.array(part.key, pa.utf8()).dictionary_encode().cast(TEXT),
+            "type": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(part), np.int32)), pa.array([name])),
+        }
+        if rule.by not in (None, "key", "type", "timestamp", "simulation_id"):
+            columns[str(rule.by)] = columns["key"]
+        columns |= {each: pa.array([values.get(each) for values in emitted]) for each in names if each not in columns}
+        columns["confidence"] = part.values.confidence
+        columns["timed_out"] = part.timed_out
+        columns["event_id"] = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(16), len(part), [None, pa.py_buffer(part.ids.astype(">u8").tobytes())]
+        )
+        return Frame.from_columns(name, run, {each: _typed(column) for each, column in columns.items()})
+
+    # -- objects -----------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self.matches())
+
+    def matches(self) -> list[Match]:
+        """All matches as objects."""
+        events = self._events()
+        ids = format_ids(self.ids)
+        emitted, confidence = self.values.emit, self.values.confidence.tolist()
+        times, rules = self.time_us.tolist(), self.rule.tolist()
+        bounds, steps = self.offsets.tolist(), self.step.tolist()
+        found = []
+        for i, index in enumerate(rules):
+            rule = self.rules[index]
+            by_step: dict[str, tuple[MatchedEvent, ...]] = {}
+            for at in range(bounds[i], bounds[i + 1]):
+                name = rule.positive[steps[at]]
+                by_step[name] = (*by_step.get(name, ()), events[at])
+            alert = self.values.alert[i]
+            found.append(
+                Match(
+                    rule=rule.name, version=rule.content_version, id=ids[i], key=self.key[i], time_us=times[i],
+                    events=by_step, emit=emitted[i], confidence=confidence[i],
+                    integrated_value=self.values.integrated[i],
+                    alert=None if alert is None else MatchAlert(*alert),
+                    timed_out=bool(self.timed_out[i]), status=STATUSES[self.status[i]],
+                )
+            )  # fmt: skip
+        return found
+
+    def _events(self) -> list[MatchedEvent]:
+        found: list[Any] = [None] * len(self.events)
+        for chunk, positions, rows in self.events.parts():
+            frame = chunk.frame.take(rows)
+            ids, origin = chunk.frame.id_texts(rows), chunk.origin
+            fields = frame.batch.select([n for n in frame.batch.schema.names if n not in _HIDDEN]).to_pylist()
+            times = frame.timestamps().tolist()
+            for place, row in enumerate(positions.tolist()):
+                found[row] = MatchedEvent(
+                    ids[place], frame.stream, times[place], fields[place],
+                    *(() if origin is None else (origin.topic, origin.partition, origin.offset_of(int(rows[place])))),
+                )  # fmt: skip
+        return found
+
+
+_HIDDEN: Final = ("timestamp", "seq", "event_id")
+
+
+class Outputs:
+    """Values of matches, one place each; filled rule by rule."""
+
+    def __init__(self, count: int) -> None:
+        self.emit: list[Mapping[str, Any]] = [{}] * count
+        self.confidence = np.ones(count)
+        self.integrated: list[float | int | None] = [None] * count
+        self.alert: list[tuple[Severity, str] | None] = [None] * count
+
+    def put(self, places: NDArray[np.integer], values: Mapping[str, Any]) -> None:
+        """Set the values (columns of `agents.matches.outputs.outputs_of`) of some matches."""
+        self.confidence[places] = values["confidence"]
+        for place, emit, integrated, alert in zip(
+            places.tolist(), values["emit"], values["integrated"], values["alert"], strict=True
+        ):
+            self.emit[place], self.integrated[place], self.alert[place] = emit, integrated, alert
+
+
+def _typed(column: Any) -> Any:
+    return column.cast(pa.float64()) if isinstance(column, pa.Array) and pa.types.is_null(column.type) else column

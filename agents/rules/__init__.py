@@ -1,0 +1,1 @@
+"""Rule files and rule objects: the model, its checks, and reading YAML."""

@@ -1,0 +1,379 @@
+"""Rules: what a user writes, as YAML or as these objects, checked before anything runs.
+
+::
+
+    rules:
+      - name: fever_after_stress
+        by: key
+        within: 2s                       # half-open; {time: 2s, closed: true} includes the bound
+        seq:                             # or all (any order), any (one of them); groups nest inside seq
+          - {as: stress, stream: axon_1, where: "value > 3"}
+          - not: {as: relief, stream: axon_2}
+          - {as: heat, stream: axon_1, where: "value > 2 * stress.value", min: 2}
+        emit: {rise: "last(heat.value) - stress.value"}
+        alert: {severity: warning, message: "rose by {last(heat.value) - stress.value:.1f}"}
+
+`Rule(...)` and `load_rules(...)` raise InvalidRule, whose ``problems`` say file, rule, field and position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from astrocyte.agents.expressions.nodes import ExpressionError
+from astrocyte.agents.expressions.parser import Node, parse, parse_template
+from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
+from astrocyte.agents.rules.steps import (
+    Contiguity,
+    Duration,
+    Element,
+    Group,
+    Model,
+    Step,
+    Until,
+    check_members,
+    format_duration,
+    leaves,
+    parse_duration,
+)
+from astrocyte.agents.rules.validators import SacculeSpec
+from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.schemas.events import Severity
+
+__all__ = [
+    "Alert",
+    "Contiguity",
+    "Element",
+    "Group",
+    "InvalidRules",
+    "MaxPartials",
+    "OnTimeout",
+    "Rule",
+    "RuleProblem",
+    "RuleSet",
+    "SacculeSpec",
+    "Skip",
+    "Step",
+    "StreamSpec",
+    "Until",
+    "WindowSpec",
+    "Within",
+    "format_duration",
+    "load_rules",
+    "parse_duration",
+]
+
+DEFAULT_MAX_PARTIALS: Final = 10_000
+MAX_ALL_STEPS: Final = 8
+
+
+class Within(Model):
+    """Largest time from the first event of a match to its last; ``closed`` includes the bound itself."""
+
+    time: Duration
+    closed: bool = False
+
+
+class MaxPartials(Model):
+    """Bound on the partial matches of one key; what is cut is counted.
+
+    ``drop_oldest`` ends the partial match that began first, ``drop_newest`` begins no new ones.
+    """
+
+    limit: int = Field(default=DEFAULT_MAX_PARTIALS, ge=1, le=2**30)
+    policy: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
+
+
+class Skip(Model):
+    """What happens to other matches, partial and complete, once one was emitted (see the docs page Rules)."""
+
+    kind: Literal["none", "past_last", "to_next", "to_first", "to_last"] = "none"
+    step: str | None = None
+    on_missing: Literal["ignore", "error"] = "ignore"
+    """With to_first and to_last: whether a match without that step (or starting at it) is an error."""
+
+
+class Alert(Model):
+    """Makes the multi event an alert; ``message`` may hold expressions in braces."""
+
+    severity: Severity = "warning"
+    message: str
+
+
+class OnTimeout(Model):
+    """Partial matches whose time ran out become an output of their own."""
+
+    emit: dict[str, str] = Field(default_factory=dict)
+    alert: Alert | None = None
+
+
+def _within(value: Any) -> Any:
+    return value if isinstance(value, dict | Within) or value is None else {"time": value}
+
+
+def _limit(value: Any) -> Any:
+    return {"limit": value} if isinstance(value, int) else value
+
+
+def _skip(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"kind": value}
+    if isinstance(value, dict) and (named := value.keys() & {"to_first", "to_last"}) and len(named) == 1:
+        kind = named.pop()
+        return {"kind": kind, "step": value[kind], **{key: value[key] for key in value.keys() - {kind}}}
+    return value
+
+
+def _on_timeout(value: Any) -> Any:
+    return {} if value is True else None if value is False else value
+
+
+class Rule(Model):
+    """One rule: a pattern over events that share ``by``, and what to make of each match."""
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w.-]*$", max_length=120)
+    description: str = ""
+    by: str | None = "key"
+    """Field that all events of a match share; None: events of all keys match together."""
+    within: Annotated[Within | None, BeforeValidator(_within)] = None
+    seq: tuple[Element, ...] | None = Field(default=None, min_length=1)
+    all: tuple[Element, ...] | None = Field(default=None, min_length=1)
+    any: tuple[Element, ...] | None = Field(default=None, min_length=1)
+    pairing: Literal["once", "each", "latest"] = "once"
+    skip: Annotated[Skip, BeforeValidator(_skip)] = Skip()
+    emit_mode: Literal["final", "eager"] = "final"
+    """``final``: a match waits until no partial match that began earlier is left (matters with ``skip`` only)."""
+    max_partials: Annotated[MaxPartials, BeforeValidator(_limit)] = MaxPartials()
+    emit: dict[str, str] = Field(default_factory=dict)
+    confidence: str | None = None
+    alert: Alert | None = None
+    on_timeout: Annotated[OnTimeout | None, BeforeValidator(_on_timeout)] = None
+    version: str | None = Field(default=None, exclude=True, max_length=40)
+    """Stands in the id of every match; by default a hash of the rule's content (`content_version`)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_emit_mode(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("emit"), str):
+            mode = value["emit"]
+            return {**{key: value[key] for key in value.keys() - {"emit"}}, "emit_mode": mode}
+        return value
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        if sum(part is not None for part in (self.seq, self.all, self.any)) != 1:
+            raise ValueError("a rule has exactly one of seq (in order), all (any order) and any (one of them)")
+        check_members(self.kind, self.members)
+        names = [step.name for step in self.steps]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"step {twice!r} appears twice; step names label the match, rename one of them")
+        if self.kind == "all":
+            self._check_all()
+        elif "pairing" in self.model_fields_set and self.pairing != "once":
+            raise ValueError("pairing is for all; a seq is governed by contiguity and skip")
+        self._check_time()
+        self._check_skip()
+        self._check_expressions()
+        return self
+
+    def _check_all(self) -> None:
+        if self.within is None:
+            raise ValueError("all without within: every event would wait for ever; add within: 2s or so")
+        if self.skip.kind != "none":
+            raise ValueError("skip is for seq and any; all is governed by pairing")
+        if len(self.positive) > MAX_ALL_STEPS:
+            raise ValueError(f"all of {len(self.positive)} steps; at most {MAX_ALL_STEPS} are taken")
+
+    def _check_time(self) -> None:
+        last = self.members[-1]
+        absent = self.kind == "seq" and isinstance(last, Step) and last.negated and last.contiguity != "next"
+        if absent and self.within is None and last.within_prev is None:
+            raise ValueError("the last step is negated, but nothing says when it may be given up; add within")
+        for part in _walk(self.members):
+            if self.within is not None and part.within_prev is not None and part.within_prev > self.within.time:
+                raise ValueError(
+                    f"within_prev of {format_duration(part.within_prev)} is longer than the rule's within of "
+                    f"{format_duration(self.within.time)}"
+                )
+
+    def _check_skip(self) -> None:
+        if self.skip.kind in ("to_first", "to_last"):
+            if self.skip.step is None:
+                raise ValueError(f"skip {self.skip.kind} needs the name of a step: skip: {{{self.skip.kind}: a}}")
+            if self.skip.step not in self.positive:
+                raise ValueError(f"skip names the unknown step {self.skip.step!r}; steps: {', '.join(self.positive)}")
+        elif self.skip.step is not None:
+            raise ValueError(f"skip {self.skip.kind} takes no step")
+
+    def _check_expressions(self) -> None:
+        for step in self.steps:
+            self.condition(step)
+            self.until(step)
+        for part in _walk(self.members):
+            if isinstance(part, Group):
+                self.until(part)
+        for _ in (self.emit_nodes, self.timeout_emit_nodes, self.confidence_node, self.message, self.timeout_message):
+            pass
+
+    @property
+    def kind(self) -> Literal["seq", "all", "any"]:
+        """The operator at the top."""
+        return "seq" if self.seq is not None else "all" if self.all is not None else "any"
+
+    @property
+    def members(self) -> tuple[Element, ...]:
+        """What the top operator holds."""
+        return self.seq or self.all or self.any or ()
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps as they are written, negated ones included (unnamed ones get a name)."""
+        return tuple(leaves(_named(self.members)))
+
+    @cached_property
+    def positive(self) -> tuple[str, ...]:
+        """Names of the steps that label events of a match, in order: a match's step number indexes this."""
+        return tuple(str(step.name) for step in self.steps if not step.negated)
+
+    @cached_property
+    def streams(self) -> tuple[str, ...]:
+        """Every stream that the rule reads, sorted."""
+        named = {stream for step in self.steps for stream in step.stream}
+        for part in _walk(self.members):
+            if part.until is not None and part.until.stream is not None:
+                named.update([part.until.stream] if isinstance(part.until.stream, str) else part.until.stream)
+        return tuple(sorted(named))
+
+    def condition(self, step: Step) -> Node | None:
+        """The step's ``where``, parsed."""
+        if step.where is None:
+            return None
+        return _parse(f"{step.name}.where", step.where, self.positive, step.name)
+
+    def until(self, part: Step | Group) -> Node | None:
+        """The part's ``until``, parsed; bare fields are those of the candidate event."""
+        if part.until is None:
+            return None
+        name = part.name if isinstance(part, Step) else None
+        return _parse(f"{name or 'group'}.until", part.until.where, self.positive, name)
+
+    @cached_property
+    def emit_nodes(self) -> Mapping[str, Node]:
+        """Parsed ``emit``."""
+        return self._outputs("emit", self.emit)
+
+    @cached_property
+    def timeout_emit_nodes(self) -> Mapping[str, Node]:
+        """Parsed ``on_timeout.emit``."""
+        return self._outputs("on_timeout.emit", self.on_timeout.emit if self.on_timeout else {})
+
+    @cached_property
+    def confidence_node(self) -> Node | None:
+        """Parsed ``confidence`` (or the emit value of that name)."""
+        text = self.confidence if self.confidence is not None else self.emit.get("confidence")
+        return None if text is None else _parse("confidence", text, self.positive, None, bare=False)
+
+    @cached_property
+    def message(self) -> tuple[tuple[str, Node | None, str], ...] | None:
+        """Parsed message of the alert."""
+        return None if self.alert is None else _template("alert.message", self.alert.message, self.positive)
+
+    @cached_property
+    def timeout_message(self) -> tuple[tuple[str, Node | None, str], ...] | None:
+        """Parsed message of the timeout's alert."""
+        if self.on_timeout is None or self.on_timeout.alert is None:
+            return None
+        return _template("on_timeout.alert.message", self.on_timeout.alert.message, self.positive)
+
+    def _outputs(self, where: str, texts: Mapping[str, str]) -> Mapping[str, Node]:
+        return {name: _parse(f"{where}.{name}", text, self.positive, None, bare=False) for name, text in texts.items()}
+
+    @cached_property
+    def content_version(self) -> str:
+        """``version``, or eight hexadecimal digits that change with the rule's content (its description aside)."""
+        if self.version is not None:
+            return self.version
+        content = self.model_dump(mode="json", by_alias=True, exclude={"description", "version"}, exclude_defaults=True)
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+
+    @property
+    def bounded(self) -> bool:
+        """Whether partial matches end by themselves or by an explicit limit, and not only by the default limit."""
+        parts = list(_walk(self.members))
+        single = self.kind != "all" and not any(part.loops for part in parts)
+        single = single and (len(parts) == 1 or (self.kind == "any" and all(isinstance(part, Step) for part in parts)))
+        return self.within is not None or single or "max_partials" in self.model_fields_set
+
+
+class StreamSpec(Model):
+    """Declares a stream of the user's own: ``key`` is what its messages' key means, ``fields`` their types."""
+
+    name: str
+    key: str = "key"
+    fields: dict[str, str] = Field(default_factory=dict)
+
+
+class RuleSet(Model):
+    """Rules and windows that run together, with the saccules of their streams; names are unique among both."""
+
+    rules: tuple[Rule, ...] = ()
+    windows: tuple[WindowSpec, ...] = ()
+    streams: tuple[StreamSpec, ...] = ()
+    saccules: tuple[SacculeSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [rule.name for rule in self.rules] + [window.name for window in self.windows]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the name {twice!r} is given to two rules or windows; rename one of them")
+        return self
+
+
+def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
+    """Read a rule file (a path), YAML text or the mapping it holds; see `agents.rules.yaml.read_rules`."""
+    from astrocyte.agents.rules.yaml import read_rules
+
+    return read_rules(source, known_streams=known_streams)
+
+
+def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, bare: bool = True) -> Node:
+    try:
+        return parse(text, steps=steps, own=own, bare_fields=bare)
+    except ExpressionError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _template(where: str, text: str, steps: Collection[str]) -> tuple[tuple[str, Node | None, str], ...]:
+    try:
+        return parse_template(text, steps=steps)
+    except ExpressionError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _walk(elements: tuple[Element, ...]) -> Iterator[Step | Group]:
+    for element in elements:
+        yield element
+        if isinstance(element, Group):
+            yield from _walk(element.members)
+
+
+def _named(elements: tuple[Element, ...], prefix: str = "not") -> tuple[Element, ...]:
+    """The elements with a name for every negated step that has none."""
+    named: list[Element] = []
+    for index, element in enumerate(elements):
+        if isinstance(element, Group):
+            members = _named(element.members, f"{prefix}_{index}")
+            named.append(element.model_copy(update={element.kind: members}))
+        elif element.name is None:
+            named.append(element.model_copy(update={"name": f"{prefix}_{index}"}))
+        else:
+            named.append(element)
+    return tuple(named)

@@ -1,0 +1,100 @@
+"""What a user writes under ``windows``: an aggregate of one stream over time, whose results are a stream again."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal, Self
+
+from pydantic import AliasChoices, Field, model_validator
+
+from astrocyte.agents.expressions.nodes import ExpressionError, Node
+from astrocyte.agents.expressions.parser import parse
+from astrocyte.agents.rules.select import Select, parse_select
+from astrocyte.agents.rules.steps import Duration, Model
+
+__all__ = ["WindowSpec"]
+
+
+class WindowSpec(Model):
+    """One keyed window over the stream (or rule, or window) ``source``.
+
+    ``every`` alone is tumbling, ``size`` and ``every`` are hopping, ``sliding`` looks back from each event,
+    ``session`` ends after that much silence. Windows are half-open and aligned to 1970 plus ``offset``.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z_][\w.-]*$")
+    source: str = Field(validation_alias=AliasChoices("from", "source"), serialization_alias="from")
+    by: str = "key"
+    every: Duration | None = None
+    size: Duration | None = None
+    sliding: Duration | None = None
+    session: Duration | None = None
+    offset: Duration | None = None
+    where: str | None = None
+    select: dict[str, str] = Field(min_length=1)
+    """Field of the result: aggregate expression, such as ``mean(energy)``."""
+    emit: Literal["close", "update"] = "close"
+    """``update`` gives a preliminary result whenever a batch of events changed it."""
+    late: Literal["drop", "revise"] = "drop"
+    """``revise``: an event later than the window's close gives a corrected result, up to ``keep`` after it."""
+    keep: Duration | None = None
+
+    @property
+    def kind(self) -> Literal["tumbling", "hopping", "sliding", "session"]:
+        """Which of the four windows it is."""
+        if self.sliding is not None:
+            return "sliding"
+        if self.session is not None:
+            return "session"
+        return "hopping" if self.size is not None and self.every not in (None, self.size) else "tumbling"
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        given = [name for name in ("sliding", "session") if getattr(self, name) is not None]
+        if self.every is not None or self.size is not None:
+            given.append("every/size")
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'no extent'} given; a window has one of every (tumbling), "
+                "size and every (hopping), sliding, session"
+            )
+        if self.size is not None and self.every is not None and self.every > self.size:
+            raise ValueError("every is longer than size: events between two windows would be lost")
+        if self.late == "revise" and self.kind in ("sliding", "session"):
+            raise ValueError(
+                f"late: revise is for tumbling and hopping windows, and this is a {self.kind} one; "
+                "use late: drop (late events go to the stream of late events)"
+            )
+        if self.late == "revise" and self.keep is None:
+            raise ValueError("late: revise needs keep, the time for which a closed window can still be corrected")
+        return self
+
+    @model_validator(mode="after")
+    def _check_expressions(self) -> Self:
+        _ = self.parsed, self.where_node
+        return self
+
+    @cached_property
+    def parsed(self) -> Select:
+        """Parsed ``select``."""
+        return parse_select(self.select, self.by)
+
+    @cached_property
+    def where_node(self) -> Node | None:
+        """Parsed ``where``."""
+        try:
+            return None if self.where is None else parse(self.where, aggregates=())
+        except ExpressionError as error:
+            raise ValueError(f"where: {error}") from error
+
+    @property
+    def size_us(self) -> int:
+        """Length of a tumbling, hopping or sliding window; the gap of a session."""
+        size = self.size or self.every or self.sliding or self.session
+        assert size is not None
+        return size
+
+    @property
+    def step_us(self) -> int:
+        """Time from one window's start to the next."""
+        return self.every or self.size_us

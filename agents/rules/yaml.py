@@ -1,0 +1,228 @@
+"""Reading rule files: YAML with positions, so that a mistake is named by file, line, rule and field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from astrocyte.agents.expressions.parser import Field, Node, walk
+from astrocyte.agents.rules.model import Rule, RuleSet, StreamSpec
+from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, closest, problems_of, unknown
+from astrocyte.agents.rules.select import RESULT_FIELDS
+from astrocyte.agents.rules.steps import Group, Step
+from astrocyte.agents.rules.validators import SacculeSpec
+from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.schemas.catalog import CATALOG
+
+__all__ = ["read_rules"]
+
+_FIELDS: Final = sorted(
+    {
+        name
+        for model in (Rule, Step, Group, WindowSpec, StreamSpec, SacculeSpec, RuleSet)
+        for name, info in model.model_fields.items()
+        for name in (info.serialization_alias or name,)
+    }
+)
+_IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
+
+
+def read_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
+    """Rules of a file (Path, or text ending in .yaml or .yml), of YAML text, or of a mapping already read.
+
+    ``known_streams`` are the streams that exist besides those the file declares or makes (its windows and rules);
+    None takes any name. A rule whose partial matches nothing ends (no ``within``, no ``max_partials``) is refused.
+    Raises InvalidRules with all problems found.
+    """
+    file: str | None = None
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
+        file = str(source)
+        try:
+            source = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRules([RuleProblem(message=f"cannot be read: {error}", file=file)]) from None
+    places: dict[Location, tuple[int, int]] = {}
+    if isinstance(source, str):
+        try:
+            node = yaml.compose(source, Loader=yaml.SafeLoader)
+            data = yaml.safe_load(source)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+            reason = f"not YAML: {getattr(error, 'problem', None) or error}"
+            raise InvalidRules([RuleProblem(message=reason, file=file, line=line, column=column)]) from None
+        places = dict(_places(node, ()))
+    else:
+        data = source
+    return _Reader(file, places, known_streams).read(data)
+
+
+def _places(node: yaml.Node | None, path: Location) -> Iterator[tuple[Location, tuple[int, int]]]:
+    """Line and column of every value, by its path."""
+    if node is None:
+        return
+    yield path, (node.start_mark.line + 1, node.start_mark.column + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _places(value, (*path, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield from _places(value, (*path, index))
+
+
+class _Reader:
+    def __init__(
+        self, file: str | None, places: Mapping[Location, tuple[int, int]], known: Collection[str] | None
+    ) -> None:
+        self.file = file
+        self.places = places
+        self.known = known
+        self.problems: list[RuleProblem] = []
+
+    def report(self, message: str, path: Location, *, rule: str | None = None, field: str = "") -> None:
+        place = next((self.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.places), None)
+        line, column = place or (None, None)
+        self.problems.append(
+            RuleProblem(message=message, rule=rule, field=field, file=self.file, line=line, column=column)
+        )
+
+    def read(self, data: Any) -> RuleSet:
+        if not isinstance(data, Mapping):
+            came = "nothing" if data is None else type(data).__name__
+            self.report(f"{came} came where a mapping with rules: and windows: was wanted", ())
+            raise InvalidRules(self.problems)
+        for key in data:
+            if key not in RuleSet.model_fields:
+                self.report(unknown(str(key), list(RuleSet.model_fields)), (key,), field=str(key))
+        parts: dict[str, list[Any]] = {}
+        models = (("rules", Rule), ("windows", WindowSpec), ("streams", StreamSpec), ("saccules", SacculeSpec))
+        for section, model in models:
+            parts[section] = list(self.section(section, model, [] if data.get(section) is None else data[section]))
+        if not self.problems:
+            self.check_streams(parts)
+            self.check_bounds(parts["rules"])
+        if not self.problems:
+            try:
+                return RuleSet.model_validate(parts)
+            except ValidationError as error:
+                for problem in problems_of(error):
+                    self.report(problem.message, ())
+        raise InvalidRules(self.problems)
+
+    def section(self, section: str, model: Any, items: Any) -> Iterator[Any]:
+        if not isinstance(items, list):
+            self.report(f"{section} must be a list", (section,), field=section)
+            return
+        for index, item in enumerate(items):
+            name = str(item.get("name", f"{section}[{index}]")) if isinstance(item, Mapping) else f"{section}[{index}]"
+            if not isinstance(item, Mapping):
+                self.report(f"{item!r} came where a mapping was wanted", (section, index), rule=name)
+                continue
+            try:
+                yield model.model_validate(item)
+            except ValidationError as error:
+                for problem in problems_of(error, known=_FIELDS):
+                    path = problem.path or _step_path(item, problem.message)
+                    self.report(problem.message, (section, index, *path), rule=name, field=problem.field)
+
+    def check_streams(self, parts: Mapping[str, list[Any]]) -> None:
+        made = {item.name for section in ("rules", "windows", "streams") for item in parts[section]}
+        fields = {window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]}
+        fields |= {stream.name: set(stream.fields) for stream in parts["streams"] if stream.fields}
+        for saccule in parts["saccules"]:
+            for stream in saccule.stream:
+                entering = self.fields_of(stream, fields)
+                if entering is not None:
+                    fields[stream] = entering | saccule.set.keys() | set(saccule.rename.values())
+        for index, rule in enumerate(parts["rules"]):
+            for step in rule.steps:
+                for stream in step.stream:
+                    if self.known is not None and stream not in made and stream not in self.known:
+                        hint = closest(stream, [*made, *self.known])
+                        self.report(
+                            f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}",
+                            ("rules", index), rule=rule.name, field=f"{step.name}.stream",
+                        )  # fmt: skip
+                listed = [self.fields_of(stream, fields) for stream in step.stream]
+                node = rule.condition(step)
+                if node is None or any(each is None for each in listed):
+                    continue
+                known = set().union(*(each for each in listed if each is not None)) | _IMPLICIT | {rule.by}
+                for part in walk(node):
+                    if isinstance(part, Field) and part.step is None and part.name not in known:
+                        hint = closest(part.name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
+                        self.report(
+                            f"stream {'/'.join(step.stream)} has no field {part.name!r}{hint}",
+                            ("rules", index), rule=rule.name, field=f"{step.name}.where",
+                        )  # fmt: skip
+        for index, window in enumerate(parts["windows"]):
+            if self.known is not None and window.source not in made and window.source not in self.known:
+                hint = closest(window.source, [*made, *self.known])
+                message = f"unknown stream {window.source!r}{hint}"
+                self.report(message, ("windows", index), rule=window.name, field="from")
+            self.check_window(window, index, self.fields_of(window.source, fields))
+        for index, saccule in enumerate(parts["saccules"]):
+            for stream in saccule.stream:
+                if self.known is not None and stream not in made and stream not in self.known:
+                    message = f"unknown stream {stream!r}{closest(stream, [*made, *self.known])}"
+                    self.report(message, ("saccules", index), rule=f"saccules[{index}]", field="stream")
+
+    def check_window(self, window: WindowSpec, index: int, listed: set[str] | None) -> None:
+        """Every field that the window reads is one of its source."""
+        if listed is None:
+            return
+        known = listed | _IMPLICIT
+        event_type = CATALOG.find(window.source)
+        by_key = event_type is not None and event_type.key == window.by
+        reads = {"by": [] if by_key else [window.by], "where": _field_names(window.where_node)}
+        reads["select"] = [name for node in window.parsed.arguments for name in _field_names(node)]
+        for field, names in reads.items():
+            for name in names:
+                if name not in known:
+                    hint = closest(name, known) or f"; its fields: {', '.join(sorted(listed))}"
+                    self.report(
+                        f"stream {window.source} has no field {name!r}{hint}",
+                        ("windows", index, field), rule=window.name, field=field,
+                    )  # fmt: skip
+
+    @staticmethod
+    def fields_of(stream: str, made: Mapping[str, set[str]]) -> set[str] | None:
+        if stream in made:
+            return made[stream]
+        event_type = CATALOG.find(stream)
+        return set(event_type.fields) if event_type is not None and event_type.fields else None
+
+    def check_bounds(self, rules: list[Rule]) -> None:
+        for index, rule in enumerate(rules):
+            if not rule.bounded:
+                self.report(
+                    "nothing ends this rule's partial matches; add within: 10s (or, to hold the newest only, "
+                    "max_partials: 1000)", ("rules", index), rule=rule.name, field="within",
+                )  # fmt: skip
+
+
+def _field_names(node: Node | None) -> list[str]:
+    return [] if node is None else [part.name for part in walk(node) if isinstance(part, Field)]
+
+
+def _step_path(item: Mapping[str, Any], message: str) -> Location:
+    """Path of the step's field that a message such as ``heat.where: ...`` is about."""
+    found = re.match(r"(\w+)\.(where|until): ", message)
+    if found is None:
+        return ()
+
+    def search(value: Any, path: Location) -> Location:
+        if isinstance(value, Mapping):
+            if found[1] in (value.get("as"), value.get("name")) and found[2] in value:
+                return (*path, found[2])
+            entries: Any = value.items()
+        else:
+            entries = enumerate(value) if isinstance(value, list) else ()
+        return next((inner for key, each in entries if (inner := search(each, (*path, key)))), ())
+
+    return search(item, ())

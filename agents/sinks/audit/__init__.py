@@ -1,0 +1,1 @@
+"""The audit log: append-only entries in a hash chain."""

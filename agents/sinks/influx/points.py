@@ -1,0 +1,265 @@
+"""A batch of what was read from Kafka as points, each with the place to which a refusal leads back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from astrocyte.agents.sinks.base import RecordKind, Rejected, Sourced, SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.influx.lines import Lines, encode_points
+from astrocyte.schemas.catalog import CATALOG, Catalog, arrow_type
+from astrocyte.schemas.events import us_from_iso
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.measurements import (
+    ALERT,
+    MULTI_EVENT,
+    Measurement,
+    hashes_apart,
+    measurement_of,
+    times_apart,
+    window_measurement,
+)
+from astrocyte.schemas.topics import metrics_topic
+
+__all__ = ["PointRules", "Points", "frame_lines", "points_of", "record_lines", "refused_rows"]
+
+_RECORDS: Final[Mapping[RecordKind, tuple[Measurement, str]]] = {
+    "multi_events": (MULTI_EVENT, "event_id"),
+    "alerts": (ALERT, "alert_id"),
+}
+_RENAMED: Final = {"correlation_rule": "rule"}
+_NUMBERS: Final = frozenset({"integrated_value", "confidence"})
+_COUNTS: Final = frozenset({"sources"})
+_PARTITIONS_APART: Final = 16
+_MOST_US: Final = (2**63 - 1) // 1_000 - 10_000
+"""Microseconds on either side of 1970 whose nanoseconds, moved by a tick, fit 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PointRules:
+    """What a user may choose: up to which id entities are tags, and whether each point has its run as a tag."""
+
+    entity_limit: int = 10_000
+    run_tag: bool = False
+    catalog: Catalog = field(default_factory=lambda: CATALOG)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """Lines of one item of a batch."""
+
+    lines: Lines
+    item: Sourced
+
+    def rejected(self, line: int, reason: str) -> Rejected:
+        """What a refusal of one line means for the row that it is of."""
+        return _rejected(self.item, int(self.lines.rows[line]), reason)
+
+
+def refused_rows(batch: Sequence[Sourced], rules: PointRules) -> list[Rejected]:
+    """Rows that can be no points in any InfluxDB: records without their fields, times beyond its range."""
+    refused: list[Rejected] = []
+    for item in batch:
+        if isinstance(item, SourcedRecords):
+            refused += [_rejected(item, row, f"{item.kind}: {reason}") for row, reason in _read(item).problems]
+        elif item.frame.num_rows and _shape(item, rules.catalog) is not None:
+            times = item.frame.timestamps()
+            refused += [
+                _rejected(item, row, f"timestamp {times[row]} lies beyond the years 1678 to 2261 that InfluxDB holds")
+                for row in np.flatnonzero(~_in_range(times)).tolist()
+            ]
+    return refused
+
+
+def points_of(batch: Sequence[Sourced], rules: PointRules) -> Iterator[Points]:
+    """Points of a batch, without the rows that `refused_rows` names; streams without a measurement give none."""
+    for item in batch:
+        lines = _frame_points(item, rules) if isinstance(item, SourcedFrame) else _record_points(item)
+        if lines is not None and len(lines):
+            yield Points(lines, item)
+
+
+def _rejected(item: Sourced, row: int, reason: str) -> Rejected:
+    if isinstance(item, SourcedRecords):
+        record = orjson.dumps(item.records[row], default=repr)
+        return Rejected(item.kind, item.topic, item.partition, item.offset_of(row), None, reason, None, record)
+    inside = row if item.offsets is None else None
+    place = (item.topic, item.partition, item.offset_of(row))
+    frame = item.frame.take(np.array([row]))
+    if not _in_range(frame.timestamps()).all():
+        # A time beyond the calendar has no ISO text, so the row is shown as it is.
+        return Rejected(frame.stream, *place, inside, reason, None, orjson.dumps(frame.rows()[0], default=repr))
+    made = frame_to_records(frame)[0]
+    return Rejected(frame.stream, *place, inside, reason, made.key, made.value)
+
+
+def _in_range(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (times_us >= -_MOST_US) & (times_us <= _MOST_US)
+    return found
+
+
+def _shape(item: SourcedFrame, catalog: Catalog) -> Measurement | None:
+    frame = item.frame
+    if item.topic == metrics_topic(frame.stream):
+        return window_measurement(frame.stream, frame.fields)
+    return measurement_of(frame.stream, catalog)
+
+
+def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
+    frame = item.frame
+    measurement = _shape(item, rules.catalog)
+    if measurement is None or not frame.num_rows:
+        return None
+    if item.topic == metrics_topic(frame.stream):
+        frame = _stable_window(frame, rules.catalog)
+    numbers = None
+    if item.offsets is not None:
+        # Records of other programs are numbered by their place: offsets of different partitions are interleaved.
+        numbers = np.asarray(item.offsets, np.int64) * _PARTITIONS_APART + item.partition % _PARTITIONS_APART
+    in_range = _in_range(frame.timestamps())
+    if in_range.all():
+        return frame_lines(frame, measurement, rules=rules, numbers=numbers)
+    rows = np.flatnonzero(in_range)
+    numbers = None if numbers is None else numbers[rows]
+    lines = frame_lines(frame.take(rows), measurement, rules=rules, numbers=numbers)
+    return replace(lines, rows=rows[lines.rows])
+
+
+def frame_lines(
+    frame: Frame, measurement: Measurement, *, rules: PointRules, numbers: NDArray[np.int64] | None = None
+) -> Lines:
+    """Points of a frame's rows. ``numbers`` keep rows apart; by default they are the rows' sequence numbers.
+
+    The sequence starts at a place that follows from the run's name, so that two runs with the same event time rarely
+    lie on each other; with ``rules.run_tag`` they never do.
+    """
+    times_ns = frame.timestamps() * 1_000
+    if measurement.apart:
+        numbers = frame.sequences() if numbers is None else numbers
+        times_ns = times_apart(frame.timestamps(), numbers + _start(frame.run))
+    tags = {name: frame.column(name) for name in measurement.tags if frame.has(name)}
+    fields = {name: frame.column(name) for name in measurement.fields if frame.has(name)}
+    if rules.run_tag:
+        tags["simulation_id"] = frame.column("simulation_id")
+        fields.pop("simulation_id", None)
+    for entity in measurement.entities:
+        if entity in tags and pa.types.is_integer(tags[entity].type):
+            ids = tags[entity]
+            nothing = pa.scalar(None, ids.type)
+            small = pc.and_(pc.less(ids, rules.entity_limit), pc.greater_equal(ids, 0))
+            tags[entity] = pc.if_else(small, ids, nothing)
+            fields[entity] = pc.if_else(small, nothing, ids)
+    return encode_points(measurement.name, tags, fields, times_ns)
+
+
+def _start(run: str) -> int:
+    return int.from_bytes(hashlib.blake2b(run.encode(), digest_size=5).digest(), "big")
+
+
+def _stable_window(frame: Frame, catalog: Catalog) -> Frame:
+    """A window's results with numbers as floats: a changed rule may make a sum of floats of one of integers."""
+    event_type = catalog.find(frame.stream)
+    known = {} if event_type is None else event_type.fields
+    arrays = []
+    for name in frame.batch.schema.names:
+        column = frame.column(name)
+        if name in known and known[name] not in ("string", "json", "list<float32>"):
+            with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                column = column.cast(arrow_type(known[name]), safe=False)
+        elif pa.types.is_integer(column.type) and name not in ("timestamp", "window_start", "window_end", "seq"):
+            column = column.cast(pa.float64(), safe=False)
+        arrays.append(column)
+    batch = pa.RecordBatch.from_arrays(arrays, names=frame.batch.schema.names)
+    return Frame(frame.stream, frame.run, batch, first_seq=frame.first_seq)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Records under their measurement's names, the row of each, and what was wrong with the others."""
+
+    flat: list[dict[str, Any]]
+    rows: list[int]
+    problems: list[tuple[int, str]]
+
+
+def _read(item: SourcedRecords) -> _Read:
+    found = _Read([], [], [])
+    if item.kind not in _RECORDS:
+        return found
+    measurement, identity = _RECORDS[item.kind]
+    for row, record in enumerate(item.records):
+        try:
+            found.flat.append(_flat(record, measurement, identity))
+        except KeyError as error:
+            found.problems.append((row, f"{error} is missing"))
+        except (TypeError, ValueError, OverflowError) as error:
+            found.problems.append((row, str(error)))
+        else:
+            found.rows.append(row)
+    return found
+
+
+def _record_points(item: SourcedRecords) -> Lines | None:
+    read = _read(item)
+    if not read.flat:
+        return None
+    measurement, identity = _RECORDS[item.kind]
+    return record_lines(measurement, read.flat, identity, np.array(read.rows, np.int64))
+
+
+def record_lines(
+    measurement: Measurement, records: Sequence[Mapping[str, Any]], identity: str, rows: NDArray[np.int64] | None = None
+) -> Lines:
+    """Points of flat records with ``time_us``; ``identity`` names the id that keeps them apart."""
+    hashes = np.array([_hash(str(record[identity])) for record in records], np.uint64)
+    times_us = np.array([record["time_us"] for record in records], np.int64)
+    times_ns, slots = hashes_apart(times_us, hashes)
+    tags = {name: _text([record.get(name) for record in records]) for name in measurement.tags if name != "slot"}
+    tags["slot"] = pa.array(slots)
+    fields = {name: _values(name, [record.get(name) for record in records]) for name in measurement.fields}
+    return encode_points(measurement.name, tags, fields, times_ns, rows)
+
+
+def _flat(record: Mapping[str, Any], measurement: Measurement, identity: str) -> dict[str, Any]:
+    """The record under the measurement's names. Raises KeyError, TypeError or ValueError where it is none."""
+    flat = {_RENAMED.get(name, name): value for name, value in record.items()}
+    for needed in ("timestamp", identity, "rule"):
+        if flat.get(needed) is None:
+            raise KeyError(needed)
+    flat["time_us"] = us_from_iso(str(flat["timestamp"]))
+    if abs(flat["time_us"]) > _MOST_US:
+        raise ValueError(f"timestamp {flat['timestamp']!r} lies beyond the years 1678 to 2261 that InfluxDB holds")
+    if "source_events" in flat:
+        flat["sources"] = len(flat["source_events"])
+    for name in _NUMBERS.intersection(measurement.fields):
+        value = flat.get(name)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"field {name!r} is {value!r}; a number was wanted")
+            flat[name] = float(value)
+    return flat
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _text(values: Sequence[Any]) -> pa.Array:
+    return pa.array([None if value is None else str(value) for value in values], pa.utf8()).dictionary_encode()
+
+
+def _values(name: str, values: Sequence[Any]) -> pa.Array:
+    """A column whose type follows from its name alone, so that no batch can change it."""
+    if name in _NUMBERS:
+        return pa.array(values, pa.float64())
+    return pa.array(values, pa.int64()) if name in _COUNTS else _text(values)

@@ -1,0 +1,189 @@
+"""Buckets, retention and downsampling tasks of InfluxDB 2: what seed 000's continuous queries computed.
+
+Everything is found by name and made or changed only where it differs, so the set-up may be run again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from influxdb_client import BucketRetentionRules, InfluxDBClient, TaskCreateRequest, TaskUpdateRequest
+from influxdb_client.rest import ApiException
+from urllib3.exceptions import HTTPError
+
+from astrocyte.agents.sinks.base import SinkError
+
+__all__ = ["DOWNSAMPLED", "RAW_DAYS", "TASKS", "Change", "setup_influx", "task_flux"]
+
+RAW_DAYS: Final = 30
+DOWNSAMPLED: Final = "_downsampled"
+"""Suffix of the bucket into which the tasks write; what is in it is kept for ever."""
+_DAY_S: Final = 86_400
+_BINS: Final = 32
+"""As many bins as the windows' ``entropy`` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that was made, changed, or found as it should be."""
+
+    kind: str
+    name: str
+    done: str
+
+
+def _population(bucket: str, target: str, org: str) -> str:
+    """As the window ``population_stats`` of the shipped rules for cells: per minute, from problem_solving."""
+    return f"""option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
+
+results = (field) => from(bucket: "{bucket}")
+  |> range(start: -task.every)
+  |> filter(fn: (r) => r._measurement == "problem_solving" and r._field == field)
+  |> group()
+
+union(tables: [
+  results(field: "accuracy") |> mean() |> map(fn: (r) => ({{_field: "mean_accuracy", _value: r._value}})),
+  results(field: "accuracy") |> count() |> map(fn: (r) => ({{_field: "count_cell_id", _value: float(v: r._value)}})),
+  results(field: "energy_reward") |> stddev() |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value}})),
+])
+  |> map(fn: (r) => ({{r with _measurement: "population_stats", _time: now()}}))
+  |> to(bucket: "{target}", org: "{org}")
+"""
+
+
+def _diversity(bucket: str, target: str, org: str) -> str:
+    """As the window ``diversity_metrics`` of the shipped rules for cells: per five minutes, from genome_data."""
+    head = 'import "math"\n\noption task = {name: "astrocyte_diversity", every: 5m, offset: 10s}\n'
+    return head + "".join(_entropy(trait, bucket, target, org) for trait in ("metabolism", "tpu_cores"))
+
+
+def _entropy(trait: str, bucket: str, target: str, org: str) -> str:
+    """Shannon entropy in nats, ln n - sum(c ln c) / n over the counts c of equal bins from the least to the greatest.
+
+    A window without data writes nothing: the bounds are taken from columns that may be empty.
+    """
+    return f"""
+{trait} = from(bucket: "{bucket}")
+  |> range(start: -task.every)
+  |> filter(fn: (r) => r._measurement == "genome_data" and r._field == "{trait}")
+  |> group()
+  |> keep(columns: ["_value"])
+{trait}_lows = {trait} |> min() |> findColumn(fn: (key) => true, column: "_value")
+{trait}_highs = {trait} |> max() |> findColumn(fn: (key) => true, column: "_value")
+{trait}_low = if length(arr: {trait}_lows) > 0 then {trait}_lows[0] else 0.0
+{trait}_high = if length(arr: {trait}_highs) > 0 then {trait}_highs[0] else 0.0
+{trait}_width = if {trait}_high > {trait}_low then ({trait}_high - {trait}_low) / {_BINS}.0 else 1.0
+
+{trait}
+  |> map(fn: (r) => ({{place: int(v: (r._value - {trait}_low) / {trait}_width), _value: r._value}}))
+  |> map(fn: (r) => ({{bin: if r.place > {_BINS - 1} then {_BINS - 1} else r.place, _value: r._value}}))
+  |> group(columns: ["bin"])
+  |> count()
+  |> group()
+  |> map(fn: (r) => ({{_value: float(v: r._value)}}))
+  |> reduce(
+    identity: {{n: 0.0, s: 0.0}},
+    fn: (r, accumulator) => ({{
+      n: accumulator.n + r._value,
+      s: accumulator.s + r._value * math.log(x: r._value),
+    }}),
+  )
+  |> map(fn: (r) => ({{
+    _measurement: "diversity_metrics",
+    _field: "entropy_{trait}",
+    _value: math.log(x: r.n) - r.s / r.n,
+    _time: now(),
+  }}))
+  |> to(bucket: "{target}", org: "{org}")
+"""
+
+
+TASKS: Final = {"astrocyte_population_stats": _population, "astrocyte_diversity": _diversity}
+"""Flux of every task by its name."""
+
+
+def task_flux(name: str, bucket: str, org: str) -> str:
+    """Text of one task."""
+    return TASKS[name](_text(bucket), _text(bucket + DOWNSAMPLED), _text(org))
+
+
+def _text(value: str) -> str:
+    """Inside of a Flux string literal."""
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
+
+
+def setup_influx(
+    url: str, *, token: str, org: str, bucket: str, raw_days: float = RAW_DAYS, timeout_s: float = 10.0
+) -> Iterator[Change]:
+    """Make the buckets and tasks that are absent and mend those that differ, yielding each. Raises SinkError.
+
+    ``raw_days`` of 0 keep raw points for ever.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise SinkError(f"{url!r} is no address of InfluxDB; one such as http://host:8086 was wanted")
+    with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000)) as client:
+        try:
+            org_id = _organisation(client, org)
+            yield _bucket(client, org_id, bucket, round(raw_days * _DAY_S))
+            yield _bucket(client, org_id, bucket + DOWNSAMPLED, 0)
+            for name in TASKS:
+                yield _task(client, org_id, name, task_flux(name, bucket, org))
+        except ApiException as error:
+            what = {
+                401: "the token is not valid; set ASTROCYTE_INFLUX_TOKEN",
+                403: "the token may not make buckets and tasks; an operator's or all-access token was wanted",
+                404: f"there is no organisation {org!r}, or this is not InfluxDB 2; set ASTROCYTE_INFLUX_ORG",
+            }
+            said = what.get(error.status, str(error.body or error.reason).strip()[:300])
+            raise SinkError(f"InfluxDB at {url} answered {error.status}: {said}") from None
+        except (HTTPError, OSError) as error:
+            raise SinkError(
+                f"InfluxDB at {url} cannot be reached ({type(error).__name__}); is it running, and the address right?"
+            ) from None
+
+
+def _organisation(client: Any, name: str) -> str:
+    for each in client.organizations_api().find_organizations(org=name):
+        if each.name == name:
+            return str(each.id)
+    raise SinkError(f"InfluxDB has no organisation {name!r}; set ASTROCYTE_INFLUX_ORG to one that it has")
+
+
+def _bucket(client: Any, org_id: str, name: str, seconds: int) -> Change:
+    api = client.buckets_api()
+    # A rule of 0 seconds means for ever; an empty list would leave an existing bucket as it is.
+    rule = BucketRetentionRules(type="expire", every_seconds=seconds)
+    found = _find_bucket(api, org_id, name)
+    if found is None:
+        api.create_bucket(bucket_name=name, org=org_id, retention_rules=[rule])
+        return Change("bucket", name, "made")
+    if sum(each.every_seconds for each in found.retention_rules or []) == seconds:
+        return Change("bucket", name, "as it should be")
+    found.retention_rules = [rule]
+    api.update_bucket(found)
+    return Change("bucket", name, "retention changed")
+
+
+def _find_bucket(api: Any, org_id: str, name: str) -> Any:
+    try:
+        found = api.find_buckets(name=name, org_id=org_id).buckets
+    except ApiException as error:
+        if error.status == 404:
+            return None
+        raise
+    return next((bucket for bucket in found if bucket.name == name), None)
+
+
+def _task(client: Any, org_id: str, name: str, flux: str) -> Change:
+    api = client.tasks_api()
+    found = next((task for task in api.find_tasks(name=name, org_id=org_id) if task.name == name), None)
+    if found is None:
+        api.create_task(task_create_request=TaskCreateRequest(org_id=org_id, flux=flux, status="active"))
+        return Change("task", name, "made")
+    if found.flux.strip() == flux.strip() and found.status == "active":
+        return Change("task", name, "as it should be")
+    # Only the text: options of the old task sent along would be written over those in it.
+    api.update_task_request(found.id, TaskUpdateRequest(flux=flux, status="active"))
+    return Change("task", name, "changed")

@@ -1,0 +1,1 @@
+"""The SQL sink: frames and records as rows of SQLite and PostgreSQL."""

@@ -1,0 +1,107 @@
+"""What the sinks on SQL databases share: one connection, one thread that works on it, and patience."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.sql.sqlite import SqliteStore
+from astrocyte.agents.sinks.sql.store import Store
+from astrocyte.agents.sinks.sql.url import open_store
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["SqlConnection", "prepare_store"]
+
+T = TypeVar("T")
+
+
+class SqlConnection:
+    """A sink's connection; ``url`` is an SQLAlchemy URL or the path of an SQLite file.
+
+    ``now_us`` gives the wall time for ``recorded_at`` (retention goes by it). With ``migrate`` an older database is
+    brought to this version when the sink opens; without it such a database is an error, as a newer one always is.
+    Drivers block, so all work happens on a thread of the sink's own, one piece after another.
+    """
+
+    def __init__(
+        self, url: str, *, now_us: Callable[[], int], name: str, migrate: bool = True, patience: Patience | None = None
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.now_us = now_us
+        self._migrate = migrate
+        self._patience = patience or Patience(name)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises SinkError before `open`."""
+        if self._store is None:
+            raise SinkError(f"sink {self.name!r} was used before it was opened; await open() first")
+        return self._store
+
+    async def open(self) -> None:
+        """Connect, and migrate or check the database. Raises SinkError; waits while the database is away."""
+        # SQLite need not check what is there by construction: a batch carries the rows that its rows refer to.
+        store = self._store = open_store(self.url, enforces=False)
+        try:
+            await self.persist(lambda: prepare_store(store, self.url, migrate=self._migrate))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection and end the sink's thread."""
+        if self._store is not None:
+            await self.in_thread(self._store.disconnect)
+            self._store = None
+        self._thread.shutdown(wait=True)
+
+    async def persist(self, work: Callable[[], T]) -> T:
+        """Result of ``work``, done again without end while the database is away. Raises SinkError, SinkStopped."""
+        store = self.store
+
+        def transient(error: Exception) -> str | None:
+            fault = store.fault_of(error)
+            if fault.kind != "transient":
+                return None
+            if not _in_memory(store):
+                store.disconnect()
+            return fault.reason
+
+        try:
+            return await self._patience.persist(lambda: self.in_thread(work), transient)
+        except AstrocyteError:
+            raise
+        except Exception as error:
+            raise SinkError(f"sink {self.name!r}: {store.fault_of(error).reason}") from error
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Result of ``work``, done on the sink's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def prepare_store(store: Store, url: str, *, migrate: bool) -> None:
+    """Connect ``store`` to a database of this version. Raises SinkError or the driver's error."""
+    # Alembic takes 60 ms to import: only who opens a database pays.
+    from astrocyte.agents.sinks.sql.engines import engine_over
+    from astrocyte.agents.stores.migrate import prepare, upgrade_engine
+
+    if _in_memory(store):
+        assert isinstance(store, SqliteStore)
+        store.connect()
+        assert isinstance(store.connection, sqlite3.Connection)
+        upgrade_engine(engine_over(store.connection))
+        return
+    prepare(url, migrate=migrate)
+    store.connect()
+
+
+def _in_memory(store: Store) -> bool:
+    return isinstance(store, SqliteStore) and store.path == ":memory:"

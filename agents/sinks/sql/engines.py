@@ -1,0 +1,60 @@
+"""SQLAlchemy engines with the settings that every connection of ours has."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool, StaticPool
+
+from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.sql.sqlite import configure
+from astrocyte.agents.sinks.sql.url import database_url, sqlite_path
+
+__all__ = ["engine_of", "engine_over"]
+
+
+def engine_of(address: str | Path) -> Engine:
+    """Engine for an address; it opens nothing until it is used. Raises SinkError."""
+    url = database_url(address)
+    if url.get_backend_name() == "sqlite":
+        memory = sqlite_path(url) == ":memory:"
+        engine = create_engine(
+            url,
+            poolclass=StaticPool if memory else NullPool,
+            connect_args={"check_same_thread": False, "timeout": 5.0},
+        )
+        return _with_transactions(engine)
+    try:
+        return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+    except ModuleNotFoundError as error:
+        raise SinkError(
+            f"PostgreSQL needs the driver {error.name!r}, which is not installed; pip install 'astrocyte[postgres]'"
+        ) from error
+
+
+def engine_over(connection: sqlite3.Connection, *, transactions: bool = True) -> Engine:
+    """Engine that works on an open SQLite connection, such as one to a database in memory.
+
+    Without ``transactions`` it only reads, and an unfinished query leaves the connection free for a transaction.
+    """
+    engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
+    return _with_transactions(engine) if transactions else engine
+
+
+def _with_transactions(engine: Engine) -> Engine:
+    """Give SQLite real transactions, also for DDL: the driver's own begin too late."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        configure(connection)
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

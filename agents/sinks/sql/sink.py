@@ -1,0 +1,244 @@
+"""The SQL sink: batches of frames and records to bulk upserts, one transaction a batch.
+
+The transaction holds the rows, the simulations they belong to, and the next offset of every partition read
+(``sink_positions``): either all of a batch is there and so is the evidence, or nothing of it. Ids are deterministic
+and rows are upserted, so a batch written twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+import numpy as np
+
+from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
+from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.sql.connection import SqlConnection
+from astrocyte.agents.sinks.sql.records import stage_records
+from astrocyte.agents.sinks.sql.rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame
+from astrocyte.agents.sinks.sql.runs import Runs
+from astrocyte.agents.sinks.sql.targets import KIND_TARGETS, POSITIONS, STREAM_TARGETS
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import frame_to_records
+
+__all__ = ["STREAMS", "SqlSink"]
+
+STREAMS: Final = tuple(STREAM_TARGETS)
+"""Streams whose events have a table; frames of other streams leave only their run and position."""
+
+_KNOWN_AT_MOST: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class _Group:
+    """Units (events of one stream, or records of one kind) and their rows; what is refused is refused by unit."""
+
+    name: str
+    tables: list[Rows]
+    items: list[tuple[int, Sourced]]
+    """First unit of each item, ascending."""
+    units: int
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def place_of(self, unit: int) -> tuple[Sourced, int]:
+        """Item and row of a unit."""
+        first, item = max((entry for entry in self.items if entry[0] <= unit), key=lambda entry: entry[0])
+        return item, unit - first
+
+
+@dataclass(slots=True)
+class _Work:
+    groups: list[_Group]
+    runs: list[Rows]
+    positions: Rows
+
+
+class SqlSink(SqlConnection):
+    """Sink for SQLite and PostgreSQL; see `SqlConnection` for what it shares with the audit log's.
+
+    ``experiment_id`` is the experiment of runs that no record assigned to one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        now_us: Callable[[], int],
+        name: str = "sql",
+        experiment_id: str = "default",
+        migrate: bool = True,
+        patience: Patience | None = None,
+    ) -> None:
+        super().__init__(url, now_us=now_us, name=name, migrate=migrate, patience=patience)
+        self._runs = Runs(experiment_id, now_us)
+        self._known: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
+        self._learnt: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
+
+    async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
+        """Write a batch in one transaction; see `agents.sinks.base.Sink`."""
+        work = await self.in_thread(lambda: self._stage(batch))
+        refused = await self.persist(lambda: self._commit(work))
+        return await self.in_thread(lambda: [_rejected(group, unit, why) for group, unit, why in refused])
+
+    def _stage(self, batch: Sequence[Sourced]) -> _Work:
+        now = self.now_us()
+        frames: dict[str, list[SourcedFrame]] = defaultdict(list)
+        groups = []
+        for item in batch:
+            if isinstance(item, SourcedRecords):
+                if item.kind in KIND_TARGETS:
+                    tables = stage_records(item.kind, item.records, now)
+                    groups.append(_group(item.kind, tables, [(0, item)], len(item.records)))
+            elif item.frame.stream in STREAM_TARGETS and item.frame.num_rows:
+                frames[item.frame.stream].append(item)
+        groups.sort(key=lambda group: _KIND_ORDER[group.name])
+        groups += [_stage_stream(stream, items, now) for stream, items in _in_order(frames)]
+        positions = [
+            {"sink": self.name, "topic": topic, "partition_number": part, "next_offset": following, "recorded_at": now}
+            for (topic, part), following in highest_offsets(batch).items()
+        ]
+        if not self.store.enforces:
+            self._runs.forget()
+        return _Work(groups, self._runs.rows(batch), from_mappings(POSITIONS, positions))
+
+    def _commit(self, work: _Work) -> list[tuple[_Group, int, str]]:
+        """Write the batch; only where the database refuses a row, again with savepoints, to find which.
+
+        With a savepoint open SQLite takes twice as long, and the rows that it would refuse were found before.
+        """
+        self.store.connect()
+        try:
+            refused = self._transact(work, self._write_at_once)
+        except Exception as error:
+            if self.store.fault_of(error).kind != "row":
+                raise
+            # What was taken to be there may be gone: every parent is written again.
+            self._known.clear()
+            refused = self._transact(work, self._write_by_halves)
+        self._runs.confirm()
+        for name, keys in self._learnt.items():
+            if len(self._known[name]) > _KNOWN_AT_MOST:
+                self._known[name].clear()
+            self._known[name] |= keys
+        return refused
+
+    def _transact(self, work: _Work, write: Callable[[_Group, dict[int, str]], None]) -> list[tuple[_Group, int, str]]:
+        """The whole batch in one transaction; returns what was refused, by group and unit, with the reason."""
+        store = self.store
+        self._learnt.clear()
+        refused: list[tuple[_Group, int, str]] = []
+        with store.transaction():
+            for rows in work.runs:
+                store.upsert(rows)
+            for group in work.groups:
+                found = dict(group.refused)
+                write(group, found)
+                refused += [(group, unit, why) for unit, why in sorted(found.items())]
+            store.upsert(work.positions)
+        return refused
+
+    def _write_at_once(self, group: _Group, _refused: dict[int, str]) -> None:
+        for rows in group.tables:
+            self._write_rows(rows)
+
+    def _write_by_halves(self, group: _Group, refused: dict[int, str]) -> None:
+        """Halve what the database refuses until each refused unit stands alone; all others are written."""
+        spans = [(0, group.units)]
+        while spans:
+            start, stop = spans.pop()
+            try:
+                with self.store.savepoint():
+                    for rows in group.tables:
+                        self._write_rows(rows.between(start, stop))
+            except Exception as error:
+                fault = self.store.fault_of(error)
+                if fault.kind != "row":
+                    raise
+                # Parents that were written inside are undone with the rest.
+                self._learnt.clear()
+                if stop - start == 1:
+                    refused.setdefault(start, fault.reason)
+                else:
+                    middle = (start + stop) // 2
+                    spans += [(middle, stop), (start, middle)]
+
+    def _write_rows(self, rows: Rows) -> None:
+        for parents in parent_rows(rows):
+            self.store.upsert(self._unknown(parents))
+        self.store.upsert(rows)
+
+    def _unknown(self, parents: Rows) -> Rows:
+        """Those of the parents that are not known to be stored; all, where the database would not miss one."""
+        target = parents.target
+        if target.conflict != "ignore" or not self.store.enforces:
+            return parents
+        name = target.table.name
+        key = next(column for column in target.primary_key if column != "simulation_id")
+        pairs = list(zip(parents.columns[key].to_pylist(), parents.columns["simulation_id"].to_pylist(), strict=True))
+        known, learnt = self._known[name], self._learnt[name]
+        fresh = [row for row, pair in enumerate(pairs) if pair not in known and pair not in learnt]
+        learnt.update(pairs[row] for row in fresh)
+        return parents if len(fresh) == len(pairs) else parents.take(np.array(fresh, np.int64))
+
+
+_KIND_ORDER: Final[Mapping[str, int]] = {
+    "experiments": 0,
+    "simulations": 1,
+    "multi_events": 2,
+    "alerts": 3,
+    "dead_letters": 4,
+}
+_FIRST_STREAMS: Final = ("agents", "agent_states", "kernel_geometry", "dna.snapshot_created")
+"""Streams that others refer to: writing them first saves placeholders."""
+
+
+def _in_order(frames: Mapping[str, list[SourcedFrame]]) -> list[tuple[str, list[SourcedFrame]]]:
+    first = [stream for stream in _FIRST_STREAMS if stream in frames]
+    return [(stream, frames[stream]) for stream in [*first, *(name for name in frames if name not in first)]]
+
+
+def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Group:
+    target = STREAM_TARGETS[stream]
+    parts, placed, refused, unit = [], [], {}, 0
+    for item in items:
+        placed.append((unit, cast("Sourced", item)))
+        try:
+            parts.append(stage_frame(item.frame, target, now, unit))
+        except AstrocyteError as error:
+            refused.update(dict.fromkeys(range(unit, unit + item.frame.num_rows), str(error)))
+        unit += item.frame.num_rows
+    tables = [concat_rows(parts)] if parts else []
+    group = _group(stream, tables, placed, unit)
+    group.refused |= refused
+    return group
+
+
+def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], units: int) -> _Group:
+    refused = {unit: reason for rows in tables for unit, reason in rows.bad.items()}
+    return _Group(name, [rows.without(refused) for rows in tables], items, units, refused)
+
+
+def _rejected(group: _Group, unit: int, reason: str) -> Rejected:
+    item, row = group.place_of(unit)
+    if isinstance(item, SourcedRecords):
+        # The standard library's, because it takes what was refused: numbers of any size, texts of lone surrogates.
+        key, payload = None, json.dumps(item.records[row], default=repr).encode()
+    else:
+        key, payload = _row_record(item.frame, row)
+    whole = isinstance(item, SourcedRecords) or item.offsets is not None
+    return Rejected(
+        group.name, item.topic, item.partition, item.offset_of(row), None if whole else row, reason, key, payload
+    )
+
+
+def _row_record(frame: Frame, row: int) -> tuple[bytes | None, bytes]:
+    try:
+        record = frame_to_records(frame.take(np.array([row])))[0]
+    except (AstrocyteError, ValueError, TypeError):
+        return None, json.dumps(frame.slice(row, row + 1).rows()[0], default=repr).encode()
+    return record.key, record.value

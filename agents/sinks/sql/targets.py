@@ -1,0 +1,334 @@
+"""What goes where: for each stream and kind of record its table, columns, and what happens to a row that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import JSON, DateTime, LargeBinary, Table
+from sqlalchemy.types import TypeEngine
+
+from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.tables import (
+    ActionModel,
+    AgentModel,
+    AgentStateModel,
+    AlertRow,
+    Base,
+    Cell,
+    CellGenome,
+    DeadLetterRow,
+    DnaMutation,
+    DnaSnapshot,
+    EvolutionaryEvent,
+    ExperimentModel,
+    HealthIncident,
+    KarmaScore,
+    KernelGeometry,
+    LearningExperienceModel,
+    MultiEventRow,
+    MultiEventSource,
+    ProblemResult,
+    ResourceModel,
+    Simulation,
+    SimulationConfig,
+    SimulationStepModel,
+    SinkPosition,
+    TextArray,
+    Vector,
+    WarHistory,
+)
+
+__all__ = [
+    "EXPERIMENTS",
+    "KIND_TARGETS",
+    "LOGGED",
+    "POSITIONS",
+    "SIMULATIONS",
+    "STREAM_TARGETS",
+    "Computed",
+    "Conflict",
+    "Encoding",
+    "Parent",
+    "Target",
+]
+
+Conflict = Literal["replace", "fill", "latest", "ignore", "greatest", "refuse"]
+"""What becomes of a row that is there already.
+
+replace: the new values stand (an event written again has the same). fill: new values that are not null stand, so that
+birth, death and placeholder merge in any order. latest: as replace, unless the stored row is newer by ``timestamp``.
+ignore: the stored row stands. greatest: numbers and times only grow (``start_time`` only shrinks), a run that ended
+does not run again, and an experiment once set stays. refuse: the database refuses the row.
+"""
+
+Encoding = Literal["plain", "vector", "floats", "texts", "json", "datetime", "bytes"]
+"""How a staged column is handed to the driver: vector is of fixed size, floats a BLOB of any length."""
+
+_FIRST_WINS: Final = frozenset({"recorded_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A table's column that is a function of staged columns, said twice: each database takes the cheaper one."""
+
+    sql: str
+    """Expression over staged columns in braces, for SQLite."""
+    arrow: Callable[[Mapping[str, pa.Array]], pa.Array]
+    """The same over whole columns, for COPY."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A row that must exist before: made from the child's staged columns where ``key`` is not null."""
+
+    target: Target
+    key: str
+    columns: Mapping[str, str]
+    """Staged column of the parent -> staged column of the child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One table and how staged columns become its rows.
+
+    ``staged`` maps a staged column to the frame's column it is taken from. A staged column with the name of a
+    table's column is written to it; ``computed`` gives further columns.
+    """
+
+    table: Table
+    staged: Mapping[str, str]
+    conflict: Conflict = "replace"
+    computed: Mapping[str, Computed] = field(default_factory=dict)
+    parents: tuple[Parent, ...] = ()
+    sort: tuple[str, ...] = ()
+    """Staged columns to sort a batch by, where that keeps neighbours of the largest index together."""
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Table column -> SQL expression over staged columns."""
+        plain = {name: "{" + name + "}" for name in self.staged if name in self.table.c}
+        return plain | {name: computed.sql for name, computed in self.computed.items()}
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """Columns of the primary key."""
+        return tuple(column.name for column in self.table.primary_key)
+
+    def encoding(self, staged: str) -> Encoding:
+        """How the staged column is handed to the driver."""
+        if staged not in self.table.c:
+            return "plain"
+        return _encoding(self.table.c[staged].type)
+
+    def on_conflict(self) -> str:
+        """The ON CONFLICT clause, in the words that SQLite and PostgreSQL share."""
+        if self.conflict == "refuse":
+            return ""
+        key = ", ".join(self.primary_key)
+        rest = [name for name in self.values if name not in self.primary_key and name not in _FIRST_WINS]
+        if self.conflict == "ignore" or not rest:
+            return f"ON CONFLICT ({key}) DO NOTHING"
+        table = self.table.name
+        sets = ", ".join(f"{_quoted(name)} = {self._merged(name)}" for name in rest)
+        guard = f" WHERE excluded.timestamp >= {table}.timestamp" if self.conflict == "latest" else ""
+        return f"ON CONFLICT ({key}) DO UPDATE SET {sets}{guard}"
+
+    def _merged(self, name: str) -> str:
+        new, old = f"excluded.{_quoted(name)}", f"{self.table.name}.{_quoted(name)}"
+        if self.conflict in ("replace", "latest"):
+            return new
+        if self.conflict == "fill":
+            return f"COALESCE({new}, {old})"
+        if name == "status":
+            return f"CASE WHEN {new} = 'running' THEN COALESCE({old}, {new}) ELSE COALESCE({new}, {old}) END"
+        if name == "experiment_id":
+            return f"COALESCE({old}, {new})"
+        sign = "<" if name == "start_time" else ">"
+        return f"CASE WHEN {old} IS NULL OR {new} {sign} {old} THEN {new} ELSE {old} END"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if name in ("timestamp", "position", "domain", "mode", "source", "version", "key") else name
+
+
+def _encoding(kind: TypeEngine[object]) -> Encoding:
+    match kind:
+        case Vector():
+            return "vector"
+        case TextArray():
+            return "texts"
+        case JSON():
+            return "json"
+        case DateTime():
+            return "datetime"
+        case LargeBinary():
+            return "bytes"
+    return "plain"
+
+
+def _table(model: type[Base]) -> Table:
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def _of_stream(model: type[Base], stream: str, *extra: str, catalog: Catalog = CATALOG, **options: object) -> Target:
+    """Target that takes every field of the stream's event type that the table has a column for."""
+    table = _table(model)
+    event_type = catalog[stream]
+    staged = {name: name for name in event_type.fields if name in table.c}
+    staged |= {name: name for name in ("simulation_id", "timestamp", "recorded_at") if name in table.c}
+    for entry in extra:
+        name, _, source = entry.partition("=")
+        staged[name] = source or name
+    return Target(table, staged, **options)  # type: ignore[arg-type]
+
+
+def of_table(
+    model: type[Base], *columns: str, conflict: Conflict = "replace", parents: tuple[Parent, ...] = ()
+) -> Target:
+    """Target whose staged columns are the given columns of the table (all by default)."""
+    table = _table(model)
+    names = columns or tuple(column.name for column in table.c)
+    unknown = [name for name in names if name not in table.c]
+    if unknown:
+        raise InvalidSettings(
+            f"table {table.name} has no column {unknown[0]!r}; it has {', '.join(column.name for column in table.c)}"
+        )
+    return Target(table, {name: name for name in names}, conflict=conflict, parents=parents)
+
+
+_AGENT: Final = of_table(AgentModel, "agent_id", "simulation_id", conflict="ignore")
+_KERNEL: Final = of_table(KernelGeometry, "kernel_id", "simulation_id", conflict="ignore")
+_SNAPSHOT: Final = of_table(DnaSnapshot, "snapshot_id", "simulation_id", "agent_id", "version", conflict="ignore")
+
+
+def _state_id(columns: Mapping[str, pa.Array]) -> pa.Array:
+    agent, step = (pc.cast(columns[name], pa.utf8()) for name in ("agent_id", "step_number"))
+    return pc.binary_join_element_wise(agent, step, "-")
+
+
+def _resource_state_id(columns: Mapping[str, pa.Array]) -> pa.Array:
+    return pc.bit_wise_or(pc.shift_left(columns["step_number"], 31), columns["resource_id"])
+
+
+def _agent(column: str = "agent_id") -> Parent:
+    return Parent(_AGENT, column, {"agent_id": column, "simulation_id": "simulation_id"})
+
+
+def _state(column: str, ahead: int) -> Parent:
+    """A state that an action refers to; where it has not come yet, a placeholder that its own event replaces."""
+    target = Target(
+        _table(AgentStateModel),
+        {name: name for name in ("id", "simulation_id", "agent_id", "step_number", "recorded_at")},
+        conflict="fill",
+        computed={
+            "step_number": Computed(f"{{step_number}} + {ahead}", lambda columns: pc.add(columns["step_number"], ahead))
+        },
+    )
+    return Parent(target, column, {**{name: name for name in target.staged}, "id": column})
+
+
+def _kernel(column: str) -> Parent:
+    return Parent(_KERNEL, column, {"kernel_id": column, "simulation_id": "simulation_id"})
+
+
+def _snapshot_of_mutation() -> Parent:
+    names = ("snapshot_id", "simulation_id", "agent_id", "version", "parent_snapshot_id", "reason", "created_at")
+    target = Target(
+        _table(DnaSnapshot),
+        {name: name for name in names},
+        conflict="fill",
+        computed={
+            "source": Computed("'mutation'", lambda columns: pa.array(["mutation"] * len(columns["snapshot_id"])))
+        },
+    )
+    return Parent(target, "snapshot_id", {name: name for name in names})
+
+
+STREAM_TARGETS: Final[Mapping[str, Target]] = {
+    "agents": _of_stream(AgentModel, "agents", conflict="fill"),
+    "agent_states": _of_stream(
+        AgentStateModel,
+        "agent_states",
+        computed={"id": Computed("{agent_id} || '-' || {step_number}", _state_id)},
+        parents=(_agent(),),
+        sort=("agent_id", "step_number"),
+    ),
+    "resource_states": _of_stream(
+        ResourceModel,
+        "resource_states",
+        computed={"id": Computed("({step_number} << 31) | {resource_id}", _resource_state_id)},
+    ),
+    "simulation_steps": _of_stream(SimulationStepModel, "simulation_steps"),
+    "agent_actions": _of_stream(
+        ActionModel,
+        "agent_actions",
+        parents=(_agent(), _agent("action_target_id"), _state("state_before_id", -1), _state("state_after_id", 0)),
+    ),
+    "learning_experiences": _of_stream(LearningExperienceModel, "learning_experiences", parents=(_agent(),)),
+    "health_incidents": _of_stream(HealthIncident, "health_incidents", parents=(_agent(),)),
+    "cell_vitals": _of_stream(Cell, "cell_vitals", conflict="latest"),
+    "genome_data": _of_stream(CellGenome, "genome_data", conflict="latest"),
+    "problem_solving": _of_stream(
+        ProblemResult,
+        "problem_solving",
+        "id",
+        "type",
+        computed={
+            "solved": Computed("{type} = 'solved'", lambda columns: pc.equal(columns["type"].cast(pa.utf8()), "solved"))
+        },
+    ),
+    "evolutionary_events": _of_stream(EvolutionaryEvent, "evolutionary_events", "id"),
+    "kernel_geometry": _of_stream(KernelGeometry, "kernel_geometry", "status=type", conflict="latest"),
+    "war_history": _of_stream(
+        WarHistory, "war_history", parents=(_kernel("attacker_id"), _kernel("defender_id"), _kernel("winner_id"))
+    ),
+    "dna.snapshot_created": _of_stream(DnaSnapshot, "dna.snapshot_created", conflict="fill"),
+    "dna.mutation_applied": _of_stream(DnaMutation, "dna.mutation_applied", parents=(_snapshot_of_mutation(),)),
+    "dna.karma_updated": _of_stream(
+        KarmaScore,
+        "dna.karma_updated",
+        "id",
+        parents=(
+            Parent(
+                _SNAPSHOT,
+                "snapshot_id",
+                {name: name for name in ("snapshot_id", "simulation_id", "agent_id", "version")},
+            ),
+        ),
+    ),
+}
+"""Streams that have a table. ``id`` is the event's number in its run (see `sql_rows.row_numbers`)."""
+
+LOGGED: Final[Mapping[str, Target]] = {
+    "agents": of_table(AgentModel, conflict="fill"),
+    "agent_states": of_table(AgentStateModel, parents=(_agent(),)),
+    "resource_states": of_table(ResourceModel),
+    "simulation_steps": of_table(SimulationStepModel),
+    "agent_actions": of_table(ActionModel, parents=(_agent(), _agent("action_target_id"))),
+    "learning_experiences": of_table(LearningExperienceModel, parents=(_agent(),)),
+    "health_incidents": of_table(HealthIncident, parents=(_agent(),)),
+    "dead_letters": of_table(DeadLetterRow),
+}
+"""Tables that a program may log to by itself, in the order in which foreign keys want them."""
+
+SIMULATIONS: Final = of_table(
+    Simulation, "simulation_id", "experiment_id", "start_time", "end_time", "status", conflict="greatest"
+)
+EXPERIMENTS: Final = of_table(ExperimentModel, "experiment_id", "name", "creation_date", "status", conflict="ignore")
+POSITIONS: Final = of_table(SinkPosition, conflict="greatest")
+
+KIND_TARGETS: Final[Mapping[str, tuple[Target, ...]]] = {
+    "multi_events": (of_table(MultiEventRow), of_table(MultiEventSource)),
+    "alerts": (of_table(AlertRow),),
+    "dead_letters": (of_table(DeadLetterRow),),
+    "experiments": (of_table(ExperimentModel, conflict="fill"),),
+    "simulations": (of_table(Simulation, conflict="fill"), of_table(SimulationConfig)),
+}
+"""Tables of each kind of record, in the order in which foreign keys want them."""

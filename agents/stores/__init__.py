@@ -1,0 +1,1 @@
+"""Databases of experiments: contexts, loggers, repositories, migrations and retention."""

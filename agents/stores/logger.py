@@ -1,0 +1,252 @@
+"""The logger of one simulation: rows buffered in memory and written many at a time, all of a flush or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.sql.rows import find_problems, from_mappings, parent_rows
+from astrocyte.agents.sinks.sql.store import Store
+from astrocyte.agents.sinks.sql.targets import LOGGED
+from astrocyte.schemas.errors import InvalidEvent, TransientError
+from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.tables import resource_state_id
+
+__all__ = ["BUFFER_ROWS", "FLUSH_INTERVAL_US", "FlushFailed", "SimulationLogger"]
+
+BUFFER_ROWS: Final = 1_000
+FLUSH_INTERVAL_US: Final = 30_000_000
+_COUNTED: Final = {
+    "agent_actions": "action_id",
+    "learning_experiences": "experience_id",
+    "health_incidents": "incident_id",
+}
+
+Position = tuple[float, float]
+
+
+class FlushFailed(TransientError):
+    """The database took nothing of a flush; every row is still in the buffer, for the next."""
+
+
+class SimulationLogger:
+    """Logs what happens in one simulation; every row is tagged with its ``simulation_id``.
+
+    Rows are written when ``buffer_rows`` are waiting, when the oldest has waited ``flush_interval_us`` (looked at
+    when something is logged, or by `flush_if_due`), and when the context or the database closes. A flush is one
+    transaction. A row that the database can never take goes to ``dead_letters`` with its reason, in the same
+    transaction.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        simulation_id: str,
+        *,
+        now_us: Callable[[], int],
+        buffer_rows: int = BUFFER_ROWS,
+        flush_interval_us: int = FLUSH_INTERVAL_US,
+    ) -> None:
+        self.simulation_id = simulation_id
+        self.refused = 0
+        """Rows that went to ``dead_letters``."""
+        self._store = store
+        self._now_us = now_us
+        self._buffer_rows = buffer_rows
+        self._flush_interval_us = flush_interval_us
+        self._buffers: dict[str, list[dict[str, Any]]] = {name: [] for name in LOGGED}
+        self._waiting = 0
+        self._oldest_us: int | None = None
+        self._next_ids = {table: self._next_id(table, column) for table, column in _COUNTED.items()}
+
+    @property
+    def waiting(self) -> int:
+        """Rows in the buffer."""
+        return self._waiting
+
+    def log_agent(
+        self,
+        agent_id: str | int,
+        birth_time: int,
+        agent_type: str,
+        position: Position | None = None,
+        **columns: Any,
+    ) -> None:
+        """An agent at its birth; ``columns`` are further columns of the table, such as ``generation``."""
+        row = {"agent_id": str(agent_id), "birth_time": birth_time, "agent_type": agent_type, **_placed(position)}
+        self.log("agents", row | columns)
+
+    def log_agents_batch(self, agents: Sequence[Mapping[str, Any]]) -> None:
+        """Many agents, each as the arguments of `log_agent`."""
+        for agent in agents:
+            self.log_agent(**agent)
+
+    def log_agent_death(self, agent_id: str | int, death_time: int) -> None:
+        """The death of an agent, whether or not its birth was logged."""
+        self.log("agents", {"agent_id": str(agent_id), "death_time": death_time})
+
+    def log_agent_state(self, step_number: int, agent_id: str | int, **columns: Any) -> None:
+        """State of one agent at one step."""
+        row = {"id": f"{agent_id}-{step_number}", "step_number": step_number, "agent_id": str(agent_id)}
+        self.log("agent_states", row | columns)
+
+    def log_resource(self, step_number: int, resource_id: int, amount: float, position: Position | None = None) -> None:
+        """Amount of one resource at one step."""
+        row = {"id": resource_state_id(step_number, resource_id), "step_number": step_number}
+        self.log("resource_states", row | {"resource_id": resource_id, "amount": amount, **_placed(position)})
+
+    def log_step(
+        self,
+        step_number: int,
+        agent_states: Sequence[Mapping[str, Any]] = (),
+        resource_states: Sequence[Mapping[str, Any]] = (),
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A whole step: states of agents and resources, and the aggregates (columns of ``simulation_steps``)."""
+        for state in agent_states:
+            self.log_agent_state(step_number, **state)
+        for resource in resource_states:
+            self.log_resource(step_number, **resource)
+        self.log("simulation_steps", {"step_number": step_number} | dict(metrics or {}))
+
+    def log_agent_action(
+        self,
+        step_number: int,
+        agent_id: str | int,
+        action_type: str,
+        action_target_id: str | int | None = None,
+        *,
+        details: Any = None,
+        **columns: Any,
+    ) -> int:
+        """One action; ``details`` is stored as JSON. Returns its id."""
+        row = {
+            "step_number": step_number,
+            "agent_id": str(agent_id),
+            "action_type": action_type,
+            "action_target_id": None if action_target_id is None else str(action_target_id),
+            "details": _document(details),
+        }
+        return self._log_counted("agent_actions", row | columns)
+
+    def log_learning_experience(
+        self, step_number: int, agent_id: str | int, module_type: str, module_id: str, **columns: Any
+    ) -> int:
+        """What an agent learnt from one action. Returns the experience's id."""
+        row = {"step_number": step_number, "agent_id": str(agent_id), "module_type": module_type}
+        return self._log_counted("learning_experiences", row | {"module_id": module_id, **columns})
+
+    def log_health_incident(
+        self,
+        step_number: int,
+        agent_id: str | int,
+        health_before: float,
+        health_after: float,
+        cause: str,
+        *,
+        details: Any = None,
+    ) -> int:
+        """A change of an agent's health; ``details`` is stored as JSON. Returns the incident's id."""
+        row = {
+            "step_number": step_number,
+            "agent_id": str(agent_id),
+            "health_before": health_before,
+            "health_after": health_after,
+            "cause": cause,
+            "details": _document(details),
+        }
+        return self._log_counted("health_incidents", row)
+
+    def log(self, table: str, row: Mapping[str, Any]) -> None:
+        """Buffer one row of any logged table. Raises InvalidEvent for a table or column that there is not."""
+        target = LOGGED.get(table)
+        if target is None:
+            raise InvalidEvent(f"a row for table {table!r} came; one of {', '.join(LOGGED)} was wanted")
+        unknown = [name for name in row if name not in target.table.c]
+        if unknown:
+            columns = ", ".join(target.table.c.keys())
+            raise InvalidEvent(f"table {table} has no column {unknown[0]!r}; it has {columns}")
+        now = self._now_us()
+        self._buffers[table].append({**row, "simulation_id": self.simulation_id, "recorded_at": now})
+        self._waiting += 1
+        if self._oldest_us is None:
+            self._oldest_us = now
+        if self._waiting >= self._buffer_rows or now - self._oldest_us >= self._flush_interval_us:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        """Flush where the oldest row has waited long enough; for programs that log rarely."""
+        if self._oldest_us is not None and self._now_us() - self._oldest_us >= self._flush_interval_us:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write everything that waits, in one transaction. Raises FlushFailed, and then nothing was written."""
+        if not self._waiting:
+            return
+        store = self._store
+        staged = [from_mappings(LOGGED[table], rows) for table, rows in self._buffers.items() if rows]
+        letters = []
+        try:
+            store.connect()
+            with store.transaction():
+                for rows in staged:
+                    find_problems(rows)
+                    good = rows.without(rows.bad)
+                    letters += [self._letter(rows.target.table.name, unit, rows.bad[unit]) for unit in sorted(rows.bad)]
+                    for parents in parent_rows(good):
+                        store.upsert(parents)
+                    store.upsert(good)
+                store.upsert(from_mappings(LOGGED["dead_letters"], letters))
+        except Exception as error:
+            fault = store.fault_of(error)
+            raise FlushFailed(
+                f"{self._waiting} rows of simulation {self.simulation_id!r} could not be written and stay in the "
+                f"buffer: {fault.reason}"
+            ) from error
+        self.refused += len(letters)
+        for buffer in self._buffers.values():
+            buffer.clear()
+        self._waiting = 0
+        self._oldest_us = None
+
+    flush_all_buffers = flush
+
+    def _log_counted(self, table: str, row: dict[str, Any]) -> int:
+        number = self._next_ids[table]
+        self.log(table, {_COUNTED[table]: number, **row})
+        self._next_ids[table] = number + 1
+        return number
+
+    def _next_id(self, table: str, column: str) -> int:
+        query = f"SELECT coalesce(max({column}), 0) FROM {table} WHERE simulation_id = ?"  # noqa: S608 - our own names
+        rows = self._store.query(query, (self.simulation_id,))
+        if not rows:
+            raise SinkError(f"table {table} cannot be read")
+        return int(rows[0][0]) + 1
+
+    def _letter(self, table: str, row: int, reason: str) -> dict[str, Any]:
+        content = json.dumps(self._buffers[table][row], default=repr, sort_keys=True)
+        return {
+            "letter_id": str(hash_id("logger", self.simulation_id, table, content)),
+            "simulation_id": self.simulation_id,
+            "stage": "sql",
+            "reason": reason.replace("\0", "\\0"),
+            "source_topic": f"logger.{table}",
+            "source_partition": 0,
+            "source_offset": 0,
+            "source_row": row,
+            "payload": content.encode(),
+            "recorded_at": self._now_us(),
+        }
+
+
+def _placed(position: Position | None) -> dict[str, float]:
+    return {} if position is None else {"position_x": position[0], "position_y": position[1]}
+
+
+def _document(details: Any) -> str | None:
+    if details is None or isinstance(details, str):
+        return details
+    return json.dumps(details, default=repr)

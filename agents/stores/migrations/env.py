@@ -1,0 +1,11 @@
+"""Alembic's environment: runs the revisions on the connection that `agents.stores.migrate` hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from astrocyte.schemas.tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, transactional_ddl=True)
+context.run_migrations()

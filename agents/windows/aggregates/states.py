@@ -1,0 +1,280 @@
+"""States: what a group of rows keeps for its aggregates, as arrays with one place for each group.
+
+A state takes rows (`add`), takes over a newer group of rows (`merge`), and is read by one or more aggregates; the mean
+and the sum of one field share a state. All groups are worked on at once.
+"""
+# ruff: noqa: D102  what State promises of a method holds for every subclass
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from astrocyte.agents.windows.aggregates import accumulate as kernels
+from astrocyte.agents.windows.aggregates.bags import TOKENS, Arena
+
+__all__ = [
+    "Ewma",
+    "Extreme",
+    "Histogram",
+    "Members",
+    "Moment",
+    "Need",
+    "Occurrence",
+    "Slope",
+    "Spread",
+    "State",
+    "Tokens",
+    "Values",
+]
+
+Need = Literal["rows", "number", "integer", "object", "token"]
+"""What a state reads of its column: nothing, float64, int64, Python objects, or uint64 stand-ins of the values."""
+
+Slots = NDArray[np.int32]
+Floats = NDArray[np.float64]
+_ONE: Final = np.ones(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Members:
+    """Rows and the groups they belong to, in the order in which they are to be added."""
+
+    slots: Slots
+    t: NDArray[np.int64]
+    weights: Floats | None = None
+    """How many events each row stands for; None: one each."""
+
+    @property
+    def w(self) -> tuple[Floats, int]:
+        """Weights as the kernels take them: an array and the step from one row's weight to the next."""
+        return (_ONE, 0) if self.weights is None else (self.weights, 1)
+
+    def take(self, rows: NDArray[np.bool_]) -> Members:
+        """Those of the rows that are flagged."""
+        return Members(self.slots[rows], self.t[rows], None if self.weights is None else self.weights[rows])
+
+
+class State(ABC):
+    """Arrays with a place for each group; ``fields`` gives their types. ``n`` is the weight of the rows taken."""
+
+    fields: ClassVar[Mapping[str, type]] = {}
+
+    def __init__(self, need: Need) -> None:
+        self.need = need
+        self.arrays: dict[str, NDArray[Any]] = {}
+        for name, dtype in {"n": np.float64, **self.fields}.items():
+            self.arrays[name] = np.zeros(0, self.dtype_of(name, dtype))
+
+    def dtype_of(self, name: str, dtype: type) -> Any:
+        """Type of one array; those of values follow what the state needs."""
+        if name not in ("total", "value"):
+            return dtype
+        return {"integer": np.int64, "object": np.object_}.get(self.need, dtype)
+
+    def grow(self, capacity: int) -> None:
+        """Make place for ``capacity`` groups; new places are empty."""
+        for name, array in self.arrays.items():
+            added = np.zeros((capacity - len(array), *array.shape[1:]), array.dtype)
+            self.arrays[name] = np.concatenate([array, added])
+
+    def clear(self, slots: NDArray[np.integer]) -> None:
+        """Empty the given places."""
+        for array in self.arrays.values():
+            array[slots] = 0
+
+    @abstractmethod
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        """Take the rows with their values ``x`` (empty where the state needs none) into their groups."""
+
+    @abstractmethod
+    def merge(self, into: Slots, other: Slots) -> None:
+        """Take the newer group ``other[j]`` into ``into[j]``; the places of ``other`` stay as they are."""
+
+    def snapshot(self, slots: NDArray[np.integer]) -> dict[str, Any]:
+        """State of the given places."""
+        parts: dict[str, Any] = {}
+        for name, array in self.arrays.items():
+            taken = array[slots]
+            parts[name] = orjson.dumps(taken.tolist()) if taken.dtype == np.object_ else taken
+        return parts
+
+    def restore(self, slots: NDArray[np.integer], snapshot: Mapping[str, Any]) -> None:
+        """Put a snapshot's groups into the given (empty) places."""
+        for name, array in self.arrays.items():
+            array[slots] = orjson.loads(bytes(snapshot[name])) if array.dtype == np.object_ else snapshot[name]
+
+
+class Moment(State):
+    """Weight and sum; of columns that are no numbers, and of rows as such, the weight alone."""
+
+    fields: ClassVar = {"total": np.float64}
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        n, total, (w, step) = self.arrays["n"], self.arrays["total"], rows.w
+        if self.need == "number":
+            kernels.add_sum(rows.slots, x, w, step, n, total)
+        elif self.need == "integer" and step == 0:
+            kernels.add_integers(rows.slots, x, n, total)
+        else:
+            kernels.add_count(rows.slots, w, step, n)
+            if self.need == "integer":
+                # Each product is rounded, so that a sum of integers stays one.
+                kernels.add_integers(rows.slots, np.rint(x * w).astype(np.int64), np.zeros_like(n), total)
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        merge = kernels.merge_integers if self.need == "integer" else kernels.merge_sum
+        merge(into, other, self.arrays["n"], self.arrays["total"])
+
+
+class Spread(State):
+    """Weight, mean and sum of squared deviations."""
+
+    fields: ClassVar = {"mean": np.float64, "m2": np.float64}
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        kernels.add_std(rows.slots, x, *rows.w, *self.arrays.values())
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        kernels.merge_std(into, other, *self.arrays.values())
+
+
+class Extreme(State):
+    """Least or greatest value."""
+
+    fields: ClassVar = {"value": np.float64}
+
+    def __init__(self, need: Need, which: Literal["min", "max"]) -> None:
+        super().__init__(need)
+        self._add = kernels.add_min if which == "min" else kernels.add_max
+        self._merge = kernels.merge_min if which == "min" else kernels.merge_max
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        self._add(rows.slots, x, *self.arrays.values())
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        self._merge(into, other, *self.arrays.values())
+
+
+class Occurrence(State):
+    """First or last value in event time; among equal times the first, or the last, in processing order."""
+
+    fields: ClassVar = {"time": np.int64, "value": np.float64}
+
+    def __init__(self, need: Need, which: Literal["first", "last"]) -> None:
+        super().__init__(need)
+        self._add = kernels.add_first if which == "first" else kernels.add_last
+        self._merge = kernels.merge_first if which == "first" else kernels.merge_last
+        self._winner = np.zeros(0, np.int64)
+
+    def grow(self, capacity: int) -> None:
+        super().grow(capacity)
+        self._winner = np.full(capacity, -1, np.int64)
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        a = self.arrays
+        self._add(rows.slots, rows.t, a["n"], a["time"], self._winner)
+        touched = rows.slots[self._winner[rows.slots] == np.arange(len(rows.slots))]
+        a["value"][touched] = x[self._winner[touched]]
+        self._winner[touched] = -1
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        a = self.arrays
+        source = np.empty(len(into), np.int64)
+        self._merge(into, other, a["n"], a["time"], source)
+        # A group may take over several others; the last assignment, in order, is the winner's.
+        for target, origin in zip(into[source >= 0].tolist(), source[source >= 0].tolist(), strict=True):
+            a["value"][target] = a["value"][origin]
+
+
+class Slope(State):
+    """Running covariance of value and time."""
+
+    fields: ClassVar = {
+        "origin": np.int64, "mean_t": np.float64, "mean_x": np.float64, "ctt": np.float64, "ctx": np.float64,
+    }  # fmt: skip
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        kernels.add_slope(rows.slots, rows.t, x, *self.arrays.values())
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        kernels.merge_slope(into, other, *self.arrays.values())
+
+
+class Ewma(State):
+    """Exponentially weighted mean: each row moves it by ``alpha`` of the distance; the first row sets it."""
+
+    fields: ClassVar = {"first": np.float64, "value": np.float64}
+
+    def __init__(self, need: Need, alpha: float) -> None:
+        super().__init__(need)
+        self.alpha = alpha
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        kernels.add_ewma(rows.slots, x, self.alpha, *self.arrays.values())
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        kernels.merge_ewma(into, other, self.alpha, *self.arrays.values())
+
+
+class Histogram(State):
+    """Weight in each of equal bins between fixed bounds; what lies outside counts to the outermost bins."""
+
+    def __init__(self, need: Need, bins: int, low: float, high: float) -> None:
+        super().__init__(need)
+        self.low, self.high = low, high
+        self.arrays["counts"] = np.zeros((0, bins))
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        kernels.add_histogram(rows.slots, x, *rows.w, self.low, self.high, self.arrays["counts"])
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        counts = self.arrays["counts"]
+        np.add.at(counts, into, counts[other])
+
+
+class _Bag(State):
+    """Values or tokens themselves, in an arena of bags."""
+
+    def __init__(self, need: Need, arena: Arena) -> None:
+        super().__init__(need)
+        self.arrays = {}
+        self.arena = arena
+
+    def grow(self, capacity: int) -> None:
+        self.arena.grow(capacity)
+
+    def clear(self, slots: NDArray[np.integer]) -> None:
+        self.arena.clear(slots)
+
+    def add(self, rows: Members, x: NDArray[Any]) -> None:
+        self.arena.add(rows.slots, x, *rows.w)
+
+    def merge(self, into: Slots, other: Slots) -> None:
+        self.arena.merge(into, other)
+
+    def snapshot(self, slots: NDArray[np.integer]) -> dict[str, Any]:
+        return dict(zip(("heads", "items", "weights"), self.arena.gather(slots), strict=True))
+
+    def restore(self, slots: NDArray[np.integer], snapshot: Mapping[str, Any]) -> None:
+        self.arena.load(slots, (snapshot["heads"], snapshot["items"], snapshot["weights"]))
+
+
+class Values(_Bag):
+    """The values, exact up to `bags.VALUES` of a group and a t-digest beyond."""
+
+    def __init__(self, need: Need) -> None:
+        super().__init__(need, Arena(None))
+
+
+class Tokens(_Bag):
+    """The distinct values, as tokens; ``estimate`` lets a group of more than `bags.TOKENS` become an estimate."""
+
+    def __init__(self, need: Need, *, estimate: bool) -> None:
+        super().__init__(need, Arena(TOKENS if estimate else 2**62))

@@ -1,0 +1,1 @@
+"""Rules over recorded logs, with no broker: matching, backtests, scores, explanations."""

@@ -1,0 +1,242 @@
+"""What rules would have done on a recorded log: counts, the difference to other rules, and to what was recorded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.recording.log import InvalidLog, read_log
+from astrocyte.schemas.events import iso_from_us, us_from_iso
+from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
+
+__all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]
+
+
+class Made(NamedTuple):
+    """One multi event, as far as comparisons need it."""
+
+    event_id: str
+    rule: str
+    time_us: int
+    key: str | None
+    sources: tuple[str, ...]
+
+    @property
+    def identity(self) -> tuple[str, tuple[str, ...]]:
+        """What is the same for two versions of a rule, whose match ids differ: its name and the events it took."""
+        return self.rule, tuple(sorted(self.sources))
+
+
+@dataclass(slots=True)
+class RuleCount:
+    """What one rule did."""
+
+    matches: int = 0
+    alerts: int = 0
+    first_us: int | None = None
+    last_us: int | None = None
+    keys: set[str | None] = field(default_factory=set)
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts and the times of the first and last match."""
+        return {
+            "matches": self.matches,
+            "alerts": self.alerts,
+            "keys": len(self.keys),
+            "first": None if self.first_us is None else iso_from_us(self.first_us),
+            "last": None if self.last_us is None else iso_from_us(self.last_us),
+        }
+
+
+@dataclass(slots=True)
+class Backtest:
+    """What a rule set did over a log."""
+
+    rules: dict[str, RuleCount]
+    made: list[Made]
+    alerts: set[str]
+    events: int = 0
+    late: int = 0
+    dead: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts by rule and in all."""
+        return {
+            "rules": {name: count.as_json() for name, count in self.rules.items()},
+            "events": self.events,
+            "late": self.late,
+            "dead_letters": self.dead,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Matches of one rule under two rule sets: by both, or by one of them only."""
+
+    rule: str
+    both: int
+    only_a: tuple[Made, ...]
+    only_b: tuple[Made, ...]
+
+    def as_json(self, show: int) -> dict[str, Any]:
+        """Counts, and up to ``show`` examples of each side."""
+        return {
+            "both": self.both,
+            "only_a": len(self.only_a),
+            "only_b": len(self.only_b),
+            "examples_a": [_example(made) for made in self.only_a[:show]],
+            "examples_b": [_example(made) for made in self.only_b[:show]],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A log's own multi events and alerts against those that the rules make of it now, by id."""
+
+    same: int
+    missing: tuple[Made, ...]
+    """Recorded, and not made now."""
+    extra: tuple[Made, ...]
+    """Made now, and not recorded."""
+    alerts_same: int
+    alerts_missing: tuple[str, ...]
+    alerts_extra: tuple[str, ...]
+    other_version: int = 0
+    """Of the missing, those whose rule took the same events under another version."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.missing or self.extra or self.alerts_missing or self.alerts_extra)
+
+    def as_json(self, show: int) -> dict[str, Any]:
+        """Counts, and up to ``show`` examples of each side."""
+        return {
+            "holds": self.holds,
+            "multi_events": {
+                "same": self.same,
+                "missing": len(self.missing),
+                "extra": len(self.extra),
+                "other_version": self.other_version,
+                "examples_missing": [_example(made) for made in self.missing[:show]],
+                "examples_extra": [_example(made) for made in self.extra[:show]],
+            },
+            "alerts": {
+                "same": self.alerts_same,
+                "missing": len(self.alerts_missing),
+                "extra": len(self.alerts_extra),
+            },
+        }
+
+
+def backtest(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -> Backtest:
+    """Run the rules over the logs. Rules without a match are listed with zeros."""
+    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us)
+    result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set())
+    for output in outputs:
+        for made in made_of(output):
+            count = result.rules.setdefault(made.rule, RuleCount())
+            count.matches += 1
+            count.keys.add(made.key)
+            count.first_us = made.time_us if count.first_us is None else min(count.first_us, made.time_us)
+            count.last_us = max(count.last_us or made.time_us, made.time_us)
+            result.made.append(made)
+        for alert in output.alerts:
+            body = orjson.loads(alert.value)
+            result.alerts.add(body["alert_id"])
+            result.rules.setdefault(body["rule"], RuleCount()).alerts += 1
+    counters = run.counters
+    result.events, result.late, result.dead = counters.received, counters.late, counters.dead
+    return result
+
+
+def made_of(output: DomainOutput) -> Iterator[Made]:
+    """Multi events of one step."""
+    for record in output.multi_events:
+        yield _made(record.key, record.value)
+
+
+def compare(a: Sequence[Made], b: Sequence[Made]) -> list[Difference]:
+    """Difference of two runs rule by rule; matches are the same if a rule of that name took the same events."""
+    names = dict.fromkeys(made.rule for made in (*a, *b))
+    return [_compare_rule(name, a, b) for name in names]
+
+
+def _compare_rule(name: str, a: Sequence[Made], b: Sequence[Made]) -> Difference:
+    of_a = [made for made in a if made.rule == name]
+    of_b = [made for made in b if made.rule == name]
+    in_a, in_b = Counter(made.identity for made in of_a), Counter(made.identity for made in of_b)
+    return Difference(name, (in_a & in_b).total(), _beyond(of_a, in_a & in_b), _beyond(of_b, in_a & in_b))
+
+
+def _beyond(made: Iterable[Made], shared: Counter[tuple[str, tuple[str, ...]]]) -> tuple[Made, ...]:
+    left = shared.copy()
+    rest = []
+    for each in made:
+        if left[each.identity] > 0:
+            left[each.identity] -= 1
+        else:
+            rest.append(each)
+    return tuple(rest)
+
+
+def verify(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -> Verified:
+    """Run the rules over logs and compare with the multi events and alerts in them. Raises InvalidLog without any."""
+    recorded: dict[str, Made] = {}
+    alerts: dict[str, str] = {}
+    topics: set[str] = set()
+    for path in paths:
+        for record in read_log(path):
+            topics.add(record.topic)
+            if record.topic == MULTI_EVENTS and record.value is not None:
+                made = _made(record.key, record.value)
+                recorded[made.event_id] = made
+            elif record.topic == ALERTS and record.value is not None:
+                body = orjson.loads(record.value)
+                alerts[body["alert_id"]] = body["rule"]
+    if MULTI_EVENTS not in topics:
+        raise InvalidLog(
+            f"{', '.join(map(str, paths))}: no multi events to compare with; record {MULTI_EVENTS} and {ALERTS} beside "
+            "the input, or count what rules make of it with 'astrocyte backtest'"
+        )
+    now = backtest(ruleset, paths, lateness_us=lateness_us)
+    made_now = {made.event_id: made for made in now.made}
+    # Rules that the given files do not hold, and their outputs, are not ours to compare.
+    ours = {name: made for name, made in recorded.items() if made.rule in now.rules}
+    missing = tuple(made for name, made in ours.items() if name not in made_now)
+    extra = tuple(made for name, made in made_now.items() if name not in recorded)
+    identities = Counter(made.identity for made in extra)
+    other = sum((identities & Counter(made.identity for made in missing)).values())
+    alerted = {name for name, rule in alerts.items() if rule in now.rules} if ALERTS in topics else now.alerts
+    return Verified(
+        len(ours) - len(missing),
+        missing,
+        extra,
+        len(alerted & now.alerts),
+        tuple(sorted(alerted - now.alerts)),
+        tuple(sorted(now.alerts - alerted)),
+        other,
+    )
+
+
+def _made(key: bytes | None, value: bytes) -> Made:
+    body = orjson.loads(value)
+    return Made(
+        body["event_id"],
+        body["correlation_rule"],
+        us_from_iso(body["timestamp"]),
+        None if key is None else key.decode("utf-8", "replace"),
+        tuple(body["source_events"]),
+    )
+
+
+def _example(made: Made) -> dict[str, Any]:
+    return {"event_id": made.event_id, "timestamp": iso_from_us(made.time_us), "key": made.key, "sources": made.sources}

@@ -1,0 +1,176 @@
+"""The lineage of a multi event: what it was made of, down to topic, partition and offset.
+
+It is looked up in a SQL database, in recorded logs, or on a broker; a source that is itself a multi event is
+explained in turn. Where a log or a broker is at hand, each source is shown with its fields, read at its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import orjson
+
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.events import iso_from_us
+
+__all__ = [
+    "Explained",
+    "NoSuchEvent",
+    "Origin",
+    "SourceEvent",
+    "explain",
+    "render",
+]
+
+_DEPTH: Final = 16
+
+
+class NoSuchEvent(AstrocyteError):
+    """No multi event with the id is stored where it was looked for."""
+
+
+@dataclass(slots=True)
+class SourceEvent:
+    """One event that a multi event was made of, and where it lies."""
+
+    event_id: str
+    stream: str | None = None
+    step: str | None = None
+    time_us: int | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    fields: dict[str, Any] | None = None
+    """The event's JSON record, where it could be read."""
+    made_of: Explained | None = None
+    """Its own lineage, where it is a multi event."""
+
+
+@dataclass(slots=True)
+class Explained:
+    """A multi event with its sources, in the order in which the rule took them."""
+
+    event_id: str
+    rule: str
+    time_us: int
+    sources: list[SourceEvent]
+    rule_version: str | None = None
+    key: str | None = None
+    integrated_value: float | None = None
+    confidence: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The tree as nested objects."""
+        return {
+            "event_id": self.event_id,
+            "timestamp": iso_from_us(self.time_us),
+            "correlation_rule": self.rule,
+            "rule_version": self.rule_version,
+            "key": self.key,
+            "integrated_value": self.integrated_value,
+            "confidence": self.confidence,
+            "details": self.details,
+            "alerts": self.alerts,
+            "sources": [_source_json(source) for source in self.sources],
+        }
+
+
+class Origin(Protocol):
+    """Where multi events are looked up."""
+
+    name: str
+
+    def find(self, event_id: str) -> Explained | None:
+        """The multi event with its sources, not yet explained in turn; the id of an alert finds what it alerts of."""
+
+    def read(self, sources: Sequence[SourceEvent]) -> None:
+        """Fill in the fields of the sources that can be read at their places."""
+
+
+def explain(event_id: str, origins: Sequence[Origin]) -> Explained:
+    """The lineage tree of a multi event, from the first origin that has it. Raises NoSuchEvent."""
+    for origin in origins:
+        found = origin.find(event_id)
+        if found is not None:
+            _explain_sources(found, origins, origin, 0)
+            return found
+    places = " or ".join(origin.name for origin in origins)
+    raise NoSuchEvent(
+        f"no multi event {event_id!r} in {places}; 'astrocyte tap multi.events' shows the ids, and --db, --log or -b "
+        "say where to look"
+    )
+
+
+def _explain_sources(found: Explained, origins: Sequence[Origin], first: Origin, depth: int) -> None:
+    for origin in (first, *(other for other in origins if other is not first)):
+        origin.read([source for source in found.sources if source.fields is None and source.topic is not None])
+    if depth >= _DEPTH:
+        return
+    for source in found.sources:
+        if source.topic is None or not source.topic.startswith("mono."):
+            source.made_of = first.find(source.event_id)
+            if source.made_of is not None:
+                _explain_sources(source.made_of, origins, first, depth + 1)
+
+
+def _source_json(source: SourceEvent) -> dict[str, Any]:
+    return {
+        "event_id": source.event_id,
+        "stream": source.stream,
+        "step": source.step,
+        "timestamp": None if source.time_us is None else iso_from_us(source.time_us),
+        "topic": source.topic,
+        "partition": source.partition,
+        "offset": source.offset,
+        "event": source.fields,
+        "made_of": None if source.made_of is None else source.made_of.as_json(),
+    }
+
+
+def render(explained: Explained) -> str:
+    """The tree as text for people."""
+    return "\n".join(_lines(explained)) + "\n"
+
+
+def _lines(explained: Explained) -> Iterator[str]:
+    version = f" version {explained.rule_version}" if explained.rule_version else ""
+    key = f", key {explained.key}" if explained.key is not None else ""
+    yield f"{explained.event_id}  {explained.rule}{version}{key}, {iso_from_us(explained.time_us)}"
+    values = {"integrated_value": explained.integrated_value, "confidence": explained.confidence} | explained.details
+    told = "  ".join(f"{name} = {_value(value)}" for name, value in values.items() if value is not None)
+    if told:
+        yield f"│  {told}"
+    for alert in explained.alerts:
+        yield f"│  alert ({alert['severity']}): {alert['message']}"
+    for number, source in enumerate(explained.sources):
+        last = number == len(explained.sources) - 1
+        branch, trunk = ("└─ ", "   ") if last else ("├─ ", "│  ")
+        step = f"{source.step}: " if source.step else ""
+        yield f"{branch}{step}{source.stream or '?'}  {source.event_id}"
+        time = "" if source.time_us is None else f"{iso_from_us(source.time_us)}  "
+        place = "place unknown" if source.topic is None else f"{source.topic}[{source.partition}]@{source.offset}"
+        yield f"{trunk}   {time}{place}"
+        if source.fields is not None:
+            inner = {name: value for name, value in source.fields.items() if name in ("type", "value")}
+            for nested in ("metadata", "payload"):
+                inner |= source.fields.get(nested) or {}
+            yield f"{trunk}   " + "  ".join(
+                f"{name} = {_value(value)}" for name, value in inner.items() if value is not None
+            )
+        if source.made_of is not None:
+            for line in _lines(source.made_of):
+                yield f"{trunk}   {line}"
+
+
+def _value(value: Any) -> str:
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float)
+        else value
+        if isinstance(value, str)
+        else orjson.dumps(value).decode()
+    )

@@ -1,0 +1,308 @@
+"""Rules over recorded logs with no broker: the same domains as a worker's, so the same matches with the same ids."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import orjson
+
+from astrocyte.agents.domain import Counters, DomainGroup, DomainOutput, Leaflet
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.event_time.watermarks import Place
+from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.recording.log import (
+    LogHeader,
+    LogRecord,
+    TornLog,
+    is_derived,
+    open_log,
+    read_header,
+    read_index,
+    read_log,
+)
+from astrocyte.pipeline.roles.output_records import frame_records, rekeyed
+from astrocyte.pipeline.topology.plan import Group, Rekey, make_plan
+from astrocyte.pipeline.topology.repartition import Rekeyer
+from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
+from astrocyte.schemas.topics import CLOCK, metrics_topic
+
+__all__ = ["OfflineRun", "Survey", "run_rules", "survey"]
+
+_BATCH: Final = 256
+_BATCH_BYTES: Final = 4 << 20
+
+
+@dataclass(slots=True)
+class Survey:
+    """What logs hold: partition counts, which places have messages, and the idleness that a worker recorded."""
+
+    partitions: dict[str, int] = field(default_factory=dict)
+    places: set[tuple[str, int]] = field(default_factory=set)
+    records: int = 0
+    idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """By partition, in order: topics found idle and the positions at which they were."""
+
+    @property
+    def count(self) -> int:
+        """Number of domains: the partition count of the input topics."""
+        return max([self.partitions[topic] for topic in self.partitions if not is_derived(topic)], default=1)
+
+
+def survey(paths: Sequence[str | Path]) -> Survey:
+    """Look through logs, by their indexes where they have one. Raises InvalidLog."""
+    found = Survey()
+    for path in paths:
+        if str(path) == "-":
+            raise InvalidSettings("rules run over a log that is read twice, which standard input cannot; give a file")
+        index = read_index(path)
+        if index is None:
+            _survey_records(path, found)
+            continue
+        header = read_header(path)
+        for topic, count in (header.partitions if header else {}).items():
+            found.partitions[topic] = max(count, found.partitions.get(topic, 0))
+        for topic, totals in index.topics.items():
+            found.partitions[topic] = max(found.partitions.get(topic, 0), max(totals.messages) + 1)
+            found.places.update((topic, number) for number in totals.messages)
+        found.records += index.records
+        if CLOCK in index.topics:
+            for record in read_log(path):
+                _note_idle(record, found)
+    return found
+
+
+def _survey_records(path: str | Path, found: Survey) -> None:
+    try:
+        for item in open_log(path):
+            if isinstance(item, LogHeader):
+                for topic, count in item.partitions.items():
+                    found.partitions[topic] = max(count, found.partitions.get(topic, 0))
+                continue
+            found.partitions[item.topic] = max(found.partitions.get(item.topic, 0), item.partition + 1)
+            found.places.add((item.topic, item.partition))
+            found.records += 1
+            _note_idle(item, found)
+    except TornLog:
+        pass  # said when the log is read for its events
+
+
+def _note_idle(record: LogRecord, found: Survey) -> None:
+    if record.topic != CLOCK or record.value is None:
+        return
+    try:
+        body = orjson.loads(record.value)
+        found.idle.setdefault(int(body["partition"]), []).append(body)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        pass  # a later version's record; without it a log is correlated by its own watermarks
+
+
+@dataclass(slots=True)
+class _Domain:
+    """One group's engine on one partition."""
+
+    leaflet: Leaflet
+    absent: tuple[Place, ...]
+    """Topics that the log does not hold for this partition: they hold time back nowhere."""
+    idle: deque[dict[str, Any]]
+    asleep: bool = False
+
+
+class OfflineRun:
+    """All domains of a rule set over messages in a log's order.
+
+    Groups of rules that read what others make come after them, each with a clock of its own, so that the results of
+    the last windows are in time for the rules over them.
+    """
+
+    def __init__(
+        self,
+        ruleset: RuleSet,
+        found: Survey,
+        *,
+        lateness_us: int,
+        consistency: Literal["strong", "eventual"] = "strong",
+    ) -> None:
+        plan = make_plan(ruleset)
+        self.partitions = found.count
+        self._offsets: dict[tuple[str, int], int] = {}
+        self._numbers: dict[str, list[int]] = {}
+        for topic, number in sorted(found.places):
+            self._numbers.setdefault(topic, []).append(number)
+        self._rekeys: dict[str, list[tuple[Rekey, Rekeyer]]] = {}
+        for rekey in plan.rekeys:
+            rekeyer = Rekeyer(rekey, self.partitions, lateness_us=lateness_us)
+            self._rekeys.setdefault(rekey.source, []).append((rekey, rekeyer))
+        self._groups = _in_order(plan.groups)
+        self._domains: list[list[_Domain]] = []
+        made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
+        sources = {rekey.topic: rekey.source for rekey in plan.rekeys}
+        counted: set[str] = set()
+        for group in self._groups:
+            topics = set(group.topics.values())
+            internal = counted | topics & (sources.keys() | made)
+            counted |= topics
+            domains = []
+            for number in range(self.partitions):
+                engine = Engine(group.ruleset, consistency=consistency, exports=group.exports)
+                leaflet = Leaflet(
+                    number,
+                    [DomainGroup(group.field, engine, group.topics, group.exports)],
+                    lateness_us=lateness_us,
+                    topics=topics,
+                    internal=internal,
+                    saccules=Saccules(getattr(ruleset, "saccules", ())),
+                )
+                absent = tuple(
+                    Place(topic, number)
+                    for topic in sorted(topics)
+                    if not _is_present(sources.get(topic, topic), number, found, made, rekeyed=topic in sources)
+                )
+                leaflet.mark_idle(absent)
+                # What a worker recorded is of its one clock over all groups; only a single group has the same.
+                idle = deque(found.idle.get(number, ()) if len(self._groups) == 1 else ())
+                domains.append(_Domain(leaflet, absent, idle))
+            self._domains.append(domains)
+
+    @property
+    def counters(self) -> Counters:
+        """What became of every event, over all domains."""
+        total = Counters()
+        for domain in (domain for domains in self._domains for domain in domains):
+            for name, value in domain.leaflet.counters.as_dict().items():
+                setattr(total, name, getattr(total, name) + value)
+        return total
+
+    def run(self, records: Iterable[LogRecord]) -> Iterator[DomainOutput]:
+        """Outputs of the messages, then of the end of all input."""
+        for batch in _batches(records):
+            yield from self._feed(batch)
+        for number, domains in enumerate(self._domains):
+            for domain in domains:
+                # All input is over: nobody holds time back, then everything closes.
+                yield from self._follow(number, domain.leaflet.mark_all_idle())
+            for domain in domains:
+                yield from self._follow(number, domain.leaflet.flush())
+
+    def _feed(self, batch: Mapping[tuple[str, int], list[RawRecord]]) -> Iterator[DomainOutput]:
+        for (topic, partition), raws in batch.items():
+            for number, group in enumerate(self._groups):
+                if topic in group.topics.values() and partition < self.partitions:
+                    for output in self._feed_domain(self._domains[number][partition], topic, raws):
+                        yield from self._follow(number, output)
+            for rekey, rekeyer in self._rekeys.get(topic, ()):
+                frames, _ = rekeyer.step(partition, raws)
+                for frame in frames:
+                    waiting = self._with_peers(frame, topic, partition)
+                    yield from self._send(rekeyed(rekey.stream, rekey.field, waiting, self.partitions))
+
+    def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
+        """Let the reader wait for the topic's other partitions, which come one after another here."""
+        others = self._numbers.get(topic)
+        if frame.peers or not others:
+            return frame
+        origin = frame.origin.removesuffix(f"/{partition}")
+        return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
+
+    def _feed_domain(self, domain: _Domain, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
+        if domain.asleep:
+            domain.leaflet.wake()
+            domain.leaflet.mark_idle(domain.absent)
+            domain.asleep = False
+        if not domain.idle:
+            yield domain.leaflet.feed(topic, raws)
+            return
+        for raw in raws:
+            yield domain.leaflet.feed(topic, [raw])
+            while domain.idle and _reached(domain.leaflet, domain.idle[0]):
+                told = domain.idle.popleft()
+                yield domain.leaflet.mark_idle(Place(name, domain.leaflet.partition) for name in told["idle"])
+                if told.get("until_us") is not None:
+                    yield domain.leaflet.mark_all_idle(told["until_us"])
+                    domain.asleep = True
+
+    def _follow(self, number: int, output: DomainOutput) -> Iterator[DomainOutput]:
+        """The output, and what the groups that read its frames make of them."""
+        if output:
+            yield output
+        for frame in output.frames:
+            topic = metrics_topic(frame.stream)
+            if any(topic in group.topics.values() for group in self._groups[number + 1 :]) or topic in self._rekeys:
+                yield from self._send(self._as_records(topic, frame))
+
+    def _as_records(self, topic: str, frame: Frame) -> list[Outgoing]:
+        return frame_records(topic, frame, self.partitions)
+
+    def _send(self, records: Iterable[Outgoing]) -> Iterator[DomainOutput]:
+        for record in records:
+            place = (record.topic, record.partition or 0)
+            offset = self._offsets.get(place, 0)
+            self._offsets[place] = offset + 1
+            yield from self._feed({place: [RawRecord(offset, 0, record.key, record.value, tuple(record.headers))]})
+
+
+def run_rules(
+    ruleset: RuleSet,
+    paths: Sequence[str | Path],
+    *,
+    lateness_us: int,
+    consistency: Literal["strong", "eventual"] = "strong",
+) -> tuple[OfflineRun, Iterator[DomainOutput]]:
+    """The run of a rule set over logs, and its outputs as they are iterated. Raises InvalidLog, InvalidRule."""
+    run = OfflineRun(ruleset, survey(paths), lateness_us=lateness_us, consistency=consistency)
+    return run, run.run(record for path in paths for record in read_log(path))
+
+
+def _made_by(group: Group) -> set[str]:
+    return {window.name for window in group.ruleset.windows} | set(group.exports)
+
+
+def _in_order(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """Groups so that each comes after those whose results it reads."""
+    waiting, ordered = list(groups), []
+    while waiting:
+        made = {name for group in waiting for name in _made_by(group)}
+        ready = [group for group in waiting if not set(group.topics) & (made - _made_by(group))]
+        ordered += ready or waiting[:1]
+        waiting = [group for group in waiting if group not in ordered]
+    return tuple(ordered)
+
+
+def _is_present(topic: str, number: int, found: Survey, made: set[str], *, rekeyed: bool) -> bool:
+    if topic in made:
+        return True
+    if rekeyed:
+        return any(name == topic for name, _ in found.places)
+    return (topic, number) in found.places
+
+
+def _reached(leaflet: Leaflet, told: Mapping[str, Any]) -> bool:
+    read = {topic for group in leaflet.groups for topic in group.topics.values()}
+    wanted = {topic: offset for topic, offset in told.get("positions", {}).items() if topic in read}
+    return all(leaflet.positions.get(topic, 0) >= offset for topic, offset in wanted.items())
+
+
+def _batches(records: Iterable[LogRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:
+    """Messages by place, some hundred at a time; within a place in the log's order."""
+    batch: dict[tuple[str, int], list[RawRecord]] = {}
+    count = size = 0
+    for record in records:
+        if is_derived(record.topic):
+            continue
+        headers = tuple((name, value or b"") for name, value in record.headers)
+        raw = RawRecord(record.offset, record.timestamp_ms, record.key, record.value, headers)
+        batch.setdefault((record.topic, record.partition), []).append(raw)
+        count += 1
+        size += len(record.value or b"")
+        if count >= _BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, count, size = {}, 0, 0
+    if batch:
+        yield batch

@@ -1,0 +1,179 @@
+"""Scoring rules against the truth: precision, recall and delay, where a scenario has planted what should be found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.analysis.backtest import Made, backtest
+from astrocyte.pipeline.recording.log import InvalidLog, chunks_of, read_log
+from astrocyte.schemas.events import iso_from_us
+from astrocyte.schemas.ids import event_ids, format_ids
+from astrocyte.schemas.topics import TRUTH, mono_topic
+
+__all__ = ["Planted", "Score", "planted_in", "score", "score_matches"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planted:
+    """One thing that a scenario planted: what, for which key, when, and which rule should find it."""
+
+    kind: str
+    rule: str
+    key: str | None
+    start_us: int
+    until_us: int
+    members: frozenset[str] = frozenset()
+    """Ids of the planted events; empty where the whole interval is what was planted."""
+
+
+@dataclass(slots=True)
+class Score:
+    """How well one rule found what was planted for it."""
+
+    rule: str
+    planted: int = 0
+    found: int = 0
+    matches: int = 0
+    true_matches: int = 0
+    """Matches that belong to something planted."""
+    exact: int = 0
+    """Of them, those that took the planted events and no others."""
+    delays_us: list[int] = field(default_factory=list)
+    """Time from the begin of each thing found to its first match."""
+    missed: list[Planted] = field(default_factory=list)
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the matches that belong to something planted; None without matches, or with nothing planted."""
+        return self.true_matches / self.matches if self.matches and self.planted else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of what was planted that was found; None where nothing was planted."""
+        return self.found / self.planted if self.planted else None
+
+    def as_json(self, show: int = 0) -> dict[str, Any]:
+        """The figures; delays in seconds, and up to ``show`` of what was missed."""
+        delays = np.asarray(self.delays_us or [0], np.float64) / 1e6
+        quantile = {name: float(np.quantile(delays, q)) for name, q in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))}
+        return {
+            "rule": self.rule,
+            "planted": self.planted,
+            "found": self.found,
+            "matches": self.matches,
+            "true_matches": self.true_matches,
+            "exact": self.exact,
+            "precision": self.precision,
+            "recall": self.recall,
+            "delay_s": quantile if self.delays_us else None,
+            "missed": [
+                {"kind": each.kind, "key": each.key, "timestamp": iso_from_us(each.start_us)}
+                for each in self.missed[:show]
+            ],
+        }
+
+
+def score(
+    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, slack_us: int, against_all: bool = False
+) -> list[Score]:
+    """Score of every rule against what the logs' truth planted for it, or against all that was planted.
+
+    Raises InvalidLog for logs without truth.
+    """
+    planted = [each for path in paths for each in planted_in(path)]
+    if not planted:
+        raise InvalidLog(
+            f"{', '.join(map(str, paths))}: no planted events (topic {mono_topic(TRUTH)}) to score against; simulate a "
+            "scenario that plants some, and record that topic too"
+        )
+    made = backtest(ruleset, paths, lateness_us=lateness_us).made
+    within = {rule.name: rule.within.time if rule.within is not None else 0 for rule in ruleset.rules}
+    names = [rule.name for rule in ruleset.rules]
+    return [
+        score_matches(
+            name,
+            [each for each in planted if against_all or each.rule == name],
+            [each for each in made if each.rule == name],
+            slack_us=slack_us + within[name],
+        )
+        for name in names
+    ]
+
+
+def planted_in(path: str | Path) -> list[Planted]:
+    """What the ``truth`` stream of a log says was planted, in order of time."""
+    topic = mono_topic(TRUTH)
+    found = []
+    for chunk in chunks_of((record for record in read_log(path) if record.topic == topic), on_bad="skip"):
+        for row in chunk.frame.rows():
+            members = orjson.loads(row["members"] or "[]")
+            found.append(
+                Planted(
+                    row["kind"] or "",
+                    row["rule"] or "",
+                    row["key"],
+                    row["timestamp"],
+                    row["until"] if row["until"] is not None else row["timestamp"],
+                    frozenset(_ids(chunk.frame.run, members)) if chunk.frame.run else frozenset(),
+                )
+            )
+    return sorted(found, key=lambda each: each.start_us)
+
+
+def score_matches(rule: str, planted: Sequence[Planted], made: Sequence[Made], *, slack_us: int) -> Score:
+    """Score of one rule's matches.
+
+    A match belongs to a planted thing if it took at least half of the planted events (a rule that pairs each event
+    once may pair one of them with a chance event); where the truth names no events, if it lies in the planted
+    interval (up to ``slack_us`` after it) and has its key, if any match has. The delay is from the last planted
+    event, or from the begin of the interval, to the first such match.
+    """
+    result = Score(rule, planted=len(planted), matches=len(made))
+    owners: dict[str, list[Planted]] = {}
+    for each in planted:
+        for member in each.members:
+            owners.setdefault(member, []).append(each)
+    intervals = [each for each in planted if not each.members]
+    keyed = {match.key for match in made} & {each.key for each in intervals}
+    first: dict[int, int] = {}
+    for match in sorted(made, key=lambda each: each.time_us):
+        owner = _owner(match, owners) or _covering(match, intervals, slack_us, bool(keyed))
+        if owner is not None:
+            result.true_matches += 1
+            result.exact += owner.members == frozenset(match.sources)
+            begin_us = owner.until_us if owner.members else owner.start_us
+            first.setdefault(id(owner), max(match.time_us - begin_us, 0))
+    result.found = len(first)
+    result.delays_us = list(first.values())
+    result.missed = [each for each in planted if id(each) not in first]
+    return result
+
+
+def _owner(match: Made, owners: Mapping[str, Sequence[Planted]]) -> Planted | None:
+    taken = Counter(id(each) for source in match.sources for each in owners.get(source, ()))
+    candidates = {id(each): each for source in match.sources for each in owners.get(source, ())}
+    for number, count in taken.most_common():
+        if 2 * count >= len(candidates[number].members):
+            return candidates[number]
+    return None
+
+
+def _covering(match: Made, intervals: Iterable[Planted], slack_us: int, keyed: bool) -> Planted | None:
+    for each in intervals:
+        if keyed and each.key != match.key:
+            continue
+        if each.start_us <= match.time_us <= each.until_us + slack_us:
+            return each
+    return None
+
+
+def _ids(run: str, members: Sequence[Sequence[Any]]) -> list[str]:
+    return [format_ids(event_ids(run, stream, np.array([sequence], np.int64)))[0] for stream, sequence in members]

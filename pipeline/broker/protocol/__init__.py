@@ -1,0 +1,1 @@
+"""Kafka's wire protocol: types, messages, record batches, error codes."""

@@ -1,0 +1,70 @@
+"""Requests out of a stream of bytes: each is a length and a frame. A long frame comes straight into its own buffer."""
+
+from __future__ import annotations
+
+from astrocyte.pipeline.broker.protocol.errors import MalformedRequest
+
+__all__ = ["SMALLEST_FRAME", "FrameReader"]
+
+SMALLEST_FRAME = 8  # api key, version, correlation id
+SCRATCH_BYTES = 1 << 16  # for what comes before the length of a long frame is known, and for all short ones
+CLAIM_BYTES = 1 << 20  # allocated on the word of a client; more only as bytes really come
+LENGTH_BYTES = 4
+
+
+class FrameReader:
+    """``buffer`` is where the next bytes go, ``received`` gives the frames that are whole then."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._scratched = 0
+        self._frame: bytearray | None = None  # a long frame on its way
+        self._view = self._scratch
+        self._length = self._filled = 0
+
+    def buffer(self) -> memoryview:
+        """Room for at least one byte; to be filled from its start."""
+        if self._frame is not None:
+            return self._view[self._filled :]
+        return self._scratch[self._scratched :]
+
+    def received(self, size: int) -> list[bytearray]:
+        """Take note of bytes put into ``buffer``; MalformedRequest if they announce a frame that cannot be."""
+        if self._frame is None:
+            return self._split(self._scratched + size)
+        self._filled += size
+        if self._filled < len(self._frame):
+            return []
+        if self._filled < self._length:
+            self._grow(self._frame)
+            return []
+        frame, self._frame, self._view = self._frame, None, self._scratch
+        return [frame]
+
+    def _split(self, end: int) -> list[bytearray]:
+        frames, at, scratch = [], 0, self._scratch
+        while end - at >= LENGTH_BYTES:
+            length = int.from_bytes(scratch[at : at + LENGTH_BYTES], "big", signed=True)
+            if not SMALLEST_FRAME <= length <= self._most_bytes:
+                raise MalformedRequest(f"a frame of {length} bytes; wanted {SMALLEST_FRAME} to {self._most_bytes}")
+            begin, at = at + LENGTH_BYTES, at + LENGTH_BYTES + length
+            if at > end:
+                self._begin_long(length, scratch[begin:end])
+                end = at
+                break
+            frames.append(bytearray(scratch[begin:at]))
+        self._scratched = end - at
+        if self._scratched:
+            scratch[: self._scratched] = bytes(scratch[at:end])
+        return frames
+
+    def _begin_long(self, length: int, start: memoryview) -> None:
+        self._frame = bytearray(min(length, CLAIM_BYTES))
+        self._view, self._length, self._filled = memoryview(self._frame), length, len(start)
+        self._view[: len(start)] = start
+
+    def _grow(self, frame: bytearray) -> None:
+        larger = bytearray(min(self._length, 2 * len(frame)))  # anew: whoever filled the old one may still hold it
+        larger[: len(frame)] = frame
+        self._frame, self._view = larger, memoryview(larger)

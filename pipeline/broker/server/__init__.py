@@ -1,0 +1,1 @@
+"""The broker's server: connections, requests and answers, the process."""

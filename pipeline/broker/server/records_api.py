@@ -1,0 +1,179 @@
+"""The requests about records: Produce, Fetch, ListOffsets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
+from astrocyte.pipeline.broker.protocol.produce_fetch import (
+    FetchedPartition,
+    FetchRequest,
+    ProducedPartition,
+    read_fetch,
+    read_produce,
+    write_fetch,
+    write_produce,
+)
+from astrocyte.pipeline.broker.server.connection import Answer, Request
+from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.storage.log import PartitionLog
+from astrocyte.pipeline.broker.storage.topics import Topics
+
+__all__ = ["RecordsApi"]
+
+logger = logging.getLogger(__name__)
+
+OLDEST_PRODUCE = 3  # earlier ones carry message sets of before Kafka 0.11
+LATEST, EARLIEST = -1, -2  # ListOffsets' special timestamps
+
+
+class RecordsApi:
+    """Serves records of the topics."""
+
+    def __init__(self, topics: Topics, settings: BrokerSettings) -> None:
+        self._topics, self._settings = topics, settings
+        self._storage_fails = False
+
+    def produce(self, request: Request) -> Answer:
+        """Append; every partition has its own outcome."""
+        wanted = read_produce(request.frame, request.at, request.version)
+        refusal = ErrorCode.NONE
+        if request.version < OLDEST_PRODUCE:
+            refusal = ErrorCode.UNSUPPORTED_VERSION
+        elif wanted.transactional_id is not None:
+            refusal = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        produced = [
+            (topic, [self._append(topic, index, records, refusal) for index, records in partitions])
+            for topic, partitions in wanted.topics
+        ]
+        return write_produce(request.version, produced) if wanted.acks else None
+
+    def fetch(self, request: Request) -> Answer | asyncio.Future[Answer]:
+        """Records now, or when enough have come, or when the client's patience ends."""
+        wanted = read_fetch(request.frame, request.at, request.version)
+        fetched, size, settled = self.collect(wanted)
+        if settled or size >= wanted.min_bytes or wanted.max_wait_ms <= 0:
+            return write_fetch(request.version, fetched)
+        return _DelayedFetch(self, wanted, request.version, size).answer
+
+    def collect(self, wanted: FetchRequest) -> tuple[list[tuple[str, list[FetchedPartition]]], int, bool]:
+        """What is there, its bytes, and whether it must be told at once because some partition has an error."""
+        total, settled = 0, False
+        most = min(wanted.max_bytes, self._settings.max_fetch_bytes)
+        topics = []
+        for topic, partitions in wanted.topics:
+            fetched = []
+            for index, offset, max_bytes in partitions:
+                log = self._topics.log(topic, index)
+                if log is None:
+                    fetched.append(FetchedPartition(index, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, -1, -1, b""))
+                    settled = True
+                    continue
+                error, records = ErrorCode.NONE, memoryview(b"")
+                if total < most or not total:
+                    try:
+                        records = log.read(offset, min(max_bytes, most - total))
+                    except RequestRefused as refused:
+                        error, settled = refused.code, True
+                    if total and len(records) > most - total:  # only the first batch of an answer may exceed the limit
+                        records = memoryview(b"")
+                    total += len(records)
+                fetched.append(FetchedPartition(index, error, log.end_offset, log.start_offset, records))
+            topics.append((topic, fetched))
+        return topics, total, settled
+
+    def logs(self, wanted: FetchRequest) -> list[PartitionLog]:
+        """The logs that a fetch names."""
+        named = (self._topics.log(topic, each.partition) for topic, partitions in wanted.topics for each in partitions)
+        return [log for log in named if log is not None]
+
+    def list_offsets(self, body: dict[str, Any], _request: Request) -> dict[str, Any]:
+        """Offsets by time, and the ends of the logs."""
+        topics = [
+            {
+                "name": topic["name"],
+                "partitions": [self._list_offset(topic["name"], **each) for each in topic["partitions"]],
+            }
+            for topic in body["topics"]
+        ]
+        return {"throttle_time_ms": 0, "topics": topics}
+
+    def _list_offset(self, topic: str, partition_index: int, timestamp: int) -> dict[str, int]:
+        log, error, found = self._topics.log(topic, partition_index), ErrorCode.NONE, (-1, -1)
+        try:
+            if log is None:
+                error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            elif timestamp == LATEST:
+                found = (log.end_offset, -1)
+            elif timestamp == EARLIEST:
+                found = (log.start_offset, -1)
+            elif timestamp < 0:
+                error = ErrorCode.UNSUPPORTED_VERSION
+            else:
+                found = log.offset_for_timestamp(timestamp) or found
+        except RequestRefused as refused:
+            error = refused.code
+        return {"partition_index": partition_index, "error_code": error, "timestamp": found[1], "offset": found[0]}
+
+    def _append(self, topic: str, index: int, records: memoryview | None, refusal: ErrorCode) -> ProducedPartition:
+        log = self._topics.log(topic, index)
+        try:
+            if refusal:
+                raise RequestRefused(refusal)
+            if log is None:
+                raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            appended = log.append(records if records is not None else memoryview(b""))
+        except RequestRefused as refused:
+            if refused.code is ErrorCode.KAFKA_STORAGE_ERROR:
+                self._note_storage(str(refused))
+            return ProducedPartition(index, refused.code, -1, -1)
+        if self._storage_fails:
+            self._note_storage("")
+        return ProducedPartition(index, ErrorCode.NONE, appended.base_offset, log.start_offset)
+
+    def _note_storage(self, failure: str) -> None:
+        """One line when the disk begins to refuse, one when it takes records again."""
+        if failure and not self._storage_fails:
+            logger.error("records cannot be stored, producers are told to retry: %s; make space on the disk", failure)
+        elif not failure:
+            logger.warning("records are stored again")
+        self._storage_fails = bool(failure)
+
+
+class _DelayedFetch:
+    """A fetch that waits for more records, until they come, its time is over, or its connection cancels the answer."""
+
+    def __init__(self, api: RecordsApi, wanted: FetchRequest, version: int, size: int) -> None:
+        self._api, self._wanted, self._version = api, wanted, version
+        self._loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._missing = wanted.min_bytes - size
+        self._due = False
+        self._logs = api.logs(wanted)
+        for log in self._logs:
+            log.listen(self._arrived)
+        self._timer = self._loop.call_later(wanted.max_wait_ms / 1000, self._complete, True)
+        self.answer.add_done_callback(self._end)
+
+    def _arrived(self, size: int) -> None:
+        self._missing -= size
+        if (self._missing <= 0 or not size) and not self._due:  # size 0: the log was closed
+            self._due = True
+            self._loop.call_soon(self._complete)  # after the whole Produce request, for several partitions at once
+
+    def _complete(self, patience_over: bool = False) -> None:
+        self._due = False
+        if self.answer.done():
+            return
+        fetched, size, settled = self._api.collect(self._wanted)
+        if settled or patience_over or size >= self._wanted.min_bytes:
+            self.answer.set_result(write_fetch(self._version, fetched))
+        else:
+            self._missing = self._wanted.min_bytes - size
+
+    def _end(self, _answer: asyncio.Future[Answer]) -> None:
+        self._timer.cancel()
+        for log in self._logs:
+            log.unlisten(self._arrived)

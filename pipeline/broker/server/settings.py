@@ -1,0 +1,76 @@
+"""What a broker can be told: where its data lives, what it offers, how long it keeps records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from astrocyte.pipeline.broker.protocol.errors import BrokerError
+
+__all__ = ["DAY_MS", "BrokerSettings"]
+
+DAY_MS = 86_400_000
+SMALLEST_SEGMENT_BYTES = 1024
+
+# setting -> (is it valid, what was wanted)
+_LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "port": (lambda v: 0 <= v <= 65535, "0 (any free port) to 65535"),
+    "default_partitions": (lambda v: 1 <= v <= 10_000, "1 to 10000; set it to the topic_partitions of the Faust app"),
+    "segment_bytes": (lambda v: v >= SMALLEST_SEGMENT_BYTES, f"at least {SMALLEST_SEGMENT_BYTES}"),
+    "retention_ms": (lambda v: v >= -1, "-1 (keep for ever) or milliseconds"),
+    "retention_bytes": (lambda v: v >= -1, "-1 (no limit) or bytes of one partition"),
+    "max_message_bytes": (lambda v: v >= 1024, "at least 1024"),
+    "max_request_bytes": (lambda v: v >= 4096, "at least 4096, and above max_message_bytes"),
+    "max_fetch_bytes": (lambda v: v >= 1024, "at least 1024"),
+    "flush_interval_s": (lambda v: v > 0, "seconds above 0"),
+    "maintenance_interval_s": (lambda v: v > 0, "seconds above 0"),
+    "initial_rebalance_delay_s": (lambda v: v >= 0, "seconds, 0 or more"),
+    "min_session_timeout_s": (lambda v: v > 0, "seconds above 0"),
+    "max_session_timeout_s": (lambda v: v > 0, "seconds above 0"),
+    "max_open_files": (lambda v: v >= 8, "at least 8"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """Settings of one broker; a value out of range raises BrokerError that names it.
+
+    default_partitions is Faust's own default: where a topic is created by its first use, it must equal the
+    ``topic_partitions`` of the Faust app, or Faust's agents restart for ever with PartitionsMismatch.
+    """
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 9092
+    default_partitions: int = 8
+    auto_create_topics: bool = True
+    advertised_host: str | None = None  # what clients are told, where it is not the host that is bound
+    segment_bytes: int = 128 << 20
+    compacted_segment_bytes: int = 16 << 20  # closed segments alone are compacted, so these close earlier
+    retention_ms: int = 7 * DAY_MS
+    retention_bytes: int = -1
+    max_message_bytes: int = 64 << 20
+    max_request_bytes: int = 100 << 20
+    max_fetch_bytes: int = 55 << 20
+    flush_interval_s: float = 1.0
+    maintenance_interval_s: float = 10.0
+    initial_rebalance_delay_s: float = 0.2
+    min_session_timeout_s: float = 1.0
+    max_session_timeout_s: float = 1800.0
+    max_open_files: int = 256
+    verify: Literal["tail", "all"] = "tail"  # at start: CRCs since the last index file, or of every stored record
+
+    def __post_init__(self) -> None:
+        for name, (valid, wanted) in _LIMITS.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not valid(value):
+                raise BrokerError(f"broker setting {name} is {value!r}; wanted {wanted}")
+        if self.verify not in ("tail", "all"):
+            raise BrokerError(f"broker setting verify is {self.verify!r}; wanted 'tail' or 'all'")
+        if self.max_request_bytes <= self.max_message_bytes:
+            raise BrokerError(
+                f"max_request_bytes ({self.max_request_bytes}) must exceed max_message_bytes "
+                f"({self.max_message_bytes}), or no such message could arrive"
+            )

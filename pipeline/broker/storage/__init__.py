@@ -1,0 +1,1 @@
+"""The broker's files: logs, segments, indexes, recovery, compaction."""

@@ -1,0 +1,56 @@
+"""The lock of a data folder: one broker at a time, and the second one is told who the first is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from astrocyte.pipeline.broker.protocol.errors import BrokerError, DataFolderInUse
+
+__all__ = ["FolderLock"]
+
+
+class FolderLock:
+    """Held until ``release`` or the end of the process, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise BrokerError(
+                f"the data folder {folder} cannot be used: {error.strerror}; choose another, or make it writable"
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = self._holder()
+            os.close(self._fd)
+            raise DataFolderInUse(
+                f"the data folder {folder} is in use by {holder}; stop that broker, or choose another folder"
+            ) from None
+        self.note(address=None)
+
+    def note(self, *, address: str | None) -> None:
+        """Write down who holds the lock, for the message that another broker gives."""
+        content = json.dumps({"pid": os.getpid(), "address": address}).encode()
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, content, 0)
+        except OSError:  # a full disk: the lock holds all the same
+            return
+
+    def release(self) -> None:
+        """Let another broker have the folder."""
+        os.close(self._fd)
+
+    def _holder(self) -> str:
+        try:
+            noted = json.loads(os.pread(self._fd, 4096, 0))
+            where = f" at {noted['address']}" if noted["address"] else ""
+            return f"the broker with process id {noted['pid']}{where}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another broker"

@@ -1,0 +1,287 @@
+"""A partition's log: segments in offset order, the last one open for appending.
+
+An append is in the kernel's page cache when it is acknowledged, which a kill -9 of the broker does not touch, and on
+disk within the flush interval. Everything here runs on the event loop's thread, but for FlushJob.run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from astrocyte.pipeline.broker.protocol.batch import refuse_unless_appendable, stamp_offset
+from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
+from astrocyte.pipeline.broker.storage.index import IndexFile
+from astrocyte.pipeline.broker.storage.producers import ProducerTable
+from astrocyte.pipeline.broker.storage.recovery import compacted_reach, recover_segment
+from astrocyte.pipeline.broker.storage.segment import DamagedSegment, Segment, SegmentPool
+
+__all__ = ["FlushJob", "LogConfig", "PartitionLog"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """How a log rolls, ages and is compacted: the topic configurations of the same names."""
+
+    segment_bytes: int
+    segment_ms: int
+    retention_ms: int
+    retention_bytes: int
+    max_message_bytes: int
+    deleted: bool  # cleanup.policy contains delete
+    compacted: bool  # cleanup.policy contains compact
+    delete_retention_ms: int
+    min_cleanable_dirty_ratio: float
+
+
+@dataclass(slots=True)
+class FlushJob:
+    """The sync of one segment's file; ``run`` may be called on another thread, ``fd`` is its own descriptor."""
+
+    segment: Segment
+    fd: int
+    describes: IndexFile | None  # written once the bytes that it describes are on disk
+
+    def run(self) -> None:
+        """Sync; OSError if the disk refuses."""
+        try:
+            os.fsync(self.fd)
+            if self.describes is not None:
+                self.describes.write(self.segment.index_path)
+        finally:
+            os.close(self.fd)
+
+
+class Appended(NamedTuple):
+    """Where a batch is in the log; ``repeated`` if it was there already."""
+
+    base_offset: int
+    repeated: bool
+
+
+class PartitionLog:
+    """One partition of a topic, in a folder of its own."""
+
+    def __init__(
+        self,
+        directory: Path,
+        config: LogConfig,
+        pool: SegmentPool,
+        now_ms: Callable[[], int],
+        verify: Literal["tail", "all"] = "tail",
+    ) -> None:
+        self.directory, self.config, self.pool, self.now_ms = directory, config, pool, now_ms
+        self.producers = ProducerTable()
+        self.closed = False
+        self.dirty = False
+        self.cut_bytes = 0
+        self._unsealed: list[tuple[Segment, bytes]] = []  # closed, with the producers as they were then
+        self._listeners: set[Callable[[int], None]] = set()
+        directory.mkdir(parents=True, exist_ok=True)
+        self.segments = self._recover(verify)
+        self._bases = [segment.base_offset for segment in self.segments]
+        self._opened_ms = self.segments[-1].appended_ms if self.segments[-1].size else 0
+
+    @property
+    def start_offset(self) -> int:
+        """The oldest offset that can be asked for."""
+        return self._bases[0]
+
+    @property
+    def end_offset(self) -> int:
+        """The offset that the next record gets (the high watermark)."""
+        return self.segments[-1].next_offset
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all segments."""
+        return sum(segment.size for segment in self.segments)
+
+    def append(self, batch: memoryview) -> Appended:
+        """Store what a producer sent for this partition: one batch, whose bytes get their offset in place.
+
+        RequestRefused, with nothing stored, if it is no valid batch, out of its producer's sequence, or the disk is
+        full.
+        """
+        header = refuse_unless_appendable(batch, self.config.max_message_bytes)
+        if header.producer_id >= 0:
+            repeated = self.producers.offset_of_repetition(header)
+            if repeated is not None:
+                return Appended(repeated, repeated=True)
+        try:
+            active = self.segments[-1]
+            if active.size and active.size + len(batch) > self.config.segment_bytes:
+                active = self.roll()
+            header = stamp_offset(batch, header, active.next_offset)
+            now_ms = self.now_ms()
+            if not active.size:
+                self._opened_ms = now_ms
+            active.append(batch, header, now_ms)
+        except OSError as error:
+            raise RequestRefused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error.strerror}") from error
+        self.producers.note(header)
+        self.dirty = True
+        for listener in tuple(self._listeners):
+            listener(len(batch))
+        return Appended(header.base_offset, repeated=False)
+
+    def read(self, offset: int, max_bytes: int) -> memoryview:
+        """Batches from an offset on, see Segment.read; RequestRefused if the log has no such offset."""
+        if offset == self.end_offset:
+            return memoryview(b"")
+        if not self.start_offset <= offset < self.end_offset:
+            raise RequestRefused(ErrorCode.OFFSET_OUT_OF_RANGE)
+        first = bisect_right(self._bases, offset) - 1
+        try:
+            for segment in self.segments[first:]:  # more than one only where compaction or damage left a gap
+                found = segment.read(offset, max_bytes)
+                if found:
+                    return found
+        except DamagedSegment as damage:
+            logger.error("%s; restart the broker with verify=all to set it aside", damage)
+            raise RequestRefused(ErrorCode.CORRUPT_MESSAGE, str(damage)) from damage
+        except OSError as error:
+            raise RequestRefused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error.strerror}") from error
+        return memoryview(b"")
+
+    def offset_for_timestamp(self, timestamp: int) -> tuple[int, int] | None:
+        """(offset, timestamp) of the first record at or after a time in milliseconds; None if there is none."""
+        try:
+            for segment in self.segments:
+                found = segment.offset_for_timestamp(timestamp)
+                if found is not None:
+                    return found
+        except (DamagedSegment, OSError) as error:
+            raise RequestRefused(ErrorCode.KAFKA_STORAGE_ERROR, str(error)) from error
+        return None
+
+    def listen(self, listener: Callable[[int], None]) -> None:
+        """Have a function called with the size of each batch appended."""
+        self._listeners.add(listener)
+
+    def unlisten(self, listener: Callable[[int], None]) -> None:
+        """End ``listen``."""
+        self._listeners.discard(listener)
+
+    def roll(self) -> Segment:
+        """Close the open segment and begin a new one at the end offset. OSError leaves the log as it was."""
+        opened = Segment(self.directory, self.end_offset, self.pool)
+        opened.fileno()
+        self._unsealed.append((self.segments[-1], self.producers.snapshot()))
+        self.segments.append(opened)
+        self._bases.append(opened.base_offset)
+        return opened
+
+    def roll_if_aged(self) -> None:
+        """Close the open segment when it is older than segment.ms, so that a quiet log can be cleaned too."""
+        if self.segments[-1].size and self.now_ms() - self._opened_ms >= self.config.segment_ms:
+            self.roll()
+
+    def expire(self) -> list[Path]:
+        """Forget the segments beyond the retention time or size; the log files removed.
+
+        A segment has aged when both its records' timestamps and its last append have: a replay of an old recording, or
+        a simulated clock, does not make records vanish as soon as they arrive.
+        """
+        removed: list[Path] = []
+        total, now_ms, config = self.size_bytes, self.now_ms(), self.config
+        while config.deleted:
+            oldest = self.segments[0]
+            newest_ms = max(oldest.max_timestamp, oldest.appended_ms)
+            aged = (oldest.size > 0 or len(self.segments) > 1) and 0 <= config.retention_ms < now_ms - newest_ms
+            if not aged and not 0 <= config.retention_bytes <= total - oldest.size:
+                break
+            if len(self.segments) == 1:
+                if not aged:
+                    break
+                self.roll()
+            total -= oldest.size
+            removed.append(self._drop_oldest())
+        return removed
+
+    def begin_flush(self) -> list[FlushJob]:
+        """What must be synced now; run the jobs on any thread, then hand them to ``end_flush``."""
+        jobs: list[FlushJob] = []
+        try:
+            if self.dirty:
+                jobs.append(FlushJob(self.segments[-1], os.dup(self.segments[-1].fileno()), None))
+                self.dirty = False
+            jobs.extend(
+                FlushJob(segment, os.dup(segment.fileno()), segment.describe(producers))
+                for segment, producers in self._unsealed
+            )
+        except OSError as error:  # out of descriptors: the next round tries again
+            logger.warning("%s: cannot sync now: %s", self.directory, error.strerror)
+            self.dirty = True
+        return jobs
+
+    def end_flush(self, synced: list[FlushJob], failed: list[FlushJob]) -> None:
+        """Note which jobs of ``begin_flush`` succeeded; the others are due again."""
+        sealed = {job.segment for job in synced if job.describes is not None}
+        for segment in sealed:
+            segment.sealed = True
+            if segment not in self.segments:  # it expired meanwhile
+                segment.index_path.unlink(missing_ok=True)
+        self._unsealed = [entry for entry in self._unsealed if entry[0] not in sealed]
+        self.dirty = self.dirty or bool(failed)
+
+    def replace(self, sources: list[Segment], cleaned: Segment) -> None:
+        """Put a compacted segment in the place of neighbours that it was made of; their files are the caller's."""
+        first = self.segments.index(sources[0])
+        self.segments[first : first + len(sources)] = [cleaned]
+        self._bases = [segment.base_offset for segment in self.segments]
+
+    def close(self, *, seal: bool = True) -> None:
+        """Sync, describe and release every segment, so that the next start need not walk them."""
+        self.closed = True
+        for listener in tuple(self._listeners):
+            listener(0)
+        if seal:
+            self._unsealed.append((self.segments[-1], self.producers.snapshot()))
+            for job in self.begin_flush():
+                try:
+                    job.run()
+                except OSError as error:
+                    logger.warning("%s: not synced at close: %s", job.segment.path, error.strerror)
+        for segment in self.segments:
+            segment.release()
+
+    def _drop_oldest(self) -> Path:
+        segment = self.segments.pop(0)
+        self._bases.pop(0)
+        self._unsealed = [entry for entry in self._unsealed if entry[0] is not segment]
+        segment.release()
+        segment.path.unlink(missing_ok=True)
+        segment.index_path.unlink(missing_ok=True)
+        return segment.path
+
+    def _recover(self, verify: Literal["tail", "all"]) -> list[Segment]:
+        for unfinished in (*self.directory.glob("*.new"),):
+            unfinished.unlink()
+        bases = sorted(int(path.stem) for path in self.directory.glob("*.log") if path.stem.isdigit()) or [0]
+        segments: list[Segment] = []
+        while bases:
+            segment = Segment(self.directory, bases.pop(0), self.pool)
+            segments.append(segment)
+            reaches = compacted_reach(segment)
+            while bases and bases[0] < reaches:
+                leftover = self.directory / f"{bases.pop(0):020d}.log"  # merged into this one just before a crash
+                leftover.unlink()
+                leftover.with_suffix(".index").unlink(missing_ok=True)
+            self.cut_bytes += recover_segment(
+                segment,
+                self.producers,
+                ends_at=bases[0] if bases else None,
+                contiguous=not (self.config.compacted and bases),
+                verify=verify,
+            )
+            if bases and not segment.sealed:
+                self._unsealed.append((segment, self.producers.snapshot()))
+        return segments

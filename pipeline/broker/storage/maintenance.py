@@ -1,0 +1,153 @@
+"""What a broker does by itself: bring records to disk, let old ones go, compact, the slow parts on another thread."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import sqlite3
+from collections.abc import Callable
+from typing import TypeVar
+
+from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.storage.catalogue import Catalogue
+from astrocyte.pipeline.broker.storage.compaction import CleanedSegment, clean, compactable, swap
+from astrocyte.pipeline.broker.storage.log import FlushJob, PartitionLog
+from astrocyte.pipeline.broker.storage.segment import Segment
+from astrocyte.pipeline.broker.storage.topics import Topics
+
+__all__ = ["Maintenance"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Maintenance:
+    """Runs for as long as its broker; ``flush``, ``expire`` and ``compact`` can also be asked for at once."""
+
+    def __init__(
+        self, topics: Topics, catalogue: Catalogue, settings: BrokerSettings, now_ms: Callable[[], int]
+    ) -> None:
+        self._topics, self._catalogue, self._settings, self._now_ms = topics, catalogue, settings, now_ms
+        self._busy = asyncio.Lock()  # a flush in progress must not meet another, or the end
+        self._tasks: list[asyncio.Task[None]] = []
+        self._flush_fails = False
+
+    def start(self) -> None:
+        """Begin the rounds."""
+        self._tasks = [asyncio.create_task(self._flush_rounds()), asyncio.create_task(self._cleaning_rounds())]
+
+    async def stop(self) -> None:
+        """End them; nothing runs on another thread after this."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with self._busy:
+            pass
+
+    async def flush(self) -> None:
+        """Bring to disk what was acknowledged before."""
+        async with self._busy:
+            for log in self._topics.logs():
+                jobs = log.begin_flush()
+                if jobs:
+                    synced, failed = await _unhurried(functools.partial(_run_jobs, jobs))
+                    log.end_flush(synced, [job for job, _ in failed])
+                    if not log.closed:  # its topic may have been deleted meanwhile, and its folder with it
+                        self._note_flush(failed)
+            try:
+                await _unhurried(self._catalogue.checkpoint)
+            except sqlite3.Error as error:
+                logger.warning("the catalogue cannot be brought to disk now: %s", error)
+
+    def expire(self) -> None:
+        """Remove what is beyond its retention."""
+        for log in self._topics.logs():
+            try:
+                log.roll_if_aged()
+                for path in log.expire():
+                    logger.info("%s is beyond its retention and removed", path)
+            except OSError as error:
+                logger.warning("%s: old segments cannot be removed now: %s", log.directory, error)
+
+    async def compact(self) -> int:
+        """Compact the logs that are due; the bytes saved."""
+        saved = 0
+        for log in self._topics.logs():
+            if not log.config.compacted or log.closed:
+                continue
+            async with self._busy:
+                sources = compactable(log)
+                if sources:
+                    saved += await self._compact(log, sources)
+        return saved
+
+    async def _compact(self, log: PartitionLog, sources: list[Segment]) -> int:
+        cleaned: list[CleanedSegment] = []
+        try:
+            cleaned = await _unhurried(
+                lambda: clean(
+                    sources,
+                    now_ms=self._now_ms(),
+                    delete_retention_ms=log.config.delete_retention_ms,
+                    segment_bytes=log.config.segment_bytes,
+                )
+            )
+            saved = swap(log, cleaned)
+        except (OSError, ValueError) as error:
+            if not log.closed:
+                logger.error("%s is not compacted: %s", log.directory, error)
+            for each in cleaned:
+                each.draft.unlink(missing_ok=True)
+            return 0
+        logger.info("%s: compaction saved %d bytes", log.directory, saved)
+        return saved
+
+    def _note_flush(self, failed: list[tuple[FlushJob, OSError]]) -> None:
+        if failed and not self._flush_fails:
+            job, error = failed[0]
+            logger.error(
+                "%s cannot be brought to disk: %s; it is tried again each round", job.segment.path, error.strerror
+            )
+        self._flush_fails = bool(failed)
+
+    async def _flush_rounds(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.flush_interval_s)
+            try:
+                await self.flush()
+            except Exception:
+                logger.exception("a round of bringing records to disk failed; the next one tries again")
+
+    async def _cleaning_rounds(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.maintenance_interval_s)
+            try:
+                self.expire()
+                await self.compact()
+            except Exception:
+                logger.exception("a round of removing and compacting records failed; the next one tries again")
+
+
+def _run_jobs(jobs: list[FlushJob]) -> tuple[list[FlushJob], list[tuple[FlushJob, OSError]]]:
+    """Those done, and those that failed with their errors."""
+    synced, failed = [], []
+    for job in jobs:
+        try:
+            job.run()
+        except OSError as error:
+            failed.append((job, error))
+        else:
+            synced.append(job)
+    return synced, failed
+
+
+async def _unhurried(work: Callable[[], T]) -> T:
+    """Work on another thread, waited for even when its task is cancelled: nobody else may touch the same files."""
+    working = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise

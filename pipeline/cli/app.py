@@ -1,0 +1,60 @@
+"""The ``astrocyte`` command. Each command's work lives in a module of its own, loaded when it is called."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
+
+import typer
+
+from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="astrocyte",
+    help="Stream processing: a JAX world emits events, Faust agents correlate them in event time, sinks store them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_PARTS: Final = ("run", "log", "rules", "store")
+"""Modules with a function ``register(app)``, in the order in which their commands are listed."""
+
+
+def _register() -> None:
+    for part in _PARTS:
+        register: Callable[[typer.Typer], None] = import_module(f"astrocyte.pipeline.cli.{part}").register
+        register(app)
+
+
+_register()
+
+
+def main() -> None:
+    """Run the command; errors are one or two lines, exit status 2 for wrong use and 1 for failure."""
+    # Frames become tens of thousands of records at once, none of them in a cycle; by default the collector would look
+    # through them after every 700.
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        app(standalone_mode=True)
+    except (InvalidRule, InvalidSettings) as error:
+        _fail(error, 2)
+    except AstrocyteError as error:
+        _fail(error, 1)
+    except BrokenPipeError:
+        # The reader has gone (`| head`); keep Python from complaining about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(error: Any, status: int) -> None:
+    sys.stderr.write(f"astrocyte: {error}\n")
+    sys.exit(status)

@@ -1,0 +1,396 @@
+"""Commands over topics and recorded logs: tap, record, replay. Their work lives in modules of the same names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from astrocyte.pipeline.cli.support import (
+    broker_address,
+    disk_may_fill,
+    interruptible,
+    pipe_may_close,
+    print_json,
+    progress_bar,
+    replication,
+    say,
+    size_text,
+)
+from astrocyte.schemas.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from astrocyte.pipeline.recording.pacing import Tempo
+    from astrocyte.pipeline.recording.replay import Plan, Replayed
+    from astrocyte.pipeline.recording.tap import Event, Formatter
+
+__all__ = ["register"]
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default ASTROCYTE_BROKER."
+    ),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="START", help="earliest (default), latest, an offset, -N (last N), or a time of Kafka's."
+    ),
+]
+Until = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stop before this time: 2025-09-28T10:30:00Z, '10m ago', @SECONDS.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command("tap")(tap_command)
+    app.command("record")(record_command)
+    app.command("replay")(replay_command)
+
+
+def tap_command(
+    *,
+    topics: Annotated[list[str] | None, typer.Argument(help="Topics, or patterns such as 'mono.*'.")] = None,
+    broker: Broker = None,
+    more_topics: Annotated[list[str] | None, typer.Option("--topic", "-t", help="The same as an argument.")] = None,
+    start: Start = None,
+    until: Until = None,
+    offsets: Annotated[
+        list[str] | None,
+        typer.Option("-o", metavar="OFFSET", help="As kcat: beginning, end, N, -N, s@MS to start, e@MS to stop."),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", "-w", metavar="EXPR", help='Only events for which this holds: "value > 3".')
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-c", "--max-messages", min=0, help="Stop after N events.")
+    ] = None,
+    partitions: Annotated[list[int] | None, typer.Option("--partition", "-p", help="Only this partition.")] = None,
+    envelope: Annotated[bool, typer.Option("-J", help="Print kcat's JSON envelope.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as JSON (default into a pipe).")] = False,
+    columns: Annotated[
+        bool, typer.Option("--columns", help="Print columns for people (default on a terminal).")
+    ] = False,
+    form: Annotated[
+        str | None, typer.Option("--format", "-f", metavar="FORMAT", help="As kcat: '%T %t[%p]@%o %k %s\\n'.")
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Leave frames whole, as they are in Kafka.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as events come, until Ctrl-C.")] = False,
+    end: Annotated[bool, typer.Option("-e", help="As kcat: stop at the end (the default here).")] = False,
+    unbuffered: Annotated[bool, typer.Option("-u", help="Write each event at once.")] = False,
+    log: Annotated[str | None, typer.Option("--log", metavar="FILE", help="Read a recorded log, no broker.")] = None,
+) -> None:
+    """Show the events of topics, one a line; frames are unpacked."""
+    from astrocyte.pipeline.kafka.offsets import EARLIEST
+    from astrocyte.pipeline.recording.tap import Selector, tap
+
+    names = [*(topics or ()), *(more_topics or ())]
+    if end and follow:
+        raise InvalidSettings("-e stops at the end and --follow goes on; leave one of them out")
+    if not names and log is None:
+        raise InvalidSettings("no topic came; name one, such as: astrocyte tap mono.axon_1 (or 'mono.*')")
+    formatter = _formatter(form, envelope=envelope, as_json=as_json, columns=columns)
+    selector = Selector(where, raw=raw)
+    begin, until_ms = _bounds(start, until, offsets or [])
+    output = sys.stdout.buffer
+
+    def write(event: Event) -> None:
+        output.write(formatter(event))
+        if unbuffered:
+            output.flush()
+
+    with pipe_may_close():
+        if log is not None:
+            seen = _tap_log(
+                log,
+                names,
+                write=write,
+                selector=selector,
+                begin=begin,
+                until_ms=until_ms,
+                count=count,
+                partitions=partitions,
+            )
+        else:
+            address = broker_address(broker)
+            work = tap(
+                address,
+                names,
+                write,
+                selector=selector,
+                start=begin or EARLIEST,
+                until_ms=until_ms,
+                count=count,
+                follow=follow,
+                partitions=partitions,
+                flush=output.flush if follow or output.isatty() else None,
+            )
+            seen = asyncio.run(work)
+        output.flush()
+    if selector.unreadable:
+        say(f"{selector.unreadable} of the messages hold no event (shown: {seen} events)")
+
+
+def _tap_log(
+    log: str,
+    names: list[str],
+    *,
+    write: Callable[[Event], None],
+    selector: Any,
+    begin: Any,
+    until_ms: int | None,
+    count: int | None,
+    partitions: list[int] | None,
+) -> int:
+    from astrocyte.pipeline.recording.log import read_log
+    from astrocyte.pipeline.recording.tap import tap_records
+
+    start_ms = None
+    if begin is not None and begin.kind == "time":
+        start_ms = begin.value
+    elif begin is not None and begin.kind != "earliest":
+        raise InvalidSettings("a log is read from its beginning or from a time; --from earliest or a time was wanted")
+    records = read_log(log, start_ms=start_ms)
+    return tap_records(records, names, write, selector, until_ms=until_ms, count=count, partitions=partitions)
+
+
+def _formatter(form: str | None, *, envelope: bool, as_json: bool, columns: bool) -> Formatter:
+    from astrocyte.pipeline.recording.tap import columns_line, compile_format, envelope_line, json_line
+
+    if sum((form is not None, envelope, as_json, columns)) > 1:
+        raise InvalidSettings("-J, --json, --columns and -f are four ways to print; give one of them")
+    if form is not None:
+        return compile_format(form)
+    if envelope:
+        return envelope_line
+    return columns_line if columns or (sys.stdout.isatty() and not as_json) else json_line
+
+
+def record_command(
+    *,
+    topics: Annotated[list[str], typer.Argument(help="Topics, or patterns such as 'mono.*'.")],
+    path: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="FILE.jsonl.zst, .jsonl.gz or .jsonl; - is stdout.")
+    ],
+    broker: Broker = None,
+    start: Start = None,
+    until: Until = None,
+    count: Annotated[int | None, typer.Option("--count", "-c", min=0, help="Stop after N messages.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as messages come, until Ctrl-C.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record topics verbatim into a log, up to their present end."""
+    from astrocyte.pipeline.kafka.offsets import EARLIEST
+    from astrocyte.pipeline.recording.record import record
+
+    begin, until_ms = _bounds(start, until, [])
+
+    async def work() -> Any:
+        with progress_bar("recording") as progress, interruptible() as stop:
+            return await record(
+                broker_address(broker),
+                topics,
+                path,
+                start=begin or EARLIEST,
+                until_ms=until_ms,
+                count=count,
+                follow=follow,
+                stop=stop,
+                overwrite=force,
+                progress=progress,
+            )
+
+    with pipe_may_close(), disk_may_fill(path):
+        done = asyncio.run(work())
+    if as_json and path != "-":
+        print_json({"file": done.path, "messages": done.records, "bytes": done.bytes, "topics": done.topics})
+        return
+    say(f"{done.records:,} messages ({size_text(done.bytes)}) of {len(done.topics)} topics in {done.path}")
+    for topic, counts in sorted(done.topics.items()):
+        say(f"  {topic:<32} {sum(counts.values()):>12,} in {len(counts)} partitions")
+
+
+def replay_command(
+    *,
+    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="Recorded logs, or output of kcat -J.")],
+    broker: Broker = None,
+    rate: Annotated[str, typer.Option("--rate", "-r", metavar="X", help="Factor of the recorded speed, or max.")] = "1",
+    start: Annotated[str | None, typer.Option(metavar="T", help="Begin at 10s into the log, or at a time.")] = None,
+    duration: Annotated[str | None, typer.Option(metavar="T", help="Replay so much of the log, such as 30s.")] = None,
+    remap: Annotated[list[str] | None, typer.Option("--remap", metavar="A:=B", help="Topic A goes to topic B.")] = None,
+    topics: Annotated[list[str] | None, typer.Option("--topics", "-t", help="Only these; patterns.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", "-x", help="Not these; patterns.")] = None,
+    shift: Annotated[bool, typer.Option("--shift", help="Move event times so that the log begins now.")] = False,
+    shift_by: Annotated[str | None, typer.Option(metavar="T", help="Move event times by this: 1h, -2d.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", "-l", help="Begin again at the end, until Ctrl-C.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be sent; no broker.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run rules over the log and compare with what it recorded; no broker.")
+    ] = False,
+    rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files for --verify.")] = None,
+    start_paused: Annotated[bool, typer.Option("--start-paused", "-p", help="Wait for SPACE at the start.")] = False,
+    keys: Annotated[bool, typer.Option(help="SPACE pauses, right steps, up and down change the rate.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Send a recorded log into Kafka with its original spacing."""
+    from astrocyte.pipeline.recording.pacing import Tempo, parse_rate
+    from astrocyte.pipeline.recording.replay import (
+        Selection,
+        first_ms_of,
+        make_plan,
+        parse_remap,
+        parse_within_log,
+        shift_to_now,
+    )
+    from astrocyte.pipeline.recording.shift import Shift
+
+    if verify:
+        from astrocyte.pipeline.cli.rules import verify_logs
+
+        verify_logs(paths, rules or [], as_json=as_json)
+        return
+    if shift and shift_by is not None:
+        raise InvalidSettings("--shift moves the log to now and --shift-by by a time; give one of them")
+    now_us = time.time_ns() // 1000
+    start_ms = until_ms = None
+    if start is not None:
+        start_ms = parse_within_log(start, first_ms_of(paths), now_us=now_us)
+    if duration is not None:
+        from astrocyte.pipeline.kafka.offsets import parse_span_us
+
+        until_ms = (start_ms if start_ms is not None else first_ms_of(paths)) + parse_span_us(duration) // 1000
+    tempo_rate = parse_rate(rate)
+    remaps = parse_remap(remap or [])
+    plan = make_plan(paths, Selection(start_ms, until_ms, tuple(topics or ()), tuple(exclude or ()), remaps))
+    moved: Shift | None = None
+    if shift:
+        moved = shift_to_now(plan, now_us=now_us)
+    elif shift_by is not None:
+        by_us = _signed_span(shift_by)
+        moved = Shift(by_us, by_us // 1000)
+    if dry_run:
+        _print_plan(plan, tempo_rate, as_json=as_json)
+        return
+    if start_paused and not sys.stdin.isatty():
+        raise InvalidSettings("--start-paused waits for SPACE, and standard input is no terminal; leave it out")
+    _note_outputs(plan)
+
+    async def work() -> Replayed:
+        from astrocyte.pipeline.recording.replay import replay
+
+        tempo = Tempo(tempo_rate, paused=start_paused)
+        with interruptible() as stop:
+            async with _steered(tempo, enabled=keys) as shown:
+                with progress_bar("replaying", shown) as progress:
+                    return await replay(
+                        plan,
+                        broker_address(broker),
+                        tempo=tempo,
+                        shift=moved,
+                        loop=loop,
+                        replication=replication(),
+                        stop=stop,
+                        progress=lambda sent, _: progress(sent, None if loop else plan.total),
+                    )
+
+    done = asyncio.run(work())
+    speed = done.messages / done.seconds if done.seconds else 0.0
+    if as_json:
+        print_json(
+            {"messages": done.messages, "bytes": done.bytes, "laps": done.laps, "topics": done.topics,
+             "seconds": round(done.seconds, 3)}
+        )  # fmt: skip
+        return
+    say(
+        f"{done.messages:,} messages ({size_text(done.bytes)}) delivered to {len(done.topics)} topics "
+        f"in {done.seconds:.1f} s ({speed:,.0f}/s)"
+    )
+
+
+def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
+    from astrocyte.schemas.events import iso_from_us
+
+    rows = [
+        {
+            "topic": topic,
+            "target": plan.target(topic),
+            "partitions": plan.partitions[topic],
+            "messages": totals.count,
+            "frames": totals.frames,
+            "bytes": totals.bytes,
+        }
+        for topic, totals in sorted(plan.topics.items())
+    ]
+    first = None if plan.first_ms is None else iso_from_us(plan.first_ms * 1000)
+    last = None if plan.last_ms is None else iso_from_us(plan.last_ms * 1000)
+    seconds = plan.span_s / rate
+    if as_json:
+        print_json({"topics": rows, "first": first, "last": last, "seconds": seconds, "messages": plan.total})
+        return
+    for topic, totals in sorted(plan.topics.items()):
+        arrow = "" if plan.target(topic) == topic else f" -> {plan.target(topic)}"
+        what = f"{totals.count:,} messages ({totals.frames:,} frames, {size_text(totals.bytes)})"
+        sys.stdout.write(f"{topic}{arrow}: {what} of {plan.partitions[topic]} partitions\n")
+    sys.stdout.write(f"{plan.total:,} messages from {first} to {last}, in {seconds:.1f} s; nothing was sent\n")
+
+
+def _note_outputs(plan: Plan) -> None:
+    from astrocyte.pipeline.recording.log import is_derived
+
+    outputs = sorted(topic for topic in plan.topics if is_derived(topic))
+    if outputs:
+        say(
+            f"the log holds outputs of a worker ({', '.join(outputs)}), which are replayed too; leave them out with "
+            "--topics 'mono.*' to let a worker make them anew"
+        )
+
+
+@contextlib.asynccontextmanager
+async def _steered(tempo: Tempo, *, enabled: bool) -> AsyncIterator[Callable[[], str]]:
+    """Keys change the tempo while this lasts; gives a function that says how it stands."""
+    from astrocyte.pipeline.cli.keyboard import keys
+
+    actions = {"space": tempo.toggle, "right": tempo.step, "up": tempo.faster, "down": tempo.slower}
+
+    def shown() -> str:
+        return "paused" if tempo.paused else "max" if tempo.rate == float("inf") else f"x{tempo.rate:g}"
+
+    if not enabled:
+        yield shown
+        return
+    async with keys(actions) as there:
+        if there:
+            say("SPACE pauses, RIGHT sends the next message while paused, UP and DOWN change the rate, Ctrl-C ends")
+        yield shown
+
+
+def _bounds(start: str | None, until: str | None, offsets: list[str]) -> tuple[Any, int | None]:
+    from astrocyte.pipeline.kafka.offsets import parse_offsets, parse_start, parse_time_us
+
+    now_us = time.time_ns() // 1000
+    begin, until_ms = parse_offsets(offsets, now_us=now_us)
+    if start is not None:
+        if begin is not None:
+            raise InvalidSettings("--from and -o both name a beginning; give one of them")
+        begin = parse_start(start, now_us=now_us)
+    if until is not None:
+        if until_ms is not None:
+            raise InvalidSettings("--until and -o e@ both name an end; give one of them")
+        until_ms = parse_time_us(until, now_us=now_us) // 1000
+    return begin, until_ms
+
+
+def _signed_span(text: str) -> int:
+    from astrocyte.pipeline.kafka.offsets import parse_span_us
+
+    plain = text.strip()
+    return -parse_span_us(plain[1:]) if plain.startswith("-") else parse_span_us(plain.removeprefix("+"))

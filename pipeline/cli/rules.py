@@ -1,0 +1,368 @@
+"""Commands over rules: match, backtest, score, why-not, explain, and the group ``rules``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from astrocyte.pipeline.cli.log import Broker
+from astrocyte.pipeline.cli.support import broker_address, pipe_may_close, print_json, say
+from astrocyte.schemas.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from astrocyte.agents.rules.model import RuleSet
+    from astrocyte.pipeline.analysis.explain import Origin
+
+__all__ = ["register", "verify_logs"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Lateness = Annotated[
+    str | None, typer.Option(metavar="T", help="How far out of order events may come; default the worker's setting.")
+]
+Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
+Logs = Annotated[list[str], typer.Argument(metavar="FILE...", help="Recorded logs, or output of kcat -J.")]
+Show = Annotated[int, typer.Option(min=0, help="Show up to so many examples of each kind.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command("match")(match_command)
+    app.command("backtest")(backtest_command)
+    app.command("score")(score_command)
+    app.command("why-not")(why_not_command)
+    app.command("explain")(explain_command)
+    rules = typer.Typer(help="Check, show and publish rule files.", no_args_is_help=True)
+    rules.command("check")(check_command)
+    rules.command("explain")(rules_explain_command)
+    rules.command("publish")(publish_command)
+    app.add_typer(rules, name="rules")
+
+
+def match_command(
+    *,
+    rules: Rules,
+    paths: Logs,
+    alerts: Annotated[bool, typer.Option("--alerts", help="Print the alerts instead.")] = False,
+    lateness: Lateness = None,
+) -> None:
+    """Run rules over recorded logs with no broker; prints multi events as JSON lines, as the pipeline makes them."""
+    from astrocyte.pipeline.analysis.offline import run_rules
+
+    run, outputs = run_rules(_read(rules), paths, lateness_us=_lateness(lateness))
+    count = 0
+    with pipe_may_close():
+        for output in outputs:
+            for record in output.alerts if alerts else output.multi_events:
+                sys.stdout.buffer.write(record.value + b"\n")
+                count += 1
+        sys.stdout.buffer.flush()
+    totals = run.counters
+    say(
+        f"{count:,} {'alerts' if alerts else 'multi events'} of {totals.received:,} events "
+        f"({totals.late:,} late, {totals.dead:,} unreadable)"
+    )
+
+
+def backtest_command(
+    *,
+    rules: Rules,
+    paths: Logs,
+    against: Annotated[str | None, typer.Option(metavar="RULES", help="Compare with these rules.")] = None,
+    lateness: Lateness = None,
+    show: Show = 3,
+    as_json: AsJson = False,
+) -> None:
+    """What rules would have fired on a recorded log, and how that differs from other rules."""
+    from astrocyte.pipeline.analysis.backtest import backtest, compare
+
+    lateness_us = _lateness(lateness)
+    first = backtest(_read(rules), paths, lateness_us=lateness_us)
+    second = None if against is None else backtest(_read(against), paths, lateness_us=lateness_us)
+    if as_json:
+        body: dict[str, Any] = {"a": first.as_json()}
+        if second is not None:
+            differences = compare(first.made, second.made)
+            body |= {"b": second.as_json(), "difference": {each.rule: each.as_json(show) for each in differences}}
+        print_json(body)
+        return
+    out = sys.stdout
+    out.write(f"{first.events:,} events, {first.late:,} late, {first.dead:,} unreadable\n")
+    for name, count in first.rules.items():
+        out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts, {len(count.keys):,} keys\n")
+    if second is None:
+        return
+    out.write(f"\nagainst {against} (A: {rules}, B: {against})\n")
+    for each in compare(first.made, second.made):
+        out.write(f"{each.rule}: both {each.both:,}, only A {len(each.only_a):,}, only B {len(each.only_b):,}\n")
+        for side, made in (("A", each.only_a), ("B", each.only_b)):
+            for example in made[:show]:
+                out.write(f"  only {side}: {_made_line(example)}\n")
+
+
+def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, show: int = 3) -> None:
+    """Compare what rules make of logs with what the logs recorded; exit status 1 where they differ."""
+    from astrocyte.pipeline.analysis.backtest import verify
+    from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
+
+    shipped = shipped_rules()
+    logs = [path for path in paths if not _names_rules(path, shipped)]
+    files = [*rules, *(path for path in paths if _names_rules(path, shipped))]
+    if not logs:
+        raise InvalidSettings("--verify came without a log; give a recorded log that holds input and multi.events")
+    done = verify(read_rule_files(files or _default_rules()), logs, lateness_us=_lateness(None))
+    if as_json:
+        print_json(done.as_json(show))
+    else:
+        out = sys.stdout
+        out.write(
+            f"multi events: {done.same:,} the same, {len(done.missing):,} recorded and not made now, "
+            f"{len(done.extra):,} made now and not recorded\n"
+        )
+        for side, made in (("recorded only", done.missing), ("now only", done.extra)):
+            for example in made[:show]:
+                out.write(f"  {side}: {_made_line(example)}\n")
+        out.write(
+            f"alerts: {done.alerts_same:,} the same, {len(done.alerts_missing):,} recorded only, "
+            f"{len(done.alerts_extra):,} now only\n"
+        )
+        if done.other_version:
+            out.write(f"{done.other_version:,} of them took the same events under another version of their rule\n")
+    if not done.holds:
+        raise typer.Exit(1)
+
+
+def score_command(
+    *,
+    rules: Rules,
+    paths: Logs,
+    against_all: Annotated[
+        bool, typer.Option("--any", help="Score every rule against all that was planted, whatever rule it names.")
+    ] = False,
+    slack: Annotated[str, typer.Option(metavar="T", help="How long after a planted interval a match counts.")] = "10s",
+    lateness: Lateness = None,
+    show: Show = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Precision, recall and delay of rules against what a scenario planted (stream truth)."""
+    from astrocyte.pipeline.analysis.score import score
+    from astrocyte.pipeline.kafka.offsets import parse_span_us
+
+    scores = score(
+        _read(rules), paths, lateness_us=_lateness(lateness), slack_us=parse_span_us(slack), against_all=against_all
+    )
+    if as_json:
+        print_json({"rules": [each.as_json(show) for each in scores]})
+        return
+    out = sys.stdout
+    out.write(
+        f"{'rule':<32} {'planted':>8} {'found':>8} {'recall':>7} {'matches':>9} {'precision':>9}  delay p50, p95\n"
+    )
+    for each in scores:
+        figures = each.as_json(show)
+        delay = figures["delay_s"]
+        told = "-" if delay is None else f"{delay['p50']:.3f} s, {delay['p95']:.3f} s"
+        out.write(
+            f"{each.rule:<32} {each.planted:>8,} {each.found:>8,} {_share(each.recall):>7} {each.matches:>9,} "
+            f"{_share(each.precision):>9}  {told}\n"
+        )
+        for missed in figures["missed"]:
+            out.write(f"  missed: {missed['kind']} at {missed['timestamp']}, key {missed['key']}\n")
+
+
+def explain_command(
+    *,
+    event_id: Annotated[str, typer.Argument(help="Id of a multi event or of an alert.")],
+    db: Annotated[str | None, typer.Option(metavar="URL", help="Look in this database.")] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Look in this recorded log; repeatable.")
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option("--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Look on this broker."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The lineage of a multi event, down to topic, partition and offset."""
+    from astrocyte.pipeline.analysis.explain import explain, render
+
+    tree = explain(event_id, _origins(db, log or [], broker))
+    if as_json:
+        print_json(tree.as_json())
+        return
+    sys.stdout.write(render(tree))
+
+
+def _origins(db: str | None, logs: Sequence[str], broker: str | None) -> list[Origin]:
+    """Where to look: what was named, else the settings' database if it is there, else the settings' broker."""
+    from astrocyte.pipeline.analysis.explain import NoSuchEvent
+    from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
+
+    origins: list[Origin] = []
+    if db is not None:
+        origins.append(SqlOrigin(db))
+    if logs:
+        origins.append(LogOrigin(logs))
+    if broker is not None:
+        origins.append(BrokerOrigin(broker))
+    if origins:
+        return origins
+    from astrocyte.pipeline.settings import load_settings
+
+    try:
+        return [SqlOrigin(load_settings().sql_url.get_secret_value())]
+    except NoSuchEvent:
+        return [BrokerOrigin(broker_address(None))]
+
+
+def why_not_command(
+    *,
+    paths: Logs,
+    rule: Annotated[str, typer.Option("--rule", "-r", help="Name of the rule.")],
+    key: Annotated[
+        str | None, typer.Option("--key", "-k", help="Correlation key; needed unless the rule has none.")
+    ] = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="T", help="Event time, or 10s into the log.")] = None,
+    rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default the settings' ones.")] = None,
+    lateness: Lateness = None,
+    show: Annotated[int, typer.Option(min=0, help="Show the last so many attempts.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Why a rule did not fire: how far its partial matches came, and what ended each."""
+    import time
+
+    from astrocyte.pipeline.analysis.why_not import render, why_not
+
+    report = why_not(
+        _read(*(rules or _default_rules())),
+        paths,
+        rule=rule,
+        key=key,
+        at=at,
+        lateness_us=_lateness(lateness),
+        now_us=time.time_ns() // 1000,
+    )
+    if as_json:
+        print_json(report.as_json())
+        return
+    sys.stdout.write(render(report, show=show))
+
+
+def check_command(
+    *,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check rule files, and say which topics they need and which streams are keyed anew."""
+    from astrocyte.pipeline.topology.plan import checked_plan
+
+    ruleset = _read(*files)
+    plan = checked_plan(ruleset)
+    if as_json:
+        print_json(
+            {
+                "rules": [{"name": rule.name, "version": rule.content_version} for rule in ruleset.rules],
+                "windows": [window.name for window in ruleset.windows],
+                "topics": list(plan.topics),
+                "rekeys": [{"from": each.source, "by": each.field, "to": each.topic} for each in plan.rekeys],
+            }
+        )
+        return
+    sys.stdout.write(f"{len(ruleset.rules)} rules and {len(ruleset.windows)} windows are sound\n")
+    for line in plan.describe():
+        sys.stdout.write(line + "\n")
+
+
+def rules_explain_command(
+    *,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")],
+    rule: Annotated[str | None, typer.Option("--rule", "-r", help="Only this rule.")] = None,
+) -> None:
+    """The automaton of each rule as Mermaid text."""
+    from astrocyte.agents.cep.explain.mermaid import mermaid
+
+    ruleset = _read(*files)
+    chosen = [each for each in ruleset.rules if rule in (None, each.name)]
+    if not chosen:
+        names = ", ".join(each.name for each in ruleset.rules)
+        raise InvalidSettings(f"no rule {rule!r} in {', '.join(files)}; it has {names}")
+    for each in chosen:
+        sys.stdout.write(mermaid(each).rstrip("\n") + "\n")
+
+
+def _read(*files: str) -> RuleSet:
+    from astrocyte.pipeline.topology.rule_files import read_rule_files
+
+    return read_rule_files(files)
+
+
+def _names_rules(path: str, shipped: dict[str, Path]) -> bool:
+    return path.endswith((".yaml", ".yml")) or (path in shipped and not Path(path).exists())
+
+
+def _default_rules() -> tuple[str, ...]:
+    from astrocyte.pipeline.settings import load_settings
+
+    return tuple(str(path) for path in load_settings().rules) or ("axons",)
+
+
+def _lateness(text: str | None) -> int:
+    if text is not None:
+        from astrocyte.pipeline.kafka.offsets import parse_span_us
+
+        return parse_span_us(text)
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().lateness
+
+
+def _made_line(made: Any) -> str:
+    from astrocyte.schemas.events import iso_from_us
+
+    return f"{iso_from_us(made.time_us)} {made.rule} key {made.key} {made.event_id} of {', '.join(made.sources)}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def publish_command(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Rule files; each replaces what it put there before.")
+    ] = None,
+    *,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="Take a published file back; repeatable.")
+    ] = None,
+    broker: Broker = None,
+) -> None:
+    """Put rule files in force in running workers, without a restart; they are checked first."""
+    from astrocyte.agents.rules.model import load_rules
+    from astrocyte.pipeline.kafka.client import producer_client
+    from astrocyte.pipeline.kafka.topics import make_topics
+    from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.topology.plan import checked_plan
+    from astrocyte.schemas.topics import RULES
+
+    messages: list[tuple[str, bytes | None]] = []
+    for path in files or ():
+        checked_plan(load_rules(path))
+        messages.append((path.stem, path.read_bytes()))
+    messages += [(name, None) for name in remove or ()]
+    if not messages:
+        raise InvalidSettings("no rule file came; give one, or --remove NAME")
+    settings = load_settings(broker=broker)
+
+    async def send() -> None:
+        await make_topics(settings, ())
+        async with producer_client(settings.broker) as producer:
+            for name, text in messages:
+                await producer.send_and_wait(RULES, text, key=name.encode(), partition=0)
+
+    asyncio.run(send())
+    for name, text in messages:
+        say(f"{name}: {'removed' if text is None else 'published'}")

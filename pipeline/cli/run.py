@@ -1,0 +1,184 @@
+"""Commands that run something: demo, broker, simulate, worker, health, bench."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from astrocyte.pipeline.cli.log import Broker
+from astrocyte.pipeline.cli.support import print_json, say
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+
+__all__ = ["register"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.command("demo")(demo_command)
+    app.command("broker")(broker_command)
+    app.command("simulate")(simulate_command)
+    app.command("worker", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker_command)
+    app.command("health")(health_command)
+    app.command("bench")(bench_command)
+
+
+def demo_command(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Simulated (and about real) seconds.")] = 20.0,
+    scenario: Annotated[str, typer.Option(help="axons, cells, ecology, kernels, dna, or one of your own.")] = "axons",
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything that the demo leaves.")] = Path(
+        "demo-data"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the run; the same seed gives the same events.")] = 7,
+    size: Annotated[int | None, typer.Option(min=1, help="Domains, cells or agents.")] = None,
+    partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions of every topic.")] = 4,
+    shuffle: Annotated[bool, typer.Option(help="Send rows out of order, as far as their watermark allows.")] = False,
+    rules: Annotated[list[Path] | None, typer.Option(help="Rule files instead of the scenario's own.")] = None,
+    database: Annotated[
+        str | None, typer.Option("--db", metavar="URL", help="Database instead of an SQLite file in the folder.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole pipeline on this machine: broker, simulator, workers and stores, with live progress."""
+    from astrocyte.pipeline.demo.demo import Demo, DemoOptions
+
+    options = DemoOptions(
+        scenario=scenario, seconds=seconds, data=data, seed=seed, size=size, partitions=partitions, shuffle=shuffle,
+        rules=tuple(str(path) for path in rules or ()), database=database,
+    )  # fmt: skip
+    summary = Demo(options).run(quiet=as_json)
+    if as_json:
+        print_json(summary.as_json())
+    else:
+        summary.show()
+
+
+def broker_command(
+    *,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the records.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 chooses a free one.")] = 9092,
+    partitions: Annotated[int | None, typer.Option(min=1, help="Partitions of a topic that says nothing else.")] = None,
+) -> None:
+    """Run the embedded broker alone; any Kafka client connects to it. Ctrl-C stops it."""
+    from astrocyte.pipeline.broker import BrokerSettings, serve
+    from astrocyte.pipeline.logging import configure_logging
+    from astrocyte.pipeline.settings import load_settings
+
+    settings = load_settings(partitions=partitions)
+    configure_logging(settings.log_level, json=settings.log_json)
+    folder = data or settings.data_dir
+    serve(
+        BrokerSettings(data_dir=folder, port=port, default_partitions=settings.partitions),
+        on_ready=lambda address: say(f"broker ready at {address}, records in {folder}; Ctrl-C stops it"),
+    )
+
+
+def simulate_command(
+    scenario: Annotated[str, typer.Argument(help="axons, cells, ecology, kernels, dna, or one of your own.")],
+    *,
+    ticks: Annotated[int | None, typer.Option(min=1, help="Ticks to simulate.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="Simulated seconds instead of ticks.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same events.")] = 0,
+    size: Annotated[int | None, typer.Option(min=1, help="Domains, cells or agents.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="At most so many events a second.")] = None,
+    realtime: Annotated[bool, typer.Option(help="One simulated second a second.")] = False,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the scenario; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a recorded log instead of to Kafka.")] = None,
+    form: Annotated[str, typer.Option("--format", help="frames, or json for one record a message.")] = "frames",
+    partitions: Annotated[int | None, typer.Option(min=1, help="Partitions of the topics.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the state there.")] = None,
+    checkpoint_ticks: Annotated[int | None, typer.Option(min=1, help="Ticks between checkpoints.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint if it exists.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace the file of --out.")] = False,
+    run: Annotated[str | None, typer.Option(help="Name of the run; part of every event's id.")] = None,
+    broker: Broker = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a scenario: its events go to Kafka, or to a recorded log with --out."""
+    from astrocyte.pipeline.simulation.run import SimulationOptions, run_simulation
+
+    if ticks is None and seconds is None:
+        seconds = 10.0
+    options = SimulationOptions(
+        scenario=scenario, ticks=ticks, seconds=seconds, seed=seed, size=size, rate=rate, realtime=realtime,
+        settings=_pairs(setting or ()), out=out, form=form, partitions=partitions, checkpoint=checkpoint,
+        checkpoint_ticks=checkpoint_ticks, resume=resume, overwrite=force, run=run, broker=broker,
+    )  # fmt: skip
+    summary = run_simulation(options, quiet=as_json)
+    if as_json:
+        print_json(summary)
+        return
+    events = ", ".join(f"{stream} {count:,}" for stream, count in summary["events"].items())
+    say(f"run {summary['run']}: {summary['end_tick']:,} ticks in {summary['wall_s']:.1f} s; {events}")
+
+
+def _pairs(texts: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    import json
+
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidSettings(f"--set {text!r} came; NAME=VALUE was wanted, such as --set domains=64")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
+
+
+def worker_command(
+    context: typer.Context,
+    *,
+    rules: Annotated[list[Path] | None, typer.Option(help="Rule file, or name of a shipped one; repeatable.")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="correlate, rekey, sql, influx, audit; repeatable.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Stream to read besides those of the rules.")] = None,
+    broker: Broker = None,
+) -> None:
+    """Run a Faust worker: one process for one role, or one child process for each. Faust's own options go after --."""
+    from astrocyte.pipeline.roles.worker import run_roles
+    from astrocyte.pipeline.settings import load_settings
+
+    settings = load_settings(
+        broker=broker,
+        rules=tuple(rules) if rules else None,
+        roles=tuple(role) if role else None,
+        streams=tuple(stream) if stream else None,
+    )
+    run_roles(settings, context.args)
+
+
+def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
+    """Whether every role of the settings has a live worker; exit status 1 if not."""
+    from astrocyte.pipeline.roles.health import group_health
+    from astrocyte.pipeline.settings import load_settings
+
+    settings = load_settings(broker=broker)
+    states = asyncio.run(group_health(settings))
+    if as_json:
+        print_json(states)
+    else:
+        for role, state in states.items():
+            sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, lag {state['lag']}\n")
+    if any(state["members"] == 0 for state in states.values()):
+        raise AstrocyteError("a role has no live worker; see the lines above")
+
+
+def bench_command(
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all by default.")] = None,
+    *,
+    quick: Annotated[bool, typer.Option(help="Smaller runs, to see that they work.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run benchmarks; figures are of this machine, now."""
+    from astrocyte.pipeline.bench import run_benchmarks
+
+    run_benchmarks(names or (), quick=quick, as_json=as_json)

@@ -1,0 +1,167 @@
+"""Commands over the stores: db, audit, influx."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from astrocyte.pipeline.cli.support import pipe_may_close, print_json, say
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+
+__all__ = ["register"]
+
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="SQLAlchemy URL or SQLite file; default ASTROCYTE_SQL_URL.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    db = typer.Typer(help="The SQL database: its address, its schema, what is kept.", no_args_is_help=True)
+    db.command("upgrade")(upgrade_command)
+    db.command("url")(url_command)
+    db.command("retention")(retention_command)
+    app.add_typer(db, name="db")
+    audit = typer.Typer(help="The audit log: whether it is whole, and its entries.", no_args_is_help=True)
+    audit.command("verify")(verify_command)
+    audit.command("export")(export_command)
+    app.add_typer(audit, name="audit")
+    influx = typer.Typer(help="InfluxDB: its buckets and tasks.", no_args_is_help=True)
+    influx.command("setup")(setup_command)
+    app.add_typer(influx, name="influx")
+
+
+def _address(url: str | None) -> str:
+    if url is not None:
+        return url
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().sql_url.get_secret_value()
+
+
+def upgrade_command(*, url: Url = None) -> None:
+    """Bring the database to this version's schema; an empty one gets it, a newer one is left alone."""
+    from astrocyte.agents.stores.migrate import upgrade
+
+    say(f"the database has schema {upgrade(_address(url))}")
+
+
+def url_command(*, url: Url = None, as_json: AsJson = False) -> None:
+    """Print the database's address, without its password, and the schema that it has."""
+    from sqlalchemy.engine import make_url
+
+    from astrocyte.agents.stores.migrate import current
+
+    address = _address(url)
+    shown = make_url(address).render_as_string(hide_password=True) if "://" in address else address
+    schema = current(address)
+    if as_json:
+        print_json({"url": shown, "schema": schema})
+    else:
+        sys.stdout.write(f"{shown}\n")
+        say(f"schema: {schema or 'none yet; make it with: astrocyte db upgrade'}")
+
+
+def retention_command(
+    *,
+    url: Url = None,
+    keep: Annotated[
+        list[str] | None, typer.Option("--keep", metavar="TABLE=DAYS", help="Other days than the default; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove rows that are older than their table keeps them, in small transactions; states become steps first."""
+    from astrocyte.agents.stores.retention import apply_retention
+
+    removed: dict[str, int] = {}
+    for step in apply_retention(_address(url), now_us=time.time_ns() // 1000, days=_days(keep or ())):
+        removed[step.table] = removed.get(step.table, 0) + step.rows
+    if as_json:
+        print_json(removed)
+    else:
+        say(
+            "; ".join(f"{table}: {rows:,} rows removed" for table, rows in removed.items() if rows)
+            or "nothing was too old"
+        )
+
+
+def _days(texts: Sequence[str]) -> dict[str, float | None]:
+    days: dict[str, float | None] = {}
+    for text in texts:
+        table, equals, value = text.partition("=")
+        try:
+            days[table] = None if value == "forever" else float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InvalidSettings(
+                f"--keep {text!r} came; TABLE=DAYS was wanted, such as agent_states=30 or alerts=forever"
+            )
+    return days
+
+
+def verify_command(
+    *,
+    url: Url = None,
+    last_hash: Annotated[str | None, typer.Option(metavar="HASH", help="Hash that the last entry must have.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the audit log's chain of hashes; names the first broken link, exit status 1."""
+    from astrocyte.agents.sinks.audit.sink import verify_audit
+
+    verdict = verify_audit(_address(url), expected_last_hash=last_hash)
+    if as_json:
+        print_json(
+            {"entries": verdict.entries, "ok": verdict.ok, "broken": verdict.broken_entry, "reason": verdict.reason}
+        )
+    else:
+        say(f"{verdict.entries:,} entries hold; the last hash is {verdict.last_hash}")
+    if not verdict.ok:
+        raise AstrocyteError(f"audit log: entry {verdict.broken_entry} is broken: {verdict.reason}")
+
+
+def export_command(
+    *,
+    url: Url = None,
+    output: Annotated[Path | None, typer.Option("-o", metavar="FILE", help="Default: standard output.")] = None,
+) -> None:
+    """Write the audit log as JSON lines."""
+    from astrocyte.agents.sinks.audit.sink import export_audit
+
+    if output is None:
+        with pipe_may_close():
+            export_audit(_address(url), sys.stdout.buffer)
+        return
+    with output.open("xb") as file:
+        say(f"{export_audit(_address(url), file):,} entries written to {output}")
+
+
+def setup_command(
+    *,
+    raw_days: Annotated[float, typer.Option(min=0, help="Days for which raw points are kept; 0 is for ever.")] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Make InfluxDB's buckets, retention and downsampling tasks; run again it changes nothing."""
+    from astrocyte.agents.sinks.influx.setup import setup_influx
+    from astrocyte.pipeline.settings import load_settings
+
+    settings = load_settings()
+    if settings.influx_url is None or settings.influx_token is None:
+        raise InvalidSettings("no InfluxDB is set; set ASTROCYTE_INFLUX_URL and ASTROCYTE_INFLUX_TOKEN")
+    for change in setup_influx(
+        settings.influx_url,
+        token=settings.influx_token.get_secret_value(),
+        org=settings.influx_org,
+        bucket=settings.influx_bucket,
+        raw_days=raw_days,
+    ):
+        if as_json:
+            print_json({"kind": change.kind, "name": change.name, "done": change.done})
+        else:
+            say(f"{change.kind} {change.name}: {change.done}")

@@ -1,0 +1,150 @@
+"""What several commands share: progress on a terminal, quiet endings, addresses, and how results are printed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import typer
+
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = [
+    "broker_address",
+    "disk_may_fill",
+    "interruptible",
+    "pipe_may_close",
+    "print_json",
+    "progress_bar",
+    "replication",
+    "say",
+    "size_text",
+]
+
+Move = Callable[[int, int | None], None]
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set once; a second Ctrl-C interrupts as usual."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def interrupted(number: int) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    installed = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, interrupted, number)
+            installed.append(number)
+    try:
+        yield stop
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)
+
+
+def _nowhere(_done: int, _total: int | None) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def progress_bar(verb: str, shown: Callable[[], str] | None = None) -> Iterator[Move]:
+    """A bar on a terminal's stderr, once the work has taken two seconds; a function (done, total) moves it."""
+    if not sys.stderr.isatty():
+        yield _nowhere
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(verb, total=None)
+    began = time.monotonic()
+    moved_at = 0.0
+
+    def move(done: int, total: int | None) -> None:
+        nonlocal moved_at
+        now = time.monotonic()
+        if now - moved_at < 0.1:
+            return
+        moved_at = now
+        if now - began > 2 and not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=done, total=total, description=f"{verb} {shown()}" if shown else verb)
+
+    try:
+        yield move
+    finally:
+        bar.stop()
+
+
+@contextlib.contextmanager
+def pipe_may_close() -> Iterator[None]:
+    """A reader that has gone (``| head``) ends the command quietly."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+@contextlib.contextmanager
+def disk_may_fill(path: str) -> Iterator[None]:
+    """A full disk or an unwritable folder is one sentence."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise AstrocyteError(
+            f"{path} cannot be written: {error.strerror}; what was recorded is in {path}.partial, which can be read"
+        ) from None
+
+
+def broker_address(broker: str | None) -> str:
+    """The address given, else the settings' one; from here on aiokafka repeats itself once a minute at most."""
+    from astrocyte.pipeline.transport.client_log import quiet_aiokafka
+
+    quiet_aiokafka()
+    if broker is not None:
+        return broker
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().broker
+
+
+def replication() -> int:
+    """Replication factor of topics that are made."""
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().replication
+
+
+def size_text(count: int) -> str:
+    """Bytes with a unit."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.2f} GiB"
+
+
+def say(text: str) -> None:
+    """One line to the person who called, on stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def print_json(body: dict[str, Any]) -> None:
+    """One JSON object a line on stdout."""
+    sys.stdout.write(json.dumps(body) + "\n")

@@ -1,0 +1,1 @@
+"""``astrocyte demo``: the whole pipeline on one machine, ending by itself."""

@@ -1,0 +1,282 @@
+"""``astrocyte demo``: the whole pipeline on one machine, from the broker to the stores, ending by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from astrocyte.pipeline.broker import BrokerProcess
+from astrocyte.pipeline.demo.view import DemoView, Summary
+from astrocyte.pipeline.demo.world import WorldSink
+from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
+from astrocyte.pipeline.roles.health import group_lag
+from astrocyte.pipeline.roles.worker import RoleProcesses, needed_roles
+from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.simulation.run import (
+    ShuffleSink,
+    demo_settings,
+    describe_run,
+    description_of,
+    scenario_config,
+)
+from astrocyte.pipeline.topology.rule_files import shipped_rules
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
+
+__all__ = ["Demo", "DemoOptions"]
+
+_MARK: Final = "astrocyte-demo.json"
+_LEFT: Final = ("broker", "influx", "logs", "astrocyte.db", "astrocyte.db-wal", "astrocyte.db-shm", "events.jsonl.zst")
+_DRAIN_S: Final = 120.0
+_COUNTED: Final = ("processed", "late", "dead", "matches", "alerts", "duplicate")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line says."""
+
+    scenario: str = "axons"
+    seconds: float = 20.0
+    data: Path = Path("demo-data")
+    seed: int = 7
+    size: int | None = None
+    partitions: int = 4
+    shuffle: bool = False
+    rules: tuple[str, ...] = ()
+    database: str | None = None
+    """SQLAlchemy URL; an SQLite file among the data by default."""
+
+
+class _Simulation(threading.Thread):
+    """The simulator on a thread of its own, so that progress can be shown beside it."""
+
+    def __init__(self, options: DemoOptions, settings: Settings, streams: tuple[str, ...]) -> None:
+        super().__init__(name="simulation", daemon=True)
+        self._options, self._settings, self._streams = options, settings, streams
+        self.emitted = 0
+        self.simulated_s = 0.0
+        self.run_name = ""
+        self.world: WorldSink | None = None
+        self.failure: BaseException | None = None
+        self._stop_early = threading.Event()
+
+    def run(self) -> None:
+        """Simulate in real time into Kafka."""
+        try:
+            self._simulate()
+        except BaseException as error:  # noqa: BLE001  raised again by the thread that watches
+            self.failure = error
+
+    @property
+    def world_now(self) -> Mapping[str, float]:
+        """What the world tells of itself at present."""
+        return self.world.now if self.world is not None else {}
+
+    def stop(self) -> None:
+        """End the run after the present chunk."""
+        self._stop_early.set()
+
+    def _simulate(self) -> None:
+        from astrocyte.pipeline.simulation.controls import KafkaControls
+        from astrocyte.pipeline.simulation.publish import KafkaSink
+        from astrocyte.simulator.runtime.run import simulate
+        from astrocyte.simulator.scenario import load_scenario
+
+        options, settings = self._options, self._settings
+        world = load_scenario(options.scenario)
+        config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
+        describe_run(settings.broker, description_of(world, config, options.seed, settings.experiment))
+        kafka = KafkaSink(settings.broker, partitions=settings.partitions)
+        self.world = sink = WorldSink(ShuffleSink(kafka, options.seed) if options.shuffle else kafka, options.scenario)
+        controls = KafkaControls(settings.broker, world.controls) if world.controls else None
+
+        def progress(done: Any) -> None:
+            self.simulated_s = done.simulated_s
+
+        try:
+            summary = simulate(
+                world,
+                config,
+                seed=options.seed,
+                seconds=options.seconds,
+                speed=1.0,
+                sink=sink,
+                control_source=controls,
+                progress=progress,
+                stop=self._stop_early.is_set,
+            )
+        finally:
+            if controls is not None:
+                controls.close()
+            sink.close()
+        self.run_name = summary.run
+        self.emitted = sum(summary.events.values())
+
+
+class Demo:
+    """One demo: `run` does it all and leaves its data in the folder of the options."""
+
+    def __init__(self, options: DemoOptions) -> None:
+        from astrocyte.simulator.emission.assembly import Assembler
+        from astrocyte.simulator.scenario import load_scenario
+
+        self._options = options
+        config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
+        world = load_scenario(options.scenario)
+        self._streams = Assembler(world, config, "").streams
+        self._controls = bool(world.controls)
+        rules = options.rules or ((options.scenario,) if options.scenario in shipped_rules() else ("axons",))
+        self._rules = tuple(Path(name) for name in rules)
+        self._database = options.database or f"sqlite:///{options.data.resolve() / 'astrocyte.db'}"
+
+    def run(self, *, quiet: bool = False) -> Summary:
+        """Run the pipeline, wait until everything has come through, and count."""
+        began_s = time.monotonic()
+        data = self._options.data
+        _clear(data)
+        (data / "logs").mkdir(parents=True)
+        (data / _MARK).write_text(json.dumps({"scenario": self._options.scenario, "seed": self._options.seed}))
+        with (
+            BrokerProcess(data / "broker", default_partitions=self._options.partitions) as broker,
+            (data / "logs" / "worker.log").open("w") as log,
+        ):
+            settings = self._settings(broker.address)
+            asyncio.run(make_topics(settings, [*mono_topics(self._streams), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
+            with self._workers(settings, log) as workers:
+                simulation = _Simulation(self._options, settings, self._streams)
+                simulation.start()
+                with DemoView(self._options.scenario, self._options.seconds, quiet=quiet) as view:
+                    counts = asyncio.run(self._watch(settings, simulation, workers, view))
+            asyncio.run(_record(settings.broker, data / "events.jsonl.zst"))
+        return Summary.gather(
+            data=data,
+            database=self._options.database or f"sqlite:///{data / 'astrocyte.db'}",
+            emitted=simulation.emitted,
+            counts=counts,
+            seconds=time.monotonic() - began_s,
+            run=simulation.run_name,
+            rules=self._rules,
+            world=simulation.world.course if simulation.world is not None else {},
+        )
+
+    def _settings(self, address: str) -> Settings:
+        data = self._options.data.resolve()
+        settings = load_settings(
+            broker=address,
+            partitions=self._options.partitions,
+            rules=self._rules,
+            streams=self._streams,
+            roles=("correlate", "sql", "influx", *(("control",) if self._controls else ())),
+            sql_url=self._database,
+            influx_dir=data / "influx",
+            data_dir=data / "broker",
+            experiment="demo",
+        )
+        return settings.model_copy(update={"roles": needed_roles(settings)})
+
+    @contextlib.contextmanager
+    def _workers(self, settings: Settings, log: IO[str]) -> Iterator[RoleProcesses]:
+        workers = RoleProcesses(settings, settings.roles, output=log)
+        workers.start()
+        try:
+            yield workers
+        finally:
+            workers.stop()
+
+    async def _watch(
+        self, settings: Settings, simulation: _Simulation, workers: RoleProcesses, view: DemoView
+    ) -> Mapping[str, int]:
+        stats = _Stats(settings.broker)
+        reading = asyncio.create_task(stats.follow())
+        try:
+            while simulation.is_alive():
+                workers.check(time.monotonic())
+                view.update(simulation.simulated_s, stats.totals(), simulation.world_now)
+                await asyncio.sleep(0.25)
+            if simulation.failure is not None:
+                raise AstrocyteError(f"the simulation failed: {simulation.failure}") from simulation.failure
+            await self._drain(settings, simulation, stats, workers, view)
+        finally:
+            simulation.stop()
+            await asyncio.to_thread(simulation.join, 20.0)
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+        return stats.totals()
+
+    async def _drain(
+        self, settings: Settings, simulation: _Simulation, stats: _Stats, workers: RoleProcesses, view: DemoView
+    ) -> None:
+        """Wait until every event was accounted for and every store is up to date."""
+        deadline = time.monotonic() + _DRAIN_S
+        while time.monotonic() < deadline:
+            workers.check(time.monotonic())
+            totals = stats.totals()
+            view.update(self._options.seconds, totals, simulation.world_now, draining=True)
+            accounted = totals["processed"] + totals["late"] + totals["dead"]
+            if accounted >= simulation.emitted and await self._stored(settings):
+                return
+            await asyncio.sleep(0.2)
+
+    async def _stored(self, settings: Settings) -> bool:
+        # The correlating groups first: what they put out must be in Kafka before the stores are asked.
+        for role in settings.roles:
+            if await group_lag(settings.broker, f"{settings.group}-{role}") != 0:
+                return False
+        return True
+
+
+class _Stats:
+    """Counters of all domains, as they come in over the stats topic."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = broker
+        self._newest: dict[bytes, dict[str, int]] = {}
+
+    def totals(self) -> dict[str, int]:
+        """Sum of each counter over all domains."""
+        return {name: sum(each.get(name, 0) for each in self._newest.values()) for name in _COUNTED}
+
+    async def follow(self) -> None:
+        """Read until cancelled."""
+        from aiokafka import TopicPartition
+
+        from astrocyte.pipeline.kafka.client import consumer_client
+
+        async with consumer_client(self._broker) as consumer:
+            place = TopicPartition(STATS, 0)
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            while True:
+                for messages in (await consumer.getmany(timeout_ms=200)).values():
+                    for message in messages:
+                        if message.key is not None and message.value is not None:
+                            self._newest[message.key] = json.loads(message.value)
+
+
+def _clear(data: Path) -> None:
+    """Make room for a new demo: what an earlier demo left goes, anything else is not touched."""
+    if not data.exists() or not any(data.iterdir()):
+        return
+    if not (data / _MARK).exists():
+        raise InvalidSettings(f"{data} holds files that no demo made; choose an empty folder with --data")
+    for name in (*_LEFT, _MARK):
+        path = data / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+async def _record(broker: str, path: Path) -> None:
+    from astrocyte.pipeline.recording.record import record
+
+    await record(broker, ["mono.*", MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS], path, overwrite=True)

@@ -1,0 +1,198 @@
+"""What a demo shows: live progress while it runs, a table and three commands to try when it is over."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+from types import TracebackType
+from typing import Any, Self
+
+from astrocyte.agents.sinks.sql.url import database_url
+from astrocyte.pipeline.demo.stores import count_points, read_database
+from astrocyte.pipeline.demo.world import sparkline
+
+__all__ = ["DemoView", "Summary"]
+
+
+class DemoView:
+    """Progress on stderr: a live line on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, scenario: str, seconds: float, *, quiet: bool) -> None:
+        self._scenario = scenario
+        self._seconds = seconds
+        self._quiet = quiet
+        self._live: Any = None
+        self._task: Any = None
+        self._told_s = 0.0
+
+    def __enter__(self) -> Self:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+            self._live = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._live.start()
+            self._task = self._live.add_task(f"{self._scenario}: starting", total=self._seconds)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(
+        self, simulated_s: float, totals: Mapping[str, int], world: Mapping[str, float] | None = None, *,
+        draining: bool = False,
+    ) -> None:  # fmt: skip
+        """Show how far it is, and how the world is."""
+        if self._quiet:
+            return
+        what = "finishing" if draining else f"{simulated_s:.0f} of {self._seconds:.0f} s"
+        text = (
+            f"{self._scenario}: {what}, {totals['processed']:,} events processed, "
+            f"{totals['matches']:,} multi events, {totals['alerts']:,} alerts"
+        )
+        text += "".join(f", {name} {_figure(value)}" for name, value in (world or {}).items())
+        if self._live is not None:
+            self._live.update(self._task, description=text, completed=simulated_s)
+        elif time.monotonic() - self._told_s > 2:
+            self._told_s = time.monotonic()
+            sys.stderr.write(text + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a demo did. ``lost`` is what was emitted less what was processed, late or dead."""
+
+    mono_events: int
+    multi_events: int
+    alerts: int
+    late: int
+    dead_letters: int
+    sql_rows: int
+    influx_points: int
+    lost: int
+    seconds: float
+    run: str
+    data: Path
+    database: str
+    """SQLAlchemy URL."""
+    rules: tuple[Path, ...]
+    world: Mapping[str, list[float]]
+    example: str | None
+    raised: tuple[tuple[str, str], ...]
+    """Severity and message of the last alerts."""
+
+    @classmethod
+    def gather(
+        cls,
+        *,
+        data: Path,
+        database: str,
+        emitted: int,
+        counts: Mapping[str, int],
+        seconds: float,
+        run: str,
+        rules: tuple[Path, ...],
+        world: Mapping[str, list[float]],
+    ) -> Self:
+        """Count what lies in the stores."""
+        stored = read_database(database)
+        return cls(
+            mono_events=emitted,
+            multi_events=stored.rows.get("multi_events", 0),
+            alerts=stored.rows.get("alerts", 0),
+            late=counts["late"],
+            # Those of the stores are among the rows; the counts are of the domains.
+            dead_letters=max(counts["dead"], stored.rows.get("dead_letters", 0)),
+            sql_rows=sum(stored.rows.values()),
+            influx_points=count_points(data / "influx"),
+            lost=emitted - counts["processed"] - counts["late"] - counts["dead"],
+            seconds=round(seconds, 2),
+            run=run,
+            data=data,
+            database=database,
+            rules=rules,
+            world=world,
+            example=stored.example,
+            raised=stored.alerts,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures, for a program."""
+        names = (
+            "mono_events", "multi_events", "alerts", "late", "dead_letters", "sql_rows", "influx_points", "lost",
+            "seconds", "run",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names} | {"data": str(self.data)}
+
+    def show(self) -> None:
+        """Print the table and what to try next."""
+        from rich.console import Console
+        from rich.table import Table
+
+        console = Console()
+        table = Table(title=f"run {self.run}, {self.seconds:.0f} s", title_justify="left")
+        table.add_column("what")
+        table.add_column("count", justify="right")
+        table.add_column("where")
+        database = database_url(self.database).render_as_string().removeprefix("sqlite:///")
+        for what, count, where in (
+            ("mono events", self.mono_events, "topics mono.*"),
+            ("multi events", self.multi_events, "topic multi.events"),
+            ("alerts", self.alerts, "topic alerts"),
+            ("late events", self.late, "topic late"),
+            ("dead letters", self.dead_letters, "topic dead_letters"),
+            ("SQL rows", self.sql_rows, database),
+            ("InfluxDB points", self.influx_points, str(self.data / "influx")),
+            ("lost events", self.lost, "emitted - processed - late - dead"),
+        ):
+            table.add_row(what, f"{count:,}", where)
+        console.print(table)
+        for name, values in self.world.items():
+            console.print(
+                f"{name:>11}  {sparkline(values)}  {_figure(min(values))} to {_figure(max(values))}, "
+                f"at the end {_figure(values[-1])}",
+                highlight=False,
+                soft_wrap=True,
+            )
+        if self.raised:
+            console.print(f"\nThe last {len(self.raised)} of {self.alerts:,} alerts:")
+        for severity, message in self.raised:
+            console.print(f"  {severity:<8}  {message}", soft_wrap=True, markup=False, highlight=False)
+        console.print("\nTry next, on the data it left:")
+        for line in self.commands():
+            console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
+
+    def commands(self) -> list[str]:
+        """Commands that work as printed, in the folder in which the demo ran."""
+        program = _program()
+        log = self.data / "events.jsonl.zst"
+        lines = [f"{program} tap multi.events --log {log} -c 5"]
+        if self.example is not None:
+            lines.append(f"{program} explain {self.example} --db {self.database}")
+        lines.append(f"{program} replay {log} --verify {self.rules[0]}")
+        return lines
+
+
+def _program() -> str:
+    """How to call this program: by its name where that finds it, else by its path."""
+    called = Path(sys.argv[0])
+    found = which("astrocyte")
+    if called.name == "astrocyte":
+        if found is not None and Path(found).resolve() == called.resolve():
+            return "astrocyte"
+        relative = os.path.relpath(called)
+        return relative if not relative.startswith("..") else str(called)
+    return "astrocyte"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2f}"

@@ -1,0 +1,63 @@
+"""The state of the simulated world that a demo shows beside its counts, read from the world's own frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from astrocyte.schemas.frames import Frame
+from astrocyte.simulator.emission.emitter import FrameSink
+
+__all__ = ["WorldSink", "sparkline"]
+
+_TOLD: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+    "cells": ("population_metrics", {"population": "total_population", "accuracy": "avg_accuracy"}),
+    "ecology": ("simulation_steps", {"agents": "total_agents", "resources": "total_resources"}),
+}
+"""Stream that tells of a scenario's whole world, and its columns by what people call them."""
+_BARS: Final = "▁▂▃▄▅▆▇█"
+
+
+class WorldSink:
+    """Passes frames on, and keeps the course of what `_TOLD` names."""
+
+    def __init__(self, sink: FrameSink, scenario: str) -> None:
+        self._sink = sink
+        self._stream, self._columns = _TOLD.get(scenario, ("", {}))
+        self._course: dict[str, list[float]] = {name: [] for name in self._columns}
+
+    @property
+    def course(self) -> dict[str, list[float]]:
+        """Values so far of each quantity, in the order of time; empty for a scenario that tells none."""
+        return {name: list(values) for name, values in self._course.items() if values}
+
+    @property
+    def now(self) -> dict[str, float]:
+        """Newest value of each quantity."""
+        return {name: values[-1] for name, values in self._course.items() if values}
+
+    def write(self, frame: Frame) -> None:
+        """Pass the frame on."""
+        if frame.stream == self._stream:
+            for name, column in self._columns.items():
+                self._course[name] += frame.column(column).drop_null().to_pylist()
+        self._sink.write(frame)
+
+    def flush(self) -> None:
+        """As the sink behind."""
+        self._sink.flush()
+
+    def close(self) -> None:
+        """As the sink behind."""
+        self._sink.close()
+
+
+def sparkline(values: list[Any], width: int = 40) -> str:
+    """Means of ``width`` equal parts of the values as bars, the lowest as the lowest bar."""
+    parts = np.array_split(np.asarray(values, np.float64), min(width, len(values)))
+    means = np.array([part.mean() for part in parts])
+    low, high = means.min(), means.max()
+    heights = np.zeros(len(means), int) if high == low else ((means - low) / (high - low) * 7.999).astype(int)
+    return "".join(_BARS[height] for height in heights)

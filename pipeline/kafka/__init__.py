@@ -1,0 +1,1 @@
+"""A Kafka address as a client sees it: topics, reading a stretch, offsets."""

@@ -1,0 +1,408 @@
+"""A Kafka address: its topics, making them, and reading a stretch of them from a start to an end.
+
+Reading here is for tools (tap, record, explain): no consumer group, nothing committed. Workers read through Faust.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fnmatch
+import heapq
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
+from astrocyte.pipeline.recording.format import LogRecord
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+    from aiokafka.admin import AIOKafkaAdminClient
+
+__all__ = [
+    "BrokerAway",
+    "UnknownTopic",
+    "admin_client",
+    "consumer_client",
+    "ensure_topics",
+    "producer_client",
+    "read_at",
+    "scan",
+    "select_topics",
+    "topic_partitions",
+]
+
+_PATIENCE_S: Final = 10.0
+_STALL_S: Final = 15.0
+_LARGEST: Final = 256 << 20
+
+
+class BrokerAway(TransientError):
+    """No Kafka broker answers at the address."""
+
+
+class UnknownTopic(InvalidSettings):
+    """A topic that the broker does not have."""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # aiokafka logs a traceback for an address that does not answer; the caller gets one sentence instead.
+    logger = logging.getLogger("aiokafka")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _translated(broker: str) -> Iterator[None]:
+    """Errors of aiokafka as ours: what may pass is BrokerAway, the rest names what the broker refuses."""
+    from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
+
+    try:
+        yield
+    except KafkaError as error:
+        if error.retriable or isinstance(error, KafkaConnectionError | KafkaTimeoutError):
+            raise BrokerAway(f"the broker at {broker} went away ({type(error).__name__}); is it running?") from error
+        raise AstrocyteError(f"the broker at {broker} refuses: {type(error).__name__} {error}".rstrip()) from error
+
+
+async def _started(client: Any, broker: str) -> None:
+    from aiokafka.errors import KafkaError
+
+    try:
+        with _quiet():
+            await asyncio.wait_for(client.start(), _PATIENCE_S)
+    except (KafkaError, OSError, TimeoutError, ValueError) as error:
+        stop = getattr(client, "stop", None) or client.close
+        with contextlib.suppress(Exception):
+            await stop()
+        raise BrokerAway(
+            f"no Kafka broker answers at {broker} ({type(error).__name__}); start one with 'astrocyte broker --data "
+            "DIR', or name another with -b or ASTROCYTE_BROKER"
+        ) from None
+
+
+@contextlib.asynccontextmanager
+async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected admin client. Raises BrokerAway."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    client = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await _started(client, broker)
+    try:
+        with _translated(broker):
+            yield client
+    finally:
+        await client.close()
+
+
+@contextlib.asynccontextmanager
+async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """A connected consumer without a group, assigned to nothing. Raises BrokerAway."""
+    from aiokafka import AIOKafkaConsumer
+
+    client = AIOKafkaConsumer(
+        bootstrap_servers=broker,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_bytes=64 << 20,
+        max_partition_fetch_bytes=4 << 20,
+        fetch_max_wait_ms=200,
+    )
+    await _started(client, broker)
+    try:
+        with _translated(broker):
+            yield client
+    finally:
+        await client.stop()
+
+
+@contextlib.asynccontextmanager
+async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
+    """A connected, idempotent producer that waits for all replicas; large messages pass. Raises BrokerAway.
+
+    It is flushed at the end of the context, and closed at once where an error ends it.
+    """
+    from aiokafka import AIOKafkaProducer
+
+    from astrocyte.pipeline.transport.producer import discard
+
+    settings: dict[str, Any] = {
+        "enable_idempotence": True,
+        "max_request_size": _LARGEST,
+        "max_batch_size": 1 << 20,
+        "linger_ms": 5,
+    }
+    client = AIOKafkaProducer(bootstrap_servers=broker, **(settings | options))
+    await _started(client, broker)
+    try:
+        with _translated(broker):
+            yield client
+    except BaseException:
+        # An idempotent producer tries for ever, so stopping it would wait for a broker that is gone.
+        await discard(client)
+        raise
+    try:
+        await asyncio.wait_for(client.stop(), _PATIENCE_S)
+    except TimeoutError:
+        await discard(client)
+
+
+async def topic_partitions(broker: str) -> dict[str, int]:
+    """Partition count of every topic of the broker that is not internal, sorted by name. Raises BrokerAway."""
+    async with admin_client(broker) as client:
+        counts = await _partition_counts(client)
+    return {name: counts[name] for name in sorted(counts) if not name.startswith("__")}
+
+
+def select_topics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Topics named by ``patterns``: names, or shell patterns such as ``mono.*``. Raises UnknownTopic."""
+    known = list(known)
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = [name for name in known if name == pattern] or fnmatch.filter(known, pattern)
+        if not found:
+            there = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+            raise UnknownTopic(
+                f"no topic {pattern!r}; the broker has {there}" if known else
+                f"no topic {pattern!r}; the broker has no topics yet"
+            )  # fmt: skip
+        chosen.update(dict.fromkeys(found))
+    return list(chosen)
+
+
+async def ensure_topics(
+    broker: str,
+    partitions: Mapping[str, int],
+    *,
+    replication: int = 1,
+    config: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, int]:
+    """Make the topics that are absent; returns the partition count that each of them really has."""
+    from aiokafka.admin import NewTopic
+
+    async with admin_client(broker) as client:
+        there = await _partition_counts(client)
+        absent = [name for name in partitions if name not in there]
+        if absent:
+            response = await client.create_topics(
+                [
+                    NewTopic(name, partitions[name], replication, topic_configs=dict((config or {}).get(name, {})))
+                    for name in absent
+                ]
+            )
+            for name, code, *message in response.topic_errors:
+                if code not in (0, 36):  # 36: another made it meanwhile
+                    raise AstrocyteError(_creation_error(name, code, message))
+            there = await _awaited(client, absent)
+        return {name: there[name] for name in partitions}
+
+
+def _creation_error(name: str, code: int, message: Sequence[Any]) -> str:
+    from aiokafka.errors import for_code
+
+    reason = next((text for text in message if text), None) or for_code(code).__name__
+    return f"topic {name!r} cannot be made: {reason}"
+
+
+async def _awaited(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
+    for _ in range(100):
+        there = await _partition_counts(client)
+        if all(there.get(name) for name in names):
+            return there
+        await asyncio.sleep(0.1)
+    raise AstrocyteError(f"topics {', '.join(names)} were made, and the broker does not show them after 10 s")
+
+
+async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
+    return {topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics()}
+
+
+async def scan(
+    client: AIOKafkaConsumer,
+    topics: Mapping[str, int],
+    *,
+    start: Start = EARLIEST,
+    until_ms: int | None = None,
+    follow: bool = False,
+    partitions: Iterable[int] | None = None,
+) -> AsyncIterator[list[LogRecord]]:
+    """Messages of topics (with their partition counts) in lists, from ``start`` to their present end (``follow``: on).
+
+    Up to the present end messages come merged by timestamp over all partitions (each partition in its own order),
+    after it as they arrive. ``until_ms`` ends each partition before its first message of that time or later.
+    While it follows, an empty list comes each second in which nothing arrived. Raises BrokerAway.
+    """
+    places = _places(topics, partitions)
+    client.assign(places)
+    begins = await _begins(client, places, start)
+    ends = await client.end_offsets(places) if places else {}
+    if until_ms is not None and places:
+        found = await client.offsets_for_times(dict.fromkeys(places, until_ms))
+        ends = {place: ends[place] if found[place] is None else found[place].offset for place in places}
+        stopped = {place for place in places if found[place] is not None}
+    else:
+        stopped = set()
+    for place in places:
+        client.seek(place, begins[place])
+    async for records in _until_end(client, begins, ends):
+        yield records
+    if not follow:
+        return
+    open_places = [place for place in places if place not in stopped]
+    client.resume(*open_places)
+    for place in open_places:
+        client.seek(place, max(begins[place], ends[place]))
+    while open_places:
+        batches = await client.getmany(*open_places, timeout_ms=1000)
+        if until_ms is not None and not batches and time.time() * 1000 > until_ms + 1000:
+            return
+        records = []
+        for place, messages in batches.items():
+            for message in messages:
+                if until_ms is not None and message.timestamp >= until_ms:
+                    open_places.remove(place)
+                    break
+                records.append(_record(message))
+        yield records
+
+
+async def read_at(client: AIOKafkaConsumer, topic: str, partition: int, offset: int) -> LogRecord | None:
+    """The message at one place, or None where the topic does not hold it (any more)."""
+    from aiokafka import TopicPartition
+
+    place = TopicPartition(topic, partition)
+    try:
+        client.assign([place])
+        first, last = await client.beginning_offsets([place]), await client.end_offsets([place])
+    except ValueError:
+        return None
+    if not first[place] <= offset < last[place]:
+        return None
+    client.seek(place, offset)
+    while await client.position(place) <= offset:
+        for message in (await client.getmany(place, timeout_ms=500, max_records=1)).get(place, ()):
+            return _record(message) if message.offset == offset else None
+    return None
+
+
+async def _until_end(
+    client: AIOKafkaConsumer, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[list[LogRecord]]:
+    waiting: dict[TopicPartition, deque[LogRecord]] = {
+        place: deque() for place in begins if begins[place] < ends[place]
+    }
+    client.pause(*(place for place in begins if place not in waiting))
+    floors = dict.fromkeys(waiting, -1)
+    finished: set[TopicPartition] = set()
+    quiet_since = time.monotonic()
+    while waiting:
+        empty = [place for place, records in waiting.items() if not records]
+        batches = await client.getmany(*empty, timeout_ms=500)
+        for place, messages in batches.items():
+            waiting[place].extend(_record(message) for message in messages if message.offset < ends[place])
+        for place in empty:
+            # A position beyond the last message: compacted away, or a transaction's marker.
+            if place not in batches and await client.position(place) < ends[place]:
+                continue
+            if await client.position(place) >= ends[place]:
+                finished.add(place)
+                client.pause(place)  # else the broker would hold the fetches of the others open for news of it
+        if batches:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > _STALL_S:
+            await _check_alive(client, list(waiting))
+            quiet_since = time.monotonic()
+        yield _merged(waiting, floors, finished)
+        for place in [place for place, records in waiting.items() if not records and place in finished]:
+            del waiting[place]
+
+
+def _merged(
+    waiting: Mapping[TopicPartition, deque[LogRecord]], floors: dict[TopicPartition, int], finished: set[TopicPartition]
+) -> list[LogRecord]:
+    """Take records in order of time, until a partition that is not finished has none left."""
+    if any(not records and place not in finished for place, records in waiting.items()):
+        return []
+    heap = []
+    for number, (place, records) in enumerate(waiting.items()):
+        if records:
+            floors[place] = max(floors[place], records[0].timestamp_ms)
+            heap.append((floors[place], number, place))
+    heapq.heapify(heap)
+    merged = []
+    while heap:
+        _, number, place = heapq.heappop(heap)
+        records = waiting[place]
+        merged.append(records.popleft())
+        if records:
+            floors[place] = max(floors[place], records[0].timestamp_ms)
+            heapq.heappush(heap, (floors[place], number, place))
+        elif place not in finished:
+            break
+    return merged
+
+
+def _places(topics: Mapping[str, int], partitions: Iterable[int] | None) -> list[TopicPartition]:
+    from aiokafka import TopicPartition
+
+    wanted = None if partitions is None else set(partitions)
+    places = [
+        TopicPartition(topic, number)
+        for topic, count in topics.items()
+        for number in range(count)
+        if wanted is None or number in wanted
+    ]
+    if topics and not places:
+        there = ", ".join(f"{topic} has 0 to {count - 1}" for topic, count in topics.items())
+        raise UnknownTopic(f"no partition {', '.join(map(str, sorted(wanted or ())))}: {there}")
+    return places
+
+
+async def _begins(
+    client: AIOKafkaConsumer, places: Sequence[TopicPartition], start: Start
+) -> dict[TopicPartition, int]:
+    first = await client.beginning_offsets(places)
+    last = await client.end_offsets(places)
+    match start.kind:
+        case "earliest":
+            return dict(first)
+        case "latest":
+            return dict(last)
+        case "offset":
+            return {place: max(first[place], start.value) for place in places}
+        case "tail":
+            return {place: max(first[place], last[place] - start.value) for place in places}
+    found = await client.offsets_for_times(dict.fromkeys(places, max(start.value, 0)))
+    return {place: last[place] if found[place] is None else found[place].offset for place in places}
+
+
+async def _check_alive(client: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> None:
+    from aiokafka.errors import KafkaError
+
+    try:
+        with _quiet():
+            await asyncio.wait_for(client.end_offsets(places), _PATIENCE_S)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise BrokerAway(f"the broker went away while it was read ({type(error).__name__}); run again") from None
+
+
+def _record(message: Any) -> LogRecord:
+    return LogRecord(
+        message.topic,
+        message.partition,
+        message.offset,
+        message.timestamp,
+        message.key,
+        message.value,
+        tuple(message.headers),
+        "logappend" if message.timestamp_type == 1 else "create" if message.timestamp_type == 0 else "unknown",
+    )

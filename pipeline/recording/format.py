@@ -1,0 +1,226 @@
+"""One record of a recorded log as one line of JSON: kcat's ``-J`` envelope, plus the verbatim bytes.
+
+kcat writes a value as text and has no form for bytes that are not UTF-8, so a line of ours adds ``payload_b64`` and
+``key_b64`` (and ``headers_b64`` where a header's value is not text); they win over the text when a line is read. A
+log's first line is a header record, which tells how many partitions each topic had.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = [
+    "FORMAT",
+    "Headers",
+    "InvalidLog",
+    "LogHeader",
+    "LogRecord",
+    "TornLog",
+    "is_frame",
+    "parse_line",
+    "record_line",
+]
+
+FORMAT: Final = 1
+"""Version of the format; a reader refuses a newer one."""
+
+Headers = tuple[tuple[str, bytes | None], ...]
+"""Kafka headers in order; names may repeat, values may be null."""
+
+
+class InvalidLog(AstrocyteError):
+    """A file that is not a recorded log, or one damaged in its middle."""
+
+
+class TornLog(InvalidLog):
+    """A log that ends inside a record, as after a crash or an interrupted copy; what stands before it is whole."""
+
+
+class LogRecord(NamedTuple):
+    """One Kafka message as it was; ``timestamp_ms`` is Kafka's own time, -1 where the message had none."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_type: str = "create"
+    """``create``, ``logappend`` or ``unknown``, as kcat's ``tstype``."""
+
+
+def is_frame(record: LogRecord) -> bool:
+    """Whether the message is a frame: it begins as an Arrow stream does, and as no JSON text can."""
+    return record.value is not None and record.value[:4] == b"\xff\xff\xff\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class LogHeader:
+    """What a log says of itself: the partition count of each topic, and who recorded it when (ISO 8601)."""
+
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    created: str | None = None
+    source: str | None = None
+    config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Settings of topics that a replay needs to make them anew, such as ``cleanup.policy``."""
+
+    def line(self) -> bytes:
+        """The header as the first line of a log, with its newline."""
+        body: dict[str, Any] = {"type": "log-header", "format": FORMAT}
+        if self.created:
+            body["created"] = self.created
+        if self.source:
+            body["source"] = self.source
+        body["topics"] = {
+            topic: {"partitions": count} | ({"config": dict(self.config[topic])} if topic in self.config else {})
+            for topic, count in sorted(self.partitions.items())
+        }
+        return orjson.dumps(body) + b"\n"
+
+
+def record_line(record: LogRecord, *, b64: bool = True, **extra: Any) -> bytes:
+    """The record as one line with its newline; without ``b64`` exactly kcat's keys, ``extra`` ones after them.
+
+    A value that is not UTF-8 is null in ``payload`` and whole in ``payload_b64``.
+    """
+    flat: list[str | None] = []
+    binary = False
+    for name, value in record.headers:
+        text = _text(value)
+        binary = binary or (text is None and value is not None)
+        flat += (name, text)
+    body: dict[str, Any] = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "tstype": record.timestamp_type,
+        "ts": record.timestamp_ms,
+        "broker": -1,
+        "headers": flat,
+        "key": _text(record.key),
+        "payload": _text(record.value),
+    }
+    if not record.headers:
+        del body["headers"]
+    if b64:
+        if record.key is not None:
+            body["key_b64"] = _b64(record.key)
+        if record.value is not None:
+            body["payload_b64"] = _b64(record.value)
+        if binary:
+            body["headers_b64"] = [
+                part for name, value in record.headers for part in (name, None if value is None else _b64(value))
+            ]
+    body.update(extra)
+    return orjson.dumps(body) + b"\n"
+
+
+def parse_line(line: bytes) -> LogRecord | LogHeader:
+    """Record or header of one line, of ours or of plain ``kcat -J``. Raises InvalidLog (without the place)."""
+    try:
+        body = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # kcat copies bytes that are not UTF-8 into its JSON as they are; surrogates carry them through.
+        try:
+            body = json.loads(line.decode("utf-8", "surrogateescape"))
+        except ValueError as error:
+            raise InvalidLog(f"not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise InvalidLog(f"JSON {type(body).__name__} came; a record of a log is an object as kcat -J prints it")
+    if body.get("type") == "log-header":
+        return _header(body)
+    try:
+        topic, partition, offset, time_ms = body["topic"], body["partition"], body["offset"], body.get("ts")
+        if time_ms is None:
+            time_ms = -1
+        if not (type(topic) is str and type(partition) is type(offset) is type(time_ms) is int):
+            raise _mistyped(body)
+        key, value = body.get("key_b64"), body.get("payload_b64")
+        return LogRecord(
+            topic,
+            partition,
+            offset,
+            time_ms,
+            _bytes(body.get("key")) if key is None else binascii.a2b_base64(key, strict_mode=True),
+            _bytes(body["payload"]) if value is None else binascii.a2b_base64(value, strict_mode=True),
+            _headers(body),
+            body.get("tstype", "create"),
+        )
+    except KeyError as error:
+        raise InvalidLog(
+            f"an object without {error.args[0]!r} came; a record of a log has topic, partition, offset, ts, key and "
+            "payload, as kcat -J prints them"
+        ) from None
+    except (binascii.Error, TypeError, AttributeError) as error:
+        raise InvalidLog(f"base64 that cannot be read: {error}") from None
+
+
+def _header(body: dict[str, Any]) -> LogHeader:
+    version = body.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise InvalidLog(f"a log of format {version!r} came; this version reads up to {FORMAT}: upgrade astrocyte")
+    topics = body.get("topics", {})
+    try:
+        return LogHeader(
+            {topic: int(entry["partitions"]) for topic, entry in topics.items()},
+            body.get("created"),
+            body.get("source"),
+            {topic: dict(entry["config"]) for topic, entry in topics.items() if "config" in entry},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidLog(f"a log header whose 'topics' cannot be read: {error!r}") from None
+
+
+def _mistyped(body: dict[str, Any]) -> InvalidLog:
+    for name, kind in (("topic", str), ("partition", int), ("offset", int), ("ts", int)):
+        value = body.get(name)
+        if type(value) is not kind:
+            return InvalidLog(f"{name!r} is {value!r}; {'text' if kind is str else 'an integer'} was wanted")
+    raise AssertionError
+
+
+def _bytes(value: Any) -> bytes | None:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return None if value is None else orjson.dumps(value)  # kcat -s prints deserialised values as nested JSON
+
+
+def _headers(body: dict[str, Any]) -> Headers:
+    encoded = body.get("headers_b64")
+    if encoded is not None:
+        return tuple((name, None if value is None else binascii.a2b_base64(value)) for name, value in _pairs(encoded))
+    given = body.get("headers")
+    if not given:
+        return ()
+    return tuple([(name, _bytes(value)) for name, value in _pairs(given)])
+
+
+def _pairs(given: Any) -> Iterable[tuple[str, str | None]]:
+    """Pairs of kcat's flat array (what it prints) or of an object (what its manual shows)."""
+    if isinstance(given, dict):
+        return given.items()
+    if not isinstance(given, list) or len(given) % 2:
+        raise InvalidLog("'headers' is neither an object nor a flat array of names and values")
+    return zip(given[::2], given[1::2], strict=True)
+
+
+def _text(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _b64(value: bytes) -> str:
+    return binascii.b2a_base64(value, newline=False).decode()

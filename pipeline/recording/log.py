@@ -1,0 +1,132 @@
+"""Recorded logs: reading and writing them, and the frames inside.
+
+``read_log`` gives the messages as they were, `frames_of` the events in them, frames and JSON records alike::
+
+    for topic, partition, offset, frame in frames_of("run.jsonl.zst"):
+        print(topic, frame.num_rows, frame.timestamps()[0])
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.pipeline.recording.format import (
+    Headers,
+    InvalidLog,
+    LogHeader,
+    LogRecord,
+    TornLog,
+    is_frame,
+    parse_line,
+    record_line,
+)
+from astrocyte.pipeline.recording.index import Block, Index, Totals, read_index
+from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
+from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import RawRecord
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
+
+__all__ = [
+    "Block",
+    "Headers",
+    "Index",
+    "InvalidLog",
+    "LogHeader",
+    "LogRecord",
+    "LogWriter",
+    "TornLog",
+    "Totals",
+    "chunks_of",
+    "frames_of",
+    "is_derived",
+    "is_frame",
+    "open_log",
+    "parse_line",
+    "read_header",
+    "read_index",
+    "read_log",
+    "record_line",
+]
+
+log = logging.getLogger(__name__)
+
+_GROUP: Final = 1024
+"""Messages that are decoded together; JSON records among them share a frame."""
+_OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
+
+
+OnBad = Literal["raise", "skip"] | Callable[[DeadLetter], None]
+
+
+def is_derived(topic: str) -> bool:
+    """Whether the pipeline itself writes ``topic``: outputs, control, state, window results and re-keyed copies."""
+    return topic in _OUTPUTS or topic.startswith(("control.", "metrics.", "keyed.", "state.", "__"))
+
+
+def chunks_of(
+    source: str | Path | Iterable[LogRecord],
+    *,
+    catalog: Catalog = CATALOG,
+    derived: bool = False,
+    on_bad: OnBad = "raise",
+) -> Iterator[SourcedFrame]:
+    """Events of a log (or of records) as frames with the offset of each row; within a partition in order.
+
+    Topics that the pipeline writes (`is_derived`) are left out unless ``derived``; a topic that names no stream is
+    its own stream. A message that holds no event raises InvalidLog, is skipped, or goes to the function given.
+    """
+    records = read_log(source) if isinstance(source, str | Path) else source
+    for group in _groups(records, derived):
+        parts: dict[tuple[str, int], list[RawRecord]] = {}
+        for record in group:
+            headers = tuple((name, value or b"") for name, value in record.headers)
+            raw = RawRecord(record.offset, record.timestamp_ms, record.key, record.value, headers)
+            parts.setdefault((record.topic, record.partition), []).append(raw)
+        for (topic, partition), raws in parts.items():
+            frames, letters = decode_chunk(topic, partition, raws, catalog)
+            for letter in letters:
+                _report(letter, on_bad)
+            yield from frames
+
+
+def frames_of(
+    source: str | Path | Iterable[LogRecord],
+    *,
+    catalog: Catalog = CATALOG,
+    derived: bool = False,
+    on_bad: OnBad = "raise",
+) -> Iterator[tuple[str, int, int, Frame]]:
+    """(topic, partition, offset, frame) of every frame of `chunks_of`; of JSON records the offset is the first's."""
+    for chunk in chunks_of(source, catalog=catalog, derived=derived, on_bad=on_bad):
+        yield chunk.topic, chunk.partition, chunk.offset, chunk.frame
+
+
+def _groups(records: Iterable[LogRecord], derived: bool) -> Iterator[list[LogRecord]]:
+    """Runs of up to `_GROUP` messages; a frame holds thousands of events and ends its run."""
+    group: list[LogRecord] = []
+    for record in records:
+        if not derived and is_derived(record.topic):
+            continue
+        group.append(record)
+        if len(group) >= _GROUP or is_frame(record):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _report(letter: DeadLetter, on_bad: OnBad) -> None:
+    if callable(on_bad):
+        on_bad(letter)
+    elif on_bad == "raise":
+        raise InvalidLog(f"{letter.topic}[{letter.partition}]@{letter.offset} holds no event: {letter.reason}")
+    else:
+        log.debug("%s[%d]@%d skipped: %s", letter.topic, letter.partition, letter.offset, letter.reason)

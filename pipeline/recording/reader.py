@@ -1,0 +1,199 @@
+"""Reading recorded logs in any form: zstd, gzip or plain, ours or kcat's, whole or torn at the end.
+
+The form is told by a file's first bytes, not by its name. What stands before a tear is given, then the tear is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import zstandard
+
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, LogRecord, TornLog, parse_line
+from astrocyte.pipeline.recording.index import SKIPPABLE, read_index
+
+__all__ = ["open_log", "read_header", "read_log"]
+
+log = logging.getLogger(__name__)
+
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_GZIP: Final = b"\x1f\x8b"
+_CHUNK: Final = 1 << 20
+
+
+def read_header(path: str | Path) -> LogHeader | None:
+    """The header of a log, or None for plain ``kcat -J`` output and an empty file. Raises InvalidLog."""
+    for item in open_log(path):
+        return item if isinstance(item, LogHeader) else None
+    return None
+
+
+def read_log(
+    path: str | Path, *, start_ms: int | None = None, on_torn: Callable[[TornLog], None] | None = None
+) -> Iterator[LogRecord]:
+    """Records of a log in order; reads ``.jsonl``, ``.gz``, ``.zst`` and plain ``kcat -J`` output; ``-`` is stdin.
+
+    With ``start_ms`` the records before it are left out, whole blocks unread where the log has an index. A log torn
+    at its end gives what is whole, then calls ``on_torn`` (by default it is logged). Raises InvalidLog for a file
+    that is no log or is damaged before its end.
+    """
+    try:
+        for item in open_log(path, start_ms=start_ms):
+            if isinstance(item, LogRecord) and (start_ms is None or item.timestamp_ms >= start_ms):
+                yield item
+    except TornLog as error:
+        if on_torn is None:
+            log.warning("%s", error)
+        else:
+            on_torn(error)
+
+
+def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[LogRecord | LogHeader]:
+    """Headers and records of a log. Raises TornLog after the last whole record of a torn one, else InvalidLog."""
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        file = sys.stdin.buffer if str(path) == "-" else Path(path).open("rb")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise InvalidLog(f"log {name}: {error.strerror}") from None
+    try:
+        if start_ms is not None and (index := read_index(path)) is not None and index.blocks:
+            late = next((block for block in index.blocks if block.last_ms >= start_ms), None)
+            file.seek(index.blocks[-1].offset + index.blocks[-1].size if late is None else late.offset)
+        records = 0
+        for line, whole in _lines(file, name):
+            if not line.strip():
+                continue
+            try:
+                item = parse_line(line)
+            except InvalidLog as error:
+                if not whole:
+                    raise TornLog(
+                        f"log {name} ends inside a record (a crash, or a copy cut short): the {records} records before "
+                        "it were read"
+                    ) from None
+                raise InvalidLog(f"log {name}, after {records} records: {error}") from None
+            records += isinstance(item, LogRecord)
+            yield item
+    except _Cut as cut:
+        kind = TornLog if cut.at_end else InvalidLog
+        what = "ends inside a compressed block (a crash, or a copy cut short)" if cut.at_end else f"is damaged: {cut}"
+        raise kind(f"log {name} {what}; records before it: {records}") from None
+    finally:
+        if str(path) != "-":
+            file.close()
+
+
+class _Cut(Exception):
+    """Compressed data that end or break; ``at_end`` if nothing readable follows."""
+
+    def __init__(self, reason: str, *, at_end: bool) -> None:
+        super().__init__(reason)
+        self.at_end = at_end
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
+    """Lines, and whether each had its newline."""
+    rest: list[bytes] = []
+    cut: _Cut | None = None
+    pieces = _pieces(file, name)
+    while True:
+        try:
+            piece = next(pieces, None)
+        except _Cut as error:
+            piece, cut = None, error
+        if piece is None:
+            break
+        head, newline, tail = piece.rpartition(b"\n")
+        if not newline:
+            rest.append(piece)
+            continue
+        for line in b"".join([*rest, head]).split(b"\n"):
+            yield line, True
+        rest = [tail] if tail else []
+    if cut is not None:
+        raise cut
+    if rest:
+        yield b"".join(rest), False
+
+
+def _pieces(file: IO[bytes], name: str) -> Iterator[bytes]:
+    """Decompressed data of the file, in pieces."""
+    data = file.read(_CHUNK)
+    if data.startswith((_ZSTD, SKIPPABLE)):
+        yield from _unzstd(file, data)
+    elif data.startswith(_GZIP):
+        yield from _ungzip(file, data)
+    elif data and b"\0" in data[:4096]:
+        raise InvalidLog(f"{name} holds binary data and is no recorded log (zstd, gzip or plain JSON lines)")
+    else:
+        while data:
+            yield data
+            data = file.read(_CHUNK)
+
+
+def _unzstd(file: IO[bytes], data: bytes) -> Iterator[bytes]:
+    decompressor = zstandard.ZstdDecompressor()
+    while True:
+        while len(data) < 8:
+            more = file.read(_CHUNK)
+            if not more:
+                break
+            data += more
+        if not data:
+            return
+        if data[1:4] == SKIPPABLE[1:] and data[0] & 0xF0 == 0x50 and len(data) >= 8:
+            length = 8 + int.from_bytes(data[4:8], "little")
+            while len(data) < length:
+                more = file.read(_CHUNK)
+                if not more:
+                    return  # a torn index loses no record
+                data += more
+            data = data[length:]
+            continue
+        frame = decompressor.decompressobj()
+        while not frame.eof:
+            try:
+                piece = frame.decompress(data)
+            except zstandard.ZstdError as error:
+                raise _Cut(str(error), at_end=not _another(file, data)) from None
+            if piece:
+                yield piece
+            data = b""
+            if not frame.eof:
+                data = file.read(_CHUNK)
+                if not data:
+                    raise _Cut("unexpected end", at_end=True)
+        data = frame.unused_data
+
+
+def _another(file: IO[bytes], data: bytes) -> bool:
+    """Whether a zstd frame begins after this place: then the file is damaged inside, not torn at its end."""
+    found = data.find(_ZSTD, 4)
+    if found < 0:
+        found = file.read().find(_ZSTD)
+    return found >= 0
+
+
+def _ungzip(file: IO[bytes], data: bytes) -> Iterator[bytes]:
+    while True:
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof:
+            try:
+                piece = member.decompress(data)
+            except zlib.error as error:
+                raise _Cut(str(error), at_end=not file.read(1)) from None
+            if piece:
+                yield piece
+            data = b""
+            if not member.eof:
+                data = file.read(_CHUNK)
+                if not data:
+                    raise _Cut("unexpected end", at_end=True)
+        data = member.unused_data or file.read(_CHUNK)
+        if not data:
+            return

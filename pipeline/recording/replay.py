@@ -1,0 +1,421 @@
+"""Replaying recorded logs into Kafka with their original spacing, or as fast as the broker takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fnmatch
+import heapq
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, producer_client
+from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
+from astrocyte.pipeline.recording.log import (
+    InvalidLog,
+    LogHeader,
+    LogRecord,
+    TornLog,
+    Totals,
+    open_log,
+    read_header,
+    read_index,
+    read_log,
+)
+from astrocyte.pipeline.recording.pacing import Tempo
+from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.topics import stream_of
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+    from aiokafka.producer.message_accumulator import BatchBuilder
+
+__all__ = [
+    "Plan",
+    "Replayed",
+    "Selection",
+    "first_ms_of",
+    "make_plan",
+    "parse_remap",
+    "parse_within_log",
+    "replay",
+    "shift_to_now",
+]
+
+_DAY_MS: Final = 86_400_000
+_ROOMY: Final = 900_000
+"""Bytes of a message that every broker takes by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which messages of a log are replayed, and as which topics. Times are Kafka's, in milliseconds."""
+
+    start_ms: int | None = None
+    until_ms: int | None = None
+    topics: tuple[str, ...] = ()
+    """Names or shell patterns; none means all."""
+    exclude: tuple[str, ...] = ()
+    remap: Mapping[str, str] = field(default_factory=dict)
+
+    def takes(self, topic: str) -> bool:
+        """Whether messages of the topic are replayed."""
+        named = not self.topics or any(fnmatch.fnmatchcase(topic, pattern) for pattern in self.topics)
+        return named and not any(fnmatch.fnmatchcase(topic, pattern) for pattern in self.exclude)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a replay will do: for each topic the recorded partitions, the messages, and their bytes."""
+
+    selection: Selection
+    paths: tuple[str, ...]
+    partitions: dict[str, int] = field(default_factory=dict)
+    """Recorded partition count by recorded topic; where no header tells it, the highest partition seen and one."""
+    topics: dict[str, Totals] = field(default_factory=dict)
+    """What is replayed of each recorded topic."""
+    config: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Messages to replay."""
+        return sum(totals.count for totals in self.topics.values())
+
+    @property
+    def first_ms(self) -> int | None:
+        """Kafka's time of the first message, None where no message has one."""
+        return min((totals.first_ms for totals in self.topics.values() if totals.first_ms >= 0), default=None)
+
+    @property
+    def last_ms(self) -> int | None:
+        """Kafka's time of the last message."""
+        return max((totals.last_ms for totals in self.topics.values() if totals.last_ms >= 0), default=None)
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the first message to the last."""
+        return 0.0 if self.first_ms is None or self.last_ms is None else (self.last_ms - self.first_ms) / 1000
+
+    def target(self, topic: str) -> str:
+        """Topic into which messages of ``topic`` go."""
+        return self.selection.remap.get(topic, topic)
+
+    def target_partitions(self) -> dict[str, int]:
+        """Partition count of each target topic that is absent."""
+        counts: dict[str, int] = {}
+        for topic in self.topics:
+            counts[self.target(topic)] = max(self.partitions[topic], counts.get(self.target(topic), 0))
+        return counts
+
+    def target_config(self, now_ms: int) -> dict[str, dict[str, str]]:
+        """Settings of each target topic that is absent."""
+        config = {self.target(topic): dict(entries) for topic, entries in self.config.items()}
+        largest = max((totals.largest for totals in self.topics.values()), default=0)
+        if largest > _ROOMY:
+            for topic in self.target_partitions():
+                config.setdefault(topic, {}).setdefault("max.message.bytes", str(2 * largest))
+        if self.first_ms is not None and self.first_ms < now_ms - _DAY_MS:
+            # Replayed messages keep their times: a broker's retention by age would drop old ones at once.
+            for topic in self.target_partitions():
+                config.setdefault(topic, {})["retention.ms"] = "-1"
+        return config
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What was delivered, confirmed by the broker."""
+
+    messages: int = 0
+    bytes: int = 0
+    laps: int = 0
+    topics: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def parse_remap(options: Sequence[str]) -> dict[str, str]:
+    """Mapping of ``OLD:=NEW`` options. Raises InvalidSettings."""
+    mapping = {}
+    for option in options:
+        old, found, new = option.partition(":=")
+        if not found or not old or not new:
+            raise InvalidSettings(f"--remap {option!r}; OLD:=NEW was wanted, such as mono.axon_1:=mono.axon_9")
+        mapping[old] = new
+    return mapping
+
+
+def parse_within_log(text: str, first_ms: int, *, now_us: int) -> int:
+    """Milliseconds of a place in a log: a duration from its first message, or a time. Raises InvalidSettings."""
+    try:
+        return first_ms + parse_span_us(text) // 1000
+    except InvalidSettings:
+        return parse_time_us(text, now_us=now_us) // 1000
+
+
+def make_plan(paths: Sequence[str | Path], selection: Selection) -> Plan:
+    """Read the logs once and say what a replay will do. Raises InvalidLog."""
+    plan = Plan(selection, tuple(str(path) for path in paths))
+    for path in plan.paths:
+        if path == "-":
+            raise InvalidSettings("replay reads a log twice, which standard input cannot; give a file")
+        index = None if selection.start_ms is not None or selection.until_ms is not None else read_index(path)
+        if index is not None:
+            _plan_header(plan, read_header(path))
+            for topic, totals in index.topics.items():
+                _plan_topic(plan, topic, max(totals.messages))
+                if selection.takes(topic):
+                    plan.topics[topic] = totals if topic not in plan.topics else plan.topics[topic].joined(totals)
+            continue
+        for item in _whole_part(path):
+            if isinstance(item, LogHeader):
+                _plan_header(plan, item)
+                continue
+            _plan_topic(plan, item.topic, item.partition)
+            if _selected(item, selection):
+                plan.topics.setdefault(item.topic, Totals()).add(item)
+    unknown = [name for name in selection.remap if name not in plan.partitions]
+    if unknown and plan.partitions:
+        raise InvalidSettings(
+            f"--remap names topic {unknown[0]!r}, which the log does not hold; "
+            f"it has {', '.join(sorted(plan.partitions))}"
+        )
+    return plan
+
+
+def _whole_part(path: str) -> Iterator[LogRecord | LogHeader]:
+    """Headers and records of a log; one torn at its end gives what is whole (`read_log` says so, later)."""
+    with contextlib.suppress(TornLog):
+        yield from open_log(path)
+
+
+def _selected(record: LogRecord, selection: Selection) -> bool:
+    return (
+        selection.takes(record.topic)
+        and (selection.start_ms is None or record.timestamp_ms >= selection.start_ms)
+        and (selection.until_ms is None or record.timestamp_ms < selection.until_ms)
+    )
+
+
+def _plan_header(plan: Plan, header: LogHeader | None) -> None:
+    if header is not None:
+        for topic, count in header.partitions.items():
+            _plan_topic(plan, topic, count - 1)
+        for topic, entries in header.config.items():
+            plan.config[topic] = dict(entries)
+
+
+def _plan_topic(plan: Plan, topic: str, partition: int) -> None:
+    plan.partitions[topic] = max(plan.partitions.get(topic, 0), partition + 1)
+
+
+def _messages(plan: Plan) -> Iterator[tuple[int, LogRecord]]:
+    """(due time in microseconds of the log, message) of all files merged; due times never go back."""
+
+    def of_file(path: str) -> Iterator[tuple[int, LogRecord]]:
+        due_ms = -1
+        for record in read_log(path, start_ms=plan.selection.start_ms):
+            if _selected(record, plan.selection):
+                due_ms = max(due_ms, record.timestamp_ms)
+                yield due_ms, record
+
+    files = [of_file(path) for path in plan.paths]
+    for due_ms, record in heapq.merge(*files, key=lambda item: item[0]):
+        yield due_ms * 1000, record
+
+
+async def replay(
+    plan: Plan,
+    broker: str,
+    *,
+    tempo: Tempo,
+    shift: Shift | None = None,
+    loop: bool = False,
+    replication: int = 1,
+    timeout_s: float = 15.0,
+    stop: asyncio.Event | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replayed:
+    """Send the plan's messages to ``broker`` at the tempo's pace, each delivery confirmed; returns what was delivered.
+
+    A message keeps its partition where the topic has as many as were recorded; else frames are divided and other
+    messages placed by Kafka's hash of the key. Topics that are absent are made. ``loop`` begins again at the end
+    until ``stop`` is set; with a shift every lap goes on where the one before ended. A broker that is gone for
+    ``timeout_s`` ends it. ``progress`` is told the messages sent and the present time of the log in milliseconds.
+    Raises BrokerAway, InvalidLog.
+    """
+    if not plan.total:
+        raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; look at --topics, --start and --duration")
+    counts = await ensure_topics(
+        broker,
+        plan.target_partitions(),
+        replication=replication,
+        config=plan.target_config(time.time_ns() // 1_000_000),
+    )
+    done = Replayed()
+    began = time.monotonic()
+    async with producer_client(broker, request_timeout_ms=round(timeout_s * 1000)) as producer:
+        sender = _Sender(producer, done, broker, timeout_s)
+        while True:
+            done.laps += 1
+            lap_us = round((plan.span_s + (0.001 if plan.span_s else 1.0)) * 1e6) * (done.laps - 1)
+            lap_shift = None
+            if shift is not None:
+                lap_shift = Shift(shift.event_us + lap_us, shift.kafka_ms + lap_us // 1000, done.laps)
+            for due_us, record in _messages(plan):
+                due_us += lap_us
+                if stop is not None and stop.is_set():
+                    break
+                if not tempo.ready(due_us):
+                    await sender.flush()
+                    await _due(tempo, due_us, stop)
+                    if stop is not None and stop.is_set():
+                        break
+                await _send(sender, plan, counts, record, lap_shift)
+                if progress is not None:
+                    progress(sender.sent, due_us // 1000)
+            await sender.flush()
+            if not loop or (stop is not None and stop.is_set()):
+                break
+    done.seconds = time.monotonic() - began
+    return done
+
+
+async def _due(tempo: Tempo, due_us: int, stop: asyncio.Event | None) -> None:
+    if stop is None:
+        await tempo.until(due_us)
+        return
+    waiters = [asyncio.ensure_future(tempo.until(due_us)), asyncio.ensure_future(stop.wait())]
+    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiter
+
+
+async def _send(sender: _Sender, plan: Plan, counts: Mapping[str, int], record: LogRecord, shift: Shift | None) -> None:
+    if shift is not None:
+        record = shift_record(record, shift)
+    target = plan.target(record.topic)
+    count = counts[target]
+    stream = stream_of(target)
+    if target != record.topic and stream is not None and stream_of(record.topic) not in (None, stream):
+        record = rename_stream(record, stream)
+    recorded = plan.partitions[record.topic]
+    parts = [record] if count == recorded else repartition(record, recorded, count)
+    for part in parts:
+        await sender.send(target, part)
+
+
+class _Sender:
+    """Fills one batch a partition and awaits its delivery: aiokafka's `send` costs more than the rest together."""
+
+    def __init__(self, producer: AIOKafkaProducer, done: Replayed, broker: str, timeout_s: float) -> None:
+        self._producer = producer
+        self._done = done
+        self._broker = broker
+        self._timeout_s = timeout_s
+        self._builders: dict[tuple[str, int], tuple[BatchBuilder, int]] = {}
+        self._deliveries: dict[asyncio.Future[Any], tuple[str, int, int]] = {}
+        self.sent = 0
+
+    async def send(self, topic: str, record: LogRecord) -> None:
+        """Put the message into its partition's batch; a full batch goes off."""
+        place = (topic, record.partition)
+        size = len(record.value or b"") + len(record.key or b"")
+        while True:
+            entry = self._builders.get(place)
+            builder, held = entry if entry is not None else (self._producer.create_batch(), 0)
+            taken = builder.append(
+                timestamp=record.timestamp_ms if record.timestamp_ms >= 0 else None,
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+            )
+            if taken is not None:
+                self._builders[place] = (builder, held + size)
+                self.sent += 1
+                return
+            await self._dispatch(place)
+
+    async def flush(self) -> None:
+        """Send what is held and await every delivery."""
+        for place in list(self._builders):
+            await self._dispatch(place)
+        while self._deliveries:
+            # An idempotent producer itself would try for ever.
+            finished, _ = await asyncio.wait(
+                self._deliveries, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not finished:
+                raise self._away(f"nothing was confirmed for {self._timeout_s:g} s")
+            self._collect()
+
+    async def _dispatch(self, place: tuple[str, int]) -> None:
+        from aiokafka.errors import KafkaError
+
+        builder, held = self._builders.pop(place)
+        try:
+            future = await self._producer.send_batch(builder, place[0], partition=place[1])
+        except KafkaError as error:
+            raise self._failure(place[0], error) from None
+        self._deliveries[future] = (place[0], builder.record_count(), held)
+        self._collect()
+
+    def _collect(self) -> None:
+        for future in [future for future in self._deliveries if future.done()]:
+            topic, messages, held = self._deliveries.pop(future)
+            error = future.exception()
+            if error is not None:
+                raise self._failure(topic, error) from None
+            self._done.messages += messages
+            self._done.bytes += held
+            self._done.topics[topic] = self._done.topics.get(topic, 0) + messages
+
+    def _away(self, reason: str) -> BrokerAway:
+        for future in self._deliveries:
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        told = f"{self._done.messages} messages were delivered before"
+        return BrokerAway(f"the broker at {self._broker} went away ({reason}); {told}")
+
+    def _failure(self, topic: str, error: BaseException) -> AstrocyteError:
+        from aiokafka.errors import (
+            KafkaConnectionError,
+            KafkaTimeoutError,
+            MessageSizeTooLargeError,
+            RequestTimedOutError,
+        )
+
+        told = f"{self._done.messages} messages were delivered before"
+        if isinstance(error, KafkaConnectionError | KafkaTimeoutError | RequestTimedOutError):
+            return self._away(type(error).__name__)
+        if isinstance(error, MessageSizeTooLargeError):
+            return AstrocyteError(
+                f"a message for topic {topic!r} is larger than the broker takes; raise its max.message.bytes ({told})"
+            )
+        return AstrocyteError(f"the broker refused messages of topic {topic!r}: {error!r} ({told})")
+
+
+def shift_to_now(plan: Plan, *, now_us: int) -> Shift:
+    """The shift by which the plan's first message and first event happen now."""
+    first_us = next((time for _, record in _messages(plan) if (time := first_event_us(record)) is not None), None)
+    event_us = 0 if first_us is None else now_us - first_us
+    kafka_ms = 0 if plan.first_ms is None else now_us // 1000 - plan.first_ms
+    return Shift(event_us, kafka_ms)
+
+
+def first_ms_of(paths: Sequence[str | Path]) -> int:
+    """Time of the first message over all logs, in milliseconds; from their indexes where they have one."""
+    first = math.inf
+    for path in paths:
+        index = read_index(path)
+        if index is not None and index.records:
+            first = min(first, *(block.first_ms for block in index.blocks if block.records))
+        else:
+            first = min([first, *(record.timestamp_ms for record in read_log(path) if record.timestamp_ms >= 0)])
+    if math.isinf(first):
+        raise InvalidLog(f"{', '.join(map(str, paths))}: the log holds no message with a time")
+    return int(first)

@@ -1,0 +1,246 @@
+"""Moving recorded events in time, to another stream, and over another number of partitions.
+
+The original time stays beside the new one, as CloudEvents extension attributes in the headers: ``ce_originaltime``
+(of a frame: of its first row) and ``ce_timeshift``, the whole shift in microseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astrocyte.pipeline.recording.format import Headers, LogRecord
+from astrocyte.pipeline.recording.log import is_frame
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.events import iso_from_us, us_from_iso
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.partitioning import partition_of, split_by_partition
+from astrocyte.schemas.topics import TRUTH
+
+__all__ = ["Shift", "first_event_us", "rename_stream", "repartition", "shift_record"]
+
+_TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
+_SECONDS_FIELDS: Final = ("created_at", "updated_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """By how much event times and Kafka's times move; from the second ``lap`` on the events are new ones."""
+
+    event_us: int = 0
+    kafka_ms: int = 0
+    lap: int = 1
+
+
+def shift_record(record: LogRecord, shift: Shift) -> LogRecord:
+    """The message with its event times moved: a frame's rows and watermark, a JSON record's time.
+
+    A later lap gets ids of its own, else its events would be taken for repetitions of the first. A message that
+    holds no event keeps its bytes.
+    """
+    stamped = record
+    if record.timestamp_ms >= 0:
+        stamped = record._replace(timestamp_ms=record.timestamp_ms + shift.kafka_ms)
+    if record.value is None:
+        return stamped
+    if is_frame(record):
+        try:
+            frame = decode_frame(record.value)
+        except AstrocyteError:
+            return stamped
+        original = int(frame.timestamps()[0]) if frame.num_rows else None
+        value = encode_frame(_shift_frame(frame, shift))
+        return stamped._replace(value=value, headers=_headers(record.headers, shift, original))
+    try:
+        body = orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        return stamped
+    if not isinstance(body, dict):
+        return stamped
+    original = _shift_body(body, shift)
+    return stamped._replace(value=orjson.dumps(body), headers=_headers(record.headers, shift, original))
+
+
+def first_event_us(record: LogRecord) -> int | None:
+    """Least event time in the message, or None where it holds no event."""
+    if record.value is None:
+        return None
+    try:
+        if is_frame(record):
+            frame = decode_frame(record.value)
+            return int(frame.timestamps().min()) if frame.num_rows else None
+        body = orjson.loads(record.value)
+    except (AstrocyteError, orjson.JSONDecodeError):
+        return None
+    if not isinstance(body, dict):
+        return None
+    return next((_time_us(body[name]) for name in _TIME_NAMES if body.get(name) is not None), None)
+
+
+def repartition(record: LogRecord, recorded: int, count: int) -> list[LogRecord]:
+    """The message divided over ``count`` partitions by its keys, as Kafka's default partitioner does.
+
+    A frame becomes one for each partition. Each of the ``recorded`` partitions stays an origin of its own, with its
+    own watermarks: rows of another partition that are replayed later would be late against a shared one.
+    """
+    if is_frame(record):
+        assert record.value is not None
+        try:
+            frame = decode_frame(record.value)
+            parts = split_by_partition(_as_origin(frame, record.partition, recorded), count)
+        except AstrocyteError:
+            pass
+        else:
+            return [record._replace(partition=number, value=encode_frame(part)) for number, part in parts]
+    number = record.partition % count if record.key is None else partition_of(record.key, count)
+    return [record._replace(partition=number)]
+
+
+def rename_stream(record: LogRecord, stream: str) -> LogRecord:
+    """The message as one of ``stream``: rules select by it, and a frame names it inside. Ids stay what they were."""
+    if record.value is None:
+        return record
+    if is_frame(record):
+        try:
+            frame = decode_frame(record.value)
+        except AstrocyteError:
+            return record
+        batch = frame.batch
+        if frame.num_rows and batch.schema.get_field_index("event_id") < 0:
+            ids = pa.Array.from_buffers(
+                pa.binary(16), frame.num_rows, [None, pa.py_buffer(frame.ids().astype(">u8").tobytes())]
+            )
+            batch = batch.append_column("event_id", ids)
+        return record._replace(value=encode_frame(replace(frame, stream=stream, batch=batch)))
+    try:
+        body = orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        return record
+    if not isinstance(body, dict) or "source_stream" not in body:
+        return record
+    return record._replace(value=orjson.dumps(body | {"source_stream": f"stream:{stream}"}))
+
+
+def _as_origin(frame: Frame, partition: int, recorded: int) -> Frame:
+    peers = frame.peers
+    if peers:
+        streams = dict.fromkeys((frame.stream, *(peer for peer in peers if "@" not in peer)))
+        peers = tuple(f"{stream}@{frame.origin}/{number}" for stream in streams for number in range(recorded))
+    return replace(frame, origin=f"{frame.origin}/{partition}", peers=peers)
+
+
+def _shift_frame(frame: Frame, shift: Shift) -> Frame:
+    batch = frame.batch
+    times = pa.array(frame.timestamps() + np.int64(shift.event_us))
+    batch = batch.set_column(batch.schema.get_field_index("timestamp"), "timestamp", times)
+    if frame.stream == TRUTH and "until" in frame.fields:
+        moved = pc.add(frame.column("until"), pa.scalar(shift.event_us, pa.int64()))
+        batch = batch.set_column(batch.schema.get_field_index("until"), "until", moved)
+    for name in _SECONDS_FIELDS if frame.stream.startswith("dna.") else ():
+        if name in frame.fields:
+            moved = pc.add(frame.column(name), pa.scalar(shift.event_us / 1e6, pa.float64()))
+            batch = batch.set_column(batch.schema.get_field_index(name), name, moved)
+    run = frame.run
+    if shift.lap > 1:
+        run = f"{frame.run}.lap{shift.lap}"
+        index = batch.schema.get_field_index("event_id")
+        if index >= 0:
+            ids = [_lap_id(text, shift.lap) for text in frame.id_texts()]
+            batch = batch.set_column(index, "event_id", pa.array(ids, pa.utf8()))
+    watermark = None if frame.watermark_us is None else frame.watermark_us + shift.event_us
+    return replace(frame, batch=batch, run=run, watermark_us=watermark)
+
+
+def _shift_body(body: dict[str, Any], shift: Shift) -> int | None:
+    """Move the times of a JSON record in place; returns the original event time."""
+    original = None
+    name = next((name for name in _TIME_NAMES if body.get(name) is not None), None)
+    if name is not None:
+        original = _time_us(body[name])
+        body[name] = _moved(body[name], shift.event_us)
+    details = body.get("metadata") if isinstance(body.get("metadata"), dict) else {}
+    if details and body.get("source_stream") == f"stream:{TRUTH}" and isinstance(details.get("until"), int):
+        details["until"] += shift.event_us
+    payload = body.get("payload")
+    if isinstance(payload, dict) and "meta" in body:
+        for field in _SECONDS_FIELDS:
+            if isinstance(payload.get(field), int | float):
+                payload[field] += shift.event_us / 1e6
+    if isinstance(body.get("lineage"), dict):
+        for entry in body["lineage"].values():
+            _shift_entry(entry, shift)
+    if shift.lap > 1:
+        for field in ("event_id", "id", "alert_id", "multi_event_id"):
+            if isinstance(body.get(field), str):
+                body[field] = _lap_id(body[field], shift.lap)
+        if isinstance(body.get("source_events"), list):
+            body["source_events"] = [_lap_id(str(text), shift.lap) for text in body["source_events"]]
+    return original
+
+
+def _shift_entry(entry: Any, shift: Shift) -> None:
+    if not isinstance(entry, dict):
+        return
+    if entry.get("timestamp") is not None:
+        entry["timestamp"] = _moved(entry["timestamp"], shift.event_us)
+    if shift.lap > 1 and isinstance(entry.get("event_id"), str):
+        entry["event_id"] = _lap_id(entry["event_id"], shift.lap)
+    for further in entry.get("also") or ():
+        _shift_entry(further, shift)
+
+
+def _lap_id(text: str, lap: int) -> str:
+    return str(hash_id("lap", str(lap), text))
+
+
+def _time_us(value: Any) -> int | None:
+    if isinstance(value, str):
+        try:
+            return us_from_iso(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return round(value * _scale(value))
+
+
+def _scale(value: float) -> int:
+    """Microseconds in the value's unit, told by its size as `schemas.json.reader` does."""
+    return 1_000_000 if abs(value) < 1e11 else 1000 if abs(value) < 1e14 else 1
+
+
+def _moved(value: Any, shift_us: int) -> Any:
+    """The time in the form and unit that it had."""
+    time_us = _time_us(value)
+    if time_us is None:
+        return value
+    if isinstance(value, str):
+        return iso_from_us(time_us + shift_us)
+    scale = _scale(value)
+    moved = time_us + shift_us
+    return moved // scale if isinstance(value, int) and moved % scale == 0 else moved / scale
+
+
+def _headers(headers: Headers, shift: Shift, original_us: int | None) -> Headers:
+    kept = dict(headers)
+    moved: list[tuple[str, bytes | None]] = []
+    for name, value in headers:
+        if name == "ce_time" and value is not None:
+            moved.append((name, str(_moved(value.decode("utf-8", "replace"), shift.event_us)).encode()))
+        elif name == "ce_id" and shift.lap > 1 and value is not None:
+            moved.append((name, _lap_id(value.decode("utf-8", "replace"), shift.lap).encode()))
+        elif name != "ce_timeshift":
+            moved.append((name, value))
+    if "ce_originaltime" not in kept and original_us is not None:
+        moved.append(("ce_originaltime", iso_from_us(original_us).encode()))
+    before = kept.get("ce_timeshift") or b"0"
+    moved.append(
+        ("ce_timeshift", str(int(before) + shift.event_us).encode() if before.lstrip(b"-").isdigit() else before)
+    )
+    return tuple(moved)

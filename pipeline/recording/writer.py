@@ -1,0 +1,129 @@
+"""Writing recorded logs: independent zstd frames of some hundred records, and an index at the end.
+
+``zstdcat FILE | jq`` works, and so does ``cat A B > C``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+import zstandard
+
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, LogRecord, record_line
+from astrocyte.pipeline.recording.index import Block, Totals, index_frame
+
+__all__ = ["LogWriter"]
+
+_BLOCK_RECORDS: Final = 500
+_BLOCK_BYTES: Final = 4 << 20
+
+
+class LogWriter:
+    """Writes a log to ``path``; it appears there whole, by a rename, when it is closed.
+
+    Until then it lies beside it as ``<name>.partial``, which `read_log` reads too. The name's end selects the form:
+    ``.zst``, ``.gz``, anything else plain; ``-`` is standard output. Raises InvalidLog if the path exists and
+    ``overwrite`` is not set.
+    """
+
+    def __init__(self, path: str | Path, header: LogHeader | None, *, overwrite: bool = False) -> None:
+        self.path = None if str(path) == "-" else Path(path)
+        self.records = 0
+        self.topics: dict[str, Totals] = {}
+        self._lines: list[bytes] = []
+        self._pending = 0
+        self._block_records = 0
+        self._blocks: list[Block] = []
+        self._first_ms: int | None = None
+        self._last_ms = -1
+        self._closed = False
+        self._form = "plain"
+        if self.path is None:
+            self._partial = None
+            self._file: IO[bytes] = sys.stdout.buffer
+        else:
+            if self.path.exists() and not overwrite:
+                raise InvalidLog(f"{self.path} exists; choose another name, or --force to replace it")
+            self._form = {".zst": "zstd", ".gz": "gzip"}.get(self.path.suffix, "plain")
+            self._partial = self.path.with_name(self.path.name + ".partial")
+            try:
+                self._file = self._partial.open("wb")
+            except OSError as error:
+                raise InvalidLog(f"{self._partial} cannot be written: {error.strerror}") from None
+        self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
+        if header is not None:
+            self._lines.append(header.line())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def write(self, record: LogRecord) -> None:
+        """Append one record. Raises OSError where the disk does."""
+        line = record_line(record)
+        self._lines.append(line)
+        self._pending += len(line)
+        self.records += 1
+        self._block_records += 1
+        totals = self.topics.get(record.topic)
+        if totals is None:
+            totals = self.topics[record.topic] = Totals()
+        totals.add(record)
+        self._first_ms = record.timestamp_ms if self._first_ms is None else min(self._first_ms, record.timestamp_ms)
+        self._last_ms = max(self._last_ms, record.timestamp_ms)
+        if self._block_records >= _BLOCK_RECORDS or self._pending >= _BLOCK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """End the block, so that everything written so far can be read even if this process dies."""
+        if not self._lines:
+            return
+        data = b"".join(self._lines)
+        if self._form == "zstd":
+            data = self._compressor.compress(data)
+        elif self._form == "gzip":
+            data = gzip.compress(data, 6, mtime=0)
+        start = self._blocks[-1].offset + self._blocks[-1].size if self._blocks else 0
+        self._file.write(data)
+        self._file.flush()
+        self._blocks.append(Block(start, len(data), self._block_records, self._first_ms or 0, self._last_ms))
+        self._lines.clear()
+        self._pending = self._block_records = 0
+        self._first_ms = None
+
+    def close(self) -> None:
+        """Write the index and give the file its name. Called again it does nothing."""
+        if self._closed:
+            return
+        self.flush()
+        if self._form == "zstd":
+            self._file.write(index_frame(self._blocks, self.topics, self._compressor))
+        self._file.flush()
+        self._closed = True
+        if self.path is not None and self._partial is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.replace(self.path)
+
+    def abandon(self) -> None:
+        """Close without the rename: what was written stays in the ``.partial`` file."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.path is not None:
+            try:
+                self.flush()
+            finally:
+                self._file.close()

@@ -1,0 +1,1 @@
+"""The Faust apps of a pipeline, one for each role."""

@@ -1,0 +1,306 @@
+"""The Faust apps, one for each role, built from settings."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import faust
+import mode
+
+from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.kafka.client import BrokerAway
+from astrocyte.pipeline.kafka.topics import make_topics, output_topics
+from astrocyte.pipeline.logging import configure_logging, logging_config
+from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
+from astrocyte.pipeline.roles.control import CONTROLLERS, ControlRunner
+from astrocyte.pipeline.roles.correlate import Correlator
+from astrocyte.pipeline.roles.output_records import rekeyed
+from astrocyte.pipeline.roles.worker import RESTART_STATUS
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
+from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan
+from astrocyte.pipeline.topology.repartition import Rekeyer
+from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
+from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, app_settings, configure
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import MONO_PREFIX, control_topic, mono_topic, state_topic
+
+__all__ = ["WorkerApp", "build_app", "repeat"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.1
+
+
+class WorkerApp(faust.App):  # type: ignore[misc]
+    """A Faust app without tables: it makes its topics first, and no folders."""
+
+    prepare: Callable[[], Awaitable[None]] | None = None
+    close_down: Callable[[], Awaitable[None]] | None = None
+
+    async def on_first_start(self) -> None:
+        """Wait for the broker, make topics, then start as usual."""
+        if self.prepare is not None:
+            await _patiently(self.prepare)
+        await super().on_first_start()
+
+    async def on_shutdown(self) -> None:
+        """Close what the role had opened."""
+        await super().on_shutdown()
+        if self.close_down is not None:
+            await self.close_down()
+
+    def _create_directories(self) -> None:
+        """Nothing: there are no tables whose files would need a folder."""
+
+
+class QuietWorker(faust.Worker):  # type: ignore[misc]
+    """Faust's worker without its spinner, which would hold back every log line below a warning."""
+
+    def _setup_spinner_handler(self, logger: logging.Logger, level: int) -> None:  # noqa: ARG002  Faust's signature
+        self.spinner = None
+
+
+def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> None:
+    """Call ``step`` again and again while the app runs, ``interval_s`` after its last end."""
+
+    async def loop() -> None:
+        while not app.should_stop:
+            await step()
+            await asyncio.sleep(interval_s)
+
+    loop.__name__ = getattr(step, "__name__", "step")
+    app.task(loop)
+
+
+async def _patiently(step: Callable[[], Awaitable[Any]]) -> Any:
+    """Result of ``step``, tried again for as long as the broker is away; said once."""
+    told = False
+    while True:
+        try:
+            return await step()
+        except BrokerAway as error:
+            if not told:
+                logger.warning("waiting for the broker: %s", error)
+                told = True
+            await asyncio.sleep(0.5)
+
+
+def build_app(settings: Settings) -> faust.App:
+    """The app of the first role of the settings."""
+    role = settings.roles[0]
+    configure_logging(settings.log_level, json=settings.log_json)
+    app = WorkerApp(
+        f"{settings.group}-{role}",
+        **app_settings(
+            settings.broker,
+            consumer_group_instance_id=f"{settings.instance}-{role}" if settings.instance else None,
+            broker_session_timeout=settings.session_timeout / 1e6,
+            broker_heartbeat_interval=settings.session_timeout / 1e6 / 3,
+            logging_config=logging_config(settings.log_level, json=settings.log_json),
+            topic_partitions=settings.partitions,
+            topic_replication_factor=settings.replication,
+            Worker=QuietWorker,
+        ),
+    )
+    if role == "correlate":
+        _build_correlate(app, settings)
+    elif role == "rekey":
+        _build_rekey(app, settings)
+    elif role == "control":
+        _build_control(app, settings)
+    else:
+        from astrocyte.pipeline.roles.stores import build_store
+
+        build_store(app, settings, role)
+    return app
+
+
+def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
+    """Rules of the files and of the topic. In a thread with a loop of its own: Faust has not begun its yet."""
+    base = read_rule_files(settings.rules or DEFAULT_RULES)
+    live = LiveRules(base, accept=checked_plan)
+    with ThreadPoolExecutor(1) as pool:
+        start = pool.submit(asyncio.run, _patiently(lambda: load_live_rules(settings.broker, live))).result()
+    return live, int(start)
+
+
+def _build_correlate(app: WorkerApp, settings: Settings) -> None:
+    live, rules_start = _rules_now(settings)
+    plan = make_plan(live.ruleset)
+    internal = {topic for topic in plan.topics if not topic.startswith(MONO_PREFIX)}
+    # A stream that is keyed anew is read as it comes, too: that is where its events are checked and counted.
+    sources = {rekey.source for rekey in plan.rekeys if rekey.source.startswith(MONO_PREFIX)}
+    read = sorted({*plan.topics, *sources, *(mono_topic(stream) for stream in settings.streams)})
+    group = str(app.conf.id)
+
+    async def prepare() -> None:
+        topics = [*read, *(rekey.source for rekey in plan.rekeys), *output_topics(plan)]
+        await make_topics(settings, topics, compacted=[state_topic(group)])
+
+    app.prepare = prepare
+
+    def make_leaflet(partition: int) -> Leaflet:
+        groups = [
+            DomainGroup(
+                each.field,
+                Engine(each.ruleset, consistency=settings.consistency, exports=each.exports),
+                each.topics,
+                each.exports,
+            )
+            for each in make_plan(live.ruleset).groups
+        ]
+        return Leaflet(
+            partition,
+            groups,
+            lateness_us=settings.lateness,
+            topics=read,
+            internal=internal,
+            saccules=Saccules(live.ruleset.saccules),
+        )
+
+    # The app's producer exists only once the app has started, hence the lambdas.
+    correlator = Correlator(
+        make_leaflet,
+        KafkaStateStore(settings.broker, state_topic(group)),
+        lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
+        lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
+        partitions=settings.partitions,
+        snapshot_interval_us=settings.snapshot_interval,
+        idle_timeout_us=settings.idle_timeout,
+        producer_timeout_us=settings.producer_timeout,
+        fingerprint=_fingerprint(live.ruleset, settings),
+    )
+    app.correlator = correlator
+    serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.leaflets))
+    configure(
+        app,
+        TransportOptions(
+            on_assigned=correlator.assigned,
+            on_revoked=correlator.revoked,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
+    )
+
+    async def correlate(stream: Any) -> None:
+        async for event in stream.noack().events():
+            await correlator.handle(event.value, ack_handle(event))
+
+    app.agent(app.topic(*read), name="leaflet", supervisor_strategy=mode.CrashingSupervisor)(correlate)
+    repeat(app, correlator.tick, _TICK_S)
+
+    @app.task
+    async def rules_topic() -> None:
+        async for change in follow_rules(settings.broker, live, rules_start):
+            await _change_rules(change.ruleset, change.refused, plan, correlator, settings)
+
+
+async def _change_rules(
+    ruleset: RuleSet, refused: str | None, plan: Plan, correlator: Correlator, settings: Settings
+) -> None:
+    if refused is not None:
+        return
+    changed = make_plan(ruleset)
+    if changed.topics != plan.topics or changed.rekeys != plan.rekeys or _fields(changed) != _fields(plan):
+        logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
+        await correlator.stop()
+        os._exit(RESTART_STATUS)
+    await correlator.update({group.field: group.ruleset for group in changed.groups}, _fingerprint(ruleset, settings))
+    logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
+
+
+def _fields(plan: Plan) -> list[str]:
+    return [group.field for group in plan.groups]
+
+
+def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
+    text = ruleset.model_dump_json() + f"/{settings.lateness}/{settings.consistency}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _build_rekey(app: WorkerApp, settings: Settings) -> None:
+    """Agents that carry streams over to the internal topics keyed as the rules need them."""
+    live, _ = _rules_now(settings)
+    plan = make_plan(live.ruleset)
+
+    async def prepare() -> None:
+        sources = [rekey.source for rekey in plan.rekeys]
+        await make_topics(settings, [*sources, *(rekey.topic for rekey in plan.rekeys), *output_topics(plan)])
+
+    app.prepare = prepare
+    rekeyers = [Rekeyer(rekey, settings.partitions, lateness_us=settings.lateness) for rekey in plan.rekeys]
+
+    async def assigned(_committed: Any) -> None:
+        now_s = time.monotonic()
+        for rekeyer in rekeyers:
+            mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == rekeyer.rekey.source}
+            rekeyer.assign(mine, now_s)
+
+    async def end_silent() -> None:
+        for rekeyer in rekeyers:
+            await _carry(app, rekeyer, rekeyer.silence(time.monotonic(), settings.idle_timeout / 1e6))
+
+    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    repeat(app, end_silent, 1.0)
+    for rekeyer in rekeyers:
+        _build_rekey_agent(app, rekeyer)
+
+
+async def _carry(app: WorkerApp, rekeyer: Rekeyer, frames: Sequence[Frame]) -> None:
+    rekey = rekeyer.rekey
+    records = [record for frame in frames for record in rekeyed(rekey.stream, rekey.field, frame, rekeyer.partitions)]
+    if records:
+        await app.producer.send_and_confirm(records)
+
+
+def _build_rekey_agent(app: WorkerApp, rekeyer: Rekeyer) -> None:
+    async def carry(stream: Any) -> None:
+        async for event in stream.noack().events():
+            chunk = event.value
+            # What cannot be read is a dead letter of the role that correlates, so it is left to that.
+            frames, _ = rekeyer.step(chunk.partition, chunk.records, time.monotonic())
+            await _carry(app, rekeyer, frames)
+            event.ack()
+
+    name = f"rekey-{rekeyer.rekey.stream}-{rekeyer.rekey.field}"
+    app.agent(app.topic(rekeyer.rekey.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(carry)
+
+
+def _build_control(app: WorkerApp, settings: Settings) -> None:
+    """One agent that feeds the controllers."""
+    memory = state_topic(str(app.conf.id))
+    runner = ControlRunner(memory)
+    inputs = sorted({wired.topic for wired in CONTROLLERS.values()})
+
+    async def prepare() -> None:
+        await make_topics(settings, inputs, single=[memory, *(control_topic(name) for name in CONTROLLERS)])
+
+    app.prepare = prepare
+
+    async def assigned(_committed: Any) -> None:
+        runner.forget()
+        async for key, value in messages_of_topic(settings.broker, memory):
+            runner.remember(key, value)
+
+    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+
+    async def control(stream: Any) -> None:
+        async for event in stream.noack().events():
+            chunk = event.value
+            records = runner.step(chunk.topic, chunk.partition, chunk.records)
+            if records:
+                await app.producer.send_and_confirm(records)
+            event.ack()
+
+    app.agent(app.topic(*inputs), name="control", supervisor_strategy=mode.CrashingSupervisor)(control)

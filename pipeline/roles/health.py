@@ -1,0 +1,38 @@
+"""How the consumer groups of a pipeline are: members, state, and how far behind they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from astrocyte.pipeline.kafka.client import admin_client, consumer_client
+from astrocyte.pipeline.settings import Settings
+
+__all__ = ["group_health", "group_lag"]
+
+
+async def group_lag(broker: str, group: str) -> int | None:
+    """Messages that the group has not committed over all partitions it ever committed; None before its first commit."""
+    async with admin_client(broker) as admin:
+        committed = await admin.list_consumer_group_offsets(group)
+    places = {place: max(found.offset, 0) for place, found in committed.items()}
+    if not places:
+        return None
+    async with consumer_client(broker) as consumer:
+        ends = await consumer.end_offsets(list(places))
+    return int(sum(max(0, ends[place] - offset) for place, offset in places.items()))
+
+
+async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Members, state and lag of the group of every role of the settings."""
+    states: dict[str, dict[str, Any]] = {}
+    for role in settings.roles:
+        group = f"{settings.group}-{role}"
+        async with admin_client(settings.broker) as admin:
+            response = (await admin.describe_consumer_groups([group]))[0]
+        _, _, state, _, _, members, *_ = response.groups[0]
+        states[role] = {
+            "state": state or "Empty",
+            "members": len(members),
+            "lag": await group_lag(settings.broker, group),
+        }
+    return states

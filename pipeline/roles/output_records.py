@@ -1,0 +1,67 @@
+"""What a domain puts out, as Kafka records: which topic, which partition, which headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.matches.lineage import Record
+from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.schemas.events import DeadLetter, us_from_iso
+from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
+from astrocyte.schemas.json.reader import cloud_headers
+from astrocyte.schemas.partitioning import rekey, split_by_partition
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, keyed_topic, metrics_topic
+
+__all__ = ["FRAME_HEADERS", "frame_records", "letter_record", "outgoing_of", "rekeyed"]
+
+FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
+
+
+def letter_record(letter: DeadLetter, partition: int) -> Outgoing:
+    """One dead letter; its key is the place where the record was found."""
+    time_us = us_from_iso(letter.timestamp) if letter.timestamp else 0
+    source = f"/astrocyte/{letter.topic}/{letter.partition}"
+    headers = cloud_headers(letter.letter_id, "astrocyte.dead_letter", source, time_us)
+    key = f"{letter.topic}/{letter.partition}".encode()
+    return Outgoing(DEAD_LETTERS, letter.model_dump_json().encode(), key, partition, headers)
+
+
+def frame_records(topic: str, frame: Frame, partitions: int) -> list[Outgoing]:
+    """A frame, one record for each partition that it concerns."""
+    return [
+        Outgoing(topic, encode_frame(part), None, partition, FRAME_HEADERS)
+        for partition, part in split_by_partition(frame, partitions)
+    ]
+
+
+def rekeyed(stream: str, field: str, frame: Frame, partitions: int) -> list[Outgoing]:
+    """A frame keyed anew, for the internal topic of ``field``."""
+    return frame_records(keyed_topic(stream, field), rekey(frame, field), partitions)
+
+
+def outgoing_of(output: DomainOutput, partition: int, partitions: int) -> dict[tuple[str, int], list[Outgoing]]:
+    """Records of one domain's output by (topic, partition), in order.
+
+    All records of a domain go to the partition of its own number: that is where their keys hash anyway (a rule's
+    key is the partition key), and it keeps one writer a partition.
+    """
+    batches: dict[tuple[str, int], list[Outgoing]] = {}
+
+    def add(topic: str, records: Iterable[Record]) -> None:
+        for record in records:
+            batches.setdefault((topic, partition), []).append(
+                Outgoing(topic, record.value, record.key, partition, record.headers)
+            )
+
+    add(MULTI_EVENTS, output.multi_events)
+    add(ALERTS, output.alerts)
+    add(LATE, output.late)
+    for letter in output.dead_letters:
+        batches.setdefault((DEAD_LETTERS, partition), []).append(letter_record(letter, partition))
+    for frame in output.frames:
+        topic = metrics_topic(frame.stream)
+        for record in frame_records(topic, frame, partitions):
+            batches.setdefault((topic, record.partition or 0), []).append(record)
+    return batches

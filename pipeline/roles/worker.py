@@ -1,0 +1,150 @@
+"""``astrocyte worker``: one Faust worker for one role, or one child process for each of several roles."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import IO, Final
+
+from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["RESTART_STATUS", "RoleProcesses", "environment_of", "needed_roles", "run_roles", "worker_command"]
+
+RESTART_STATUS: Final = 75
+"""Exit status of a worker that must be started anew, because changed rules read other topics."""
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment that gives a child process these settings."""
+    environment = dict(os.environ)
+    for name, value in settings.model_dump(exclude_defaults=True).items():
+        if hasattr(value, "get_secret_value"):
+            text = value.get_secret_value()
+        elif isinstance(value, tuple | list):
+            text = ",".join(str(item) for item in value)
+        elif name in _DURATIONS:
+            text = f"{value}us" if value else "0"
+        else:
+            text = str(value)
+        environment[f"ASTROCYTE_{name.upper()}"] = text
+    return environment
+
+
+_DURATIONS = (
+    "lateness",
+    "idle_timeout",
+    "producer_timeout",
+    "snapshot_interval",
+    "liveness_timeout",
+    "session_timeout",
+)
+
+
+def worker_command(extra: Sequence[str] = ()) -> list[str]:
+    """Command line of one Faust worker; ``extra`` are Faust's own options."""
+    return [sys.executable, "-m", "faust", "-A", "astrocyte.pipeline.app", "worker", "--without-web", *extra]
+
+
+@dataclass(slots=True)
+class RoleProcesses:
+    """One child process a role. A role that ends is started again; one that keeps failing ends them all."""
+
+    settings: Settings
+    roles: tuple[str, ...]
+    faust_options: tuple[str, ...] = ()
+    output: IO[str] | None = None
+    most_restarts: int = 5
+    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _restarts: dict[str, list[float]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        """Start every role."""
+        for role in self.roles:
+            self._start(role)
+
+    def _start(self, role: str) -> None:
+        environment = environment_of(self.settings) | {"ASTROCYTE_ROLES": role}
+        self._children[role] = subprocess.Popen(
+            worker_command(self.faust_options), env=environment, stdout=self.output, stderr=self.output,
+            start_new_session=True,
+        )  # fmt: skip
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id of each role."""
+        return {role: child.pid for role, child in self._children.items()}
+
+    def check(self, now_s: float) -> None:
+        """Start ended roles again. Raises AstrocyteError for one that ended too often within a minute."""
+        for role, child in list(self._children.items()):
+            status = child.poll()
+            if status is None:
+                continue
+            if status == RESTART_STATUS:
+                self._start(role)
+                continue
+            recent = [moment for moment in self._restarts.get(role, []) if now_s - moment < 60]
+            if len(recent) >= self.most_restarts:
+                raise AstrocyteError(
+                    f"role {role!r} ended {len(recent) + 1} times within a minute, last with status {status}; "
+                    "its log above says why"
+                )
+            self._restarts[role] = [*recent, now_s]
+            self._start(role)
+
+    def stop(self, timeout_s: float = 20.0) -> None:
+        """Ask every role to finish, wait, and kill those that do not."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + timeout_s
+        for child in self._children.values():
+            try:
+                child.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def needed_roles(settings: Settings) -> tuple[str, ...]:
+    """The roles of the settings, with ``rekey`` where the rules correlate a stream by another field than its key."""
+    from astrocyte.pipeline.topology.plan import make_plan
+    from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+
+    roles = settings.roles
+    if "correlate" in roles and "rekey" not in roles:
+        rekeys = make_plan(read_rule_files(settings.rules or DEFAULT_RULES)).rekeys
+        roles = (*roles, "rekey") if rekeys else roles
+    return roles
+
+
+def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
+    """Run the roles of the settings until SIGINT or SIGTERM; a single role replaces this process."""
+    settings = settings.model_copy(update={"roles": needed_roles(settings)})
+    if len(settings.roles) == 1:
+        command = worker_command(faust_options)
+        sys.stdout.flush()
+        os.execve(command[0], command, environment_of(settings))
+    processes = RoleProcesses(settings, settings.roles, tuple(faust_options))
+    stopping = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    processes.start()
+    try:
+        while not stopping:
+            processes.check(time.monotonic())
+            time.sleep(0.2)
+    finally:
+        processes.stop()

@@ -1,0 +1,1 @@
+"""The simulator as a producer of Kafka topics or recorded logs."""

@@ -1,0 +1,206 @@
+"""``astrocyte simulate``: a scenario into Kafka or into a recorded log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from dataclasses import replace as replaced
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import orjson
+
+from astrocyte.pipeline.cli.support import progress_bar, say
+from astrocyte.pipeline.recording.log_sink import LogSink
+from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.simulation.publish import Form, KafkaSink
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import SIMULATIONS
+from astrocyte.simulator.config import configure
+from astrocyte.simulator.emission.emitter import FrameSink
+from astrocyte.simulator.runtime.run import run_name, simulate
+from astrocyte.simulator.scenario import load_scenario
+
+__all__ = [
+    "ShuffleSink",
+    "SimulationOptions",
+    "demo_settings",
+    "describe_run",
+    "description_of",
+    "open_sink",
+    "run_simulation",
+    "scenario_config",
+]
+
+_FORMS: Final = ("frames", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationOptions:
+    """What the command line says."""
+
+    scenario: str
+    ticks: int | None = None
+    seconds: float | None = None
+    seed: int = 0
+    size: int | None = None
+    rate: float | None = None
+    realtime: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    out: Path | None = None
+    form: str = "frames"
+    partitions: int | None = None
+    checkpoint: Path | None = None
+    checkpoint_ticks: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    run: str | None = None
+    broker: str | None = None
+
+
+class ShuffleSink:
+    """Sends the rows of every frame in random order and in random pieces; the last piece carries the watermark.
+
+    That is as far out of order as rows may come without being late, so nothing that is computed may change.
+    """
+
+    def __init__(self, sink: FrameSink, seed: int) -> None:
+        self._sink = sink
+        self._random = np.random.default_rng(seed)
+
+    def write(self, frame: Frame) -> None:
+        """Pass the frame on in pieces."""
+        order = self._random.permutation(frame.num_rows)
+        cuts = np.sort(self._random.integers(0, frame.num_rows + 1, 3))
+        *pieces, last = np.split(order, cuts)
+        for rows in pieces:
+            if len(rows):
+                self._sink.write(replaced(frame.take(rows), watermark_us=None, end=False))
+        self._sink.write(frame.take(last))
+
+    def flush(self) -> None:
+        """As the sink behind."""
+        self._sink.flush()
+
+    def close(self) -> None:
+        """As the sink behind."""
+        self._sink.close()
+
+
+def scenario_config(scenario: str, values: Mapping[str, Any], size: int | None) -> Any:
+    """Validated config of a scenario; ``size`` sets the field that the scenario names as its size."""
+    world = load_scenario(scenario)
+    if size is not None:
+        if world.size_setting is None:
+            raise InvalidSettings(f"scenario {scenario!r} has no size; leave --size out")
+        values = {**values, world.size_setting: size}
+    return configure(world.Config, values, scenario=scenario)
+
+
+def demo_settings(scenario: str, seconds: float) -> dict[str, Any]:
+    """Settings of a scenario for a demo of ``seconds``: a world that one laptop follows, and anomalies to be found."""
+    at, after = round(seconds * 40), round(seconds * 70)
+    worlds: dict[str, dict[str, Any]] = {
+        "cells": {
+            "size": 2048,
+            "plants": [
+                {"kind": "collapse", "at_tick": at, "ticks": 5, "strength": 0.8},
+                {"kind": "breakthrough", "at_tick": after, "ticks": 200, "strength": 0.6},
+            ],
+        },
+        "ecology": {"size": 1000},
+        "kernels": {"size": 256},
+    }
+    return worlds.get(scenario, {})
+
+
+def describe_run(broker: str, description: dict[str, Any], *, replication: int = 1) -> None:
+    """Tell the stores what a run is, before its first event; waits while the broker is away."""
+    from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, producer_client
+
+    async def send() -> None:
+        told = False
+        while True:
+            try:
+                await ensure_topics(broker, {SIMULATIONS: 1}, replication=replication)
+                async with producer_client(broker) as producer:
+                    await producer.send_and_wait(
+                        SIMULATIONS, orjson.dumps(description), key=description["simulation_id"].encode(), partition=0
+                    )
+            except BrokerAway as error:
+                if not told:
+                    say(f"astrocyte: {error}; waiting for it")
+                    told = True
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    asyncio.run(send())
+
+
+def description_of(world: Any, config: Any, seed: int, experiment: str, run: str | None = None) -> dict[str, Any]:
+    """What the stores keep of a run."""
+    return {
+        "simulation_id": run or run_name(world, config, seed),
+        "experiment_id": experiment,
+        "parameters": {"scenario": world.name, "seed": seed},
+        "config": config.model_dump(mode="json"),
+        "timestamp": time.time_ns() // 1000,
+    }
+
+
+def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
+    """Where the frames go: a log file with ``out``, else Kafka."""
+    if options.form not in _FORMS:
+        raise InvalidSettings(f"--format {options.form} came; frames or json was wanted")
+    form: Form = cast("Form", options.form)
+    if options.out is not None:
+        return LogSink(
+            options.out, partitions=settings.partitions, form=form, overwrite=options.overwrite,
+            source=f"astrocyte simulate {options.scenario} --seed {options.seed}",
+        )  # fmt: skip
+    return KafkaSink(settings.broker, partitions=settings.partitions, replication=settings.replication, form=form)
+
+
+def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[str, Any]:
+    """Run it and return what it did, as JSON values."""
+    from astrocyte.pipeline.simulation.controls import KafkaControls
+
+    settings = load_settings(broker=options.broker, partitions=options.partitions)
+    config = scenario_config(options.scenario, options.settings, options.size)
+    sink = open_sink(options, settings)
+    world = load_scenario(options.scenario)
+    if options.out is None:
+        description = description_of(world, config, options.seed, settings.experiment, options.run)
+        describe_run(settings.broker, description, replication=settings.replication)
+    controls = KafkaControls(settings.broker, world.controls) if world.controls and options.out is None else None
+    try:
+        with progress_bar(f"simulating {options.scenario}") as move:
+            summary = simulate(
+                world,
+                config,
+                seed=options.seed,
+                ticks=options.ticks,
+                seconds=options.seconds if options.ticks is None else None,
+                sink=sink,
+                run=options.run,
+                rate=options.rate,
+                speed=1.0 if options.realtime else None,
+                control_source=controls,
+                on_refused=lambda control: say(f"astrocyte: control {control.name!r} was refused: {control.error}"),
+                checkpoint=options.checkpoint,
+                checkpoint_ticks=options.checkpoint_ticks,
+                resume=options.resume,
+                progress=None if quiet else lambda done: move(done.tick, done.end_tick),
+            )
+    finally:
+        if controls is not None:
+            controls.close()
+        sink.close()
+    for note in summary.notes:
+        say(f"astrocyte: {note}")
+    return summary.as_dict()

@@ -1,0 +1,1 @@
+"""Snapshots of a domain's state and where they are stored."""

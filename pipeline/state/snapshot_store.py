@@ -1,0 +1,55 @@
+"""Snapshots in a compacted Kafka topic, one partition a domain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from astrocyte.pipeline.kafka.client import consumer_client
+from astrocyte.pipeline.state.snapshots import SnapshotParts, parts_of
+from astrocyte.pipeline.transport.producer import Outgoing
+
+__all__ = ["KafkaStateStore", "messages_of_topic"]
+
+
+async def messages_of_topic(
+    broker: str, topic: str, partition: int = 0
+) -> AsyncIterator[tuple[bytes | None, bytes | None]]:
+    """Key and value of every message that a partition holds now, in order."""
+    from aiokafka import TopicPartition
+
+    place = TopicPartition(topic, partition)
+    async with consumer_client(broker) as consumer:
+        consumer.assign([place])
+        end = (await consumer.end_offsets([place]))[place]
+        await consumer.seek_to_beginning(place)
+        while await consumer.position(place) < end:
+            for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
+                for message in messages:
+                    yield message.key, message.value
+
+
+class KafkaStateStore:
+    """The state topic of one consumer group. A partition's snapshots lie in the partition of its number."""
+
+    def __init__(self, broker: str, topic: str) -> None:
+        self._broker = broker
+        self._topic = topic
+
+    async def load(self, partition: int) -> tuple[int, bytes] | None:
+        """Number and bytes of the newest whole snapshot of a partition; None where there is none."""
+        parts = SnapshotParts()
+        async for key, value in messages_of_topic(self._broker, self._topic, partition):
+            if key is not None:
+                parts.add(key, value)
+        return parts.newest(_name(partition))
+
+    def messages(self, partition: int, number: int, data: bytes) -> list[Outgoing]:
+        """Records that store a snapshot, in order."""
+        return [
+            Outgoing(self._topic, value, key, partition)
+            for key, value in parts_of(_name(partition), number % 2, number, data)
+        ]
+
+
+def _name(partition: int) -> str:
+    return f"domain-{partition}"

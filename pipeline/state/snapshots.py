@@ -1,0 +1,147 @@
+"""Snapshots of a domain's state as bytes: nested mappings of arrays, bytes, text and numbers.
+
+A snapshot is cut into parts of at most `PART_BYTES`, because brokers bound the size of a message. Two slots are
+written in turn, so that a crash in the middle of one leaves the other whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import zstandard
+
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["PART_BYTES", "SnapshotParts", "pack_state", "parts_of", "unpack_state"]
+
+PART_BYTES: Final = 512 * 1024
+_MAGIC: Final = b"ASN1"
+
+
+def pack_state(state: Mapping[str, Any]) -> bytes:
+    """Bytes of the state, compressed. Arrays keep their type and shape; keys are text."""
+    buffers: list[bytes] = []
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {"m": {str(name): encode(item) for name, item in value.items()}}
+        if isinstance(value, np.ndarray):
+            buffers.append(np.ascontiguousarray(value).tobytes())
+            return {"a": [_layout_of(value.dtype), value.shape, len(buffers) - 1]}
+        if isinstance(value, bytes | bytearray | memoryview):
+            buffers.append(bytes(value))
+            return {"b": len(buffers) - 1}
+        if isinstance(value, list | tuple):
+            return {"l": [encode(item) for item in value]}
+        if isinstance(value, np.generic):
+            return {"v": value.item()}
+        return {"v": value}
+
+    head = orjson.dumps({"tree": encode(state), "sizes": [len(buffer) for buffer in buffers]})
+    body = b"".join([_MAGIC, len(head).to_bytes(4, "big"), head, *buffers])
+    return zstandard.ZstdCompressor(level=1).compress(body)
+
+
+def unpack_state(data: bytes) -> dict[str, Any]:
+    """The state of `pack_state`'s bytes; arrays are writable copies. Raises AstrocyteError where they are damaged."""
+    try:
+        body = zstandard.ZstdDecompressor().decompress(data)
+        if body[:4] != _MAGIC:
+            raise ValueError("not a snapshot")
+        start = 8 + int.from_bytes(body[4:8], "big")
+        head = orjson.loads(body[8:start])
+        buffers = []
+        for size in head["sizes"]:
+            buffers.append(body[start : start + size])
+            start += size
+        if start != len(body):
+            raise ValueError("its length is wrong")
+    except (ValueError, zstandard.ZstdError) as error:
+        raise AstrocyteError(f"{len(data)} bytes came where a snapshot was wanted: {error}") from error
+
+    def decode(node: dict[str, Any]) -> Any:
+        ((kind, value),) = node.items()
+        if kind == "m":
+            return {name: decode(item) for name, item in value.items()}
+        if kind == "a":
+            dtype, shape, index = value
+            return np.frombuffer(buffers[index], _dtype_of(dtype)).reshape(shape).copy()
+        if kind == "b":
+            return buffers[value]
+        if kind == "l":
+            return [decode(item) for item in value]
+        return value
+
+    state: dict[str, Any] = decode(head["tree"])
+    return state
+
+
+def _layout_of(dtype: np.dtype[Any]) -> Any:
+    """A type as JSON. Of records the offsets and the alignment count too: compiled code tells such types apart."""
+    if dtype.names is None:
+        return dtype.str
+    fields = [dtype.fields[name] for name in dtype.names] if dtype.fields else []
+    return {
+        "names": list(dtype.names),
+        "formats": [_layout_of(part[0]) for part in fields],
+        "offsets": [part[1] for part in fields],
+        "itemsize": dtype.itemsize,
+        "aligned": dtype.isalignedstruct,
+    }
+
+
+def _dtype_of(layout: Any) -> np.dtype[Any]:
+    if isinstance(layout, str):
+        return np.dtype(layout)
+    parts = {name: layout[name] for name in ("names", "offsets", "itemsize")}
+    formats = [_dtype_of(part) for part in layout["formats"]]
+    return np.dtype({**parts, "formats": formats}, align=layout["aligned"])  # type: ignore[call-overload,no-any-return]
+
+
+def parts_of(name: str, slot: int, number: int, data: bytes) -> list[tuple[bytes, bytes]]:
+    """Messages (key, value) of one snapshot: compaction keeps the newest of each key, and so of each slot."""
+    count = max(1, -(-len(data) // PART_BYTES))
+    messages = []
+    for index in range(count):
+        head = orjson.dumps({"number": number, "part": index, "parts": count, "bytes": len(data)})
+        chunk = data[index * PART_BYTES : (index + 1) * PART_BYTES]
+        messages.append((f"{name}/{slot}/{index}".encode(), len(head).to_bytes(2, "big") + head + chunk))
+    return messages
+
+
+@dataclass(slots=True)
+class SnapshotParts:
+    """Collects the messages of a state topic and gives the newest whole snapshot of each name."""
+
+    _found: dict[str, dict[int, dict[int, bytes]]] = field(default_factory=dict)
+    _counts: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def add(self, key: bytes, value: bytes | None) -> None:
+        """Take one message, in the order of the topic; foreign ones raise AstrocyteError."""
+        if value is None:
+            return
+        try:
+            name = key.decode().rsplit("/", 2)[0]
+            length = int.from_bytes(value[:2], "big")
+            head = orjson.loads(value[2 : 2 + length])
+            number, part = head["number"], head["part"]
+        except (ValueError, KeyError, IndexError) as error:
+            raise AstrocyteError(f"message {key!r} of a state topic is no part of a snapshot: {error}") from error
+        self._counts[name, number] = head["parts"]
+        self._found.setdefault(name, {}).setdefault(number, {})[part] = value[2 + length :]
+
+    def add_all(self, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """`add` each."""
+        for key, value in messages:
+            self.add(key, value)
+
+    def newest(self, name: str) -> tuple[int, bytes] | None:
+        """Number and bytes of the newest snapshot of ``name`` of which every part is there."""
+        for number, parts in sorted(self._found.get(name, {}).items(), reverse=True):
+            if len(parts) == self._counts[name, number]:
+                return number, b"".join(parts[index] for index in sorted(parts))
+        return None

@@ -1,0 +1,149 @@
+"""What a set of rules needs of Kafka: the topics it reads, and the streams that must be keyed anew.
+
+A domain is one partition number over all topics. Rules that share their ``by`` run in one group; where a stream's
+own key is not that field, the stream first goes through an internal topic keyed by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
+from typing import Final
+
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.topics import keyed_topic, metrics_topic, mono_topic
+
+__all__ = ["ALL_KEYS", "Group", "Plan", "Rekey", "checked_plan", "make_plan"]
+
+ALL_KEYS: Final = "all"
+"""Field name of the group whose rules have ``by: null``: one domain sees every event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rekey:
+    """One stream that an internal topic carries keyed by another field."""
+
+    stream: str
+    source: str
+    """Topic that is read."""
+    field: str
+    topic: str
+    """Topic that is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rules and windows that share their correlation key, and where each of their outer streams is read."""
+
+    field: str
+    ruleset: RuleSet
+    topics: dict[str, str]
+    """Topic by stream."""
+    exports: frozenset[str] = frozenset()
+    """Rules whose matches another group reads as events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Groups and the internal topics that feed them."""
+
+    groups: tuple[Group, ...]
+    rekeys: tuple[Rekey, ...]
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Every topic that a domain reads, sorted."""
+        return tuple(sorted({topic for group in self.groups for topic in group.topics.values()}))
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Every outer stream that the rules read, sorted."""
+        return tuple(sorted({stream for group in self.groups for stream in group.topics}))
+
+    def describe(self) -> list[str]:
+        """Lines for a person: which group reads what, and which stream is keyed anew."""
+        lines = []
+        for group in self.groups:
+            names = [rule.name for rule in group.ruleset.rules] + [window.name for window in group.ruleset.windows]
+            lines.append(f"by {group.field}: {', '.join(names)}")
+            lines += [f"  {stream} <- {topic}" for stream, topic in sorted(group.topics.items())]
+        lines += [f"rekey {rekey.source} by {rekey.field} -> {rekey.topic}" for rekey in self.rekeys]
+        return lines
+
+
+def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
+    """The plan of a rule set. Streams that nobody declared are taken to be keyed by ``key``.
+
+    Raises InvalidRule where rules or windows read one another in a circle, be it across groups.
+    """
+    _refuse_circles(ruleset)
+    made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
+    made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
+    declared = {stream.name: stream.key for stream in ruleset.streams}
+    rekeys: dict[str, Rekey] = {}
+    groups: list[Group] = []
+    for field in dict.fromkeys(made.values()):
+        own = RuleSet(
+            rules=tuple(rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == field),
+            windows=tuple(window for window in ruleset.windows if window.by == field),
+            streams=ruleset.streams,
+        )
+        wanted = {stream for rule in own.rules for stream in rule.streams} | {window.source for window in own.windows}
+        topics: dict[str, str] = {}
+        for stream in sorted(wanted):
+            if stream in made and made[stream] == field:
+                continue  # made inside this group, in event-time order
+            source = metrics_topic(stream) if stream in made else mono_topic(stream)
+            key = made[stream] if stream in made else _key_of(stream, declared, catalog)
+            if field in ("key", key):
+                topics[stream] = source
+            else:
+                topics[stream] = keyed_topic(stream, field)
+                rekeys[topics[stream]] = Rekey(stream, source, field, topics[stream])
+        groups.append(Group(field, own, topics))
+    read = {stream for group in groups for stream in group.topics}
+    groups = [
+        replace(group, exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read))
+        for group in groups
+    ]
+    return Plan(tuple(groups), tuple(rekeys.values()))
+
+
+def checked_plan(ruleset: RuleSet) -> Plan:
+    """The plan of rules that can run: they are compiled as well.
+
+    Raises InvalidRule where one is too large, and what `make_plan` raises.
+    """
+    from astrocyte.agents.engine.engine import Engine  # loads the compiler, which a plan alone does not need
+
+    plan = make_plan(ruleset)
+    for group in plan.groups:
+        Engine(group.ruleset, exports=group.exports)
+    return plan
+
+
+def _refuse_circles(ruleset: RuleSet) -> None:
+    """An engine sees the circles inside its own group; one that leads over topics would go round for ever."""
+    fields = {window.name: window.by for window in ruleset.windows}
+    fields |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
+    sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}
+    sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    try:
+        TopologicalSorter(sources).prepare()
+    except CycleError as error:
+        names = error.args[1][::-1]  # each one reads the next
+        start = names.index(next(name for name in sources if name in names))
+        circle = " -> ".join([*names[start:-1], *names[: start + 1]])
+        groups = ", ".join(f"{name} by {fields[name]}" for name in names[start:-1] + names[:start])
+        raise InvalidRule(
+            f"rules and windows that read one another in a circle: {circle} ({groups}); break it at one place"
+        ) from None
+
+
+def _key_of(stream: str, declared: dict[str, str], catalog: Catalog) -> str:
+    if stream in declared:
+        return declared[stream]
+    event_type = catalog.find(stream)
+    return event_type.key if event_type is not None else "key"

@@ -1,0 +1,48 @@
+"""Rule files by path or by the name of a shipped one, joined into one rule set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from astrocyte.agents.rules.model import RuleSet, load_rules
+from astrocyte.schemas.errors import InvalidRule
+
+__all__ = ["DEFAULT_RULES", "join_rule_sets", "read_rule_files", "shipped_rules"]
+
+DEFAULT_RULES: Final = ("axons",)
+"""What a worker runs that was given no rules."""
+
+
+def shipped_rules() -> dict[str, Path]:
+    """Path of every rule file that comes with Astrocyte, by name."""
+    folder = Path(str(resources.files("astrocyte.pipeline"))) / "rules"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_rule_files(files: Iterable[str | Path]) -> RuleSet:
+    """The rules, windows, streams and saccules of all files together. Raises InvalidRule, naming the file."""
+    shipped = shipped_rules()
+    sets = []
+    for file in files:
+        path = Path(file)
+        if not path.exists() and str(file) in shipped:
+            path = shipped[str(file)]
+        if not path.exists():
+            raise InvalidRule(
+                f"no rule file {str(file)!r}; give a path, or the name of a shipped one: {', '.join(shipped)}"
+            )
+        sets.append(load_rules(path))
+    return join_rule_sets(sets)
+
+
+def join_rule_sets(sets: Iterable[RuleSet]) -> RuleSet:
+    """One rule set of several; a name may occur once over all of them. Raises InvalidRule."""
+    sets = list(sets)
+    parts = {name: tuple(item for each in sets for item in getattr(each, name)) for name in RuleSet.model_fields}
+    try:
+        return RuleSet(**parts)
+    except ValueError as error:
+        raise InvalidRule(f"the rule files do not fit together: {error}") from None

@@ -1,0 +1,106 @@
+"""Rules that change while the pipeline runs: a compacted topic whose messages replace, add and remove rules.
+
+The value of a message is a rule file (YAML or JSON); its key is a name of the sender's choice, and a later message with
+the same key replaces it as a whole (an empty value removes it). A rule or window of the topic takes the place of one
+with its name in the worker's own files. What cannot be compiled is refused, and what was in force stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from astrocyte.agents.rules.model import RuleSet, load_rules
+from astrocyte.pipeline.kafka.client import consumer_client
+from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.topics import RULES
+
+__all__ = ["LiveRules", "RuleChange", "follow_rules", "load_live_rules"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChange:
+    """What one message did: the rule set now in force, and why the message was refused if it was."""
+
+    key: str
+    ruleset: RuleSet
+    refused: str | None = None
+
+
+@dataclass(slots=True)
+class LiveRules:
+    """The rule set in force: the worker's own files, with the messages of the topic over them."""
+
+    base: RuleSet
+    accept: Callable[[RuleSet], object] = lambda _ruleset: None
+    """Called with a candidate; raises InvalidRule where it cannot run."""
+    _parts: dict[str, RuleSet] = field(default_factory=dict)
+
+    @property
+    def ruleset(self) -> RuleSet:
+        """What is in force now."""
+        return _merge(self.base, self._parts.values())
+
+    def apply(self, key: str, value: bytes | None) -> RuleChange:
+        """Take one message; a broken one changes nothing and is reported."""
+        parts = dict(self._parts)
+        try:
+            if value:
+                parts[key] = load_rules(value.decode())
+            else:
+                parts.pop(key, None)
+            candidate = _merge(self.base, parts.values())
+            self.accept(candidate)
+        except (InvalidRule, UnicodeDecodeError) as error:
+            logger.error("rules %r were refused, the ones before stay in force: %s", key, error)
+            return RuleChange(key, self.ruleset, str(error))
+        self._parts = parts
+        return RuleChange(key, candidate)
+
+
+def _merge(base: RuleSet, parts: Iterable[RuleSet]) -> RuleSet:
+    merged: dict[str, dict[str, Any]] = {name: {} for name in RuleSet.model_fields}
+    for each in (base, *parts):
+        for name, items in merged.items():
+            for index, item in enumerate(getattr(each, name)):
+                items[getattr(item, "name", f"{id(each)}/{index}")] = item
+    try:
+        return RuleSet.model_validate({name: tuple(items.values()) for name, items in merged.items()})
+    except ValueError as error:
+        raise InvalidRule(str(error)) from None
+
+
+async def load_live_rules(broker: str, live: LiveRules) -> int:
+    """Apply what the topic holds now; returns the offset at which to follow it. No topic counts as an empty one."""
+    from aiokafka import TopicPartition
+
+    place = TopicPartition(RULES, 0)
+    async with consumer_client(broker) as consumer:
+        if RULES not in await consumer.topics():
+            return 0
+        consumer.assign([place])
+        end: int = (await consumer.end_offsets([place]))[place]
+        await consumer.seek_to_beginning(place)
+        while await consumer.position(place) < end:
+            for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
+                for message in messages:
+                    live.apply((message.key or b"").decode(errors="replace"), message.value)
+        return end
+
+
+async def follow_rules(broker: str, live: LiveRules, start: int) -> AsyncIterator[RuleChange]:
+    """Each later message of the topic, applied."""
+    from aiokafka import TopicPartition
+
+    place = TopicPartition(RULES, 0)
+    async with consumer_client(broker) as consumer:
+        consumer.assign([place])
+        consumer.seek(place, start)
+        while True:
+            for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
+                for message in messages:
+                    yield live.apply((message.key or b"").decode(errors="replace"), message.value)

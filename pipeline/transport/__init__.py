@@ -1,0 +1,1 @@
+"""The Faust transport: exact commits, whole chunks, confirmed production."""

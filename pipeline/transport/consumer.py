@@ -1,0 +1,362 @@
+"""The consumer of the Faust transport: chunks in, exact commits out, positions that the application chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import inspect
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import Any, Final, cast
+
+from aiokafka.errors import IllegalStateError, KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from mode import Service
+
+from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage
+from astrocyte.pipeline.transport.client_log import StateLog
+from astrocyte.pipeline.transport.commits import CommitTracker
+from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
+from astrocyte.pipeline.transport.options import TransportOptions, options_of
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["Consumer", "WorkerStalled"]
+
+_FETCH_S: Final = 0.1
+_COMMIT_S: Final = 10.0
+_AWAY_S: Final = 2.0
+_COLLECT_S: Final = 2.0
+_ROUNDS_TO_WHOLE: Final = 30
+
+
+class WorkerStalled(AstrocyteError):
+    """There is work to do and nothing moves; the process should end and be started again."""
+
+
+class Consumer(driver.Consumer):  # type: ignore[misc]
+    """Delivers one message per fetched chunk and commits exactly up to the first offset that is not acknowledged.
+
+    Topics whose every reader takes ``value_serializer="raw"`` get chunks; others get one message a record, as Faust
+    does, with the same exact commits.
+    """
+
+    _thread: ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tracker: CommitTracker[TP] = CommitTracker()
+        self.options: TransportOptions = options_of(self.app)
+        self._held_back: set[TP] = set()
+        self._resumed = asyncio.Event()
+        self._chunked: dict[str, bool] = {}
+        self._beats = 0
+        self._state = StateLog("worker", ", ".join(driver.server_list(self.transport.url, 9092)))
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @Service.task
+    async def _collect(self) -> None:
+        """Look for cycles by the clock.
+
+        A chunk makes hundreds of thousands of objects at once, none of them in a cycle. Looking for cycles by their
+        number takes between a quarter and a third of a worker's time.
+        """
+        gc.collect()
+        gc.freeze()  # what is there by now stays
+        gc.disable()
+        rounds = 0
+        try:
+            while not self.should_stop:
+                await self.sleep(_COLLECT_S)
+                rounds += 1
+                gc.collect(2 if rounds % _ROUNDS_TO_WHOLE == 0 else 0)
+        finally:
+            gc.enable()
+            gc.unfreeze()
+
+    # -- back-pressure
+
+    def hold_back(self, partitions: Iterable[TP]) -> None:
+        """Deliver nothing of ``partitions`` until `let_on`; what is in an agent's queue already still comes.
+
+        Rebalances keep it for partitions that stay. A worker that holds back is not taken for stalled.
+        """
+        self._held_back.update(partitions)
+
+    def let_on(self, partitions: Iterable[TP]) -> None:
+        """Deliver ``partitions`` again."""
+        self._held_back.difference_update(partitions)
+        self._resumed.set()
+
+    def beat(self) -> None:
+        """Tell the liveness check that the worker is alive, from within work that takes long."""
+        self._beats += 1
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Fetch again from a partition whose reader has caught up."""
+        super().on_buffer_drop(tp)
+        self._resumed.set()
+
+    # -- reading
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        # What an earlier, cancelled loop had fetched is gone: everything starts anew at its position.
+        self.tracker.forget(self.tracker.partitions)
+        stopping = (cast("Service", self)._stopped, cast("Service", fetcher)._stopped)
+        try:
+            while not any(event.is_set() for event in stopping):
+                if not self.flow_active:
+                    await self.wait(self.can_resume_flow)
+                else:
+                    await self._drain_once()
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.app.should_stop:
+                raise
+
+    async def _drain_once(self) -> None:
+        generation = self.app.consumer_generation_id
+        # Faust's set may name partitions that went: a full queue of theirs reports late that it has room again.
+        active = self._get_active_partitions() & self.assignment()
+        lost = {tp for tp in active if tp not in self.tracker and self._acked_topic(tp.topic)}
+        if lost:
+            await self._place(lost, generation)
+            return
+        active -= self._held_back
+        if not active:
+            self._resumed.clear()
+            await self._thread.idle()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._resumed.wait(), _FETCH_S)
+            return
+        fetched: Fetched = await self._thread.getmany(active, _FETCH_S)
+        # Agents and timers get their turn even if every fetch returns at once.
+        await asyncio.sleep(0)
+        for tp, records in fetched.records.items():
+            if not self._current(generation):
+                # These records are read again: after a rebalance every partition is placed anew.
+                self.tracker.forget(self.tracker.partitions)
+                return
+            await self._deliver(tp, records, fetched, generation)
+        for tp, position in fetched.positions.items():
+            if tp not in fetched.records and tp in self.tracker and position != self.tracker.position(tp):
+                self.tracker.advanced(tp, position)
+
+    def _current(self, generation: int) -> bool:
+        return bool(self.flow_active) and generation == self.app.consumer_generation_id and not self.should_stop
+
+    async def _deliver(self, tp: TP, records: list[Any], fetched: Fetched, generation: int) -> None:
+        next_offset = fetched.positions[tp]
+        highwater = fetched.highwaters.get(tp) or next_offset
+        self.app.monitor.track_tp_end_offset(tp, highwater)
+        await self._report_jump(tp, records[0].offset)
+        if self._takes_chunks(tp.topic):
+            chunk = Chunk(tp.topic, tp.partition, tuple(records), next_offset, highwater)
+            await self._hand_out(tp, records[0], chunk, ends_at=next_offset, generation=generation)
+        else:
+            ends = [record.offset for record in records[1:]] + [next_offset]
+            for record, end in zip(records, ends, strict=True):
+                await self._hand_out(tp, record, record.value, ends_at=end, generation=generation)
+        self._read_offset[tp] = next_offset - 1
+
+    async def _hand_out(self, tp: TP, record: Any, value: Any, *, ends_at: int, generation: int) -> None:
+        tracked = tp in self.tracker
+        chunk = isinstance(value, Chunk)
+        message = ChunkMessage(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.timestamp / 1000.0,
+            record.timestamp_type,
+            () if chunk else record.headers,
+            None if chunk else record.key,
+            value,
+            None,
+            0 if chunk else record.serialized_key_size,
+            0 if chunk else record.serialized_value_size,
+            tp,
+            generation_id=generation,
+            delivery=self.tracker.delivered(tp, record.offset, ends_at) if tracked else None,
+        )
+        await self.wait_first(self.callback(message), self.suspend_flow.wait())
+
+    def _takes_chunks(self, topic: str) -> bool:
+        known = self._chunked.get(topic)
+        if known is None:
+            readers = [channel for channel in self.app.topics if topic in channel.topics]
+            default = self.app.conf.value_serializer
+            known = bool(readers) and all(
+                (channel.schema.value_serializer or default) == "raw" and channel.value_type in (None, bytes)
+                for channel in readers
+            )
+            self._chunked[topic] = known
+        return known
+
+    def _acked_topic(self, topic: str) -> bool:
+        return bool(self.app.topics.acks_enabled_for(topic))
+
+    async def _report_jump(self, tp: TP, first: int) -> None:
+        expected = self.tracker.position(tp)
+        if expected is None or first <= expected:
+            return
+        earliest = (await self._thread.earliest_offsets(tp)).get(tp)
+        if earliest is not None and earliest > expected:
+            self.log.error(
+                "%s[%s]: retention has removed offsets %s to %s before they were read; raise the topic's retention "
+                "or add workers",
+                tp.topic, tp.partition, expected, earliest - 1,
+            )  # fmt: skip
+
+    # -- positions
+
+    async def perform_seek(self) -> None:
+        """Start all partitions anew; they are placed before anything of them is delivered."""
+        # Faust gives up its recovery for good if this takes long, so the placing itself waits for the fetch loop.
+        self.tracker.forget(self.tracker.partitions)
+
+    async def seek(self, partition: TP, offset: int) -> None:
+        """Go on reading ``partition`` at ``offset``; open deliveries of it become stale."""
+        place = await self._thread.place({partition: offset})
+        self.tracker.assign(partition, place[partition], None)
+
+    async def _place(self, partitions: set[TP], generation: int) -> None:
+        try:
+            committed: Mapping[TP, int | None] = await self._thread.committed(partitions)
+            chosen = dict(committed)
+            if self.options.on_assigned is not None:
+                answer = self.options.on_assigned(dict(committed))
+                answer = await answer if inspect.isawaitable(answer) else answer
+                chosen.update({tp: offset for tp, offset in (answer or {}).items() if tp in partitions})
+            if not self._current(generation):
+                return
+            places = await self._thread.place(chosen)
+        except (IllegalStateError, KafkaError, TimeoutError) as error:
+            self.log.info("positions are not known yet (%r); trying again", error)
+            await asyncio.sleep(0.2)
+            return
+        if self._current(generation):
+            for tp, position in places.items():
+                self.tracker.assign(tp, position, committed[tp])
+
+    # -- rebalances
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let the application finish, commit what is done, and only then forget the partitions."""
+        if not self.app.should_stop:
+            self.stop_flow()
+            self.app.flow_control.suspend()
+            self.app.flow_control.clear()
+            await self._finish(revoked)
+        self.tracker.forget(self.tracker.partitions)
+        self._held_back -= revoked
+        await super().on_partitions_revoked(revoked)
+
+    async def _finish(self, partitions: set[TP]) -> None:
+        limit = self.options.revoke_timeout_s
+        if self.options.on_revoked is not None and partitions:
+            try:
+                await asyncio.wait_for(self.options.on_revoked(set(partitions)), limit)
+            except TimeoutError:
+                self.log.warning("on_revoked took longer than %.0f s; what it did not acknowledge is read again", limit)
+            except Exception:
+                self.log.exception("on_revoked failed; what it did not acknowledge is read again")
+        # A broker that is away shall not hold a shutdown up: what is not committed is read again.
+        patience_s = min(limit, _COMMIT_S) if self._thread.reading().connected else 0.5
+        try:
+            await asyncio.wait_for(self.commit(), patience_s)
+        except TimeoutError:
+            self.log.warning("the broker did not take the last commit; that part is read again")
+
+    async def on_stop(self) -> None:
+        """Let the application finish and commit; open deliveries never hold a shutdown up."""
+        try:
+            assignment = self.assignment()
+        except Exception:  # noqa: BLE001  the consumer never started, so there is nothing to finish
+            return
+        await self._finish(assignment)
+        cast("driver.Transport", self.transport)._topic_waiters.clear()
+
+    async def wait_empty(self) -> None:
+        """Commit; a held delivery is read again by whoever gets the partition, so nobody waits for it."""
+        await asyncio.wait_for(self.commit(), _COMMIT_S)
+
+    # -- commits
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
+        for ledger in (self._acked, self._acked_index):
+            ledger.clear()  # written by Faust's compiled iterator, read by nobody
+        return [tp for tp in self.tracker.partitions if topics is None or tp in topics or tp.topic in topics]
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.tracker.committable(tp)
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:  # noqa: ARG002
+        return True
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Nothing: the tracker knows which offsets were delivered, and needs no guess about the others."""
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:  # noqa: ARG002
+        mine = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        if not mine:
+            return False
+        # Outputs were confirmed before their inputs were acknowledged; this is for agents that only sent theirs.
+        await self.app.producer.flush()
+        if not await self._commit(mine):
+            return False
+        for tp, offset in mine.items():
+            self.tracker.committed(tp, offset)
+        self.app.tables.on_commit(mine)
+        self.app.monitor.on_tp_commit(mine)
+        self._committed_offset.update(mine)
+        return True
+
+    def ack(self, message: Any) -> bool:
+        """Acknowledge a message whose last reader is done; False if it was acknowledged or is stale."""
+        delivery = getattr(message, "delivery", None)
+        fresh = not message.acked and (delivery is None or not delivery.stale)
+        message.acked = True
+        self._unacked_messages.discard(message)
+        return fresh
+
+    # -- liveness
+
+    async def verify_all_partitions_active(self) -> None:
+        """Nothing: Faust's own check only logs, and takes a long window for a hang."""
+
+    @Service.task
+    async def _watch(self) -> None:
+        seen: object = None
+        moved_at = monotonic()
+        answered_at = monotonic()
+        while not self.should_stop:
+            await self.sleep(0.5)
+            now = monotonic()
+            reading = self._thread.reading()
+            if reading.connected:
+                answered_at = now
+                self._state.back()
+            elif now - answered_at > _AWAY_S:
+                self._state.away("no coordinator of the group answers")
+            mark = (reading.positions, self.tracker.acks, self._beats, self.app.consumer_generation_id)
+            lagging = sorted(tp for tp in reading.lagging if tp not in self._held_back)
+            if mark != seen or not lagging or not reading.connected or self.app.rebalancing:
+                seen, moved_at = mark, now
+            elif self.options.liveness_timeout_s and now - moved_at > self.options.liveness_timeout_s:
+                await self._crash_stalled(lagging, now - moved_at)
+                return
+
+    async def _crash_stalled(self, lagging: list[TP], seconds: float) -> None:
+        names = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in lagging[:5])
+        more = f" and {len(lagging) - 5} more" if len(lagging) > 5 else ""
+        error = WorkerStalled(
+            f"nothing was read or acknowledged for {seconds:.0f} s, though {names}{more} have records to read; "
+            "the process ends so that a supervisor can start it again (liveness_timeout)"
+        )
+        self.log.error("%s", error)
+        await self.crash(error)

@@ -1,0 +1,231 @@
+"""The thread in which aiokafka's consumer lives: connecting, fetching with positions, placing, committing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final, cast
+
+import aiokafka
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from astrocyte.pipeline.transport.assignor import DomainAssignor
+from astrocyte.pipeline.transport.client_log import StateLog
+
+__all__ = ["ConsumerThread", "Fetched", "Reading"]
+
+_COMMIT_S: Final = 10.0
+_RETRY_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What one fetch returned."""
+
+    records: dict[TP, list[Any]] = field(default_factory=dict)
+    positions: dict[TP, int] = field(default_factory=dict)
+    """Where reading goes on, for every partition asked for whose position is known, records or not."""
+    highwaters: dict[TP, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Where the consumer is, for the liveness check."""
+
+    connected: bool
+    positions: tuple[tuple[TP, int | None], ...] = ()
+    lagging: frozenset[TP] = frozenset()
+
+
+def _end(state: Any) -> int:
+    """End of what may be read: an open transaction of another producer is no lag of ours."""
+    ends = [end for end in (state.highwater, state.lso) if end is not None and end >= 0]
+    return min(ends, default=0)
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """aiokafka's consumer behind calls from Faust's own thread."""
+
+    async def on_start(self) -> None:
+        """Connect, for as long as that takes."""
+        self.time_started = monotonic()
+        state = StateLog("worker", ", ".join(driver.server_list(self.transport.url, 9092)))
+        while not self.should_stop:
+            consumer = self._create_consumer(loop=self.thread_loop)
+            try:
+                await consumer.start()
+            except (KafkaError, OSError) as error:
+                state.away(f"{type(error).__name__}: {error}")
+                await consumer.stop()
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._consumer = consumer
+                state.back()
+                return
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group and disconnect."""
+        await super(driver.AIOKafkaConsumerThread, self).on_thread_stop()
+        if self._consumer is None:
+            return
+        try:
+            await self._consumer.stop()
+        except (asyncio.CancelledError, KafkaError):
+            # aiokafka's fetcher passes on the cancellation of its own tasks while the broker is away, which would end
+            # this thread without a word, and Faust would wait for it for ever.
+            await self._consumer._client.close()
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        conf = self.app.conf
+        options = self.consumer.options
+        # Faust's assignor carries the placement of changelogs, without which its tables cannot recover.
+        self._assignor = self.app.assignor if self.app.tables.changelog_topics else DomainAssignor
+        auth = driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context)
+        return aiokafka.AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset=conf.consumer_auto_offset_reset,
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=int((conf.broker_max_poll_interval or 0) * 1000),
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_bytes=options.fetch_max_bytes,
+            fetch_max_wait_ms=options.fetch_max_wait_ms,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            check_crcs=conf.broker_check_crcs,
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            isolation_level="read_committed",
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+            connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
+            **auth,
+        )
+
+    # -- fetching
+
+    async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> Fetched:  # noqa: ASYNC109  Faust's name
+        """Records of ``active_partitions`` that were fetched, or come within ``timeout`` seconds."""
+        consumer = self._ensure_consumer()
+        return cast("Fetched", await self.call_thread(self._fetch, consumer, active_partitions, timeout))
+
+    async def _fetch(self, consumer: Any, active: set[TP], within_s: float) -> Fetched:
+        if not self.consumer.flow_active:
+            return Fetched()
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            records = await fetcher.fetched_records(active, timeout=within_s, max_records=consumer._max_poll_records)
+        # No await from here on, so that positions are those after exactly these records.
+        found = Fetched({TP(tp.topic, tp.partition): rows for tp, rows in records.items()})
+        for tp, state in self._states(active):
+            if state.has_valid_position:
+                found.positions[tp] = state.position
+            if state.highwater is not None:
+                found.highwaters[tp] = state.highwater
+        # A partition without a position was revoked in the meantime: its records belong to nobody here.
+        found.records = {tp: rows for tp, rows in found.records.items() if tp in found.positions}
+        return found
+
+    async def idle(self) -> None:
+        """Tell aiokafka that the application is alive though it takes nothing, or it would leave the group."""
+        await self.call_thread(self._touch)
+
+    async def _touch(self) -> None:
+        with self._ensure_consumer()._fetcher._subscriptions.fetch_context():
+            pass
+
+    def _states(self, partitions: Iterable[TP] | None = None) -> list[tuple[TP, Any]]:
+        subscription = self._consumer._subscription.subscription if self._consumer is not None else None
+        assignment = subscription.assignment if subscription is not None else None
+        if assignment is None or not assignment.active:
+            return []
+        names = assignment.tps if partitions is None else partitions
+        states = ((TP(tp.topic, tp.partition), assignment.state_value(TopicPartition(*tp))) for tp in names)
+        return [(tp, state) for tp, state in states if state is not None]
+
+    def reading(self) -> Reading:
+        """Positions and lag; reads plain attributes, so it may be called from Faust's thread."""
+        coordinator = getattr(self._consumer, "_coordinator", None)
+        if coordinator is None or getattr(coordinator, "coordinator_id", None) is None:
+            return Reading(connected=False)
+        states = [(tp, state.position if state.has_valid_position else None, state) for tp, state in self._states()]
+        return Reading(
+            connected=True,
+            positions=tuple((tp, position) for tp, position, _ in states),
+            lagging=frozenset(tp for tp, position, state in states if position is not None and _end(state) > position),
+        )
+
+    # -- positions and commits
+
+    async def committed(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
+        """What the group has committed, None where nothing."""
+        return cast("dict[TP, int | None]", await self.call_thread(self._committed, set(partitions)))
+
+    async def _committed(self, partitions: set[TP]) -> dict[TP, int | None]:
+        names = [TopicPartition(*tp) for tp in partitions]
+        coordinator = self._ensure_consumer()._coordinator
+        found = await asyncio.wait_for(coordinator.fetch_committed_offsets(names), _COMMIT_S)
+        offsets = {TP(tp.topic, tp.partition): entry.offset for tp, entry in found.items()}
+        return {tp: offset if (offset := offsets.get(tp, -1)) >= 0 else None for tp in partitions}
+
+    async def place(self, wanted: Mapping[TP, int | None]) -> dict[TP, int | None]:
+        """Seek to the offsets wanted, and to the beginning where none is; returns the positions.
+
+        With ``consumer_auto_offset_reset="latest"`` the position of the latter is left to aiokafka and is None.
+        Raises IllegalStateError for a partition that is not assigned.
+        """
+        return cast("dict[TP, int | None]", await self.call_thread(self._place, dict(wanted)))
+
+    async def _place(self, wanted: dict[TP, int | None]) -> dict[TP, int | None]:
+        consumer = self._ensure_consumer()
+        places: dict[TP, int | None] = dict(wanted)
+        for tp, offset in wanted.items():
+            if offset is not None:
+                consumer.seek(TopicPartition(*tp), offset)
+        new = [TopicPartition(*tp) for tp, offset in wanted.items() if offset is None]
+        if new and self.app.conf.consumer_auto_offset_reset == "earliest":
+            await asyncio.wait_for(consumer.seek_to_beginning(*new), _COMMIT_S)
+            for tp, state in self._states(TP(*name) for name in new):
+                places[tp] = state.position if state.has_valid_position else None
+        return places
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit; False if that has to be tried again. aiokafka itself would try for ever."""
+        entries = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+        try:
+            await self._within_reason(self._ensure_consumer().commit(entries))
+        except (CommitFailedError, IllegalStateError) as error:
+            self.log.info("commit refused, the group has rebalanced: %s", error)
+            return False
+        except TimeoutError:
+            self.log.info("the broker did not answer a commit; it is tried again")
+            return False
+        except Exception as error:
+            self.log.exception("the broker refuses commits for good: %r", error)
+            await self.crash(error)
+            return False
+        return True
+
+    async def _within_reason(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await ``work`` for ten seconds, or until the app stops while no broker is there. Raises TimeoutError."""
+        task = asyncio.ensure_future(work)
+        deadline = monotonic() + _COMMIT_S
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=0.1)
+                alone = self.app.should_stop and not self.reading().connected
+                if not task.done() and (alone or monotonic() > deadline):
+                    raise TimeoutError
+        finally:
+            task.cancel()
+        task.result()

@@ -1,0 +1,1 @@
+"""The event types of the shipped scenarios, as entries of the catalog."""

@@ -1,0 +1,1 @@
+"""JSON records: read into frames and written from them."""

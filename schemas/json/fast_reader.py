@@ -1,0 +1,135 @@
+"""Chunks in which every record is a well-formed mono event of a listed stream, read column by column.
+
+This is what a healthy stream looks like. Whatever is unusual in a chunk, the readers here return None and the general
+reader (`schemas.json.reader`) takes the chunk record by record; both give the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from astrocyte.schemas.catalog import EventType
+from astrocyte.schemas.frames import TEXT
+
+__all__ = ["JSON_MONO_KEYS", "json_text", "typed_column", "uniform_columns"]
+
+JSON_MONO_KEYS: Final = frozenset({"event_id", "timestamp", "source_stream", "type", "value", "metadata"})
+_US: Final = pa.timestamp("us", "UTC")
+_BLOCK: Final = 1 << 18
+"""Bytes of JSON that are parsed at once: what fits the processor's cache."""
+_EXACT: Final = {pa.float64(): 2.0**53, pa.float32(): 2.0**24}
+"""Integers up to which a type holds every one."""
+_NEEDED: Final = ("timestamp", "key", "type", "event_id")
+
+
+class _Record(Protocol):
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+def uniform_columns(records: Sequence[_Record], event_type: EventType | None) -> dict[str, pa.Array] | None:
+    """Columns of a chunk of mono events of ``event_type``; None if any record is anything else."""
+    if event_type is None or event_type.envelope != "mono" or not records:
+        return None
+    wanted = [(field.name, field.type) for field in event_type.arrow_schema()][3:]
+    plain = all(kind == TEXT or pa.types.is_primitive(kind) for _, kind in wanted)
+    try:
+        columns = _plain(records, wanted) if plain else _nested(records, wanted)
+        if columns is not None:
+            columns["key"] = pa.array([record.key for record in records], pa.binary()).cast(pa.utf8())
+            columns["timestamp"] = pc.cast(columns["timestamp"], _US).cast(pa.int64())
+    except (orjson.JSONDecodeError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError, AttributeError):
+        return None
+    if columns is None or any(columns[name].null_count for name in _NEEDED):
+        return None
+    order = ["timestamp", "key", "type", *(name for name, _ in wanted), "event_id"]
+    return {name: columns[name] for name in order}
+
+
+def _plain(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -> dict[str, pa.Array] | None:
+    """By Arrow's JSON reader, which parses lines of JSON without making Python objects."""
+    values = [record.value for record in records]
+    # What begins and ends with its braces cannot lend a part of itself to the next line.
+    if any(not value or value[0] != 0x7B or value[-1] != 0x7D for value in values):
+        return None
+    text = b"\n".join(values)  # type: ignore[arg-type]
+    table = pj.read_json(
+        pa.BufferReader(text),
+        read_options=pj.ReadOptions(use_threads=False, block_size=max(_BLOCK, 2 * max(map(len, values)))),  # type: ignore[arg-type]
+        parse_options=pj.ParseOptions(explicit_schema=_schema(wanted), unexpected_field_behavior="infer"),
+    )
+    if table.num_rows != len(records) or set(table.column_names) != JSON_MONO_KEYS:
+        return None
+    table.validate(full=True)  # Arrow takes text that is not UTF-8
+    batch = table.combine_chunks().to_batches()[0]
+    details = batch.column("metadata")
+    if details.null_count:
+        return None
+    columns = {name: batch.column(name) for name in ("timestamp", "type", "event_id")}
+    for name, kind in wanted:
+        column = batch.column("value") if name == "value" else details.field(name)
+        if kind == TEXT:
+            column = column.dictionary_encode()
+        elif pa.types.is_floating(kind):
+            if not _faithful(column, _EXACT[kind]):
+                return None
+            column = column.cast(kind, safe=False)
+        columns[name] = column
+    return columns
+
+
+def _schema(wanted: list[tuple[str, pa.DataType]]) -> pa.Schema:
+    # A number is rounded to 64 bits first, as Python does, wherever the field itself is narrower.
+    kinds = {
+        name: pa.utf8() if kind == TEXT else pa.float64() if pa.types.is_floating(kind) else kind
+        for name, kind in wanted
+    }
+    value = kinds.pop("value", None)
+    fields = [("event_id", pa.utf8()), ("timestamp", pa.utf8()), ("source_stream", pa.utf8()), ("type", pa.utf8())]
+    if value is not None:
+        fields.append(("value", value))
+    return pa.schema([*fields, ("metadata", pa.struct(list(kinds.items())))])
+
+
+def _faithful(column: pa.Array, exact: float) -> bool:
+    """Whether no value is one on which JSON readers differ: NaN, an integer that would be rounded, minus nothing."""
+    values = column.drop_null().to_numpy()
+    return bool((np.abs(values) < exact).all()) and not bool(np.signbit(values[values == 0]).any())
+
+
+def _nested(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -> dict[str, pa.Array] | None:
+    """By way of Python objects, for types with lists or JSON inside."""
+    bodies = [orjson.loads(record.value) for record in records]  # type: ignore[arg-type]
+    if not all(body.keys() == JSON_MONO_KEYS for body in bodies):
+        return None
+    details = [body["metadata"] for body in bodies]
+    columns = {name: pa.array([body[name] for body in bodies], pa.utf8()) for name in ("timestamp", "type", "event_id")}
+    for name, kind in wanted:
+        source = bodies if name == "value" else details
+        columns[name] = typed_column([body.get(name) for body in source], kind)
+    return columns
+
+
+def typed_column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Python values as a column of a field's type. Raises Arrow's errors and TypeError for what does not fit."""
+    if kind == TEXT:
+        return pa.array(values, pa.utf8()).dictionary_encode()
+    if kind == pa.utf8():
+        return pa.array([None if value is None else json_text(value) for value in values], kind)
+    if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and bool in set(map(type, values)):
+        raise TypeError("a truth value is not a number")
+    return pa.array(values, kind)
+
+
+def json_text(value: Any) -> str:
+    """Text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,0 +1,1 @@
+"""From rounds of a world to frames in a sink."""

@@ -1,0 +1,1 @@
+"""Running a world: chunks of ticks on its devices, checkpoints and controls."""

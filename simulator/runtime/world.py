@@ -1,0 +1,327 @@
+"""A world on its devices: islands in groups, chunks of ticks, growable buffers with rewind.
+
+Every island is stepped on its own. On a CPU each is one call (its state stays in cache over the chunk, which ran twice
+as fast as one large array); on a GPU islands are stacked until a call has about a million slots. Groups are dealt out
+to the devices in turn.
+
+States are donated from chunk to chunk. Should a buffer turn out too small, the world goes back to its last snapshot
+with larger ones: the counts of a chunk are checked before anything of it is shown, so nothing is ever cut.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from numpy.typing import NDArray
+
+from astrocyte.simulator.config import ScenarioConfig
+from astrocyte.simulator.context import Context, Outputs
+from astrocyte.simulator.rng import seed_words
+from astrocyte.simulator.scenario import Scenario
+
+__all__ = ["TRACES", "Round", "World"]
+
+TRACES: Counter[str] = Counter()
+"""How often the step of each scenario was traced (compiled), by name; a sweep over params must not add to it."""
+
+GPU_CALL_SLOTS = 1 << 20
+SNAPSHOT_ROUNDS = 16
+ADAPT_ROUNDS = 64
+
+Capacities = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The outputs of all islands over one chunk [first_tick, end_tick), verified to be complete when yielded."""
+
+    first_tick: int
+    end_tick: int
+    islands: tuple[NDArray[np.uint32], ...]
+    """Numbers of the islands of each group."""
+    outputs: tuple[Outputs, ...]
+    """Of each group; arrays have leading axes [chunk] or, for a group of several islands, [chunk, islands]. Rows from
+    ``end_tick - first_tick`` on are zero. Events of a kind have rows for its active ticks only (`EventSpec.every`)."""
+    capacities: Capacities
+
+    def needs(self) -> dict[str, int]:
+        """Most entries that any tick of any island wanted, by buffer. Waits for the devices."""
+        most: dict[str, int] = {}
+        for output in self.outputs:
+            for name, counts in output.needs.items():
+                most[name] = max(most.get(name, 0), int(np.asarray(counts).max()))
+        return most
+
+
+@lru_cache(maxsize=128)
+def _chunk(scenario: Scenario, static: Any, capacities: Capacities, ticks: int, stacked: bool, platform: str) -> Any:
+    def one(params: Any, state: Any, seed: Array, low: Array, high: Array, island: Array) -> tuple[Any, Outputs]:
+        ctx = _context(scenario, static, dict(capacities), seed, (low, high), island, platform)
+        state = scenario.step(static, params, state, ctx)
+        return state, ctx.outputs()
+
+    step = jax.vmap(one, in_axes=(None, 0, None, None, None, 0)) if stacked else one
+    every = {spec.kind: spec.every for spec in scenario.events(static)}
+
+    def run(
+        params: Any, states: Any, seed: Array, low: Array, high: Array, islands: Array, count: Array
+    ) -> tuple[Any, Outputs]:
+        TRACES[scenario.name] += 1
+
+        def body(offset: Array, carry: Any) -> Any:
+            states, told, rows = carry
+            now = low + offset.astype(jnp.uint32)
+            states, outputs = step(params, states, seed, now, high + (now < low), islands)
+            events = outputs.events
+            written = {kind: told.events[kind].at[rows[every[kind]]].set(events[kind]) for kind in events}
+            told = jax.tree.map(
+                lambda all_, one: all_.at[offset].set(one), told._replace(events={}), outputs._replace(events={})
+            )
+            # A tick without samples writes to the row of the next one, which overwrites it: that stays in cache.
+            rows = {period: row + (now % jnp.uint32(period) == 0) for period, row in rows.items()}
+            return states, told._replace(events=written), rows
+
+        shapes = jax.eval_shape(step, params, states, seed, low, high, islands)[1]
+        told = _zeros(shapes._replace(events={}), ticks)
+        events = {kind: _zeros(shape, ticks // every[kind] + 2) for kind, shape in shapes.events.items()}
+        rows = dict.fromkeys(sorted(set(every.values())), jnp.int32(0))
+        # A loop of ``count`` ticks rather than a scan over all: the last chunk of a run may be shorter, and another
+        # length would be another program to compile.
+        states, told, _ = lax.fori_loop(0, count, body, (states, told._replace(events=events), rows))
+        return states, told
+
+    return jax.jit(run, donate_argnums=1)
+
+
+def _zeros(shapes: Any, rows: int) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), shapes)
+
+
+@lru_cache(maxsize=32)
+def _init(scenario: Scenario, static: Any, capacities: Capacities, stacked: bool, platform: str) -> Any:
+
+    def one(params: Any, seed: Array, island: Array) -> Any:
+        before = (jnp.uint32(0xFFFFFFFF), jnp.uint32(0x7FFFFFFF))
+        ctx = _context(scenario, static, dict(capacities), seed, before, island, platform)
+        return scenario.init(static, params, ctx)
+
+    return jax.jit(jax.vmap(one, in_axes=(None, None, 0)) if stacked else one)
+
+
+def _context(
+    scenario: Scenario,
+    static: Any,
+    capacities: Mapping[str, int],
+    seed: Array,
+    tick: tuple[Array, Array],
+    island: Array,
+    platform: str,
+) -> Context:
+    return Context(
+        seed=seed,
+        tick=tick,
+        island=island,
+        slots=scenario.slots(static),
+        specs=scenario.events(static),
+        capacities=capacities,
+        int_metrics=scenario.lanes(),
+        float_metrics=scenario.float_metrics,
+        platform=platform,
+    )
+
+
+@jax.jit
+def _copy(state: Any) -> Any:
+    return jax.tree.map(jnp.copy, state)
+
+
+class World:
+    """The state of a scenario on the devices, and how it advances."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        config: ScenarioConfig,
+        seed: int,
+        *,
+        chunk_ticks: int = 10,
+        devices: Sequence[Any] | None = None,
+        group_islands: int | None = None,
+    ) -> None:
+        self.scenario, self.config = scenario, config
+        self.static = scenario.static(config)
+        self.tick = 0
+        self.reruns = 0
+        """How often a chunk was run again because a buffer was too small."""
+        self._chunk_ticks = chunk_ticks
+        # Chunks of similar length share a program: its buffers are for a multiple of ten ticks.
+        self._buffer_ticks = -(-chunk_ticks // 10) * 10
+        self._seed = np.array(seed_words(seed), np.uint32)
+        specs = scenario.events(self.static)
+        self._rare = [spec for spec in specs if spec.every > ADAPT_ROUNDS * chunk_ticks]
+        self._initial = {spec.kind: spec.capacity for spec in specs} | dict(scenario.capacities(self.static))
+        self._capacities = dict(self._initial)
+        self._recent: deque[dict[str, int]] = deque(maxlen=ADAPT_ROUNDS)
+        self._devices = list(devices) if devices else jax.local_devices()
+        self._groups = self._deal(scenario.islands(config), group_islands)
+        self._states: list[Any] = []
+        self._snapshot: tuple[int, list[Any]] | None = None
+        self._params: dict[Any, tuple[Any, Any]] = {}
+        self.reset(scenario.params(config))
+
+    @property
+    def islands(self) -> int:
+        """Number of islands."""
+        return sum(len(group) for group in self._groups)
+
+    def _deal(self, islands: int, group_islands: int | None) -> list[NDArray[np.uint32]]:
+        if group_islands is None:
+            on_cpu = self._devices[0].platform == "cpu"
+            wanted = max(GPU_CALL_SLOTS // max(self.scenario.slots(self.static), 1), 1)
+            group_islands = 1 if on_cpu else max(1, min(wanted, -(-islands // len(self._devices))))
+        numbers = np.arange(islands, dtype=np.uint32)
+        return [numbers[first : first + group_islands] for first in range(0, islands, group_islands)]
+
+    def _device(self, group: int) -> Any:
+        return self._devices[group % len(self._devices)]
+
+    def reset(self, params: Any) -> None:
+        """State before tick 0."""
+        self.tick, self._snapshot, self._states = 0, None, []
+        for number, islands in enumerate(self._groups):
+            stacked, device = len(islands) > 1, self._device(number)
+            make = _init(self.scenario, self.static, self._frozen(), stacked, device.platform)
+            state = make(self._placed(params, device), self._seed, islands if stacked else islands[0])
+            # A copy, because equal leaves may come as one buffer, and that cannot be donated twice. Committed to its
+            # device like those that chunks return: otherwise the second chunk would be compiled anew.
+            self._states.append(jax.device_put(_copy(state), device))
+
+    def _frozen(self) -> Capacities:
+        return tuple(sorted(self._capacities.items()))
+
+    def _placed(self, params: Any, device: Any) -> Any:
+        # Parameters change seldom: they are moved to each device once, not at every dispatch.
+        known = self._params.get(device)
+        if known is None or known[0] is not params:
+            known = (params, jax.device_put(params, device))
+            self._params[device] = known
+        return known[1]
+
+    def _dispatch(self, ticks: int, params: Any) -> Round:
+        outputs = []
+        low, high = np.uint32(self.tick & 0xFFFFFFFF), np.uint32(self.tick >> 32)
+        capacities = self._frozen()
+        for number, islands in enumerate(self._groups):
+            stacked, device = len(islands) > 1, self._device(number)
+            run = _chunk(self.scenario, self.static, capacities, self._buffer_ticks, stacked, device.platform)
+            which = islands if stacked else islands[0]
+            placed = self._placed(params, device)
+            self._states[number], output = run(
+                placed, self._states[number], self._seed, low, high, which, np.int32(ticks)
+            )
+            if device.platform != "cpu":
+                for leaf in jax.tree.leaves(output):
+                    leaf.copy_to_host_async()
+            outputs.append(output)
+        first, self.tick = self.tick, self.tick + ticks
+        return Round(first, self.tick, tuple(self._groups), tuple(outputs), capacities)
+
+    def run(
+        self, end: int, params: Callable[[int], Any], stop: Callable[[int], int] = lambda _: 2**62
+    ) -> Iterator[Round]:
+        """Advance to tick ``end`` and yield verified rounds in order; one chunk is always in flight.
+
+        ``params(tick)`` gives the params that hold from ``tick`` on and ``stop(tick)`` the next tick at which they may
+        change; no chunk crosses it. After a rewind the first round may begin before ticks that were yielded already:
+        its content is the same.
+        """
+        waiting: deque[Round] = deque()
+        shown = self.tick
+        while self.tick < end or waiting:
+            due = self._snapshot is None or self.tick - self._snapshot[0] >= SNAPSHOT_ROUNDS * self._chunk_ticks
+            if self.tick < end and not (due and waiting):
+                if due:
+                    self._snapshot = None
+                    self._snapshot = (self.tick, [_copy(state) for state in self._states])
+                room = min(end, stop(self.tick)) - self.tick
+                waiting.append(self._dispatch(min(room, self._chunk_ticks), params(self.tick)))
+                if len(waiting) == 1 and self.tick < end:
+                    continue
+            done = waiting.popleft()
+            needs = done.needs()
+            if any(count > dict(done.capacities)[name] for name, count in needs.items()):
+                waiting.clear()
+                self.reruns += 1
+                self._grow(needs)
+                self._rewind()
+                continue
+            self._adapt(needs)
+            if done.end_tick > shown:
+                shown = done.end_tick
+                yield done
+
+    def _grow(self, needs: Mapping[str, int]) -> None:
+        """More room in all buffers that are more than half full, not only the full one: each change compiles anew."""
+        for name, count in needs.items():
+            if count > self._capacities[name] // 2:
+                self._capacities[name] = max(self._capacities[name], _roomy(count))
+
+    def _rewind(self) -> None:
+        assert self._snapshot is not None
+        self.tick = self._snapshot[0]
+        self._states = [_copy(state) for state in self._snapshot[1]]
+
+    def _adapt(self, needs: Mapping[str, int]) -> None:
+        """Grow ahead of need (no rewind then), and shrink buffers that have long been far too large."""
+        for spec in self._rare:
+            # Its next rows are far off (those of founders come once): no chunk until then is to carry their buffer.
+            if -self.tick % spec.every > ADAPT_ROUNDS * self._chunk_ticks:
+                self._capacities[spec.kind] = spec.capacity
+        self._recent.append(dict(needs))
+        if any(count > self._capacities[name] - self._capacities[name] // 8 for name, count in needs.items()):
+            self._grow(needs)
+        if len(self._recent) < ADAPT_ROUNDS:
+            return
+        for name in needs:
+            most = max(past.get(name, 0) for past in self._recent)
+            if most < self._capacities[name] // 8:
+                self._capacities[name] = max(self._initial[name], _roomy(most))
+
+    def host_states(self) -> list[Any]:
+        """State of every island as NumPy arrays, in order. Copies: a view would forbid donation of the state."""
+        states: list[Any] = []
+        for islands, state in zip(self._groups, self._states, strict=True):
+            host = jax.tree.map(np.asarray, _copy(state))
+            if len(islands) > 1:
+                states += [jax.tree.map(lambda leaf, row=row: leaf[row], host) for row in range(len(islands))]
+            else:
+                states.append(host)
+        return states
+
+    def restore(self, tick: int, states: Sequence[Any]) -> None:
+        """Take the states of all islands (as `host_states` gave them) at ``tick``."""
+        self.tick, self._snapshot = tick, None
+        self._states = []
+        for number, islands in enumerate(self._groups):
+            own = [states[int(island)] for island in islands]
+            host = jax.tree.map(lambda *leaves: np.stack(leaves), *own) if len(own) > 1 else own[0]
+            self._states.append(_copy(jax.device_put(host, self._device(number))))
+
+    def wait(self) -> None:
+        """Return when the devices have done what was dispatched."""
+        jax.block_until_ready(self._states)
+
+
+def _roomy(count: int) -> int:
+    """Half as much again, rounded up to an eighth of a power of two, so that few sizes are ever compiled."""
+    wanted = count + count // 2
+    step = max(1 << max(wanted.bit_length() - 3, 0), 32)
+    return -(-wanted // step) * step

@@ -1,0 +1,323 @@
+"""Cells with a hybrid genome (seed 000): biology, neural weights and TPU hardware, living on solved problems.
+
+Each tick poses a problem of one type k, at random, which every living cell attempts at a random level. Its answer is
+``tanh(w_k . x)``, the right one ``tanh(v_k . x)``; with e half their difference, and the hardware's power
+``h = efficiency * sqrt(cores * memory)``::
+
+    accuracy = h / (h + sharpness * difficulty * level * e)
+    reward   = reward * level * accuracy
+    income   = reward * min(1, supply * slots / sum of all rewards of the tick before)
+    growth   = growth_rate * metabolism, while energy is left and mass is below division_size
+    cost     = metabolism * (0.5 + 0.5 mass) + core_cost * cores + memory_cost * memory + growth_cost * growth
+
+So energy is scarce and cells compete for it by accuracy. It is int32 in units of 1/1024, and the ledger closes exactly:
+energy now = energy before + income - cost - energy of the dead. A cell of division_size with enough energy divides into
+two halves; the daughter mutates with probability mutation_rate. Death: out of energy, or by ``hazard + ageing * age``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from astrocyte.simulator.config import ScenarioConfig
+from astrocyte.simulator.context import Births, Context
+from astrocyte.simulator.event_spec import EventSpec, HostRow
+from astrocyte.simulator.population import Population, compact, exact_sum, put, take
+from astrocyte.simulator.rng import unit
+from astrocyte.simulator.scenario import Interval, InvalidControl, Scenario
+from astrocyte.simulator.scenarios.cells.config import (
+    ENERGY_UNIT,
+    GENES,
+    INPUTS,
+    LEVEL_FACTORS,
+    PLANT_KINDS,
+    PROBLEMS,
+    ROW,
+    TRAITS,
+    CellsConfig,
+    CellsStatic,
+    apply_difficulty,
+    cells_params,
+)
+from astrocyte.simulator.scenarios.cells.events import (
+    HISTOGRAMS,
+    cell_events,
+    death_columns,
+    emit_births,
+    emit_routine,
+    level_of,
+    population_rows,
+    record_traits,
+)
+
+__all__ = ["CELLS", "Cells"]
+
+FULL = 8192 * ENERGY_UNIT
+"""Energy at which a cell takes no more; keeps exact sums within their words."""
+
+
+class Cells(Scenario):
+    """Cells that live on solved problems."""
+
+    name: ClassVar[str] = "cells"
+    Config: ClassVar[type[ScenarioConfig]] = CellsConfig
+    sample: ClassVar[Mapping[str, Any]] = {
+        "size": 1024,
+        "routine_share": 0.2,
+        "plants": [{"kind": "collapse", "at_tick": 30}, {"kind": "depletion", "at_tick": 40, "ticks": 10}],
+    }
+    size_setting: ClassVar[str | None] = "size"
+    int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "attempts")
+    vector_metrics: ClassVar[Mapping[str, int]] = HISTOGRAMS
+    sum_metrics: ClassVar[tuple[str, ...]] = ("energy", "income", "cost", "lost", "accuracy", "generation")
+    controls: ClassVar[tuple[str, ...]] = ("difficulty",)
+    plant_rules: ClassVar[Mapping[str, str]] = {
+        "collapse": "population_collapse",
+        "breakthrough": "evolutionary_breakthrough",
+        "stagnation": "stagnation",
+        "depletion": "resource_depletion",
+        "bottleneck": "bottleneck_and_recovery",
+    }
+
+    def static(self, config: CellsConfig) -> CellsStatic:
+        """Shapes and periods."""
+        return CellsStatic(
+            config.island_slots, config.burst, config.metrics_every, config.routine_every, config.routine_share
+        )
+
+    def islands(self, config: CellsConfig) -> int:
+        """One for every 65,536 cells."""
+        return config.islands
+
+    def slots(self, static: CellsStatic) -> int:
+        """A slot is room for one cell."""
+        return static.slots
+
+    def params(self, config: CellsConfig) -> Mapping[str, Any]:
+        """See `cells_params`."""
+        return cells_params(config)
+
+    def capacities(self, static: CellsStatic) -> Mapping[str, int]:
+        """``births`` a tick, and ``mutants`` among them."""
+        return {"births": static.burst, "mutants": max(static.burst // 2, 32)}
+
+    def events(self, static: CellsStatic) -> tuple[EventSpec, ...]:
+        """See `cell_events`."""
+        return cell_events(static)
+
+    def init(self, static: CellsStatic, params: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
+        """Founders in a random share of the slots, each its own lineage, traits spread by 20 % around their means."""
+        n = static.slots
+        luck, growth = ctx.uniforms("founders")
+        noise = ctx.noise("genome", GENES)
+        mean, low, high = _bounds()
+        traits = jnp.clip(mean * jnp.exp(0.2 * noise[: len(TRAITS)]), low, high)
+        genome = jnp.concatenate([traits, 0.5 * noise[len(TRAITS) :]])
+        alive = luck < params["initial"]
+        cells = {
+            "alive": alive,
+            "energy": jnp.where(alive, _fixed(params["founder_energy"]), 0),
+            "mass": genome[ROW["division_size"]] * (0.5 + 0.5 * growth),
+            "birth_tick": jnp.zeros(n, jnp.uint32),
+            "generation": jnp.zeros(n, jnp.int32),
+            "lineage": ctx.place(),
+            "genome": genome,
+        }
+        return {"cells": cells, "demand": jnp.float32(0)}
+
+    def step(
+        self, static: CellsStatic, params: Mapping[str, Any], state: dict[str, Any], ctx: Context
+    ) -> dict[str, Any]:
+        """One tick: solve, earn and pay, grow, die, divide, tell."""
+        cells, demand = state["cells"], state["demand"]
+        words = ctx.bits("cell")
+        strength = {kind: ctx.planted(params["plants"], number) for number, kind in enumerate(PLANT_KINDS)}
+        problem, accuracy = _solve(params, ctx, cells, words[0], strength["breakthrough"][0])
+        # Stored, so that nothing but this reads traits before births overwrite them: XLA would copy every trait.
+        dense = partial(_live, static, params, strength, ctx.tick)
+        lived: _Lived = ctx.stored(dense, cells, demand, words, accuracy)
+        wanted = exact_sum(lived.wanted)
+        ctx.metric_sum("income", lived.income)
+        ctx.metric_sum("cost", lived.cost)
+        ctx.metric_sum("lost", lived.energy, lived.dead)
+        ctx.metric_sum("accuracy", (accuracy * 65_536).astype(jnp.int32), cells["alive"])
+        ctx.metric("attempts", jnp.sum(cells["alive"], dtype=jnp.int32))
+        ctx.metric("deaths", jnp.sum(lived.dead, dtype=jnp.int32))
+        cells = {**cells, "energy": lived.energy, "mass": lived.mass}
+        cells = ctx.remove(cells, lived.dead, "death", partial(death_columns, ctx), zero=("energy",))
+        cells, births = _divide(params, ctx, cells, words[1], 1.0 - strength["stagnation"][0])
+        ctx.metric("births", births.count)
+        ctx.metric("alive", births.alive)
+        ctx.metric_sum("energy", cells["energy"])
+        record_traits(ctx, static, cells)
+        # Told after the births, from the arrays that stay: a slot that was born into is someone else than who tried.
+        newborn = cells["birth_tick"] == ctx.tick + 1
+        attempt = {
+            "word": words[0],
+            "accuracy": accuracy,
+            "income": lived.income,
+            "problem": problem,
+            "difficulty": params["difficulty"],
+        }
+        emit_routine(ctx, static, cells, attempt, cells["alive"] & ~newborn)
+        return {"cells": cells, "demand": (wanted.high * 65_536.0 + wanted.low) / ENERGY_UNIT}
+
+    def report_streams(self, config: CellsConfig) -> tuple[str, ...]:
+        """Population metrics are sums over islands, so the host adds them."""
+        return ("population_metrics",)
+
+    def report(self, config: CellsConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:
+        """See `population_rows`."""
+        return population_rows(config, interval, memory)
+
+    def control(self, config: CellsConfig, params: Any, name: str, message: Mapping[str, Any]) -> Any:
+        """``difficulty``: factors on difficulty and reward."""
+        if name != "difficulty":
+            raise InvalidControl(f"cells take the control 'difficulty'; {name!r} came")
+        return apply_difficulty(config, params, message)
+
+    def violations(self, config: CellsConfig, state: Any, interval: Interval) -> Iterator[str]:
+        """Traits in range, no energy with the dead, nobody alive without energy or mass."""
+        cells = state["cells"]
+        alive = cells["alive"]
+        for trait, (_, low, high) in TRAITS.items():
+            values = cells["genome"][ROW[trait]][alive]
+            if len(values) and not (np.float32(low) <= values.min() and values.max() <= np.float32(high)):
+                yield f"{trait} of a living cell is outside {low} to {high}"
+        if cells["energy"][~alive].any():
+            yield "a dead slot holds energy"
+        if (cells["energy"][alive] < 0).any() or not (cells["mass"][alive] > 0).all():
+            yield "a living cell has negative energy or no mass"
+
+
+def _solve(
+    params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, insight: Array
+) -> tuple[Array, Array]:
+    """The problem of this tick, and the accuracy of each cell at it; float32 in (0, 1]."""
+    first = ctx.bits("problem", jnp.zeros((), jnp.uint32))[0]
+    problem = (first % len(PROBLEMS)).astype(jnp.int32)
+    inputs = 2.0 * jnp.concatenate(ctx.uniforms("input", ctx.lanes(INPUTS // 2))) - 1.0
+    truth = jnp.tanh(jnp.sum(params["targets"][problem] * inputs))
+    hardness = params["sharpness"] * params["difficulty"] * (1.0 - insight)
+
+    def solve(which: int, cells: Population) -> Array:
+        genome = cells["genome"]
+        first = len(TRAITS) + which * INPUTS
+        total = sum(genome[first + number] * inputs[number] for number in range(INPUTS))
+        error = 0.5 * jnp.abs(jnp.tanh(total) - truth)
+        power = genome[ROW["tpu_efficiency"]] * jnp.sqrt(genome[ROW["tpu_cores"]] * genome[ROW["tpu_memory"]])
+        return power / (power + hardness * _factor(word) * error)
+
+    # A switch, so that a tick reads the weights of its own problem only: a quarter of the genome.
+    accuracy = lax.switch(problem, [partial(solve, which) for which in range(len(PROBLEMS))], cells)
+    return problem, accuracy
+
+
+def _factor(word: Array) -> Array:
+    level = level_of(word)
+    easy, medium, hard = LEVEL_FACTORS
+    return jnp.where(level == 0, easy, jnp.where(level == 1, medium, hard)).astype(jnp.float32)
+
+
+def _bounds() -> tuple[Array, Array, Array]:
+    """Mean, low and high of the traits, each [traits, 1]."""
+    mean, low, high = (jnp.asarray(column, jnp.float32)[:, None] for column in zip(*TRAITS.values(), strict=True))
+    return mean, low, high
+
+
+def _fixed(energy: Array) -> Array:
+    return jnp.round(energy * ENERGY_UNIT).astype(jnp.int32)
+
+
+class _Lived(NamedTuple):
+    """What a tick did to each cell before deaths and births."""
+
+    energy: Array
+    mass: Array
+    wanted: Array
+    """What the attempt would earn if energy were not scarce; fixed point."""
+    income: Array
+    cost: Array
+    dead: Array
+
+
+def _live(
+    static: CellsStatic,
+    params: Mapping[str, Any],
+    strength: Mapping[str, tuple[Array, Array]],
+    tick: Array,
+    cells: Population,
+    demand: Array,
+    words: tuple[Array, Array],
+    accuracy: Array,
+) -> _Lived:
+    """Earn, pay, grow, and see who dies: starved, by hazard, or by what is planted for the tick."""
+    alive, mass = cells["alive"], cells["mass"]
+    trait = {name: cells["genome"][row] for name, row in ROW.items()}
+    left = 1.0 - strength["depletion"][0]
+    reward = jnp.where(alive & (cells["energy"] < FULL), params["reward"] * left * _factor(words[0]) * accuracy, 0.0)
+    yielded = params["supply"] * left * jnp.float32(static.slots)
+    income = _fixed(jnp.minimum(yielded / jnp.maximum(demand, 1e-6), 1.0) * reward)
+    growth = jnp.where(mass < trait["division_size"], trait["growth_rate"] * trait["metabolism"], 0.0)
+    upkeep = trait["metabolism"] * (0.5 + 0.5 * mass)
+    hardware = params["core_cost"] * trait["tpu_cores"] + params["memory_cost"] * trait["tpu_memory"]
+    cost = jnp.where(alive, _fixed(upkeep + hardware + params["growth_cost"] * growth), 0)
+    energy = cells["energy"] + income - cost
+    chance = params["hazard"] + params["ageing"] * (tick - cells["birth_tick"]).astype(jnp.float32)
+    for kind in ("collapse", "bottleneck"):
+        share, starts = strength[kind]
+        chance = jnp.maximum(chance, jnp.where(starts, share, 0.0))
+    dead = alive & ((energy <= 0) | (unit(words[1]) < chance))
+    return _Lived(energy, mass + growth, _fixed(reward), income, cost, dead)
+
+
+def _divide(
+    params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, mutability: Array
+) -> tuple[Population, Births]:
+    """Births: mothers and daughters get half of everything, daughters may mutate. Tells of them."""
+    grown = cells["alive"] & (cells["mass"] >= cells["genome"][ROW["division_size"]])
+    able = grown & (cells["energy"] >= _fixed(params["division_energy"]))
+
+    def child(mothers: Population, births: Births) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+        genome, split = mothers["genome"], len(TRAITS)
+        chance = genome[ROW["mutation_rate"]] * mutability
+        mutated = births.valid & (ctx.uniform("mutates", births.lanes) < chance)
+        # Noise is drawn for the mutants only, in a buffer of their own: it is most of the cost of a birth.
+        room = ctx.capacity("mutants")
+        row, mutants = ctx.stored(partial(compact, capacity=room), mutated)
+        before = take(genome, row)
+        noise = params["mutation_step"] * ctx.noise("mutation", GENES, births.lanes[row])
+        _, low, high = _bounds()
+        traits = jnp.clip(before[:split] * jnp.exp(noise[:split]), low, high)
+        after = ctx.stored(lambda: jnp.concatenate([traits, before[split:] + noise[split:]]))
+        target = params["targets"].reshape(-1, 1)
+        gain = jnp.mean((before[split:] - target) ** 2 - (after[split:] - target) ** 2, axis=0)
+        valid = jnp.arange(room) < mutants
+        zero = jnp.zeros(births.valid.shape[0], jnp.float32)
+        told = {
+            "mutants": mutants,
+            "mutated": mutated,
+            "magnitude": put(zero, row, jnp.sqrt(jnp.mean(noise * noise, axis=0)), valid),
+            "delta": put(zero, row, gain, valid),
+            "mother_tick": mothers["birth_tick"],
+        }
+        daughter = put(genome, row, after, valid)
+        half = mothers["energy"] >> 1
+        mass = 0.5 * mothers["mass"]
+        own = {"genome": daughter, "energy": half, "mass": mass, "generation": mothers["generation"] + 1}
+        return own, {"energy": mothers["energy"] - half, "mass": mass}, told
+
+    # The low bits of the word decided nothing yet; multiplying brings them up to where `spawn` looks.
+    after, births, told = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
+    ctx.need("mutants", told["mutants"])
+    emit_births(ctx, births, told)
+    return after, births
+
+
+CELLS = Cells()

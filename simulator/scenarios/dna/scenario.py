@@ -1,0 +1,259 @@
+"""A genetic algorithm over agents' configuration snapshots (seed 003): selection, crossover, mutation, rollback, elite.
+
+An agent's configuration is a point x of [0, 1]^12 and its karma, a tick after a snapshot was made,
+
+    karma = exp(-sharpness * mean((x - best)^2)) * exp(noise * normal), at most 1
+
+Every ``generation_ticks`` the best ``selected`` of a population stay as they are and the others are bred: an agent
+takes each key with chance ``crossover`` from a mate (an elite agent, whose karma is 0.85 or more, if there are any,
+else a selected one), then each key mutates with chance ``mutation_rate`` by a normal step. With recombination "pool"
+every agent takes each key from a selected agent of its own (gene-pool recombination). In between, an agent whose karma
+fell below its best may go back to its best snapshot, save its configuration, or be backed up. Every such change is a
+snapshot of the next version; ids are (tick, agent), so they grow and never repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jax import Array
+
+from astrocyte.simulator.config import ScenarioConfig
+from astrocyte.simulator.context import NO_PLACE, Context
+from astrocyte.simulator.event_spec import EventSpec
+from astrocyte.simulator.scenario import Interval, Scenario
+from astrocyte.simulator.scenarios.dna.config import (
+    ELITE,
+    ISLAND_AGENTS,
+    ISLAND_POPULATIONS,
+    KEYS,
+    LOADINGS,
+    PLANT_KINDS,
+    DnaConfig,
+    DnaStatic,
+    dna_params,
+)
+from astrocyte.simulator.scenarios.dna.events import BACKUP, INITIAL, ROLLBACK, SAVE, dna_events
+from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
+
+__all__ = ["DNA", "Dna"]
+
+State = dict[str, Array]
+
+
+class Dna(Scenario):
+    """Agents whose configurations evolve."""
+
+    name: ClassVar[str] = "dna"
+    Config: ClassVar[type[ScenarioConfig]] = DnaConfig
+    size_setting: ClassVar[str | None] = "size"
+    sample: ClassVar[Mapping[str, Any]] = {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02}
+    int_metrics: ClassVar[tuple[str, ...]] = ("agents", "mutations", "snapshots", "scores", "elite")
+    sum_metrics: ClassVar[tuple[str, ...]] = ("karma",)
+    plant_rules: ClassVar[Mapping[str, str]] = {
+        "breakthrough": "crossover_due",
+        "stagnation": "stagnation",
+        "outage": "mutation_never_scored",
+    }
+
+    def static(self, config: DnaConfig) -> DnaStatic:
+        """Shapes and switches."""
+        block = -(-config.populations // self.islands(config))
+        return DnaStatic(
+            config.size, block, config.populations, config.generation_ticks, config.recombination, config.watched
+        )
+
+    def islands(self, config: DnaConfig) -> int:
+        """Whole populations, up to 65,536 agents and 256 populations an island."""
+        most = min(max(ISLAND_AGENTS // config.size, 1), ISLAND_POPULATIONS)
+        return -(-config.populations // most)
+
+    def slots(self, static: DnaStatic) -> int:
+        """A slot is an agent."""
+        return static.island_populations * static.size
+
+    def params(self, config: DnaConfig) -> Mapping[str, Any]:
+        """See `dna_params`."""
+        return dna_params(config)
+
+    def events(self, static: DnaStatic) -> tuple[EventSpec, ...]:
+        """See `dna_events`."""
+        return dna_events(static)
+
+    def init(self, static: DnaStatic, params: Mapping[str, Any], ctx: Context) -> State:
+        """Random configurations; their first snapshots are made in tick 0."""
+        n = self.slots(static)
+        words = ctx.uniforms("dna", ctx.lanes(), jnp.arange(len(KEYS) // 2, dtype=jnp.uint32)[:, None])
+        genome = jnp.concatenate(words)
+        zero, nothing = jnp.zeros(n, jnp.float32), jnp.zeros(n, jnp.uint32)
+        return {
+            "genome": genome,
+            "karma": zero,
+            "scored": jnp.zeros(n, bool),
+            "due": jnp.zeros(n, bool),
+            "version": jnp.zeros(n, jnp.int32),
+            "snapshot": nothing,
+            "best_genome": genome,
+            "best_karma": zero - 1.0,
+            "best_version": jnp.zeros(n, jnp.int32),
+            "best_snapshot": nothing,
+        }
+
+    def step(self, static: DnaStatic, params: Mapping[str, Any], state: State, ctx: Context) -> State:
+        """One tick: evaluate what is due, then roll back, save or breed."""
+        strength = {kind: ctx.planted(params["plants"], number)[0] for number, kind in enumerate(PLANT_KINDS)}
+        number = ctx.place().astype(jnp.int32)
+        exists = number < static.populations * static.size
+        watched = exists & (_hash(ctx.place()) <= jnp.uint32(min(int(static.watched * 2**32), 2**32 - 1)))
+        state = _evaluate(params, state, ctx, exists, watched, strength)
+        first = exists & (state["version"] == 0)
+        luck, other = ctx.uniforms("change")
+        settled = exists & state["scored"] & ~state["due"]
+        back = (
+            settled & (state["karma"] < state["best_karma"] - params["rollback_margin"]) & (luck < params["rollback"])
+        )
+        save = settled & ~back & (other < params["save"] + params["backup"])
+        breeding = (ctx.tick % jnp.uint32(static.generation_ticks) == 0) & (ctx.tick > 0)
+        bred, child, mate, elite = _breed(static, params, state, ctx, 1.0 - strength["stagnation"])
+        bred = bred & breeding & settled & ~back & ~save
+        told = {"snapshot_id": (jnp.broadcast_to(ctx.tick, number.shape), ctx.place()), "agent": number,
+                "version": state["version"] + 1}  # fmt: skip
+        parent = jnp.where(back, state["best_snapshot"], state["snapshot"])
+        nobody = jnp.where(first, jnp.uint32(NO_PLACE), ctx.place())
+        cause = jnp.where(first, INITIAL, jnp.where(back, ROLLBACK, jnp.where(other < params["save"], SAVE, BACKUP)))
+        made = first | back | save
+        ctx.emit(
+            "snapshot",
+            watched & made,
+            **told,
+            parent_snapshot_id=(parent, nobody),
+            source=(cause == BACKUP).astype(jnp.int32),
+            dna_size=jnp.int32(len(KEYS)),
+            traits_count=jnp.int32(LOADINGS.shape[0]),
+            cause=cause,
+            back_to=state["best_version"],
+        )
+        change = child - state["genome"]
+        bits = jnp.left_shift(1, jnp.arange(len(KEYS), dtype=jnp.int32))[:, None]
+        ctx.emit(
+            "mutation",
+            watched & bred,
+            **told,
+            parent_snapshot_id=(state["snapshot"], ctx.place()),
+            changed=jnp.sum(jnp.where(change != 0, bits, 0), axis=0, dtype=jnp.int32),
+            delta=jnp.asarray(LOADINGS) @ change,
+            mate=mate,
+            elite=elite,
+        )
+        ctx.metric("mutations", jnp.sum(bred, dtype=jnp.int32))
+        ctx.metric("snapshots", jnp.sum(made, dtype=jnp.int32))
+        new = made | bred
+        genome = jnp.where(back, state["best_genome"], jnp.where(bred, child, state["genome"]))
+        return {
+            **state,
+            "genome": genome,
+            "due": state["due"] | first | back | bred,
+            "version": state["version"] + new,
+            "snapshot": jnp.where(new, ctx.tick, state["snapshot"]),
+        }
+
+    def violations(self, config: DnaConfig, state: Any, interval: Interval) -> Iterator[str]:
+        """Karma and keys within 0 and 1, and nobody's karma above its best."""
+        if not ((state["karma"] >= 0) & (state["karma"] <= 1)).all():
+            yield "a karma is outside 0 to 1"
+        if not ((state["genome"] >= 0) & (state["genome"] <= 1)).all():
+            yield "a key of a configuration is outside 0 to 1"
+        if (state["karma"] > state["best_karma"])[state["scored"]].any():
+            yield "an agent's karma is above its best"
+        if config.watched == 1.0 and interval.metrics["mutations"].sum() != len(interval.rows["mutation"].ticks):
+            yield "mutations counted and mutations told differ"
+
+
+def _hash(words: Array) -> Array:
+    words = (words ^ (words >> 16)) * jnp.uint32(0x7FEB352D)
+    words = (words ^ (words >> 15)) * jnp.uint32(0x846CA68B)
+    return words ^ (words >> 16)
+
+
+def karma_of(genome: Array, target: Array, sharpness: Array) -> Array:
+    """Karma of configurations [keys, n] without the noise of evaluation."""
+    return jnp.exp(-sharpness * jnp.mean((genome - target[:, None]) ** 2, axis=0))
+
+
+def _evaluate(
+    params: Mapping[str, Any], state: State, ctx: Context, exists: Array, watched: Array, strength: Mapping[str, Array]
+) -> State:
+    """Karma of the snapshots that wait for it; an agent that rolls back is scored like any other."""
+    due = exists & state["due"] & (strength["outage"] == 0)
+    sharpness = params["sharpness"] * (1.0 - strength["breakthrough"])
+    noise = jnp.exp(params["noise"] * ctx.normals("karma")[0])
+    score = jnp.clip(karma_of(state["genome"], params["target"], sharpness) * noise, 0.0, 1.0)
+    again = state["scored"]
+    told = {"snapshot_id": (state["snapshot"], ctx.place()), "agent": ctx.place().astype(jnp.int32),
+            "version": state["version"], "karma_score": score}  # fmt: skip
+    ctx.emit("first_karma", watched & due & ~again, **told)
+    previous = {"previous_score": state["karma"], "score_delta": score - state["karma"]}
+    ctx.emit("karma", watched & due & again, **told, **previous)
+    karma = jnp.where(due, score, state["karma"])
+    scored = again | due
+    better = due & (score > state["best_karma"])
+    ctx.metric("agents", jnp.sum(exists, dtype=jnp.int32))
+    ctx.metric("scores", jnp.sum(due, dtype=jnp.int32))
+    ctx.metric("elite", jnp.sum(exists & (karma >= ELITE), dtype=jnp.int32))
+    ctx.metric_sum("karma", (karma * 65_536).astype(jnp.int32), exists)
+    return {
+        **state,
+        "karma": karma,
+        "scored": scored,
+        "due": state["due"] & ~due,
+        "best_genome": jnp.where(better, state["genome"], state["best_genome"]),
+        "best_karma": jnp.where(better, score, state["best_karma"]),
+        "best_version": jnp.where(better, state["version"], state["best_version"]),
+        "best_snapshot": jnp.where(better, state["snapshot"], state["best_snapshot"]),
+    }
+
+
+def _breed(
+    static: DnaStatic, params: Mapping[str, Any], state: State, ctx: Context, progress: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Who is bred, its new configuration, the number of its mate (-1: none) and whether that is elite."""
+    shape = (static.island_populations, static.size)
+    fitness = jnp.where(state["scored"], state["karma"], -1.0).reshape(shape)
+    order, rank = ranking(fitness)
+    selected = truncation(rank, params["selected"])
+    count = jnp.sum(selected, axis=1, dtype=jnp.int32)
+    elite = jnp.sum(fitness >= ELITE, axis=1, dtype=jnp.int32)
+    genome = state["genome"].reshape(len(KEYS), *shape)
+    draws = jnp.arange(len(KEYS), dtype=jnp.uint32)[:, None]
+    first, second = ctx.uniforms("gene", ctx.lanes(), draws)
+    gene_luck = first.reshape(genome.shape)
+    luck, other = (words.reshape(shape) for words in ctx.uniforms("mate"))
+    noise = ctx.noise("mutation", len(KEYS)).reshape(genome.shape)
+    if static.recombination == "pool":
+        mixed = gene_pool(genome, choose(order, count, gene_luck))
+        mate = jnp.full(shape, -1, jnp.int32)
+        bred = jnp.ones(shape, bool)
+    else:
+        chosen = choose(order, jnp.where(elite > 0, elite, count), luck)
+        chosen = chosen + jnp.arange(shape[0], dtype=jnp.int32)[:, None] * shape[1]
+        theirs = state["genome"][:, chosen.ravel()].reshape(genome.shape)
+        mixed = crossover(genome, theirs, gene_luck, params["crossover"] * progress)
+        took = jnp.any(mixed != genome, axis=0)
+        mate = jnp.where(took, ctx.place(chosen).astype(jnp.int32), -1)
+        bred = ~selected
+    child = mutate(
+        mixed, second.reshape(genome.shape), noise, params["mutation_rate"], params["mutation_step"] * progress
+    )
+    # At least one key changes: a mutation that changes nothing is no mutation.
+    same = jnp.all(child == genome, axis=0) & (progress > 0)
+    which = (other * len(KEYS)).astype(jnp.int32) == jnp.arange(len(KEYS), dtype=jnp.int32)[:, None, None]
+    forced = mutate(genome, jnp.zeros_like(noise), noise, 1.0, params["mutation_step"])
+    child = jnp.where(same & which, forced, child)
+    changed = jnp.any(child != genome, axis=0)
+    is_elite = (mate >= 0) & (elite > 0)[:, None]
+    return (bred & changed).ravel(), child.reshape(len(KEYS), -1), mate.ravel(), is_elite.ravel()
+
+
+DNA = Dna()

@@ -1,0 +1,120 @@
+"""Settings of the kernels scenario, and the names that seed 002 gives to what kernels are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from astrocyte.simulator.anomalies import plant_params
+from astrocyte.simulator.config import ScenarioConfig
+
+__all__ = [
+    "BASIN",
+    "DOMAINS",
+    "ELEMENTS",
+    "GODS",
+    "KAPPA_STAR",
+    "MODES",
+    "NICHES",
+    "OUTCOMES",
+    "PLANT_KINDS",
+    "REGIMES",
+    "ROOTS",
+    "TARGETS",
+    "KernelsConfig",
+    "KernelsStatic",
+    "e8_roots",
+    "kernels_params",
+]
+
+BASIN = 8
+"""Coordinates of a basin."""
+ROOTS = 240
+"""Roots of E8, which are the attractors of basins."""
+KAPPA_STAR = 64.0
+"""Coupling to which kernels relax."""
+REGIMES = ("linear", "geometric", "breakdown")
+"""Of coupling below 40, below 80, and above."""
+GODS = ("zeus", "hera", "poseidon", "demeter", "athena", "apollo", "artemis", "ares", "aphrodite", "hephaestus",
+        "hermes", "dionysus")  # fmt: skip
+DOMAINS = ("strategy", "memory", "pattern", "language", "perception", "planning", "synthesis", "defence")
+ELEMENTS = ("alkali", "alkaline", "transition", "metalloid", "nonmetal", "halogen", "noble")
+NICHES = ("producer", "consumer", "predator", "decomposer", "symbiont")
+TARGETS = ("recall", "search", "compression", "prediction", "coordination", "exploration")
+MODES = ("blitzkrieg", "siege", "hunt")
+OUTCOMES = ("attacker_won", "defender_won", "stalemate")
+PLANT_KINDS = ("breakdown", "war")
+
+
+class KernelsConfig(ScenarioConfig):
+    """Settings of the kernels scenario; rates are chances a kernel and tick."""
+
+    plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
+
+    tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one tick")
+    size: int = Field(default=256, ge=8, le=4_096, description="room for kernels")
+    initial: float = Field(default=0.25, gt=0.0, le=1.0, description="share of the room that the first kernels take")
+    train: float = Field(default=0.05, ge=0.0, le=1.0, description="training steps")
+    spawn: float = Field(default=0.002, ge=0.0, le=1.0, description="offspring of one parent, times phi")
+    breed: float = Field(default=0.002, ge=0.0, le=1.0, description="wish to breed with a kernel of the wanted element")
+    war: float = Field(default=0.002, ge=0.0, le=1.0, description="declarations of war")
+    merge_every: int = Field(default=50, ge=1, le=1_000_000, description="ticks between merge checks of all pairs")
+    merge_radius: float = Field(default=0.25, ge=0.0, le=10.0, description="distance below which kernels merge")
+    learning: float = Field(default=0.05, ge=0.0, le=1.0, description="share of the way to its root that a step takes")
+    wander: float = Field(default=0.03, ge=0.0, le=1.0, description="noise of a training step, and of offspring")
+    relax: float = Field(default=0.05, ge=0.0, le=1.0, description="share by which coupling relaxes in a step")
+    heat: float = Field(default=3.0, ge=0.0, le=100.0, description="noise of coupling in a training step")
+    fall: float = Field(default=0.3, ge=0.0, le=1.0, description="chance that a loser of low phi is retired")
+    world_seed: int = Field(default=1, ge=0, lt=2**32, description="which names and elements roots have")
+
+    @model_validator(mode="after")
+    def _strengths(self) -> KernelsConfig:
+        for plant in self.plants:
+            if plant.strength > 1.0:
+                raise ValueError(f"plants: strength of {plant.kind} is {plant.strength}; wanted a share from 0 to 1")
+        return self
+
+
+@dataclass(frozen=True)
+class KernelsStatic:
+    """Shapes and periods."""
+
+    slots: int
+    merge_every: int
+    tick_us: int
+
+
+def e8_roots() -> NDArray[np.float32]:
+    """The 240 roots of E8, of length 1: 112 of two entries +-1, 128 of entries +-1/2 with an even number of minus."""
+    roots = []
+    for first in range(BASIN):
+        for second in range(first + 1, BASIN):
+            for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+                root = np.zeros(BASIN)
+                root[first], root[second] = signs
+                roots.append(root)
+    roots += [
+        np.array([-0.5 if bits >> place & 1 else 0.5 for place in range(BASIN)])
+        for bits in range(256)
+        if bits.bit_count() % 2 == 0
+    ]
+    scaled: NDArray[np.float32] = (np.array(roots) / np.sqrt(2.0)).astype(np.float32)
+    return scaled
+
+
+def kernels_params(config: KernelsConfig) -> Mapping[str, Any]:
+    """Numbers of the config; ``roots`` are the attractors [240, 8], ``element`` and ``target`` what each root is."""
+    names = ("initial", "train", "spawn", "breed", "war", "merge_radius", "learning", "wander", "relax", "heat", "fall")
+    random = np.random.default_rng(config.world_seed)
+    return {
+        **{name: np.float32(getattr(config, name)) for name in names},
+        "roots": e8_roots(),
+        "element": random.integers(0, len(ELEMENTS), ROOTS, dtype=np.int32),
+        "target": random.integers(0, len(TARGETS), ROOTS, dtype=np.int32),
+        "plants": plant_params(config.plants, PLANT_KINDS),
+    }
