@@ -24,7 +24,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-virtualenv -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@echo "Compiling the correlation kernels (once) ..."
-	@$(BIN)/python -m astrocyte.agents.cep.warm
+	@$(BIN)/python -m astrocyte.agents.warm
 	@touch $@
 
 demo: setup

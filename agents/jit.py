@@ -64,7 +64,7 @@ class _FirstTime(event.Listener):  # type: ignore[misc]
                 self._said = True
                 _log.warning(
                     "the matcher's kernels are compiled for this machine, once: this takes about ten seconds "
-                    "(beforehand: python -m astrocyte.agents.cep.warm)"
+                    "(beforehand: python -m astrocyte.agents.warm)"
                 )
 
     def on_end(self, event: Any) -> None:

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from astrocyte.agents.engine.engine import Engine, EngineOutput
     from astrocyte.agents.engine.matching import match
     from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent, MatchTable
-    from astrocyte.agents.rules.model import InvalidRules, Rule, RuleProblem, RuleSet, load_rules
+    from astrocyte.agents.rules.model import InvalidRules, Rule, RuleProblem, RuleSet
+    from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
     from astrocyte.schemas.errors import AstrocyteError
     from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
     from astrocyte.simulator.config import ScenarioConfig, configure
     from astrocyte.simulator.emission.emitter import CallableSink, FrameSink, MemorySink
     from astrocyte.simulator.event_spec import Column, EventSpec, HostRow
-    from astrocyte.simulator.runtime.run import RunSummary, simulate
+    from astrocyte.simulator.run import RunSummary, simulate
     from astrocyte.simulator.scenario import Scenario, load_scenario, scenario_names
 
 _HOME = {
@@ -54,17 +55,17 @@ _HOME = {
     "Rule": "agents.rules.model",
     "RuleProblem": "agents.rules.model",
     "RuleSet": "agents.rules.model",
-    "RunSummary": "simulator.runtime.run",
+    "RunSummary": "simulator.run",
     "Scenario": "simulator.scenario",
     "ScenarioConfig": "simulator.config",
     "configure": "simulator.config",
     "decode_frame": "schemas.frames",
     "encode_frame": "schemas.frames",
-    "load_rules": "agents.rules.model",
+    "load_rules": "agents.rules.yaml",
     "load_scenario": "simulator.scenario",
     "match": "agents.engine.matching",
     "scenario_names": "simulator.scenario",
-    "simulate": "simulator.runtime.run",
+    "simulate": "simulator.run",
 }
 
 __all__ = [

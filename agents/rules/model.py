@@ -65,7 +65,6 @@ __all__ = [
     "WindowSpec",
     "Within",
     "format_duration",
-    "load_rules",
     "parse_duration",
 ]
 
@@ -335,13 +334,6 @@ class RuleSet(Model):
         if twice is not None:
             raise ValueError(f"the name {twice!r} is given to two rules or windows; rename one of them")
         return self
-
-
-def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
-    """Read a rule file (a path), YAML text or the mapping it holds; see `agents.rules.yaml.read_rules`."""
-    from astrocyte.agents.rules.yaml import read_rules
-
-    return read_rules(source, known_streams=known_streams)
 
 
 def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, bare: bool = True) -> Node:

@@ -19,7 +19,7 @@ from astrocyte.agents.rules.validators import SacculeSpec
 from astrocyte.agents.rules.windows import WindowSpec
 from astrocyte.schemas.catalog import CATALOG
 
-__all__ = ["read_rules"]
+__all__ = ["load_rules"]
 
 _FIELDS: Final = sorted(
     {
@@ -32,7 +32,7 @@ _FIELDS: Final = sorted(
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
-def read_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
+def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
     """Rules of a file (Path, or text ending in .yaml or .yml), of YAML text, or of a mapping already read.
 
     ``known_streams`` are the streams that exist besides those the file declares or makes (its windows and rules);

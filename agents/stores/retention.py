@@ -15,9 +15,9 @@ from typing import Final
 from astrocyte.agents.sinks.audit.chain import PURGED, AuditEntry, purge_payload
 from astrocyte.agents.sinks.audit.sink import append_to_store
 from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.sql.migrate import check
 from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.url import open_store
-from astrocyte.agents.stores.migrate import check
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.ids import hash_id
 

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.pipeline.broker import BrokerProcess
-from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import environment_of, worker_command
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
+from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
 

@@ -3,8 +3,8 @@
 Runs on any device: on a GPU islands are stacked into calls of a million slots, on several devices they are dealt out.
 Needs nothing but JAX, NumPy, pydantic and pyarrow, so ``python -m astrocyte.pipeline.bench.simulator`` also runs where
 the rest is not installed (then without a broker). Bytes of the bound are those that a tick has to move at least: the
-traits of everybody that the equations read, and what they write. The speed is wall time; ``per_core_second`` divides by processor
-time, where other work on the machine shows less.
+traits of everybody that the equations read, and what they write. The speed is wall time; ``per_core_second`` divides by
+processor time, where other work on the machine shows less.
 """
 
 from __future__ import annotations

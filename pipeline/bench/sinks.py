@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.agents.sinks.base import Sourced, SourcedFrame
+from astrocyte.agents.sinks.sql.migrate import upgrade
 from astrocyte.agents.sinks.sql.postgres import PostgresStore
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.sql.sqlite import SqliteStore
 from astrocyte.agents.sinks.sql.url import database_url
 from astrocyte.agents.stores.experiment import ExperimentDatabase
-from astrocyte.agents.stores.migrate import upgrade
 from astrocyte.pipeline.bench.postgres_server import PostgresUnavailable, postgres_server
 from astrocyte.schemas.frames import Frame
 

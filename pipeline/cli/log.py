@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.support import (
-    broker_address,
+from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address, replication
+from astrocyte.pipeline.console import (
     disk_may_fill,
     interruptible,
     pipe_may_close,
     print_json,
     progress_bar,
-    replication,
     say,
     size_text,
 )
@@ -31,12 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-Broker = Annotated[
-    str | None,
-    typer.Option(
-        "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default ASTROCYTE_BROKER."
-    ),
-]
 Start = Annotated[
     str | None,
     typer.Option(
@@ -46,7 +39,6 @@ Start = Annotated[
 Until = Annotated[
     str | None, typer.Option(metavar="TIME", help="Stop before this time: 2025-09-28T10:30:00Z, '10m ago', @SECONDS.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.log import Broker
-from astrocyte.pipeline.cli.support import broker_address, pipe_may_close, print_json, say
+from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address
+from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "verify_logs"]
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Lateness = Annotated[
     str | None, typer.Option(metavar="T", help="How far out of order events may come; default the worker's setting.")
 ]
@@ -341,11 +340,11 @@ def publish_command(
     broker: Broker = None,
 ) -> None:
     """Put rule files in force in running workers, without a restart; they are checked first."""
-    from astrocyte.agents.rules.model import load_rules
+    from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.pipeline.kafka.client import producer_client
-    from astrocyte.pipeline.kafka.topics import make_topics
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan
+    from astrocyte.pipeline.topology.topics import make_topics
     from astrocyte.schemas.topics import RULES
 
     messages: list[tuple[str, bytes | None]] = []

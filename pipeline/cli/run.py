@@ -9,13 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.log import Broker
-from astrocyte.pipeline.cli.support import print_json, say
+from astrocyte.pipeline.cli.options import AsJson, Broker
+from astrocyte.pipeline.console import print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 __all__ = ["register"]
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.support import pipe_may_close, print_json, say
+from astrocyte.pipeline.cli.options import AsJson
+from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 __all__ = ["register"]
@@ -18,7 +19,6 @@ __all__ = ["register"]
 Url = Annotated[
     str | None, typer.Option("--url", metavar="URL", help="SQLAlchemy URL or SQLite file; default ASTROCYTE_SQL_URL.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def _address(url: str | None) -> str:
 
 def upgrade_command(*, url: Url = None) -> None:
     """Bring the database to this version's schema; an empty one gets it, a newer one is left alone."""
-    from astrocyte.agents.stores.migrate import upgrade
+    from astrocyte.agents.sinks.sql.migrate import upgrade
 
     say(f"the database has schema {upgrade(_address(url))}")
 
@@ -56,7 +56,7 @@ def url_command(*, url: Url = None, as_json: AsJson = False) -> None:
     """Print the database's address, without its password, and the schema that it has."""
     from sqlalchemy.engine import make_url
 
-    from astrocyte.agents.stores.migrate import current
+    from astrocyte.agents.sinks.sql.migrate import current
 
     address = _address(url)
     shown = make_url(address).render_as_string(hide_password=True) if "://" in address else address

@@ -16,7 +16,6 @@ from typing import IO, Any, Final
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.demo.view import DemoView, Summary
 from astrocyte.pipeline.demo.world import WorldSink
-from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import RoleProcesses, needed_roles
 from astrocyte.pipeline.settings import Settings, load_settings
@@ -28,6 +27,7 @@ from astrocyte.pipeline.simulation.run import (
     scenario_config,
 )
 from astrocyte.pipeline.topology.rule_files import shipped_rules
+from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
 
@@ -87,7 +87,7 @@ class _Simulation(threading.Thread):
     def _simulate(self) -> None:
         from astrocyte.pipeline.simulation.controls import KafkaControls
         from astrocyte.pipeline.simulation.publish import KafkaSink
-        from astrocyte.simulator.runtime.run import simulate
+        from astrocyte.simulator.run import simulate
         from astrocyte.simulator.scenario import load_scenario
 
         options, settings = self._options, self._settings

@@ -19,7 +19,6 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Saccules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.client import BrokerAway
-from astrocyte.pipeline.kafka.topics import make_topics, output_topics
 from astrocyte.pipeline.logging import configure_logging, logging_config
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
 from astrocyte.pipeline.roles.control import CONTROLLERS, ControlRunner
@@ -32,6 +31,7 @@ from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan
 from astrocyte.pipeline.topology.repartition import Rekeyer
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
+from astrocyte.pipeline.topology.topics import make_topics, output_topics
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, app_settings, configure
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import MONO_PREFIX, control_topic, mono_topic, state_topic

@@ -11,11 +11,11 @@ import mode
 
 from astrocyte.agents.sinks.base import OnTrouble, Sink, Trouble
 from astrocyte.agents.sinks.retry import Patience
-from astrocyte.pipeline.kafka.topics import make_topics
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.control import CONTROLLERS
 from astrocyte.pipeline.roles.sink import RECORD_TOPICS, StoreRunner
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings

@@ -13,16 +13,16 @@ from typing import Any, Final, cast
 import numpy as np
 import orjson
 
-from astrocyte.pipeline.cli.support import progress_bar, say
-from astrocyte.pipeline.recording.log_sink import LogSink
+from astrocyte.pipeline.console import progress_bar, say
 from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.simulation.log_sink import LogSink
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import SIMULATIONS
 from astrocyte.simulator.config import configure
 from astrocyte.simulator.emission.emitter import FrameSink
-from astrocyte.simulator.runtime.run import run_name, simulate
+from astrocyte.simulator.run import run_name, simulate
 from astrocyte.simulator.scenario import load_scenario
 
 __all__ = [

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from astrocyte.agents.rules.model import RuleSet, load_rules
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.kafka.client import consumer_client
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import RULES

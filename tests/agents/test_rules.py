@@ -6,16 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from astrocyte.agents.rules.model import (
-    Group,
-    InvalidRules,
-    Rule,
-    Step,
-    WindowSpec,
-    format_duration,
-    load_rules,
-    parse_duration,
-)
+from astrocyte.agents.rules.model import Group, InvalidRules, Rule, Step, WindowSpec, format_duration, parse_duration
+from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
 DESIGN = """

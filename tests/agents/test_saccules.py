@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from astrocyte import Frame
 from astrocyte.agents.ingest.validate import Passed, Saccules, SacculeSpec
-from astrocyte.agents.rules.model import load_rules
+from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from astrocyte import Engine, load_rules
-from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import environment_of, worker_command
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import KafkaSink
+from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS
 from tests.support.brokers import own_broker, own_embedded, real_kafka  # noqa: F401  fixtures

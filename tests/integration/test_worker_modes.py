@@ -14,10 +14,10 @@ import pytest
 
 from astrocyte import Engine, load_rules
 from astrocyte.pipeline.kafka.client import producer_client
-from astrocyte.pipeline.kafka.topics import make_topics, mono_topics
 from astrocyte.pipeline.roles.worker import environment_of, worker_command
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import KafkaSink
+from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
 from tests.support.brokers import own_embedded, read_all  # noqa: F401  fixture

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 from astrocyte.agents.domain import DomainGroup, Leaflet
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.model import load_rules
+from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline import metrics
 from astrocyte.pipeline.settings import load_settings
 

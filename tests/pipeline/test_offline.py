@@ -11,7 +11,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from astrocyte.agents.rules.model import RuleSet, load_rules
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.backtest import Made, backtest, compare, verify
 from astrocyte.pipeline.analysis.offline import run_rules, survey
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches

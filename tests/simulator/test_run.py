@@ -9,8 +9,8 @@ import pytest
 from astrocyte import CallableSink, MemorySink, simulate
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.simulator.emission.emitter import EmissionFailed
+from astrocyte.simulator.run import RunSummary
 from astrocyte.simulator.runtime.checkpoint import CheckpointMismatch
-from astrocyte.simulator.runtime.run import RunSummary
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.testing import check_frames
 from tests.support.worlds import MORAN, MoranConfig

@@ -91,7 +91,7 @@ def prepare_store(store: Store, url: str, *, migrate: bool) -> None:
     """Connect ``store`` to a database of this version. Raises SinkError or the driver's error."""
     # Alembic takes 60 ms to import: only who opens a database pays.
     from astrocyte.agents.sinks.sql.engines import engine_over
-    from astrocyte.agents.stores.migrate import prepare, upgrade_engine
+    from astrocyte.agents.sinks.sql.migrate import prepare, upgrade_engine
 
     if _in_memory(store):
         assert isinstance(store, SqliteStore)

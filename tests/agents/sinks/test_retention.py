@@ -4,8 +4,8 @@ from sqlalchemy import text
 
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.migrate import OlderDatabase, upgrade
 from astrocyte.agents.sinks.sql.sink import SqlSink
-from astrocyte.agents.stores.migrate import OlderDatabase, upgrade
 from astrocyte.agents.stores.retention import DEFAULT_DAYS, apply_retention, retention_days
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame

@@ -1,4 +1,4 @@
-"""What several commands share: progress on a terminal, quiet endings, addresses, and how results are printed."""
+"""The console: progress bars, interruption, closed pipes, and how results are printed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ import typer
 from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = [
-    "broker_address",
     "disk_may_fill",
     "interruptible",
     "pipe_may_close",
     "print_json",
     "progress_bar",
-    "replication",
     "say",
     "size_text",
 ]
@@ -109,25 +107,6 @@ def disk_may_fill(path: str) -> Iterator[None]:
         raise AstrocyteError(
             f"{path} cannot be written: {error.strerror}; what was recorded is in {path}.partial, which can be read"
         ) from None
-
-
-def broker_address(broker: str | None) -> str:
-    """The address given, else the settings' one; from here on aiokafka repeats itself once a minute at most."""
-    from astrocyte.pipeline.transport.client_log import quiet_aiokafka
-
-    quiet_aiokafka()
-    if broker is not None:
-        return broker
-    from astrocyte.pipeline.settings import load_settings
-
-    return load_settings().broker
-
-
-def replication() -> int:
-    """Replication factor of topics that are made."""
-    from astrocyte.pipeline.settings import load_settings
-
-    return load_settings().replication
 
 
 def size_text(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the revisions on the connection that `agents.stores.migrate` hands over."""
+"""Alembic's environment: runs the revisions on the connection that `agents.sinks.sql.migrate` hands over."""
 
 from __future__ import annotations
 

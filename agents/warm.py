@@ -1,4 +1,4 @@
-"""``python -m astrocyte.agents.cep.warm``: compile the kernels into their cache before the first match."""
+"""``python -m astrocyte.agents.warm``: compile the kernels into their cache before the first match."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 
 from astrocyte.agents.engine.matching import match
-from astrocyte.agents.rules.model import load_rules
+from astrocyte.agents.rules.yaml import load_rules
 
 __all__ = ["warm"]
 

@@ -1,0 +1,36 @@
+"""Options that several commands share, and their defaults from the settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["AsJson", "Broker", "broker_address", "replication"]
+
+Broker = Annotated[
+    str | None,
+    typer.Option(
+        "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default ASTROCYTE_BROKER."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+def broker_address(broker: str | None) -> str:
+    """The address given, else the settings' one; from here on aiokafka repeats itself once a minute at most."""
+    from astrocyte.pipeline.transport.client_log import quiet_aiokafka
+
+    quiet_aiokafka()
+    if broker is not None:
+        return broker
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().broker
+
+
+def replication() -> int:
+    """Replication factor of topics that are made."""
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().replication
