@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.event_time.watermarks import CEILING_US, NEVER_US, Clock, Observed, Place, Source
+from astrocyte.agents.event_time.watermarks import CEILING_US, Clock, Observed, Place, Source
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.times import NEVER_US
 
 A, B = Source("mono.axon_1", 0), Source("mono.axon_2", 0)
 

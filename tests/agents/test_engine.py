@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from astrocyte import Engine, Rule, RuleSet, load_rules, match
-from astrocyte.agents.event_time.watermarks import NEVER_US
 from astrocyte.agents.matches.lineage import alert_records, lineages, multi_event_records
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
 from astrocyte.schemas.events import Alert, MultiEvent
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import NEVER_US
 
 PAIR = load_rules(
     """

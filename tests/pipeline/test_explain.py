@@ -15,10 +15,11 @@ from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrig
 from astrocyte.pipeline.cli import rules as cli_rules
 from astrocyte.pipeline.recording.log import LogRecord
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.events import Alert, LineageEntry, MultiEvent, iso_from_us, us_from_iso
+from astrocyte.schemas.events import Alert, LineageEntry, MultiEvent
 from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.tables.base import Base
 from astrocyte.schemas.tables.outputs import AlertRow, MultiEventRow, MultiEventSource
+from astrocyte.schemas.times import iso_from_us, us_from_iso
 from tests.support.broker import BrokerThread
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, write_log
 

@@ -8,9 +8,9 @@ import pytest
 
 from astrocyte.pipeline.recording.log import LogRecord, chunks_of
 from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
-from astrocyte.schemas.events import us_from_iso
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.partitioning import partition_of
+from astrocyte.schemas.times import us_from_iso
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages
 
 HOUR = 3_600_000_000

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte import CATALOG, Frame
-from astrocyte.schemas.events import CharterEvent, MonoEvent, iso_from_us, iso_texts, us_from_iso
+from astrocyte.schemas.events import CharterEvent, MonoEvent
 from astrocyte.schemas.frames import conform
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records, records_to_frame
+from astrocyte.schemas.times import iso_from_us, iso_strings, us_from_iso
 
 START = us_from_iso("2025-09-28T10:30:00Z")
 
@@ -184,6 +185,6 @@ def test_whatever_comes_every_record_is_a_row_or_refused(values, stream):
 
 @given(st.lists(st.integers(-62_000_000_000_000_000, 250_000_000_000_000_000)))
 def test_times_as_text_round_trip_to_the_microsecond(times):
-    texts = iso_texts(np.array(times, np.int64))
+    texts = iso_strings(np.array(times, np.int64))
     assert [us_from_iso(text) for text in texts] == times
     assert texts == [iso_from_us(time) for time in times]

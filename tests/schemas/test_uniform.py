@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte.schemas.catalog import Catalog, EventType
-from astrocyte.schemas.events import iso_from_us
 from astrocyte.schemas.json import reader as records
+from astrocyte.schemas.times import iso_from_us
 
 CATALOG = Catalog()
 CATALOG.register(

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from astrocyte.pipeline.broker.groups.group import Group, GroupState
+from astrocyte.pipeline.broker.groups.group import ConsumerGroup, GroupState
 from astrocyte.pipeline.broker.groups.member import JoinRequest
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode
 from tests.support.simulated_time import SimulatedTimers
@@ -91,7 +91,7 @@ def timers():
 
 @pytest.fixture
 def group(timers):
-    return Group("g", timers)
+    return ConsumerGroup("g", timers)
 
 
 def stable(group, *names, **kwargs):
@@ -322,7 +322,7 @@ def test_a_client_that_sends_its_join_again_gets_an_answer_for_each(group):
 
 
 def test_the_first_rebalance_waits_for_more_members_while_they_come(timers):
-    group = Group("g", timers, initial_delay_s=3.0)
+    group = ConsumerGroup("g", timers, initial_delay_s=3.0)
     a = Client(group, "a").join()
     timers.advance(2)
     b = Client(group, "b").join()
@@ -336,7 +336,7 @@ def test_the_first_rebalance_waits_for_more_members_while_they_come(timers):
 
 
 def test_the_first_rebalance_never_waits_beyond_the_rebalance_timeout(timers):
-    group = Group("g", timers, initial_delay_s=3.0)
+    group = ConsumerGroup("g", timers, initial_delay_s=3.0)
     a = Client(group, "a").join()
     for i in range(40):
         timers.advance(2)
@@ -416,7 +416,7 @@ def test_under_long_churn_there_is_one_leader_one_generation_and_no_double_answe
 def churn(rng, steps):
     """Clients come, go, fall silent and answer slowly; after each step the group's promises hold."""
     timers = SimulatedTimers()
-    group = Group("g", timers, initial_delay_s=rng.choice([0.0, 1.0]))
+    group = ConsumerGroup("g", timers, initial_delay_s=rng.choice([0.0, 1.0]))
     clients: list[Client] = []
     assignments: dict[int, dict[str, bytes]] = {}
     generation = 0
