@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "simulator", "agents", "pipeline")
 MAY_IMPORT = {
     "schemas": {"schemas"},

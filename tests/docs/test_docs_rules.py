@@ -34,7 +34,7 @@ from astrocyte.agents.rules.select import AGGREGATES
 from astrocyte.agents.rules.validators import SacculeSpec
 from astrocyte.schemas.frames import Frame
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "rules.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 EVENT = re.compile(r"(?P<name>(?P<stream>[A-Za-z_]+)\d+)@(?P<time>[\d.]+)(/(?P<key>\w+))?(\{(?P<fields>[^}]*)\})?")

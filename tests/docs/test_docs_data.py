@@ -9,7 +9,7 @@ from astrocyte.agents.stores.retention import DEFAULT_DAYS
 from astrocyte.schemas.measurements import ALERT, MEASUREMENTS, MULTI_EVENT
 from astrocyte.schemas.tables.diagram import entity_diagram
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "data.md").read_text()
 
 
