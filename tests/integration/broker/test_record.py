@@ -26,7 +26,7 @@ app = typer.Typer()
 cli_log.register(app)
 SCRIPT = """
 import sys, typer
-from pipeline import cli_log
+from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.schemas.errors import AstrocyteError
 app = typer.Typer()
 cli_log.register(app)

@@ -32,7 +32,9 @@ from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages,
 
 app = typer.Typer()
 cli_log.register(app)
-SCRIPT = "import typer; from pipeline import cli_log; app = typer.Typer(); cli_log.register(app); app()"
+SCRIPT = (
+    "import typer; from astrocyte.pipeline.cli import log as cli_log; app = typer.Typer(); cli_log.register(app); app()"
+)
 
 
 class VirtualClock:

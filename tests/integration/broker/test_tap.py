@@ -213,7 +213,9 @@ def test_wrong_use_says_what_to_do(arguments, said):
         run(*arguments)
 
 
-SCRIPT = "import typer; from pipeline import cli_log; app = typer.Typer(); cli_log.register(app); app()"
+SCRIPT = (
+    "import typer; from astrocyte.pipeline.cli import log as cli_log; app = typer.Typer(); cli_log.register(app); app()"
+)
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path):

@@ -20,7 +20,7 @@ def test_every_registered_scenario_keeps_the_contract(name: str) -> None:
 
 
 def test_importing_the_simulator_and_listing_scenarios_does_not_load_jax() -> None:
-    code = "import sys, simulator; simulator.scenario_names(); sys.exit('jax' in sys.modules)"
+    code = "import sys, astrocyte; astrocyte.scenario_names(); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
