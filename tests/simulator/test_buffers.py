@@ -1,0 +1,136 @@
+"""Growable buffers: rounds that overflow are run again until they are whole, and always come to an end."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.frames import encode_frame
+from simulator import MemorySink, simulate
+from simulator.buffers import MOST_REPLAYS, QUIET_ROUNDS, Buffers, BufferStuck
+from simulator.world import TRACES
+from tests.support.bursts import BURSTS, GREEDY, SLOTS, BurstsConfig
+
+SIZES = st.sampled_from([32, 64, 256, SLOTS])
+
+
+def frames(config: BurstsConfig, ticks: int, **options: object) -> bytes:
+    sink = MemorySink()
+    simulate(BURSTS, config, seed=3, ticks=ticks, sink=sink, run="r", **options)
+    return b"".join(map(encode_frame, sink.frames))
+
+
+def test_a_collapse_after_a_long_quiet_time_does_not_hold_the_run_up() -> None:
+    plants = [{"kind": "collapse", "at_tick": 300, "ticks": 1, "strength": 0.8}]
+    tight, wide = MemorySink(), MemorySink()
+    config = {"size": 1024, "plants": plants}
+    summary = simulate("cells", config, seed=1, ticks=340, sink=tight, chunk_ticks=2, run="r")
+    assert 1 <= summary.reruns <= 3
+    # Chunks so long that buffers never shrink before the burst.
+    simulate("cells", config, seed=1, ticks=340, sink=wide, chunk_ticks=20, run="r")
+    assert [encode_frame(frame) for frame in tight.frames] == [encode_frame(frame) for frame in wide.frames]
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    rows=st.tuples(SIZES, SIZES, SIZES),
+    plants=st.lists(
+        st.fixed_dictionaries(
+            {
+                "kind": st.sampled_from(["left", "right"]),
+                "at_tick": st.integers(0, 899),
+                "ticks": st.integers(1, 3),
+                "strength": st.sampled_from([0.05, 0.3, 0.6, 1.0]),
+            }
+        ),
+        max_size=5,
+    ),
+    chunk_ticks=st.sampled_from([1, 2, 3, 7, 10]),
+    replicates=st.sampled_from([1, 2]),
+)
+def test_sizes_of_buffers_never_show_in_the_frames(
+    rows: tuple[int, int, int], plants: list[dict], chunk_ticks: int, replicates: int
+) -> None:
+    whole = BurstsConfig(plants=plants, replicates=replicates)
+    tight = whole.model_copy(update=dict(zip(("left_rows", "right_rows", "kept_rows"), rows, strict=True)))
+    assert frames(tight, 900, chunk_ticks=chunk_ticks) == frames(whole, 900)
+
+
+def test_bursts_that_come_back_do_not_compile_for_ever() -> None:
+    # One burst in each 70 rounds: before each the buffers have been quiet for long enough to be shrunk.
+    plants = [{"kind": "left", "at_tick": tick, "ticks": 1, "strength": 1.0} for tick in range(90, 2800, 140)]
+    config = BurstsConfig(left_rows=32, right_rows=32, kept_rows=32, plants=plants)
+    before = TRACES["bursts"]
+    tight = frames(config, 2800, chunk_ticks=2)
+    assert TRACES["bursts"] - before <= 4
+    assert tight == frames(BurstsConfig(plants=plants), 2800)
+
+
+def test_a_step_whose_need_grows_with_its_buffer_is_an_error_that_names_it() -> None:
+    with pytest.raises(
+        BufferStuck, match=r"'greedy': buffer 'kept' is too small in ticks 0 to 9 after 11 tries; .*room"
+    ):
+        simulate(GREEDY, BurstsConfig(kept_rows=32), seed=3, ticks=20, sink=MemorySink())
+    assert MOST_REPLAYS == 10
+
+
+def quiet(buffers: Buffers, first_round: int, rounds: int) -> None:
+    for number in range(first_round, first_round + rounds):
+        buffers.measured(10 * (number + 1), {"a": 3})
+
+
+def test_a_replay_without_more_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffers = Buffers("w", {"a": 64}, rare={}, chunk_ticks=10)
+    monkeypatch.setattr(Buffers, "_grow", lambda self, needs: None)
+    with pytest.raises(
+        BufferStuck, match=r"'w': buffer 'a' is too small in ticks 10 to 19 after 1 tries; .* 64 rows a tick, 70"
+    ):
+        buffers.overflowed(10, 20, buffers.take(), {"a": 70})
+
+
+def test_nothing_shrinks_before_the_round_that_overflowed_is_behind() -> None:
+    buffers = Buffers("w", {"a": 64}, rare={}, chunk_ticks=10)
+    assert buffers.overflowed(0, 10, buffers.take(), {"a": 1000})
+    grown = buffers.take()
+    buffers.measured(10, {"a": 1000})
+    quiet(buffers, 1, QUIET_ROUNDS)
+    buffers.shrink(650)
+    assert buffers.take() == grown  # the burst is among the rounds that count
+    quiet(buffers, 65, QUIET_ROUNDS)
+    assert buffers.overflowed(1500, 1510, buffers.take(), {"a": 5000})
+    larger = buffers.take()
+    buffers.shrink(1300)
+    assert buffers.take() == larger
+    quiet(buffers, 151, QUIET_ROUNDS)
+    buffers.shrink(2200)
+    assert dict(buffers.take()) == {"a": 64}
+
+
+def test_each_burst_after_a_shrinking_lets_the_next_one_wait_longer() -> None:
+    buffers = Buffers("w", {"a": 64}, rare={}, chunk_ticks=10)
+    number, waits = 0, []
+    for _ in range(4):
+        assert buffers.overflowed(10 * number, 10 * number + 10, buffers.take(), {"a": 5000})
+        began = number
+        while dict(buffers.take())["a"] > 64:
+            quiet(buffers, number, 1)
+            number += 1
+            buffers.shrink(10 * number)
+        waits.append(number - began)
+    assert waits == [QUIET_ROUNDS, 2 * QUIET_ROUNDS, 4 * QUIET_ROUNDS, 8 * QUIET_ROUNDS]
+
+
+def test_sizes_that_were_compiled_before_are_taken_again() -> None:
+    buffers = Buffers("w", {"a": 64, "b": 64}, rare={}, chunk_ticks=10)
+    seen = set()
+    for number in range(20):
+        first = 10_000 * number
+        assert buffers.overflowed(first, first + 10, buffers.take(), {"a": 900 + 10 * number, "b": 3})
+        seen.add(buffers.take())
+        buffers.restart()
+        for step in range(64 * QUIET_ROUNDS):
+            buffers.measured(first + 20 + step, {"a": 3, "b": 3})
+        buffers.shrink(first + 10_000)
+        seen.add(buffers.take())
+    assert len(seen) <= 3
