@@ -11,6 +11,7 @@ from agents.sinks.repositories.behaviour import (
     LearningProgress,
     LearningRepository,
 )
+from agents.sinks.repositories.experiments import ExperimentRecord, ExperimentRepository, SimulationRecord
 from agents.sinks.repositories.kernels import Kernel, KernelRepository, SimilarKernel, War
 from agents.sinks.repositories.populations import DataRetriever, PopulationRepository, Step
 from agents.sinks.repositories.states import AgentState, ResourceState, StateMeans, StateRepository
@@ -25,6 +26,8 @@ __all__ = [
     "DataRetriever",
     "Descent",
     "Experience",
+    "ExperimentRecord",
+    "ExperimentRepository",
     "Incident",
     "Kernel",
     "KernelRepository",
@@ -34,6 +37,7 @@ __all__ = [
     "PopulationRepository",
     "ResourceState",
     "SimilarKernel",
+    "SimulationRecord",
     "StateMeans",
     "StateRepository",
     "Step",
