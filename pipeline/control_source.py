@@ -84,8 +84,12 @@ class KafkaControls:
             if time.monotonic() - looked >= _LOOK_S:
                 # The admin client is asked: a consumer knows nothing of the partitions of topics it does not track.
                 places = await self._places(admin)
+                if self._next is None:
+                    self._next = dict(await consumer.end_offsets(sorted(places))) if places else {}
                 if places != assigned:
-                    await self._assign(consumer, places)
+                    consumer.assign(sorted(places))
+                    for place in places:
+                        consumer.seek(place, self._next.setdefault(place, 0))
                     assigned = places
                 self._ready.set()
                 looked = time.monotonic()
@@ -103,13 +107,6 @@ class KafkaControls:
 
         counts = await partition_counts(admin)
         return {TopicPartition(topic, number) for topic in self._topics for number in range(counts.get(topic, 0))}
-
-    async def _assign(self, consumer: AIOKafkaConsumer, places: set[TopicPartition]) -> None:
-        consumer.assign(sorted(places))
-        if self._next is None:
-            self._next = dict(await consumer.end_offsets(sorted(places))) if places else {}
-        for place in places:
-            consumer.seek(place, self._next.setdefault(place, 0))
 
     def _take(self, name: str, value: bytes | None) -> None:
         try:
