@@ -121,7 +121,7 @@ def test_a_running_simulation_takes_controls_and_its_record_repeats_it(broker: s
             frames = [decode_frame(record.value) for record in read_all(broker, "mono.simulation_controls")[0]]
             return rows_of(frames, "simulation_controls")
 
-        wait_until(lambda: len(recorded()) == 3, timeout_s=60, what="three controls in the stream")
+        wait_until(lambda: len(recorded()) == 3, timeout_s=240, what="three controls in the stream")
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         out, errors = process.communicate(timeout=60)

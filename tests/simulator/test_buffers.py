@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from schemas.frames import encode_frame
 from simulator import MemorySink, buffers, simulate
-from simulator.buffers import MOST_REPLAYS, QUIET_ROUNDS, Buffers, BufferStuck
+from simulator.buffers import QUIET_ROUNDS, Buffers, BufferStuck
 from simulator.world import TRACES
 from tests.support.bursts import BURSTS, GREEDY, SLOTS, BurstsConfig
 
@@ -25,14 +25,14 @@ def test_a_collapse_after_a_long_quiet_time_does_not_hold_the_run_up() -> None:
     config = {"size": 1024, "plants": plants}
     summary = simulate("cells", config, seed=1, ticks=340, sink=tight, chunk_ticks=2, run="r")
     assert 1 <= summary.reruns <= 3
-    # Chunks so long that buffers never shrink before the burst.
-    simulate("cells", config, seed=1, ticks=340, sink=wide, chunk_ticks=20, run="r")
+    # In rounds so few that buffers do not shrink before the burst.
+    simulate("cells", config, seed=1, ticks=340, sink=wide, chunk_ticks=10, run="r")
     assert [encode_frame(frame) for frame in tight.frames] == [encode_frame(frame) for frame in wide.frames]
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    rows=st.sampled_from([(32, 32, 32), (256, 32, 64), (SLOTS, 64, 32)]),
+    rows=st.sampled_from([(32, 32, 32), (SLOTS, 64, 256)]),
     plants=st.lists(
         st.fixed_dictionaries(
             {
@@ -92,12 +92,12 @@ def test_bursts_that_come_back_do_not_compile_for_ever() -> None:
     assert tight == frames(BurstsConfig(plants=plants), 1400)
 
 
-def test_a_step_whose_need_grows_with_its_buffer_is_an_error_that_names_it() -> None:
+def test_a_step_whose_need_grows_with_its_buffer_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "MOST_REPLAYS", 2)
     with pytest.raises(
-        BufferStuck, match=r"'greedy': buffer 'kept' is too small in ticks 0 to 9 after 11 tries; .*room"
+        BufferStuck, match=r"'greedy': buffer 'kept' is too small in ticks 0 to 9 after 3 tries; .*room"
     ):
         simulate(GREEDY, BurstsConfig(kept_rows=32), seed=3, ticks=20, sink=MemorySink())
-    assert MOST_REPLAYS == 10
 
 
 def quiet(held: Buffers, first_round: int, rounds: int) -> None:
