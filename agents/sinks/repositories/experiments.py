@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.engine import Engine
 
 from schemas.tables import ExperimentModel, Simulation
@@ -53,7 +54,7 @@ class ExperimentRepository:
             .scalar_subquery()
         )
         columns = (_EXPERIMENTS.c[name] for name in ("experiment_id", "name", "status", "creation_date"))
-        query = select(*columns, count).order_by(_EXPERIMENTS.c.experiment_id)
+        query: Select[Any] = select(*columns, count).order_by(_EXPERIMENTS.c.experiment_id)
         with self._engine.connect() as connection:
             return [ExperimentRecord(*row) for row in connection.execute(query)]
 
