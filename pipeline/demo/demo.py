@@ -93,10 +93,12 @@ class _Simulation(threading.Thread):
         options, settings = self._options, self._settings
         world = load_scenario(options.scenario)
         config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
-        describe_run(settings.broker, description_of(world, config, options.seed, settings.experiment))
+        description = description_of(world, config, options.seed, settings.experiment)
+        describe_run(settings.broker, description)
         kafka = KafkaSink(settings.broker, partitions=settings.partitions)
         self.world = sink = WorldSink(ShuffleSink(kafka, options.seed) if options.shuffle else kafka, options.scenario)
-        controls = KafkaControls(settings.broker, world.controls) if world.controls else None
+        name = description["simulation_id"]
+        controls = KafkaControls(settings.broker, world.controls, run=name) if world.controls else None
 
         def progress(done: Any) -> None:
             self.simulated_s = done.simulated_s
