@@ -14,6 +14,7 @@ from typing import Any, Final
 import faust
 import mode
 
+from agents.cep.warm import warm
 from agents.engine import Engine
 from agents.leaflet import DomainGroup, Leaflet
 from agents.rules import RuleSet
@@ -146,6 +147,8 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
     group = str(app.conf.id)
 
     async def prepare() -> None:
+        # Before the worker joins its group: on the event loop it would look like an outage to everybody else.
+        await asyncio.to_thread(_warm, live.ruleset)
         topics = [*read, *(rekey.source for rekey in plan.rekeys), *output_topics(plan)]
         await make_topics(settings, topics, compacted=[state_topic(group)])
 
@@ -206,6 +209,13 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
             await _change_rules(change.ruleset, change.refused, plan, correlator, settings)
 
 
+def _warm(ruleset: RuleSet) -> None:
+    """Load the kernels that the rules need, or compile them where the cache has none."""
+    began_s = time.monotonic()
+    warm(ruleset)
+    logger.info("kernels are ready after %.1f s", time.monotonic() - began_s)
+
+
 async def _change_rules(
     ruleset: RuleSet, refused: str | None, plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
@@ -216,6 +226,7 @@ async def _change_rules(
         logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
         await correlator.stop()
         os._exit(RESTART_STATUS)
+    await asyncio.to_thread(_warm, ruleset)
     await correlator.update({group.field: group.ruleset for group in changed.groups}, _fingerprint(ruleset, settings))
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 

@@ -1,4 +1,4 @@
-"""Live workers over streams that are keyed anew put out what `astrocyte match` finds in the recorded log, row by row."""
+"""Live workers over streams that are keyed anew put out what `astrocyte match` finds in the log, row by row."""
 
 import asyncio
 import json
