@@ -6,9 +6,10 @@ import sys
 import time
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
-from agents import load_rules, match
+from agents import load_rules
 from agents.engine import Engine
 from agents.expressions_nodes import Field, walk
 from agents.rules import RuleSet
@@ -21,10 +22,20 @@ __all__ = ["warm"]
 _RULES: Final = """
 rules:
   - {name: both, within: 2s, all: [{as: a, stream: s}, {as: b, stream: s}]}
+  - {name: pair, within: 2s, pairing: once,
+     all: [{as: a, stream: s, where: "type == 'A'"}, {as: b, stream: s, where: "type == 'B' and value > a.value"}]}
   - {name: rising, within: 2s, seq: [{as: a, stream: s}, {as: b, stream: s, where: "value > a.value", min: 1}]}
+  - {name: absence, within: 2s, seq: [{as: a, stream: s, where: "type == 'A'"}, {not: {stream: r}}]}
+  - {name: past, within: 2s, skip: past_last, seq: [{as: a, stream: s}, {as: b, stream: s, where: "value > a.value"}]}
+  - {name: chosen, within: 2s, seq:
+     [{as: a, stream: q, where: "type == 'A'"}, {as: b, stream: q, where: "type == 'B'"}]}
+  - {name: burst, within: 2s, skip: past_last, seq: [{as: a, stream: s, min: 2, gap: 50ms}]}
+  - {name: timed, within: 2s, on_timeout: true, all: [{as: a, stream: s, where: "type == 'A'"}, {as: b, stream: r}]}
 windows:
   - {name: means, from: s, every: 10s, select: {mean: mean(value)}}
 """
+_ROWS: Final = 600
+_ROUNDS: Final = 5
 _SAMPLES: Final[dict[str, Any]] = {
     "string": ["a", "b", "a", "b"],
     "json": ["{}", "[]", "{}", "[]"],
@@ -41,8 +52,25 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
 
     Returns the number of matches that this made. It reads no clock and no stream: rows are made up.
     """
-    events = [{"stream": "s", "timestamp": time_us, "key": "k", "value": 1.0 + time_us} for time_us in (1, 2)]
-    matches = sum(1 for _ in match(load_rules(_RULES), events))
+    rules = load_rules(_RULES)
+    engine = Engine(rules)
+    matches = 0
+    # More keys than the tables begin with room for, texts by the dozen, time in steps, and a restart in the middle.
+    for number in range(_ROUNDS):
+        time_us = number * 1_000_000 + np.arange(_ROWS)
+        columns = {
+            "timestamp": time_us,
+            "key": [f"k{row % (_ROWS // 2)}" for row in range(_ROWS)],
+            "type": [("A", "B", f"t{row}")[row % 3] for row in range(_ROWS)],
+            "value": np.arange(_ROWS) % 7 + 0.5,
+        }
+        for stream in ("s", "q", "r")[: 2 + number % 2]:
+            engine.push(Frame.from_columns(stream, "", columns, first_seq=number * _ROWS))
+        matches += len(engine.advance(int(time_us[-1])).matches)
+        engine.low_water_us()
+        engine, before = Engine(rules), engine
+        engine.restore(before.snapshot())
+    matches += len(engine.flush().matches)
     for window in ruleset.windows if ruleset is not None else ():
         _use(window, catalog)
     return matches
