@@ -26,6 +26,7 @@ from pipeline.live_rules import LiveRules, follow_rules, load_live_rules
 from pipeline.logs import configure_logging, logging_config
 from pipeline.metrics import DomainMetrics, serve_metrics
 from pipeline.outputs import rekeyed
+from pipeline.parent import end_with_parent
 from pipeline.plan import Plan, checked_plan, make_plan
 from pipeline.rekey import Rekeyer
 from pipeline.rulefiles import DEFAULT_RULES, read_rule_files
@@ -101,6 +102,7 @@ async def _patiently(step: Callable[[], Awaitable[Any]]) -> Any:
 def build_app(settings: Settings) -> faust.App:
     """The app of the first role of the settings."""
     role = settings.roles[0]
+    end_with_parent()
     configure_logging(settings.log_level, json=settings.log_json)
     app = WorkerApp(
         f"{settings.group}-{role}",
