@@ -22,10 +22,10 @@ from astrocyte.agents.warm import warm
 from astrocyte.pipeline.kafka.client import BrokerAway
 from astrocyte.pipeline.logging import configure_logging, logging_config
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
-from astrocyte.pipeline.parent import end_with_parent
 from astrocyte.pipeline.roles.control import CONTROLLERS, ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.output_records import rekeyed
+from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, Final
 
-from astrocyte.pipeline.parent import END_WITH_PARENT
+from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.errors import AstrocyteError
 
