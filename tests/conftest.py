@@ -28,7 +28,7 @@ settings.register_profile(
     "soak",
     settings.get_profile("astrocyte"),
     derandomize=False,
-    max_examples=1_000,
+    max_examples=300,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("astrocyte")
@@ -72,7 +72,8 @@ def limits_of(item: pytest.Item) -> Level:
         seconds, reason = marker.args
         assert reason, "a longer time limit needs a reason"
         return Level(seconds, 5 * seconds)
-    return SOAK if item.get_closest_marker("soak") else LEVELS[level_of(item)]
+    soaks = item.get_closest_marker("soak") or item.config.getoption("--hypothesis-profile") == "soak"
+    return SOAK if soaks else LEVELS[level_of(item)]
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
@@ -82,6 +83,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.timeout(limits_of(item).limit_s, func_only=True))
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) and not item.get_closest_marker("soak"):
             item.add_marker("search")
+
+
+@pytest.fixture
+def search_seed(request: pytest.FixtureRequest) -> int:
+    """First seed of a test that draws with generators of its own: 0, or far from other rounds' in ``make soak``."""
+    return 1_000_000 * int(request.config.getoption("--hypothesis-seed") or 0)
 
 
 @pytest.hookimpl(wrapper=True)
