@@ -17,7 +17,7 @@ import yaml
 from astrocyte import Engine, EngineOutput, InvalidRules, Match, MatchedEvent, RuleSet, load_rules, match
 from astrocyte.agents.expressions.parser import MATCH_AGGREGATES
 from astrocyte.agents.ingest.dicts import frames_of
-from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import (
     Alert,
     Group,
@@ -26,12 +26,12 @@ from astrocyte.agents.rules.model import (
     Rule,
     Skip,
     Step,
-    StreamSpec,
-    WindowSpec,
+    Stream,
+    Window,
     Within,
 )
 from astrocyte.agents.rules.select import AGGREGATES
-from astrocyte.agents.rules.validators import SacculeSpec
+from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.frames import Frame
 
 ROOT = Path(__file__).parent.parent
@@ -138,7 +138,7 @@ def shown(found: Match, rules: RuleSet) -> str:
     return text
 
 
-def results_of(frame: Frame, window: WindowSpec) -> Iterator[str]:
+def results_of(frame: Frame, window: Window) -> Iterator[str]:
     for row in frame.rows():
         name = window_name(window.name, row)
         name += f"/{row['key']}" if row["key"] != "k" else ""
@@ -158,7 +158,7 @@ def settle(engine: Engine, output: EngineOutput) -> Iterator[str]:
 
 def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual: bool) -> Iterator[str]:
     engine = Engine(rules, consistency="eventual" if eventual else "strong")
-    entrance = Saccules(rules.saccules)
+    entrance = Validators(rules.validators)
     for number, event in enumerate(events):
         if isinstance(event, int):
             yield from settle(engine, engine.advance(event))
@@ -182,7 +182,7 @@ def run(example: Example) -> str:
         return "refused: " + "; ".join(problem.message for problem in error.problems)
     events = list(steps_of(example.events))
     eventual = "# consistency: eventual" in example.rules
-    if eventual or rules.windows or rules.saccules or any(isinstance(event, int) for event in events):
+    if eventual or rules.windows or rules.validators or any(isinstance(event, int) for event in events):
         found = list(step_by_step(rules, events, eventual=eventual))
     else:
         found = [shown(each, rules) for each in match(rules, [event for event in events if isinstance(event, dict)])]
@@ -233,7 +233,7 @@ def test_the_table_of_pairings_is_what_the_engine_gives(form, expected):
 
 
 @pytest.mark.parametrize(
-    "model", [Rule, Step, Group, Within, MaxPartials, Skip, Alert, OnTimeout, StreamSpec, SacculeSpec, WindowSpec]
+    "model", [Rule, Step, Group, Within, MaxPartials, Skip, Alert, OnTimeout, Stream, Validator, Window]
 )
 def test_every_option_of_the_language_is_on_the_page(model):
     for name, info in model.model_fields.items():

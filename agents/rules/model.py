@@ -42,8 +42,8 @@ from astrocyte.agents.rules.steps import (
     leaves,
     parse_duration,
 )
-from astrocyte.agents.rules.validators import SacculeSpec
-from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.rules.validators import Validator
+from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.events import Severity
 
 __all__ = [
@@ -57,12 +57,12 @@ __all__ = [
     "Rule",
     "RuleProblem",
     "RuleSet",
-    "SacculeSpec",
     "Skip",
     "Step",
-    "StreamSpec",
+    "Stream",
     "Until",
-    "WindowSpec",
+    "Validator",
+    "Window",
     "Within",
     "format_duration",
     "parse_duration",
@@ -311,7 +311,7 @@ class Rule(Model):
         return self.within is not None or single or "max_partials" in self.model_fields_set
 
 
-class StreamSpec(Model):
+class Stream(Model):
     """Declares a stream of the user's own: ``key`` is what its messages' key means, ``fields`` their types."""
 
     name: str
@@ -320,12 +320,12 @@ class StreamSpec(Model):
 
 
 class RuleSet(Model):
-    """Rules and windows that run together, with the saccules of their streams; names are unique among both."""
+    """Rules and windows that run together, with the validators of their streams; names are unique among both."""
 
     rules: tuple[Rule, ...] = ()
-    windows: tuple[WindowSpec, ...] = ()
-    streams: tuple[StreamSpec, ...] = ()
-    saccules: tuple[SacculeSpec, ...] = ()
+    windows: tuple[Window, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    validators: tuple[Validator, ...] = ()
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

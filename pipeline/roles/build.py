@@ -16,7 +16,7 @@ import mode
 
 from astrocyte.agents.domain import DomainGroup, Leaflet
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.client import BrokerAway
 from astrocyte.pipeline.logging import configure_logging, logging_config
@@ -167,7 +167,7 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
             lateness_us=settings.lateness,
             topics=read,
             internal=internal,
-            saccules=Saccules(live.ruleset.saccules),
+            validators=Validators(live.ruleset.validators),
         )
 
     # The app's producer exists only once the app has started, hence the lambdas.
