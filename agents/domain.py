@@ -15,7 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from astrocyte.agents.engine.engine import Engine, EngineOutput
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.watermarks import Clock, Place, Source
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
 from astrocyte.agents.ingest.validate import Validators

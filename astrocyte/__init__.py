@@ -19,8 +19,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from astrocyte.agents.engine.engine import Engine, EngineOutput
+    from astrocyte.agents.engine.engine import Engine
     from astrocyte.agents.engine.matching import match
+    from astrocyte.agents.engine.output import EngineOutput
     from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent, MatchTable
     from astrocyte.agents.rules.model import InvalidRules, Rule, RuleProblem, RuleSet
     from astrocyte.agents.rules.yaml import load_rules
@@ -40,7 +41,7 @@ _HOME = {
     "Catalog": "schemas.catalog",
     "Column": "simulator.event_spec",
     "Engine": "agents.engine.engine",
-    "EngineOutput": "agents.engine.engine",
+    "EngineOutput": "agents.engine.output",
     "EventSpec": "simulator.event_spec",
     "EventType": "schemas.catalog",
     "Frame": "schemas.frames",

@@ -89,6 +89,11 @@ class Registry(Generic[T]):
         others = {*self._registered, *self._entry_points()} - self._shipped.keys()
         return (*self._shipped, *sorted(others))
 
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """Names that come with Astrocyte, in their order."""
+        return tuple(self._shipped)
+
     def __contains__(self, name: object) -> bool:
         # Installed ones last: reading the entry points of an environment takes milliseconds.
         return name in self._registered or name in self._shipped or name in self._entry_points()
@@ -113,6 +118,7 @@ class Registry(Generic[T]):
         return f"there is no {self.kind} {name!r}; known: {known}{did_you_mean(name, names)}"
 
     def _load(self, name: str) -> T:
+        found: Any
         if name in self._registered or name in self._shipped:
             found = self._registered.get(name, self._shipped.get(name))
             if isinstance(found, str):

@@ -17,7 +17,6 @@ import yaml
 from astrocyte import Engine, EngineOutput, InvalidRules, Match, MatchedEvent, RuleSet, load_rules, match
 from astrocyte.agents.expressions.parser import MATCH_AGGREGATES
 from astrocyte.agents.ingest.dicts import frames_of
-from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import (
     Alert,
     Group,
@@ -154,11 +153,11 @@ def settle(engine: Engine, output: EngineOutput) -> Iterator[str]:
         yield from results_of(frame, windows[frame.stream])
     for frame in output.late:
         yield from (f"late:{row['label']}" for row in frame.rows())
+    yield from (f'refused:{event.fields["label"]} "{event.reason}"' for event in output.refused)
 
 
 def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual: bool) -> Iterator[str]:
     engine = Engine(rules, consistency="eventual" if eventual else "strong")
-    entrance = Validators(rules.validators)
     for number, event in enumerate(events):
         if isinstance(event, int):
             yield from settle(engine, engine.advance(event))
@@ -166,11 +165,12 @@ def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual
             yield from (shown(found, rules) for found in engine.push_event(event))
         else:
             for frame in frames_of([event], [], run=str(number)):
-                passed = entrance.apply(frame)
-                yield from (f'refused:{event["label"]} "{reason}"' for _, reason in passed.refused)
                 if event["timestamp"] < engine.watermark_us:
-                    engine.push_late(passed.frame)
-                engine.push(passed.frame)
+                    engine.push_late(frame)
+                refused = engine.refused
+                engine.push(frame)
+                if engine.refused > refused:
+                    yield from settle(engine, engine.advance(engine.watermark_us))
     yield from settle(engine, engine.flush())
     assert not any(engine.size().values())
 

@@ -58,10 +58,17 @@ class Validators:
             for stream in spec.stream:
                 self._specs.setdefault(stream, []).append(spec)
 
-    def apply(self, frame: Frame) -> Passed:
-        """Check and change the rows of one frame; its watermark, end and origin stay with what passes."""
+    def has(self, stream: str) -> bool:
+        """Whether a rule file says anything about the stream's events."""
+        return stream in self._specs
+
+    def apply(self, frame: Frame, *, typed: bool = True) -> Passed:
+        """Check and change the rows of one frame; its watermark, end and origin stay with what passes.
+
+        ``typed``: a frame of a stream that the catalog lists must have its fields and types.
+        """
         # The results of a window have its own fields, though a stream of the catalog may have its name.
-        event_type = None if frame.has("window_start") else self._catalog.find(frame.stream)
+        event_type = None if not typed or frame.has("window_start") else self._catalog.find(frame.stream)
         if event_type is not None:
             try:
                 frame = conform(frame, event_type)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -44,6 +44,7 @@ from astrocyte.agents.rules.steps import (
 )
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
+from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.events import Severity
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Validator",
     "Window",
     "Within",
+    "as_rule_set",
     "format_duration",
     "parse_duration",
 ]
@@ -334,6 +336,23 @@ class RuleSet(Model):
         if twice is not None:
             raise ValueError(f"the name {twice!r} is given to two rules or windows; rename one of them")
         return self
+
+
+def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:
+    """The rule set of one or several rules. Raises InvalidRule."""
+    if isinstance(rules, RuleSet):
+        return rules
+    # Text is a sequence too, of one-letter texts, each of which would be told that it is no rule.
+    several = isinstance(rules, Sequence) and not isinstance(rules, str | bytes)
+    given: Sequence[Any] = rules if several else [rules]  # type: ignore[assignment]
+    for odd in given:
+        if not isinstance(odd, Rule):
+            came = repr(odd) if len(repr(odd)) <= 60 else repr(odd)[:57] + "..."
+            raise InvalidRule(
+                f"{type(odd).__name__} {came} came where a Rule, several of them or a RuleSet were wanted; "
+                "load_rules(...) makes a RuleSet of a path, of YAML text or of the mapping it holds"
+            )
+    return RuleSet(rules=tuple(given))
 
 
 def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, bare: bool = True) -> Node:

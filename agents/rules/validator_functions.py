@@ -80,8 +80,8 @@ class ValidatorFunction:
         before = dict(zip(names, columns, strict=True))
         for name, changed in changes.items():
             old = before.get(name, [None] * frame.num_rows)
-            values = [now if now is not _UNSET else then for now, then in zip(changed, old, strict=True)]
-            frame = with_column(frame, name, _column(values, frame.column(name).type if name in before else None))
+            made = [now if now is not _UNSET else then for now, then in zip(changed, old, strict=True)]
+            frame = with_column(frame, name, _column(made, frame.column(name).type if name in before else None))
         return frame, refused
 
 

@@ -151,7 +151,7 @@ class OfflineRun:
             counted |= topics
             domains = []
             for number in range(self.partitions):
-                engine = Engine(group.ruleset, consistency=consistency, exports=group.exports)
+                engine = Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
                 leaflet = Leaflet(
                     number,
                     [DomainGroup(group.field, engine, group.topics, group.exports)],
