@@ -10,8 +10,8 @@ A scenario is one object. Its `step` is pure and runs inside a JAX trace, once a
 - ``ctx``: `simulator.context.Context`: random numbers by purpose, ``emit``, ``spawn``, ``claim``, ``metric``.
 
 Everything else is on the host: `events` says what is emitted, `report` adds aggregates, `control` takes messages.
-A user's own scenario is one class: `register_scenario` (from a module of ``ASTROCYTE_PLUGINS``), or an entry point of the
-group ``astrocyte.scenarios``, makes its name known.
+A user's own scenario is one class. `register_scenario` (in a module of ``ASTROCYTE_PLUGINS``) or an entry point of the
+group ``astrocyte.scenarios`` makes its name known.
 """
 
 from __future__ import annotations

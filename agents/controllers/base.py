@@ -89,9 +89,7 @@ def _convert(name: str, found: Any) -> Controller:
     if isinstance(found, type) and issubclass(found, Controller):
         found = found()
     if not isinstance(found, Controller):
-        raise InvalidSettings(
-            f"controller {name!r} is a {type(found).__name__}; expected a Controller (of a function: register_controller)"
-        )
+        raise InvalidSettings(f"controller {name!r} is a {type(found).__name__}; expected a Controller or its class")
     return found
 
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from astrocyte import configure, load_scenario, scenario_names, simulate
+from astrocyte.scenario import configure, load_scenario, scenario_names, simulate
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.simulator.event_spec import cell_id, id_parts
 from astrocyte.simulator.runtime.world import TRACES

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astrocyte import MemorySink, load_scenario, simulate
+from astrocyte.scenario import MemorySink, load_scenario, simulate
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.simulator.scenarios.dna.config import ELITE, KEYS, TRAITS
 from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
