@@ -53,6 +53,11 @@ class Controller(ABC):
     def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
         """Next state and commands. Rows that were seen before (a repetition after a crash) should change nothing."""
 
+    def command(self, control: str, frame: Frame, values: Mapping[str, Any]) -> ControlEvent:
+        """A command to the run of the frame, at the time of its newest row."""
+        at = iso_from_us(int(frame.timestamps().max()))
+        return ControlEvent(control=control, timestamp=at, run=frame.run, values=dict(values))
+
     def dump(self, state: Any) -> bytes:
         """The state as bytes; JSON by default."""
         return orjson.dumps(state)
@@ -78,11 +83,8 @@ class _Function(Controller):
     def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
         if frame.stream != self.stream or not frame.num_rows:
             return state, []
-        at = iso_from_us(int(frame.timestamps().max()))
         found = self.definition(frame) or ()
-        return state, [
-            ControlEvent(control=self.name, timestamp=at, run=frame.run, values=dict(values)) for values in found
-        ]
+        return state, [self.command(self.name, frame, values) for values in found]
 
 
 def _convert(name: str, found: Any) -> Controller:
