@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from astrocyte.agents.sinks.base import Rejected, Sink, SinkError, SinkStopped, SourcedFrame, SourcedRecords
     from astrocyte.agents.sinks.memory import MemorySink
     from astrocyte.agents.sinks.registry import SinkContext, SinkType, register_sink
+    from astrocyte.agents.sinks.sql.targets import register_table
     from astrocyte.agents.sinks.retry import Patience
 
 _HOME = {
@@ -27,6 +28,7 @@ _HOME = {
     "SourcedFrame": "agents.sinks.base",
     "SourcedRecords": "agents.sinks.base",
     "register_sink": "agents.sinks.registry",
+    "register_table": "agents.sinks.sql.targets",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "SourcedFrame",
     "SourcedRecords",
     "register_sink",
+    "register_table",
 ]
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,7 +17,8 @@ from astrocyte.schemas.frames import Frame
 
 __all__ = ["Entrance", "RefusedEvent"]
 
-_HIDDEN = frozenset({"timestamp", "seq", "event_id"})
+_HIDDEN: Final = frozenset({"timestamp", "seq", "event_id"})
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Entrance:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._validators = Validators((), catalog=catalog)
+        self._checked: frozenset[str] = frozenset()
+        """Streams of which a rule file says anything."""
         self._found: list[RefusedEvent] = []
         self.refused = 0
         self.sampled = 0
@@ -46,16 +48,18 @@ class Entrance:
     def update(self, ruleset: RuleSet) -> None:
         """Put the validators of a rule set in force."""
         self._validators = Validators(ruleset.validators, catalog=self._catalog)
+        self._checked = frozenset(stream for validator in ruleset.validators for stream in validator.stream)
 
     def is_plain(self, stream: str, event: Mapping[str, Any]) -> bool:
         """Whether an event needs no closer look: its stream has no validators, its time and numbers are sound."""
-        if self._validators.has(stream) or not 0 <= event["timestamp"] < CEILING_US:
+        if stream in self._checked or not 0 <= event["timestamp"] < CEILING_US:
             return False
         for value in event.values():
-            if isinstance(value, float | np.floating):
-                if not isfinite(value):
+            kind = type(value)
+            if kind is float:
+                if value - value != 0.0:  # NaN and the infinite values
                     return False
-            elif isinstance(value, list | tuple | np.ndarray):
+            elif kind not in _PLAIN and not _is_sound(value):
                 return False
         return True
 
@@ -78,3 +82,8 @@ class Entrance:
         """What was refused since this was last called."""
         found, self._found = self._found, []
         return found
+
+
+def _is_sound(value: Any) -> bool:
+    """Whether a value of another type than Python's plain ones is a finite number; lists need a closer look."""
+    return isinstance(value, np.generic) and (not isinstance(value, np.floating) or bool(np.isfinite(value)))

@@ -58,10 +58,6 @@ class Validators:
             for stream in spec.stream:
                 self._specs.setdefault(stream, []).append(spec)
 
-    def has(self, stream: str) -> bool:
-        """Whether a rule file says anything about the stream's events."""
-        return stream in self._specs
-
     def apply(self, frame: Frame, *, typed: bool = True) -> Passed:
         """Check and change the rows of one frame; its watermark, end and origin stay with what passes.
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -47,15 +49,15 @@ def run(*arguments: str, cwd: Path) -> str:
 
 
 def test_every_extension_point_has_a_page_and_the_index_leads_to_it():
-    assert set(PAGES) == {"index", "stream", "validator", "rule", "sink", "scenario", "controller", "agent"}
+    assert set(PAGES) == {"index", "stream", "validator", "rule", "sink", "table", "scenario", "controller", "agent"}
     index = (FOLDER / "index.md").read_text()
     assert all(f"({page}.md)" in index for page in PAGES if page != "index")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "index"])
-def test_a_program_is_complete_and_has_10_to_45_lines(page, tmp_path):
+def test_a_program_is_complete_and_has_10_to_40_lines(page, tmp_path):
     program, *_ = written(page, tmp_path).values()
-    assert 10 <= len(program.strip().splitlines()) <= 45
+    assert 10 <= len(program.strip().splitlines()) <= 40
     printed = [text for kind, text in blocks(page) if kind == "text"]
     (name, *_) = programs(page)
     assert run(name, cwd=tmp_path) == "".join(printed)
@@ -93,18 +95,19 @@ rules:
 
 @pytest.fixture
 def worker(own_embedded, tmp_path, monkeypatch) -> Iterator[Settings]:  # noqa: F811  fixture
-    """Workers of the roles correlate, alert_log and pager, with the pages' programs as plugins."""
-    for page in ("stream", "sink", "agent"):
+    """Workers of the roles correlate, sql, alert_log and pager, with the pages' programs as plugins."""
+    for page in ("stream", "table", "sink", "agent"):
         written(page, tmp_path)
     (tmp_path / "rules.yaml").write_text(RULES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ASTROCYTE_ALERT_LOG_PATH", str(tmp_path / "alerts.txt"))
-    roles = ("correlate", "alert_log", "pager")
+    roles = ("correlate", "sql", "alert_log", "pager")
     # Not by load_settings, which would import the plugins into the process of the tests.
     settings = Settings(
         broker=own_embedded.address, group="own", partitions=2, rules=("rules.yaml",),
-        plugins=("rooms", "alert_log", "pager"),
+        plugins=("rooms", "room_table", "alert_log", "pager"),
         roles=roles, streams=("room_climate",), idle_timeout="1s", snapshot_interval="200ms",
+        sql_url=f"sqlite:///{tmp_path / 'own.db'}",
     )  # fmt: skip
     asyncio.run(make_topics(settings, ["mono.room_climate", MULTI_EVENTS, ALERTS, DEAD_LETTERS, "pages"]))
     with (tmp_path / "worker.log").open("w") as log:
@@ -127,7 +130,12 @@ async def send_csv(broker: str) -> None:
             await producer.send_and_wait("mono.room_climate", message, key=room.encode(), headers=headers)
 
 
-def test_own_stream_sink_and_agent_run_in_real_workers(worker, tmp_path):
+def stored(database: Path) -> list[tuple[str, float]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT room, value FROM room_climate ORDER BY room").fetchall()
+
+
+def test_own_stream_table_sink_and_agent_run_in_real_workers(worker, tmp_path):
     asyncio.run(send_csv(worker.broker))
     alerts = tmp_path / "alerts.txt"
 
@@ -143,5 +151,7 @@ def test_own_stream_sink_and_agent_run_in_real_workers(worker, tmp_path):
     assert line.endswith(" critical attic has 31.5 degrees")
     (page,) = bodies("pages")
     assert page == {"id": line.split()[0], "text": "attic has 31.5 degrees"}
+    wait_until(lambda: len(stored(tmp_path / "own.db")) == 2, 60, log)
+    assert stored(tmp_path / "own.db") == [("attic", 31.5), ("cellar", 12.0)]
     (letter,) = bodies(DEAD_LETTERS)
     assert letter["reason"] == "the decoder failed: ValueError: could not convert string to float: 'much'"
