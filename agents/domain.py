@@ -325,8 +325,10 @@ class Leaflet:
         output.alerts += alerts
         output.frames += result.frames
 
-    def update(self, rulesets: Mapping[str, RuleSet]) -> None:
-        """Take over changed rules by group; unchanged rules keep their partial matches."""
+    def update(self, rulesets: Mapping[str, RuleSet], validators: Validators | None = None) -> None:
+        """Take over changed rules by group, and validators; unchanged rules keep their partial matches."""
+        if validators is not None:
+            self._validators = validators
         for group in self.groups:
             group.engine.update(rulesets[group.field])
 

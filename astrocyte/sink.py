@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from astrocyte.agents.sinks.base import Rejected, Sink, SinkError, SinkStopped, SourcedFrame, SourcedRecords
     from astrocyte.agents.sinks.memory import MemorySink
     from astrocyte.agents.sinks.registry import SinkContext, SinkType, register_sink
-    from astrocyte.agents.sinks.sql.targets import register_table
     from astrocyte.agents.sinks.retry import Patience
+    from astrocyte.agents.sinks.sql.targets import register_table
 
 _HOME = {
     "MemorySink": "agents.sinks.memory",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.event_time.watermarks import CEILING_US
 from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
 from astrocyte.agents.expressions.nodes import Field, Node, walk
-from astrocyte.agents.rules.validator_functions import ValidatorFunction, like, with_column
+from astrocyte.agents.rules.validator_functions import ValidatorFunction, like
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
@@ -137,7 +137,7 @@ class _Work:
                 continue
             if policy == "null":
                 cleaned = pc.if_else(pa.array(bad), pa.scalar(None, column.type), column)
-                self.frame = with_column(self.frame, name, cleaned)
+                self.frame = self.frame.with_column(name, cleaned)
             else:
                 values = column.filter(pa.array(bad)).to_pylist()
                 self.refuse(bad, [f"field {name!r} is {_show(value)}; a finite number was wanted" for value in values])
@@ -153,7 +153,7 @@ class _Work:
             column = evaluate(node, self.fields()).to_arrow(self.frame.num_rows)
             if self.frame.has(name):
                 column = like(column, self.frame.column(name).type)
-            self.frame = with_column(self.frame, name, column)
+            self.frame = self.frame.with_column(name, column)
         if spec.rename or spec.drop:
             kept = [name for name in self.frame.batch.schema.names if name not in spec.drop]
             arrays = [self.frame.batch.column(name) for name in kept]

@@ -19,7 +19,7 @@ exception refuses the event (of the frame form: all its rows) with the exception
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -81,7 +81,7 @@ class ValidatorFunction:
         for name, changed in changes.items():
             old = before.get(name, [None] * frame.num_rows)
             made = [now if now is not _UNSET else then for now, then in zip(changed, old, strict=True)]
-            frame = with_column(frame, name, _column(made, frame.column(name).type if name in before else None))
+            frame = frame.with_column(name, _column(made, frame.column(name).type if name in before else None))
         return frame, refused
 
 
@@ -112,16 +112,6 @@ def register_validator(
         return given
 
     return add if function is None else add(function)
-
-
-def with_column(frame: Frame, name: str, column: pa.Array) -> Frame:
-    """The frame with a field set; new fields stand before the columns that carry identity."""
-    index = frame.batch.schema.get_field_index(name)
-    if index >= 0:
-        return replace(frame, batch=frame.batch.set_column(index, name, column))
-    names = frame.batch.schema.names
-    at = next((place for place, other in enumerate(names) if other in RESERVED[3:]), len(names))
-    return replace(frame, batch=frame.batch.add_column(at, name, column))
 
 
 def like(column: pa.Array, wanted: pa.DataType) -> pa.Array:

@@ -142,7 +142,11 @@ async def _change_rules(
         logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
         await correlator.stop()
         os._exit(RESTART_STATUS)
-    await correlator.update({group.field: group.ruleset for group in changed.groups}, _fingerprint(ruleset, settings))
+    await correlator.update(
+        {group.field: group.ruleset for group in changed.groups},
+        _fingerprint(ruleset, settings),
+        Validators(ruleset.validators),
+    )
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
 

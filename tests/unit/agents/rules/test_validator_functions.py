@@ -8,7 +8,7 @@ import pytest
 
 from astrocyte import Frame, RuleSet, Validator, load_rules, match
 from astrocyte.agents.ingest.validate import Validators
-from astrocyte.agents.rules.validator_functions import register_validator, with_column
+from astrocyte.agents.rules.validator_functions import register_validator
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
 from astrocyte.testing import check_validator
 
@@ -17,7 +17,7 @@ from astrocyte.testing import check_validator
 def capped(frame: Frame, most: float = 10.0) -> Any:
     values = frame.column("value").to_numpy(zero_copy_only=False)
     refused = {int(row): "far too much" for row in np.flatnonzero(values > 10 * most)}
-    return with_column(frame, "value", pa.array(np.minimum(values, most))), refused
+    return frame.with_column("value", pa.array(np.minimum(values, most))), refused
 
 
 def judged(event: dict[str, Any]) -> Any:
