@@ -22,9 +22,10 @@ from typing import Any, ClassVar, Final, Literal
 import orjson
 
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.events import ControlEvent, iso_from_us
+from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import Registry
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import metrics_topic, mono_topic
 
 __all__ = ["CONTROLLERS", "Controller", "register_controller"]

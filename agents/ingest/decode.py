@@ -16,10 +16,11 @@ from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, chosen_decode
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
-from astrocyte.schemas.events import DeadLetter, iso_from_us
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import stream_of
 
 __all__ = ["dead_letter", "decode_chunk"]

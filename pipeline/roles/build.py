@@ -17,11 +17,13 @@ from astrocyte.agents.domain import DomainGroup, Leaflet
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.warm import warm
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.output_records import rekeyed
+from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.registry import find_role
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, patiently, repeat
@@ -46,6 +48,7 @@ _TICK_S: Final = 0.1
 def build_app(settings: Settings) -> WorkerApp:
     """The app of the first role of the settings. Raises InvalidSettings for a role that nobody registered."""
     role = settings.roles[0]
+    end_with_parent()
     configure_logging(settings.log_level, json=settings.log_json)
     app = make_app(settings, role)
     find_role(role)(app, settings)
@@ -72,6 +75,8 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     group = str(app.conf.id)
 
     async def prepare() -> None:
+        # Before the worker joins its group: on the event loop it would look like an outage to everybody else.
+        await asyncio.to_thread(_warm, live.ruleset)
         topics = [*read, *(rekey.source for rekey in plan.rekeys), *output_topics(plan)]
         await make_topics(settings, topics, compacted=[state_topic(group)])
 
@@ -132,6 +137,13 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             await _change_rules(change.ruleset, change.refused, plan, correlator, settings)
 
 
+def _warm(ruleset: RuleSet) -> None:
+    """Load the kernels that the rules need, or compile them where the cache has none."""
+    began_s = time.monotonic()
+    warm(ruleset)
+    logger.info("kernels are ready after %.1f s", time.monotonic() - began_s)
+
+
 async def _change_rules(
     ruleset: RuleSet, refused: str | None, plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
@@ -142,6 +154,7 @@ async def _change_rules(
         logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
         await correlator.stop()
         os._exit(RESTART_STATUS)
+    await asyncio.to_thread(_warm, ruleset)
     await correlator.update(
         {group.field: group.ruleset for group in changed.groups},
         _fingerprint(ruleset, settings),

@@ -1,0 +1,66 @@
+"""README and docs are true: their programs run, their links lead somewhere, and the settings they list exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from astrocyte.pipeline.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+
+
+def names(path: Path) -> str:
+    return path.name
+
+
+def test_the_programs_of_the_readme_run():
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert programs
+    for program in programs:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "fever ward 3 from 38.2 to 39.5"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_named_variables_are_settings(page):
+    for variable in re.findall(r"\bASTROCYTE_([A-Z_]+)\b", page.read_text()):
+        if not variable.startswith("TEST_"):
+            assert variable.lower() in Settings.model_fields, f"{page.name} names ASTROCYTE_{variable}"
+
+
+def test_every_setting_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for name in Settings.model_fields:
+        assert f"`ASTROCYTE_{name.upper()}`" in text
+
+
+def test_the_layout_lists_the_top_level_folders():
+    layout = re.search(r"## Layout\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert layout is not None
+    listed = {line.split("/")[0] for line in layout[1].splitlines()}
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line and not line.startswith(".")}
+    assert listed == folders
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_commands_that_are_named_exist(page):
+    from typer.main import get_command
+
+    from astrocyte.pipeline.cli.app import app
+
+    known = get_command(app).commands
+    for command in re.findall(r"(?<!from )astrocyte ([a-z][a-z-]+)", page.read_text()):
+        assert command in known, f"{page.name} names astrocyte {command}"

@@ -1,0 +1,282 @@
+"""The correlate role without Kafka: when chunks are acknowledged, what is restored, what counts as idle."""
+
+import asyncio
+from collections import defaultdict
+from types import SimpleNamespace
+
+import numpy as np
+import orjson
+import pytest
+from faust.types import TP
+
+from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.pipeline.roles.correlate import Correlator
+from astrocyte.pipeline.state.snapshots import SnapshotParts, pack_state, parts_of
+from astrocyte.pipeline.transport.commits import CommitTracker
+from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.topics import CLOCK, MULTI_EVENTS, STATS
+
+START_US = 1_750_000_000_000_000
+TOPICS = {"axon_1": "mono.axon_1", "axon_2": "mono.axon_2"}
+RULES = load_rules("rules: [{name: both, within: 1s, all: [{as: a, stream: axon_1}, {as: b, stream: axon_2}]}]")
+
+
+class Broker:
+    """Keeps what was produced; confirmations can be held back."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, list[Outgoing]] = defaultdict(list)
+        self.held: list[asyncio.Future] | None = None
+        self.waits = lambda: None
+        """Called before a snapshot is stored."""
+
+    async def send_batch(self, topic, _partition, records):
+        self.records[topic] += records
+        future = asyncio.get_running_loop().create_future()
+        if self.held is None:
+            future.set_result(None)
+        else:
+            self.held.append(future)
+        return [future]
+
+    async def deliver(self, records):
+        self.waits()
+        for record in records:
+            self.records[record.topic].append(record)
+
+    def messages(self, partition, number, data):
+        return [
+            Outgoing("state", value, key, partition)
+            for key, value in parts_of(f"d{partition}", number % 2, number, data)
+        ]
+
+    async def load(self, partition):
+        parts = SnapshotParts()
+        parts.add_all((record.key, record.value) for record in self.records["state"])
+        return parts.newest(f"d{partition}")
+
+    def ids(self) -> list[str]:
+        return [orjson.loads(record.value)["event_id"] for record in self.records[MULTI_EVENTS]]
+
+
+class Worker:
+    """One life of a worker over a broker, with a clock that is moved by hand."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.now_s = 0.0
+        self.tracker: CommitTracker = CommitTracker()
+        self.correlator = Correlator(
+            self._leaflet, broker, broker.send_batch, broker.deliver, partitions=1, snapshot_interval_us=1_000_000,
+            idle_timeout_us=5_000_000, producer_timeout_us=60_000_000, monotonic=lambda: self.now_s,
+        )  # fmt: skip
+
+    @staticmethod
+    def _leaflet(partition: int) -> Leaflet:
+        return Leaflet(partition, [DomainGroup("key", Engine(RULES), TOPICS)], topics=TOPICS.values())
+
+    async def start(self) -> dict[TP, int]:
+        committed = {TP(topic, 0): None for topic in TOPICS.values()}
+        starts = await self.correlator.assigned(committed)
+        for place in committed:
+            self.tracker.assign(place, starts.get(place, 0), None)
+        return starts
+
+    async def feed(self, topic: str, offset: int, value: bytes, key: bytes | None = None) -> None:
+        record = SimpleNamespace(offset=offset, timestamp=0, key=key, value=value, headers=())
+        chunk = SimpleNamespace(
+            topic=topic, partition=0, records=[record], next_offset=offset + 1, highwater=offset + 1
+        )
+        await self.correlator.handle(chunk, self.tracker.delivered(TP(topic, 0), offset, offset + 1))
+
+    async def after(self, seconds: float) -> None:
+        self.now_s += seconds
+        await self.correlator.tick()
+
+    def committable(self) -> dict[str, int | None]:
+        return {place.topic: self.tracker.committable(place) for place in self.tracker.partitions}
+
+
+def frame(stream: str, at_s: float, sequence: int, **meta) -> bytes:
+    columns = {"timestamp": np.array([START_US + int(at_s * 1e6)]), "key": ["k"], "value": [1.0]}
+    meta = {"watermark_us": START_US + int(at_s * 1e6), "peers": tuple(TOPICS), "origin": "run"} | meta
+    return encode_frame(Frame.from_columns(stream, "run", columns, first_seq=sequence, **meta))
+
+
+def record(stream: str, at_s: float) -> bytes:
+    columns = {"timestamp": np.array([START_US + int(at_s * 1e6)]), "key": ["k"], "value": [1.0]}
+    return frame_to_records(Frame.from_columns(stream, "json", columns))[0].value
+
+
+async def test_a_chunk_is_acknowledged_once_its_outputs_and_a_snapshot_are_confirmed():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    broker.held = []
+    await worker.feed("mono.axon_1", 0, frame("axon_1", 0.0, 0))
+    await worker.feed("mono.axon_2", 0, frame("axon_2", 0.1, 0))
+    await worker.feed("mono.axon_1", 1, frame("axon_1", 5.0, 1))
+    await worker.feed("mono.axon_2", 1, frame("axon_2", 5.0, 1))
+    assert len(broker.ids()) == 1
+    storing = asyncio.create_task(worker.after(2.0))
+    for _ in range(1000):
+        await asyncio.sleep(0.0001)  # turns of the loop: time enough for a store that does not wait
+    assert worker.committable() == {"mono.axon_1": None, "mono.axon_2": None}
+    assert broker.records["state"] == []
+    for future in broker.held:
+        future.set_result(None)
+    await storing
+    assert worker.committable() == {"mono.axon_1": 2, "mono.axon_2": 2}
+    (stats,) = broker.records[STATS]
+    assert orjson.loads(stats.value)["processed"] == 4
+
+
+async def test_a_worker_that_dies_is_continued_from_its_snapshot_and_makes_the_same_events():
+    chunks = [
+        (f"mono.{stream}", number, frame(stream, 0.4 * number + 0.1 * (stream == "axon_2"), number))
+        for number in range(12)
+        for stream in TOPICS
+    ]
+    whole = Broker()
+    worker = Worker(whole)
+    await worker.start()
+    for chunk in chunks:
+        await worker.feed(*chunk)
+    expected = whole.ids()
+    assert len(expected) > 5
+
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    for chunk in chunks[:9]:
+        await worker.feed(*chunk)
+    await worker.after(2.0)
+    for chunk in chunks[9:15]:
+        await worker.feed(*chunk)  # what these led to is out, and no snapshot holds it
+    successor = Worker(broker)
+    starts = await successor.start()
+    assert starts == {TP("mono.axon_1", 0): 5, TP("mono.axon_2", 0): 4}
+    for topic, offset, value in chunks:
+        if offset >= starts[TP(topic, 0)]:
+            await successor.feed(topic, offset, value)
+    assert sorted(set(broker.ids())) == sorted(expected)
+    assert successor.correlator.leaflets[0].counters.processed == 24
+
+
+async def stored_after(worker: Worker, seconds: float) -> bool:
+    """Whether new input leads to a snapshot after so long."""
+    before = worker.correlator._domains[0].number
+    await worker.feed("mono.axon_1", before, frame("axon_1", float(before), before))
+    await worker.after(seconds)
+    return worker.correlator._domains[0].number > before
+
+
+async def test_waiting_for_a_broker_that_is_away_is_no_cost_of_a_snapshot():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+
+    def outage() -> None:
+        worker.now_s += 300.0
+
+    assert await stored_after(worker, 2.0)
+    broker.waits = outage
+    assert await stored_after(worker, 11.0)
+    broker.waits = lambda: None
+    assert await stored_after(worker, 11.0)
+
+
+async def test_a_large_state_is_stored_less_often_but_never_left_for_more_than_a_minute(monkeypatch):
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+
+    def slow(seconds: float) -> None:
+        def pack(state):
+            worker.now_s += seconds
+            return pack_state(state)
+
+        monkeypatch.setattr("astrocyte.pipeline.roles.correlate.pack_state", pack)
+
+    slow(2.0)
+    assert await stored_after(worker, 2.0)
+    assert not await stored_after(worker, 19.0)
+    slow(40.0)
+    assert await stored_after(worker, 2.0)
+    assert not await stored_after(worker, 59.0)
+    assert await stored_after(worker, 2.0)
+
+
+async def test_revoked_domains_store_a_last_snapshot_and_acknowledge():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    await worker.feed("mono.axon_1", 0, frame("axon_1", 0.0, 0))
+    await worker.correlator.revoked([TP("mono.axon_1", 0), TP("mono.axon_2", 0)])
+    assert worker.committable()["mono.axon_1"] == 1
+    assert worker.correlator.leaflets == {}
+    assert broker.records["state"]
+
+
+async def test_a_topic_that_is_placed_later_leaves_the_domain_as_it_is():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    await worker.feed("mono.axon_1", 0, frame("axon_1", 0.0, 0))
+    starts = await worker.correlator.assigned({TP("mono.axon_1", 0): None})
+    assert starts == {TP("mono.axon_1", 0): 1}
+    assert worker.correlator.leaflets[0].counters.processed == 1
+
+
+async def test_silent_topics_of_other_programs_hold_nobody_back_and_that_is_put_down():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    await worker.feed("mono.axon_1", 0, record("axon_1", 0.0), b"k")
+    await worker.feed("mono.axon_2", 0, record("axon_2", 0.2), b"k")
+    await worker.after(1.0)
+    assert broker.ids() == []
+    await worker.after(6.0)
+    await worker.after(1.0)
+    assert len(broker.ids()) == 1
+    noted = [orjson.loads(item.value) for item in broker.records[CLOCK]]
+    assert sorted(noted[0]["idle"]) == sorted(TOPICS.values())
+
+
+async def test_a_producer_that_asserts_watermarks_is_waited_for_until_it_is_given_up():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    await worker.feed("mono.axon_1", 0, frame("axon_1", 0.0, 0))
+    await worker.feed("mono.axon_2", 0, frame("axon_2", 0.2, 0))
+    await worker.after(30.0)
+    await worker.after(1.0)
+    assert broker.ids() == []
+    await worker.after(40.0)
+    await worker.after(1.0)
+    assert len(broker.ids()) == 1
+
+
+async def test_a_topic_that_never_speaks_does_not_stop_the_others():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    for number in range(4):
+        await worker.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
+    assert worker.correlator.leaflets[0].watermark_us < 0
+    await worker.after(6.0)
+    await worker.feed("mono.axon_1", 4, record("axon_1", 4.0), b"k")
+    await worker.after(6.0)
+    assert worker.correlator.leaflets[0].watermark_us >= START_US + 4_000_000
+
+
+async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():
+    broker = Broker()
+    for key, value in parts_of("d0", 0, 1, pack_state({"format": 99})):
+        broker.records["state"].append(Outgoing("state", value, key, 0))
+    with pytest.raises(AstrocyteError, match=r"format 99.*delete the state topic"):
+        await Worker(broker).start()
