@@ -66,10 +66,15 @@ class Settings(BaseSettings):
     )
     rules: Paths = Field((), description="rule files, separated by commas; the shipped ones by name, such as axons")
     streams: Names = Field((), description="streams to read; by default those that the rules name and the shipped ones")
-    roles: Names = Field(("correlate", "sql", "influx"), description="what a worker does: roles and sinks by name")
-    plugins: Names = Field((), description="modules to import at the start, which register sinks, validators and more")
+    roles: Names = Field(
+        ("correlate", "sql", "influx"),
+        description="roles of a worker: correlate, rekey, control, a sink (sql, influx, audit, file), or a registered one",
+    )
+    plugins: Names = Field(
+        (), description="modules to import at the start, separated by commas; they register validators, sinks and more"
+    )
     options: dict[str, dict[str, Any]] = Field(
-        {}, description="settings of registered sinks and roles, by name; also ASTROCYTE_<NAME>_<SETTING>"
+        {}, description="settings of registered sinks by name, JSON; each also as `ASTROCYTE_<NAME>_<SETTING>`"
     )
     consistency: Literal["strong", "eventual"] = "strong"
     lateness: Duration = Field(1_000_000, ge=0, description="how far out of order a partition's events may come")
