@@ -1,4 +1,4 @@
-"""The leaflet domain: one partition number of all mono topics, with its clock, saccules and correlation engines.
+"""The leaflet domain: one partition number of all mono topics, with its clock, validators and correlation engines.
 
 A pure step object: chunks of Kafka messages go in, records for other topics come out, and nothing in here knows
 Kafka, Faust or a clock on the wall. Its whole state can be taken as a snapshot together with the next offset of every
@@ -15,10 +15,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from astrocyte.agents.engine.engine import Engine, EngineOutput
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.watermarks import Clock, Place, Source
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
-from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import Record, alert_records, multi_event_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -43,7 +44,7 @@ class Counters:
     duplicate: int = 0
     """Events delivered again with an id that is still in the reorder buffer."""
     sampled: int = 0
-    """Events that a saccule's sampling left out."""
+    """Events that a validator's sampling left out."""
     matches: int = 0
     alerts: int = 0
 
@@ -115,7 +116,7 @@ class Leaflet:
         groups: Sequence[DomainGroup],
         *,
         lateness_us: int = 0,
-        saccules: Saccules | None = None,
+        validators: Validators | None = None,
         topics: Iterable[str],
         internal: Iterable[str] = (),
         catalog: Catalog = CATALOG,
@@ -126,7 +127,7 @@ class Leaflet:
         self.counters = Counters()
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
-        self._saccules = saccules or Saccules((), catalog=catalog)
+        self._validators = validators or Validators((), catalog=catalog)
         self._internal = frozenset(internal)
         self._catalog = catalog
         grouped = {topic for group in self.groups for topic in group.topics.values()}
@@ -217,7 +218,7 @@ class Leaflet:
 
     def _take(self, intake: _Intake) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
-        passed = self._saccules.apply(frame)
+        passed = self._validators.apply(frame)
         for row, reason in passed.refused:
             self._bury_row(intake, row, reason, "validate")
         kept, rows = passed.frame, passed.rows
@@ -320,8 +321,10 @@ class Leaflet:
         output.alerts += alerts
         output.frames += result.frames
 
-    def update(self, rulesets: Mapping[str, RuleSet]) -> None:
-        """Take over changed rules by group; unchanged rules keep their partial matches."""
+    def update(self, rulesets: Mapping[str, RuleSet], validators: Validators | None = None) -> None:
+        """Take over changed rules by group, and validators; unchanged rules keep their partial matches."""
+        if validators is not None:
+            self._validators = validators
         for group in self.groups:
             group.engine.update(rulesets[group.field])
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.expressions.nodes import Field, walk
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import Frame
@@ -53,7 +53,7 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
     Returns the number of matches that this made. It reads no clock and no stream: rows are made up.
     """
     rules = load_rules(_RULES)
-    engine = Engine(rules)
+    engine = Engine(rules, validated=True)
     matches = 0
     # More keys than the tables begin with room for, texts by the dozen, time in steps, and a restart in the middle.
     for number in range(_ROUNDS):
@@ -68,7 +68,7 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
             engine.push(Frame.from_columns(stream, "", columns, first_seq=number * _ROWS))
         matches += len(engine.advance(int(time_us[-1])).matches)
         engine.low_water_us()
-        engine, before = Engine(rules), engine
+        engine, before = Engine(rules, validated=True), engine
         engine.restore(before.snapshot())
     matches += len(engine.flush().matches)
     for window in ruleset.windows if ruleset is not None else ():
@@ -76,7 +76,7 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
     return matches
 
 
-def _use(window: WindowSpec, catalog: Catalog) -> None:
+def _use(window: Window, catalog: Catalog) -> None:
     """Rows of two keys that fall into one window, the next one and a later one, so that all of its code runs."""
     listed = catalog.find(window.source)
     kinds = {name: str(kind) for name, kind in listed.fields.items()} if listed is not None else {}
@@ -86,7 +86,7 @@ def _use(window: WindowSpec, catalog: Catalog) -> None:
     columns |= {"timestamp": [1, 2, step_us, 3 * step_us], "key": ["k", "l", "k", "k"], "type": ["a", "b", "a", "b"]}
     if window.by not in columns:
         columns[window.by] = columns["key"]
-    engine = Engine(RuleSet(windows=(window.model_copy(update={"where": None}),)))
+    engine = Engine(RuleSet(windows=(window.model_copy(update={"where": None}),)), validated=True)
     engine.push(Frame.from_columns(window.source, "", columns))
     engine.flush()
 

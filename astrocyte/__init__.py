@@ -9,109 +9,117 @@
     for found in match(rule, events):
         print(found.key, found.time_us, found.events["a"][0].fields)
 
-`match` takes all events at once; an `Engine` takes them as they come. The names in ``__all__`` are the public surface,
-together with `astrocyte.testing` and `pipeline.app`; everything else may change between versions. Importing
-this package opens nothing and loads no heavy library: what needs one is imported when it is first used.
+`match` takes all events at once; an `Engine` takes them as they come. Public are the names in ``__all__`` here and in
+`astrocyte.scenario` (for authors of worlds), `astrocyte.sink` (for authors of sinks) and `astrocyte.testing`, and
+`astrocyte.pipeline.app` for Faust; everything else may change between versions. Importing this package opens nothing
+and loads no heavy library: what needs one is imported when it is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from astrocyte._lazy import lazy
+
 if TYPE_CHECKING:
-    from astrocyte.agents.engine.engine import Engine, EngineOutput
+    from astrocyte.agents.controllers.base import Controller, register_controller
+    from astrocyte.agents.engine.engine import Engine
+    from astrocyte.agents.engine.entrance import RefusedEvent
     from astrocyte.agents.engine.matching import match
-    from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent, MatchTable
-    from astrocyte.agents.rules.model import InvalidRules, Rule, RuleProblem, RuleSet
+    from astrocyte.agents.engine.output import EngineOutput
+    from astrocyte.agents.ingest.decoders import register_decoder
+    from astrocyte.agents.matches.table import Match, MatchedEvent, MatchTable
+    from astrocyte.agents.rules.model import Rule, RuleSet, Stream
+    from astrocyte.agents.rules.problems import InvalidRules
+    from astrocyte.agents.rules.steps import Group, Step
+    from astrocyte.agents.rules.validator_functions import register_validator
+    from astrocyte.agents.rules.validators import Validator
+    from astrocyte.agents.rules.windows import Window
     from astrocyte.agents.rules.yaml import load_rules
+    from astrocyte.agents.sinks.base import Sink
+    from astrocyte.agents.sinks.registry import register_sink
+    from astrocyte.pipeline.role_registry import register_role
     from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
     from astrocyte.schemas.errors import AstrocyteError
     from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
-    from astrocyte.simulator.config import ScenarioConfig, configure
-    from astrocyte.simulator.emission.emitter import CallableSink, FrameSink, MemorySink
-    from astrocyte.simulator.event_spec import Column, EventSpec, HostRow
-    from astrocyte.simulator.run import RunSummary, simulate
-    from astrocyte.simulator.scenario import Scenario, load_scenario, scenario_names
+    from astrocyte.simulator.run import simulate
+    from astrocyte.simulator.scenario import Scenario, register_scenario
 
 _HOME = {
     "CATALOG": "schemas.catalog",
     "AstrocyteError": "schemas.errors",
-    "CallableSink": "simulator.emission.emitter",
     "Catalog": "schemas.catalog",
-    "Column": "simulator.event_spec",
+    "Controller": "agents.controllers.base",
     "Engine": "agents.engine.engine",
-    "EngineOutput": "agents.engine.engine",
-    "EventSpec": "simulator.event_spec",
+    "EngineOutput": "agents.engine.output",
     "EventType": "schemas.catalog",
     "Frame": "schemas.frames",
-    "FrameSink": "simulator.emission.emitter",
-    "HostRow": "simulator.event_spec",
-    "InvalidRules": "agents.rules.model",
+    "Group": "agents.rules.steps",
+    "InvalidRules": "agents.rules.problems",
     "Match": "agents.matches.table",
-    "MatchAlert": "agents.matches.table",
     "MatchTable": "agents.matches.table",
     "MatchedEvent": "agents.matches.table",
-    "MemorySink": "simulator.emission.emitter",
+    "RefusedEvent": "agents.engine.entrance",
     "Rule": "agents.rules.model",
-    "RuleProblem": "agents.rules.model",
     "RuleSet": "agents.rules.model",
-    "RunSummary": "simulator.run",
     "Scenario": "simulator.scenario",
-    "ScenarioConfig": "simulator.config",
-    "configure": "simulator.config",
+    "Sink": "agents.sinks.base",
+    "Step": "agents.rules.steps",
+    "Stream": "agents.rules.model",
+    "Validator": "agents.rules.validators",
+    "Window": "agents.rules.windows",
     "decode_frame": "schemas.frames",
     "encode_frame": "schemas.frames",
     "load_rules": "agents.rules.yaml",
-    "load_scenario": "simulator.scenario",
     "match": "agents.engine.matching",
-    "scenario_names": "simulator.scenario",
+    "register_controller": "agents.controllers.base",
+    "register_decoder": "agents.ingest.decoders",
+    "register_role": "pipeline.role_registry",
+    "register_scenario": "simulator.scenario",
+    "register_sink": "agents.sinks.registry",
+    "register_validator": "agents.rules.validator_functions",
     "simulate": "simulator.run",
 }
 
 __all__ = [
     "CATALOG",
     "AstrocyteError",
-    "CallableSink",
     "Catalog",
-    "Column",
+    "Controller",
     "Engine",
     "EngineOutput",
-    "EventSpec",
     "EventType",
     "Frame",
-    "FrameSink",
-    "HostRow",
+    "Group",
     "InvalidRules",
     "Match",
-    "MatchAlert",
     "MatchTable",
     "MatchedEvent",
-    "MemorySink",
+    "RefusedEvent",
     "Rule",
-    "RuleProblem",
     "RuleSet",
-    "RunSummary",
     "Scenario",
-    "ScenarioConfig",
-    "configure",
+    "Sink",
+    "Step",
+    "Stream",
+    "Validator",
+    "Window",
     "decode_frame",
     "encode_frame",
     "load_rules",
-    "load_scenario",
     "match",
-    "scenario_names",
+    "register_controller",
+    "register_decoder",
+    "register_role",
+    "register_scenario",
+    "register_sink",
+    "register_validator",
     "simulate",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"astrocyte.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    return lazy(__name__, _HOME, name, globals())
 
 
 def __dir__() -> list[str]:

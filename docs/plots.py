@@ -14,7 +14,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 
 Rows = dict[str, list[dict[str, Any]]]
 FOLDER = Path(__file__).parent / "img"

@@ -1,7 +1,8 @@
 """The Faust app of this process: ``faust -A astrocyte.pipeline.app worker``.
 
 Which role it has is the first of ``ASTROCYTE_ROLES`` (``correlate`` by default); every role is an app of its own with
-a consumer group of its own, so that a slow store delays nobody else.
+a consumer group of its own, so that a slow store delays nobody else. `WorkerApp`, `Chunk` and `Settings` are the types
+that a role of one's own meets (docs/extending/agent.md).
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from astrocyte.pipeline.roles.build import build_app
-from astrocyte.pipeline.settings import load_settings
+from astrocyte.pipeline.roles.worker_app import WorkerApp
+from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.transport.chunk import Chunk
 
-__all__ = ["app"]  # noqa: F822  made by __getattr__
+__all__ = ["Chunk", "Settings", "WorkerApp", "app"]  # noqa: F822  app is made by __getattr__
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from astrocyte.pipeline.settings import ROLES, Settings
+from astrocyte.pipeline.role_registry import role_names
+from astrocyte.pipeline.settings import Settings
 
 __all__ = ["DomainMetrics", "StoreMetrics", "serve_metrics"]
 
@@ -64,6 +65,6 @@ def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | Stor
         return None
     registry = CollectorRegistry()
     registry.register(collector)
-    port = settings.metrics_port + ROLES.index(role) if settings.metrics_port else 0
+    port = settings.metrics_port + role_names().index(role) if settings.metrics_port else 0
     server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
     return int(server.server_port)

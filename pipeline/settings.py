@@ -6,9 +6,10 @@ set, the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -20,13 +21,11 @@ from pydantic_settings import (
 )
 
 from astrocyte.agents.rules.steps import parse_duration
+from astrocyte.pipeline.plugins import load_plugins
+from astrocyte.pipeline.role_registry import check_role
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["ROLES", "Settings", "load_settings"]
-
-
-ROLES: Final = ("correlate", "rekey", "control", "sql", "influx", "audit")
-"""What a worker can do; each is a Faust app of its own."""
+__all__ = ["Settings", "load_settings"]
 
 
 def _duration(value: Any) -> int:
@@ -68,7 +67,17 @@ class Settings(BaseSettings):
     )
     rules: Paths = Field((), description="rule files, separated by commas; the shipped ones by name, such as axons")
     streams: Names = Field((), description="streams to read; by default those that the rules name and the shipped ones")
-    roles: Names = Field(("correlate", "sql", "influx"), description="what a worker does")
+    roles: Names = Field(
+        ("correlate", "sql", "influx"),
+        description="roles of a worker: correlate, rekey, control, a sink (sql, influx, audit, file), "
+        "or a registered one",
+    )
+    plugins: Names = Field(
+        (), description="modules to import at the start, separated by commas; they register validators, sinks and more"
+    )
+    options: dict[str, dict[str, Any]] = Field(
+        {}, description="settings of registered sinks by name, JSON; each also as `ASTROCYTE_<NAME>_<SETTING>`"
+    )
     consistency: Literal["strong", "eventual"] = "strong"
     lateness: Duration = Field(1_000_000, ge=0, description="how far out of order a partition's events may come")
     idle_timeout: Duration = Field(5_000_000, gt=0, description="silence after which a source holds nobody back")
@@ -115,9 +124,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        unknown = sorted(set(self.roles) - set(ROLES))
-        if unknown:
-            raise ValueError(f"roles: {unknown[0]!r} is not a role; known: {', '.join(ROLES)}")
         if self.influx_url is not None and self.influx_token is None:
             raise ValueError("influx_url is set and influx_token is not; set ASTROCYTE_INFLUX_TOKEN as well")
         for address in self.broker.split(","):
@@ -125,10 +131,43 @@ class Settings(BaseSettings):
                 raise ValueError(f"broker: {address!r} came; host:port was wanted, such as 127.0.0.1:9092")
         return self
 
+    def common(self) -> dict[str, Any]:
+        """All settings by name, secrets as plain text."""
+        values = {field: getattr(self, field) for field in type(self).model_fields}
+        return {name: each.get_secret_value() if isinstance(each, SecretStr) else each for name, each in values.items()}
+
+    def of(self, name: str) -> dict[str, Any]:
+        """Settings of a registered sink or role: ``ASTROCYTE_<NAME>_*`` over the table ``[options.<name>]``.
+
+        Of a shipped sink they are the settings that begin with its name, such as ``influx_url``.
+        """
+        prefix = name.replace("-", "_").replace(".", "_").lower() + "_"
+        found: dict[str, Any] = dict(self.options.get(name, {}))
+        fields = type(self).model_fields
+        for variable, value in os.environ.items():
+            setting = variable.lower().removeprefix("astrocyte_")
+            if variable.startswith("ASTROCYTE_") and setting.startswith(prefix) and setting not in fields:
+                found[setting.removeprefix(prefix)] = value
+        common = self.common()
+        return found | {field.removeprefix(prefix): common[field] for field in common if field.startswith(prefix)}
+
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings of this process; ``overrides`` that are None are left to the environment. Raises InvalidSettings."""
-    given = {name: value for name, value in overrides.items() if value is not None}
+    """Settings of this process; ``overrides`` that are None are left to the environment.
+
+    Plugins are imported here, before anything asks for what they register. Raises InvalidSettings.
+    """
+    settings = _read_settings({name: value for name, value in overrides.items() if value is not None})
+    load_plugins(settings.plugins)
+    for role in settings.roles:
+        try:
+            check_role(role)
+        except InvalidSettings as error:
+            raise InvalidSettings(f"settings: roles (ASTROCYTE_ROLES): {error}") from None
+    return settings
+
+
+def _read_settings(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:

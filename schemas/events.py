@@ -110,7 +110,9 @@ class DeadLetter(_Record):
 
     letter_id: str
     reason: str
-    stage: Literal["decode", "validate", "transform", "clock", "engine", "sql", "influx", "audit", "file"]
+    stage: str = Field(
+        min_length=1, max_length=32, description="decode, validate, clock, or the name of the sink that refused it"
+    )
     topic: str
     partition: int
     offset: int

@@ -159,6 +159,16 @@ class Frame:
         """Rows ``start`` up to ``stop``, without a copy."""
         return replace(self, batch=self.batch.slice(start, stop - start), first_seq=self.first_seq + start)
 
+    def with_column(self, name: str, column: pa.Array) -> Self:
+        """The frame with a field set to ``column``, which has as many values as the frame has rows."""
+        index = self.batch.schema.get_field_index(name)
+        if index >= 0:
+            return replace(self, batch=self.batch.set_column(index, name, column))
+        # Fields stand before the columns that carry identity.
+        names = self.batch.schema.names
+        at = next((place for place, other in enumerate(names) if other in RESERVED[3:]), len(names))
+        return replace(self, batch=self.batch.add_column(at, name, column))
+
     def rows(self) -> list[dict[str, Any]]:
         """Rows as dictionaries of Python values (timestamp in microseconds); for people and tests, not for speed."""
         rows: list[dict[str, Any]] = self.batch.to_pylist()

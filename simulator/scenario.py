@@ -10,39 +10,38 @@ A scenario is one object. Its `step` is pure and runs inside a JAX trace, once a
 - ``ctx``: `simulator.context.Context`: random numbers by purpose, ``emit``, ``spawn``, ``claim``, ``metric``.
 
 Everything else is on the host: `events` says what is emitted, `report` adds aggregates, `control` takes messages.
-A user's own scenario is one file that names its object under the entry point group ``astrocyte.scenarios``.
+A user's own scenario is one class. `register_scenario` (in a module of ``ASTROCYTE_PLUGINS``) or an entry point of the
+group ``astrocyte.scenarios`` makes its name known.
 """
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.registry import Registry, import_object
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.event_spec import EventSpec, HostRow
 
 if TYPE_CHECKING:
     from astrocyte.simulator.context import Context
 
-__all__ = ["BUILT_IN", "GROUP", "Interval", "InvalidControl", "Rows", "Scenario", "load_scenario", "scenario_names"]
-
-GROUP = "astrocyte.scenarios"
-BUILT_IN: dict[str, str] = {
-    "axons": "astrocyte.simulator.scenarios.axons.scenario:AXONS",
-    "cells": "astrocyte.simulator.scenarios.cells.scenario:CELLS",
-    "dna": "astrocyte.simulator.scenarios.dna.scenario:DNA",
-    "ecology": "astrocyte.simulator.scenarios.ecology.scenario:ECOLOGY",
-    "kernels": "astrocyte.simulator.scenarios.kernels.scenario:KERNELS",
-}
+__all__ = [
+    "SCENARIOS",
+    "Interval",
+    "InvalidControl",
+    "Rows",
+    "Scenario",
+    "load_scenario",
+    "register_scenario",
+    "scenario_names",
+]
 
 
 class InvalidControl(InvalidSettings):
@@ -163,53 +162,44 @@ class Scenario(ABC):
         return ()
 
 
+def _convert(name: str, found: Any) -> Scenario:
+    if isinstance(found, type) and issubclass(found, Scenario):
+        found = found()
+    if not isinstance(found, Scenario):
+        raise InvalidSettings(f"scenario {name!r} is a {type(found).__name__}; expected a simulator Scenario")
+    return found
+
+
+SCENARIOS: Final[Registry[Scenario]] = Registry(
+    "scenario",
+    group="astrocyte.scenarios",
+    shipped={
+        name: f"astrocyte.simulator.scenarios.{name}.scenario:{name.upper()}"
+        for name in ("axons", "cells", "dna", "ecology", "kernels")
+    },
+    convert=_convert,
+)
+"""Scenarios by name; none is loaded before it is asked for."""
+
+
+def register_scenario(scenario: Scenario | type[Scenario]) -> Any:
+    """Make a scenario known by its ``name``; as a decorator it gives the class back. Raises InvalidSettings."""
+    SCENARIOS.register(scenario.name, scenario)
+    return scenario
+
+
 def scenario_names() -> tuple[str, ...]:
-    """Names of all scenarios, shipped and installed, without loading any."""
-    installed = (entry.name for entry in entry_points(group=GROUP))
-    return tuple(sorted({*BUILT_IN, *installed}))
+    """Names of all scenarios, shipped, registered and installed, without loading any."""
+    return tuple(sorted(SCENARIOS.names()))
 
 
 def load_scenario(scenario: str | Scenario) -> Scenario:
     """The scenario of that name (a `Scenario` is returned as it is). Raises InvalidSettings with the known names.
 
-    A name may also be ``module:object``, for a scenario that is not installed.
+    A name may also be ``module:object``, for a scenario that is not registered.
     """
     if isinstance(scenario, Scenario):
         return scenario
     if ":" in scenario:
-        found = _import(scenario, scenario)
-    elif scenario in BUILT_IN:
-        found = _import(BUILT_IN[scenario], scenario)
-    else:
-        matching = entry_points(group=GROUP, name=scenario)
-        if not matching:
-            raise InvalidSettings(_unknown(scenario))
-        found = next(iter(matching)).load()
-    if isinstance(found, type) and issubclass(found, Scenario):
-        found = found()
-    if not isinstance(found, Scenario):
-        raise InvalidSettings(
-            f"scenario {scenario!r} is a {type(found).__name__}; an instance of simulator.Scenario was wanted"
-        )
-    return found
-
-
-def _import(reference: str, name: str) -> Any:
-    module, _, attribute = reference.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("jax", "jaxlib"):
-            raise InvalidSettings(
-                f"scenario {name!r} needs JAX, which is not installed; pip install 'astrocyte[simulator]'"
-            ) from error
-        raise InvalidSettings(f"scenario {name!r}: module {error.name!r} cannot be imported") from error
-    except AttributeError as error:
-        raise InvalidSettings(f"scenario {name!r}: module {module!r} has no {attribute!r}") from error
-
-
-def _unknown(name: str) -> str:
-    names = scenario_names()
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"there is no scenario {name!r}; known scenarios: {', '.join(names)}{hint}"
+        return _convert(scenario, import_object(scenario, f"scenario {scenario!r}"))
+    return SCENARIOS.get(scenario)

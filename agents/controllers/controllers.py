@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import orjson
 
+from astrocyte.agents.controllers.base import Controller
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
@@ -49,7 +50,7 @@ class DifficultyState:
 
 
 @dataclass(frozen=True, slots=True)
-class DifficultyController:
+class DifficultyController(Controller):
     """Keeps a population's rolling accuracy at ``target`` by the difficulty of its problems (seed 000).
 
     Read are results of a window over ``problem_solving``: ``field`` is its mean accuracy. Outside of ``deadband``
@@ -79,6 +80,14 @@ class DifficultyController:
     def initial(self) -> DifficultyState:
         """State before the first frame."""
         return DifficultyState()
+
+    def dump(self, state: DifficultyState) -> bytes:
+        """The state as JSON."""
+        return state.to_bytes()
+
+    def load(self, data: bytes) -> DifficultyState:
+        """State of `dump`."""
+        return DifficultyState.from_bytes(data)
 
     def step(self, state: DifficultyState, frame: Frame) -> tuple[DifficultyState, list[ControlEvent]]:
         """Take the results of one frame; a message for each simulation and result that changes something."""
@@ -152,7 +161,7 @@ class GeneticState:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneticController:
+class GeneticController(Controller):
     """Selection, crossover and mutation rate of a genetic algorithm, from ``dna.karma_updated`` (seed 003).
 
     A snapshot of karma ``elite_karma`` or more joins the elite pool (at most ``capacity``, the worst gives way), and
@@ -161,6 +170,8 @@ class GeneticController:
     one-fifth rule: up where more than a fifth improved, else down. All messages are of control ``ga``; ``action`` is
     elite, retire, crossover or mutation_rate.
     """
+
+    source: ClassVar[Literal["window", "stream"]] = "stream"
 
     elite_karma: float = 0.85
     crossover_delta: float = 0.1
@@ -177,6 +188,14 @@ class GeneticController:
     def initial(self) -> GeneticState:
         """State before the first frame."""
         return GeneticState()
+
+    def dump(self, state: GeneticState) -> bytes:
+        """The state as JSON."""
+        return state.to_bytes()
+
+    def load(self, data: bytes) -> GeneticState:
+        """State of `dump`."""
+        return GeneticState.from_bytes(data)
 
     def step(self, state: GeneticState, frame: Frame) -> tuple[GeneticState, list[ControlEvent]]:
         """Take the scores of one frame, in their order."""

@@ -14,60 +14,48 @@ matched when they arrive as well: such matches are provisional until the ordered
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import Loose
 from astrocyte.agents.engine.eventual import Recent, Singles, single_matches
+from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.engine.provisional import Provisional
 from astrocyte.agents.engine.strata import Layer, stratify
 from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
-from astrocyte.agents.ingest.dicts import normalised
-from astrocyte.agents.matches.table import FINAL, Match, MatchTable
-from astrocyte.agents.rules.model import Rule, RuleSet
-from astrocyte.agents.rules.problems import InvalidRules, problems_of
+from astrocyte.agents.ingest.dicts import frame_of, frames_of, normalised
+from astrocyte.agents.matches.table import FINAL, Match, MatchTable, in_order
+from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["Consistency", "Engine", "EngineOutput"]
+__all__ = ["Consistency", "Engine"]
 
 Consistency = Literal["strong", "eventual"]
 FOREVER_US: Final = 2**62
 _COMPACT_ABOVE: Final = 131_072
 
 
-@dataclass(slots=True)
-class EngineOutput:
-    """What one step put out."""
-
-    matches: MatchTable
-    frames: list[Frame] = field(default_factory=list)
-    """Results of windows, and matches of exported rules, as events of a stream of the window's or rule's name."""
-    late: list[Frame] = field(default_factory=list)
-    """Rows that were pushed although the watermark had passed them; they took part in nothing."""
-
-    def __bool__(self) -> bool:
-        return bool(len(self.matches) or self.frames or self.late)
-
-
 class Engine:
     """Rules and windows of one domain with all of their state. Not thread-safe; reads no clock, opens nothing.
 
-    ``exports`` names rules whose matches are also put out as frames. ``clock`` gives nanoseconds, by which the
-    counters tell how long each rule takes (none: they stay 0). Raises InvalidRule.
+    Events pass the rule set's validators first, and the checks that every stream gets, as in the pipeline;
+    ``validated``: the caller has done that already. ``exports`` names rules whose matches are also put out as frames.
+    ``clock`` gives nanoseconds, by which the counters tell how long each rule takes (none: they stay 0). Raises
+    InvalidRule.
     """
 
     def __init__(
@@ -76,6 +64,7 @@ class Engine:
         *,
         consistency: Consistency = "strong",
         exports: Collection[str] = (),
+        validated: bool = False,
         catalog: Catalog = CATALOG,
         clock: Callable[[], int] | None = None,
     ) -> None:
@@ -89,6 +78,7 @@ class Engine:
         """Rows refused since the start because an event of the same id was still waiting."""
         self.late = 0
         """Rows refused since the start because the watermark had passed them."""
+        self._entrance = None if validated else Entrance(catalog)
         self._catalog = catalog
         self._clock = clock
         self._layers: list[Layer] = []
@@ -112,7 +102,7 @@ class Engine:
         A changed rule begins afresh with the events that are pushed from now on. Raises InvalidRule, and then nothing
         has changed.
         """
-        ruleset = _ruleset(rules)
+        ruleset = as_rule_set(rules)
         if self._loose:
             self._gather()
         wanted = stratify(ruleset)
@@ -123,6 +113,8 @@ class Engine:
             layer.update(own, windows)
         if self._early is not None:
             self._early.update(wanted[0][0])
+        if self._entrance is not None:
+            self._entrance.update(ruleset)
         self.ruleset = ruleset
         self._rules = ruleset.rules
         self._index = {rule.name: index for index, rule in enumerate(self._rules)}
@@ -135,6 +127,16 @@ class Engine:
     def rules(self) -> tuple[Rule, ...]:
         """The rules in force."""
         return self._rules
+
+    @property
+    def refused(self) -> int:
+        """Events that validators have refused since the start; the next step's output holds them with reasons."""
+        return 0 if self._entrance is None else self._entrance.refused
+
+    @property
+    def sampled(self) -> int:
+        """Events that validators have sampled away since the start."""
+        return 0 if self._entrance is None else self._entrance.sampled
 
     @property
     def streams(self) -> frozenset[str]:
@@ -154,11 +156,25 @@ class Engine:
         """Let the rows of a frame wait for the watermark; returns how many were refused as duplicates.
 
         ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and come back
-        in the lineage. Rows older than the watermark are given back as ``late`` by the next step.
+        in the lineage. Rows that validators refuse and rows older than the watermark are given back by the next step,
+        as ``refused`` and ``late``.
         """
+        return self._push(frame, None if topic is None else Origin(topic, partition, offsets), typed=True)
+
+    def push_events(self, events: Iterable[Mapping[str, Any] | Frame]) -> None:
+        """`push` and `push_event` of many at once; mappings become one frame a stream. Raises InvalidEvent."""
+        events = list(events)
+        own = {id(event) for event in events if isinstance(event, Frame)}
+        for frame in frames_of(events, sorted(self.streams)):
+            self._push(frame, None, typed=id(frame) in own)
+
+    def _push(self, frame: Frame, origin: Origin | None, *, typed: bool) -> int:
         if frame.num_rows == 0 or frame.stream not in self._read:
             return 0
-        origin = None if topic is None else Origin(topic, partition, offsets)
+        if self._entrance is not None:
+            frame, origin = self._entrance.admit(frame, origin, typed=typed)
+            if frame.num_rows == 0:
+                return 0
         times = frame.timestamps()
         if int(times.min()) < self.watermark_us:
             late = times < self.watermark_us
@@ -181,14 +197,17 @@ class Engine:
     def push_event(self, event: Mapping[str, Any]) -> list[Match]:
         """Let one event wait for the watermark; with `eventual` consistency gives what it matches, provisionally.
 
-        See `agents.ingest.dicts` for what an event looks like. Nothing is given back of an event that the watermark has
-        passed or that came before; `late` and `duplicates` count them. Raises InvalidEvent.
+        See `agents.ingest.dicts` for what an event looks like. Nothing is given back of an event that validators
+        refuse, that the watermark has passed or that came before; `refused`, `late` and `duplicates` count them.
+        Raises InvalidEvent.
         """
         stream = event.get("stream")
         if stream is None or type(event.get("timestamp")) is not int or "metadata" in event:
             stream, event = normalised(event, sorted(self.streams))
         if stream not in self._read:
             return []
+        if self._entrance is not None and not self._entrance.is_plain(stream, event):
+            return self._push_alone(stream, event)
         time = event["timestamp"]
         if time < self.watermark_us:
             self.late += 1
@@ -202,6 +221,21 @@ class Engine:
         if self._loose.is_full(stream, event):
             self._gather()
         return found
+
+    def _push_alone(self, stream: str, event: Mapping[str, Any]) -> list[Match]:
+        """Push an event that validators must see, as a frame of one row."""
+        sequence = 0
+        if event.get("event_id") is None:
+            self._gather()  # those before it take their numbers first
+            sequence = self._loose.sequence.get(stream, 0)
+            self._loose.sequence[stream] = sequence + 1
+        row = {name: value for name, value in event.items() if name != "stream"}
+        given = len(self._ahead)
+        late = len(self._late)
+        self._push(frame_of(stream, [row], first_seq=sequence), None, typed=False)
+        del self._late[late:]  # a single event that is late is counted, not given back
+        found, self._ahead = self._ahead[given:], self._ahead[:given]
+        return [match for table in found for match in table.matches()]
 
     def _match_single(self, stream: str, event: Mapping[str, Any], ref: int) -> list[Match]:
         """Match an event as it comes; see `_match_early`."""
@@ -346,16 +380,16 @@ class Engine:
             self._rules, number[batch.rule], texts, batch.time_us, batch.kind == TIMEOUT,
             np.full(len(batch), FINAL, np.int8), batch.offsets, batch.step, self._store.locate(batch.ref),
         )  # fmt: skip
-        return table.take(_in_time(table))
+        return table.take(in_order(table))
 
     def _output(self, tables: list[MatchTable], frames: list[Frame]) -> EngineOutput:
         table = MatchTable.concat([*tables, MatchTable.empty(self._rules)])
         if len(tables) > 1:
-            table = table.take(_in_time(table))
+            table = table.take(in_order(table))
         if self._early is not None:
             table = self._settle(table)
         late, self._late = self._late, []
-        return EngineOutput(table, frames, late)
+        return EngineOutput(table, frames, late, [] if self._entrance is None else self._entrance.take())
 
     # -- eventual ----------------------------------------------------------------------------------------------------
 
@@ -421,7 +455,7 @@ class Engine:
         """The whole state as nested mappings of arrays and bytes; small, since only rows that are needed are in it."""
         self._gather()
         self._compact(thorough=True)
-        times = [self.watermark_us, self._early_us, self.duplicates, self.late]
+        times = [self.watermark_us, self._early_us, self.duplicates, self.late, self.refused, self.sampled]
         parts: dict[str, Any] = {
             "times": np.array(times, np.int64),
             "layers": {str(number): layer.snapshot() for number, layer in enumerate(self._layers)},
@@ -441,7 +475,10 @@ class Engine:
         blocks = self._store.blocks()
         for number, layer in enumerate(self._layers):
             layer.restore(snapshot["layers"][str(number)], blocks, lambda name: self._ranks.get(name, PRIMARY))
-        watermark, early, duplicates, late = snapshot["times"]
+        watermark, early, duplicates, late, *counted = snapshot["times"].tolist()
+        if self._entrance is not None:
+            self._entrance.take()
+            self._entrance.refused, self._entrance.sampled = counted or (0, 0)
         self.watermark_us, self._early_us = int(watermark), int(early)
         self.duplicates, self.late = int(duplicates), int(late)
         self._delivered.clear()
@@ -456,43 +493,6 @@ class Engine:
             self._provisional.restore(snapshot["provisional"], self._rules, self._store)
 
 
-def _ruleset(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:
-    if isinstance(rules, RuleSet):
-        return rules
-    # Text is a sequence too, of one-letter texts, each of which would be told that it is no rule.
-    several = isinstance(rules, Sequence) and not isinstance(rules, str | bytes)
-    given: Sequence[Any] = rules if several else [rules]  # type: ignore[assignment]
-    for odd in given:
-        if not isinstance(odd, Rule):
-            came = repr(odd) if len(repr(odd)) <= 60 else repr(odd)[:57] + "..."
-            raise InvalidRule(
-                f"{type(odd).__name__} {came} came where a Rule, several of them or a RuleSet were wanted; "
-                "load_rules(...) makes a RuleSet of a path, of YAML text or of the mapping it holds"
-            )
-    try:
-        return RuleSet(rules=tuple(given))
-    except ValidationError as error:
-        raise InvalidRules(problems_of(error)) from None
-
-
 def _chosen(frame: Frame, origin: Origin | None, keep: NDArray[np.bool_]) -> tuple[Frame, Origin | None]:
     rows = np.flatnonzero(keep)
     return frame.take(rows), None if origin is None else origin.take(rows)
-
-
-def _in_time(table: MatchTable) -> NDArray[np.int64]:
-    """Order of matches by time, then rule, then key; those of one key keep their order."""
-    order = np.lexsort((table.rule, table.time_us))
-    time, rule = table.time_us[order], table.rule[order]
-    same = (time[1:] == time[:-1]) & (rule[1:] == rule[:-1])
-    if same.any():
-        keys = np.array([key or "" for key in table.key.tolist()], dtype=object)[order]
-        same &= keys[1:] != keys[:-1]
-        if same.any():
-            pairs = (time[1:] == time[:-1]) & (rule[1:] == rule[:-1])
-            tied = np.append(pairs, False) | np.append(False, pairs)
-            places = np.flatnonzero(tied)
-            rank = np.unique(keys[places].astype(str), return_inverse=True)[1]
-            within = np.lexsort((rank, rule[places], time[places]))
-            order[places] = order[places][within]
-    return np.asarray(order)

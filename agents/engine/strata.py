@@ -21,7 +21,7 @@ from astrocyte.agents.cep.rows import Prepared
 from astrocyte.agents.event_time.event_store import Block, EventStore
 from astrocyte.agents.event_time.reorder import Pending, Reorder
 from astrocyte.agents.rules.model import Rule, RuleSet
-from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.windows import WindowOperator, WindowRows
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.errors import InvalidRule
@@ -32,7 +32,7 @@ __all__ = ["Layer", "stratify"]
 Refs = NDArray[np.int64]
 
 
-def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[WindowSpec]]]:
+def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Window]]]:
     """Rules and windows by layer. Raises InvalidRule where results would have to be known before their own causes."""
     sources: dict[str, Sequence[str]] = {window.name: [window.source] for window in ruleset.windows}
     sources |= {rule.name: rule.streams for rule in ruleset.rules}
@@ -46,7 +46,7 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[WindowSpec]]]:
         raise InvalidRule(
             f"rules and windows that read one another in a circle: {circle}; break it at one place"
         ) from None
-    layers: list[tuple[list[Rule], list[WindowSpec]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
+    layers: list[tuple[list[Rule], list[Window]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
     for rule in ruleset.rules:
         layers[levels[rule.name]][0].append(rule)
     for window in ruleset.windows:
@@ -57,7 +57,7 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[WindowSpec]]]:
 class _Window:
     """A window operator and the rows that wait for it."""
 
-    def __init__(self, spec: WindowSpec, catalog: Catalog) -> None:
+    def __init__(self, spec: Window, catalog: Catalog) -> None:
         self.operator = WindowOperator(spec, catalog=catalog)
         self.waiting: Reorder[WindowRows] = Reorder()
 
@@ -71,7 +71,7 @@ class Layer:
         self.waiting: Reorder[Prepared] = Reorder()
         self._windows: dict[str, _Window] = {}
 
-    def update(self, rules: Sequence[Rule], windows: Sequence[WindowSpec]) -> None:
+    def update(self, rules: Sequence[Rule], windows: Sequence[Window]) -> None:
         """Put rules and windows in force; unchanged ones keep their state. Raises InvalidRule."""
         kept = self._windows
         made = {

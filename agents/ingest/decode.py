@@ -1,4 +1,4 @@
-"""Kafka messages to frames: a chunk of one partition at a time, frames and JSON records mixed.
+"""Kafka messages to frames: a chunk of one partition at a time, frames, JSON records and other forms mixed.
 
 Every message is accounted for: it is in a frame, or it is a dead letter with its reason and its bytes.
 """
@@ -7,25 +7,23 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Final
 
 import numpy as np
 
+from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, chosen_decoders, run_decoder
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
+from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.frames import conform, decode_frame
+from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import stream_of
 
 __all__ = ["dead_letter", "decode_chunk"]
-
-# An Arrow IPC stream begins with this continuation marker, which no JSON text can.
-_ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 
 
 def dead_letter(
@@ -56,32 +54,58 @@ def decode_chunk(
     stream = stream_of(topic) or topic
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
-    for is_frame, run in _runs(records):
-        if is_frame:
-            for record in run:
-                try:
-                    frame = decode_frame(record.value or b"")
-                    event_type = None if frame.has("window_start") else catalog.find(frame.stream)
-                    frame = conform(frame, event_type) if event_type is not None else frame
-                except (InvalidFrame, SchemaMismatch) as error:
-                    letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))
-                else:
-                    frames.append(SourcedFrame(frame, topic, partition, record.offset))
+    for decoder, run in _runs(records):
+        if decoder is JSON:
+            _read_json(_Run(topic, partition, stream, run, catalog), frames, letters)
             continue
-        decoded, index, refused = records_to_frame(topic, partition, stream, run, catalog)
-        letters += [
-            dead_letter(run[item.index], topic, partition, reason=item.reason, stage="decode") for item in refused
-        ]
-        if decoded is not None:
-            offsets = np.array([run[row].offset for row in index], np.int64)
-            frames.append(SourcedFrame(decoded, topic, partition, int(offsets[0]), offsets, last_offset=run[-1].offset))
+        for record in run:
+            try:
+                made = (
+                    decode_frame(record.value or b"")
+                    if decoder is ARROW
+                    else run_decoder(decoder, record, topic, partition)
+                )
+                if isinstance(made, Frame):
+                    event_type = None if made.has("window_start") else catalog.find(made.stream)
+                    made = conform(made, event_type) if event_type is not None else made
+            except (InvalidFrame, InvalidEvent, SchemaMismatch) as error:
+                letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))
+                continue
+            if isinstance(made, Frame):
+                frames.append(SourcedFrame(made, topic, partition, record.offset))
+            else:
+                _read_json(_Run(topic, partition, stream, made, catalog, record), frames, letters)
     return frames, letters
 
 
-def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[bool, Sequence[KafkaRecord]]]:
-    frames = [record.value is not None and record.value.startswith(_ARROW_MAGIC) for record in records]
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbouring JSON records of one partition; ``source`` is the message that they were decoded from, if any."""
+
+    topic: str
+    partition: int
+    stream: str
+    records: Sequence[KafkaRecord]
+    catalog: Catalog
+    source: KafkaRecord | None = None
+
+
+def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
+    records = run.records
+    decoded, index, refused = records_to_frame(run.topic, run.partition, run.stream, records, run.catalog)
+    for item in refused:
+        record, row = (records[item.index], None) if run.source is None else (run.source, item.index)
+        reason = item.reason
+        letters.append(dead_letter(record, run.topic, run.partition, reason=reason, stage="decode", row=row))
+    if decoded is not None:
+        offsets = np.array([records[row].offset for row in index], np.int64)
+        last = records[-1].offset
+        frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=last))
+
+
+def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
     first = 0
-    for is_frame, same in groupby(frames):
+    for decoder, same in groupby(chosen_decoders(records)):
         last = first + len(list(same))
-        yield is_frame, records[first:last]
+        yield decoder, records[first:last]
         first = last

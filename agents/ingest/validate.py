@@ -1,4 +1,4 @@
-"""Saccules: validators and transformers at a stream's entrance (seed 004), on whole frames.
+"""Validators: validators and transformers at a stream's entrance (seed 004), on whole frames.
 
 Every row that comes in goes out, is refused with a reason, or was sampled away and is counted: in = out + refused +
 sampled. A saccule keeps no state, so that the same frame always fares the same.
@@ -6,7 +6,7 @@ sampled. A saccule keeps no state, so that the same frame always fares the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from astrocyte.agents.event_time.watermarks import CEILING_US
 from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
 from astrocyte.agents.expressions.nodes import Field, Node, walk
-from astrocyte.agents.rules.validators import SacculeSpec
+from astrocyte.agents.rules.validator_functions import ValidatorFunction, like
+from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
-from astrocyte.schemas.frames import RESERVED, Frame, conform
+from astrocyte.schemas.frames import Frame, conform
 
-__all__ = ["Passed", "SacculeSpec", "Saccules"]
+__all__ = ["Passed", "Validators"]
 
 Flags = NDArray[np.bool_]
 _SHOWN: Final = 80
@@ -35,7 +36,7 @@ class Passed:
     """What became of one frame."""
 
     frame: Frame
-    """The rows that passed, changed as the saccules say."""
+    """The rows that passed, changed as the validators say."""
     rows: NDArray[np.int64]
     """For each row of ``frame``, the row of the original frame that it was."""
     refused: list[tuple[int, str]]
@@ -44,23 +45,26 @@ class Passed:
     """Rows that were sampled away; those that passed carry the weight."""
 
 
-class Saccules:
-    """The saccules of all streams. Streams without one get the checks that hold for every event.
+class Validators:
+    """The validators of all streams. Streams without one get the checks that hold for every event.
 
     These are: the catalog's types, a timestamp from 1970 to 2100, and finite numbers.
     """
 
-    def __init__(self, specs: Iterable[SacculeSpec], *, catalog: Catalog = CATALOG) -> None:
+    def __init__(self, specs: Iterable[Validator], *, catalog: Catalog = CATALOG) -> None:
         self._catalog = catalog
-        self._specs: dict[str, list[SacculeSpec]] = {}
+        self._specs: dict[str, list[Validator]] = {}
         for spec in specs:
             for stream in spec.stream:
                 self._specs.setdefault(stream, []).append(spec)
 
-    def apply(self, frame: Frame) -> Passed:
-        """Check and change the rows of one frame; its watermark, end and origin stay with what passes."""
+    def apply(self, frame: Frame, *, typed: bool = True) -> Passed:
+        """Check and change the rows of one frame; its watermark, end and origin stay with what passes.
+
+        ``typed``: a frame of a stream that the catalog lists must have its fields and types.
+        """
         # The results of a window have its own fields, though a stream of the catalog may have its name.
-        event_type = None if frame.has("window_start") else self._catalog.find(frame.stream)
+        event_type = None if not typed or frame.has("window_start") else self._catalog.find(frame.stream)
         if event_type is not None:
             try:
                 frame = conform(frame, event_type)
@@ -80,7 +84,7 @@ class Saccules:
 
 
 class _Work:
-    """One frame on its way through the saccules of its stream."""
+    """One frame on its way through the validators of its stream."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -133,21 +137,23 @@ class _Work:
                 continue
             if policy == "null":
                 cleaned = pc.if_else(pa.array(bad), pa.scalar(None, column.type), column)
-                self.frame = _with_column(self.frame, name, cleaned)
+                self.frame = self.frame.with_column(name, cleaned)
             else:
                 values = column.filter(pa.array(bad)).to_pylist()
                 self.refuse(bad, [f"field {name!r} is {_show(value)}; a finite number was wanted" for value in values])
 
-    def transform(self, spec: SacculeSpec) -> None:
+    def transform(self, spec: Validator) -> None:
         if spec.where_node is not None:
             good = predicate(spec.where_node, self.fields())
             if not good.all():
                 self.refuse(~good, self.reasons(spec, spec.where_node, ~good))
+        if spec.function is not None:
+            self.call(spec.function, spec.options)
         for name, node in spec.set_nodes.items():
             column = evaluate(node, self.fields()).to_arrow(self.frame.num_rows)
             if self.frame.has(name):
-                column = _like(column, self.frame.column(name).type)
-            self.frame = _with_column(self.frame, name, column)
+                column = like(column, self.frame.column(name).type)
+            self.frame = self.frame.with_column(name, column)
         if spec.rename or spec.drop:
             kept = [name for name in self.frame.batch.schema.names if name not in spec.drop]
             arrays = [self.frame.batch.column(name) for name in kept]
@@ -166,11 +172,22 @@ class _Work:
             self.keep(chosen)
             self.frame = replace(self.frame, weight=self.frame.weight / spec.sample)
 
+    def call(self, function: ValidatorFunction, options: Mapping[str, Any]) -> None:
+        """Let a validator in Python accept, refuse and change the rows that are left."""
+        if not self.frame.num_rows:
+            return
+        self.frame, refused = function.apply(self.frame, options)
+        if refused:
+            rows = sorted(refused)
+            bad = np.zeros(self.frame.num_rows, np.bool_)
+            bad[rows] = True
+            self.refuse(bad, [refused[row] for row in rows])
+
     def fields(self) -> Columns:
         frame = self.frame
         return Columns(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
 
-    def reasons(self, spec: SacculeSpec, node: Node, bad: Flags) -> list[str]:
+    def reasons(self, spec: Validator, node: Node, bad: Flags) -> list[str]:
         """One reason for each refused row, with the values that the condition saw."""
         count = int(bad.sum())
         if spec.reason is not None:
@@ -203,29 +220,6 @@ def _rows_of_lists(column: pa.Array) -> Flags:
         wrong = np.asarray(pc.invert(pc.is_finite(values)).fill_null(False))
         bad[np.asarray(pc.list_parent_indices(column))[wrong]] = True
     return bad
-
-
-def _with_column(frame: Frame, name: str, column: pa.Array) -> Frame:
-    index = frame.batch.schema.get_field_index(name)
-    if index >= 0:
-        return replace(frame, batch=frame.batch.set_column(index, name, column))
-    # Fields stand before the columns that carry identity.
-    names = frame.batch.schema.names
-    at = next((place for place, other in enumerate(names) if other in RESERVED[3:]), len(names))
-    return replace(frame, batch=frame.batch.add_column(at, name, column))
-
-
-def _like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """The column in the type that the field had, where that loses no more than the field's precision."""
-    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    if numeric and pa.types.is_floating(wanted):
-        return column.cast(wanted, safe=False)
-    if pa.types.is_integer(column.type) and pa.types.is_integer(wanted):
-        try:
-            return column.cast(wanted)
-        except pa.ArrowInvalid:
-            return column
-    return column
 
 
 def _show(value: Any) -> str:

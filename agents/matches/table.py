@@ -23,7 +23,7 @@ from astrocyte.schemas.frames import TEXT, Frame
 from astrocyte.schemas.ids import Ids, format_ids, match_ids
 
 __all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "Match", "MatchAlert", "MatchTable",
-           "MatchedEvent"]  # fmt: skip
+           "MatchedEvent", "in_order"]  # fmt: skip
 
 FINAL, PROVISIONAL, CONFIRMED, RETRACTED = 0, 1, 2, 3
 STATUSES: Final = ("final", "provisional", "confirmed", "retracted")
@@ -313,3 +313,21 @@ class Outputs:
 
 def _typed(column: Any) -> Any:
     return column.cast(pa.float64()) if isinstance(column, pa.Array) and pa.types.is_null(column.type) else column
+
+
+def in_order(table: MatchTable) -> NDArray[np.int64]:
+    """Order of matches by time, then rule, then key; those of one key keep their order."""
+    order = np.lexsort((table.rule, table.time_us))
+    time, rule = table.time_us[order], table.rule[order]
+    same = (time[1:] == time[:-1]) & (rule[1:] == rule[:-1])
+    if same.any():
+        keys = np.array([key or "" for key in table.key.tolist()], dtype=object)[order]
+        same &= keys[1:] != keys[:-1]
+        if same.any():
+            pairs = (time[1:] == time[:-1]) & (rule[1:] == rule[:-1])
+            tied = np.append(pairs, False) | np.append(False, pairs)
+            places = np.flatnonzero(tied)
+            rank = np.unique(keys[places].astype(str), return_inverse=True)[1]
+            within = np.lexsort((rank, rule[places], time[places]))
+            order[places] = order[places][within]
+    return np.asarray(order)

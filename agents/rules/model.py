@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -42,8 +42,9 @@ from astrocyte.agents.rules.steps import (
     leaves,
     parse_duration,
 )
-from astrocyte.agents.rules.validators import SacculeSpec
-from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.rules.validators import Validator
+from astrocyte.agents.rules.windows import Window
+from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.events import Severity
 
 __all__ = [
@@ -57,13 +58,14 @@ __all__ = [
     "Rule",
     "RuleProblem",
     "RuleSet",
-    "SacculeSpec",
     "Skip",
     "Step",
-    "StreamSpec",
+    "Stream",
     "Until",
-    "WindowSpec",
+    "Validator",
+    "Window",
     "Within",
+    "as_rule_set",
     "format_duration",
     "parse_duration",
 ]
@@ -311,7 +313,7 @@ class Rule(Model):
         return self.within is not None or single or "max_partials" in self.model_fields_set
 
 
-class StreamSpec(Model):
+class Stream(Model):
     """Declares a stream of the user's own: ``key`` is what its messages' key means, ``fields`` their types."""
 
     name: str
@@ -320,12 +322,12 @@ class StreamSpec(Model):
 
 
 class RuleSet(Model):
-    """Rules and windows that run together, with the saccules of their streams; names are unique among both."""
+    """Rules and windows that run together, with the validators of their streams; names are unique among both."""
 
     rules: tuple[Rule, ...] = ()
-    windows: tuple[WindowSpec, ...] = ()
-    streams: tuple[StreamSpec, ...] = ()
-    saccules: tuple[SacculeSpec, ...] = ()
+    windows: tuple[Window, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    validators: tuple[Validator, ...] = ()
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -334,6 +336,23 @@ class RuleSet(Model):
         if twice is not None:
             raise ValueError(f"the name {twice!r} is given to two rules or windows; rename one of them")
         return self
+
+
+def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:
+    """The rule set of one or several rules. Raises InvalidRule."""
+    if isinstance(rules, RuleSet):
+        return rules
+    # Text is a sequence too, of one-letter texts, each of which would be told that it is no rule.
+    several = isinstance(rules, Sequence) and not isinstance(rules, str | bytes)
+    given: Sequence[Any] = rules if several else [rules]  # type: ignore[assignment]
+    for odd in given:
+        if not isinstance(odd, Rule):
+            came = repr(odd) if len(repr(odd)) <= 60 else repr(odd)[:57] + "..."
+            raise InvalidRule(
+                f"{type(odd).__name__} {came} came where a Rule, several of them or a RuleSet were wanted; "
+                "load_rules(...) makes a RuleSet of a path, of YAML text or of the mapping it holds"
+            )
+    return RuleSet(rules=tuple(given))
 
 
 def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, bare: bool = True) -> Node:

@@ -12,10 +12,10 @@ from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.rules.select import Select, parse_select
 from astrocyte.agents.rules.steps import Duration, Model
 
-__all__ = ["WindowSpec"]
+__all__ = ["Window"]
 
 
-class WindowSpec(Model):
+class Window(Model):
     """One keyed window over the stream (or rule, or window) ``source``.
 
     ``every`` alone is tumbling, ``size`` and ``every`` are hopping, ``sliding`` looks back from each event,

@@ -11,12 +11,12 @@ import yaml
 from pydantic import ValidationError
 
 from astrocyte.agents.expressions.parser import Field, Node, walk
-from astrocyte.agents.rules.model import Rule, RuleSet, StreamSpec
+from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, closest, problems_of, unknown
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
-from astrocyte.agents.rules.validators import SacculeSpec
-from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.rules.validators import Validator
+from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import CATALOG
 
 __all__ = ["load_rules"]
@@ -24,11 +24,13 @@ __all__ = ["load_rules"]
 _FIELDS: Final = sorted(
     {
         name
-        for model in (Rule, Step, Group, WindowSpec, StreamSpec, SacculeSpec, RuleSet)
+        for model in (Rule, Step, Group, Window, Stream, Validator, RuleSet)
         for name, info in model.model_fields.items()
         for name in (info.serialization_alias or name,)
     }
 )
+_ENTRANCE: Final = ("validators", "saccules")
+"""The list of validators, and its older name."""
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
@@ -97,14 +99,16 @@ class _Reader:
             self.report(f"{came} came where a mapping with rules: and windows: was wanted", ())
             raise InvalidRules(self.problems)
         for key in data:
-            if key not in RuleSet.model_fields:
+            if key not in RuleSet.model_fields and key not in _ENTRANCE:
                 self.report(unknown(str(key), list(RuleSet.model_fields)), (key,), field=str(key))
         parts: dict[str, list[Any]] = {}
-        models = (("rules", Rule), ("windows", WindowSpec), ("streams", StreamSpec), ("saccules", SacculeSpec))
+        models = (("rules", Rule), ("windows", Window), ("streams", Stream), *((name, Validator) for name in _ENTRANCE))
         for section, model in models:
             parts[section] = list(self.section(section, model, [] if data.get(section) is None else data[section]))
+        entrance = {name: parts.pop(name) for name in _ENTRANCE}
+        parts["validators"] = [validator for found in entrance.values() for validator in found]
         if not self.problems:
-            self.check_streams(parts)
+            self.check_streams(parts, entrance)
             self.check_bounds(parts["rules"])
         if not self.problems:
             try:
@@ -130,15 +134,19 @@ class _Reader:
                     path = problem.path or _step_path(item, problem.message)
                     self.report(problem.message, (section, index, *path), rule=name, field=problem.field)
 
-    def check_streams(self, parts: Mapping[str, list[Any]]) -> None:
+    def check_streams(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
         made = {item.name for section in ("rules", "windows", "streams") for item in parts[section]}
-        fields = {window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]}
+        fields: dict[str, set[str] | None] = {
+            window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]
+        }
         fields |= {stream.name: set(stream.fields) for stream in parts["streams"] if stream.fields}
-        for saccule in parts["saccules"]:
-            for stream in saccule.stream:
+        for validator in parts["validators"]:
+            for stream in validator.stream:
                 entering = self.fields_of(stream, fields)
-                if entering is not None:
-                    fields[stream] = entering | saccule.set.keys() | set(saccule.rename.values())
+                if validator.use is not None:
+                    fields[stream] = None  # a function may set any field
+                elif entering is not None:
+                    fields[stream] = entering | validator.set.keys() | set(validator.rename.values())
         for index, rule in enumerate(parts["rules"]):
             for step in rule.steps:
                 for stream in step.stream:
@@ -166,13 +174,12 @@ class _Reader:
                 message = f"unknown stream {window.source!r}{hint}"
                 self.report(message, ("windows", index), rule=window.name, field="from")
             self.check_window(window, index, self.fields_of(window.source, fields))
-        for index, saccule in enumerate(parts["saccules"]):
-            for stream in saccule.stream:
-                if self.known is not None and stream not in made and stream not in self.known:
-                    message = f"unknown stream {stream!r}{closest(stream, [*made, *self.known])}"
-                    self.report(message, ("saccules", index), rule=f"saccules[{index}]", field="stream")
+        for section, index, stream in _entered(entrance):
+            if self.known is not None and stream not in made and stream not in self.known:
+                message = f"unknown stream {stream!r}{closest(stream, [*made, *self.known])}"
+                self.report(message, (section, index), rule=f"{section}[{index}]", field="stream")
 
-    def check_window(self, window: WindowSpec, index: int, listed: set[str] | None) -> None:
+    def check_window(self, window: Window, index: int, listed: set[str] | None) -> None:
         """Every field that the window reads is one of its source."""
         if listed is None:
             return
@@ -191,7 +198,7 @@ class _Reader:
                     )  # fmt: skip
 
     @staticmethod
-    def fields_of(stream: str, made: Mapping[str, set[str]]) -> set[str] | None:
+    def fields_of(stream: str, made: Mapping[str, set[str] | None]) -> set[str] | None:
         if stream in made:
             return made[stream]
         event_type = CATALOG.find(stream)
@@ -204,6 +211,13 @@ class _Reader:
                     "nothing ends this rule's partial matches; add within: 10s (or, to hold the newest only, "
                     "max_partials: 1000)", ("rules", index), rule=rule.name, field="within",
                 )  # fmt: skip
+
+
+def _entered(entrance: Mapping[str, list[Validator]]) -> Iterator[tuple[str, int, str]]:
+    """Section, place and each stream of the validators."""
+    for section, validators in entrance.items():
+        for index, validator in enumerate(validators):
+            yield from ((section, index, stream) for stream in validator.stream)
 
 
 def _field_names(node: Node | None) -> list[str]:

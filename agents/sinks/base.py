@@ -10,7 +10,7 @@ may acknowledge. It
 - returns what the store can never take as `Rejected`, one row each, and writes all the rest; the caller sends those
   to ``dead_letters`` and then acknowledges.
 
-`tests.support.sink_contract.check_sink` holds every sink to this.
+`agents.sinks.testing.check_sink` holds every sink to this.
 """
 
 from __future__ import annotations

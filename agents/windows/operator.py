@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.keys import KeyTable
 from astrocyte.agents.cep.rows import plain
 from astrocyte.agents.expressions.columns import Columns, predicate
-from astrocyte.agents.rules.windows import WindowSpec
+from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.windows.groups import Groups
 from astrocyte.agents.windows.panes import FOREVER_US, PaneWindows, Results
 from astrocyte.agents.windows.rows import WindowRows
@@ -46,7 +46,7 @@ class WindowOperator:
     says of quantile, count_distinct and entropy.
     """
 
-    def __init__(self, spec: WindowSpec, *, catalog: Catalog = CATALOG) -> None:
+    def __init__(self, spec: Window, *, catalog: Catalog = CATALOG) -> None:
         self.spec = spec
         self._catalog = catalog
         self._select = spec.parsed

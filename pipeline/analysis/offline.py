@@ -13,7 +13,7 @@ import orjson
 from astrocyte.agents.domain import Counters, DomainGroup, DomainOutput, Leaflet
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.watermarks import Place
-from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.recording.log import (
     LogHeader,
@@ -151,14 +151,14 @@ class OfflineRun:
             counted |= topics
             domains = []
             for number in range(self.partitions):
-                engine = Engine(group.ruleset, consistency=consistency, exports=group.exports)
+                engine = Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
                 leaflet = Leaflet(
                     number,
                     [DomainGroup(group.field, engine, group.topics, group.exports)],
                     lateness_us=lateness_us,
                     topics=topics,
                     internal=internal,
-                    saccules=Saccules(getattr(ruleset, "saccules", ())),
+                    validators=Validators(ruleset.validators),
                 )
                 absent = tuple(
                     Place(topic, number)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.agents.event_time.watermarks import Clock, Source
-from astrocyte.agents.rules.model import WindowSpec
+from astrocyte.agents.rules.model import Window
 from astrocyte.agents.windows import WindowOperator
 from astrocyte.schemas.frames import Frame
 
@@ -50,7 +50,7 @@ def _frames(rows: int, keys: int, frame_rows: int) -> list[Frame]:
     return frames
 
 
-def _feed(spec: WindowSpec, frames: Sequence[Frame]) -> tuple[float, int]:
+def _feed(spec: Window, frames: Sequence[Frame]) -> tuple[float, int]:
     """Seconds, and results, of all frames through one window, with the watermark after each frame."""
     operator = WindowOperator(spec)
     results = 0
@@ -63,7 +63,7 @@ def _feed(spec: WindowSpec, frames: Sequence[Frame]) -> tuple[float, int]:
     return time.perf_counter() - began, results + (0 if closed is None else closed.num_rows)
 
 
-def _measure(name: str, spec: WindowSpec, frames: Sequence[Frame], keys: int, repeats: int) -> dict[str, Any]:
+def _measure(name: str, spec: Window, frames: Sequence[Frame], keys: int, repeats: int) -> dict[str, Any]:
     _feed(spec, frames[:1])  # compiles, or loads what was compiled
     seconds, results = min(_feed(spec, frames) for _ in range(repeats))
     events = sum(frame.num_rows for frame in frames)
@@ -82,14 +82,14 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     rows, repeats = (200_000, 1) if quick else (4_000_000, 3)
     frames = _frames(rows, 1_000, 65_536)
     for name, shape in KINDS:
-        spec = WindowSpec(name="bench", source="bench", select=THREE, **shape)
+        spec = Window(name="bench", source="bench", select=THREE, **shape)
         # A sliding window adds each row to a hundred results here; a tenth of the rows says as much.
         yield _measure(name, spec, frames[: 1 + len(frames) // 10] if "sliding" in shape else frames, 1_000, repeats)
     for keys in (1, 100_000):
-        spec = WindowSpec(name="bench", source="bench", select=THREE, every="1s")
+        spec = Window(name="bench", source="bench", select=THREE, every="1s")
         yield _measure(f"tumbling_1s_{keys}_keys", spec, _frames(rows, keys, 65_536), keys, repeats)
     for text in AGGREGATES:
-        spec = WindowSpec(name="bench", source="bench", select={"result": text}, every="1s")
+        spec = Window(name="bench", source="bench", select={"result": text}, every="1s")
         yield _measure(f"tumbling_1s_{text.replace(' ', '')}", spec, frames, 1_000, repeats)
     yield _clock(frames, repeats)
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -59,6 +60,8 @@ def main() -> None:
     # Frames become tens of thousands of records at once, none of them in a cycle; by default the collector would look
     # through them after every 700.
     gc.set_threshold(50_000, 20, 100)
+    # A user's own modules lie in the working folder, which a console script does not look through.
+    sys.path.append(str(Path.cwd()))
     try:
         app(standalone_mode=True)
     except (InvalidRule, InvalidSettings) as error:

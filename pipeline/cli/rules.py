@@ -106,14 +106,14 @@ def backtest_command(
 def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, show: int = 3) -> None:
     """Compare what rules make of logs with what the logs recorded; exit status 1 where they differ."""
     from astrocyte.pipeline.analysis.backtest import verify
-    from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
+    from astrocyte.pipeline.topology.rule_files import shipped_rules
 
     shipped = shipped_rules()
     logs = [path for path in paths if not _names_rules(path, shipped)]
     files = [*rules, *(path for path in paths if _names_rules(path, shipped))]
     if not logs:
         raise InvalidSettings("--verify came without a log; give a recorded log that holds input and multi.events")
-    done = verify(read_rule_files(files or _default_rules()), logs, lateness_us=_lateness(None))
+    done = verify(_read(*(files or _default_rules())), logs, lateness_us=_lateness(None))
     if as_json:
         print_json(done.as_json(show))
     else:
@@ -294,8 +294,10 @@ def rules_explain_command(
 
 
 def _read(*files: str) -> RuleSet:
+    from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.rule_files import read_rule_files
 
+    load_settings()  # imports the plugins, whose validators the files may name
     return read_rule_files(files)
 
 
@@ -347,6 +349,7 @@ def publish_command(
     from astrocyte.pipeline.topology.topics import make_topics
     from astrocyte.schemas.topics import RULES
 
+    settings = load_settings(broker=broker)  # imports the plugins, whose validators the files may name
     messages: list[tuple[str, bytes | None]] = []
     for path in files or ():
         checked_plan(load_rules(path))
@@ -354,7 +357,6 @@ def publish_command(
     messages += [(name, None) for name in remove or ()]
     if not messages:
         raise InvalidSettings("no rule file came; give one, or --remove NAME")
-    settings = load_settings(broker=broker)
 
     async def send() -> None:
         await make_topics(settings, ())

@@ -45,7 +45,9 @@ def demo_command(
 ) -> None:
     """Run the whole pipeline on this machine: broker, simulator, workers and stores, with live progress."""
     from astrocyte.pipeline.demo.demo import Demo, DemoOptions
+    from astrocyte.pipeline.settings import load_settings
 
+    load_settings()  # imports the plugins, which may register the scenario
     options = DemoOptions(
         scenario=scenario, seconds=seconds, data=data, seed=seed, size=size, partitions=partitions, shuffle=shuffle,
         rules=tuple(str(path) for path in rules or ()), database=database,
@@ -137,7 +139,9 @@ def worker_command(
     context: typer.Context,
     *,
     rules: Annotated[list[Path] | None, typer.Option(help="Rule file, or name of a shipped one; repeatable.")] = None,
-    role: Annotated[list[str] | None, typer.Option(help="correlate, rekey, sql, influx, audit; repeatable.")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="Role: correlate, rekey, control, or a sink; repeatable.")
+    ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Stream to read besides those of the rules.")] = None,
     broker: Broker = None,
 ) -> None:

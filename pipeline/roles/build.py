@@ -7,26 +7,27 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import faust
 import mode
 
 from astrocyte.agents.domain import DomainGroup, Leaflet
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
-from astrocyte.pipeline.kafka.client import BrokerAway
-from astrocyte.pipeline.logging import configure_logging, logging_config
+from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
-from astrocyte.pipeline.roles.control import CONTROLLERS, ControlRunner
+from astrocyte.pipeline.role_registry import ROLES, check_role
+from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.output_records import rekeyed
 from astrocyte.pipeline.roles.parent import end_with_parent
+from astrocyte.pipeline.roles.stores import build_store
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
+from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, patiently, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan
@@ -34,98 +35,27 @@ from astrocyte.pipeline.topology.repartition import Rekeyer
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
-from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, app_settings, configure
+from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.topics import MONO_PREFIX, control_topic, mono_topic, state_topic
+from astrocyte.schemas.topics import MONO_PREFIX, mono_topic, state_topic
 
-__all__ = ["WorkerApp", "build_app", "repeat"]
+__all__ = ["build_app", "build_control", "build_correlate", "build_rekey"]
 
 logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.1
 
 
-class WorkerApp(faust.App):  # type: ignore[misc]
-    """A Faust app without tables: it makes its topics first, and no folders."""
-
-    prepare: Callable[[], Awaitable[None]] | None = None
-    close_down: Callable[[], Awaitable[None]] | None = None
-
-    async def on_first_start(self) -> None:
-        """Wait for the broker, make topics, then start as usual."""
-        if self.prepare is not None:
-            await _patiently(self.prepare)
-        await super().on_first_start()
-
-    async def on_shutdown(self) -> None:
-        """Close what the role had opened."""
-        await super().on_shutdown()
-        if self.close_down is not None:
-            await self.close_down()
-
-    def _create_directories(self) -> None:
-        """Nothing: there are no tables whose files would need a folder."""
-
-
-class QuietWorker(faust.Worker):  # type: ignore[misc]
-    """Faust's worker without its spinner, which would hold back every log line below a warning."""
-
-    def _setup_spinner_handler(self, logger: logging.Logger, level: int) -> None:  # noqa: ARG002  Faust's signature
-        self.spinner = None
-
-
-def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> None:
-    """Call ``step`` again and again while the app runs, ``interval_s`` after its last end."""
-
-    async def loop() -> None:
-        while not app.should_stop:
-            await step()
-            await asyncio.sleep(interval_s)
-
-    loop.__name__ = getattr(step, "__name__", "step")
-    app.task(loop)
-
-
-async def _patiently(step: Callable[[], Awaitable[Any]]) -> Any:
-    """Result of ``step``, tried again for as long as the broker is away; said once."""
-    told = False
-    while True:
-        try:
-            return await step()
-        except BrokerAway as error:
-            if not told:
-                logger.warning("waiting for the broker: %s", error)
-                told = True
-            await asyncio.sleep(0.5)
-
-
-def build_app(settings: Settings) -> faust.App:
-    """The app of the first role of the settings."""
+def build_app(settings: Settings) -> WorkerApp:
+    """The app of the first role of the settings. Raises InvalidSettings for a role that nobody registered."""
     role = settings.roles[0]
     end_with_parent()
     configure_logging(settings.log_level, json=settings.log_json)
-    app = WorkerApp(
-        f"{settings.group}-{role}",
-        **app_settings(
-            settings.broker,
-            consumer_group_instance_id=f"{settings.instance}-{role}" if settings.instance else None,
-            broker_session_timeout=settings.session_timeout / 1e6,
-            broker_heartbeat_interval=settings.session_timeout / 1e6 / 3,
-            logging_config=logging_config(settings.log_level, json=settings.log_json),
-            topic_partitions=settings.partitions,
-            topic_replication_factor=settings.replication,
-            Worker=QuietWorker,
-        ),
-    )
-    if role == "correlate":
-        _build_correlate(app, settings)
-    elif role == "rekey":
-        _build_rekey(app, settings)
-    elif role == "control":
-        _build_control(app, settings)
+    app = make_app(settings, role)
+    check_role(role)
+    if role in ROLES:
+        ROLES.get(role)(app, settings)
     else:
-        from astrocyte.pipeline.roles.stores import build_store
-
         build_store(app, settings, role)
     return app
 
@@ -135,11 +65,12 @@ def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
     base = read_rule_files(settings.rules or DEFAULT_RULES)
     live = LiveRules(base, accept=checked_plan)
     with ThreadPoolExecutor(1) as pool:
-        start = pool.submit(asyncio.run, _patiently(lambda: load_live_rules(settings.broker, live))).result()
+        start = pool.submit(asyncio.run, patiently(lambda: load_live_rules(settings.broker, live))).result()
     return live, int(start)
 
 
-def _build_correlate(app: WorkerApp, settings: Settings) -> None:
+def build_correlate(app: WorkerApp, settings: Settings) -> None:
+    """Leaflet domains over all streams that the rules read."""
     live, rules_start = _rules_now(settings)
     plan = make_plan(live.ruleset)
     internal = {topic for topic in plan.topics if not topic.startswith(MONO_PREFIX)}
@@ -160,7 +91,7 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
         groups = [
             DomainGroup(
                 each.field,
-                Engine(each.ruleset, consistency=settings.consistency, exports=each.exports),
+                Engine(each.ruleset, consistency=settings.consistency, exports=each.exports, validated=True),
                 each.topics,
                 each.exports,
             )
@@ -172,7 +103,7 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
             lateness_us=settings.lateness,
             topics=read,
             internal=internal,
-            saccules=Saccules(live.ruleset.saccules),
+            validators=Validators(live.ruleset.validators),
         )
 
     # The app's producer exists only once the app has started, hence the lambdas.
@@ -229,7 +160,11 @@ async def _change_rules(
         await correlator.stop()
         os._exit(RESTART_STATUS)
     await asyncio.to_thread(_warm, ruleset)
-    await correlator.update({group.field: group.ruleset for group in changed.groups}, _fingerprint(ruleset, settings))
+    await correlator.update(
+        {group.field: group.ruleset for group in changed.groups},
+        _fingerprint(ruleset, settings),
+        Validators(ruleset.validators),
+    )
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
 
@@ -242,7 +177,7 @@ def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _build_rekey(app: WorkerApp, settings: Settings) -> None:
+def build_rekey(app: WorkerApp, settings: Settings) -> None:
     """Agents that carry streams over to the internal topics keyed as the rules need them."""
     live, _ = _rules_now(settings)
     plan = make_plan(live.ruleset)
@@ -290,14 +225,14 @@ def _build_rekey_agent(app: WorkerApp, rekeyer: Rekeyer) -> None:
     app.agent(app.topic(rekeyer.rekey.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(carry)
 
 
-def _build_control(app: WorkerApp, settings: Settings) -> None:
+def build_control(app: WorkerApp, settings: Settings) -> None:
     """One agent that feeds the controllers."""
     memory = state_topic(str(app.conf.id))
     runner = ControlRunner(memory)
-    inputs = sorted({wired.topic for wired in CONTROLLERS.values()})
+    inputs = runner.topics
 
     async def prepare() -> None:
-        await make_topics(settings, inputs, single=[memory, *(control_topic(name) for name in CONTROLLERS)])
+        await make_topics(settings, inputs, single=[memory, *runner.outputs])
 
     app.prepare = prepare
 

@@ -19,6 +19,7 @@ import orjson
 
 from astrocyte.agents.domain import DomainOutput, Leaflet
 from astrocyte.agents.event_time.watermarks import Place
+from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.roles.output_records import outgoing_of
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
@@ -201,12 +202,14 @@ class Correlator:
                 future.result()
         domain.unconfirmed = [(future, size) for future, size in domain.unconfirmed if not future.done()]
 
-    async def update(self, rulesets: Mapping[str, RuleSet], fingerprint: str) -> None:
-        """Put changed rules in force in every domain, by group."""
+    async def update(
+        self, rulesets: Mapping[str, RuleSet], fingerprint: str, validators: Validators | None = None
+    ) -> None:
+        """Put changed rules in force in every domain, by group, and changed validators."""
         self._fingerprint = fingerprint
         for domain in list(self._domains.values()):
             async with domain.lock:
-                domain.leaflet.update(rulesets)
+                domain.leaflet.update(rulesets, validators)
                 domain.dirty = True
 
     async def stop(self) -> None:

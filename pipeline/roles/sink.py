@@ -116,6 +116,7 @@ class StoreRunner:
         deliver: Callable[[Iterable[Outgoing]], Awaitable[None]],
         *,
         partitions: int,
+        stage: str | None = None,
         most_rows: int = 20_000,
         linger_s: float = 1.0,
         critical_linger_s: float = 0.2,
@@ -125,6 +126,8 @@ class StoreRunner:
         self._sink = sink
         self._deliver = deliver
         self._partitions = partitions
+        self._stage = stage or sink.name
+        """Stage of the dead letters of what the sink refuses: the name that it is registered by."""
         self._most_rows = most_rows
         self._linger_s = linger_s
         self._critical_linger_s = critical_linger_s
@@ -181,7 +184,7 @@ class StoreRunner:
             delivery.ack_through()
 
     def _bury(self, item: Rejected) -> Outgoing:
-        stage = self._sink.name if self._sink.name in ("sql", "influx", "audit", "file") else "sql"
+        stage = self._stage
         raw = RawRecord(item.offset, 0, item.key, item.payload)
         letter = dead_letter(raw, item.topic, item.partition, reason=item.reason, stage=stage, row=item.row)
         logger.error("%s[%s]@%s: %s refused a row: %s", item.topic, item.partition, item.offset, stage, item.reason)

@@ -1,19 +1,22 @@
-"""The roles that fill stores: ``sql``, ``influx`` and ``audit``, each an app with its own consumer group."""
+"""The roles that fill stores: every registered sink is one, an app with its own consumer group."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import mode
 
-from astrocyte.agents.sinks.base import OnTrouble, Sink, Trouble
+from astrocyte.agents.controllers.base import CONTROLLERS
+from astrocyte.agents.sinks.base import OnTrouble, Trouble
+from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
 from astrocyte.agents.sinks.retry import Patience
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
-from astrocyte.pipeline.roles.control import CONTROLLERS
 from astrocyte.pipeline.roles.sink import RECORD_TOPICS, StoreRunner
+from astrocyte.pipeline.roles.worker_app import repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
@@ -30,18 +33,18 @@ _FINISH_S: Final = 10.0
 
 
 def build_store(app: Any, settings: Settings, role: str) -> None:
-    """Wire ``app`` so that it writes what its role stores."""
-    from astrocyte.pipeline.roles.build import repeat
-
+    """Wire ``app`` so that it writes what the sink of its role's name stores."""
     patience = Patience(role, on_trouble=_listener(app))
-    sink = _make_sink(settings, role, patience)
-    topics = _topics(settings, role)
+    kind = SINKS.get(role)
+    context = SinkContext(role, settings.of(role), patience, _now_us, settings.common())
+    sink = kind.definition(context)
+    topics = _topics(settings, kind)
     runner = StoreRunner(
         sink,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
         partitions=settings.partitions,
-        # SQL indexes are written page by page: larger batches touch fewer of them twice.
-        most_rows=100_000 if role == "sql" else 20_000,
+        stage=role,
+        most_rows=kind.batch_rows,
     )
     app.store_runner = runner
     serve_metrics(settings, role, StoreMetrics(role, runner))
@@ -74,41 +77,40 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
     repeat(app, runner.tick, _TICK_S)
-    if role == "sql":
-        repeat(app, lambda: _retain(settings), settings.retention_interval / 1e6)
+    if kind.upkeep is not None:
+        upkeep = kind.upkeep
+        repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)
 
 
-async def _retain(settings: Settings) -> None:
-    """Remove what is too old, in small transactions between the sink's own."""
-    from astrocyte.agents.stores.retention import apply_retention
-
-    def remove() -> int:
-        return sum(step.rows for step in apply_retention(settings.sql_url.get_secret_value(), now_us=_now_us()))
-
+async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:
+    """What the store does besides taking batches, in a thread."""
     try:
-        removed = await asyncio.to_thread(remove)
+        done = await asyncio.to_thread(upkeep, context)
     except AstrocyteError as error:
-        logger.warning("retention was put off: %s", error)
+        logger.warning("%s: upkeep was put off: %s", context.name, error)
     else:
-        if removed:
-            logger.info("retention removed %s rows", removed)
+        if done:
+            logger.info("%s: retention removed %s rows", context.name, done)
 
 
-def _streams(settings: Settings) -> tuple[str, ...]:
-    return settings.streams or tuple(event_type.stream for event_type in CATALOG)
-
-
-def _topics(settings: Settings, role: str) -> list[str]:
-    if role == "audit":
-        dna = [event_type.stream for event_type in CATALOG if event_type.envelope == "charter"]
-        return [*(mono_topic(stream) for stream in dna), RULES, *(control_topic(name) for name in CONTROLLERS)]
-    topics = [mono_topic(stream) for stream in _streams(settings)]
-    if role == "influx":
+def _topics(settings: Settings, kind: SinkType) -> list[str]:
+    """Topics that a kind of sink reads. Raises InvalidSettings where there are none."""
+    if kind.streams is None:
+        streams: Iterable[str] = settings.streams or tuple(event_type.stream for event_type in CATALOG)
+    else:
+        streams = kind.streams() if callable(kind.streams) else kind.streams
+    topics = [mono_topic(stream) for stream in streams]
+    if kind.windows:
         from astrocyte.pipeline.topology.rule_files import read_rule_files
 
         windows = read_rule_files(settings.rules).windows if settings.rules else ()
         topics += [metrics_topic(window.name) for window in windows]
-    return [*topics, *RECORD_TOPICS]
+    topics += [topic for topic, record in RECORD_TOPICS.items() if kind.records is None or record in kind.records]
+    if kind.audited:
+        topics += [RULES, *(control_topic(name) for name in CONTROLLERS.names())]
+    if not topics:
+        raise InvalidSettings("the sink reads no streams and no records; give register_sink streams=... or records=...")
+    return topics
 
 
 def _listener(app: Any) -> OnTrouble:
@@ -131,44 +133,5 @@ def _tell(trouble: Trouble) -> None:
         logger.warning("%s: attempt %s failed: %s; trying again", trouble.sink, trouble.attempt, trouble.reason)
 
 
-def _influx_sink(settings: Settings, patience: Patience) -> Sink:
-    from astrocyte.agents.sinks.influx.points import PointRules
-
-    rules = PointRules(settings.influx_cell_tags, settings.influx_run_tag)
-    if settings.influx_url is None or settings.influx_token is None:
-        from astrocyte.agents.sinks.influx.file import InfluxFileSink
-
-        return InfluxFileSink(settings.influx_dir, rules=rules, patience=patience)
-    from astrocyte.agents.sinks.influx.sink import InfluxSink
-
-    return InfluxSink(
-        settings.influx_url,
-        token=settings.influx_token.get_secret_value(),
-        org=settings.influx_org,
-        bucket=settings.influx_bucket,
-        rules=rules,
-        patience=patience,
-    )
-
-
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def _make_sink(settings: Settings, role: str, patience: Patience) -> Sink:
-    if role == "sql":
-        from astrocyte.agents.sinks.sql.sink import SqlSink
-
-        return SqlSink(
-            settings.sql_url.get_secret_value(),
-            now_us=_now_us,
-            experiment_id=settings.experiment,
-            patience=patience,
-        )
-    if role == "influx":
-        return _influx_sink(settings, patience)
-    if role == "audit":
-        from astrocyte.agents.sinks.audit.sink import AuditSink
-
-        return AuditSink(settings.sql_url.get_secret_value(), now_us=_now_us, patience=patience)
-    raise InvalidSettings(f"role {role!r} came; one of correlate, rekey, sql, influx, audit was wanted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -30,6 +31,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
             text = value.get_secret_value()
         elif isinstance(value, tuple | list):
             text = ",".join(str(item) for item in value)
+        elif isinstance(value, dict):
+            text = json.dumps(value, default=str)
         elif name in _DURATIONS:
             text = f"{value}us" if value else "0"
         else:

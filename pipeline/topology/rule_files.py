@@ -24,7 +24,7 @@ def shipped_rules() -> dict[str, Path]:
 
 
 def read_rule_files(files: Iterable[str | Path]) -> RuleSet:
-    """The rules, windows, streams and saccules of all files together. Raises InvalidRule, naming the file."""
+    """The rules, windows, streams and validators of all files together. Raises InvalidRule, naming the file."""
     shipped = shipped_rules()
     sets = []
     for file in files:

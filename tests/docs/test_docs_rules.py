@@ -17,7 +17,6 @@ import yaml
 from astrocyte import Engine, EngineOutput, InvalidRules, Match, MatchedEvent, RuleSet, load_rules, match
 from astrocyte.agents.expressions.parser import MATCH_AGGREGATES
 from astrocyte.agents.ingest.dicts import frames_of
-from astrocyte.agents.ingest.validate import Saccules
 from astrocyte.agents.rules.model import (
     Alert,
     Group,
@@ -26,12 +25,12 @@ from astrocyte.agents.rules.model import (
     Rule,
     Skip,
     Step,
-    StreamSpec,
-    WindowSpec,
+    Stream,
+    Window,
     Within,
 )
 from astrocyte.agents.rules.select import AGGREGATES
-from astrocyte.agents.rules.validators import SacculeSpec
+from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.frames import Frame
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +137,7 @@ def shown(found: Match, rules: RuleSet) -> str:
     return text
 
 
-def results_of(frame: Frame, window: WindowSpec) -> Iterator[str]:
+def results_of(frame: Frame, window: Window) -> Iterator[str]:
     for row in frame.rows():
         name = window_name(window.name, row)
         name += f"/{row['key']}" if row["key"] != "k" else ""
@@ -154,11 +153,11 @@ def settle(engine: Engine, output: EngineOutput) -> Iterator[str]:
         yield from results_of(frame, windows[frame.stream])
     for frame in output.late:
         yield from (f"late:{row['label']}" for row in frame.rows())
+    yield from (f'refused:{event.fields["label"]} "{event.reason}"' for event in output.refused)
 
 
 def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual: bool) -> Iterator[str]:
     engine = Engine(rules, consistency="eventual" if eventual else "strong")
-    entrance = Saccules(rules.saccules)
     for number, event in enumerate(events):
         if isinstance(event, int):
             yield from settle(engine, engine.advance(event))
@@ -166,11 +165,12 @@ def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual
             yield from (shown(found, rules) for found in engine.push_event(event))
         else:
             for frame in frames_of([event], [], run=str(number)):
-                passed = entrance.apply(frame)
-                yield from (f'refused:{event["label"]} "{reason}"' for _, reason in passed.refused)
                 if event["timestamp"] < engine.watermark_us:
-                    engine.push_late(passed.frame)
-                engine.push(passed.frame)
+                    engine.push_late(frame)
+                refused = engine.refused
+                engine.push(frame)
+                if engine.refused > refused:
+                    yield from settle(engine, engine.advance(engine.watermark_us))
     yield from settle(engine, engine.flush())
     assert not any(engine.size().values())
 
@@ -182,7 +182,7 @@ def run(example: Example) -> str:
         return "refused: " + "; ".join(problem.message for problem in error.problems)
     events = list(steps_of(example.events))
     eventual = "# consistency: eventual" in example.rules
-    if eventual or rules.windows or rules.saccules or any(isinstance(event, int) for event in events):
+    if eventual or rules.windows or rules.validators or any(isinstance(event, int) for event in events):
         found = list(step_by_step(rules, events, eventual=eventual))
     else:
         found = [shown(each, rules) for each in match(rules, [event for event in events if isinstance(event, dict)])]
@@ -233,7 +233,7 @@ def test_the_table_of_pairings_is_what_the_engine_gives(form, expected):
 
 
 @pytest.mark.parametrize(
-    "model", [Rule, Step, Group, Within, MaxPartials, Skip, Alert, OnTimeout, StreamSpec, SacculeSpec, WindowSpec]
+    "model", [Rule, Step, Group, Within, MaxPartials, Skip, Alert, OnTimeout, Stream, Validator, Window]
 )
 def test_every_option_of_the_language_is_on_the_page(model):
     for name, info in model.model_fields.items():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
 

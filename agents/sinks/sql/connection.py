@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy.exc import DBAPIError
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.retry import Patience
@@ -15,7 +17,10 @@ from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.url import open_store
 from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["SqlConnection", "prepare_store"]
+if TYPE_CHECKING:
+    from sqlalchemy import Table
+
+__all__ = ["SqlConnection", "make_tables", "prepare_store"]
 
 T = TypeVar("T")
 
@@ -101,6 +106,27 @@ def prepare_store(store: Store, url: str, *, migrate: bool) -> None:
         return
     prepare(url, migrate=migrate)
     store.connect()
+
+
+def make_tables(store: Store, url: str, tables: Sequence[Table]) -> None:
+    """Make those of the tables that are not there. Raises the driver's error."""
+    from astrocyte.agents.sinks.sql.engines import engine_of, engine_over
+
+    if _in_memory(store):
+        assert isinstance(store, SqliteStore)
+        assert isinstance(store.connection, sqlite3.Connection)
+        engine = engine_over(store.connection)
+    else:
+        engine = engine_of(url)
+    try:
+        with engine.begin() as connection:
+            for table in tables:
+                table.create(connection, checkfirst=True)
+    except DBAPIError as error:
+        raise error.orig or error from error
+    finally:
+        if not _in_memory(store):
+            engine.dispose()
 
 
 def _in_memory(store: Store) -> bool:

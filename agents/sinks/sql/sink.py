@@ -17,19 +17,17 @@ import numpy as np
 
 from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from astrocyte.agents.sinks.retry import Patience
-from astrocyte.agents.sinks.sql.connection import SqlConnection
+from astrocyte.agents.sinks.sql.connection import SqlConnection, make_tables
 from astrocyte.agents.sinks.sql.records import stage_records
 from astrocyte.agents.sinks.sql.rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame
 from astrocyte.agents.sinks.sql.runs import Runs
-from astrocyte.agents.sinks.sql.targets import KIND_TARGETS, POSITIONS, STREAM_TARGETS
+from astrocyte.agents.sinks.sql.targets import KIND_TARGETS, POSITIONS, TABLES, registered_tables
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import frame_to_records
 
-__all__ = ["STREAMS", "SqlSink"]
+__all__ = ["SqlSink"]
 
-STREAMS: Final = tuple(STREAM_TARGETS)
-"""Streams whose events have a table; frames of other streams leave only their run and position."""
 
 _KNOWN_AT_MOST: Final = 1_000_000
 
@@ -79,6 +77,13 @@ class SqlSink(SqlConnection):
         self._known: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
         self._learnt: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
 
+    async def open(self) -> None:
+        """Connect, bring the database to this version, and make registered tables that are missing."""
+        await super().open()
+        tables = registered_tables()
+        if tables:
+            await self.persist(lambda: make_tables(self.store, self.url, tables))
+
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Write a batch in one transaction; see `agents.sinks.base.Sink`."""
         work = await self.in_thread(lambda: self._stage(batch))
@@ -94,7 +99,7 @@ class SqlSink(SqlConnection):
                 if item.kind in KIND_TARGETS:
                     tables = stage_records(item.kind, item.records, now)
                     groups.append(_group(item.kind, tables, [(0, item)], len(item.records)))
-            elif item.frame.stream in STREAM_TARGETS and item.frame.num_rows:
+            elif item.frame.num_rows and item.frame.stream in TABLES:
                 frames[item.frame.stream].append(item)
         groups.sort(key=lambda group: _KIND_ORDER[group.name])
         groups += [_stage_stream(stream, items, now) for stream, items in _in_order(frames)]
@@ -203,7 +208,7 @@ def _in_order(frames: Mapping[str, list[SourcedFrame]]) -> list[tuple[str, list[
 
 
 def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Batch:
-    target = STREAM_TARGETS[stream]
+    target = TABLES.get(stream)
     parts, placed, refused, unit = [], [], {}, 0
     for item in items:
         placed.append((unit, cast("Sourced", item)))

@@ -13,6 +13,7 @@ from sqlalchemy.types import TypeEngine
 
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.registry import Registry
 from astrocyte.schemas.tables import (
     ActionModel,
     AgentModel,
@@ -50,11 +51,14 @@ __all__ = [
     "POSITIONS",
     "SIMULATIONS",
     "STREAM_TARGETS",
+    "TABLES",
     "Computed",
     "Conflict",
     "Encoding",
     "Parent",
     "Target",
+    "register_table",
+    "registered_tables",
 ]
 
 Conflict = Literal["replace", "fill", "latest", "ignore", "greatest", "refuse"]
@@ -332,3 +336,35 @@ KIND_TARGETS: Final[Mapping[str, tuple[Target, ...]]] = {
     "simulations": (of_table(Simulation, conflict="fill"), of_table(SimulationConfig)),
 }
 """Tables of each kind of record, in the order in which foreign keys want them."""
+
+
+def _convert(name: str, found: object) -> Target:
+    if isinstance(found, Target):
+        return found
+    if not isinstance(found, Table):
+        raise InvalidSettings(f"table of stream {name!r} is a {type(found).__name__}; expected a sqlalchemy Table")
+    return Target(found, {column.name: column.name for column in found.c})
+
+
+TABLES: Final[Registry[Target]] = Registry("table", group="astrocyte.tables", shipped=STREAM_TARGETS, convert=_convert)
+"""Table of each stream that the sql role stores."""
+
+
+def register_table(stream: str, table: Table) -> None:
+    """Let the sql role store a stream in a table, which it makes where it is missing.
+
+    Columns are filled from the fields of their names, and from ``timestamp`` (microseconds), ``key``, ``type``,
+    ``simulation_id`` (the run), ``id`` (a whole number, unique in its run and stream) and ``recorded_at``. The primary
+    key must tell events apart, such as (simulation_id, id): an event written again replaces its row. Raises
+    InvalidSettings.
+    """
+    if not table.primary_key.columns:
+        raise InvalidSettings(
+            f"table {table.name!r} has no primary key; an event that is written again would be stored twice"
+        )
+    TABLES.register(stream, table)
+
+
+def registered_tables() -> list[Table]:
+    """Tables that do not come with Astrocyte's migrations."""
+    return [TABLES.get(name).table for name in TABLES.names() if name not in STREAM_TARGETS]

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from astrocyte import MemorySink, configure, load_scenario, simulate
 from astrocyte.pipeline.kafka.client import ensure_topics, producer_client, topic_partitions
 from astrocyte.pipeline.simulation.controls import KafkaControls
+from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.simulator.runtime.controls import Control
 from tests.support.broker import BrokerThread, wait_until

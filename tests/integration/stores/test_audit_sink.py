@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from astrocyte.agents.sinks.audit.sink import AuditSink, audit_entries, export_audit, verify_audit
 from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.retention import apply_retention
 from astrocyte.agents.sinks.sql.engines import engine_of
-from astrocyte.agents.stores.retention import apply_retention
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 

@@ -7,10 +7,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import pytest
 from sqlalchemy import text
 
-from astrocyte import MemorySink, simulate
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.topics import mono_topic
 
 TABLES = ("agents", "agent_states", "resource_states", "simulation_steps", "agent_actions", "learning_experiences",

@@ -5,8 +5,9 @@ from astrocyte.agents.sinks.file import FileSink, read_lines
 from astrocyte.agents.sinks.memory import MemorySink
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.sinks.testing import SinkUnderTest, check_sink
 from astrocyte.schemas.tables import Base
-from tests.support.sink_contract import Made, check_sink
+from tests.support.postgres import *  # noqa: F403 - fixtures
 
 TABLE_OF = {"problem_solving": "problem_results", "multi_events": "multi_events", "alerts": "alerts"}
 
@@ -24,7 +25,7 @@ async def test_sql_sink_keeps_the_contract(database):
     async def count():
         return counts(database)
 
-    await check_sink(lambda: Made(SqlSink(database, now_us=lambda: 1), count))
+    await check_sink(lambda: SinkUnderTest(SqlSink(database, now_us=lambda: 1), count))
     engine = engine_of(database)
     with engine.connect() as connection:
         positions = dict(
@@ -48,7 +49,7 @@ async def test_memory_sink_keeps_the_contract():
         stored = {**sink.events, **sink.records}
         return {name: len(rows) for name, rows in stored.items()}
 
-    await check_sink(lambda: Made(sink, count))
+    await check_sink(lambda: SinkUnderTest(sink, count))
 
 
 async def test_file_sink_keeps_the_contract_over_rotations(tmp_path):
@@ -58,5 +59,5 @@ async def test_file_sink_keeps_the_contract_over_rotations(tmp_path):
             found[line["stream"]] = found.get(line["stream"], 0) + 1
         return found
 
-    await check_sink(lambda: Made(FileSink(tmp_path, rotate_bytes=500), count))
+    await check_sink(lambda: SinkUnderTest(FileSink(tmp_path, rotate_bytes=500), count))
     assert len(list(tmp_path.glob("*.zst"))) > 2

@@ -13,8 +13,9 @@ from astrocyte.agents.sinks.retry import Patience
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.migrate import NewerDatabase, OlderDatabase, upgrade
 from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.schemas.frames import Frame
-from tests.support.sink_contract import alert, multi_event, results
+from tests.support.postgres import *  # noqa: F403 - fixtures
 
 
 class Troubles(list):

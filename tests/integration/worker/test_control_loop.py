@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from astrocyte import MemorySink, simulate
 from astrocyte.agents.controllers.controllers import DifficultyController, GeneticController
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.simulator.run import RunSummary
 

@@ -23,7 +23,11 @@ def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, mo
         ("broker", "localhost", "host:port was wanted"),
         ("lateness", "soon", "is not a duration"),
         ("partitions", "0", "greater than or equal to 1"),
-        ("roles", "correlate,cook", "'cook' is not a role"),
+        (
+            "roles",
+            "correlate,cook",
+            "there is no role 'cook'; known: correlate, rekey, control, sql, influx, audit, file",
+        ),
         ("influx_url", "http://127.0.0.1:8086", "influx_token is not"),
     ],
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.simulator.event_spec import id_parts
 from tests.support.worlds import MORAN, MoranConfig, trace
 

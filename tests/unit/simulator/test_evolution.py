@@ -4,7 +4,7 @@ import numpy as np
 from scipy.special import digamma
 from scipy.stats import binom, entropy
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 from tests.support.worlds import (
     GENERATIONS,
     INFINITE_ALLELES,

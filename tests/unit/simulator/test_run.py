@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from astrocyte import CallableSink, MemorySink, simulate
+from astrocyte.scenario import CallableSink, MemorySink, simulate
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.simulator.emission.emitter import EmissionFailed
 from astrocyte.simulator.run import RunSummary

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from astrocyte import Engine, Match, load_rules
-from astrocyte.agents.engine.engine import EngineOutput
+from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.partitioning import partitions_of
 

@@ -1,4 +1,4 @@
-"""Saccules: what is refused and why, what is changed, and that nothing is lost on the way."""
+"""Validators: what is refused and why, what is changed, and that nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte import Frame
-from astrocyte.agents.ingest.validate import Passed, Saccules, SacculeSpec
+from astrocyte.agents.ingest.validate import Passed, Validators
+from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
@@ -28,7 +29,7 @@ def frame_of(stream: str = "s", times: list[int] | None = None, **columns: Any) 
 
 
 def apply(frame: Frame, *specs: dict[str, Any]) -> Passed:
-    passed = Saccules([SacculeSpec.model_validate({"stream": "s", **spec}) for spec in specs]).apply(frame)
+    passed = Validators([Validator.model_validate({"stream": "s", **spec}) for spec in specs]).apply(frame)
     assert passed.frame.num_rows + len(passed.refused) + passed.sampled == frame.num_rows
     assert len(passed.rows) == passed.frame.num_rows
     assert passed.frame.timestamps().tolist() == frame.timestamps()[passed.rows].tolist()
@@ -107,14 +108,14 @@ def test_fields_are_renamed_and_dropped() -> None:
     assert passed.frame.column("b").to_pylist() == [1]
 
 
-def test_saccules_of_one_stream_work_one_after_the_other() -> None:
+def test_validators_of_one_stream_work_one_after_the_other() -> None:
     passed = apply(frame_of(x=[1.0, 5.0]), {"set": {"y": "x * 10"}}, {"where": "y > 20"})
     assert passed.rows.tolist() == [1]
 
 
 def test_other_streams_are_left_alone() -> None:
     frame = frame_of("other", x=[-1.0])
-    assert Saccules([SacculeSpec(stream=("s",), where="x > 0")]).apply(frame).frame.num_rows == 1
+    assert Validators([Validator(stream=("s",), where="x > 0")]).apply(frame).frame.num_rows == 1
 
 
 def test_sampling_is_by_id_and_weighs_what_passes() -> None:
@@ -133,7 +134,7 @@ def test_identity_of_rows_survives() -> None:
 
 
 def test_a_frame_of_another_schema_is_refused_whole() -> None:
-    passed = Saccules([]).apply(frame_of("axon_1", value=["three", "four"]))
+    passed = Validators([]).apply(frame_of("axon_1", value=["three", "four"]))
     assert [row for row, _ in passed.refused] == [0, 1]
     assert "field 'value'" in passed.refused[0][1]
 
@@ -160,14 +161,15 @@ def test_every_row_passes_is_refused_or_is_sampled(values: list[Any], policy: st
     assert all(values[row] is not None and values[row] < 3 for row in passed.rows.tolist())
 
 
-def test_saccules_are_read_from_a_rule_file() -> None:
+@pytest.mark.parametrize("section", ["validators", "saccules"])
+def test_validators_are_read_from_a_rule_file(section: str) -> None:
     rules = load_rules(
-        """
-        saccules:
-          - {stream: [axon_1, axon_2], require: [value], where: "0 <= value <= 100", reason: value out of range}
+        f"""
+        {section}:
+          - {{stream: [axon_1, axon_2], require: [value], where: "0 <= value <= 100", reason: value out of range}}
         """
     )
-    passed = Saccules(rules.saccules).apply(frame_of("axon_2", value=[1.0, 500.0]))
+    passed = Validators(rules.validators).apply(frame_of("axon_2", value=[1.0, 500.0]))
     assert passed.refused == [(1, "value out of range")]
 
 
@@ -184,7 +186,7 @@ def test_saccules_are_read_from_a_rule_file() -> None:
         ("{stream: axn_1}", "unknown stream 'axn_1'; did you mean 'axon_1'"),
     ],
 )
-def test_a_bad_saccule_is_refused_with_its_place(text: str, message: str) -> None:
+def test_a_bad_validator_is_refused_with_its_place(text: str, message: str) -> None:
     with pytest.raises(InvalidRule, match=message) as caught:
-        load_rules(f"saccules:\n  - {text}\n", known_streams=["axon_1", "evolutionary_events"])
+        load_rules(f"validators:\n  - {text}\n", known_streams=["axon_1", "evolutionary_events"])
     assert "2:" in str(caught.value)

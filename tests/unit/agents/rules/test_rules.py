@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from astrocyte.agents.rules.model import Group, InvalidRules, Rule, Step, WindowSpec, format_duration, parse_duration
+from astrocyte.agents.rules.model import Group, InvalidRules, Rule, Step, Window, format_duration, parse_duration
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
@@ -263,4 +263,4 @@ def test_names_of_rules_and_windows_are_unique():
 def test_window_has_exactly_one_extent():
     for extent in ({}, {"every": "1s", "session": "2s"}, {"every": "2s", "size": "1s"}):
         with pytest.raises(InvalidRules):
-            WindowSpec(name="w", source="s", select={"n": "count()"}, **extent)
+            Window(name="w", source="s", select={"n": "count()"}, **extent)

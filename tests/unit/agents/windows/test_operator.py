@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte import Frame
-from astrocyte.agents.rules.model import WindowSpec
+from astrocyte.agents.rules.model import Window
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.agents.windows import WindowOperator, WindowRows, windows_for
 from astrocyte.schemas.errors import InvalidRule
@@ -53,7 +53,7 @@ def frame_of(events: list[dict[str, Any]], run: str = "r", **meta: Any) -> Frame
 
 def window(kind: str = "tumbling", select: dict[str, str] | None = None, **more: Any) -> WindowOperator:
     shape = KINDS[kind] if not {"every", "size", "session", "sliding"} & more.keys() else {}
-    return WindowOperator(WindowSpec(name="w", source="stream", select=select or SELECT, **{**shape, **more}))
+    return WindowOperator(Window(name="w", source="stream", select=select or SELECT, **{**shape, **more}))
 
 
 def rows_of(*frames: Frame | None) -> list[dict[str, Any]]:
@@ -319,7 +319,7 @@ def test_where_filters_rows_and_select_computes_with_aggregates_and_bounds() -> 
 
 
 def test_integers_of_the_catalog_stay_exact_beyond_the_doubles() -> None:
-    spec = WindowSpec(
+    spec = Window(
         name="w", source="population_metrics", by="simulation_id", every="10us",
         select={"top": "max(tick)", "all": "sum(tick)", "last": "last(tick)", "alive": "mean(total_population)"},
     )  # fmt: skip
@@ -336,9 +336,7 @@ def test_integers_of_the_catalog_stay_exact_beyond_the_doubles() -> None:
 
 
 def test_a_sum_of_integers_that_does_not_fit_stays_at_the_end_of_the_range() -> None:
-    operator = WindowOperator(
-        WindowSpec(name="w", source="population_metrics", every="10us", select={"all": "sum(tick)"})
-    )
+    operator = WindowOperator(Window(name="w", source="population_metrics", every="10us", select={"all": "sum(tick)"}))
     columns = {"timestamp": np.array([1, 2]), "key": ["r", "r"], "tick": np.array([2**62, 2**62], np.int64)}
     operator.add(Frame.from_columns("population_metrics", "r", columns))
     assert rows_of(operator.flush())[0]["all"] == 2**63 - 1
@@ -435,7 +433,7 @@ def test_revise_is_refused_where_a_result_could_not_be_corrected() -> None:
 
 def test_distinct_counts_of_many_values_are_estimated_and_quantiles_are_close() -> None:
     operator = WindowOperator(
-        WindowSpec(name="w", source="s", every="1s", select={"d": "count_distinct(x)", "q": "quantile(x, 0.99)"})
+        Window(name="w", source="s", every="1s", select={"d": "count_distinct(x)", "q": "quantile(x, 0.99)"})
     )
     rng = np.random.default_rng(3)
     x = rng.permutation(200_000).astype(np.float64)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from astrocyte import MemorySink
 from astrocyte.pipeline.demo.world import WorldSink, sparkline
+from astrocyte.scenario import MemorySink
 from astrocyte.schemas.frames import Frame
 
 

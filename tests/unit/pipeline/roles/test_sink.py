@@ -7,11 +7,11 @@ import orjson
 import pytest
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Trouble
+from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.pipeline.roles.sink import StoreRunner
 from astrocyte.pipeline.roles.stores import _listener
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
-from tests.support.sink_contract import alert, multi_event, results
 from tests.support.waiting import loop_turns
 
 TICK_S = 0.05

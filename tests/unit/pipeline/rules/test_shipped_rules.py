@@ -11,7 +11,7 @@ import pytest
 from astrocyte import CATALOG, Match, load_rules, match
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.dicts import frames_of
-from astrocyte.agents.ingest.validate import Saccules
+from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.topology.rule_files import join_rule_sets, shipped_rules
 
@@ -347,11 +347,11 @@ def test_every_shipped_window_gives_results_on_some_input() -> None:
         assert wanted <= made, file
 
 
-def test_shipped_saccules_refuse_what_no_rule_could_mean() -> None:
-    saccules = Saccules(rules_of("axons").saccules)
+def test_shipped_validators_refuse_what_no_rule_could_mean() -> None:
+    validators = Validators(rules_of("axons").validators)
     events = [spike(1, 0.0, "A", 1.0), spike(1, 0.1, "Q", 1.0), spike(1, 0.2, "A", float("nan"))]
     (frame,) = frames_of(events, ["axon_1"])
-    passed = saccules.apply(frame)
+    passed = validators.apply(frame)
     assert passed.rows.tolist() == [0]
     assert passed.refused[0][1] == "a spike is of type A, B or C"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.simulator.runtime import buffers
 from astrocyte.simulator.runtime.buffers import QUIET_ROUNDS, Buffers, BufferStuck

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.simulator.runtime.controls import CONTROLS_STREAM, Control, Plan
 from astrocyte.simulator.scenario import InvalidControl

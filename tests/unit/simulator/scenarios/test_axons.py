@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.simulator.scenarios.axons.scenario import AxonsConfig
 
 DOMAINS, TICKS, TICK_S = 192, 3000, 0.01

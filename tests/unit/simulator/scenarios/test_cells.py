@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from astrocyte import MemorySink, simulate
+from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.emission.assembly import Assembler
 from astrocyte.simulator.runtime.world import World

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astrocyte import MemorySink, load_scenario, simulate
+from astrocyte.scenario import MemorySink, load_scenario, simulate
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.simulator.runtime.controls import Control
 from astrocyte.simulator.scenario import InvalidControl

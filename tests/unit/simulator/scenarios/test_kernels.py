@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from astrocyte import MemorySink, configure, load_scenario, simulate
+from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.simulator.emission.assembly import Assembler
 from astrocyte.simulator.runtime.world import World

@@ -11,8 +11,8 @@ import pytest
 from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.influx.file import InfluxFileSink
 from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.testing import SinkUnderTest, check_sink, multi_event, results
 from tests.support.line_protocol import read_points
-from tests.support.sink_contract import Made, check_sink, multi_event, results
 from tests.support.troubles import Troubles
 
 
@@ -50,7 +50,7 @@ async def test_influx_file_sink_keeps_the_contract(tmp_path, rotate_bytes):
     async def counted():
         return count(tmp_path)
 
-    await check_sink(lambda: Made(InfluxFileSink(tmp_path, rotate_bytes=rotate_bytes), counted))
+    await check_sink(lambda: SinkUnderTest(InfluxFileSink(tmp_path, rotate_bytes=rotate_bytes), counted))
     assert (len(list(tmp_path.iterdir())) > 1) == (rotate_bytes == 300)
 
 

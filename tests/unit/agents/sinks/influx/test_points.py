@@ -9,12 +9,12 @@ from astrocyte import CATALOG
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
+from astrocyte.agents.sinks.testing import alert, multi_event
 from astrocyte.schemas.catalog import arrow_type
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.measurements import MEASUREMENTS
 from tests.support.line_protocol import read_points
-from tests.support.sink_contract import alert, multi_event
 
 TICK_US = 1_735_689_600_000_000
 SAMPLES = {

@@ -9,9 +9,9 @@ import pytest
 from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame
 from astrocyte.agents.sinks.influx.sink import InfluxSink
 from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.testing import START_US, SinkUnderTest, check_sink, results
 from astrocyte.schemas.frames import Frame
 from tests.support.influx_stub import TOKEN, Answer, InfluxStub, influx_stub
-from tests.support.sink_contract import START_US, Made, check_sink, results
 from tests.support.troubles import Troubles
 
 
@@ -43,7 +43,7 @@ async def test_influx_sink_keeps_the_contract():
         async def count():
             return stub.count()
 
-        await check_sink(lambda: Made(sink_on(stub, most_lines=50), count))
+        await check_sink(lambda: SinkUnderTest(sink_on(stub, most_lines=50), count))
     assert stub.replaced == 0
     assert max(stub.requests) == 50
 

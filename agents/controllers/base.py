@@ -1,0 +1,135 @@
+"""The contract of a controller, and the registry: from metrics and scores to commands on ``control.<name>``.
+
+::
+
+    @register_controller("thermostat", stream="room_stats")     # the results of a window of that name
+    def thermostat(frame):
+        for row in frame.rows():
+            if row["final"] and row["mean"] > 24:
+                yield {"heating": 0.0}                          # one command with these values
+
+A class with a memory of its own is a `Controller`. Commands state absolute values, so that one that is repeated after
+a crash changes nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+
+import orjson
+
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.events import ControlEvent
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.registry import Registry
+from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.topics import metrics_topic, mono_topic
+
+__all__ = ["CONTROLLERS", "Controller", "register_controller"]
+
+
+class Controller(ABC):
+    """A pure step over frames. All it remembers is in the state it is given; it reads no clock.
+
+    ``stream`` is what it reads. It is registered under the name of its control, and all its commands are of that.
+    """
+
+    stream: str
+    source: ClassVar[Literal["window", "stream"]] = "window"
+    """Whether ``stream`` is a window, whose results it reads, or a stream of simple events."""
+
+    @property
+    def topic(self) -> str:
+        """The topic that it reads."""
+        return metrics_topic(self.stream) if self.source == "window" else mono_topic(self.stream)
+
+    def initial(self) -> Any:
+        """State before the first frame; a value that ``==`` compares."""
+        return None
+
+    @abstractmethod
+    def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
+        """Next state and commands. Rows that were seen before (a repetition after a crash) should change nothing."""
+
+    def command(self, control: str, frame: Frame, values: Mapping[str, Any]) -> ControlEvent:
+        """A command to the run of the frame, at the time of its newest row."""
+        at = iso_from_us(int(frame.timestamps().max()))
+        return ControlEvent(control=control, timestamp=at, run=frame.run, values=dict(values))
+
+    def dump(self, state: Any) -> bytes:
+        """The state as bytes; JSON by default."""
+        return orjson.dumps(state)
+
+    def load(self, data: bytes) -> Any:
+        """State of `dump`."""
+        return orjson.loads(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Function(Controller):
+    """A controller without a memory, from a function of a frame."""
+
+    definition: Callable[[Frame], Iterable[Mapping[str, Any]] | None]
+    name: str
+    stream: str
+    reads: Literal["window", "stream"]
+
+    @property
+    def topic(self) -> str:
+        return metrics_topic(self.stream) if self.reads == "window" else mono_topic(self.stream)
+
+    def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
+        if frame.stream != self.stream or not frame.num_rows:
+            return state, []
+        found = self.definition(frame) or ()
+        return state, [self.command(self.name, frame, values) for values in found]
+
+
+def _convert(name: str, found: Any) -> Controller:
+    if isinstance(found, type) and issubclass(found, Controller):
+        found = found()
+    if not isinstance(found, Controller):
+        raise InvalidSettings(f"controller {name!r} is a {type(found).__name__}; expected a Controller or its class")
+    return found
+
+
+CONTROLLERS: Final[Registry[Controller]] = Registry(
+    "controller",
+    group="astrocyte.controllers",
+    shipped={
+        "difficulty": "astrocyte.agents.controllers.controllers:DifficultyController",
+        "ga": "astrocyte.agents.controllers.controllers:GeneticController",
+    },
+    convert=_convert,
+)
+"""Controllers by the name of their control."""
+
+
+def register_controller(
+    name: str,
+    controller: Controller | type[Controller] | Callable[[Frame], Any] | None = None,
+    *,
+    stream: str | None = None,
+    source: Literal["window", "stream"] = "window",
+) -> Any:
+    """Let the role ``control`` run a controller, whose commands go to ``control.<name>``; without one a decorator.
+
+    A function of a frame gives the values of its commands, as mappings; ``stream`` is then the window (or, with
+    ``source="stream"``, the stream) that it reads. Raises InvalidSettings.
+    """
+
+    def add(given: Any) -> Any:
+        if isinstance(given, Controller) or (isinstance(given, type) and issubclass(given, Controller)):
+            CONTROLLERS.register(name, given)
+            return given
+        if not callable(given) or stream is None:
+            raise InvalidSettings(
+                f"controller {name!r} is a {type(given).__name__}; expected a Controller, or a function and stream=..."
+            )
+        CONTROLLERS.register(name, _Function(given, name, stream, source))
+        return given
+
+    return add if controller is None else add(controller)

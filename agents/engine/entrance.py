@@ -1,0 +1,89 @@
+"""What stands before an engine's rules: the validators of its rule set, and what they refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from astrocyte.agents.event_time.event_store import Origin
+from astrocyte.agents.event_time.watermarks import CEILING_US
+from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["Entrance", "RefusedEvent"]
+
+_HIDDEN: Final = frozenset({"timestamp", "seq", "event_id"})
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedEvent:
+    """An event that a validator refused, and why. It took part in nothing."""
+
+    id: str
+    stream: str
+    timestamp_us: int
+    fields: Mapping[str, Any]
+    """``key``, ``type`` and the event's own fields, as they came."""
+    reason: str
+
+
+class Entrance:
+    """Checks and changes events as the pipeline does at a domain's entrance. ``refused`` and ``sampled`` count."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._validators = Validators((), catalog=catalog)
+        self._checked: frozenset[str] = frozenset()
+        """Streams of which a rule file says anything."""
+        self._found: list[RefusedEvent] = []
+        self.refused = 0
+        self.sampled = 0
+
+    def update(self, ruleset: RuleSet) -> None:
+        """Put the validators of a rule set in force."""
+        self._validators = Validators(ruleset.validators, catalog=self._catalog)
+        self._checked = frozenset(stream for validator in ruleset.validators for stream in validator.stream)
+
+    def is_plain(self, stream: str, event: Mapping[str, Any]) -> bool:
+        """Whether an event needs no closer look: its stream has no validators, its time and numbers are sound."""
+        if stream in self._checked or not 0 <= event["timestamp"] < CEILING_US:
+            return False
+        for value in event.values():
+            kind = type(value)
+            if kind is float:
+                if value - value != 0.0:  # NaN and the infinite values
+                    return False
+            elif kind not in _PLAIN and not _is_sound(value):
+                return False
+        return True
+
+    def admit(self, frame: Frame, origin: Origin | None, *, typed: bool) -> tuple[Frame, Origin | None]:
+        """The rows that pass, with their origin; ``typed``: the frame must have the catalog's types."""
+        passed = self._validators.apply(frame, typed=typed)
+        self.sampled += passed.sampled
+        if passed.refused:
+            self.refused += len(passed.refused)
+            rows = np.array([row for row, _ in passed.refused], np.int64)
+            chosen = frame.take(rows)
+            for event_id, row, (_, reason) in zip(chosen.id_texts(), chosen.rows(), passed.refused, strict=True):
+                fields = {name: value for name, value in row.items() if name not in _HIDDEN}
+                self._found.append(RefusedEvent(event_id, frame.stream, row["timestamp"], fields, reason))
+        if origin is not None and passed.frame.num_rows < frame.num_rows:
+            origin = origin.take(passed.rows)
+        return passed.frame, origin
+
+    def take(self) -> list[RefusedEvent]:
+        """What was refused since this was last called."""
+        found, self._found = self._found, []
+        return found
+
+
+def _is_sound(value: Any) -> bool:
+    """Whether a value of another type than Python's plain ones is a finite number; lists need a closer look."""
+    return isinstance(value, np.generic) and (not isinstance(value, np.floating) or bool(np.isfinite(value)))

@@ -1,0 +1,27 @@
+"""What one step of an engine puts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from astrocyte.agents.engine.entrance import RefusedEvent
+from astrocyte.agents.matches.table import MatchTable
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["EngineOutput"]
+
+
+@dataclass(slots=True)
+class EngineOutput:
+    """What one step put out."""
+
+    matches: MatchTable
+    frames: list[Frame] = field(default_factory=list)
+    """Results of windows, and matches of exported rules, as events of a stream of the window's or rule's name."""
+    late: list[Frame] = field(default_factory=list)
+    """Rows that were pushed although the watermark had passed them; they took part in nothing."""
+    refused: list[RefusedEvent] = field(default_factory=list)
+    """Events that the rule set's validators refused since the last step, with their reasons."""
+
+    def __bool__(self) -> bool:
+        return bool(len(self.matches) or self.frames or self.late or self.refused)

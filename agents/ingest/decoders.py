@@ -1,0 +1,137 @@
+"""Decoders: from one Kafka message to events. JSON records and frames are read in bulk; others message by message.
+
+::
+
+    @register_decoder("csv", content_type="text/csv")
+    def csv(record):                                   # one message: key, value, headers, offset, timestamp in ms
+        value, room = record.value.decode().split(",")
+        return {"value": float(value), "key": room}    # an event, as a JSON record would hold it; or a list; or a Frame
+
+A message belongs to the decoder of its ``content-type`` header, else to the first that recognises its value, else it is
+a frame or a JSON record (the mono event, the Charter envelope of ``dna.*``, or a flat object). InvalidEvent, or any
+other exception, makes the message a dead letter with that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
+from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
+from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, KafkaRecord, RawRecord
+from astrocyte.schemas.registry import Registry
+
+__all__ = ["ARROW", "DECODERS", "JSON", "Decoder", "chosen_decoders", "register_decoder", "run_decoder"]
+
+ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
+"""An Arrow IPC stream begins with this continuation marker, which no JSON text can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """How messages of one form become events."""
+
+    definition: Callable[[KafkaRecord], Any]
+    content_type: str | None = None
+    recognise: Callable[[bytes], bool] | None = None
+
+
+def _read_arrow(record: KafkaRecord) -> Frame:
+    return decode_frame(record.value or b"")
+
+
+def _read_json(record: KafkaRecord) -> Any:
+    return orjson.loads(record.value or b"")
+
+
+ARROW: Final = Decoder(_read_arrow, CONTENT_TYPE, lambda value: value.startswith(ARROW_MAGIC))
+JSON: Final = Decoder(_read_json, JSON_CONTENT_TYPE, lambda _value: True)
+
+
+def _convert(name: str, found: Any) -> Decoder:
+    if not isinstance(found, Decoder):
+        raise InvalidSettings(f"decoder {name!r} is a {type(found).__name__}; expected a Decoder")
+    return found
+
+
+DECODERS: Final[Registry[Decoder]] = Registry(
+    "decoder", group="astrocyte.decoders", shipped={"arrow": ARROW, "json": JSON}, convert=_convert
+)
+"""Decoders by name."""
+
+
+def register_decoder(
+    name: str,
+    function: Callable[[KafkaRecord], Any] | None = None,
+    *,
+    content_type: str | None = None,
+    recognise: Callable[[bytes], bool] | None = None,
+) -> Any:
+    """Read messages of another form; without ``function`` a decorator.
+
+    ``content_type`` is the value of the header ``content-type`` that marks them; ``recognise`` looks at the value of
+    messages that have none of the known headers. Raises InvalidSettings.
+    """
+    if content_type is None and recognise is None:
+        raise InvalidSettings(f"decoder {name!r} has neither content_type nor recognise, so it would read nothing")
+
+    def add(given: Callable[[KafkaRecord], Any]) -> Callable[[KafkaRecord], Any]:
+        DECODERS.register(name, Decoder(given, content_type, recognise))
+        return given
+
+    return add if function is None else add(function)
+
+
+def chosen_decoders(records: Sequence[KafkaRecord]) -> list[Decoder]:
+    """The decoder of each message. Costs one comparison a message where no other decoders are registered."""
+    own = [decoder for _, decoder in DECODERS.items() if decoder is not ARROW and decoder is not JSON]
+    if not own:
+        return [
+            ARROW if record.value is not None and record.value.startswith(ARROW_MAGIC) else JSON for record in records
+        ]
+    by_type = {decoder.content_type.encode(): decoder for decoder in own if decoder.content_type is not None}
+    recognisers = [decoder for decoder in own if decoder.recognise is not None]
+    return [_choose(record, by_type, recognisers) for record in records]
+
+
+def _choose(record: KafkaRecord, by_type: Mapping[bytes, Decoder], recognisers: Sequence[Decoder]) -> Decoder:
+    for name, value in record.headers:
+        if name.lower() == "content-type" and value is not None:
+            found = by_type.get(bytes(value).partition(b";")[0].strip().lower())
+            if found is not None:
+                return found
+    if record.value is None:
+        return JSON
+    for decoder in recognisers:
+        if decoder.recognise is not None and decoder.recognise(record.value):
+            return decoder
+    return ARROW if record.value.startswith(ARROW_MAGIC) else JSON
+
+
+def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: int) -> Frame | list[RawRecord]:
+    """What a registered decoder makes of a message: a frame, or JSON records in its place. Raises InvalidEvent.
+
+    Several events of one message get ids of their own, functions of the message's place and their row.
+    """
+    try:
+        found = decoder.definition(record)
+        if isinstance(found, Frame):
+            return found
+        rows = [found] if isinstance(found, Mapping) else list(found)
+        records = []
+        for row, event in enumerate(rows):
+            body = dict(event)
+            if len(rows) > 1 and body.get("event_id") is None:
+                body["event_id"] = str(hash_id(topic, str(partition), str(record.offset), str(row)))
+            value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+            records.append(RawRecord(record.offset, record.timestamp, record.key, value, record.headers))
+    except AstrocyteError as error:
+        raise InvalidEvent(str(error)) from error
+    except Exception as error:
+        raise InvalidEvent(f"the decoder failed: {type(error).__name__}: {error}") from error
+    return records

@@ -1,0 +1,154 @@
+"""Validators written in Python: functions that accept, refuse or change events, known to rule files by name.
+
+::
+
+    @register_validator("plausible")
+    def plausible(event):                    # one event: fields, key, type, timestamp in microseconds
+        if event["value"] > 90:
+            return "no room is that hot"     # text: refused, with this reason
+        return {"value": event["value"] / 2} # a mapping: these fields are set; None: accepted as it is
+
+    @register_validator("calibrated", per="frame")
+    def calibrated(frame):                   # a whole Frame, for speed
+        return changed_frame, {row: reason}  # the same rows in the same order, and the rows that are refused
+
+A validator keeps no state, reads no clock and does not change its input: the same event always fares the same. An
+exception refuses the event (of the frame form: all its rows) with the exception as the reason, so nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.frames import RESERVED, Frame
+from astrocyte.schemas.registry import Registry
+
+__all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "register_validator"]
+
+RowValidator = Callable[..., "str | Mapping[str, Any] | None"]
+"""Takes one event as a dictionary; gives a reason to refuse it, fields to set, or None to accept it."""
+FrameValidator = Callable[..., "tuple[Frame, Mapping[int, str]]"]
+"""Takes a frame; gives it back, with fields changed or added, and the reason of each refused row."""
+
+_UNSET: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatorFunction:
+    """A function and how it is called."""
+
+    definition: Callable[..., Any]
+    per: Literal["event", "frame"] = "event"
+
+    def apply(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
+        """The frame with what the function changed, all rows still in it, and the rows that it refused."""
+        return self._frame(frame, options) if self.per == "frame" else self._rows(frame, options)
+
+    def _frame(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
+        try:
+            changed, refused = self.definition(frame, **options)
+            _check_identity(frame, changed)
+            return changed, {int(row): str(reason) for row, reason in refused.items()}
+        except Exception as error:  # noqa: BLE001  a user's function: what it cannot take is refused, not lost
+            return frame, dict.fromkeys(range(frame.num_rows), _failure(error))
+
+    def _rows(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
+        names = ["timestamp", "key", "type", *frame.fields]
+        columns = [frame.column(name).to_pylist() for name in names]
+        refused: dict[int, str] = {}
+        changes: dict[str, list[Any]] = {}
+        for row, values in enumerate(zip(*columns, strict=True)):
+            try:
+                verdict = self.definition(dict(zip(names, values, strict=True)), **options)
+                if isinstance(verdict, Mapping):
+                    _check_names(verdict)
+                    for name, value in verdict.items():
+                        changes.setdefault(name, [_UNSET] * frame.num_rows)[row] = value
+                elif verdict is not None and not isinstance(verdict, str):
+                    raise TypeError(f"it returned {type(verdict).__name__}; expected None, a reason or fields to set")
+            except Exception as error:  # noqa: BLE001  as above
+                refused[row] = _failure(error)
+            else:
+                if isinstance(verdict, str):
+                    refused[row] = verdict
+        before = dict(zip(names, columns, strict=True))
+        for name, changed in changes.items():
+            old = before.get(name, [None] * frame.num_rows)
+            made = [now if now is not _UNSET else then for now, then in zip(changed, old, strict=True)]
+            frame = frame.with_column(name, _column(made, frame.column(name).type if name in before else None))
+        return frame, refused
+
+
+def _convert(name: str, found: Any) -> ValidatorFunction:
+    if isinstance(found, ValidatorFunction):
+        return found
+    if callable(found):
+        return ValidatorFunction(found)
+    raise InvalidSettings(f"validator {name!r} is a {type(found).__name__}; expected a function of an event or a frame")
+
+
+VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="astrocyte.validators", convert=_convert)
+"""Validator functions by the name that rule files give after ``use``."""
+
+
+def register_validator(
+    name: str, function: Callable[..., Any] | None = None, *, per: Literal["event", "frame"] = "event"
+) -> Any:
+    """Make a function known to rule files as ``use: name``; without ``function`` a decorator.
+
+    ``per`` says whether it takes one event (a dictionary) or a whole `Frame`. Raises InvalidSettings.
+    """
+    if per not in ("event", "frame"):
+        raise InvalidSettings(f"validator {name!r}: per is {per!r}; expected event or frame")
+
+    def add(given: Callable[..., Any]) -> Callable[..., Any]:
+        VALIDATORS.register(name, ValidatorFunction(given, per))
+        return given
+
+    return add if function is None else add(function)
+
+
+def like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """The column in the type that the field had, where that loses no more than the field's precision."""
+    numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if numeric and pa.types.is_floating(wanted):
+        return column.cast(wanted, safe=False)
+    if pa.types.is_integer(column.type) and pa.types.is_integer(wanted):
+        try:
+            return column.cast(wanted)
+        except pa.ArrowInvalid:
+            return column
+    return column
+
+
+def _column(values: list[Any], wanted: pa.DataType | None) -> pa.Array:
+    column = pa.array(values)
+    if pa.types.is_null(column.type):
+        return column.cast(wanted or pa.float64())
+    if pa.types.is_string(column.type):
+        return column.dictionary_encode()
+    return column if wanted is None else like(column, wanted)
+
+
+def _check_names(changes: Mapping[str, Any]) -> None:
+    for name in changes:
+        if name in RESERVED:
+            raise ValueError(f"it set {name!r}, which every event keeps as it is; set another field")
+
+
+def _check_identity(before: Frame, after: Any) -> None:
+    if not isinstance(after, Frame):
+        raise TypeError(f"it returned a {type(after).__name__}; expected the frame and the refused rows")
+    same = after.num_rows == before.num_rows and np.array_equal(after.timestamps(), before.timestamps())
+    if not same or not all(after.column(name).equals(before.column(name)) for name in ("key", "type")):
+        raise ValueError("it changed rows, timestamps, keys or types; expected the same rows in the same order")
+
+
+def _failure(error: Exception) -> str:
+    return str(error) if isinstance(error, AstrocyteError) else f"the validator failed: {type(error).__name__}: {error}"

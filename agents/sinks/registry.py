@@ -1,0 +1,125 @@
+"""Sinks by name. ``astrocyte worker --role NAME`` runs a registered one in a consumer group of its own.
+
+::
+
+    def make(context: SinkContext) -> Sink:
+        return WebhookSink(context.require("url"), patience=context.patience)
+
+    register_sink("webhook", make, streams=(), records=("alerts",))
+
+Its settings are what the environment has under ``ASTROCYTE_<NAME>_``, over the table ``[options.<name>]`` of
+``astrocyte.toml``: ``ASTROCYTE_WEBHOOK_URL`` is ``context.settings["url"]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from astrocyte.agents.sinks.base import RECORD_KINDS, RecordKind, Sink
+from astrocyte.agents.sinks.retry import Patience
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.registry import Registry, did_you_mean
+
+__all__ = ["SINKS", "SinkContext", "SinkType", "register_sink"]
+
+_MOST_LETTERS: Final = 32
+"""Longest name: it is the stage of the dead letters of what the sink refuses, which stores keep in 32 characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkContext:
+    """What a sink is made from."""
+
+    name: str
+    settings: Mapping[str, Any]
+    """Settings of this sink by lower-case name; those from the environment are text."""
+    patience: Patience
+    """How to wait for a store that is unavailable: retries for ever, reports each attempt, ends when the role stops."""
+    now_us: Callable[[], int]
+    """Microseconds since 1970 (UTC), for what a store notes about its own doing."""
+    common: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the whole process by name, such as ``sql_url`` and ``experiment``."""
+
+    def require(self, setting: str) -> Any:
+        """A setting that the sink cannot do without. Raises InvalidSettings."""
+        value = self.settings.get(setting)
+        if value is None:
+            variable = f"ASTROCYTE_{self.name}_{setting}".replace("-", "_").replace(".", "_").upper()
+            raise InvalidSettings(
+                f"sink {self.name!r} needs the setting {setting!r}; set {variable}, or {setting} in the table "
+                f"[options.{self.name}] of astrocyte.toml"
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class SinkType:
+    """A kind of sink: how one is made, and what it reads."""
+
+    definition: Callable[[SinkContext], Sink]
+    streams: Iterable[str] | Callable[[], Iterable[str]] | None = None
+    """Streams of events that it reads; None: those of the setting ``streams``, by default all of the catalog."""
+    records: tuple[RecordKind, ...] | None = None
+    """Kinds of records that it reads: multi_events, alerts, dead_letters, simulations; None: all of them."""
+    windows: bool = False
+    """Whether it reads the results of the windows of the rule files."""
+    audited: bool = False
+    """Whether it reads rule changes and control messages, as records of the kind ``audit``."""
+    batch_rows: int = 20_000
+    """Rows after which a batch is written, if its time has not come before."""
+    upkeep: Callable[[SinkContext], object] | None = None
+    """Called in a thread every ``retention_interval``, for what a store has to do besides taking batches."""
+
+
+def _convert(name: str, found: Any) -> SinkType:
+    if isinstance(found, SinkType):
+        return found
+    if callable(found):
+        return SinkType(found)
+    raise InvalidSettings(
+        f"sink {name!r} is a {type(found).__name__}; expected a function that makes a sink from a SinkContext"
+    )
+
+
+SINKS: Final[Registry[SinkType]] = Registry(
+    "sink",
+    group="astrocyte.sinks",
+    shipped={name: f"astrocyte.agents.sinks.shipped:{name.upper()}" for name in ("sql", "influx", "audit", "file")},
+    convert=_convert,
+)
+"""Kinds of sinks by name."""
+
+
+def register_sink(
+    name: str,
+    factory: Callable[[SinkContext], Sink],
+    *,
+    streams: Iterable[str] | None = None,
+    records: Iterable[RecordKind] | None = None,
+    windows: bool = False,
+    batch_rows: int = 20_000,
+) -> None:
+    """Make a kind of sink known by name, and so a role that a worker can run.
+
+    ``factory`` takes a `SinkContext`. ``streams`` and ``records`` say what it reads: None is everything, an empty
+    tuple nothing. Raises InvalidSettings.
+    """
+    if len(name) > _MOST_LETTERS:
+        raise InvalidSettings(f"sink name {name!r} has {len(name)} characters; expected at most {_MOST_LETTERS}")
+    kinds = None if records is None else tuple(records)
+    for kind in kinds or ():
+        if kind not in RECORD_KINDS:
+            known = f"{', '.join(RECORD_KINDS)}{did_you_mean(kind, RECORD_KINDS)}"
+            raise InvalidSettings(f"sink {name!r} reads records of the kind {kind!r}; known: {known}")
+    SINKS.register(
+        name,
+        SinkType(
+            factory,
+            streams=None if streams is None else tuple(streams),
+            records=kinds,
+            windows=windows,
+            batch_rows=batch_rows,
+        ),
+    )

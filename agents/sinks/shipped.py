@@ -1,0 +1,73 @@
+"""The sinks that come with Astrocyte, as the registry knows them. Their clients are loaded when one is made."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from astrocyte.agents.sinks.base import Sink
+from astrocyte.agents.sinks.registry import SinkContext, SinkType
+from astrocyte.schemas.catalog import CATALOG
+
+__all__ = ["AUDIT", "FILE", "INFLUX", "SQL"]
+
+
+def _sql(context: SinkContext) -> Sink:
+    from astrocyte.agents.sinks.sql.sink import SqlSink
+
+    return SqlSink(
+        context.common["sql_url"],
+        now_us=context.now_us,
+        experiment_id=context.common["experiment"],
+        patience=context.patience,
+    )
+
+
+def _retain(context: SinkContext) -> int:
+    """Remove what the tables keep no longer, in small transactions between the sink's own; returns how many rows."""
+    from astrocyte.agents.sinks.retention import apply_retention
+
+    return sum(step.rows for step in apply_retention(context.common["sql_url"], now_us=context.now_us()))
+
+
+def _influx(context: SinkContext) -> Sink:
+    from astrocyte.agents.sinks.influx.points import PointRules
+
+    settings = context.settings
+    rules = PointRules(settings["cell_tags"], settings["run_tag"])
+    if settings["url"] is None or settings["token"] is None:
+        from astrocyte.agents.sinks.influx.file import InfluxFileSink
+
+        return InfluxFileSink(settings["dir"], rules=rules, patience=context.patience)
+    from astrocyte.agents.sinks.influx.sink import InfluxSink
+
+    return InfluxSink(
+        settings["url"],
+        token=settings["token"],
+        org=settings["org"],
+        bucket=settings["bucket"],
+        rules=rules,
+        patience=context.patience,
+    )
+
+
+def _audit(context: SinkContext) -> Sink:
+    from astrocyte.agents.sinks.audit.sink import AuditSink
+
+    return AuditSink(context.common["sql_url"], now_us=context.now_us, patience=context.patience)
+
+
+def _file(context: SinkContext) -> Sink:
+    from astrocyte.agents.sinks.file import FileSink
+
+    return FileSink(context.settings.get("folder", "events"), name=context.name, patience=context.patience)
+
+
+def _charter_streams() -> list[str]:
+    return [event_type.stream for event_type in CATALOG if event_type.envelope == "charter"]
+
+
+# SQL indexes are written page by page: larger batches touch fewer of them twice.
+SQL: Final = SinkType(_sql, batch_rows=100_000, upkeep=_retain)
+INFLUX: Final = SinkType(_influx, windows=True)
+AUDIT: Final = SinkType(_audit, streams=_charter_streams, records=(), audited=True)
+FILE: Final = SinkType(_file)

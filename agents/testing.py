@@ -1,0 +1,200 @@
+"""Tests of rules, validators and controllers: events in, matches out, time moved by hand, no broker."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from astrocyte.agents.controllers.base import Controller
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.engine.entrance import RefusedEvent
+from astrocyte.agents.engine.output import EngineOutput
+from astrocyte.agents.ingest.dicts import frame_of, time_of
+from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.matches.table import Match
+from astrocyte.agents.rules.model import Rule, RuleSet
+from astrocyte.agents.rules.steps import parse_duration
+from astrocyte.agents.rules.validators import Validator
+from astrocyte.schemas.events import ControlEvent
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["START_US", "RuleTester", "check_controller", "check_validator"]
+
+START_US: Final = 1_735_689_600_000_000
+"""2025-01-01T00:00:00Z: where a tester's time begins."""
+
+
+class RuleTester:
+    """Rules with an engine of their own and a virtual clock.
+
+    `send` moves event time on to the event (less ``lateness``), `advance` by a duration, `finish` to the end of all
+    input. Matches, window results, late and refused events wait until they are asked for; each is given once.
+    """
+
+    def __init__(
+        self,
+        rules: RuleSet | Rule | Sequence[Rule],
+        *,
+        consistency: Literal["strong", "eventual"] = "strong",
+        lateness: str = "0s",
+    ) -> None:
+        self.engine = Engine(rules, consistency=consistency)
+        self.now_us = START_US
+        """The virtual time."""
+        self._lateness_us = 0 if lateness in ("0", "0s") else parse_duration(lateness)
+        self._matches: deque[Match] = deque()
+        self._results: dict[str, list[dict[str, Any]]] = {}
+        self._late: list[dict[str, Any]] = []
+        self._refused: list[RefusedEvent] = []
+
+    def send(self, stream: str, *, at: Any = None, key: str | None = "key", **fields: Any) -> None:
+        """Send one event, ``at`` a time since the start such as ``"1.5s"``, or a timestamp; by default now.
+
+        An event older than those before it is taken as long as it is within the lateness. Raises InvalidEvent.
+        """
+        time_us = self._time_us(at)
+        event = {"stream": stream, "timestamp": time_us, "key": key, **fields}
+        if time_us < self.engine.watermark_us:
+            self._late.append(event)
+        self._matches += self.engine.push_event(event)
+        self.now_us = max(self.now_us, time_us)
+        self._take(self.engine.advance(self.now_us - self._lateness_us))
+
+    def advance(self, duration: str) -> None:
+        """Let time go on without events: windows close, absences are decided, partial matches time out."""
+        self.now_us += parse_duration(duration)
+        self._take(self.engine.advance(self.now_us - self._lateness_us))
+
+    def finish(self) -> None:
+        """All input is over: everything closes. Time may begin anew after it."""
+        self._take(self.engine.flush())
+
+    def matches(self, rule: str | None = None) -> list[Match]:
+        """Matches that have come, in order; of one rule, where it is named. Each is given once."""
+        found = [match for match in self._matches if rule in (None, match.rule)]
+        self._matches = deque(match for match in self._matches if rule not in (None, match.rule))
+        return found
+
+    def results(self, window: str) -> list[dict[str, Any]]:
+        """Results of a window that have come, as rows."""
+        return self._results.pop(window, [])
+
+    def late(self) -> list[dict[str, Any]]:
+        """Events that came too late and took part in nothing."""
+        found, self._late = self._late, []
+        return found
+
+    def refused(self) -> list[RefusedEvent]:
+        """Events that validators refused, with their reasons."""
+        found, self._refused = self._refused, []
+        return found
+
+    def expect(self, *wanted: str | Mapping[str, Any]) -> list[Match]:
+        """The matches that have come, which must be these, in this order; nothing given: none.
+
+        Each is a rule's name, or a mapping with any of ``rule``, ``key``, ``emit`` (values that must be among the
+        emitted ones), ``severity``, ``message``, ``timed_out``, ``status``, and ``events``: by step how many. Raises
+        AssertionError.
+        """
+        found = self.matches()
+        fits = len(found) == len(wanted) and all(
+            not _differences(match, {"rule": each} if isinstance(each, str) else each)
+            for match, each in zip(found, wanted, strict=True)
+        )
+        if not fits:
+            came = "\n  ".join(map(_shown, found)) or "none"
+            refused = "".join(f"\nrefused: {event.stream} {event.fields}: {event.reason}" for event in self._refused)
+            expected = "\n  ".join(map(str, wanted)) or "none"
+            raise AssertionError(f"expected these matches:\n  {expected}\ncame:\n  {came}{refused}")
+        return found
+
+    def _time_us(self, at: Any) -> int:
+        if at is None:
+            return self.now_us
+        if isinstance(at, str) and at[:1].isdigit() and not at[-1:].isdigit() and "-" not in at:
+            return START_US + (0 if at in ("0s", "0ms") else parse_duration(at))
+        return time_of(at)
+
+    def _take(self, output: EngineOutput) -> None:
+        self._matches += output.matches.matches()
+        for frame in output.frames:
+            self._results.setdefault(frame.stream, []).extend(frame.rows())
+        for frame in output.late:
+            self._late += [{"stream": frame.stream, **row} for row in frame.rows()]
+        self._refused += output.refused
+
+
+def _differences(match: Match, wanted: Mapping[str, Any]) -> list[str]:
+    found: dict[str, Any] = {
+        "rule": match.rule,
+        "key": match.key,
+        "timed_out": match.timed_out,
+        "status": match.status,
+        "severity": None if match.alert is None else match.alert.severity,
+        "message": None if match.alert is None else match.alert.message,
+        "emit": {name: match.emit.get(name) for name in wanted.get("emit", ())},
+        "events": {step: len(events) for step, events in match.events.items() if step in wanted.get("events", ())},
+    }
+    if odd := sorted(wanted.keys() - found.keys()):
+        raise AssertionError(f"expect() cannot compare {odd[0]!r}; it compares {', '.join(found)}")
+    return [name for name, value in wanted.items() if found[name] != value]
+
+
+def _shown(match: Match) -> str:
+    text = f"{match.rule} key={match.key} emit={dict(match.emit)}"
+    text += f" {match.alert.severity}: {match.alert.message}" if match.alert is not None else ""
+    return text + (" timed out" if match.timed_out else "") + ("" if match.status == "final" else f" {match.status}")
+
+
+def check_validator(validator: Validator, events: Iterable[Mapping[str, Any]]) -> list[str | None]:
+    """Hold a validator to its contract on these events, and give the reason of each refused one, None of the others.
+
+    It must treat an event alike whatever its neighbours, twice the same, and must not change what it was given.
+    Raises AssertionError.
+    """
+    rows = [{"timestamp": START_US + index, "key": "key", **event} for index, event in enumerate(events)]
+    frame = frame_of(validator.stream[0], rows)
+    before = frame.rows()
+    whole = _verdicts(validator, frame)
+    if whole != _verdicts(validator, frame):
+        raise AssertionError("the validator gave another result for the same events; it must keep no state")
+    if frame.rows() != before:
+        raise AssertionError("the validator changed the frame that it was given; it must return a changed copy")
+    for row in range(frame.num_rows):
+        alone = _verdicts(validator, frame.slice(row, row + 1))[0]
+        if alone != whole[row]:
+            raise AssertionError(
+                f"event {row} alone gave {alone}, among its neighbours {whole[row]}; it must be the same"
+            )
+    return [reason for reason, _ in whole]
+
+
+def _verdicts(validator: Validator, frame: Frame) -> list[tuple[str | None, dict[str, Any] | None]]:
+    passed = Validators([validator]).apply(frame, typed=False)
+    found: list[tuple[str | None, dict[str, Any] | None]] = [(None, None)] * frame.num_rows
+    for row, values in zip(passed.rows.tolist(), passed.frame.rows(), strict=True):
+        values.pop("seq", None)
+        found[row] = (None, values)
+    for row, reason in passed.refused:
+        found[row] = (reason, None)
+    return found
+
+
+def check_controller(controller: Controller, frames: Sequence[Frame]) -> list[ControlEvent]:
+    """Hold a controller to its contract on these frames, and give its commands.
+
+    The same frames from the same state give the same commands, a state survives being stored, and a stored state is
+    equal to itself. Raises AssertionError.
+    """
+    state, commands = controller.initial(), list[ControlEvent]()
+    for frame in frames:
+        given = controller.step(state, frame)
+        if given != controller.step(state, frame):
+            raise AssertionError("the controller gave another result for the same state and frame; it must be pure")
+        after, more = given
+        stored = controller.load(controller.dump(after))
+        if stored != after:
+            raise AssertionError(f"the state {after!r} became {stored!r} when it was stored; check dump and load")
+        state, commands = stored, [*commands, *more]
+    return commands

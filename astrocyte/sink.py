@@ -1,0 +1,55 @@
+"""What the author of a sink needs: the contract, what goes in and out, how one is registered, and retries.
+
+`astrocyte.testing.check_sink` holds a sink to its contract.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from astrocyte._lazy import lazy
+
+if TYPE_CHECKING:
+    from astrocyte.agents.sinks.base import Rejected, Sink, SinkError, SinkStopped, SourcedFrame, SourcedRecords
+    from astrocyte.agents.sinks.memory import MemorySink
+    from astrocyte.agents.sinks.registry import SinkContext, SinkType, register_sink
+    from astrocyte.agents.sinks.retry import Patience
+    from astrocyte.agents.sinks.sql.targets import register_table
+
+_HOME = {
+    "MemorySink": "agents.sinks.memory",
+    "Patience": "agents.sinks.retry",
+    "Rejected": "agents.sinks.base",
+    "Sink": "agents.sinks.base",
+    "SinkContext": "agents.sinks.registry",
+    "SinkError": "agents.sinks.base",
+    "SinkStopped": "agents.sinks.base",
+    "SinkType": "agents.sinks.registry",
+    "SourcedFrame": "agents.sinks.base",
+    "SourcedRecords": "agents.sinks.base",
+    "register_sink": "agents.sinks.registry",
+    "register_table": "agents.sinks.sql.targets",
+}
+
+__all__ = [
+    "MemorySink",
+    "Patience",
+    "Rejected",
+    "Sink",
+    "SinkContext",
+    "SinkError",
+    "SinkStopped",
+    "SinkType",
+    "SourcedFrame",
+    "SourcedRecords",
+    "register_sink",
+    "register_table",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy(__name__, _HOME, name, globals())
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,49 @@
+"""Tests of your own rules, validators, sinks, scenarios and controllers, with no broker, no clock and no waiting.
+
+::
+
+    tester = RuleTester(load_rules("rules.yaml"))
+    tester.send("temperature", at="1s", key="ward 3", value=38.2)
+    tester.send("temperature", at="4s", key="ward 3", value=39.5)
+    tester.advance("10s")
+    tester.expect({"rule": "fever", "key": "ward 3"})
+
+Each ``check_*`` holds a thing to its contract and raises AssertionError, or lists what does not hold.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from astrocyte._lazy import lazy
+
+if TYPE_CHECKING:
+    from astrocyte.agents.sinks.testing import SinkUnderTest, check_sink
+    from astrocyte.agents.testing import RuleTester, check_controller, check_validator
+    from astrocyte.simulator.testing import check_scenario
+
+_HOME = {
+    "RuleTester": "agents.testing",
+    "SinkUnderTest": "agents.sinks.testing",
+    "check_controller": "agents.testing",
+    "check_scenario": "simulator.testing",
+    "check_sink": "agents.sinks.testing",
+    "check_validator": "agents.testing",
+}
+
+__all__ = [
+    "RuleTester",
+    "SinkUnderTest",
+    "check_controller",
+    "check_scenario",
+    "check_sink",
+    "check_validator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy(__name__, _HOME, name, globals())
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,130 @@
+"""The Faust app of a role: it waits for the broker, makes its topics, and closes what the role opened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+import orjson
+
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.pipeline.kafka.client import BrokerAway
+from astrocyte.pipeline.logging import logging_config
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.topics import make_topics
+from astrocyte.pipeline.transport.chunk import Chunk
+from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
+from astrocyte.schemas.frames import Frame
+
+__all__ = ["WorkerApp", "make_app", "patiently", "repeat"]
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerApp(faust.App):  # type: ignore[misc]
+    """A Faust app without tables: it makes its topics first, and no folders. A role attaches its agents to it.
+
+    An agent's events are chunks of one partition (`Chunk`). It acknowledges a chunk when it is done with it::
+
+        @app.agent(app.topic("alerts"))
+        async def page(stream):
+            async for event in stream.noack().events():
+                for record in event.value.records:
+                    await app.publish("pages", orjson.loads(record.value))
+                event.ack()
+    """
+
+    prepare: Callable[[], Awaitable[None]] | None = None
+    close_down: Callable[[], Awaitable[None]] | None = None
+
+    def declare(self, *topics: str) -> None:
+        """Make these topics before the app starts, if they are not there, with the settings' partitions."""
+        self._declared = [*getattr(self, "_declared", ()), *topics]
+
+    async def publish(self, topic: str, body: Any, *, key: str | None = None) -> None:
+        """Send one JSON record; returns when the broker has confirmed it, so that its cause may be acknowledged."""
+        value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        record = Outgoing(topic, value, None if key is None else key.encode(), None)
+        await self.producer.send_and_confirm([record])
+
+    def frames(self, chunk: Chunk) -> list[Frame]:
+        """The events of a chunk as frames, whatever form they came in.
+
+        What cannot be read is left out: it is a dead letter of the role that correlates.
+        """
+        found, _ = decode_chunk(chunk.topic, chunk.partition, chunk.records)
+        return [item.frame for item in found]
+
+    async def on_first_start(self) -> None:
+        """Wait for the broker, make topics, then start as usual."""
+        declared = getattr(self, "_declared", None)
+        if declared:
+            await patiently(lambda: make_topics(self.worker_settings, declared))
+        if self.prepare is not None:
+            await patiently(self.prepare)
+        await super().on_first_start()
+
+    async def on_shutdown(self) -> None:
+        """Close what the role had opened."""
+        await super().on_shutdown()
+        if self.close_down is not None:
+            await self.close_down()
+
+    def _create_directories(self) -> None:
+        """Nothing: there are no tables whose files would need a folder."""
+
+
+class QuietWorker(faust.Worker):  # type: ignore[misc]
+    """Faust's worker without its spinner, which would hold back every log line below a warning."""
+
+    def _setup_spinner_handler(self, logger: logging.Logger, level: int) -> None:  # noqa: ARG002  Faust's signature
+        self.spinner = None
+
+
+def make_app(settings: Settings, role: str) -> WorkerApp:
+    """The app of a role, with nothing attached to it yet."""
+    app = WorkerApp(
+        f"{settings.group}-{role}",
+        **app_settings(
+            settings.broker,
+            consumer_group_instance_id=f"{settings.instance}-{role}" if settings.instance else None,
+            broker_session_timeout=settings.session_timeout / 1e6,
+            broker_heartbeat_interval=settings.session_timeout / 1e6 / 3,
+            logging_config=logging_config(settings.log_level, json=settings.log_json),
+            topic_partitions=settings.partitions,
+            topic_replication_factor=settings.replication,
+            Worker=QuietWorker,
+        ),
+    )
+    app.worker_settings = settings
+    configure(app, TransportOptions(liveness_timeout_s=settings.liveness_timeout / 1e6))
+    return app
+
+
+def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> None:
+    """Call ``step`` again and again while the app runs, ``interval_s`` after its last end."""
+
+    async def loop() -> None:
+        while not app.should_stop:
+            await step()
+            await asyncio.sleep(interval_s)
+
+    loop.__name__ = getattr(step, "__name__", "step")
+    app.task(loop)
+
+
+async def patiently(step: Callable[[], Awaitable[Any]]) -> Any:
+    """Result of ``step``, tried again for as long as the broker is unavailable; reported once."""
+    told = False
+    while True:
+        try:
+            return await step()
+        except BrokerAway as error:
+            if not told:
+                logger.warning("waiting for the broker: %s", error)
+                told = True
+            await asyncio.sleep(0.5)

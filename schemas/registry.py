@@ -1,0 +1,146 @@
+"""The one registry: things of one kind by name, shipped, registered by a program, or installed under an entry point.
+
+Every extension point (validators, sinks, scenarios, controllers, decoders, roles) has one, and what ships with
+Astrocyte is in it too. A thing may be given as text, ``"module:attribute"``: it is imported when it is first asked for,
+so that a list of names loads nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final, Generic, TypeVar
+
+from astrocyte.schemas.errors import InvalidSettings
+
+__all__ = ["Registry", "did_you_mean", "import_object"]
+
+T = TypeVar("T")
+
+_HINTS: Final = {"jax": "pip install 'astrocyte[simulator]'", "jaxlib": "pip install 'astrocyte[simulator]'"}
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """``; did you mean 'x'?`` for the known name most like ``name``; empty where none is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def import_object(reference: str, what: str) -> Any:
+    """The object at ``module:attribute``. Raises InvalidSettings, which begins with ``what``."""
+    module, _, attribute = reference.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
+        if missing in _HINTS:
+            raise InvalidSettings(f"{what} needs {missing}, which is not installed; {_HINTS[missing]}") from error
+        raise InvalidSettings(f"{what}: module {error.name!r} cannot be imported; is it installed?") from error
+    except AttributeError as error:
+        raise InvalidSettings(f"{what}: module {module!r} has no {attribute!r}") from error
+    except Exception as error:
+        raise InvalidSettings(f"{what}: importing {module!r} failed: {type(error).__name__}: {error}") from error
+    return found
+
+
+class Registry(Generic[T]):
+    """Things of one ``kind`` by name, found in this order: registered by the program, shipped, installed.
+
+    ``shipped`` maps names to objects or to ``module:attribute`` texts. ``convert(name, found)`` turns what was found
+    into what `get` returns and refuses what is of another kind (InvalidSettings).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        group: str,
+        shipped: Mapping[str, Any] | None = None,
+        convert: Callable[[str, Any], T] | None = None,
+    ) -> None:
+        self.kind, self.group = kind, group
+        self._shipped = dict(shipped or {})
+        self._registered: dict[str, Any] = {}
+        self._convert = convert
+        self._loaded: dict[str, T] = {}
+        self._installed: dict[str, EntryPoint] | None = None
+
+    def register(self, name: str, thing: Any) -> None:
+        """Add a thing. Raises InvalidSettings for a name that is taken by another one.
+
+        The same definition again (a module loaded twice, a notebook's cell run again) replaces itself.
+        """
+        if not name or not name.replace("-", "_").replace(".", "_").isidentifier():
+            raise InvalidSettings(
+                f"{self.kind} name {name!r}; expected letters, digits, '_', '-' and '.', not beginning with a digit"
+            )
+        before = self._registered.get(name, self._shipped.get(name))
+        if before is not None and _definition(before) != _definition(thing):
+            raise InvalidSettings(f"there is a {self.kind} {name!r} already; register this one under another name")
+        self._registered[name] = thing
+        self._loaded.pop(name, None)
+
+    def names(self) -> tuple[str, ...]:
+        """All names: the shipped ones in their order, then the others sorted. Loads none of them."""
+        others = {*self._registered, *self._entry_points()} - self._shipped.keys()
+        return (*self._shipped, *sorted(others))
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """Names that come with Astrocyte, in their order."""
+        return tuple(self._shipped)
+
+    def __contains__(self, name: object) -> bool:
+        # Installed ones last: reading the entry points of an environment takes milliseconds.
+        return name in self._registered or name in self._shipped or name in self._entry_points()
+
+    def get(self, name: str) -> T:
+        """The thing of that name.
+
+        Raises InvalidSettings: an unknown name with the known ones, an entry point that cannot be imported by name.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def items(self) -> list[tuple[str, T]]:
+        """Names and things, all loaded."""
+        return [(name, self.get(name)) for name in self.names()]
+
+    def unknown(self, name: str) -> str:
+        """Message about a name that is not in the registry."""
+        names = self.names()
+        known = ", ".join(names) or "none"
+        return f"there is no {self.kind} {name!r}; known: {known}{did_you_mean(name, names)}"
+
+    def _load(self, name: str) -> T:
+        found: Any
+        if name in self._registered or name in self._shipped:
+            found = self._registered.get(name, self._shipped.get(name))
+            if isinstance(found, str):
+                found = import_object(found, f"{self.kind} {name!r}")
+        elif (entry := self._entry_points().get(name)) is not None:
+            package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+            found = import_object(entry.value, f"entry point {name!r} in {self.group!r}{package}")
+        else:
+            raise InvalidSettings(self.unknown(name))
+        converted: T = found if self._convert is None else self._convert(name, found)
+        return converted
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        if self._installed is None:
+            self._installed = {entry.name: entry for entry in entry_points(group=self.group)}
+        return self._installed
+
+
+def _definition(thing: Any) -> Any:
+    """What is the same for two loads of one definition: where it was written; for a plain value the value itself."""
+    if isinstance(thing, str):
+        return thing
+    inner = getattr(thing, "definition", thing)
+    place = (getattr(inner, "__module__", None), getattr(inner, "__qualname__", None))
+    return place if place[1] is not None else id(inner)

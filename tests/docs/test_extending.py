@@ -1,0 +1,157 @@
+"""docs/extending: every program on the pages runs, prints what its page says, and passes the page's own test."""
+
+import asyncio
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pytest
+
+from astrocyte.pipeline.kafka.client import producer_client
+from astrocyte.pipeline.roles.worker import RoleProcesses
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.topics import make_topics
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, MULTI_EVENTS
+from tests.support.brokers import own_embedded, read_all  # noqa: F401  fixture
+from tests.support.worker import wait_until
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "extending"
+PAGES = sorted(path.stem for path in FOLDER.glob("*.md"))
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    return [(kind, text) for kind, text in BLOCK.findall((FOLDER / f"{page}.md").read_text())]
+
+
+def programs(page: str) -> dict[str, str]:
+    """Source by file name, which is the first line's comment."""
+    return {text.split("\n", 1)[0].removeprefix("# "): text for kind, text in blocks(page) if kind == "python"}
+
+
+def written(page: str, folder: Path) -> dict[str, str]:
+    found = programs(page)
+    for name, text in found.items():
+        (folder / name).write_text(text)
+    return found
+
+
+def run(*arguments: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_every_extension_point_has_a_page_and_the_index_leads_to_it():
+    assert set(PAGES) == {"index", "stream", "validator", "rule", "sink", "table", "scenario", "controller", "agent"}
+    index = (FOLDER / "index.md").read_text()
+    assert all(f"({page}.md)" in index for page in PAGES if page != "index")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "index"])
+def test_a_program_is_complete_and_has_10_to_40_lines(page, tmp_path):
+    program, *_ = written(page, tmp_path).values()
+    assert 10 <= len(program.strip().splitlines()) <= 40
+    printed = [text for kind, text in blocks(page) if kind == "text"]
+    (name, *_) = programs(page)
+    assert run(name, cwd=tmp_path) == "".join(printed)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(name.startswith("test_") for name in programs(page))])
+def test_the_test_of_a_page_passes(page, tmp_path):
+    names = written(page, tmp_path)
+    (test,) = (name for name in names if name.startswith("test_"))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    assert "1 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", test, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_the_pages_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (FOLDER / f"{page}.md").read_text()):
+        assert (FOLDER / target).exists(), f"{page}.md links to {target}"
+
+
+def test_a_scenario_of_a_plugin_is_known_by_its_name(tmp_path, monkeypatch):
+    written("scenario", tmp_path)
+    monkeypatch.setenv("ASTROCYTE_PLUGINS", "walkers")
+    command = "from astrocyte.pipeline.cli.app import main; main()"
+    run("-c", command, "simulate", "walkers", "--ticks", "50", "--out", "walk.jsonl.zst", "--json", cwd=tmp_path)
+    assert (tmp_path / "walk.jsonl.zst").stat().st_size > 1000
+
+
+RULES = """
+rules:
+  - name: hot
+    seq: [{as: now, stream: room_climate, where: "value > 30"}]
+    alert: {severity: critical, message: "{now.room} has {now.value} degrees"}
+"""
+
+
+@pytest.fixture
+def worker(own_embedded, tmp_path, monkeypatch) -> Iterator[Settings]:  # noqa: F811  fixture
+    """Workers of the roles correlate, sql, alert_log and pager, with the pages' programs as plugins."""
+    for page in ("stream", "table", "sink", "agent"):
+        written(page, tmp_path)
+    (tmp_path / "rules.yaml").write_text(RULES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASTROCYTE_ALERT_LOG_PATH", str(tmp_path / "alerts.txt"))
+    roles = ("correlate", "sql", "alert_log", "pager")
+    # Not by load_settings, which would import the plugins into the process of the tests.
+    settings = Settings(
+        broker=own_embedded.address, group="own", partitions=2, rules=("rules.yaml",),
+        plugins=("rooms", "room_table", "alert_log", "pager"),
+        roles=roles, streams=("room_climate",), idle_timeout="1s", snapshot_interval="200ms",
+        sql_url=f"sqlite:///{tmp_path / 'own.db'}",
+    )  # fmt: skip
+    asyncio.run(make_topics(settings, ["mono.room_climate", MULTI_EVENTS, ALERTS, DEAD_LETTERS, "pages"]))
+    with (tmp_path / "worker.log").open("w") as log:
+        processes = RoleProcesses(settings, roles, output=log)
+        processes.start()
+        try:
+            yield settings
+        except BaseException:
+            sys.stderr.write((tmp_path / "worker.log").read_text(errors="replace")[-4000:])
+            raise
+        finally:
+            processes.stop()
+
+
+async def send_csv(broker: str) -> None:
+    async with producer_client(broker) as producer:
+        for room, value in (("attic", "31.5"), ("cellar", "12.0"), ("attic", "much")):
+            message = f"2025-01-01T00:00:00Z,{room},{value}".encode()
+            headers = [("content-type", b"text/csv")]
+            await producer.send_and_wait("mono.room_climate", message, key=room.encode(), headers=headers)
+
+
+def stored(database: Path) -> list[tuple[str, float]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT room, value FROM room_climate ORDER BY room").fetchall()
+
+
+def test_own_stream_table_sink_and_agent_run_in_real_workers(worker, tmp_path):
+    asyncio.run(send_csv(worker.broker))
+    alerts = tmp_path / "alerts.txt"
+
+    def log() -> str:
+        return (tmp_path / "worker.log").read_text(errors="replace")[-4000:]
+
+    def bodies(topic: str) -> list[dict]:
+        return [orjson.loads(record.value) for records in read_all(worker.broker, topic).values() for record in records]
+
+    wait_until(lambda: alerts.exists() and alerts.read_text(), 90, log)
+    wait_until(lambda: bodies("pages"), 60, log)
+    (line,) = alerts.read_text().splitlines()
+    assert line.endswith(" critical attic has 31.5 degrees")
+    (page,) = bodies("pages")
+    assert page == {"id": line.split()[0], "text": "attic has 31.5 degrees"}
+    wait_until(lambda: len(stored(tmp_path / "own.db")) == 2, 60, log)
+    assert stored(tmp_path / "own.db") == [("attic", 31.5), ("cellar", 12.0)]
+    (letter,) = bodies(DEAD_LETTERS)
+    assert letter["reason"] == "the decoder failed: ValueError: could not convert string to float: 'much'"

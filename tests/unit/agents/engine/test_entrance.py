@@ -1,0 +1,131 @@
+"""An engine without a pipeline takes its rule set's validators as seriously as `astrocyte match` does."""
+
+import math
+from typing import Any
+
+import orjson
+import pytest
+
+from astrocyte import Engine, Match, load_rules, match
+from astrocyte.agents.ingest.dicts import frames_of
+from astrocyte.agents.rules.validator_functions import register_validator
+from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.recording.log import LogRecord
+from tests.support.logs import write_log
+
+
+@register_validator("halved_below")
+def halved_below(event: dict[str, Any], limit: float) -> Any:
+    if event["value"] >= limit:
+        return f"{event['value']} is {limit} or more"
+    return {"value": event["value"] / 2}
+
+
+TEXT = """
+validators:
+  - {stream: A, require: [value], use: halved_below, with: {limit: 100}, set: {twice: "value * 2"}}
+rules:
+  - name: pair
+    within: 10s
+    seq: [{as: a, stream: A, where: "twice > 20"}, {as: b, stream: B}]
+    emit: {half: "a.value"}
+"""
+START_US = 1_750_000_000_000_000
+VALUES = [30.0, None, 250.0, 10.0, math.nan, 80.0]
+
+
+def events() -> list[dict[str, Any]]:
+    found = []
+    for number, value in enumerate(VALUES):
+        at = START_US + number * 2_000_000
+        found.append({"stream": "A", "timestamp": at, "key": "k", "value": value, "event_id": f"a{number}"})
+        found.append({"stream": "B", "timestamp": at + 1_000_000, "key": "k", "value": 1.0, "event_id": f"b{number}"})
+    found.append({"stream": "B", "timestamp": -5, "key": "k", "value": 1.0, "event_id": "long ago"})
+    return found
+
+
+REFUSED = {
+    "a1": "field 'value' is null",
+    "a2": "250.0 is 100 or more",
+    "a4": "field 'value' is nan; a finite number was wanted",
+    "long ago": "timestamp -5: microseconds since 1970 (UTC) below the year 2100 were wanted; is it in another unit?",
+}
+
+
+def summary(matches: list[Match]) -> set[tuple[str, Any]]:
+    return {(found.id, found.emit["half"]) for found in matches}
+
+
+def test_match_refuses_and_changes_what_validators_say() -> None:
+    found = match(load_rules(TEXT), events())
+    assert {event.id: event.reason for event in found.refused} == REFUSED
+    assert sorted(each.emit["half"] for each in found) == [15.0, 40.0]
+    assert next(event for event in found.refused if event.id == "a2").fields["value"] == 250.0
+
+
+def test_match_gives_what_the_command_gives_on_the_same_log(tmp_path: Any) -> None:
+    sound = [event for event in events() if event["event_id"] not in ("a4", "long ago")]  # JSON has no NaN
+    records = [
+        LogRecord(
+            f"mono.{event['stream']}", 0, offset, event["timestamp"] // 1000, b"k",
+            orjson.dumps({name: value for name, value in event.items() if name != "stream"}), [],
+        )
+        for offset, event in enumerate(sound)
+    ]  # fmt: skip
+    rules = load_rules(TEXT)
+    run, outputs = run_rules(rules, [write_log(tmp_path / "log.jsonl", records)], lateness_us=60_000_000)
+    made = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
+    found = match(rules, sound)
+    assert {record["event_id"] for record in made} == {each.id for each in found} != set()
+    assert run.counters.dead == len(found.refused) == 2
+
+
+@pytest.mark.parametrize("consistency", ["strong", "eventual"])
+@pytest.mark.parametrize("form", ["frames", "single events"])
+def test_an_engine_refuses_the_same_events_however_they_come(consistency: Any, form: str) -> None:
+    engine = Engine(load_rules(TEXT), consistency=consistency)
+    given: list[Match] = []
+    if form == "frames":
+        for frame in frames_of(events(), []):
+            engine.push(frame)
+    else:
+        for event in events():
+            given += engine.push_event(event)
+    output = engine.flush()
+    assert {event.id: event.reason for event in output.refused} == REFUSED
+    assert engine.refused == len(REFUSED)
+    final = [found for found in output.matches if found.status in ("final", "confirmed")]
+    assert summary(final) == summary(match(load_rules(TEXT), events()))
+    if consistency == "eventual" and form == "single events":
+        assert summary(given) == summary(final)
+    assert engine.advance(0).refused == []
+
+
+def test_events_without_ids_are_numbered_alike_in_a_batch_and_one_by_one() -> None:
+    bare = [{name: value for name, value in event.items() if name != "event_id"} for event in events()]
+    engine = Engine(load_rules(TEXT))
+    for event in bare:
+        engine.push_event(event)
+    assert summary(engine.flush().matches.matches()) == summary(match(load_rules(TEXT), bare))
+
+
+def test_refused_events_are_counted_over_a_snapshot() -> None:
+    engine = Engine(load_rules(TEXT))
+    engine.push_events(events())
+    other = Engine(load_rules(TEXT))
+    other.restore(engine.snapshot())
+    assert other.refused == len(REFUSED)
+
+
+def test_sampling_counts_and_weighs_also_without_a_pipeline() -> None:
+    rules = load_rules(
+        """
+        validators: [{stream: A, sample: 0.25}]
+        windows: [{name: rate, from: A, every: 1h, select: {n: "count()"}}]
+        """
+    )
+    engine = Engine(rules)
+    for number in range(400):
+        engine.push_event({"stream": "A", "timestamp": START_US + number, "key": "k", "value": 1.0})
+    (frame,) = engine.flush().frames
+    assert frame.rows()[0]["n"] == 4 * (400 - engine.sampled) != 0

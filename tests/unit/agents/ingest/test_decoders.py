@@ -1,0 +1,89 @@
+"""Messages of other forms: read by content type or by how they look, and accounted for as JSON records are."""
+
+import numpy as np
+import orjson
+import pytest
+
+from astrocyte import Frame, encode_frame
+from astrocyte.agents.ingest import decoders
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decoders import register_decoder
+from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
+from astrocyte.schemas.json.reader import RawRecord
+
+CSV = (("content-type", b"text/csv; charset=utf-8"),)
+FRAME = Frame.from_columns("other", "run", {"timestamp": np.array([1_700_000_000_000_000]), "key": ["k"]})
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    registry = decoders.Registry(
+        "decoder", group="no.such.group", shipped={"arrow": decoders.ARROW, "json": decoders.JSON}
+    )
+    monkeypatch.setattr(decoders, "DECODERS", registry)
+
+
+def record(offset: int, value: bytes | None, headers: object = ()) -> RawRecord:
+    return RawRecord(offset, 1_700_000_000_000, b"room 1", value, headers)
+
+
+def csv(message: RawRecord):
+    fields = message.value.decode().split(",")
+    if len(fields) != 2:
+        raise InvalidEvent(f"{len(fields)} fields; expected 2")
+    return {"timestamp": fields[0], "value": float(fields[1])}
+
+
+def test_messages_of_several_forms_are_read_in_offset_order():
+    register_decoder("csv", csv, content_type="text/csv")
+    chunk = [
+        record(3, b"2025-01-01T00:00:00Z,21.5", CSV),
+        record(4, b'{"timestamp": "2025-01-01T00:00:01Z", "value": 1}'),
+        record(5, encode_frame(FRAME)),
+        record(6, b"2025-01-01T00:00:02Z,22.5", CSV),
+    ]
+    frames, letters = decode_chunk("mono.room", 0, chunk)
+    assert [(item.frame.stream, item.offset) for item in frames] == [
+        ("room", 3),
+        ("room", 4),
+        ("other", 5),
+        ("room", 6),
+    ]
+    assert frames[0].frame.rows()[0]["value"] == 21.5
+    assert frames[0].frame.rows()[0]["key"] == "room 1"
+    assert letters == []
+
+
+def test_what_a_decoder_refuses_is_a_dead_letter_with_its_bytes():
+    register_decoder("csv", csv, content_type="text/csv")
+    frames, letters = decode_chunk("mono.room", 0, [record(7, b"1,2,3", CSV), record(8, b"2025-01-01,x", CSV)])
+    assert frames == []
+    assert [(letter.offset, letter.reason) for letter in letters] == [
+        (7, "3 fields; expected 2"),
+        (8, "the decoder failed: ValueError: could not convert string to float: 'x'"),
+    ]
+    assert letters[0].payload_b64 == "MSwyLDM="
+
+
+def test_several_events_of_one_message_have_ids_that_a_repetition_gives_again():
+    register_decoder("lines", lambda message: [orjson.loads(line) for line in message.value.splitlines()],
+                     recognise=lambda value: b"\n" in value)  # fmt: skip
+    message = record(9, b'{"time": 1700000000, "value": 1}\n{"time": 1700000001, "value": 2}')
+    first, again = (decode_chunk("mono.room", 0, [message])[0] for _ in range(2))
+    assert [row["value"] for row in first[0].frame.rows()] == [1, 2]
+    ids = first[0].frame.id_texts()
+    assert len(set(ids)) == 2
+    assert ids == again[0].frame.id_texts()
+    assert first[0].offsets.tolist() == [9, 9]
+
+
+def test_a_decoder_may_give_frames_and_a_recogniser_never_sees_tombstones():
+    register_decoder("fixed", lambda _message: FRAME, recognise=lambda value: value.startswith(b"FX"))
+    frames, letters = decode_chunk("mono.room", 0, [record(1, b"FX"), record(2, None)])
+    assert [item.frame.stream for item in frames] == ["other"]
+    assert [letter.offset for letter in letters] == [2]
+
+
+def test_a_decoder_that_could_never_be_chosen_is_refused():
+    with pytest.raises(InvalidSettings, match="neither content_type nor recognise"):
+        register_decoder("csv", csv)

@@ -1,0 +1,122 @@
+"""Validators in Python: what they may return, what an exception does, and how rule files name them."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from astrocyte import Frame, RuleSet, Validator, load_rules, match
+from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.rules.validator_functions import register_validator
+from astrocyte.schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
+from astrocyte.testing import check_validator
+
+
+@register_validator("test_capped", per="frame")
+def capped(frame: Frame, most: float = 10.0) -> Any:
+    values = frame.column("value").to_numpy(zero_copy_only=False)
+    refused = {int(row): "far too much" for row in np.flatnonzero(values > 10 * most)}
+    return frame.with_column("value", pa.array(np.minimum(values, most))), refused
+
+
+def judged(event: dict[str, Any]) -> Any:
+    match event["value"]:
+        case 0.0:
+            return None
+        case 1.0:
+            return "one is refused"
+        case 2.0:
+            return {"value": 20.0, "word": "two"}
+        case 3.0:
+            raise InvalidEvent("three is not an event")
+        case 4.0:
+            return {"key": "other"}
+        case _:
+            return event["missing"]
+
+
+def apply(validator: Validator, *values: float) -> Any:
+    rows = len(values)
+    columns = {"timestamp": np.arange(rows), "key": ["k"] * rows, "value": np.array(values)}
+    return Validators([validator]).apply(Frame.from_columns("s", "run", columns))
+
+
+def test_an_event_is_accepted_refused_or_changed_and_an_exception_refuses_it():
+    passed = apply(Validator(stream="s", use=judged), 0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+    assert passed.rows.tolist() == [0, 2]
+    assert [(row["value"], row["word"]) for row in passed.frame.rows()] == [(0.0, None), (20.0, "two")]
+    assert passed.refused == [
+        (1, "one is refused"),
+        (3, "three is not an event"),
+        (4, "the validator failed: ValueError: it set 'key', which every event keeps as it is; set another field"),
+        (5, "the validator failed: KeyError: 'missing'"),
+    ]
+
+
+def test_a_whole_frame_is_changed_and_its_rows_refused():
+    validator = Validator(stream="s", use="test_capped", options={"most": 3.0})
+    passed = apply(validator, 1.0, 5.0, 31.0, 2.0)
+    assert passed.frame.column("value").to_pylist() == [1.0, 3.0, 2.0]
+    assert passed.refused == [(2, "far too much")]
+
+
+def test_a_frame_function_that_moves_rows_refuses_them_all():
+    @register_validator("test_reversed", per="frame")
+    def backwards(frame: Frame) -> Any:
+        return frame.take(np.arange(frame.num_rows)[::-1]), {}
+
+    passed = apply(Validator(stream="s", use="test_reversed"), 1.0, 2.0)
+    assert [row for row, _ in passed.refused] == [0, 1]
+    assert "expected the same rows in the same order" in passed.refused[0][1]
+
+
+def test_use_works_between_where_and_set():
+    rules = load_rules(
+        """
+        validators: [{stream: s, where: "value < 100", use: test_capped, with: {most: 2}, set: {twice: "2 * value"}}]
+        rules: [{name: any, seq: [{as: a, stream: s}], emit: {twice: "a.twice"}}]
+        """
+    )
+    found = match(
+        rules,
+        [{"stream": "s", "timestamp": time, "key": "k", "value": value} for time, value in ((1, 5.0), (2, 500.0))],
+    )
+    assert [each.emit["twice"] for each in found] == [4.0]
+    assert [event.reason for event in found.refused] == ["value < 100 does not hold (value is 500.0)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{stream: s, use: test_caped}", "2:.*use: there is no validator 'test_caped'.*did you mean 'test_capped'"),
+        ("{stream: s, use: test_capped, with: {least: 1}}", "with: got an unexpected keyword argument 'least'"),
+        ("{stream: s, with: {most: 1}}", "with belongs to use"),
+    ],
+)
+def test_a_wrong_use_is_refused_with_its_place(text, message):
+    with pytest.raises(InvalidRule, match=message):
+        load_rules(f"validators:\n  - {text}\n")
+
+
+def test_rule_sets_with_functions_can_be_dumped_for_a_fingerprint():
+    text = RuleSet(validators=(Validator(stream="s", use=judged),)).model_dump_json()
+    assert "judged" in text
+
+
+def test_a_function_may_be_called_per_event_or_per_frame_only():
+    with pytest.raises(InvalidSettings, match="per is 'row'; expected event or frame"):
+        register_validator("test_nothing", judged, per="row")
+
+
+def test_check_validator_gives_the_reasons_and_finds_a_memory():
+    events = [{"value": 0.0}, {"value": 1.0}]
+    assert check_validator(Validator(stream="s", use=judged), events) == [None, "one is refused"]
+    seen: list[Any] = []
+
+    def forgetful(event: dict[str, Any]) -> Any:
+        seen.append(event)
+        return "again" if len(seen) > 2 else None
+
+    with pytest.raises(AssertionError, match="keep no state"):
+        check_validator(Validator(stream="s", use=forgetful), events)
