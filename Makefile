@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: help setup demo test soak bench lint format clean
+.PHONY: help setup demo test soak bench lint format docs clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
@@ -12,6 +13,7 @@ help:
 	@echo "make soak   run the longer property and fault tests"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
+	@echo "make docs   build the documentation as a site in site/, with every link checked"
 	@echo "make clean  remove .venv and everything that was built"
 
 setup: $(STAMP)
@@ -48,6 +50,14 @@ format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+$(DOCS_STAMP): $(STAMP) requirements-docs.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-virtualenv -r requirements-docs.txt -c requirements.lock
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "The site is in site/; open site/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data
 	find schemas simulator agents pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +
