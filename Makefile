@@ -55,7 +55,7 @@ $(DOCS_STAMP): $(STAMP) requirements-docs.txt
 	@touch $@
 
 docs: $(DOCS_STAMP)
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "The site is in site/; open site/index.html"
 
 clean:

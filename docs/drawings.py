@@ -88,9 +88,7 @@ def event_path() -> str:
         height = HEAD + ROW * len(band.boxes) + 8
         if number:
             parts.append(_path([(WIDTH / 2, y - GAP), (WIDTH / 2, y)]))
-        parts.append(
-            f'<rect x="{LEFT}" y="{y}" width="{RIGHT - LEFT}" height="{height}" rx="8" fill="{band.colour}"/>'
-        )
+        parts.append(f'<rect x="{LEFT}" y="{y}" width="{RIGHT - LEFT}" height="{height}" rx="8" fill="{band.colour}"/>')
         parts.append(_text(LEFT + 12, y + 18, band.title, size=13, style='font-weight="bold"'))
         for row, (name, remark, folder) in enumerate(band.boxes):
             top = y + HEAD + row * ROW
@@ -107,7 +105,8 @@ def event_path() -> str:
     parts.append(_path([(LEFT, middles[1]), (22, middles[1]), (22, middles[4]), (LEFT, middles[4])]))
     turned = f'transform="rotate(-90 16 {middles[2]})" text-anchor="middle"'
     parts.append(_text(16, middles[2], "the stores read the events, too", size=13, colour=FAINT, style=turned))
-    back = [(RIGHT, middles[3]), (572, middles[3]), (572, middles[0]), (RIGHT, middles[0])]
+    start = middles[3] + ROW + 9  # the box of window results
+    back = [(RIGHT, start), (572, start), (572, middles[0]), (RIGHT, middles[0])]
     parts.append(_path(back, dashed=True))
     turned = f'transform="rotate(90 580 {middles[2]})" text-anchor="middle"'
     parts.append(_text(580, middles[2], "role control: control.<name>", size=13, colour=FAINT, style=turned))
