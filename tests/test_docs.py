@@ -10,7 +10,8 @@ import pytest
 from astrocyte.pipeline.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PACKAGES = ("schemas", "simulator", "agents", "pipeline")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 
 def names(path: Path) -> str:
@@ -40,18 +41,26 @@ def test_named_variables_are_settings(page):
             assert variable.lower() in Settings.model_fields, f"{page.name} names ASTROCYTE_{variable}"
 
 
-def test_every_setting_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
-    for name in Settings.model_fields:
-        assert f"`ASTROCYTE_{name.upper()}`" in text
+def test_every_setting_is_in_the_readme_with_its_description():
+    rows = dict(re.findall(r"^\| `(ASTROCYTE_\w+)` \|[^|]*\| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    for name, field in Settings.model_fields.items():
+        assert field.description is None or rows[f"ASTROCYTE_{name.upper()}"] == field.description
+        assert rows[f"ASTROCYTE_{name.upper()}"]
 
 
-def test_the_layout_lists_the_top_level_folders():
+def test_the_layout_lists_the_top_level_folders_and_those_of_the_packages():
     layout = re.search(r"## Layout\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert layout is not None
-    listed = {line.split("/")[0] for line in layout[1].splitlines()}
+    listed: set[str] = set()
+    top = ""
+    for line in layout[1].splitlines():
+        folder = line.split("/")[0]
+        top = top if folder.startswith("  ") else folder
+        listed.add(f"{top}/{folder.strip()}" if folder.startswith("  ") else folder)
     tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line and not line.startswith(".")}
+    places = [line.split("/") for line in tracked.splitlines() if "/" in line and not line.startswith(".")]
+    folders = {place[0] for place in places}
+    folders |= {"/".join(place[:2]) for place in places if place[0] in PACKAGES and len(place) > 2}
     assert listed == folders
 
 
