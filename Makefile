@@ -56,7 +56,7 @@ $(DOCS_STAMP): $(STAMP) requirements-docs.txt
 
 docs: $(DOCS_STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-	@echo "The site is in site/; open site/index.html"
+	@echo "The site is in site/: open site/index.html. Its search needs a web server: python3 -m http.server --bind 127.0.0.1 -d site"
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data

@@ -13,6 +13,7 @@ from astrocyte.schemas.tables.base import Base
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- tables -->\n", "<!-- end of tables -->\n"
+PLAIN = {"BigInteger": "bigint", "LargeBinary": "bytes", "TextArray": "array of strings", "DateTime": "timestamp"}
 INK, FAINT, LINE = "#1f2937", "#4b5563", "#6b7280"
 
 
@@ -148,7 +149,8 @@ def tables() -> str:
 
 
 def _column(column: Column[object]) -> str:
-    name = type(column.type).__name__.lower()
+    name = type(column.type).__name__
+    name = PLAIN.get(name, name.lower())
     length = getattr(column.type, "length", None) or getattr(column.type, "size", None)
     kind = f"{name}({length})" if isinstance(length, int) else name
     shown = f"**{column.name}**" if column.primary_key else column.name
