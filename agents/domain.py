@@ -23,9 +23,10 @@ from astrocyte.agents.matches.lineage import Record, alert_records, multi_event_
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.events import DeadLetter, iso_from_us
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord, frame_to_records
+from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["Counters", "DomainGroup", "DomainOutput", "Leaflet"]
 

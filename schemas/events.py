@@ -6,12 +6,11 @@ The models here are the source of the shapes. High-rate paths write and read the
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer
+
+from astrocyte.schemas.times import us_from_iso
 
 __all__ = [
     "Alert",
@@ -23,33 +22,9 @@ __all__ = [
     "MonoEvent",
     "MultiEvent",
     "Severity",
-    "iso_from_us",
-    "iso_texts",
-    "us_from_iso",
 ]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Severity = Literal["info", "warning", "critical"]
-
-
-def iso_from_us(time_us: int) -> str:
-    """ISO 8601 text of microseconds since 1970 (UTC); whole seconds have no fraction, as in the seed."""
-    moment = _EPOCH + timedelta(microseconds=time_us)
-    return moment.replace(tzinfo=None).isoformat() + "Z"
-
-
-def iso_texts(times_us: NDArray[np.int64]) -> list[str]:
-    """`iso_from_us` of a whole column."""
-    texts = np.datetime_as_string(times_us.view("M8[us]"), timezone="UTC").tolist()
-    return [f"{text[:19]}Z" if text.endswith(".000000Z") else text for text in texts]
-
-
-def us_from_iso(text: str) -> int:
-    """Microseconds since 1970 of ISO 8601 text; text without a zone is UTC. Raises ValueError."""
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _check_time(text: str) -> str:

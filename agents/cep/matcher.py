@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.compiler.flatten import compile_rule
-from astrocyte.agents.cep.compiler.rule_groups import Groups
+from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups
 from astrocyte.agents.cep.keys import KeyTable, Selected
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
@@ -61,7 +61,7 @@ class Matcher:
         self._automaton = Automaton(self._texts, room=room)
         self._conjunction: Operator | None = None
         self._room = room
-        self._groups = Groups()
+        self._groups = PredicateGroups()
         self._keys: dict[str | None, KeyTable] = {}
         self._rules: tuple[Rule, ...] = ()
         self._slots: dict[tuple[str, str], int] = {}
@@ -361,7 +361,7 @@ class Matcher:
             )
         self._texts.replace(about["texts"])
         self._automaton, self._conjunction = Automaton(self._texts, room=self._room), None
-        self._groups = Groups(about["fields"])
+        self._groups = PredicateGroups(about["fields"])
         self._keys = {by: KeyTable() for by in about["by"]}
         self._slots = {name: slot for name, (slot, _) in found.items()}
         fresh: dict[bool, list[tuple[int, Any, tuple[int, ...]]]] = {False: [], True: []}

@@ -17,7 +17,7 @@ from astrocyte.agents.cep.sequence import layout
 from astrocyte.agents.cep.values import TextNumbers, split_integers
 
 if TYPE_CHECKING:
-    from astrocyte.agents.cep.compiler.rule_groups import Groups
+    from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups
     from astrocyte.agents.cep.keys import KeyTable
 
 __all__ = ["Single"]
@@ -28,7 +28,7 @@ _EXACT = 2**53
 class Single:
     """The arrays of one row, and the work that a row of each group makes."""
 
-    def __init__(self, groups: Groups, keys: Mapping[str | None, KeyTable], texts: TextNumbers) -> None:
+    def __init__(self, groups: PredicateGroups, keys: Mapping[str | None, KeyTable], texts: TextNumbers) -> None:
         self._texts = texts
         self._fields = list(groups.columns)
         self._t, self._seq, self._ref = (np.zeros(1, np.int64) for _ in range(3))

@@ -15,12 +15,11 @@ from typing import Any, Self
 import orjson
 
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.events import ControlEvent, iso_from_us
+from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import NEVER_US, iso_from_us
 
 __all__ = ["DifficultyController", "DifficultyState", "Elite", "GeneticController", "GeneticState"]
-
-_NEVER_US = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class RunDifficulty:
     difficulty: float = 1.0
     reward: float = 1.0
     historical: float | None = None
-    seen_us: int = _NEVER_US
+    seen_us: int = NEVER_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +189,7 @@ class GeneticController:
             if agent is None or snapshot is None or not _finite(karma):
                 continue
             place = (row["timestamp"], int(snapshot))
-            if place <= seen.get(agent, (_NEVER_US, 0)):
+            if place <= seen.get(agent, (NEVER_US, 0)):
                 continue
             seen[agent] = place
             messages += [_message("ga", row["timestamp"], frame.run, values) for values in self._score(state, row)]

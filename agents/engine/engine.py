@@ -31,7 +31,7 @@ from astrocyte.agents.engine.eventual import Recent, Singles, single_matches
 from astrocyte.agents.engine.provisional import Provisional
 from astrocyte.agents.engine.strata import Layer, stratify
 from astrocyte.agents.event_time.dedup import Delivered
-from astrocyte.agents.event_time.event_store import Origin, RowStore
+from astrocyte.agents.event_time.event_store import EventStore, Origin
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from astrocyte.agents.ingest.dicts import normalised
 from astrocyte.agents.matches.table import FINAL, Match, MatchTable
@@ -40,11 +40,11 @@ from astrocyte.agents.rules.problems import InvalidRules, problems_of
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["Consistency", "Engine", "EngineOutput"]
 
 Consistency = Literal["strong", "eventual"]
-NEVER_US: Final = -(2**63)
 FOREVER_US: Final = 2**62
 _COMPACT_ABOVE: Final = 131_072
 
@@ -92,7 +92,7 @@ class Engine:
         self._catalog = catalog
         self._clock = clock
         self._layers: list[Layer] = []
-        self._store = RowStore()
+        self._store = EventStore()
         self._delivered = Delivered()
         self._loose = Loose()
         self._singles = Singles()
@@ -438,17 +438,17 @@ class Engine:
         self._store.restore(snapshot["store"])
         self._loose = Loose()
         self._loose.sequence = orjson.loads(bytes(snapshot["sequence"]))
-        chunks = self._store.chunks()
+        blocks = self._store.blocks()
         for number, layer in enumerate(self._layers):
-            layer.restore(snapshot["layers"][str(number)], chunks, lambda name: self._ranks.get(name, PRIMARY))
+            layer.restore(snapshot["layers"][str(number)], blocks, lambda name: self._ranks.get(name, PRIMARY))
         watermark, early, duplicates, late = snapshot["times"]
         self.watermark_us, self._early_us = int(watermark), int(early)
         self.duplicates, self.late = int(duplicates), int(late)
         self._delivered.clear()
-        for chunk in chunks:
-            waiting = np.flatnonzero(chunk.frame.timestamps() >= self.watermark_us)
-            if len(waiting) and self._ranks.get(chunk.frame.stream, PRIMARY) == PRIMARY:
-                self._delivered.again(chunk.frame.take(waiting))
+        for block in blocks:
+            waiting = np.flatnonzero(block.frame.timestamps() >= self.watermark_us)
+            if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
+                self._delivered.again(block.frame.take(waiting))
         self._late, self._ahead = [], []
         self._singles.clear()
         if self._early is not None and "early" in snapshot:

@@ -15,10 +15,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from astrocyte.agents.event_time.event_store import RowStore
-from astrocyte.agents.event_time.watermarks import NEVER_US
+from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.agents.matches.table import CONFIRMED, PROVISIONAL, RETRACTED, MatchTable
 from astrocyte.agents.rules.model import Rule
+from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["Provisional"]
 
@@ -147,7 +147,7 @@ class Provisional:
             }
         return parts
 
-    def restore(self, snapshot: Mapping[str, Any], rules: tuple[Rule, ...], store: RowStore) -> None:
+    def restore(self, snapshot: Mapping[str, Any], rules: tuple[Rule, ...], store: EventStore) -> None:
         """Take over a snapshot, with its events in the store."""
         self.__init__()  # type: ignore[misc]
         index = {rule.name: number for number, rule in enumerate(rules)}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.cep.rows import Prepared
-from astrocyte.agents.event_time.event_store import Chunk, RowStore
+from astrocyte.agents.event_time.event_store import Block, EventStore
 from astrocyte.agents.event_time.reorder import Pending, Reorder
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import WindowSpec
@@ -112,7 +112,7 @@ class Layer:
             operator.add(frame)
         return bool(windows)
 
-    def advance(self, watermark_us: int, store: RowStore) -> MatchBatch:
+    def advance(self, watermark_us: int, store: EventStore) -> MatchBatch:
         """Matches made of rows older than the watermark, and what was decided by time before it."""
         batches = []
         ready = self.waiting.pop(watermark_us, store)
@@ -123,7 +123,7 @@ class Layer:
         batches.append(self.matcher.advance(watermark_us - 1))
         return MatchBatch.concat(batches)
 
-    def close(self, watermark_us: int, store: RowStore) -> Iterable[tuple[Frame, bool]]:
+    def close(self, watermark_us: int, store: EventStore) -> Iterable[tuple[Frame, bool]]:
         """Results of the layer's windows; the flag says whether rules may read them (preliminary ones: not)."""
         for window in self._windows.values():
             ready = window.waiting.pop(watermark_us, store)
@@ -164,16 +164,16 @@ class Layer:
         }
         return {"matcher": self.matcher.snapshot(), "waiting": _joined(self.waiting.refs()), "windows": windows}
 
-    def restore(self, snapshot: Mapping[str, Any], chunks: Sequence[Chunk], rank_of: Callable[[str], int]) -> None:
-        """Take over a snapshot; the rows that wait are prepared anew from ``chunks``."""
+    def restore(self, snapshot: Mapping[str, Any], blocks: Sequence[Block], rank_of: Callable[[str], int]) -> None:
+        """Take over a snapshot; the rows that wait are prepared anew from ``blocks``."""
         self.matcher.restore(snapshot["matcher"])
         self.waiting.clear()
         waiting = np.unique(snapshot["waiting"])
         for name, window in self._windows.items():
             window.operator.restore(snapshot["windows"][name]["state"])
             window.waiting.clear()
-        for chunk in chunks:
-            frame, refs, rank = chunk.frame, chunk.all_refs(), rank_of(chunk.frame.stream)
+        for block in blocks:
+            frame, refs, rank = block.frame, block.all_refs(), rank_of(block.frame.stream)
             if frame.stream in self.matcher.streams:
                 part, named = _only(frame, refs, waiting)
                 if part is not None:

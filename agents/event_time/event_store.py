@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import Ids
 
-__all__ = ["Chunk", "Located", "Origin", "RowStore"]
+__all__ = ["Block", "EventStore", "Located", "Origin"]
 
 Refs = NDArray[np.int64]
 KEEP_WHOLE: Final = 0.25
@@ -45,7 +45,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
+class Block:
     """Rows of one frame with consecutive refs from ``first``, or with those in ``refs``."""
 
     first: int
@@ -63,60 +63,60 @@ class Chunk:
             return self.refs
         return np.arange(self.first, self.first + self.frame.num_rows, dtype=np.int64)
 
-    def take(self, refs: Refs) -> Chunk:
+    def take(self, refs: Refs) -> Block:
         """Only the rows of these refs, copied."""
         rows = self.rows_of(refs)
         frame = self.frame.take(rows)
-        return Chunk(self.first, frame, refs, None if self.origin is None else self.origin.take(rows))
+        return Block(self.first, frame, refs, None if self.origin is None else self.origin.take(rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Located:
-    """Events as places in chunks: event i is row ``row[i]`` of ``chunks[chunk[i]]``. Outlives changes of the store."""
+    """Events as places in blocks: event i is row ``row[i]`` of ``blocks[block[i]]``. Outlives changes of the store."""
 
-    chunks: tuple[Chunk, ...]
-    chunk: NDArray[np.int64]
+    blocks: tuple[Block, ...]
+    block: NDArray[np.int64]
     row: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.row)
 
-    def parts(self) -> Iterable[tuple[Chunk, NDArray[np.int64], NDArray[np.int64]]]:
-        """(chunk, positions among the events, rows in the chunk) for every chunk that is named."""
-        if len(self.chunks) == 1:
-            yield self.chunks[0], np.arange(len(self.row)), self.row
+    def parts(self) -> Iterable[tuple[Block, NDArray[np.int64], NDArray[np.int64]]]:
+        """(block, positions among the events, rows in the block) for every block that is named."""
+        if len(self.blocks) == 1:
+            yield self.blocks[0], np.arange(len(self.row)), self.row
             return
-        order = np.argsort(self.chunk, kind="stable")
-        bounds = np.searchsorted(self.chunk[order], np.arange(len(self.chunks) + 1))
-        for number, chunk in enumerate(self.chunks):
+        order = np.argsort(self.block, kind="stable")
+        bounds = np.searchsorted(self.block[order], np.arange(len(self.blocks) + 1))
+        for number, block in enumerate(self.blocks):
             positions = order[bounds[number] : bounds[number + 1]]
             if len(positions):
-                yield chunk, positions, self.row[positions]
+                yield block, positions, self.row[positions]
 
     def timestamps(self) -> NDArray[np.int64]:
         """Event times."""
         times = np.empty(len(self.row), np.int64)
-        for chunk, positions, rows in self.parts():
-            times[positions] = chunk.frame.timestamps()[rows]
+        for block, positions, rows in self.parts():
+            times[positions] = block.frame.timestamps()[rows]
         return times
 
     def ids(self) -> Ids:
         """Event ids, shape [n, 2]."""
         ids = np.empty((len(self.row), 2), np.uint64)
-        for chunk, positions, rows in self.parts():
-            ids[positions] = chunk.frame.ids(rows)
+        for block, positions, rows in self.parts():
+            ids[positions] = block.frame.ids(rows)
         return ids
 
     def take(self, positions: NDArray[np.integer]) -> Located:
         """Some of the events."""
-        return Located(self.chunks, self.chunk[positions], self.row[positions])
+        return Located(self.blocks, self.block[positions], self.row[positions])
 
 
-class RowStore:
-    """Chunks in order of their refs."""
+class EventStore:
+    """Blocks in order of their refs."""
 
     def __init__(self) -> None:
-        self._chunks: list[Chunk] = []
+        self._blocks: list[Block] = []
         self._firsts = np.empty(0, np.int64)
         self.next_ref = 0
         self.rows = 0
@@ -125,90 +125,90 @@ class RowStore:
     def add(self, frame: Frame, origin: Origin | None) -> int:
         """Hold a frame; returns the ref of its first row."""
         first = self.next_ref
-        self._append(Chunk(first, frame, None, origin))
+        self._append(Block(first, frame, None, origin))
         self.next_ref += frame.num_rows
         return first
 
-    def _append(self, chunk: Chunk) -> None:
-        if len(self._chunks) == len(self._firsts):
+    def _append(self, block: Block) -> None:
+        if len(self._blocks) == len(self._firsts):
             self._firsts = np.concatenate([self._firsts, np.zeros(max(16, len(self._firsts)), np.int64)])
-        self._firsts[len(self._chunks)] = chunk.first
-        self._chunks.append(chunk)
-        self.rows += chunk.frame.num_rows
+        self._firsts[len(self._blocks)] = block.first
+        self._blocks.append(block)
+        self.rows += block.frame.num_rows
 
     def insert(self, first: int, frame: Frame) -> None:
         """Hold a frame whose rows were given refs from ``first`` on beforehand."""
-        at = int(np.searchsorted(self._firsts[: len(self._chunks)], first))
-        later = self._chunks[at:]
-        del self._chunks[at:]
-        self.rows -= sum(chunk.frame.num_rows for chunk in later)
-        for chunk in (Chunk(first, frame, None, None), *later):
-            self._append(chunk)
+        at = int(np.searchsorted(self._firsts[: len(self._blocks)], first))
+        later = self._blocks[at:]
+        del self._blocks[at:]
+        self.rows -= sum(block.frame.num_rows for block in later)
+        for block in (Block(first, frame, None, None), *later):
+            self._append(block)
 
     def forget_last(self) -> None:
         """Undo the last `add`: nobody needs any row of it. Its refs are not given again."""
-        self.rows -= self._chunks.pop().frame.num_rows
+        self.rows -= self._blocks.pop().frame.num_rows
 
     def locate(self, refs: Refs) -> Located:
         """Places of the events with these refs, all of which must be held."""
-        number = np.searchsorted(self._firsts[: len(self._chunks)], refs, side="right") - 1
-        used, chunk = np.unique(number, return_inverse=True)
-        chunks = tuple(self._chunks[each] for each in used.tolist())
-        if all(each.refs is None for each in chunks):
-            return Located(chunks, chunk, refs - self._firsts[number])
+        number = np.searchsorted(self._firsts[: len(self._blocks)], refs, side="right") - 1
+        used, block = np.unique(number, return_inverse=True)
+        blocks = tuple(self._blocks[each] for each in used.tolist())
+        if all(each.refs is None for each in blocks):
+            return Located(blocks, block, refs - self._firsts[number])
         row = np.empty(len(refs), np.int64)
-        for index, each in enumerate(chunks):
-            mine = chunk == index
+        for index, each in enumerate(blocks):
+            mine = block == index
             row[mine] = each.rows_of(refs[mine])
-        return Located(chunks, chunk, row)
+        return Located(blocks, block, row)
 
     def compact(self, needed: Refs, *, thorough: bool = False) -> None:
         """Let go of all rows but the needed ones (sorted refs); ``thorough``: even where few of a frame's are not."""
-        bounds = np.searchsorted(needed, np.append(self._firsts[: len(self._chunks)], self.next_ref))
+        bounds = np.searchsorted(needed, np.append(self._firsts[: len(self._blocks)], self.next_ref))
         kept = []
-        for number, chunk in enumerate(self._chunks):
+        for number, block in enumerate(self._blocks):
             mine = needed[bounds[number] : bounds[number + 1]]
             if len(mine) == 0:
                 continue
-            rows = chunk.frame.num_rows
+            rows = block.frame.num_rows
             whole = len(mine) == rows if thorough else len(mine) >= KEEP_WHOLE * rows
-            kept.append(chunk if whole else chunk.take(mine))
-        self._chunks, self.rows = [], 0
-        for chunk in kept:
-            self._append(chunk)
+            kept.append(block if whole else block.take(mine))
+        self._blocks, self.rows = [], 0
+        for block in kept:
+            self._append(block)
 
-    def chunks(self) -> tuple[Chunk, ...]:
-        """All chunks, oldest first."""
-        return tuple(self._chunks)
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks, oldest first."""
+        return tuple(self._blocks)
 
     def clear(self) -> None:
         """Hold nothing."""
-        self._chunks, self.rows = [], 0
+        self._blocks, self.rows = [], 0
 
     def snapshot(self) -> dict[str, Any]:
         """Frames as bytes, with their refs and origins."""
         about: list[Any] = []
         parts: dict[str, Any] = {}
-        for number, chunk in enumerate(self._chunks):
-            origin = chunk.origin
+        for number, block in enumerate(self._blocks):
+            origin = block.origin
             single = origin.offsets if origin is not None and isinstance(origin.offsets, int) else None
-            about.append([chunk.first, None if origin is None else [origin.topic, origin.partition, single]])
-            parts[f"frame{number}"] = encode_frame(chunk.frame)
-            if chunk.refs is not None:
-                parts[f"refs{number}"] = chunk.refs
+            about.append([block.first, None if origin is None else [origin.topic, origin.partition, single]])
+            parts[f"frame{number}"] = encode_frame(block.frame)
+            if block.refs is not None:
+                parts[f"refs{number}"] = block.refs
             if origin is not None and not isinstance(origin.offsets, int):
                 parts[f"offsets{number}"] = origin.offsets
-        return {"about": orjson.dumps({"next": self.next_ref, "chunks": about}), **parts}
+        return {"about": orjson.dumps({"next": self.next_ref, "blocks": about}), **parts}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take over a snapshot."""
         about = orjson.loads(bytes(snapshot["about"]))
         self.clear()
-        for number, (first, place) in enumerate(about["chunks"]):
+        for number, (first, place) in enumerate(about["blocks"]):
             origin = None
             if place is not None:
                 topic, partition, single = place
                 origin = Origin(topic, partition, snapshot[f"offsets{number}"] if single is None else single)
             frame = decode_frame(bytes(snapshot[f"frame{number}"]))
-            self._append(Chunk(first, frame, snapshot.get(f"refs{number}"), origin))
+            self._append(Block(first, frame, snapshot.get(f"refs{number}"), origin))
         self.next_ref = about["next"]

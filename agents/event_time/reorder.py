@@ -16,7 +16,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.event_time.event_store import RowStore
+from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["MADE_BY_RULE", "MADE_BY_WINDOW", "PRIMARY", "Pending", "Reorder", "Timed"]
@@ -119,7 +119,7 @@ class Reorder(Generic[Rows]):
             (int(part.rows.t[0] if part.ascending else part.rows.t.min()) for part in self._waiting), default=None
         )
 
-    def pop(self, before_us: int, store: RowStore) -> tuple[Rows, NDArray[np.int64]] | None:
+    def pop(self, before_us: int, store: EventStore) -> tuple[Rows, NDArray[np.int64]] | None:
         """Rows older than ``before_us`` in processing order, with their handles; None where there are none."""
         ready: list[Pending[Rows]] = []
         waiting: list[Pending[Rows]] = []
@@ -145,7 +145,7 @@ class Reorder(Generic[Rows]):
         return self._waiting
 
 
-def _ordered(parts: list[Pending[Rows]], store: RowStore) -> tuple[Rows, NDArray[np.int64]]:
+def _ordered(parts: list[Pending[Rows]], store: EventStore) -> tuple[Rows, NDArray[np.int64]]:
     parts.sort(key=lambda part: (part.rank, part.stream, part.run, part.first_seq))
     rows = type(parts[0].rows).concat([part.rows for part in parts])
     refs = np.concatenate([part.refs for part in parts])
@@ -170,7 +170,7 @@ def _break_ties(
     t: NDArray[np.int64],
     refs: NDArray[np.int64],
     order: NDArray[np.int64],
-    store: RowStore,
+    store: EventStore,
 ) -> NDArray[np.int64]:
     """Order events of one time and stream by their ids; entries of one event stay together."""
     numbers: dict[tuple[int, str], int] = {}
@@ -191,18 +191,18 @@ def _break_ties(
 
 
 def _identities(
-    refs: NDArray[np.int64], store: RowStore
+    refs: NDArray[np.int64], store: EventStore
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
     """What events are ordered by: the rank of their run and their number in it, or, before these, their own id."""
     located = store.locate(refs)
-    runs = sorted({chunk.frame.run for chunk in located.chunks})
+    runs = sorted({block.frame.run for block in located.blocks})
     run = np.empty(len(refs), np.int64)
     high, low = np.zeros((2, len(refs)), np.uint64)
-    for chunk, positions, rows in located.parts():
-        if chunk.frame.batch.schema.get_field_index("event_id") >= 0:
-            ids = chunk.frame.ids(rows)
+    for block, positions, rows in located.parts():
+        if block.frame.batch.schema.get_field_index("event_id") >= 0:
+            ids = block.frame.ids(rows)
             run[positions], high[positions], low[positions] = -1, ids[:, 0], ids[:, 1]
         else:
-            run[positions] = runs.index(chunk.frame.run)
-            high[positions] = chunk.frame.sequences()[rows].view(np.uint64)
+            run[positions] = runs.index(block.frame.run)
+            high[positions] = block.frame.sequences()[rows].view(np.uint64)
     return run, high, low

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["CEILING_US", "MAX_JUMP_US", "NEVER_US", "Clock", "Observed", "Place", "Source"]
+__all__ = ["CEILING_US", "MAX_JUMP_US", "Clock", "Observed", "Place", "Source"]
 
-NEVER_US: Final = -(2**63)
 """Watermark of a domain that has not heard of all its sources: nothing may be processed yet."""
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
 CEILING_US: Final = 4_102_444_800 * 1_000_000

@@ -15,10 +15,11 @@ import numpy as np
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
-from astrocyte.schemas.events import DeadLetter, iso_from_us
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import conform, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import stream_of
 
 __all__ = ["dead_letter", "decode_chunk"]

@@ -7,19 +7,18 @@ datetime), ``key``, ``type`` and its fields; ``event_id`` if it has one. A ``met
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.events import us_from_iso
 from astrocyte.schemas.frames import TEXT, Frame
+from astrocyte.schemas.times import us_from_datetime, us_from_iso
 
 __all__ = ["frames_of", "normalised", "time_of"]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ASIDE: Final = frozenset({"stream", "source_stream", "metadata", "timestamp"})
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 
@@ -34,7 +33,7 @@ def time_of(value: Any) -> int:
         except ValueError as error:
             raise InvalidEvent(f"timestamp {value!r} is not ISO 8601 text: {error}") from error
     if isinstance(value, datetime):
-        return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - _EPOCH) // timedelta(microseconds=1)
+        return us_from_datetime(value)
     if isinstance(value, np.integer):
         return int(value)
     raise InvalidEvent(

@@ -15,9 +15,9 @@ import numpy as np
 import orjson
 
 from astrocyte.agents.matches.table import FINAL, STATUSES, MatchTable
-from astrocyte.schemas.events import iso_texts
 from astrocyte.schemas.ids import format_ids, match_ids
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE
+from astrocyte.schemas.times import iso_strings
 
 __all__ = ["Record", "alert_records", "lineages", "multi_event_records"]
 
@@ -46,7 +46,7 @@ def multi_event_records(table: MatchTable) -> list[Record]:
     """
     if not len(table):
         return []
-    ids, times = format_ids(table.ids), iso_texts(table.time_us)
+    ids, times = format_ids(table.ids), iso_strings(table.time_us)
     values, confidence = table.values, table.values.confidence.tolist()
     shared = _SharedHeaders(table, "astrocyte.multi_event")
     keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
@@ -78,7 +78,7 @@ def alert_records(table: MatchTable) -> list[Record]:
     if not chosen:
         return []
     part = table.take(np.array(chosen, np.int64))
-    multi, times = format_ids(part.ids), iso_texts(part.time_us)
+    multi, times = format_ids(part.ids), iso_strings(part.time_us)
     count = len(part)
     alert_ids = format_ids(match_ids("alert", "1", part.ids, np.zeros(count, np.int64), np.arange(count + 1)))
     shared = _SharedHeaders(part, "astrocyte.alert")
@@ -147,7 +147,7 @@ def _lineages(table: MatchTable) -> Iterator[tuple[dict[str, dict[str, Any]], li
     """Lineage and ids of the source events of every match."""
     count = len(table.events)
     ids = table.event_id_texts()
-    times = iso_texts(table.events.timestamps()) if count else []
+    times = iso_strings(table.events.timestamps()) if count else []
     streams: list[Any] = [None] * count
     places: list[tuple[str, int, int] | None] = [None] * count
     for chunk, positions, rows in table.events.parts():

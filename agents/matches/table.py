@@ -118,8 +118,8 @@ class MatchTable:
         tables = [table for table in tables if len(table)] or list(tables[:1])
         if len(tables) == 1:
             return tables[0]
-        chunks = tuple(chunk for table in tables for chunk in table.events.chunks)
-        shifts = np.cumsum([0, *(len(table.events.chunks) for table in tables[:-1])])
+        blocks = tuple(block for table in tables for block in table.events.blocks)
+        shifts = np.cumsum([0, *(len(table.events.blocks) for table in tables[:-1])])
         ends = np.cumsum([0, *(len(table.step) for table in tables[:-1])])
         return cls(
             tables[0].rules,
@@ -131,8 +131,8 @@ class MatchTable:
             np.concatenate([[0], *(table.offsets[1:] + end for table, end in zip(tables, ends, strict=True))]),
             np.concatenate([table.step for table in tables]),
             Located(
-                chunks,
-                np.concatenate([table.events.chunk + shift for table, shift in zip(tables, shifts, strict=True)]),
+                blocks,
+                np.concatenate([table.events.block + shift for table, shift in zip(tables, shifts, strict=True)]),
                 np.concatenate([table.events.row for table in tables]),
             ),
         )
@@ -186,8 +186,8 @@ class MatchTable:
     def event_id_texts(self) -> list[str]:
         """Ids of the events as text: the producers' own where they gave them."""
         texts = np.empty(len(self.events), object)
-        for chunk, positions, rows in self.events.parts():
-            texts[positions] = chunk.frame.id_texts(rows)
+        for block, positions, rows in self.events.parts():
+            texts[positions] = block.frame.id_texts(rows)
         found: list[str] = texts.tolist()
         return found
 
@@ -277,9 +277,9 @@ class MatchTable:
 
     def _events(self) -> list[MatchedEvent]:
         found: list[Any] = [None] * len(self.events)
-        for chunk, positions, rows in self.events.parts():
-            frame = chunk.frame.take(rows)
-            ids, origin = chunk.frame.id_texts(rows), chunk.origin
+        for block, positions, rows in self.events.parts():
+            frame = block.frame.take(rows)
+            ids, origin = block.frame.id_texts(rows), block.origin
             fields = frame.batch.select([n for n in frame.batch.schema.names if n not in _HIDDEN]).to_pylist()
             times = frame.timestamps().tolist()
             for place, row in enumerate(positions.tolist()):

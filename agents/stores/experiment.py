@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,10 +39,10 @@ from astrocyte.agents.stores.repositories import (
     StateRepository,
 )
 from astrocyte.schemas.tables import BASIN_SIZE
+from astrocyte.schemas.times import utc_from_us
 
 __all__ = ["ExperimentDatabase", "SimulationContext", "wall_us"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BUSY_S = 10.0
 
 
@@ -221,7 +221,7 @@ class ExperimentDatabase:
                 self._store.upsert(rows)
 
     def _now(self) -> datetime:
-        return (_EPOCH + timedelta(microseconds=self.now_us())).replace(tzinfo=None)
+        return utc_from_us(self.now_us()).replace(tzinfo=None)
 
 
 class SimulationContext:
@@ -274,7 +274,7 @@ class SimulationContext:
     def finish(self, status: str = "completed", results_summary: Mapping[str, Any] | None = None) -> None:
         """Flush, and note the end of the simulation. Raises FlushFailed."""
         self.logger.flush()
-        moment = _EPOCH + timedelta(microseconds=self._database.now_us())
+        moment = utc_from_us(self._database.now_us())
         self._database.update_simulation(
             self.simulation_id, status=status, end_time=moment.replace(tzinfo=None), results_summary=results_summary
         )

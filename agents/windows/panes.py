@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.windows.groups import Groups, Slots
 from astrocyte.agents.windows.rows import WindowRows
+from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["NEVER_US", "PaneWindows", "Results", "windows_for"]
+__all__ = ["PaneWindows", "Results", "windows_for"]
 
-NEVER_US: Final = -(2**63)
 FOREVER_US: Final = 2**63 - 1
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.windows.groups import Groups
-from astrocyte.agents.windows.panes import FOREVER_US, NEVER_US, Results, unlink
+from astrocyte.agents.windows.panes import FOREVER_US, Results, unlink
 from astrocyte.agents.windows.rows import WindowRows
+from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["SessionWindows"]
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.windows.groups import Groups
-from astrocyte.agents.windows.panes import NEVER_US, Results
+from astrocyte.agents.windows.panes import Results
 from astrocyte.agents.windows.rows import WindowRows
+from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["SlidingWindows"]
 

@@ -14,7 +14,7 @@ from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.recording.log import InvalidLog, read_log
-from astrocyte.schemas.events import iso_from_us, us_from_iso
+from astrocyte.schemas.times import iso_from_us, us_from_iso
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
 __all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]

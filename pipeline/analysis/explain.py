@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.events import iso_from_us
+from astrocyte.schemas.times import iso_from_us
 
 __all__ = [
     "Explained",

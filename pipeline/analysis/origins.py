@@ -13,7 +13,7 @@ from astrocyte.pipeline.analysis.explain import Explained, NoSuchEvent, SourceEv
 from astrocyte.pipeline.recording.log import LogRecord, read_log
 from astrocyte.pipeline.recording.tap import Selector
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.events import us_from_iso
+from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
 __all__ = ["BrokerOrigin", "LogOrigin", "SqlOrigin", "explained_of"]

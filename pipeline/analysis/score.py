@@ -14,8 +14,8 @@ import orjson
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.backtest import Made, backtest
 from astrocyte.pipeline.recording.log import InvalidLog, chunks_of, read_log
-from astrocyte.schemas.events import iso_from_us
 from astrocyte.schemas.ids import event_ids, format_ids
+from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import TRUTH, mono_topic
 
 __all__ = ["Planted", "Score", "planted_in", "score", "score_matches"]

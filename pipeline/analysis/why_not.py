@@ -18,7 +18,7 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.recording.log import InvalidLog, chunks_of
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.events import iso_from_us
+from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["Followed", "Report", "render", "why_not"]
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -25,6 +25,24 @@ app = typer.Typer(
 
 _PARTS: Final = ("run", "log", "rules", "store")
 """Modules with a function ``register(app)``, in the order in which their commands are listed."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"astrocyte {version('astrocyte')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Options of the command itself; each stands before the name of a command."""
 
 
 def _register() -> None:

@@ -319,7 +319,7 @@ def replay_command(
 
 
 def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
-    from astrocyte.schemas.events import iso_from_us
+    from astrocyte.schemas.times import iso_from_us
 
     rows = [
         {

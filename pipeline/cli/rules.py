@@ -322,7 +322,7 @@ def _lateness(text: str | None) -> int:
 
 
 def _made_line(made: Any) -> str:
-    from astrocyte.schemas.events import iso_from_us
+    from astrocyte.schemas.times import iso_from_us
 
     return f"{iso_from_us(made.time_us)} {made.rule} key {made.key} {made.event_id} of {', '.join(made.sources)}"
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from astrocyte.agents.rules.steps import parse_duration
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.events import us_from_iso
+from astrocyte.schemas.times import us_from_iso
 
 __all__ = ["EARLIEST", "LATEST", "Start", "parse_offsets", "parse_span_us", "parse_start", "parse_time_us"]
 

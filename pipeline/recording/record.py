@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, scan, select_topics, topic_partitions
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.recording.log import InvalidLog, LogHeader, LogRecord, LogWriter
-from astrocyte.schemas.events import iso_from_us
+from astrocyte.schemas.times import iso_from_us
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from astrocyte.pipeline.recording.format import Headers, LogRecord
 from astrocyte.pipeline.recording.log import is_frame
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.events import iso_from_us, us_from_iso
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
+from astrocyte.schemas.times import iso_from_us, us_from_iso
 from astrocyte.schemas.topics import TRUTH
 
 __all__ = ["Shift", "first_event_us", "rename_stream", "repartition", "shift_record"]

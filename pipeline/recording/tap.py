@@ -22,9 +22,9 @@ from astrocyte.pipeline.recording.format import Headers, LogRecord, record_line
 from astrocyte.pipeline.recording.log import is_frame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from astrocyte.schemas.events import iso_from_us, us_from_iso
 from astrocyte.schemas.frames import conform, decode_frame
 from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.times import iso_from_us, us_from_iso
 from astrocyte.schemas.topics import stream_of
 
 __all__ = [

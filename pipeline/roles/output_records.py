@@ -8,10 +8,11 @@ from typing import Final
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.matches.lineage import Record
 from astrocyte.pipeline.transport.producer import Outgoing
-from astrocyte.schemas.events import DeadLetter, us_from_iso
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.json.reader import cloud_headers
 from astrocyte.schemas.partitioning import rekey, split_by_partition
+from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, keyed_topic, metrics_topic
 
 __all__ = ["FRAME_HEADERS", "frame_records", "letter_record", "outgoing_of", "rekeyed"]

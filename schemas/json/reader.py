@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.events import iso_from_us, iso_texts, us_from_iso
 from astrocyte.schemas.frames import RESERVED, Frame
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, json_text, typed_column, uniform_columns
+from astrocyte.schemas.times import iso_from_us, iso_strings, us_from_iso
 
 __all__ = [
     "JSON_CONTENT_TYPE",
@@ -131,7 +131,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
     }
     times = frame.timestamps()
     keys, types = texts_of(frame.column("key")), texts_of(frame.column("type"))
-    ids, texts = frame.id_texts(), iso_texts(times)
+    ids, texts = frame.id_texts(), iso_strings(times)
     kind = json_values(frame.column("type"))
     members: dict[str, pa.StringArray | str]
     if event_type is not None and event_type.envelope == "charter":

@@ -97,7 +97,7 @@ class Graph:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Position:
     """Where a part of the pattern stands; the first part of a group stands where the group does."""
 
     before: tuple[Member, ...] = ()
@@ -120,7 +120,7 @@ def build_graph(rule: Rule) -> Graph:
     """Graph of a rule whose top operator is ``seq`` or ``any``. Raises InvalidRule where it gets too large."""
     builder = _Builder(rule)
     members = (Group(any=rule.members),) if rule.kind == "any" else rule.members
-    start = builder.sequence(members, builder.final, _Place())
+    start = builder.sequence(members, builder.final, _Position())
     return Graph(start, tuple(builder.states), builder.atoms)
 
 
@@ -178,7 +178,7 @@ class _Builder:
 
     # -- sequences and negation --------------------------------------------------------------------------------------
 
-    def sequence(self, members: Sequence[Member], sink: State, place: _Place) -> State:
+    def sequence(self, members: Sequence[Member], sink: State, place: _Position) -> State:
         """First state of the members in order."""
         after = place.after
         for index in range(len(members) - 1, -1, -1):
@@ -186,7 +186,7 @@ class _Builder:
             if index == 0:
                 here = replace(place, after=after, wait_us=_least(place.wait_us, member.within_prev))
             else:
-                here = _Place(
+                here = _Position(
                     before=tuple(members[:index]),
                     after=after,
                     lead=member.contiguity or "followed_by",
@@ -200,10 +200,10 @@ class _Builder:
             after = member
         return sink
 
-    def forbidden(self, step: Step, place: _Place) -> Formula:
+    def forbidden(self, step: Step, place: _Position) -> Formula:
         return _unless(place.until, self.where(step))
 
-    def negated(self, step: Step, sink: State, place: _Place) -> State:
+    def negated(self, step: Step, sink: State, place: _Position) -> State:
         forbidden = self.forbidden(step, place)
         if step.contiguity == "next":
             state = self.state(f"no {self.names[id(step)]} next")
@@ -243,7 +243,7 @@ class _Builder:
         return self.stops[name]
 
     @staticmethod
-    def in_force(place: _Place) -> list[Step]:
+    def in_force(place: _Position) -> list[Step]:
         """Negated steps directly before the part, or before optional parts before it."""
         found = []
         for member in reversed(place.before):
@@ -253,17 +253,17 @@ class _Builder:
                 break
         return found
 
-    def forbid(self, state: State, place: _Place) -> None:
+    def forbid(self, state: State, place: _Position) -> None:
         for step in (*self.in_force(place), *place.barred):
             forbidden = self.forbidden(step, place)
             state.proceed(self.stop(step, forbidden), forbidden)
 
     @staticmethod
-    def again(part: Member, place: _Place) -> _Place:
+    def again(part: Member, place: _Position) -> _Position:
         """Where a further occurrence of the part stands. What must not follow a loop must not come inside it."""
         after = place.after
         barred = isinstance(after, Step) and after.negated and after.contiguity != "next"
-        return _Place(
+        return _Position(
             after=after,
             lead=_inner(part),
             wait_us=part.gap or 0,
@@ -271,7 +271,7 @@ class _Builder:
             barred=(after,) if barred and isinstance(after, Step) else (),
         )
 
-    def lifted(self, part: Member, sink: State, place: _Place, done: dict[State, State] | None = None) -> State:
+    def lifted(self, part: Member, sink: State, place: _Position, done: dict[State, State] | None = None) -> State:
         """The sink as it is once an optional part was taken: the negations before the part no longer hold."""
         names = {self.names[id(step)] for step in self.in_force(place)}
         if not names or not part.may_be_absent:
@@ -295,7 +295,7 @@ class _Builder:
 
     # -- one part with its quantifier --------------------------------------------------------------------------------
 
-    def part(self, part: Member, sink: State, place: _Place) -> State:
+    def part(self, part: Member, sink: State, place: _Position) -> State:
         """First state of a part: its least number of occurrences in a row, then the optional ones or the loop."""
         if part.greedy and part.at_most != part.at_least:
             plain, sink = sink, self.yielding(sink, _unless(place.until, self.fits(part)), {})
@@ -310,7 +310,7 @@ class _Builder:
             following = self.once(part, following, absent, again, between=True)
         return self.once(part, following, sink if part.may_be_absent else None, place)
 
-    def loop(self, part: Member, sink: State, place: _Place) -> State:
+    def loop(self, part: Member, sink: State, place: _Position) -> State:
         """Any number of further occurrences of a part that has occurred."""
         own = self.until_of(part)
         if isinstance(part, Group) and not _is_choice(part):
@@ -334,7 +334,7 @@ class _Builder:
             self.forbid(waiting, self.again(part, place))
         return looping
 
-    def go_around(self, part: Member, state: State, sink: State, place: _Place) -> None:
+    def go_around(self, part: Member, state: State, sink: State, place: _Position) -> None:
         """The way from a state of the part to what follows it; a greedy loop that ``until`` ends no longer insists."""
         own, always = self.until_of(part), _unless(place.until, TRUE)
         if part.greedy and own != FALSE and sink in self.unyielded:
@@ -362,7 +362,9 @@ class _Builder:
 
     # -- one occurrence ----------------------------------------------------------------------------------------------
 
-    def once(self, part: Member, sink: State, absent: State | None, place: _Place, *, between: bool = False) -> State:
+    def once(
+        self, part: Member, sink: State, absent: State | None, place: _Position, *, between: bool = False
+    ) -> State:
         """One occurrence; ``absent`` is where it leads without occurring, ``between`` lies inside of a loop."""
         own = self.until_of(part)
         sink = self.lifted(part, sink, place)
@@ -399,7 +401,7 @@ class _Builder:
             state.take(sink, _unless(until, first), self.number[str(step.name)], wait_us)
             earlier = either(earlier, fits)
 
-    def group(self, group: Group, sink: State, place: _Place) -> State:
+    def group(self, group: Group, sink: State, place: _Position) -> State:
         """First state of one occurrence of a group; its own ``until`` is part of the place's."""
         if group.kind == "seq":
             return self.sequence(group.members, sink, place)
@@ -412,7 +414,7 @@ class _Builder:
             fork.proceed(self.part(member, sink, branch), TRUE)
         return fork
 
-    def lattice(self, group: Group, sink: State, place: _Place) -> State:
+    def lattice(self, group: Group, sink: State, place: _Position) -> State:
         """``all`` inside a sequence: one state for every set of steps that have come."""
         steps = [step for step in _steps(group) if not step.negated]
         nots = [step for step in _steps(group) if step.negated]

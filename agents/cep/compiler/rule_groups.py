@@ -13,13 +13,13 @@ from typing import Final
 from astrocyte.agents.cep.operator import RuleProgram
 from astrocyte.agents.cep.predicates import StreamPlan
 
-__all__ = ["Group", "Groups", "Place"]
+__all__ = ["PredicateGroup", "PredicateGroups", "RuleBits"]
 
 WORD: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RuleBits:
     """Where a rule's bits are, and what it is (``conjunction`` or automaton)."""
 
     group: int
@@ -29,12 +29,12 @@ class Place:
 
     @property
     def where(self) -> tuple[int, int]:
-        """Group and first bit."""
+        """PredicateGroup and first bit."""
         return self.group, self.shift
 
 
 @dataclass(slots=True)
-class Group:
+class PredicateGroup:
     """Rules of the same kind, streams and correlation field; ``used`` bits are taken for good."""
 
     number: int
@@ -45,15 +45,15 @@ class Group:
     slots: list[int] = field(default_factory=list)
 
 
-class Groups:
+class PredicateGroups:
     """All groups of a matcher, and the plans by stream that follow from them."""
 
     def __init__(self, fields: Sequence[str] = ()) -> None:
-        self.all: list[Group] = []
-        self.places: dict[int, Place] = {}
+        self.all: list[PredicateGroup] = []
+        self.places: dict[int, RuleBits] = {}
         self.columns: dict[str, int] = {name: column for column, name in enumerate(fields)}
         """Row of ``Prepared.columns`` for every captured field; never moved."""
-        self._open: dict[tuple[bool, str | None, tuple[str, ...]], Group] = {}
+        self._open: dict[tuple[bool, str | None, tuple[str, ...]], PredicateGroup] = {}
 
     def add(
         self, slot: int, program: RuleProgram, *, conjunction: bool, where: tuple[int, int] | None = None
@@ -63,17 +63,17 @@ class Groups:
         signature = (conjunction, rule.by, rule.streams)
         if where is not None:
             while len(self.all) <= where[0]:
-                self.all.append(Group(len(self.all), *signature))
+                self.all.append(PredicateGroup(len(self.all), *signature))
             group = self._open[signature] = self.all[where[0]]
             group.conjunction, group.by, group.streams = signature
             group.used = where[1]
         else:
             found = self._open.get(signature)
             if found is None or found.used + need > WORD:
-                found = self._open[signature] = Group(len(self.all), *signature)
+                found = self._open[signature] = PredicateGroup(len(self.all), *signature)
                 self.all.append(found)
             group = found
-        self.places[slot] = Place(group.number, group.used, program, conjunction)
+        self.places[slot] = RuleBits(group.number, group.used, program, conjunction)
         group.used += need
         group.slots.append(slot)
         return tuple(self.columns.setdefault(name, len(self.columns)) for name in program.captures)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from astrocyte.agents.sinks.base import RecordKind, Rejected, Sourced, SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.influx.lines import Lines, encode_points
 from astrocyte.schemas.catalog import CATALOG, Catalog, arrow_type
-from astrocyte.schemas.events import us_from_iso
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.measurements import (
@@ -29,6 +28,7 @@ from astrocyte.schemas.measurements import (
     times_apart,
     window_measurement,
 )
+from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["PointRules", "Points", "frame_lines", "points_of", "record_lines", "refused_rows"]

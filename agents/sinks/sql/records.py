@@ -13,7 +13,7 @@ import orjson
 from astrocyte.agents.sinks.base import RecordKind
 from astrocyte.agents.sinks.sql.rows import Rows, from_mappings
 from astrocyte.agents.sinks.sql.targets import KIND_TARGETS
-from astrocyte.schemas.events import us_from_iso
+from astrocyte.schemas.times import us_from_iso
 
 __all__ = ["stage_records"]
 

@@ -22,9 +22,9 @@ from sqlalchemy.types import TypeEngine
 
 from astrocyte.agents.sinks.sql.targets import Target
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.events import us_from_iso
 from astrocyte.schemas.frames import TEXT, Frame, conform
 from astrocyte.schemas.tables import TextArray, Vector
+from astrocyte.schemas.times import us_from_iso
 
 __all__ = [
     "EXTERNAL",

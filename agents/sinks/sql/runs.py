@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ from astrocyte.agents.sinks.base import Sourced, SourcedRecords
 from astrocyte.agents.sinks.sql.rows import Rows, from_mappings, simulation_ids
 from astrocyte.agents.sinks.sql.targets import EXPERIMENTS, SIMULATIONS
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import utc_from_us
 
 __all__ = ["Runs"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -71,7 +69,7 @@ class Runs:
             {
                 "experiment_id": name,
                 "name": name,
-                "creation_date": _EPOCH + timedelta(microseconds=self.now_us()),
+                "creation_date": utc_from_us(self.now_us()),
                 "status": "active",
             }
             for name in sorted(experiments)

@@ -35,7 +35,7 @@ _KNOWN_AT_MOST: Final = 1_000_000
 
 
 @dataclass(slots=True)
-class _Group:
+class _Batch:
     """Units (events of one stream, or records of one kind) and their rows; what is refused is refused by unit."""
 
     name: str
@@ -53,7 +53,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Work:
-    groups: list[_Group]
+    groups: list[_Batch]
     runs: list[Rows]
     positions: Rows
 
@@ -106,7 +106,7 @@ class SqlSink(SqlConnection):
             self._runs.forget()
         return _Work(groups, self._runs.rows(batch), from_mappings(POSITIONS, positions))
 
-    def _commit(self, work: _Work) -> list[tuple[_Group, int, str]]:
+    def _commit(self, work: _Work) -> list[tuple[_Batch, int, str]]:
         """Write the batch; only where the database refuses a row, again with savepoints, to find which.
 
         With a savepoint open SQLite takes twice as long, and the rows that it would refuse were found before.
@@ -127,11 +127,11 @@ class SqlSink(SqlConnection):
             self._known[name] |= keys
         return refused
 
-    def _transact(self, work: _Work, write: Callable[[_Group, dict[int, str]], None]) -> list[tuple[_Group, int, str]]:
+    def _transact(self, work: _Work, write: Callable[[_Batch, dict[int, str]], None]) -> list[tuple[_Batch, int, str]]:
         """The whole batch in one transaction; returns what was refused, by group and unit, with the reason."""
         store = self.store
         self._learnt.clear()
-        refused: list[tuple[_Group, int, str]] = []
+        refused: list[tuple[_Batch, int, str]] = []
         with store.transaction():
             for rows in work.runs:
                 store.upsert(rows)
@@ -142,11 +142,11 @@ class SqlSink(SqlConnection):
             store.upsert(work.positions)
         return refused
 
-    def _write_at_once(self, group: _Group, _refused: dict[int, str]) -> None:
+    def _write_at_once(self, group: _Batch, _refused: dict[int, str]) -> None:
         for rows in group.tables:
             self._write_rows(rows)
 
-    def _write_by_halves(self, group: _Group, refused: dict[int, str]) -> None:
+    def _write_by_halves(self, group: _Batch, refused: dict[int, str]) -> None:
         """Halve what the database refuses until each refused unit stands alone; all others are written."""
         spans = [(0, group.units)]
         while spans:
@@ -202,7 +202,7 @@ def _in_order(frames: Mapping[str, list[SourcedFrame]]) -> list[tuple[str, list[
     return [(stream, frames[stream]) for stream in [*first, *(name for name in frames if name not in first)]]
 
 
-def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Group:
+def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Batch:
     target = STREAM_TARGETS[stream]
     parts, placed, refused, unit = [], [], {}, 0
     for item in items:
@@ -218,12 +218,12 @@ def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Grou
     return group
 
 
-def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], units: int) -> _Group:
+def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], units: int) -> _Batch:
     refused = {unit: reason for rows in tables for unit, reason in rows.bad.items()}
-    return _Group(name, [rows.without(refused) for rows in tables], items, units, refused)
+    return _Batch(name, [rows.without(refused) for rows in tables], items, units, refused)
 
 
-def _rejected(group: _Group, unit: int, reason: str) -> Rejected:
+def _rejected(group: _Batch, unit: int, reason: str) -> Rejected:
     item, row = group.place_of(unit)
     if isinstance(item, SourcedRecords):
         # The standard library's, because it takes what was refused: numbers of any size, texts of lone surrogates.

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 from typing import Any
 
-from astrocyte.pipeline.broker.groups.group import Group, GroupState
+from astrocyte.pipeline.broker.groups.group import ConsumerGroup, GroupState
 from astrocyte.pipeline.broker.groups.member import Member, Timers
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue, CommittedOffset
@@ -28,22 +28,22 @@ class Coordinator:
 
     def __init__(self, catalogue: Catalogue, timers: Timers, *, initial_delay_s: float) -> None:
         self._catalogue, self._timers, self._initial_delay_s = catalogue, timers, initial_delay_s
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, ConsumerGroup] = {}
         self._committed = catalogue.committed_offsets()
         self._stored = catalogue.memberships()
         for group_id, state in list(self._stored.items()):
             if state["members"]:
                 _restore(self.joining(group_id), state)
 
-    def group(self, group_id: str) -> Group | None:
+    def group(self, group_id: str) -> ConsumerGroup | None:
         """The group of an id, if anybody has joined it."""
         return self._groups.get(group_id)
 
-    def joining(self, group_id: str) -> Group:
+    def joining(self, group_id: str) -> ConsumerGroup:
         """The group of an id, new if need be."""
         group = self._groups.get(group_id)
         if group is None:
-            group = Group(group_id, self._timers, initial_delay_s=self._initial_delay_s, changed=self._changed)
+            group = ConsumerGroup(group_id, self._timers, initial_delay_s=self._initial_delay_s, changed=self._changed)
             group.generation = self._stored.get(group_id, {}).get("generation", 0)
             self._groups[group_id] = group
         return group
@@ -121,7 +121,7 @@ class Coordinator:
         for group in self._groups.values():
             group.close()
 
-    def _changed(self, group: Group) -> None:
+    def _changed(self, group: ConsumerGroup) -> None:
         if group.state is GroupState.EMPTY and not group.pending and group.id not in self._committed:
             self._groups.pop(group.id, None)  # a group that left nothing behind, such as a look at a topic's end
             if self._stored.pop(group.id, None) is None:
@@ -140,7 +140,7 @@ class Coordinator:
             )
 
 
-def _state(group: Group) -> dict[str, Any]:
+def _state(group: ConsumerGroup) -> dict[str, Any]:
     return {
         "generation": group.generation,
         "protocol_type": group.protocol_type,
@@ -163,7 +163,7 @@ def _state(group: Group) -> dict[str, Any]:
     }
 
 
-def _restore(group: Group, state: dict[str, Any]) -> None:
+def _restore(group: ConsumerGroup, state: dict[str, Any]) -> None:
     members = []
     for stored in state["members"]:
         protocols = [(name, base64.b85decode(metadata)) for name, metadata in stored.pop("protocols")]

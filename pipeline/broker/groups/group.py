@@ -16,7 +16,7 @@ from enum import StrEnum
 from astrocyte.pipeline.broker.groups.member import Joined, JoinRequest, Member, Synced, Timer, Timers
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode
 
-__all__ = ["Group", "GroupState"]
+__all__ = ["ConsumerGroup", "GroupState"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class GroupState(StrEnum):
     STABLE = "Stable"
 
 
-class Group:
+class ConsumerGroup:
     """Members of one group id through its generations. ``changed`` is called where the membership should be stored."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Group:
         timers: Timers,
         *,
         initial_delay_s: float = 0.0,
-        changed: Callable[[Group], None] | None = None,
+        changed: Callable[[ConsumerGroup], None] | None = None,
     ) -> None:
         self.id, self.timers, self.initial_delay_s, self._changed = group_id, timers, initial_delay_s, changed
         self.state = GroupState.EMPTY

@@ -1,0 +1,327 @@
+"""The clock: watermarks, lateness, idleness, ends, and clocks of producers that are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astrocyte.agents.event_time.watermarks import CEILING_US, Clock, Observed, Place, Source
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.times import NEVER_US
+
+A, B = Source("mono.axon_1", 0), Source("mono.axon_2", 0)
+
+
+def see(clock: Clock, source: Source, *times: int, **meta: Any) -> Observed:
+    return clock.observe(source, np.array(times, np.int64), **meta)
+
+
+def test_the_watermark_is_the_newest_timestamp_less_the_lateness() -> None:
+    clock = Clock(lateness_us=10)
+    assert clock.watermark_us == NEVER_US
+    see(clock, A, 100, 130, 120)
+    assert clock.watermark_us == 120
+    see(clock, A, 90)
+    assert clock.watermark_us == 120
+
+
+def test_an_event_at_the_watermark_is_on_time_and_one_before_it_is_late() -> None:
+    clock = Clock(lateness_us=10)
+    see(clock, A, 100)
+    verdict = see(clock, A, 89, 90, 200)
+    assert verdict.late.tolist() == [True, False, False]
+    assert verdict.on_time.tolist() == [False, True, True]
+    assert clock.late == 1
+
+
+def test_a_frame_is_judged_by_the_watermark_as_it_stood_before_it() -> None:
+    clock = Clock()
+    assert see(clock, A, 50, 10, 30).on_time.all()
+    assert see(clock, A, 49, 60, 50).late.tolist() == [True, False, False]
+
+
+def test_records_judged_one_by_one_do_not_depend_on_how_they_were_fetched() -> None:
+    times = [50, 10, 30, 45, 60, 55, 49, 10**15, 61]
+    whole = see(Clock(lateness_us=5), A, *times, one_by_one=True)
+    clock = Clock(lateness_us=5)
+    single = [see(clock, A, time, one_by_one=True) for time in times]
+    assert whole.late.tolist() == [bool(each.late[0]) for each in single]
+    assert whole.rejected.tolist() == [bool(each.rejected[0]) for each in single]
+    assert whole.late.tolist() == [False, True, True, False, False, False, True, False, False]
+
+
+def test_punctuation_moves_the_watermark_up_and_never_down() -> None:
+    clock = Clock(lateness_us=10)
+    see(clock, A, 100, watermark_us=100)
+    assert clock.watermark_us == 100
+    see(clock, A, watermark_us=50)
+    assert clock.watermark_us == 100
+    assert see(clock, A, 99).late.all()
+
+
+def test_the_domain_waits_for_its_slowest_source() -> None:
+    clock = Clock()
+    see(clock, A, 100)
+    see(clock, B, 40)
+    assert clock.watermark_us == 100, "the watermark never goes back for a source that nobody expected"
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 100)
+    assert clock.watermark_us == NEVER_US
+    see(clock, B, 40)
+    assert clock.watermark_us == 40
+    see(clock, B, 300)
+    assert clock.watermark_us == 100
+
+
+def test_late_is_judged_by_the_own_source_and_not_by_a_faster_one() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 1_000)
+    see(clock, B, 10)
+    assert see(clock, B, 20).on_time.all()
+    assert see(clock, A, 999).late.all()
+
+
+def test_an_idle_source_holds_nobody_back_and_is_judged_by_the_domain_when_it_returns() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 100)
+    see(clock, B, 10)
+    clock.mark_idle(B)
+    assert clock.is_idle(B)
+    assert clock.watermark_us == 100
+    verdict = see(clock, B, 50, 150)
+    assert verdict.late.tolist() == [True, False]
+    assert not clock.is_idle(B)
+    see(clock, A, 500)
+    assert clock.watermark_us == 150
+
+
+def test_an_expected_place_that_is_idle_is_not_waited_for() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 100)
+    clock.mark_idle(B.place)
+    assert clock.watermark_us == 100
+    see(clock, B, 200)
+    see(clock, A, 300)
+    assert clock.watermark_us == 200
+
+
+def test_origins_on_one_partition_are_sources_of_their_own() -> None:
+    clock = Clock()
+    one, two = Source("mono.x", 0, "one"), Source("mono.x", 0, "two")
+    see(clock, two, 10)
+    see(clock, one, 100)
+    assert see(clock, two, 20).on_time.all()
+    clock.mark_idle(Place("mono.x", 0))
+    assert clock.is_idle(one)
+    assert clock.is_idle(two)
+
+
+def test_when_all_are_idle_the_furthest_counts_or_the_time_that_is_given() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 100)
+    see(clock, B, 10)
+    clock.mark_all_idle()
+    assert clock.watermark_us == 100
+    clock.mark_all_idle(until_us=700)
+    assert clock.watermark_us == 700
+    assert see(clock, A, 650).late.all()
+    assert Clock().watermark_us == NEVER_US
+
+
+def test_idleness_before_anything_was_heard_gives_no_time() -> None:
+    clock = Clock(expected=[A.place])
+    clock.mark_all_idle(until_us=50)
+    assert clock.watermark_us == NEVER_US
+
+
+def test_ended_sources_no_longer_count_and_the_last_one_finishes_the_domain() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 100, end=True)
+    assert not clock.finished, "the other place was not heard of"
+    see(clock, B, 10)
+    assert clock.watermark_us == 10
+    see(clock, B, 20, end=True)
+    assert clock.finished
+    clock.reset()
+    assert not clock.finished
+    see(clock, A, 1)
+    see(clock, B, 2)
+    assert clock.watermark_us == 1, "a later run may have older timestamps"
+
+
+def test_an_idle_place_without_events_does_not_keep_the_domain_from_finishing() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    clock.mark_idle(B.place)
+    see(clock, A, 100, end=True)
+    assert clock.finished
+
+
+def test_a_run_that_begins_before_the_old_one_ended_keeps_the_domain_going() -> None:
+    clock = Clock()
+    old, new = Source("mono.x", 0, "old"), Source("mono.x", 0, "new")
+    see(clock, old, 100)
+    see(clock, new, 120)
+    see(clock, old, end=True)
+    assert not clock.finished
+    assert clock.watermark_us == 120
+
+
+def test_a_source_that_is_waited_for_holds_the_domain_back_until_it_is_heard_of() -> None:
+    clock = Clock()
+    first, second = Source("mono.x", 0, "run"), Source("mono.y", 0, "run")
+    clock.announce(first)
+    clock.announce(second)
+    see(clock, first, 100)
+    assert clock.watermark_us == NEVER_US
+    see(clock, second, 30, end=True)
+    assert clock.watermark_us == 100
+    clock.announce(second)
+    see(clock, first, 200)
+    assert clock.watermark_us == 200, "one that has ended is not waited for again"
+    see(clock, first, end=True)
+    assert clock.finished
+
+
+def test_a_domain_that_wakes_waits_for_every_place_again() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 100)
+    clock.mark_all_idle()
+    clock.wake()
+    see(clock, A, 900)
+    assert clock.watermark_us == 100
+    see(clock, B, 500)
+    assert clock.watermark_us == 500
+
+
+def test_a_revoked_place_is_forgotten() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    see(clock, A, 100)
+    see(clock, B, 10)
+    clock.forget(B.place)
+    assert clock.watermark_us == 100
+    assert list(clock.sources) == [A]
+
+
+def test_a_timestamp_far_in_the_future_is_rejected_and_moves_nothing() -> None:
+    clock = Clock(max_jump_us=1_000)
+    see(clock, A, 100)
+    verdict = see(clock, A, 110, 5_000, 120)
+    assert verdict.rejected.tolist() == [False, True, False]
+    assert verdict.on_time.tolist() == [True, False, True]
+    assert (clock.rejected, clock.watermark_us) == (1, 120)
+    assert see(clock, A, 1_100).on_time.all()
+
+
+def test_a_first_frame_is_measured_by_its_own_oldest_row_and_by_the_year_2100() -> None:
+    clock = Clock(max_jump_us=1_000)
+    assert see(clock, A, 9_000, 100, 200).rejected.tolist() == [True, False, False]
+    assert see(Clock(), A, CEILING_US, CEILING_US + 5).rejected.all()
+    assert see(Clock(), A, CEILING_US - 1).on_time.all()
+
+
+def test_a_watermark_far_in_the_future_is_refused_and_counted() -> None:
+    clock = Clock(max_jump_us=1_000)
+    see(clock, A, 100, watermark_us=10_000)
+    assert (clock.refused_punctuation, clock.watermark_us) == (1, 100)
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(InvalidSettings, match="zero or more was wanted"):
+        Clock(lateness_us=-1)
+    with pytest.raises(InvalidSettings, match="the jump must be greater"):
+        Clock(lateness_us=10, max_jump_us=5)
+
+
+steps = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.lists(st.integers(0, 2_000), max_size=5),
+        st.sampled_from(["rows", "rows", "rows", "punctuation", "end", "idle", "all_idle"]),
+    ),
+    max_size=25,
+)
+
+
+def drive(clock: Clock, step: tuple[int, list[int], str]) -> Observed | None:
+    number, times, what = step
+    source = Source("t", number)
+    match what:
+        case "idle":
+            clock.mark_idle(source)
+        case "all_idle":
+            clock.mark_all_idle()
+        case _:
+            watermark = max(times, default=0) if what == "punctuation" else None
+            return see(clock, source, *times, watermark_us=watermark, end=what == "end")
+    return None
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=steps, lateness=st.integers(0, 300))
+def test_watermarks_never_go_back_and_every_row_has_one_verdict(
+    steps: list[tuple[int, list[int], str]], lateness: int
+) -> None:
+    clock = Clock(lateness_us=lateness, expected=[("t", 0), ("t", 1)], max_jump_us=1_000)
+    counted = np.zeros(3, np.int64)
+    for step in steps:
+        before = clock.watermark_us
+        verdict = drive(clock, step)
+        if verdict is not None:
+            assert (np.sum(verdict, axis=0) == 1).all()
+            assert not (verdict.on_time & (np.array(step[1], np.int64) < before)).any(), "passed rows are late"
+            counted += [int(flags.sum()) for flags in verdict]
+        assert clock.watermark_us >= before
+        if not clock.finished and any(not clock.is_idle(source) for source in clock.sources):
+            active = [time for source, time in clock.sources.items() if not clock.is_idle(source)]
+            assert clock.watermark_us in (before, min(active))
+    assert (clock.late, clock.rejected) == (counted[1], counted[2])
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=steps, lateness=st.integers(0, 300), cut=st.integers(0, 25))
+def test_a_restored_clock_goes_on_as_if_nothing_had_happened(
+    steps: list[tuple[int, list[int], str]], lateness: int, cut: int
+) -> None:
+    def make() -> Clock:
+        return Clock(lateness_us=lateness, expected=[("t", 0), ("t", 1)], max_jump_us=1_000)
+
+    whole, clock = make(), make()
+    for number, step in enumerate(steps):
+        if number == cut:
+            snapshot = clock.snapshot()
+            clock = make()
+            clock.restore(snapshot)
+        one, two = drive(whole, step), drive(clock, step)
+        assert (one is None) == (two is None)
+        if one is not None and two is not None:
+            assert all((a == b).all() for a, b in zip(one, two, strict=True))
+        assert clock.watermark_us == whole.watermark_us
+        assert clock.finished == whole.finished
+    assert clock.snapshot().keys() == whole.snapshot().keys()
+    assert (clock.late, clock.rejected) == (whole.late, whole.rejected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    first=st.lists(st.integers(0, 500), min_size=1, max_size=8),
+    second=st.lists(st.integers(0, 500), min_size=1, max_size=8),
+    order=st.randoms(use_true_random=False),
+)
+def test_lateness_does_not_depend_on_how_partitions_interleave(first: list[int], second: list[int], order: Any) -> None:
+    def run(sequence: list[int]) -> dict[Source, list[bool]]:
+        clock = Clock(lateness_us=20, expected=[A.place, B.place])
+        queues = {A: iter(first), B: iter(second)}
+        late: dict[Source, list[bool]] = {A: [], B: []}
+        for pick in sequence:
+            source = (A, B)[pick]
+            late[source].append(bool(see(clock, source, next(queues[source])).late[0]))
+        return late
+
+    sequence = [0] * len(first) + [1] * len(second)
+    shuffled = sequence.copy()
+    order.shuffle(shuffled)
+    assert run(sequence) == run(shuffled)

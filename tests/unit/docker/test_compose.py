@@ -1,0 +1,79 @@
+"""No Docker engine is needed here: the files are held to the settings, the commands and one another."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from astrocyte.pipeline.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+
+
+def environment(service: dict) -> dict[str, str]:
+    return {name: str(value) for name, value in service.get("environment", {}).items()}
+
+
+def test_every_astrocyte_variable_is_a_setting():
+    for name, service in SERVICES.items():
+        for variable in environment(service):
+            if variable.startswith("ASTROCYTE_"):
+                assert variable.removeprefix("ASTROCYTE_").lower() in Settings.model_fields, f"{name}: {variable}"
+
+
+@pytest.mark.parametrize("name", ["worker", "simulator", "migrate"])
+def test_the_environment_of_our_services_makes_valid_settings(name, monkeypatch):
+    for variable, value in environment(SERVICES[name]).items():
+        plain = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value)
+        monkeypatch.setenv(variable, re.sub(r"\$\{[A-Z_]+:\?[^}]*\}", "secret", plain))
+    settings = Settings()
+    assert settings.broker == "kafka:9092"
+    assert settings.influx_token is not None
+    assert "secret" not in repr(settings)
+
+
+def test_no_secret_is_in_the_file():
+    for service in SERVICES.values():
+        for variable, value in environment(service).items():
+            if re.search("PASSWORD|TOKEN|SECRET", variable):
+                assert re.search(r"\$\{[A-Z_]+:\?", value), variable
+    for line in (ROOT / "docker/example.env").read_text().splitlines():
+        if re.match(r"[A-Z_]*(PASSWORD|TOKEN)", line):
+            assert line.endswith("=")
+
+
+def test_every_service_that_stays_has_a_health_check_and_every_dependency_exists():
+    for name, service in SERVICES.items():
+        if name not in ("migrate", "simulator"):
+            assert service["healthcheck"]["test"], name
+        for wanted, how in service.get("depends_on", {}).items():
+            assert wanted in SERVICES
+            assert how["condition"] in ("service_healthy", "service_completed_successfully")
+
+
+def test_every_port_is_bound_to_loopback():
+    for service in SERVICES.values():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_the_commands_exist():
+    from typer.main import get_command
+
+    from astrocyte.pipeline.cli.app import app
+
+    known = get_command(app).commands
+    for name in ("worker", "simulator", "migrate"):
+        assert SERVICES[name]["command"][0] in known
+    assert SERVICES["worker"]["healthcheck"]["test"][2] in known
+
+
+def test_the_dockerfile_copies_what_exists():
+    lines = (ROOT / "docker/Dockerfile").read_text().splitlines()
+    for line in lines:
+        words = line.split()
+        if words[:1] == ["COPY"] and not words[1].startswith("--"):
+            assert all((ROOT / source).exists() for source in words[1:-1]), line
+    assert lines[-2].startswith("ENTRYPOINT")

@@ -1,0 +1,147 @@
+"""Moving events in time, to another stream, and over other partitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+
+from astrocyte.pipeline.recording.log import LogRecord, chunks_of
+from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.partitioning import partition_of
+from astrocyte.schemas.times import us_from_iso
+from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages
+
+HOUR = 3_600_000_000
+BY_AN_HOUR = Shift(HOUR, HOUR // 1000)
+
+
+def message(frame: Frame, partition: int = 0) -> LogRecord:
+    headers = (("content-type", b"application/vnd.apache.arrow.stream"),)
+    return LogRecord(f"mono.{frame.stream}", partition, 3, T0_US // 1000, None, encode_frame(frame), headers)
+
+
+def test_a_frame_moves_with_its_watermark_and_keeps_ids_and_original_time():
+    frame = axon_frame("axon_1", ["a", "b"], [0, 7], watermark_us=T0_US + 9)
+    moved = shift_record(message(frame), BY_AN_HOUR)
+    after = decode_frame(moved.value)
+    assert (after.timestamps() - frame.timestamps()).tolist() == [HOUR, HOUR]
+    assert after.watermark_us == T0_US + 9 + HOUR
+    assert after.id_texts() == frame.id_texts()
+    assert moved.timestamp_ms == T0_US // 1000 + 3_600_000
+    assert dict(moved.headers)["ce_originaltime"] == b"2023-11-14T22:13:20Z"
+    assert dict(moved.headers)["ce_timeshift"] == str(HOUR).encode()
+
+
+def test_a_json_record_moves_with_its_headers():
+    (record,) = json_messages(axon_frame("axon_1", ["a"], [5]))
+    moved = shift_record(record, BY_AN_HOUR)
+    body = orjson.loads(moved.value)
+    assert us_from_iso(body["timestamp"]) == T0_US + 5 + HOUR
+    assert body["event_id"] == orjson.loads(record.value)["event_id"]
+    headers = dict(moved.headers)
+    assert headers["ce_time"] == body["timestamp"].encode()
+    assert headers["ce_originaltime"] == dict(record.headers)["ce_time"]
+
+
+def test_a_second_shift_keeps_the_first_original_and_adds_up():
+    (record,) = json_messages(axon_frame("axon_1", ["a"], [5]))
+    twice = shift_record(shift_record(record, BY_AN_HOUR), BY_AN_HOUR)
+    headers = dict(twice.headers)
+    assert headers["ce_originaltime"] == dict(record.headers)["ce_time"]
+    assert headers["ce_timeshift"] == str(2 * HOUR).encode()
+    assert [name for name, _ in twice.headers].count("ce_timeshift") == 1
+
+
+@pytest.mark.parametrize(
+    ("time", "moved"),
+    [
+        (1_700_000_000, 1_700_003_600),
+        (1_700_000_000.5, 1_700_003_600.5),
+        (1_700_000_000_123, 1_700_003_600_123),
+        (1_700_000_000_123_456, 1_700_003_600_123_456),
+    ],
+)
+def test_a_numeric_time_keeps_its_unit(time, moved):
+    record = LogRecord("mono.x", 0, 0, 0, None, orjson.dumps({"timestamp": time}))
+    assert orjson.loads(shift_record(record, BY_AN_HOUR).value)["timestamp"] == moved
+    assert first_event_us(record) == round(time * (1e6 if time < 1e11 else 1e3 if time < 1e14 else 1))
+
+
+def test_times_inside_the_event_move_too():
+    truth = Frame.from_columns("truth", "r", {"timestamp": [T0_US], "key": ["k"], "until": np.array([T0_US + 50])})
+    assert decode_frame(shift_record(message(truth), BY_AN_HOUR).value).column("until").to_pylist() == [
+        T0_US + 50 + HOUR
+    ]
+    charter = {"type": "dna.karma_updated", "timestamp": 1.7e9, "payload": {"updated_at": 1.7e9}, "meta": {}}
+    record = LogRecord("mono.dna.karma_updated", 0, 0, 0, None, orjson.dumps(charter))
+    assert orjson.loads(shift_record(record, BY_AN_HOUR).value)["payload"]["updated_at"] == 1.7e9 + 3600
+    multi = {
+        "event_id": "x",
+        "timestamp": "2025-09-28T10:00:00Z",
+        "lineage": {"a": {"timestamp": "2025-09-28T09:00:00Z"}},
+    }
+    shifted = orjson.loads(
+        shift_record(LogRecord("multi.events", 0, 0, 0, None, orjson.dumps(multi)), BY_AN_HOUR).value
+    )
+    assert shifted["lineage"]["a"]["timestamp"] == "2025-09-28T10:00:00Z"
+
+
+@pytest.mark.parametrize("value", [None, b"not json", b"[1]", b"\xff\xff\xff\xffbroken", b'{"timestamp":"?"}'])
+def test_a_message_without_a_time_keeps_its_bytes(value):
+    record = LogRecord("t", 0, 0, 5, b"k", value)
+    assert shift_record(record, Shift(1, 1)).value == value
+    assert first_event_us(record) is None
+
+
+def test_a_later_lap_has_ids_of_its_own_that_are_always_the_same():
+    frame = axon_frame("axon_1", ["a", "b"], [0, 7])
+    second = Shift(HOUR, 0, lap=2)
+    ids = decode_frame(shift_record(message(frame), second).value).id_texts()
+    assert not set(ids) & set(frame.id_texts())
+    assert ids == decode_frame(shift_record(message(frame), second).value).id_texts()
+    (record,) = json_messages(axon_frame("axon_1", ["a"], [5]))
+    moved = shift_record(record, second)
+    assert orjson.loads(moved.value)["event_id"] != orjson.loads(record.value)["event_id"]
+    assert dict(moved.headers)["ce_id"].decode() == orjson.loads(moved.value)["event_id"]
+
+
+def test_a_frame_is_divided_over_the_partitions_of_its_keys():
+    keys = [f"k{i}" for i in range(40)]
+    frame = axon_frame("axon_1", keys, range(40), watermark_us=T0_US + 100, origin="sim", peers=("axon_1", "axon_2"))
+    parts = repartition(message(frame, partition=1), 2, 5)
+    assert [part.partition for part in parts] == [0, 1, 2, 3, 4]
+    frames = [decode_frame(part.value) for part in parts]
+    for part, inside in zip(parts, frames, strict=True):
+        assert {partition_of(key, 5) for key in inside.column("key").to_pylist()} <= {part.partition}
+        assert inside.watermark_us == T0_US + 100
+        assert inside.origin == "sim/1"
+        assert set(inside.peers) == {"axon_1@sim/0", "axon_1@sim/1", "axon_2@sim/0", "axon_2@sim/1"}
+    assert sorted(text for inside in frames for text in inside.id_texts()) == sorted(frame.id_texts())
+
+
+def test_other_messages_go_where_kafka_would_put_their_key():
+    record = LogRecord("t", 1, 0, 0, b"k7", b"{}")
+    (part,) = repartition(record, 2, 5)
+    assert part.partition == partition_of("k7", 5)
+    assert repartition(record._replace(key=None, partition=7), 8, 5)[0].partition == 2
+    assert repartition(record._replace(value=b"\xff\xff\xff\xff??"), 2, 5)[0].partition == partition_of("k7", 5)
+
+
+def test_a_renamed_stream_keeps_the_ids_of_its_events():
+    frame = axon_frame("axon_1", ["a", "b"], [0, 7], seq=5)
+    renamed = rename_stream(message(frame), "axon_9")
+    after = decode_frame(renamed.value)
+    assert after.stream == "axon_9"
+    assert after.id_texts() == frame.id_texts()
+    (record,) = json_messages(frame.slice(0, 1))
+    assert orjson.loads(rename_stream(record, "axon_9").value)["source_stream"] == "stream:axon_9"
+    assert rename_stream(record._replace(value=b"x"), "y").value == b"x"
+
+
+def test_renamed_frames_are_read_like_any_other():
+    offsets: dict[tuple[str, int], int] = {}
+    records = [rename_stream(item, "axon_2") for item in frame_messages(axon_frame("axon_1", ["a"], [0]), 1, offsets)]
+    (chunk,) = chunks_of([item._replace(topic="mono.axon_2") for item in records])
+    assert chunk.frame.stream == "axon_2"

@@ -1,0 +1,88 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from astrocyte import configure, load_scenario, scenario_names, simulate
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.event_spec import cell_id, id_parts
+from astrocyte.simulator.runtime.world import TRACES
+from astrocyte.simulator.scenarios.axons.scenario import AxonsConfig
+from astrocyte.simulator.scenarios.cells.config import CellsConfig
+from astrocyte.simulator.testing import check_scenario
+from tests.support.worlds import MORAN, MoranConfig, trace
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_every_registered_scenario_keeps_the_contract(name: str) -> None:
+    assert check_scenario(name) == []
+
+
+def test_importing_the_simulator_and_listing_scenarios_does_not_load_jax() -> None:
+    code = "import sys, astrocyte; astrocyte.scenario_names(); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_scenario_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidSettings, match=r"no scenario 'axon'; known scenarios: axons, .*did you mean 'axons'"):
+        load_scenario("axon")
+
+
+def test_a_scenario_may_be_named_by_module_and_object() -> None:
+    assert load_scenario("tests.support.worlds:MORAN") is MORAN
+    with pytest.raises(InvalidSettings, match="has no 'NOTHING'"):
+        load_scenario("tests.support.worlds:NOTHING")
+    with pytest.raises(InvalidSettings, match=r"is a int; an instance of simulator.Scenario was wanted"):
+        load_scenario("astrocyte.simulator.runtime.world:ADAPT_ROUNDS")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (CellsConfig, {"size": 5}, "world: size is 5; wanted int from 32 to 33554432"),
+        (CellsConfig, {"hazard": 1.5}, "world: hazard is 1.5; wanted float from 0.0 to 1.0"),
+        (CellsConfig, {"hazard": float("nan")}, "world: hazard is nan; wanted float"),
+        (CellsConfig, {"initial": 0}, "world: initial is 0; wanted float above 0.0 to 1.0"),
+        (CellsConfig, {"sise": 64}, "world: there is no setting 'sise'; known settings: ageing,"),
+        (CellsConfig, {"plants": [{"kind": "flood", "at_tick": 1}]}, "kind 'flood' is not one that this scenario"),
+        (CellsConfig, {"plants": [{"kind": "collapse", "at_tick": 1, "strength": 2}]}, "wanted a share from 0 to 1"),
+        (CellsConfig, {"plants": [{"kind": "collapse", "at_tick": -1}]}, "world: plants.0.at_tick is -1; "),
+        (AxonsConfig, {"rate_hz": (1, 1, -1)}, "rate_hz of axon 3 is -1.0; wanted a number from 0 to 10000"),
+        (AxonsConfig, {"branching": (0, 1, 0)}, "branching of axon 2 is 1.0; wanted a number from 0 to 0.95"),
+    ],
+)
+def test_a_wrong_setting_is_refused_naming_field_and_range(model: type, settings: dict, message: str) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        configure(model, settings, scenario="world")
+    assert message in str(refused.value)
+
+
+def test_a_run_without_an_end_or_with_wrong_options_is_refused() -> None:
+    for options, message in (
+        ({}, "neither ticks, seconds nor a stop function"),
+        ({"ticks": 5, "seconds": 1.0}, "both ticks .* and seconds"),
+        ({"ticks": 0}, "ticks is 0; a number above 0"),
+        ({"ticks": 5, "rate": -1.0}, "rate is -1.0"),
+        ({"ticks": 5, "seed": -3}, "seed is -3"),
+    ):
+        with pytest.raises(InvalidSettings, match=message):
+            simulate("axons", {}, sink=None, **options)
+    with pytest.raises(InvalidSettings, match="given a CellsConfig; a AxonsConfig was wanted"):
+        simulate("axons", CellsConfig(), sink=None, ticks=1)
+
+
+def test_a_sweep_over_params_compiles_once() -> None:
+    settings = {"slots": 32, "replicates": 4}
+    first = trace(MORAN, MoranConfig(advantage=0.0, **settings), 1, 20)
+    before = TRACES["moran"]
+    second = trace(MORAN, MoranConfig(advantage=0.7, **settings), 1, 20)
+    assert TRACES["moran"] == before
+    assert not np.array_equal(first["carriers"], second["carriers"])
+
+
+def test_ids_hold_ticks_beyond_32_bits_and_stay_positive() -> None:
+    for tick, place in ((0, 0), (2**33 + 5, 17), (2**38 - 1, 2**25 - 1)):
+        number = cell_id(tick, place)
+        assert 0 <= number < 2**63
+        assert id_parts(number) == (tick, place)
