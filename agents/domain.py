@@ -99,7 +99,6 @@ class _Lane:
 
     def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], clock: Clock) -> None:
         self.name, self.engine, self.topics, self.clock = name, engine, topics, clock
-        self.announced: set[str] = set()
 
 
 class Leaflet:
@@ -225,14 +224,16 @@ class Leaflet:
         late = np.zeros(kept.num_rows, np.bool_)
         rejected = np.zeros(kept.num_rows, np.bool_)
         duplicates = 0
+        source = Source(topic, self.partition, frame.origin)
         for lane in self._lanes_of.get(topic, ()):
-            self._announce(lane, frame, topic)
+            named = frame.end or not lane.clock.has_announced(source)
             verdict = lane.clock.observe(
-                Source(topic, self.partition, frame.origin),
+                source,
                 kept.timestamps(),
                 watermark_us=frame.watermark_us,
                 end=frame.end,
                 one_by_one=intake.sourced.offsets is not None,
+                peers=self._peers(lane, frame, topic) if named else (),
             )
             late |= verdict.late
             rejected |= verdict.rejected
@@ -265,16 +266,11 @@ class Leaflet:
         offsets = sourced.offset if sourced.offsets is None else sourced.offsets[rows]
         return engine.push(kept, topic=sourced.topic, partition=self.partition, offsets=offsets)
 
-    def _announce(self, lane: _Lane, frame: Frame, topic: str) -> None:
-        """Wait for every stream that the origin writes, so that a slow start of one makes nothing late."""
-        if not frame.peers or frame.origin in lane.announced:
-            return
-        lane.announced.add(frame.origin)
+    def _peers(self, lane: _Lane, frame: Frame, topic: str) -> list[Source]:
+        """Every source that goes along with the frame's, so that a slow start of one makes nothing late."""
         prefix = topic.removesuffix(frame.stream)
-        for peer in frame.peers:
-            stream, _, origin = peer.partition("@")
-            if prefix + stream in lane.topics:
-                lane.clock.announce(Source(prefix + stream, self.partition, origin or frame.origin))
+        named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
+        return [Source(name, self.partition, origin or frame.origin) for name, origin in named if name in lane.topics]
 
     def _put_late(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.integer]) -> None:
         sourced = intake.sourced
@@ -310,7 +306,6 @@ class Leaflet:
             if lane.engine is not None:
                 self._emit(lane.engine.flush(), output)
             lane.clock.reset()
-            lane.announced.clear()
         elif lane.engine is not None:
             self._emit(lane.engine.advance(lane.clock.watermark_us), output)
 
@@ -337,7 +332,6 @@ class Leaflet:
             "counters": orjson.dumps(self.counters.as_dict()),
             "lanes": {
                 lane.name: {
-                    "announced": orjson.dumps(sorted(lane.announced)),
                     "clock": lane.clock.snapshot(),
                     "engine": {} if lane.engine is None else lane.engine.snapshot(),
                 }
@@ -353,7 +347,6 @@ class Leaflet:
             state = snapshot["lanes"].get(lane.name)
             if state is None:
                 continue
-            lane.announced = set(orjson.loads(bytes(state["announced"])))
             lane.clock.restore(state["clock"])
             if lane.engine is not None:
                 lane.engine.restore(state["engine"])

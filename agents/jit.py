@@ -63,7 +63,7 @@ class _FirstTime(event.Listener):  # type: ignore[misc]
             if not self._said:
                 self._said = True
                 _log.warning(
-                    "the matcher's kernels are compiled for this machine, once: this takes about ten seconds "
+                    "compiling the correlation kernels for this machine, once, about 20 s "
                     "(beforehand: python -m astrocyte.agents.warm)"
                 )
 

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "progress_bar",
     "say",
     "size_text",
+    "stop_on_signal",
 ]
 
 Move = Callable[[int, int | None], None]
@@ -49,6 +51,32 @@ def interruptible() -> Iterator[asyncio.Event]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def stop_on_signal(told: str) -> Iterator[threading.Event]:
+    """As `interruptible` for work that is no coroutine, on the main thread; elsewhere no signal sets the event.
+
+    The first Ctrl-C or SIGTERM says ``told`` and sets the event; the second ends the process at once.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def interrupted(number: int, _frame: object) -> None:
+        if stop.is_set():
+            # Threads may wait for a broker that is away; nothing that they hold can be brought anywhere.
+            os._exit(128 + number)
+        stop.set()
+        say(told)
+
+    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _nowhere(_done: int, _total: int | None) -> None:

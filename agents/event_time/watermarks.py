@@ -8,7 +8,7 @@ producer asserted (punctuation), whichever is greater. No clock is read: that a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["CEILING_US", "MAX_JUMP_US", "Clock", "Observed", "Place", "Source"]
+__all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Clock", "Observed", "Place", "Source"]
 
 """Watermark of a domain that has not heard of all its sources: nothing may be processed yet."""
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
 CEILING_US: Final = 4_102_444_800 * 1_000_000
 """The year 2100: a timestamp at or beyond it is in the wrong unit, or its producer's clock is broken."""
+ENDED_KEPT: Final = 16_384
+"""Ended sources that a clock remembers: the ones that ended, or were announced by a peer, last."""
 
 Flags = NDArray[np.bool_]
 
@@ -65,6 +67,8 @@ class _State:
     idle: bool = False
     asserts: bool = False
     """Its producer says how far time has come, so that silence means nothing."""
+    announced: bool = False
+    """It has named its peers, which it does with every frame and which counts once."""
 
 
 class Clock:
@@ -102,8 +106,9 @@ class Clock:
         self._idle_places: set[Place] = set()
         self._closed_places: set[Place] = set()
         self._sources: dict[Source, _State] = {}
-        self._closed_sources: set[Source] = set()
-        """Ended sources of origins that have others open, so that nobody waits for them again."""
+        self._ended: dict[Source, bool] = {}
+        """Ended sources, longest not heard of first, so that no announcement opens them again. True where the producer
+        ended it as one of several peers, which begin anew together; False where it was ended on its own."""
         self._domain_us = NEVER_US
         self._closed = 0
 
@@ -144,15 +149,21 @@ class Clock:
         self._advance()
 
     def announce(self, source: Source) -> None:
-        """A source will be heard of (its origin's other streams were): it holds the domain back until then.
+        """A source will be heard of, since a peer of it was: it holds the domain back until then.
 
-        One that has ended, while others of its origin are open, is not waited for again.
+        One that has ended stays so, however often it is announced; only what it sends itself opens it again.
         """
-        if source in self._closed_sources:
+        if source in self._ended:
+            self._ended[source] = self._ended.pop(source)  # still spoken of, so it is not the next to be forgotten
             return
         self._sources.setdefault(source, _State(asserts=True))
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
+
+    def has_announced(self, source: Source) -> bool:
+        """Whether an open source has named its peers, so that naming them again says nothing new."""
+        state = self._sources.get(source)
+        return state is not None and state.announced
 
     def forget(self, place: Place | tuple[str, int]) -> None:
         """Drop the sources of a place that was revoked."""
@@ -162,7 +173,7 @@ class Clock:
         self._expected.discard(place)
         self._idle_places.discard(place)
         self._closed_places.discard(place)
-        self._closed_sources -= {source for source in self._closed_sources if source.place == place}
+        self._ended = {source: together for source, together in self._ended.items() if source.place != place}
         self._advance()
 
     def observe(
@@ -173,21 +184,27 @@ class Clock:
         watermark_us: int | None = None,
         end: bool = False,
         one_by_one: bool = False,
+        peers: Sequence[Source] = (),
     ) -> Observed:
         """Judge the rows of one frame, then move the watermarks.
 
         A row is late if it is older than its own source's watermark as it stood before the frame, or, where the
         source is new or returns from idleness, older than the domain's. With ``one_by_one`` (rows that came as
         messages of their own) each row is judged by the watermark that the rows before it left, so that the
-        verdict does not depend on how a fetch divided them. ``watermark_us`` and ``end`` are the frame's.
+        verdict does not depend on how a fetch divided them. ``watermark_us`` and ``end`` are the frame's, and so are
+        ``peers``: the sources that go along with this one, which are announced. An end without peers concerns this
+        source alone, as where a reader was told that it is silent.
         """
+        if peers:
+            self._announce_peers(source, peers, begins=len(timestamps) > 0 or not end)
         state = self._sources.get(source)
         if state is None:
             state = self._sources[source] = _State()
+        state.announced = state.announced or bool(peers)
         state.idle = False
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
-        self._closed_sources.discard(source)
+        self._ended.pop(source, None)
         times = np.asarray(timestamps, np.int64)
         rejected = self._too_far(state, times, one_by_one)
         sound = times[~rejected] if rejected.any() else times
@@ -206,9 +223,9 @@ class Clock:
             del self._sources[source]
             self._closed += 1
             self._closed_places.add(source.place)
-            self._closed_sources.add(source)
-            if not any(known.origin == source.origin for known in self._sources):
-                self._closed_sources -= {known for known in self._closed_sources if known.origin == source.origin}
+            self._ended[source] = bool(peers)
+            if len(self._ended) > ENDED_KEPT:
+                del self._ended[next(iter(self._ended))]
         self._advance()
         self.late += int(late.sum())
         self.rejected += int(rejected.sum())
@@ -247,11 +264,12 @@ class Clock:
             state.idle = False
 
     def reset(self) -> None:
-        """Begin anew after `finished`: no sources, no watermark; expected places and counters stay."""
+        """Begin anew after `finished`: no sources, no watermark; expected places and counters stay.
+
+        What has ended stays ended, and a place that was declared idle stays idle until it is heard of.
+        """
         self._sources.clear()
-        self._idle_places.clear()
         self._closed_places.clear()
-        self._closed_sources.clear()
         self._domain_us = NEVER_US
         self._closed = 0
 
@@ -262,7 +280,7 @@ class Clock:
             "expected": sorted(self._expected),
             "idle": sorted(self._idle_places),
             "closed": sorted(self._closed_places),
-            "ended": sorted(self._closed_sources),
+            "ended": list(self._ended),
         }
         states = list(self._sources.values())
         return {
@@ -271,6 +289,8 @@ class Clock:
             "watermarks_us": np.array([state.watermark_us for state in states], np.int64),
             "idle": np.array([state.idle for state in states], np.bool_),
             "asserts": np.array([state.asserts for state in states], np.bool_),
+            "announced": np.array([state.announced for state in states], np.bool_),
+            "ended_together": np.array(list(self._ended.values()), np.bool_),
             "totals": np.array(
                 [self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation], np.int64
             ),
@@ -279,18 +299,34 @@ class Clock:
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take over the state of a snapshot; settings stay those of this clock."""
         names = json.loads(bytes(snapshot["names"]))
-        columns = ("newest_us", "watermarks_us", "idle", "asserts")
+        columns = [snapshot[name] for name in ("newest_us", "watermarks_us", "idle", "asserts")]
+        # Snapshots of earlier versions do not say who has announced: announcing twice changes nothing.
+        columns.append(snapshot.get("announced", np.zeros(len(columns[0]), np.bool_)))
         states = [
-            _State(int(newest), int(watermark), bool(idle), bool(asserts))
-            for newest, watermark, idle, asserts in zip(*(snapshot[name] for name in columns), strict=True)
+            _State(int(newest), int(watermark), bool(idle), bool(asserts), bool(announced))
+            for newest, watermark, idle, asserts, announced in zip(*columns, strict=True)
         ]
         self._sources = {Source(*name): state for name, state in zip(names["sources"], states, strict=True)}
         self._expected = {Place(*place) for place in names["expected"]}
         self._idle_places = {Place(*place) for place in names["idle"]}
         self._closed_places = {Place(*place) for place in names["closed"]}
-        self._closed_sources = {Source(*source) for source in names["ended"]}
+        together = snapshot.get("ended_together", np.ones(len(names["ended"]), np.bool_))
+        self._ended = {
+            Source(*source): bool(flag) for source, flag in zip(names["ended"], together.tolist(), strict=True)
+        }
         totals = [int(total) for total in snapshot["totals"]]
         self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation = totals
+
+    def _announce_peers(self, source: Source, peers: Sequence[Source], *, begins: bool) -> None:
+        if self.has_announced(source):
+            return
+        if begins and source in self._ended and not any(peer in self._sources for peer in peers):
+            # All had ended and one of them speaks: the run is repeated or goes on, and the others will follow.
+            for peer in peers:
+                if self._ended.get(peer):
+                    del self._ended[peer]
+        for peer in peers:
+            self.announce(peer)
 
     def _too_far(self, state: _State, times: NDArray[np.int64], one_by_one: bool) -> Flags:
         if not len(times):

@@ -31,19 +31,23 @@ from astrocyte.agents.stores.repositories import (
     ActionRepository,
     AgentRepository,
     DataRetriever,
+    ExperimentRecord,
+    ExperimentRepository,
     KernelRepository,
     LearningRepository,
     LineageRepository,
     PopulationRepository,
     SimilarKernel,
+    SimulationRecord,
     StateRepository,
 )
 from astrocyte.schemas.tables import BASIN_SIZE
 from astrocyte.schemas.times import utc_from_us
 
-__all__ = ["ExperimentDatabase", "SimulationContext", "wall_us"]
+__all__ = ["ExperimentDatabase", "SimulationContext", "SimulationView", "wall_us"]
 
 _BUSY_S = 10.0
+_ENDED = ("completed", "failed")
 
 
 def wall_us() -> int:
@@ -58,12 +62,15 @@ class ExperimentDatabase:
     `close` (each time to a new file that replaces the old one, so that a crash leaves one of both whole). ``now_us``
     is the clock of timestamps and of the loggers' flushes. ``details`` are columns of ``experiments``, such as
     ``hypothesis``. Raises SinkError.
+
+    The experiment's row is made by the first call that writes, or at once where there are details. Without
+    ``experiment_id`` the database is only read: `experiments`, `simulations` and `open_simulation` are of all of it.
     """
 
     def __init__(
         self,
         address: str | Path,
-        experiment_id: str,
+        experiment_id: str | None = None,
         *,
         in_memory: bool = False,
         now_us: Callable[[], int] = wall_us,
@@ -84,7 +91,8 @@ class ExperimentDatabase:
         try:
             self._load()
             prepare_store(self._store, self._address, migrate=True)
-            self._put("experiments", self._described(details))
+            if details:
+                self._describe(details)
         except SinkError:
             raise
         except Exception as error:
@@ -93,10 +101,14 @@ class ExperimentDatabase:
         self._closed = False
         atexit.register(self.close)
 
-    def _described(self, details: Mapping[str, Any]) -> dict[str, Any]:
+    def _describe(self, columns: Mapping[str, Any]) -> None:
+        """Make the row of this experiment, or set columns of it."""
+        if self.experiment_id is None:
+            raise SinkError("the database was opened without an experiment id, so it is only read; name an experiment")
         known = self._store.query("SELECT 1 FROM experiments WHERE experiment_id = ?", (self.experiment_id,))
         made = {} if known else {"name": self.experiment_id, "status": "active", "creation_date": self._now()}
-        return {"experiment_id": self.experiment_id, "last_updated": self._now(), **made, **details}
+        record = {"experiment_id": self.experiment_id, "last_updated": self._now(), **made, **columns}
+        self._put("experiments", record)
 
     def create_simulation_context(
         self,
@@ -105,14 +117,23 @@ class ExperimentDatabase:
         parameters: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | None = None,
         buffer_rows: int | None = None,
+        resume: bool = False,
     ) -> SimulationContext:
-        """The context of a simulation, new or of before; its logger tags every row with ``simulation_id``.
+        """The context of a new simulation or one that has not ended; its logger tags every row with ``simulation_id``.
 
-        ``parameters`` become a column of ``simulations``, ``config`` the JSON of ``simulation_config``.
+        ``parameters`` become a column of ``simulations``, ``config`` the JSON of ``simulation_config``. With ``resume``
+        a simulation that has ended goes on; `open_simulation` is for reading one. Raises SinkError for one that has
+        ended or is of another experiment.
         """
-        if simulation_id in self._contexts:
+        known = self._own(simulation_id)
+        ended = known is not None and (known.end_time is not None or known.status in _ENDED)
+        if ended and known is not None and not resume:
+            raise SinkError(
+                f"simulation {simulation_id!r} has ended (status {known.status!r}, {known.end_time} UTC); "
+                "open_simulation() reads it, and resume=True goes on with it"
+            )
+        if simulation_id in self._contexts and not ended:
             return self._contexts[simulation_id]
-        known = self._store.query("SELECT start_time FROM simulations WHERE simulation_id = ?", (simulation_id,))
         record: dict[str, Any] = {
             "simulation_id": simulation_id,
             "experiment_id": self.experiment_id,
@@ -120,10 +141,14 @@ class ExperimentDatabase:
             "parameters": parameters,
             "simulation_db_path": self._address[:255],
         }
-        if not known:
+        if known is None or known.start_time is None:
             record["start_time"] = self._now()
         if config is not None:
             record |= {"config": dict(config), "timestamp": self.now_us()}
+        self._describe({})
+        if ended:
+            with self._store.transaction():
+                self._store.execute("UPDATE simulations SET end_time = NULL WHERE simulation_id = ?", (simulation_id,))
         self._put("simulations", record)
         options = {} if buffer_rows is None else {"buffer_rows": buffer_rows}
         logger = SimulationLogger(self._store, simulation_id, now_us=self.now_us, **options)
@@ -131,23 +156,67 @@ class ExperimentDatabase:
         self._contexts[simulation_id] = context
         return context
 
+    def open_simulation(self, simulation_id: str) -> SimulationView:
+        """A simulation to read, whether it runs or has ended; nothing is written.
+
+        Raises SinkError where there is none, or it is of another experiment.
+        """
+        if self._own(simulation_id) is None:
+            known = [each.simulation_id for each in self.simulations()]
+            of = "the database" if self.experiment_id is None else f"experiment {self.experiment_id!r}"
+            raise SinkError(f"there is no simulation {simulation_id!r}; {of} has {_listed(known)}")
+        return SimulationView(self, simulation_id)
+
+    def experiments(self) -> list[ExperimentRecord]:
+        """All experiments of the database, in order of their ids."""
+        return self._lists.experiments()
+
+    def simulations(self) -> list[SimulationRecord]:
+        """Simulations of this experiment (of all, without an experiment id), in order of their ids.
+
+        Raises SinkError where there is no such experiment.
+        """
+        self._check_there()
+        return self._lists.simulations(self.experiment_id)
+
     def update_simulation(self, simulation_id: str, **columns: Any) -> None:
-        """Set columns of a simulation, such as ``results_summary`` or ``status``."""
+        """Set columns of a simulation, such as ``results_summary`` or ``status``. Raises SinkError if there is none."""
+        if self._own(simulation_id) is None:
+            raise SinkError(f"there is no simulation {simulation_id!r}; create_simulation_context() makes one")
         self._put("simulations", {"simulation_id": simulation_id, **columns})
 
     def update_experiment(self, **columns: Any) -> None:
         """Set columns of this experiment, such as ``results_summary`` or ``status``."""
-        self._put("experiments", {"experiment_id": self.experiment_id, "last_updated": self._now(), **columns})
+        self._describe(columns)
 
     @property
     def simulation_ids(self) -> list[str]:
-        """Simulations of this experiment, in order."""
-        query = "SELECT simulation_id FROM simulations WHERE experiment_id = ? ORDER BY simulation_id"
-        return [row[0] for row in self._store.query(query, (self.experiment_id,))]
+        """Ids of `simulations`."""
+        return [each.simulation_id for each in self.simulations()]
+
+    @property
+    def _lists(self) -> ExperimentRepository:
+        return ExperimentRepository(self.engine)
+
+    def _own(self, simulation_id: str) -> SimulationRecord | None:
+        """The record of a simulation, or None. Raises SinkError where it is of another experiment."""
+        known = self._lists.simulation(simulation_id)
+        if known is not None and self.experiment_id not in (None, known.experiment_id):
+            raise SinkError(
+                f"simulation {simulation_id!r} is of experiment {known.experiment_id!r}, and this database was opened "
+                f"for {self.experiment_id!r}; open it for {known.experiment_id!r}, or give the simulation another id"
+            )
+        return known
+
+    def _check_there(self) -> None:
+        known = [each.experiment_id for each in self.experiments()]
+        if self.experiment_id is not None and self.experiment_id not in known:
+            raise SinkError(f"there is no experiment {self.experiment_id!r} yet; the database has {_listed(known)}")
 
     @property
     def retriever(self) -> DataRetriever:
-        """Population statistics across the simulations of this experiment."""
+        """Population statistics across the simulations of this experiment. Raises SinkError if it is not there."""
+        self._check_there()
         return DataRetriever(self.engine, self.experiment_id)
 
     def find_similar_basins(self, query: Any, limit: int = 10) -> list[SimilarKernel]:
@@ -224,16 +293,11 @@ class ExperimentDatabase:
         return utc_from_us(self.now_us()).replace(tzinfo=None)
 
 
-class SimulationContext:
-    """One simulation's view of the database: its logger and its repositories.
+class SimulationView:
+    """One simulation's repositories; they only read."""
 
-    As a context manager it flushes at the end, also when an error ends it, and sets the simulation's status to
-    "completed" or "failed".
-    """
-
-    def __init__(self, database: ExperimentDatabase, simulation_id: str, logger: SimulationLogger) -> None:
+    def __init__(self, database: ExperimentDatabase, simulation_id: str) -> None:
         self.simulation_id = simulation_id
-        self.logger = logger
         self._database = database
 
     @property
@@ -271,6 +335,18 @@ class SimulationContext:
         """Descent of this simulation's agents."""
         return LineageRepository(self._database.engine, self.simulation_id)
 
+
+class SimulationContext(SimulationView):
+    """A simulation that is being run: its logger, and the repositories of a `SimulationView`.
+
+    As a context manager it flushes at the end, also when an error ends it, and sets the simulation's status to
+    "completed" or "failed".
+    """
+
+    def __init__(self, database: ExperimentDatabase, simulation_id: str, logger: SimulationLogger) -> None:
+        super().__init__(database, simulation_id)
+        self.logger = logger
+
     def finish(self, status: str = "completed", results_summary: Mapping[str, Any] | None = None) -> None:
         """Flush, and note the end of the simulation. Raises FlushFailed."""
         self.logger.flush()
@@ -291,3 +367,8 @@ class SimulationContext:
         # The error that ended the simulation is the one to report; the rows stay in the buffer for close().
         with suppress(FlushFailed):
             self.finish("failed")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(map(repr, names[:10])) + more if names else "none"

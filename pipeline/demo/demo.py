@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from astrocyte.agents.warm import warm
 from astrocyte.pipeline.broker import BrokerProcess
+from astrocyte.pipeline.console import say
 from astrocyte.pipeline.demo.view import DemoView, Summary
 from astrocyte.pipeline.demo.world import WorldSink
 from astrocyte.pipeline.roles.health import group_lag
@@ -26,7 +28,7 @@ from astrocyte.pipeline.simulation.run import (
     description_of,
     scenario_config,
 )
-from astrocyte.pipeline.topology.rule_files import shipped_rules
+from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
@@ -35,7 +37,8 @@ __all__ = ["Demo", "DemoOptions"]
 
 _MARK: Final = "astrocyte-demo.json"
 _LEFT: Final = ("broker", "influx", "logs", "astrocyte.db", "astrocyte.db-wal", "astrocyte.db-shm", "events.jsonl.zst")
-_DRAIN_S: Final = 120.0
+_GRACE_S: Final = 120.0
+"""How long nothing may move, once all is emitted, before what has not come through is called lost."""
 _COUNTED: Final = ("processed", "late", "dead", "matches", "alerts", "duplicate")
 
 
@@ -93,10 +96,12 @@ class _Simulation(threading.Thread):
         options, settings = self._options, self._settings
         world = load_scenario(options.scenario)
         config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
-        describe_run(settings.broker, description_of(world, config, options.seed, settings.experiment))
+        description = description_of(world, config, options.seed, settings.experiment)
+        describe_run(settings.broker, description)
         kafka = KafkaSink(settings.broker, partitions=settings.partitions)
         self.world = sink = WorldSink(ShuffleSink(kafka, options.seed) if options.shuffle else kafka, options.scenario)
-        controls = KafkaControls(settings.broker, world.controls) if world.controls else None
+        name = description["simulation_id"]
+        controls = KafkaControls(settings.broker, world.controls, run=name) if world.controls else None
 
         def progress(done: Any) -> None:
             self.simulated_s = done.simulated_s
@@ -140,6 +145,7 @@ class Demo:
     def run(self, *, quiet: bool = False) -> Summary:
         """Run the pipeline, wait until everything has come through, and count."""
         began_s = time.monotonic()
+        warm(read_rule_files(self._rules))  # here, where it is said to the user, and before anything runs beside it
         data = self._options.data
         _clear(data)
         (data / "logs").mkdir(parents=True)
@@ -215,23 +221,22 @@ class Demo:
     async def _drain(
         self, settings: Settings, simulation: _Simulation, stats: _Stats, workers: RoleProcesses, view: DemoView
     ) -> None:
-        """Wait until every event was accounted for and every store is up to date."""
-        deadline = time.monotonic() + _DRAIN_S
-        while time.monotonic() < deadline:
+        """Wait until every event was accounted for and every store is up to date, for as long as something moves."""
+        seen: object = None
+        moved_s = time.monotonic()
+        while time.monotonic() - moved_s < _GRACE_S:
             workers.check(time.monotonic())
             totals = stats.totals()
             view.update(self._options.seconds, totals, simulation.world_now, draining=True)
+            # The correlating groups first: what they put out must be in Kafka before the stores are asked.
+            lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in settings.roles]
             accounted = totals["processed"] + totals["late"] + totals["dead"]
-            if accounted >= simulation.emitted and await self._stored(settings):
+            if accounted >= simulation.emitted and not any(lag != 0 for lag in lags):
                 return
+            if (totals, lags) != seen:
+                seen, moved_s = (totals, lags), time.monotonic()
             await asyncio.sleep(0.2)
-
-    async def _stored(self, settings: Settings) -> bool:
-        # The correlating groups first: what they put out must be in Kafka before the stores are asked.
-        for role in settings.roles:
-            if await group_lag(settings.broker, f"{settings.group}-{role}") != 0:
-                return False
-        return True
+        say(f"astrocyte: nothing has moved for {_GRACE_S:.0f} s; what did not come through counts as lost")
 
 
 class _Stats:

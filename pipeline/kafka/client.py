@@ -29,6 +29,7 @@ __all__ = [
     "admin_client",
     "consumer_client",
     "ensure_topics",
+    "partition_counts",
     "producer_client",
     "read_at",
     "scan",
@@ -159,7 +160,7 @@ async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafka
 async def topic_partitions(broker: str) -> dict[str, int]:
     """Partition count of every topic of the broker that is not internal, sorted by name. Raises BrokerAway."""
     async with admin_client(broker) as client:
-        counts = await _partition_counts(client)
+        counts = await partition_counts(client)
     return {name: counts[name] for name in sorted(counts) if not name.startswith("__")}
 
 
@@ -190,7 +191,7 @@ async def ensure_topics(
     from aiokafka.admin import NewTopic
 
     async with admin_client(broker) as client:
-        there = await _partition_counts(client)
+        there = await partition_counts(client)
         absent = [name for name in partitions if name not in there]
         if absent:
             response = await client.create_topics(
@@ -215,14 +216,15 @@ def _creation_error(name: str, code: int, message: Sequence[Any]) -> str:
 
 async def _awaited(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
     for _ in range(100):
-        there = await _partition_counts(client)
+        there = await partition_counts(client)
         if all(there.get(name) for name in names):
             return there
         await asyncio.sleep(0.1)
     raise AstrocyteError(f"topics {', '.join(names)} were made, and the broker does not show them after 10 s")
 
 
-async def _partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
+async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
+    """Partition count of every topic that the broker has now, internal ones too."""
     return {topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics()}
 
 

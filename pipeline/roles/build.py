@@ -18,12 +18,14 @@ from astrocyte.agents.domain import DomainGroup, Leaflet
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Saccules
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.warm import warm
 from astrocyte.pipeline.kafka.client import BrokerAway
 from astrocyte.pipeline.logging import configure_logging, logging_config
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
 from astrocyte.pipeline.roles.control import CONTROLLERS, ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.output_records import rekeyed
+from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
@@ -100,6 +102,7 @@ async def _patiently(step: Callable[[], Awaitable[Any]]) -> Any:
 def build_app(settings: Settings) -> faust.App:
     """The app of the first role of the settings."""
     role = settings.roles[0]
+    end_with_parent()
     configure_logging(settings.log_level, json=settings.log_json)
     app = WorkerApp(
         f"{settings.group}-{role}",
@@ -146,6 +149,8 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
     group = str(app.conf.id)
 
     async def prepare() -> None:
+        # Before the worker joins its group: on the event loop it would look like an outage to everybody else.
+        await asyncio.to_thread(_warm, live.ruleset)
         topics = [*read, *(rekey.source for rekey in plan.rekeys), *output_topics(plan)]
         await make_topics(settings, topics, compacted=[state_topic(group)])
 
@@ -206,6 +211,13 @@ def _build_correlate(app: WorkerApp, settings: Settings) -> None:
             await _change_rules(change.ruleset, change.refused, plan, correlator, settings)
 
 
+def _warm(ruleset: RuleSet) -> None:
+    """Load the kernels that the rules need, or compile them where the cache has none."""
+    began_s = time.monotonic()
+    warm(ruleset)
+    logger.info("kernels are ready after %.1f s", time.monotonic() - began_s)
+
+
 async def _change_rules(
     ruleset: RuleSet, refused: str | None, plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
@@ -216,6 +228,7 @@ async def _change_rules(
         logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
         await correlator.stop()
         os._exit(RESTART_STATUS)
+    await asyncio.to_thread(_warm, ruleset)
     await correlator.update({group.field: group.ruleset for group in changed.groups}, _fingerprint(ruleset, settings))
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 

@@ -37,6 +37,10 @@ _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of outputs that may wait for the broker; a domain that is further ahead waits."""
 _SNAPSHOT_SHARE: Final = 0.1
 """Share of its time that a domain may spend on snapshots; large states are stored less often."""
+_STORING_S: Final = 1.0
+"""What storing a snapshot may cost; all beyond it is waiting for a broker that is away, no cost of the state."""
+_LONGEST_PAUSE_S: Final = 60.0
+"""Snapshots, and with them commits, never lie further apart than this or the interval, whichever is longer."""
 
 
 class StateStore(Protocol):
@@ -278,14 +282,17 @@ class Correlator:
             domain.number += 1
             number = domain.number
         data = await asyncio.to_thread(pack_state, state)
+        cost_s = self._monotonic() - began_s
         # What the state says has been put out must be out before the state can be returned to.
         if unconfirmed:
             await asyncio.gather(*unconfirmed)
         partition = domain.leaflet.partition
         key = f"correlate/{partition}".encode()
         stats_record = Outgoing(STATS, orjson.dumps(stats), key, 0)
+        storing_s = self._monotonic()
         await self._deliver([*self._store.messages(partition, number, data), stats_record])
         for delivery in deliveries.values():
             delivery.ack_through()
         now_s = self._monotonic()
-        domain.next_snapshot_s = now_s + max(self._interval_s, (now_s - began_s) / _SNAPSHOT_SHARE)
+        cost_s += min(now_s - storing_s, _STORING_S)
+        domain.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))

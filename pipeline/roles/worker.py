@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, Final
 
+from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.errors import AstrocyteError
 
@@ -54,7 +55,10 @@ def worker_command(extra: Sequence[str] = ()) -> list[str]:
 
 @dataclass(slots=True)
 class RoleProcesses:
-    """One child process a role. A role that ends is started again; one that keeps failing ends them all."""
+    """One child process a role. A role that ends is started again; one that keeps failing ends them all.
+
+    The children end with this process, also where it is killed.
+    """
 
     settings: Settings
     roles: tuple[str, ...]
@@ -70,10 +74,13 @@ class RoleProcesses:
             self._start(role)
 
     def _start(self, role: str) -> None:
-        environment = environment_of(self.settings) | {"ASTROCYTE_ROLES": role}
+        ended = self._children.get(role)
+        if ended is not None and ended.stdin is not None:
+            ended.stdin.close()
+        environment = environment_of(self.settings) | {"ASTROCYTE_ROLES": role, END_WITH_PARENT: "1"}
         self._children[role] = subprocess.Popen(
             worker_command(self.faust_options), env=environment, stdout=self.output, stderr=self.output,
-            start_new_session=True,
+            stdin=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
     @property
@@ -111,6 +118,8 @@ class RoleProcesses:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+            if child.stdin is not None:
+                child.stdin.close()
 
 
 def needed_roles(settings: Settings) -> tuple[str, ...]:

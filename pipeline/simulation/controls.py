@@ -6,33 +6,50 @@ import asyncio
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from astrocyte.pipeline.kafka.client import BrokerAway, consumer_client
+from astrocyte.pipeline.kafka.client import BrokerAway, admin_client, consumer_client, partition_counts
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.topics import control_topic
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+    from aiokafka.admin import AIOKafkaAdminClient
 
 __all__ = ["KafkaControls"]
 
+_LOOK_S: Final = 1.0
+"""How often it looks for topics that were made meanwhile."""
+
 
 class KafkaControls:
-    """Gives the messages that have come since it was last called; never blocks.
+    """Gives the messages for ``run`` that have come since it was last called; never blocks then.
 
-    Messages that were in the topics before it began are not given: they were meant for an earlier run.
+    Making one returns when it knows where the topics end, and waits while the broker is away. Messages that were in
+    them before are not given: they were meant for an earlier run. A topic that is made later is read from its
+    beginning, and after a broken connection reading goes on where it was. A message that names another run is passed
+    over; one that names none is for every run. Raises AstrocyteError where the broker refuses, when made or called.
     """
 
-    def __init__(self, broker: str, names: Sequence[str]) -> None:
-        self._broker = broker
+    def __init__(self, broker: str, names: Sequence[str], *, run: str) -> None:
+        self._broker, self._run = broker, run
         self._topics = {control_topic(name): name for name in names}
         self._found: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._stop = threading.Event()
+        self._next: dict[TopicPartition, int] | None = None
+        self._ready, self._stop = threading.Event(), threading.Event()
+        self._failure: AstrocyteError | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._read()), name="controls", daemon=True)
         self._thread.start()
+        self._ready.wait()
+        self._raise()
 
     def __call__(self) -> Iterator[tuple[str, Any]]:
         """Name and message of each."""
+        self._raise()
         while True:
             try:
                 yield self._found.get_nowait()
@@ -44,39 +61,60 @@ class KafkaControls:
         self._stop.set()
         self._thread.join(10.0)
 
-    async def _read(self) -> None:
-        while not self._stop.is_set():
-            with contextlib.suppress(BrokerAway):
-                await self._follow()
-            await asyncio.sleep(0.2)
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
-    async def _follow(self) -> None:
+    async def _read(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with contextlib.suppress(BrokerAway):
+                    async with admin_client(self._broker) as admin, consumer_client(self._broker) as consumer:
+                        await self._follow(admin, consumer)
+                await asyncio.sleep(0.2)
+        except AstrocyteError as error:
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _follow(self, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> None:
+        assigned: set[TopicPartition] = set()
+        looked = -_LOOK_S
+        while not self._stop.is_set():
+            if time.monotonic() - looked >= _LOOK_S:
+                # The admin client is asked: a consumer knows nothing of the partitions of topics it does not track.
+                places = await self._places(admin)
+                if self._next is None:
+                    self._next = dict(await consumer.end_offsets(sorted(places))) if places else {}
+                if places != assigned:
+                    consumer.assign(sorted(places))
+                    for place in places:
+                        consumer.seek(place, self._next.setdefault(place, 0))
+                    assigned = places
+                self._ready.set()
+                looked = time.monotonic()
+            if not assigned:
+                await asyncio.sleep(0.2)
+                continue
+            for place, messages in (await consumer.getmany(timeout_ms=200)).items():
+                for message in messages:
+                    self._take(self._topics[place.topic], message.value)
+                    assert self._next is not None
+                    self._next[place] = message.offset + 1
+
+    async def _places(self, admin: AIOKafkaAdminClient) -> set[TopicPartition]:
         from aiokafka import TopicPartition
 
-        async with consumer_client(self._broker) as consumer:
-            known: set[TopicPartition] = set()
-            while not self._stop.is_set():
-                there = await consumer.topics()
-                places = {
-                    TopicPartition(topic, partition)
-                    for topic in self._topics.keys() & there
-                    for partition in consumer.partitions_for_topic(topic) or ()
-                }
-                if places - known:
-                    consumer.assign(sorted(places))
-                    await consumer.seek_to_end(*(places - known))
-                    known = places
-                if not known:
-                    await asyncio.sleep(0.5)
-                    continue
-                for place, messages in (await consumer.getmany(timeout_ms=200)).items():
-                    for message in messages:
-                        self._found.put((self._topics[place.topic], _decode(message.value)))
+        counts = await partition_counts(admin)
+        return {TopicPartition(topic, number) for topic in self._topics for number in range(counts.get(topic, 0))}
 
-
-def _decode(value: bytes | None) -> Any:
-    try:
-        body = orjson.loads(value or b"")
-    except orjson.JSONDecodeError:
-        return value  # the scenario refuses it with a reason, and the run goes on
-    return body.get("values", body) if isinstance(body, dict) else body
+    def _take(self, name: str, value: bytes | None) -> None:
+        try:
+            body = orjson.loads(value or b"")
+        except orjson.JSONDecodeError:
+            self._found.put((name, value))  # the scenario refuses it with a reason, and the run goes on
+            return
+        if not isinstance(body, dict):
+            self._found.put((name, body))
+        elif body.get("run") in (None, self._run):
+            self._found.put((name, body.get("values", body)))

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import numpy as np
 import orjson
 
-from astrocyte.pipeline.console import progress_bar, say
+from astrocyte.pipeline.console import progress_bar, say, stop_on_signal
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.log_sink import LogSink
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
@@ -174,33 +174,39 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[s
     config = scenario_config(options.scenario, options.settings, options.size)
     sink = open_sink(options, settings)
     world = load_scenario(options.scenario)
+    controls = None
     if options.out is None:
         description = description_of(world, config, options.seed, settings.experiment, options.run)
         describe_run(settings.broker, description, replication=settings.replication)
-    controls = KafkaControls(settings.broker, world.controls) if world.controls and options.out is None else None
-    try:
-        with progress_bar(f"simulating {options.scenario}") as move:
-            summary = simulate(
-                world,
-                config,
-                seed=options.seed,
-                ticks=options.ticks,
-                seconds=options.seconds if options.ticks is None else None,
-                sink=sink,
-                run=options.run,
-                rate=options.rate,
-                speed=1.0 if options.realtime else None,
-                control_source=controls,
-                on_refused=lambda control: say(f"astrocyte: control {control.name!r} was refused: {control.error}"),
-                checkpoint=options.checkpoint,
-                checkpoint_ticks=options.checkpoint_ticks,
-                resume=options.resume,
-                progress=None if quiet else lambda done: move(done.tick, done.end_tick),
-            )
-    finally:
-        if controls is not None:
-            controls.close()
-        sink.close()
+        if world.controls:
+            controls = KafkaControls(settings.broker, world.controls, run=description["simulation_id"])
+    with stop_on_signal("astrocyte: ending the run here; once more to end at once") as stop:
+        try:
+            with progress_bar(f"simulating {options.scenario}") as move:
+                summary = simulate(
+                    world,
+                    config,
+                    seed=options.seed,
+                    ticks=options.ticks,
+                    seconds=options.seconds if options.ticks is None else None,
+                    sink=sink,
+                    run=options.run,
+                    stop=stop.is_set,
+                    # Pacing ends with the run: what has been computed is written without waiting for its time.
+                    sleep=lambda seconds: cast("None", stop.wait(seconds)),
+                    rate=options.rate,
+                    speed=1.0 if options.realtime else None,
+                    control_source=controls,
+                    on_refused=lambda control: say(f"astrocyte: control {control.name!r} was refused: {control.error}"),
+                    checkpoint=options.checkpoint,
+                    checkpoint_ticks=options.checkpoint_ticks,
+                    resume=options.resume,
+                    progress=None if quiet else lambda done: move(done.tick, done.end_tick),
+                )
+        finally:
+            if controls is not None:
+                controls.close()
+            sink.close()
     for note in summary.notes:
         say(f"astrocyte: {note}")
     return summary.as_dict()

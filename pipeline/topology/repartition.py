@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,67 +16,82 @@ __all__ = ["Rekeyer"]
 
 
 @dataclass(slots=True)
-class _Input:
-    """One partition of the source: when it was heard of, and origins that do not assert watermarks themselves."""
-
-    heard_s: float
-    silent: set[str] = field(default_factory=lambda: {""})
-    """Origins whose silence is told to the reader. A partition that was never heard of may be one without any."""
-    told: bool = False
-
-
-@dataclass(slots=True)
 class Rekeyer:
     """One stream on its way. A row's id stays what it was; each input partition is an origin of its own.
 
     A watermark travels with every frame: the producer's own, or the newest timestamp less the lateness. The reader
-    waits for every input partition, so one that falls silent is ended for it (`silence`) until it speaks again.
+    waits for every input partition, so one that falls silent is ended for it (`silence`) until it speaks again. Where
+    all are silent and one speaks, the reader waits for all of them once more.
     """
 
     rekey: Rekey
     partitions: int
     lateness_us: int
     _newest_us: dict[tuple[int, str], int] = field(default_factory=dict)
-    _inputs: dict[int, _Input] = field(default_factory=dict)
+    _heard_s: dict[int, dict[str, float]] = field(default_factory=dict)
+    """By input partition: when each origin was heard of, until it ends or the reader is told that it is silent;
+    infinity for one that asserts watermarks. A partition that was never heard of may be one of an origin without name.
+    """
 
     def assign(self, partitions: Iterable[int], now_s: float = 0.0) -> None:
         """The input partitions that this worker reads."""
-        self._inputs = {number: self._inputs.get(number, _Input(now_s)) for number in partitions}
+        self._heard_s = {number: self._heard_s.get(number, {"": now_s}) for number in partitions}
 
     def step(
         self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
     ) -> tuple[list[Frame], list[DeadLetter]]:
         """Frames of one chunk for the internal topic, and what could not be read (counted where it first came in)."""
         sourced, letters = decode_chunk(self.rekey.source, partition, records)
-        known = self._inputs.setdefault(partition, _Input(now_s))
-        known.heard_s, known.told = now_s, False
-        for item in sourced:
-            if item.frame.watermark_us is None:
-                known.silent.add(item.frame.origin)
-            else:
-                known.silent -= {item.frame.origin, ""}
-        return [self._relabel(item.frame, partition) for item in sourced], letters
+        heard = self._heard_s.setdefault(partition, {"": now_s})
+        frames: list[Frame] = []
+        for frame in (item.frame for item in sourced):
+            if frame.watermark_us is not None:
+                heard[frame.origin] = math.inf
+            elif heard.get(frame.origin) != math.inf:
+                frames += self._wake(frame.origin, partition, now_s)
+                heard[frame.origin] = now_s
+            frames.append(self._relabel(frame, partition))
+            if frame.end:
+                del heard[frame.origin]
+                self._newest_us.pop((partition, frame.origin), None)
+        return frames, letters
 
     def silence(self, now_s: float, timeout_s: float) -> list[Frame]:
-        """Frames that end the origins of partitions which have said nothing for ``timeout_s``, once each."""
+        """Frames that end the origins that have said nothing on a partition for ``timeout_s``, once each."""
         frames = []
-        for number, known in self._inputs.items():
-            if known.told or now_s - known.heard_s <= timeout_s:
-                continue
-            known.told = True
-            for origin in sorted(known.silent):
-                empty = Frame.from_columns(self.rekey.stream, "", {"timestamp": [], "key": []}, origin=origin, end=True)
-                frames.append(self._relabel(empty, number))
+        for number, heard in self._heard_s.items():
+            for origin in sorted(origin for origin, moment in heard.items() if now_s - moment > timeout_s):
+                del heard[origin]
+                self._newest_us.pop((number, origin), None)
+                frames.append(self._empty(origin, number, end=True))
         return frames
+
+    def _wake(self, origin: str, partition: int, now_s: float) -> list[Frame]:
+        """Frames that open an origin on the other partitions, if it was silent on all, or never heard of."""
+        if any(origin in heard for heard in self._heard_s.values()):
+            return []
+        others = [number for number in self._heard_s if number != partition]
+        for number in others:
+            self._heard_s[number][origin] = now_s
+        return [self._empty(origin, number) for number in others]
+
+    def _empty(self, origin: str, partition: int, *, end: bool = False) -> Frame:
+        """A frame of one partition alone: it names no peers, since it says nothing of other workers' partitions."""
+        columns: dict[str, list[object]] = {"timestamp": [], "key": []}
+        return Frame.from_columns(self.rekey.stream, "", columns, origin=_origin(origin, partition), end=end)
 
     def _relabel(self, frame: Frame, partition: int) -> Frame:
         place = (partition, frame.origin)
         watermark_us = frame.watermark_us
+        waited_for: Iterable[int] = range(self.partitions)
         if watermark_us is None and frame.num_rows:
             newest_us = max(self._newest_us.get(place, -(2**63)), int(frame.timestamps().max()))
             self._newest_us[place] = newest_us
             watermark_us = newest_us - self.lateness_us
-        peers = tuple(f"{frame.stream}@{_origin(frame.origin, other)}" for other in range(self.partitions))
+            if frame.origin and not frame.peers:
+                # Only this worker knows of the origin, so it alone can tell of its silence.
+                waited_for = sorted({partition, *self._heard_s})
+        peers = tuple(f"{frame.stream}@{_origin(frame.origin, other)}" for other in waited_for)
         return replace(frame, origin=_origin(frame.origin, partition), watermark_us=watermark_us, peers=peers)
 
 

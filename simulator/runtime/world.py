@@ -5,7 +5,8 @@ as fast as one large array); on a GPU islands are stacked until a call has about
 to the devices in turn.
 
 States are donated from chunk to chunk. Should a buffer turn out too small, the world goes back to its last snapshot
-with larger ones: the counts of a chunk are checked before anything of it is shown, so nothing is ever cut.
+with larger ones (`simulator.buffers`): the counts of a chunk are checked before anything of it is shown, so nothing is
+ever cut.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.context import Context, Outputs
 from astrocyte.simulator.rng import seed_words
+from astrocyte.simulator.runtime.buffers import QUIET_ROUNDS, Buffers, Sizes
 from astrocyte.simulator.scenario import Scenario
 
 __all__ = ["TRACES", "Round", "World"]
@@ -34,9 +36,6 @@ TRACES: Counter[str] = Counter()
 
 GPU_CALL_SLOTS = 1 << 20
 SNAPSHOT_ROUNDS = 16
-ADAPT_ROUNDS = 64
-
-Capacities = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Round:
     outputs: tuple[Outputs, ...]
     """Of each group; arrays have leading axes [chunk] or, for a group of several islands, [chunk, islands]. Rows from
     ``end_tick - first_tick`` on are zero. Events of a kind have rows for its active ticks only (`EventSpec.every`)."""
-    capacities: Capacities
+    capacities: Sizes
 
     def needs(self) -> dict[str, int]:
         """Most entries that any tick of any island wanted, by buffer. Waits for the devices."""
@@ -62,7 +61,7 @@ class Round:
 
 
 @lru_cache(maxsize=128)
-def _chunk(scenario: Scenario, static: Any, capacities: Capacities, ticks: int, stacked: bool, platform: str) -> Any:
+def _chunk(scenario: Scenario, static: Any, capacities: Sizes, ticks: int, stacked: bool, platform: str) -> Any:
     def one(params: Any, state: Any, seed: Array, low: Array, high: Array, island: Array) -> tuple[Any, Outputs]:
         ctx = _context(scenario, static, dict(capacities), seed, (low, high), island, platform)
         state = scenario.step(static, params, state, ctx)
@@ -106,7 +105,7 @@ def _zeros(shapes: Any, rows: int) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _init(scenario: Scenario, static: Any, capacities: Capacities, stacked: bool, platform: str) -> Any:
+def _init(scenario: Scenario, static: Any, capacities: Sizes, stacked: bool, platform: str) -> Any:
 
     def one(params: Any, seed: Array, island: Array) -> Any:
         before = (jnp.uint32(0xFFFFFFFF), jnp.uint32(0x7FFFFFFF))
@@ -166,10 +165,13 @@ class World:
         self._buffer_ticks = -(-chunk_ticks // 10) * 10
         self._seed = np.array(seed_words(seed), np.uint32)
         specs = scenario.events(self.static)
-        self._rare = [spec for spec in specs if spec.every > ADAPT_ROUNDS * chunk_ticks]
-        self._initial = {spec.kind: spec.capacity for spec in specs} | dict(scenario.capacities(self.static))
-        self._capacities = dict(self._initial)
-        self._recent: deque[dict[str, int]] = deque(maxlen=ADAPT_ROUNDS)
+        self._buffers = Buffers(
+            scenario.name,
+            {spec.kind: spec.capacity for spec in specs} | dict(scenario.capacities(self.static)),
+            # Those of founders come once: no chunk after that is to carry their buffer.
+            rare={spec.kind: spec.every for spec in specs if spec.every > QUIET_ROUNDS * chunk_ticks},
+            chunk_ticks=chunk_ticks,
+        )
         self._devices = list(devices) if devices else jax.local_devices()
         self._groups = self._deal(scenario.islands(config), group_islands)
         self._states: list[Any] = []
@@ -196,16 +198,15 @@ class World:
     def reset(self, params: Any) -> None:
         """State before tick 0."""
         self.tick, self._snapshot, self._states = 0, None, []
+        self._buffers.restart()
+        sizes = self._buffers.take()
         for number, islands in enumerate(self._groups):
             stacked, device = len(islands) > 1, self._device(number)
-            make = _init(self.scenario, self.static, self._frozen(), stacked, device.platform)
+            make = _init(self.scenario, self.static, sizes, stacked, device.platform)
             state = make(self._placed(params, device), self._seed, islands if stacked else islands[0])
             # A copy, because equal leaves may come as one buffer, and that cannot be donated twice. Committed to its
             # device like those that chunks return: otherwise the second chunk would be compiled anew.
             self._states.append(jax.device_put(_copy(state), device))
-
-    def _frozen(self) -> Capacities:
-        return tuple(sorted(self._capacities.items()))
 
     def _placed(self, params: Any, device: Any) -> Any:
         # Parameters change seldom: they are moved to each device once, not at every dispatch.
@@ -218,7 +219,7 @@ class World:
     def _dispatch(self, ticks: int, params: Any) -> Round:
         outputs = []
         low, high = np.uint32(self.tick & 0xFFFFFFFF), np.uint32(self.tick >> 32)
-        capacities = self._frozen()
+        capacities = self._buffers.take()
         for number, islands in enumerate(self._groups):
             stacked, device = len(islands) > 1, self._device(number)
             run = _chunk(self.scenario, self.static, capacities, self._buffer_ticks, stacked, device.platform)
@@ -241,7 +242,7 @@ class World:
 
         ``params(tick)`` gives the params that hold from ``tick`` on and ``stop(tick)`` the next tick at which they may
         change; no chunk crosses it. After a rewind the first round may begin before ticks that were yielded already:
-        its content is the same.
+        its content is the same. Raises BufferStuck where a round overflows however often it is run again.
         """
         waiting: deque[Round] = deque()
         shown = self.tick
@@ -250,6 +251,8 @@ class World:
             if self.tick < end and not (due and waiting):
                 if due:
                     self._snapshot = None
+                    # Only here, where all before is verified: a replay that shrank a buffer would overflow again.
+                    self._buffers.shrink(self.tick)
                     self._snapshot = (self.tick, [_copy(state) for state in self._states])
                 room = min(end, stop(self.tick)) - self.tick
                 waiting.append(self._dispatch(min(room, self._chunk_ticks), params(self.tick)))
@@ -257,43 +260,20 @@ class World:
                     continue
             done = waiting.popleft()
             needs = done.needs()
-            if any(count > dict(done.capacities)[name] for name, count in needs.items()):
+            if self._buffers.overflowed(done.first_tick, done.end_tick, done.capacities, needs):
                 waiting.clear()
                 self.reruns += 1
-                self._grow(needs)
                 self._rewind()
                 continue
-            self._adapt(needs)
+            self._buffers.measured(done.end_tick, needs)
             if done.end_tick > shown:
                 shown = done.end_tick
                 yield done
-
-    def _grow(self, needs: Mapping[str, int]) -> None:
-        """More room in all buffers that are more than half full, not only the full one: each change compiles anew."""
-        for name, count in needs.items():
-            if count > self._capacities[name] // 2:
-                self._capacities[name] = max(self._capacities[name], _roomy(count))
 
     def _rewind(self) -> None:
         assert self._snapshot is not None
         self.tick = self._snapshot[0]
         self._states = [_copy(state) for state in self._snapshot[1]]
-
-    def _adapt(self, needs: Mapping[str, int]) -> None:
-        """Grow ahead of need (no rewind then), and shrink buffers that have long been far too large."""
-        for spec in self._rare:
-            # Its next rows are far off (those of founders come once): no chunk until then is to carry their buffer.
-            if -self.tick % spec.every > ADAPT_ROUNDS * self._chunk_ticks:
-                self._capacities[spec.kind] = spec.capacity
-        self._recent.append(dict(needs))
-        if any(count > self._capacities[name] - self._capacities[name] // 8 for name, count in needs.items()):
-            self._grow(needs)
-        if len(self._recent) < ADAPT_ROUNDS:
-            return
-        for name in needs:
-            most = max(past.get(name, 0) for past in self._recent)
-            if most < self._capacities[name] // 8:
-                self._capacities[name] = max(self._initial[name], _roomy(most))
 
     def host_states(self) -> list[Any]:
         """State of every island as NumPy arrays, in order. Copies: a view would forbid donation of the state."""
@@ -318,10 +298,3 @@ class World:
     def wait(self) -> None:
         """Return when the devices have done what was dispatched."""
         jax.block_until_ready(self._states)
-
-
-def _roomy(count: int) -> int:
-    """Half as much again, rounded up to an eighth of a power of two, so that few sizes are ever compiled."""
-    wanted = count + count // 2
-    step = max(1 << max(wanted.bit_length() - 3, 0), 32)
-    return -(-wanted // step) * step

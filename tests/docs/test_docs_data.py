@@ -25,6 +25,7 @@ def test_the_program_runs_and_prints_what_it_computed():
     assert done.stdout.splitlines() == [
         "sim_001 [1.0, 0.9, 0.8, 0.7, 0.6]",
         "sim_002 [1.0, 0.8, 0.6, 0.4, 0.2]",
+        "[('sim_001', 'completed'), ('sim_002', 'completed')]",
         (
             "[{'simulation_id': 'sim_001', 'steps': 5, 'mean_health': 0.8}, "
             "{'simulation_id': 'sim_002', 'steps': 5, 'mean_health': 0.6}]"

@@ -11,6 +11,7 @@ from astrocyte.agents.stores.repositories.behaviour import (
     LearningProgress,
     LearningRepository,
 )
+from astrocyte.agents.stores.repositories.experiments import ExperimentRecord, ExperimentRepository, SimulationRecord
 from astrocyte.agents.stores.repositories.kernels import Kernel, KernelRepository, SimilarKernel, War
 from astrocyte.agents.stores.repositories.populations import DataRetriever, PopulationRepository, Step
 from astrocyte.agents.stores.repositories.states import AgentState, ResourceState, StateMeans, StateRepository
@@ -25,6 +26,8 @@ __all__ = [
     "DataRetriever",
     "Descent",
     "Experience",
+    "ExperimentRecord",
+    "ExperimentRepository",
     "Incident",
     "Kernel",
     "KernelRepository",
@@ -34,6 +37,7 @@ __all__ = [
     "PopulationRepository",
     "ResourceState",
     "SimilarKernel",
+    "SimulationRecord",
     "StateMeans",
     "StateRepository",
     "Step",

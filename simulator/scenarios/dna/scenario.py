@@ -23,7 +23,7 @@ from jax import Array
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.context import NO_PLACE, Context
 from astrocyte.simulator.event_spec import EventSpec
-from astrocyte.simulator.scenario import Interval, Scenario
+from astrocyte.simulator.scenario import Interval, InvalidControl, Scenario
 from astrocyte.simulator.scenarios.dna.config import (
     ELITE,
     ISLAND_AGENTS,
@@ -35,6 +35,7 @@ from astrocyte.simulator.scenarios.dna.config import (
     DnaStatic,
     dna_params,
 )
+from astrocyte.simulator.scenarios.dna.control import apply_ga, no_orders
 from astrocyte.simulator.scenarios.dna.events import BACKUP, INITIAL, ROLLBACK, SAVE, dna_events
 from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
 
@@ -52,6 +53,7 @@ class Dna(Scenario):
     sample: ClassVar[Mapping[str, Any]] = {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02}
     int_metrics: ClassVar[tuple[str, ...]] = ("agents", "mutations", "snapshots", "scores", "elite")
     sum_metrics: ClassVar[tuple[str, ...]] = ("karma",)
+    controls: ClassVar[tuple[str, ...]] = ("ga",)
     plant_rules: ClassVar[Mapping[str, str]] = {
         "breakthrough": "crossover_due",
         "stagnation": "stagnation",
@@ -75,8 +77,14 @@ class Dna(Scenario):
         return static.island_populations * static.size
 
     def params(self, config: DnaConfig) -> Mapping[str, Any]:
-        """See `dna_params`."""
-        return dna_params(config)
+        """See `dna_params`, and `simulator.dna_control` for the orders of controls."""
+        return {**dna_params(config), **no_orders()}
+
+    def control(self, config: DnaConfig, params: Any, name: str, message: Mapping[str, Any]) -> Any:
+        """``ga``: mutation rate, mates and elite from outside."""
+        if name != "ga":
+            raise InvalidControl(f"dna takes the control 'ga'; {name!r} came")
+        return apply_ga(config, params, message)
 
     def events(self, static: DnaStatic) -> tuple[EventSpec, ...]:
         """See `dna_events`."""
@@ -231,18 +239,20 @@ def _breed(
     gene_luck = first.reshape(genome.shape)
     luck, other = (words.reshape(shape) for words in ctx.uniforms("mate"))
     noise = ctx.noise("mutation", len(KEYS)).reshape(genome.shape)
+    kept, ordered = _orders(params, ctx, shape)
     if static.recombination == "pool":
         mixed = gene_pool(genome, choose(order, count, gene_luck))
-        mate = jnp.full(shape, -1, jnp.int32)
-        bred = jnp.ones(shape, bool)
+        mate = chosen = jnp.full(shape, -1, jnp.int32)
+        bred = ~kept
     else:
         chosen = choose(order, jnp.where(elite > 0, elite, count), luck)
         chosen = chosen + jnp.arange(shape[0], dtype=jnp.int32)[:, None] * shape[1]
+        chosen = jnp.where(ordered >= 0, ordered, chosen)
         theirs = state["genome"][:, chosen.ravel()].reshape(genome.shape)
         mixed = crossover(genome, theirs, gene_luck, params["crossover"] * progress)
         took = jnp.any(mixed != genome, axis=0)
         mate = jnp.where(took, ctx.place(chosen).astype(jnp.int32), -1)
-        bred = ~selected
+        bred = ~selected & ~kept
     child = mutate(
         mixed, second.reshape(genome.shape), noise, params["mutation_rate"], params["mutation_step"] * progress
     )
@@ -252,8 +262,24 @@ def _breed(
     forced = mutate(genome, jnp.zeros_like(noise), noise, 1.0, params["mutation_step"])
     child = jnp.where(same & which, forced, child)
     changed = jnp.any(child != genome, axis=0)
-    is_elite = (mate >= 0) & (elite > 0)[:, None]
+    is_elite = (mate >= 0) & (fitness.ravel()[jnp.maximum(chosen, 0)] >= ELITE)
     return (bred & changed).ravel(), child.reshape(len(KEYS), -1), mate.ravel(), is_elite.ravel()
+
+
+def _orders(params: Mapping[str, Any], ctx: Context, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """Who is kept from being bred, and the slot of each agent's own mate (-1: none); both [populations, size]."""
+    n = shape[0] * shape[1]
+    first = (ctx.island * n).astype(jnp.int32)
+
+    def slot(agents: Array) -> Array:
+        # Agents of other islands, and nobody, lie outside and are dropped.
+        here = agents - first
+        return jnp.where((agents >= 0) & (here >= 0) & (here < n), here, n)
+
+    kept = jnp.zeros(n, bool).at[slot(params["kept"])].set(True, mode="drop")
+    agents, mates = params["mates"][:, 0], params["mates"][:, 1]
+    ordered = jnp.full(n, -1, jnp.int32).at[slot(agents)].set(mates - first, mode="drop")
+    return kept.reshape(shape), ordered.reshape(shape)
 
 
 DNA = Dna()

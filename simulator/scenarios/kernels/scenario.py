@@ -9,8 +9,9 @@ A kernel has coordinates x in R^8 and a root r, one of the 240 of E8 (of length 
 so phi (integration) is 1 at the root with the coupling 64, and succeeds with chance phi. Its regime is linear below a
 coupling of 40, geometric below 80, else breakdown. A kernel may spawn a child of its root; two whose elements fit breed
 a child in the middle between them; every ``merge_every`` ticks all pairs are compared, and two that are each other's
-nearest within ``merge_radius`` become one. In a war the attacker wins with chance 1 / (1 + exp(-8 (phi_a - phi_d)));
-near even ones end in stalemate. The loser's coupling rises, and if its phi is low it may be retired.
+nearest within ``merge_radius`` cease and become a new one. In a war the attacker wins with chance
+1 / (1 + exp(-8 (phi_a - phi_d))); near even ones end in stalemate. The loser's coupling rises, and if its phi is low
+it may be retired.
 """
 
 from __future__ import annotations
@@ -125,30 +126,32 @@ class Kernels(Scenario):
         partner = _partners(static, params, ctx, kernels)
         lane = jnp.arange(static.slots, dtype=jnp.int32)
         merges, absorbed = lane < partner, (partner >= 0) & (partner < lane)
-        kernels = _merge(ctx, kernels, merges, jnp.maximum(partner, 0))
         kernels = {**kernels, "phi": _phi(params, kernels)}
-        retired = kernels["alive"] & ~first & (absorbed | (fallen & ~merges))
+        retired = kernels["alive"] & ~first & (merges | absorbed | fallen)
         tell = partial(geometry, ctx, params)
         ctx.emit("updated", kernels["alive"] & (trained | fought | shocked) & ~first, **tell(kernels))
-        ctx.emit("merged", kernels["alive"] & merges, **tell(kernels))
         ctx.metric("updates", jnp.sum(trained, dtype=jnp.int32))
         ctx.metric("merged", jnp.sum(merges, dtype=jnp.int32))
         ctx.metric("deaths", jnp.sum(retired, dtype=jnp.int32))
-        kernels = ctx.remove(kernels, retired, "retired", tell)
+        joined = _merge(ctx, kernels, merges, jnp.maximum(partner, 0))
+        joined = {**joined, "phi": _phi(params, joined)}
+        gone = ctx.remove(kernels, retired, "retired", tell)
+        kernels = {**joined, "alive": gone["alive"] | merges}
+        ctx.emit("merged", merges, **tell(kernels))
         spawns = kernels["alive"] & (luck.spawn < params["spawn"] * kernels["phi"])
         kernels, spawned, _ = ctx.spawn(kernels, spawns, partial(_child, params, ctx, None), name="spawns")
         mate = _mates(params, kernels, luck.mate)
         breeds = kernels["alive"] & (mate >= 0) & (luck.breed < params["breed"])
         kernels, bred, _ = ctx.spawn(kernels, breeds, partial(_child, params, ctx, (kernels, mate)), name="breeds")
         kernels = {**kernels, "phi": _phi(params, kernels)}
-        newborn = kernels["alive"] & (kernels["birth_tick"] == ctx.tick + 1)
+        newborn = kernels["alive"] & (kernels["birth_tick"] == ctx.tick + 1) & ~merges
         alone = kernels["father"] == jnp.uint32(NO_PLACE)
         ctx.emit("spawned", (newborn & alone) | first & kernels["alive"], **tell(kernels))
         ctx.emit("bred", newborn & ~alone, **tell(kernels))
         ctx.metric("founders", jnp.sum(first, dtype=jnp.int32))
         ctx.metric("spawned", spawned.count)
         ctx.metric("bred", bred.count)
-        ctx.metric("births", spawned.count + bred.count)
+        ctx.metric("births", spawned.count + bred.count + jnp.sum(merges, dtype=jnp.int32))
         ctx.metric("alive", bred.alive)
         ctx.metric_sum("phi", (kernels["phi"] * 65_536).astype(jnp.int32), kernels["alive"])
         return kernels
@@ -282,12 +285,16 @@ def _partners(static: KernelsStatic, params: Mapping[str, Any], ctx: Context, ke
 
 
 def _merge(ctx: Context, kernels: Population, merges: Array, partner: Array) -> Population:
-    """The lower slot of a pair takes the middle, the sum of experience, and both as its parents."""
+    """In the lower slot of a pair a new kernel: in the middle, with the sum of experience, a generation later.
+
+    It is born in this tick, so its id is neither of its parents', which both cease.
+    """
     own = (kernels["birth_tick"], ctx.place())
     mixed = {
         "basin": 0.5 * (kernels["basin"] + kernels["basin"][:, partner]),
         "kappa": 0.5 * (kernels["kappa"] + kernels["kappa"][partner]),
-        "generation": jnp.maximum(kernels["generation"], kernels["generation"][partner]),
+        "birth_tick": jnp.broadcast_to(ctx.tick + 1, partner.shape),
+        "generation": jnp.maximum(kernels["generation"], kernels["generation"][partner]) + 1,
         **{name: kernels[name] + kernels[name][partner] for name in ("success", "failure", "trained")},
         "mother": own[1],
         "mother_tick": own[0],

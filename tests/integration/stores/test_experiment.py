@@ -52,7 +52,7 @@ def test_two_simulations_in_one_database_never_mix(db):
             for step in range(3):
                 context.logger.log_agent_state(step, "agent_1", current_health=health)
                 context.logger.log_agent_action(step, "agent_1", "move", reward=health)
-    first, second = db.create_simulation_context("sim_001"), db.create_simulation_context("sim_002")
+    first, second = db.open_simulation("sim_001"), db.open_simulation("sim_002")
     assert [state.current_health for state in first.states.history("agent_1")] == [1.0] * 3
     assert [state.current_health for state in second.states.history("agent_1")] == [2.0] * 3
     assert [action.action_id for action in second.actions.of_agent("agent_1")] == [1, 2, 3]
@@ -165,7 +165,8 @@ def test_an_unknown_column_or_table_is_an_error_at_once(db):
 
 def test_a_context_made_again_continues_the_numbers(database, clock):
     for _ in range(2):
-        with ExperimentDatabase(database, "exp_001", now_us=clock) as db, db.create_simulation_context("s") as context:
+        db = ExperimentDatabase(database, "exp_001", now_us=clock)
+        with db, db.create_simulation_context("s", resume=True) as context:
             context.logger.log_agent_action(0, "a", "move")
             context.logger.log_learning_experience(0, "a", "dqn", "m1", reward=0.5)
     with ExperimentDatabase(database, "exp_001", now_us=clock) as db:
@@ -190,7 +191,7 @@ def test_a_database_in_memory_is_persisted_to_its_file_and_read_again(tmp_path, 
     db.close()
     assert count(path, "agent_states") == 3
     with ExperimentDatabase(path, "exp_001", in_memory=True, now_us=clock) as again:
-        assert len(list(again.create_simulation_context("sim_001").states.history("a"))) == 3
+        assert len(list(again.open_simulation("sim_001").states.history("a"))) == 3
 
 
 def test_a_database_only_in_memory_is_persisted_where_one_says(tmp_path, clock):
@@ -226,3 +227,79 @@ def test_a_whole_step_is_logged_at_once(db):
 
 def test_basins_of_an_experiment_are_found_by_direction(db):
     assert db.find_similar_basins(np.ones(8)) == []
+
+
+def stored(db):
+    names = [row[0] for row in rows(db, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    return {name: rows(db, f"SELECT * FROM {name}") for name in names}
+
+
+@pytest.fixture
+def finished(tmp_path, clock):
+    """A file with a run that has ended, closed."""
+    path = tmp_path / "experiment.db"
+    with ExperimentDatabase(path, "exp_001", now_us=clock) as db, db.create_simulation_context("sim_001") as context:
+        context.logger.log_agent_state(0, "a", current_health=0.5)
+    return path
+
+
+def test_reading_a_finished_run_changes_no_byte_of_the_database(finished, clock):
+    before = finished.read_bytes()
+    clock.now += 3600 * SECOND
+    with ExperimentDatabase(finished, "exp_001", now_us=clock) as db:
+        held = stored(db)
+        run = db.open_simulation("sim_001")
+        assert [state.current_health for state in run.states.history("a")] == [0.5]
+        assert [(each.simulation_id, each.status) for each in db.simulations()] == [("sim_001", "completed")]
+        assert [(each.experiment_id, each.simulations) for each in db.experiments()] == [("exp_001", 1)]
+        assert db.retriever.population_statistics().num_rows == 0
+        assert stored(db) == held
+    with ExperimentDatabase(finished) as db:
+        assert db.open_simulation("sim_001").simulation_id == "sim_001"
+        assert db.simulation_ids == ["sim_001"]
+    assert finished.read_bytes() == before
+
+
+def test_a_finished_run_goes_on_only_where_one_says_so(finished, clock):
+    clock.now += 3600 * SECOND
+    with ExperimentDatabase(finished, "exp_001", now_us=clock) as db:
+        held = stored(db)
+        with pytest.raises(
+            SinkError, match=r"'sim_001' has ended \(status 'completed', 2025-01-01 00:00:00 UTC\); open_s"
+        ):
+            db.create_simulation_context("sim_001")
+        assert stored(db) == held
+        context = db.create_simulation_context("sim_001", resume=True)
+        assert [(each.status, each.end_time) for each in db.simulations()] == [("running", None)]
+        assert db.create_simulation_context("sim_001") is context
+        context.finish()
+        assert [(each.status, each.end_time.hour) for each in db.simulations()] == [("completed", 1)]
+
+
+def test_a_run_of_another_experiment_is_neither_taken_over_nor_read(finished, clock):
+    with ExperimentDatabase(finished, "exp_002", now_us=clock) as db:
+        held = stored(db)
+        for use in (db.create_simulation_context, db.open_simulation, db.update_simulation):
+            with pytest.raises(SinkError, match=r"'sim_001' is of experiment 'exp_001', .* opened for 'exp_002'"):
+                use("sim_001")
+        assert stored(db) == held
+
+
+def test_a_wrong_experiment_is_an_error_when_reading_and_is_not_made(finished, clock):
+    with ExperimentDatabase(finished, "exp_01", now_us=clock) as db:
+        for read in (db.simulations, lambda: db.simulation_ids, lambda: db.retriever, lambda: db.open_simulation("x")):
+            with pytest.raises(SinkError, match="there is no experiment 'exp_01' yet; the database has 'exp_001'"):
+                read()
+        assert [each.experiment_id for each in db.experiments()] == ["exp_001"]
+    with ExperimentDatabase(finished, "exp_001", now_us=clock) as db:
+        with pytest.raises(SinkError, match="there is no simulation 'sim_01'; experiment 'exp_001' has 'sim_001'"):
+            db.open_simulation("sim_01")
+        with pytest.raises(SinkError, match="there is no simulation 'sim_01'; create_simulation_context"):
+            db.update_simulation("sim_01", status="failed")
+
+
+def test_a_database_opened_without_an_experiment_is_not_written_to(finished):
+    with ExperimentDatabase(finished) as db:
+        for write in (db.update_experiment, lambda: db.create_simulation_context("sim_002")):
+            with pytest.raises(SinkError, match="opened without an experiment id"):
+                write()

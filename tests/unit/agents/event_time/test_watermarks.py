@@ -305,6 +305,118 @@ def test_a_restored_clock_goes_on_as_if_nothing_had_happened(
     assert (clock.late, clock.rejected) == (whole.late, whole.rejected)
 
 
+ORIGINS = st.integers(2, 5)
+PARTS = [Source("keyed.f.s", 0, f"/{number}") for number in range(5)]
+
+
+def rebuilt(clock: Clock) -> Clock:
+    copy = Clock(expected=[PARTS[0].place])
+    copy.restore(clock.snapshot())
+    return copy
+
+
+def follow(clock: Clock, order: Any, plans: list[list[dict[str, Any]]], restarts: bool) -> Clock:
+    """Drive a clock by every source's frames, in an order drawn anew, with snapshots in between."""
+    left = [list(plan) for plan in plans]
+    while any(left):
+        number = order.choice([number for number, plan in enumerate(left) if plan])
+        frame = dict(left[number].pop(0))
+        see(clock, PARTS[number], *frame.pop("times", ()), peers=PARTS[: len(plans)], **frame)
+        if restarts and order.random() < 0.3:
+            clock = rebuilt(clock)
+    return clock
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(count=ORIGINS, data=st.data(), restarts=st.booleans())
+def test_whatever_the_order_of_announcements_data_and_ends_the_clock_comes_to_the_same_watermark(
+    count: int, data: Any, restarts: bool
+) -> None:
+    plans: list[list[dict[str, Any]]] = []
+    for number in range(count):
+        times = data.draw(st.lists(st.integers(0, 500), max_size=4))
+        plan: list[dict[str, Any]] = [{"times": [time], "watermark_us": time} for time in sorted(times)]
+        ends = data.draw(st.booleans())
+        plan += [{"end": True}] if ends else []
+        if ends and number and data.draw(st.booleans()):
+            plan += [{"times": [time], "watermark_us": time} for time in (1_000, 1_000 + number)]  # it comes back
+        plans.append(plan or [{"times": [0], "watermark_us": 0}])
+    # One stays open and ahead of nobody, so that no order is over before the others have begun.
+    plans[0] = [each for each in plans[0] if not each.get("end")] or [{"times": [0], "watermark_us": 0}]
+    seeds = data.draw(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=2))
+    one, two = (follow(Clock(expected=[PARTS[0].place]), seed, plans, restarts) for seed in seeds)
+    open_ones = [plan[-1]["watermark_us"] for plan in plans if not plan[-1].get("end")]
+    assert one.watermark_us == two.watermark_us == min(open_ones)
+    assert one.sources == two.sources
+    for number, plan in enumerate(plans):
+        if not plan[-1].get("end"):
+            see(one, PARTS[number], end=True, peers=PARTS[:count])
+    assert one.finished
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(count=ORIGINS, order=st.randoms(use_true_random=False), rows=st.booleans(), restarts=st.booleans())
+def test_once_all_origins_have_ended_nothing_is_waited_for_whoever_announced_whom(
+    count: int, order: Any, rows: bool, restarts: bool
+) -> None:
+    plans = [[{"times": [number], "watermark_us": number}] * rows + [{"end": True}] for number in range(count)]
+    clock = follow(Clock(expected=[PARTS[0].place]), order, plans, restarts)
+    assert clock.finished
+    assert clock.sources == {}
+    clock.reset()
+    order.shuffle(ends := list(PARTS[:count]))
+    for source in ends:  # ends that are told again, by a worker that was started anew
+        see(clock, source, end=True, peers=PARTS[:count])
+        assert clock.finished
+
+
+def test_a_run_that_is_repeated_after_its_end_waits_for_all_its_streams_again() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    for _ in range(2):
+        see(clock, A, 100, watermark_us=100, peers=[A, B])
+        see(clock, A, end=True, peers=[A, B])
+        assert clock.watermark_us == NEVER_US
+        assert see(clock, B, 30, peers=[A, B]).on_time.all()
+        see(clock, B, end=True, peers=[A, B])
+        assert clock.finished
+        clock.reset()
+
+
+def test_a_source_that_was_ended_for_its_silence_is_waited_for_once_it_speaks_itself() -> None:
+    clock, (one, two) = Clock(), PARTS[:2]
+    see(clock, one, 10, watermark_us=10, peers=[one, two])
+    see(clock, two, end=True)
+    see(clock, one, end=True)
+    assert clock.finished
+    clock.reset()
+    see(clock, one, 20, watermark_us=20, peers=[one, two])
+    assert clock.watermark_us == 20
+    see(clock, two)
+    see(clock, one, 40, watermark_us=40)
+    assert clock.watermark_us == 20
+
+
+def test_ended_sources_are_remembered_up_to_a_number_and_those_still_announced_the_longest(monkeypatch: Any) -> None:
+    monkeypatch.setattr("astrocyte.agents.event_time.watermarks.ENDED_KEPT", 8)
+    clock, (known, peer) = Clock(), PARTS[:2]
+    see(clock, known, 1)
+    see(clock, peer, end=True)
+    for number in range(100):
+        see(clock, Source("t", 0, f"run{number}"), end=True)
+        clock.announce(peer)
+    assert len(clock._ended) == 8
+    assert list(clock.sources) == [known]
+
+
+def test_a_place_that_is_idle_is_still_so_after_a_run_has_ended() -> None:
+    clock = Clock(expected=[A.place, B.place])
+    clock.mark_idle(B.place)
+    see(clock, A, 100, end=True)
+    clock.reset()
+    see(clock, A, 50)
+    assert clock.watermark_us == 50
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     first=st.lists(st.integers(0, 500), min_size=1, max_size=8),

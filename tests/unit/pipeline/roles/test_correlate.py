@@ -32,6 +32,8 @@ class Broker:
     def __init__(self) -> None:
         self.records: dict[str, list[Outgoing]] = defaultdict(list)
         self.held: list[asyncio.Future] | None = None
+        self.waits = lambda: None
+        """Called before a snapshot is stored."""
 
     async def send_batch(self, topic, _partition, records):
         self.records[topic] += records
@@ -43,6 +45,7 @@ class Broker:
         return [future]
 
     async def deliver(self, records):
+        self.waits()
         for record in records:
             self.records[record.topic].append(record)
 
@@ -162,6 +165,50 @@ async def test_a_worker_that_dies_is_continued_from_its_snapshot_and_makes_the_s
             await successor.feed(topic, offset, value)
     assert sorted(set(broker.ids())) == sorted(expected)
     assert successor.correlator.leaflets[0].counters.processed == 24
+
+
+async def stored_after(worker: Worker, seconds: float) -> bool:
+    """Whether new input leads to a snapshot after so long."""
+    before = worker.correlator._domains[0].number
+    await worker.feed("mono.axon_1", before, frame("axon_1", float(before), before))
+    await worker.after(seconds)
+    return worker.correlator._domains[0].number > before
+
+
+async def test_waiting_for_a_broker_that_is_away_is_no_cost_of_a_snapshot():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+
+    def outage() -> None:
+        worker.now_s += 300.0
+
+    assert await stored_after(worker, 2.0)
+    broker.waits = outage
+    assert await stored_after(worker, 11.0)
+    broker.waits = lambda: None
+    assert await stored_after(worker, 11.0)
+
+
+async def test_a_large_state_is_stored_less_often_but_never_left_for_more_than_a_minute(monkeypatch):
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+
+    def slow(seconds: float) -> None:
+        def pack(state):
+            worker.now_s += seconds
+            return pack_state(state)
+
+        monkeypatch.setattr("astrocyte.pipeline.roles.correlate.pack_state", pack)
+
+    slow(2.0)
+    assert await stored_after(worker, 2.0)
+    assert not await stored_after(worker, 19.0)
+    slow(40.0)
+    assert await stored_after(worker, 2.0)
+    assert not await stored_after(worker, 59.0)
+    assert await stored_after(worker, 2.0)
 
 
 async def test_revoked_domains_store_a_last_snapshot_and_acknowledge():

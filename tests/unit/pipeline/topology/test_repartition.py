@@ -56,13 +56,50 @@ def test_a_silent_partition_is_ended_once_and_comes_back():
     ended = rekeyer.silence(6.0, 5.0)
     assert [(each.origin, each.end, each.num_rows) for each in ended] == [("/1", True, 0)]
     assert rekeyer.silence(7.0, 5.0) == []
+    assert step(rekeyer, 1, frame(), now_s=7.5).end is False
     assert [each.origin for each in rekeyer.silence(9.0, 5.0)] == ["/0"]
-    assert step(rekeyer, 0, frame(), now_s=10.0).end is False
-    assert [each.origin for each in rekeyer.silence(16.0, 5.0)] == ["/0"]
+    assert [each.origin for each in rekeyer.silence(16.0, 5.0)] == ["/1"]
+
+
+def test_what_ends_a_silent_partition_says_nothing_of_the_others():
+    rekeyer = Rekeyer(REKEY, 2, lateness_us=0)
+    rekeyer.assign([0], now_s=0.0)
+    (ended,) = rekeyer.silence(6.0, 5.0)
+    assert ended.peers == ()
+
+
+def test_where_all_are_silent_and_one_speaks_the_reader_waits_for_all_until_they_are_silent_again():
+    rekeyer = Rekeyer(REKEY, 3, lateness_us=0)
+    rekeyer.assign([0, 1], now_s=0.0)  # the third is another worker's
+    assert len(rekeyer.silence(6.0, 5.0)) == 2
+    frames, _ = rekeyer.step(0, [RawRecord(0, 0, None, encode_frame(frame()))], 10.0)
+    assert [(each.origin, each.end, each.num_rows) for each in frames] == [("/1", False, 0), ("/0", False, 6)]
+    assert [each.origin for each in rekeyer.silence(16.0, 5.0)] == ["/0", "/1"]
+
+
+def test_one_producer_that_asserts_watermarks_does_not_hide_the_silence_of_another():
+    rekeyer = Rekeyer(REKEY, 2, lateness_us=0)
+    rekeyer.assign([0, 1], now_s=0.0)
+    step(rekeyer, 0, frame(), now_s=4.0)
+    step(rekeyer, 1, frame(origin="run", watermark_us=9), now_s=5.0)
+    assert [each.origin for each in rekeyer.silence(6.0, 5.0)] == ["/1"]
+
+
+def test_what_is_remembered_of_runs_goes_with_their_ends():
+    rekeyer = Rekeyer(REKEY, 1, lateness_us=0)
+    rekeyer.assign([0], now_s=0.0)
+    for number in range(50):
+        step(rekeyer, 0, frame(origin=f"run{number}"), now_s=1.0)
+        step(rekeyer, 0, frame(origin=f"run{number}", watermark_us=9, end=number % 2 == 0), now_s=1.0)
+        if number % 2:
+            step(rekeyer, 0, frame(origin=f"run{number}", end=True), now_s=2.0)
+    assert [each.origin for each in rekeyer.silence(60.0, 5.0)] == ["/0"]
+    assert rekeyer._newest_us == {}
+    assert rekeyer._heard_s == {0: {}}
 
 
 def test_a_producer_that_asserts_watermarks_is_not_ended_for_being_slow():
     rekeyer = Rekeyer(REKEY, 1, lateness_us=0)
     rekeyer.assign([0], now_s=0.0)
     step(rekeyer, 0, frame(origin="run", watermark_us=9), now_s=0.0)
-    assert rekeyer.silence(60.0, 5.0) == []
+    assert [each.origin for each in rekeyer.silence(60.0, 5.0)] == ["/0"], "an origin without name may yet come"

@@ -34,7 +34,7 @@ def test_a_scenario_may_be_named_by_module_and_object() -> None:
     with pytest.raises(InvalidSettings, match="has no 'NOTHING'"):
         load_scenario("tests.support.worlds:NOTHING")
     with pytest.raises(InvalidSettings, match=r"is a int; an instance of simulator.Scenario was wanted"):
-        load_scenario("astrocyte.simulator.runtime.world:ADAPT_ROUNDS")
+        load_scenario("astrocyte.simulator.runtime.world:SNAPSHOT_ROUNDS")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,12 @@ import pytest
 
 from astrocyte import MemorySink, load_scenario, simulate
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.simulator.runtime.controls import Control
+from astrocyte.simulator.scenario import InvalidControl
 from astrocyte.simulator.scenarios.dna.config import ELITE, KEYS, TRAITS
+from astrocyte.simulator.scenarios.dna.control import ORDERS
 from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
+from astrocyte.simulator.scenarios.dna.scenario import DNA
 
 CONFIG = {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02, "backup": 0.01,
           "plants": [{"kind": "outage", "at_tick": 100, "ticks": 20}]}  # fmt: skip
@@ -202,3 +206,78 @@ def test_mutation_has_its_rate_and_step_and_stays_within_bounds():
     far = np.asarray(mutate(genome, np.zeros_like(genome), 9.0 * noise, 1.0, 0.5))
     assert far.min() >= 0.0
     assert far.max() <= 1.0
+
+
+GA = [
+    {"action": "crossover", "agent_id": "agent-00003", "partner_agent_id": "agent-00009", "score_delta": 0.2},
+    {"action": "elite", "agent_id": "agent-00005", "snapshot_id": 7, "karma_score": 0.9},
+]
+
+
+def test_control_ga_gives_mates_and_keeps_elite_from_its_tick_on_and_a_replay_repeats_it(run):
+    config = {name: value for name, value in CONFIG.items() if name != "plants"}
+    controls = [Control(40, "ga", message) for message in GA]
+    plain, steered, again = MemorySink(), MemorySink(), MemorySink()
+    simulate("dna", config, seed=5, ticks=100, sink=plain)
+    summary = simulate("dna", config, seed=5, ticks=100, sink=steered, controls=controls)
+    simulate("dna", config, seed=5, ticks=100, sink=again, controls=summary.controls, chunk_ticks=7)
+    rows, before = (
+        [row for row in _rows(sink) if row["stream"] == "dna.mutation_applied"] for sink in (steered, plain)
+    )
+    start = 1_735_689_600_000_000 + 40 * 100_000
+    later = [row for row in rows if row["timestamp"] >= start]
+    assert [row for row in rows if row["timestamp"] < start] == [row for row in before if row["timestamp"] < start]
+    assert "agent-00005" in {row["agent_id"] for row in before if row["timestamp"] >= start}
+    assert "agent-00005" not in {row["agent_id"] for row in later}
+    reasons = {row["reason"].removesuffix(" (elite)") for row in later if row["agent_id"] == "agent-00003"}
+    assert {reason for reason in reasons if reason.startswith("Crossover")} == {"Crossover with agent-00009"}
+    assert _rows(steered) == _rows(again)
+
+
+def test_control_ga_sets_the_mutation_rate():
+    config = {"size": 24, "generation_ticks": 4, "crossover": 0.0}
+    rate = {"action": "mutation_rate", "mutation_rate": 1.0}
+    sink = MemorySink()
+    simulate("dna", config, seed=5, ticks=80, sink=sink, controls=[Control(41, "ga", rate)])
+    changed = [
+        (row["timestamp"], len(json.loads(row["mutation_keys"]))) for row in _rows(sink) if row.get("mutation_keys")
+    ]
+    middle = 1_735_689_600_000_000 + 41 * 100_000
+    # A step may be too small to be seen in a float32.
+    assert min(count for time, count in changed if time > middle) >= len(KEYS) - 2
+    assert np.mean([count for time, count in changed if time < middle]) < 4
+
+
+def test_retiring_and_a_crossover_without_partner_take_orders_back():
+    config = DNA.Config(size=24, populations=2)
+    start = params = DNA.params(config)
+    for message in GA:
+        params = DNA.control(config, params, "ga", message)
+    assert params["mates"][-1].tolist() == [3, 9]
+    assert params["kept"][-1] == 5
+    params = DNA.control(config, params, "ga", {"action": "retire", "agent_id": "agent-00005"})
+    params = DNA.control(config, params, "ga", {**GA[0], "partner_agent_id": None})
+    for name in ("mates", "kept"):
+        assert params[name].tolist() == start[name].tolist()
+    for number in range(ORDERS + 5):
+        params = DNA.control(config, params, "ga", {"action": "elite", "agent_id": f"agent-{number % 48:05d}"})
+    assert sorted(params["kept"][params["kept"] >= 0].tolist()) == list(range(48))
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        ({"action": "mutation_rate", "mutation_rate": 2}, "mutation_rate is 2; a number from 0 to 1 was wanted"),
+        ({"action": "mutation_rate"}, "mutation_rate is None; a number from 0 to 1"),
+        ({"action": "marry"}, "action is 'marry'; one of mutation_rate, crossover, elite, retire was wanted"),
+        (
+            {"action": "elite", "agent_id": "agent-00048"},
+            "agent_id is 'agent-00048'; one of agent-00000 to agent-00047",
+        ),
+        ({**GA[0], "partner_agent_id": "agent-00030"}, "agents 3 and 30 are of two populations, which do not mix"),
+    ],
+)
+def test_nonsense_over_control_ga_is_refused(message, wanted):
+    config = DNA.Config(size=24, populations=2)
+    with pytest.raises(InvalidControl, match=wanted):
+        DNA.control(config, DNA.params(config), "ga", message)

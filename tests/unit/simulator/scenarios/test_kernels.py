@@ -65,8 +65,8 @@ def test_geometry_has_eight_coordinates_a_root_of_e8_and_a_regime_of_its_couplin
 def test_kernels_live_from_birth_to_retirement(histories):
     for rows in histories.values():
         kinds = [row["type"] for row in rows]
-        assert kinds[0] in ("spawned", "bred")
-        assert not {"spawned", "bred"} & set(kinds[1:])
+        assert kinds[0] in ("spawned", "bred", "merged")
+        assert not {"spawned", "bred", "merged"} & set(kinds[1:])
         assert "retired" not in kinds[:-1]
         assert rows[0]["spawned_at"] == rows[0]["timestamp"]
         later = {row["spawned_at"] for row in rows[1:]}
@@ -84,15 +84,28 @@ def test_parents_are_known_kernels_one_of_the_spawned_and_two_of_the_bred_and_me
             assert len(parents) == (row["generation"] > 0)
 
 
-def test_merging_retires_the_other_one_in_the_same_tick(run):
+def test_a_merge_makes_a_new_kernel_of_two_that_cease_in_the_same_tick(run, histories):
     retired = {(row["kernel_id"], _tick(row)) for row in run[0]["kernel_geometry"] if row["type"] == "retired"}
     merged = [row for row in run[0]["kernel_geometry"] if row["type"] == "merged"]
     assert merged
     for row in merged:
-        own, other = map(int, json.loads(row["parent_kernels"]))
-        assert own == row["kernel_id"]
-        assert (other, _tick(row)) in retired
+        parents = [int(parent) for parent in json.loads(row["parent_kernels"])]
+        assert row["kernel_id"] not in parents
+        assert len(set(parents)) == 2
+        assert {(parent, _tick(row)) for parent in parents} <= retired
+        assert row["generation"] == 1 + max(histories[parent][-1]["generation"] for parent in parents)
+        steps = sum(histories[parent][-1]["training_steps"] for parent in parents)
+        assert row["training_steps"] == steps
         assert _tick(row) % CONFIG["merge_every"] == 0
+
+
+def test_every_line_of_descent_ends_at_a_founder(histories):
+    parents = {
+        kernel: [int(one) for one in json.loads(rows[0]["parent_kernels"])] for kernel, rows in histories.items()
+    }
+    generation = {kernel: rows[0]["generation"] for kernel, rows in histories.items()}
+    for kernel, of in parents.items():
+        assert all(generation[parent] < generation[kernel] for parent in of)
 
 
 def test_training_steps_count_up_with_successes_and_failures(histories):

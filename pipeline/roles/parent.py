@@ -1,0 +1,26 @@
+"""A child process ends with its parent, however that ends: its standard input is a pipe that nobody else holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Final
+
+__all__ = ["END_WITH_PARENT", "end_with_parent"]
+
+END_WITH_PARENT: Final = "ASTROCYTE_END_WITH_PARENT"
+"""Set in the environment of a child whose parent holds the other end of its standard input."""
+
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM once its parent is gone, if the parent has asked for that."""
+    # Taken out, so that what this process starts itself does not take its own standard input for such a pipe.
+    if os.environ.pop(END_WITH_PARENT, None):
+        threading.Thread(target=_watch, name="parent", daemon=True).start()
+
+
+def _watch() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,142 @@
+"""Sizes of a world's growable buffers: they grow at once, and shrink only where no round can be run again.
+
+A size that changes compiles the step anew, which takes seconds in the middle of a run. So sizes are few (`roomy`),
+those that were compiled before are taken again where they fit, and a buffer that had to grow after it had been shrunk
+makes the next shrinking wait twice as long.
+
+Every replay ends: between two snapshots sizes only grow, and each replay makes what overflowed as large as its need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["QUIET_ROUNDS", "BufferStuck", "Buffers", "Sizes", "roomy"]
+
+QUIET_ROUNDS = 64
+"""Rounds for which a buffer must have been far too large before it is shrunk, at first."""
+MOST_QUIET_ROUNDS = 64 * QUIET_ROUNDS
+MOST_REPLAYS = 10
+"""Replays of one round. Needs are measured, so one is the rule; more where an overflow hid what followed from it."""
+
+Sizes = tuple[tuple[str, int], ...]
+"""Rows of each buffer by name, in order of names."""
+
+
+class BufferStuck(AstrocyteError):
+    """A round that overflows however often it is run again: a fault of the scenario's step, or of this module."""
+
+
+class Buffers:
+    """The sizes that the next round is run with.
+
+    ``initial`` are the smallest sizes. ``rare`` gives the period in ticks of buffers that are needed in few rounds:
+    between two of these they go back to their initial size.
+    """
+
+    def __init__(self, scenario: str, initial: Mapping[str, int], *, rare: Mapping[str, int], chunk_ticks: int) -> None:
+        self._scenario, self._initial, self._rare = scenario, dict(initial), dict(rare)
+        self._far_ticks = QUIET_ROUNDS * chunk_ticks
+        self._sizes = dict(initial)
+        self._used: dict[Sizes, None] = {}
+        self._shrunk: set[str] = set()
+        self._quiet_rounds = QUIET_ROUNDS
+        self.restart()
+
+    def restart(self) -> None:
+        """The world begins another run; sizes stay."""
+        self._overflow_end = self._measured_end = -1
+        self._replays = self._rounds = 0
+        self._peaks: dict[str, int] = {}
+
+    def take(self) -> Sizes:
+        """The sizes, for a round that is to be run now."""
+        sizes = tuple(sorted(self._sizes.items()))
+        self._used[sizes] = None
+        return sizes
+
+    def overflowed(self, first_tick: int, end_tick: int, sizes: Sizes, needs: Mapping[str, int]) -> bool:
+        """Whether the round [first_tick, end_tick), run with ``sizes``, needed more; then there is room for a replay.
+
+        Raises BufferStuck where replays do not help.
+        """
+        lacking = {name: (size, needs[name]) for name, size in sizes if needs.get(name, 0) > size}
+        if not lacking:
+            return False
+        if end_tick > self._overflow_end:
+            self._overflow_end, self._replays = end_tick, 0
+        self._replays += 1
+        # What follows from the rows that were cut has not been seen: where that overflows too, leave it more room.
+        self._grow({name: count * min(self._replays, 2) for name, count in needs.items()})
+        short = {name: both for name, both in lacking.items() if self._sizes[name] < both[1]}
+        if short or self._replays > MOST_REPLAYS:
+            name, (size, need) = min((short or lacking).items())
+            raise BufferStuck(
+                f"scenario {self._scenario!r}: buffer {name!r} is too small in ticks {first_tick} to {end_tick - 1} "
+                f"after {self._replays} tries; it has room for {size} rows a tick, {need} were needed. The count that "
+                "step gives to ctx.need must not depend on ctx.capacity; if it does not, this is a fault of the "
+                "simulator"
+            )
+        return True
+
+    def measured(self, end_tick: int, needs: Mapping[str, int]) -> None:
+        """Take account of a round that was complete; grow ahead of need (that takes no replay)."""
+        if end_tick <= self._measured_end:
+            return
+        self._measured_end = end_tick
+        self._rounds += 1
+        for name, count in needs.items():
+            self._peaks[name] = max(self._peaks.get(name, 0), count)
+        if any(count > self._sizes[name] - self._sizes[name] // 8 for name, count in needs.items()):
+            self._grow(needs)
+
+    def shrink(self, tick: int) -> None:
+        """Shrink what has long been far too large. Only for a tick before which nothing will be run again."""
+        if tick < self._overflow_end:
+            return
+        wanted = dict(self._sizes)
+        for name, every in self._rare.items():
+            if -tick % every > self._far_ticks:
+                wanted[name] = self._initial[name]
+        if self._rounds >= self._quiet_rounds:
+            for name, most in self._peaks.items():
+                if most < wanted[name] // 8:
+                    wanted[name] = max(self._initial[name], roomy(most))
+            self._rounds, self._peaks = 0, {}
+        smaller = {name for name, size in wanted.items() if size < self._sizes[name]}
+        if smaller:
+            self._shrunk |= smaller - self._rare.keys()
+            self._settle(wanted)
+
+    def _grow(self, needs: Mapping[str, int]) -> None:
+        """More room in all buffers that are more than half full, not only the full one: each change compiles anew."""
+        wanted = dict(self._sizes)
+        for name, count in needs.items():
+            if count > wanted[name] // 2:
+                wanted[name] = max(wanted[name], roomy(count))
+        grown = {name for name, size in wanted.items() if size > self._sizes[name]}
+        if grown & self._shrunk:
+            self._quiet_rounds = min(2 * self._quiet_rounds, MOST_QUIET_ROUNDS)
+        self._shrunk -= grown
+        if grown:
+            self._settle(wanted)
+
+    def _settle(self, wanted: Mapping[str, int]) -> None:
+        """Take ``wanted``, or sizes that were compiled before, are nowhere smaller and not much larger."""
+        known = [
+            sizes
+            for sizes in self._used
+            if all(size >= wanted[name] for name, size in sizes)
+            and sum(size for _, size in sizes) <= 2 * sum(wanted.values())
+        ]
+        best = min(known, key=lambda sizes: sum(size for _, size in sizes), default=None)
+        self._sizes = dict(best if best is not None else wanted)
+
+
+def roomy(count: int) -> int:
+    """Half as much again, rounded up to an eighth of a power of two, so that few sizes are ever compiled."""
+    wanted = count + count // 2
+    step = max(1 << max(wanted.bit_length() - 3, 0), 32)
+    return -(-wanted // step) * step

@@ -1,0 +1,60 @@
+"""The first run on a machine, with no kernels in the cache: compiling them disturbs nobody and loses nothing."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from astrocyte.pipeline.roles.health import group_health
+from astrocyte.pipeline.roles.worker import environment_of, worker_command
+from astrocyte.pipeline.settings import load_settings
+from astrocyte.pipeline.topology.topics import make_topics, mono_topics
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS
+from tests.support.brokers import own_embedded  # noqa: F401  fixture
+from tests.support.worker import wait_until
+
+COMPILING = "compiling the correlation kernels for this machine, once"
+READY = "kernels are ready"
+DEMO = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", "demo", "--seconds", "6", "--json"]
+
+
+@pytest.fixture
+def no_kernels(tmp_path: Path) -> dict[str, str]:
+    """Environment of a process that finds no compiled kernel."""
+    return {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+
+
+def test_a_worker_joins_its_group_once_its_kernels_are_compiled(own_embedded, tmp_path, no_kernels):  # noqa: F811
+    settings = load_settings(broker=own_embedded.address, rules=("axons",), roles=("correlate",))
+    asyncio.run(make_topics(settings, [*mono_topics(("axon_1",)), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
+    log = tmp_path / "worker.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(worker_command(), env=environment_of(settings) | no_kernels, stdout=out, stderr=out)
+
+    def members() -> int:
+        return int(asyncio.run(group_health(settings))["correlate"]["members"])
+
+    try:
+        wait_until(lambda: COMPILING in log.read_text(), 120)
+        assert members() == 0
+        wait_until(members, 240, log.read_text)
+        assert READY in log.read_text()
+        assert log.read_text().count(COMPILING) == 1
+        assert list((tmp_path / "kernels").glob("**/*.nbi"))
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_demo_with_no_kernels_says_that_it_compiles_them_and_loses_nothing(tmp_path, no_kernels):
+    environment = os.environ | no_kernels
+    done = subprocess.run(DEMO, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+    summary = json.loads(done.stdout)
+    assert (summary["lost"], summary["late"], summary["dead_letters"]) == (0, 0, 0)
+    assert summary["mono_events"] > 1000
+    assert done.stderr.count(COMPILING) == 1
+    assert COMPILING not in (tmp_path / "demo-data/logs/worker.log").read_text()

@@ -1,0 +1,55 @@
+"""The command ``simulate``: how a run ends that somebody ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from astrocyte.pipeline.recording.log import read_log
+from astrocyte.schemas.frames import decode_frame
+from tests.support.broker import wait_until
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_what_was_done_and_no_traceback(tmp_path: Path, number: signal.Signals) -> None:
+    path = tmp_path / "run.jsonl"
+    # At a hundredth of an event a second the next frame would be due in hours.
+    command = ["simulate", "tests.support.bursts:BURSTS", "--seconds", "600", "--rate", "0.01", "--out", str(path)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()",
+         *command, "--json", "--partitions", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        partial = tmp_path / "run.jsonl.partial"
+        wait_until(partial.exists, timeout_s=120, what="the first frame")
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert errors == "astrocyte: ending the run here; once more to end at once\n"
+    summary = json.loads(out)
+    frames = [decode_frame(record.value) for record in read_log(path)]
+    assert sum(frame.num_rows for frame in frames) == sum(summary["events"].values())
+    assert {frame.stream for frame in frames if frame.end} == {"test_births", "test_deaths"}
+    assert 0 < summary["end_tick"] < 600 / 0.1
+
+
+def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys, threading
+from astrocyte.pipeline.console import stop_on_signal
+with stop_on_signal("stopping") as stop:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert stop.is_set()
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Event().wait()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "stopping\n")
