@@ -45,7 +45,7 @@ class Loose:
 
     def is_full(self, stream: str, event: Mapping[str, Any]) -> bool:
         """Whether the block that holds ``event`` takes no more."""
-        return len(self._rows[stream, event.get("event_id") is not None]) == BLOCK
+        return len(self._rows.get((stream, event.get("event_id") is not None), ())) == BLOCK
 
     def take(self) -> list[tuple[int, Frame]]:
         """Frames of all events, each with the handle of its first row, in order of these; nothing is held after."""

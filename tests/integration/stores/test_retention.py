@@ -9,7 +9,6 @@ from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.stores.retention import DEFAULT_DAYS, apply_retention, retention_days
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
-from tests.support.postgres import *  # noqa: F403 - fixtures
 from tests.support.sink_contract import results
 
 NOW_US = 1_735_689_600_000_000

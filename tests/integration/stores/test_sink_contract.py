@@ -6,7 +6,6 @@ from astrocyte.agents.sinks.memory import MemorySink
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.schemas.tables import Base
-from tests.support.postgres import *  # noqa: F403 - fixtures
 from tests.support.sink_contract import Made, check_sink
 
 TABLE_OF = {"problem_solving": "problem_results", "multi_events": "multi_events", "alerts": "alerts"}

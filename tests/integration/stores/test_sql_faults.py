@@ -14,7 +14,6 @@ from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.migrate import NewerDatabase, OlderDatabase, upgrade
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.schemas.frames import Frame
-from tests.support.postgres import *  # noqa: F403 - fixtures
 from tests.support.sink_contract import alert, multi_event, results
 
 
