@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: help setup demo test faults soak bench lint format clean
+.PHONY: help setup demo test faults soak bench lint format docs clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
@@ -13,6 +14,7 @@ help:
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
+	@echo "make docs   build the documentation as a site in site/, with every link checked"
 	@echo "make clean  remove .venv and everything that was built"
 
 setup: $(STAMP)
@@ -53,6 +55,14 @@ format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+$(DOCS_STAMP): $(STAMP) requirements-docs.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-virtualenv -r requirements-docs.txt -c requirements.lock
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "The site is in site/: open site/index.html. Its search needs a web server: python3 -m http.server --bind 127.0.0.1 -d site"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data
 	find schemas simulator agents pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Settings: the environment (``ASTROCYTE_*``) over ``astrocyte.toml`` over the defaults, which are the embedded ones.
 
-Past one machine only settings change: with ``ASTROCYTE_BROKER``, ``ASTROCYTE_SQL_URL`` and ``ASTROCYTE_INFLUX_URL``
-set, the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
+On a cluster only settings change: with ``ASTROCYTE_BROKER``, ``ASTROCYTE_SQL_URL`` and ``ASTROCYTE_INFLUX_URL`` set,
+the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _split(value: Any) -> Any:
 Duration = Annotated[int, BeforeValidator(_duration)]
 """Microseconds, written as a duration with a unit; 0 needs none."""
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-"""Texts separated by commas."""
+"""Strings separated by commas."""
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -63,10 +63,12 @@ class Settings(BaseSettings):
     instance: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]+$",
-        description="name of this worker, kept over restarts: its partitions stay its own while it restarts",
+        description="stable name of this worker: it keeps its partitions while it restarts",
     )
-    rules: Paths = Field((), description="rule files, separated by commas; the shipped ones by name, such as axons")
-    streams: Names = Field((), description="streams to read; by default those that the rules name and the shipped ones")
+    rules: Paths = Field((), description="rule files, separated by commas; shipped files by name, such as axons")
+    streams: Names = Field(
+        (), description="streams to read; by default those that the rules name and the shipped streams"
+    )
     roles: Names = Field(
         ("correlate", "sql", "influx"),
         description="roles of a worker: correlate, rekey, control, a sink (sql, influx, audit, file), "
@@ -79,36 +81,42 @@ class Settings(BaseSettings):
         {}, description="settings of registered sinks by name, JSON; each also as `ASTROCYTE_<NAME>_<SETTING>`"
     )
     consistency: Literal["strong", "eventual"] = "strong"
-    lateness: Duration = Field(1_000_000, ge=0, description="how far out of order a partition's events may come")
-    idle_timeout: Duration = Field(5_000_000, gt=0, description="silence after which a source holds nobody back")
-    producer_timeout: Duration = Field(
-        600_000_000, gt=0, description="silence after which a producer that asserts watermarks is given up"
+    lateness: Duration = Field(1_000_000, ge=0, description="how far out of order the events of a partition may arrive")
+    idle_timeout: Duration = Field(
+        5_000_000, gt=0, description="time after which an idle source no longer delays the watermark"
     )
-    snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of a domain's state")
+    producer_timeout: Duration = Field(
+        600_000_000,
+        gt=0,
+        description="time after which a silent producer that sends watermarks no longer delays event time",
+    )
+    snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of the state of a domain")
     liveness_timeout: Duration = Field(
-        120_000_000, gt=0, description="a worker with lag that moves nothing for so long exits"
+        120_000_000, gt=0, description="a worker that has lag and makes no progress for this long exits"
     )
     session_timeout: Duration = Field(
-        10_000_000, ge=1_000_000, description="a dead worker's partitions move after this"
+        10_000_000, ge=1_000_000, description="time after which the partitions of a dead worker move to others"
     )
 
     sql_url: SecretStr = Field(SecretStr("sqlite:///astrocyte.db"), description="SQLAlchemy URL")
     retention_interval: Duration = Field(
-        3_600_000_000, gt=0, description="how often the sql role removes what its tables keep no longer"
+        3_600_000_000, gt=0, description="time between removals of rows whose retention has ended, by the sql role"
     )
     experiment: str = Field("default", max_length=64, description="experiment to which new simulations belong")
-    influx_url: str | None = Field(None, description="InfluxDB's address; without it points go to influx_dir")
+    influx_url: str | None = Field(None, description="address of InfluxDB; without it points are written to influx_dir")
     influx_token: SecretStr | None = None
     influx_org: str = "astrocyte"
     influx_bucket: str = "astrocyte"
     influx_dir: Path = Field(Path("influx"), description="folder of the compressed line protocol")
-    influx_cell_tags: int = Field(10_000, ge=0, description="ids below it are tags cell_id; others are a field")
-    influx_run_tag: bool = Field(False, description="give every point its run as the tag simulation_id")
+    influx_cell_tags: int = Field(
+        10_000, ge=0, description="ids below this limit are the tag cell_id; others are a field"
+    )
+    influx_run_tag: bool = Field(False, description="add the run to every point as the tag simulation_id")
 
-    data_dir: Path = Field(Path("astrocyte-data"), description="folder of the embedded broker's log")
+    data_dir: Path = Field(Path("astrocyte-data"), description="folder of the embedded broker's records")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="port of Prometheus metrics on 127.0.0.1")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_json: bool = Field(False, description="log JSON lines; the default on anything but a terminal is key=value")
+    log_json: bool = Field(False, description="log JSON lines instead of key=value")
 
     @classmethod
     def settings_customise_sources(
@@ -128,7 +136,7 @@ class Settings(BaseSettings):
             raise ValueError("influx_url is set and influx_token is not; set ASTROCYTE_INFLUX_TOKEN as well")
         for address in self.broker.split(","):
             if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
-                raise ValueError(f"broker: {address!r} came; host:port was wanted, such as 127.0.0.1:9092")
+                raise ValueError(f"broker: expected host:port, such as 127.0.0.1:9092, got {address!r}")
         return self
 
     def common(self) -> dict[str, Any]:

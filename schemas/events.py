@@ -64,7 +64,7 @@ class LineageEntry(_Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: Any) -> dict[str, Any]:
-        return {name: value for name, value in handler(self).items() if value not in (None, ())}
+        return {name: value for name, value in handler(self).items() if value not in (None, (), [])}
 
 
 class MultiEvent(_Record):

@@ -18,7 +18,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="astrocyte",
-    help="Stream processing: a JAX world emits events, Faust agents correlate them in event time, sinks store them.",
+    help="Stream processing: a simulator emits events, Faust agents correlate them in event time, sinks store them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

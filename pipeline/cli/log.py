@@ -33,11 +33,12 @@ __all__ = ["register"]
 Start = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="START", help="earliest (default), latest, an offset, -N (last N), or a time of Kafka's."
+        "--from", metavar="START", help="earliest (default), latest, an offset, -N (last N), or a time of Kafka."
     ),
 ]
 Until = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Stop before this time: 2025-09-28T10:30:00Z, '10m ago', @SECONDS.")
+    str | None,
+    typer.Option(metavar="TIME", help="Stop before this Kafka time: 2025-09-28T10:30:00Z, '10m ago', @SECONDS."),
 ]
 
 
@@ -52,7 +53,9 @@ def tap_command(
     *,
     topics: Annotated[list[str] | None, typer.Argument(help="Topics, or patterns such as 'mono.*'.")] = None,
     broker: Broker = None,
-    more_topics: Annotated[list[str] | None, typer.Option("--topic", "-t", help="The same as an argument.")] = None,
+    more_topics: Annotated[
+        list[str] | None, typer.Option("--topic", "-t", help="Topic or pattern, as an option.")
+    ] = None,
     start: Start = None,
     until: Until = None,
     offsets: Annotated[
@@ -68,19 +71,19 @@ def tap_command(
     partitions: Annotated[list[int] | None, typer.Option("--partition", "-p", help="Only this partition.")] = None,
     envelope: Annotated[bool, typer.Option("-J", help="Print kcat's JSON envelope.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as JSON (default into a pipe).")] = False,
-    columns: Annotated[
-        bool, typer.Option("--columns", help="Print columns for people (default on a terminal).")
-    ] = False,
+    columns: Annotated[bool, typer.Option("--columns", help="Print aligned columns (default on a terminal).")] = False,
     form: Annotated[
         str | None, typer.Option("--format", "-f", metavar="FORMAT", help="As kcat: '%T %t[%p]@%o %k %s\\n'.")
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Leave frames whole, as they are in Kafka.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as events come, until Ctrl-C.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not unpack frames.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-F", help="Continue with new events until Ctrl-C.")] = False,
     end: Annotated[bool, typer.Option("-e", help="As kcat: stop at the end (the default here).")] = False,
-    unbuffered: Annotated[bool, typer.Option("-u", help="Write each event at once.")] = False,
-    log: Annotated[str | None, typer.Option("--log", metavar="FILE", help="Read a recorded log, no broker.")] = None,
+    unbuffered: Annotated[bool, typer.Option("-u", help="Flush after each event.")] = False,
+    log: Annotated[
+        str | None, typer.Option("--log", metavar="FILE", help="Read a recorded log; needs no broker.")
+    ] = None,
 ) -> None:
-    """Show the events of topics, one a line; frames are unpacked."""
+    """Show the events of topics, one on each line; frames are unpacked."""
     from astrocyte.pipeline.kafka.offsets import EARLIEST
     from astrocyte.pipeline.recording.tap import Selector, tap
 
@@ -176,11 +179,11 @@ def record_command(
     start: Start = None,
     until: Until = None,
     count: Annotated[int | None, typer.Option("--count", "-c", min=0, help="Stop after N messages.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-F", help="Go on as messages come, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-F", help="Continue with new messages until Ctrl-C.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Record topics verbatim into a log, up to their present end."""
+    """Record topics verbatim into a log, up to their current end."""
     from astrocyte.pipeline.kafka.offsets import EARLIEST
     from astrocyte.pipeline.recording.record import record
 
@@ -217,20 +220,27 @@ def replay_command(
     broker: Broker = None,
     rate: Annotated[str, typer.Option("--rate", "-r", metavar="X", help="Factor of the recorded speed, or max.")] = "1",
     start: Annotated[str | None, typer.Option(metavar="T", help="Begin at 10s into the log, or at a time.")] = None,
-    duration: Annotated[str | None, typer.Option(metavar="T", help="Replay so much of the log, such as 30s.")] = None,
-    remap: Annotated[list[str] | None, typer.Option("--remap", metavar="A:=B", help="Topic A goes to topic B.")] = None,
-    topics: Annotated[list[str] | None, typer.Option("--topics", "-t", help="Only these; patterns.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option("--exclude", "-x", help="Not these; patterns.")] = None,
+    duration: Annotated[
+        str | None, typer.Option(metavar="T", help="Length of the part to replay, such as 30s.")
+    ] = None,
+    remap: Annotated[list[str] | None, typer.Option("--remap", metavar="A:=B", help="Send topic A to topic B.")] = None,
+    topics: Annotated[list[str] | None, typer.Option("--topics", "-t", help="Only these topics; patterns.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", "-x", help="Without these topics; patterns.")
+    ] = None,
     shift: Annotated[bool, typer.Option("--shift", help="Move event times so that the log begins now.")] = False,
     shift_by: Annotated[str | None, typer.Option(metavar="T", help="Move event times by this: 1h, -2d.")] = None,
-    loop: Annotated[bool, typer.Option("--loop", "-l", help="Begin again at the end, until Ctrl-C.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be sent; no broker.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", "-l", help="Repeat the log until Ctrl-C.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be sent; needs no broker.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Run rules over the log and compare with what it recorded; no broker.")
+        bool,
+        typer.Option("--verify", help="Run rules over the log and compare with the recorded outputs; needs no broker."),
     ] = False,
     rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files for --verify.")] = None,
     start_paused: Annotated[bool, typer.Option("--start-paused", "-p", help="Wait for SPACE at the start.")] = False,
-    keys: Annotated[bool, typer.Option(help="SPACE pauses, right steps, up and down change the rate.")] = True,
+    keys: Annotated[
+        bool, typer.Option(help="Keys: SPACE pauses, right sends one message, up and down change the rate.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Send a recorded log into Kafka with its original spacing."""

@@ -11,14 +11,14 @@ __all__ = ["AsJson", "Broker", "broker_address", "replication"]
 Broker = Annotated[
     str | None,
     typer.Option(
-        "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default ASTROCYTE_BROKER."
+        "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default: ASTROCYTE_BROKER."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
 def broker_address(broker: str | None) -> str:
-    """The address given, else the settings' one; from here on aiokafka repeats itself once a minute at most."""
+    """The address given, else the settings' one; from then on aiokafka repeats a message at most once a minute."""
     from astrocyte.pipeline.transport.client_log import quiet_aiokafka
 
     quiet_aiokafka()

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["register", "verify_logs"]
 
 Lateness = Annotated[
-    str | None, typer.Option(metavar="T", help="How far out of order events may come; default the worker's setting.")
+    str | None, typer.Option(metavar="T", help="How far out of order events may arrive; default: ASTROCYTE_LATENESS.")
 ]
 Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
 Logs = Annotated[list[str], typer.Argument(metavar="FILE...", help="Recorded logs, or output of kcat -J.")]
-Show = Annotated[int, typer.Option(min=0, help="Show up to so many examples of each kind.")]
+Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +49,7 @@ def match_command(
     alerts: Annotated[bool, typer.Option("--alerts", help="Print the alerts instead.")] = False,
     lateness: Lateness = None,
 ) -> None:
-    """Run rules over recorded logs with no broker; prints multi events as JSON lines, as the pipeline makes them."""
+    """Run rules over recorded logs, without a broker; print multi events as JSON lines, as the pipeline emits them."""
     from astrocyte.pipeline.analysis.offline import run_rules
 
     run, outputs = run_rules(_read(rules), paths, lateness_us=_lateness(lateness))
@@ -76,7 +76,7 @@ def backtest_command(
     show: Show = 3,
     as_json: AsJson = False,
 ) -> None:
-    """What rules would have fired on a recorded log, and how that differs from other rules."""
+    """Show what rules would have found in a recorded log, and how that differs from other rules."""
     from astrocyte.pipeline.analysis.backtest import backtest, compare
 
     lateness_us = _lateness(lateness)
@@ -140,14 +140,16 @@ def score_command(
     rules: Rules,
     paths: Logs,
     against_all: Annotated[
-        bool, typer.Option("--any", help="Score every rule against all that was planted, whatever rule it names.")
+        bool, typer.Option("--any", help="Score every rule against all planted anomalies, not only those that name it.")
     ] = False,
-    slack: Annotated[str, typer.Option(metavar="T", help="How long after a planted interval a match counts.")] = "10s",
+    slack: Annotated[
+        str, typer.Option(metavar="T", help="How long after a planted interval a match still counts.")
+    ] = "10s",
     lateness: Lateness = None,
     show: Show = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Precision, recall and delay of rules against what a scenario planted (stream truth)."""
+    """Show precision, recall and delay of rules, measured against planted anomalies (stream truth)."""
     from astrocyte.pipeline.analysis.score import score
     from astrocyte.pipeline.kafka.offsets import parse_span_us
 
@@ -186,7 +188,7 @@ def explain_command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The lineage of a multi event, down to topic, partition and offset."""
+    """Show the lineage of a multi event, down to topic, partition and offset."""
     from astrocyte.pipeline.analysis.explain import explain, render
 
     tree = explain(event_id, _origins(db, log or [], broker))
@@ -223,15 +225,15 @@ def why_not_command(
     paths: Logs,
     rule: Annotated[str, typer.Option("--rule", "-r", help="Name of the rule.")],
     key: Annotated[
-        str | None, typer.Option("--key", "-k", help="Correlation key; needed unless the rule has none.")
+        str | None, typer.Option("--key", "-k", help="Correlation key; required unless the rule has none.")
     ] = None,
     at: Annotated[str | None, typer.Option("--at", metavar="T", help="Event time, or 10s into the log.")] = None,
-    rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default the settings' ones.")] = None,
+    rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default: ASTROCYTE_RULES.")] = None,
     lateness: Lateness = None,
-    show: Annotated[int, typer.Option(min=0, help="Show the last so many attempts.")] = 20,
+    show: Annotated[int, typer.Option(min=0, help="Number of most recent attempts to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Why a rule did not fire: how far its partial matches came, and what ended each."""
+    """Show why a rule did not match: how far its partial matches came, and what ended each."""
     import time
 
     from astrocyte.pipeline.analysis.why_not import render, why_not
@@ -256,7 +258,7 @@ def check_command(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check rule files, and say which topics they need and which streams are keyed anew."""
+    """Check rule files; show which topics they need and which streams are repartitioned."""
     from astrocyte.pipeline.topology.plan import checked_plan
 
     ruleset = _read(*files)
@@ -281,7 +283,7 @@ def rules_explain_command(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")],
     rule: Annotated[str | None, typer.Option("--rule", "-r", help="Only this rule.")] = None,
 ) -> None:
-    """The automaton of each rule as Mermaid text."""
+    """Print the state graph of each rule as Mermaid text."""
     from astrocyte.agents.cep.explain.mermaid import mermaid
 
     ruleset = _read(*files)
@@ -333,15 +335,15 @@ def _share(value: float | None) -> str:
 
 def publish_command(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Rule files; each replaces what it put there before.")
+        list[Path] | None, typer.Argument(help="Rule files; each replaces the published file of the same name.")
     ] = None,
     *,
     remove: Annotated[
-        list[str] | None, typer.Option("--remove", metavar="NAME", help="Take a published file back; repeatable.")
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="Remove a published file; repeatable.")
     ] = None,
     broker: Broker = None,
 ) -> None:
-    """Put rule files in force in running workers, without a restart; they are checked first."""
+    """Check rule files and apply them to running workers, without a restart."""
     from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.pipeline.kafka.client import producer_client
     from astrocyte.pipeline.settings import load_settings

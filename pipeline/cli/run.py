@@ -28,18 +28,19 @@ def register(app: typer.Typer) -> None:
 
 def demo_command(
     *,
-    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Simulated (and about real) seconds.")] = 20.0,
-    scenario: Annotated[str, typer.Option(help="axons, cells, ecology, kernels, dna, or one of your own.")] = "axons",
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for everything that the demo leaves.")] = Path(
-        "demo-data"
-    ),
+    seconds: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Simulated seconds; the demo takes about as long.")
+    ] = 20.0,
+    scenario: Annotated[str, typer.Option(help="axons, cells, ecology, kernels, dna, or your own scenario.")] = "axons",
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the data of the demo.")] = Path("demo-data"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the run; the same seed gives the same events.")] = 7,
-    size: Annotated[int | None, typer.Option(min=1, help="Domains, cells or agents.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Size of the world: domains, cells or agents.")] = None,
     partitions: Annotated[int, typer.Option(min=1, max=64, help="Partitions of every topic.")] = 4,
-    shuffle: Annotated[bool, typer.Option(help="Send rows out of order, as far as their watermark allows.")] = False,
+    shuffle: Annotated[bool, typer.Option(help="Send rows out of order, within the allowed lateness.")] = False,
     rules: Annotated[list[Path] | None, typer.Option(help="Rule files instead of the scenario's own.")] = None,
     database: Annotated[
-        str | None, typer.Option("--db", metavar="URL", help="Database instead of an SQLite file in the folder.")
+        str | None,
+        typer.Option("--db", metavar="URL", help="SQL database to use instead of an SQLite file in the folder."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,11 +62,11 @@ def demo_command(
 
 def broker_command(
     *,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the records.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the records.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 chooses a free one.")] = 9092,
-    partitions: Annotated[int | None, typer.Option(min=1, help="Partitions of a topic that says nothing else.")] = None,
+    partitions: Annotated[int | None, typer.Option(min=1, help="Default number of partitions of a topic.")] = None,
 ) -> None:
-    """Run the embedded broker alone; any Kafka client connects to it. Ctrl-C stops it."""
+    """Run the embedded broker alone; any Kafka client can connect. Ctrl-C stops it."""
     from astrocyte.pipeline.broker import BrokerSettings, serve
     from astrocyte.pipeline.logging import configure_logging
     from astrocyte.pipeline.settings import load_settings
@@ -80,23 +81,23 @@ def broker_command(
 
 
 def simulate_command(
-    scenario: Annotated[str, typer.Argument(help="axons, cells, ecology, kernels, dna, or one of your own.")],
+    scenario: Annotated[str, typer.Argument(help="axons, cells, ecology, kernels, dna, or your own scenario.")],
     *,
     ticks: Annotated[int | None, typer.Option(min=1, help="Ticks to simulate.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.001, help="Simulated seconds instead of ticks.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same events.")] = 0,
-    size: Annotated[int | None, typer.Option(min=1, help="Domains, cells or agents.")] = None,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="At most so many events a second.")] = None,
-    realtime: Annotated[bool, typer.Option(help="One simulated second a second.")] = False,
+    size: Annotated[int | None, typer.Option(min=1, help="Size of the world: domains, cells or agents.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Maximum number of events in each second.")] = None,
+    realtime: Annotated[bool, typer.Option(help="Run at the speed of real time.")] = False,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the scenario; repeatable.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a recorded log instead of to Kafka.")] = None,
-    form: Annotated[str, typer.Option("--format", help="frames, or json for one record a message.")] = "frames",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a recorded log instead of Kafka.")] = None,
+    form: Annotated[str, typer.Option("--format", help="frames, or json for one record in each message.")] = "frames",
     partitions: Annotated[int | None, typer.Option(min=1, help="Partitions of the topics.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the state there.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the state to this file.")] = None,
     checkpoint_ticks: Annotated[int | None, typer.Option(min=1, help="Ticks between checkpoints.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint if it exists.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint if it exists.")] = False,
     force: Annotated[bool, typer.Option(help="Replace the file of --out.")] = False,
     run: Annotated[str | None, typer.Option(help="Name of the run; part of every event's id.")] = None,
     broker: Broker = None,
@@ -142,7 +143,7 @@ def worker_command(
     role: Annotated[
         list[str] | None, typer.Option(help="Role: correlate, rekey, control, or a sink; repeatable.")
     ] = None,
-    stream: Annotated[list[str] | None, typer.Option(help="Stream to read besides those of the rules.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Stream to read in addition to those of the rules.")] = None,
     broker: Broker = None,
 ) -> None:
     """Run a Faust worker: one process for one role, or one child process for each. Faust's own options go after --."""
@@ -159,7 +160,7 @@ def worker_command(
 
 
 def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
-    """Whether every role of the settings has a live worker; exit status 1 if not."""
+    """Show whether every role of the settings has a live worker; exit status 1 if not."""
     from astrocyte.pipeline.roles.health import group_health
     from astrocyte.pipeline.settings import load_settings
 
@@ -177,10 +178,10 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
 def bench_command(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all by default.")] = None,
     *,
-    quick: Annotated[bool, typer.Option(help="Smaller runs, to see that they work.")] = False,
+    quick: Annotated[bool, typer.Option(help="Smaller runs, to check that they work.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run benchmarks; figures are of this machine, now."""
+    """Run benchmarks on this machine."""
     from astrocyte.pipeline.bench import run_benchmarks
 
     run_benchmarks(names or (), quick=quick, as_json=as_json)

@@ -17,22 +17,22 @@ from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 __all__ = ["register"]
 
 Url = Annotated[
-    str | None, typer.Option("--url", metavar="URL", help="SQLAlchemy URL or SQLite file; default ASTROCYTE_SQL_URL.")
+    str | None, typer.Option("--url", metavar="URL", help="SQLAlchemy URL or SQLite file; default: ASTROCYTE_SQL_URL.")
 ]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    db = typer.Typer(help="The SQL database: its address, its schema, what is kept.", no_args_is_help=True)
+    db = typer.Typer(help="The SQL database: address, schema, retention.", no_args_is_help=True)
     db.command("upgrade")(upgrade_command)
     db.command("url")(url_command)
     db.command("retention")(retention_command)
     app.add_typer(db, name="db")
-    audit = typer.Typer(help="The audit log: whether it is whole, and its entries.", no_args_is_help=True)
+    audit = typer.Typer(help="The audit log: verification and export.", no_args_is_help=True)
     audit.command("verify")(verify_command)
     audit.command("export")(export_command)
     app.add_typer(audit, name="audit")
-    influx = typer.Typer(help="InfluxDB: its buckets and tasks.", no_args_is_help=True)
+    influx = typer.Typer(help="InfluxDB: buckets and tasks.", no_args_is_help=True)
     influx.command("setup")(setup_command)
     app.add_typer(influx, name="influx")
 
@@ -46,14 +46,14 @@ def _address(url: str | None) -> str:
 
 
 def upgrade_command(*, url: Url = None) -> None:
-    """Bring the database to this version's schema; an empty one gets it, a newer one is left alone."""
+    """Upgrade the database to the schema of this version; a newer schema is not touched."""
     from astrocyte.agents.sinks.sql.migrate import upgrade
 
     say(f"the database has schema {upgrade(_address(url))}")
 
 
 def url_command(*, url: Url = None, as_json: AsJson = False) -> None:
-    """Print the database's address, without its password, and the schema that it has."""
+    """Print the address of the database, without its password, and its schema version."""
     from sqlalchemy.engine import make_url
 
     from astrocyte.agents.sinks.sql.migrate import current
@@ -72,11 +72,14 @@ def retention_command(
     *,
     url: Url = None,
     keep: Annotated[
-        list[str] | None, typer.Option("--keep", metavar="TABLE=DAYS", help="Other days than the default; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--keep", metavar="TABLE=DAYS", help="Days to keep rows of a table, instead of the default; repeatable."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove rows that are older than their table keeps them, in small transactions; states become steps first."""
+    """Remove rows older than the retention of their table, in small transactions; means of states are kept."""
     from astrocyte.agents.sinks.retention import apply_retention
 
     removed: dict[str, int] = {}
@@ -112,7 +115,7 @@ def verify_command(
     last_hash: Annotated[str | None, typer.Option(metavar="HASH", help="Hash that the last entry must have.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the audit log's chain of hashes; names the first broken link, exit status 1."""
+    """Check the chain of hashes of the audit log; a broken link is named, with exit status 1."""
     from astrocyte.agents.sinks.audit.sink import verify_audit
 
     verdict = verify_audit(_address(url), expected_last_hash=last_hash)
@@ -144,10 +147,12 @@ def export_command(
 
 def setup_command(
     *,
-    raw_days: Annotated[float, typer.Option(min=0, help="Days for which raw points are kept; 0 is for ever.")] = 30,
+    raw_days: Annotated[
+        float, typer.Option(min=0, help="Days for which raw points are kept; 0 keeps them for ever.")
+    ] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Make InfluxDB's buckets, retention and downsampling tasks; run again it changes nothing."""
+    """Create buckets, retention and downsampling tasks in InfluxDB; running it again changes nothing."""
     from astrocyte.agents.sinks.influx.setup import setup_influx
     from astrocyte.pipeline.settings import load_settings
 

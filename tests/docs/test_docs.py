@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from astrocyte.pipeline.settings import Settings
+from astrocyte import load_scenario, scenario_names
+from astrocyte.pipeline.settings import ROLES, Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PACKAGES = ("schemas", "simulator", "agents", "pipeline")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 
 
 def names(path: Path) -> str:
@@ -40,18 +42,26 @@ def test_named_variables_are_settings(page):
             assert variable.lower() in Settings.model_fields, f"{page.name} names ASTROCYTE_{variable}"
 
 
-def test_every_setting_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
-    for name in Settings.model_fields:
-        assert f"`ASTROCYTE_{name.upper()}`" in text
+def test_every_setting_is_in_the_readme_with_its_description():
+    rows = dict(re.findall(r"^\| `(ASTROCYTE_\w+)` \|[^|]*\| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    for name, field in Settings.model_fields.items():
+        assert field.description is None or rows[f"ASTROCYTE_{name.upper()}"] == field.description
+        assert rows[f"ASTROCYTE_{name.upper()}"]
 
 
-def test_the_layout_lists_the_top_level_folders():
+def test_the_layout_lists_the_top_level_folders_and_those_of_the_packages():
     layout = re.search(r"## Layout\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert layout is not None
-    listed = {line.split("/")[0] for line in layout[1].splitlines()}
+    listed: set[str] = set()
+    top = ""
+    for line in layout[1].splitlines():
+        folder = line.split("/")[0]
+        top = top if folder.startswith("  ") else folder
+        listed.add(f"{top}/{folder.strip()}" if folder.startswith("  ") else folder)
     tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line and not line.startswith(".")}
+    places = [line.split("/") for line in tracked.splitlines() if "/" in line and not line.startswith(".")]
+    folders = {place[0] for place in places}
+    folders |= {"/".join(place[:2]) for place in places if place[0] in PACKAGES and len(place) > 2}
     assert listed == folders
 
 
@@ -64,3 +74,17 @@ def test_commands_that_are_named_exist(page):
     known = get_command(app).commands
     for command in re.findall(r"(?<!from )astrocyte ([a-z][a-z-]+)", page.read_text()):
         assert command in known, f"{page.name} names astrocyte {command}"
+
+
+def test_the_glossary_explains_every_role_scenario_and_planted_anomaly():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    names_used = {*ROLES, *scenario_names()}
+    for scenario in scenario_names():
+        names_used |= set(load_scenario(scenario).Config.plant_kinds)
+    assert {name for name in names_used if not re.search(rf"\b{name}\b", text)} == set()
+
+
+def test_the_overview_leads_to_every_page():
+    text = (ROOT / "docs" / "index.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "index.md" or f"({page.name}" in text, page.name

@@ -20,7 +20,7 @@ def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, mo
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("broker", "localhost", "host:port was wanted"),
+        ("broker", "localhost", "expected host:port"),
         ("lateness", "soon", "is not a duration"),
         ("partitions", "0", "greater than or equal to 1"),
         (
@@ -31,7 +31,7 @@ def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, mo
         ("influx_url", "http://127.0.0.1:8086", "influx_token is not"),
     ],
 )
-def test_a_wrong_setting_names_its_variable_and_what_was_wanted(name, value, message, monkeypatch):
+def test_a_wrong_setting_names_its_variable_and_what_was_expected(name, value, message, monkeypatch):
     monkeypatch.setenv(f"ASTROCYTE_{name.upper()}", value)
     with pytest.raises(InvalidSettings, match=message):
         load_settings()

@@ -18,7 +18,6 @@ from astrocyte.schemas.tables import (
     Vector,
     resource_state_id,
 )
-from astrocyte.schemas.tables.diagram import entity_diagram
 
 SEED_001 = {
     "agents": "agent_id birth_time death_time agent_type position_x position_y initial_resources starting_health "
@@ -170,18 +169,3 @@ def test_vectors_and_lists_of_texts_come_back_as_they_went(session):
 def test_a_vector_of_another_size_or_not_finite_is_refused(value, reason):
     with pytest.raises(InvalidEvent, match=reason):
         Vector(8).as_array(value)
-
-
-def test_the_diagram_shows_every_table_and_who_refers_to_whom():
-    diagram = entity_diagram()
-    assert diagram.startswith("erDiagram\n")
-    assert all(f"    {name} {{" in diagram for name in Base.metadata.tables)
-    for line in (
-        "experiments ||--o{ simulations : has",
-        "simulations ||--o{ agents : has",
-        "agents ||--o{ agent_states : has",
-        "string_128 id PK",
-        "vector_8 basin_coordinates",
-    ):
-        assert line in diagram
-    assert entity_diagram(["agents", "agent_states"]).count("||--o{") == 1
