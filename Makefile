@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test soak bench lint format clean
+.PHONY: help setup demo test faults soak bench lint format clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
 	@echo "make test   run the tests"
-	@echo "make soak   run the longer property and fault tests"
+	@echo "make faults run the fault tests in their long form"
+	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
 	@echo "make clean  remove .venv and everything that was built"
@@ -33,8 +34,12 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+faults: setup
+	@$(BIN)/python -m pytest tests/faults -m "soak or not soak" $(ARGS)
+
+MINUTES ?= 10
 soak: setup
-	@$(BIN)/python -m pytest -m soak $(ARGS)
+	@$(BIN)/python -m tests.support.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: setup
 	@$(BIN)/astrocyte bench $(ARGS)

@@ -63,7 +63,7 @@ class _FirstTime(event.Listener):  # type: ignore[misc]
             if not self._said:
                 self._said = True
                 _log.warning(
-                    "compiling the correlation kernels for this machine, once, about 20 s "
+                    "compiling the correlation kernels for this machine, once, about 30 s "
                     "(beforehand: python -m astrocyte.agents.warm)"
                 )
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.agents.sinks.base import Sink
     from astrocyte.agents.sinks.registry import register_sink
-    from astrocyte.pipeline.roles.registry import register_role
+    from astrocyte.pipeline.role_registry import register_role
     from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
     from astrocyte.schemas.errors import AstrocyteError
     from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
@@ -74,7 +74,7 @@ _HOME = {
     "match": "agents.engine.matching",
     "register_controller": "agents.controllers.base",
     "register_decoder": "agents.ingest.decoders",
-    "register_role": "pipeline.roles.registry",
+    "register_role": "pipeline.role_registry",
     "register_scenario": "simulator.scenario",
     "register_sink": "agents.sinks.registry",
     "register_validator": "agents.rules.validator_functions",

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from astrocyte.pipeline.roles.registry import role_names
+from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.settings import Settings
 
 __all__ = ["DomainMetrics", "StoreMetrics", "serve_metrics"]

@@ -6,6 +6,7 @@ set, the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,7 +22,7 @@ from pydantic_settings import (
 
 from astrocyte.agents.rules.steps import parse_duration
 from astrocyte.pipeline.plugins import load_plugins
-from astrocyte.pipeline.roles.registry import check_role
+from astrocyte.pipeline.role_registry import check_role
 from astrocyte.schemas.errors import InvalidSettings
 
 __all__ = ["Settings", "load_settings"]
@@ -128,6 +129,26 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
                 raise ValueError(f"broker: {address!r} came; host:port was wanted, such as 127.0.0.1:9092")
         return self
+
+    def common(self) -> dict[str, Any]:
+        """All settings by name, secrets as plain text."""
+        values = {field: getattr(self, field) for field in type(self).model_fields}
+        return {name: each.get_secret_value() if isinstance(each, SecretStr) else each for name, each in values.items()}
+
+    def of(self, name: str) -> dict[str, Any]:
+        """Settings of a registered sink or role: ``ASTROCYTE_<NAME>_*`` over the table ``[options.<name>]``.
+
+        Of a shipped sink they are the settings that begin with its name, such as ``influx_url``.
+        """
+        prefix = name.replace("-", "_").replace(".", "_").lower() + "_"
+        found: dict[str, Any] = dict(self.options.get(name, {}))
+        fields = type(self).model_fields
+        for variable, value in os.environ.items():
+            setting = variable.lower().removeprefix("astrocyte_")
+            if variable.startswith("ASTROCYTE_") and setting.startswith(prefix) and setting not in fields:
+                found[setting.removeprefix(prefix)] = value
+        common = self.common()
+        return found | {field.removeprefix(prefix): common[field] for field in common if field.startswith(prefix)}
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -1,10 +1,114 @@
-"""What holds for all tests: no deadline for single examples, because machines are shared and noisy; JAX on the CPU."""
+"""What holds for all tests: their level and its time limit, how properties are searched, the servers' fixtures.
+
+tests/README.md says which level a test belongs to.
+"""
 
 import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before any test imports JAX, here and in child processes
 
-settings.register_profile("astrocyte", deadline=None)
+# Fixtures are found in every folder, and a server that lasts for the session is started once.
+pytest_plugins = [
+    "tests.support.brokers",
+    "tests.support.postgres",
+    "tests.support.victoria",
+    "tests.support.worker",
+]
+
+# `make test` gives the same answer every time: examples follow from the test's own text. No deadline for single
+# examples, because machines are shared and noisy. `make soak` draws from the seed that it prints.
+settings.register_profile("astrocyte", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile(
+    "soak",
+    settings.get_profile("astrocyte"),
+    derandomize=False,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("astrocyte")
+
+
+@dataclass(frozen=True)
+class Level:
+    """Seconds that the body of one test should take at most, and those after which it is stopped because it hangs.
+
+    Between the two the run goes on and lists the test at its end: a shared machine of two cores, on which code is also
+    compiled, takes several times longer than a quiet one. Fixtures have limits of their own, where servers are started.
+    """
+
+    target_s: float
+    limit_s: float
+
+
+LEVELS = {
+    "unit": Level(5, 60),
+    "conformance": Level(5, 60),
+    "docs": Level(60, 300),
+    "integration": Level(60, 300),
+    "faults": Level(300, 900),
+}
+SOAK = Level(3600, 6 * 3600)
+TESTS = Path(__file__).parent
+
+
+def level_of(item: pytest.Item) -> str:
+    """Name of the level whose folder holds the test."""
+    level = item.path.relative_to(TESTS).parts[0]
+    if level not in LEVELS:
+        raise pytest.UsageError(f"{item.path}: tests lie in a folder of a level, one of {', '.join(LEVELS)}")
+    return level
+
+
+def limits_of(item: pytest.Item) -> Level:
+    """Limits of the level, or those that the test's marker ``time_limit(seconds, reason)`` asks for."""
+    marker = item.get_closest_marker("time_limit")
+    if marker is not None:
+        seconds, reason = marker.args
+        assert reason, "a longer time limit needs a reason"
+        return Level(seconds, 5 * seconds)
+    soaks = item.get_closest_marker("soak") or item.config.getoption("--hypothesis-profile") == "soak"
+    return SOAK if soaks else LEVELS[level_of(item)]
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        level_of(item)
+        item.add_marker(pytest.mark.timeout(limits_of(item).limit_s, func_only=True))
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) and not item.get_closest_marker("soak"):
+            item.add_marker("search")
+
+
+@pytest.fixture
+def search_seed(request: pytest.FixtureRequest) -> int:
+    """First seed of a test that draws with generators of its own: 0, or far from other rounds' in ``make soak``."""
+    return 1_000_000 * int(request.config.getoption("--hypothesis-seed") or 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if call.when == "call" and call.duration > limits_of(item).target_s:
+        report.user_properties.append(("over_target_s", limits_of(item).target_s))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the tests that took longer than their level should."""
+    slow: dict[float, list[tuple[float, str]]] = defaultdict(list)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "over_target_s" and report.when == "call":
+                    slow[value].append((report.duration, report.nodeid))
+    if slow:
+        terminalreporter.section("slower than their level should be (no failure)", sep="-")
+        for target_s, found in sorted(slow.items()):
+            for duration, name in sorted(found, reverse=True):
+                terminalreporter.line(f"{duration:7.1f} s of {target_s:.0f} s  {name}")

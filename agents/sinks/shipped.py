@@ -24,7 +24,7 @@ def _sql(context: SinkContext) -> Sink:
 
 def _retain(context: SinkContext) -> int:
     """Remove what the tables keep no longer, in small transactions between the sink's own; returns how many rows."""
-    from astrocyte.agents.stores.retention import apply_retention
+    from astrocyte.agents.sinks.retention import apply_retention
 
     return sum(step.rows for step in apply_retention(context.common["sql_url"], now_us=context.now_us()))
 

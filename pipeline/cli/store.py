@@ -77,7 +77,7 @@ def retention_command(
     as_json: AsJson = False,
 ) -> None:
     """Remove rows that are older than their table keeps them, in small transactions; states become steps first."""
-    from astrocyte.agents.stores.retention import apply_retention
+    from astrocyte.agents.sinks.retention import apply_retention
 
     removed: dict[str, int] = {}
     for step in apply_retention(_address(url), now_us=time.time_ns() // 1000, days=_days(keep or ())):

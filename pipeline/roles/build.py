@@ -20,11 +20,12 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
+from astrocyte.pipeline.role_registry import ROLES, check_role
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.output_records import rekeyed
 from astrocyte.pipeline.roles.parent import end_with_parent
-from astrocyte.pipeline.roles.registry import find_role
+from astrocyte.pipeline.roles.stores import build_store
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, patiently, repeat
 from astrocyte.pipeline.settings import Settings
@@ -51,7 +52,11 @@ def build_app(settings: Settings) -> WorkerApp:
     end_with_parent()
     configure_logging(settings.log_level, json=settings.log_json)
     app = make_app(settings, role)
-    find_role(role)(app, settings)
+    check_role(role)
+    if role in ROLES:
+        ROLES.get(role)(app, settings)
+    else:
+        build_store(app, settings, role)
     return app
 
 

@@ -15,7 +15,6 @@ from astrocyte.agents.sinks.base import OnTrouble, Trouble
 from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
 from astrocyte.agents.sinks.retry import Patience
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
-from astrocyte.pipeline.plugins import common_settings, own_settings
 from astrocyte.pipeline.roles.sink import RECORD_TOPICS, StoreRunner
 from astrocyte.pipeline.roles.worker_app import repeat
 from astrocyte.pipeline.settings import Settings
@@ -37,7 +36,7 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
     """Wire ``app`` so that it writes what the sink of its role's name stores."""
     patience = Patience(role, on_trouble=_listener(app))
     kind = SINKS.get(role)
-    context = SinkContext(role, own_settings(settings, role), patience, _now_us, common_settings(settings))
+    context = SinkContext(role, settings.of(role), patience, _now_us, settings.common())
     sink = kind.definition(context)
     topics = _topics(settings, kind)
     runner = StoreRunner(

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from astrocyte.agents.stores.retention import DEFAULT_DAYS
+from astrocyte.agents.sinks.retention import DEFAULT_DAYS
 from astrocyte.schemas.measurements import ALERT, MEASUREMENTS, MULTI_EVENT
 from astrocyte.schemas.tables.diagram import entity_diagram
 

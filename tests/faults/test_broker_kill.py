@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, Producer
 
 from astrocyte.pipeline.broker import BrokerProcess, BrokerThread
 from astrocyte.pipeline.broker.protocol.batch import HEADER_BYTES, read_header, records_of
-from tests.support.broker import wait_until
+from tests.support.waiting import wait_until
 
 TOPIC, PARTITIONS = "load", 4
 

@@ -22,8 +22,7 @@ from astrocyte.pipeline.simulation.publish import KafkaSink
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS
-from tests.support.brokers import own_broker, own_embedded, real_kafka  # noqa: F401  fixtures
-from tests.support.worker import wait_until
+from tests.support.waiting import wait_until
 
 RULES = """
 rules:
@@ -105,7 +104,7 @@ def stored_ids(database: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT event_id FROM multi_events")]
 
 
-def test_every_expected_multi_event_is_in_sql_once_though_workers_are_killed(own_broker, tmp_path):  # noqa: F811
+def test_every_expected_multi_event_is_in_sql_once_though_workers_are_killed(own_broker, tmp_path):
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
     database = tmp_path / "out.db"

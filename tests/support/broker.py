@@ -7,10 +7,8 @@ import os
 import resource
 import shutil
 import struct
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from inspect import isawaitable
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -25,14 +23,12 @@ __all__ = [
     "BrokerThread",
     "EmbeddedBroker",
     "RawConnection",
-    "eventually",
     "flush",
     "full_disk",
     "kcat",
     "make_batch",
     "raw_connection",
     "records_from",
-    "wait_until",
     "with_checksum",
 ]
 
@@ -60,31 +56,6 @@ def with_checksum(batch: bytearray) -> memoryview:
     """A batch whose bytes were changed, with the checksum that fits them."""
     struct.pack_into(">I", batch, 17, crc32c(memoryview(batch)[21:]))
     return memoryview(batch)
-
-
-def wait_until(condition: Callable[[], object], *, timeout_s: float = 20.0, what: str = "the condition") -> None:
-    """Return when a condition holds; AssertionError after the timeout. The pause only spares the processor."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come within {timeout_s} s")
-        time.sleep(0.01)
-
-
-async def eventually(
-    condition: Callable[[], object | Awaitable[object]], *, timeout_s: float = 20.0, what: str = "the condition"
-) -> None:
-    """``wait_until`` for coroutines and inside a running loop."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        holds = condition()
-        if isawaitable(holds):
-            holds = await holds
-        if holds:
-            return
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come within {timeout_s} s")
-        await asyncio.sleep(0.01)
 
 
 class RawConnection:

@@ -8,24 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 ROOT = Path(__file__).parents[2]
-
-
-def wait_until(condition: Callable[[], Any], patience_s: float = 30.0, what: Callable[[], str] | str = "") -> Any:
-    """The first true value of ``condition``; fails with ``what`` if none comes in time."""
-    deadline = time.monotonic() + patience_s
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {patience_s:.0f} s in vain: {what() if callable(what) else what or condition}")
-        time.sleep(0.02)
-    return value
 
 
 class Worker:

@@ -1,9 +1,11 @@
-"""The shape of the tree: which package may import which, how large a module may be, what must not be imported early."""
+"""The shape of the tree: which package and folder may import which, how large they may be, what tests may not do."""
 
 import ast
 import json
 import subprocess
 import sys
+from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,14 +21,101 @@ MAY_IMPORT = {
 HOME_OF = {"jax": ("simulator",), "faust": ("pipeline",), "aiokafka": ("pipeline",), "typer": ("pipeline",)}
 HOME_OF |= {"influxdb_client": ("agents/sinks",), "psycopg": ("agents/sinks",), "alembic": ("agents/sinks",)}
 
+# Within a folder: what each of its sub-folders imports from its other sub-folders and modules, exactly. A new arrow is
+# a decision: it is added here, where a reviewer sees it, and only if it closes no circle.
+ARROWS: dict[str, dict[str, str]] = {
+    "agents": {
+        "cep": "expressions jit rules",
+        "engine": "cep event_time expressions ingest matches rules windows",
+        "ingest": "event_time expressions rules sinks",
+        "matches": "event_time expressions rules",
+        "rules": "expressions",
+        "stores": "sinks",
+        "windows": "cep expressions rules",
+    },
+    "agents/cep": {
+        "compiler": "conjunction operator predicates sequence values",
+        "conjunction": "compiler operator rows",
+        "explain": "compiler operator",
+        "sequence": "compiler operator rows values",
+    },
+    "agents/sinks": {
+        "audit": "base sql",
+        "influx": "base retry",
+        "sql": "base retry",
+    },
+    "pipeline": {
+        "analysis": "kafka recording roles topology transport",
+        "bench": "broker kafka roles settings simulation topology transport",
+        "cli": "analysis bench broker console demo kafka logging recording roles settings simulation topology "
+        "transport",
+        "demo": "broker kafka recording roles settings simulation topology",
+        "kafka": "recording transport",
+        "recording": "kafka",
+        "roles": "kafka logging metrics settings state topology transport",
+        "simulation": "console kafka recording settings transport",
+        "state": "kafka transport",
+        "topology": "kafka settings",
+    },
+    "pipeline/broker": {
+        "groups": "protocol storage",
+        "server": "groups protocol storage",
+        "storage": "protocol server",
+    },
+    "schemas": {
+        "event_types": "catalog",
+        "json": "catalog errors events frames ids",
+        "tables": "errors",
+    },
+    "simulator": {
+        "emission": "config event_spec runtime scenario",
+        "runtime": "config context event_spec rng scenario",
+        "scenarios": "anomalies config context event_spec population rng scenario",
+    },
+    "simulator/scenarios": {
+        "kernels": "ecology",
+    },
+}
 
-def modules():
+# Circles that are still there. Each is named by its members; whoever cuts one takes its line away.
+KNOWN_CIRCLES = {
+    ("agents/cep/compiler", "agents/cep/conjunction", "agents/cep/sequence"),
+    ("pipeline/broker/groups", "pipeline/broker/server", "pipeline/broker/storage"),
+    ("pipeline/kafka", "pipeline/recording"),
+    ("pipeline/roles/build", "pipeline/roles/stores"),
+}
+
+MOST_MODULES = 14  # of one folder, not counting __init__ and sub-folders
+LARGER_FOLDERS: dict[str, str] = {}  # folder: why it may hold more
+
+TEST_LEVELS = {"unit", "integration", "conformance", "faults", "docs", "support"}
+# Pauses in tests that wait for nothing: they place a fault at a random moment.
+MAY_PAUSE = {
+    "tests/faults/test_worker_kill.py": 1,  # the moment of a kill
+    "tests/integration/kafka/test_transport_kafka.py": 3,  # the moments of sends, kills and restarts
+}
+
+
+def modules() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def files_of_tests() -> list[Path]:
+    return sorted((ROOT / "tests").rglob("*.py"))
+
+
+def place_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imports(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -34,11 +123,82 @@ def imports(path: Path) -> set[str]:
     return names
 
 
+def module_name(path: Path) -> str:
+    """``agents/cep/__init__.py`` is ``agents/cep``, ``agents/jit.py`` is ``agents/jit``."""
+    place = path.relative_to(ROOT).with_suffix("")
+    return (place.parent if place.name == "__init__" else place).as_posix()
+
+
+@cache
+def module_imports() -> dict[str, frozenset[str]]:
+    """Each module of the four packages with the modules of ours that it imports, anywhere in its text."""
+    known = {module_name(path) for path in modules()}
+
+    def found(path: Path) -> frozenset[str]:
+        targets = set()
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                target = name.removeprefix("astrocyte.").replace(".", "/") if name.startswith("astrocyte.") else ""
+                while target and target not in known:  # the last parts are names inside the module
+                    target = target.rpartition("/")[0]
+                targets |= {target} - {"", module_name(path)}
+        return frozenset(targets)
+
+    return {module_name(path): found(path) for path in modules()}
+
+
+def folder_imports(parent: str) -> dict[str, set[str]]:
+    """Each sub-folder of ``parent`` with the other children of ``parent`` that it imports."""
+    arrows: dict[str, set[str]] = {
+        path.name: set() for path in (ROOT / parent).iterdir() if (path / "__init__.py").exists()
+    }
+
+    def child(module: str) -> str:
+        return module.removeprefix(f"{parent}/").partition("/")[0] if module.startswith(f"{parent}/") else ""
+
+    for module, targets in module_imports().items():
+        if child(module) in arrows:
+            arrows[child(module)] |= {child(target) for target in targets} - {"", child(module)}
+    return arrows
+
+
+def parents() -> list[str]:
+    """Folders that have sub-folders."""
+    return sorted({module_name(path).rpartition("/")[0] for path in modules() if path.name == "__init__.py"} - {""})
+
+
+def circles(graph: dict[str, set[str] | frozenset[str]]) -> set[tuple[str, ...]]:
+    """Strongly connected components of more than one member."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = set(graph.get(todo.pop(), ())) - seen
+            seen |= new
+            todo += new
+        return seen
+
+    reach = {node: reached(node) for node in graph}
+    return {
+        tuple(sorted({node} | {other for other in reach[node] if node in reach.get(other, ())}))
+        for node in graph
+        if node in reach[node]
+    }
+
+
 def test_there_are_modules_to_look_at():
     assert len(modules()) > 20
+    assert len(files_of_tests()) > 20
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", modules(), ids=place_of)
 def test_imports_follow_the_arrows(path):
     place = path.relative_to(ROOT)
     for name in imports(path):
@@ -52,9 +212,42 @@ def test_imports_follow_the_arrows(path):
             assert any(place.as_posix().startswith(home) for home in homes), f"{place} imports {name}"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("parent", parents())
+def test_folders_import_each_other_as_the_table_says(parent):
+    found = {child: targets for child, targets in folder_imports(parent).items() if targets}
+    allowed = {child: set(targets.split()) for child, targets in ARROWS.get(parent, {}).items()}
+    new = sorted(f"{child} -> {to}" for child in found for to in found[child] - allowed.get(child, set()))
+    gone = sorted(f"{child} -> {to}" for child in allowed for to in allowed[child] - found.get(child, set()))
+    assert not new, f"new imports inside {parent}: {new}; avoid them or add them to ARROWS"
+    assert not gone, f"imports that are no more inside {parent}: {gone}; take them out of ARROWS"
+
+
+def test_no_circle_of_modules_or_folders_but_the_known_ones():
+    found = circles(module_imports())
+    for parent in parents():
+        for circle in circles(folder_imports(parent)):
+            found.add(tuple(f"{parent}/{child}" for child in circle))
+    assert found == KNOWN_CIRCLES
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {("b", "c")}
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
+
+
+@pytest.mark.parametrize("path", modules(), ids=place_of)
 def test_no_module_has_more_than_500_lines(path):
     assert len(path.read_text().splitlines()) <= 500
+
+
+def test_no_folder_is_a_long_flat_list():
+    sizes: dict[str, int] = defaultdict(int)
+    for path in modules():
+        sizes[place_of(path.parent)] += path.name != "__init__.py"
+    large = {folder: size for folder, size in sizes.items() if size > MOST_MODULES and folder not in LARGER_FOLDERS}
+    assert not large, f"more than {MOST_MODULES} modules: {large}; group them by concept in sub-folders"
+    needless = [folder for folder in LARGER_FOLDERS if sizes[folder] <= MOST_MODULES]
+    assert not needless, f"no longer large: {needless}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -67,3 +260,54 @@ def test_importing_a_package_is_quiet_and_light(package):
     loaded = set(json.loads(done.stdout))
     assert done.stderr == ""
     assert not loaded & {"jax", "faust", "sqlalchemy", "influxdb_client", "typer", "aiokafka"}
+
+
+def test_every_test_is_in_the_folder_of_a_level():
+    strays = {
+        place_of(path) for path in files_of_tests() if path.relative_to(ROOT / "tests").parts[0] not in TEST_LEVELS
+    }
+    assert strays == {"tests/__init__.py", "tests/conftest.py"}
+
+
+def pauses(tree: ast.AST) -> list[int]:
+    """Lines that sleep: ``time.sleep``, ``asyncio.sleep``, and the wait for an event that nobody else has."""
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in {"time", "asyncio"}
+        for alias in node.names
+        if alias.name == "sleep"
+    }
+    lines = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        match node.func:
+            case ast.Attribute(value=ast.Name(id="time" | "asyncio"), attr="sleep"):
+                lines.append(node.lineno)
+            case ast.Name(id=name) if name in names:
+                lines.append(node.lineno)
+            case ast.Attribute(value=ast.Call(func=ast.Attribute(attr="Event") | ast.Name(id="Event")), attr="wait"):
+                lines.append(node.lineno)
+    return lines
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import time\ntime.sleep(1)", "from asyncio import sleep\nawait sleep(0)", "threading.Event().wait(2)"],
+)
+def test_a_pause_is_recognised(code):
+    assert pauses(ast.parse(code))
+
+
+def test_no_test_sleeps_to_wait_for_something():
+    files = [path for path in files_of_tests() if path.relative_to(ROOT / "tests").parts[0] != "support"]
+    found = {place_of(path): len(lines) for path in files if (lines := pauses(tree_of(path)))}
+    assert found == MAY_PAUSE, "await the condition with tests.support.waiting"
+
+
+def test_no_fixtures_are_imported_by_a_star():
+    for path in files_of_tests():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom):
+                assert all(alias.name != "*" for alias in node.names), f"{place_of(path)} imports * from {node.module}"

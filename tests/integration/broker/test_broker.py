@@ -26,7 +26,8 @@ from astrocyte.pipeline.broker import (
     DataFolderInUse,
     EmbeddedBroker,
 )
-from tests.support.broker import eventually, full_disk, make_batch, records_from, wait_until
+from tests.support.broker import full_disk, make_batch, records_from
+from tests.support.waiting import eventually, wait_until
 
 
 def ends(broker):

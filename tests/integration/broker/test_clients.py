@@ -19,7 +19,8 @@ from confluent_kafka import TopicPartition as ConfluentPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from astrocyte.pipeline.broker import BrokerThread
-from tests.support.broker import CODECS, EmbeddedBroker, eventually, kcat, wait_until
+from tests.support.broker import CODECS, EmbeddedBroker, kcat
+from tests.support.waiting import eventually, wait_until
 
 PARTITIONS = 4
 BIG = 30 << 20

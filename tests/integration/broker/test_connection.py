@@ -9,7 +9,8 @@ import struct
 import pytest
 
 from astrocyte.pipeline.broker.protocol.messages import APIS
-from tests.support.broker import EmbeddedBroker, eventually, make_batch, raw_connection
+from tests.support.broker import EmbeddedBroker, make_batch, raw_connection
+from tests.support.waiting import eventually
 from tests.support.wire_values import value_of
 
 PRODUCE, FETCH, METADATA, API_VERSIONS = 0, 1, 3, 18

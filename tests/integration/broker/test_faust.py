@@ -12,7 +12,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka.admin import AdminClient
 
 from astrocyte.pipeline.broker import BrokerProcess
-from tests.support.broker import wait_until
+from tests.support.waiting import wait_until
 
 APP = Path(__file__).with_name("faust_app.py")
 

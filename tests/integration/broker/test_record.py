@@ -19,8 +19,9 @@ from astrocyte.pipeline.kafka.client import UnknownTopic, ensure_topics
 from astrocyte.pipeline.kafka.offsets import LATEST, Start
 from astrocyte.pipeline.recording.log import InvalidLog, LogRecord, read_header, read_index, read_log
 from astrocyte.pipeline.recording.record import record
-from tests.support.broker import BrokerProcess, BrokerThread, eventually, kcat, wait_until
+from tests.support.broker import BrokerProcess, BrokerThread, kcat
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, read_topics
+from tests.support.waiting import eventually, wait_until
 
 app = typer.Typer()
 cli_log.register(app)
@@ -108,7 +109,6 @@ async def test_following_records_what_comes_until_it_is_stopped(broker, tmp_path
     recording = asyncio.create_task(record(broker, ["live"], path, start=LATEST, follow=True, stop=stop))
     await eventually(partial.exists)
     sent = [LogRecord("live", i % 2, i // 2, 1000 + i, None, b"%d" % i) for i in range(10)]
-    await asyncio.sleep(0)
 
     async def arrived() -> bool:
         # Recording may begin a moment after the file is made: what it must hold is what comes from then on.

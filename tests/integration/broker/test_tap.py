@@ -17,8 +17,9 @@ from astrocyte.pipeline.kafka.client import BrokerAway, UnknownTopic
 from astrocyte.pipeline.recording.log import LogRecord
 from astrocyte.pipeline.recording.tap import Selector, columns_line, compile_format, envelope_line, json_line, tap
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
-from tests.support.broker import BrokerThread, kcat, wait_until
+from tests.support.broker import BrokerThread, kcat
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, write_log
+from tests.support.waiting import wait_until
 
 app = typer.Typer()
 cli_log.register(app)

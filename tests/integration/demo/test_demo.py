@@ -17,7 +17,7 @@ from astrocyte.pipeline.roles.worker import RoleProcesses
 from astrocyte.pipeline.settings import load_settings
 from tests.support.broker import kcat
 from tests.support.brokers import read_all
-from tests.support.worker import wait_until
+from tests.support.waiting import wait_until
 
 SECONDS = "4"
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from sqlalchemy import inspect, text
 
 from astrocyte.agents.sinks.sql.engines import engine_of
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 TABLES = ("experiments", "simulations", "simulation_config", "agents", "agent_states", "resource_states",
           "simulation_steps", "agent_actions", "learning_experiences", "health_incidents")  # fmt: skip

@@ -15,7 +15,6 @@ from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.recording.replay import Selection, make_plan, replay
 from astrocyte.pipeline.recording.tap import Selector, json_line, tap
 from tests.support.broker import BrokerThread
-from tests.support.brokers import real_kafka  # noqa: F401  a fixture is found where its name is
 from tests.support.logs import T0_US, axon_frame, frame_messages, produce, read_topics
 
 pytestmark = pytest.mark.kafka

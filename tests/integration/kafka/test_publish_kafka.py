@@ -18,21 +18,9 @@ from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFai
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.schemas.partitioning import partition_of
-from tests.support.brokers import (
-    Broker,
-    address,
-    own_broker,
-    own_embedded,
-    pause,
-    read_all,
-    real_kafka,
-    resume,
-    shared_embedded,
-)
+from tests.support.brokers import Broker, pause, read_all, resume
 from tests.support.kafka import Kafka
-from tests.support.worker import wait_until
-
-__all__ = ["address", "own_broker", "own_embedded", "real_kafka", "shared_embedded"]  # fixtures
+from tests.support.waiting import eventually, wait_until
 
 
 async def new_topic(address: str, partitions: int = 1, **config: str) -> str:
@@ -102,14 +90,11 @@ async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(o
             await asyncio.wait(futures[:500])
             own_broker.kill()
     with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
-        await asyncio.sleep(0)
         wait_task = asyncio.gather(*futures)
-        while "does not serve us" not in caplog.text:
-            await asyncio.sleep(0.05)
+        await eventually(lambda: "does not serve us" in caplog.text)
         await asyncio.to_thread(own_broker.start)
         await asyncio.wait_for(wait_task, 60)
-        while "is back after" not in caplog.text:
-            await asyncio.sleep(0.05)
+        await eventually(lambda: "is back after" in caplog.text)
     assert caplog.text.count("does not serve us") == 1
     await producer.stop()
     found = await asyncio.to_thread(read_all, own_broker.address, topic)
@@ -117,14 +102,16 @@ async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(o
     assert values(found, 1) == [b"%d" % n for n in range(1, 3000, 2)]
 
 
-async def test_producer_starts_once_the_broker_is_there(own_embedded: Broker):
+async def test_producer_starts_once_the_broker_is_there(own_embedded: Broker, caplog):
     topic = await new_topic(own_embedded.address)
     own_embedded.kill()
     producer = ConfirmedProducer(producer_settings(own_embedded.address))
     starting = asyncio.create_task(producer.start())
     sending = asyncio.create_task(producer.deliver([Outgoing(topic, b"early", partition=0)]))
-    done, _ = await asyncio.wait([starting, sending], timeout=0.5)
-    assert not done
+    with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
+        await eventually(lambda: "does not serve us" in caplog.text)
+    assert not starting.done()
+    assert not sending.done()
     await asyncio.to_thread(own_embedded.start)
     await asyncio.wait_for(sending, 30)
     await producer.stop()

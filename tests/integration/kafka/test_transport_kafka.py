@@ -15,28 +15,10 @@ from aiokafka.structs import OffsetAndMetadata
 
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.transport.producer import ConfirmedProducer, Outgoing, producer_settings
-from tests.support.brokers import (
-    Broker,
-    address,
-    embedded_address,
-    own_broker,
-    own_embedded,
-    read_all,
-    real_kafka,
-    shared_embedded,
-)
+from tests.support.brokers import Broker, read_all
 from tests.support.kafka import Kafka
-from tests.support.worker import Worker, start_worker, wait_until
-
-__all__ = [
-    "address",
-    "embedded_address",
-    "own_broker",
-    "own_embedded",
-    "real_kafka",
-    "shared_embedded",
-    "start_worker",
-]  # fixtures
+from tests.support.waiting import wait_until
+from tests.support.worker import Worker
 
 Start = Callable[..., Worker]
 

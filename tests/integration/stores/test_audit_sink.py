@@ -7,11 +7,10 @@ from sqlalchemy import text
 
 from astrocyte.agents.sinks.audit.sink import AuditSink, audit_entries, export_audit, verify_audit
 from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.retention import apply_retention
 from astrocyte.agents.sinks.sql.engines import engine_of
-from astrocyte.agents.stores.retention import apply_retention
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 START_US = 1_735_689_600_000_000
 DAY_US = 86_400_000_000

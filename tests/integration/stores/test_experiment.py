@@ -9,7 +9,6 @@ from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.stores.experiment import ExperimentDatabase
 from astrocyte.agents.stores.logger import FlushFailed
 from astrocyte.schemas.errors import InvalidEvent
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 SECOND = 1_000_000
 

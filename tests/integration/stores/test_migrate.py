@@ -7,7 +7,6 @@ from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.migrate import NewerDatabase, check, current, head, upgrade
 from astrocyte.schemas.tables import Base
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 
 def execute(database, *statements):

@@ -11,7 +11,6 @@ from astrocyte.agents.stores.experiment import ExperimentDatabase
 from astrocyte.agents.stores.repositories import DataRetriever, KernelRepository, StateRepository
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 START_US = 1_735_689_600_000_000
 

@@ -3,11 +3,11 @@ import pytest
 from sqlalchemy import text
 
 from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.sinks.retention import DEFAULT_DAYS, apply_retention, retention_days
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.migrate import OlderDatabase, upgrade
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.testing import results
-from astrocyte.agents.stores.retention import DEFAULT_DAYS, apply_retention, retention_days
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from tests.support.postgres import *  # noqa: F403 - fixtures

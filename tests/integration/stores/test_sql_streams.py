@@ -13,7 +13,6 @@ from astrocyte.agents.sinks.sql.sink import STREAMS, SqlSink
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.tables import AgentModel, Base, KernelGeometry, Simulation
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 START_US = 1_735_689_600_000_000
 TABLE_OF = {

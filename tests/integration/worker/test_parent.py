@@ -33,7 +33,11 @@ def test_role_processes_end_when_their_parent_does(own_embedded, tmp_path, how):
     with log.open("wb") as out:
         parent = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out)
     try:
-        wait_until(lambda: log.read_text(errors="replace").count("Ready") >= 2, 120, lambda: log.read_text()[-2000:])
+        wait_until(
+            lambda: log.read_text(errors="replace").count("ConsumerThread]: Starting") >= 2,
+            120,
+            lambda: log.read_text()[-2000:],
+        )
         pids = children(parent.pid)
         assert len(pids) == 2
     finally:

@@ -20,8 +20,8 @@ from astrocyte.pipeline.simulation.publish import KafkaSink
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
-from tests.support.brokers import own_embedded, read_all  # noqa: F401  fixture
-from tests.support.worker import wait_until
+from tests.support.brokers import read_all
+from tests.support.waiting import wait_until
 
 BOTH = """
   - name: both
@@ -115,7 +115,7 @@ def last_status(records: list[dict[str, str]]) -> dict[str, str]:
     return {record["id"]: record["status"] for record in records}
 
 
-def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own_embedded, tmp_path):  # noqa: F811
+def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own_embedded, tmp_path):
     ticks = spikes()
     wanted = set(strong(RULE_TEXT, ticks))
     with worker(own_embedded.address, tmp_path, consistency="eventual") as (settings, _):
@@ -134,7 +134,7 @@ def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own
     assert {record["id"] for record in records if record["status"] == "confirmed"} == early & wanted
 
 
-def test_a_worker_takes_a_changed_rule_refuses_a_broken_one_and_keeps_the_rest(own_embedded, tmp_path):  # noqa: F811
+def test_a_worker_takes_a_changed_rule_refuses_a_broken_one_and_keeps_the_rest(own_embedded, tmp_path):
     ticks, half = spikes(), TICKS // 2
     changed = tmp_path / "changed.yaml"
     changed.write_text(f"rules:{RISING}".replace("0.7", "0.4"))
@@ -174,7 +174,7 @@ async def send_rules(broker: str, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["frames", "json"])
-def test_a_worker_finds_the_same_ids_in_frames_and_in_single_records(own_embedded, tmp_path, form):  # noqa: F811
+def test_a_worker_finds_the_same_ids_in_frames_and_in_single_records(own_embedded, tmp_path, form):
     ticks = spikes()
     wanted = set(strong(RULE_TEXT, ticks))
     with worker(own_embedded.address, tmp_path, lateness="1s", idle_timeout="2s") as (settings, _):

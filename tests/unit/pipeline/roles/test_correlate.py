@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.topics import CLOCK, MULTI_EVENTS, STATS
+from tests.support.waiting import loop_turns
 
 START_US = 1_750_000_000_000_000
 TOPICS = {"axon_1": "mono.axon_1", "axon_2": "mono.axon_2"}
@@ -123,8 +125,12 @@ async def test_a_chunk_is_acknowledged_once_its_outputs_and_a_snapshot_are_confi
     await worker.feed("mono.axon_2", 1, frame("axon_2", 5.0, 1))
     assert len(broker.ids()) == 1
     storing = asyncio.create_task(worker.after(2.0))
-    for _ in range(1000):
-        await asyncio.sleep(0.0001)  # turns of the loop: time enough for a store that does not wait
+    # Turns of the loop and of its only thread, enough for a store that does not wait for the confirmations.
+    with ThreadPoolExecutor(1) as thread:
+        asyncio.get_running_loop().set_default_executor(thread)
+        for _ in range(10):
+            await loop_turns(10)
+            await asyncio.to_thread(bool)
     assert worker.committable() == {"mono.axon_1": None, "mono.axon_2": None}
     assert broker.records["state"] == []
     for future in broker.held:

@@ -12,6 +12,7 @@ from astrocyte.pipeline.roles.sink import StoreRunner
 from astrocyte.pipeline.roles.stores import _listener
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
+from tests.support.waiting import loop_turns
 
 TICK_S = 0.05
 
@@ -105,8 +106,7 @@ async def test_a_full_batch_is_written_at_once_and_holds_the_reader_back():
 
     pipeline.store.write = slow
     taking = asyncio.ensure_future(pipeline.take("mono.problem_solving", encode_frame(results(rows=20_000))))
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await loop_turns(20)
     assert not taking.done()
     gate.set()
     await taking

@@ -402,9 +402,10 @@ def stable_static(group):
     return clients
 
 
+@pytest.mark.search
 @pytest.mark.parametrize("seed", range(30))
-def test_under_churn_there_is_one_leader_one_generation_and_no_double_answer(seed):
-    churn(random.Random(seed), steps=250)
+def test_under_churn_there_is_one_leader_one_generation_and_no_double_answer(seed, search_seed):
+    churn(random.Random(search_seed + seed), steps=250)
 
 
 @pytest.mark.soak

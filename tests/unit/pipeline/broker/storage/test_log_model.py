@@ -171,6 +171,7 @@ def _without_syncing(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
 
 
+@pytest.mark.search
 def test_the_log_is_a_list_that_survives():
     run_state_machine_as_test(
         LogMachine,

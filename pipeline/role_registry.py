@@ -12,14 +12,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import Registry, did_you_mean
 
-__all__ = ["ROLES", "RoleBuilder", "check_role", "find_role", "register_role", "role_names"]
+__all__ = ["ROLES", "RoleBuilder", "check_role", "register_role", "role_names"]
 
 RoleBuilder = Callable[[Any, Any], None]
 """Takes the app (`pipeline.roles.worker_app.WorkerApp`) and the settings (`pipeline.settings.Settings`)."""
@@ -66,13 +65,3 @@ def check_role(name: str) -> None:
     if name not in ROLES and name not in SINKS:
         names = role_names()
         raise InvalidSettings(f"there is no role {name!r}; known: {', '.join(names)}{did_you_mean(name, names)}")
-
-
-def find_role(name: str) -> RoleBuilder:
-    """How the role is built. Raises InvalidSettings."""
-    check_role(name)
-    if name in ROLES:
-        return ROLES.get(name)
-    from astrocyte.pipeline.roles.stores import build_store
-
-    return partial(build_store, role=name)
