@@ -20,13 +20,13 @@ from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.watermarks import Clock, Place, Source
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
 from astrocyte.agents.ingest.validate import Validators
-from astrocyte.agents.matches.lineage import Record, alert_records, multi_event_records
+from astrocyte.agents.matches.lineage import alert_records, multi_event_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import KafkaRecord, RawRecord, frame_to_records
+from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["Counters", "DomainGroup", "DomainOutput", "Leaflet"]
@@ -57,9 +57,9 @@ class Counters:
 class DomainOutput:
     """What one step of a domain puts out, in order."""
 
-    multi_events: list[Record] = field(default_factory=list)
-    alerts: list[Record] = field(default_factory=list)
-    late: list[Record] = field(default_factory=list)
+    multi_events: list[JsonRecord] = field(default_factory=list)
+    alerts: list[JsonRecord] = field(default_factory=list)
+    late: list[JsonRecord] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
     """Results of windows, and matches that other groups read, by their stream."""
@@ -282,7 +282,7 @@ class Leaflet:
         ]
         for row, record in zip(late.tolist(), frame_to_records(kept.take(late), self._catalog), strict=True):
             offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
-            intake.output.late.append(Record(record.key, record.value, [*record.headers, *place, offset]))
+            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, offset]))
 
     def _bury(self, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
         output.dead_letters += letters

@@ -9,28 +9,20 @@ has the id of that multi event or window result, so that the tree can be followe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import orjson
 
 from astrocyte.agents.matches.table import FINAL, STATUSES, MatchTable
 from astrocyte.schemas.ids import format_ids, match_ids
-from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE
+from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, JsonRecord
 from astrocyte.schemas.times import iso_strings
 
-__all__ = ["Record", "alert_records", "lineages", "multi_event_records"]
+__all__ = ["alert_records", "lineages", "multi_event_records"]
 
 _ASIDE: Final = ("integrated_value", "confidence")
 _DUMP: Final = orjson.OPT_SERIALIZE_NUMPY
-
-
-class Record(NamedTuple):
-    """One Kafka message: key, value and headers (CloudEvents attributes in binary mode)."""
-
-    key: bytes | None
-    value: bytes
-    headers: list[tuple[str, bytes]]
 
 
 def lineages(table: MatchTable) -> list[dict[str, dict[str, Any]]]:
@@ -38,7 +30,7 @@ def lineages(table: MatchTable) -> list[dict[str, dict[str, Any]]]:
     return [lineage for lineage, _ in _lineages(table)]
 
 
-def multi_event_records(table: MatchTable) -> list[Record]:
+def multi_event_records(table: MatchTable) -> list[JsonRecord]:
     """Every match as a multi event (`schemas.events.MultiEvent`), in the table's order.
 
     Headers say the rule's version (``ce_ruleversion``), and ``ce_timedout``, or ``ce_status`` (provisional, confirmed,
@@ -68,11 +60,11 @@ def multi_event_records(table: MatchTable) -> list[Record]:
             body["metadata"] = metadata
         key = keys[i]
         headers = [*shared.of(i), ("ce_id", ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
-        found.append(Record(None if key is None else key.encode(), orjson.dumps(body, option=_DUMP), headers))
+        found.append(JsonRecord(None if key is None else key.encode(), orjson.dumps(body, option=_DUMP), headers))
     return found
 
 
-def alert_records(table: MatchTable) -> list[Record]:
+def alert_records(table: MatchTable) -> list[JsonRecord]:
     """The alerts (`schemas.events.Alert`) of the matches that have one, in the table's order."""
     chosen = [i for i, alert in enumerate(table.values.alert) if alert is not None] if len(table) else []
     if not chosen:
@@ -96,7 +88,7 @@ def alert_records(table: MatchTable) -> list[Record]:
             "multi_event_id": multi[i],
         }
         headers = [*shared.of(i), ("ce_id", alert_ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
-        found.append(Record(None if keys[i] is None else keys[i].encode(), orjson.dumps(body), headers))
+        found.append(JsonRecord(None if keys[i] is None else keys[i].encode(), orjson.dumps(body), headers))
     return found
 
 

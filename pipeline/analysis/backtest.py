@@ -13,7 +13,8 @@ import orjson
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import run_rules
-from astrocyte.pipeline.recording.log import InvalidLog, read_log
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.times import iso_from_us, us_from_iso
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 

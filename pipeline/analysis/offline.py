@@ -15,16 +15,11 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.watermarks import Place
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.recording.log import (
-    LogHeader,
-    LogRecord,
-    TornLog,
-    is_derived,
-    open_log,
-    read_header,
-    read_index,
-    read_log,
-)
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import LogHeader, TornLog
+from astrocyte.pipeline.recording.frames import is_derived
+from astrocyte.pipeline.recording.index import read_index
+from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.roles.output_records import frame_records, rekeyed
 from astrocyte.pipeline.topology.plan import Group, Rekey, make_plan
 from astrocyte.pipeline.topology.repartition import Rekeyer
@@ -94,7 +89,7 @@ def _survey_records(path: str | Path, found: Survey) -> None:
         pass  # said when the log is read for its events
 
 
-def _note_idle(record: LogRecord, found: Survey) -> None:
+def _note_idle(record: ConsumedRecord, found: Survey) -> None:
     if record.topic != CLOCK or record.value is None:
         return
     try:
@@ -180,7 +175,7 @@ class OfflineRun:
                 setattr(total, name, getattr(total, name) + value)
         return total
 
-    def run(self, records: Iterable[LogRecord]) -> Iterator[DomainOutput]:
+    def run(self, records: Iterable[ConsumedRecord]) -> Iterator[DomainOutput]:
         """Outputs of the messages, then of the end of all input."""
         for batch in _batches(records):
             yield from self._feed(batch)
@@ -289,7 +284,7 @@ def _reached(leaflet: Leaflet, told: Mapping[str, Any]) -> bool:
     return all(leaflet.positions.get(topic, 0) >= offset for topic, offset in wanted.items())
 
 
-def _batches(records: Iterable[LogRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:
+def _batches(records: Iterable[ConsumedRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:
     """Messages by place, some hundred at a time; within a place in the log's order."""
     batch: dict[tuple[str, int], list[RawRecord]] = {}
     count = size = 0

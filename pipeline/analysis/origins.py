@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 
 from astrocyte.pipeline.analysis.explain import Explained, NoSuchEvent, SourceEvent
-from astrocyte.pipeline.recording.log import LogRecord, read_log
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.tap import Selector
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.times import us_from_iso
@@ -41,7 +42,7 @@ class LogOrigin:
                     if not wanted:
                         return
 
-    def _records(self) -> Iterator[LogRecord]:
+    def _records(self) -> Iterator[ConsumedRecord]:
         for path in self.paths:
             yield from read_log(path)
 
@@ -63,7 +64,7 @@ class BrokerOrigin:
         if wanted:
             asyncio.run(self._read(wanted))
 
-    async def _topic(self, topic: str) -> list[LogRecord]:
+    async def _topic(self, topic: str) -> list[ConsumedRecord]:
         from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
 
         known = await topic_partitions(self.broker)
@@ -157,7 +158,7 @@ def _from_rows(row: Any, sources: Iterable[Any], alerts: Iterable[Any]) -> Expla
     )
 
 
-def _find(event_id: str, records: Callable[[str], Iterable[LogRecord]]) -> Explained | None:
+def _find(event_id: str, records: Callable[[str], Iterable[ConsumedRecord]]) -> Explained | None:
     found = next((r for r in records(MULTI_EVENTS) if _body(r).get("event_id") == event_id), None)
     if found is None:
         alert = next((_body(r) for r in records(ALERTS) if _body(r).get("alert_id") == event_id), None)
@@ -175,7 +176,7 @@ def _find(event_id: str, records: Callable[[str], Iterable[LogRecord]]) -> Expla
     return explained
 
 
-def explained_of(record: LogRecord) -> Explained:
+def explained_of(record: ConsumedRecord) -> Explained:
     """The multi event of one message of the topic of multi events."""
     body = _body(record)
     entries: dict[str, tuple[str, Mapping[str, Any]]] = {}
@@ -211,7 +212,7 @@ def explained_of(record: LogRecord) -> Explained:
     )
 
 
-def _body(record: LogRecord) -> dict[str, Any]:
+def _body(record: ConsumedRecord) -> dict[str, Any]:
     try:
         body = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError:
@@ -227,7 +228,7 @@ def _by_place(sources: Iterable[SourceEvent]) -> dict[tuple[str, int, int], list
     return places
 
 
-def _fill(record: LogRecord, sources: Iterable[SourceEvent]) -> None:
+def _fill(record: ConsumedRecord, sources: Iterable[SourceEvent]) -> None:
     wanted = {source.event_id: source for source in sources}
     for event in Selector()([record]):
         try:

@@ -13,7 +13,9 @@ import orjson
 
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.backtest import Made, backtest
-from astrocyte.pipeline.recording.log import InvalidLog, chunks_of, read_log
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.frames import chunks_of
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import TRUTH, mono_topic

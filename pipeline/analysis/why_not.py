@@ -16,7 +16,8 @@ from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.analysis.backtest import made_of
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
-from astrocyte.pipeline.recording.log import InvalidLog, chunks_of
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import iso_from_us
 

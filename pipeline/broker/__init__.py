@@ -14,7 +14,7 @@ from astrocyte.pipeline.broker.protocol.errors import BrokerError, DataFolderInU
 from astrocyte.pipeline.broker.server.broker import EmbeddedBroker
 from astrocyte.pipeline.broker.server.process import BrokerProcess, BrokerThread
 from astrocyte.pipeline.broker.server.service import serve
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 
 __all__ = [
     "BrokerError",

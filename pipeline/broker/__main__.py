@@ -11,7 +11,7 @@ from pathlib import Path
 
 from astrocyte.pipeline.broker.protocol.errors import BrokerError
 from astrocyte.pipeline.broker.server.service import serve
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 
 __all__ = ["main"]
 

@@ -142,7 +142,7 @@ def _tap_log(
     count: int | None,
     partitions: list[int] | None,
 ) -> int:
-    from astrocyte.pipeline.recording.log import read_log
+    from astrocyte.pipeline.recording.reader import read_log
     from astrocyte.pipeline.recording.tap import tap_records
 
     start_ms = None
@@ -336,7 +336,7 @@ def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
 
 
 def _note_outputs(plan: Plan) -> None:
-    from astrocyte.pipeline.recording.log import is_derived
+    from astrocyte.pipeline.recording.frames import is_derived
 
     outputs = sorted(topic for topic in plan.topics if is_derived(topic))
     if outputs:

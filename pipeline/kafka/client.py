@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
-from astrocyte.pipeline.recording.format import LogRecord
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ async def scan(
     until_ms: int | None = None,
     follow: bool = False,
     partitions: Iterable[int] | None = None,
-) -> AsyncIterator[list[LogRecord]]:
+) -> AsyncIterator[list[ConsumedRecord]]:
     """Messages of topics (with their partition counts) in lists, from ``start`` to their present end (``follow``: on).
 
     Up to the present end messages come merged by timestamp over all partitions (each partition in its own order),
@@ -277,7 +277,7 @@ async def scan(
         yield records
 
 
-async def read_at(client: AIOKafkaConsumer, topic: str, partition: int, offset: int) -> LogRecord | None:
+async def read_at(client: AIOKafkaConsumer, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
     """The message at one place, or None where the topic does not hold it (any more)."""
     from aiokafka import TopicPartition
 
@@ -298,8 +298,8 @@ async def read_at(client: AIOKafkaConsumer, topic: str, partition: int, offset: 
 
 async def _until_end(
     client: AIOKafkaConsumer, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-) -> AsyncIterator[list[LogRecord]]:
-    waiting: dict[TopicPartition, deque[LogRecord]] = {
+) -> AsyncIterator[list[ConsumedRecord]]:
+    waiting: dict[TopicPartition, deque[ConsumedRecord]] = {
         place: deque() for place in begins if begins[place] < ends[place]
     }
     client.pause(*(place for place in begins if place not in waiting))
@@ -329,8 +329,10 @@ async def _until_end(
 
 
 def _merged(
-    waiting: Mapping[TopicPartition, deque[LogRecord]], floors: dict[TopicPartition, int], finished: set[TopicPartition]
-) -> list[LogRecord]:
+    waiting: Mapping[TopicPartition, deque[ConsumedRecord]],
+    floors: dict[TopicPartition, int],
+    finished: set[TopicPartition],
+) -> list[ConsumedRecord]:
     """Take records in order of time, until a partition that is not finished has none left."""
     if any(not records and place not in finished for place, records in waiting.items()):
         return []
@@ -397,8 +399,8 @@ async def _check_alive(client: AIOKafkaConsumer, places: Sequence[TopicPartition
         raise BrokerAway(f"the broker went away while it was read ({type(error).__name__}); run again") from None
 
 
-def _record(message: Any) -> LogRecord:
-    return LogRecord(
+def _record(message: Any) -> ConsumedRecord:
+    return ConsumedRecord(
         message.topic,
         message.partition,
         message.offset,

@@ -11,29 +11,24 @@ import binascii
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
+from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers
 from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = [
     "FORMAT",
-    "Headers",
     "InvalidLog",
     "LogHeader",
-    "LogRecord",
     "TornLog",
-    "is_frame",
     "parse_line",
     "record_line",
 ]
 
 FORMAT: Final = 1
 """Version of the format; a reader refuses a newer one."""
-
-Headers = tuple[tuple[str, bytes | None], ...]
-"""Kafka headers in order; names may repeat, values may be null."""
 
 
 class InvalidLog(AstrocyteError):
@@ -42,25 +37,6 @@ class InvalidLog(AstrocyteError):
 
 class TornLog(InvalidLog):
     """A log that ends inside a record, as after a crash or an interrupted copy; what stands before it is whole."""
-
-
-class LogRecord(NamedTuple):
-    """One Kafka message as it was; ``timestamp_ms`` is Kafka's own time, -1 where the message had none."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-    timestamp_type: str = "create"
-    """``create``, ``logappend`` or ``unknown``, as kcat's ``tstype``."""
-
-
-def is_frame(record: LogRecord) -> bool:
-    """Whether the message is a frame: it begins as an Arrow stream does, and as no JSON text can."""
-    return record.value is not None and record.value[:4] == b"\xff\xff\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +63,7 @@ class LogHeader:
         return orjson.dumps(body) + b"\n"
 
 
-def record_line(record: LogRecord, *, b64: bool = True, **extra: Any) -> bytes:
+def record_line(record: ConsumedRecord, *, b64: bool = True, **extra: Any) -> bytes:
     """The record as one line with its newline; without ``b64`` exactly kcat's keys, ``extra`` ones after them.
 
     A value that is not UTF-8 is null in ``payload`` and whole in ``payload_b64``.
@@ -124,7 +100,7 @@ def record_line(record: LogRecord, *, b64: bool = True, **extra: Any) -> bytes:
     return orjson.dumps(body) + b"\n"
 
 
-def parse_line(line: bytes) -> LogRecord | LogHeader:
+def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
     """Record or header of one line, of ours or of plain ``kcat -J``. Raises InvalidLog (without the place)."""
     try:
         body = orjson.loads(line)
@@ -145,7 +121,7 @@ def parse_line(line: bytes) -> LogRecord | LogHeader:
         if not (type(topic) is str and type(partition) is type(offset) is type(time_ms) is int):
             raise _mistyped(body)
         key, value = body.get("key_b64"), body.get("payload_b64")
-        return LogRecord(
+        return ConsumedRecord(
             topic,
             partition,
             offset,

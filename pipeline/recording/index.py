@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 import zstandard
 
-from astrocyte.pipeline.recording.format import LogRecord, is_frame
+from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 
 __all__ = ["SKIPPABLE", "Block", "Index", "Totals", "index_frame", "read_index"]
 
@@ -58,7 +58,7 @@ class Totals:
         """Number of messages."""
         return sum(self.messages.values())
 
-    def add(self, record: LogRecord) -> None:
+    def add(self, record: ConsumedRecord) -> None:
         """Count one message."""
         size = len(record.value or b"") + len(record.key or b"")
         self.messages[record.partition] = self.messages.get(record.partition, 0) + 1

@@ -14,7 +14,8 @@ from typing import IO, Final
 
 import zstandard
 
-from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, LogRecord, TornLog, parse_line
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog, parse_line
 from astrocyte.pipeline.recording.index import SKIPPABLE, read_index
 
 __all__ = ["open_log", "read_header", "read_log"]
@@ -35,7 +36,7 @@ def read_header(path: str | Path) -> LogHeader | None:
 
 def read_log(
     path: str | Path, *, start_ms: int | None = None, on_torn: Callable[[TornLog], None] | None = None
-) -> Iterator[LogRecord]:
+) -> Iterator[ConsumedRecord]:
     """Records of a log in order; reads ``.jsonl``, ``.gz``, ``.zst`` and plain ``kcat -J`` output; ``-`` is stdin.
 
     With ``start_ms`` the records before it are left out, whole blocks unread where the log has an index. A log torn
@@ -44,7 +45,7 @@ def read_log(
     """
     try:
         for item in open_log(path, start_ms=start_ms):
-            if isinstance(item, LogRecord) and (start_ms is None or item.timestamp_ms >= start_ms):
+            if isinstance(item, ConsumedRecord) and (start_ms is None or item.timestamp_ms >= start_ms):
                 yield item
     except TornLog as error:
         if on_torn is None:
@@ -53,7 +54,7 @@ def read_log(
             on_torn(error)
 
 
-def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[LogRecord | LogHeader]:
+def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[ConsumedRecord | LogHeader]:
     """Headers and records of a log. Raises TornLog after the last whole record of a torn one, else InvalidLog."""
     name = "standard input" if str(path) == "-" else str(path)
     try:
@@ -77,7 +78,7 @@ def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[LogRe
                         "it were read"
                     ) from None
                 raise InvalidLog(f"log {name}, after {records} records: {error}") from None
-            records += isinstance(item, LogRecord)
+            records += isinstance(item, ConsumedRecord)
             yield item
     except _Cut as cut:
         kind = TornLog if cut.at_end else InvalidLog

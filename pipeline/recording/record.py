@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, scan, select_topics, topic_partitions
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
-from astrocyte.pipeline.recording.log import InvalidLog, LogHeader, LogRecord, LogWriter
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
+from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.schemas.times import iso_from_us
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def check_absent(path: str | Path, *, overwrite: bool) -> None:
 
 
 async def write_batches(
-    batches: AsyncIterator[list[LogRecord]],
+    batches: AsyncIterator[list[ConsumedRecord]],
     writer: LogWriter,
     count: int | None = None,
     progress: Callable[[int], None] | None = None,

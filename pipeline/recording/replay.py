@@ -15,18 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, producer_client
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
-from astrocyte.pipeline.recording.log import (
-    InvalidLog,
-    LogHeader,
-    LogRecord,
-    TornLog,
-    Totals,
-    open_log,
-    read_header,
-    read_index,
-    read_log,
-)
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog
+from astrocyte.pipeline.recording.index import Totals, read_index
 from astrocyte.pipeline.recording.pacing import Tempo
+from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import stream_of
@@ -186,13 +179,13 @@ def make_plan(paths: Sequence[str | Path], selection: Selection) -> Plan:
     return plan
 
 
-def _whole_part(path: str) -> Iterator[LogRecord | LogHeader]:
+def _whole_part(path: str) -> Iterator[ConsumedRecord | LogHeader]:
     """Headers and records of a log; one torn at its end gives what is whole (`read_log` says so, later)."""
     with contextlib.suppress(TornLog):
         yield from open_log(path)
 
 
-def _selected(record: LogRecord, selection: Selection) -> bool:
+def _selected(record: ConsumedRecord, selection: Selection) -> bool:
     return (
         selection.takes(record.topic)
         and (selection.start_ms is None or record.timestamp_ms >= selection.start_ms)
@@ -212,10 +205,10 @@ def _plan_topic(plan: Plan, topic: str, partition: int) -> None:
     plan.partitions[topic] = max(plan.partitions.get(topic, 0), partition + 1)
 
 
-def _messages(plan: Plan) -> Iterator[tuple[int, LogRecord]]:
+def _messages(plan: Plan) -> Iterator[tuple[int, ConsumedRecord]]:
     """(due time in microseconds of the log, message) of all files merged; due times never go back."""
 
-    def of_file(path: str) -> Iterator[tuple[int, LogRecord]]:
+    def of_file(path: str) -> Iterator[tuple[int, ConsumedRecord]]:
         due_ms = -1
         for record in read_log(path, start_ms=plan.selection.start_ms):
             if _selected(record, plan.selection):
@@ -296,7 +289,9 @@ async def _due(tempo: Tempo, due_us: int, stop: asyncio.Event | None) -> None:
             await waiter
 
 
-async def _send(sender: _Sender, plan: Plan, counts: Mapping[str, int], record: LogRecord, shift: Shift | None) -> None:
+async def _send(
+    sender: _Sender, plan: Plan, counts: Mapping[str, int], record: ConsumedRecord, shift: Shift | None
+) -> None:
     if shift is not None:
         record = shift_record(record, shift)
     target = plan.target(record.topic)
@@ -322,7 +317,7 @@ class _Sender:
         self._deliveries: dict[asyncio.Future[Any], tuple[str, int, int]] = {}
         self.sent = 0
 
-    async def send(self, topic: str, record: LogRecord) -> None:
+    async def send(self, topic: str, record: ConsumedRecord) -> None:
         """Put the message into its partition's batch; a full batch goes off."""
         place = (topic, record.partition)
         size = len(record.value or b"") + len(record.key or b"")

@@ -14,8 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.pipeline.recording.format import Headers, LogRecord
-from astrocyte.pipeline.recording.log import is_frame
+from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import hash_id
@@ -38,7 +37,7 @@ class Shift:
     lap: int = 1
 
 
-def shift_record(record: LogRecord, shift: Shift) -> LogRecord:
+def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
     """The message with its event times moved: a frame's rows and watermark, a JSON record's time.
 
     A later lap gets ids of its own, else its events would be taken for repetitions of the first. A message that
@@ -67,7 +66,7 @@ def shift_record(record: LogRecord, shift: Shift) -> LogRecord:
     return stamped._replace(value=orjson.dumps(body), headers=_headers(record.headers, shift, original))
 
 
-def first_event_us(record: LogRecord) -> int | None:
+def first_event_us(record: ConsumedRecord) -> int | None:
     """Least event time in the message, or None where it holds no event."""
     if record.value is None:
         return None
@@ -83,7 +82,7 @@ def first_event_us(record: LogRecord) -> int | None:
     return next((_time_us(body[name]) for name in _TIME_NAMES if body.get(name) is not None), None)
 
 
-def repartition(record: LogRecord, recorded: int, count: int) -> list[LogRecord]:
+def repartition(record: ConsumedRecord, recorded: int, count: int) -> list[ConsumedRecord]:
     """The message divided over ``count`` partitions by its keys, as Kafka's default partitioner does.
 
     A frame becomes one for each partition. Each of the ``recorded`` partitions stays an origin of its own, with its
@@ -102,7 +101,7 @@ def repartition(record: LogRecord, recorded: int, count: int) -> list[LogRecord]
     return [record._replace(partition=number)]
 
 
-def rename_stream(record: LogRecord, stream: str) -> LogRecord:
+def rename_stream(record: ConsumedRecord, stream: str) -> ConsumedRecord:
     """The message as one of ``stream``: rules select by it, and a frame names it inside. Ids stay what they were."""
     if record.value is None:
         return record

@@ -18,8 +18,8 @@ from astrocyte.agents.expressions.columns import Columns, predicate
 from astrocyte.agents.expressions.parser import Node, parse
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
-from astrocyte.pipeline.recording.format import Headers, LogRecord, record_line
-from astrocyte.pipeline.recording.log import is_frame
+from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
+from astrocyte.pipeline.recording.format import record_line
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import conform, decode_frame
@@ -50,7 +50,7 @@ _ESCAPE: Final = re.compile(r"%(.)|\\(?:x([0-9A-Fa-f]{1,2})|([0-7]{1,3})|(.))|([
 class Event:
     """One event and the message that held it; ``row`` is its place in a frame, None for a message of its own."""
 
-    record: LogRecord
+    record: ConsumedRecord
     row: int | None
     key: bytes | None
     value: bytes | None
@@ -77,7 +77,7 @@ class Selector:
         self.unreadable = 0
         """Messages that hold no event."""
 
-    def __call__(self, records: Iterable[LogRecord]) -> Iterator[Event]:
+    def __call__(self, records: Iterable[ConsumedRecord]) -> Iterator[Event]:
         """Events of the messages, in order."""
         for record in records:
             if not self.raw and is_frame(record):
@@ -85,7 +85,7 @@ class Selector:
             elif self._test is None or self._test(self._fields(record), {}):
                 yield Event(record, None, record.key, record.value, record.headers)
 
-    def _unpack(self, record: LogRecord) -> Iterator[Event]:
+    def _unpack(self, record: ConsumedRecord) -> Iterator[Event]:
         assert record.value is not None
         try:
             frame = decode_frame(record.value)
@@ -107,7 +107,7 @@ class Selector:
         for row, (key, value, headers) in zip(rows.tolist(), frame_to_records(frame, self.catalog), strict=True):
             yield Event(record, row, key, value, tuple(headers))
 
-    def _fields(self, record: LogRecord) -> dict[str, Any]:
+    def _fields(self, record: ConsumedRecord) -> dict[str, Any]:
         try:
             body = orjson.loads(record.value or b"")
         except orjson.JSONDecodeError:
@@ -159,7 +159,7 @@ async def tap(
 
 
 def tap_records(
-    records: Iterable[LogRecord],
+    records: Iterable[ConsumedRecord],
     topics: Sequence[str],
     write: Callable[[Event], None],
     selector: Selector,
@@ -185,7 +185,7 @@ def tap_records(
 
 
 async def _drain(
-    batches: AsyncIterator[list[LogRecord]],
+    batches: AsyncIterator[list[ConsumedRecord]],
     write: Callable[[Event], None],
     selector: Selector,
     count: int | None,
@@ -270,7 +270,7 @@ def columns_line(event: Event) -> bytes:
     return line.rstrip().encode("utf-8", "replace") + b"\n"
 
 
-def _kafka_time(record: LogRecord) -> str:
+def _kafka_time(record: ConsumedRecord) -> str:
     return "-" if record.timestamp_ms < 0 else iso_from_us(record.timestamp_ms * 1000)
 
 

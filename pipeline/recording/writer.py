@@ -14,7 +14,8 @@ from typing import IO, Final, Self
 
 import zstandard
 
-from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, LogRecord, record_line
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, record_line
 from astrocyte.pipeline.recording.index import Block, Totals, index_frame
 
 __all__ = ["LogWriter"]
@@ -70,7 +71,7 @@ class LogWriter:
         else:
             self.abandon()
 
-    def write(self, record: LogRecord) -> None:
+    def write(self, record: ConsumedRecord) -> None:
         """Append one record. Raises OSError where the disk does."""
         line = record_line(record)
         self._lines.append(line)

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from astrocyte.agents.domain import DomainOutput
-from astrocyte.agents.matches.lineage import Record
 from astrocyte.pipeline.transport.producer import Outgoing
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
-from astrocyte.schemas.json.reader import cloud_headers
+from astrocyte.schemas.json.reader import JsonRecord, cloud_headers
 from astrocyte.schemas.partitioning import rekey, split_by_partition
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, keyed_topic, metrics_topic
@@ -50,7 +49,7 @@ def outgoing_of(output: DomainOutput, partition: int, partitions: int) -> dict[t
     """
     batches: dict[tuple[str, int], list[Outgoing]] = {}
 
-    def add(topic: str, records: Iterable[Record]) -> None:
+    def add(topic: str, records: Iterable[JsonRecord]) -> None:
         for record in records:
             batches.setdefault((topic, partition), []).append(
                 Outgoing(topic, record.value, record.key, partition, record.headers)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from astrocyte.pipeline.recording.format import LogHeader, LogRecord
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import LogHeader
 from astrocyte.pipeline.recording.record import check_absent
 from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.pipeline.simulation.publish import Form, messages_of
@@ -41,7 +42,7 @@ class LogSink:
         for record in messages_of(frame, self._partitions, self._form):
             place = (record.topic, record.partition or 0)
             writer.write(
-                LogRecord(
+                ConsumedRecord(
                     *place, self._offsets[place], record.timestamp_ms or 0, record.key, record.value,
                     tuple(record.headers),
                 )

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from astrocyte.pipeline.kafka.client import consumer_client, ensure_topics, producer_client, scan, topic_partitions
-from astrocyte.pipeline.recording.log import LogHeader, LogRecord, LogWriter
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import LogHeader
+from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.partitioning import split_by_partition
@@ -48,28 +50,28 @@ def axon_frame(
     )
 
 
-def frame_messages(frame: Frame, partitions: int, offsets: dict[tuple[str, int], int]) -> list[LogRecord]:
+def frame_messages(frame: Frame, partitions: int, offsets: dict[tuple[str, int], int]) -> list[ConsumedRecord]:
     """The frame as messages, one a partition; ``offsets`` holds the next offset of each place and moves on."""
     messages = []
     time_ms = int(frame.timestamps()[0]) // 1000 if frame.num_rows else (frame.watermark_us or 0) // 1000
     for partition, part in split_by_partition(frame, partitions):
         place = (f"mono.{frame.stream}", partition)
         headers = (("content-type", b"application/vnd.apache.arrow.stream"),)
-        messages.append(LogRecord(*place, offsets.get(place, 0), time_ms, None, encode_frame(part), headers))
+        messages.append(ConsumedRecord(*place, offsets.get(place, 0), time_ms, None, encode_frame(part), headers))
         offsets[place] = offsets.get(place, 0) + 1
     return messages
 
 
-def json_messages(frame: Frame, *, partition: int = 0, offset: int = 0) -> list[LogRecord]:
+def json_messages(frame: Frame, *, partition: int = 0, offset: int = 0) -> list[ConsumedRecord]:
     """The frame's events as JSON messages of one partition, each with its event time."""
     times = frame.timestamps() // 1000
     return [
-        LogRecord(f"mono.{frame.stream}", partition, offset + i, int(times[i]), key, value, tuple(headers))
+        ConsumedRecord(f"mono.{frame.stream}", partition, offset + i, int(times[i]), key, value, tuple(headers))
         for i, (key, value, headers) in enumerate(frame_to_records(frame))
     ]
 
 
-def write_log(path: Path, records: Sequence[LogRecord], *, partitions: int = 2) -> Path:
+def write_log(path: Path, records: Sequence[ConsumedRecord], *, partitions: int = 2) -> Path:
     """A log of the messages, whose topics all have ``partitions``."""
     header = LogHeader(dict.fromkeys({record.topic for record in records}, partitions))
     with LogWriter(path, header) as writer:
@@ -85,7 +87,7 @@ def running(folder: Path) -> Iterator[str]:
         yield broker.address
 
 
-async def produce(address: str, records: Sequence[LogRecord], *, partitions: int = 2) -> None:
+async def produce(address: str, records: Sequence[ConsumedRecord], *, partitions: int = 2) -> None:
     """Send messages to their topics and partitions, which are made."""
     await ensure_topics(address, dict.fromkeys({record.topic for record in records}, partitions))
     async with producer_client(address) as producer:
@@ -103,7 +105,7 @@ async def produce(address: str, records: Sequence[LogRecord], *, partitions: int
         await asyncio.gather(*sent)
 
 
-async def read_topics(address: str, *topics: str) -> list[LogRecord]:
+async def read_topics(address: str, *topics: str) -> list[ConsumedRecord]:
     """All messages of the topics, merged by time."""
     known = await topic_partitions(address)
     async with consumer_client(address) as client:

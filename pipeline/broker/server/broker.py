@@ -18,7 +18,7 @@ from astrocyte.pipeline.broker.server.cluster_api import ClusterApi
 from astrocyte.pipeline.broker.server.connection import Answer, Connection, Request
 from astrocyte.pipeline.broker.server.groups_api import GroupsApi, encode
 from astrocyte.pipeline.broker.server.records_api import RecordsApi
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue
 from astrocyte.pipeline.broker.storage.lock import FolderLock
 from astrocyte.pipeline.broker.storage.maintenance import Maintenance

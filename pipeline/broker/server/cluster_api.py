@@ -14,7 +14,7 @@ from astrocyte.pipeline.broker.groups.coordinator import Coordinator
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
 from astrocyte.pipeline.broker.protocol.messages import APIS
 from astrocyte.pipeline.broker.server.connection import Request
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue
 from astrocyte.pipeline.broker.storage.topics import Topics
 

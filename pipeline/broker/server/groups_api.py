@@ -12,7 +12,7 @@ from astrocyte.pipeline.broker.protocol.errors import ErrorCode
 from astrocyte.pipeline.broker.protocol.group_messages import JOIN_GROUP, SYNC_GROUP
 from astrocyte.pipeline.broker.protocol.schema import Api
 from astrocyte.pipeline.broker.server.connection import Answer, Request
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.catalogue import CommittedOffset
 from astrocyte.pipeline.broker.storage.topics import Topics
 

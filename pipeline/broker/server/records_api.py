@@ -17,7 +17,7 @@ from astrocyte.pipeline.broker.protocol.produce_fetch import (
     write_produce,
 )
 from astrocyte.pipeline.broker.server.connection import Answer, Request
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.log import PartitionLog
 from astrocyte.pipeline.broker.storage.topics import Topics
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from astrocyte.pipeline.broker.server.broker import EmbeddedBroker
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 
 __all__ = ["serve"]
 

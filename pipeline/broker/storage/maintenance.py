@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
 
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue
 from astrocyte.pipeline.broker.storage.compaction import CleanedSegment, clean, compactable, swap
 from astrocyte.pipeline.broker.storage.log import FlushJob, PartitionLog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
-from astrocyte.pipeline.broker.server.settings import DAY_MS, SMALLEST_SEGMENT_BYTES, BrokerSettings
+from astrocyte.pipeline.broker.settings import DAY_MS, SMALLEST_SEGMENT_BYTES, BrokerSettings
 from astrocyte.pipeline.broker.storage.log import LogConfig
 
 __all__ = ["checked_config", "default_config", "log_config"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
-from astrocyte.pipeline.broker.server.settings import BrokerSettings
+from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue, StoredTopic
 from astrocyte.pipeline.broker.storage.log import PartitionLog
 from astrocyte.pipeline.broker.storage.segment import SegmentPool

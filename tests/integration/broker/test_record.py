@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.pipeline.kafka.client import UnknownTopic, ensure_topics
 from astrocyte.pipeline.kafka.offsets import LATEST, Start
-from astrocyte.pipeline.recording.log import InvalidLog, LogRecord, read_header, read_index, read_log
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.index import read_index
+from astrocyte.pipeline.recording.reader import read_header, read_log
 from astrocyte.pipeline.recording.record import record
 from tests.support.broker import BrokerProcess, BrokerThread, kcat
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, read_topics
@@ -38,14 +41,14 @@ except AstrocyteError as error:
 """
 
 STRANGE = [
-    LogRecord("strange", 0, 0, 1000, b"\xff\x00", b"\x00\xff\xfe", (("h", b"\xfe"), ("h", b"text"), ("", None))),
-    LogRecord("strange", 1, 0, 2000, None, b"", ()),
-    LogRecord("strange", 0, 1, 3000, b"gone", None, ()),
-    LogRecord("strange", 1, 1, 4000, b"", "ä\n\t\u2028".encode(), (("ä", b""),)),
+    ConsumedRecord("strange", 0, 0, 1000, b"\xff\x00", b"\x00\xff\xfe", (("h", b"\xfe"), ("h", b"text"), ("", None))),
+    ConsumedRecord("strange", 1, 0, 2000, None, b"", ()),
+    ConsumedRecord("strange", 0, 1, 3000, b"gone", None, ()),
+    ConsumedRecord("strange", 1, 1, 4000, b"", "ä\n\t\u2028".encode(), (("ä", b""),)),
 ]
 
 
-def stream_records() -> list[LogRecord]:
+def stream_records() -> list[ConsumedRecord]:
     """Twenty frames of two streams over two partitions, in order of time."""
     offsets: dict[tuple[str, int], int] = {}
     records = []
@@ -108,7 +111,7 @@ async def test_following_records_what_comes_until_it_is_stopped(broker, tmp_path
     await ensure_topics(broker, {"live": 2})
     recording = asyncio.create_task(record(broker, ["live"], path, start=LATEST, follow=True, stop=stop))
     await eventually(partial.exists)
-    sent = [LogRecord("live", i % 2, i // 2, 1000 + i, None, b"%d" % i) for i in range(10)]
+    sent = [ConsumedRecord("live", i % 2, i // 2, 1000 + i, None, b"%d" % i) for i in range(10)]
 
     async def arrived() -> bool:
         # Recording may begin a moment after the file is made: what it must hold is what comes from then on.

@@ -19,11 +19,15 @@ from typer.testing import CliRunner
 
 from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, topic_partitions
-from astrocyte.pipeline.recording.log import InvalidLog, LogHeader, LogRecord, LogWriter, chunks_of, read_log
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
+from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.recording.pacing import Tempo
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.recording.replay import Selection, make_plan, parse_remap, replay, shift_to_now
 from astrocyte.pipeline.recording.shift import Shift
+from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import decode_frame
 from astrocyte.schemas.partitioning import partition_of
@@ -55,7 +59,7 @@ def as_fast_as_possible() -> Tempo:
     return Tempo(math.inf)
 
 
-def recorded_run(streams: tuple[str, ...] = ("axon_1", "axon_2"), steps: int = 5) -> list[LogRecord]:
+def recorded_run(streams: tuple[str, ...] = ("axon_1", "axon_2"), steps: int = 5) -> list[ConsumedRecord]:
     """Frames of each stream over two partitions, one second apart, with watermarks."""
     offsets: dict[tuple[str, int], int] = {}
     records = []
@@ -75,8 +79,8 @@ def broker(tmp_path):
 
 async def test_a_replayed_log_recorded_again_is_the_same(broker, tmp_path):
     records = recorded_run()
-    records += [LogRecord("odd", 0, 0, T0_US // 1000 + 9000, b"\xff", b"\x00", (("h", b"\xfe"), ("n", None)))]
-    records += [LogRecord("odd", 1, 0, T0_US // 1000 + 9001, None, None)]
+    records += [ConsumedRecord("odd", 0, 0, T0_US // 1000 + 9000, b"\xff", b"\x00", (("h", b"\xfe"), ("n", None)))]
+    records += [ConsumedRecord("odd", 1, 0, T0_US // 1000 + 9001, None, None)]
     path = write_log(tmp_path / "a.jsonl.zst", records)
     done = await replay(make_plan([path], Selection()), broker, tempo=as_fast_as_possible())
     assert done.messages == len(records)
@@ -116,7 +120,7 @@ async def test_frames_are_divided_anew_over_another_number_of_partitions(broker,
         keys = decode_frame(item.value).column("key").to_pylist()
         assert {partition_of(key, 5) for key in keys} <= {item.partition}
 
-    def ids(messages: list[LogRecord]) -> list[str]:
+    def ids(messages: list[ConsumedRecord]) -> list[str]:
         return sorted(text for chunk in chunks_of(messages) for text in chunk.frame.id_texts())
 
     assert ids(after) == ids(records)
@@ -160,9 +164,9 @@ async def test_a_stretch_and_some_topics_are_replayed(broker, tmp_path):
 
 async def test_several_logs_are_merged_by_time(broker, tmp_path):
     first = write_log(
-        tmp_path / "1.jsonl", [LogRecord("t", 0, 0, 1000, None, b"a"), LogRecord("t", 0, 1, 3000, None, b"c")]
+        tmp_path / "1.jsonl", [ConsumedRecord("t", 0, 0, 1000, None, b"a"), ConsumedRecord("t", 0, 1, 3000, None, b"c")]
     )
-    second = write_log(tmp_path / "2.jsonl", [LogRecord("t", 0, 0, 2000, None, b"b")])
+    second = write_log(tmp_path / "2.jsonl", [ConsumedRecord("t", 0, 0, 2000, None, b"b")])
     await replay(make_plan([first, second], Selection()), broker, tempo=as_fast_as_possible())
     assert [item.value for item in await read_topics(broker, "t")] == [b"a", b"b", b"c"]
 
@@ -209,7 +213,7 @@ async def test_output_of_kcat_without_a_header_is_replayed(broker, tmp_path):
     await replay(make_plan([path], Selection()), broker, tempo=as_fast_as_possible())
     assert (await topic_partitions(broker))["t"] == 3
     (after,) = await read_topics(broker, "t")
-    assert after == LogRecord("t", 2, 0, 5, b"k", b"p", (("h", b"v"),))
+    assert after == ConsumedRecord("t", 2, 0, 5, b"k", b"p", (("h", b"v"),))
 
 
 async def test_a_torn_log_is_replayed_as_far_as_it_is_whole(broker, tmp_path, caplog):
@@ -227,7 +231,9 @@ async def test_old_logs_outlive_a_retention_by_age(broker, tmp_path):
 
 
 async def test_a_large_message_is_replayed(broker, tmp_path):
-    path = write_log(tmp_path / "a.jsonl.zst", [LogRecord("big", 0, 0, 1, None, os.urandom(20 << 20))], partitions=1)
+    path = write_log(
+        tmp_path / "a.jsonl.zst", [ConsumedRecord("big", 0, 0, 1, None, os.urandom(20 << 20))], partitions=1
+    )
     done = await replay(make_plan([path], Selection()), broker, tempo=as_fast_as_possible())
     assert done.bytes == 20 << 20
     assert len((await read_topics(broker, "big"))[0].value) == 20 << 20
@@ -242,7 +248,7 @@ async def test_an_unreachable_broker_and_an_empty_log_are_one_sentence(tmp_path)
 
 
 async def test_a_broker_that_goes_away_in_the_middle_ends_it_with_what_was_delivered(tmp_path):
-    records = [LogRecord("t", 0, i, 1000 + i, None, b"%d" % i) for i in range(5)]
+    records = [ConsumedRecord("t", 0, i, 1000 + i, None, b"%d" % i) for i in range(5)]
     plan = make_plan([write_log(tmp_path / "a.jsonl", records, partitions=1)], Selection())
     with BrokerProcess(tmp_path / "broker") as running:
 
@@ -313,7 +319,7 @@ def test_wrong_use_says_what_to_do(tmp_path, arguments, said):
 async def test_keys_pause_and_step_on_a_terminal_that_is_as_before_afterwards(tmp_path):
     import termios
 
-    path = write_log(tmp_path / "a.jsonl", [LogRecord("t", 0, i, 1000 + i, None, b"%d" % i) for i in range(3)])
+    path = write_log(tmp_path / "a.jsonl", [ConsumedRecord("t", 0, i, 1000 + i, None, b"%d" % i) for i in range(3)])
     with BrokerProcess(tmp_path / "broker") as running:
         ours, theirs = pty.openpty()
         before = termios.tcgetattr(theirs)
@@ -339,6 +345,6 @@ async def test_keys_pause_and_step_on_a_terminal_that_is_as_before_afterwards(tm
 async def test_a_header_gives_the_partition_count_where_no_message_shows_it(broker, tmp_path):
     path = tmp_path / "a.jsonl"
     with LogWriter(path, LogHeader({"t": 6}, config={"t": {"cleanup.policy": "compact"}})) as writer:
-        writer.write(LogRecord("t", 0, 0, 1, b"k", b"v"))
+        writer.write(ConsumedRecord("t", 0, 0, 1, b"k", b"v"))
     await replay(make_plan([path], Selection()), broker, tempo=as_fast_as_possible())
     assert (await topic_partitions(broker))["t"] == 6

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.pipeline.kafka.client import BrokerAway, UnknownTopic
-from astrocyte.pipeline.recording.log import LogRecord
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.tap import Selector, columns_line, compile_format, envelope_line, json_line, tap
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from tests.support.broker import BrokerThread, kcat
@@ -25,7 +25,7 @@ app = typer.Typer()
 cli_log.register(app)
 
 
-def mixed_records() -> list[LogRecord]:
+def mixed_records() -> list[ConsumedRecord]:
     """Six events of axon_1 in frames over two partitions, then three of axon_2 as JSON on partition 1."""
     records = frame_messages(axon_frame("axon_1", ["d1", "d2", "d3"] * 2, range(0, 60_000, 10_000), types="ABC"), 2, {})
     return records + json_messages(axon_frame("axon_2", ["d1", "d2", "d3"], [5, 6, 7]), partition=1)
@@ -37,7 +37,9 @@ def broker(tmp_path_factory):
 
     with BrokerThread(tmp_path_factory.mktemp("broker")) as running:
         asyncio.run(produce(running.address, mixed_records()))
-        asyncio.run(produce(running.address, [LogRecord("notes", 0, 0, 5, b"k", b"plain\x00\xff", (("h", b"\xfe"),))]))
+        asyncio.run(
+            produce(running.address, [ConsumedRecord("notes", 0, 0, 5, b"k", b"plain\x00\xff", (("h", b"\xfe"),))])
+        )
         yield running.address
 
 
@@ -124,7 +126,7 @@ def test_a_message_that_is_no_event_is_shown_as_what_it_is(broker):
 
 
 def test_control_characters_do_not_reach_the_terminal():
-    record = LogRecord("t", 0, 0, 1, b"k\x1b[2J", b'{"name":"\\u001b[31mred","timestamp":"2025-01-01T00:00:00Z"}')
+    record = ConsumedRecord("t", 0, 0, 1, b"k\x1b[2J", b'{"name":"\\u001b[31mred","timestamp":"2025-01-01T00:00:00Z"}')
     (event,) = Selector()([record])
     assert b"\x1b" not in columns_line(event)
     broken = record._replace(value=b"\xff\xff\xff\xff\x1b")
@@ -134,7 +136,12 @@ def test_control_characters_do_not_reach_the_terminal():
 def test_a_broken_frame_and_a_tombstone_are_counted_and_shown():
     selector = Selector()
     events = list(
-        selector([LogRecord("mono.a", 0, 0, 1, None, b"\xff\xff\xff\xff?"), LogRecord("mono.a", 0, 1, 1, b"k", None)])
+        selector(
+            [
+                ConsumedRecord("mono.a", 0, 0, 1, None, b"\xff\xff\xff\xff?"),
+                ConsumedRecord("mono.a", 0, 1, 1, b"k", None),
+            ]
+        )
     )
     assert selector.unreadable == 1
     assert "Arrow" in json.loads(json_line(events[0]))["problem"]
@@ -146,7 +153,7 @@ def test_a_multi_event_shows_its_id_for_explain():
     body = {"event_id": "11111111-aaaa", "timestamp": "2025-01-01T00:00:00Z", "event_type": "MULTI_ORIGINATED",
             "source_events": ["a", "b"], "correlation_rule": "r", "lineage": {}}  # fmt: skip
     (event,) = Selector("correlation_rule == 'r'")(
-        [LogRecord("multi.events", 0, 0, 1, b"k", json.dumps(body).encode())]
+        [ConsumedRecord("multi.events", 0, 0, 1, b"k", json.dumps(body).encode())]
     )
     assert "event_id=11111111-aaaa" in columns_line(event).decode()
 

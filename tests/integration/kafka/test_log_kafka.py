@@ -9,8 +9,9 @@ import pytest
 
 from astrocyte.pipeline.kafka.client import consumer_client, ensure_topics, read_at, topic_partitions
 from astrocyte.pipeline.kafka.offsets import Start
-from astrocyte.pipeline.recording.log import LogRecord, read_header, read_log
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.pacing import Tempo
+from astrocyte.pipeline.recording.reader import read_header, read_log
 from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.recording.replay import Selection, make_plan, replay
 from astrocyte.pipeline.recording.tap import Selector, json_line, tap
@@ -20,9 +21,9 @@ from tests.support.logs import T0_US, axon_frame, frame_messages, produce, read_
 pytestmark = pytest.mark.kafka
 
 STRANGE = [
-    LogRecord("strange", 0, 0, T0_US // 1000, b"\xff", b"\x00\xff", (("h", b"\xfe"), ("h", b"text"), ("", None))),
-    LogRecord("strange", 1, 0, T0_US // 1000 + 1, None, b""),
-    LogRecord("strange", 0, 1, T0_US // 1000 + 2, b"gone", None),
+    ConsumedRecord("strange", 0, 0, T0_US // 1000, b"\xff", b"\x00\xff", (("h", b"\xfe"), ("h", b"text"), ("", None))),
+    ConsumedRecord("strange", 1, 0, T0_US // 1000 + 1, None, b""),
+    ConsumedRecord("strange", 0, 1, T0_US // 1000 + 2, b"gone", None),
 ]
 
 
@@ -31,7 +32,7 @@ def kafka(request):
     return request.getfixturevalue("real_kafka").address
 
 
-def frames() -> list[LogRecord]:
+def frames() -> list[ConsumedRecord]:
     offsets: dict[tuple[str, int], int] = {}
     records = []
     for step in range(6):
@@ -81,7 +82,7 @@ async def test_the_end_of_a_compacted_topic_is_reached(kafka):
     settings = {"cleanup.policy": "compact", "segment.ms": "1", "min.cleanable.dirty.ratio": "0.0"}
     await ensure_topics(kafka, {"squeezed": 1}, config={"squeezed": settings})
     for n in range(5):
-        await produce(kafka, [LogRecord("squeezed", 0, 0, T0_US // 1000 + n, b"same", b"%d" % n)], partitions=1)
+        await produce(kafka, [ConsumedRecord("squeezed", 0, 0, T0_US // 1000 + n, b"same", b"%d" % n)], partitions=1)
     after = await read_topics(kafka, "squeezed")
     assert after[-1].value == b"4"
     assert (await topic_partitions(kafka))["squeezed"] == 1

@@ -13,7 +13,6 @@ from astrocyte.agents.sinks.influx.setup import setup_influx
 from astrocyte.agents.sinks.influx.sink import InfluxSink
 from astrocyte.agents.sinks.testing import a_batch, results
 from astrocyte.schemas.frames import Frame
-from tests.support.victoria import *  # noqa: F403 - fixtures
 
 
 async def written(sink, *batches):

@@ -10,7 +10,6 @@ from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.testing import results
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 NOW_US = 1_735_689_600_000_000
 DAY_US = 86_400_000_000

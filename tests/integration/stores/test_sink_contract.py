@@ -7,7 +7,6 @@ from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.testing import SinkUnderTest, check_sink
 from astrocyte.schemas.tables import Base
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 TABLE_OF = {"problem_solving": "problem_results", "multi_events": "multi_events", "alerts": "alerts"}
 

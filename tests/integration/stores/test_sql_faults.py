@@ -15,7 +15,6 @@ from astrocyte.agents.sinks.sql.migrate import NewerDatabase, OlderDatabase, upg
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.schemas.frames import Frame
-from tests.support.postgres import *  # noqa: F403 - fixtures
 
 
 class Troubles(list):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from astrocyte.pipeline.recording.log import read_log
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.frames import decode_frame
 from tests.support.broker import wait_until
 

@@ -10,7 +10,7 @@ from astrocyte import Engine, Match, load_rules, match
 from astrocyte.agents.ingest.dicts import frames_of
 from astrocyte.agents.rules.validator_functions import register_validator
 from astrocyte.pipeline.analysis.offline import run_rules
-from astrocyte.pipeline.recording.log import LogRecord
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from tests.support.logs import write_log
 
 
@@ -66,7 +66,7 @@ def test_match_refuses_and_changes_what_validators_say() -> None:
 def test_match_gives_what_the_command_gives_on_the_same_log(tmp_path: Any) -> None:
     sound = [event for event in events() if event["event_id"] not in ("a4", "long ago")]  # JSON has no NaN
     records = [
-        LogRecord(
+        ConsumedRecord(
             f"mono.{event['stream']}", 0, offset, event["timestamp"] // 1000, b"k",
             orjson.dumps({name: value for name, value in event.items() if name != "stream"}), [],
         )

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from astrocyte.pipeline.analysis.explain import NoSuchEvent, explain, render
 from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
 from astrocyte.pipeline.cli import rules as cli_rules
-from astrocyte.pipeline.recording.log import LogRecord
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import Alert, LineageEntry, MultiEvent
 from astrocyte.schemas.frames import decode_frame
@@ -29,7 +29,7 @@ cli_rules.register(app)
 FIRST, SECOND, ALERT_ID = "10000000-0000-8000-8000-000000000001", "10000000-0000-8000-8000-000000000002", "a-1"
 
 
-def story() -> list[LogRecord]:
+def story() -> list[ConsumedRecord]:
     """Two mono events make FIRST; FIRST and a third mono event make SECOND, of which an alert tells."""
     mono = frame_messages(axon_frame("axon_1", ["d1", "d1"], [0, 10], types="AC"), 1, {})
     mono += json_messages(axon_frame("axon_2", ["d1"], [20], types="B"), offset=4)
@@ -62,13 +62,13 @@ def story() -> list[LogRecord]:
         multi_event_id=SECOND,
     )  # fmt: skip
     outputs = [
-        LogRecord("multi.events", 0, n, T0_US // 1000, b"d1", item.model_dump_json().encode())
+        ConsumedRecord("multi.events", 0, n, T0_US // 1000, b"d1", item.model_dump_json().encode())
         for n, item in enumerate((first, second))
     ]
-    return [*mono, *outputs, LogRecord("alerts", 0, 0, T0_US // 1000, b"d1", alert.model_dump_json().encode())]
+    return [*mono, *outputs, ConsumedRecord("alerts", 0, 0, T0_US // 1000, b"d1", alert.model_dump_json().encode())]
 
 
-def store(records: list[LogRecord], url: str) -> None:
+def store(records: list[ConsumedRecord], url: str) -> None:
     """The rows that the SQL sink makes of the outputs."""
     engine = create_engine(url)
     Base.metadata.create_all(engine, tables=[MultiEventRow.__table__, MultiEventSource.__table__, AlertRow.__table__])
@@ -140,7 +140,7 @@ def test_broker_database_and_log_give_the_same_tree(tmp_path, log):
     assert explain(SECOND, [SqlOrigin(url), LogOrigin([log])]).as_json() == expected
     with BrokerThread(tmp_path / "broker") as running:
         # Offsets on the broker begin at 0, so the JSON record of the story is its fifth.
-        filler = [LogRecord("mono.axon_2", 0, n, 1, b"x", b"{}") for n in range(4)]
+        filler = [ConsumedRecord("mono.axon_2", 0, n, 1, b"x", b"{}") for n in range(4)]
         asyncio.run(produce(running.address, filler + story(), partitions=1))
         assert explain(SECOND, [BrokerOrigin(running.address)]).as_json() == expected
 
@@ -176,7 +176,9 @@ def test_an_absent_or_empty_database_is_one_sentence(tmp_path):
 
 def test_lineage_that_goes_in_circles_ends(tmp_path):
     body = json.loads(story()[2].value) | {"event_id": "loop", "source_events": ["loop"], "lineage": {}}
-    path = write_log(tmp_path / "loop.jsonl", [LogRecord("multi.events", 0, 0, 1, None, json.dumps(body).encode())])
+    path = write_log(
+        tmp_path / "loop.jsonl", [ConsumedRecord("multi.events", 0, 0, 1, None, json.dumps(body).encode())]
+    )
     assert "loop" in render(explain("loop", [LogOrigin([path])]))
 
 

@@ -18,7 +18,9 @@ from astrocyte.pipeline.analysis.offline import run_rules, survey
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
 from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.pipeline.cli import rules as cli_rules
-from astrocyte.pipeline.recording.log import InvalidLog, LogRecord, read_log
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.shift import repartition
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.frames import Frame
@@ -59,12 +61,12 @@ def spikes(steps: int = 12) -> list[Frame]:
     return frames
 
 
-def in_frames(frames: list[Frame], partitions: int = 2) -> list[LogRecord]:
+def in_frames(frames: list[Frame], partitions: int = 2) -> list[ConsumedRecord]:
     offsets: dict[tuple[str, int], int] = {}
     return [message for frame in frames for message in frame_messages(frame, partitions, offsets)]
 
 
-def in_json(frames: list[Frame], partitions: int = 2) -> list[LogRecord]:
+def in_json(frames: list[Frame], partitions: int = 2) -> list[ConsumedRecord]:
     offsets: dict[tuple[str, int], int] = {}
     messages = []
     for frame in frames:
@@ -106,8 +108,8 @@ def test_matches_have_the_shape_of_multi_events_and_lead_back_to_their_messages(
     assert entry["event_id"] in ids
 
 
-def _ids(record: LogRecord) -> list[str]:
-    from astrocyte.pipeline.recording.log import frames_of
+def _ids(record: ConsumedRecord) -> list[str]:
+    from astrocyte.pipeline.recording.frames import frames_of
 
     return [text for *_, frame in frames_of([record]) for text in frame.id_texts()]
 
@@ -135,7 +137,7 @@ def test_frames_that_a_replay_divides_anew_give_the_same_ids(pair, log, tmp_path
     assert sorted(found) == sorted(match["event_id"] for match in matches(pair, log))
 
 
-def _with_offsets(records: list[LogRecord]) -> list[LogRecord]:
+def _with_offsets(records: list[ConsumedRecord]) -> list[ConsumedRecord]:
     offsets: dict[tuple[str, int], int] = {}
     placed = []
     for record in records:
@@ -148,7 +150,7 @@ def _with_offsets(records: list[LogRecord]) -> list[LogRecord]:
 def test_records_that_are_no_events_are_counted_and_the_rest_goes_on(pair, tmp_path):
     records = in_json(spikes(2))
     bad = [
-        LogRecord("mono.axon_1", 0, 900 + n, 0, b"k", value)
+        ConsumedRecord("mono.axon_1", 0, 900 + n, 0, b"k", value)
         for n, value in enumerate((b"{", None, b"\xff\xff\xff\xff"))
     ]
     path = write_log(tmp_path / "a.jsonl", [*records[:4], *[item for item in records[4:] if item.topic != "x"], *bad])
@@ -177,7 +179,7 @@ def test_a_topic_that_the_log_lacks_holds_nobody_back(pair, tmp_path):
 
 
 def test_the_pipeline_s_own_topics_are_no_input(pair, log, tmp_path):
-    made = [LogRecord("metrics.x", 0, 0, 1, b"k", b"{}"), LogRecord(MULTI_EVENTS, 0, 0, 1, b"k", b"{}")]
+    made = [ConsumedRecord("metrics.x", 0, 0, 1, b"k", b"{}"), ConsumedRecord(MULTI_EVENTS, 0, 0, 1, b"k", b"{}")]
     path = write_log(tmp_path / "b.jsonl", [*read_log(log), *made])
     assert len(matches(pair, path)) == 96
     assert survey([path]).count == 2
@@ -201,7 +203,7 @@ def test_rules_by_another_field_than_the_streams_key_find_their_matches(tmp_path
     for n in range(10):
         for topic, time in (("orders", base + n), ("refunds", base + n + 0.5)):
             value = orjson.dumps({"timestamp": time, "customer": f"c{n % 5}"})
-            record = LogRecord(f"mono.{topic}", 0, n, round(time * 1000), f"{topic}{n}".encode(), value)
+            record = ConsumedRecord(f"mono.{topic}", 0, n, round(time * 1000), f"{topic}{n}".encode(), value)
             records += repartition(record, 1, 3)
     three = write_log(tmp_path / "three.jsonl", _with_offsets(records), partitions=3)
     one = write_log(
@@ -251,7 +253,9 @@ def with_outputs(ruleset: RuleSet, path, to):
         for topic, made in ((MULTI_EVENTS, output.multi_events), (ALERTS, output.alerts)):
             for item in made:
                 records.append(
-                    LogRecord(topic, 0, offsets.get(topic, 0), T0_US // 1000, item.key, item.value, tuple(item.headers))
+                    ConsumedRecord(
+                        topic, 0, offsets.get(topic, 0), T0_US // 1000, item.key, item.value, tuple(item.headers)
+                    )
                 )
                 offsets[topic] = offsets.get(topic, 0) + 1
     return write_log(to, records)
@@ -272,7 +276,7 @@ def test_a_log_without_outputs_cannot_be_verified(pair, log):
         verify(pair, [log], lateness_us=LATENESS)
 
 
-def truth(rule: str, rows: list[tuple[str, int, int, list]]) -> LogRecord:
+def truth(rule: str, rows: list[tuple[str, int, int, list]]) -> ConsumedRecord:
     frame = Frame.from_columns(
         "truth",
         "run-1",

@@ -15,26 +15,16 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.pipeline.recording.log import (
-    InvalidLog,
-    LogHeader,
-    LogRecord,
-    LogWriter,
-    TornLog,
-    chunks_of,
-    frames_of,
-    is_derived,
-    open_log,
-    parse_line,
-    read_header,
-    read_index,
-    read_log,
-    record_line,
-)
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog, parse_line, record_line
+from astrocyte.pipeline.recording.frames import chunks_of, frames_of, is_derived
+from astrocyte.pipeline.recording.index import read_index
+from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
+from astrocyte.pipeline.recording.writer import LogWriter
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
 
 RECORDS = st.builds(
-    LogRecord,
+    ConsumedRecord,
     topic=st.sampled_from(["mono.axon_1", "t"]),
     partition=st.integers(0, 7),
     offset=st.integers(0, 2**62),
@@ -48,9 +38,10 @@ RECORDS = st.builds(
 )
 
 
-def some_records(count: int) -> list[LogRecord]:
+def some_records(count: int) -> list[ConsumedRecord]:
     return [
-        LogRecord("mono.t", i % 3, i // 3, 1_000_000 + i * 10, f"k{i}".encode(), b'{"v":%d}' % i) for i in range(count)
+        ConsumedRecord("mono.t", i % 3, i // 3, 1_000_000 + i * 10, f"k{i}".encode(), b'{"v":%d}' % i)
+        for i in range(count)
     ]
 
 
@@ -74,7 +65,7 @@ def test_every_form_of_file_gives_back_the_records(tmp_path_factory, records, na
 
 
 def test_a_line_has_the_fields_that_kcat_prints():
-    record = LogRecord("t1", 3, 5, 1_700_000_000_000, b"c7", b'{"v":0}', (("ce_id", b"e1"), ("ce_type", b"x")))
+    record = ConsumedRecord("t1", 3, 5, 1_700_000_000_000, b"c7", b'{"v":0}', (("ce_id", b"e1"), ("ce_type", b"x")))
     body = json.loads(record_line(record))
     assert body["topic"] == "t1"
     assert (body["partition"], body["offset"], body["ts"], body["tstype"]) == (3, 5, 1_700_000_000_000, "create")
@@ -264,7 +255,7 @@ def test_a_writer_that_fails_leaves_the_old_log_and_a_readable_part(tmp_path):
 
 def test_standard_input_is_read(tmp_path):
     path = write_log(tmp_path / "a.jsonl.zst", some_records(10))
-    code = "from astrocyte.pipeline.recording.log import read_log; print(len(list(read_log('-'))))"
+    code = "from astrocyte.pipeline.recording.frames import read_log; print(len(list(read_log('-'))))"
     with path.open("rb") as file:
         done = subprocess.run([sys.executable, "-c", code], stdin=file, capture_output=True, text=True, check=True)
     assert done.stdout == "10\n"
@@ -292,11 +283,11 @@ def test_outputs_of_the_pipeline_are_no_input():
     assert is_derived("metrics.population_metrics")
     assert is_derived("keyed.cell_id.cell_vitals")
     assert not is_derived("mono.axon_1")
-    assert list(frames_of([LogRecord("alerts", 0, 0, 0, None, b"{}")])) == []
+    assert list(frames_of([ConsumedRecord("alerts", 0, 0, 0, None, b"{}")])) == []
 
 
 def test_a_message_without_an_event_is_raised_skipped_or_handed_over():
-    bad = LogRecord("mono.axon_1", 2, 7, 1000, None, b"\xff\xff\xff\xffnonsense")
+    bad = ConsumedRecord("mono.axon_1", 2, 7, 1000, None, b"\xff\xff\xff\xffnonsense")
     with pytest.raises(InvalidLog, match=r"mono\.axon_1\[2\]@7 holds no event"):
         list(frames_of([bad]))
     assert list(frames_of([bad], on_bad="skip")) == []
@@ -307,10 +298,10 @@ def test_a_message_without_an_event_is_raised_skipped_or_handed_over():
 
 def test_every_line_of_a_log_is_json(tmp_path):
     path = write_log(
-        tmp_path / "a.jsonl", [LogRecord("t", 0, 0, 1, b"\xff", b"\x00\xff", (("h", b"\xfe"), ("n", None)))]
+        tmp_path / "a.jsonl", [ConsumedRecord("t", 0, 0, 1, b"\xff", b"\x00\xff", (("h", b"\xfe"), ("n", None)))]
     )
     header, line = path.read_bytes().splitlines()
     assert orjson.loads(header)["topics"] == {"t": {"partitions": 2}}
     body = orjson.loads(line)
     assert body["headers"] == ["h", None, "n", None]
-    assert [type(item) for item in open_log(path)] == [LogHeader, LogRecord]
+    assert [type(item) for item in open_log(path)] == [LogHeader, ConsumedRecord]

@@ -6,7 +6,8 @@ import numpy as np
 import orjson
 import pytest
 
-from astrocyte.pipeline.recording.log import LogRecord, chunks_of
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.partitioning import partition_of
@@ -17,9 +18,9 @@ HOUR = 3_600_000_000
 BY_AN_HOUR = Shift(HOUR, HOUR // 1000)
 
 
-def message(frame: Frame, partition: int = 0) -> LogRecord:
+def message(frame: Frame, partition: int = 0) -> ConsumedRecord:
     headers = (("content-type", b"application/vnd.apache.arrow.stream"),)
-    return LogRecord(f"mono.{frame.stream}", partition, 3, T0_US // 1000, None, encode_frame(frame), headers)
+    return ConsumedRecord(f"mono.{frame.stream}", partition, 3, T0_US // 1000, None, encode_frame(frame), headers)
 
 
 def test_a_frame_moves_with_its_watermark_and_keeps_ids_and_original_time():
@@ -64,7 +65,7 @@ def test_a_second_shift_keeps_the_first_original_and_adds_up():
     ],
 )
 def test_a_numeric_time_keeps_its_unit(time, moved):
-    record = LogRecord("mono.x", 0, 0, 0, None, orjson.dumps({"timestamp": time}))
+    record = ConsumedRecord("mono.x", 0, 0, 0, None, orjson.dumps({"timestamp": time}))
     assert orjson.loads(shift_record(record, BY_AN_HOUR).value)["timestamp"] == moved
     assert first_event_us(record) == round(time * (1e6 if time < 1e11 else 1e3 if time < 1e14 else 1))
 
@@ -75,7 +76,7 @@ def test_times_inside_the_event_move_too():
         T0_US + 50 + HOUR
     ]
     charter = {"type": "dna.karma_updated", "timestamp": 1.7e9, "payload": {"updated_at": 1.7e9}, "meta": {}}
-    record = LogRecord("mono.dna.karma_updated", 0, 0, 0, None, orjson.dumps(charter))
+    record = ConsumedRecord("mono.dna.karma_updated", 0, 0, 0, None, orjson.dumps(charter))
     assert orjson.loads(shift_record(record, BY_AN_HOUR).value)["payload"]["updated_at"] == 1.7e9 + 3600
     multi = {
         "event_id": "x",
@@ -83,14 +84,14 @@ def test_times_inside_the_event_move_too():
         "lineage": {"a": {"timestamp": "2025-09-28T09:00:00Z"}},
     }
     shifted = orjson.loads(
-        shift_record(LogRecord("multi.events", 0, 0, 0, None, orjson.dumps(multi)), BY_AN_HOUR).value
+        shift_record(ConsumedRecord("multi.events", 0, 0, 0, None, orjson.dumps(multi)), BY_AN_HOUR).value
     )
     assert shifted["lineage"]["a"]["timestamp"] == "2025-09-28T10:00:00Z"
 
 
 @pytest.mark.parametrize("value", [None, b"not json", b"[1]", b"\xff\xff\xff\xffbroken", b'{"timestamp":"?"}'])
 def test_a_message_without_a_time_keeps_its_bytes(value):
-    record = LogRecord("t", 0, 0, 5, b"k", value)
+    record = ConsumedRecord("t", 0, 0, 5, b"k", value)
     assert shift_record(record, Shift(1, 1)).value == value
     assert first_event_us(record) is None
 
@@ -122,7 +123,7 @@ def test_a_frame_is_divided_over_the_partitions_of_its_keys():
 
 
 def test_other_messages_go_where_kafka_would_put_their_key():
-    record = LogRecord("t", 1, 0, 0, b"k7", b"{}")
+    record = ConsumedRecord("t", 1, 0, 0, b"k7", b"{}")
     (part,) = repartition(record, 2, 5)
     assert part.partition == partition_of("k7", 5)
     assert repartition(record._replace(key=None, partition=7), 8, 5)[0].partition == 2

@@ -1,6 +1,6 @@
-"""Recorded logs: reading and writing them, and the frames inside.
+"""The events of a recorded log as frames, from frames and JSON records alike.
 
-``read_log`` gives the messages as they were, `frames_of` the events in them, frames and JSON records alike::
+`pipeline.recording.reader.read_log` gives the records as they were, `frames_of` the events in them::
 
     for topic, partition, offset, frame in frames_of("run.jsonl.zst"):
         print(topic, frame.num_rows, frame.timestamps()[0])
@@ -15,46 +15,16 @@ from typing import Final, Literal
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.sinks.base import SourcedFrame
-from astrocyte.pipeline.recording.format import (
-    Headers,
-    InvalidLog,
-    LogHeader,
-    LogRecord,
-    TornLog,
-    is_frame,
-    parse_line,
-    record_line,
-)
-from astrocyte.pipeline.recording.index import Block, Index, Totals, read_index
-from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
-from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
 
-__all__ = [
-    "Block",
-    "Headers",
-    "Index",
-    "InvalidLog",
-    "LogHeader",
-    "LogRecord",
-    "LogWriter",
-    "TornLog",
-    "Totals",
-    "chunks_of",
-    "frames_of",
-    "is_derived",
-    "is_frame",
-    "open_log",
-    "parse_line",
-    "read_header",
-    "read_index",
-    "read_log",
-    "record_line",
-]
+__all__ = ["OnBad", "chunks_of", "frames_of", "is_derived"]
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +42,7 @@ def is_derived(topic: str) -> bool:
 
 
 def chunks_of(
-    source: str | Path | Iterable[LogRecord],
+    source: str | Path | Iterable[ConsumedRecord],
     *,
     catalog: Catalog = CATALOG,
     derived: bool = False,
@@ -98,7 +68,7 @@ def chunks_of(
 
 
 def frames_of(
-    source: str | Path | Iterable[LogRecord],
+    source: str | Path | Iterable[ConsumedRecord],
     *,
     catalog: Catalog = CATALOG,
     derived: bool = False,
@@ -109,9 +79,9 @@ def frames_of(
         yield chunk.topic, chunk.partition, chunk.offset, chunk.frame
 
 
-def _groups(records: Iterable[LogRecord], derived: bool) -> Iterator[list[LogRecord]]:
+def _groups(records: Iterable[ConsumedRecord], derived: bool) -> Iterator[list[ConsumedRecord]]:
     """Runs of up to `_GROUP` messages; a frame holds thousands of events and ends its run."""
-    group: list[LogRecord] = []
+    group: list[ConsumedRecord] = []
     for record in records:
         if not derived and is_derived(record.topic):
             continue

@@ -1,0 +1,29 @@
+"""A record as it was read from Kafka or from a recorded log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["ConsumedRecord", "Headers", "is_frame"]
+
+Headers = tuple[tuple[str, bytes | None], ...]
+"""Kafka headers in order; names may repeat, values may be null."""
+
+
+class ConsumedRecord(NamedTuple):
+    """One Kafka message as it was; ``timestamp_ms`` is Kafka's own time, -1 where the message had none."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_type: str = "create"
+    """``create``, ``logappend`` or ``unknown``, as kcat's ``tstype``."""
+
+
+def is_frame(record: ConsumedRecord) -> bool:
+    """Whether the message is a frame: it begins as an Arrow stream does, and as no JSON text can."""
+    return record.value is not None and record.value[:4] == b"\xff\xff\xff\xff"
