@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from agents.events import column_of
 from agents.outputs import Columns, outputs_of
 from agents.rowstore import Located
 from agents.rules import Rule
@@ -236,7 +237,11 @@ class MatchTable:
         }
         if rule.by not in (None, "key", "type", "timestamp", "simulation_id"):
             columns[str(rule.by)] = columns["key"]
-        columns |= {each: pa.array([values.get(each) for values in emitted]) for each in names if each not in columns}
+        columns |= {
+            each: column_of(name, each, [values.get(each) for values in emitted])
+            for each in names
+            if each not in columns
+        }
         columns["confidence"] = part.values.confidence
         columns["timed_out"] = part.timed_out
         columns["event_id"] = pa.FixedSizeBinaryArray.from_buffers(

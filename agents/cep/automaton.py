@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from agents.cep import kernel, kernel_pools, kernel_time
 from agents.cep import kernel_layout as layout
 from agents.cep.operator import Task
-from agents.cep.postfix import MAX_STACK
 from agents.cep.program import Program
 from agents.cep.rows import Outputs, Rows
 from agents.cep.tables import build_tables
 from agents.cep.values import TextNumbers
+from agents.expressions_bytecode import MAX_STACK
 from schemas.errors import AstrocyteError
 
 __all__ = ["Automaton", "SkipError"]
@@ -60,7 +60,7 @@ class Automaton:
             _zeros(room, layout.TIMER),
             np.zeros((room, layout.M_WIDTH), np.int64),
         )
-        self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(2, np.uint64))
+        self._scratch = layout.Scratch(np.zeros(MAX_STACK), np.zeros(MAX_STACK), np.zeros(2, np.uint64))
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
@@ -116,10 +116,12 @@ class Automaton:
         live = (runs["node"] >= 0) & (runs["state"] >= 0)
         live[int(self._state.G[layout.G_RUN_HIGH]) :] = False
         runs["state"][live] += shift[runs["state"][live]].astype(np.int32)
-        width = max([1, *(len(program.code.slots) for program, _ in self._programs.values())])
+        width = max([1, *(len(program.slots) for program, _ in self._programs.values())])
         self._state = self._state._replace(Q=per_rule, V=_wider(self._state.V, width))
         if len(self._state.W) > 1:
             self._state = self._state._replace(W=_wider(self._state.W, width))
+        elif (new.slots[:, layout.L_RUNNING] == layout.SUM).any():
+            self._state = self._state._replace(W=np.zeros_like(self._state.V))  # a sum may need what no value needs
         self._tables = new
         self._waits = bool(new.rules[:, layout.P_WAITS].any())
 
@@ -155,6 +157,9 @@ class Automaton:
 
     def _run(self, batch: Any, pieces: list[_Piece]) -> None:
         position, stuck = None, 0
+        texts, arena = self._texts.arrays
+        if texts is not self._tables.texts or arena is not self._tables.arena:
+            self._tables = self._tables._replace(texts=texts, arena=arena)
         while not kernel.process(self._tables, self._state, self._scratch, batch):
             G = self._state.G
             here = int(G[layout.G_TASK]), int(G[layout.G_ROW])

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from agents.cep.formula import DYNAMIC, TRUE, Formula, Term, both, dnf, either
 from agents.cep.graph import Action, Edge, Graph, Kind, State, build_graph
 from agents.cep.operator import Atom
-from agents.cep.postfix import Code
+from agents.cep.running import Reader, Slot
+from agents.expressions_bytecode import Code
 from agents.expressions_nodes import Node
 from agents.rules import Rule
 from schemas.errors import InvalidRule
@@ -93,12 +94,10 @@ class Program:
     states: tuple[FlatState, ...]
     start: int
     code: Code
+    captures: tuple[str, ...]
+    """Fields whose values conditions over several events need."""
+    slots: tuple[Slot, ...]
     table: Table
-
-    @property
-    def captures(self) -> tuple[str, ...]:
-        """Fields whose values conditions over several events need."""
-        return tuple(self.code.captures)
 
     @property
     def fan_out(self) -> int:
@@ -120,12 +119,14 @@ def compile_rule(rule: Rule) -> Program:
             atoms.append(presence)
     if len(atoms) > DYNAMIC:
         raise InvalidRule(f"rule {rule.name!r} has more than {DYNAMIC} different conditions; split it")
-    code = Code({name: index for index, name in enumerate(rule.positive)})
+    reader = Reader({name: index for index, name in enumerate(rule.positive)})
+    code = Code(rule.name, reader.read)
     for node in graph.atoms.dynamic:
         code.add(node)
     table = _table(states, start, len(atoms), len(code.starts) - 1)
     dynamic = tuple(graph.atoms.dynamic)
-    return Program(rule, tuple(atoms), dynamic, states, start, code, table)
+    captures, slots = tuple(reader.captures), tuple(reader.slots)
+    return Program(rule, tuple(atoms), dynamic, states, start, code, captures, slots, table)
 
 
 class _Flattener:
