@@ -268,7 +268,7 @@ def _compare_text(op: str, left: Values, right: Values) -> Flags:
         return _compare_text(_MIRROR[op], right, left)
     a = np.append(np.array(left.texts.to_pylist(), dtype=object), "")[left.data]
     b = np.append(np.array(right.texts.to_pylist(), dtype=object), "")[right.data]
-    return np.asarray(_COMPARE[op](a, b).astype(np.bool_) & (left.data >= 0) & (right.data >= 0))
+    return np.asarray(_COMPARE[op](a, b), np.bool_) & (left.data >= 0) & (right.data >= 0)
 
 
 def _compare_numbers(op: str, left: Values, right: Values) -> Flags:
@@ -348,9 +348,7 @@ def _arithmetic(op: str, left: Values, right: Values) -> Values:
     exact = np.broadcast_to(exact, data.shape)
     rows = np.flatnonzero(exact)
     sides = (np.broadcast_to(each, data.shape).reshape(-1)[rows].tolist() for each in _parts(a, low, b, other))
-    results = [
-        arithmetic(op, join_pair(x, y), join_pair(z, w)) for x, y, z, w in zip(*sides, strict=True)
-    ]
+    results = [arithmetic(op, join_pair(x, y), join_pair(z, w)) for x, y, z, w in zip(*sides, strict=True)]
     return _with_rows(data, valid, rows, results)
 
 
@@ -365,9 +363,7 @@ def _parts(
     return a, none if low is None else low, b, none if other is None else other
 
 
-def _with_rows(
-    data: NDArray[np.float64], valid: Flags | None, rows: NDArray[np.int64], results: list[Any]
-) -> Values:
+def _with_rows(data: NDArray[np.float64], valid: Flags | None, rows: NDArray[np.int64], results: list[Any]) -> Values:
     """``data`` with other values in some rows: whole numbers that float64 may not hold, floats, or None."""
     high, low = data.reshape(-1).copy(), np.zeros(data.size)
     high[rows] = [math.nan if value is None else float(value) for value in results]

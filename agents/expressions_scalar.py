@@ -3,7 +3,7 @@
 Used where an event comes alone (`eventual` matching of one event, emit values, alert texts, why-not). Values follow
 the rules of `agents.expressions`.
 """
-# ruff: noqa: ARG001, ARG005  every closure has the one signature (event, prior), whichever it reads
+# ruff: noqa: ARG005  every closure has the one signature (event, prior), whichever it reads
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ the NaN (NaN boxing): every other NaN has payload 0, since what is captured and 
 Text is equal by number; its order is that of its UTF-8 bytes, which is the order of code points.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# ruff: noqa: PLR0917, PLR0124, PLR1714  kernels take arrays one by one and know no sets; x == x tests for NaN
+# ruff: noqa: PLR0917, PLR0124, SIM109, PLR1714  kernels take arrays one by one and know no sets; x == x tests for NaN
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _EXACT: Final = 2.0**53
 _HALF: Final = 2.0**63
 _FULL: Final = 2.0**64
 _BEYOND: Final = 2.0**65
+_SURELY: Final = 2.0**62
 (CONST, LOAD, NEG, NOT, ISNULL, NUMBER, NUMBER_OR_ZERO, ABS, SQRT, LOG, ADD, SUB, MUL, DIV, MOD, MIN, MAX, LT, LE, GT,
  GE, EQ, NE, AND, OR) = (int(op) for op in Op)  # fmt: skip
 
@@ -100,7 +101,7 @@ def product_of(a, al, b, bl):
         m = magnitude(a, al)
         n = magnitude(b, bl)
         negative = (a < 0.0) != (b < 0.0)
-        if n == np.uint64(0) or m <= np.uint64(0xFFFFFFFFFFFFFFFF) // n:
+        if abs(v) < _SURELY or n == np.uint64(0) or m <= np.uint64(0xFFFFFFFFFFFFFFFF) // n:
             product = m * n
             if not negative or product <= np.uint64(0x8000000000000000):
                 return pair_of(product, negative)
@@ -174,7 +175,7 @@ def run(load, context, code, constants, first, last, texts, arena, stack, low):
             elif op == ISNULL:
                 v = 1.0 if a != a and al == 0.0 else 0.0
             elif op == SQRT:
-                v = np.sqrt(a) if a >= 0.0 else np.nan
+                v = math.sqrt(a) if a >= 0.0 else np.nan
             elif op == LOG:
                 v = math.log(a) if a > 0.0 else np.nan
             elif op == NUMBER_OR_ZERO and a != a:

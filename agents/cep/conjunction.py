@@ -408,9 +408,7 @@ def _tables(chosen: Sequence[tuple[ConjunctionProgram, tuple[int, ...]]], texts:
         for condition, (begin, end) in zip(program.conditions, pairwise(program.code.starts), strict=True):
             place = len(code) + begin, len(code) + end
             conditions.append((condition.owner, condition.level, condition.slots, *place))
-        code += [
-            (op, one + len(constants) if op == Op.CONST else one, two) for op, one, two in program.code.ops
-        ]
+        code += [(op, one + len(constants) if op == Op.CONST else one, two) for op, one, two in program.code.ops]
         constants += [texts.on_stack(constant) for constant in program.code.constants]
         fields[row, : len(columns)] = columns
         rules[row] = (

@@ -37,6 +37,7 @@ __all__ = ["Condition", "ConjunctionProgram", "compile_conjunction"]
 
 MAX_ATOMS: Final = 62
 
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition of step ``owner``, evaluated once slot ``level`` is filled; ``slots`` is the set that it reads."""
@@ -133,11 +134,11 @@ class _Compiler:
         return alone, [part for part in parts if _steps_of(part)]
 
     def read(self, node: Node) -> Operand | Node | None:
-        """Operands of a condition of the slot ``own``. One event stands for each step: its sum, mean, ... are its value.
+        """Operands of a condition of the slot ``own``; of one event a step, the sum, mean and so on are its value.
 
         A test of text that looks at one event only is made when that event comes, and is a bit of its word.
         """
-        if _is_test(node) and _has_text(node):
+        if _is_test(node) and _has_text(node) and not _has_number(node):
             slots = {self.slot_of[name] for name in _steps_of(node)}
             if any(isinstance(each, Field) and each.step is None for each in walk(node)):
                 slots.add(self.own)
@@ -200,6 +201,11 @@ def _has_text(node: Node) -> bool:
         or (isinstance(each, Member) and any(isinstance(value, str) for value in each.values))
         for each in walk(node)
     )
+
+
+def _has_number(node: Node) -> bool:
+    """Whether it has a function over the events of a step that takes numbers only, so that it is not its field."""
+    return any(isinstance(each, Aggregate) and each.func in ("sum", "mean", "min", "max") for each in walk(node))
 
 
 def _localised(node: Node) -> Node:

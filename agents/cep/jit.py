@@ -2,8 +2,8 @@
 
 Reference counts on arrays cost a kernel a factor of four. Kernels allocate nothing and need none, so they are compiled
 without (an option private to numba: where it is missing, kernels are slower and nothing else). Helpers are inlined by
-LLVM. The cache on disk knows a function by its own file only; here a cached kernel is valid for all files that name this
-module and those that they import, wherever they lie, since kernels take helpers and constants from one another's files.
+LLVM. The cache on disk knows a function by its own file only; here a cached kernel is valid for all files that name
+this module and those that they import, since kernels take helpers and constants from one another's files.
 """
 # mypy: disable-error-code="no-untyped-call"
 

@@ -1,6 +1,6 @@
 """Helpers of the automaton: conditions over events matched earlier (see `agents.cep.kernel`)."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
-# ruff: noqa: PLR0917, PLR1714  kernels take arrays one by one and know no sets
+# ruff: noqa: PLR0917, PLR1714, SIM109  kernels take arrays one by one and know no sets
 
 from __future__ import annotations
 

@@ -80,8 +80,7 @@ class _Builder:
         row[layout.P_TIMED] = int(any(edge.wait_us for state in program.states for edge in state.edges))
         row[layout.P_SLOT0] = len(self.slots)
         self.slots += [
-            (int(slot.running), slot.step, columns[slot.capture] if slot.capture >= 0 else -1)
-            for slot in program.slots
+            (int(slot.running), slot.step, columns[slot.capture] if slot.capture >= 0 else -1) for slot in program.slots
         ]
         row[layout.P_SLOT1] = len(self.slots)
         row[layout.P_CODE0] = len(self.code0)
