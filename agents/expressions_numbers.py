@@ -74,11 +74,12 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
         if isinstance(a, float) and isinstance(b, float) and abs(result) < EXACT and op != "%":
             return float(result)
     if integers or (_is_whole(a) and _is_whole(b)):
-        exact = compute(int(a), int(b))
+        exact: int = compute(int(a), int(b))
         if LEAST <= exact <= MOST:
             return exact if integers or exact != float(exact) else float(exact)
         result = compute(float(a), float(b))
-    return clean(result)
+    found: float | None = clean(result)
+    return found
 
 
 def total(values: Sequence[int | float]) -> int | float:

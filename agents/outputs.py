@@ -175,7 +175,7 @@ def _sums(
         sums[place] = total(part.tolist())
     least, most = min(sums), max(sums)
     if all(isinstance(each, int) for each in sums) and least >= -(2**63) and (most < 2**63 or least >= 0):
-        return np.array(sums, np.int64 if most < 2**63 else np.uint64)
+        return np.array(sums, np.int64) if most < 2**63 else np.array(sums, np.uint64)
     return np.array(sums, np.float64)
 
 

@@ -61,7 +61,7 @@ class TextNumbers:
         if isinstance(value, str):
             return self.box(value), 0.0
         if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
-            high, low = split_integers(np.array([value], np.int64 if value < 2**63 else np.uint64))
+            high, low = split_integers(np.array([value], np.int64) if value < 2**63 else np.array([value], np.uint64))
             return float(high[0]), 0.0 if low is None else float(low[0])
         return value, 0.0
 

@@ -7,7 +7,10 @@ share a chunk.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import permutations, product
+from operator import eq, ge, gt, le, lt, ne
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,7 +33,9 @@ RULES_TOO = settings(max_examples=max(COUNT // 3, 1), derandomize=COUNT <= 100)
 
 INTEGERS = st.one_of(
     st.integers(-3, 3),
-    st.sampled_from([sign * (2**power + step) for sign in (1, -1) for power in (31, 53, 60, 62) for step in (-1, 0, 1)]),
+    st.sampled_from(
+        [sign * (2**power + step) for sign in (1, -1) for power in (31, 53, 60, 62) for step in (-1, 0, 1)]
+    ),
     st.sampled_from([2**63 - 1, -(2**63), -(2**63) + 1]),
     st.integers(-(2**63), 2**63 - 1),
 )
@@ -100,9 +105,7 @@ def rows(draw: Any, least: int, most: int, names: tuple[str, ...] = ("x", "y")) 
     """Rows of one stream: every field has one kind, and is null now and then."""
     count = draw(st.integers(least, most))
     fields = {name: KINDS[draw(st.sampled_from(sorted(KINDS)))] for name in names}
-    return [
-        {name: draw(st.one_of(kind, kind, kind, st.none())) for name, kind in fields.items()} for _ in range(count)
-    ]
+    return [{name: draw(st.one_of(kind, kind, kind, st.none())) for name, kind in fields.items()} for _ in range(count)]
 
 
 def columns_of(events: list[Event]) -> Columns:
@@ -196,6 +199,27 @@ def holds_in_every_order(text: str, pairs: list[tuple[Event, Event]], *, kinds: 
             assert final([*engine.advance(100).matches.matches(), *engine.flush().matches.matches()]) == wanted
 
 
+@pytest.mark.parametrize(
+    ("where", "a", "b", "matches"),
+    [
+        ("x > a.x", "x1", "x0", False),
+        ("x > a.x", "x0", "x1", True),
+        ("x <= a.x", "\uffff", "\U00010000", False),
+        ("x != a.x", 1, "1", True),
+        ("x == a.x", 1, "1", False),
+        ("x == a.x + a.x", 2**53 + 1, 2**54 + 2, True),
+        ("x == a.x + a.x", 2**53 + 1, 2**54, False),
+        ("x == a.x * 3", 2**60 + 1, 3 * 2**60 + 3, True),
+        ("x > a.x * 4", 2**62, 2.0**64, False),
+        ("x < a.x * 8", 2**62, 2.0**64, True),
+    ],
+)
+def test_a_match_does_not_depend_on_which_event_came_first(where: str, a: Any, b: Any, matches: bool) -> None:
+    node = parse(where, steps=("a", "b"), own="b")
+    assert reference.truth(node, {"x": b}, {"a": [{"x": a}]}) is matches
+    holds_in_every_order(where, [({"x": a}, {"x": b})])
+
+
 either = st.sampled_from(["x", "y", "a.x", "a.y", "last(a.x)", "sum(a.x)", "mean(a.x)", "min(a.y)", "count(a.x)"])
 
 
@@ -258,20 +282,44 @@ def test_functions_over_the_events_of_a_step_have_the_value_of_the_reference(
         assert bool(list(match(rules, numbered))) == wanted
 
 
-VALUES: dict[str, Any] = {"null": None, "not a number": math.nan, "true": True, "number": 1, "text": "1"}
+VALUES: dict[str, list[Any]] = {
+    "null": [None, math.nan],
+    "boolean": [True, False],
+    "number": [1, 0.0, 0.5, 2**53 + 1, 2.0**53],
+    "text": ["", "1", "a", "\U00010000", "\uffff"],
+}
+DOCS = Path(__file__).parents[2] / "docs" / "rules.md"
 
 
-@pytest.mark.parametrize(("left", "right"), list(product(VALUES, VALUES)))
-def test_values_of_all_pairs_of_kinds_compare_as_documented(left: str, right: str) -> None:
-    a, b = VALUES[left], VALUES[right]
-    absent = {"null", "not a number"} & {left, right}
-    alike = (left == "text") == (right == "text")
-    for op, wanted in {"==": alike, "!=": not alike, "<": False, "<=": alike, ">": False, ">=": alike}.items():
-        expected = wanted and not absent
-        node = parse(f"b.x {op} a.x", steps=("a", "b"), own="b")
-        assert reference.truth(node, {"x": b}, {"a": [{"x": a}]}) == expected
-        assert compile_scalar(node)({"x": b}, {"a": [{"x": a}]}) == expected
-        pair = {"p": b, "q": a}
-        assert compile_scalar(parse(f"p {op} q"))(pair, {}) == expected
-        assert predicate(parse(f"p {op} q"), columns_of([pair])).tolist() == [expected]
-        holds_in_every_order(f"x {op} a.x", [({"x": a}, {"x": b})])
+def documented() -> dict[tuple[str, str], str]:
+    """Cells of the table of comparisons, by kinds."""
+    table = DOCS.read_text().partition("<!-- comparisons -->\n")[2].partition("<!-- end -->")[0]
+    head, _, *lines = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {(line[0], kind): cell for line in lines for kind, cell in zip(head[1:], line[1:], strict=True)}
+
+
+def test_values_of_all_pairs_of_kinds_compare_as_documented() -> None:
+    cells = documented()
+    assert set(cells) == set(product(VALUES, VALUES))
+    assert set(cells.values()) == {"none", "only `!=`", "as numbers", "by code point"}
+    for op, compare in {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}.items():
+        every = []
+        for (left, right), cell in cells.items():
+            for a, b in product(VALUES[left], VALUES[right]):
+                match cell:
+                    case "as numbers":
+                        wanted = compare(Fraction(a), Fraction(b))
+                    case "by code point":
+                        wanted = compare([ord(c) for c in a], [ord(c) for c in b])
+                    case _:
+                        wanted = cell == "only `!=`" and op == "!="
+                node, pair = parse(f"p {op} q"), {"p": a, "q": b}
+                assert reference.truth(node, pair) == wanted, (a, op, b)
+                assert compile_scalar(node)(pair, {}) == wanted, (a, op, b)
+                assert predicate(node, columns_of([pair])).tolist() == [wanted], (a, op, b)
+                if not isinstance(b, float) or math.isfinite(b):
+                    constant = parse(f"p {op} {b!r}") if b is not None else node
+                    assert compile_scalar(constant)(pair, {}) == wanted, (a, op, b)
+                    assert predicate(constant, columns_of([pair])).tolist() == [wanted], (a, op, b)
+                every.append(({"x": b}, {"x": a}))
+        holds_in_every_order(f"x {op} a.x", every, kinds=True)

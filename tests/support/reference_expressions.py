@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 from agents.expressions_nodes import (
@@ -30,12 +31,12 @@ from agents.expressions_nodes import (
 Event = Mapping[str, Any]
 
 
-def truth(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> bool:  # noqa: B006  never changed
+def truth(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> bool:
     """Whether a condition holds: its value is a number other than 0, or text that is not empty."""
     return bool(value(node, event, prior))
 
 
-def value(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> Any:  # noqa: B006
+def value(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> Any:
     """Value of an expression for the current event and those matched earlier, by step."""
 
     def of(part: Node) -> Any:
@@ -64,9 +65,9 @@ def value(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -
             return any(compare("==", of(part), each) for each in values)
         case Text(func, part, text):
             found = of(part)
-            tests = {"contains": lambda: text in found, "startswith": lambda: found.startswith(text),
+            tests: dict[str, Any] = {"contains": lambda: text in found, "startswith": lambda: found.startswith(text),
                      "endswith": lambda: found.endswith(text)}  # fmt: skip
-            return isinstance(found, str) and tests[func]()
+            return isinstance(found, str) and bool(tests[func]())
         case Arith(op, left, right):
             return arith(op, of(left), of(right))
         case Negate(part):
@@ -91,7 +92,8 @@ def compare(op: str, a: Any, b: Any) -> bool:
         return False
     if isinstance(a, str) != isinstance(b, str):
         return op == "!="
-    return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "==": a == b, "!=": a != b}[op]
+    test: dict[str, Any] = {"<": lt, "<=": le, ">": gt, ">=": ge, "==": eq, "!=": ne}
+    return bool(test[op](a, b))
 
 
 def is_whole(number: float) -> bool:
