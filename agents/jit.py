@@ -2,8 +2,8 @@
 
 Reference counts on arrays cost a kernel a factor of four. Kernels allocate nothing and need none, so they are compiled
 without (an option private to numba: where it is missing, kernels are slower and nothing else). Helpers are inlined by
-LLVM. The cache on disk knows a function by its own file only; here a cached kernel is valid for the whole of the kernel
-sources of this package, since kernels take helpers and layouts from one another's files.
+LLVM. The cache on disk knows a function by its own file only; here a cached kernel is valid for all files that name
+this module and those that they import, since kernels take helpers and constants from one another's files.
 """
 # mypy: disable-error-code="no-untyped-call"
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-__all__ = ["at", "inner", "kernel", "outer", "prefetch", "source_digest"]
+__all__ = ["at", "bits", "inner", "kernel", "outer", "prefetch", "source_digest"]
 
 _log: Final = logging.getLogger(__name__)
 _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy"}
@@ -32,13 +33,22 @@ if hasattr(DefaultOptions, "_nrt"):
     _OPTIONS["_nrt"] = False
 
 
+_IMPORTS: Final = re.compile(r"^from (\S+) import (\((?:[^)]*)\)|[^\n]*)", re.MULTILINE)
+
+
 def _sources() -> int:
-    """Checksum of every file of the agents that takes part in kernels."""
+    """Checksum of every file that takes part in kernels: those that name this module, and what these import."""
+    package = Path(__file__).parent
+    texts = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
+    taken = {path for path, data in texts.items() if __name__.encode() in data or path == Path(__file__)}
+    for path in tuple(taken):
+        for module, names in _IMPORTS.findall(texts[path].decode()):
+            base = package.parent.joinpath(*module.removeprefix("astrocyte.").split("."))
+            taken.add(base.with_suffix(".py"))
+            taken.update(base / f"{name}.py" for name in re.findall(r"\w+", names))
     digest = 0
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        data = path.read_bytes()
-        if b"astrocyte.agents.jit" in data or path.stem in ("jit", "layout"):
-            digest = zlib.crc32(data, digest)
+    for path, data in texts.items():
+        digest = zlib.crc32(data, digest) if path in taken else digest
     return digest & 0x7FFF_FFFF
 
 
@@ -101,6 +111,16 @@ def source_digest(*_files: str) -> int:
 
 at: Final = np.uint64
 """An index that is not negative. Of a signed one numba asks the sign at every access: a sixth of a kernel's time."""
+
+
+@intrinsic
+def bits(_context: Any, _value: Any) -> Any:
+    """The bits of a float64, as an unsigned integer: also those by which one NaN differs from another."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.uint64(types.float64), generate
 
 
 @intrinsic

@@ -337,6 +337,24 @@ class KeyTable:
             self._newest = max(self._newest, t)
         return number
 
+    def intern(self, text: str) -> int:
+        """Number of one text, which no time is known of: it is for tables that are not recycled."""
+        data = np.frombuffer(text.encode("utf-8", "surrogatepass") or b"\0", np.uint8)
+        offsets = np.array([0, len(data) if text else 0], np.int32)
+        first, known, number = np.zeros(1, np.int64), np.full(1, -1, np.int32), np.empty(1, np.int32)
+        at, hashes, codes = np.zeros(1, np.int64), np.empty(1, np.uint64), np.zeros(1, np.int32)
+        while not _look_up(
+            at, first, 1, hashes, codes, offsets, plain(data), known, self._table, self._entries, self._arena,
+            self._free, self._seen, self._globals, self._epoch, first, number,
+        ):  # fmt: skip
+            self._grow()
+        return int(number[0])
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Entries (``start`` and ``size`` of each number) and the bytes that they point into, until the table grows."""
+        return self._entries, self._arena
+
     def texts(self, numbers: NDArray[np.int32]) -> pa.Array:
         """Texts of the keys; valid until numbers are given out again (`recycle`)."""
         offsets = np.zeros(len(numbers) + 1, np.int32)

@@ -117,7 +117,7 @@ class Matcher:
                 Conjunction,  # its kernel is loaded only where a rule needs it
             )
 
-            self._conjunction = self._conjunction or Conjunction()
+            self._conjunction = self._conjunction or Conjunction(self._texts)
             self._conjunction.add_all(fresh[True])
 
     def _lay_out(self) -> None:
@@ -285,7 +285,7 @@ class Matcher:
     @property
     def state_bytes(self) -> int:
         """Memory of the state of all rules: what an event may touch beside its own row."""
-        tables = sum(table.nbytes for table in self._keys.values())
+        tables = self._texts.nbytes + sum(table.nbytes for table in self._keys.values())
         return tables + sum(operator.size()["bytes"] for operator in self._operators)
 
     def low_water_us(self) -> int | None:

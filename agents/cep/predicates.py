@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.keys import touched
 from astrocyte.agents.cep.operator import Atom
 from astrocyte.agents.cep.rows import plain
-from astrocyte.agents.cep.values import TextNumbers, split_integers
+from astrocyte.agents.cep.values import TextNumbers
 from astrocyte.agents.expressions.columns import Columns, Values, predicate
 from astrocyte.agents.expressions.nodes import And, Compare, Constant, Field, Node
 from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar
@@ -250,14 +250,12 @@ def captured(
     data = values.data if rows is None else values.data[rows]
     if values.texts is not None:
         used, places = np.unique(data, return_inverse=True)
-        found = values.texts.take(pa.array(used[used >= 0])).to_pylist()
-        numbers = texts.numbers([None, *found] if len(found) < len(used) else found)
-        return numbers[places], None
-    if data.dtype == np.int64:
-        high, low = split_integers(data)
-    else:
-        high, low = data.astype(np.float64), None
+        boxes = texts.boxes(values.texts.take(pa.array(used[used >= 0])))
+        return np.concatenate([np.full(len(used) - len(boxes), np.nan), boxes])[places], None
+    high, low = values.pair()
+    high, low = (high, low) if rows is None else (high[rows], None if low is None else low[rows])
     if values.valid is not None:
         valid = values.valid if rows is None else values.valid[rows]
         high = np.where(valid, high, np.nan)
+        low = None if low is None else np.where(valid, low, 0.0)
     return high, low

@@ -5,7 +5,6 @@ Everything a kernel takes for one row is allocated once and filled in place, so 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +13,13 @@ import numpy as np
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Rows
 from astrocyte.agents.cep.sequence import layout
-from astrocyte.agents.cep.values import TextNumbers, split_integers
+from astrocyte.agents.cep.values import TextNumbers
 
 if TYPE_CHECKING:
     from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups
     from astrocyte.agents.cep.keys import KeyTable
 
 __all__ = ["Single"]
-
-_EXACT = 2**53
 
 
 class Single:
@@ -65,17 +62,10 @@ class Single:
         self._t[0], self._ref[0] = t, ref
         wide = False
         for column in captures:
-            value = event.get(self._fields[column])
-            low = 0.0
-            if value is None:
-                value = math.nan
-            elif isinstance(value, str):
-                value = self._texts.number(value)
-            elif isinstance(value, int) and not -_EXACT <= value <= _EXACT:
-                high, lows = split_integers(np.array([value], np.int64))
-                value, low, wide = high[0], 0.0 if lows is None else lows[0], True
+            value, low = self._texts.pair(event.get(self._fields[column]))
             self._columns[column, 0] = value
             self._lows[column, 0] = low
+            wide = wide or low != 0.0
         return wide
 
     def batch(self, group: int, seq: int, key: int, word: int, wide: bool) -> Any:

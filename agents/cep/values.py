@@ -1,54 +1,93 @@
-"""Field values as the kernels carry them: pairs of float64, exact for 64-bit integers and able to stand for text.
-
-``high + low`` is the value; ``low`` is 0 unless an integer is beyond 2**53. Text is a number beyond `TEXT`, one for
-each distinct text that a matcher has met, so that texts can be compared for equality; NaN is null.
-"""
+"""Field values as the kernels carry them: pairs of float64, with text boxed in NaN (see `agents.expressions_vm`)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["TextNumbers", "split_integers"]
+from astrocyte.agents.cep.keys import KeyTable
+from astrocyte.agents.expressions.numbers import clean, split_integers
+from astrocyte.agents.expressions.vm import BOX
 
-_EXACT = 2**53
-_SCALE = 900
+__all__ = ["TextNumbers"]
 
-
-def split_integers(values: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """The values as (high, low); low is None where float64 holds all of them."""
-    high = values.astype(np.float64)
-    if not len(values) or (values.max() <= _EXACT and values.min() >= -_EXACT):
-        return high, None
-    # float64(2**63 - 1) is 2**63, which int64 does not hold: such values are split below that.
-    high = np.where(high >= 2.0**63, np.float64(2.0**63 - 2048), high)
-    return high, (values - high.astype(np.int64)).astype(np.float64)
+ROOM: Final = 16
+CACHED: Final = 65_536
+"""Texts of single events that are known without asking the table."""
+_EXACT: Final = 2**53
+_NULL: Final = (math.nan, 0.0)
 
 
 class TextNumbers:
-    """Numbers of texts, given in the order in which texts are first met."""
+    """Numbers of texts, given in the order in which texts are first met, and the table of their bytes."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._codes: dict[str, int] = {}
         self.replace(texts)
 
     def replace(self, texts: Iterable[str]) -> None:
         """Know exactly these texts, numbered in this order."""
-        self._codes.clear()
-        self._codes.update((text, code) for code, text in enumerate(texts))
+        self._table = KeyTable(room=ROOM)
+        self._single: dict[str, np.float64] = {}
+        for text in texts:
+            self._table.intern(text)
 
-    def number(self, text: str) -> float:
-        """The number that stands for ``text``."""
-        return math.ldexp(float(2**52 + self._codes.setdefault(text, len(self._codes))), _SCALE)
+    def box(self, text: str) -> np.float64:
+        """The NaN that stands for ``text``."""
+        found = self._single.get(text)
+        if found is None:
+            if len(self._single) >= CACHED:
+                self._single.clear()
+            found = self._single[text] = np.uint64(BOX + self._table.intern(text) + 1).view(np.float64)
+        return found
 
-    def numbers(self, texts: Iterable[str | None]) -> NDArray[np.float64]:
-        """Numbers of several texts; null is NaN."""
-        return np.array([math.nan if text is None else self.number(text) for text in texts], np.float64)
+    def boxes(self, texts: pa.Array) -> NDArray[np.float64]:
+        """The NaNs that stand for several texts; none of them is null."""
+        if not len(texts):
+            return np.empty(0)
+        words, times = np.ones(len(texts), np.uint64), np.zeros(len(texts), np.int64)
+        numbers = self._table.select(texts, words, times, 0).key
+        return (numbers.astype(np.uint64) + np.uint64(BOX + 1)).view(np.float64)
+
+    def pair(self, value: Any) -> tuple[float, float]:
+        """A field's value, or a constant, as the kernels carry it."""
+        value = clean(value)
+        if value is None:
+            return _NULL
+        if isinstance(value, str):
+            return self.box(value), 0.0
+        if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+            high, low = split_integers(np.array([value], np.int64) if value < 2**63 else np.array([value], np.uint64))
+            return float(high[0]), 0.0 if low is None else float(low[0])
+        return value, 0.0
+
+    def on_stack(self, constant: Any) -> tuple[float, float]:
+        """A constant as the stack machine has it: text is NaN and its number, plus 1."""
+        if isinstance(constant, str):
+            return math.nan, float(self._table.intern(constant) + 1)
+        return self.pair(constant)
+
+    @property
+    def arrays(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Entries of all texts and their bytes, as the stack machine takes them; new ones whenever the table grew."""
+        return self._table.arrays
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the table."""
+        return self._table.nbytes
 
     @property
     def texts(self) -> list[str]:
         """All texts met, in the order of their numbers."""
-        return list(self._codes)
+        entries, arena = self.arrays
+        data = arena.tobytes()
+        return [
+            data[start : start + size].decode("utf-8", "surrogatepass")
+            for start, size in zip(*(entries[name][: self._table.numbers].tolist() for name in ("start", "size")),
+                                   strict=True)
+        ]  # fmt: skip

@@ -1,7 +1,8 @@
 """Expressions over whole columns of a frame, with NumPy and Arrow.
 
 Text stays dictionary-encoded: a test of text runs once per distinct value, then one gather a row. Integers are
-compared as integers. A row whose value is null or NaN is not ``valid``; tests of it are false.
+compared as integers. A row whose value is null or NaN is not ``valid``; tests of it are false. What a number is, and
+what arithmetic makes of it, stands in `agents.expressions_numbers`: a row's result depends on no other row.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from astrocyte.agents.expressions.nodes import (
     Or,
     Text,
 )
+from astrocyte.agents.expressions.numbers import EXACT, arithmetic, join_pair, split_integers, whole_or_float
 
 __all__ = ["Columns", "Values", "evaluate", "predicate"]
 
@@ -46,8 +48,13 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+_ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "%": np.mod,
+}  # fmt: skip
 _MIRROR: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
-_EXACT: Final = 2**53
+_LEAST: Final = -(2**63)
+_SAFE: Final = 2.0**63 - 2.0**12
+"""An integer result that comes out less than this in float64 is of 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +62,14 @@ class Values:
     """One column (or one constant for all rows): numbers, truth values or text.
 
     ``data`` is int64, float64 or bool, or the codes of ``texts`` where that is set (-1 is null there). ``valid`` is
-    None where every row has a value. A constant is a 0-dimensional ``data``.
+    None where every row has a value. A constant is a 0-dimensional ``data``. Whole numbers that neither int64 nor
+    float64 holds for all rows are pairs: float64 ``data``, and ``low``, to be added to it.
     """
 
     data: NDArray[Any]
     valid: Flags | None = None
     texts: pa.Array | None = None
+    low: NDArray[np.float64] | None = None
 
     @property
     def is_valid(self) -> Flags:
@@ -69,8 +78,22 @@ class Values:
             return np.asarray(self.data >= 0)
         return np.ones(self.data.shape, np.bool_) if self.valid is None else self.valid
 
+    def pair(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Numbers as pairs of float64 (see `agents.expressions_numbers`); low is None where it is 0 for all rows."""
+        if self.data.dtype.kind == "i":
+            high, low = split_integers(self.data.reshape(-1))
+            return high.reshape(self.data.shape), None if low is None else low.reshape(self.data.shape)
+        return self.data.astype(np.float64, copy=False), self.low
+
+    def to_list(self, rows: int) -> list[Any]:
+        """The values of ``rows`` rows as Python's, None where not valid."""
+        if self.low is None:
+            return list(self.to_arrow(rows).to_pylist())
+        parts = (np.broadcast_to(each, (rows,)).tolist() for each in (self.data, self.low, self.is_valid))
+        return [whole_or_float(a, b) if valid else None for a, b, valid in zip(*parts, strict=True)]
+
     def to_arrow(self, rows: int) -> pa.Array:
-        """The column as an Arrow array of ``rows`` values, nulls where not valid."""
+        """The column as an Arrow array of ``rows`` values, nulls where not valid; of pairs it is the float64."""
         data = np.broadcast_to(self.data, (rows,))
         if self.texts is not None:
             return pa.DictionaryArray.from_arrays(pa.array(data, mask=data < 0), self.texts)
@@ -111,7 +134,12 @@ class _Subset(Columns):
 
 
 def _take(values: Values, rows: NDArray[np.int64]) -> Values:
-    return Values(values.data[rows], None if values.valid is None else values.valid[rows], values.texts)
+    return Values(
+        values.data[rows],
+        None if values.valid is None else values.valid[rows],
+        values.texts,
+        None if values.low is None else values.low[rows],
+    )
 
 
 def _null(rows: int) -> Values:
@@ -126,6 +154,8 @@ def _from_arrow(array: pa.Array) -> Values:
     if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
         codes = array.indices
         data = codes.to_numpy() if codes.null_count == 0 else codes.fill_null(-1).to_numpy()
+        if array.dictionary.null_count:
+            data = np.where(np.asarray(array.dictionary.is_null())[data], -1, data)
         if len(array.dictionary) > 2 * len(array) + 64:  # a slice of a large dictionary: test only what occurs
             used, data = np.unique(data, return_inverse=True)
             none = int(len(used) > 0 and used[0] < 0)
@@ -139,7 +169,8 @@ def _from_arrow(array: pa.Array) -> Values:
         filled = array if valid is None else array.fill_null(False if pa.types.is_boolean(kind) else 0)
         numbers = filled.to_numpy(zero_copy_only=False)
         if numbers.dtype == np.uint64 and len(numbers) and int(numbers.max()) >= 2**63:
-            return Values(numbers.astype(np.float64), valid)
+            high, low = split_integers(numbers)
+            return Values(high, valid, low=low)
         return Values(numbers if numbers.dtype == np.bool_ else numbers.astype(np.int64, copy=False), valid)
     if pa.types.is_floating(kind):
         return _floats(array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False))
@@ -215,11 +246,13 @@ def _valid(*values: Values) -> Flags | None:
 
 
 def _compare(op: str, left: Values, right: Values) -> Flags:
-    if (left.texts is None) is not (right.texts is None):
+    if (left.texts is None) is not (right.texts is None):  # different kinds are unequal, and have no order
+        if op == "!=":
+            return np.asarray(left.is_valid & right.is_valid)
         return np.zeros(np.broadcast_shapes(left.data.shape, right.data.shape), np.bool_)
     if left.texts is not None and right.texts is not None:
         return _compare_text(op, left, right)
-    flags = _compare_numbers(op, left.data, right.data)
+    flags = _compare_numbers(op, left, right)
     valid = _valid(left, right)
     return np.asarray(flags if valid is None else flags & valid)
 
@@ -235,33 +268,37 @@ def _compare_text(op: str, left: Values, right: Values) -> Flags:
         return _compare_text(_MIRROR[op], right, left)
     a = np.append(np.array(left.texts.to_pylist(), dtype=object), "")[left.data]
     b = np.append(np.array(right.texts.to_pylist(), dtype=object), "")[right.data]
-    return np.asarray(_COMPARE[op](a, b).astype(np.bool_) & (left.data >= 0) & (right.data >= 0))
+    return np.asarray(_COMPARE[op](a, b), np.bool_) & (left.data >= 0) & (right.data >= 0)
 
 
-def _compare_numbers(op: str, a: NDArray[Any], b: NDArray[Any]) -> Flags:
-    if a.dtype.kind == "f" and b.dtype.kind == "i":
-        return _compare_numbers(_MIRROR[op], b, a)
-    if a.dtype.kind == "i" and b.dtype.kind == "f":
+def _compare_numbers(op: str, left: Values, right: Values) -> Flags:
+    a, b = left.data, right.data
+    if left.low is None and right.low is None:
+        if (a.dtype.kind == "f") is (b.dtype.kind == "f") or "b" in (a.dtype.kind, b.dtype.kind):
+            return np.asarray(_COMPARE[op](a, b))
+        if a.dtype.kind == "f":
+            return _compare_numbers(_MIRROR[op], right, left)
         if b.ndim == 0:
             return _compare_to_float(op, a, float(b))
-        close = np.abs(b) >= _EXACT
-        if close.any():  # float64 cannot tell such integers apart: compare those rows as integers
-            whole = np.where(close & (np.abs(b) < 2.0**63), b, 0).astype(np.int64)
-            exact: Flags = np.where(close & (np.abs(b) < 2.0**63), _COMPARE[op](a, whole), _COMPARE[op](a, b))
-            return exact
-    return np.asarray(_COMPARE[op](a, b))
+    (a, low), (b, other) = left.pair(), right.pair()
+    if low is None and other is None:
+        return np.asarray(_COMPARE[op](a, b))
+    low, other = (np.zeros(()) if each is None else each for each in (low, other))
+    equal = np.asarray(a == b)
+    if op in ("==", "!="):
+        same = equal & (low == other)
+        return np.asarray(same if op == "==" else ~same)
+    strict = _COMPARE[op[0]]
+    return np.asarray(strict(a, b) | (equal & _COMPARE[op](low, other)))
 
 
 def _compare_to_float(op: str, a: NDArray[Any], limit: float) -> Flags:
     """Integers against one float, exactly: ``x < 1.5`` is ``x <= 1``."""
-    if not abs(limit) < 2.0**63:
-        return np.asarray(_COMPARE[op](a, limit))
-    if limit == math.floor(limit):
-        return np.asarray(_COMPARE[op](a, int(limit)))
-    if op in ("==", "!="):
-        return np.full(a.shape, op == "!=")
-    below = op in ("<", "<=")
-    return np.asarray(a <= math.floor(limit) if below else a >= math.ceil(limit))
+    if abs(limit) < 2.0**53:
+        return np.asarray(_COMPARE[op](a, limit))  # rounding an integer does not move it past such a limit
+    if not _LEAST <= limit < -_LEAST:
+        return np.full(a.shape, bool(_COMPARE[op](0.0, limit)))
+    return np.asarray(_COMPARE[op](a, int(limit)))
 
 
 def _member(subject: Values, values: tuple[int | float | str | bool, ...]) -> Flags:
@@ -281,45 +318,92 @@ def _numeric(values: Values) -> Values:
 
 def _arithmetic(op: str, left: Values, right: Values) -> Values:
     left, right = _numeric(left), _numeric(right)
-    a, b, valid = left.data, right.data, _valid(left, right)
-    if a.dtype.kind == b.dtype.kind == "i" and op != "/" and _overflows(op, a, b):
-        a, b = a.astype(np.float64), b.astype(np.float64)
+    valid = _valid(left, right)
     if op in "/%":
-        nonzero = np.asarray(b != 0)
+        nonzero = np.asarray(right.data != 0)
         if not nonzero.all():
             valid = nonzero if valid is None else nonzero & valid
-            b = np.where(nonzero, b, 1)
+            right = Values(np.where(nonzero, right.data, 1), right.valid, low=right.low)
+    integers = left.data.dtype.kind == right.data.dtype.kind == "i"
+    if integers and op != "/" and not _overflows(op, left.data, right.data):
+        return Values(np.asarray(_ARITHMETIC[op](left.data, right.data)), valid)
+    (a, low), (b, other) = left.pair(), right.pair()
     with np.errstate(all="ignore"):
-        match op:
-            case "+":
-                data = a + b
-            case "-":
-                data = a - b
-            case "*":
-                data = a * b
-            case "/":
-                data = a / b
-            case _:
-                data = np.mod(a, b)
-    data = np.asarray(data)
-    return _floats(data, valid) if data.dtype.kind == "f" else Values(data, valid)
+        data = np.asarray(_ARITHMETIC[op](a, b))
+        if op == "/":
+            return _floats(data, valid)
+        if integers and bool(((np.abs(data) < _SAFE) | ~_flags(valid)).all()):
+            return Values(np.asarray(_ARITHMETIC[op](left.data, right.data)), valid)
+        # Of whole numbers float64 is exact below 2**53; beyond 2**65 the result is not whole in any case.
+        exact = (np.abs(data) >= EXACT) & (np.abs(data) < 2.0**65)
+        if op == "%":
+            exact = np.abs(b) >= EXACT
+    for each in (low, other):
+        if each is not None:
+            exact = (exact | (each != 0)) & (np.abs(data) < 2.0**65)
+    if valid is not None:
+        exact = exact & valid
+    if not exact.any():
+        return _floats(data, valid)
+    exact = np.broadcast_to(exact, data.shape)
+    rows = np.flatnonzero(exact)
+    sides = (np.broadcast_to(each, data.shape).reshape(-1)[rows].tolist() for each in _parts(a, low, b, other))
+    results = [arithmetic(op, join_pair(x, y), join_pair(z, w)) for x, y, z, w in zip(*sides, strict=True)]
+    return _with_rows(data, valid, rows, results)
+
+
+def _flags(valid: Flags | None) -> Flags:
+    return np.ones((), np.bool_) if valid is None else valid
+
+
+def _parts(
+    a: NDArray[np.float64], low: NDArray[np.float64] | None, b: NDArray[np.float64], other: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], ...]:
+    none = np.zeros(())
+    return a, none if low is None else low, b, none if other is None else other
+
+
+def _with_rows(data: NDArray[np.float64], valid: Flags | None, rows: NDArray[np.int64], results: list[Any]) -> Values:
+    """``data`` with other values in some rows: whole numbers that float64 may not hold, floats, or None."""
+    high, low = data.reshape(-1).copy(), np.zeros(data.size)
+    high[rows] = [math.nan if value is None else float(value) for value in results]
+    low[rows] = [value - int(float(value)) if isinstance(value, int) else 0 for value in results]
+    found = _floats(high.reshape(data.shape), valid)
+    return Values(found.data, found.valid, low=low.reshape(data.shape)) if low.any() else found
 
 
 def _overflows(op: str, a: NDArray[Any], b: NDArray[Any]) -> bool:
-    if a.size == 0 or b.size == 0:
+    if a.size == 0 or b.size == 0 or op == "%":
         return False
     x, y = (max(abs(int(side.max())), abs(int(side.min()))) for side in (a, b))
     return (x * y if op == "*" else x + y) >= 2**63
 
 
 def _call(func: str, args: list[Values]) -> Values:
-    valid = _valid(*args)
-    data = [arg.data for arg in args]
     if func == "abs":
-        return Values(np.abs(data[0]), valid)
+        negated = _arithmetic("-", Values(np.asarray(0)), args[0])
+        return _choose(np.asarray(args[0].data < 0), negated, args[0])
     if func in ("min", "max"):
-        return Values(reduce(np.minimum if func == "min" else np.maximum, data), valid)
-    numbers = data[0].astype(np.float64)
+        return reduce(lambda a, b: _choose(_compare_numbers("<" if func == "min" else ">", a, b), a, b), args)
+    numbers, valid = args[0].data.astype(np.float64), args[0].valid
     inside = numbers >= 0 if func == "sqrt" else numbers > 0
     safe = np.where(inside, numbers, 1.0)
-    return Values(np.sqrt(safe) if func == "sqrt" else np.log(safe), inside if valid is None else inside & valid)
+    return Values(np.sqrt(safe) if func == "sqrt" else _log(safe), inside if valid is None else inside & valid)
+
+
+def _log(data: NDArray[np.float64]) -> NDArray[np.float64]:
+    # NumPy's own differs from the C library's, which kernels and single events use, in the last bit.
+    return np.array([math.log(value) for value in data.reshape(-1).tolist()]).reshape(data.shape)
+
+
+def _choose(first: Flags, a: Values, b: Values) -> Values:
+    """Per row the one value or the other; null where either is."""
+    valid = _valid(a, b)
+    if a.low is None and b.low is None and a.data.dtype.kind == b.data.dtype.kind:
+        return Values(np.where(first, a.data, b.data), valid)
+    (high, low), (other, rest) = a.pair(), b.pair()
+    data = np.where(first, high, other)
+    if low is None and rest is None:
+        return Values(data, valid)
+    high, low, other, rest = _parts(high, low, other, rest)
+    return Values(data, valid, low=np.where(first, low, rest))

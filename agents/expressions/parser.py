@@ -10,8 +10,9 @@ A small subset of Python's expression syntax, parsed once into the nodes below a
 over all of them; the current event is never among them. A step's own name stands for the current event outside of
 these functions. What is not listed in this module is refused with its position.
 
-Values follow four rules, in every evaluator (columns, single events, kernel): a comparison with null is false, ``!=``
-included; NaN is null; division by zero is null; integers stay exact beyond 2**53.
+Values follow the same rules in every evaluator (columns, single events, kernels): a comparison with null is false,
+``!=`` included; NaN is null; what cannot be computed is null; whole numbers of 64 bits stay exact; text and numbers are
+unequal and have no order. docs/rules.md has the table of all kinds.
 """
 
 from __future__ import annotations

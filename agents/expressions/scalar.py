@@ -1,9 +1,9 @@
 """Expressions over single events: closures built once, called with plain mappings.
 
 Used where an event comes alone (`eventual` matching of one event, emit values, alert texts, why-not). Values follow
-the rules of `agents.expressions.parser`; text and numbers never compare.
+the rules of `agents.expressions.parser`.
 """
-# ruff: noqa: ARG001, ARG005  every closure has the one signature (event, prior), whichever it reads
+# ruff: noqa: ARG005  every closure has the one signature (event, prior), whichever it reads
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from astrocyte.agents.expressions.nodes import (
     Or,
     Text,
 )
+from astrocyte.agents.expressions.numbers import EXACT, arithmetic, clean, total
 
 __all__ = ["Evaluate", "Event", "Prior", "compile_scalar", "render"]
 
@@ -44,12 +45,13 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_ARITH: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "%": operator.mod,
+
+_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "abs": lambda x: arithmetic("-", 0, x) if x < 0 else x,
+    "sqrt": lambda x: math.sqrt(x) if x >= 0 else None,
+    "log": lambda x: math.log(x) if x > 0 else None,
+    "min": min,
+    "max": max,
 }
 
 
@@ -59,7 +61,7 @@ def compile_scalar(node: Node) -> Evaluate:
         case Constant(value):
             return lambda event, prior: value
         case Field(None, name):
-            return lambda event, prior: _clean(event.get(name))
+            return lambda event, prior: clean(event.get(name))
         case Field(str() as step, name):
             return lambda event, prior: _last(prior.get(step, ()), name)
         case Aggregate(func, str() as step, args):
@@ -86,11 +88,11 @@ def compile_scalar(node: Node) -> Evaluate:
         case Text(func, value, part):
             return _text(func, compile_scalar(value), part)
         case Arith(op, left, right):
-            a, b, compute = compile_scalar(left), compile_scalar(right), _ARITH[op]
-            return lambda event, prior: _compute(compute, a(event, prior), b(event, prior))
+            a, b = compile_scalar(left), compile_scalar(right)
+            return lambda event, prior: arithmetic(op, a(event, prior), b(event, prior))
         case Negate(value):
             inner = compile_scalar(value)
-            return lambda event, prior: _compute(lambda x: -x, inner(event, prior))
+            return lambda event, prior: arithmetic("-", 0, inner(event, prior))
         case Call(func, args):
             return _call(func, [compile_scalar(arg) for arg in args])
     raise TypeError(f"{type(node).__name__} cannot be evaluated over single events")
@@ -108,48 +110,46 @@ def render(pieces: tuple[tuple[str, Node | None, str], ...], prior: Prior) -> st
     return "".join(texts)
 
 
-def _clean(value: Any) -> Any:
-    return None if value is None or value != value else value  # noqa: PLR0124  NaN is the only value unequal to itself
-
-
 def _last(events: Sequence[Event], name: str) -> Any:
-    return _clean(events[-1].get(name)) if events else None
-
-
-def _compute(function: Callable[..., Any], *values: Any) -> Any:
-    for value in values:
-        if value is None or isinstance(value, str):
-            return None
-    try:
-        return _clean(function(*values))
-    except (ArithmeticError, ValueError, TypeError):
-        return None
+    return clean(events[-1].get(name)) if events else None
 
 
 def _comparison(op: str, left: Node, right: Node) -> Evaluate:
     compare = _COMPARE[op]
     a, b = compile_scalar(left), compile_scalar(right)
-    if isinstance(left, Field) and left.step is None and isinstance(right, Constant):
-        # The commonest condition, without a second call: field against a constant.
-        name, constant = left.name, right.value
-        kind = str if isinstance(constant, str) else (int, float)
-
-        def test(event: Event, prior: Prior) -> bool:
-            value = event.get(name)
-            return isinstance(value, kind) and value == value and compare(value, constant)  # noqa: PLR0124
-
-        return test
 
     def general(event: Event, prior: Prior) -> bool:
         x, y = a(event, prior), b(event, prior)
-        if x is None or y is None or isinstance(x, str) is not isinstance(y, str):
+        if x is None or y is None:
             return False
-        try:
-            return bool(compare(x, y))
-        except TypeError:
-            return False
+        if isinstance(x, str) is not isinstance(y, str):
+            return op == "!="
+        return compare(x, y)
+
+    if isinstance(left, Field) and left.step is None and isinstance(right, Constant) and _is_ordinary(right.value):
+        # The commonest condition, without a second call: field against a constant.
+        name, constant = left.name, right.value
+        kind, other = (str, (int, float)) if isinstance(constant, str) else ((int, float), str)
+        unequal = op == "!="
+
+        def test(event: Event, prior: Prior) -> bool:
+            value = event.get(name)
+            if isinstance(value, kind):
+                return value == value and compare(value, constant)  # noqa: PLR0124  NaN is unequal to itself
+            if value is None:
+                return False
+            if isinstance(value, other):
+                return unequal and value == value  # noqa: PLR0124
+            return general(event, prior)
+
+        return test
 
     return general
+
+
+def _is_ordinary(constant: object) -> bool:
+    """Whether integers beyond 64 bits compare with the constant as the floats nearest to them do."""
+    return not isinstance(constant, float) or abs(constant) < EXACT
 
 
 def _member(value: Any, texts: frozenset[str], numbers: frozenset[Any]) -> bool:
@@ -174,9 +174,15 @@ def _text(func: str, value: Evaluate, part: str) -> Evaluate:
 
 
 def _call(func: str, args: list[Evaluate]) -> Evaluate:
-    functions: dict[str, Callable[..., Any]] = {"abs": abs, "sqrt": math.sqrt, "log": math.log, "min": min, "max": max}
-    compute = functions[func]
-    return lambda event, prior: _compute(compute, *(arg(event, prior) for arg in args))
+    compute = _FUNCTIONS[func]
+
+    def evaluate(event: Event, prior: Prior) -> Any:
+        values = [arg(event, prior) for arg in args]
+        if any(value is None or isinstance(value, str) for value in values):
+            return None
+        return compute(*(int(value) if isinstance(value, bool) else value for value in values))
+
+    return evaluate
 
 
 def _aggregate(func: str, step: str, args: tuple[Node, ...]) -> Evaluate:
@@ -187,7 +193,7 @@ def _aggregate(func: str, step: str, args: tuple[Node, ...]) -> Evaluate:
     name = argument.name
 
     def values(prior: Prior) -> list[Any]:
-        found = [_clean(event.get(name)) for event in prior.get(step, ())]
+        found = [clean(event.get(name)) for event in prior.get(step, ())]
         return [value for value in found if value is not None]
 
     def numbers(prior: Prior) -> list[Any]:
@@ -197,11 +203,11 @@ def _aggregate(func: str, step: str, args: tuple[Node, ...]) -> Evaluate:
         case "count":
             return lambda event, prior: len(values(prior))
         case "first":
-            return lambda event, prior: _clean(prior[step][0].get(name)) if prior.get(step) else None
+            return lambda event, prior: clean(prior[step][0].get(name)) if prior.get(step) else None
         case "last":
             return lambda event, prior: _last(prior.get(step, ()), name)
         case "sum":
-            return lambda event, prior: sum(numbers(prior))
+            return lambda event, prior: total(numbers(prior))
         case "mean":
             return lambda event, prior: _mean(numbers(prior))
         case "min" | "max":
@@ -211,4 +217,4 @@ def _aggregate(func: str, step: str, args: tuple[Node, ...]) -> Evaluate:
 
 
 def _mean(values: list[Any]) -> Any:
-    return sum(values) / len(values) if values else None
+    return arithmetic("/", total(values), len(values)) if values else None

@@ -13,11 +13,12 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from astrocyte.agents.expressions.numbers import nearest_float
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import TEXT, Frame
 from astrocyte.schemas.times import us_from_datetime, us_from_iso
 
-__all__ = ["frames_of", "normalised", "time_of"]
+__all__ = ["column_of", "frames_of", "normalised", "time_of"]
 
 _ASIDE: Final = frozenset({"stream", "source_stream", "metadata", "timestamp"})
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
@@ -103,17 +104,21 @@ def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", f
         elif name == "timestamp":
             columns[name] = np.array(values, np.int64)
         else:
-            columns[name] = _column(stream, name, values)
+            columns[name] = column_of(stream, name, values)
     columns.setdefault("key", pa.array([None] * len(rows), pa.utf8()).dictionary_encode().cast(TEXT))
     return Frame.from_columns(stream, run, columns, first_seq=first_seq)
 
 
-def _column(stream: str, name: str, values: list[Any]) -> pa.Array:
+def column_of(stream: str, name: str, values: list[Any]) -> pa.Array:
+    """Column of a field's values. Raises InvalidEvent where there is none that holds them."""
     try:
         array = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        if {type(value) for value in values} <= _NUMBERS:
-            return pa.array([None if value is None else float(value) for value in values])
+        kinds = {type(value) for value in values}
+        if kinds <= {int, type(None)} and all(value is None or 0 <= value < 2**64 for value in values):
+            return pa.array(values, pa.uint64())
+        if kinds <= _NUMBERS:
+            return pa.array([None if value is None else nearest_float(value) for value in values])
         try:
             return pa.array([None if value is None else str(value) for value in values]).dictionary_encode()
         except (pa.ArrowInvalid, UnicodeEncodeError) as error:

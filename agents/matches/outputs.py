@@ -32,13 +32,14 @@ from astrocyte.agents.expressions.nodes import (
     Or,
     Text,
 )
+from astrocyte.agents.expressions.numbers import EXACT, total
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.events import Severity
 
 __all__ = ["Columns", "gather", "outputs_of"]
 
 Template = tuple[tuple[str, Node | None, str], ...]
-_REDUCE: Final = {"sum": np.add, "min": np.minimum, "max": np.maximum}
+_REDUCE: Final = {"min": np.minimum, "max": np.maximum}
 
 
 class Columns:
@@ -58,8 +59,7 @@ class Columns:
         """Value of an expression for each match, as Python values; null is None."""
         rewritten = self._rewrite(node)
         columns = FieldColumns(self._cache.get, self.count)
-        values: list[Any] = evaluate(rewritten, columns).to_arrow(self.count).to_pylist()
-        return values
+        return evaluate(rewritten, columns).to_list(self.count)
 
     def _rewrite(self, node: Node) -> Node:
         match node:
@@ -146,13 +146,37 @@ def _aggregate(func: str, values: pa.Array, match: NDArray[np.int64], count: int
         values = values.filter(pa.array(valid))
     data = values.to_numpy(zero_copy_only=False)
     data = data.astype(np.int64) if data.dtype.kind in "bi" else data.astype(np.float64)
-    result = np.zeros(count, data.dtype)
     starts = np.flatnonzero(np.diff(match, prepend=-1))
-    if len(starts):
-        result[match[starts]] = _REDUCE["sum" if func == "mean" else func].reduceat(data, starts)
+    if func in ("sum", "mean"):
+        result = _sums(data, match, starts, count)
+    else:
+        result = np.zeros(count, data.dtype)
+        if len(starts):
+            result[match[starts]] = _REDUCE[func].reduceat(data, starts)
     if func == "mean":
         result = np.divide(result, numbers, out=np.zeros(count), where=numbers > 0)
     return pa.array(result, mask=None if func == "sum" else numbers == 0)
+
+
+def _sums(
+    data: NDArray[Any], match: NDArray[np.int64], starts: NDArray[np.int64], count: int
+) -> NDArray[np.int64] | NDArray[np.uint64] | NDArray[np.float64]:
+    """Sum of each match; int64, or what is needed to hold all of them."""
+    result = np.zeros(count, data.dtype)
+    lengths = np.diff(np.append(starts, len(data)))
+    if not len(starts):
+        return result
+    few = data.dtype.kind == "f" and int(lengths.max()) <= 2 and bool((np.abs(data) < EXACT / 2).all())
+    if few or (data.dtype.kind == "i" and int(lengths.max()) * max(int(data.max()), -int(data.min())) < 2**63):
+        result[match[starts]] = np.add.reduceat(data, starts)
+        return result
+    sums: list[int | float] = [0] * count
+    for place, part in zip(match[starts].tolist(), np.split(data, starts[1:]), strict=True):
+        sums[place] = total(part.tolist())
+    least, most = min(sums), max(sums)
+    if all(isinstance(each, int) for each in sums) and least >= -(2**63) and (most < 2**63 or least >= 0):
+        return np.array(sums, np.int64) if most < 2**63 else np.array(sums, np.uint64)
+    return np.array(sums, np.float64)
 
 
 def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool) -> Mapping[str, Any]:

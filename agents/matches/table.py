@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.event_store import Located
+from astrocyte.agents.ingest.dicts import column_of
 from astrocyte.agents.matches.outputs import Columns, outputs_of
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.events import Severity
@@ -236,7 +237,11 @@ class MatchTable:
         }
         if rule.by not in (None, "key", "type", "timestamp", "simulation_id"):
             columns[str(rule.by)] = columns["key"]
-        columns |= {each: pa.array([values.get(each) for values in emitted]) for each in names if each not in columns}
+        columns |= {
+            each: column_of(name, each, [values.get(each) for values in emitted])
+            for each in names
+            if each not in columns
+        }
         columns["confidence"] = part.values.confidence
         columns["timed_out"] = part.timed_out
         columns["event_id"] = pa.FixedSizeBinaryArray.from_buffers(

@@ -32,7 +32,7 @@ __all__ = ["Correlator", "StateStore"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of what a snapshot holds."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of outputs that may wait for the broker; a domain that is further ahead waits."""

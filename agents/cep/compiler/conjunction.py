@@ -1,4 +1,4 @@
-"""Compilation of an ``all`` rule: tests of single events, conditions over several as postfix code.
+"""Compilation of an ``all`` rule: tests of single events, conditions over several as code.
 
 Each part of a step's ``where`` that looks at the step's own event alone becomes a test (a bit of the event's word);
 the others become conditions, evaluated as soon as the events that they read are chosen. A negated step without such
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from astrocyte.agents.cep.conjunction import waiting_lists as layout
 from astrocyte.agents.cep.operator import Atom
+from astrocyte.agents.expressions.bytecode import NUMBER, NUMBER_OR_ZERO, Code, Operand
 from astrocyte.agents.expressions.nodes import (
     Aggregate,
     And,
@@ -20,7 +20,6 @@ from astrocyte.agents.expressions.nodes import (
     Call,
     Compare,
     Constant,
-    ExpressionError,
     Field,
     IsNull,
     Member,
@@ -36,13 +35,7 @@ from astrocyte.schemas.errors import InvalidRule
 
 __all__ = ["Condition", "ConjunctionProgram", "compile_conjunction"]
 
-Code = tuple[int, int, int]
 MAX_ATOMS: Final = 62
-_OPERATORS: Final = {
-    "+": layout.ADD, "-": layout.SUB, "*": layout.MUL, "/": layout.DIV, "%": layout.MOD, "<": layout.LT,
-    "<=": layout.LE, ">": layout.GT, ">=": layout.GE, "==": layout.EQ, "!=": layout.NE, "abs": layout.ABS,
-    "sqrt": layout.SQRT, "log": layout.LOG, "min": layout.MIN, "max": layout.MAX,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +45,6 @@ class Condition:
     owner: int
     level: int
     slots: int
-    code: tuple[Code, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +52,8 @@ class ConjunctionProgram:
     """A compiled ``all`` rule. Immutable.
 
     Slots 0 to ``positive`` - 1 are the steps of a match; up to ``slots`` follow negated steps with conditions over
-    others. Bit j of a row's word says that it fits slot j, a bit of ``kill`` that it is forbidden outright.
+    others. Bit j of a row's word says that it fits slot j, a bit of ``kill`` that it is forbidden outright. An operand
+    in ``code`` is a slot and the field number j of ``captures`` of the event chosen for it, or bit -1 - j of its word.
     """
 
     rule: Rule
@@ -70,7 +63,8 @@ class ConjunctionProgram:
     slots: int
     kill: int
     conditions: tuple[Condition, ...]
-    constants: tuple[tuple[float, float], ...]
+    code: Code
+    """Code of every condition, in their order."""
     asks_words: bool
 
     @property
@@ -90,7 +84,7 @@ class _Compiler:
     slot_of: dict[str, int] = field(default_factory=dict)
     streams_of: dict[int, tuple[str, ...]] = field(default_factory=dict)
     captures: list[str] = field(default_factory=list)
-    constants: list[tuple[float, float]] = field(default_factory=list)
+    own: int = 0
     extra: list[Atom] = field(default_factory=list)
     first_extra: int = 0
 
@@ -106,14 +100,14 @@ class _Compiler:
         atoms = [Atom(tuple(sorted(step.stream)), _together(self.parts(step)[0])) for step in ordered]
         self.first_extra = len(atoms)
         conditions = []
+        code = Code(self.rule.name, self.read)
         for slot, step in enumerate([*positive, *watched]):
             for part in self.parts(step)[1]:
                 read = {self.slot_of[name] for name in _steps_of(part)} | {slot}
                 level = max(read) if slot < len(positive) else -1
-                code = tuple(self.code(part, slot))
-                if _depth(code) > layout.STACK:
-                    raise self.refuse(step, "a condition that is too deeply nested; split it with 'and'")
-                conditions.append(Condition(slot, level, sum(1 << each for each in read), code))
+                self.own = slot
+                code.add(part)
+                conditions.append(Condition(slot, level, sum(1 << each for each in read)))
         atoms += self.extra
         if len(atoms) > MAX_ATOMS:
             raise InvalidRule(f"rule {self.rule.name!r} takes {len(atoms)} tests of single events; at most {MAX_ATOMS}")
@@ -126,7 +120,7 @@ class _Compiler:
             slots=slots,
             kill=sum(1 << bit for bit in range(slots, slots + len(outright))),
             conditions=tuple(conditions),
-            constants=tuple(self.constants),
+            code=code,
             asks_words=bool(self.extra),
         )
 
@@ -139,72 +133,34 @@ class _Compiler:
         alone = [part for part in parts if not _steps_of(part)]
         return alone, [part for part in parts if _steps_of(part)]
 
-    def code(self, node: Node, own: int) -> Iterator[Code]:
-        if _is_test(node) and _has_text(node):
+    def read(self, node: Node) -> Operand | Node | None:
+        """Operands of a condition of the slot ``own``; of one event a step, the sum, mean and so on are its value.
+
+        A test of text that looks at one event only is made when that event comes, and is a bit of its word.
+        """
+        if _is_test(node) and _has_text(node) and not _has_number(node):
             slots = {self.slot_of[name] for name in _steps_of(node)}
             if any(isinstance(each, Field) and each.step is None for each in walk(node)):
-                slots.add(own)
+                slots.add(self.own)
             if len(slots) == 1:
-                yield layout.BIT, (slot := slots.pop()), self.bit(node, slot)
-                return
+                slot = slots.pop()
+                return slot, -1 - self.bit(node, slot)
         match node:
-            case Constant(bool() | int() | float() as value):
-                yield layout.CONST, self.constant(value), 0
-            case Constant(None):
-                yield layout.CONST, self.constant(float("nan")), 0
             case Field(step, name):
-                yield layout.COLUMN, own if step is None else self.slot_of[step], self.column(name)
+                return self.own if step is None else self.slot_of[step], self.column(name)
             case Aggregate("count", str(), ()):
-                yield layout.CONST, self.constant(1), 0
+                return Constant(1)
             case Aggregate("count", str(), (value,)):
-                yield from self.code(value, own)
-                yield from ((layout.ISNULL, 0, 0), (layout.NOT, 0, 0))
+                return Not(IsNull(value))
             case Aggregate("sum", str(), (value,)):
-                yield from self.code(value, own)
-                yield layout.OR_ZERO, 0, 0
+                return Call(NUMBER_OR_ZERO, (value,))
+            case Aggregate("mean", str(), (value,)):
+                return Arith("/", value, Constant(1))
+            case Aggregate("min" | "max", str(), (value,)):
+                return Call(NUMBER, (value,))
             case Aggregate(_, str(), (value,)):
-                yield from self.code(value, own)  # one event a step: its mean, first, ... are its value
-            case Arith(op, left, right) | Compare(op, left, right):
-                yield from self.code(left, own)
-                yield from self.code(right, own)
-                yield _OPERATORS[op], 0, 0
-            case Negate(value):
-                yield from self.code(value, own)
-                yield layout.NEG, 0, 0
-            case Not(value):
-                yield from self.code(value, own)
-                yield layout.NOT, 0, 0
-            case IsNull(value):
-                yield from self.code(value, own)
-                yield layout.ISNULL, 0, 0
-            case And(parts) | Or(parts):
-                yield from self.chain(parts, own, layout.AND if isinstance(node, And) else layout.OR)
-            case Call(("min" | "max") as name, args):
-                yield from self.chain(args, own, _OPERATORS[name])
-            case Call(name, (value,)):
-                yield from self.code(value, own)
-                yield _OPERATORS[name], 0, 0
-            case Member(value, values) if not _has_text(node):
-                tests = tuple(Compare("==", value, Constant(each)) for each in values)
-                yield from self.chain(tests, own, layout.OR)
-            case _:
-                raise ExpressionError(
-                    "a test of text takes one event's fields; compare the texts of two events with == or !=",
-                    self.rule.name,
-                    node.at,
-                )
-
-    def chain(self, nodes: tuple[Node, ...], own: int, op: int) -> Iterator[Code]:
-        yield from self.code(nodes[0], own)
-        for node in nodes[1:]:
-            yield from self.code(node, own)
-            yield op, 0, 0
-
-    def constant(self, value: float) -> int:
-        high = float(value)
-        low = float(value - int(high)) if isinstance(value, int) else 0.0
-        self.constants.append((high, low))
-        return len(self.constants) - 1
+                return value
+        return None
 
     def column(self, name: str) -> int:
         if name not in self.captures:
@@ -216,9 +172,6 @@ class _Compiler:
         if atom not in self.extra:
             self.extra.append(atom)
         return self.first_extra + self.extra.index(atom)
-
-    def refuse(self, step: Step, reason: str) -> InvalidRule:
-        return InvalidRule(f"rule {self.rule.name!r}: step {step.name!r}: {reason}")
 
 
 def _conjuncts(node: Node) -> Iterator[Node]:
@@ -250,6 +203,11 @@ def _has_text(node: Node) -> bool:
     )
 
 
+def _has_number(node: Node) -> bool:
+    """Whether it has a function over the events of a step that takes numbers only, so that it is not its field."""
+    return any(isinstance(each, Aggregate) and each.func in ("sum", "mean", "min", "max") for each in walk(node))
+
+
 def _localised(node: Node) -> Node:
     """The test as its event alone sees it: fields without the name of their step."""
     match node:
@@ -271,11 +229,3 @@ def _localised(node: Node) -> Node:
             return replace(node, value=_localised(value))
         case _:
             return node
-
-
-def _depth(code: tuple[Code, ...]) -> int:
-    depth = deepest = 0
-    for op, _, _ in code:
-        depth += 1 if op <= layout.BIT else -1 if op >= layout.ADD else 0
-        deepest = max(deepest, depth)
-    return deepest

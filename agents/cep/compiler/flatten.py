@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.compiler.formula import DYNAMIC, TRUE, Formula, Term, both, dnf, either
 from astrocyte.agents.cep.compiler.nfa import Action, Edge, Graph, Kind, State, build_graph
-from astrocyte.agents.cep.compiler.postfix import Code
 from astrocyte.agents.cep.operator import Atom
+from astrocyte.agents.cep.running import Reader, Slot
+from astrocyte.agents.expressions.bytecode import Code
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.errors import InvalidRule
@@ -93,12 +94,10 @@ class Program:
     states: tuple[FlatState, ...]
     start: int
     code: Code
+    captures: tuple[str, ...]
+    """Fields whose values conditions over several events need."""
+    slots: tuple[Slot, ...]
     table: Table
-
-    @property
-    def captures(self) -> tuple[str, ...]:
-        """Fields whose values conditions over several events need."""
-        return tuple(self.code.captures)
 
     @property
     def fan_out(self) -> int:
@@ -120,12 +119,14 @@ def compile_rule(rule: Rule) -> Program:
             atoms.append(presence)
     if len(atoms) > DYNAMIC:
         raise InvalidRule(f"rule {rule.name!r} has more than {DYNAMIC} different conditions; split it")
-    code = Code({name: index for index, name in enumerate(rule.positive)})
+    reader = Reader({name: index for index, name in enumerate(rule.positive)})
+    code = Code(rule.name, reader.read)
     for node in graph.atoms.dynamic:
         code.add(node)
     table = _table(states, start, len(atoms), len(code.starts) - 1)
     dynamic = tuple(graph.atoms.dynamic)
-    return Program(rule, tuple(atoms), dynamic, states, start, code, table)
+    captures, slots = tuple(reader.captures), tuple(reader.slots)
+    return Program(rule, tuple(atoms), dynamic, states, start, code, captures, slots, table)
 
 
 class _Flattener:

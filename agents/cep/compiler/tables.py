@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.compiler.flatten import STAYS, Program
 from astrocyte.agents.cep.compiler.formula import DYNAMIC, Term
 from astrocyte.agents.cep.compiler.nfa import Kind
-from astrocyte.agents.cep.compiler.postfix import Op
 from astrocyte.agents.cep.sequence import layout
-from astrocyte.agents.cep.values import TextNumbers, split_integers
+from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.agents.expressions.bytecode import Op
 
 __all__ = ["build_tables"]
 
@@ -51,7 +51,7 @@ class _Builder:
         self.sizes = [0, 0, 0]
         self.slots: list[tuple[int, int, int]] = []
         self.code0: list[int] = []
-        self.code: list[tuple[int, int]] = []
+        self.code: list[tuple[int, int, int]] = []
         self.simple: list[tuple[int, int, int]] = []
         self.consts: list[tuple[float, float]] = []
 
@@ -80,8 +80,7 @@ class _Builder:
         row[layout.P_TIMED] = int(any(edge.wait_us for state in program.states for edge in state.edges))
         row[layout.P_SLOT0] = len(self.slots)
         self.slots += [
-            (int(slot.running), slot.step, columns[slot.capture] if slot.capture >= 0 else -1)
-            for slot in program.code.slots
+            (int(slot.running), slot.step, columns[slot.capture] if slot.capture >= 0 else -1) for slot in program.slots
         ]
         row[layout.P_SLOT1] = len(self.slots)
         row[layout.P_CODE0] = len(self.code0)
@@ -104,22 +103,13 @@ class _Builder:
 
     def _add_code(self, program: Program, columns: Sequence[int]) -> None:
         first, code = len(self.consts), program.code
-        for constant in code.constants:
-            if isinstance(constant, str):
-                self.consts.append((self.texts.number(constant), 0.0))
-            elif isinstance(constant, int):
-                high, low = split_integers(np.array([constant], np.int64))
-                self.consts.append((float(high[0]), 0.0 if low is None else float(low[0])))
-            else:
-                self.consts.append((constant, 0.0))
+        self.consts += [self.texts.on_stack(constant) for constant in code.constants]
         base = len(self.code)
         self.code0 += [base + start for start in code.starts]
-        for first_op, end in pairwise(code.starts):
-            self.simple.append(_simple(code.ops[first_op:end], columns))
+        ops = [_moved(op, first, columns) for op in code.ops]
+        self.simple += [_simple(ops[begin:end]) for begin, end in pairwise(code.starts)]
         self.simple.append((0, 0, 0))
-        for op, argument in code.ops:
-            moved = {Op.CONST: first + argument, Op.COLUMN: columns[argument] if op == Op.COLUMN else 0}
-            self.code.append((op, moved.get(Op(op), argument)))
+        self.code += ops
 
     def _add_states(self, program: Program) -> None:
         base = len(self.states)
@@ -154,18 +144,28 @@ class _Builder:
             react=np.concatenate([*self.react, np.zeros(1, np.uint32)]),
             slots=np.array(self.slots, np.int64).reshape(-1, layout.L_WIDTH),
             code0=np.array([*self.code0, len(self.code)], np.int64),
-            code=np.array(self.code, np.int64).reshape(-1, 2),
+            code=np.array(self.code, np.int64).reshape(-1, 3),
             simple=np.array([*self.simple, (0, 0, 0)], np.int64),
             consts=np.array([*self.consts, (0.0, 0.0)], np.float64),
+            texts=self.texts.arrays[0],
+            arena=self.texts.arrays[1],
         )
 
 
-def _simple(ops: Sequence[tuple[int, int]], columns: Sequence[int]) -> tuple[int, int, int]:
+def _moved(op: tuple[int, int, int], first: int, columns: Sequence[int]) -> tuple[int, int, int]:
+    """An instruction with its constant, or the column of its operand, where these stand for all rules."""
+    code, one, two = op
+    if code == Op.CONST:
+        return code, first + one, two
+    return code, one, columns[two] if code == Op.LOAD and one == layout.FROM_COLUMN else two
+
+
+def _simple(ops: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     """(comparison, column, slot) of code that compares a field with a running value, the commonest; else zeros."""
-    if len(ops) == 3 and Op.LT <= ops[2][0] <= Op.GE:
-        (first, a), (second, b), (compare, _) = ops
-        if (first, second) == (Op.COLUMN, Op.SLOT):
-            return compare, columns[a], b
-        if (first, second) == (Op.SLOT, Op.COLUMN):
-            return _MIRROR[Op(compare)], columns[b], a
+    if len(ops) == 3 and ops[0][0] == ops[1][0] == Op.LOAD and Op.LT <= ops[2][0] <= Op.GE:
+        (_, first, a), (_, second, b), (compare, _, _) = ops
+        if (first, second) == (layout.FROM_COLUMN, layout.FROM_SLOT):
+            return compare, a, b
+        if (first, second) == (layout.FROM_SLOT, layout.FROM_COLUMN):
+            return _MIRROR[Op(compare)], b, a
     return 0, 0, 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,8 @@ from astrocyte.agents.cep.conjunction import fast_path as plain
 from astrocyte.agents.cep.conjunction import waiting_lists as layout
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Outputs
+from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.agents.expressions.bytecode import MAX_STACK, Op
 
 __all__ = ["Conjunction"]
 
@@ -41,9 +44,13 @@ _COUNTERS: Final = [
 
 
 class Conjunction:
-    """All ``all`` rules of a matcher with their waiting events; an `agents.cep.operator.Operator`."""
+    """All ``all`` rules of a matcher with their waiting events; an `agents.cep.operator.Operator`.
 
-    def __init__(self) -> None:
+    ``texts`` numbers the texts among the captured values.
+    """
+
+    def __init__(self, texts: TextNumbers | None = None) -> None:
+        self._texts = texts or TextNumbers()
         self._programs: dict[int, tuple[ConjunctionProgram, tuple[int, ...]]] = {}
         self._slots: list[int] = []
         self._row_of: dict[int, int] = {}
@@ -53,7 +60,9 @@ class Conjunction:
         self._ring_end = 0
         self._spare = np.zeros((0, 0), np.uint32)  # the table of before, for the next one: fresh memory is slow
         self._rebuild([], _Waiting.none())
-        self._scratch = layout.Scratch(np.zeros(64, np.int64), np.zeros((layout.STACK, 2)))
+        self._scratch = layout.Scratch(
+            np.zeros(64, np.int64), np.zeros(MAX_STACK), np.zeros(MAX_STACK), *self._texts.arrays
+        )
         self._output = _output(FIRST_OUTPUT)
         self._nothing = layout.Input(
             np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.uint64),
@@ -108,6 +117,7 @@ class Conjunction:
         for index, task in enumerate(tasks):
             row = self._row_of[task.slot]
             table[index] = row, task.shift, self._tests[row]
+        self._know_texts()
         task_index, entry, step = 0, 0, plain.process_plain
         while True:
             task_index, entry, reason = step(
@@ -128,6 +138,7 @@ class Conjunction:
         plain.advance_plain(*self._tables, *self._state, now)
         if self._tables.rules[:, layout.R_TIMEOUTS].any():
             general = _general()
+            self._know_texts()
             while not general.advance(*self._tables, *self._state, *self._output, *self._scratch, *self._nothing, now):
                 self._make_room(plain.OUTPUT_FULL, 0, found)
         self._take(found)
@@ -136,6 +147,12 @@ class Conjunction:
     def finish(self) -> list[tuple[int, Outputs]]:
         """After the last advance: nothing is left, since every rule of this kind has a window."""
         return self.advance(FOREVER_US)
+
+    def _know_texts(self) -> None:
+        """The kernels' view of the texts: their arrays are new ones whenever their table grew."""
+        texts, arena = self._texts.arrays
+        if texts is not self._scratch.texts or arena is not self._scratch.arena:
+            self._scratch = self._scratch._replace(texts=texts, arena=arena)
 
     def _make_room(self, reason: int, row: int, found: list[_Batch]) -> None:
         if reason == plain.OUTPUT_FULL:
@@ -242,7 +259,7 @@ class Conjunction:
         self._slots = sorted(self._programs)
         self._row_of = {slot: row for row, slot in enumerate(self._slots)}
         chosen = [self._programs[slot] for slot in self._slots]
-        self._tables = _tables(chosen)
+        self._tables = _tables(chosen, self._texts)
         self._tests = [program.tests for program, _ in chosen]
         slots = max((program.slots for program, _ in chosen), default=1)
         rows_of = {slot: np.flatnonzero(waiting.slots == slot) for slot in self._slots}
@@ -378,7 +395,7 @@ class _Waiting:
         return _Waiting(slots, keys, refs, times, roles, flags, words, self.values[keep])
 
 
-def _tables(chosen: Sequence[tuple[ConjunctionProgram, tuple[int, ...]]]) -> Any:
+def _tables(chosen: Sequence[tuple[ConjunctionProgram, tuple[int, ...]]], texts: TextNumbers) -> Any:
     rules = np.zeros((len(chosen), layout.R_WIDTH), np.int64)
     fields = np.zeros((len(chosen), max((len(columns) for _, columns in chosen), default=0)), np.int64)
     conditions: list[tuple[int, int, int, int, int]] = []
@@ -388,12 +405,11 @@ def _tables(chosen: Sequence[tuple[ConjunctionProgram, tuple[int, ...]]]) -> Any
         rule = program.rule
         assert rule.within is not None
         first = len(conditions)
-        for condition in program.conditions:
-            start = len(code)
-            for op, one, two in condition.code:
-                code.append((op, one + len(constants) if op == layout.CONST else one, two))
-            conditions.append((condition.owner, condition.level, condition.slots, start, len(code)))
-        constants += program.constants
+        for condition, (begin, end) in zip(program.conditions, pairwise(program.code.starts), strict=True):
+            place = len(code) + begin, len(code) + end
+            conditions.append((condition.owner, condition.level, condition.slots, *place))
+        code += [(op, one + len(constants) if op == Op.CONST else one, two) for op, one, two in program.code.ops]
+        constants += [texts.on_stack(constant) for constant in program.code.constants]
         fields[row, : len(columns)] = columns
         rules[row] = (
             program.positive, program.slots, rule.within.time + rule.within.closed, rule.within.time,

@@ -6,17 +6,17 @@ slot of the rule, the first and the last waiting event and their number. The eve
 distances, which stay true when a ring grows. Everything is an array, and memory follows the open windows: a key whose
 events are gone leaves the table when it is next rebuilt.
 """
-# ruff: noqa: PLR0124, PLR0917  numba takes plain code and positional arguments
+# ruff: noqa: PLR0917  numba takes plain code and positional arguments
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
 from __future__ import annotations
 
-import math
 from collections import namedtuple
 from typing import Final
 
 import numpy as np
 
+from astrocyte.agents.expressions.vm import run
 from astrocyte.agents.jit import inner, outer
 
 # Rule table, one row a rule. Slots are the rule's steps, those with events of a match first (R_POSITIVE of them), then
@@ -39,11 +39,6 @@ LOW32: Final = 0xFFFFFFFF
 MATCHED, REPORTED = 1, 2
 # What stands for a slot that no event was chosen for.
 START, EMPTY, SPENT = -1, -2, -3
-# Opcodes of conditions.
-(CONST, COLUMN, BIT, NEG, NOT, ISNULL, OR_ZERO, ABS, SQRT, LOG, ADD, SUB, MUL, DIV, MOD, MIN, MAX, AND, OR, LT, LE,
- GT, GE, EQ, NE) = range(25)  # fmt: skip
-STACK: Final = 64
-
 RING: Final = np.dtype(
     [("t", "i8"), ("ref", "i8"), ("next", "i4"), ("prev", "i4"), ("key", "i4"),
      ("slot", "u1"), ("nth", "u1"), ("roles", "u1"), ("flags", "u1")], align=True,
@@ -59,7 +54,8 @@ State = namedtuple("State", "all rules headers ring values words")  # noqa: PYI0
 """``values`` [ring, fields] holds the captured fields of waiting events, then, where needed, what float64 could not
 hold of them; ``words`` the results of their tests, where conditions ask for these."""
 Output = namedtuple("Output", "matches rows")  # noqa: PYI024
-Scratch = namedtuple("Scratch", "chosen stack")  # noqa: PYI024
+Scratch = namedtuple("Scratch", "chosen stack low texts arena")  # noqa: PYI024
+"""``texts`` and ``arena`` are the table of texts (`agents.cep.values.TextNumbers`), which is only read."""
 Input = namedtuple("Input", "t ref key mask columns lows")  # noqa: PYI024
 """Entries of one rule group (`agents.cep.rows.Rows`)."""
 
@@ -304,99 +300,38 @@ def push(S, rule, row, t, key, ref, roles, flags, word):
         S.rules[rule, G_SHARED] = S.rules[rule, G_HIGH]
 
 
+@inner
+def load(context, slot, field):
+    """An operand: a field of the event chosen for a slot, or (negative) a bit of its word; of no event it is null.
+
+    The ring's high mark stands for the current event, row i of the input.
+    """
+    B, S, X, E, rule, i = context
+    v = np.nan
+    w = 0.0
+    x = X.chosen[slot]
+    if x == S.rules[rule, G_HIGH]:
+        if field < 0:
+            v = np.float64((S.all[A_WORD] >> (-1 - field)) & 1)
+        else:
+            v = E.columns[B.fields[rule, field], i]
+            if E.lows.shape[0]:
+                w = E.lows[B.fields[rule, field], i]
+    elif x != EMPTY:
+        if field < 0:
+            v = np.float64((S.words[at(S, rule, x)] >> (-1 - field)) & 1)
+        else:
+            fields = B.fields.shape[1]
+            v = S.values[at(S, rule, x), field]
+            if S.values.shape[1] > fields:
+                w = S.values[at(S, rule, x), fields + field]
+    return v, w
+
+
 @outer
 def holds(B, S, X, E, rule, condition, i):
-    """Whether a condition is true of the chosen events; the ring's high mark stands for the current event.
-
-    Null is NaN: a comparison with it is false, arithmetic with it is null. Values are pairs: what float64 cannot hold
-    of an integer beyond 2**53 follows in the second part, which comparisons, sums and differences respect.
-    """
-    stack = X.stack
-    code = B.code
-    fields = B.fields.shape[1]
-    top = 0
-    for pc in range(B.conditions[condition, C_CODE0], B.conditions[condition, C_CODE1]):
-        op = code[pc, 0]
-        if op <= BIT:
-            value = np.nan
-            low = 0.0
-            x = X.chosen[code[pc, 1]] if op != CONST else np.int64(EMPTY)
-            if op == CONST:
-                value = B.constants[code[pc, 1], 0]
-                low = B.constants[code[pc, 1], 1]
-            elif x == EMPTY:
-                pass
-            elif x == S.rules[rule, G_HIGH]:
-                if op == BIT:
-                    value = np.float64((S.all[A_WORD] >> code[pc, 2]) & 1)
-                else:
-                    value = E.columns[B.fields[rule, code[pc, 2]], i]
-                    if E.lows.shape[0]:
-                        low = E.lows[B.fields[rule, code[pc, 2]], i]
-            elif op == BIT:
-                value = np.float64((S.words[at(S, rule, x)] >> code[pc, 2]) & 1)
-            else:
-                value = S.values[at(S, rule, x), code[pc, 2]]
-                if S.values.shape[1] > fields:
-                    low = S.values[at(S, rule, x), fields + code[pc, 2]]
-            stack[top, 0] = value
-            stack[top, 1] = low
-            top += 1
-        elif op < ADD:
-            a = stack[top - 1, 0]
-            v = np.nan
-            if op == NEG:
-                v = -a
-            elif op == NOT:
-                v = 0.0 if a == a and a != 0.0 else 1.0
-            elif op == ISNULL:
-                v = 1.0 if a != a else 0.0
-            elif op == OR_ZERO:
-                v = a if a == a else 0.0
-            elif op == ABS:
-                v = abs(a)
-            elif op == SQRT and a >= 0.0:
-                v = math.sqrt(a)
-            elif op == LOG and a > 0.0:
-                v = math.log(a)
-            stack[top - 1, 0] = v
-            stack[top - 1, 1] = -stack[top - 1, 1] if op == NEG else 0.0
-        else:
-            b = stack[top - 1, 0]
-            a = stack[top - 2, 0]
-            d = stack[top - 2, 1] - stack[top - 1, 1]
-            top -= 1
-            known = a == a and b == b
-            v = np.nan if op < AND else 0.0
-            if op == ADD:
-                v = (a + b) + (stack[top - 1, 1] + stack[top, 1])
-            elif op == SUB:
-                v = (a - b) + d
-            elif op == MUL:
-                v = a * b
-            elif op == DIV and b != 0.0:
-                v = a / b
-            elif op == MOD and b != 0.0:
-                v = a - math.floor(a / b) * b
-            elif op == MIN and known:
-                v = min(a, b)
-            elif op == MAX and known:
-                v = max(a, b)
-            elif op == OR:
-                v = 1.0 if (a == a and a != 0.0) or (b == b and b != 0.0) else 0.0
-            elif known:
-                below = a < b or (a == b and d < 0.0)
-                above = a > b or (a == b and d > 0.0)
-                if (
-                    (op == AND and a != 0.0 and b != 0.0)
-                    or (op == LT and below)
-                    or (op == LE and not above)
-                    or (op == GT and above)
-                    or (op == GE and not below)
-                    or (op == EQ and not (above or below))
-                    or (op == NE and (above or below))
-                ):
-                    v = 1.0
-            stack[top - 1, 0] = v
-            stack[top - 1, 1] = 0.0
-    return stack[0, 0] == stack[0, 0] and stack[0, 0] != 0.0
+    """Whether a condition is true of the chosen events."""
+    context = (B, S, X, E, rule, i)
+    first = B.conditions[condition, C_CODE0]
+    last = B.conditions[condition, C_CODE1]
+    return run(load, context, B.code, B.constants, first, last, X.texts, X.arena, X.stack, X.low)

@@ -18,11 +18,10 @@ S_EDGE0, S_EDGE1, S_DEADLINE, S_PENDING, S_SAME1, S_SAME2, S_LOCAL, S_WIDTH = ra
 E_TAKE, E_STEP, E_TARGET, E_KIND, E_TERM0, E_TERM1, E_FINAL0, E_FINAL1, E_WAIT, E_WIDTH = range(10)
 NORMAL, FINAL, STOP = 0, 1, 2
 DIES, STAYS, LOOK, EVALUATE = range(4)
-# Slots (running values) and instructions.
+# Slots (running values), and where an operand of a condition comes from.
 L_RUNNING, L_STEP, L_COLUMN, L_WIDTH = range(4)
 COUNT, VALUES, SUM, MIN, MAX, FIRST, LAST = range(7)
-(O_CONST, O_COLUMN, O_SLOT, O_TIME, O_NEG, O_NOT, O_ISNULL, O_ABS, O_SQRT, O_LOG, O_ADD, O_SUB, O_MUL, O_DIV, O_MOD,
- O_MIN, O_MAX, O_LT, O_LE, O_GT, O_GE, O_EQ, O_NE, O_AND, O_OR) = range(25)  # fmt: skip
+FROM_COLUMN, FROM_SLOT, FROM_TIME = range(3)
 # Tasks.
 K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
 # Globals: free lists, high marks, live counts, outputs, used headers, timers, position, error (slot + 1).
@@ -33,8 +32,6 @@ K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
 # Output rows.
 M_SLOT, M_KEY, M_KIND, M_TIME, M_NODE, M_WIDTH = range(6)
 NEVER: Final = 2**62
-TEXT: Final = 1e280
-"""Numbers beyond this stand for text (see `agents.cep.values`); they are equal or not, but not ordered."""
 
 HEADER: Final = np.dtype(
     [("rule", "i4"), ("key", "i4"), ("head", "i4"), ("tail", "i4"), ("runs", "i4"), ("done", "i4"), ("waiting", "i4"),
@@ -57,7 +54,7 @@ NODE: Final = np.dtype(
 TIMER: Final = np.dtype([("start", "i8"), ("key", "i4"), ("next", "i4")], align=True)
 
 Tables = namedtuple(  # noqa: PYI024
-    "Tables", "rules states edges terms act needed resolved fired idle react slots code0 code simple consts"
+    "Tables", "rules states edges terms act needed resolved fired idle react slots code0 code simple consts texts arena"
 )
 Rule = namedtuple(  # noqa: PYI024  what the kernel asks of a rule for every event, as locals: they cannot be aliased
     "Rule", "bits act resolved idle state0 start known timed fan window length limit waits skip keep_new slot0 slot1"

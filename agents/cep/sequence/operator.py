@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.compiler.flatten import Program
-from astrocyte.agents.cep.compiler.postfix import MAX_STACK
 from astrocyte.agents.cep.compiler.tables import build_tables
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Outputs, Rows
@@ -23,6 +22,7 @@ from astrocyte.agents.cep.sequence import pools as kernel_pools
 from astrocyte.agents.cep.sequence import step as kernel
 from astrocyte.agents.cep.sequence import timers as kernel_time
 from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.agents.expressions.bytecode import MAX_STACK
 from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = ["Automaton", "SkipError"]
@@ -62,7 +62,7 @@ class Automaton:
             _zeros(room, layout.TIMER),
             np.zeros((room, layout.M_WIDTH), np.int64),
         )
-        self._scratch = layout.Scratch(np.zeros(MAX_STACK + 1), np.zeros(MAX_STACK + 1), np.zeros(2, np.uint64))
+        self._scratch = layout.Scratch(np.zeros(MAX_STACK), np.zeros(MAX_STACK), np.zeros(2, np.uint64))
 
     # -- rules -------------------------------------------------------------------------------------------------------
 
@@ -118,10 +118,12 @@ class Automaton:
         live = (runs["node"] >= 0) & (runs["state"] >= 0)
         live[int(self._state.G[layout.G_RUN_HIGH]) :] = False
         runs["state"][live] += shift[runs["state"][live]].astype(np.int32)
-        width = max([1, *(len(program.code.slots) for program, _ in self._programs.values())])
+        width = max([1, *(len(program.slots) for program, _ in self._programs.values())])
         self._state = self._state._replace(Q=per_rule, V=_wider(self._state.V, width))
         if len(self._state.W) > 1:
             self._state = self._state._replace(W=_wider(self._state.W, width))
+        elif (new.slots[:, layout.L_RUNNING] == layout.SUM).any():
+            self._state = self._state._replace(W=np.zeros_like(self._state.V))  # a sum may need what no value needs
         self._tables = new
         self._waits = bool(new.rules[:, layout.P_WAITS].any())
 
@@ -157,6 +159,9 @@ class Automaton:
 
     def _run(self, batch: Any, pieces: list[_Piece]) -> None:
         position, stuck = None, 0
+        texts, arena = self._texts.arrays
+        if texts is not self._tables.texts or arena is not self._tables.arena:
+            self._tables = self._tables._replace(texts=texts, arena=arena)
         while not kernel.process(self._tables, self._state, self._scratch, batch):
             G = self._state.G
             here = int(G[layout.G_TASK]), int(G[layout.G_ROW])

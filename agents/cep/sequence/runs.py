@@ -58,10 +58,10 @@ from astrocyte.agents.cep.sequence.layout import (
     SKIP_TO_LAST,
     SKIP_TO_NEXT,
     SUM,
-    TEXT,
     VALUES,
     Rule,
 )
+from astrocyte.agents.expressions.vm import boxed
 from astrocyte.agents.jit import at, inner, prefetch
 
 
@@ -212,15 +212,20 @@ def update_slot(T, S, s, j, n, step, prev, B, i):
                 if prev < 0 or not started(S, prev, step):
                     value = x
                     low = y
-            elif x == x and (running == VALUES or abs(x) < TEXT):
-                if running == VALUES:
+            elif running == VALUES:
+                if x == x or boxed(x) != 0.0:
                     value += 1.0
-                elif running == SUM:
+            elif x == x:
+                if running == SUM:
                     total = value + x
-                    back = total - value
-                    low += y + ((value - (total - back)) + (x - back))
-                    value = total + low
-                    low = low - (value - total)
+                    if abs(total) < np.inf:
+                        back = total - value
+                        low += y + ((value - (total - back)) + (x - back))
+                        value = total + low
+                        low = low - (value - total)
+                    else:
+                        value = total
+                        low = 0.0
                 elif running == MIN:
                     if not (value < x or (value == x and low <= y)):
                         value = x

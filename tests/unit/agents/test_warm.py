@@ -11,7 +11,7 @@ print(*sorted(f"{each.py_func.__module__}.{each.py_func.__name__}" for each in j
 """
 WINDOWS = """
 from numba.core import event
-from agents import Engine, load_rules
+from astrocyte import Engine, load_rules
 from astrocyte.agents.warm import warm
 from astrocyte.schemas.frames import Frame
 rules = load_rules('''

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from astrocyte.agents.cep.compiler.conjunction import compile_conjunction
@@ -177,6 +177,13 @@ def timed(history: list[Event]) -> list[Event]:
 @pytest.mark.parametrize("pattern", sorted(PATTERNS))
 @settings(max_examples=60, deadline=None)
 @given(history=histories, chunk=st.integers(1, 9), closed=st.booleans())
+@example(
+    history=[
+        {"gap": 0, "key": 0, "type": kind, "value": 2**60 + step} for kind, step in (("A", 1), ("B", 0), ("ABC", 0))
+    ],
+    chunk=1,
+    closed=False,
+)
 def test_matches_are_those_of_enumeration(
     pattern: str, pairing: str, history: list[Event], chunk: int, closed: bool
 ) -> None:

@@ -1,0 +1,80 @@
+"""What conditions of a sequence read: fields of the current event, its time, and values kept over earlier events.
+
+A `Slot` is a value that every partial match keeps up to date as it takes events (such as the sum of a field over the
+events of a step), so that a condition costs the same after ten events and after ten thousand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+from astrocyte.agents.cep.sequence.layout import FROM_COLUMN, FROM_SLOT, FROM_TIME
+from astrocyte.agents.expressions.bytecode import Operand
+from astrocyte.agents.expressions.nodes import Aggregate, Arith, Field, Node
+
+__all__ = ["Reader", "Running", "Slot"]
+
+
+class Running(IntEnum):
+    """What a slot keeps over the events of its step."""
+
+    COUNT = 0
+    VALUES = 1
+    """Number of events whose field is not null."""
+    SUM = 2
+    MIN = 3
+    MAX = 4
+    FIRST = 5
+    LAST = 6
+
+
+_RUNNING: Final = {"sum": Running.SUM, "min": Running.MIN, "max": Running.MAX, "first": Running.FIRST,
+                   "last": Running.LAST, "count": Running.VALUES}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """``running`` of field number ``capture`` over the events of step number ``step``."""
+
+    running: Running
+    step: int
+    capture: int
+
+
+@dataclass(slots=True)
+class Reader:
+    """Makes operands of fields and aggregates (`agents.expressions_bytecode.Read`), and collects what they need."""
+
+    steps: dict[str, int]
+    captures: list[str] = field(default_factory=list)
+    slots: list[Slot] = field(default_factory=list)
+
+    def read(self, node: Node) -> Operand | Node | None:
+        """Operand of a field or an aggregate; a mean is a sum divided by a count."""
+        match node:
+            case Field(None, "timestamp"):
+                return FROM_TIME, 0
+            case Field(None, name):
+                return FROM_COLUMN, self._capture(name)
+            case Field(str() as step, name):
+                return self._slot(Running.LAST, step, name)
+            case Aggregate(_, str() as step, ()):
+                return self._slot(Running.COUNT, step, None)
+            case Aggregate("mean", str() as step, args):
+                return Arith("/", Aggregate("sum", step, args), Aggregate("count", step, args))
+            case Aggregate(func, str() as step, (Field(_, name),)):
+                return self._slot(_RUNNING[func], step, name)
+        return None
+
+    def _capture(self, name: str) -> int:
+        if name not in self.captures:
+            self.captures.append(name)
+        return self.captures.index(name)
+
+    def _slot(self, running: Running, step: str, name: str | None) -> Operand:
+        slot = Slot(running, self.steps[step], -1 if name is None else self._capture(name))
+        if slot not in self.slots:
+            self.slots.append(slot)
+        return FROM_SLOT, self.slots.index(slot)

@@ -1,0 +1,154 @@
+"""Expressions as code for a stack machine (`agents.expressions_vm`): the instructions, and their generation.
+
+What a field or an aggregate means is the operator's: its `Read` makes an operand of it, two numbers that the
+operator's own loader understands, or an expression over such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final
+
+from astrocyte.agents.expressions.nodes import (
+    And,
+    Arith,
+    Call,
+    Compare,
+    Constant,
+    ExpressionError,
+    Field,
+    IsNull,
+    Member,
+    Negate,
+    Node,
+    Not,
+    Or,
+)
+from astrocyte.schemas.errors import InvalidRule
+
+__all__ = ["MAX_STACK", "NUMBER", "NUMBER_OR_ZERO", "Code", "Op", "Operand", "Read"]
+
+MAX_STACK: Final = 64
+
+
+class Op(IntEnum):
+    """Instructions; each takes its values from the stack and leaves one."""
+
+    CONST = 0
+    LOAD = 1
+    NEG = 2
+    NOT = 3
+    ISNULL = 4
+    NUMBER = 5
+    """A number stays, text becomes null."""
+    NUMBER_OR_ZERO = 6
+    """A number stays, all else becomes 0."""
+    ABS = 7
+    SQRT = 8
+    LOG = 9
+    ADD = 10
+    SUB = 11
+    MUL = 12
+    DIV = 13
+    MOD = 14
+    MIN = 15
+    MAX = 16
+    LT = 17
+    LE = 18
+    GT = 19
+    GE = 20
+    EQ = 21
+    NE = 22
+    AND = 23
+    OR = 24
+
+
+NUMBER: Final = "number"
+NUMBER_OR_ZERO: Final = "number or zero"
+"""Functions that no rule can name, for what a `Read` makes of an aggregate."""
+
+Operand = tuple[int, int]
+Read = Callable[[Node], Operand | Node | None]
+"""Operand of a node, or a node to be taken in its place; None where it is to be computed from its parts."""
+
+_BINARY: Final = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "/": Op.DIV, "%": Op.MOD, "min": Op.MIN, "max": Op.MAX,
+                  "<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE, "==": Op.EQ, "!=": Op.NE}  # fmt: skip
+_UNARY: Final = {"abs": Op.ABS, "sqrt": Op.SQRT, "log": Op.LOG, NUMBER: Op.NUMBER, NUMBER_OR_ZERO: Op.NUMBER_OR_ZERO}
+
+
+@dataclass(slots=True)
+class Code:
+    """Code of all conditions of one rule: those of number j are ``ops[starts[j]:starts[j + 1]]``.
+
+    An instruction is (`Op`, first, second): of LOAD the operand, of CONST the number of the constant and 0.
+    """
+
+    rule: str
+    read: Read
+    constants: list[float | int | str | None] = field(default_factory=list)
+    ops: list[tuple[int, int, int]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=lambda: [0])
+
+    def add(self, node: Node) -> None:
+        """Append the code of one condition, which leaves its value. Raises InvalidRule."""
+        depth = self._emit(node)
+        if depth > MAX_STACK:
+            raise InvalidRule(
+                f"rule {self.rule!r}: a condition needs {depth} values at once, at most {MAX_STACK} are taken; "
+                "split it with 'and'"
+            )
+        self.starts.append(len(self.ops))
+
+    def _op(self, op: Op, first: int = 0, second: int = 0) -> None:
+        self.ops.append((int(op), first, second))
+
+    def _emit(self, node: Node) -> int:
+        """Emit code of the node; gives the number of stack places it needs."""
+        found = self.read(node)
+        if isinstance(found, tuple):
+            self._op(Op.LOAD, *found)
+            return 1
+        if found is not None and found is not node:
+            return self._emit(found)
+        match node:
+            case Constant(value):
+                self._op(Op.CONST, len(self.constants))
+                self.constants.append(value)
+                return 1
+            case Arith(op, left, right) | Compare(op, left, right):
+                return self._join(_BINARY[op], (left, right))
+            case And(parts) | Or(parts):
+                return self._join(Op.AND if isinstance(node, And) else Op.OR, parts)
+            case Call("min" | "max" as func, args):
+                return self._join(_BINARY[func], args)
+            case Call(func, (arg,)):
+                return self._unary(_UNARY[func], arg)
+            case Negate(value):
+                return self._unary(Op.NEG, value)
+            case Not(value):
+                return self._unary(Op.NOT, value)
+            case IsNull(value):
+                return self._unary(Op.ISNULL, value)
+            case Member(value, values) if isinstance(value, Field) or not any(isinstance(v, str) for v in values):
+                if not values:
+                    return self._emit(Constant(False))
+                return self._join(Op.OR, tuple(Compare("==", value, Constant(each)) for each in values))
+        raise ExpressionError(
+            "a test of text takes one event's fields; compare the texts of two events with == or !=, < or >",
+            self.rule,
+            node.at,
+        )
+
+    def _unary(self, op: Op, value: Node) -> int:
+        depth = self._emit(value)
+        self._op(op)
+        return depth
+
+    def _join(self, op: Op, parts: tuple[Node, ...]) -> int:
+        depth = self._emit(parts[0])
+        for part in parts[1:]:
+            depth = max(depth, self._emit(part) + 1)
+            self._op(op)
+        return depth

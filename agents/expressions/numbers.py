@@ -1,0 +1,119 @@
+"""Numbers of the expression language: what they are, and their arithmetic.
+
+A number is a float64 or a whole number of 64 bits (-2**63 to 2**64 - 1); a whole number is the same number whether a
+column holds it as an integer or as a float, and true and false are 1 and 0. So a value means the same whatever stands
+beside it in its column. ``+ - * %`` of two whole numbers are exact where the result is of 64 bits; everything else is
+computed in float64. Arrays carry what float64 cannot hold as pairs: ``high`` is the nearest float64, ``low`` the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["EXACT", "arithmetic", "clean", "join_pair", "nearest_float", "split_integers", "total", "whole_or_float"]
+
+EXACT: Final = 2**53
+"""Up to here float64 holds every integer."""
+LEAST: Final = -(2**63)
+MOST: Final = 2**64 - 1
+_PLAIN: Final = frozenset({str, bool, type(None)})
+_OPERATIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "%": operator.mod,
+}
+
+
+def clean(value: Any) -> Any:
+    """A field's value as the language sees it: int, float, bool, str or None; NaN and what is none of these are None.
+
+    An integer beyond 64 bits is the float nearest to it.
+    """
+    kind = type(value)
+    if kind is float:
+        return value if value == value else None  # noqa: PLR0124  NaN is the only value unequal to itself
+    if kind is int:
+        return value if LEAST <= value <= MOST else nearest_float(value)
+    if kind in _PLAIN:
+        return value
+    if isinstance(value, np.generic):
+        return clean(value.item()) if isinstance(value, np.number | np.bool_ | np.str_) else None
+    for plain in (bool, int, float, str):
+        if isinstance(value, plain):
+            return clean(plain(value))
+    return None
+
+
+def nearest_float(value: float) -> float:
+    """The value as a float64; an integer beyond all of them is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
+    """``a op b`` of two values of the language; None where one is no number or the result cannot be computed."""
+    if a is None or b is None or isinstance(a, str) or isinstance(b, str):
+        return None
+    if op == "/":
+        return clean(float(a) / float(b)) if b != 0 else None
+    if op == "%" and b == 0:
+        return None
+    compute = _OPERATIONS[op]
+    integers = isinstance(a, int) and isinstance(b, int)
+    if not integers:
+        result = compute(float(a), float(b)) if math.isfinite(a) or op != "%" else math.nan
+        if isinstance(a, float) and isinstance(b, float) and abs(result) < EXACT and op != "%":
+            return float(result)
+    if integers or (_is_whole(a) and _is_whole(b)):
+        exact: int = compute(int(a), int(b))
+        if LEAST <= exact <= MOST:
+            return exact if integers or exact != float(exact) else float(exact)
+        result = compute(float(a), float(b))
+    found: float | None = clean(result)
+    return found
+
+
+def total(values: Sequence[int | float]) -> int | float:
+    """Sum of numbers: exact if all are whole and it is of 64 bits, else the float64 nearest to it."""
+    if all(isinstance(value, int) for value in values) or all(_is_whole(value) for value in values):
+        exact = sum(int(value) for value in values)
+        if LEAST <= exact <= MOST:
+            whole = exact != float(exact) or all(isinstance(value, int) for value in values)
+            return exact if whole else float(exact)
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # beyond float64 on the way, or infinities of both signs
+        return sum(float(value) for value in values)
+
+
+def _is_whole(value: float) -> bool:
+    return LEAST <= value <= MOST and (isinstance(value, int) or value.is_integer())
+
+
+def split_integers(values: NDArray[np.int64] | NDArray[np.uint64]) -> tuple[NDArray[np.float64], Any]:
+    """The values as (high, low); low is None where float64 holds all of them."""
+    high = values.astype(np.float64)
+    if not len(values) or (values.max() <= EXACT and (values.dtype.kind == "u" or values.min() >= -EXACT)):
+        return high, None
+    # In arithmetic modulo 2**64, in which the float64 that is 2**64 itself counts as 0, the difference is always right.
+    whole = np.where(high < 2.0**63, high, high - 2.0**64).astype(np.int64)
+    return high, (values.view(np.uint64) - whole.view(np.uint64)).view(np.int64).astype(np.float64)
+
+
+def whole_or_float(high: float, low: float) -> int | float:
+    """The number that a pair stands for, an int wherever it is whole and of 64 bits."""
+    return int(high) + int(low) if low or _is_whole(high) else high
+
+
+def join_pair(high: float, low: float) -> int | float:
+    """The number that a pair stands for."""
+    return int(high) + int(low) if low else high

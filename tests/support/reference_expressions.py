@@ -1,0 +1,168 @@
+"""The expression language once more, as plainly as can be: exact arithmetic with fractions, one value at a time.
+
+What the evaluators of `agents` do is compared with this. A value is None, a bool, an int, a float or a str.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any
+
+from astrocyte.agents.expressions.nodes import (
+    Aggregate,
+    And,
+    Arith,
+    Call,
+    Compare,
+    Constant,
+    Field,
+    IsNull,
+    Member,
+    Negate,
+    Node,
+    Not,
+    Or,
+    Text,
+)
+
+Event = Mapping[str, Any]
+
+
+def truth(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> bool:
+    """Whether a condition holds: its value is a number other than 0, or text that is not empty."""
+    return bool(value(node, event, prior))
+
+
+def value(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> Any:
+    """Value of an expression for the current event and those matched earlier, by step."""
+
+    def of(part: Node) -> Any:
+        return value(part, event, prior)
+
+    match node:
+        case Constant(constant):
+            return constant
+        case Field(None, name):
+            return known(event.get(name))
+        case Field(str() as step, name):
+            return known(prior[step][-1].get(name)) if prior.get(step) else None
+        case Aggregate(func, str() as step, args):
+            return aggregate(func, prior.get(step, ()), [part.name for part in args if isinstance(part, Field)])
+        case And(parts):
+            return all(of(part) for part in parts)
+        case Or(parts):
+            return any(of(part) for part in parts)
+        case Not(part):
+            return not of(part)
+        case IsNull(part):
+            return of(part) is None
+        case Compare(op, left, right):
+            return compare(op, of(left), of(right))
+        case Member(part, values):
+            return any(compare("==", of(part), each) for each in values)
+        case Text(func, part, text):
+            found = of(part)
+            tests: dict[str, Any] = {"contains": lambda: text in found, "startswith": lambda: found.startswith(text),
+                     "endswith": lambda: found.endswith(text)}  # fmt: skip
+            return isinstance(found, str) and bool(tests[func]())
+        case Arith(op, left, right):
+            return arith(op, of(left), of(right))
+        case Negate(part):
+            return arith("-", 0, of(part))
+        case Call(func, args):
+            return call(func, [of(arg) for arg in args])
+    raise TypeError(node)
+
+
+def known(found: Any) -> Any:
+    """A field's value: NaN is null, an integer beyond 64 bits is a float."""
+    if isinstance(found, float) and math.isnan(found):
+        return None
+    if isinstance(found, int) and not -(2**63) <= found < 2**64:
+        return float(found)
+    return found
+
+
+def compare(op: str, a: Any, b: Any) -> bool:
+    """Null compares with nothing; text and numbers are unequal and have no order; the rest is as in mathematics."""
+    if a is None or b is None:
+        return False
+    if isinstance(a, str) != isinstance(b, str):
+        return op == "!="
+    test: dict[str, Any] = {"<": lt, "<=": le, ">": gt, ">=": ge, "==": eq, "!=": ne}
+    return bool(test[op](a, b))
+
+
+def is_whole(number: float) -> bool:
+    """A whole number of 64 bits."""
+    return math.isfinite(number) and Fraction(number).denominator == 1 and -(2**63) <= number < 2**64
+
+
+def arith(op: str, a: Any, b: Any) -> Any:
+    """Exact for whole numbers of 64 bits as long as the result is one; otherwise in float64."""
+    if a is None or b is None or isinstance(a, str) or isinstance(b, str) or (op in "/%" and b == 0):
+        return None
+    operations = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y, "/": lambda x, y: x / y,
+                  "%": lambda x, y: x % y}  # fmt: skip
+    if op != "/" and is_whole(a) and is_whole(b):
+        exact = operations[op](Fraction(a), Fraction(b))
+        if is_whole(exact):
+            return int(exact)
+    found = operations[op](float(a), float(b))
+    return None if math.isnan(found) else found
+
+
+def call(func: str, args: list[Any]) -> Any:
+    """Functions of numbers; null where an argument is none."""
+    if any(each is None or isinstance(each, str) for each in args):
+        return None
+    first = args[0]
+    match func:
+        case "abs":
+            return arith("-", 0, first) if first < 0 else first
+        case "sqrt":
+            return math.sqrt(float(first)) if first >= 0 else None
+        case "log":
+            return math.log(float(first)) if first > 0 else None
+    return min(args) if func == "min" else max(args)
+
+
+def aggregate(func: str, events: Sequence[Event], names: list[str]) -> Any:
+    """Over the events of a step; nulls, and where numbers are wanted texts, take no part."""
+    if not names:
+        return len(events)
+    found = [known(event.get(names[0])) for event in events]
+    if func in ("first", "last"):
+        return None if not found else found[0 if func == "first" else -1]
+    there = [each for each in found if each is not None]
+    if func == "count":
+        return len(there)
+    numbers = [each for each in there if not isinstance(each, str)]
+    match func:
+        case "sum":
+            return total(numbers)
+        case "mean":
+            return arith("/", total(numbers), len(numbers))
+    return None if not numbers else min(numbers) if func == "min" else max(numbers)
+
+
+def total(numbers: list[Any]) -> Any:
+    """The exact sum, if all are whole and it is too; otherwise the float64 nearest to the sum."""
+    if all(is_whole(each) for each in numbers):
+        exact = sum(int(each) for each in numbers)
+        if is_whole(exact):
+            return exact
+    if all(math.isfinite(each) for each in numbers):
+        return nearest(sum(Fraction(each) for each in numbers))
+    return known(sum(float(each) for each in numbers))
+
+
+def nearest(exact: Fraction | int) -> float:
+    """The float64 nearest to an exact number."""
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
