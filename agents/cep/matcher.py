@@ -384,6 +384,6 @@ class Matcher:
 def _compiled(rule: Rule) -> RuleProgram:
     if rule.kind != "all":
         return compile_rule(rule)
-    from astrocyte.agents.cep.compiler.conjunction import compile_conjunction
+    from astrocyte.agents.cep.conjunction.program import compile_conjunction
 
     return compile_conjunction(rule)

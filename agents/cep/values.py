@@ -1,4 +1,4 @@
-"""Field values as the kernels carry them: pairs of float64, with text boxed in NaN (see `agents.expressions_vm`)."""
+"""Field values as the kernels carry them: pairs of float64, with text boxed in NaN (see `agents.expressions.vm`)."""
 
 from __future__ import annotations
 

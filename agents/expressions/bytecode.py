@@ -1,4 +1,4 @@
-"""Expressions as code for a stack machine (`agents.expressions_vm`): the instructions, and their generation.
+"""Expressions as code for a stack machine (`agents.expressions.vm`): the instructions, and their generation.
 
 What a field or an aggregate means is the operator's: its `Read` makes an operand of it, two numbers that the
 operator's own loader understands, or an expression over such.

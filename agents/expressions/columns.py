@@ -2,7 +2,7 @@
 
 Text stays dictionary-encoded: a test of text runs once per distinct value, then one gather a row. Integers are
 compared as integers. A row whose value is null or NaN is not ``valid``; tests of it are false. What a number is, and
-what arithmetic makes of it, stands in `agents.expressions_numbers`: a row's result depends on no other row.
+what arithmetic makes of it, stands in `agents.expressions.numbers`: a row's result depends on no other row.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Values:
         return np.ones(self.data.shape, np.bool_) if self.valid is None else self.valid
 
     def pair(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Numbers as pairs of float64 (see `agents.expressions_numbers`); low is None where it is 0 for all rows."""
+        """Numbers as pairs of float64 (see `agents.expressions.numbers`); low is None where it is 0 for all rows."""
         if self.data.dtype.kind == "i":
             high, low = split_integers(self.data.reshape(-1))
             return high.reshape(self.data.shape), None if low is None else low.reshape(self.data.shape)

@@ -1,4 +1,4 @@
-"""The stack machine of conditions over several events (`agents.expressions_bytecode` has its instructions).
+"""The stack machine of conditions over several events (`agents.expressions.bytecode` has its instructions).
 
 On the stack a value is two float64. A number is ``high + low``, exact for whole numbers of 64 bits (`low` is 0 up to
 2**53), with ``high`` the nearest float64; so most comparisons are decided by ``high``. Null is NaN and 0, text is NaN

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.compiler.formula import DYNAMIC, TRUE, Formula, Term, both, dnf, either
 from astrocyte.agents.cep.compiler.nfa import Action, Edge, Graph, Kind, State, build_graph
+from astrocyte.agents.cep.compiler.running_values import Reader, Slot
 from astrocyte.agents.cep.operator import Atom
-from astrocyte.agents.cep.running import Reader, Slot
 from astrocyte.agents.expressions.bytecode import Code
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.rules.model import Rule

@@ -1,7 +1,7 @@
 """The ``all`` operator: events in any order within a window, for all rules of that kind at once.
 
 State is arrays only, so a snapshot is a copy; the steps are `agents.cep.conjunction.step`'s, the compilation of a
-rule `agents.cep.compiler.conjunction`'s. Arrays grow when a kernel says that they are full, and it then goes on with
+rule `agents.cep.conjunction.program`'s. Arrays grow when a kernel says that they are full, and it then goes on with
 the very row at which it stopped.
 """
 
@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.cep.compiler.conjunction import ConjunctionProgram
 from astrocyte.agents.cep.conjunction import fast_path as plain
 from astrocyte.agents.cep.conjunction import waiting_lists as layout
+from astrocyte.agents.cep.conjunction.program import ConjunctionProgram
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Outputs
 from astrocyte.agents.cep.values import TextNumbers

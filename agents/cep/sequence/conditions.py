@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from astrocyte.agents.cep.compiler.running_values import FROM_COLUMN, FROM_SLOT
 from astrocyte.agents.cep.sequence.layout import (
     E_TERM0,
     E_TERM1,
-    FROM_COLUMN,
-    FROM_SLOT,
     L_RUNNING,
     P_CODE0,
     P_SLOT0,

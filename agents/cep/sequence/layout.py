@@ -7,6 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from astrocyte.agents.cep.compiler.running_values import Running
+
 # Rule table (one row a slot). P_WAITS: some state has a deadline; P_TIMED: some edge has a bound.
 (P_WINDOW, P_CLOSED, P_SKIP, P_SKIP_STEP, P_STRICT_SKIP, P_START, P_STATE0, P_BITS, P_ACT, P_IDLE, P_FAN, P_TIMEOUTS,
  P_EAGER, P_LIMIT, P_KEEP_NEW, P_WAITS, P_TIMED, P_SLOT0, P_SLOT1, P_CODE0, P_DYNAMIC, P_WORD,
@@ -18,10 +20,9 @@ S_EDGE0, S_EDGE1, S_DEADLINE, S_PENDING, S_SAME1, S_SAME2, S_LOCAL, S_WIDTH = ra
 E_TAKE, E_STEP, E_TARGET, E_KIND, E_TERM0, E_TERM1, E_FINAL0, E_FINAL1, E_WAIT, E_WIDTH = range(10)
 NORMAL, FINAL, STOP = 0, 1, 2
 DIES, STAYS, LOOK, EVALUATE = range(4)
-# Slots (running values), and where an operand of a condition comes from.
+# Slots: running values.
 L_RUNNING, L_STEP, L_COLUMN, L_WIDTH = range(4)
-COUNT, VALUES, SUM, MIN, MAX, FIRST, LAST = range(7)
-FROM_COLUMN, FROM_SLOT, FROM_TIME = range(3)
+COUNT, VALUES, SUM, MIN, MAX, FIRST, LAST = map(int, Running)
 # Tasks.
 K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
 # Globals: free lists, high marks, live counts, outputs, used headers, timers, position, error (slot + 1).

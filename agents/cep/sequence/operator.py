@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.compiler.flatten import Program
-from astrocyte.agents.cep.compiler.tables import build_tables
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Outputs, Rows
 from astrocyte.agents.cep.sequence import layout
 from astrocyte.agents.cep.sequence import pools as kernel_pools
 from astrocyte.agents.cep.sequence import step as kernel
 from astrocyte.agents.cep.sequence import timers as kernel_time
+from astrocyte.agents.cep.sequence.tables import build_tables
 from astrocyte.agents.cep.values import TextNumbers
 from astrocyte.agents.expressions.bytecode import MAX_STACK
 from astrocyte.schemas.errors import AstrocyteError

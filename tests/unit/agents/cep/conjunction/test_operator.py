@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.cep.compiler.conjunction import compile_conjunction
 from astrocyte.agents.cep.conjunction.operator import Conjunction
+from astrocyte.agents.cep.conjunction.program import compile_conjunction
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Rows
 from astrocyte.agents.expressions.scalar import compile_scalar

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.compiler.flatten import STAYS, Program
 from astrocyte.agents.cep.compiler.formula import DYNAMIC, Term
 from astrocyte.agents.cep.compiler.nfa import Kind
+from astrocyte.agents.cep.compiler.running_values import FROM_COLUMN, FROM_SLOT
 from astrocyte.agents.cep.sequence import layout
 from astrocyte.agents.cep.values import TextNumbers
 from astrocyte.agents.expressions.bytecode import Op
@@ -157,15 +158,15 @@ def _moved(op: tuple[int, int, int], first: int, columns: Sequence[int]) -> tupl
     code, one, two = op
     if code == Op.CONST:
         return code, first + one, two
-    return code, one, columns[two] if code == Op.LOAD and one == layout.FROM_COLUMN else two
+    return code, one, columns[two] if code == Op.LOAD and one == FROM_COLUMN else two
 
 
 def _simple(ops: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
     """(comparison, column, slot) of code that compares a field with a running value, the commonest; else zeros."""
     if len(ops) == 3 and ops[0][0] == ops[1][0] == Op.LOAD and Op.LT <= ops[2][0] <= Op.GE:
         (_, first, a), (_, second, b), (compare, _, _) = ops
-        if (first, second) == (layout.FROM_COLUMN, layout.FROM_SLOT):
+        if (first, second) == (FROM_COLUMN, FROM_SLOT):
             return compare, a, b
-        if (first, second) == (layout.FROM_SLOT, layout.FROM_COLUMN):
+        if (first, second) == (FROM_SLOT, FROM_COLUMN):
             return _MIRROR[Op(compare)], b, a
     return 0, 0, 0

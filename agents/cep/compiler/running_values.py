@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-from astrocyte.agents.cep.sequence.layout import FROM_COLUMN, FROM_SLOT, FROM_TIME
 from astrocyte.agents.expressions.bytecode import Operand
 from astrocyte.agents.expressions.nodes import Aggregate, Arith, Field, Node
 
-__all__ = ["Reader", "Running", "Slot"]
+__all__ = ["FROM_COLUMN", "FROM_SLOT", "FROM_TIME", "Reader", "Running", "Slot"]
+
+# Where an operand of a condition comes from.
+FROM_COLUMN, FROM_SLOT, FROM_TIME = range(3)
 
 
 class Running(IntEnum):
@@ -45,7 +47,7 @@ class Slot:
 
 @dataclass(slots=True)
 class Reader:
-    """Makes operands of fields and aggregates (`agents.expressions_bytecode.Read`), and collects what they need."""
+    """Makes operands of fields and aggregates (`agents.expressions.bytecode.Read`), and collects what they need."""
 
     steps: dict[str, int]
     captures: list[str] = field(default_factory=list)
