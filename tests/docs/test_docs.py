@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from astrocyte import load_scenario, scenario_names
-from astrocyte.pipeline.settings import ROLES, Settings
+from astrocyte.pipeline.settings import Settings
+from astrocyte.scenario import load_scenario, scenario_names
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "simulator", "agents", "pipeline")
