@@ -67,8 +67,9 @@ class RuleTester:
         self._take(self.engine.advance(self.now_us - self._lateness_us))
 
     def finish(self) -> None:
-        """All input is over: everything closes. Time may begin anew after it."""
+        """All input is over: everything closes, and time begins anew."""
         self._take(self.engine.flush())
+        self.now_us = START_US
 
     def matches(self, rule: str | None = None) -> list[Match]:
         """Matches that have come, in order; of one rule, where it is named. Each is given once."""

@@ -71,8 +71,7 @@ class Settings(BaseSettings):
     )
     roles: Names = Field(
         ("correlate", "sql", "influx"),
-        description="roles of a worker: correlate, rekey, control, a sink (sql, influx, audit, file), "
-        "or a registered one",
+        description="roles of a worker: correlate, rekey, control, sinks (sql, influx, audit, file), your own",
     )
     plugins: Names = Field(
         (), description="modules to import at the start, separated by commas; they register validators, sinks and more"
