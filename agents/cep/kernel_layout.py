@@ -20,7 +20,7 @@ NORMAL, FINAL, STOP = 0, 1, 2
 DIES, STAYS, LOOK, EVALUATE = range(4)
 # Slots (running values), and where an operand of a condition comes from.
 L_RUNNING, L_STEP, L_COLUMN, L_WIDTH = range(4)
-COUNT, VALUES, SUM, MIN, MAX, FIRST, LAST = range(7)
+COUNT, VALUES, NUMBERS, SUM, MIN, MAX, FIRST, LAST = range(8)
 FROM_COLUMN, FROM_SLOT, FROM_TIME = range(3)
 # Tasks.
 K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
