@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-from astrocyte.agents.expressions.nodes import (
+from agents.expressions_nodes import (
+    Aggregate,
     And,
     Arith,
     Call,
@@ -131,7 +132,7 @@ class Code:
                 return self._unary(Op.NOT, value)
             case IsNull(value):
                 return self._unary(Op.ISNULL, value)
-            case Member(value, values) if isinstance(value, Field) or not any(isinstance(v, str) for v in values):
+            case Member(value, values) if isinstance(value, Field | Aggregate) or not _has_text(values):
                 if not values:
                     return self._emit(Constant(False))
                 return self._join(Op.OR, tuple(Compare("==", value, Constant(each)) for each in values))
@@ -152,3 +153,7 @@ class Code:
             depth = max(depth, self._emit(part) + 1)
             self._op(op)
         return depth
+
+
+def _has_text(values: tuple[int | float | str | bool, ...]) -> bool:
+    return any(isinstance(value, str) for value in values)

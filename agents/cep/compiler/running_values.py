@@ -25,15 +25,17 @@ class Running(IntEnum):
     COUNT = 0
     VALUES = 1
     """Number of events whose field is not null."""
-    SUM = 2
-    MIN = 3
-    MAX = 4
-    FIRST = 5
-    LAST = 6
+    NUMBERS = 2
+    """Number of events whose field is a number."""
+    SUM = 3
+    MIN = 4
+    MAX = 5
+    FIRST = 6
+    LAST = 7
 
 
 _RUNNING: Final = {"sum": Running.SUM, "min": Running.MIN, "max": Running.MAX, "first": Running.FIRST,
-                   "last": Running.LAST, "count": Running.VALUES}  # fmt: skip
+                   "last": Running.LAST, "count": Running.VALUES, "numbers": Running.NUMBERS}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Reader:
     slots: list[Slot] = field(default_factory=list)
 
     def read(self, node: Node) -> Operand | Node | None:
-        """Operand of a field or an aggregate; a mean is a sum divided by a count."""
+        """Operand of a field or an aggregate; a mean is a sum divided by the number of its numbers."""
         match node:
             case Field(None, "timestamp"):
                 return FROM_TIME, 0
@@ -65,7 +67,7 @@ class Reader:
             case Aggregate(_, str() as step, ()):
                 return self._slot(Running.COUNT, step, None)
             case Aggregate("mean", str() as step, args):
-                return Arith("/", Aggregate("sum", step, args), Aggregate("count", step, args))
+                return Arith("/", Aggregate("sum", step, args), Aggregate("numbers", step, args))
             case Aggregate(func, str() as step, (Field(_, name),)):
                 return self._slot(_RUNNING[func], step, name)
         return None

@@ -28,6 +28,7 @@ from astrocyte.agents.cep.sequence.layout import (
     M_SLOT,
     M_TIME,
     MIN,
+    NUMBERS,
     P_ACT,
     P_BITS,
     P_CLOSED,
@@ -216,7 +217,9 @@ def update_slot(T, S, s, j, n, step, prev, B, i):
                 if x == x or boxed(x) != 0.0:
                     value += 1.0
             elif x == x:
-                if running == SUM:
+                if running == NUMBERS:
+                    value += 1.0
+                elif running == SUM:
                     total = value + x
                     if abs(total) < np.inf:
                         back = total - value

@@ -264,6 +264,7 @@ several = st.sampled_from(
 @example(events=[{"x": 2**53}, {"x": 1}], last=[{"x": 2**53 + 1}], text="x == sum(a.x)")
 @example(events=[{"x": 0.1}] * 3, last=[{"x": 0.3}], text="x == sum(a.x) and x / 3 == mean(a.x)")
 @example(events=[{"x": math.inf}, {"x": 1.0}], last=[{"x": 1}], text="sum(a.x) > x")
+@example(events=[{"x": "a"}, {"x": ""}], last=[{"x": 1}], text="mean(a.x) is None and sum(a.x) == 0")
 def test_functions_over_the_events_of_a_step_have_the_value_of_the_reference(
     events: list[Event], last: list[Event], text: str
 ) -> None:
@@ -285,7 +286,7 @@ def test_functions_over_the_events_of_a_step_have_the_value_of_the_reference(
 VALUES: dict[str, list[Any]] = {
     "null": [None, math.nan],
     "boolean": [True, False],
-    "number": [1, 0.0, 0.5, 2**53 + 1, 2.0**53],
+    "number": [1, 2**53 + 1, 2.0**53, 0.5, 0.0],
     "text": ["", "1", "a", "\U00010000", "\uffff"],
 }
 DOCS = Path(__file__).parents[2] / "docs" / "rules.md"
@@ -321,5 +322,6 @@ def test_values_of_all_pairs_of_kinds_compare_as_documented() -> None:
                     constant = parse(f"p {op} {b!r}") if b is not None else node
                     assert compile_scalar(constant)(pair, {}) == wanted, (a, op, b)
                     assert predicate(constant, columns_of([pair])).tolist() == [wanted], (a, op, b)
-                every.append(({"x": b}, {"x": a}))
+                if a in VALUES[left][:2] and b in VALUES[right][:2]:
+                    every.append(({"x": b}, {"x": a}))
         holds_in_every_order(f"x {op} a.x", every, kinds=True)
