@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-from agents.expressions_nodes import (
+from astrocyte.agents.expressions.nodes import (
     Aggregate,
     And,
     Arith,

@@ -22,12 +22,7 @@ NORMAL, FINAL, STOP = 0, 1, 2
 DIES, STAYS, LOOK, EVALUATE = range(4)
 # Slots: running values.
 L_RUNNING, L_STEP, L_COLUMN, L_WIDTH = range(4)
-<<<<<<< HEAD:agents/cep/sequence/layout.py
-COUNT, VALUES, SUM, MIN, MAX, FIRST, LAST = map(int, Running)
-=======
-COUNT, VALUES, NUMBERS, SUM, MIN, MAX, FIRST, LAST = range(8)
-FROM_COLUMN, FROM_SLOT, FROM_TIME = range(3)
->>>>>>> vm:agents/cep/kernel_layout.py
+COUNT, VALUES, NUMBERS, SUM, MIN, MAX, FIRST, LAST = map(int, Running)
 # Tasks.
 K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
 # Globals: free lists, high marks, live counts, outputs, used headers, timers, position, error (slot + 1).
