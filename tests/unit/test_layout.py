@@ -52,7 +52,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "demo": "broker kafka recording roles settings simulation topology",
         "kafka": "recording transport",
         "recording": "kafka",
-        "roles": "kafka logging metrics settings state topology transport",
+        "roles": "kafka logging metrics role_registry settings state topology transport",
         "simulation": "console kafka recording settings transport",
         "state": "kafka transport",
         "topology": "kafka settings",
@@ -82,7 +82,6 @@ KNOWN_CIRCLES = {
     ("agents/cep/compiler", "agents/cep/conjunction", "agents/cep/sequence"),
     ("pipeline/broker/groups", "pipeline/broker/server", "pipeline/broker/storage"),
     ("pipeline/kafka", "pipeline/recording"),
-    ("pipeline/roles/build", "pipeline/roles/stores"),
 }
 
 MOST_MODULES = 14  # of one folder, not counting __init__ and sub-folders
