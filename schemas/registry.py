@@ -126,6 +126,8 @@ class Registry(Generic[T]):
         elif (entry := self._entry_points().get(name)) is not None:
             package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
             found = import_object(entry.value, f"entry point {name!r} in {self.group!r}{package}")
+            # A module that registers the name itself says more than the object alone, such as what a sink reads.
+            found = self._registered.get(name, found)
         else:
             raise InvalidSettings(self.unknown(name))
         converted: T = found if self._convert is None else self._convert(name, found)

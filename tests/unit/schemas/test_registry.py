@@ -71,3 +71,15 @@ def test_a_name_belongs_to_one_thing_but_a_module_may_be_loaded_twice():
         widgets.register("shipped", first)
     with pytest.raises(InvalidSettings, match="widget name 'two words'"):
         widgets.register("two words", first)
+
+
+def test_an_entry_point_whose_module_registers_the_name_is_what_it_registered(monkeypatch):
+    installed(monkeypatch, pi="some_module:pi")
+    widgets, more = make(), object()
+
+    def imports(_reference, _what):
+        widgets.register("pi", more)
+        return 3.14
+
+    monkeypatch.setattr(module, "import_object", imports)
+    assert widgets.get("pi") is more
