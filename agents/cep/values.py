@@ -10,16 +10,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.cep.keys import KeyTable
-from astrocyte.agents.expressions.numbers import clean, split_integers
-from astrocyte.agents.expressions.vm import BOX
+from agents.cep.keys import KeyTable
+from agents.expressions_numbers import EXACT, clean, split_integers
+from agents.expressions_vm import BOX
 
 __all__ = ["TextNumbers"]
 
 ROOM: Final = 16
 CACHED: Final = 65_536
 """Texts of single events that are known without asking the table."""
-_EXACT: Final = 2**53
 _NULL: Final = (math.nan, 0.0)
 
 
@@ -60,7 +59,7 @@ class TextNumbers:
             return _NULL
         if isinstance(value, str):
             return self.box(value), 0.0
-        if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
+        if isinstance(value, int) and not -EXACT <= value <= EXACT:
             high, low = split_integers(np.array([value], np.int64) if value < 2**63 else np.array([value], np.uint64))
             return float(high[0]), 0.0 if low is None else float(low[0])
         return value, 0.0
