@@ -1,4 +1,4 @@
-"""The leaflet domain: one partition number of all mono topics, with its clock, validators and correlation engines.
+"""The domain: one partition number of all mono topics, with its clock, validators and correlation engines.
 
 A pure step object: chunks of Kafka messages go in, records for other topics come out, and nothing in here knows
 Kafka, Faust or a clock on the wall. Its whole state can be taken as a snapshot together with the next offset of every
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
-from astrocyte.agents.event_time.watermarks import Clock, Place, Source
+from astrocyte.agents.event_time.watermarks import Place, Source, Watermarks
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import alert_records, multi_event_records
@@ -29,7 +29,7 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["Counters", "DomainGroup", "DomainOutput", "Leaflet"]
+__all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
 
 @dataclass(slots=True)
@@ -98,16 +98,16 @@ class _Lane:
     Every group has a clock of its own: a group that reads the windows of another must not be waited for by it.
     """
 
-    def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], clock: Clock) -> None:
-        self.name, self.engine, self.topics, self.clock = name, engine, topics, clock
+    def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], watermarks: Watermarks) -> None:
+        self.name, self.engine, self.topics, self.watermarks = name, engine, topics, watermarks
 
 
-class Leaflet:
+class Domain:
     """The domain of one partition number.
 
     ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time is held
     back until each was heard of or found idle. ``internal`` names topics whose rows were counted when they first came
-    in (streams keyed anew, results of windows).
+    in (streams repartitioned, results of windows).
     """
 
     def __init__(
@@ -143,24 +143,24 @@ class Leaflet:
             for topic in lane.topics:
                 self._lanes_of.setdefault(topic, []).append(lane)
 
-    def _clock(self, topics: Iterable[str]) -> Clock:
-        return Clock(lateness_us=self.lateness_us, expected=[Place(topic, self.partition) for topic in topics])
+    def _clock(self, topics: Iterable[str]) -> Watermarks:
+        return Watermarks(lateness_us=self.lateness_us, expected=[Place(topic, self.partition) for topic in topics])
 
     @property
     def watermark_us(self) -> int:
         """Everything older was processed by every group."""
-        return min(lane.clock.watermark_us for lane in self._lanes)
+        return min(lane.watermarks.watermark_us for lane in self._lanes)
 
     @property
     def newest_us(self) -> int | None:
         """Newest event time that an open source has reached; None without an open source."""
-        known = [time_us for lane in self._lanes for time_us in lane.clock.sources.values()]
+        known = [time_us for lane in self._lanes for time_us in lane.watermarks.sources.values()]
         return max(known) + self.lateness_us if known else None
 
     @property
     def asserting(self) -> bool:
         """Whether a producer that asserts watermarks holds event time back."""
-        return any(lane.clock.asserting for lane in self._lanes)
+        return any(lane.watermarks.asserting for lane in self._lanes)
 
     def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
         """Take a chunk of one topic, in offset order; records before the topic's position are passed over."""
@@ -173,7 +173,7 @@ class Leaflet:
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog)
         counted = topic not in self._internal
         if counted:
-            self._bury(letters, output)
+            self._dead_letter(letters, output)
         for sourced in frames:
             self._take(_Intake(sourced, output, counted))
         self.positions[topic] = records[-1].offset + 1
@@ -191,7 +191,7 @@ class Leaflet:
         for lane in self._lanes:
             own = [place for place in places if place.topic in lane.topics]
             for place in own:
-                lane.clock.mark_idle(place, asserting=asserting)
+                lane.watermarks.mark_idle(place, asserting=asserting)
             if own:
                 self._advance(lane, output)
         return output
@@ -199,13 +199,13 @@ class Leaflet:
     def wake(self) -> None:
         """Something comes after all was idle: wait for every topic again, so that none falls behind the first."""
         for lane in self._lanes:
-            lane.clock.wake()
+            lane.watermarks.wake()
 
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
         """Nothing comes from anywhere; event time goes on to ``until_us``."""
         output = DomainOutput()
         for lane in self._lanes:
-            lane.clock.mark_all_idle(until_us)
+            lane.watermarks.mark_all_idle(until_us)
             self._advance(lane, output)
         return output
 
@@ -220,15 +220,15 @@ class Leaflet:
         frame, topic = intake.sourced.frame, intake.sourced.topic
         passed = self._validators.apply(frame)
         for row, reason in passed.refused:
-            self._bury_row(intake, row, reason, "validate")
+            self._dead_letter_row(intake, row, reason, "validate")
         kept, rows = passed.frame, passed.rows
         late = np.zeros(kept.num_rows, np.bool_)
         rejected = np.zeros(kept.num_rows, np.bool_)
         duplicates = 0
         source = Source(topic, self.partition, frame.origin)
         for lane in self._lanes_of.get(topic, ()):
-            named = frame.end or not lane.clock.has_announced(source)
-            verdict = lane.clock.observe(
+            named = frame.end or not lane.watermarks.has_announced(source)
+            verdict = lane.watermarks.observe(
                 source,
                 kept.timestamps(),
                 watermark_us=frame.watermark_us,
@@ -244,7 +244,7 @@ class Leaflet:
                 duplicates = max(duplicates, self._push(lane.engine, intake.sourced, kept, rows, verdict.on_time))
         for row in np.flatnonzero(rejected).tolist():
             reason = f"timestamp {iso_from_us(int(kept.timestamps()[row]))} is too far in the future of its source"
-            self._bury_row(intake, int(rows[row]), reason, "clock")
+            self._dead_letter_row(intake, int(rows[row]), reason, "clock")
         if late.any():
             self._put_late(intake, kept, rows, np.flatnonzero(late))
         if intake.counted:
@@ -284,12 +284,12 @@ class Leaflet:
             offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
             intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, offset]))
 
-    def _bury(self, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
+    def _dead_letter(self, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
         output.dead_letters += letters
         self.counters.dead += len(letters)
         self.counters.received += len(letters)
 
-    def _bury_row(self, intake: _Intake, row: int, reason: str, stage: str) -> None:
+    def _dead_letter_row(self, intake: _Intake, row: int, reason: str, stage: str) -> None:
         if not intake.counted:
             return  # what an internal topic carries was checked, and buried, where it first came in
         sourced = intake.sourced
@@ -303,12 +303,12 @@ class Leaflet:
         self.counters.dead += 1
 
     def _advance(self, lane: _Lane, output: DomainOutput) -> None:
-        if lane.clock.finished:
+        if lane.watermarks.finished:
             if lane.engine is not None:
                 self._emit(lane.engine.flush(), output)
-            lane.clock.reset()
+            lane.watermarks.reset()
         elif lane.engine is not None:
-            self._emit(lane.engine.advance(lane.clock.watermark_us), output)
+            self._emit(lane.engine.advance(lane.watermarks.watermark_us), output)
 
     def _emit(self, result: EngineOutput, output: DomainOutput) -> None:
         if not result:
@@ -335,7 +335,7 @@ class Leaflet:
             "counters": orjson.dumps(self.counters.as_dict()),
             "lanes": {
                 lane.name: {
-                    "clock": lane.clock.snapshot(),
+                    "clock": lane.watermarks.snapshot(),
                     "engine": {} if lane.engine is None else lane.engine.snapshot(),
                 }
                 for lane in self._lanes
@@ -350,6 +350,6 @@ class Leaflet:
             state = snapshot["lanes"].get(lane.name)
             if state is None:
                 continue
-            lane.clock.restore(state["clock"])
+            lane.watermarks.restore(state["clock"])
             if lane.engine is not None:
                 lane.engine.restore(state["engine"])

@@ -39,15 +39,15 @@ _IMPORTS: Final = re.compile(r"^from (\S+) import (\((?:[^)]*)\)|[^\n]*)", re.MU
 def _sources() -> int:
     """Checksum of every file that takes part in kernels: those that name this module, and what these import."""
     package = Path(__file__).parent
-    texts = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
-    taken = {path for path, data in texts.items() if __name__.encode() in data or path == Path(__file__)}
+    strings = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
+    taken = {path for path, data in strings.items() if __name__.encode() in data or path == Path(__file__)}
     for path in tuple(taken):
-        for module, names in _IMPORTS.findall(texts[path].decode()):
+        for module, names in _IMPORTS.findall(strings[path].decode()):
             base = package.parent.joinpath(*module.removeprefix("astrocyte.").split("."))
             taken.add(base.with_suffix(".py"))
             taken.update(base / f"{name}.py" for name in re.findall(r"\w+", names))
     digest = 0
-    for path, data in texts.items():
+    for path, data in strings.items():
         digest = zlib.crc32(data, digest) if path in taken else digest
     return digest & 0x7FFF_FFFF
 

@@ -55,7 +55,7 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
     rules = load_rules(_RULES)
     engine = Engine(rules, validated=True)
     matches = 0
-    # More keys than the tables begin with room for, texts by the dozen, time in steps, and a restart in the middle.
+    # More keys than the tables begin with room for, strings by the dozen, time in steps, and a restart in the middle.
     for number in range(_ROUNDS):
         time_us = number * 1_000_000 + np.arange(_ROWS)
         columns = {

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from astrocyte.agents.sinks.base import Rejected, Sink, SinkError, SinkStopped, SourcedFrame, SourcedRecords
     from astrocyte.agents.sinks.memory import MemorySink
     from astrocyte.agents.sinks.registry import SinkContext, SinkType, register_sink
-    from astrocyte.agents.sinks.retry import Patience
+    from astrocyte.agents.sinks.retry import RetryPolicy
     from astrocyte.agents.sinks.sql.targets import register_table
 
 _HOME = {
     "MemorySink": "agents.sinks.memory",
-    "Patience": "agents.sinks.retry",
+    "RetryPolicy": "agents.sinks.retry",
     "Rejected": "agents.sinks.base",
     "Sink": "agents.sinks.base",
     "SinkContext": "agents.sinks.registry",
@@ -33,8 +33,8 @@ _HOME = {
 
 __all__ = [
     "MemorySink",
-    "Patience",
     "Rejected",
+    "RetryPolicy",
     "Sink",
     "SinkContext",
     "SinkError",

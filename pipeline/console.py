@@ -54,10 +54,10 @@ def interruptible() -> Iterator[asyncio.Event]:
 
 
 @contextlib.contextmanager
-def stop_on_signal(told: str) -> Iterator[threading.Event]:
+def stop_on_signal(notice: str) -> Iterator[threading.Event]:
     """As `interruptible` for work that is no coroutine, on the main thread; elsewhere no signal sets the event.
 
-    The first Ctrl-C or SIGTERM says ``told`` and sets the event; the second ends the process at once.
+    The first Ctrl-C or SIGTERM says ``notice`` and sets the event; the second ends the process at once.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -69,7 +69,7 @@ def stop_on_signal(told: str) -> Iterator[threading.Event]:
             # Threads may wait for a broker that is away; nothing that they hold can be brought anywhere.
             os._exit(128 + number)
         stop.set()
-        say(told)
+        say(notice)
 
     before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

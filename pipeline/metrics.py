@@ -18,8 +18,8 @@ __all__ = ["DomainMetrics", "StoreMetrics", "serve_metrics"]
 class DomainMetrics:
     """Counters of every domain of a correlate worker, and how far its event time lags behind the wall clock."""
 
-    def __init__(self, leaflets: Callable[[], dict[int, Any]]) -> None:
-        self._leaflets = leaflets
+    def __init__(self, domains: Callable[[], dict[int, Any]]) -> None:
+        self._domains_of = domains
 
     def collect(self) -> Iterator[Metric]:
         """One sample a counter and partition."""
@@ -30,12 +30,12 @@ class DomainMetrics:
         behind = GaugeMetricFamily(
             "astrocyte_watermark_behind_seconds", "Wall time less the domain's watermark", labels=("partition",)
         )
-        for partition, leaflet in self._leaflets().items():
-            for name, value in leaflet.counters.as_dict().items():
+        for partition, domain in self._domains_of().items():
+            for name, value in domain.counters.as_dict().items():
                 events.add_metric((str(partition), name), value)
-            if leaflet.watermark_us > 0:
-                behind.add_metric((str(partition),), time.time() - leaflet.watermark_us / 1e6)
-            for group in leaflet.groups:
+            if domain.watermark_us > 0:
+                behind.add_metric((str(partition),), time.time() - domain.watermark_us / 1e6)
+            for group in domain.groups:
                 for rule, counts in group.engine.counters().items():
                     for what, value in counts.items():
                         rules.add_metric((str(partition), rule, what), value)

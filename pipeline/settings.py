@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -42,6 +42,9 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Strings separated by commas."""
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
+_FORMER_ROLES: Final = {"rekey": "repartition"}
+"""Names of roles that settings may still use."""
+
 
 class Settings(BaseSettings):
     """All settings of all processes; each process reads the ones it needs."""
@@ -71,7 +74,7 @@ class Settings(BaseSettings):
     )
     roles: Names = Field(
         ("correlate", "sql", "influx"),
-        description="roles of a worker: correlate, rekey, control, sinks (sql, influx, audit, file), your own",
+        description="roles of a worker: correlate, repartition, control, sinks (sql, influx, audit, file), your own",
     )
     plugins: Names = Field(
         (), description="modules to import at the start, separated by commas; they register validators, sinks and more"
@@ -128,6 +131,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments over the environment over ``astrocyte.toml``."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("roles")
+    @classmethod
+    def _current_names(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_FORMER_ROLES.get(role, role) for role in roles)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -139,13 +139,13 @@ class Frame:
             return ids_from_bytes(memoryview(column.buffers()[1])[start : start + len(column) * 16])
         return parse_ids(column.to_pylist())
 
-    def id_texts(self, rows: NDArray[np.integer] | None = None) -> list[str]:
+    def id_strings(self, rows: NDArray[np.integer] | None = None) -> list[str]:
         """Ids as text: the producer's own where it gave them, else UUIDs."""
         index = self.batch.schema.get_field_index("event_id")
         if index >= 0 and not pa.types.is_fixed_size_binary(self.batch.column(index).type):
             column = self.batch.column(index)
-            texts: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
-            return texts
+            strings: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
+            return strings
         return format_ids(self.ids(rows))
 
     def take(self, rows: NDArray[np.integer]) -> Self:

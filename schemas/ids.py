@@ -68,7 +68,7 @@ def _words(*parts: str) -> tuple[np.uint64, np.uint64]:
 
 
 def hash_id(*parts: str) -> uuid.UUID:
-    """One id of a tuple of texts, such as a topic, partition and offset."""
+    """One id of a tuple of strings, such as a topic, partition and offset."""
     high, low = _words(*parts)
     return uuid.UUID(bytes=_stamp(np.array([high]), np.array([low]))[0].astype(">u8").tobytes())
 
@@ -137,17 +137,17 @@ def format_ids(ids: Ids) -> list[str]:
     return [f"{w[:8]}-{w[8:12]}-{w[12:16]}-{w[16:20]}-{w[20:]}" for w in words]
 
 
-def parse_ids(texts: Sequence[str]) -> Ids:
-    """Ids of texts; shape [n, 2].
+def parse_ids(strings: Sequence[str]) -> Ids:
+    """Ids of strings; shape [n, 2].
 
     A UUID stands for itself, with or without a prefix that ends in an underscore (``evt_dna_<ms>_<uuid>``); any
     other text is hashed.
     """
-    canonical = _canonical_ids(texts)
+    canonical = _canonical_ids(strings)
     if canonical is not None:
         return canonical
     values = bytearray()
-    for text in texts:
+    for text in strings:
         try:
             values += uuid.UUID(text.rpartition("_")[2]).bytes
         except ValueError:
@@ -155,15 +155,15 @@ def parse_ids(texts: Sequence[str]) -> Ids:
     return ids_from_bytes(bytes(values))
 
 
-def _canonical_ids(texts: Sequence[str]) -> Ids | None:
-    """Ids of texts that all are UUIDs of 32 hexadecimal digits and four hyphens, all at once; else None."""
-    joined = "".join(texts)
-    if len(joined) != _UUID_LENGTH * len(texts) or not joined.isascii():
+def _canonical_ids(strings: Sequence[str]) -> Ids | None:
+    """Ids of strings that all are UUIDs of 32 hexadecimal digits and four hyphens, all at once; else None."""
+    joined = "".join(strings)
+    if len(joined) != _UUID_LENGTH * len(strings) or not joined.isascii():
         return None
     letters = np.frombuffer(joined.encode(), np.uint8).reshape(-1, _UUID_LENGTH)
     if not (letters[:, _HYPHENS] == ord("-")).all():
         return None
     digits = _HEX_VALUES[letters[:, _DIGITS]]
-    if (digits > 15).any() or any(len(text) != _UUID_LENGTH for text in texts):
+    if (digits > 15).any() or any(len(text) != _UUID_LENGTH for text in strings):
         return None
     return ids_from_bytes((digits[:, ::2] << 4 | digits[:, 1::2]).tobytes())

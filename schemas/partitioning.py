@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.frames import TEXT, Frame
 
-__all__ = ["murmur2", "partition_of", "partitions_of", "rekey", "split_by_partition"]
+__all__ = ["murmur2", "partition_of", "partitions_of", "repartition", "split_by_partition"]
 
 _M = np.uint32(0x5BD1E995)
 _SEED = np.uint32(0x9747B28C)
@@ -57,7 +57,7 @@ def partition_of(key: str | bytes, partitions: int) -> int:
     return int(partitions_of(pa.array([data], pa.binary()), partitions)[0])
 
 
-def rekey(frame: Frame, field: str) -> Frame:
+def repartition(frame: Frame, field: str) -> Frame:
     """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself stays."""
     column = frame.column(field)
     if column.type != TEXT:

@@ -50,7 +50,7 @@ def import_object(reference: str, what: str) -> Any:
 class Registry(Generic[T]):
     """Things of one ``kind`` by name, found in this order: registered by the program, shipped, installed.
 
-    ``shipped`` maps names to objects or to ``module:attribute`` texts. ``convert(name, found)`` turns what was found
+    ``shipped`` maps names to objects or to ``module:attribute`` strings. ``convert(name, found)`` turns what was found
     into what `get` returns and refuses what is of another kind (InvalidSettings).
     """
 

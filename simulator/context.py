@@ -23,8 +23,8 @@ NO_PLACE = 0xFFFFFFFF
 # Per-tick scalars are padded to rows of 64: a small store in a loop costs O(buffer) in jaxlib 0.11.1 on CPU.
 METRIC_LANES = 64
 
-Told = dict[str, Array]
-Child = Callable[[Population, "Births"], tuple[Mapping[str, Array], Mapping[str, Array], Told]]
+Emitted = dict[str, Array]
+Child = Callable[[Population, "Births"], tuple[Mapping[str, Array], Mapping[str, Array], Emitted]]
 
 
 class Births(NamedTuple):
@@ -266,14 +266,14 @@ class Context:
 
         def run(population: Population) -> Any:
             index, count = self.stored(lambda mask: compact(mask, self._capacities[kind]), dead)
-            told = tell({name: take(values, index) for name, values in population.items()}, index)
+            emitted = tell({name: take(values, index) for name, values in population.items()}, index)
             cleared = {name: jnp.where(dead, 0, population[name]) for name in zero}
-            return count, dict(told), {**cleared, "alive": population["alive"] & ~dead}
+            return count, dict(emitted), {**cleared, "alive": population["alive"] & ~dead}
 
         # One region, so that slots are freed only after the dead were read: otherwise XLA copies what `tell` reads.
-        count, told, changed = self.stored(run, population)
+        count, emitted, changed = self.stored(run, population)
         self.need(kind, count)
-        self._record(kind, count, None, told, lambda value: value)
+        self._record(kind, count, None, emitted, lambda value: value)
         return {**population, **changed}
 
     def claim(self, tile: Array, want: Array, tiles: int, *, luck: Array | None = None) -> Array:
@@ -289,11 +289,11 @@ class Context:
         name: str = "births",
         luck: Array | None = None,
         limit: Array | None = None,
-    ) -> tuple[Population, Births, Told]:
+    ) -> tuple[Population, Births, Emitted]:
         """Births: those who ``want`` a child get one while there are free slots, each with the same chance.
 
         ``child(parents, births)`` gets the parents' rows and returns three mappings of names to rows: what children
-        have of their own, what changes in the parents, and what else is to be told (returned as it is). Children
+        have of their own, what changes in the parents, and what else is to be emitted (returned as it is). Children
         inherit the rest. ``birth_tick``, if the population has it, becomes the tick after this one, the first in which
         the child acts (founders have 0, so nobody shares tick and place). ``luck`` is a random word a slot that
         nothing else uses (drawn if absent). ``limit`` caps the births of this tick. The buffer is the growable
@@ -324,8 +324,8 @@ class Context:
             parents = {key: take(values, births.parent) for key, values in population.items()}
             return parents, *child(parents, births)
 
-        parents, own, changed, told = self.stored(rows_of, population)
-        return self._place(population, births, (parents, own, changed)), births, told
+        parents, own, changed, emitted = self.stored(rows_of, population)
+        return self._place(population, births, (parents, own, changed)), births, emitted
 
     def _place(
         self, population: Population, births: Births, rows: tuple[Population, Mapping[str, Array], Mapping[str, Array]]

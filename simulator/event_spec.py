@@ -39,7 +39,7 @@ class Column:
     """Values in a ``list``."""
     derive: Callable[[Mapping[str, Any]], Any] | None = None
     """Of a ``derived`` column: takes the other columns as NumPy arrays by name, and ``tick`` and ``timestamp``; returns
-    as many values, an array or a list with None for null. For texts and for what 32 bits cannot hold."""
+    as many values, an array or a list with None for null. For strings and for what 32 bits cannot hold."""
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Correlation keys as small numbers: a hash table of texts, filled a whole column at a time.
+"""Correlation keys as small numbers: a hash table of strings, filled a whole column at a time.
 
 A frame's keys are dictionary-encoded, so that a text is hashed once a frame (or once ever, where frames share a
 dictionary) and not once a row. Numbers of keys that no state refers to any more are given out again.
@@ -22,7 +22,7 @@ __all__ = ["KeyTable", "Selected", "touched"]
 
 _COUNT, _BYTES, _FREE = range(3)
 _CACHED: Final = 8
-_NO_TEXTS: Final = pa.array([""], pa.utf8())
+_NO_STRINGS: Final = pa.array([""], pa.utf8())
 _NEVER: Final = -(2**62)
 
 
@@ -118,7 +118,7 @@ def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, ent
              key):  # fmt: skip
     """Numbers for the ``count`` places in ``unknown``; ``at[0]`` holds the next. False: no room for a new key.
 
-    What a text needs is asked of memory some texts ahead: its place in the table, then the entry that stands there.
+    What a text needs is asked of memory some strings ahead: its place in the table, then the entry that stands there.
     """
     slots = np.uint64(table.shape[0] - 1)
     for ahead in range(at[0], count + 16):
@@ -221,9 +221,9 @@ class Selected(NamedTuple):
 
 
 class _Dictionary(NamedTuple):
-    """Texts of a column with their numbers (-1: not looked up yet).
+    """Strings of a column with their numbers (-1: not looked up yet).
 
-    The array is kept with them, so that its address cannot come to mean other texts.
+    The array is kept with them, so that its address cannot come to mean other strings.
     """
 
     array: pa.Array
@@ -282,9 +282,9 @@ class KeyTable:
         indices = column.indices
         codes = indices.to_numpy() if indices.null_count == 0 else indices.fill_null(-1).to_numpy()
         codes = codes.astype(np.int32, copy=False)
-        texts = self._dictionary(column.dictionary)
-        if texts.array.null_count:
-            codes = np.where(np.asarray(texts.array.is_null())[codes] & (codes >= 0), np.int32(-1), codes)
+        strings = self._dictionary(column.dictionary)
+        if strings.array.null_count:
+            codes = np.where(np.asarray(strings.array.is_null())[codes] & (codes >= 0), np.int32(-1), codes)
         count = len(rows)
         if len(t):
             self._newest = max(self._newest, int(t.max()))
@@ -292,12 +292,12 @@ class KeyTable:
         key, times, ref = np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64)
         unknown = np.empty(count, np.int64)
         end, later = _select(
-            codes, texts.known, self._seen, self._epoch, plain(t), first_ref, rows, key, times, ref, mask, unknown,
+            codes, strings.known, self._seen, self._epoch, plain(t), first_ref, rows, key, times, ref, mask, unknown,
             count,
         )  # fmt: skip
         at, hashes = np.zeros(1, np.int64), np.empty(later, np.uint64)
         while later and not _look_up(
-            at, unknown, later, hashes, codes, texts.offsets, texts.data, texts.known, self._table, self._entries,
+            at, unknown, later, hashes, codes, strings.offsets, strings.data, strings.known, self._table, self._entries,
             self._arena, self._free, self._seen, self._globals, self._epoch, rows, key,
         ):  # fmt: skip
             self._grow()
@@ -306,11 +306,11 @@ class KeyTable:
         return Selected(rows, key, times, ref, mask)
 
     def _dictionary(self, dictionary: pa.Array) -> _Dictionary:
-        """What is known of the texts; of the dictionaries that came last it is remembered."""
+        """What is known of the strings; of the dictionaries that came last it is remembered."""
         if not pa.types.is_string(dictionary.type):
             dictionary = dictionary.cast(pa.utf8())
         if not len(dictionary):
-            dictionary = _NO_TEXTS  # some writers give no offsets with none
+            dictionary = _NO_STRINGS  # some writers give no offsets with none
         valid, offsets_buffer, data_buffer = dictionary.buffers()
         address = offsets_buffer.address + 4 * dictionary.offset, 0 if valid is None else valid.address
         cached = self._cache.get(address)
@@ -355,8 +355,8 @@ class KeyTable:
         """Entries (``start`` and ``size`` of each number) and the bytes that they point into, until the table grows."""
         return self._entries, self._arena
 
-    def texts(self, numbers: NDArray[np.int32]) -> pa.Array:
-        """Texts of the keys; valid until numbers are given out again (`recycle`)."""
+    def strings(self, numbers: NDArray[np.int32]) -> pa.Array:
+        """Strings of the keys; valid until numbers are given out again (`recycle`)."""
         offsets = np.zeros(len(numbers) + 1, np.int32)
         data = np.empty(int(self._entries["size"][numbers].sum()), np.uint8)
         _gather(numbers, self._entries, self._arena, offsets, data)

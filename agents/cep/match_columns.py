@@ -28,7 +28,7 @@ class MatchBatch:
     rule: NDArray[np.int32]
     """Index into `Matcher.rules`."""
     key: NDArray[np.int32]
-    """Number of the key (`Matcher.key_texts`)."""
+    """Number of the key (`Matcher.key_strings`)."""
     time_us: NDArray[np.int64]
     """Time of the last event; where time itself decided (absence, timeout), that instant."""
     kind: NDArray[np.int8]

@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.compiler.flatten import compile_rule
 from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups
+from astrocyte.agents.cep.conjunction.operator import ConjunctionOperator
 from astrocyte.agents.cep.keys import KeyTable, Selected
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.cep.operator import COUNTERS, Operator, RuleProgram, Task
 from astrocyte.agents.cep.predicates import captured
 from astrocyte.agents.cep.rows import Outputs, Prepared, Rows, plain
-from astrocyte.agents.cep.sequence.operator import FIRST_ROOM, Automaton
+from astrocyte.agents.cep.sequence.operator import FIRST_ROOM, SequenceOperator
 from astrocyte.agents.cep.single_event import Single
 from astrocyte.agents.cep.values import TextNumbers
 from astrocyte.agents.expressions.columns import Columns
@@ -57,8 +58,8 @@ class Matcher:
     def __init__(
         self, rules: Sequence[Rule], *, room: int = FIRST_ROOM, clock: Callable[[], int] | None = None
     ) -> None:
-        self._texts = TextNumbers()
-        self._automaton = Automaton(self._texts, room=room)
+        self._strings = TextNumbers()
+        self._sequence = SequenceOperator(self._strings, room=room)
         self._conjunction: Operator | None = None
         self._room = room
         self._groups = PredicateGroups()
@@ -111,27 +112,23 @@ class Matcher:
 
     def _begin(self, fresh: Mapping[bool, list[tuple[int, Any, tuple[int, ...]]]]) -> None:
         if fresh[False]:
-            self._automaton.add_all(fresh[False])
+            self._sequence.add_all(fresh[False])
         if fresh[True]:
-            from astrocyte.agents.cep.conjunction.operator import (
-                Conjunction,  # its kernel is loaded only where a rule needs it
-            )
-
-            self._conjunction = self._conjunction or Conjunction(self._texts)
+            self._conjunction = self._conjunction or ConjunctionOperator(self._strings)
             self._conjunction.add_all(fresh[True])
 
     def _lay_out(self) -> None:
         self._index = {self._slots[rule.name, rule.content_version]: i for i, rule in enumerate(self._rules)}
         self._plans = self._groups.plans()
         self._fields = list(self._groups.columns)
-        self._single = Single(self._groups, self._keys, self._texts)
+        self._single = Single(self._groups, self._keys, self._strings)
 
     def _operator(self, slot: int) -> Operator:
         return self._operators[-1] if self._groups.places[slot].conjunction else self._operators[0]
 
     @property
     def _operators(self) -> tuple[Operator, ...]:
-        return (self._automaton,) if self._conjunction is None else (self._automaton, self._conjunction)
+        return (self._sequence,) if self._conjunction is None else (self._sequence, self._conjunction)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -186,7 +183,7 @@ class Matcher:
         if self._fields:
             values = np.full((len(self._fields), len(group)), np.nan)
         for column in captures:
-            high, low = captured(columns[self._fields[column]], found.rows, self._texts)
+            high, low = captured(columns[self._fields[column]], found.rows, self._strings)
             values[column] = high
             if low is not None:
                 lows = lows if lows.size else np.zeros(values.shape)
@@ -200,7 +197,7 @@ class Matcher:
         started = self._clock() if self._clock else 0
         automaton, conjunction = self._tasks(rows)
         self._now = max(self._now, int(rows.t[-1]))
-        found = self._automaton.process(automaton) if automaton else []
+        found = self._sequence.process(automaton) if automaton else []
         if conjunction and self._conjunction is not None:
             found = found + self._conjunction.process(conjunction)
         if self._clock:
@@ -230,7 +227,7 @@ class Matcher:
                 continue
             batch = single.batch(group, self._seq - 1, key, word, wide)
             if single.conjunctions[group] is None:
-                found += self._automaton.process_one(batch)
+                found += self._sequence.process_one(batch)
             elif self._conjunction is not None:
                 found += self._conjunction.process(single.tasks(group, wide))
         return self._batch(found) if found else _NOTHING
@@ -285,7 +282,7 @@ class Matcher:
     @property
     def state_bytes(self) -> int:
         """Memory of the state of all rules: what an event may touch beside its own row."""
-        tables = self._texts.nbytes + sum(table.nbytes for table in self._keys.values())
+        tables = self._strings.nbytes + sum(table.nbytes for table in self._keys.values())
         return tables + sum(operator.size()["bytes"] for operator in self._operators)
 
     def low_water_us(self) -> int | None:
@@ -298,16 +295,16 @@ class Matcher:
         found = [operator.live_refs() for operator in self._operators]
         return found[0] if len(found) == 1 else np.union1d(*found)
 
-    def key_texts(self, batch: MatchBatch) -> pa.Array:
+    def key_strings(self, batch: MatchBatch) -> pa.Array:
         """Text of each output's key, to be asked for before the next `prepare`; null where the rule has no key."""
         fields = [rule.by for rule in self._rules]
         if len(set(fields)) == 1:
-            return self._keys[fields[0]].texts(batch.key)
-        texts = np.empty(len(batch), object)
+            return self._keys[fields[0]].strings(batch.key)
+        strings = np.empty(len(batch), object)
         for by in set(fields):
             chosen = np.isin(batch.rule, [index for index, each in enumerate(fields) if each == by])
-            texts[chosen] = self._keys[by].texts(batch.key[chosen]).to_pylist()
-        return pa.array(texts, pa.utf8())
+            strings[chosen] = self._keys[by].strings(batch.key[chosen]).to_pylist()
+        return pa.array(strings, pa.utf8())
 
     def counters(self) -> list[dict[str, int]]:
         """Per rule: rows looked at, partial matches begun, matches, timeouts, cut partial matches, microseconds."""
@@ -341,7 +338,7 @@ class Matcher:
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """The whole state as arrays; `restore` it in a matcher that has the same rules."""
         rules = [[*name, slot, *self._groups.places[slot].where] for name, slot in self._slots.items()]
-        about = {"rules": rules, "fields": self._fields, "texts": self._texts.texts, "by": list(self._keys),
+        about = {"rules": rules, "fields": self._fields, "strings": self._strings.strings, "by": list(self._keys),
                  "seq": self._seq, "now": self._now}  # fmt: skip
         arrays: dict[str, NDArray[Any]] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
         for prefix, part in self._parts().items():
@@ -359,8 +356,8 @@ class Matcher:
                 f"the snapshot was made with other rules or other versions of them ({other}); restore it with the "
                 "rules it was made with, then update them"
             )
-        self._texts.replace(about["texts"])
-        self._automaton, self._conjunction = Automaton(self._texts, room=self._room), None
+        self._strings.replace(about["strings"])
+        self._sequence, self._conjunction = SequenceOperator(self._strings, room=self._room), None
         self._groups = PredicateGroups(about["fields"])
         self._keys = {by: KeyTable() for by in about["by"]}
         self._slots = {name: slot for name, (slot, _) in found.items()}

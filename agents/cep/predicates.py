@@ -57,11 +57,11 @@ def _pick(of_entry, codes, rows, mask):
 
 
 class _Found(NamedTuple):
-    """A dictionary (kept, so that its address cannot come to mean other texts) and what its entries are."""
+    """A dictionary (kept, so that its address cannot come to mean other strings) and what its entries are."""
 
-    texts: pa.Array
+    strings: pa.Array
     numbers: NDArray[np.int64]
-    """Which of the wanted texts each entry is, the number of texts for none; one more for null."""
+    """Which of the wanted strings each entry is, the number of strings for none; one more for null."""
     bits: list[Bits]
     """For each group the bits that each entry sets; one more for null."""
     idle: bool
@@ -78,22 +78,22 @@ class _Equalities:
     """Of the dictionaries that came last, by addresses and length."""
 
     @property
-    def texts(self) -> dict[str, int]:
-        """The wanted texts with their numbers."""
+    def strings(self) -> dict[str, int]:
+        """The wanted strings with their numbers."""
         return {text: number for number, text in enumerate(dict.fromkeys([*self.bits, *self.further]))}
 
-    def of(self, texts: pa.Array, groups: int) -> _Found:
+    def of(self, strings: pa.Array, groups: int) -> _Found:
         """What the entries of a dictionary are."""
-        valid, offsets = texts.buffers()[:2]
-        first = 0 if offsets is None else offsets.address + 4 * texts.offset  # some writers give none for no texts
-        where = first, 0 if valid is None else valid.address, len(texts)
+        valid, offsets = strings.buffers()[:2]
+        first = 0 if offsets is None else offsets.address + 4 * strings.offset  # some writers give none for no strings
+        where = first, 0 if valid is None else valid.address, len(strings)
         found = self.cache.get(where)
         if found is None:
-            wanted = self.texts
-            if len(texts) <= _FEW:
-                entries = np.array([wanted.get(text, len(wanted)) for text in texts.to_pylist()], np.int64)
+            wanted = self.strings
+            if len(strings) <= _FEW:
+                entries = np.array([wanted.get(text, len(wanted)) for text in strings.to_pylist()], np.int64)
             else:
-                places = pc.index_in(texts, value_set=pa.array(list(wanted), pa.utf8()))
+                places = pc.index_in(strings, value_set=pa.array(list(wanted), pa.utf8()))
                 entries = places.fill_null(len(wanted)).to_numpy().astype(np.int64)
             numbers = np.append(entries, len(wanted))
             bits = []
@@ -101,7 +101,7 @@ class _Equalities:
                 flags = [self.bits[text][group] if text in self.bits else 0 for text in wanted]
                 bits.append(np.array([*flags, 0], np.uint64)[numbers])
             further = any(wanted[text] in entries for text in self.further)
-            found = _Found(texts, numbers, bits, not further and not any(each.any() for each in bits))
+            found = _Found(strings, numbers, bits, not further and not any(each.any() for each in bits))
             while len(self.cache) >= _CACHED:
                 self.cache.pop(next(iter(self.cache)))
             self.cache[where] = found
@@ -153,7 +153,7 @@ class StreamPlan:
         looked_up = []
         for name, equalities in self._equal.items():
             values = columns[name]
-            found = None if values.texts is None else equalities.of(values.texts, len(self.groups))
+            found = None if values.strings is None else equalities.of(values.strings, len(self.groups))
             if found is not None and not found.idle:
                 looked_up.append((equalities, found, values))
         if not looked_up:
@@ -183,10 +183,10 @@ class StreamPlan:
         return words
 
     def _look_up(self, columns: Columns, values: Values, equalities: _Equalities, words: Bits) -> None:
-        found = None if values.texts is None else equalities.of(values.texts, len(self.groups))
+        found = None if values.strings is None else equalities.of(values.strings, len(self.groups))
         if found is None or found.idle:
             return
-        of_entry, texts = found.numbers, equalities.texts
+        of_entry, strings = found.numbers, equalities.strings
         for group, of_bits in enumerate(found.bits):
             if of_bits.any():
                 _spread(of_bits, plain(values.data), words[group])
@@ -194,8 +194,8 @@ class StreamPlan:
             return
         of_row = of_entry[values.data]
         order = np.argsort(of_row, kind="stable")
-        bounds = np.searchsorted(of_row[order], np.arange(len(texts) + 1))
-        for text, number in texts.items():
+        bounds = np.searchsorted(of_row[order], np.arange(len(strings) + 1))
+        for text, number in strings.items():
             rows = order[bounds[number] : bounds[number + 1]]
             if len(rows) and text in equalities.further:
                 subset = columns.subset(rows)
@@ -244,13 +244,13 @@ def _equality(node: Node) -> tuple[str, str, Node | None] | None:
 
 
 def captured(
-    values: Values, rows: NDArray[np.int64] | None, texts: TextNumbers
+    values: Values, rows: NDArray[np.int64] | None, strings: TextNumbers
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """A column as the kernel carries it (see `agents.cep.values`): high and low part for the given rows."""
     data = values.data if rows is None else values.data[rows]
-    if values.texts is not None:
+    if values.strings is not None:
         used, places = np.unique(data, return_inverse=True)
-        boxes = texts.boxes(values.texts.take(pa.array(used[used >= 0])))
+        boxes = strings.boxes(values.strings.take(pa.array(used[used >= 0])))
         return np.concatenate([np.full(len(used) - len(boxes), np.nan), boxes])[places], None
     high, low = values.pair()
     high, low = (high, low) if rows is None else (high[rows], None if low is None else low[rows])

@@ -25,8 +25,8 @@ __all__ = ["Single"]
 class Single:
     """The arrays of one row, and the work that a row of each group makes."""
 
-    def __init__(self, groups: PredicateGroups, keys: Mapping[str | None, KeyTable], texts: TextNumbers) -> None:
-        self._texts = texts
+    def __init__(self, groups: PredicateGroups, keys: Mapping[str | None, KeyTable], strings: TextNumbers) -> None:
+        self._strings = strings
         self._fields = list(groups.columns)
         self._t, self._seq, self._ref = (np.zeros(1, np.int64) for _ in range(3))
         self._key, self._mask = np.zeros(1, np.int32), np.zeros(1, np.uint64)
@@ -62,7 +62,7 @@ class Single:
         self._t[0], self._ref[0] = t, ref
         wide = False
         for column in captures:
-            value, low = self._texts.pair(event.get(self._fields[column]))
+            value, low = self._strings.pair(event.get(self._fields[column]))
             self._columns[column, 0] = value
             self._lows[column, 0] = low
             wide = wide or low != 0.0

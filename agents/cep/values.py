@@ -10,29 +10,29 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from agents.cep.keys import KeyTable
-from agents.expressions_numbers import EXACT, clean, split_integers
-from agents.expressions_vm import BOX
+from astrocyte.agents.cep.keys import KeyTable
+from astrocyte.agents.expressions.numbers import EXACT, clean, split_integers
+from astrocyte.agents.expressions.vm import BOX
 
 __all__ = ["TextNumbers"]
 
 ROOM: Final = 16
 CACHED: Final = 65_536
-"""Texts of single events that are known without asking the table."""
+"""Strings of single events that are known without asking the table."""
 _NULL: Final = (math.nan, 0.0)
 
 
 class TextNumbers:
-    """Numbers of texts, given in the order in which texts are first met, and the table of their bytes."""
+    """Numbers of strings, given in the order in which strings are first met, and the table of their bytes."""
 
-    def __init__(self, texts: Iterable[str] = ()) -> None:
-        self.replace(texts)
+    def __init__(self, strings: Iterable[str] = ()) -> None:
+        self.replace(strings)
 
-    def replace(self, texts: Iterable[str]) -> None:
-        """Know exactly these texts, numbered in this order."""
+    def replace(self, strings: Iterable[str]) -> None:
+        """Know exactly these strings, numbered in this order."""
         self._table = KeyTable(room=ROOM)
         self._single: dict[str, np.float64] = {}
-        for text in texts:
+        for text in strings:
             self._table.intern(text)
 
     def box(self, text: str) -> np.float64:
@@ -44,12 +44,12 @@ class TextNumbers:
             found = self._single[text] = np.uint64(BOX + self._table.intern(text) + 1).view(np.float64)
         return found
 
-    def boxes(self, texts: pa.Array) -> NDArray[np.float64]:
-        """The NaNs that stand for several texts; none of them is null."""
-        if not len(texts):
+    def boxes(self, strings: pa.Array) -> NDArray[np.float64]:
+        """The NaNs that stand for several strings; none of them is null."""
+        if not len(strings):
             return np.empty(0)
-        words, times = np.ones(len(texts), np.uint64), np.zeros(len(texts), np.int64)
-        numbers = self._table.select(texts, words, times, 0).key
+        words, times = np.ones(len(strings), np.uint64), np.zeros(len(strings), np.int64)
+        numbers = self._table.select(strings, words, times, 0).key
         return (numbers.astype(np.uint64) + np.uint64(BOX + 1)).view(np.float64)
 
     def pair(self, value: Any) -> tuple[float, float]:
@@ -72,7 +72,7 @@ class TextNumbers:
 
     @property
     def arrays(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Entries of all texts and their bytes, as the stack machine takes them; new ones whenever the table grew."""
+        """Entries of all strings and their bytes, as the stack machine takes them; new ones whenever the table grew."""
         return self._table.arrays
 
     @property
@@ -81,8 +81,8 @@ class TextNumbers:
         return self._table.nbytes
 
     @property
-    def texts(self) -> list[str]:
-        """All texts met, in the order of their numbers."""
+    def strings(self) -> list[str]:
+        """All strings met, in the order of their numbers."""
         entries, arena = self.arrays
         data = arena.tobytes()
         return [

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.engine.entrance import Entrance
-from astrocyte.agents.engine.event_buffer import Loose
+from astrocyte.agents.engine.event_buffer import EventBuffer
 from astrocyte.agents.engine.eventual import Recent, Singles, single_matches
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.engine.provisional import Provisional
-from astrocyte.agents.engine.strata import Layer, stratify
+from astrocyte.agents.engine.strata import Stratum, stratify
 from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
@@ -81,15 +81,15 @@ class Engine:
         self._entrance = None if validated else Entrance(catalog)
         self._catalog = catalog
         self._clock = clock
-        self._layers: list[Layer] = []
+        self._strata: list[Stratum] = []
         self._store = EventStore()
         self._delivered = Delivered()
-        self._loose = Loose()
+        self._buffer = EventBuffer()
         self._singles = Singles()
         self._late: list[Frame] = []
         self._compact_at = _COMPACT_ABOVE
-        self._early: Matcher | None = Matcher([], clock=None) if consistency == "eventual" else None
-        self._early_us = NEVER_US
+        self._eventual: Matcher | None = Matcher([], clock=None) if consistency == "eventual" else None
+        self._eventual_us = NEVER_US
         self._provisional = Provisional()
         self._ahead: list[MatchTable] = []
         self.update(rules)
@@ -103,16 +103,16 @@ class Engine:
         has changed.
         """
         ruleset = as_rule_set(rules)
-        if self._loose:
+        if self._buffer:
             self._gather()
         wanted = stratify(ruleset)
-        while len(self._layers) < len(wanted):
-            self._layers.append(Layer(self._catalog, self._clock))
-        wanted += [([], [])] * (len(self._layers) - len(wanted))
-        for layer, (own, windows) in zip(self._layers, wanted, strict=True):
-            layer.update(own, windows)
-        if self._early is not None:
-            self._early.update(wanted[0][0])
+        while len(self._strata) < len(wanted):
+            self._strata.append(Stratum(self._catalog, self._clock))
+        wanted += [([], [])] * (len(self._strata) - len(wanted))
+        for stratum, (own, windows) in zip(self._strata, wanted, strict=True):
+            stratum.update(own, windows)
+        if self._eventual is not None:
+            self._eventual.update(wanted[0][0])
         if self._entrance is not None:
             self._entrance.update(ruleset)
         self.ruleset = ruleset
@@ -120,8 +120,8 @@ class Engine:
         self._index = {rule.name: index for index, rule in enumerate(self._rules)}
         self._ranks = {window.name: MADE_BY_WINDOW for window in ruleset.windows}
         self._ranks |= {rule.name: MADE_BY_RULE for rule in self._rules}
-        self._read = {stream: [layer for layer in self._layers if stream in layer.streams]
-                      for stream in {stream for layer in self._layers for stream in layer.streams}}  # fmt: skip
+        self._read = {stream: [stratum for stratum in self._strata if stream in stratum.streams]
+                      for stream in {stream for stratum in self._strata for stream in stratum.streams}}  # fmt: skip
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -216,9 +216,9 @@ class Engine:
         if own_id is not None and not self._delivered.is_new(str(own_id), time):
             self.duplicates += 1
             return []
-        ref, self._store.next_ref = self._loose.add(stream, event, self._store.next_ref)
-        found = self._match_single(stream, event, ref) if self._early is not None else []
-        if self._loose.is_full(stream, event):
+        ref, self._store.next_ref = self._buffer.add(stream, event, self._store.next_ref)
+        found = self._match_single(stream, event, ref) if self._eventual is not None else []
+        if self._buffer.is_full(stream, event):
             self._gather()
         return found
 
@@ -227,8 +227,8 @@ class Engine:
         sequence = 0
         if event.get("event_id") is None:
             self._gather()  # those before it take their numbers first
-            sequence = self._loose.sequence.get(stream, 0)
-            self._loose.sequence[stream] = sequence + 1
+            sequence = self._buffer.sequence.get(stream, 0)
+            self._buffer.sequence[stream] = sequence + 1
         row = {name: value for name, value in event.items() if name != "stream"}
         given = len(self._ahead)
         late = len(self._late)
@@ -238,24 +238,24 @@ class Engine:
         return [match for table in found for match in table.matches()]
 
     def _match_single(self, stream: str, event: Mapping[str, Any], ref: int) -> list[Match]:
-        """Match an event as it comes; see `_match_early`."""
-        early, time = self._early, event["timestamp"]
-        assert early is not None
-        if stream not in early.streams or stream in self._ranks:
+        """Match an event as it comes; see `_match_eventual`."""
+        eventual, time = self._eventual, event["timestamp"]
+        assert eventual is not None
+        if stream not in eventual.streams or stream in self._ranks:
             return []
-        sequence = -1 if event.get("event_id") is not None else self._loose.last_sequence(stream)
-        self._singles.add(ref, Recent(stream, event, sequence), early)
-        if time >= self._early_us:
-            self._early_us = time
-            batch = early.process_event(stream, event, ref)
+        sequence = -1 if event.get("event_id") is not None else self._buffer.last_sequence(stream)
+        self._singles.add(ref, Recent(stream, event, sequence), eventual)
+        if time >= self._eventual_us:
+            self._eventual_us = time
+            batch = eventual.process_event(stream, event, ref)
         else:
-            batch = early.process_event(stream, {**event, "timestamp": self._early_us}, ref)
+            batch = eventual.process_event(stream, {**event, "timestamp": self._eventual_us}, ref)
         if not len(batch):
             return []
-        made = single_matches(early, batch, self._singles)
+        made = single_matches(eventual, batch, self._singles)
         if made is None:
             self._gather()
-            return self._provisional.note(self._table(early, batch)).matches()
+            return self._provisional.note(self._table(eventual, batch)).matches()
         return [
             match
             for match, name, steps, refs in made
@@ -281,23 +281,23 @@ class Engine:
 
     def _gather(self) -> None:
         """Make frames of the events that were pushed one at a time."""
-        for first, frame in self._loose.take():
+        for first, frame in self._buffer.take():
             self._delivered.again(frame)
             self._store.insert(first, frame)
-            for layer in self._read[frame.stream]:
-                layer.push(frame, first, self._ranks.get(frame.stream, PRIMARY))
+            for stratum in self._read[frame.stream]:
+                stratum.push(frame, first, self._ranks.get(frame.stream, PRIMARY))
 
     def push_late(self, frame: Frame) -> bool:
         """Give late rows to the windows with ``late: revise``; False if no window takes them."""
-        taken = [layer.revise(frame) for layer in self._read.get(frame.stream, ())]
+        taken = [stratum.revise(frame) for stratum in self._read.get(frame.stream, ())]
         return any(taken)
 
     def _take(self, frame: Frame, origin: Origin | None) -> None:
         first = self._store.add(frame, origin)
         rank = self._ranks.get(frame.stream, PRIMARY)
-        taken = [layer.push(frame, first, rank) for layer in self._read[frame.stream]]
-        if self._early is not None and rank == PRIMARY:
-            self._match_early(frame, first)
+        taken = [stratum.push(frame, first, rank) for stratum in self._read[frame.stream]]
+        if self._eventual is not None and rank == PRIMARY:
+            self._match_eventual(frame, first)
         if not any(taken):
             self._store.forget_last()
 
@@ -314,12 +314,12 @@ class Engine:
         self._gather()
         if watermark_us > self.watermark_us:
             self.watermark_us = watermark_us
-            if self._early is not None:
-                self._give_early(self._early.advance(watermark_us - 1))
-            for number, layer in enumerate(self._layers):
-                batch = layer.advance(watermark_us, self._store)
+            if self._eventual is not None:
+                self._give_eventual(self._eventual.advance(watermark_us - 1))
+            for number, stratum in enumerate(self._strata):
+                batch = stratum.advance(watermark_us, self._store)
                 self._collect(number, batch, tables, frames)
-                for frame, final in layer.close(watermark_us, self._store):
+                for frame, final in stratum.close(watermark_us, self._store):
                     frames.append(frame)
                     if final and frame.stream in self._read:
                         self._take(frame, None)
@@ -335,10 +335,10 @@ class Engine:
         frames: list[Frame] = []
         self._gather()
         self.watermark_us = FOREVER_US
-        for number, layer in enumerate(self._layers):
-            self._collect(number, layer.advance(FOREVER_US, self._store), tables, frames)
-            made = list(layer.close(FOREVER_US, self._store))
-            batch, last = layer.flush()
+        for number, stratum in enumerate(self._strata):
+            self._collect(number, stratum.advance(FOREVER_US, self._store), tables, frames)
+            made = list(stratum.close(FOREVER_US, self._store))
+            batch, last = stratum.flush()
             self._collect(number, batch, tables, frames)
             for frame, final in [*made, *((frame, True) for frame in last)]:
                 frames.append(frame)
@@ -349,18 +349,18 @@ class Engine:
         self._delivered.clear()
         self._compact_at = _COMPACT_ABOVE
         self.watermark_us = NEVER_US
-        if self._early is not None:
-            self._early.flush()
+        if self._eventual is not None:
+            self._eventual.flush()
             self._provisional.clear()
             self._singles.clear()
-            self._early_us = NEVER_US
+            self._eventual_us = NEVER_US
         return output
 
     def _collect(self, number: int, batch: MatchBatch, tables: list[MatchTable], frames: list[Frame]) -> None:
-        """Matches of one layer: into the output, and on to the layers that read them."""
+        """Matches of one stratum: into the output, and on to the strata that read them."""
         if not len(batch):
             return
-        table = self._table(self._layers[number].matcher, batch)
+        table = self._table(self._strata[number].matcher, batch)
         tables.append(table)
         for index in np.unique(table.rule).tolist():
             name = self._rules[index].name
@@ -372,12 +372,12 @@ class Engine:
                     self._take(frame, None)
 
     def _table(self, matcher: Matcher, batch: MatchBatch) -> MatchTable:
-        texts = np.array(matcher.key_texts(batch).to_pylist(), dtype=object)
+        strings = np.array(matcher.key_strings(batch).to_pylist(), dtype=object)
         keyless = np.array([rule.by is None for rule in matcher.rules], np.bool_)[batch.rule]
-        texts[keyless] = None
+        strings[keyless] = None
         number = np.array([self._index[rule.name] for rule in matcher.rules], np.int32)
         table = MatchTable(
-            self._rules, number[batch.rule], texts, batch.time_us, batch.kind == TIMEOUT,
+            self._rules, number[batch.rule], strings, batch.time_us, batch.kind == TIMEOUT,
             np.full(len(batch), FINAL, np.int8), batch.offsets, batch.step, self._store.locate(batch.ref),
         )  # fmt: skip
         return table.take(in_order(table))
@@ -386,35 +386,35 @@ class Engine:
         table = MatchTable.concat([*tables, MatchTable.empty(self._rules)])
         if len(tables) > 1:
             table = table.take(in_order(table))
-        if self._early is not None:
+        if self._eventual is not None:
             table = self._settle(table)
         late, self._late = self._late, []
         return EngineOutput(table, frames, late, [] if self._entrance is None else self._entrance.take())
 
     # -- eventual ----------------------------------------------------------------------------------------------------
 
-    def _match_early(self, frame: Frame, first: int) -> None:
+    def _match_eventual(self, frame: Frame, first: int) -> None:
         """Match rows as they come; a row older than one before it is taken as if it were of the same time."""
-        assert self._early is not None
-        rows = self._early.prepare(frame, first)
+        assert self._eventual is not None
+        rows = self._eventual.prepare(frame, first)
         if not len(rows):
             return
         order = np.argsort(rows.t, kind="stable")
         rows = rows.take(order)
-        rows = replace(rows, t=np.maximum(rows.t, self._early_us))
-        self._early_us = int(rows.t[-1])
-        self._give_early(self._early.process(rows))
+        rows = replace(rows, t=np.maximum(rows.t, self._eventual_us))
+        self._eventual_us = int(rows.t[-1])
+        self._give_eventual(self._eventual.process(rows))
 
-    def _give_early(self, batch: MatchBatch) -> None:
-        assert self._early is not None
+    def _give_eventual(self, batch: MatchBatch) -> None:
+        assert self._eventual is not None
         if len(batch):
-            self._ahead.append(self._provisional.note(self._table(self._early, batch)))
+            self._ahead.append(self._provisional.note(self._table(self._eventual, batch)))
 
     def _settle(self, table: MatchTable) -> MatchTable:
-        """Confirm and retract what was given early; early matches of this step come first."""
-        assert self._early is not None
+        """Confirm and retract what was given eventual; eventual matches of this step come first."""
+        assert self._eventual is not None
         ahead, self._ahead = self._ahead, []
-        settled = self._provisional.settle(table, self.watermark_us, self._early_us)
+        settled = self._provisional.settle(table, self.watermark_us, self._eventual_us)
         return MatchTable.concat([*ahead, *settled, MatchTable.empty(self._rules)])
 
     # -- state -------------------------------------------------------------------------------------------------------
@@ -422,13 +422,13 @@ class Engine:
     def low_water_us(self) -> int | None:
         """Oldest time that the state depends on; None where it is empty."""
         self._gather()
-        times = [layer.low_water_us() for layer in self._layers]
+        times = [stratum.low_water_us() for stratum in self._strata]
         return min((time for time in times if time is not None), default=None)
 
     def _needed(self) -> NDArray[np.int64]:
-        parts = [refs for layer in self._layers for refs in (*layer.pending_refs(), layer.matcher.live_refs())]
-        if self._early is not None:
-            parts += [self._early.live_refs(), *self._provisional.refs()]
+        parts = [refs for stratum in self._strata for refs in (*stratum.pending_refs(), stratum.matcher.live_refs())]
+        if self._eventual is not None:
+            parts += [self._eventual.live_refs(), *self._provisional.refs()]
         return np.unique(np.concatenate([*parts, np.empty(0, np.int64)]))
 
     def _compact(self, *, thorough: bool = False) -> None:
@@ -438,7 +438,7 @@ class Engine:
     def size(self) -> dict[str, int]:
         """What is held: rows that wait, rows of frames held for them and for partial matches, provisional matches."""
         return {
-            "waiting": sum(layer.size() for layer in self._layers) + len(self._loose),
+            "waiting": sum(stratum.size() for stratum in self._strata) + len(self._buffer),
             "rows": self._store.rows,
             "provisional": len(self._provisional),
         }
@@ -446,8 +446,8 @@ class Engine:
     def counters(self) -> dict[str, dict[str, int]]:
         """By rule: events, partials, matches, timeouts, cut, work, microseconds."""
         found: dict[str, dict[str, int]] = {}
-        for layer in self._layers:
-            for rule, counts in zip(layer.matcher.rules, layer.matcher.counters(), strict=True):
+        for stratum in self._strata:
+            for rule, counts in zip(stratum.matcher.rules, stratum.matcher.counters(), strict=True):
                 found[rule.name] = counts
         return found
 
@@ -455,31 +455,31 @@ class Engine:
         """The whole state as nested mappings of arrays and bytes; small, since only rows that are needed are in it."""
         self._gather()
         self._compact(thorough=True)
-        times = [self.watermark_us, self._early_us, self.duplicates, self.late, self.refused, self.sampled]
+        times = [self.watermark_us, self._eventual_us, self.duplicates, self.late, self.refused, self.sampled]
         parts: dict[str, Any] = {
             "times": np.array(times, np.int64),
-            "layers": {str(number): layer.snapshot() for number, layer in enumerate(self._layers)},
+            "strata": {str(number): stratum.snapshot() for number, stratum in enumerate(self._strata)},
             "store": self._store.snapshot(),
-            "sequence": orjson.dumps(self._loose.sequence),
+            "sequence": orjson.dumps(self._buffer.sequence),
         }
-        if self._early is not None:
-            parts["early"] = self._early.snapshot()
+        if self._eventual is not None:
+            parts["eventual"] = self._eventual.snapshot()
             parts["provisional"] = self._provisional.snapshot()
         return parts
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Take over the snapshot of an engine with the same rules. Raises InvalidRule where they differ."""
         self._store.restore(snapshot["store"])
-        self._loose = Loose()
-        self._loose.sequence = orjson.loads(bytes(snapshot["sequence"]))
+        self._buffer = EventBuffer()
+        self._buffer.sequence = orjson.loads(bytes(snapshot["sequence"]))
         blocks = self._store.blocks()
-        for number, layer in enumerate(self._layers):
-            layer.restore(snapshot["layers"][str(number)], blocks, lambda name: self._ranks.get(name, PRIMARY))
-        watermark, early, duplicates, late, *counted = snapshot["times"].tolist()
+        for number, stratum in enumerate(self._strata):
+            stratum.restore(snapshot["strata"][str(number)], blocks, lambda name: self._ranks.get(name, PRIMARY))
+        watermark, eventual, duplicates, late, *counted = snapshot["times"].tolist()
         if self._entrance is not None:
             self._entrance.take()
             self._entrance.refused, self._entrance.sampled = counted or (0, 0)
-        self.watermark_us, self._early_us = int(watermark), int(early)
+        self.watermark_us, self._eventual_us = int(watermark), int(eventual)
         self.duplicates, self.late = int(duplicates), int(late)
         self._delivered.clear()
         for block in blocks:
@@ -488,8 +488,8 @@ class Engine:
                 self._delivered.again(block.frame.take(waiting))
         self._late, self._ahead = [], []
         self._singles.clear()
-        if self._early is not None and "early" in snapshot:
-            self._early.restore(snapshot["early"])
+        if self._eventual is not None and "eventual" in snapshot:
+            self._eventual.restore(snapshot["eventual"])
             self._provisional.restore(snapshot["provisional"], self._rules, self._store)
 
 

@@ -71,7 +71,7 @@ class Entrance:
             self.refused += len(passed.refused)
             rows = np.array([row for row, _ in passed.refused], np.int64)
             chosen = frame.take(rows)
-            for event_id, row, (_, reason) in zip(chosen.id_texts(), chosen.rows(), passed.refused, strict=True):
+            for event_id, row, (_, reason) in zip(chosen.id_strings(), chosen.rows(), passed.refused, strict=True):
                 fields = {name: value for name, value in row.items() if name not in _HIDDEN}
                 self._found.append(RefusedEvent(event_id, frame.stream, row["timestamp"], fields, reason))
         if origin is not None and passed.frame.num_rows < frame.num_rows:

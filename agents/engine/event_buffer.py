@@ -11,12 +11,12 @@ from typing import Any, Final
 from astrocyte.agents.ingest.dicts import frame_of
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["Loose"]
+__all__ = ["EventBuffer"]
 
 BLOCK: Final = 512
 
 
-class Loose:
+class EventBuffer:
     """Single events by stream, each with its handle."""
 
     def __init__(self) -> None:

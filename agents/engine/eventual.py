@@ -88,9 +88,9 @@ class _Values:
         integrated = emit.get("integrated_value")
         alert = None
         if self.alert is not None:
-            texts = [literal + ("" if value is None else _text(value({}, prior), spec)) for literal, value, spec in
+            strings = [literal + ("" if value is None else _text(value({}, prior), spec)) for literal, value, spec in
                      self.message]  # fmt: skip
-            alert = MatchAlert(self.alert.severity, "".join(texts))
+            alert = MatchAlert(self.alert.severity, "".join(strings))
         return {
             "emit": emit,
             "confidence": float(confidence) if isinstance(confidence, int | float) else 0.0,
@@ -121,10 +121,10 @@ def single_matches(
         )
         version = f"{rule.content_version}:timeout" if timed_out else rule.content_version
         own = match_ids(rule.name, version, ids, batch.step[part], np.array([0, len(events)]))
-        texts = format_ids(np.concatenate([own, ids]))
+        strings = format_ids(np.concatenate([own, ids]))
         prior: dict[str, list[Mapping[str, Any]]] = {}
         by_step: dict[str, tuple[MatchedEvent, ...]] = {}
-        for step, each, text in zip(steps[part], events, texts[1:], strict=True):
+        for step, each, text in zip(steps[part], events, strings[1:], strict=True):
             name = rule.positive[step]
             prior.setdefault(name, []).append(each.event)
             fields = {field: value for field, value in each.event.items() if field not in _ASIDE}
@@ -133,7 +133,7 @@ def single_matches(
             by_step[name] = (*by_step.get(name, ()), one)
         key = None if rule.by is None else events[0].event.get(rule.by)
         found = Match(
-            rule=rule.name, version=rule.content_version, id=texts[0], key=None if key is None else str(key),
+            rule=rule.name, version=rule.content_version, id=strings[0], key=None if key is None else str(key),
             time_us=int(batch.time_us[i]), events=by_step, timed_out=timed_out, status="provisional",
             **singles.values(rule, timed_out=timed_out).match(prior),
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Rules and windows in layers: what reads the results of others stands in a later layer than they do.
+"""Rules and windows in strata: what reads the results of others stands in a later stratum than they do.
 
-Within one layer nothing depends on anything else, so a layer takes all rows older than the watermark at once; the
-results that it makes of them are older than the watermark too and reach the later layers in the same step. That gives
+Within one stratum nothing depends on anything else, so a stratum takes all rows older than the watermark at once; the
+results that it makes of them are older than the watermark too and reach the later strata in the same step. That gives
 the same results as taking every row and every result one by one in order of time.
 """
 
@@ -27,13 +27,13 @@ from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["Layer", "stratify"]
+__all__ = ["Stratum", "stratify"]
 
 Refs = NDArray[np.int64]
 
 
 def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Window]]]:
-    """Rules and windows by layer. Raises InvalidRule where results would have to be known before their own causes."""
+    """Rules and windows by stratum. Raises InvalidRule where results would have to be known before their own causes."""
     sources: dict[str, Sequence[str]] = {window.name: [window.source] for window in ruleset.windows}
     sources |= {rule.name: rule.streams for rule in ruleset.rules}
     sources = {name: [source for source in read if source in sources] for name, read in sources.items()}
@@ -46,12 +46,12 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Window]]]:
         raise InvalidRule(
             f"rules and windows that read one another in a circle: {circle}; break it at one place"
         ) from None
-    layers: list[tuple[list[Rule], list[Window]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
+    strata: list[tuple[list[Rule], list[Window]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
     for rule in ruleset.rules:
-        layers[levels[rule.name]][0].append(rule)
+        strata[levels[rule.name]][0].append(rule)
     for window in ruleset.windows:
-        layers[levels[window.name]][1].append(window)
-    return layers
+        strata[levels[window.name]][1].append(window)
+    return strata
 
 
 class _Window:
@@ -62,7 +62,7 @@ class _Window:
         self.waiting: Reorder[WindowRows] = Reorder()
 
 
-class Layer:
+class Stratum:
     """Rules and windows that need nothing of one another, with the rows that wait for them."""
 
     def __init__(self, catalog: Catalog, clock: Callable[[], int] | None) -> None:
@@ -85,7 +85,7 @@ class Layer:
 
     @property
     def streams(self) -> frozenset[str]:
-        """Streams that the layer reads."""
+        """Streams that the stratum reads."""
         return self.matcher.streams | {window.operator.spec.source for window in self._windows.values()}
 
     def push(self, frame: Frame, first_ref: int, rank: int) -> bool:
@@ -124,7 +124,7 @@ class Layer:
         return MatchBatch.concat(batches)
 
     def close(self, watermark_us: int, store: EventStore) -> Iterable[tuple[Frame, bool]]:
-        """Results of the layer's windows; the flag says whether rules may read them (preliminary ones: not)."""
+        """Results of the stratum's windows; the flag says whether rules may read them (preliminary ones: not)."""
         for window in self._windows.values():
             ready = window.waiting.pop(watermark_us, store)
             if ready is not None:

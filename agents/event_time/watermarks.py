@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Clock", "Observed", "Place", "Source"]
+__all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Observed", "Place", "Source", "Watermarks"]
 
 """Watermark of a domain that has not heard of all its sources: nothing may be processed yet."""
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
@@ -71,7 +71,7 @@ class _State:
     """It has named its peers, which it does with every frame and which counts once."""
 
 
-class Clock:
+class Watermarks:
     """Watermarks of the sources of one domain.
 
     ``expected`` places hold the domain back until each was heard of, or declared idle, so that a slow start of one

@@ -137,7 +137,7 @@ class Code:
                     return self._emit(Constant(False))
                 return self._join(Op.OR, tuple(Compare("==", value, Constant(each)) for each in values))
         raise ExpressionError(
-            "a test of text takes one event's fields; compare the texts of two events with == or !=, < or >",
+            "a test of text takes one event's fields; compare the strings of two events with == or !=, < or >",
             self.rule,
             node.at,
         )

@@ -61,20 +61,20 @@ _SAFE: Final = 2.0**63 - 2.0**12
 class Values:
     """One column (or one constant for all rows): numbers, truth values or text.
 
-    ``data`` is int64, float64 or bool, or the codes of ``texts`` where that is set (-1 is null there). ``valid`` is
+    ``data`` is int64, float64 or bool, or the codes of ``strings`` where that is set (-1 is null there). ``valid`` is
     None where every row has a value. A constant is a 0-dimensional ``data``. Whole numbers that neither int64 nor
     float64 holds for all rows are pairs: float64 ``data``, and ``low``, to be added to it.
     """
 
     data: NDArray[Any]
     valid: Flags | None = None
-    texts: pa.Array | None = None
+    strings: pa.Array | None = None
     low: NDArray[np.float64] | None = None
 
     @property
     def is_valid(self) -> Flags:
         """Rows that have a value, as an array of the data's shape."""
-        if self.texts is not None:
+        if self.strings is not None:
             return np.asarray(self.data >= 0)
         return np.ones(self.data.shape, np.bool_) if self.valid is None else self.valid
 
@@ -95,8 +95,8 @@ class Values:
     def to_arrow(self, rows: int) -> pa.Array:
         """The column as an Arrow array of ``rows`` values, nulls where not valid; of pairs it is the float64."""
         data = np.broadcast_to(self.data, (rows,))
-        if self.texts is not None:
-            return pa.DictionaryArray.from_arrays(pa.array(data, mask=data < 0), self.texts)
+        if self.strings is not None:
+            return pa.DictionaryArray.from_arrays(pa.array(data, mask=data < 0), self.strings)
         return pa.array(data, mask=None if self.valid is None else ~np.broadcast_to(self.valid, (rows,)))
 
 
@@ -137,7 +137,7 @@ def _take(values: Values, rows: NDArray[np.int64]) -> Values:
     return Values(
         values.data[rows],
         None if values.valid is None else values.valid[rows],
-        values.texts,
+        values.strings,
         None if values.low is None else values.low[rows],
     )
 
@@ -159,8 +159,8 @@ def _from_arrow(array: pa.Array) -> Values:
         if len(array.dictionary) > 2 * len(array) + 64:  # a slice of a large dictionary: test only what occurs
             used, data = np.unique(data, return_inverse=True)
             none = int(len(used) > 0 and used[0] < 0)
-            return Values(data.astype(np.int32) - none, texts=array.dictionary.take(pa.array(used[none:])))
-        return Values(data, texts=array.dictionary)
+            return Values(data.astype(np.int32) - none, strings=array.dictionary.take(pa.array(used[none:])))
+        return Values(data, strings=array.dictionary)
     if pa.types.is_dictionary(kind):
         array = array.dictionary_decode()
         kind = array.type
@@ -188,8 +188,8 @@ def _floats(data: NDArray[np.float64], valid: Flags | None = None) -> Values:
 def predicate(node: Node, columns: Columns) -> Flags:
     """Rows for which the condition holds, bool[rows]; null counts as false."""
     values = evaluate(node, columns)
-    if values.texts is not None:
-        flags = _gather(pc.not_equal(values.texts, ""), values.data)
+    if values.strings is not None:
+        flags = _gather(pc.not_equal(values.strings, ""), values.data)
     else:
         flags = values.data if values.data.dtype == np.bool_ else values.data != 0
         flags = flags if values.valid is None else flags & values.valid
@@ -204,7 +204,7 @@ def evaluate(node: Node, columns: Columns) -> Values:
         case Constant(None):
             return Values(np.zeros(()), np.zeros((), np.bool_))
         case Constant(str() as text):
-            return Values(np.zeros((), np.int32), texts=pa.array([text]))
+            return Values(np.zeros((), np.int32), strings=pa.array([text]))
         case Constant(value):
             return Values(np.asarray(value))
         case And(parts):
@@ -221,10 +221,10 @@ def evaluate(node: Node, columns: Columns) -> Values:
             return Values(_member(evaluate(value, columns), values))
         case Text(func, value, part):
             subject = evaluate(value, columns)
-            if subject.texts is None:
+            if subject.strings is None:
                 return Values(np.zeros(subject.data.shape, np.bool_))
             test = {"contains": pc.match_substring, "startswith": pc.starts_with, "endswith": pc.ends_with}[func]
-            return Values(_gather(test(subject.texts, part), subject.data))
+            return Values(_gather(test(subject.strings, part), subject.data))
         case Arith(op, left, right):
             return _arithmetic(op, evaluate(left, columns), evaluate(right, columns))
         case Negate(value):
@@ -246,11 +246,11 @@ def _valid(*values: Values) -> Flags | None:
 
 
 def _compare(op: str, left: Values, right: Values) -> Flags:
-    if (left.texts is None) is not (right.texts is None):  # different kinds are unequal, and have no order
+    if (left.strings is None) is not (right.strings is None):  # different kinds are unequal, and have no order
         if op == "!=":
             return np.asarray(left.is_valid & right.is_valid)
         return np.zeros(np.broadcast_shapes(left.data.shape, right.data.shape), np.bool_)
-    if left.texts is not None and right.texts is not None:
+    if left.strings is not None and right.strings is not None:
         return _compare_text(op, left, right)
     flags = _compare_numbers(op, left, right)
     valid = _valid(left, right)
@@ -258,16 +258,16 @@ def _compare(op: str, left: Values, right: Values) -> Flags:
 
 
 def _compare_text(op: str, left: Values, right: Values) -> Flags:
-    assert left.texts is not None
-    assert right.texts is not None
+    assert left.strings is not None
+    assert right.strings is not None
     if right.data.ndim == 0 and left.data.ndim:
         kernel = {"==": pc.equal, "!=": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater,
                   ">=": pc.greater_equal}[op]  # fmt: skip
-        return _gather(kernel(left.texts, right.texts[0]), left.data)
+        return _gather(kernel(left.strings, right.strings[0]), left.data)
     if left.data.ndim == 0 and right.data.ndim:
         return _compare_text(_MIRROR[op], right, left)
-    a = np.append(np.array(left.texts.to_pylist(), dtype=object), "")[left.data]
-    b = np.append(np.array(right.texts.to_pylist(), dtype=object), "")[right.data]
+    a = np.append(np.array(left.strings.to_pylist(), dtype=object), "")[left.data]
+    b = np.append(np.array(right.strings.to_pylist(), dtype=object), "")[right.data]
     return np.asarray(_COMPARE[op](a, b), np.bool_) & (left.data >= 0) & (right.data >= 0)
 
 
@@ -302,16 +302,16 @@ def _compare_to_float(op: str, a: NDArray[Any], limit: float) -> Flags:
 
 
 def _member(subject: Values, values: tuple[int | float | str | bool, ...]) -> Flags:
-    if subject.texts is not None:
+    if subject.strings is not None:
         wanted = pa.array([value for value in values if isinstance(value, str)], pa.utf8())
-        return _gather(pc.is_in(subject.texts, value_set=wanted), subject.data)
+        return _gather(pc.is_in(subject.strings, value_set=wanted), subject.data)
     tests = [_compare("==", subject, Values(np.asarray(value))) for value in values if not isinstance(value, str)]
     return np.asarray(reduce(np.logical_or, tests, np.zeros(subject.data.shape, np.bool_)))
 
 
 def _numeric(values: Values) -> Values:
     """Text is null to arithmetic, truth values are 0 and 1."""
-    if values.texts is not None:
+    if values.strings is not None:
         return Values(np.zeros(values.data.shape), np.zeros(values.data.shape, np.bool_))
     return Values(values.data.astype(np.int64), values.valid) if values.data.dtype == np.bool_ else values
 

@@ -1,6 +1,6 @@
 """Expressions over single events: closures built once, called with plain mappings.
 
-Used where an event comes alone (`eventual` matching of one event, emit values, alert texts, why-not). Values follow
+Used where an event comes alone (`eventual` matching of one event, emit values, alert strings, why-not). Values follow
 the rules of `agents.expressions.parser`.
 """
 # ruff: noqa: ARG005  every closure has the one signature (event, prior), whichever it reads
@@ -82,9 +82,9 @@ def compile_scalar(node: Node) -> Evaluate:
             return _comparison(op, left, right)
         case Member(value, values):
             inner = compile_scalar(value)
-            texts = frozenset(each for each in values if isinstance(each, str))
+            strings = frozenset(each for each in values if isinstance(each, str))
             numbers = frozenset(each for each in values if not isinstance(each, str))
-            return lambda event, prior: _member(inner(event, prior), texts, numbers)
+            return lambda event, prior: _member(inner(event, prior), strings, numbers)
         case Text(func, value, part):
             return _text(func, compile_scalar(value), part)
         case Arith(op, left, right):
@@ -100,14 +100,14 @@ def compile_scalar(node: Node) -> Evaluate:
 
 def render(pieces: tuple[tuple[str, Node | None, str], ...], prior: Prior) -> str:
     """Text of a template (`agents.expressions.parser.parse_template`) for one match; null renders as ``null``."""
-    texts = []
+    strings = []
     for literal, node, spec in pieces:
-        texts.append(literal)
+        strings.append(literal)
         if node is not None:
             value = compile_scalar(node)({}, prior)
             plain = value is None or isinstance(value, bool | str)
-            texts.append(("null" if value is None else str(value)) if plain else format(value, spec))
-    return "".join(texts)
+            strings.append(("null" if value is None else str(value)) if plain else format(value, spec))
+    return "".join(strings)
 
 
 def _last(events: Sequence[Event], name: str) -> Any:
@@ -152,9 +152,9 @@ def _is_ordinary(constant: object) -> bool:
     return not isinstance(constant, float) or abs(constant) < EXACT
 
 
-def _member(value: Any, texts: frozenset[str], numbers: frozenset[Any]) -> bool:
+def _member(value: Any, strings: frozenset[str], numbers: frozenset[Any]) -> bool:
     if isinstance(value, str):
-        return value in texts
+        return value in strings
     return isinstance(value, int | float) and value in numbers
 
 

@@ -2,7 +2,7 @@
 
 On the stack a value is two float64. A number is ``high + low``, exact for whole numbers of 64 bits (`low` is 0 up to
 2**53), with ``high`` the nearest float64; so most comparisons are decided by ``high``. Null is NaN and 0, text is NaN
-and its number in the table of texts, plus 1. Where an operator keeps one float64 only, that number is the payload of
+and its number in the table of strings, plus 1. Where an operator keeps one float64 only, that number is the payload of
 the NaN (NaN boxing): every other NaN has payload 0, since what is captured and computed is null or text.
 
 Text is equal by number; its order is that of its UTF-8 bytes, which is the order of code points.
@@ -124,10 +124,10 @@ def remainder_of(a, al, b, bl):
 
 
 @outer
-def is_less(texts, arena, a, b):
-    """Whether text a comes before text b; the texts are given by their numbers, plus 1."""
-    first = texts[np.int64(a) - 1]
-    second = texts[np.int64(b) - 1]
+def is_less(strings, arena, a, b):
+    """Whether text a comes before text b; the strings are given by their numbers, plus 1."""
+    first = strings[np.int64(a) - 1]
+    second = strings[np.int64(b) - 1]
     for k in range(min(first.size, second.size)):
         x = arena[first.start + k]
         y = arena[second.start + k]
@@ -137,19 +137,19 @@ def is_less(texts, arena, a, b):
 
 
 @inner
-def is_true(texts, v, w):
+def is_true(strings, v, w):
     """Truth of a value: a number that is not 0, or text that is not empty."""
     if v == v:
         return v != 0.0
-    return w != 0.0 and texts[np.int64(w) - 1].size > 0
+    return w != 0.0 and strings[np.int64(w) - 1].size > 0
 
 
 @inner
-def run(load, context, code, constants, first, last, texts, arena, stack, low):
+def run(load, context, code, constants, first, last, strings, arena, stack, low):
     """Truth of the condition with instructions ``first`` to ``last``.
 
-    ``load(context, one, two)`` gives the pair of an operand, text as a boxed NaN. ``texts`` (entries with start and
-    size) and ``arena`` (their bytes) are the table of texts; ``stack`` and ``low`` have room for MAX_STACK values.
+    ``load(context, one, two)`` gives the pair of an operand, text as a boxed NaN. ``strings`` (entries with start and
+    size) and ``arena`` (their bytes) are the table of strings; ``stack`` and ``low`` have room for MAX_STACK values.
     """
     top = 0
     for pc in range(first, last):
@@ -171,7 +171,7 @@ def run(load, context, code, constants, first, last, texts, arena, stack, low):
             v = a
             w = 0.0
             if op == NOT:
-                v = 0.0 if is_true(texts, a, al) else 1.0
+                v = 0.0 if is_true(strings, a, al) else 1.0
             elif op == ISNULL:
                 v = 1.0 if a != a and al == 0.0 else 0.0
             elif op == SQRT:
@@ -231,9 +231,9 @@ def run(load, context, code, constants, first, last, texts, arena, stack, low):
                     v = 1.0 if a < b or (a == b and (al < bl or (closed and al == bl))) else 0.0
                 elif a != a and b != b and al != 0.0 and bl != 0.0:
                     if closed:
-                        v = 0.0 if is_less(texts, arena, bl, al) else 1.0
+                        v = 0.0 if is_less(strings, arena, bl, al) else 1.0
                     else:
-                        v = 1.0 if is_less(texts, arena, al, bl) else 0.0
+                        v = 1.0 if is_less(strings, arena, al, bl) else 0.0
             elif op <= NE:
                 same = al == bl and (a == b or (a != a and b != b and al != 0.0))
                 if op == EQ:
@@ -241,9 +241,9 @@ def run(load, context, code, constants, first, last, texts, arena, stack, low):
                 elif not same and (a == a or al != 0.0) and (b == b or bl != 0.0):
                     v = 1.0
             elif op == AND:
-                v = 1.0 if is_true(texts, a, al) and is_true(texts, b, bl) else 0.0
+                v = 1.0 if is_true(strings, a, al) and is_true(strings, b, bl) else 0.0
             else:
-                v = 1.0 if is_true(texts, a, al) or is_true(texts, b, bl) else 0.0
+                v = 1.0 if is_true(strings, a, al) or is_true(strings, b, bl) else 0.0
             stack[at(top - 1)] = v
             low[at(top - 1)] = w
-    return is_true(texts, stack[0], low[0])
+    return is_true(strings, stack[0], low[0])

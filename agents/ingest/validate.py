@@ -1,7 +1,7 @@
 """Validators: validators and transformers at a stream's entrance (seed 004), on whole frames.
 
 Every row that comes in goes out, is refused with a reason, or was sampled away and is counted: in = out + refused +
-sampled. A saccule keeps no state, so that the same frame always fares the same.
+sampled. A validator keeps no state, so that the same frame always fares the same.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _runs(table: MatchTable) -> list[tuple[tuple[str, bytes], ...]]:
 def _lineages(table: MatchTable) -> Iterator[tuple[dict[str, dict[str, Any]], list[str]]]:
     """Lineage and ids of the source events of every match."""
     count = len(table.events)
-    ids = table.event_id_texts()
+    ids = table.event_id_strings()
     times = iso_strings(table.events.timestamps()) if count else []
     streams: list[Any] = [None] * count
     places: list[tuple[str, int, int] | None] = [None] * count

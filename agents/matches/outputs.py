@@ -1,4 +1,4 @@
-"""What a rule makes of its matches: emitted values, confidence, alert texts, for all matches of a rule at once.
+"""What a rule makes of its matches: emitted values, confidence, alert strings, for all matches of a rule at once.
 
 An expression over the events of a match (``last(heat.value) - stress.value``) becomes an expression over columns with
 one row a match: each ``step.field`` and each aggregate over a step is such a column.
@@ -198,7 +198,7 @@ def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool) -> Mapping[str,
     integrated = [value if isinstance(value, int | float) else None for value in emitted.get("integrated_value", ())]
     alerts: list[tuple[Severity, str] | None] = [None] * columns.count
     if alert is not None and message is not None:
-        alerts = [(alert.severity, text) for text in _texts(message, columns)]
+        alerts = [(alert.severity, text) for text in _strings(message, columns)]
     return {
         "emit": emit,
         "confidence": confidence,
@@ -207,7 +207,7 @@ def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool) -> Mapping[str,
     }
 
 
-def _texts(template: Template, columns: Columns) -> list[str]:
+def _strings(template: Template, columns: Columns) -> list[str]:
     pieces: list[Sequence[str]] = []
     for literal, node, spec in template:
         pieces.append([literal] * columns.count)

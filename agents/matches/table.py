@@ -1,7 +1,7 @@
 """Matches as a user meets them: a table of columns, objects on demand.
 
 A `MatchTable` holds what the matcher put out together with the places of its events; ids, emitted values, confidence
-and alert texts are computed for all matches of a rule at once, when they are first asked for.
+and alert strings are computed for all matches of a rule at once, when they are first asked for.
 """
 
 from __future__ import annotations
@@ -184,12 +184,12 @@ class MatchTable:
                 ids[mine] = match_ids(rule.name, version, part.events.ids(), part.step, part.offsets)
         return ids
 
-    def event_id_texts(self) -> list[str]:
+    def event_id_strings(self) -> list[str]:
         """Ids of the events as text: the producers' own where they gave them."""
-        texts = np.empty(len(self.events), object)
+        strings = np.empty(len(self.events), object)
         for block, positions, rows in self.events.parts():
-            texts[positions] = block.frame.id_texts(rows)
-        found: list[str] = texts.tolist()
+            strings[positions] = block.frame.id_strings(rows)
+        found: list[str] = strings.tolist()
         return found
 
     # -- values ------------------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class MatchTable:
         found: list[Any] = [None] * len(self.events)
         for block, positions, rows in self.events.parts():
             frame = block.frame.take(rows)
-            ids, origin = block.frame.id_texts(rows), block.origin
+            ids, origin = block.frame.id_strings(rows), block.origin
             fields = frame.batch.select([n for n in frame.batch.schema.names if n not in _HIDDEN]).to_pylist()
             times = frame.timestamps().tolist()
             for place, row in enumerate(positions.tolist()):

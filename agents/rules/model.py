@@ -293,8 +293,10 @@ class Rule(Model):
             return None
         return _template("on_timeout.alert.message", self.on_timeout.alert.message, self.positive)
 
-    def _outputs(self, where: str, texts: Mapping[str, str]) -> Mapping[str, Node]:
-        return {name: _parse(f"{where}.{name}", text, self.positive, None, bare=False) for name, text in texts.items()}
+    def _outputs(self, where: str, strings: Mapping[str, str]) -> Mapping[str, Node]:
+        return {
+            name: _parse(f"{where}.{name}", text, self.positive, None, bare=False) for name, text in strings.items()
+        }
 
     @cached_property
     def content_version(self) -> str:
@@ -342,7 +344,7 @@ def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:
     """The rule set of one or several rules. Raises InvalidRule."""
     if isinstance(rules, RuleSet):
         return rules
-    # Text is a sequence too, of one-letter texts, each of which would be told that it is no rule.
+    # Text is a sequence too, of one-letter strings, each of which would be told that it is no rule.
     several = isinstance(rules, Sequence) and not isinstance(rules, str | bytes)
     given: Sequence[Any] = rules if several else [rules]  # type: ignore[assignment]
     for odd in given:

@@ -5,7 +5,7 @@ may acknowledge. It
 
 - never changes its input;
 - is safe to repeat: the same batch written again, whole or in part, changes nothing (ids are deterministic);
-- tries again without end while the store is away, telling `on_trouble` each time, so that the caller can pause its
+- tries again without end while the store is away, telling `on_retry` each time, so that the caller can pause its
   partitions; a set stop event ends the waiting with `SinkStopped`, and then nothing of the batch was confirmed;
 - returns what the store can never take as `Rejected`, one row each, and writes all the rest; the caller sends those
   to ``dead_letters`` and then acknowledges.
@@ -27,16 +27,16 @@ from astrocyte.schemas.frames import Frame
 
 __all__ = [
     "RECORD_KINDS",
-    "OnTrouble",
+    "OnRetry",
     "RecordKind",
     "Rejected",
+    "RetryNotice",
     "Sink",
     "SinkError",
     "SinkStopped",
     "Sourced",
     "SourcedFrame",
     "SourcedRecords",
-    "Trouble",
     "highest_offsets",
 ]
 
@@ -123,10 +123,10 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class RetryNotice:
     """What a waiting sink reports, once for each failed attempt, and once more when the store is back.
 
-    ``attempt`` counts from 1; 0 means that the trouble is over.
+    ``attempt`` counts from 1; 0 means that the notice is over.
     """
 
     sink: str
@@ -135,7 +135,7 @@ class Trouble:
     reason: str
 
 
-OnTrouble = Callable[[Trouble], None]
+OnRetry = Callable[[RetryNotice], None]
 
 
 class Sink(Protocol):

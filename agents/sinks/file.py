@@ -20,7 +20,7 @@ import orjson
 import zstandard
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords, highest_offsets
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.reader import frame_to_records
 
 __all__ = ["FileSink", "read_lines"]
@@ -42,13 +42,13 @@ class FileSink:
         name: str = "file",
         rotate_bytes: int = 64 << 20,
         level: int = 3,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self.name = name
         self.folder = Path(folder)
         self._rotate_bytes = rotate_bytes
         self._compressor = zstandard.ZstdCompressor(level=level)
-        self._patience = patience or Patience(name)
+        self._retry = retry or RetryPolicy(name)
         self._positions: dict[Place, int] = {}
         self._number = 0
         self._file: BinaryIO | None = None
@@ -65,7 +65,7 @@ class FileSink:
             raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
         lines = await asyncio.to_thread(lambda: b"".join(self._lines(batch)))
         if lines:
-            await self._patience.persist(lambda: asyncio.to_thread(self._append, lines), self._transient)
+            await self._retry.persist(lambda: asyncio.to_thread(self._append, lines), self._transient)
         for place, following in highest_offsets(batch).items():
             self._positions[place] = max(self._positions.get(place, 0), following)
         return []

@@ -43,7 +43,7 @@ class MemorySink:
                 name = _ID_OF[item.kind]
                 self.records[item.kind].update({str(record[name]): dict(record) for record in item.records})
             elif item.frame.num_rows:
-                rows = dict(zip(item.frame.id_texts(), item.frame.rows(), strict=True))
+                rows = dict(zip(item.frame.id_strings(), item.frame.rows(), strict=True))
                 self.events[item.frame.stream].update(rows)
         for place, following in highest_offsets(batch).items():
             self.positions[place] = max(self.positions.get(place, 0), following)

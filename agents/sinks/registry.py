@@ -3,7 +3,7 @@
 ::
 
     def make(context: SinkContext) -> Sink:
-        return WebhookSink(context.require("url"), patience=context.patience)
+        return WebhookSink(context.require("url"), retry=context.retry)
 
     register_sink("webhook", make, streams=(), records=("alerts",))
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocyte.agents.sinks.base import RECORD_KINDS, RecordKind, Sink
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import Registry, did_you_mean
 
@@ -35,7 +35,7 @@ class SinkContext:
     name: str
     settings: Mapping[str, Any]
     """Settings of this sink by lower-case name; those from the environment are text."""
-    patience: Patience
+    retry: RetryPolicy
     """How to wait for a store that is unavailable: retries for ever, reports each attempt, ends when the role stops."""
     now_us: Callable[[], int]
     """Microseconds since 1970 (UTC), for what a store notes about its own doing."""

@@ -7,19 +7,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from astrocyte.agents.sinks.base import OnTrouble, SinkStopped, Trouble
+from astrocyte.agents.sinks.base import OnRetry, RetryNotice, SinkStopped
 
-__all__ = ["Patience"]
+__all__ = ["RetryPolicy"]
 
 T = TypeVar("T")
 
 
-def _unheard(trouble: Trouble) -> None:
+def _unheard(notice: RetryNotice) -> None:
     """Whoever gave no callback does not want to know."""
 
 
 @dataclass(slots=True)
-class Patience:
+class RetryPolicy:
     """How a sink waits: doubling from ``first_s`` to ``most_s``, until it succeeds or ``stop`` is set.
 
     ``sleep`` is an argument so that a test needs no time. There is no jitter: a sink has one connection, so there is
@@ -27,7 +27,7 @@ class Patience:
     """
 
     sink: str
-    on_trouble: OnTrouble = _unheard
+    on_retry: OnRetry = _unheard
     first_s: float = 0.1
     most_s: float = 5.0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -55,11 +55,11 @@ class Patience:
                 failures += 1
                 hinted = wait_hint(error)
                 wait_s = min(self.first_s * 2 ** min(failures - 1, 30), self.most_s) if hinted is None else hinted
-                self.on_trouble(Trouble(self.sink, failures, wait_s, reason))
+                self.on_retry(RetryNotice(self.sink, failures, wait_s, reason))
                 await self._wait(wait_s, reason, error)
             else:
                 if failures:
-                    self.on_trouble(Trouble(self.sink, 0, 0.0, f"the store took the batch at attempt {failures + 1}"))
+                    self.on_retry(RetryNotice(self.sink, 0, 0.0, f"the store took the batch at attempt {failures + 1}"))
                 return result
 
     async def _wait(self, wait_s: float, reason: str, error: Exception) -> None:

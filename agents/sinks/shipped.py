@@ -18,7 +18,7 @@ def _sql(context: SinkContext) -> Sink:
         context.common["sql_url"],
         now_us=context.now_us,
         experiment_id=context.common["experiment"],
-        patience=context.patience,
+        retry=context.retry,
     )
 
 
@@ -37,7 +37,7 @@ def _influx(context: SinkContext) -> Sink:
     if settings["url"] is None or settings["token"] is None:
         from astrocyte.agents.sinks.influx.file import InfluxFileSink
 
-        return InfluxFileSink(settings["dir"], rules=rules, patience=context.patience)
+        return InfluxFileSink(settings["dir"], rules=rules, retry=context.retry)
     from astrocyte.agents.sinks.influx.sink import InfluxSink
 
     return InfluxSink(
@@ -46,20 +46,20 @@ def _influx(context: SinkContext) -> Sink:
         org=settings["org"],
         bucket=settings["bucket"],
         rules=rules,
-        patience=context.patience,
+        retry=context.retry,
     )
 
 
 def _audit(context: SinkContext) -> Sink:
     from astrocyte.agents.sinks.audit.sink import AuditSink
 
-    return AuditSink(context.common["sql_url"], now_us=context.now_us, patience=context.patience)
+    return AuditSink(context.common["sql_url"], now_us=context.now_us, retry=context.retry)
 
 
 def _file(context: SinkContext) -> Sink:
     from astrocyte.agents.sinks.file import FileSink
 
-    return FileSink(context.settings.get("folder", "events"), name=context.name, patience=context.patience)
+    return FileSink(context.settings.get("folder", "events"), name=context.name, retry=context.retry)
 
 
 def _charter_streams() -> list[str]:

@@ -20,7 +20,7 @@ from astrocyte.agents.windows.rows import WindowRows
 from astrocyte.agents.windows.selection import Layout, kinds_of
 from astrocyte.agents.windows.sessions import SessionWindows
 from astrocyte.agents.windows.sliding import SlidingWindows
-from astrocyte.agents.windows.tokens import hash_texts
+from astrocyte.agents.windows.tokens import hash_strings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import TEXT, Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import match_ids
@@ -30,7 +30,7 @@ __all__ = ["WindowOperator"]
 _Windows = PaneWindows | SessionWindows | SlidingWindows
 _EVICT_ABOVE: Final = 4_096
 _NULL: Final = "\0null"
-"""Stands for the null key in the table of keys, which holds texts only."""
+"""Stands for the null key in the table of keys, which holds strings only."""
 _SECOND: Final = 0x9E37_79B9_7F4A_7C15
 
 
@@ -217,16 +217,16 @@ class WindowOperator:
         assert self._layout is not None
         count = len(results.slots)
         selected = self._layout.results(results.slots.astype(np.int32), results.start, results.end)
-        texts = self._keys.texts(results.key)
-        ids = self._ids(results, texts)
-        texts = pa.compute.if_else(pa.compute.equal(texts, _NULL), None, texts)
+        strings = self._keys.strings(results.key)
+        ids = self._ids(results, strings)
+        strings = pa.compute.if_else(pa.compute.equal(strings, _NULL), None, strings)
         order = pa.compute.sort_indices(
-            pa.table({"end": results.end, "key": texts, "start": results.start}),
+            pa.table({"end": results.end, "key": strings, "start": results.start}),
             sort_keys=[("end", "ascending"), ("key", "ascending"), ("start", "ascending")],
         )
         runs = pa.array(list(self._runs), pa.utf8())
         run = pa.DictionaryArray.from_arrays(pa.array(results.run, mask=results.run < 0), runs)
-        columns: dict[str, Any] = {"timestamp": pa.array(results.end), "key": texts.dictionary_encode().cast(TEXT)}
+        columns: dict[str, Any] = {"timestamp": pa.array(results.end), "key": strings.dictionary_encode().cast(TEXT)}
         columns["type"] = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), [self.spec.name])
         if self.spec.by not in ("key", "type", "timestamp"):
             columns[self.spec.by] = self._by_column(columns["key"])
@@ -250,11 +250,11 @@ class WindowOperator:
         except pa.ArrowInvalid:
             return keys  # earlier records had text there
 
-    def _ids(self, results: Results, texts: pa.Array) -> pa.Array:
+    def _ids(self, results: Results, strings: pa.Array) -> pa.Array:
         """Ids of the results as a column: functions of (window, key, start, end)."""
         count = len(results.slots)
         parts = np.empty((count, 2, 2), np.uint64)
-        parts[:, 0, 0], parts[:, 0, 1] = hash_texts(texts), hash_texts(texts, _SECOND)
+        parts[:, 0, 0], parts[:, 0, 1] = hash_strings(strings), hash_strings(strings, _SECOND)
         parts[:, 1, 0] = results.start.astype(np.int64).view(np.uint64)
         parts[:, 1, 1] = results.end.astype(np.int64).view(np.uint64)
         ids = match_ids(

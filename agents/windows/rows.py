@@ -87,9 +87,9 @@ class WindowRows:
         for index in range(int(snapshot["columns"])):
             data = snapshot[f"data{index}"]
             if not isinstance(data, np.ndarray):
-                texts = orjson.loads(bytes(data))
-                data = np.empty(len(texts), np.object_)
-                data[:] = texts
+                strings = orjson.loads(bytes(data))
+                data = np.empty(len(strings), np.object_)
+                data[:] = strings
             columns.append(ColumnData(data, snapshot.get(f"valid{index}")))
         t, row, key, run = (snapshot[name] for name in ("t", "row", "key", "run"))
         return cls(t, row, key, run, snapshot.get("weights"), tuple(columns))

@@ -40,7 +40,7 @@ def kinds_of(select: Select, frame: Frame, columns: Columns, catalog: Catalog) -
         values = evaluate(node, columns)
         names = [part.name for part in walk(node) if isinstance(part, Field)]
         of_field = listed.get(node.name) if isinstance(node, Field) else None
-        if of_field == "string" or (of_field is None and values.texts is not None):
+        if of_field == "string" or (of_field is None and values.strings is not None):
             kinds.append("text")
         elif values.data.dtype == np.bool_:
             kinds.append("bool")
@@ -112,15 +112,15 @@ def _convert(values: Values, need: Need, rows: int) -> ColumnData:
 def _typed(values: Values, need: Need, rows: int) -> ColumnData:
     data = np.broadcast_to(values.data, (rows,))
     valid = None if values.valid is None else np.broadcast_to(values.valid, (rows,))
-    if values.texts is not None:
+    if values.strings is not None:
         valid = None if (data >= 0).all() else np.asarray(data >= 0)
     if need == "token":
-        return ColumnData(tokens_of(Values(data, valid, values.texts)), valid)
+        return ColumnData(tokens_of(Values(data, valid, values.strings)), valid)
     if need == "object":
-        if values.texts is None:
+        if values.strings is None:
             return ColumnData(np.full(rows, None, np.object_), np.zeros(rows, np.bool_))
-        return ColumnData(np.array([*values.texts.to_pylist(), None], np.object_)[data], valid)
-    if values.texts is not None:
+        return ColumnData(np.array([*values.strings.to_pylist(), None], np.object_)[data], valid)
+    if values.strings is not None:
         return ColumnData(np.zeros(rows, np.int64 if need == "integer" else np.float64), np.zeros(rows, np.bool_))
     if need == "number":
         return ColumnData(data.astype(np.float64, copy=False), valid)

@@ -1,7 +1,7 @@
 """Tokens: a 64-bit stand-in for each value, by which values are told apart when they are counted.
 
 Equal values have equal tokens, whatever type carries them: 3, 3.0 and an int32 3 are one value. Integers stand for
-themselves and so are exact; texts are hashed (two of a million texts share a token once in 40 million tries).
+themselves and so are exact; strings are hashed (two of a million strings share a token once in 40 million tries).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.columns import Values
 
-__all__ = ["hash_texts", "tokens_of"]
+__all__ = ["hash_strings", "tokens_of"]
 
 
 @nb.njit(cache=True, error_model="numpy", nogil=True)
@@ -30,20 +30,20 @@ def _hash(offsets: Any, data: Any, seed: Any, out: Any) -> None:
         out[i] = h ^ (h >> np.uint64(31))
 
 
-def hash_texts(texts: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
+def hash_strings(strings: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
     """Token of each text; another ``seed`` gives other ones."""
-    texts = texts.cast(pa.large_utf8())
-    out = np.empty(len(texts), np.uint64)
-    if len(texts):
-        offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        _hash(offsets, np.frombuffer(texts.buffers()[2] or b"\0", np.uint8), np.uint64(seed), out)
+    strings = strings.cast(pa.large_utf8())
+    out = np.empty(len(strings), np.uint64)
+    if len(strings):
+        offsets = np.frombuffer(strings.buffers()[1], np.int64)[strings.offset : strings.offset + len(strings) + 1]
+        _hash(offsets, np.frombuffer(strings.buffers()[2] or b"\0", np.uint8), np.uint64(seed), out)
     return out
 
 
 def tokens_of(values: Values) -> NDArray[np.uint64]:
     """Token of each value of a column; what stands for nulls is of no meaning."""
-    if values.texts is not None:
-        table: NDArray[np.uint64] = np.append(hash_texts(values.texts), np.uint64(0))
+    if values.strings is not None:
+        table: NDArray[np.uint64] = np.append(hash_strings(values.strings), np.uint64(0))
         return np.asarray(table[values.data])
     data = values.data
     if data.dtype.kind != "f":

@@ -141,9 +141,9 @@ def _lines(explained: Explained) -> Iterator[str]:
     key = f", key {explained.key}" if explained.key is not None else ""
     yield f"{explained.event_id}  {explained.rule}{version}{key}, {iso_from_us(explained.time_us)}"
     values = {"integrated_value": explained.integrated_value, "confidence": explained.confidence} | explained.details
-    told = "  ".join(f"{name} = {_value(value)}" for name, value in values.items() if value is not None)
-    if told:
-        yield f"│  {told}"
+    shown = "  ".join(f"{name} = {_value(value)}" for name, value in values.items() if value is not None)
+    if shown:
+        yield f"│  {shown}"
     for alert in explained.alerts:
         yield f"│  alert ({alert['severity']}): {alert['message']}"
     for number, source in enumerate(explained.sources):

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from astrocyte.agents.domain import Counters, DomainGroup, DomainOutput, Leaflet
+from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.watermarks import Place
 from astrocyte.agents.ingest.validate import Validators
@@ -20,10 +20,10 @@ from astrocyte.pipeline.recording.format import LogHeader, TornLog
 from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
-from astrocyte.pipeline.roles.output_records import frame_records, rekeyed
-from astrocyte.pipeline.topology.plan import Group, Rekey, make_plan
-from astrocyte.pipeline.topology.repartition import Rekeyer
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.roles.output_records import frame_records, repartitioned
+from astrocyte.pipeline.topology.plan import Group, Repartition, make_plan
+from astrocyte.pipeline.topology.repartition import Repartitioner
+from astrocyte.pipeline.transport.producer import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
@@ -100,10 +100,10 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
 
 
 @dataclass(slots=True)
-class _Domain:
+class _Partition:
     """One group's engine on one partition."""
 
-    leaflet: Leaflet
+    domain: Domain
     absent: tuple[Place, ...]
     """Topics that the log does not hold for this partition: they hold time back nowhere."""
     idle: deque[dict[str, Any]]
@@ -131,14 +131,14 @@ class OfflineRun:
         self._numbers: dict[str, list[int]] = {}
         for topic, number in sorted(found.places):
             self._numbers.setdefault(topic, []).append(number)
-        self._rekeys: dict[str, list[tuple[Rekey, Rekeyer]]] = {}
-        for rekey in plan.rekeys:
-            rekeyer = Rekeyer(rekey, self.partitions, lateness_us=lateness_us)
-            self._rekeys.setdefault(rekey.source, []).append((rekey, rekeyer))
+        self._repartitions: dict[str, list[tuple[Repartition, Repartitioner]]] = {}
+        for repartition in plan.repartitions:
+            repartitioner = Repartitioner(repartition, self.partitions, lateness_us=lateness_us)
+            self._repartitions.setdefault(repartition.source, []).append((repartition, repartitioner))
         self._groups = _in_order(plan.groups)
-        self._domains: list[list[_Domain]] = []
+        self._domains: list[list[_Partition]] = []
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
-        sources = {rekey.topic: rekey.source for rekey in plan.rekeys}
+        sources = {repartition.topic: repartition.source for repartition in plan.repartitions}
         counted: set[str] = set()
         for group in self._groups:
             topics = set(group.topics.values())
@@ -147,7 +147,7 @@ class OfflineRun:
             domains = []
             for number in range(self.partitions):
                 engine = Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
-                leaflet = Leaflet(
+                domain = Domain(
                     number,
                     [DomainGroup(group.field, engine, group.topics, group.exports)],
                     lateness_us=lateness_us,
@@ -158,20 +158,20 @@ class OfflineRun:
                 absent = tuple(
                     Place(topic, number)
                     for topic in sorted(topics)
-                    if not _is_present(sources.get(topic, topic), number, found, made, rekeyed=topic in sources)
+                    if not _is_present(sources.get(topic, topic), number, found, made, repartitioned=topic in sources)
                 )
-                leaflet.mark_idle(absent)
+                domain.mark_idle(absent)
                 # What a worker recorded is of its one clock over all groups; only a single group has the same.
                 idle = deque(found.idle.get(number, ()) if len(self._groups) == 1 else ())
-                domains.append(_Domain(leaflet, absent, idle))
+                domains.append(_Partition(domain, absent, idle))
             self._domains.append(domains)
 
     @property
     def counters(self) -> Counters:
         """What became of every event, over all domains."""
         total = Counters()
-        for domain in (domain for domains in self._domains for domain in domains):
-            for name, value in domain.leaflet.counters.as_dict().items():
+        for part in (part for parts in self._domains for part in parts):
+            for name, value in part.domain.counters.as_dict().items():
                 setattr(total, name, getattr(total, name) + value)
         return total
 
@@ -180,11 +180,11 @@ class OfflineRun:
         for batch in _batches(records):
             yield from self._feed(batch)
         for number, domains in enumerate(self._domains):
-            for domain in domains:
+            for part in domains:
                 # All input is over: nobody holds time back, then everything closes.
-                yield from self._follow(number, domain.leaflet.mark_all_idle())
-            for domain in domains:
-                yield from self._follow(number, domain.leaflet.flush())
+                yield from self._follow(number, part.domain.mark_all_idle())
+            for part in domains:
+                yield from self._follow(number, part.domain.flush())
 
     def _feed(self, batch: Mapping[tuple[str, int], list[RawRecord]]) -> Iterator[DomainOutput]:
         for (topic, partition), raws in batch.items():
@@ -192,11 +192,13 @@ class OfflineRun:
                 if topic in group.topics.values() and partition < self.partitions:
                     for output in self._feed_domain(self._domains[number][partition], topic, raws):
                         yield from self._follow(number, output)
-            for rekey, rekeyer in self._rekeys.get(topic, ()):
-                frames, _ = rekeyer.step(partition, raws)
+            for repartition, repartitioner in self._repartitions.get(topic, ()):
+                frames, _ = repartitioner.step(partition, raws)
                 for frame in frames:
                     waiting = self._with_peers(frame, topic, partition)
-                    yield from self._send(rekeyed(rekey.stream, rekey.field, waiting, self.partitions))
+                    yield from self._send(
+                        repartitioned(repartition.stream, repartition.field, waiting, self.partitions)
+                    )
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which come one after another here."""
@@ -206,22 +208,22 @@ class OfflineRun:
         origin = frame.origin.removesuffix(f"/{partition}")
         return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
 
-    def _feed_domain(self, domain: _Domain, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
-        if domain.asleep:
-            domain.leaflet.wake()
-            domain.leaflet.mark_idle(domain.absent)
-            domain.asleep = False
-        if not domain.idle:
-            yield domain.leaflet.feed(topic, raws)
+    def _feed_domain(self, part: _Partition, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
+        if part.asleep:
+            part.domain.wake()
+            part.domain.mark_idle(part.absent)
+            part.asleep = False
+        if not part.idle:
+            yield part.domain.feed(topic, raws)
             return
         for raw in raws:
-            yield domain.leaflet.feed(topic, [raw])
-            while domain.idle and _reached(domain.leaflet, domain.idle[0]):
-                told = domain.idle.popleft()
-                yield domain.leaflet.mark_idle(Place(name, domain.leaflet.partition) for name in told["idle"])
-                if told.get("until_us") is not None:
-                    yield domain.leaflet.mark_all_idle(told["until_us"])
-                    domain.asleep = True
+            yield part.domain.feed(topic, [raw])
+            while part.idle and _reached(part.domain, part.idle[0]):
+                entry = part.idle.popleft()
+                yield part.domain.mark_idle(Place(name, part.domain.partition) for name in entry["idle"])
+                if entry.get("until_us") is not None:
+                    yield part.domain.mark_all_idle(entry["until_us"])
+                    part.asleep = True
 
     def _follow(self, number: int, output: DomainOutput) -> Iterator[DomainOutput]:
         """The output, and what the groups that read its frames make of them."""
@@ -229,13 +231,16 @@ class OfflineRun:
             yield output
         for frame in output.frames:
             topic = metrics_topic(frame.stream)
-            if any(topic in group.topics.values() for group in self._groups[number + 1 :]) or topic in self._rekeys:
+            if (
+                any(topic in group.topics.values() for group in self._groups[number + 1 :])
+                or topic in self._repartitions
+            ):
                 yield from self._send(self._as_records(topic, frame))
 
-    def _as_records(self, topic: str, frame: Frame) -> list[Outgoing]:
+    def _as_records(self, topic: str, frame: Frame) -> list[ProducerRecord]:
         return frame_records(topic, frame, self.partitions)
 
-    def _send(self, records: Iterable[Outgoing]) -> Iterator[DomainOutput]:
+    def _send(self, records: Iterable[ProducerRecord]) -> Iterator[DomainOutput]:
         for record in records:
             place = (record.topic, record.partition or 0)
             offset = self._offsets.get(place, 0)
@@ -270,18 +275,18 @@ def _in_order(groups: Sequence[Group]) -> tuple[Group, ...]:
     return tuple(ordered)
 
 
-def _is_present(topic: str, number: int, found: Survey, made: set[str], *, rekeyed: bool) -> bool:
+def _is_present(topic: str, number: int, found: Survey, made: set[str], *, repartitioned: bool) -> bool:
     if topic in made:
         return True
-    if rekeyed:
+    if repartitioned:
         return any(name == topic for name, _ in found.places)
     return (topic, number) in found.places
 
 
-def _reached(leaflet: Leaflet, told: Mapping[str, Any]) -> bool:
-    read = {topic for group in leaflet.groups for topic in group.topics.values()}
-    wanted = {topic: offset for topic, offset in told.get("positions", {}).items() if topic in read}
-    return all(leaflet.positions.get(topic, 0) >= offset for topic, offset in wanted.items())
+def _reached(domain: Domain, entry: Mapping[str, Any]) -> bool:
+    read = {topic for group in domain.groups for topic in group.topics.values()}
+    wanted = {topic: offset for topic, offset in entry.get("positions", {}).items() if topic in read}
+    return all(domain.positions.get(topic, 0) >= offset for topic, offset in wanted.items())
 
 
 def _batches(records: Iterable[ConsumedRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:

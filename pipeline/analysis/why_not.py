@@ -184,7 +184,7 @@ def _rows(
     wanted = [row for row, value in enumerate(values) if rule.by is None or (value is not None and str(value) == key)]
     if not wanted:
         return
-    rows, ids = frame.rows(), frame.id_texts()
+    rows, ids = frame.rows(), frame.id_strings()
     for row in wanted:
         fields = {"simulation_id": frame.run, **rows[row], "stream": frame.stream}
         if placed:

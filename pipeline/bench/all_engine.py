@@ -65,14 +65,14 @@ def _frames(
 ) -> list[Frame]:
     """Frames in order of time, with keys of one shared dictionary, as a producer sends them."""
     rng = np.random.default_rng(seed)
-    texts = pa.array([f"domain-{key}" for key in range(keys)])
+    strings = pa.array([f"domain-{key}" for key in range(keys)])
     t = np.sort(rng.integers(0, span_us, events))
     frames = []
     for first in range(0, events, _ROWS):
         rows = min(_ROWS, events - first)
         columns = {
             "timestamp": t[first : first + rows],
-            "key": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, keys, rows).astype(np.int32)), texts),
+            "key": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, keys, rows).astype(np.int32)), strings),
             "type": pa.DictionaryArray.from_arrays(
                 pa.array(rng.choice(len(kinds), rows, p=shares).astype(np.int32)), list(kinds)
             ),

@@ -77,14 +77,14 @@ def _times(events: int, per_second: float, rng: np.random.Generator) -> NDArray[
 def _frames(events: int, keys: int, *, per_key: float = 0.5, text_keys: bool = False) -> list[Frame]:
     """Frames in order of time; three types alike often, ``per_key`` events a second and key, values from 0 to 1."""
     rng = np.random.default_rng(7)
-    texts = pa.array([f"domain-{key}" for key in range(keys)])
+    strings = pa.array([f"domain-{key}" for key in range(keys)])
     kinds = pa.array(["A", "B", "C"])
     t = _times(events, per_key * keys, rng)
     frames = []
     for first in range(0, events, _ROWS):
         rows = min(_ROWS, events - first)
         codes = pa.array(rng.integers(0, keys, rows).astype(np.int32))
-        key = pa.DictionaryArray.from_arrays(codes, texts)
+        key = pa.DictionaryArray.from_arrays(codes, strings)
         if text_keys:  # a dictionary of its own in every frame, as it comes from the wire
             key = key.dictionary_decode().dictionary_encode()
         columns = {
@@ -216,13 +216,13 @@ def _many_rules(events: int, runs: int) -> Iterator[dict[str, Any]]:
     Matcher(_thousand(100))
     yield {"bench": "engine.load", "rules": 1_000, "seconds": time.process_time() - started}
     rng, frames = np.random.default_rng(7), []
-    texts = pa.array([f"domain-{key}" for key in range(1_000)])
+    strings = pa.array([f"domain-{key}" for key in range(1_000)])
     kinds = pa.array([f"{letter}{number}" for letter in "TU" for number in range(10)])
     rows = 4_096
     for first in range(0, events, rows):
         columns = {
             "timestamp": first + np.arange(rows),
-            "key": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 1_000, rows).astype(np.int32)), texts),
+            "key": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 1_000, rows).astype(np.int32)), strings),
             "type": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 20, rows).astype(np.int32)), kinds),
             "value": rng.random(rows),
         }

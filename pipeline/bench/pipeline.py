@@ -1,4 +1,4 @@
-"""The whole way of one worker: Kafka to leaflet domain to multi events, as frames and as one JSON record a message.
+"""The whole way of one worker: Kafka to domain to multi events, as frames and as one JSON record a message.
 
 A topic is filled first; then a worker starts, and what counts is the time from its first to its last snapshot.
 """
@@ -40,7 +40,7 @@ rules:
 """
 _STREAMS = ("axon_1", "axon_2")
 _START_US = 1_735_689_600_000_000
-_PATIENCE_S = 300.0
+_TIMEOUT_S = 300.0
 
 
 def _frames(events: int, rows: int, keys: int) -> Iterator[Frame]:
@@ -109,7 +109,7 @@ def _measure(form: Form, events: int, rows: int, keys: int) -> dict[str, Any]:
 
 
 def _watch(settings: Settings, worker: subprocess.Popen[bytes], emitted: int) -> dict[str, Any]:
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _TIMEOUT_S
     first: tuple[float, int] | None = None
     while time.monotonic() < deadline and worker.poll() is None:
         totals = asyncio.run(_stats(settings))
@@ -127,7 +127,7 @@ def _watch(settings: Settings, worker: subprocess.Popen[bytes], emitted: int) ->
                 "lag": asyncio.run(group_lag(settings.broker, "bench-correlate")),
             }
         time.sleep(0.02)
-    raise TimeoutError(f"the worker did not process {emitted} events in {_PATIENCE_S:.0f} s")
+    raise TimeoutError(f"the worker did not process {emitted} events in {_TIMEOUT_S:.0f} s")
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:

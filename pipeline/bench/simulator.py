@@ -149,9 +149,9 @@ class _Timed:
 
 def _cells(size: int, ticks: int, bandwidth: float, *, chunk_ticks: int) -> dict[str, Any]:
     timed = _Timed("cells", {"size": size, **SATURATED}, ticks, chunk_ticks=chunk_ticks)
-    told: list[Round] = []
-    timed.run(told.append)
-    alive, births = timed.metric(told[-1], "alive"), timed.metric(told[-1], "births")
+    rounds: list[Round] = []
+    timed.run(rounds.append)
+    alive, births = timed.metric(rounds[-1], "alive"), timed.metric(rounds[-1], "births")
     rate = alive * ticks / timed.seconds
     state = sum(leaf.nbytes for group in timed.world.host_states() for leaf in jax.tree.leaves(group))
     return {
@@ -246,8 +246,8 @@ def _scenario(
 ) -> dict[str, Any]:
     """Speed of a scenario after ``settle`` ticks; ``totals`` are metrics to be summed up over the ticks."""
     timed = _Timed(name, settings, ticks, settle=settle)
-    told: list[Round] = []
-    timed.run(told.append)
+    rounds: list[Round] = []
+    timed.run(rounds.append)
     figure: dict[str, Any] = {
         "bench": f"simulator_{name}",
         "slots": timed.slots,
@@ -256,11 +256,11 @@ def _scenario(
     }
     figure["ticks_per_s"] = ticks / timed.seconds
     if metric is not None:
-        figure[metric] = timed.metric(told[-1], metric)
+        figure[metric] = timed.metric(rounds[-1], metric)
         figure[f"{metric}_per_s"] = figure[metric] * ticks / timed.seconds
         figure["per_core_second"] = figure[metric] * ticks / timed.core_seconds
     for total in totals:
-        figure[total] = sum(timed.metric(done, total) * (done.end_tick - done.first_tick) for done in told)
+        figure[total] = sum(timed.metric(done, total) * (done.end_tick - done.first_tick) for done in rounds)
     return figure
 
 

@@ -82,7 +82,7 @@ def _bare_rows(batch: Sequence[Sourced]) -> list[tuple[Any, ...]]:
 async def _race(url: str, load: _Load, bare: Callable[[Sequence[tuple[Any, ...]]], None]) -> tuple[float, float, float]:
     """Seconds of the sink for all batches, of the bare driver for the same, and of the sink for all batches again.
 
-    Batch by batch in turns, so that whatever else the machine does troubles both alike.
+    Batch by batch in turns, so that whatever else the machine does notices both alike.
     """
     sink = SqlSink(url, now_us=lambda: 1)
     await sink.open()

@@ -23,7 +23,7 @@ import pyarrow as pa
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, Outgoing, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, ProducerRecord, producer_settings
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 
@@ -31,7 +31,7 @@ __all__ = ["run"]
 
 _PARTITIONS: Final = 4
 _VALUE: Final = b"x" * 200
-_PATIENCE_S: Final = 300.0
+_TIMEOUT_S: Final = 300.0
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
@@ -56,14 +56,14 @@ async def _fill(broker: str, topic: str, count: int) -> None:
     await producer.start()
     for begin in range(0, count, 100_000):
         rows = range(begin, min(begin + 100_000, count))
-        await producer.deliver(Outgoing(topic, _VALUE, partition=row % _PARTITIONS) for row in rows)
+        await producer.deliver(ProducerRecord(topic, _VALUE, partition=row % _PARTITIONS) for row in rows)
     await producer.stop()
 
 
 def _worker(broker: str, folder: str, topic: str, count: int, *, driver: str, chunks: bool) -> dict[str, Any]:
     name = f"{driver}-{'chunks' if chunks else 'records'}"
     report = Path(folder) / f"{name}.json"
-    wish = {
+    options = {
         "broker": broker, "driver": driver, "chunks": chunks, "topic": topic, "messages": count, "group": name,
         "folder": str(Path(folder) / name), "report": str(report), "partitions": _PARTITIONS,
     }  # fmt: skip
@@ -81,12 +81,12 @@ def _worker(broker: str, folder: str, topic: str, count: int, *, driver: str, ch
                 "warn",
                 "--without-web",
             ],
-            env=os.environ | {"ASTROCYTE_BENCH": json.dumps(wish)},
+            env=os.environ | {"ASTROCYTE_BENCH": json.dumps(options)},
             stdout=out,
             stderr=out,
         )
     try:
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while not report.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AstrocyteError(f"the worker {name} did not read {count} messages: {log.read_text()[-1000:]}")

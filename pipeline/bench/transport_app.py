@@ -12,14 +12,14 @@ import faust
 
 from astrocyte.pipeline.transport.transport import app_settings
 
-WISH = json.loads(os.environ["ASTROCYTE_BENCH"])
+OPTIONS = json.loads(os.environ["ASTROCYTE_BENCH"])
 
 
 def _settings() -> dict[str, Any]:
-    if WISH["driver"] == "astrocyte":
-        return app_settings(WISH["broker"], value_serializer="raw" if WISH["chunks"] else "bench-bytes")
+    if OPTIONS["driver"] == "astrocyte":
+        return app_settings(OPTIONS["broker"], value_serializer="raw" if OPTIONS["chunks"] else "bench-bytes")
     # What stock Faust needs to be at its best here: no decoding, and no wait for what is held.
-    return {"broker": f"aiokafka://{WISH['broker']}", "value_serializer": "raw", "stream_wait_empty": False}
+    return {"broker": f"aiokafka://{OPTIONS['broker']}", "value_serializer": "raw", "stream_wait_empty": False}
 
 
 class _Bytes(faust.serializers.codecs.Codec):  # type: ignore[misc]
@@ -33,18 +33,18 @@ class _Bytes(faust.serializers.codecs.Codec):  # type: ignore[misc]
 
 
 faust.serializers.codecs.register("bench-bytes", _Bytes())
-app = faust.App(WISH["group"], datadir=WISH["folder"], topic_partitions=WISH["partitions"], **_settings())
+app = faust.App(OPTIONS["group"], datadir=OPTIONS["folder"], topic_partitions=OPTIONS["partitions"], **_settings())
 _seen = {"messages": 0, "began": 0.0, "cpu": 0.0}
 
 
-@app.agent(app.topic(WISH["topic"]))
+@app.agent(app.topic(OPTIONS["topic"]))
 async def read(stream: Any) -> None:
     """Count messages, and report when all have come."""
     async for value in stream:
         if not _seen["messages"]:
             _seen["began"], _seen["cpu"] = time.perf_counter(), time.process_time()
-        _seen["messages"] += len(value) if WISH["chunks"] else 1
-        if _seen["messages"] >= WISH["messages"]:
+        _seen["messages"] += len(value) if OPTIONS["chunks"] else 1
+        if _seen["messages"] >= OPTIONS["messages"]:
             _report()
 
 
@@ -54,6 +54,6 @@ def _report() -> None:
         "cpu_s": time.process_time() - _seen["cpu"],
         "messages": _seen["messages"],
     }
-    part = Path(WISH["report"] + ".part")
+    part = Path(OPTIONS["report"] + ".part")
     part.write_text(json.dumps(found))
-    part.rename(WISH["report"])
+    part.rename(OPTIONS["report"])

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.agents.event_time.watermarks import Clock, Source
+from astrocyte.agents.event_time.watermarks import Source, Watermarks
 from astrocyte.agents.rules.model import Window
 from astrocyte.agents.windows import WindowOperator
 from astrocyte.schemas.frames import Frame
@@ -97,7 +97,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
 def _clock(frames: Sequence[Frame], repeats: int) -> dict[str, Any]:
     best = float("inf")
     for _ in range(repeats):
-        clock = Clock(lateness_us=1_000_000)
+        clock = Watermarks(lateness_us=1_000_000)
         began = time.perf_counter()
         for number, frame in enumerate(frames):
             clock.observe(Source("mono.bench", number % 8), frame.timestamps())

@@ -19,9 +19,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 
 def broker_address(broker: str | None) -> str:
     """The address given, else the settings' one; from then on aiokafka repeats a message at most once a minute."""
-    from astrocyte.pipeline.transport.client_log import quiet_aiokafka
+    from astrocyte.pipeline.transport.client_log import limit_client_log
 
-    quiet_aiokafka()
+    limit_client_log()
     if broker is not None:
         return broker
     from astrocyte.pipeline.settings import load_settings

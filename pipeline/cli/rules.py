@@ -166,10 +166,10 @@ def score_command(
     for each in scores:
         figures = each.as_json(show)
         delay = figures["delay_s"]
-        told = "-" if delay is None else f"{delay['p50']:.3f} s, {delay['p95']:.3f} s"
+        delay_text = "-" if delay is None else f"{delay['p50']:.3f} s, {delay['p95']:.3f} s"
         out.write(
             f"{each.rule:<32} {each.planted:>8,} {each.found:>8,} {_share(each.recall):>7} {each.matches:>9,} "
-            f"{_share(each.precision):>9}  {told}\n"
+            f"{_share(each.precision):>9}  {delay_text}\n"
         )
         for missed in figures["missed"]:
             out.write(f"  missed: {missed['kind']} at {missed['timestamp']}, key {missed['key']}\n")
@@ -269,7 +269,9 @@ def check_command(
                 "rules": [{"name": rule.name, "version": rule.content_version} for rule in ruleset.rules],
                 "windows": [window.name for window in ruleset.windows],
                 "topics": list(plan.topics),
-                "rekeys": [{"from": each.source, "by": each.field, "to": each.topic} for each in plan.rekeys],
+                "repartitions": [
+                    {"from": each.source, "by": each.field, "to": each.topic} for each in plan.repartitions
+                ],
             }
         )
         return

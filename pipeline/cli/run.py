@@ -121,11 +121,11 @@ def simulate_command(
     say(f"run {summary['run']}: {summary['end_tick']:,} ticks in {summary['wall_s']:.1f} s; {events}")
 
 
-def _pairs(texts: list[str] | tuple[str, ...]) -> dict[str, Any]:
+def _pairs(strings: list[str] | tuple[str, ...]) -> dict[str, Any]:
     import json
 
     values: dict[str, Any] = {}
-    for text in texts:
+    for text in strings:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InvalidSettings(f"--set {text!r} came; NAME=VALUE was wanted, such as --set domains=64")
@@ -141,7 +141,7 @@ def worker_command(
     *,
     rules: Annotated[list[Path] | None, typer.Option(help="Rule file, or name of a shipped one; repeatable.")] = None,
     role: Annotated[
-        list[str] | None, typer.Option(help="Role: correlate, rekey, control, or a sink; repeatable.")
+        list[str] | None, typer.Option(help="Role: correlate, repartition, control, or a sink; repeatable.")
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Stream to read in addition to those of the rules.")] = None,
     broker: Broker = None,

@@ -94,9 +94,9 @@ def retention_command(
         )
 
 
-def _days(texts: Sequence[str]) -> dict[str, float | None]:
+def _days(strings: Sequence[str]) -> dict[str, float | None]:
     days: dict[str, float | None] = {}
-    for text in texts:
+    for text in strings:
         table, equals, value = text.partition("=")
         try:
             days[table] = None if value == "forever" else float(value)

@@ -28,7 +28,7 @@ class DemoView:
         self._quiet = quiet
         self._live: Any = None
         self._task: Any = None
-        self._told_s = 0.0
+        self._printed_s = 0.0
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -62,8 +62,8 @@ class DemoView:
         text += "".join(f", {name} {_figure(value)}" for name, value in (world or {}).items())
         if self._live is not None:
             self._live.update(self._task, description=text, completed=simulated_s)
-        elif time.monotonic() - self._told_s > 2:
-            self._told_s = time.monotonic()
+        elif time.monotonic() - self._printed_s > 2:
+            self._printed_s = time.monotonic()
             sys.stderr.write(text + "\n")
 
 

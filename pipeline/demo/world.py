@@ -12,7 +12,7 @@ from astrocyte.simulator.emission.emitter import FrameSink
 
 __all__ = ["WorldSink", "sparkline"]
 
-_TOLD: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+_SHOWN: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "cells": ("population_metrics", {"population": "total_population", "accuracy": "avg_accuracy"}),
     "ecology": ("simulation_steps", {"agents": "total_agents", "resources": "total_resources"}),
 }
@@ -21,11 +21,11 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
 class WorldSink:
-    """Passes frames on, and keeps the course of what `_TOLD` names."""
+    """Passes frames on, and keeps the course of what `_SHOWN` names."""
 
     def __init__(self, sink: FrameSink, scenario: str) -> None:
         self._sink = sink
-        self._stream, self._columns = _TOLD.get(scenario, ("", {}))
+        self._stream, self._columns = _SHOWN.get(scenario, ("", {}))
         self._course: dict[str, list[float]] = {name: [] for name in self._columns}
 
     @property

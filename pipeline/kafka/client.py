@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aiokafka.admin import AIOKafkaAdminClient
 
 __all__ = [
-    "BrokerAway",
+    "BrokerUnavailable",
     "UnknownTopic",
     "admin_client",
     "consumer_client",
@@ -37,12 +37,12 @@ __all__ = [
     "topic_partitions",
 ]
 
-_PATIENCE_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 _STALL_S: Final = 15.0
 _LARGEST: Final = 256 << 20
 
 
-class BrokerAway(TransientError):
+class BrokerUnavailable(TransientError):
     """No Kafka broker answers at the address."""
 
 
@@ -51,7 +51,7 @@ class UnknownTopic(InvalidSettings):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _limited_log() -> Iterator[None]:
     # aiokafka logs a traceback for an address that does not answer; the caller gets one sentence instead.
     logger = logging.getLogger("aiokafka")
     before = logger.level
@@ -64,14 +64,16 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _translated(broker: str) -> Iterator[None]:
-    """Errors of aiokafka as ours: what may pass is BrokerAway, the rest names what the broker refuses."""
+    """Errors of aiokafka as ours: what may pass is BrokerUnavailable, the rest names what the broker refuses."""
     from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
     try:
         yield
     except KafkaError as error:
         if error.retriable or isinstance(error, KafkaConnectionError | KafkaTimeoutError):
-            raise BrokerAway(f"the broker at {broker} went away ({type(error).__name__}); is it running?") from error
+            raise BrokerUnavailable(
+                f"the broker at {broker} went away ({type(error).__name__}); is it running?"
+            ) from error
         raise AstrocyteError(f"the broker at {broker} refuses: {type(error).__name__} {error}".rstrip()) from error
 
 
@@ -79,13 +81,13 @@ async def _started(client: Any, broker: str) -> None:
     from aiokafka.errors import KafkaError
 
     try:
-        with _quiet():
-            await asyncio.wait_for(client.start(), _PATIENCE_S)
+        with _limited_log():
+            await asyncio.wait_for(client.start(), _TIMEOUT_S)
     except (KafkaError, OSError, TimeoutError, ValueError) as error:
         stop = getattr(client, "stop", None) or client.close
         with contextlib.suppress(Exception):
             await stop()
-        raise BrokerAway(
+        raise BrokerUnavailable(
             f"no Kafka broker answers at {broker} ({type(error).__name__}); start one with 'astrocyte broker --data "
             "DIR', or name another with -b or ASTROCYTE_BROKER"
         ) from None
@@ -93,7 +95,7 @@ async def _started(client: Any, broker: str) -> None:
 
 @contextlib.asynccontextmanager
 async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A connected admin client. Raises BrokerAway."""
+    """A connected admin client. Raises BrokerUnavailable."""
     from aiokafka.admin import AIOKafkaAdminClient
 
     client = AIOKafkaAdminClient(bootstrap_servers=broker)
@@ -107,7 +109,7 @@ async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @contextlib.asynccontextmanager
 async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A connected consumer without a group, assigned to nothing. Raises BrokerAway."""
+    """A connected consumer without a group, assigned to nothing. Raises BrokerUnavailable."""
     from aiokafka import AIOKafkaConsumer
 
     client = AIOKafkaConsumer(
@@ -128,7 +130,7 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 @contextlib.asynccontextmanager
 async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
-    """A connected, idempotent producer that waits for all replicas; large messages pass. Raises BrokerAway.
+    """A connected, idempotent producer that waits for all replicas; large messages pass. Raises BrokerUnavailable.
 
     It is flushed at the end of the context, and closed at once where an error ends it.
     """
@@ -152,13 +154,13 @@ async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafka
         await discard(client)
         raise
     try:
-        await asyncio.wait_for(client.stop(), _PATIENCE_S)
+        await asyncio.wait_for(client.stop(), _TIMEOUT_S)
     except TimeoutError:
         await discard(client)
 
 
 async def topic_partitions(broker: str) -> dict[str, int]:
-    """Partition count of every topic of the broker that is not internal, sorted by name. Raises BrokerAway."""
+    """Partition count of every topic of the broker that is not internal, sorted by name. Raises BrokerUnavailable."""
     async with admin_client(broker) as client:
         counts = await partition_counts(client)
     return {name: counts[name] for name in sorted(counts) if not name.startswith("__")}
@@ -241,7 +243,7 @@ async def scan(
 
     Up to the present end messages come merged by timestamp over all partitions (each partition in its own order),
     after it as they arrive. ``until_ms`` ends each partition before its first message of that time or later.
-    While it follows, an empty list comes each second in which nothing arrived. Raises BrokerAway.
+    While it follows, an empty list comes each second in which nothing arrived. Raises BrokerUnavailable.
     """
     places = _places(topics, partitions)
     client.assign(places)
@@ -305,7 +307,7 @@ async def _until_end(
     client.pause(*(place for place in begins if place not in waiting))
     floors = dict.fromkeys(waiting, -1)
     finished: set[TopicPartition] = set()
-    quiet_since = time.monotonic()
+    idle_since = time.monotonic()
     while waiting:
         empty = [place for place, records in waiting.items() if not records]
         batches = await client.getmany(*empty, timeout_ms=500)
@@ -319,10 +321,10 @@ async def _until_end(
                 finished.add(place)
                 client.pause(place)  # else the broker would hold the fetches of the others open for news of it
         if batches:
-            quiet_since = time.monotonic()
-        elif time.monotonic() - quiet_since > _STALL_S:
+            idle_since = time.monotonic()
+        elif time.monotonic() - idle_since > _STALL_S:
             await _check_alive(client, list(waiting))
-            quiet_since = time.monotonic()
+            idle_since = time.monotonic()
         yield _merged(waiting, floors, finished)
         for place in [place for place, records in waiting.items() if not records and place in finished]:
             del waiting[place]
@@ -393,10 +395,10 @@ async def _check_alive(client: AIOKafkaConsumer, places: Sequence[TopicPartition
     from aiokafka.errors import KafkaError
 
     try:
-        with _quiet():
-            await asyncio.wait_for(client.end_offsets(places), _PATIENCE_S)
+        with _limited_log():
+            await asyncio.wait_for(client.end_offsets(places), _TIMEOUT_S)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerAway(f"the broker went away while it was read ({type(error).__name__}); run again") from None
+        raise BrokerUnavailable(f"the broker went away while it was read ({type(error).__name__}); run again") from None
 
 
 def _record(message: Any) -> ConsumedRecord:

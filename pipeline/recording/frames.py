@@ -37,7 +37,7 @@ OnBad = Literal["raise", "skip"] | Callable[[DeadLetter], None]
 
 
 def is_derived(topic: str) -> bool:
-    """Whether the pipeline itself writes ``topic``: outputs, control, state, window results and re-keyed copies."""
+    """Whether the pipeline itself writes ``topic``: outputs, control, state, window results, repartitioned copies."""
     return topic in _OUTPUTS or topic.startswith(("control.", "metrics.", "keyed.", "state.", "__"))
 
 

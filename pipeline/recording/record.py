@@ -54,7 +54,7 @@ async def record(
     """Record the topics into ``path`` up to their present end; with ``follow`` on, until ``stop`` is set.
 
     The file appears whole when recording ends, by an error too; ``progress`` is told the messages written and,
-    where it is known, about how many there are. Raises BrokerAway, UnknownTopic, InvalidLog.
+    where it is known, about how many there are. Raises BrokerUnavailable, UnknownTopic, InvalidLog.
     """
     check_absent(path, overwrite=overwrite)
     known = await topic_partitions(broker)

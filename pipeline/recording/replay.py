@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, producer_client
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, producer_client
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog
@@ -237,8 +237,8 @@ async def replay(
     A message keeps its partition where the topic has as many as were recorded; else frames are divided and other
     messages placed by Kafka's hash of the key. Topics that are absent are made. ``loop`` begins again at the end
     until ``stop`` is set; with a shift every lap goes on where the one before ended. A broker that is gone for
-    ``timeout_s`` ends it. ``progress`` is told the messages sent and the present time of the log in milliseconds.
-    Raises BrokerAway, InvalidLog.
+    ``timeout_s`` ends it. ``progress`` is delivered the messages sent and the present time of the log in milliseconds.
+    Raises BrokerUnavailable, InvalidLog.
     """
     if not plan.total:
         raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; look at --topics, --start and --duration")
@@ -370,11 +370,11 @@ class _Sender:
             self._done.bytes += held
             self._done.topics[topic] = self._done.topics.get(topic, 0) + messages
 
-    def _away(self, reason: str) -> BrokerAway:
+    def _away(self, reason: str) -> BrokerUnavailable:
         for future in self._deliveries:
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        told = f"{self._done.messages} messages were delivered before"
-        return BrokerAway(f"the broker at {self._broker} went away ({reason}); {told}")
+        delivered = f"{self._done.messages} messages were delivered before"
+        return BrokerUnavailable(f"the broker at {self._broker} went away ({reason}); {delivered}")
 
     def _failure(self, topic: str, error: BaseException) -> AstrocyteError:
         from aiokafka.errors import (
@@ -384,14 +384,15 @@ class _Sender:
             RequestTimedOutError,
         )
 
-        told = f"{self._done.messages} messages were delivered before"
+        delivered = f"{self._done.messages} messages were delivered before"
         if isinstance(error, KafkaConnectionError | KafkaTimeoutError | RequestTimedOutError):
             return self._away(type(error).__name__)
         if isinstance(error, MessageSizeTooLargeError):
             return AstrocyteError(
-                f"a message for topic {topic!r} is larger than the broker takes; raise its max.message.bytes ({told})"
+                f"a message for topic {topic!r} is larger than the broker takes; raise its max.message.bytes "
+                f"({delivered})"
             )
-        return AstrocyteError(f"the broker refused messages of topic {topic!r}: {error!r} ({told})")
+        return AstrocyteError(f"the broker refused messages of topic {topic!r}: {error!r} ({delivered})")
 
 
 def shift_to_now(plan: Plan, *, now_us: int) -> Shift:

@@ -150,7 +150,7 @@ def _shift_frame(frame: Frame, shift: Shift) -> Frame:
         run = f"{frame.run}.lap{shift.lap}"
         index = batch.schema.get_field_index("event_id")
         if index >= 0:
-            ids = [_lap_id(text, shift.lap) for text in frame.id_texts()]
+            ids = [_lap_id(text, shift.lap) for text in frame.id_strings()]
             batch = batch.set_column(index, "event_id", pa.array(ids, pa.utf8()))
     watermark = None if frame.watermark_us is None else frame.watermark_us + shift.event_us
     return replace(frame, batch=batch, run=run, watermark_us=watermark)

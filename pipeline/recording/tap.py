@@ -148,7 +148,7 @@ async def tap(
     partitions: Iterable[int] | None = None,
     flush: Callable[[], None] | None = None,
 ) -> int:
-    """Give up to ``count`` events of the topics to ``write``; returns how many. Raises BrokerAway, UnknownTopic."""
+    """Give up to ``count`` events of the topics to ``write``; their number. Raises BrokerUnavailable, UnknownTopic."""
     from astrocyte.pipeline.kafka.client import consumer_client, scan, select_topics, topic_partitions
 
     known = await topic_partitions(broker)

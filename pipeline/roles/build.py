@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import mode
 
-from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
@@ -23,15 +23,15 @@ from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
-from astrocyte.pipeline.roles.output_records import rekeyed
+from astrocyte.pipeline.roles.output_records import repartitioned
 from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.stores import build_store
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
-from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, patiently, repeat
+from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat, until_available
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan
-from astrocyte.pipeline.topology.repartition import Rekeyer
+from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
@@ -39,7 +39,7 @@ from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle,
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import MONO_PREFIX, mono_topic, state_topic
 
-__all__ = ["build_app", "build_control", "build_correlate", "build_rekey"]
+__all__ = ["build_app", "build_control", "build_correlate", "build_repartition"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,29 +65,29 @@ def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
     base = read_rule_files(settings.rules or DEFAULT_RULES)
     live = LiveRules(base, accept=checked_plan)
     with ThreadPoolExecutor(1) as pool:
-        start = pool.submit(asyncio.run, patiently(lambda: load_live_rules(settings.broker, live))).result()
+        start = pool.submit(asyncio.run, until_available(lambda: load_live_rules(settings.broker, live))).result()
     return live, int(start)
 
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
-    """Leaflet domains over all streams that the rules read."""
+    """Domains over all streams that the rules read."""
     live, rules_start = _rules_now(settings)
     plan = make_plan(live.ruleset)
     internal = {topic for topic in plan.topics if not topic.startswith(MONO_PREFIX)}
-    # A stream that is keyed anew is read as it comes, too: that is where its events are checked and counted.
-    sources = {rekey.source for rekey in plan.rekeys if rekey.source.startswith(MONO_PREFIX)}
+    # A stream that is repartitioned is read as it comes, too: that is where its events are checked and counted.
+    sources = {repartition.source for repartition in plan.repartitions if repartition.source.startswith(MONO_PREFIX)}
     read = sorted({*plan.topics, *sources, *(mono_topic(stream) for stream in settings.streams)})
     group = str(app.conf.id)
 
     async def prepare() -> None:
         # Before the worker joins its group: on the event loop it would look like an outage to everybody else.
         await asyncio.to_thread(_warm, live.ruleset)
-        topics = [*read, *(rekey.source for rekey in plan.rekeys), *output_topics(plan)]
+        topics = [*read, *(repartition.source for repartition in plan.repartitions), *output_topics(plan)]
         await make_topics(settings, topics, compacted=[state_topic(group)])
 
     app.prepare = prepare
 
-    def make_leaflet(partition: int) -> Leaflet:
+    def make_domain(partition: int) -> Domain:
         groups = [
             DomainGroup(
                 each.field,
@@ -97,7 +97,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             )
             for each in make_plan(live.ruleset).groups
         ]
-        return Leaflet(
+        return Domain(
             partition,
             groups,
             lateness_us=settings.lateness,
@@ -108,7 +108,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
 
     # The app's producer exists only once the app has started, hence the lambdas.
     correlator = Correlator(
-        make_leaflet,
+        make_domain,
         KafkaStateStore(settings.broker, state_topic(group)),
         lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
@@ -119,7 +119,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         fingerprint=_fingerprint(live.ruleset, settings),
     )
     app.correlator = correlator
-    serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.leaflets))
+    serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains))
     configure(
         app,
         TransportOptions(
@@ -133,7 +133,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         async for event in stream.noack().events():
             await correlator.handle(event.value, ack_handle(event))
 
-    app.agent(app.topic(*read), name="leaflet", supervisor_strategy=mode.CrashingSupervisor)(correlate)
+    app.agent(app.topic(*read), name="domain", supervisor_strategy=mode.CrashingSupervisor)(correlate)
     repeat(app, correlator.tick, _TICK_S)
 
     @app.task
@@ -155,7 +155,7 @@ async def _change_rules(
     if refused is not None:
         return
     changed = make_plan(ruleset)
-    if changed.topics != plan.topics or changed.rekeys != plan.rekeys or _fields(changed) != _fields(plan):
+    if changed.topics != plan.topics or changed.repartitions != plan.repartitions or _fields(changed) != _fields(plan):
         logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
         await correlator.stop()
         os._exit(RESTART_STATUS)
@@ -177,52 +177,63 @@ def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def build_rekey(app: WorkerApp, settings: Settings) -> None:
+def build_repartition(app: WorkerApp, settings: Settings) -> None:
     """Agents that carry streams over to the internal topics keyed as the rules need them."""
     live, _ = _rules_now(settings)
     plan = make_plan(live.ruleset)
 
     async def prepare() -> None:
-        sources = [rekey.source for rekey in plan.rekeys]
-        await make_topics(settings, [*sources, *(rekey.topic for rekey in plan.rekeys), *output_topics(plan)])
+        sources = [repartition.source for repartition in plan.repartitions]
+        await make_topics(
+            settings, [*sources, *(repartition.topic for repartition in plan.repartitions), *output_topics(plan)]
+        )
 
     app.prepare = prepare
-    rekeyers = [Rekeyer(rekey, settings.partitions, lateness_us=settings.lateness) for rekey in plan.rekeys]
+    repartitioners = [
+        Repartitioner(repartition, settings.partitions, lateness_us=settings.lateness)
+        for repartition in plan.repartitions
+    ]
 
     async def assigned(_committed: Any) -> None:
         now_s = time.monotonic()
-        for rekeyer in rekeyers:
-            mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == rekeyer.rekey.source}
-            rekeyer.assign(mine, now_s)
+        for repartitioner in repartitioners:
+            mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == repartitioner.repartition.source}
+            repartitioner.assign(mine, now_s)
 
     async def end_silent() -> None:
-        for rekeyer in rekeyers:
-            await _carry(app, rekeyer, rekeyer.silence(time.monotonic(), settings.idle_timeout / 1e6))
+        for repartitioner in repartitioners:
+            await _carry(app, repartitioner, repartitioner.silence(time.monotonic(), settings.idle_timeout / 1e6))
 
     configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
     repeat(app, end_silent, 1.0)
-    for rekeyer in rekeyers:
-        _build_rekey_agent(app, rekeyer)
+    for repartitioner in repartitioners:
+        _build_repartition_agent(app, repartitioner)
 
 
-async def _carry(app: WorkerApp, rekeyer: Rekeyer, frames: Sequence[Frame]) -> None:
-    rekey = rekeyer.rekey
-    records = [record for frame in frames for record in rekeyed(rekey.stream, rekey.field, frame, rekeyer.partitions)]
+async def _carry(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame]) -> None:
+    repartition = repartitioner.repartition
+    records = [
+        record
+        for frame in frames
+        for record in repartitioned(repartition.stream, repartition.field, frame, repartitioner.partitions)
+    ]
     if records:
         await app.producer.send_and_confirm(records)
 
 
-def _build_rekey_agent(app: WorkerApp, rekeyer: Rekeyer) -> None:
+def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner) -> None:
     async def carry(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
             # What cannot be read is a dead letter of the role that correlates, so it is left to that.
-            frames, _ = rekeyer.step(chunk.partition, chunk.records, time.monotonic())
-            await _carry(app, rekeyer, frames)
+            frames, _ = repartitioner.step(chunk.partition, chunk.records, time.monotonic())
+            await _carry(app, repartitioner, frames)
             event.ack()
 
-    name = f"rekey-{rekeyer.rekey.stream}-{rekeyer.rekey.field}"
-    app.agent(app.topic(rekeyer.rekey.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(carry)
+    name = f"repartition-{repartitioner.repartition.stream}-{repartitioner.repartition.field}"
+    app.agent(app.topic(repartitioner.repartition.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(
+        carry
+    )
 
 
 def build_control(app: WorkerApp, settings: Settings) -> None:

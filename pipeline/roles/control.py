@@ -11,7 +11,7 @@ from typing import Any
 
 from astrocyte.agents.controllers.base import CONTROLLERS, Controller
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.producer import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.topics import control_topic
@@ -47,10 +47,10 @@ class ControlRunner:
         if key is not None and value is not None and name in self._controllers:
             self._states[key] = self._controllers[name].load(value)
 
-    def step(self, topic: str, partition: int, records: Sequence[KafkaRecord]) -> list[Outgoing]:
+    def step(self, topic: str, partition: int, records: Sequence[KafkaRecord]) -> list[ProducerRecord]:
         """Commands that a chunk leads to, and the states after it. Raises InvalidSettings for another's control."""
         frames, _ = decode_chunk(topic, partition, records)
-        out: list[Outgoing] = []
+        out: list[ProducerRecord] = []
         for name, controller in self._controllers.items():
             if controller.topic != topic:
                 continue
@@ -64,8 +64,8 @@ class ControlRunner:
                             f"controller {name!r} gave a command of control {command.control!r}; expected its own"
                         )
                     body = command.model_dump_json().encode()
-                    out.append(Outgoing(control_topic(name), body, (command.run or "").encode(), 0))
+                    out.append(ProducerRecord(control_topic(name), body, (command.run or "").encode(), 0))
             if state != before:
                 self._states[key] = state
-                out.append(Outgoing(self._state_topic, controller.dump(state), key, 0))
+                out.append(ProducerRecord(self._state_topic, controller.dump(state), key, 0))
         return out

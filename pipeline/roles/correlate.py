@@ -1,7 +1,7 @@
-"""The correlate role: leaflet domains between Kafka topics, with snapshots that make a restart exact.
+"""The correlate role: domains between Kafka topics, with snapshots that make a restart exact.
 
 A chunk is acknowledged once a durable snapshot holds what it left in the state, and every record it caused has been
-confirmed. A snapshot also holds the next offset of every topic; after a crash the domain is restored from it and reads
+confirmed. A snapshot also holds the next offset of every topic; after a crash the part is restored from it and reads
 on from there, so a crash repeats what came since the last snapshot, and nothing else. Holding chunks until their
 windows close would not do: which events pair may depend on how earlier ones, long acknowledged, were paired.
 """
@@ -17,14 +17,14 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from astrocyte.agents.domain import DomainOutput, Leaflet
+from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.agents.event_time.watermarks import Place
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.roles.output_records import outgoing_of
+from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.producer import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.topics import CLOCK, STATS
 
@@ -50,13 +50,13 @@ class StateStore(Protocol):
     async def load(self, partition: int) -> tuple[int, bytes] | None:
         """Number and bytes of the newest whole snapshot of a partition."""
 
-    def messages(self, partition: int, number: int, data: bytes) -> list[Outgoing]:
+    def messages(self, partition: int, number: int, data: bytes) -> list[ProducerRecord]:
         """Records that store a snapshot."""
 
 
 @dataclass(slots=True, eq=False)
-class _Domain:
-    leaflet: Leaflet
+class _Partition:
+    domain: Domain
     number: int = 0
     """Number of the last snapshot."""
     deliveries: dict[str, Delivery] = field(default_factory=dict)
@@ -71,14 +71,14 @@ class _Domain:
 
 
 class Correlator:
-    """All domains of one worker. ``make_leaflet`` builds the empty domain of a partition."""
+    """All domains of one worker. ``make_domain`` builds the empty domain of a partition."""
 
     def __init__(
         self,
-        make_leaflet: Callable[[int], Leaflet],
+        make_domain: Callable[[int], Domain],
         store: StateStore,
-        send_batch: Callable[[str, int, Sequence[Outgoing]], Awaitable[Sequence[asyncio.Future[Any]]]],
-        deliver: Callable[[Iterable[Outgoing]], Awaitable[None]],
+        send_batch: Callable[[str, int, Sequence[ProducerRecord]], Awaitable[Sequence[asyncio.Future[Any]]]],
+        deliver: Callable[[Iterable[ProducerRecord]], Awaitable[None]],
         *,
         partitions: int,
         snapshot_interval_us: int,
@@ -87,7 +87,7 @@ class Correlator:
         fingerprint: str = "",
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._make_leaflet = make_leaflet
+        self._make_domain = make_domain
         self._store = store
         self._send_batch = send_batch
         self._deliver = deliver
@@ -97,12 +97,12 @@ class Correlator:
         self._producer_s = producer_timeout_us / 1e6
         self._fingerprint = fingerprint
         self._monotonic = monotonic
-        self._domains: dict[int, _Domain] = {}
+        self._domains: dict[int, _Partition] = {}
 
     @property
-    def leaflets(self) -> dict[int, Leaflet]:
+    def domains(self) -> dict[int, Domain]:
         """The domain of each partition that this worker has."""
-        return {partition: domain.leaflet for partition, domain in self._domains.items()}
+        return {partition: part.domain for partition, part in self._domains.items()}
 
     async def assigned(self, committed: Mapping[Any, int | None]) -> dict[Any, int]:
         """Restore the domains of newly assigned partitions; returns where reading of each topic begins.
@@ -112,44 +112,44 @@ class Correlator:
         """
         starts: dict[Any, int] = {}
         for partition in sorted({tp.partition for tp in committed}):
-            domain = self._domains.get(partition)
-            if domain is None:
-                domain = await self._begin(partition)
+            part = self._domains.get(partition)
+            if part is None:
+                part = await self._begin(partition)
             now_s = self._monotonic()
-            positions = domain.leaflet.positions
+            positions = part.domain.positions
             for tp, offset in committed.items():
                 if tp.partition != partition:
                     continue
-                domain.heard_s[Place(tp.topic, tp.partition)] = now_s
+                part.heard_s[Place(tp.topic, tp.partition)] = now_s
                 # Without a snapshot the state is empty, whatever was committed: what was committed is done.
                 start = positions.get(tp.topic, offset)
                 if start is not None:
                     starts[tp] = positions[tp.topic] = start
         return starts
 
-    async def _begin(self, partition: int) -> _Domain:
-        domain = _Domain(self._make_leaflet(partition), next_snapshot_s=self._monotonic() + self._interval_s)
+    async def _begin(self, partition: int) -> _Partition:
+        part = _Partition(self._make_domain(partition), next_snapshot_s=self._monotonic() + self._interval_s)
         loaded = await self._store.load(partition)
         if loaded is not None:
-            domain.number = loaded[0]
-            await self._restore(domain, loaded[1])
-        self._domains[partition] = domain
-        return domain
+            part.number = loaded[0]
+            await self._restore(part, loaded[1])
+        self._domains[partition] = part
+        return part
 
-    async def _restore(self, domain: _Domain, data: bytes) -> None:
+    async def _restore(self, part: _Partition, data: bytes) -> None:
         state = await asyncio.to_thread(unpack_state, data)
         if state.get("format") != FORMAT:
             raise AstrocyteError(
-                f"partition {domain.leaflet.partition}: its snapshot has format {state.get('format')} and this version "
+                f"partition {part.domain.partition}: its snapshot has format {state.get('format')} and this version "
                 f"writes {FORMAT}; finish with the version that wrote it, or delete the state topic to begin with none"
             )
         if bytes(state["fingerprint"]).decode() != self._fingerprint:
             logger.warning(
                 "partition %s: rules or settings changed since snapshot %s; unchanged rules keep their state",
-                domain.leaflet.partition, domain.number,
+                part.domain.partition, part.number,
             )  # fmt: skip
-        domain.leaflet.restore(state["leaflet"])
-        logger.info("partition %s: restored from snapshot %s", domain.leaflet.partition, domain.number)
+        part.domain.restore(state["domain"])
+        logger.info("partition %s: restored from snapshot %s", part.domain.partition, part.number)
 
     async def revoked(self, partitions: Iterable[Any]) -> None:
         """Store a last snapshot of each domain that goes, acknowledge what it covers, and drop the domain."""
@@ -163,139 +163,139 @@ class Correlator:
 
     async def handle(self, chunk: Any, delivery: Delivery) -> None:
         """Process one chunk, hand its outputs to the producer, and wait only if too much is unconfirmed."""
-        domain = self._domains.get(chunk.partition)
-        if domain is None:
+        part = self._domains.get(chunk.partition)
+        if part is None:
             return
-        async with domain.lock:
+        async with part.lock:
             if delivery.stale:
                 return
             place = Place(chunk.topic, chunk.partition)
             now_s = self._monotonic()
-            if len(domain.idle) == len(domain.heard_s):
-                domain.leaflet.wake()
-                domain.idle.clear()
-                domain.heard_s = dict.fromkeys(domain.heard_s, now_s)
-            domain.heard_s[place] = now_s
-            domain.lag[place] = chunk.highwater - chunk.next_offset
-            domain.idle.discard(place)
-            output = domain.leaflet.feed(chunk.topic, chunk.records)
-            domain.leaflet.positions[chunk.topic] = max(domain.leaflet.positions.get(chunk.topic, 0), chunk.next_offset)
-            domain.deliveries[chunk.topic] = delivery
-            domain.dirty = True
-            await self._put_out(domain, output)
-        await self._back_pressure(domain)
+            if len(part.idle) == len(part.heard_s):
+                part.domain.wake()
+                part.idle.clear()
+                part.heard_s = dict.fromkeys(part.heard_s, now_s)
+            part.heard_s[place] = now_s
+            part.lag[place] = chunk.highwater - chunk.next_offset
+            part.idle.discard(place)
+            output = part.domain.feed(chunk.topic, chunk.records)
+            part.domain.positions[chunk.topic] = max(part.domain.positions.get(chunk.topic, 0), chunk.next_offset)
+            part.deliveries[chunk.topic] = delivery
+            part.dirty = True
+            await self._put_out(part, output)
+        await self._back_pressure(part)
 
-    async def _put_out(self, domain: _Domain, output: DomainOutput) -> None:
+    async def _put_out(self, part: _Partition, output: DomainOutput) -> None:
         if not output:
             return
-        for (topic, partition), records in outgoing_of(output, domain.leaflet.partition, self._partitions).items():
+        for (topic, partition), records in producer_records(output, part.domain.partition, self._partitions).items():
             size = sum(len(record.value or b"") for record in records)
             futures = await self._send_batch(topic, partition, records)
-            domain.unconfirmed += [(future, size // len(futures)) for future in futures]
+            part.unconfirmed += [(future, size // len(futures)) for future in futures]
 
-    async def _back_pressure(self, domain: _Domain) -> None:
-        while sum(size for future, size in domain.unconfirmed if not future.done()) > _MOST_UNCONFIRMED:
-            waiting = [future for future, _ in domain.unconfirmed if not future.done()]
+    async def _back_pressure(self, part: _Partition) -> None:
+        while sum(size for future, size in part.unconfirmed if not future.done()) > _MOST_UNCONFIRMED:
+            waiting = [future for future, _ in part.unconfirmed if not future.done()]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for future, _ in domain.unconfirmed:
+        for future, _ in part.unconfirmed:
             if future.done():
                 future.result()
-        domain.unconfirmed = [(future, size) for future, size in domain.unconfirmed if not future.done()]
+        part.unconfirmed = [(future, size) for future, size in part.unconfirmed if not future.done()]
 
     async def update(
         self, rulesets: Mapping[str, RuleSet], fingerprint: str, validators: Validators | None = None
     ) -> None:
-        """Put changed rules in force in every domain, by group, and changed validators."""
+        """Put changed rules in force in every part, by group, and changed validators."""
         self._fingerprint = fingerprint
-        for domain in list(self._domains.values()):
-            async with domain.lock:
-                domain.leaflet.update(rulesets, validators)
-                domain.dirty = True
+        for part in list(self._domains.values()):
+            async with part.lock:
+                part.domain.update(rulesets, validators)
+                part.dirty = True
 
     async def stop(self) -> None:
         """Store a last snapshot of every domain and acknowledge what it covers."""
-        await asyncio.gather(*(self._snapshot(domain) for domain in list(self._domains.values())))
+        await asyncio.gather(*(self._snapshot(part) for part in list(self._domains.values())))
 
     async def tick(self) -> None:
         """Called a few times a second: find silent partitions and store snapshots that are due."""
         now_s = self._monotonic()
-        for domain in list(self._domains.values()):
-            await self._find_idle(domain, now_s)
-        due = [domain for domain in self._domains.values() if domain.dirty and now_s >= domain.next_snapshot_s]
-        await asyncio.gather(*(self._snapshot(domain) for domain in due))
+        for part in list(self._domains.values()):
+            await self._find_idle(part, now_s)
+        due = [part for part in self._domains.values() if part.dirty and now_s >= part.next_snapshot_s]
+        await asyncio.gather(*(self._snapshot(part) for part in due))
 
-    async def _find_idle(self, domain: _Domain, now_s: float) -> None:
-        silent = self._silent(domain, now_s, self._idle_s)
-        gone = self._silent(domain, now_s, self._producer_s) & domain.idle if domain.leaflet.asserting else set()
-        fresh = silent - domain.idle
-        asleep = len(silent) == len(domain.heard_s) and domain.leaflet.newest_us is not None
-        if not (fresh or gone or (asleep and not domain.leaflet.asserting)):
+    async def _find_idle(self, part: _Partition, now_s: float) -> None:
+        silent = self._silent(part, now_s, self._idle_s)
+        gone = self._silent(part, now_s, self._producer_s) & part.idle if part.domain.asserting else set()
+        fresh = silent - part.idle
+        asleep = len(silent) == len(part.heard_s) and part.domain.newest_us is not None
+        if not (fresh or gone or (asleep and not part.domain.asserting)):
             return
-        async with domain.lock:
-            domain.idle |= fresh
-            output = domain.leaflet.mark_idle(sorted(fresh))
+        async with part.lock:
+            part.idle |= fresh
+            output = part.domain.mark_idle(sorted(fresh))
             if gone:
                 logger.warning("%s: producers that ended without a word are given up", sorted(gone))
-                output.extend(domain.leaflet.mark_idle(sorted(gone), asserting=True))
+                output.extend(part.domain.mark_idle(sorted(gone), asserting=True))
             until_us = None
-            if asleep and not domain.leaflet.asserting:
+            if asleep and not part.domain.asserting:
                 # Event time goes on as the wall clock does, so that windows close though nothing follows.
-                newest_us = domain.leaflet.newest_us or 0
-                until_us = newest_us + int((now_s - max(domain.heard_s.values())) * 1e6)
-                output.extend(domain.leaflet.mark_all_idle(until_us))
+                newest_us = part.domain.newest_us or 0
+                until_us = newest_us + int((now_s - max(part.heard_s.values())) * 1e6)
+                output.extend(part.domain.mark_all_idle(until_us))
             if fresh or gone:
-                await self._record_idle(domain, sorted(fresh | gone), until_us, asserting=bool(gone))
+                await self._record_idle(part, sorted(fresh | gone), until_us, asserting=bool(gone))
             if output:
-                domain.dirty = True
-            await self._put_out(domain, output)
+                part.dirty = True
+            await self._put_out(part, output)
 
-    def _silent(self, domain: _Domain, now_s: float, timeout_s: float) -> set[Place]:
+    def _silent(self, part: _Partition, now_s: float, timeout_s: float) -> set[Place]:
         return {
             place
-            for place, heard_s in domain.heard_s.items()
-            if now_s - heard_s > timeout_s and domain.lag.get(place, 0) == 0
+            for place, heard_s in part.heard_s.items()
+            if now_s - heard_s > timeout_s and part.lag.get(place, 0) == 0
         }
 
     async def _record_idle(
-        self, domain: _Domain, places: Sequence[Place], until_us: int | None, *, asserting: bool
+        self, part: _Partition, places: Sequence[Place], until_us: int | None, *, asserting: bool
     ) -> None:
         """Idleness is the one thing that comes from a wall clock, so it is put down beside the data."""
         body = {
-            "partition": domain.leaflet.partition,
+            "partition": part.domain.partition,
             "idle": [place.topic for place in places],
             "until_us": until_us,
             "asserting": asserting,
-            "positions": domain.leaflet.positions,
+            "positions": part.domain.positions,
         }
-        key = str(domain.leaflet.partition).encode()
-        futures = await self._send_batch(CLOCK, 0, [Outgoing(CLOCK, orjson.dumps(body), key, 0)])
-        domain.unconfirmed += [(future, 0) for future in futures]
+        key = str(part.domain.partition).encode()
+        futures = await self._send_batch(CLOCK, 0, [ProducerRecord(CLOCK, orjson.dumps(body), key, 0)])
+        part.unconfirmed += [(future, 0) for future in futures]
 
-    async def _snapshot(self, domain: _Domain) -> None:
+    async def _snapshot(self, part: _Partition) -> None:
         """Store the state as it is now, then acknowledge what it covers."""
-        async with domain.lock:
-            if not domain.dirty and not domain.deliveries:
+        async with part.lock:
+            if not part.dirty and not part.deliveries:
                 return
             began_s = self._monotonic()
-            state = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "leaflet": domain.leaflet.snapshot()}
-            stats = domain.leaflet.counters.as_dict() | {"watermark_us": domain.leaflet.watermark_us}
-            deliveries, domain.deliveries = domain.deliveries, {}
-            unconfirmed = [future for future, _ in domain.unconfirmed]
-            domain.dirty = False
-            domain.number += 1
-            number = domain.number
+            state = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "domain": part.domain.snapshot()}
+            stats = part.domain.counters.as_dict() | {"watermark_us": part.domain.watermark_us}
+            deliveries, part.deliveries = part.deliveries, {}
+            unconfirmed = [future for future, _ in part.unconfirmed]
+            part.dirty = False
+            part.number += 1
+            number = part.number
         data = await asyncio.to_thread(pack_state, state)
         cost_s = self._monotonic() - began_s
         # What the state says has been put out must be out before the state can be returned to.
         if unconfirmed:
             await asyncio.gather(*unconfirmed)
-        partition = domain.leaflet.partition
+        partition = part.domain.partition
         key = f"correlate/{partition}".encode()
-        stats_record = Outgoing(STATS, orjson.dumps(stats), key, 0)
+        stats_record = ProducerRecord(STATS, orjson.dumps(stats), key, 0)
         storing_s = self._monotonic()
         await self._deliver([*self._store.messages(partition, number, data), stats_record])
         for delivery in deliveries.values():
             delivery.ack_through()
         now_s = self._monotonic()
         cost_s += min(now_s - storing_s, _STORING_S)
-        domain.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))
+        part.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))

@@ -6,53 +6,55 @@ from collections.abc import Iterable
 from typing import Final
 
 from astrocyte.agents.domain import DomainOutput
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.producer import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.json.reader import JsonRecord, cloud_headers
-from astrocyte.schemas.partitioning import rekey, split_by_partition
+from astrocyte.schemas.partitioning import repartition, split_by_partition
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, keyed_topic, metrics_topic
 
-__all__ = ["FRAME_HEADERS", "frame_records", "letter_record", "outgoing_of", "rekeyed"]
+__all__ = ["FRAME_HEADERS", "frame_records", "letter_record", "producer_records", "repartitioned"]
 
 FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
 
 
-def letter_record(letter: DeadLetter, partition: int) -> Outgoing:
+def letter_record(letter: DeadLetter, partition: int) -> ProducerRecord:
     """One dead letter; its key is the place where the record was found."""
     time_us = us_from_iso(letter.timestamp) if letter.timestamp else 0
     source = f"/astrocyte/{letter.topic}/{letter.partition}"
     headers = cloud_headers(letter.letter_id, "astrocyte.dead_letter", source, time_us)
     key = f"{letter.topic}/{letter.partition}".encode()
-    return Outgoing(DEAD_LETTERS, letter.model_dump_json().encode(), key, partition, headers)
+    return ProducerRecord(DEAD_LETTERS, letter.model_dump_json().encode(), key, partition, headers)
 
 
-def frame_records(topic: str, frame: Frame, partitions: int) -> list[Outgoing]:
+def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRecord]:
     """A frame, one record for each partition that it concerns."""
     return [
-        Outgoing(topic, encode_frame(part), None, partition, FRAME_HEADERS)
+        ProducerRecord(topic, encode_frame(part), None, partition, FRAME_HEADERS)
         for partition, part in split_by_partition(frame, partitions)
     ]
 
 
-def rekeyed(stream: str, field: str, frame: Frame, partitions: int) -> list[Outgoing]:
-    """A frame keyed anew, for the internal topic of ``field``."""
-    return frame_records(keyed_topic(stream, field), rekey(frame, field), partitions)
+def repartitioned(stream: str, field: str, frame: Frame, partitions: int) -> list[ProducerRecord]:
+    """A frame repartitioned, for the internal topic of ``field``."""
+    return frame_records(keyed_topic(stream, field), repartition(frame, field), partitions)
 
 
-def outgoing_of(output: DomainOutput, partition: int, partitions: int) -> dict[tuple[str, int], list[Outgoing]]:
+def producer_records(
+    output: DomainOutput, partition: int, partitions: int
+) -> dict[tuple[str, int], list[ProducerRecord]]:
     """Records of one domain's output by (topic, partition), in order.
 
     All records of a domain go to the partition of its own number: that is where their keys hash anyway (a rule's
     key is the partition key), and it keeps one writer a partition.
     """
-    batches: dict[tuple[str, int], list[Outgoing]] = {}
+    batches: dict[tuple[str, int], list[ProducerRecord]] = {}
 
     def add(topic: str, records: Iterable[JsonRecord]) -> None:
         for record in records:
             batches.setdefault((topic, partition), []).append(
-                Outgoing(topic, record.value, record.key, partition, record.headers)
+                ProducerRecord(topic, record.value, record.key, partition, record.headers)
             )
 
     add(MULTI_EVENTS, output.multi_events)

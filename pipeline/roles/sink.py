@@ -20,7 +20,7 @@ from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
 from astrocyte.agents.sinks.base import RecordKind, Rejected, Sink, Sourced, SourcedFrame, SourcedRecords
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.transport.commits import Delivery
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.producer import ProducerRecord
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
@@ -101,7 +101,7 @@ def _audited(topic: str, partition: int, records: Sequence[KafkaRecord]) -> Sour
 @dataclass(slots=True, eq=False)
 class _Batch:
     items: list[Sourced] = field(default_factory=list)
-    letters: list[Outgoing] = field(default_factory=list)
+    letters: list[ProducerRecord] = field(default_factory=list)
     deliveries: dict[tuple[str, int], Delivery] = field(default_factory=dict)
     rows: int = 0
     due_s: float = float("inf")
@@ -113,7 +113,7 @@ class StoreRunner:
     def __init__(
         self,
         sink: Sink,
-        deliver: Callable[[Iterable[Outgoing]], Awaitable[None]],
+        deliver: Callable[[Iterable[ProducerRecord]], Awaitable[None]],
         *,
         partitions: int,
         stage: str | None = None,
@@ -175,7 +175,7 @@ class StoreRunner:
         if not batch.deliveries:
             return
         rejected = await self._sink.write(batch.items) if batch.items else []
-        letters = batch.letters + [self._bury(item) for item in rejected]
+        letters = batch.letters + [self._dead_letter(item) for item in rejected]
         if letters:
             await self._deliver(letters)
         self.written += batch.rows - len(rejected)
@@ -183,7 +183,7 @@ class StoreRunner:
         for delivery in batch.deliveries.values():
             delivery.ack_through()
 
-    def _bury(self, item: Rejected) -> Outgoing:
+    def _dead_letter(self, item: Rejected) -> ProducerRecord:
         stage = self._stage
         raw = RawRecord(item.offset, 0, item.key, item.payload)
         letter = dead_letter(raw, item.topic, item.partition, reason=item.reason, stage=stage, row=item.row)

@@ -11,9 +11,9 @@ from typing import Any, Final
 import mode
 
 from astrocyte.agents.controllers.base import CONTROLLERS
-from astrocyte.agents.sinks.base import OnTrouble, Trouble
+from astrocyte.agents.sinks.base import OnRetry, RetryNotice
 from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.sink import RECORD_TOPICS, StoreRunner
 from astrocyte.pipeline.roles.worker_app import repeat
@@ -34,9 +34,9 @@ _FINISH_S: Final = 10.0
 
 def build_store(app: Any, settings: Settings, role: str) -> None:
     """Wire ``app`` so that it writes what the sink of its role's name stores."""
-    patience = Patience(role, on_trouble=_listener(app))
+    retry = RetryPolicy(role, on_retry=_listener(app))
     kind = SINKS.get(role)
-    context = SinkContext(role, settings.of(role), patience, _now_us, settings.common())
+    context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.definition(context)
     topics = _topics(settings, kind)
     runner = StoreRunner(
@@ -63,7 +63,7 @@ def build_store(app: Any, settings: Settings, role: str) -> None:
             logger.warning("%s: the store did not take the last batch in time; it is read again", role)
 
     async def close() -> None:
-        patience.stop.set()
+        retry.stop.set()
         await sink.close()
 
     app.close_down = close
@@ -113,11 +113,11 @@ def _topics(settings: Settings, kind: SinkType) -> list[str]:
     return topics
 
 
-def _listener(app: Any) -> OnTrouble:
-    """What hears of a sink's trouble: the log, and the liveness check, for which waiting for a store is no hang."""
+def _listener(app: Any) -> OnRetry:
+    """What hears of a sink's notice: the log, and the liveness check, for which waiting for a store is no hang."""
 
-    def hear(trouble: Trouble) -> None:
-        _tell(trouble)
+    def hear(notice: RetryNotice) -> None:
+        _tell(notice)
         # A store that is away before the role has a consumer is waited for by `prepare`, which nothing watches.
         consumer = getattr(app, "_consumer", None)
         if consumer is not None:
@@ -126,11 +126,11 @@ def _listener(app: Any) -> OnTrouble:
     return hear
 
 
-def _tell(trouble: Trouble) -> None:
-    if trouble.attempt == 0:
-        logger.warning("%s: %s", trouble.sink, trouble.reason)
-    elif trouble.attempt in (1, 10) or trouble.attempt % 100 == 0:
-        logger.warning("%s: attempt %s failed: %s; trying again", trouble.sink, trouble.attempt, trouble.reason)
+def _tell(notice: RetryNotice) -> None:
+    if notice.attempt == 0:
+        logger.warning("%s: %s", notice.sink, notice.reason)
+    elif notice.attempt in (1, 10) or notice.attempt % 100 == 0:
+        logger.warning("%s: attempt %s failed: %s; trying again", notice.sink, notice.attempt, notice.reason)
 
 
 def _now_us() -> int:

@@ -126,14 +126,14 @@ class RoleProcesses:
 
 
 def needed_roles(settings: Settings) -> tuple[str, ...]:
-    """The roles of the settings, with ``rekey`` where the rules correlate a stream by another field than its key."""
+    """The roles of the settings, with ``repartition`` where rules correlate a stream by a field other than its key."""
     from astrocyte.pipeline.topology.plan import make_plan
     from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 
     roles = settings.roles
-    if "correlate" in roles and "rekey" not in roles:
-        rekeys = make_plan(read_rule_files(settings.rules or DEFAULT_RULES)).rekeys
-        roles = (*roles, "rekey") if rekeys else roles
+    if "correlate" in roles and "repartition" not in roles:
+        repartitions = make_plan(read_rule_files(settings.rules or DEFAULT_RULES)).repartitions
+        roles = (*roles, "repartition") if repartitions else roles
     return roles
 
 

@@ -11,16 +11,16 @@ import faust
 import orjson
 
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.pipeline.kafka.client import BrokerAway
+from astrocyte.pipeline.kafka.client import BrokerUnavailable
 from astrocyte.pipeline.logging import logging_config
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.producer import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["WorkerApp", "make_app", "patiently", "repeat"]
+__all__ = ["WorkerApp", "make_app", "repeat", "until_available"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     async def publish(self, topic: str, body: Any, *, key: str | None = None) -> None:
         """Send one JSON record; returns when the broker has confirmed it, so that its cause may be acknowledged."""
         value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-        record = Outgoing(topic, value, None if key is None else key.encode(), None)
+        record = ProducerRecord(topic, value, None if key is None else key.encode(), None)
         await self.producer.send_and_confirm([record])
 
     def frames(self, chunk: Chunk) -> list[Frame]:
@@ -63,9 +63,9 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         """Wait for the broker, make topics, then start as usual."""
         declared = getattr(self, "_declared", None)
         if declared:
-            await patiently(lambda: make_topics(self.worker_settings, declared))
+            await until_available(lambda: make_topics(self.worker_settings, declared))
         if self.prepare is not None:
-            await patiently(self.prepare)
+            await until_available(self.prepare)
         await super().on_first_start()
 
     async def on_shutdown(self) -> None:
@@ -78,7 +78,7 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         """Nothing: there are no tables whose files would need a folder."""
 
 
-class QuietWorker(faust.Worker):  # type: ignore[misc]
+class PlainWorker(faust.Worker):  # type: ignore[misc]
     """Faust's worker without its spinner, which would hold back every log line below a warning."""
 
     def _setup_spinner_handler(self, logger: logging.Logger, level: int) -> None:  # noqa: ARG002  Faust's signature
@@ -97,7 +97,7 @@ def make_app(settings: Settings, role: str) -> WorkerApp:
             logging_config=logging_config(settings.log_level, json=settings.log_json),
             topic_partitions=settings.partitions,
             topic_replication_factor=settings.replication,
-            Worker=QuietWorker,
+            Worker=PlainWorker,
         ),
     )
     app.worker_settings = settings
@@ -117,14 +117,14 @@ def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> 
     app.task(loop)
 
 
-async def patiently(step: Callable[[], Awaitable[Any]]) -> Any:
+async def until_available(step: Callable[[], Awaitable[Any]]) -> Any:
     """Result of ``step``, tried again for as long as the broker is unavailable; reported once."""
-    told = False
+    reported = False
     while True:
         try:
             return await step()
-        except BrokerAway as error:
-            if not told:
+        except BrokerUnavailable as error:
+            if not reported:
                 logger.warning("waiting for the broker: %s", error)
-                told = True
+                reported = True
             await asyncio.sleep(0.5)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from astrocyte.pipeline.kafka.client import BrokerAway, admin_client, consumer_client, partition_counts
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, admin_client, consumer_client, partition_counts
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.topics import control_topic
 
@@ -68,7 +68,7 @@ class KafkaControls:
     async def _read(self) -> None:
         try:
             while not self._stop.is_set():
-                with contextlib.suppress(BrokerAway):
+                with contextlib.suppress(BrokerUnavailable):
                     async with admin_client(self._broker) as admin, consumer_client(self._broker) as consumer:
                         await self._follow(admin, consumer)
                 await asyncio.sleep(0.2)

@@ -23,9 +23,9 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 import pyarrow as pa
 from aiokafka.errors import KafkaError
 
-from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics
-from astrocyte.pipeline.transport.client_log import StateLog, quiet_aiokafka
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, Outgoing, producer_settings
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics
+from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, ProducerRecord, producer_settings
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records
@@ -54,12 +54,12 @@ class _Parcel(NamedTuple):
 
     topic: str
     partition: int
-    messages: list[Outgoing]
+    messages: list[ProducerRecord]
     events: int
     size: int
 
 
-def messages_of(frame: Frame, partitions: int, form: Form = "frames") -> Iterator[Outgoing]:
+def messages_of(frame: Frame, partitions: int, form: Form = "frames") -> Iterator[ProducerRecord]:
     """The Kafka messages of a frame, in order within each partition; their timestamps are event time.
 
     As frames: one for each partition that the frame concerns (see ``split_by_partition``), or several where it would
@@ -79,7 +79,7 @@ def _parcels(frame: Frame, partitions: int, form: Form, *, event_time: bool) -> 
             times = piece.timestamps()
             time_us = int(times[-1]) if len(times) else piece.watermark_us or 0
             time_ms = max(time_us // 1000, 0) if event_time else None
-            message = Outgoing(topic, payload, None, partition, _FRAME_HEADERS, time_ms)
+            message = ProducerRecord(topic, payload, None, partition, _FRAME_HEADERS, time_ms)
             yield _Parcel(topic, partition, [message], piece.num_rows, len(payload) + _OVERHEAD)
 
 
@@ -90,12 +90,12 @@ def _fitting(frame: Frame) -> Iterator[tuple[Frame, bytes]]:
         return
     middle = frame.num_rows // 2
     # Only the last piece may assert that time has passed or that the run is over.
-    yield from _fitting(_own_texts(_open_ended(frame.slice(0, middle))))
-    yield from _fitting(_own_texts(frame.slice(middle, frame.num_rows)))
+    yield from _fitting(_own_strings(_open_ended(frame.slice(0, middle))))
+    yield from _fitting(_own_strings(frame.slice(middle, frame.num_rows)))
 
 
-def _own_texts(frame: Frame) -> Frame:
-    """The frame with only the texts that its rows use: a slice carries the dictionaries of the whole along."""
+def _own_strings(frame: Frame) -> Frame:
+    """The frame with only the strings that its rows use: a slice carries the dictionaries of the whole along."""
     batch = frame.batch
     for index, column in enumerate(batch.columns):
         if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
@@ -115,11 +115,11 @@ def _json_parcels(topic: str, frame: Frame, partitions: int, *, event_time: bool
     of_key = partitions_of(keys.dictionary, partitions).tolist()
     codes = keys.indices.fill_null(-1).to_pylist()
     times = (frame.timestamps() // 1000).clip(0).tolist() if event_time else repeat(None)
-    rows: dict[int, list[Outgoing]] = {}
+    rows: dict[int, list[ProducerRecord]] = {}
     with _uncollected():
         for (key, value, headers), code, time_ms in zip(frame_to_records(frame), codes, times, strict=False):
             partition = of_key[code] if code >= 0 else 0
-            rows.setdefault(partition, []).append(Outgoing(topic, value, key, partition, headers, time_ms))
+            rows.setdefault(partition, []).append(ProducerRecord(topic, value, key, partition, headers, time_ms))
     for partition, messages in rows.items():
         size = sum([len(message.value or b"") for message in messages]) + _OVERHEAD * len(messages)
         yield _Parcel(topic, partition, messages, len(messages), size)
@@ -155,7 +155,7 @@ class KafkaSink:
         topic_config: dict[str, str] | None = None,
         **producer_options: Any,
     ) -> None:
-        quiet_aiokafka()
+        limit_client_log()
         self._broker = broker
         self._partitions = partitions
         self._replication = replication
@@ -268,7 +268,7 @@ class KafkaSink:
                     replication=self._replication,
                     config={topic: self._topic_config},
                 )
-            except (BrokerAway, KafkaError, OSError, TimeoutError) as error:
+            except (BrokerUnavailable, KafkaError, OSError, TimeoutError) as error:
                 self._state.away(f"{type(error).__name__}: {str(error).split(';')[0]}")
                 await asyncio.sleep(_RETRY_S)
                 continue

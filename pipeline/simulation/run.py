@@ -120,10 +120,10 @@ def demo_settings(scenario: str, seconds: float) -> dict[str, Any]:
 
 def describe_run(broker: str, description: dict[str, Any], *, replication: int = 1) -> None:
     """Tell the stores what a run is, before its first event; waits while the broker is away."""
-    from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, producer_client
+    from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, producer_client
 
     async def send() -> None:
-        told = False
+        reported = False
         while True:
             try:
                 await ensure_topics(broker, {SIMULATIONS: 1}, replication=replication)
@@ -131,10 +131,10 @@ def describe_run(broker: str, description: dict[str, Any], *, replication: int =
                     await producer.send_and_wait(
                         SIMULATIONS, orjson.dumps(description), key=description["simulation_id"].encode(), partition=0
                     )
-            except BrokerAway as error:
-                if not told:
+            except BrokerUnavailable as error:
+                if not reported:
                     say(f"astrocyte: {error}; waiting for it")
-                    told = True
+                    reported = True
                 await asyncio.sleep(0.5)
             else:
                 return

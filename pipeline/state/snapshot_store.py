@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from astrocyte.pipeline.kafka.client import consumer_client
 from astrocyte.pipeline.state.snapshots import SnapshotParts, parts_of
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.producer import ProducerRecord
 
 __all__ = ["KafkaStateStore", "messages_of_topic"]
 
@@ -43,10 +43,10 @@ class KafkaStateStore:
                 parts.add(key, value)
         return parts.newest(_name(partition))
 
-    def messages(self, partition: int, number: int, data: bytes) -> list[Outgoing]:
+    def messages(self, partition: int, number: int, data: bytes) -> list[ProducerRecord]:
         """Records that store a snapshot, in order."""
         return [
-            Outgoing(self._topic, value, key, partition)
+            ProducerRecord(self._topic, value, key, partition)
             for key, value in parts_of(_name(partition), number % 2, number, data)
         ]
 

@@ -1,4 +1,4 @@
-"""What a set of rules needs of Kafka: the topics it reads, and the streams that must be keyed anew.
+"""What a set of rules needs of Kafka: the topics it reads, and the streams that must be repartitioned.
 
 A domain is one partition number over all topics. Rules that share their ``by`` run in one group; where a stream's
 own key is not that field, the stream first goes through an internal topic keyed by it.
@@ -15,14 +15,14 @@ from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import keyed_topic, metrics_topic, mono_topic
 
-__all__ = ["ALL_KEYS", "Group", "Plan", "Rekey", "checked_plan", "make_plan"]
+__all__ = ["ALL_KEYS", "Group", "Plan", "Repartition", "checked_plan", "make_plan"]
 
 ALL_KEYS: Final = "all"
 """Field name of the group whose rules have ``by: null``: one domain sees every event."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rekey:
+class Repartition:
     """One stream that an internal topic carries keyed by another field."""
 
     stream: str
@@ -50,7 +50,7 @@ class Plan:
     """Groups and the internal topics that feed them."""
 
     groups: tuple[Group, ...]
-    rekeys: tuple[Rekey, ...]
+    repartitions: tuple[Repartition, ...]
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -63,13 +63,16 @@ class Plan:
         return tuple(sorted({stream for group in self.groups for stream in group.topics}))
 
     def describe(self) -> list[str]:
-        """Lines for a person: which group reads what, and which stream is keyed anew."""
+        """Lines for a person: which group reads what, and which stream is repartitioned."""
         lines = []
         for group in self.groups:
             names = [rule.name for rule in group.ruleset.rules] + [window.name for window in group.ruleset.windows]
             lines.append(f"by {group.field}: {', '.join(names)}")
             lines += [f"  {stream} <- {topic}" for stream, topic in sorted(group.topics.items())]
-        lines += [f"rekey {rekey.source} by {rekey.field} -> {rekey.topic}" for rekey in self.rekeys]
+        lines += [
+            f"repartition {repartition.source} by {repartition.field} -> {repartition.topic}"
+            for repartition in self.repartitions
+        ]
         return lines
 
 
@@ -82,7 +85,7 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     declared = {stream.name: stream.key for stream in ruleset.streams}
-    rekeys: dict[str, Rekey] = {}
+    repartitions: dict[str, Repartition] = {}
     groups: list[Group] = []
     for field in dict.fromkeys(made.values()):
         own = RuleSet(
@@ -101,14 +104,14 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
                 topics[stream] = source
             else:
                 topics[stream] = keyed_topic(stream, field)
-                rekeys[topics[stream]] = Rekey(stream, source, field, topics[stream])
+                repartitions[topics[stream]] = Repartition(stream, source, field, topics[stream])
         groups.append(Group(field, own, topics))
     read = {stream for group in groups for stream in group.topics}
     groups = [
         replace(group, exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read))
         for group in groups
     ]
-    return Plan(tuple(groups), tuple(rekeys.values()))
+    return Plan(tuple(groups), tuple(repartitions.values()))
 
 
 def checked_plan(ruleset: RuleSet) -> Plan:

@@ -1,4 +1,4 @@
-"""The rekey role: carries streams over to internal topics whose key is the field that rules correlate by."""
+"""The repartition role: carries streams over to internal topics whose key is the field that rules correlate by."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.pipeline.topology.plan import Rekey
+from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 
-__all__ = ["Rekeyer"]
+__all__ = ["Repartitioner"]
 
 
 @dataclass(slots=True)
-class Rekeyer:
+class Repartitioner:
     """One stream on its way. A row's id stays what it was; each input partition is an origin of its own.
 
     A watermark travels with every frame: the producer's own, or the newest timestamp less the lateness. The reader
@@ -24,7 +24,7 @@ class Rekeyer:
     all are silent and one speaks, the reader waits for all of them once more.
     """
 
-    rekey: Rekey
+    repartition: Repartition
     partitions: int
     lateness_us: int
     _newest_us: dict[tuple[int, str], int] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Rekeyer:
         self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
     ) -> tuple[list[Frame], list[DeadLetter]]:
         """Frames of one chunk for the internal topic, and what could not be read (counted where it first came in)."""
-        sourced, letters = decode_chunk(self.rekey.source, partition, records)
+        sourced, letters = decode_chunk(self.repartition.source, partition, records)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
         for frame in (item.frame for item in sourced):
@@ -78,7 +78,7 @@ class Rekeyer:
     def _empty(self, origin: str, partition: int, *, end: bool = False) -> Frame:
         """A frame of one partition alone: it names no peers, since it says nothing of other workers' partitions."""
         columns: dict[str, list[object]] = {"timestamp": [], "key": []}
-        return Frame.from_columns(self.rekey.stream, "", columns, origin=_origin(origin, partition), end=end)
+        return Frame.from_columns(self.repartition.stream, "", columns, origin=_origin(origin, partition), end=end)
 
     def _relabel(self, frame: Frame, partition: int) -> Frame:
         place = (partition, frame.origin)

@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Final
 
-__all__ = ["StateLog", "quiet_aiokafka"]
+__all__ = ["StateLog", "limit_client_log"]
 
 _CHATTY: Final = (
     "aiokafka",
@@ -93,7 +93,7 @@ class _Sparing(logging.Filter):
         return True
 
 
-def quiet_aiokafka(interval_s: float = 60.0) -> None:
+def limit_client_log(interval_s: float = 60.0) -> None:
     """Drop aiokafka's complaints about connections, and limit each other warning of it to one per ``interval_s``.
 
     Calling it again changes nothing.

@@ -79,14 +79,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     # -- back-pressure
 
-    def hold_back(self, partitions: Iterable[TP]) -> None:
-        """Deliver nothing of ``partitions`` until `let_on`; what is in an agent's queue already still comes.
+    def pause(self, partitions: Iterable[TP]) -> None:
+        """Deliver nothing of ``partitions`` until `resume`; what is in an agent's queue already still comes.
 
         Rebalances keep it for partitions that stay. A worker that holds back is not taken for stalled.
         """
         self._held_back.update(partitions)
 
-    def let_on(self, partitions: Iterable[TP]) -> None:
+    def resume(self, partitions: Iterable[TP]) -> None:
         """Deliver ``partitions`` again."""
         self._held_back.difference_update(partitions)
         self._resumed.set()
@@ -266,9 +266,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             except Exception:
                 self.log.exception("on_revoked failed; what it did not acknowledge is read again")
         # A broker that is away shall not hold a shutdown up: what is not committed is read again.
-        patience_s = min(limit, _COMMIT_S) if self._thread.reading().connected else 0.5
+        timeout_s = min(limit, _COMMIT_S) if self._thread.reading().connected else 0.5
         try:
-            await asyncio.wait_for(self.commit(), patience_s)
+            await asyncio.wait_for(self.commit(), timeout_s)
         except TimeoutError:
             self.log.warning("the broker did not take the last commit; that part is read again")
 

@@ -28,17 +28,17 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from astrocyte.pipeline.transport.client_log import StateLog, quiet_aiokafka
+from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.pipeline.transport.producer_record import (
     PERMANENT,
     TOO_LARGE,
     DeliveryFailed,
-    Outgoing,
+    ProducerRecord,
     producer_settings,
 )
 from astrocyte.schemas.partitioning import partitions_of
 
-__all__ = ["ConfirmedProducer", "DeliveryFailed", "Outgoing", "discard", "producer_settings"]
+__all__ = ["ConfirmedProducer", "DeliveryFailed", "ProducerRecord", "discard", "producer_settings"]
 
 _SILENT_S: Final = 3.0
 _REFUSALS: Final = 3
@@ -48,7 +48,7 @@ _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 class _Entry:
     __slots__ = ("alone", "builder", "future", "partition", "refusals", "rows", "topic")
 
-    def __init__(self, topic: str, partition: int | None, rows: Sequence[Outgoing]) -> None:
+    def __init__(self, topic: str, partition: int | None, rows: Sequence[ProducerRecord]) -> None:
         self.topic = topic
         self.partition = partition
         self.rows = rows
@@ -72,7 +72,7 @@ class ConfirmedProducer:
     """
 
     def __init__(self, settings: Mapping[str, Any], *, should_stop: Callable[[], bool] = lambda: False) -> None:
-        quiet_aiokafka()
+        limit_client_log()
         self._settings = dict(settings)
         self._should_stop = should_stop
         self._outbox: dict[int, _Entry] = {}
@@ -100,7 +100,7 @@ class ConfirmedProducer:
         if self.current is not None:
             self._ready.set()
 
-    async def send(self, record: Outgoing) -> asyncio.Future[Any]:
+    async def send(self, record: ProducerRecord) -> asyncio.Future[Any]:
         """Hand over one record; the future resolves to its metadata once the broker confirmed it.
 
         Blocks while the partition's batch is full. The future raises DeliveryFailed.
@@ -109,7 +109,9 @@ class ConfirmedProducer:
         await self._enqueue(entry)
         return entry.future
 
-    async def send_batch(self, topic: str, partition: int, records: Iterable[Outgoing]) -> list[asyncio.Future[Any]]:
+    async def send_batch(
+        self, topic: str, partition: int, records: Iterable[ProducerRecord]
+    ) -> list[asyncio.Future[Any]]:
         """Hand over records of one partition as whole batches, some 20 times faster than one by one.
 
         Returns one future per batch, in order.
@@ -120,7 +122,7 @@ class ConfirmedProducer:
             futures.append(entry.future)
         return futures
 
-    async def deliver(self, records: Iterable[Outgoing]) -> None:
+    async def deliver(self, records: Iterable[ProducerRecord]) -> None:
         """Return when the broker has confirmed every record; the order within each partition is kept.
 
         Retries for ever where that may help. Raises DeliveryFailed for a record that is refused for good; others of
@@ -160,7 +162,7 @@ class ConfirmedProducer:
         self._outbox.clear()
         return left
 
-    async def _packed(self, topic: str, partition: int, rows: Sequence[Outgoing]) -> AsyncIterator[_Entry]:
+    async def _packed(self, topic: str, partition: int, rows: Sequence[ProducerRecord]) -> AsyncIterator[_Entry]:
         """Cut rows into entries that fill a batch each."""
         done = 0
         now_ms = time.time_ns() // 1_000_000
@@ -184,9 +186,9 @@ class ConfirmedProducer:
                 return self.current
             await asyncio.sleep(_BACKOFF_S[0])
 
-    async def _by_partition(self, records: list[Outgoing]) -> dict[tuple[str, int], list[Outgoing]]:
-        parts: dict[tuple[str, int], list[Outgoing]] = {}
-        by_topic: dict[str, list[Outgoing]] = {}
+    async def _by_partition(self, records: list[ProducerRecord]) -> dict[tuple[str, int], list[ProducerRecord]]:
+        parts: dict[tuple[str, int], list[ProducerRecord]] = {}
+        by_topic: dict[str, list[ProducerRecord]] = {}
         for record in records:
             if record.partition is not None:
                 parts.setdefault((record.topic, record.partition), []).append(record)
@@ -386,7 +388,7 @@ class ConfirmedProducer:
                 self._state.back()
 
 
-def _appended(builder: BatchBuilder, row: Outgoing, now_ms: int) -> bool:
+def _appended(builder: BatchBuilder, row: ProducerRecord, now_ms: int) -> bool:
     stamp = now_ms if row.timestamp_ms is None else row.timestamp_ms
     return builder.append(key=row.key, value=row.value, timestamp=stamp, headers=list(row.headers)) is not None
 

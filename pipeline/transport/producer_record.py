@@ -17,7 +17,7 @@ from aiokafka.errors import (
 
 from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["PERMANENT", "TOO_LARGE", "DeliveryFailed", "Outgoing", "producer_settings"]
+__all__ = ["PERMANENT", "TOO_LARGE", "DeliveryFailed", "ProducerRecord", "producer_settings"]
 
 PERMANENT: Final = (
     ClusterAuthorizationFailedError,
@@ -38,7 +38,7 @@ class DeliveryFailed(AstrocyteError):
     """The broker refuses a record for good, so sending it again cannot help."""
 
 
-class Outgoing(NamedTuple):
+class ProducerRecord(NamedTuple):
     """One record to produce. Without a partition the key's murmur2 decides, without a key the batch's turn."""
 
     topic: str

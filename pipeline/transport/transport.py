@@ -15,18 +15,18 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from astrocyte.pipeline.transport.chunk import Chunk, ack_handle
-from astrocyte.pipeline.transport.client_log import quiet_aiokafka
+from astrocyte.pipeline.transport.client_log import limit_client_log
 from astrocyte.pipeline.transport.consumer import Consumer, WorkerStalled
 from astrocyte.pipeline.transport.options import TransportOptions, configure, options_of
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFailed, Outgoing, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFailed, ProducerRecord, producer_settings
 
 __all__ = [
     "TP",
     "Chunk",
     "Consumer",
     "DeliveryFailed",
-    "Outgoing",
     "Producer",
+    "ProducerRecord",
     "Transport",
     "TransportOptions",
     "WorkerStalled",
@@ -102,9 +102,9 @@ class Producer(driver.Producer):  # type: ignore[misc]
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers or ())
         stamp = int(timestamp * 1000) if timestamp else None
         self._send_on_produce_message(key=key, value=value, partition=partition, timestamp=timestamp, headers=pairs)
-        return await self._sender().send(Outgoing(topic, value, key, partition, pairs, stamp))
+        return await self._sender().send(ProducerRecord(topic, value, key, partition, pairs, stamp))
 
-    async def send_and_confirm(self, records: Iterable[Outgoing]) -> None:
+    async def send_and_confirm(self, records: Iterable[ProducerRecord]) -> None:
         """Return when the broker has confirmed every record, in order within each partition.
 
         It retries for ever what may succeed. Raises DeliveryFailed for a record that the broker refuses for good.
@@ -131,10 +131,10 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        quiet_aiokafka()
+        limit_client_log()
 
 
-async def confirm(app: Any, records: Iterable[Outgoing]) -> None:
+async def confirm(app: Any, records: Iterable[ProducerRecord]) -> None:
     """`Producer.send_and_confirm` of the app: await it before acknowledging what caused the records."""
     await app.producer.send_and_confirm(records)
 

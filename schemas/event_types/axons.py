@@ -15,7 +15,7 @@ EVENT_TYPES = (
             key="domain",
             fields={"value": "float64"},
             types=AXON_TYPES,
-            doc=f"Spikes on axon {number}, keyed by the leaflet domain that they reach.",
+            doc=f"Spikes on axon {number}, keyed by the domain that they reach.",
         )
         for number in (1, 2, 3)
     ),

@@ -23,7 +23,7 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if parsed:
-        texts = [None if text is None else _dumped(orjson.loads(text)) for text in column.to_pylist()]
+        strings = [None if text is None else _dumped(orjson.loads(text)) for text in column.to_pylist()]
     elif pa.types.is_string(column.type):
         return pc.fill_null(_quoted(column), "null")
     elif pa.types.is_floating(column.type):
@@ -31,8 +31,8 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
     elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         return pc.fill_null(pc.cast(column, pa.utf8()), "null")
     else:
-        texts = [None if value is None else _dumped(value) for value in column.to_pylist()]
-    return pc.fill_null(pa.array(texts, pa.utf8()), "null")
+        strings = [None if value is None else _dumped(value) for value in column.to_pylist()]
+    return pc.fill_null(pa.array(strings, pa.utf8()), "null")
 
 
 def _dumped(value: Any) -> str:
@@ -47,10 +47,10 @@ def _floating(column: pa.Array) -> pa.StringArray:
     return pc.if_else(pc.is_finite(wide), text, pa.scalar(None, pa.utf8()))
 
 
-def _quoted(texts: pa.StringArray) -> pa.StringArray:
-    if not pc.any(pc.match_substring_regex(texts, _TO_ESCAPE)).as_py():
-        return pc.binary_join_element_wise('"', texts, '"', "")
-    return pa.array([None if text is None else _dumped(text) for text in texts.to_pylist()], pa.utf8())
+def _quoted(strings: pa.StringArray) -> pa.StringArray:
+    if not pc.any(pc.match_substring_regex(strings, _TO_ESCAPE)).as_py():
+        return pc.binary_join_element_wise('"', strings, '"', "")
+    return pa.array([None if text is None else _dumped(text) for text in strings.to_pylist()], pa.utf8())
 
 
 def json_objects(members: Mapping[str, pa.StringArray | str], rows: int) -> pa.StringArray:

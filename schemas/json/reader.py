@@ -131,7 +131,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
     }
     times = frame.timestamps()
     keys, types = texts_of(frame.column("key")), texts_of(frame.column("type"))
-    ids, texts = frame.id_texts(), iso_strings(times)
+    ids, strings = frame.id_strings(), iso_strings(times)
     kind = json_values(frame.column("type"))
     members: dict[str, pa.StringArray | str]
     if event_type is not None and event_type.envelope == "charter":
@@ -153,7 +153,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
             columns[key_name] = json_values(frame.column("key"))
         members = {
             "event_id": json_values(pa.array(ids, pa.utf8())),
-            "timestamp": json_values(pa.array(texts, pa.utf8())),
+            "timestamp": json_values(pa.array(strings, pa.utf8())),
             "source_stream": orjson.dumps(f"stream:{frame.stream}").decode(),
             "type": kind,
             "value": value,
@@ -169,14 +169,14 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
             body,
             [_VERSION, ("ce_id", event_id.encode()), kinds[name], source, ("ce_time", text.encode()), _CONTENT],
         )
-        for key, body, event_id, name, text in zip(keys, bodies, ids, types, texts, strict=True)
+        for key, body, event_id, name, text in zip(keys, bodies, ids, types, strings, strict=True)
     ]
 
 
 def texts_of(column: pa.DictionaryArray) -> list[Any]:
     """Values of a dictionary-encoded column; each distinct text is one object."""
-    texts = [*column.dictionary.to_pylist(), None]
-    return [texts[code] for code in column.indices.fill_null(len(texts) - 1).to_pylist()]
+    strings = [*column.dictionary.to_pylist(), None]
+    return [strings[code] for code in column.indices.fill_null(len(strings) - 1).to_pylist()]
 
 
 def records_to_frame(

@@ -102,7 +102,7 @@ class Vector(TypeDecorator[Any]):
 
 
 class TextArray(TypeDecorator[list[str]]):
-    """A list of texts: ``TEXT[]`` on PostgreSQL (as in seed 002), a JSON array as text elsewhere."""
+    """A list of strings: ``TEXT[]`` on PostgreSQL (as in seed 002), a JSON array as text elsewhere."""
 
     impl = Text
     cache_ok = True

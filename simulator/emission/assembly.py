@@ -14,7 +14,7 @@ from astrocyte.schemas.catalog import CATALOG, arrow_type
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import TRUTH
 from astrocyte.simulator.config import ScenarioConfig
-from astrocyte.simulator.emission.columns import KeyTexts, Part, Piece, encode_stream, host_columns, row_order
+from astrocyte.simulator.emission.columns import KeyStrings, Part, Piece, encode_stream, host_columns, row_order
 from astrocyte.simulator.event_spec import EventSpec, HostRow
 from astrocyte.simulator.runtime.controls import CONTROLS_STREAM, Control
 from astrocyte.simulator.runtime.world import Round
@@ -26,7 +26,7 @@ __all__ = ["Assembler"]
 @dataclass(slots=True)
 class _Stream:
     specs: tuple[EventSpec, ...]
-    keys: KeyTexts
+    keys: KeyStrings
 
 
 class _LazyRows(Mapping[str, Rows]):
@@ -74,7 +74,7 @@ class Assembler:
         for spec in scenario.events(self._static):
             known = self._streams.get(spec.stream)
             specs = (*known.specs, spec) if known else (spec,)
-            self._streams[spec.stream] = _Stream(specs, known.keys if known else KeyTexts(run))
+            self._streams[spec.stream] = _Stream(specs, known.keys if known else KeyStrings(run))
         added = (*scenario.report_streams(config), *((TRUTH,) if config.plants else ()))
         self._reported = tuple(dict.fromkeys((*added, *((CONTROLS_STREAM,) if scenario.controls else ()))))
         self._controls = controls
@@ -204,8 +204,8 @@ class Assembler:
         ordered = [row for _, _, row in timed]
         arrays: dict[str, pa.Array] = {
             "timestamp": pa.array([time for time, _, _ in timed], pa.int64()),
-            "key": _texts([self.run if row.key is None else row.key for row in ordered]),
-            "type": _texts([row.type for row in ordered]),
+            "key": _strings([self.run if row.key is None else row.key for row in ordered]),
+            "type": _strings([row.type for row in ordered]),
         }
         listed = CATALOG.find(stream)
         names = list(listed.fields) if listed else sorted({name for row in ordered for name in row.values})
@@ -213,11 +213,11 @@ class Assembler:
             values = [row.values.get(name) for row in ordered]
             kind = arrow_type(listed.fields[name]) if listed else None
             is_text = kind is not None and pa.types.is_dictionary(kind)
-            arrays[name] = _texts(values) if is_text else pa.array(values, kind)
+            arrays[name] = _strings(values) if is_text else pa.array(values, kind)
         return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
 
-def _texts(values: list[Any]) -> pa.Array:
+def _strings(values: list[Any]) -> pa.Array:
     return pa.array(values, pa.utf8()).dictionary_encode().cast(arrow_type("string"))
 
 

@@ -15,7 +15,7 @@ from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.event_spec import PLACE_BITS, Column, EventSpec
 from astrocyte.simulator.runtime.world import Round
 
-__all__ = ["KeyTexts", "Part", "Piece", "encode_stream", "host_columns", "row_order"]
+__all__ = ["KeyStrings", "Part", "Piece", "encode_stream", "host_columns", "row_order"]
 
 Values = dict[str, Any]
 _NO_PLACE = np.uint32(0xFFFFFFFF)
@@ -145,12 +145,12 @@ def row_order(parts: Sequence[Part]) -> NDArray[np.int64] | None:
     return np.asarray(packed & ((1 << bits) - 1))
 
 
-class KeyTexts:
-    """Dictionary-encoded keys of one stream; texts of numbers are made once."""
+class KeyStrings:
+    """Dictionary-encoded keys of one stream; strings of numbers are made once."""
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._texts: pa.Array | None = None
+        self._strings: pa.Array | None = None
 
     def encode(self, specs: Sequence[EventSpec], parts: Sequence[Part]) -> tuple[NDArray[np.int32], pa.Array]:
         """Codes of the concatenated rows and the dictionary, which holds only keys that occur, in numeric order."""
@@ -168,15 +168,15 @@ class KeyTexts:
         if int(numbers.min()) < 0 or top > _CACHED_KEYS:
             unique, codes = np.unique(numbers, return_inverse=True)
             return codes.astype(np.int32), pa.array([form.format(number) for number in unique.tolist()], pa.utf8())
-        if self._texts is None or len(self._texts) < top:
+        if self._strings is None or len(self._strings) < top:
             size = min(max(2 * top, 64), _CACHED_KEYS)
-            self._texts = pa.array([form.format(number) for number in range(size)], pa.utf8())
+            self._strings = pa.array([form.format(number) for number in range(size)], pa.utf8())
         present = np.zeros(top, bool)
         present[numbers] = True
         unique = np.flatnonzero(present)
         rank = np.zeros(top, np.int32)
         rank[unique] = np.arange(len(unique), dtype=np.int32)
-        return rank[numbers], self._texts.take(pa.array(unique))
+        return rank[numbers], self._strings.take(pa.array(unique))
 
 
 def encode_stream(
@@ -184,14 +184,14 @@ def encode_stream(
     specs: Sequence[EventSpec],
     parts: Sequence[Part],
     order: NDArray[np.int64] | None,
-    keys: KeyTexts,
+    keys: KeyStrings,
 ) -> pa.RecordBatch:
     """One record batch of the rows of all kinds of a stream, in ``order``, with exactly the catalog's fields."""
-    codes, texts = keys.encode(specs, parts)
+    codes, strings = keys.encode(specs, parts)
     times = np.concatenate([part.timestamps for part in parts])
     arrays: dict[str, pa.Array] = {
         "timestamp": pa.array(_sorted(times, order)),
-        "key": pa.DictionaryArray.from_arrays(pa.array(_sorted(codes, order)), texts),
+        "key": pa.DictionaryArray.from_arrays(pa.array(_sorted(codes, order)), strings),
         "type": _types(listed, parts, order),
     }
     names = list(listed.fields) if listed else _field_names(specs)
@@ -210,16 +210,16 @@ def _sorted(values: NDArray[Any], order: NDArray[np.int64] | None) -> NDArray[An
 
 
 def _types(listed: EventType | None, parts: Sequence[Part], order: NDArray[np.int64] | None) -> pa.Array:
-    texts: list[str] = list(listed.types) if listed else []
+    strings: list[str] = list(listed.types) if listed else []
     pieces = []
     for part in parts:
         column = next((c for c in part.spec.columns if c.name == part.spec.type and c.kind == "enum"), None)
         categories = column.categories if column else (part.spec.type,)
-        texts += [text for text in categories if text not in texts]
-        lookup = np.array([texts.index(text) for text in categories], np.int32)
+        strings += [text for text in categories if text not in strings]
+        lookup = np.array([strings.index(text) for text in categories], np.int32)
         pieces.append(lookup[part.values[column.name]] if column else np.full(len(part), lookup[0], np.int32))
     codes = _sorted(np.concatenate(pieces), order)
-    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, pa.utf8()))
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(strings, pa.utf8()))
 
 
 def _field(name: str, kind: Any, parts: Sequence[Part], order: NDArray[np.int64] | None) -> pa.Array:

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 
 from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["QUIET_ROUNDS", "BufferStuck", "Buffers", "Sizes", "roomy"]
+__all__ = ["ROUNDS_TO_SHRINK", "BufferStuck", "Buffers", "Sizes", "roomy"]
 
-QUIET_ROUNDS = 64
+ROUNDS_TO_SHRINK = 64
 """Rounds for which a buffer must have been far too large before it is shrunk, at first."""
-MOST_QUIET_ROUNDS = 64 * QUIET_ROUNDS
+MOST_ROUNDS_TO_SHRINK = 64 * ROUNDS_TO_SHRINK
 MOST_REPLAYS = 10
 """Replays of one round. Needs are measured, so one is the rule; more where an overflow hid what followed from it."""
 
@@ -38,11 +38,11 @@ class Buffers:
 
     def __init__(self, scenario: str, initial: Mapping[str, int], *, rare: Mapping[str, int], chunk_ticks: int) -> None:
         self._scenario, self._initial, self._rare = scenario, dict(initial), dict(rare)
-        self._far_ticks = QUIET_ROUNDS * chunk_ticks
+        self._far_ticks = ROUNDS_TO_SHRINK * chunk_ticks
         self._sizes = dict(initial)
         self._used: dict[Sizes, None] = {}
         self._shrunk: set[str] = set()
-        self._quiet_rounds = QUIET_ROUNDS
+        self._rounds_to_shrink = ROUNDS_TO_SHRINK
         self.restart()
 
     def restart(self) -> None:
@@ -100,7 +100,7 @@ class Buffers:
         for name, every in self._rare.items():
             if -tick % every > self._far_ticks:
                 wanted[name] = self._initial[name]
-        if self._rounds >= self._quiet_rounds:
+        if self._rounds >= self._rounds_to_shrink:
             for name, most in self._peaks.items():
                 if most < wanted[name] // 8:
                     wanted[name] = max(self._initial[name], roomy(most))
@@ -118,7 +118,7 @@ class Buffers:
                 wanted[name] = max(wanted[name], roomy(count))
         grown = {name for name, size in wanted.items() if size > self._sizes[name]}
         if grown & self._shrunk:
-            self._quiet_rounds = min(2 * self._quiet_rounds, MOST_QUIET_ROUNDS)
+            self._rounds_to_shrink = min(2 * self._rounds_to_shrink, MOST_ROUNDS_TO_SHRINK)
         self._shrunk -= grown
         if grown:
             self._settle(wanted)

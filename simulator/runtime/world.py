@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.context import Context, Outputs
 from astrocyte.simulator.rng import seed_words
-from astrocyte.simulator.runtime.buffers import QUIET_ROUNDS, Buffers, Sizes
+from astrocyte.simulator.runtime.buffers import ROUNDS_TO_SHRINK, Buffers, Sizes
 from astrocyte.simulator.scenario import Scenario
 
 __all__ = ["TRACES", "Round", "World"]
@@ -76,26 +76,26 @@ def _chunk(scenario: Scenario, static: Any, capacities: Sizes, ticks: int, stack
         TRACES[scenario.name] += 1
 
         def body(offset: Array, carry: Any) -> Any:
-            states, told, rows = carry
+            states, emitted, rows = carry
             now = low + offset.astype(jnp.uint32)
             states, outputs = step(params, states, seed, now, high + (now < low), islands)
             events = outputs.events
-            written = {kind: told.events[kind].at[rows[every[kind]]].set(events[kind]) for kind in events}
-            told = jax.tree.map(
-                lambda all_, one: all_.at[offset].set(one), told._replace(events={}), outputs._replace(events={})
+            written = {kind: emitted.events[kind].at[rows[every[kind]]].set(events[kind]) for kind in events}
+            emitted = jax.tree.map(
+                lambda all_, one: all_.at[offset].set(one), emitted._replace(events={}), outputs._replace(events={})
             )
             # A tick without samples writes to the row of the next one, which overwrites it: that stays in cache.
             rows = {period: row + (now % jnp.uint32(period) == 0) for period, row in rows.items()}
-            return states, told._replace(events=written), rows
+            return states, emitted._replace(events=written), rows
 
         shapes = jax.eval_shape(step, params, states, seed, low, high, islands)[1]
-        told = _zeros(shapes._replace(events={}), ticks)
+        emitted = _zeros(shapes._replace(events={}), ticks)
         events = {kind: _zeros(shape, ticks // every[kind] + 2) for kind, shape in shapes.events.items()}
         rows = dict.fromkeys(sorted(set(every.values())), jnp.int32(0))
         # A loop of ``count`` ticks rather than a scan over all: the last chunk of a run may be shorter, and another
         # length would be another program to compile.
-        states, told, _ = lax.fori_loop(0, count, body, (states, told._replace(events=events), rows))
-        return states, told
+        states, emitted, _ = lax.fori_loop(0, count, body, (states, emitted._replace(events=events), rows))
+        return states, emitted
 
     return jax.jit(run, donate_argnums=1)
 
@@ -169,7 +169,7 @@ class World:
             scenario.name,
             {spec.kind: spec.capacity for spec in specs} | dict(scenario.capacities(self.static)),
             # Those of founders come once: no chunk after that is to carry their buffer.
-            rare={spec.kind: spec.every for spec in specs if spec.every > QUIET_ROUNDS * chunk_ticks},
+            rare={spec.kind: spec.every for spec in specs if spec.every > ROUNDS_TO_SHRINK * chunk_ticks},
             chunk_ticks=chunk_ticks,
         )
         self._devices = list(devices) if devices else jax.local_devices()

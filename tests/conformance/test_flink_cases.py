@@ -50,14 +50,14 @@ def test_case_gives_the_expected_matches(case: dict[str, Any], kind: type[Run], 
     if "late" in case:
         assert run.late == case["late"]
     if "asserted_live_partials" in case and kind is Run:
-        assert run.matcher._automaton.live_partials() == case["asserted_live_partials"]
+        assert run.matcher._sequence.live_partials() == case["asserted_live_partials"]
     run.check_leaks()
 
 
 @pytest.mark.parametrize("case", _ids("state_cases"))
 def test_case_leaves_the_asserted_partial_matches(case: dict[str, Any]) -> None:
     run = Run(case).run()
-    assert run.matcher._automaton.live_partials() == case["asserted_live_partials"]
+    assert run.matcher._sequence.live_partials() == case["asserted_live_partials"]
     run.check_leaks()
 
 

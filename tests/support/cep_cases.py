@@ -246,7 +246,7 @@ class Run:
     def check_leaks(self) -> None:
         """Everything the pools count as live can be reached, and after the end of input nothing is left."""
         self.matcher.flush()
-        size = self.matcher._automaton.size()
+        size = self.matcher._sequence.size()
         assert (size["runs"], size["events"], size["timers"]) == (0, 0, 0), f"left in the state: {size}"
         assert self.matcher.low_water_us() is None
         assert len(self.matcher.live_refs()) == 0

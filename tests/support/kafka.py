@@ -137,13 +137,13 @@ class Kafka:
         if done.returncode:
             raise KafkaUnavailable(f"{main} {arguments[0]} failed: {(done.stdout + done.stderr)[-2000:]}")
 
-    def start(self, patience_s: float = 60.0) -> None:
+    def start(self, timeout_s: float = 60.0) -> None:
         """Start, and return when the broker answers a metadata request."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command("kafka.Kafka", str(self._settings)), stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()

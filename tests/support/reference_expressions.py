@@ -131,7 +131,7 @@ def call(func: str, args: list[Any]) -> Any:
 
 
 def aggregate(func: str, events: Sequence[Event], names: list[str]) -> Any:
-    """Over the events of a step; nulls, and where numbers are wanted texts, take no part."""
+    """Over the events of a step; nulls, and where numbers are wanted strings, take no part."""
     if not names:
         return len(events)
     found = [known(event.get(names[0])) for event in events]

@@ -15,7 +15,7 @@ import faust
 
 from astrocyte.pipeline.transport.transport import (
     TP,
-    Outgoing,
+    ProducerRecord,
     TransportOptions,
     ack_handle,
     app_settings,
@@ -82,14 +82,14 @@ async def read(stream):
         if "take_turns" in WISH:
             # After a chunk of one partition the other one has its turn.
             this, other = TP(chunk.topic, chunk.partition), TP(chunk.topic, 1 - chunk.partition)
-            app.consumer.let_on([other])
-            app.consumer.hold_back([this])
+            app.consumer.resume([other])
+            app.consumer.pause([this])
         if "hang" in WISH:
             await asyncio.sleep(3600)
         if int(WISH.get("fail_at", "-1")) in [row.offset for row in chunk]:
             raise RuntimeError("the agent of the test fails")
         if "copy_to" in WISH:
-            await confirm(app, [Outgoing(WISH["copy_to"], row.value, row.key) for row in chunk])
+            await confirm(app, [ProducerRecord(WISH["copy_to"], row.value, row.key) for row in chunk])
             # The other way to produce, of any Faust agent; awaiting twice awaits the broker's word.
             await (await app.topic(WISH["copy_to"]).send(value=b"sent", partition=0))
         if HOLD.isdisjoint(row.offset for row in chunk):

@@ -55,7 +55,7 @@ class Worker:
         self.wait(lambda: len(self.offsets(partition)) >= len(wanted))
         assert self.offsets(partition) == wanted
 
-    def wait(self, condition: Callable[[], Any], patience_s: float = 30.0) -> Any:
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
         """Wait for a condition while the worker lives."""
 
         def alive() -> Any:
@@ -64,7 +64,7 @@ class Worker:
                 pytest.fail(f"the worker ended with {self.process.returncode}: {self.text()[-3000:]}")
             return value
 
-        return wait_until(alive, patience_s, lambda: f"events {self.events()[-5:]}, log {self.text()[-2000:]}")
+        return wait_until(alive, timeout_s, lambda: f"events {self.events()[-5:]}, log {self.text()[-2000:]}")
 
     def text(self) -> str:
         """The worker's log."""
@@ -75,14 +75,14 @@ class Worker:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
-    def terminate(self, patience_s: float = 15.0) -> int:
+    def terminate(self, timeout_s: float = 15.0) -> int:
         """SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(patience_s)
+        return self.process.wait(timeout_s)
 
-    def ended(self, patience_s: float = 30.0) -> int:
+    def ended(self, timeout_s: float = 30.0) -> int:
         """Exit status of a worker that ends by itself."""
-        return self.process.wait(patience_s)
+        return self.process.wait(timeout_s)
 
 
 @pytest.fixture

@@ -341,7 +341,7 @@ def _sweep(B, S, headers):
 def process_plain(
     rules, fields, conditions, code, constants,
     everything, state, headers, ring, values, words,
-    matches, rows, chosen, stack, low, texts, arena,
+    matches, rows, chosen, stack, low, strings, arena,
     t, ref, key, mask, columns, lows,
     tasks, task0, i0,
 ):  # fmt: skip
@@ -350,7 +350,7 @@ def process_plain(
         Tables(rules, fields, conditions, code, constants),
         State(everything, state, headers, ring, values, words),
         Output(matches, rows),
-        Scratch(chosen, stack, low, texts, arena),
+        Scratch(chosen, stack, low, strings, arena),
         Input(t, ref, key, mask, columns, lows),
         tasks,
         task0,

@@ -23,7 +23,7 @@ from astrocyte.agents.cep.rows import Outputs
 from astrocyte.agents.cep.values import TextNumbers
 from astrocyte.agents.expressions.bytecode import MAX_STACK, Op
 
-__all__ = ["Conjunction"]
+__all__ = ["ConjunctionOperator"]
 
 Ints = NDArray[np.int64]
 
@@ -43,14 +43,14 @@ _COUNTERS: Final = [
 ]
 
 
-class Conjunction:
+class ConjunctionOperator:
     """All ``all`` rules of a matcher with their waiting events; an `agents.cep.operator.Operator`.
 
-    ``texts`` numbers the texts among the captured values.
+    ``strings`` numbers the strings among the captured values.
     """
 
-    def __init__(self, texts: TextNumbers | None = None) -> None:
-        self._texts = texts or TextNumbers()
+    def __init__(self, strings: TextNumbers | None = None) -> None:
+        self._strings = strings or TextNumbers()
         self._programs: dict[int, tuple[ConjunctionProgram, tuple[int, ...]]] = {}
         self._slots: list[int] = []
         self._row_of: dict[int, int] = {}
@@ -61,7 +61,7 @@ class Conjunction:
         self._spare = np.zeros((0, 0), np.uint32)  # the table of before, for the next one: fresh memory is slow
         self._rebuild([], _Waiting.none())
         self._scratch = layout.Scratch(
-            np.zeros(64, np.int64), np.zeros(MAX_STACK), np.zeros(MAX_STACK), *self._texts.arrays
+            np.zeros(64, np.int64), np.zeros(MAX_STACK), np.zeros(MAX_STACK), *self._strings.arrays
         )
         self._output = _output(FIRST_OUTPUT)
         self._nothing = layout.Input(
@@ -117,7 +117,7 @@ class Conjunction:
         for index, task in enumerate(tasks):
             row = self._row_of[task.slot]
             table[index] = row, task.shift, self._tests[row]
-        self._know_texts()
+        self._know_strings()
         task_index, entry, step = 0, 0, plain.process_plain
         while True:
             task_index, entry, reason = step(
@@ -138,7 +138,7 @@ class Conjunction:
         plain.advance_plain(*self._tables, *self._state, now)
         if self._tables.rules[:, layout.R_TIMEOUTS].any():
             general = _general()
-            self._know_texts()
+            self._know_strings()
             while not general.advance(*self._tables, *self._state, *self._output, *self._scratch, *self._nothing, now):
                 self._make_room(plain.OUTPUT_FULL, 0, found)
         self._take(found)
@@ -148,11 +148,11 @@ class Conjunction:
         """After the last advance: nothing is left, since every rule of this kind has a window."""
         return self.advance(FOREVER_US)
 
-    def _know_texts(self) -> None:
-        """The kernels' view of the texts: their arrays are new ones whenever their table grew."""
-        texts, arena = self._texts.arrays
-        if texts is not self._scratch.texts or arena is not self._scratch.arena:
-            self._scratch = self._scratch._replace(texts=texts, arena=arena)
+    def _know_strings(self) -> None:
+        """The kernels' view of the strings: their arrays are new ones whenever their table grew."""
+        strings, arena = self._strings.arrays
+        if strings is not self._scratch.strings or arena is not self._scratch.arena:
+            self._scratch = self._scratch._replace(strings=strings, arena=arena)
 
     def _make_room(self, reason: int, row: int, found: list[_Batch]) -> None:
         if reason == plain.OUTPUT_FULL:
@@ -259,7 +259,7 @@ class Conjunction:
         self._slots = sorted(self._programs)
         self._row_of = {slot: row for row, slot in enumerate(self._slots)}
         chosen = [self._programs[slot] for slot in self._slots]
-        self._tables = _tables(chosen, self._texts)
+        self._tables = _tables(chosen, self._strings)
         self._tests = [program.tests for program, _ in chosen]
         slots = max((program.slots for program, _ in chosen), default=1)
         rows_of = {slot: np.flatnonzero(waiting.slots == slot) for slot in self._slots}
@@ -395,7 +395,7 @@ class _Waiting:
         return _Waiting(slots, keys, refs, times, roles, flags, words, self.values[keep])
 
 
-def _tables(chosen: Sequence[tuple[ConjunctionProgram, tuple[int, ...]]], texts: TextNumbers) -> Any:
+def _tables(chosen: Sequence[tuple[ConjunctionProgram, tuple[int, ...]]], strings: TextNumbers) -> Any:
     rules = np.zeros((len(chosen), layout.R_WIDTH), np.int64)
     fields = np.zeros((len(chosen), max((len(columns) for _, columns in chosen), default=0)), np.int64)
     conditions: list[tuple[int, int, int, int, int]] = []
@@ -409,7 +409,7 @@ def _tables(chosen: Sequence[tuple[ConjunctionProgram, tuple[int, ...]]], texts:
             place = len(code) + begin, len(code) + end
             conditions.append((condition.owner, condition.level, condition.slots, *place))
         code += [(op, one + len(constants) if op == Op.CONST else one, two) for op, one, two in program.code.ops]
-        constants += [texts.on_stack(constant) for constant in program.code.constants]
+        constants += [strings.on_stack(constant) for constant in program.code.constants]
         fields[row, : len(columns)] = columns
         rules[row] = (
             program.positive, program.slots, rule.within.time + rule.within.closed, rule.within.time,

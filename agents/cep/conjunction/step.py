@@ -313,7 +313,7 @@ def _advance(B, S, M, X, E, now):
 def process(
     rules, fields, conditions, code, constants,
     everything, state, headers, ring, values, words,
-    matches, rows, chosen, stack, low, texts, arena,
+    matches, rows, chosen, stack, low, strings, arena,
     t, ref, key, mask, columns, lows,
     tasks, task0, i0,
 ):  # fmt: skip
@@ -322,7 +322,7 @@ def process(
         Tables(rules, fields, conditions, code, constants),
         State(everything, state, headers, ring, values, words),
         Output(matches, rows),
-        Scratch(chosen, stack, low, texts, arena),
+        Scratch(chosen, stack, low, strings, arena),
         Input(t, ref, key, mask, columns, lows),
         tasks,
         task0,
@@ -334,7 +334,7 @@ def process(
 def advance(
     rules, fields, conditions, code, constants,
     everything, state, headers, ring, values, words,
-    matches, rows, chosen, stack, low, texts, arena,
+    matches, rows, chosen, stack, low, strings, arena,
     t, ref, key, mask, columns, lows,
     now,
 ):  # fmt: skip
@@ -343,7 +343,7 @@ def advance(
         Tables(rules, fields, conditions, code, constants),
         State(everything, state, headers, ring, values, words),
         Output(matches, rows),
-        Scratch(chosen, stack, low, texts, arena),
+        Scratch(chosen, stack, low, strings, arena),
         Input(t, ref, key, mask, columns, lows),
         now,
     )

@@ -54,8 +54,8 @@ State = namedtuple("State", "all rules headers ring values words")  # noqa: PYI0
 """``values`` [ring, fields] holds the captured fields of waiting events, then, where needed, what float64 could not
 hold of them; ``words`` the results of their tests, where conditions ask for these."""
 Output = namedtuple("Output", "matches rows")  # noqa: PYI024
-Scratch = namedtuple("Scratch", "chosen stack low texts arena")  # noqa: PYI024
-"""``texts`` and ``arena`` are the table of texts (`agents.cep.values.TextNumbers`), which is only read."""
+Scratch = namedtuple("Scratch", "chosen stack low strings arena")  # noqa: PYI024
+"""``strings`` and ``arena`` are the table of strings (`agents.cep.values.TextNumbers`), which is only read."""
 Input = namedtuple("Input", "t ref key mask columns lows")  # noqa: PYI024
 """Entries of one rule group (`agents.cep.rows.Rows`)."""
 
@@ -334,4 +334,4 @@ def holds(B, S, X, E, rule, condition, i):
     context = (B, S, X, E, rule, i)
     first = B.conditions[condition, C_CODE0]
     last = B.conditions[condition, C_CODE1]
-    return run(load, context, B.code, B.constants, first, last, X.texts, X.arena, X.stack, X.low)
+    return run(load, context, B.code, B.constants, first, last, X.strings, X.arena, X.stack, X.low)

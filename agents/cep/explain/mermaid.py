@@ -17,7 +17,7 @@ _MOST_TERMS = 6
 def mermaid(rule: Rule) -> str:
     """A flowchart: states as boxes, taken events as solid arrows, events passed over as dotted ones."""
     title = [f"%% rule {rule.name}, version {rule.content_version}", "flowchart LR"]
-    return "\n".join(title + (_conjunction(rule) if rule.kind == "all" else _automaton(compile_rule(rule)))) + "\n"
+    return "\n".join(title + (_conjunction(rule) if rule.kind == "all" else _sequence(compile_rule(rule)))) + "\n"
 
 
 def _conjunction(rule: Rule) -> list[str]:
@@ -35,7 +35,7 @@ def _step(rule: Rule, step: Step) -> str:
     return f"{step.name}: {'/'.join(step.stream)}" + (f" where {to_text(where)}" if where is not None else "")
 
 
-def _automaton(program: Program) -> list[str]:
+def _sequence(program: Program) -> list[str]:
     rule, lines = program.rule, []
     finals = [f"s{number}" for number, state in enumerate(program.states) if state.kind is Kind.FINAL]
     final = finals[0] if finals else 'match(("match"))'  # absence alone completes
@@ -75,10 +75,10 @@ def _arrow(program: Program, number: int, edge: FlatEdge) -> str:
 
 
 def _condition(program: Program, terms: tuple[Term, ...]) -> str:
-    texts = [_term(program, term) for term in terms[:_MOST_TERMS]]
+    strings = [_term(program, term) for term in terms[:_MOST_TERMS]]
     if len(terms) > _MOST_TERMS:
-        texts.append(f"{len(terms) - _MOST_TERMS} more cases")
-    return " or ".join(texts) if len(texts) == 1 else " or ".join(f"({text})" for text in texts)
+        strings.append(f"{len(terms) - _MOST_TERMS} more cases")
+    return " or ".join(strings) if len(strings) == 1 else " or ".join(f"({text})" for text in strings)
 
 
 def _term(program: Program, term: Term) -> str:

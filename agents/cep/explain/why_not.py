@@ -244,12 +244,12 @@ def _failed(rule: Rule, step: Step, event: Event, prior: Mapping[str, Sequence[E
 
 
 def _described(failed: Sequence[Node], event: Event, prior: Mapping[str, Sequence[Event]]) -> str:
-    texts = []
+    strings = []
     for part in failed:
         fields = {to_text(node): node for node in walk(part) if isinstance(node, FieldNode)}
         values = ", ".join(f"{name} = {compile_scalar(node)(event, prior)!r}" for name, node in fields.items())
-        texts.append(f"{to_text(part)}" + (f" ({values})" if values else ""))
-    return " and ".join(texts)
+        strings.append(f"{to_text(part)}" + (f" ({values})" if values else ""))
+    return " and ".join(strings)
 
 
 def _steps(rule: Rule, events: Sequence[Event]) -> tuple[StepReport, ...]:

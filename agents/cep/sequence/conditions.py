@@ -46,11 +46,11 @@ def load(context, source, index):
 
 
 @outer
-def evaluate(code, consts, first, last, slots, values, lows, node, columns, column_lows, i, time, texts, arena, stack,
+def evaluate(code, consts, first, last, slots, values, lows, node, columns, column_lows, i, time, strings, arena, stack,
              low):  # fmt: skip
     """Truth of a condition for the running values of a node and row i; ``slots`` are those of the rule."""
     context = (slots, values, lows, node, columns, column_lows, i, time)
-    return run(load, context, code, consts, first, last, texts, arena, stack, low)
+    return run(load, context, code, consts, first, last, strings, arena, stack, low)
 
 
 @inner
@@ -74,7 +74,7 @@ def truths(T, S, X, r, needed, node, B, i):
             if not decided:
                 truth = evaluate(
                     T.code, T.consts, T.code0[at(simple)], T.code0[at(simple + 1)], T.slots[T.rules[at(r), P_SLOT0] :],
-                    S.V, S.W, node, B.columns, B.lows, i, B.t[at(i)], T.texts, T.arena, X.stack, X.low,
+                    S.V, S.W, node, B.columns, B.lows, i, B.t[at(i)], T.strings, T.arena, X.stack, X.low,
                 )  # fmt: skip
             if truth:
                 found |= bit

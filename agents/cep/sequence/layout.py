@@ -55,7 +55,8 @@ NODE: Final = np.dtype(
 TIMER: Final = np.dtype([("start", "i8"), ("key", "i4"), ("next", "i4")], align=True)
 
 Tables = namedtuple(  # noqa: PYI024
-    "Tables", "rules states edges terms act needed resolved fired idle react slots code0 code simple consts texts arena"
+    "Tables",
+    "rules states edges terms act needed resolved fired idle react slots code0 code simple consts strings arena",
 )
 Rule = namedtuple(  # noqa: PYI024  what the kernel asks of a rule for every event, as locals: they cannot be aliased
     "Rule", "bits act resolved idle state0 start known timed fan window length limit waits skip keep_new slot0 slot1"

@@ -25,7 +25,7 @@ from astrocyte.agents.cep.values import TextNumbers
 from astrocyte.agents.expressions.bytecode import MAX_STACK
 from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["Automaton", "SkipError"]
+__all__ = ["SequenceOperator", "SkipError"]
 
 FIRST_ROOM: Final = 1024
 MOST_OUTPUTS: Final = 16_384
@@ -41,13 +41,13 @@ class SkipError(AstrocyteError):
     """A match cannot be skipped as the rule says (``on_missing: error``)."""
 
 
-class Automaton:
+class SequenceOperator:
     """An `agents.cep.operator.Operator`; ``room`` is the first capacity of every pool."""
 
-    def __init__(self, texts: TextNumbers, *, room: int = FIRST_ROOM) -> None:
-        self._texts = texts
+    def __init__(self, strings: TextNumbers, *, room: int = FIRST_ROOM) -> None:
+        self._strings = strings
         self._programs: dict[int, tuple[Program, tuple[int, ...]]] = {}
-        self._tables = build_tables({}, texts)
+        self._tables = build_tables({}, strings)
         self._waits = False
         globals_ = np.zeros(layout.G_WIDTH, np.int64)
         globals_[[layout.G_RUN_FREE, layout.G_NODE_FREE, layout.G_TIMER_FREE, layout.G_ROW]] = -1
@@ -97,7 +97,7 @@ class Automaton:
 
     def _relay(self, fresh: Sequence[int]) -> None:
         """New tables. The state refers to states by number, so these are moved along with their rules."""
-        old, new = self._tables.rules, build_tables(self._programs, self._texts)
+        old, new = self._tables.rules, build_tables(self._programs, self._strings)
         per_rule = np.zeros((len(new.rules), layout.Q_WIDTH), np.int64)
         per_rule[:, [layout.Q_HEAD, layout.Q_TAIL]] = -1
         per_rule[:, layout.Q_DUE] = layout.NEVER
@@ -159,9 +159,9 @@ class Automaton:
 
     def _run(self, batch: Any, pieces: list[_Piece]) -> None:
         position, stuck = None, 0
-        texts, arena = self._texts.arrays
-        if texts is not self._tables.texts or arena is not self._tables.arena:
-            self._tables = self._tables._replace(texts=texts, arena=arena)
+        strings, arena = self._strings.arrays
+        if strings is not self._tables.strings or arena is not self._tables.arena:
+            self._tables = self._tables._replace(strings=strings, arena=arena)
         while not kernel.process(self._tables, self._state, self._scratch, batch):
             G = self._state.G
             here = int(G[layout.G_TASK]), int(G[layout.G_ROW])

@@ -27,9 +27,9 @@ _MIRROR: Final = {Op.LT: Op.GT, Op.LE: Op.GE, Op.GT: Op.LT, Op.GE: Op.LE}
 _LOW: Final = (1 << DYNAMIC) - 1
 
 
-def build_tables(programs: Mapping[int, tuple[Program, Sequence[int]]], texts: TextNumbers) -> Any:
+def build_tables(programs: Mapping[int, tuple[Program, Sequence[int]]], strings: TextNumbers) -> Any:
     """Tables of the programs by slot; each comes with the columns that hold its captures."""
-    builder = _Builder(texts)
+    builder = _Builder(strings)
     slots = max(programs, default=-1) + 1
     rules = np.zeros((slots, layout.P_WIDTH), np.int64)
     for slot, (program, columns) in sorted(programs.items()):
@@ -38,8 +38,8 @@ def build_tables(programs: Mapping[int, tuple[Program, Sequence[int]]], texts: T
 
 
 class _Builder:
-    def __init__(self, texts: TextNumbers) -> None:
-        self.texts = texts
+    def __init__(self, strings: TextNumbers) -> None:
+        self.strings = strings
         self.states: list[tuple[int, ...]] = []
         self.edges: list[tuple[int, ...]] = []
         self.terms: list[tuple[int, int, int, int]] = []
@@ -104,7 +104,7 @@ class _Builder:
 
     def _add_code(self, program: Program, columns: Sequence[int]) -> None:
         first, code = len(self.consts), program.code
-        self.consts += [self.texts.on_stack(constant) for constant in code.constants]
+        self.consts += [self.strings.on_stack(constant) for constant in code.constants]
         base = len(self.code)
         self.code0 += [base + start for start in code.starts]
         ops = [_moved(op, first, columns) for op in code.ops]
@@ -148,8 +148,8 @@ class _Builder:
             code=np.array(self.code, np.int64).reshape(-1, 3),
             simple=np.array([*self.simple, (0, 0, 0)], np.int64),
             consts=np.array([*self.consts, (0.0, 0.0)], np.float64),
-            texts=self.texts.arrays[0],
-            arena=self.texts.arrays[1],
+            strings=self.strings.arrays[0],
+            arena=self.strings.arrays[1],
         )
 
 

@@ -148,7 +148,7 @@ def _of_frame(frame: Frame) -> list[dict[str, Any]]:
             "payload": payload,
         }
         for time, kind, subject, event_id, payload in zip(
-            np.asarray(frame.timestamps()).tolist(), kinds, subjects, frame.id_texts(), payloads, strict=True
+            np.asarray(frame.timestamps()).tolist(), kinds, subjects, frame.id_strings(), payloads, strict=True
         )
     ]
 

@@ -23,7 +23,7 @@ import orjson
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 
 __all__ = ["InfluxFileSink"]
 
@@ -43,13 +43,13 @@ class InfluxFileSink:
         name: str = "influx",
         rotate_bytes: int = 64 << 20,
         rules: PointRules | None = None,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self.name = name
         self.folder = Path(folder)
         self._rotate_bytes = rotate_bytes
         self._rules = rules or PointRules()
-        self._patience = patience or Patience(name)
+        self._retry = retry or RetryPolicy(name)
         self._positions: dict[tuple[str, int], int] = {}
         self._number = 1
         self._opened = False
@@ -75,7 +75,7 @@ class InfluxFileSink:
         if lines:
             mark = _MARK + orjson.dumps([[*place, following] for place, following in sorted(reached.items())]) + b"\n"
             member = await asyncio.to_thread(_compressed, mark + payload)
-            await self._patience.persist(lambda: asyncio.to_thread(self._append, member), self._transient)
+            await self._retry.persist(lambda: asyncio.to_thread(self._append, member), self._transient)
         self._positions = reached
         self.written += lines
         # Of the whole batch, not only of what is new: a crash may have come before a refused row was buried.

@@ -32,22 +32,22 @@ _QUOTED: Final = str.maketrans({'"': '\\"', "\\": "\\\\"})
 class Lines:
     """Points of one batch, one text each, with the line's end."""
 
-    texts: pa.Array
+    strings: pa.Array
     rows: NDArray[np.int64]
     """Row of the frame (or index of the record) that each line is of."""
     empty: int = 0
     """Rows that have no value to store."""
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.strings)
 
     def payload(self, start: int = 0, stop: int | None = None) -> bytes:
         """Lines ``start`` up to ``stop``, one after the other: the array's own data, with no text made in between."""
-        stop = len(self.texts) if stop is None else stop
+        stop = len(self.strings) if stop is None else stop
         if stop <= start:
             return b""
-        bounds = np.frombuffer(self.texts.buffers()[1], np.int64)[self.texts.offset :]
-        return bytes(memoryview(self.texts.buffers()[2])[bounds[start] : bounds[stop]])
+        bounds = np.frombuffer(self.strings.buffers()[1], np.int64)[self.strings.offset :]
+        return bytes(memoryview(self.strings.buffers()[2])[bounds[start] : bounds[stop]])
 
 
 def escape_measurement(text: str) -> str:
@@ -78,21 +78,21 @@ def encode_points(
         return Lines(pa.array([], _STRING), rows)
     join = _Join(escape_measurement(name))
     for tag in sorted(tags):
-        join.add_optional(f",{escape_tag(tag)}=", _tag_texts(tags[tag]), "")
+        join.add_optional(f",{escape_tag(tag)}=", _tag_strings(tags[tag]), "")
     join.text(" ")
     there = _add_fields(join, fields, len(times_ns))
     join.text(" ")
     join.column(pa.array(times_ns).cast(_STRING))
     join.text("\n")
-    texts = join.result()
+    strings = join.result()
     if there is None or there.all():
-        return Lines(texts, rows)
+        return Lines(strings, rows)
     kept = np.flatnonzero(there)
-    return Lines(texts.take(pa.array(kept)), rows[kept], len(rows) - len(kept))
+    return Lines(strings.take(pa.array(kept)), rows[kept], len(rows) - len(kept))
 
 
 class _Join:
-    """Texts and columns of texts, joined once, in one pass."""
+    """Strings and columns of strings, joined once, in one pass."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -101,20 +101,20 @@ class _Join:
     def text(self, text: str) -> None:
         self._text += text
 
-    def column(self, texts: pa.Array) -> None:
+    def column(self, strings: pa.Array) -> None:
         if self._text:
             self._parts.append(pa.scalar(self._text, _STRING))
             self._text = ""
-        self._parts.append(texts)
+        self._parts.append(strings)
 
-    def add_optional(self, before: str, texts: pa.Array, after: str) -> None:
-        """The column between two texts; nothing where it is null."""
-        if texts.null_count == 0:
+    def add_optional(self, before: str, strings: pa.Array, after: str) -> None:
+        """The column between two strings; nothing where it is null."""
+        if strings.null_count == 0:
             self.text(before)
-            self.column(texts)
+            self.column(strings)
             self.text(after)
-        elif texts.null_count < len(texts):
-            self.column(pc.coalesce(_surrounded(before, texts, after), pa.scalar("", _STRING)))
+        elif strings.null_count < len(strings):
+            self.column(pc.coalesce(_surrounded(before, strings, after), pa.scalar("", _STRING)))
 
     def result(self) -> pa.Array:
         if self._text:
@@ -122,54 +122,56 @@ class _Join:
         return pc.binary_join_element_wise(*self._parts, pa.scalar("", _STRING))
 
 
-def _surrounded(before: str, texts: pa.Array, after: str) -> pa.Array:
+def _surrounded(before: str, strings: pa.Array, after: str) -> pa.Array:
     return pc.binary_join_element_wise(
-        pa.scalar(before, _STRING), texts, pa.scalar(after, _STRING), pa.scalar("", _STRING)
+        pa.scalar(before, _STRING), strings, pa.scalar(after, _STRING), pa.scalar("", _STRING)
     )
 
 
 def _add_fields(join: _Join, fields: Mapping[str, pa.Array], count: int) -> NDArray[np.bool_] | None:
     """Fields with commas between them; returns which rows have any, None where all have."""
-    found = [(escape_tag(name), *_field_texts(column)) for name, column in fields.items()]
-    found = [(label, quote, texts, after) for label, quote, texts, after in found if texts.null_count < len(texts)]
+    found = [(escape_tag(name), *_field_strings(column)) for name, column in fields.items()]
+    found = [
+        (label, quote, strings, after) for label, quote, strings, after in found if strings.null_count < len(strings)
+    ]
     # A field that every row has comes first, so that each other one can bring its comma with it.
     found.sort(key=lambda field: bool(field[2].null_count))
     if found and found[0][2].null_count == 0:
-        for number, (label, quote, texts, after) in enumerate(found):
+        for number, (label, quote, strings, after) in enumerate(found):
             comma = "," if number else ""
-            join.add_optional(f"{comma}{label}={quote}", texts, after)
+            join.add_optional(f"{comma}{label}={quote}", strings, after)
         return None
     if not found:
         return np.zeros(count, np.bool_)
     optional = _Join("")
-    for label, quote, texts, after in found:
-        optional.add_optional(f",{label}={quote}", texts, after)
+    for label, quote, strings, after in found:
+        optional.add_optional(f",{label}={quote}", strings, after)
     body = pc.utf8_slice_codeunits(optional.result(), 1)
     join.column(body)
     return np.asarray(pc.greater(pc.binary_length(body), 0))
 
 
-def _tag_texts(column: pa.Array) -> pa.Array:
+def _tag_strings(column: pa.Array) -> pa.Array:
     """Values as a tag; null where the value is null or empty, for an empty tag is not allowed."""
     if pa.types.is_string(column.type):
         column = column.dictionary_encode()
     if column.type == TEXT:
-        texts = [escape_tag(text) if text else None for text in column.dictionary.to_pylist()]
-        return pa.array(texts, _STRING).take(column.indices)
+        strings = [escape_tag(text) if text else None for text in column.dictionary.to_pylist()]
+        return pa.array(strings, _STRING).take(column.indices)
     return column.cast(_STRING)
 
 
-def _field_texts(column: pa.Array) -> tuple[str, pa.Array, str]:
+def _field_strings(column: pa.Array) -> tuple[str, pa.Array, str]:
     """Text before each value, the values, and the text after them; null where there is nothing to store."""
     kind = column.type
     if kind == TEXT:
-        texts = [None if text is None else text.translate(_QUOTED) for text in column.dictionary.to_pylist()]
-        return '"', pa.array(texts, _STRING).take(column.indices), '"'
+        strings = [None if text is None else text.translate(_QUOTED) for text in column.dictionary.to_pylist()]
+        return '"', pa.array(strings, _STRING).take(column.indices), '"'
     if pa.types.is_string(kind):
         escaped = pc.replace_substring(pc.replace_substring(column.cast(_STRING), "\\", "\\\\"), '"', '\\"')
         return '"', escaped, '"'
     if pa.types.is_list(kind):
-        return '"[', _list_texts(column), ']"'
+        return '"[', _list_strings(column), ']"'
     if pa.types.is_boolean(kind):
         return "", column.cast(_STRING), ""
     if pa.types.is_integer(kind):
@@ -187,7 +189,7 @@ def _finite(column: pa.Array) -> pa.Array:
     return pc.if_else(finite, column, pa.scalar(None, column.type))
 
 
-def _list_texts(column: pa.Array) -> pa.Array:
+def _list_strings(column: pa.Array) -> pa.Array:
     """JSON text of lists of numbers, without the brackets; values that are no numbers become ``null``."""
     if column.null_count == len(column):
         return pa.nulls(len(column), _STRING)

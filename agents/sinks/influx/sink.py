@@ -23,7 +23,7 @@ from influxdb_client.rest import ApiException
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
 from astrocyte.agents.sinks.influx.points import PointRules, Points, points_of, refused_rows
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 
 __all__ = ["InfluxSink"]
 
@@ -75,7 +75,7 @@ class InfluxSink:
         in_flight: int = 4,
         rules: PointRules | None = None,
         timeout_s: float = 30.0,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         self.name = name
         self._url, self._token, self._org, self._bucket = url, token, org, bucket
@@ -83,7 +83,7 @@ class InfluxSink:
         self._in_flight = in_flight
         self._rules = rules or PointRules()
         self._timeout_s = timeout_s
-        self._patience = patience or Patience(name)
+        self._retry = retry or RetryPolicy(name)
         self._client: InfluxDBClientAsync | None = None
         self.written = 0
         """Points that the server has confirmed."""
@@ -173,7 +173,7 @@ class InfluxSink:
                 _return_http_data_only=False,
             )
 
-        await self._patience.persist(attempt, _may_pass, _wait_hint)
+        await self._retry.persist(attempt, _may_pass, _wait_hint)
 
     def _explain(self, error: ApiException) -> str:
         what = {

@@ -1,4 +1,4 @@
-"""What the sinks on SQL databases share: one connection, one thread that works on it, and patience."""
+"""What the sinks on SQL databases share: one connection, one thread that works on it, and retry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.sql.sqlite import SqliteStore
 from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.url import open_store
@@ -34,13 +34,13 @@ class SqlConnection:
     """
 
     def __init__(
-        self, url: str, *, now_us: Callable[[], int], name: str, migrate: bool = True, patience: Patience | None = None
+        self, url: str, *, now_us: Callable[[], int], name: str, migrate: bool = True, retry: RetryPolicy | None = None
     ) -> None:
         self.name = name
         self.url = url
         self.now_us = now_us
         self._migrate = migrate
-        self._patience = patience or Patience(name)
+        self._retry = retry or RetryPolicy(name)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
         self._store: Store | None = None
 
@@ -81,7 +81,7 @@ class SqlConnection:
             return fault.reason
 
         try:
-            return await self._patience.persist(lambda: self.in_thread(work), transient)
+            return await self._retry.persist(lambda: self.in_thread(work), transient)
         except AstrocyteError:
             raise
         except Exception as error:

@@ -196,7 +196,7 @@ def _kind(target: Target, name: str, column: pa.Array) -> str:
     match target.encoding(name):
         case "vector":
             return f"vector({target.table.c[name].type.size})"  # type: ignore[attr-defined]
-        case "texts":
+        case "strings":
             return "text[]"
         case "json":
             return "json"
@@ -231,8 +231,8 @@ def _plain(column: pa.Array, kind: str) -> pa.Array:
     if column.null_count == len(column):
         return pa.nulls(len(column), pa.utf8())
     if kind.startswith("vector"):
-        texts = [None if value is None else str(value).replace(" ", "") for value in column.to_pylist()]
-        return pa.array(texts, pa.utf8())
+        strings = [None if value is None else str(value).replace(" ", "") for value in column.to_pylist()]
+        return pa.array(strings, pa.utf8())
     if kind == "text[]":
         return pa.array([None if value is None else _text_array(value) for value in column.to_pylist()], pa.utf8())
     if kind == "timestamp":

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.sql.connection import SqlConnection, make_tables
 from astrocyte.agents.sinks.sql.records import stage_records
 from astrocyte.agents.sinks.sql.rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame
@@ -70,9 +70,9 @@ class SqlSink(SqlConnection):
         name: str = "sql",
         experiment_id: str = "default",
         migrate: bool = True,
-        patience: Patience | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
-        super().__init__(url, now_us=now_us, name=name, migrate=migrate, patience=patience)
+        super().__init__(url, now_us=now_us, name=name, migrate=migrate, retry=retry)
         self._runs = Runs(experiment_id, now_us)
         self._known: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
         self._learnt: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
@@ -231,7 +231,7 @@ def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], unit
 def _rejected(group: _Batch, unit: int, reason: str) -> Rejected:
     item, row = group.place_of(unit)
     if isinstance(item, SourcedRecords):
-        # The standard library's, because it takes what was refused: numbers of any size, texts of lone surrogates.
+        # The standard library's, because it takes what was refused: numbers of any size, strings of lone surrogates.
         key, payload = None, json.dumps(item.records[row], default=repr).encode()
     else:
         key, payload = _row_record(item.frame, row)

@@ -30,7 +30,7 @@ PAGE_BYTES: Final = 16384
 """Page size of new files: a third faster to fill than the default 4096, since fewer index pages are rewritten."""
 
 BUSY_S: Final = 0.25
-"""A sink waits by itself, and says so; whoever has no patience of its own asks for more."""
+"""A sink waits by itself, and says so; whoever has no retry of its own asks for more."""
 _ROWS: Final = 256
 _PARAMETERS: Final = 32000
 """SQLite takes 32,766 parameters a statement."""

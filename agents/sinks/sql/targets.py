@@ -70,7 +70,7 @@ ignore: the stored row stands. greatest: numbers and times only grow (``start_ti
 does not run again, and an experiment once set stays. refuse: the database refuses the row.
 """
 
-Encoding = Literal["plain", "vector", "floats", "texts", "json", "datetime", "bytes"]
+Encoding = Literal["plain", "vector", "floats", "strings", "json", "datetime", "bytes"]
 """How a staged column is handed to the driver: vector is of fixed size, floats a BLOB of any length."""
 
 _FIRST_WINS: Final = frozenset({"recorded_at"})
@@ -165,7 +165,7 @@ def _encoding(kind: TypeEngine[object]) -> Encoding:
         case Vector():
             return "vector"
         case TextArray():
-            return "texts"
+            return "strings"
         case JSON():
             return "json"
         case DateTime():

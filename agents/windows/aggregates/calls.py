@@ -132,4 +132,4 @@ def _where(valid: NDArray[np.bool_], data: NDArray[Any]) -> Column:
 
 def _text(values: NDArray[np.object_], valid: NDArray[np.bool_]) -> Column:
     encoded = pa.array(values, pa.utf8(), mask=~valid).dictionary_encode()
-    return Column(encoded.indices.fill_null(-1).to_numpy(), texts=encoded.dictionary)
+    return Column(encoded.indices.fill_null(-1).to_numpy(), strings=encoded.dictionary)

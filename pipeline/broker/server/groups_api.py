@@ -71,8 +71,8 @@ class GroupsApi:
 
         def reply(synced: Synced) -> None:
             if not answer.done():
-                told = {"throttle_time_ms": 0, "error_code": synced.error, "assignment": synced.assignment}
-                answer.set_result(encode(SYNC_GROUP, request.version, told))
+                response = {"throttle_time_ms": 0, "error_code": synced.error, "assignment": synced.assignment}
+                answer.set_result(encode(SYNC_GROUP, request.version, response))
 
         group = self._coordinator.group(body["group_id"])
         if group is None:

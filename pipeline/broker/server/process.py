@@ -48,18 +48,18 @@ class BrokerProcess:
         """Start it and wait until clients can connect; BrokerError with what it said if it ends or takes too long."""
         if self._process is not None:
             raise BrokerError(f"the broker process runs already, with process id {self._process.pid}")
-        ready, told = os.pipe()
+        ready, ready_fd = os.pipe()
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - read when it fails, closed by being dropped
         try:
             self._process = subprocess.Popen(
-                self._command(told),
+                self._command(ready_fd),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
-                pass_fds=(told,),
+                pass_fds=(ready_fd,),
             )
         finally:
-            os.close(told)
+            os.close(ready_fd)
         try:
             self.address = self._await_address(ready)
         finally:
@@ -103,7 +103,7 @@ class BrokerProcess:
     ) -> None:
         self.stop()
 
-    def _command(self, told: int) -> list[str]:
+    def _command(self, ready_fd: int) -> list[str]:
         command = [
             sys.executable,
             "-m",
@@ -113,7 +113,7 @@ class BrokerProcess:
             "--port",
             str(self.port),
             "--ready-fd",
-            str(told),
+            str(ready_fd),
             "--until-stdin-closes",
         ]
         for name, value in self._settings.items():

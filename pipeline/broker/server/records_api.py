@@ -51,7 +51,7 @@ class RecordsApi:
         return write_produce(request.version, produced) if wanted.acks else None
 
     def fetch(self, request: Request) -> Answer | asyncio.Future[Answer]:
-        """Records now, or when enough have come, or when the client's patience ends."""
+        """Records now, or when enough have come, or when the client's retry ends."""
         wanted = read_fetch(request.frame, request.at, request.version)
         fetched, size, settled = self.collect(wanted)
         if settled or size >= wanted.min_bytes or wanted.max_wait_ms <= 0:
@@ -163,12 +163,12 @@ class _DelayedFetch:
             self._due = True
             self._loop.call_soon(self._complete)  # after the whole Produce request, for several partitions at once
 
-    def _complete(self, patience_over: bool = False) -> None:
+    def _complete(self, timed_out: bool = False) -> None:
         self._due = False
         if self.answer.done():
             return
         fetched, size, settled = self._api.collect(self._wanted)
-        if settled or patience_over or size >= self._wanted.min_bytes:
+        if settled or timed_out or size >= self._wanted.min_bytes:
             self.answer.set_result(write_fetch(self._version, fetched))
         else:
             self._missing = self._wanted.min_bytes - size

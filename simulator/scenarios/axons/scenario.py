@@ -1,4 +1,4 @@
-"""Axons (seed 004): spike trains of types A, B, C on three axons that reach many leaflet domains, with planted truth.
+"""Axons (seed 004): spike trains of types A, B, C on three axons that reach many domains, with planted truth.
 
 Each (axon, domain) is a Hawkes process with an exponential kernel, of which Poisson is the case without excitation::
 
@@ -44,7 +44,7 @@ Triple = tuple[float, float, float]
 class AxonsConfig(ScenarioConfig):
     """Settings of the axons scenario; triples are for axons 1, 2 and 3."""
 
-    domains: int = Field(default=256, ge=1, le=4_000_000, description="leaflet domains, the keys of the events")
+    domains: int = Field(default=256, ge=1, le=4_000_000, description="domains, the keys of the events")
     rate_hz: Triple = Field(default=(0.4, 0.4, 0.4), description="base rate of spikes a domain, 0 to 10,000 each")
     branching: Triple = Field(default=(0.0, 0.3, 0.5), description="spikes that one causes: 0 is Poisson; below 0.95")
     decay_hz: Triple = Field(default=(5.0, 5.0, 5.0), description="how fast excitation fades, 0.001 to 10,000 each")
@@ -178,7 +178,7 @@ class Axons(Scenario):
         return (TRUTH,)
 
     def lag_us(self, config: AxonsConfig, stream: str) -> int:
-        """A coincidence is told when its second spike comes, with the time of its first."""
+        """A coincidence is emitted when its second spike comes, with the time of its first."""
         return config.plant_within_us + config.tick_us if stream == TRUTH else 0
 
     def report(self, config: AxonsConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:

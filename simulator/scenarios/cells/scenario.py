@@ -156,7 +156,7 @@ class Cells(Scenario):
         ctx.metric("alive", births.alive)
         ctx.metric_sum("energy", cells["energy"])
         record_traits(ctx, static, cells)
-        # Told after the births, from the arrays that stay: a slot that was born into is someone else than who tried.
+        # Emitted after the births, from the arrays that stay: a slot that was born into is someone else than who tried.
         newborn = cells["birth_tick"] == ctx.tick + 1
         attempt = {
             "word": words[0],
@@ -300,7 +300,7 @@ def _divide(
         gain = jnp.mean((before[split:] - target) ** 2 - (after[split:] - target) ** 2, axis=0)
         valid = jnp.arange(room) < mutants
         zero = jnp.zeros(births.valid.shape[0], jnp.float32)
-        told = {
+        emitted = {
             "mutants": mutants,
             "mutated": mutated,
             "magnitude": put(zero, row, jnp.sqrt(jnp.mean(noise * noise, axis=0)), valid),
@@ -311,12 +311,12 @@ def _divide(
         half = mothers["energy"] >> 1
         mass = 0.5 * mothers["mass"]
         own = {"genome": daughter, "energy": half, "mass": mass, "generation": mothers["generation"] + 1}
-        return own, {"energy": mothers["energy"] - half, "mass": mass}, told
+        return own, {"energy": mothers["energy"] - half, "mass": mass}, emitted
 
     # The low bits of the word decided nothing yet; multiplying brings them up to where `spawn` looks.
-    after, births, told = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
-    ctx.need("mutants", told["mutants"])
-    emit_births(ctx, births, told)
+    after, births, emitted = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
+    ctx.need("mutants", emitted["mutants"])
+    emit_births(ctx, births, emitted)
     return after, births
 
 

@@ -64,7 +64,7 @@ class DnaConfig(ScenarioConfig):
     save: float = Field(default=0.0005, ge=0.0, le=1.0, description="chance of a manual save")
     backup: float = Field(default=0.0005, ge=0.0, le=1.0, description="chance of a backup by the system")
     watched: float = Field(
-        default=1.0, ge=0.0, le=1.0, description="share of agents whose events are told, all of them"
+        default=1.0, ge=0.0, le=1.0, description="share of agents whose events are emitted, all of them"
     )
     landscape_seed: int = Field(default=1, ge=0, lt=2**32, description="which configuration is best")
 

@@ -1,4 +1,4 @@
-"""What the dna scenario emits: the three events of seed 003, whose texts are made on the host."""
+"""What the dna scenario emits: the three events of seed 003, whose strings are made on the host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 from astrocyte.simulator.event_spec import Column, EventSpec
 from astrocyte.simulator.scenarios.dna.config import KEYS, TRAITS, DnaStatic
 
-__all__ = ["BACKUP", "INITIAL", "ROLLBACK", "SAVE", "SOURCES", "agent_texts", "dna_events"]
+__all__ = ["BACKUP", "INITIAL", "ROLLBACK", "SAVE", "SOURCES", "agent_strings", "dna_events"]
 
 INITIAL, SAVE, BACKUP, ROLLBACK = range(4)
 """Causes of a snapshot."""
@@ -23,7 +23,7 @@ _KEY_FORMAT = "agent-{:05d}"
 Values = Mapping[str, Any]
 
 
-def agent_texts(values: Values) -> list[str]:
+def agent_strings(values: Values) -> list[str]:
     """Ids of agents from their numbers."""
     return [_KEY_FORMAT.format(number) for number in values["agent"].tolist()]
 
@@ -65,7 +65,7 @@ def dna_events(static: DnaStatic) -> tuple[EventSpec, ...]:
     """Kinds of events of dna; a first score has no previous one."""
     agents = static.island_populations * static.size
     common = (Column("snapshot_id", "id"), Column("agent", "hidden", dtype="int32"),
-              Column("agent_id", "derived", derive=agent_texts), Column("version", dtype="int32"))  # fmt: skip
+              Column("agent_id", "derived", derive=agent_strings), Column("version", dtype="int32"))  # fmt: skip
     parent = Column("parent_snapshot_id", "id")
     created = Column("created_at", "derived", derive=_seconds)
     updated = Column("updated_at", "derived", derive=_seconds)

@@ -126,7 +126,7 @@ class Dna(Scenario):
         breeding = (ctx.tick % jnp.uint32(static.generation_ticks) == 0) & (ctx.tick > 0)
         bred, child, mate, elite = _breed(static, params, state, ctx, 1.0 - strength["stagnation"])
         bred = bred & breeding & settled & ~back & ~save
-        told = {"snapshot_id": (jnp.broadcast_to(ctx.tick, number.shape), ctx.place()), "agent": number,
+        emitted = {"snapshot_id": (jnp.broadcast_to(ctx.tick, number.shape), ctx.place()), "agent": number,
                 "version": state["version"] + 1}  # fmt: skip
         parent = jnp.where(back, state["best_snapshot"], state["snapshot"])
         nobody = jnp.where(first, jnp.uint32(NO_PLACE), ctx.place())
@@ -135,7 +135,7 @@ class Dna(Scenario):
         ctx.emit(
             "snapshot",
             watched & made,
-            **told,
+            **emitted,
             parent_snapshot_id=(parent, nobody),
             source=(cause == BACKUP).astype(jnp.int32),
             dna_size=jnp.int32(len(KEYS)),
@@ -148,7 +148,7 @@ class Dna(Scenario):
         ctx.emit(
             "mutation",
             watched & bred,
-            **told,
+            **emitted,
             parent_snapshot_id=(state["snapshot"], ctx.place()),
             changed=jnp.sum(jnp.where(change != 0, bits, 0), axis=0, dtype=jnp.int32),
             delta=jnp.asarray(LOADINGS) @ change,
@@ -176,7 +176,7 @@ class Dna(Scenario):
         if (state["karma"] > state["best_karma"])[state["scored"]].any():
             yield "an agent's karma is above its best"
         if config.watched == 1.0 and interval.metrics["mutations"].sum() != len(interval.rows["mutation"].ticks):
-            yield "mutations counted and mutations told differ"
+            yield "mutations counted and mutations emitted differ"
 
 
 def _hash(words: Array) -> Array:
@@ -199,11 +199,11 @@ def _evaluate(
     noise = jnp.exp(params["noise"] * ctx.normals("karma")[0])
     score = jnp.clip(karma_of(state["genome"], params["target"], sharpness) * noise, 0.0, 1.0)
     again = state["scored"]
-    told = {"snapshot_id": (state["snapshot"], ctx.place()), "agent": ctx.place().astype(jnp.int32),
+    emitted = {"snapshot_id": (state["snapshot"], ctx.place()), "agent": ctx.place().astype(jnp.int32),
             "version": state["version"], "karma_score": score}  # fmt: skip
-    ctx.emit("first_karma", watched & due & ~again, **told)
+    ctx.emit("first_karma", watched & due & ~again, **emitted)
     previous = {"previous_score": state["karma"], "score_delta": score - state["karma"]}
-    ctx.emit("karma", watched & due & again, **told, **previous)
+    ctx.emit("karma", watched & due & again, **emitted, **previous)
     karma = jnp.where(due, score, state["karma"])
     scored = again | due
     better = due & (score > state["best_karma"])

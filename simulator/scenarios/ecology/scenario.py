@@ -153,14 +153,14 @@ class Ecology(Scenario):
             catch=catch,
             live=live,
         )
-        told = lived[0]
-        _tell_incidents(static, ctx, agents, after, told)
-        did = {"action": action, "target": told.other, "amount": told.amount, "reward": told.reward,
-               "defending": told.defending, "learns": agents["kind"] != CONTROL}  # fmt: skip
+        emitted = lived[0]
+        _tell_incidents(static, ctx, agents, after, emitted)
+        did = {"action": action, "target": emitted.other, "amount": emitted.amount, "reward": emitted.reward,
+               "defending": emitted.defending, "learns": agents["kind"] != CONTROL}  # fmt: skip
         emit_samples(static, ctx, agents, after, did, amount)
-        ctx.metric("deaths", jnp.sum(told.dead, dtype=jnp.int32))
-        ctx.metric_sum("lost", after["resource"], told.dead)
-        after = ctx.remove(after, told.dead, "died", partial(_death, static, ctx), zero=("resource", "health"))
+        ctx.metric("deaths", jnp.sum(emitted.dead, dtype=jnp.int32))
+        ctx.metric_sum("lost", after["resource"], emitted.dead)
+        after = ctx.remove(after, emitted.dead, "died", partial(_death, static, ctx), zero=("resource", "health"))
         wants_child = after["alive"] & (action == REPRODUCE) & (after["resource"] >= 2 * params["birth_cost"])
         after, births, born = ctx.spawn(after, wants_child, partial(_child, static, params, ctx), luck=luck.birth)
         ctx.emit_rows("born", births.count, **born)
@@ -168,7 +168,7 @@ class Ecology(Scenario):
         ctx.metric("alive", births.alive)
         ctx.metric_sum("held", after["resource"])
         ctx.metric_sum("tiles", amount)
-        emit_states_before(static, ctx, after, told.defending)
+        emit_states_before(static, ctx, after, emitted.defending)
         record_step(static, ctx, after, amount, params["capacity"])
         return {"agents": after, "amount": amount}
 
@@ -181,7 +181,7 @@ class Ecology(Scenario):
         return step_rows(config, interval, memory)
 
     def violations(self, config: EcologyConfig, state: Any, interval: Interval) -> Iterator[str]:
-        """Nothing negative, nothing with the dead, ledgers closed, every birth and death told."""
+        """Nothing negative, nothing with the dead, ledgers closed, every birth and death emitted."""
         agents, metrics = state["agents"], interval.metrics
         if (state["amount"] < 0).any() or (agents["resource"] < 0).any():
             yield "an amount of resource is negative"
@@ -197,7 +197,7 @@ class Ecology(Scenario):
         if (total["held"][1:] - total["held"][:-1] != kept[1:]).any():
             yield "the ledger of the agents does not close"
         if total["births"].sum() != len(interval.rows["born"].ticks):
-            yield "births counted and births told differ"
+            yield "births counted and births emitted differ"
 
 
 class _Luck(NamedTuple):
@@ -401,21 +401,23 @@ def _child(
     }
     child = {**parents, **own, "birth_tick": jnp.full(rows, ctx.tick + 1, jnp.uint32)}
     parent = (parents["birth_tick"], ctx.place(births.parent))
-    told = _birth(static, params, ctx, child, ctx.place(births.slot), parent)
-    told["starvation_threshold"] = jnp.broadcast_to(told["starvation_threshold"], (rows,))
-    return own, {"resource": parents["resource"] - params["birth_cost"]}, told
+    emitted = _birth(static, params, ctx, child, ctx.place(births.slot), parent)
+    emitted["starvation_threshold"] = jnp.broadcast_to(emitted["starvation_threshold"], (rows,))
+    return own, {"resource": parents["resource"] - params["birth_cost"]}, emitted
 
 
-def _tell_incidents(static: EcologyStatic, ctx: Context, before: Population, after: Population, told: _Lived) -> None:
+def _tell_incidents(
+    static: EcologyStatic, ctx: Context, before: Population, after: Population, emitted: _Lived
+) -> None:
     """An incident when an agent is hurt, starves to half of its health or death, heals above half, or dies of age."""
-    hurt = told.attacker >= 0
+    hurt = emitted.attacker >= 0
     low, was_low = after["health"] < UNIT // 2, before["health"] < UNIT // 2
-    starved = before["alive"] & (after["starving"] > 0) & ((low & ~was_low) | told.dead)
+    starved = before["alive"] & (after["starving"] > 0) & ((low & ~was_low) | emitted.dead)
     healed = before["alive"] & was_low & ~low
-    cause = jnp.where(hurt, 0, jnp.where(told.old, 3, jnp.where(starved, 1, 2)))
+    cause = jnp.where(hurt, 0, jnp.where(emitted.old, 3, jnp.where(starved, 1, 2)))
     assert CAUSES == ("attack", "starvation", "healing", "old_age")
-    chosen = ctx.select("incident", hurt | starved | healed | told.old)
-    index, attacker = chosen.index, told.attacker[chosen.index]
+    chosen = ctx.select("incident", hurt | starved | healed | emitted.old)
+    index, attacker = chosen.index, emitted.attacker[chosen.index]
     ctx.emit_rows(
         "incident",
         chosen.count,

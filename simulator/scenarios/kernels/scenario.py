@@ -157,7 +157,7 @@ class Kernels(Scenario):
         return kernels
 
     def violations(self, config: KernelsConfig, state: Any, interval: Interval) -> Iterator[str]:
-        """Finite basins, phi within 0 and 1, roots of E8, every birth and war told."""
+        """Finite basins, phi within 0 and 1, roots of E8, every birth and war emitted."""
         alive = state["alive"]
         if not np.isfinite(state["basin"]).all() or not np.isfinite(state["kappa"]).all():
             yield "a basin or a coupling is not finite"
@@ -166,9 +166,9 @@ class Kernels(Scenario):
         if not ((state["root"] >= 0) & (state["root"] < ROOTS)).all():
             yield "a root is none of the 240"
         if interval.metrics["bred"].sum() != len(interval.rows["bred"].ticks):
-            yield "kernels bred and kernels told differ"
+            yield "kernels bred and kernels emitted differ"
         if interval.metrics["wars"].sum() != len(interval.rows["war"].ticks):
-            yield "wars counted and wars told differ"
+            yield "wars counted and wars emitted differ"
 
 
 class _Luck(NamedTuple):

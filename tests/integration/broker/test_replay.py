@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from astrocyte.pipeline.cli import log as cli_log
-from astrocyte.pipeline.kafka.client import BrokerAway, ensure_topics, topic_partitions
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, topic_partitions
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
 from astrocyte.pipeline.recording.frames import chunks_of
@@ -121,7 +121,7 @@ async def test_frames_are_divided_anew_over_another_number_of_partitions(broker,
         assert {partition_of(key, 5) for key in keys} <= {item.partition}
 
     def ids(messages: list[ConsumedRecord]) -> list[str]:
-        return sorted(text for chunk in chunks_of(messages) for text in chunk.frame.id_texts())
+        return sorted(text for chunk in chunks_of(messages) for text in chunk.frame.id_strings())
 
     assert ids(after) == ids(records)
     per_partition = [item for item in after if item.partition == 3]
@@ -148,8 +148,8 @@ async def test_a_remapped_topic_carries_the_other_stream(broker, tmp_path):
     assert list(await topic_partitions(broker)) == ["mono.axon_9"]
     chunks = list(chunks_of(await read_topics(broker, "mono.axon_9")))
     assert {chunk.frame.stream for chunk in chunks} == {"axon_9"}
-    before = {text for chunk in chunks_of(records) for text in chunk.frame.id_texts()}
-    assert {text for chunk in chunks for text in chunk.frame.id_texts()} == before
+    before = {text for chunk in chunks_of(records) for text in chunk.frame.id_strings()}
+    assert {text for chunk in chunks for text in chunk.frame.id_strings()} == before
 
 
 async def test_a_stretch_and_some_topics_are_replayed(broker, tmp_path):
@@ -197,7 +197,7 @@ async def test_a_loop_goes_on_in_time_with_events_of_its_own(broker, tmp_path):
     assert done.messages == 12
     assert done.laps == 3
     after = await read_topics(broker, "mono.axon_1")
-    ids = [text for chunk in chunks_of(after) for text in chunk.frame.id_texts()]
+    ids = [text for chunk in chunks_of(after) for text in chunk.frame.id_strings()]
     assert len(ids) == len(set(ids)) == 3 * 16
     times = [item.timestamp_ms for item in after if item.partition == 0]
     assert times == sorted(times)
@@ -241,7 +241,7 @@ async def test_a_large_message_is_replayed(broker, tmp_path):
 
 async def test_an_unreachable_broker_and_an_empty_log_are_one_sentence(tmp_path):
     path = write_log(tmp_path / "a.jsonl", recorded_run(("axon_1",), 1))
-    with pytest.raises(BrokerAway, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
+    with pytest.raises(BrokerUnavailable, match=r"no Kafka broker answers at 127\.0\.0\.1:1"):
         await replay(make_plan([path], Selection()), "127.0.0.1:1", tempo=as_fast_as_possible())
     with pytest.raises(InvalidLog, match="no message to replay"):
         await replay(make_plan([path], Selection(topics=("x",))), "127.0.0.1:1", tempo=as_fast_as_possible())
@@ -258,7 +258,7 @@ async def test_a_broker_that_goes_away_in_the_middle_ends_it_with_what_was_deliv
                     running.kill()
                 await super().wait(changed, seconds)
 
-        with pytest.raises(BrokerAway, match=r"went away \(nothing was confirmed for 1 s\); 3 messages"):
+        with pytest.raises(BrokerUnavailable, match=r"went away \(nothing was confirmed for 1 s\); 3 messages"):
             await replay(plan, running.address, tempo=Tempo(1.0, clock=Killing()), timeout_s=1.0)
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from astrocyte.pipeline.cli import log as cli_log
-from astrocyte.pipeline.kafka.client import BrokerAway, UnknownTopic
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, UnknownTopic
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.tap import Selector, columns_line, compile_format, envelope_line, json_line, tap
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
@@ -194,7 +194,7 @@ async def test_an_unknown_topic_lists_the_known_ones(broker):
 
 
 async def test_a_broker_that_is_away_is_one_sentence(caplog):
-    with pytest.raises(BrokerAway, match=r"no Kafka broker answers at 127.0.0.1:1 .*'astrocyte broker"):
+    with pytest.raises(BrokerUnavailable, match=r"no Kafka broker answers at 127.0.0.1:1 .*'astrocyte broker"):
         await tap("127.0.0.1:1", ["t"], print, selector=Selector())
     assert caplog.text == ""
 

@@ -14,7 +14,7 @@ import pytest
 
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.simulation.publish import KafkaSink, PublishFailed
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFailed, Outgoing, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFailed, ProducerRecord, producer_settings
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.schemas.partitioning import partition_of
@@ -39,7 +39,9 @@ async def test_delivered_records_are_there_in_order_and_where_their_keys_hash(ad
     topic = await new_topic(address, 4)
     producer = ConfirmedProducer(producer_settings(address))
     await producer.start()
-    await producer.deliver(Outgoing(topic, b"%d" % n, b"k%d" % (n % 13), headers=[("h", b"x")]) for n in range(20_000))
+    await producer.deliver(
+        ProducerRecord(topic, b"%d" % n, b"k%d" % (n % 13), headers=[("h", b"x")]) for n in range(20_000)
+    )
     assert producer.unconfirmed == 0
     await producer.stop()
     found = await asyncio.to_thread(read_all, address, topic)
@@ -56,12 +58,14 @@ async def test_refused_record_fails_alone_and_the_producer_goes_on(address: str)
     producer = ConfirmedProducer(producer_settings(address))
     await producer.start()
     with pytest.raises(DeliveryFailed, match=r"max\.message\.bytes"):
-        await producer.deliver([Outgoing(topic, b"x" * 5000, partition=0)])
+        await producer.deliver([ProducerRecord(topic, b"x" * 5000, partition=0)])
     # Together too large, each small enough: they arrive one by one.
-    await producer.deliver([Outgoing(topic, b"%4d" % n * 200, partition=0) for n in range(8)])
+    await producer.deliver([ProducerRecord(topic, b"%4d" % n * 200, partition=0) for n in range(8)])
     with pytest.raises(DeliveryFailed):
-        await producer.deliver([Outgoing(topic, b"first", partition=0), Outgoing(topic, b"y" * 4000, partition=0)])
-    await producer.deliver([Outgoing(topic, b"last", partition=0)])
+        await producer.deliver(
+            [ProducerRecord(topic, b"first", partition=0), ProducerRecord(topic, b"y" * 4000, partition=0)]
+        )
+    await producer.deliver([ProducerRecord(topic, b"last", partition=0)])
     await producer.stop()
     found = values(await asyncio.to_thread(read_all, address, topic))
     assert [value[:4] for value in found] == [b"%4d" % n for n in range(8)] + [b"firs", b"last"]
@@ -73,8 +77,8 @@ async def test_record_without_key_for_a_compacted_topic_is_refused_and_holds_not
     producer = ConfirmedProducer(producer_settings(real_kafka.address))
     await producer.start()
     with pytest.raises(DeliveryFailed):
-        await producer.deliver([Outgoing(topic, b"x", partition=0)])
-    await producer.deliver([Outgoing(topic, b"y", b"key", partition=0)])
+        await producer.deliver([ProducerRecord(topic, b"x", partition=0)])
+    await producer.deliver([ProducerRecord(topic, b"y", b"key", partition=0)])
     await producer.stop()
     assert values(await asyncio.to_thread(read_all, real_kafka.address, topic)) == [b"y"]
 
@@ -85,7 +89,7 @@ async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(o
     await producer.start()
     futures = []
     for n in range(3000):
-        futures.append(await producer.send(Outgoing(topic, b"%d" % n, partition=n % 2)))
+        futures.append(await producer.send(ProducerRecord(topic, b"%d" % n, partition=n % 2)))
         if n == 1000:
             await asyncio.wait(futures[:500])
             own_broker.kill()
@@ -107,7 +111,7 @@ async def test_producer_starts_once_the_broker_is_there(own_embedded: Broker, ca
     own_embedded.kill()
     producer = ConfirmedProducer(producer_settings(own_embedded.address))
     starting = asyncio.create_task(producer.start())
-    sending = asyncio.create_task(producer.deliver([Outgoing(topic, b"early", partition=0)]))
+    sending = asyncio.create_task(producer.deliver([ProducerRecord(topic, b"early", partition=0)]))
     with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
         await eventually(lambda: "does not serve us" in caplog.text)
     assert not starting.done()
@@ -122,9 +126,9 @@ async def test_producer_that_is_closed_while_the_broker_is_away_says_what_is_los
     topic = await new_topic(own_embedded.address)
     producer = ConfirmedProducer(producer_settings(own_embedded.address))
     await producer.start()
-    await producer.deliver([Outgoing(topic, b"a", partition=0)])
+    await producer.deliver([ProducerRecord(topic, b"a", partition=0)])
     own_embedded.kill()
-    future = await producer.send(Outgoing(topic, b"b", partition=0))
+    future = await producer.send(ProducerRecord(topic, b"b", partition=0))
     assert await producer.stop(0.2) == 1
     with pytest.raises(DeliveryFailed, match="closed before"):
         await future

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from astrocyte.pipeline.kafka.client import ensure_topics
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, Outgoing, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, ProducerRecord, producer_settings
 from tests.support.brokers import Broker, read_all
 from tests.support.kafka import Kafka
 from tests.support.waiting import wait_until
@@ -267,7 +267,7 @@ def test_every_record_is_copied_though_workers_and_broker_are_killed_at_random(o
         await producer.start()
         for begin in range(0, count, 100):
             rows = range(begin, begin + 100)
-            await producer.deliver([Outgoing(topic.name, b"%d" % n, partition=n % 2) for n in rows])
+            await producer.deliver([ProducerRecord(topic.name, b"%d" % n, partition=n % 2) for n in rows])
             await asyncio.sleep(chance.uniform(0.0, 0.3))
         await producer.stop()
 

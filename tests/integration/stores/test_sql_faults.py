@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.migrate import NewerDatabase, OlderDatabase, upgrade
 from astrocyte.agents.sinks.sql.sink import SqlSink
@@ -17,14 +17,14 @@ from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.schemas.frames import Frame
 
 
-class Troubles(list):
-    """Hears of trouble, and mends what is broken at the given attempt instead of waiting."""
+class RetryNotices(list):
+    """Hears of notice, and mends what is broken at the given attempt instead of waiting."""
 
     def __init__(self, mend=lambda: None, at: int = 1):
         self.mend, self.at = mend, at
 
-    def patience(self) -> Patience:
-        return Patience("sql", on_trouble=self.append, sleep=self.sleep)
+    def retry(self) -> RetryPolicy:
+        return RetryPolicy("sql", on_retry=self.append, sleep=self.sleep)
 
     async def sleep(self, wait_s: float):
         if self[-1].attempt == self.at:
@@ -32,8 +32,8 @@ class Troubles(list):
         assert len(self) < 10, self
 
 
-def sink_on(url, patience=None):
-    return SqlSink(str(url), now_us=lambda: 1, patience=patience)
+def sink_on(url, retry=None):
+    return SqlSink(str(url), now_us=lambda: 1, retry=retry)
 
 
 def count(url: str, table: str = "problem_results") -> int:
@@ -61,24 +61,24 @@ async def test_a_locked_database_is_waited_for(tmp_path):
     path = tmp_path / "data.db"
     upgrade(path)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    troubles = Troubles(lambda: other.execute("ROLLBACK"), at=2)
-    sink = sink_on(path, troubles.patience())
+    notices = RetryNotices(lambda: other.execute("ROLLBACK"), at=2)
+    sink = sink_on(path, notices.retry())
     await sink.open()
     other.execute("BEGIN IMMEDIATE")
     assert await sink.write(the_batch()) == []
     await sink.close()
     other.close()
     assert count(str(path)) == 20
-    assert [trouble.attempt for trouble in troubles] == [1, 2, 0]
-    assert "locked by another writer" in troubles[0].reason
-    assert str(path) in troubles[0].reason
+    assert [notice.attempt for notice in notices] == [1, 2, 0]
+    assert "locked by another writer" in notices[0].reason
+    assert str(path) in notices[0].reason
 
 
 async def test_a_full_disk_is_waited_for_and_nothing_of_the_batch_stays(tmp_path):
     path = tmp_path / "data.db"
-    troubles = Troubles(lambda: seen.append(count(str(path))))
+    notices = RetryNotices(lambda: seen.append(count(str(path))))
     seen = []
-    sink = sink_on(path, troubles.patience())
+    sink = sink_on(path, notices.retry())
     await sink.open()
     await sink.write(the_batch())
     pages = sink.store.query("PRAGMA page_count")[0][0]
@@ -88,12 +88,12 @@ async def test_a_full_disk_is_waited_for_and_nothing_of_the_batch_stays(tmp_path
     await sink.close()
     assert seen == [20]
     assert count(str(path)) == 5_020
-    assert "the disk is full" in troubles[0].reason
+    assert "the disk is full" in notices[0].reason
 
 
 async def test_a_server_restarted_in_a_batch_loses_and_doubles_nothing(own_postgres):
-    troubles = Troubles(own_postgres.start, at=2)
-    sink = sink_on(own_postgres.url, troubles.patience())
+    notices = RetryNotices(own_postgres.start, at=2)
+    sink = sink_on(own_postgres.url, notices.retry())
     await sink.open()
     await sink.write(the_batch())
     upsert, calls = sink.store.upsert, []
@@ -109,25 +109,25 @@ async def test_a_server_restarted_in_a_batch_loses_and_doubles_nothing(own_postg
     assert await sink.write(batch) == []
     await sink.close()
     assert len(calls) > 3, "the server was stopped in the middle"
-    assert [trouble.attempt for trouble in troubles] == [1, 2, 0]
+    assert [notice.attempt for notice in notices] == [1, 2, 0]
     assert count(own_postgres.url) == 520
     assert count(own_postgres.url, "simulations") == 2
 
 
 async def test_a_server_that_is_away_at_the_start_is_waited_for(own_postgres):
     own_postgres.stop()
-    troubles = Troubles(own_postgres.start)
-    sink = sink_on(own_postgres.url, troubles.patience())
+    notices = RetryNotices(own_postgres.start)
+    sink = sink_on(own_postgres.url, notices.retry())
     await sink.open()
     assert await sink.write(the_batch()) == []
     await sink.close()
-    assert f"127.0.0.1:{own_postgres.port}" in troubles[0].reason
+    assert f"127.0.0.1:{own_postgres.port}" in notices[0].reason
 
 
 async def test_a_stopped_sink_gives_up_and_says_that_nothing_was_confirmed(tmp_path):
     path = tmp_path / "data.db"
-    patience = Patience("sql", on_trouble=lambda trouble: patience.stop.set())
-    sink = sink_on(path, patience)
+    retry = RetryPolicy("sql", on_retry=lambda notice: retry.stop.set())
+    sink = sink_on(path, retry)
     await sink.open()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

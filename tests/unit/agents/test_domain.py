@@ -1,4 +1,4 @@
-"""A leaflet domain as a pure step: what comes in, what goes out, and that a restart changes nothing."""
+"""A domain as a pure step: what comes in, what goes out, and that a restart changes nothing."""
 
 from collections import defaultdict
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.domain import DomainGroup, DomainOutput, Leaflet
+from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.watermarks import Place
 from astrocyte.agents.rules.yaml import load_rules
@@ -36,8 +36,8 @@ rules:
 TOPICS = {"axon_1": "mono.axon_1", "axon_2": "mono.axon_2"}
 
 
-def leaflet(**options) -> Leaflet:
-    return Leaflet(0, [DomainGroup("key", Engine(RULES), TOPICS)], topics=TOPICS.values(), **options)
+def new_domain(**options) -> Domain:
+    return Domain(0, [DomainGroup("key", Engine(RULES), TOPICS)], topics=TOPICS.values(), **options)
 
 
 def spikes(stream: str, times_ms, *, run="run", first_seq=0, seed=0, **meta) -> Frame:
@@ -77,7 +77,7 @@ def stream_log(ticks: int, seed: int) -> Log:
     return log
 
 
-def feed(domain: Leaflet, records) -> list[DomainOutput]:
+def feed(domain: Domain, records) -> list[DomainOutput]:
     return [domain.feed(topic, [record]) for topic, record in records]
 
 
@@ -87,7 +87,7 @@ def ids(outputs) -> list[str]:
 
 def test_multi_events_and_alerts_have_the_shapes_of_the_seed_and_their_lineage():
     log = stream_log(6, seed=1)
-    outputs = feed(leaflet(), log.records)
+    outputs = feed(new_domain(), log.records)
     records = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
     assert records
     for record in records:
@@ -101,7 +101,7 @@ def test_multi_events_and_alerts_have_the_shapes_of_the_seed_and_their_lineage()
 
 
 def test_a_finished_run_leaves_no_state_and_every_event_is_accounted_for():
-    domain = leaflet()
+    domain = new_domain()
     feed(domain, stream_log(6, seed=2).records)
     assert domain.counters.received == domain.counters.processed == 6 * 8 * 2
     assert domain.groups[0].engine.low_water_us() is None
@@ -112,12 +112,12 @@ def test_a_finished_run_leaves_no_state_and_every_event_is_accounted_for():
 @given(seed=st.integers(0, 50), cuts=st.lists(st.integers(0, 24), max_size=4), overlap=st.integers(0, 6))
 def test_restarts_from_snapshots_give_the_same_matches_once(seed, cuts, overlap):
     log = stream_log(12, seed).records
-    expected = ids(feed(leaflet(), log))
-    domain, found, done = leaflet(), [], 0
+    expected = ids(feed(new_domain(), log))
+    domain, found, done = new_domain(), [], 0
     for cut in sorted(cuts):
         found += ids(feed(domain, log[done:cut]))
         snapshot = domain.snapshot()
-        domain = leaflet()
+        domain = new_domain()
         domain.restore(snapshot)
         # A restarted reader may get records again that the snapshot holds already.
         done = max(0, cut - overlap)
@@ -127,7 +127,7 @@ def test_restarts_from_snapshots_give_the_same_matches_once(seed, cuts, overlap)
 
 
 def test_a_stream_that_starts_slowly_is_waited_for():
-    domain = leaflet()
+    domain = new_domain()
     log = stream_log(4, seed=3).records
     first = [record for record in log if record[0] == "mono.axon_1"]
     second = [record for record in log if record[0] == "mono.axon_2"]
@@ -135,11 +135,11 @@ def test_a_stream_that_starts_slowly_is_waited_for():
     assert ids(outputs) == []
     outputs += feed(domain, second)
     assert domain.counters.late == 0
-    assert sorted(ids(outputs)) == sorted(ids(feed(leaflet(), log)))
+    assert sorted(ids(outputs)) == sorted(ids(feed(new_domain(), log)))
 
 
 def test_a_late_event_goes_to_late_with_its_place_and_is_not_matched():
-    domain = leaflet()
+    domain = new_domain()
     log = Log()
     log.add("mono.axon_1", encode_frame(spikes("axon_1", [1000], watermark_us=START_US + 1_000_000)))
     log.add("mono.axon_1", encode_frame(spikes("axon_1", [10, 2000], first_seq=1)))
@@ -151,7 +151,7 @@ def test_a_late_event_goes_to_late_with_its_place_and_is_not_matched():
 
 
 def test_bad_records_are_dead_letters_with_reason_place_and_bytes():
-    domain = leaflet()
+    domain = new_domain()
     log = Log()
     good = frame_to_records(spikes("axon_1", [0]))[0].value
     for value in (good, b"{", None, good.replace(b'"value":', b'"value":"x","v":'), b"\xff\xff\xff\xffgarbage"):
@@ -169,7 +169,7 @@ def test_one_bad_row_of_a_frame_is_a_dead_letter_of_its_own():
     broken = Frame.from_columns("axon_1", "run", {
         "timestamp": frame.timestamps(), "key": ["a", "b", "c"], "type": ["A"] * 3, "value": [1.0, float("nan"), 3.0],
     })  # fmt: skip
-    domain = leaflet()
+    domain = new_domain()
     output = domain.feed("mono.axon_1", [RawRecord(7, 0, None, encode_frame(broken))])
     (letter,) = output.dead_letters
     assert (letter.offset, letter.row, letter.stage) == (7, 1, "validate")
@@ -177,14 +177,14 @@ def test_one_bad_row_of_a_frame_is_a_dead_letter_of_its_own():
 
 
 def test_an_event_that_is_delivered_again_under_another_offset_counts_once():
-    domain = leaflet(lateness_us=1_000_000)
+    domain = new_domain(lateness_us=1_000_000)
     payload = encode_frame(spikes("axon_1", [0, 1, 2]))
     domain.feed("mono.axon_1", [RawRecord(0, 0, None, payload), RawRecord(1, 0, None, payload)])
     assert (domain.counters.processed, domain.counters.duplicate) == (3, 3)
 
 
 def test_records_without_watermarks_are_matched_once_their_topics_are_found_idle():
-    domain = leaflet()
+    domain = new_domain()
     for stream, at in (("axon_1", 0), ("axon_2", 50)):
         columns = {"timestamp": [START_US + at * 1000], "key": ["k"], "type": ["B" if at else "A"], "value": [1.0]}
         frame = Frame.from_columns(stream, "", columns)
@@ -196,15 +196,15 @@ def test_records_without_watermarks_are_matched_once_their_topics_are_found_idle
 
 
 def test_a_topic_that_no_rule_reads_is_counted_all_the_same():
-    domain = Leaflet(0, [DomainGroup("key", Engine(RULES), TOPICS)], topics=[*TOPICS.values(), "mono.axon_3"])
+    domain = Domain(0, [DomainGroup("key", Engine(RULES), TOPICS)], topics=[*TOPICS.values(), "mono.axon_3"])
     domain.feed("mono.axon_3", [RawRecord(0, 0, None, encode_frame(spikes("axon_3", [0, 1])))])
     assert domain.counters.processed == 2
 
 
 def test_an_unknown_group_of_a_snapshot_is_left_out_and_a_new_one_begins_empty():
-    domain = leaflet()
+    domain = new_domain()
     feed(domain, stream_log(3, seed=4).records)
-    other = Leaflet(0, [DomainGroup("domain", Engine(RULES), TOPICS)], topics=TOPICS.values())
+    other = Domain(0, [DomainGroup("domain", Engine(RULES), TOPICS)], topics=TOPICS.values())
     other.restore(domain.snapshot())
     assert other.positions == domain.positions
     assert other.groups[0].engine.low_water_us() is None
@@ -213,9 +213,9 @@ def test_an_unknown_group_of_a_snapshot_is_left_out_and_a_new_one_begins_empty()
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_how_a_fetch_cuts_the_chunks_changes_nothing(chunk):
     log = stream_log(8, seed=5).records
-    domain = leaflet()
+    domain = new_domain()
     outputs = []
     by_topic = {topic: [record for name, record in log if name == topic] for topic in TOPICS.values()}
     for first in range(0, 8, chunk):
         outputs += [domain.feed(topic, records[first : first + chunk]) for topic, records in by_topic.items()]
-    assert sorted(ids(outputs)) == sorted(ids(feed(leaflet(), log)))
+    assert sorted(ids(outputs)) == sorted(ids(feed(new_domain(), log)))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from astrocyte import Engine, Frame, encode_frame, load_rules
-from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.schemas.json.reader import RawRecord
 
@@ -17,7 +17,7 @@ def message(offset: int, value: float) -> RawRecord:
 
 def test_changed_validators_hold_from_the_next_chunk_on():
     first, second = (load_rules(TEXT.replace("LIMIT", limit)) for limit in ("10", "5"))
-    domain = Leaflet(
+    domain = Domain(
         0, [DomainGroup("key", Engine(first, validated=True), {"s": "mono.s"})], topics=["mono.s"],
         validators=Validators(first.validators),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 import urllib.request
 from types import SimpleNamespace
 
-from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline import metrics
@@ -32,9 +32,9 @@ def served(collector, monkeypatch) -> str:
 
 def test_counters_of_every_domain_are_served(monkeypatch):
     topics = {"axon_1": "mono.axon_1"}
-    leaflet = Leaflet(3, [DomainGroup("key", Engine(RULES), topics)], topics=topics.values())
-    leaflet.counters.processed = 7
-    text = served(metrics.DomainMetrics(lambda: {3: leaflet}), monkeypatch)
+    domain = Domain(3, [DomainGroup("key", Engine(RULES), topics)], topics=topics.values())
+    domain.counters.processed = 7
+    text = served(metrics.DomainMetrics(lambda: {3: domain}), monkeypatch)
     assert 'astrocyte_events_total{outcome="processed",partition="3"} 7.0' in text
     assert 'rule="one"' in text
 

@@ -3,7 +3,7 @@
 import pytest
 
 from astrocyte.agents.sinks.registry import SINKS, SinkContext, register_sink
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.role_registry import ROLES, register_role, role_names
 from astrocyte.pipeline.roles.stores import _topics
 from astrocyte.pipeline.roles.worker import environment_of
@@ -60,14 +60,14 @@ def test_a_sink_gets_its_settings_from_the_environment_over_the_file(tmp_path, m
 
 
 def test_a_setting_that_a_sink_needs_is_named_with_its_variable():
-    context = SinkContext("web-hook", {}, Patience("web-hook"), lambda: 0)
+    context = SinkContext("web-hook", {}, RetryPolicy("web-hook"), lambda: 0)
     with pytest.raises(InvalidSettings, match=r"set ASTROCYTE_WEB_HOOK_URL, or url in the table \[options.web-hook\]"):
         context.require("url")
 
 
 def test_shipped_roles_keep_their_places_and_every_sink_is_a_role():
     names = role_names()
-    assert names[:7] == ("correlate", "rekey", "control", "sql", "influx", "audit", "file")
+    assert names[:7] == ("correlate", "repartition", "control", "sql", "influx", "audit", "file")
     register_sink("test_narrow", lambda context: None, streams=("axon_1",), records=("alerts",))
     assert "test_narrow" in role_names()
     assert _topics(load_settings(), SINKS.get("test_narrow")) == ["mono.axon_1", "alerts"]

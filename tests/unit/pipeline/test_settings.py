@@ -26,7 +26,7 @@ def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, mo
         (
             "roles",
             "correlate,cook",
-            "there is no role 'cook'; known: correlate, rekey, control, sql, influx, audit, file",
+            "there is no role 'cook'; known: correlate, repartition, control, sql, influx, audit, file",
         ),
         ("influx_url", "http://127.0.0.1:8086", "influx_token is not"),
     ],

@@ -9,11 +9,11 @@ from astrocyte.schemas.ids import event_ids, format_ids, hash_id, hash_ids, ids_
 
 def test_event_ids_are_uuids_of_version_8_and_never_change():
     ids = event_ids("run", "axon_1", np.arange(3))
-    texts = format_ids(ids)
-    assert [uuid.UUID(text).version for text in texts] == [8, 8, 8]
-    assert {uuid.UUID(text).variant for text in texts} == {uuid.RFC_4122}
+    strings = format_ids(ids)
+    assert [uuid.UUID(text).version for text in strings] == [8, 8, 8]
+    assert {uuid.UUID(text).variant for text in strings} == {uuid.RFC_4122}
     # Stored ids must stay valid: these values are part of the wire format.
-    assert texts == [
+    assert strings == [
         "b759378e-13ae-8500-a075-2bbeb47990f3",
         "35a19fa1-1da8-876f-8b61-74dcbc01a3b2",
         "60bf75e0-e052-80f1-b909-82b637746070",
@@ -29,10 +29,10 @@ def test_a_million_ids_of_neighbouring_runs_and_streams_are_distinct():
 
 @given(st.lists(st.uuids(), max_size=10))
 def test_text_and_bytes_of_ids_round_trip(values):
-    texts = [str(value) for value in values]
-    ids = parse_ids(texts)
-    assert format_ids(ids) == texts
-    assert format_ids(ids_from_bytes(b"".join(value.bytes for value in values))) == texts
+    strings = [str(value) for value in values]
+    ids = parse_ids(strings)
+    assert format_ids(ids) == strings
+    assert format_ids(ids_from_bytes(b"".join(value.bytes for value in values))) == strings
 
 
 def test_a_foreign_id_is_hashed_and_a_prefixed_uuid_is_itself():
@@ -52,8 +52,8 @@ def test_a_foreign_id_is_hashed_and_a_prefixed_uuid_is_itself():
         max_size=6,
     )
 )
-def test_ids_of_a_batch_are_those_of_its_texts_one_by_one(texts):
-    assert (parse_ids(texts) == np.concatenate([parse_ids([""]), *(_one_id(text) for text in texts)])[1:]).all()
+def test_ids_of_a_batch_are_those_of_its_strings_one_by_one(strings):
+    assert (parse_ids(strings) == np.concatenate([parse_ids([""]), *(_one_id(text) for text in strings)])[1:]).all()
 
 
 def _one_id(text):

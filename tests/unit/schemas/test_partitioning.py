@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte import Frame
-from astrocyte.schemas.partitioning import murmur2, partition_of, rekey, split_by_partition
+from astrocyte.schemas.partitioning import murmur2, partition_of, repartition, split_by_partition
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30))
@@ -46,7 +46,7 @@ def test_a_watermark_and_an_end_reach_partitions_without_rows():
     assert all(part.watermark_us == 5 and part.end for _, part in parts)
 
 
-def test_rekey_replaces_the_key_and_keeps_the_field():
+def test_a_repartitioned_frame_has_another_key_and_keeps_the_field():
     frame = Frame.from_columns("s", "r", {"timestamp": [1, 2], "key": ["a", "b"], "cell": [17, 18]})
-    assert rekey(frame, "cell").column("key").to_pylist() == ["17", "18"]
-    assert rekey(frame, "cell").column("cell").to_pylist() == [17, 18]
+    assert repartition(frame, "cell").column("key").to_pylist() == ["17", "18"]
+    assert repartition(frame, "cell").column("cell").to_pylist() == [17, 18]

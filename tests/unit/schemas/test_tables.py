@@ -90,7 +90,7 @@ def test_every_data_table_has_its_simulation():
 
 
 @pytest.mark.parametrize(("place", "length"), LENGTHS.items())
-def test_texts_have_the_lengths_of_the_seed(place, length):
+def test_strings_have_the_lengths_of_the_seed(place, length):
     table, column = place
     assert Base.metadata.tables[table].c[column].type.length == length
 
@@ -145,7 +145,7 @@ def test_ids_that_follow_from_other_columns_may_be_left_out(session):
     assert resource.id == resource_state_id(3, 9) == (3 << 31) + 9
 
 
-def test_vectors_and_lists_of_texts_come_back_as_they_went(session):
+def test_vectors_and_lists_of_strings_come_back_as_they_went(session):
     session.add(Simulation(simulation_id="s"))
     session.flush()
     basin = np.arange(8) / 8

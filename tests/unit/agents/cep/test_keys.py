@@ -14,15 +14,15 @@ def numbers(table, column, *, t=0):
     return dict(zip(selected.rows.tolist(), selected.key.tolist(), strict=True))
 
 
-def test_equal_texts_have_equal_numbers_in_every_encoding():
+def test_equal_strings_have_equal_numbers_in_every_encoding():
     table = KeyTable(room=2)
-    texts = ["a", "b", None, "a", "", "ä" * 50]
-    plain = numbers(table, pa.array(texts))
+    strings = ["a", "b", None, "a", "", "ä" * 50]
+    plain = numbers(table, pa.array(strings))
     assert 2 not in plain
     assert plain[0] == plain[3]
     assert len(set(plain.values())) == 4
-    assert numbers(table, pa.array(texts).dictionary_encode()) == plain
-    assert numbers(table, pa.array(["x", *texts]).dictionary_encode().slice(1)) == plain
+    assert numbers(table, pa.array(strings).dictionary_encode()) == plain
+    assert numbers(table, pa.array(["x", *strings]).dictionary_encode().slice(1)) == plain
     assert table.number("b", 0) == plain[1]
 
 
@@ -34,13 +34,13 @@ def test_rows_without_any_key_are_left_out():
     assert list(numbers(table, null)) == [1]
 
 
-def test_a_dictionary_met_again_means_the_same_and_one_like_it_its_own_texts():
+def test_a_dictionary_met_again_means_the_same_and_one_like_it_its_own_strings():
     table = KeyTable()
-    texts = pa.array(["a", "b"])
-    first = numbers(table, pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), texts))
-    again = numbers(table, pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), texts))
+    strings = pa.array(["a", "b"])
+    first = numbers(table, pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), strings))
+    again = numbers(table, pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int32()), strings))
     assert (again[0], again[1]) == (first[1], first[0])
-    part = numbers(table, pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), texts.slice(1)))
+    part = numbers(table, pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), strings.slice(1)))
     assert part[0] == first[1]
 
 
@@ -59,21 +59,21 @@ def test_only_rows_with_a_word_are_selected():
     assert len(table) == 2
 
 
-def test_table_grows_and_keeps_numbers_and_texts():
+def test_table_grows_and_keeps_numbers_and_strings():
     table = KeyTable(room=1)
-    texts = [f"key-{number}" for number in range(5_000)]
-    given = numbers(table, pa.array(texts))
+    strings = [f"key-{number}" for number in range(5_000)]
+    given = numbers(table, pa.array(strings))
     assert sorted(given.values()) == list(range(5_000))
-    assert table.texts(np.array([given[row] for row in range(5_000)], np.int32)).to_pylist() == texts
+    assert table.strings(np.array([given[row] for row in range(5_000)], np.int32)).to_pylist() == strings
 
 
 def test_snapshot_restores_to_the_same_numbers():
     table = KeyTable(room=1)
-    texts = pa.array([f"key-{number}" for number in range(100)])
-    given = numbers(table, texts)
+    strings = pa.array([f"key-{number}" for number in range(100)])
+    given = numbers(table, strings)
     other = KeyTable()
     other.restore({name: array.copy() for name, array in table.snapshot().items()})
-    assert numbers(other, texts) == given
+    assert numbers(other, strings) == given
     assert len(other) == 100
 
 
@@ -90,17 +90,17 @@ def test_number_is_given_out_again_only_when_nothing_can_refer_to_it():
     again = numbers(table, pa.array(["fresh", "held", "new"]), t=9)
     assert again[0] == given[0]
     assert (again[1], again[2]) == (given[1], given[2])
-    assert table.texts(np.array([again[0]], np.int32)).to_pylist() == ["fresh"]
+    assert table.strings(np.array([again[0]], np.int32)).to_pylist() == ["fresh"]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_recycled_tables_stay_true_to_their_texts(seed):
+def test_recycled_tables_stay_true_to_their_strings(seed):
     rng = np.random.default_rng(seed)
     table, now = KeyTable(room=1), 0
     for _ in range(30):
-        texts = [f"k{number}" for number in rng.integers(0, 400, 100)]
-        given = numbers(table, pa.array(texts), t=now)
+        strings = [f"k{number}" for number in rng.integers(0, 400, 100)]
+        given = numbers(table, pa.array(strings), t=now)
         order = np.array([given[row] for row in range(100)], np.int32)
-        assert table.texts(order).to_pylist() == texts
+        assert table.strings(order).to_pylist() == strings
         table.recycle(rng.random(table.numbers) < 0.3, now + 1)
         now += 10

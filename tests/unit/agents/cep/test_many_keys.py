@@ -31,13 +31,13 @@ RULES = {
 
 def frames():
     rng, found = np.random.default_rng(3), []
-    texts, kinds = pa.array([f"domain-{key}" for key in range(KEYS)]), pa.array(["A", "B", "C", "D"])
+    strings, kinds = pa.array([f"domain-{key}" for key in range(KEYS)]), pa.array(["A", "B", "C", "D"])
     t = np.cumsum(rng.exponential(1e6 / KEYS, 10 * ROWS)).astype(np.int64)
     for first in range(0, 10 * ROWS, ROWS):
         codes = rng.integers(0, KEYS, ROWS)
         columns = {
             "timestamp": t[first : first + ROWS],
-            "key": pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), texts),
+            "key": pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), strings),
             "type": pa.DictionaryArray.from_arrays(pa.array(rng.integers(0, 4, ROWS).astype(np.int32)), kinds),
             "value": rng.random(ROWS),
         }

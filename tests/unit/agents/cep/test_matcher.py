@@ -37,7 +37,7 @@ def frame(text, *, stream="s", times=None, keys=None, **columns):
 
 def outputs(matcher, batch):
     """(rule, key, kind, seconds, {step: refs}) of every output."""
-    texts = matcher.key_texts(batch).to_pylist()
+    strings = matcher.key_strings(batch).to_pylist()
     found = []
     for index in range(len(batch)):
         rule = matcher.rules[batch.rule[index]]
@@ -45,7 +45,7 @@ def outputs(matcher, batch):
         for row in range(batch.offsets[index], batch.offsets[index + 1]):
             labels.setdefault(rule.positive[batch.step[row]], []).append(int(batch.ref[row]))
         seconds = int(batch.time_us[index]) / 1_000_000
-        found.append((rule.name, texts[index], int(batch.kind[index]), seconds, labels))
+        found.append((rule.name, strings[index], int(batch.kind[index]), seconds, labels))
     return found
 
 
@@ -282,7 +282,7 @@ def test_memory_of_what_waits_is_bounded_too():
     values = np.array([1e9] + [1.0, 2.0] * count)
     matcher = Matcher([rule], room=4)
     matcher.process(matcher.prepare(frame("A" + "AB" * count, value=values)))
-    assert matcher._automaton.size()["runs"] <= 10
+    assert matcher._sequence.size()["runs"] <= 10
 
 
 def test_counters_count_events_partials_matches_timeouts_and_time():
@@ -407,7 +407,7 @@ def test_removed_rule_leaves_nothing_behind():
     matcher.process(matcher.prepare(random_frame(1)))
     matcher.update([])
     assert matcher.low_water_us() is None
-    size = matcher._automaton.size()
+    size = matcher._sequence.size()
     assert (size["runs"], size["events"], size["timers"]) == (0, 0, 0)
 
 

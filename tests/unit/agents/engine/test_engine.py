@@ -192,24 +192,24 @@ def test_an_eventual_engine_is_stored_before_event_time_has_begun() -> None:
     engine = Engine(PAIR, consistency="eventual")
     engine.push(frame("axon_1", [(1_000_000, "k", "A", 0.5)]))
     engine.push(frame("axon_2", [(1_500_000, "k", "B", 0.5)]))
-    early = [found.id for found in engine.advance(NEVER_US).matches]
+    eventual = [found.id for found in engine.advance(NEVER_US).matches]
     other = Engine(PAIR, consistency="eventual")
     other.restore(engine.snapshot())
-    assert len(early) == 1
+    assert len(eventual) == 1
     for each in (engine, other):
-        assert [(found.status, found.id) for found in each.flush().matches] == [("confirmed", early[0])]
+        assert [(found.status, found.id) for found in each.flush().matches] == [("confirmed", eventual[0])]
 
 
 def test_single_events_match_like_frames() -> None:
     events = [{"stream": each.stream, **row} for each in (A, B) for row in each.rows()]
     events.sort(key=lambda event: event["timestamp"])
     engine = Engine(PAIR, consistency="eventual")
-    early = [found for event in events for found in engine.push_event(event)]
-    assert [(each.status, each.time_us, each.timed_out) for each in early] == [
+    eventual = [found for event in events for found in engine.push_event(event)]
+    assert [(each.status, each.time_us, each.timed_out) for each in eventual] == [
         ("provisional", S, False), ("provisional", 5 * S, True),
     ]  # fmt: skip
-    assert [(each.status, each.id) for each in engine.advance(2 * S).matches] == [("confirmed", early[0].id)]
-    assert [(each.status, each.id) for each in engine.advance(9 * S).matches] == [("confirmed", early[1].id)]
+    assert [(each.status, each.id) for each in engine.advance(2 * S).matches] == [("confirmed", eventual[0].id)]
+    assert [(each.status, each.id) for each in engine.advance(9 * S).matches] == [("confirmed", eventual[1].id)]
     assert Engine(PAIR).push_event(events[0]) == []
 
 
@@ -218,11 +218,11 @@ def test_a_provisional_match_that_a_later_arrival_forbids_is_retracted() -> None
                                             {"not": {"stream": "s", "where": "type == 'X'"}},
                                             {"as": "b", "stream": "s", "where": "type == 'B'"}])  # fmt: skip
     engine = Engine(rule, consistency="eventual")
-    (early,) = [each for t, kind in ((0, "A"), (2, "B")) for each in
+    (eventual,) = [each for t, kind in ((0, "A"), (2, "B")) for each in
                 engine.push_event({"stream": "s", "timestamp": t, "key": "k", "type": kind})]  # fmt: skip
-    assert early.provisional
+    assert eventual.provisional
     engine.push_event({"stream": "s", "timestamp": 1, "key": "k", "type": "X"})
-    assert [(each.status, each.id) for each in engine.advance(5).matches] == [("retracted", early.id)]
+    assert [(each.status, each.id) for each in engine.advance(5).matches] == [("retracted", eventual.id)]
 
 
 def test_plain_events_may_have_any_common_form() -> None:

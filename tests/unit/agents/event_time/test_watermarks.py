@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.event_time.watermarks import CEILING_US, Clock, Observed, Place, Source
+from astrocyte.agents.event_time.watermarks import CEILING_US, Observed, Place, Source, Watermarks
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
 
 A, B = Source("mono.axon_1", 0), Source("mono.axon_2", 0)
 
 
-def see(clock: Clock, source: Source, *times: int, **meta: Any) -> Observed:
+def see(clock: Watermarks, source: Source, *times: int, **meta: Any) -> Observed:
     return clock.observe(source, np.array(times, np.int64), **meta)
 
 
 def test_the_watermark_is_the_newest_timestamp_less_the_lateness() -> None:
-    clock = Clock(lateness_us=10)
+    clock = Watermarks(lateness_us=10)
     assert clock.watermark_us == NEVER_US
     see(clock, A, 100, 130, 120)
     assert clock.watermark_us == 120
@@ -30,7 +30,7 @@ def test_the_watermark_is_the_newest_timestamp_less_the_lateness() -> None:
 
 
 def test_an_event_at_the_watermark_is_on_time_and_one_before_it_is_late() -> None:
-    clock = Clock(lateness_us=10)
+    clock = Watermarks(lateness_us=10)
     see(clock, A, 100)
     verdict = see(clock, A, 89, 90, 200)
     assert verdict.late.tolist() == [True, False, False]
@@ -39,15 +39,15 @@ def test_an_event_at_the_watermark_is_on_time_and_one_before_it_is_late() -> Non
 
 
 def test_a_frame_is_judged_by_the_watermark_as_it_stood_before_it() -> None:
-    clock = Clock()
+    clock = Watermarks()
     assert see(clock, A, 50, 10, 30).on_time.all()
     assert see(clock, A, 49, 60, 50).late.tolist() == [True, False, False]
 
 
 def test_records_judged_one_by_one_do_not_depend_on_how_they_were_fetched() -> None:
     times = [50, 10, 30, 45, 60, 55, 49, 10**15, 61]
-    whole = see(Clock(lateness_us=5), A, *times, one_by_one=True)
-    clock = Clock(lateness_us=5)
+    whole = see(Watermarks(lateness_us=5), A, *times, one_by_one=True)
+    clock = Watermarks(lateness_us=5)
     single = [see(clock, A, time, one_by_one=True) for time in times]
     assert whole.late.tolist() == [bool(each.late[0]) for each in single]
     assert whole.rejected.tolist() == [bool(each.rejected[0]) for each in single]
@@ -55,7 +55,7 @@ def test_records_judged_one_by_one_do_not_depend_on_how_they_were_fetched() -> N
 
 
 def test_punctuation_moves_the_watermark_up_and_never_down() -> None:
-    clock = Clock(lateness_us=10)
+    clock = Watermarks(lateness_us=10)
     see(clock, A, 100, watermark_us=100)
     assert clock.watermark_us == 100
     see(clock, A, watermark_us=50)
@@ -64,11 +64,11 @@ def test_punctuation_moves_the_watermark_up_and_never_down() -> None:
 
 
 def test_the_domain_waits_for_its_slowest_source() -> None:
-    clock = Clock()
+    clock = Watermarks()
     see(clock, A, 100)
     see(clock, B, 40)
     assert clock.watermark_us == 100, "the watermark never goes back for a source that nobody expected"
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     assert clock.watermark_us == NEVER_US
     see(clock, B, 40)
@@ -78,7 +78,7 @@ def test_the_domain_waits_for_its_slowest_source() -> None:
 
 
 def test_late_is_judged_by_the_own_source_and_not_by_a_faster_one() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 1_000)
     see(clock, B, 10)
     assert see(clock, B, 20).on_time.all()
@@ -86,7 +86,7 @@ def test_late_is_judged_by_the_own_source_and_not_by_a_faster_one() -> None:
 
 
 def test_an_idle_source_holds_nobody_back_and_is_judged_by_the_domain_when_it_returns() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
     clock.mark_idle(B)
@@ -100,7 +100,7 @@ def test_an_idle_source_holds_nobody_back_and_is_judged_by_the_domain_when_it_re
 
 
 def test_an_expected_place_that_is_idle_is_not_waited_for() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     clock.mark_idle(B.place)
     assert clock.watermark_us == 100
@@ -110,7 +110,7 @@ def test_an_expected_place_that_is_idle_is_not_waited_for() -> None:
 
 
 def test_origins_on_one_partition_are_sources_of_their_own() -> None:
-    clock = Clock()
+    clock = Watermarks()
     one, two = Source("mono.x", 0, "one"), Source("mono.x", 0, "two")
     see(clock, two, 10)
     see(clock, one, 100)
@@ -121,7 +121,7 @@ def test_origins_on_one_partition_are_sources_of_their_own() -> None:
 
 
 def test_when_all_are_idle_the_furthest_counts_or_the_time_that_is_given() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
     clock.mark_all_idle()
@@ -129,17 +129,17 @@ def test_when_all_are_idle_the_furthest_counts_or_the_time_that_is_given() -> No
     clock.mark_all_idle(until_us=700)
     assert clock.watermark_us == 700
     assert see(clock, A, 650).late.all()
-    assert Clock().watermark_us == NEVER_US
+    assert Watermarks().watermark_us == NEVER_US
 
 
 def test_idleness_before_anything_was_heard_gives_no_time() -> None:
-    clock = Clock(expected=[A.place])
+    clock = Watermarks(expected=[A.place])
     clock.mark_all_idle(until_us=50)
     assert clock.watermark_us == NEVER_US
 
 
 def test_ended_sources_no_longer_count_and_the_last_one_finishes_the_domain() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100, end=True)
     assert not clock.finished, "the other place was not heard of"
     see(clock, B, 10)
@@ -154,14 +154,14 @@ def test_ended_sources_no_longer_count_and_the_last_one_finishes_the_domain() ->
 
 
 def test_an_idle_place_without_events_does_not_keep_the_domain_from_finishing() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     clock.mark_idle(B.place)
     see(clock, A, 100, end=True)
     assert clock.finished
 
 
 def test_a_run_that_begins_before_the_old_one_ended_keeps_the_domain_going() -> None:
-    clock = Clock()
+    clock = Watermarks()
     old, new = Source("mono.x", 0, "old"), Source("mono.x", 0, "new")
     see(clock, old, 100)
     see(clock, new, 120)
@@ -171,7 +171,7 @@ def test_a_run_that_begins_before_the_old_one_ended_keeps_the_domain_going() -> 
 
 
 def test_a_source_that_is_waited_for_holds_the_domain_back_until_it_is_heard_of() -> None:
-    clock = Clock()
+    clock = Watermarks()
     first, second = Source("mono.x", 0, "run"), Source("mono.y", 0, "run")
     clock.announce(first)
     clock.announce(second)
@@ -187,7 +187,7 @@ def test_a_source_that_is_waited_for_holds_the_domain_back_until_it_is_heard_of(
 
 
 def test_a_domain_that_wakes_waits_for_every_place_again() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     clock.mark_all_idle()
     clock.wake()
@@ -198,7 +198,7 @@ def test_a_domain_that_wakes_waits_for_every_place_again() -> None:
 
 
 def test_a_revoked_place_is_forgotten() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
     clock.forget(B.place)
@@ -207,7 +207,7 @@ def test_a_revoked_place_is_forgotten() -> None:
 
 
 def test_a_timestamp_far_in_the_future_is_rejected_and_moves_nothing() -> None:
-    clock = Clock(max_jump_us=1_000)
+    clock = Watermarks(max_jump_us=1_000)
     see(clock, A, 100)
     verdict = see(clock, A, 110, 5_000, 120)
     assert verdict.rejected.tolist() == [False, True, False]
@@ -217,23 +217,23 @@ def test_a_timestamp_far_in_the_future_is_rejected_and_moves_nothing() -> None:
 
 
 def test_a_first_frame_is_measured_by_its_own_oldest_row_and_by_the_year_2100() -> None:
-    clock = Clock(max_jump_us=1_000)
+    clock = Watermarks(max_jump_us=1_000)
     assert see(clock, A, 9_000, 100, 200).rejected.tolist() == [True, False, False]
-    assert see(Clock(), A, CEILING_US, CEILING_US + 5).rejected.all()
-    assert see(Clock(), A, CEILING_US - 1).on_time.all()
+    assert see(Watermarks(), A, CEILING_US, CEILING_US + 5).rejected.all()
+    assert see(Watermarks(), A, CEILING_US - 1).on_time.all()
 
 
 def test_a_watermark_far_in_the_future_is_refused_and_counted() -> None:
-    clock = Clock(max_jump_us=1_000)
+    clock = Watermarks(max_jump_us=1_000)
     see(clock, A, 100, watermark_us=10_000)
     assert (clock.refused_punctuation, clock.watermark_us) == (1, 100)
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(InvalidSettings, match="zero or more was wanted"):
-        Clock(lateness_us=-1)
+        Watermarks(lateness_us=-1)
     with pytest.raises(InvalidSettings, match="the jump must be greater"):
-        Clock(lateness_us=10, max_jump_us=5)
+        Watermarks(lateness_us=10, max_jump_us=5)
 
 
 steps = st.lists(
@@ -246,7 +246,7 @@ steps = st.lists(
 )
 
 
-def drive(clock: Clock, step: tuple[int, list[int], str]) -> Observed | None:
+def drive(clock: Watermarks, step: tuple[int, list[int], str]) -> Observed | None:
     number, times, what = step
     source = Source("t", number)
     match what:
@@ -265,7 +265,7 @@ def drive(clock: Clock, step: tuple[int, list[int], str]) -> Observed | None:
 def test_watermarks_never_go_back_and_every_row_has_one_verdict(
     steps: list[tuple[int, list[int], str]], lateness: int
 ) -> None:
-    clock = Clock(lateness_us=lateness, expected=[("t", 0), ("t", 1)], max_jump_us=1_000)
+    clock = Watermarks(lateness_us=lateness, expected=[("t", 0), ("t", 1)], max_jump_us=1_000)
     counted = np.zeros(3, np.int64)
     for step in steps:
         before = clock.watermark_us
@@ -286,8 +286,8 @@ def test_watermarks_never_go_back_and_every_row_has_one_verdict(
 def test_a_restored_clock_goes_on_as_if_nothing_had_happened(
     steps: list[tuple[int, list[int], str]], lateness: int, cut: int
 ) -> None:
-    def make() -> Clock:
-        return Clock(lateness_us=lateness, expected=[("t", 0), ("t", 1)], max_jump_us=1_000)
+    def make() -> Watermarks:
+        return Watermarks(lateness_us=lateness, expected=[("t", 0), ("t", 1)], max_jump_us=1_000)
 
     whole, clock = make(), make()
     for number, step in enumerate(steps):
@@ -309,13 +309,13 @@ ORIGINS = st.integers(2, 5)
 PARTS = [Source("keyed.f.s", 0, f"/{number}") for number in range(5)]
 
 
-def rebuilt(clock: Clock) -> Clock:
-    copy = Clock(expected=[PARTS[0].place])
+def rebuilt(clock: Watermarks) -> Watermarks:
+    copy = Watermarks(expected=[PARTS[0].place])
     copy.restore(clock.snapshot())
     return copy
 
 
-def follow(clock: Clock, order: Any, plans: list[list[dict[str, Any]]], restarts: bool) -> Clock:
+def follow(clock: Watermarks, order: Any, plans: list[list[dict[str, Any]]], restarts: bool) -> Watermarks:
     """Drive a clock by every source's frames, in an order drawn anew, with snapshots in between."""
     left = [list(plan) for plan in plans]
     while any(left):
@@ -344,7 +344,7 @@ def test_whatever_the_order_of_announcements_data_and_ends_the_clock_comes_to_th
     # One stays open and ahead of nobody, so that no order is over before the others have begun.
     plans[0] = [each for each in plans[0] if not each.get("end")] or [{"times": [0], "watermark_us": 0}]
     seeds = data.draw(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=2))
-    one, two = (follow(Clock(expected=[PARTS[0].place]), seed, plans, restarts) for seed in seeds)
+    one, two = (follow(Watermarks(expected=[PARTS[0].place]), seed, plans, restarts) for seed in seeds)
     open_ones = [plan[-1]["watermark_us"] for plan in plans if not plan[-1].get("end")]
     assert one.watermark_us == two.watermark_us == min(open_ones)
     assert one.sources == two.sources
@@ -360,7 +360,7 @@ def test_once_all_origins_have_ended_nothing_is_waited_for_whoever_announced_who
     count: int, order: Any, rows: bool, restarts: bool
 ) -> None:
     plans = [[{"times": [number], "watermark_us": number}] * rows + [{"end": True}] for number in range(count)]
-    clock = follow(Clock(expected=[PARTS[0].place]), order, plans, restarts)
+    clock = follow(Watermarks(expected=[PARTS[0].place]), order, plans, restarts)
     assert clock.finished
     assert clock.sources == {}
     clock.reset()
@@ -371,7 +371,7 @@ def test_once_all_origins_have_ended_nothing_is_waited_for_whoever_announced_who
 
 
 def test_a_run_that_is_repeated_after_its_end_waits_for_all_its_streams_again() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     for _ in range(2):
         see(clock, A, 100, watermark_us=100, peers=[A, B])
         see(clock, A, end=True, peers=[A, B])
@@ -383,7 +383,7 @@ def test_a_run_that_is_repeated_after_its_end_waits_for_all_its_streams_again() 
 
 
 def test_a_source_that_was_ended_for_its_silence_is_waited_for_once_it_speaks_itself() -> None:
-    clock, (one, two) = Clock(), PARTS[:2]
+    clock, (one, two) = Watermarks(), PARTS[:2]
     see(clock, one, 10, watermark_us=10, peers=[one, two])
     see(clock, two, end=True)
     see(clock, one, end=True)
@@ -398,7 +398,7 @@ def test_a_source_that_was_ended_for_its_silence_is_waited_for_once_it_speaks_it
 
 def test_ended_sources_are_remembered_up_to_a_number_and_those_still_announced_the_longest(monkeypatch: Any) -> None:
     monkeypatch.setattr("astrocyte.agents.event_time.watermarks.ENDED_KEPT", 8)
-    clock, (known, peer) = Clock(), PARTS[:2]
+    clock, (known, peer) = Watermarks(), PARTS[:2]
     see(clock, known, 1)
     see(clock, peer, end=True)
     for number in range(100):
@@ -409,7 +409,7 @@ def test_ended_sources_are_remembered_up_to_a_number_and_those_still_announced_t
 
 
 def test_a_place_that_is_idle_is_still_so_after_a_run_has_ended() -> None:
-    clock = Clock(expected=[A.place, B.place])
+    clock = Watermarks(expected=[A.place, B.place])
     clock.mark_idle(B.place)
     see(clock, A, 100, end=True)
     clock.reset()
@@ -425,7 +425,7 @@ def test_a_place_that_is_idle_is_still_so_after_a_run_has_ended() -> None:
 )
 def test_lateness_does_not_depend_on_how_partitions_interleave(first: list[int], second: list[int], order: Any) -> None:
     def run(sequence: list[int]) -> dict[Source, list[bool]]:
-        clock = Clock(lateness_us=20, expected=[A.place, B.place])
+        clock = Watermarks(lateness_us=20, expected=[A.place, B.place])
         queues = {A: iter(first), B: iter(second)}
         late: dict[Source, list[bool]] = {A: [], B: []}
         for pick in sequence:

@@ -46,7 +46,7 @@ FLOATS = st.one_of(
     st.sampled_from([math.nan, math.inf, -math.inf]),
     st.floats(),
 )  # fmt: skip
-TEXTS = st.one_of(
+STRINGS = st.one_of(
     st.sampled_from(["", "a", "b", "ab", "x0", "x1", "é", "z", "\uffff", "\U00010000", "\U0001f600", "a\0", "A"]),
     st.text(st.characters(codec="utf-8"), max_size=3),
 )
@@ -56,11 +56,11 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
     "integer": INTEGERS,
     "unsigned": UNSIGNED,
     "float": FLOATS,
-    "text": TEXTS,
+    "text": STRINGS,
 }
 FINITE = FLOATS.filter(math.isfinite).map(abs)
 CONSTANTS = st.one_of(st.integers(0, 3), INTEGERS.filter(lambda n: 0 <= n < 2**63), FINITE, st.booleans()).map(repr)
-TEXT_CONSTANTS = TEXTS.map(repr)
+TEXT_CONSTANTS = STRINGS.map(repr)
 COMPARISONS = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
 
 
@@ -77,8 +77,8 @@ def numbers_of(fields: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.recursive(st.one_of(fields, fields, CONSTANTS), larger, max_leaves=4)
 
 
-def conditions_of(fields: st.SearchStrategy[str], texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Conditions over the given fields; tests of text only over ``texts``."""
+def conditions_of(fields: st.SearchStrategy[str], strings: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Conditions over the given fields; tests of text only over ``strings``."""
     anything = st.one_of(numbers_of(fields), fields, TEXT_CONSTANTS)
     constants = st.lists(st.one_of(CONSTANTS, TEXT_CONSTANTS), min_size=1, max_size=3)
     tests = st.sampled_from(["contains", "startswith", "endswith"])
@@ -86,7 +86,7 @@ def conditions_of(fields: st.SearchStrategy[str], texts: st.SearchStrategy[str])
         st.tuples(anything, COMPARISONS, anything).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
         st.tuples(anything, COMPARISONS, anything).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
         st.tuples(fields, constants).map(lambda p: f"({p[0]} in ({', '.join(p[1])},))"),
-        st.tuples(tests, texts, TEXT_CONSTANTS).map(lambda p: f"{p[0]}({p[1]}, {p[2]})"),
+        st.tuples(tests, strings, TEXT_CONSTANTS).map(lambda p: f"{p[0]}({p[1]}, {p[2]})"),
         numbers_of(fields).map(lambda text: f"({text} is None)"),
         fields,
     )

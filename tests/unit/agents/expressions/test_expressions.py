@@ -111,8 +111,8 @@ def test_integer_sums_that_overflow_become_floats():
 
 
 def test_slice_of_a_large_dictionary_is_tested_by_what_occurs():
-    texts = pa.array([f"t{number}" for number in range(1000)])
-    array = pa.DictionaryArray.from_arrays(pa.array([5, None, 999], pa.int32()), texts)
+    strings = pa.array([f"t{number}" for number in range(1000)])
+    array = pa.DictionaryArray.from_arrays(pa.array([5, None, 999], pa.int32()), strings)
     assert predicate(parse("x == 't999'"), Columns(lambda _: array, 3)).tolist() == [False, False, True]
 
 

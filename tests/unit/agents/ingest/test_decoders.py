@@ -71,9 +71,9 @@ def test_several_events_of_one_message_have_ids_that_a_repetition_gives_again():
     message = record(9, b'{"time": 1700000000, "value": 1}\n{"time": 1700000001, "value": 2}')
     first, again = (decode_chunk("mono.room", 0, [message])[0] for _ in range(2))
     assert [row["value"] for row in first[0].frame.rows()] == [1, 2]
-    ids = first[0].frame.id_texts()
+    ids = first[0].frame.id_strings()
     assert len(set(ids)) == 2
-    assert ids == again[0].frame.id_texts()
+    assert ids == again[0].frame.id_strings()
     assert first[0].offsets.tolist() == [9, 9]
 
 

@@ -130,7 +130,7 @@ def test_sampling_is_by_id_and_weighs_what_passes() -> None:
 def test_identity_of_rows_survives() -> None:
     frame = frame_of(x=[1.0, -1.0, 3.0])
     passed = apply(frame, {"where": "x > 0", "set": {"y": "x"}})
-    assert passed.frame.id_texts() == frame.id_texts(np.array([0, 2]))
+    assert passed.frame.id_strings() == frame.id_strings(np.array([0, 2]))
 
 
 def test_a_frame_of_another_schema_is_refused_whole() -> None:

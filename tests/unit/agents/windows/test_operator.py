@@ -190,7 +190,7 @@ def test_ids_are_functions_of_window_key_and_extent_alone() -> None:
         operator.add(frame_of(events))
         frame = operator.flush()
         assert frame is not None
-        named = zip(frame.rows(), frame.id_texts(), strict=True)
+        named = zip(frame.rows(), frame.id_strings(), strict=True)
         ids.append({(row["key"], row["timestamp"]): text for row, text in named})
     assert ids[0] == ids[1]
     assert len(set(ids[0].values())) == len(ids[0])

@@ -34,7 +34,7 @@ def story() -> list[ConsumedRecord]:
     mono = frame_messages(axon_frame("axon_1", ["d1", "d1"], [0, 10], types="AC"), 1, {})
     mono += json_messages(axon_frame("axon_2", ["d1"], [20], types="B"), offset=4)
     frame = decode_frame(mono[0].value)
-    a, c = frame.id_texts()
+    a, c = frame.id_strings()
     b = json.loads(mono[1].value)["event_id"]
     first = MultiEvent(
         event_id=FIRST, timestamp=iso_from_us(T0_US + 20), source_events=(a, b), correlation_rule="pair",

@@ -111,7 +111,7 @@ def test_matches_have_the_shape_of_multi_events_and_lead_back_to_their_messages(
 def _ids(record: ConsumedRecord) -> list[str]:
     from astrocyte.pipeline.recording.frames import frames_of
 
-    return [text for *_, frame in frames_of([record]) for text in frame.id_texts()]
+    return [text for *_, frame in frames_of([record]) for text in frame.id_strings()]
 
 
 def test_ids_depend_neither_on_the_form_nor_on_the_partitions_nor_on_the_order(pair, tmp_path, log):

@@ -29,7 +29,7 @@ def test_a_frame_moves_with_its_watermark_and_keeps_ids_and_original_time():
     after = decode_frame(moved.value)
     assert (after.timestamps() - frame.timestamps()).tolist() == [HOUR, HOUR]
     assert after.watermark_us == T0_US + 9 + HOUR
-    assert after.id_texts() == frame.id_texts()
+    assert after.id_strings() == frame.id_strings()
     assert moved.timestamp_ms == T0_US // 1000 + 3_600_000
     assert dict(moved.headers)["ce_originaltime"] == b"2023-11-14T22:13:20Z"
     assert dict(moved.headers)["ce_timeshift"] == str(HOUR).encode()
@@ -99,9 +99,9 @@ def test_a_message_without_a_time_keeps_its_bytes(value):
 def test_a_later_lap_has_ids_of_its_own_that_are_always_the_same():
     frame = axon_frame("axon_1", ["a", "b"], [0, 7])
     second = Shift(HOUR, 0, lap=2)
-    ids = decode_frame(shift_record(message(frame), second).value).id_texts()
-    assert not set(ids) & set(frame.id_texts())
-    assert ids == decode_frame(shift_record(message(frame), second).value).id_texts()
+    ids = decode_frame(shift_record(message(frame), second).value).id_strings()
+    assert not set(ids) & set(frame.id_strings())
+    assert ids == decode_frame(shift_record(message(frame), second).value).id_strings()
     (record,) = json_messages(axon_frame("axon_1", ["a"], [5]))
     moved = shift_record(record, second)
     assert orjson.loads(moved.value)["event_id"] != orjson.loads(record.value)["event_id"]
@@ -119,7 +119,7 @@ def test_a_frame_is_divided_over_the_partitions_of_its_keys():
         assert inside.watermark_us == T0_US + 100
         assert inside.origin == "sim/1"
         assert set(inside.peers) == {"axon_1@sim/0", "axon_1@sim/1", "axon_2@sim/0", "axon_2@sim/1"}
-    assert sorted(text for inside in frames for text in inside.id_texts()) == sorted(frame.id_texts())
+    assert sorted(text for inside in frames for text in inside.id_strings()) == sorted(frame.id_strings())
 
 
 def test_other_messages_go_where_kafka_would_put_their_key():
@@ -135,7 +135,7 @@ def test_a_renamed_stream_keeps_the_ids_of_its_events():
     renamed = rename_stream(message(frame), "axon_9")
     after = decode_frame(renamed.value)
     assert after.stream == "axon_9"
-    assert after.id_texts() == frame.id_texts()
+    assert after.id_strings() == frame.id_strings()
     (record,) = json_messages(frame.slice(0, 1))
     assert orjson.loads(rename_stream(record, "axon_9").value)["source_stream"] == "stream:axon_9"
     assert rename_stream(record._replace(value=b"x"), "y").value == b"x"

@@ -10,13 +10,13 @@ import orjson
 import pytest
 from faust.types import TP
 
-from astrocyte.agents.domain import DomainGroup, Leaflet
+from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.state.snapshots import SnapshotParts, pack_state, parts_of
 from astrocyte.pipeline.transport.commits import CommitTracker
-from astrocyte.pipeline.transport.producer import Outgoing
+from astrocyte.pipeline.transport.producer import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records
@@ -32,7 +32,7 @@ class Broker:
     """Keeps what was produced; confirmations can be held back."""
 
     def __init__(self) -> None:
-        self.records: dict[str, list[Outgoing]] = defaultdict(list)
+        self.records: dict[str, list[ProducerRecord]] = defaultdict(list)
         self.held: list[asyncio.Future] | None = None
         self.waits = lambda: None
         """Called before a snapshot is stored."""
@@ -53,7 +53,7 @@ class Broker:
 
     def messages(self, partition, number, data):
         return [
-            Outgoing("state", value, key, partition)
+            ProducerRecord("state", value, key, partition)
             for key, value in parts_of(f"d{partition}", number % 2, number, data)
         ]
 
@@ -78,8 +78,8 @@ class Worker:
         )  # fmt: skip
 
     @staticmethod
-    def _leaflet(partition: int) -> Leaflet:
-        return Leaflet(partition, [DomainGroup("key", Engine(RULES), TOPICS)], topics=TOPICS.values())
+    def _leaflet(partition: int) -> Domain:
+        return Domain(partition, [DomainGroup("key", Engine(RULES), TOPICS)], topics=TOPICS.values())
 
     async def start(self) -> dict[TP, int]:
         committed = {TP(topic, 0): None for topic in TOPICS.values()}
@@ -170,7 +170,7 @@ async def test_a_worker_that_dies_is_continued_from_its_snapshot_and_makes_the_s
         if offset >= starts[TP(topic, 0)]:
             await successor.feed(topic, offset, value)
     assert sorted(set(broker.ids())) == sorted(expected)
-    assert successor.correlator.leaflets[0].counters.processed == 24
+    assert successor.correlator.domains[0].counters.processed == 24
 
 
 async def stored_after(worker: Worker, seconds: float) -> bool:
@@ -224,7 +224,7 @@ async def test_revoked_domains_store_a_last_snapshot_and_acknowledge():
     await worker.feed("mono.axon_1", 0, frame("axon_1", 0.0, 0))
     await worker.correlator.revoked([TP("mono.axon_1", 0), TP("mono.axon_2", 0)])
     assert worker.committable()["mono.axon_1"] == 1
-    assert worker.correlator.leaflets == {}
+    assert worker.correlator.domains == {}
     assert broker.records["state"]
 
 
@@ -235,7 +235,7 @@ async def test_a_topic_that_is_placed_later_leaves_the_domain_as_it_is():
     await worker.feed("mono.axon_1", 0, frame("axon_1", 0.0, 0))
     starts = await worker.correlator.assigned({TP("mono.axon_1", 0): None})
     assert starts == {TP("mono.axon_1", 0): 1}
-    assert worker.correlator.leaflets[0].counters.processed == 1
+    assert worker.correlator.domains[0].counters.processed == 1
 
 
 async def test_silent_topics_of_other_programs_hold_nobody_back_and_that_is_put_down():
@@ -273,16 +273,16 @@ async def test_a_topic_that_never_speaks_does_not_stop_the_others():
     await worker.start()
     for number in range(4):
         await worker.feed("mono.axon_1", number, record("axon_1", float(number)), b"k")
-    assert worker.correlator.leaflets[0].watermark_us < 0
+    assert worker.correlator.domains[0].watermark_us < 0
     await worker.after(6.0)
     await worker.feed("mono.axon_1", 4, record("axon_1", 4.0), b"k")
     await worker.after(6.0)
-    assert worker.correlator.leaflets[0].watermark_us >= START_US + 4_000_000
+    assert worker.correlator.domains[0].watermark_us >= START_US + 4_000_000
 
 
 async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():
     broker = Broker()
     for key, value in parts_of("d0", 0, 1, pack_state({"format": 99})):
-        broker.records["state"].append(Outgoing("state", value, key, 0))
+        broker.records["state"].append(ProducerRecord("state", value, key, 0))
     with pytest.raises(AstrocyteError, match=r"format 99.*delete the state topic"):
         await Worker(broker).start()

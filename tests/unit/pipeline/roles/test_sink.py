@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from astrocyte.agents.sinks.base import Rejected, SinkError, Trouble
+from astrocyte.agents.sinks.base import Rejected, RetryNotice, SinkError
 from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.pipeline.roles.sink import StoreRunner
 from astrocyte.pipeline.roles.stores import _listener
@@ -136,8 +136,8 @@ def test_waiting_for_a_store_is_no_hang_to_the_liveness_check():
     beats = []
     app = SimpleNamespace(_consumer=None)
     hear = _listener(app)
-    hear(Trouble("influx", 1, 0.1, "away"))
+    hear(RetryNotice("influx", 1, 0.1, "away"))
     app._consumer = SimpleNamespace(beat=lambda: beats.append(1))
     for attempt in range(2, 6):
-        hear(Trouble("influx", attempt, 5.0, "away"))
+        hear(RetryNotice("influx", attempt, 5.0, "away"))
     assert len(beats) == 4

@@ -75,5 +75,5 @@ def test_a_dictionary_larger_than_a_message_is_divided_with_the_rows():
     assert len(messages) < 20
     parts = [decode_frame(message.value) for message in messages]
     assert [part.watermark_us for part in parts] == [None] * (len(parts) - 1) + [9]
-    assert [text for part in parts for text in part.id_texts()] == frame.id_texts()
+    assert [text for part in parts for text in part.id_strings()] == frame.id_strings()
     assert [name for part in parts for name in part.column("key").to_pylist()] == frame.column("key").to_pylist()

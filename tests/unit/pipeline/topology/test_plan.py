@@ -1,7 +1,7 @@
 import pytest
 
 from astrocyte.agents.rules.yaml import load_rules
-from astrocyte.pipeline.topology.plan import Rekey, checked_plan, make_plan
+from astrocyte.pipeline.topology.plan import Repartition, checked_plan, make_plan
 from astrocyte.schemas.catalog import Catalog, EventType
 from astrocyte.schemas.errors import InvalidRule
 
@@ -17,7 +17,7 @@ def plan_of(text: str):
 def test_a_rule_by_the_message_key_reads_the_streams_themselves():
     plan = plan_of("rules: [{name: r, by: key, within: 2s, all: [{as: a, stream: spikes}, {as: b, stream: vitals}]}]")
     assert plan.topics == ("mono.spikes", "mono.vitals")
-    assert plan.rekeys == ()
+    assert plan.repartitions == ()
 
 
 def test_naming_the_streams_own_key_needs_no_other_topic():
@@ -27,9 +27,9 @@ def test_naming_the_streams_own_key_needs_no_other_topic():
 
 def test_a_rule_by_another_field_reads_the_stream_keyed_anew():
     plan = plan_of("rules: [{name: r, by: cell, within: 2s, seq: [{as: a, stream: vitals}]}]")
-    assert plan.rekeys == (Rekey("vitals", "mono.vitals", "cell", "keyed.cell.vitals"),)
+    assert plan.repartitions == (Repartition("vitals", "mono.vitals", "cell", "keyed.cell.vitals"),)
     assert plan.topics == ("keyed.cell.vitals",)
-    assert "rekey mono.vitals by cell -> keyed.cell.vitals" in plan.describe()
+    assert "repartition mono.vitals by cell -> keyed.cell.vitals" in plan.describe()
 
 
 def test_a_window_is_read_inside_its_group_and_over_a_topic_by_another():
@@ -44,7 +44,9 @@ rules:
         {"vitals": "mono.vitals"},
         {"mean_energy": "keyed.energy.mean_energy"},
     ]
-    assert plan.rekeys == (Rekey("mean_energy", "metrics.mean_energy", "energy", "keyed.energy.mean_energy"),)
+    assert plan.repartitions == (
+        Repartition("mean_energy", "metrics.mean_energy", "energy", "keyed.energy.mean_energy"),
+    )
 
 
 def test_a_rule_whose_matches_another_group_reads_is_exported():
@@ -64,7 +66,7 @@ def test_a_declared_stream_of_the_users_own_says_what_its_key_means(by):
 streams: [{{name: weather, key: place}}]
 rules: [{{name: r, by: {by}, within: 1s, seq: [{{as: a, stream: weather}}]}}]
 """
-    assert plan_of(text).rekeys == ()
+    assert plan_of(text).repartitions == ()
 
 
 def test_rules_that_read_one_another_in_a_circle_have_no_checked_plan():

@@ -1,13 +1,13 @@
 import numpy as np
 
-from astrocyte.pipeline.roles.output_records import rekeyed
-from astrocyte.pipeline.topology.plan import Rekey
-from astrocyte.pipeline.topology.repartition import Rekeyer
+from astrocyte.pipeline.roles.output_records import repartitioned
+from astrocyte.pipeline.topology.plan import Repartition
+from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.partitioning import partition_of
 
-REKEY = Rekey("weather", "mono.weather", "place", "keyed.place.weather")
+REPARTITION = Repartition("weather", "mono.weather", "place", "keyed.place.weather")
 
 
 def frame(count: int = 6, **meta) -> Frame:
@@ -19,8 +19,8 @@ def frame(count: int = 6, **meta) -> Frame:
     return Frame.from_columns("weather", "run", columns, **meta)
 
 
-def step(rekeyer: Rekeyer, partition: int, given: Frame, now_s: float = 0.0) -> Frame:
-    frames, letters = rekeyer.step(partition, [RawRecord(0, 0, None, encode_frame(given))], now_s)
+def step(repartitioner: Repartitioner, partition: int, given: Frame, now_s: float = 0.0) -> Frame:
+    frames, letters = repartitioner.step(partition, [RawRecord(0, 0, None, encode_frame(given))], now_s)
     assert letters == []
     (made,) = frames
     return made
@@ -28,78 +28,78 @@ def step(rekeyer: Rekeyer, partition: int, given: Frame, now_s: float = 0.0) -> 
 
 def test_rows_keep_their_ids_and_go_where_the_field_hashes():
     given = frame(origin="run", watermark_us=7, peers=("weather",))
-    made = step(Rekeyer(REKEY, 4, lateness_us=0), 2, given)
+    made = step(Repartitioner(REPARTITION, 4, lateness_us=0), 2, given)
     ids = []
-    for record in rekeyed("weather", "place", made, 4):
+    for record in repartitioned("weather", "place", made, 4):
         part = decode_frame(record.value)
         assert all(partition_of(key, 4) == record.partition for key in part.column("key").to_pylist())
         assert (part.origin, part.watermark_us) == ("run/2", 7)
-        ids += part.id_texts()
-    assert sorted(ids) == sorted(given.id_texts())
+        ids += part.id_strings()
+    assert sorted(ids) == sorted(given.id_strings())
 
 
 def test_the_reader_is_told_of_every_input_partition():
-    made = step(Rekeyer(REKEY, 3, lateness_us=0), 1, frame())
+    made = step(Repartitioner(REPARTITION, 3, lateness_us=0), 1, frame())
     assert made.peers == ("weather@/0", "weather@/1", "weather@/2")
 
 
 def test_a_frame_without_a_watermark_gets_the_newest_time_less_the_lateness():
-    rekeyer = Rekeyer(REKEY, 2, lateness_us=4)
-    assert step(rekeyer, 0, frame(6)).watermark_us == 1_750_000_000_000_001
-    assert step(rekeyer, 0, frame(2)).watermark_us == 1_750_000_000_000_001
+    repartitioner = Repartitioner(REPARTITION, 2, lateness_us=4)
+    assert step(repartitioner, 0, frame(6)).watermark_us == 1_750_000_000_000_001
+    assert step(repartitioner, 0, frame(2)).watermark_us == 1_750_000_000_000_001
 
 
 def test_a_silent_partition_is_ended_once_and_comes_back():
-    rekeyer = Rekeyer(REKEY, 2, lateness_us=0)
-    rekeyer.assign([0, 1], now_s=0.0)
-    step(rekeyer, 0, frame(), now_s=3.0)
-    ended = rekeyer.silence(6.0, 5.0)
+    repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
+    repartitioner.assign([0, 1], now_s=0.0)
+    step(repartitioner, 0, frame(), now_s=3.0)
+    ended = repartitioner.silence(6.0, 5.0)
     assert [(each.origin, each.end, each.num_rows) for each in ended] == [("/1", True, 0)]
-    assert rekeyer.silence(7.0, 5.0) == []
-    assert step(rekeyer, 1, frame(), now_s=7.5).end is False
-    assert [each.origin for each in rekeyer.silence(9.0, 5.0)] == ["/0"]
-    assert [each.origin for each in rekeyer.silence(16.0, 5.0)] == ["/1"]
+    assert repartitioner.silence(7.0, 5.0) == []
+    assert step(repartitioner, 1, frame(), now_s=7.5).end is False
+    assert [each.origin for each in repartitioner.silence(9.0, 5.0)] == ["/0"]
+    assert [each.origin for each in repartitioner.silence(16.0, 5.0)] == ["/1"]
 
 
 def test_what_ends_a_silent_partition_says_nothing_of_the_others():
-    rekeyer = Rekeyer(REKEY, 2, lateness_us=0)
-    rekeyer.assign([0], now_s=0.0)
-    (ended,) = rekeyer.silence(6.0, 5.0)
+    repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
+    repartitioner.assign([0], now_s=0.0)
+    (ended,) = repartitioner.silence(6.0, 5.0)
     assert ended.peers == ()
 
 
 def test_where_all_are_silent_and_one_speaks_the_reader_waits_for_all_until_they_are_silent_again():
-    rekeyer = Rekeyer(REKEY, 3, lateness_us=0)
-    rekeyer.assign([0, 1], now_s=0.0)  # the third is another worker's
-    assert len(rekeyer.silence(6.0, 5.0)) == 2
-    frames, _ = rekeyer.step(0, [RawRecord(0, 0, None, encode_frame(frame()))], 10.0)
+    repartitioner = Repartitioner(REPARTITION, 3, lateness_us=0)
+    repartitioner.assign([0, 1], now_s=0.0)  # the third is another worker's
+    assert len(repartitioner.silence(6.0, 5.0)) == 2
+    frames, _ = repartitioner.step(0, [RawRecord(0, 0, None, encode_frame(frame()))], 10.0)
     assert [(each.origin, each.end, each.num_rows) for each in frames] == [("/1", False, 0), ("/0", False, 6)]
-    assert [each.origin for each in rekeyer.silence(16.0, 5.0)] == ["/0", "/1"]
+    assert [each.origin for each in repartitioner.silence(16.0, 5.0)] == ["/0", "/1"]
 
 
 def test_one_producer_that_asserts_watermarks_does_not_hide_the_silence_of_another():
-    rekeyer = Rekeyer(REKEY, 2, lateness_us=0)
-    rekeyer.assign([0, 1], now_s=0.0)
-    step(rekeyer, 0, frame(), now_s=4.0)
-    step(rekeyer, 1, frame(origin="run", watermark_us=9), now_s=5.0)
-    assert [each.origin for each in rekeyer.silence(6.0, 5.0)] == ["/1"]
+    repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
+    repartitioner.assign([0, 1], now_s=0.0)
+    step(repartitioner, 0, frame(), now_s=4.0)
+    step(repartitioner, 1, frame(origin="run", watermark_us=9), now_s=5.0)
+    assert [each.origin for each in repartitioner.silence(6.0, 5.0)] == ["/1"]
 
 
 def test_what_is_remembered_of_runs_goes_with_their_ends():
-    rekeyer = Rekeyer(REKEY, 1, lateness_us=0)
-    rekeyer.assign([0], now_s=0.0)
+    repartitioner = Repartitioner(REPARTITION, 1, lateness_us=0)
+    repartitioner.assign([0], now_s=0.0)
     for number in range(50):
-        step(rekeyer, 0, frame(origin=f"run{number}"), now_s=1.0)
-        step(rekeyer, 0, frame(origin=f"run{number}", watermark_us=9, end=number % 2 == 0), now_s=1.0)
+        step(repartitioner, 0, frame(origin=f"run{number}"), now_s=1.0)
+        step(repartitioner, 0, frame(origin=f"run{number}", watermark_us=9, end=number % 2 == 0), now_s=1.0)
         if number % 2:
-            step(rekeyer, 0, frame(origin=f"run{number}", end=True), now_s=2.0)
-    assert [each.origin for each in rekeyer.silence(60.0, 5.0)] == ["/0"]
-    assert rekeyer._newest_us == {}
-    assert rekeyer._heard_s == {0: {}}
+            step(repartitioner, 0, frame(origin=f"run{number}", end=True), now_s=2.0)
+    assert [each.origin for each in repartitioner.silence(60.0, 5.0)] == ["/0"]
+    assert repartitioner._newest_us == {}
+    assert repartitioner._heard_s == {0: {}}
 
 
 def test_a_producer_that_asserts_watermarks_is_not_ended_for_being_slow():
-    rekeyer = Rekeyer(REKEY, 1, lateness_us=0)
-    rekeyer.assign([0], now_s=0.0)
-    step(rekeyer, 0, frame(origin="run", watermark_us=9), now_s=0.0)
-    assert [each.origin for each in rekeyer.silence(60.0, 5.0)] == ["/0"], "an origin without name may yet come"
+    repartitioner = Repartitioner(REPARTITION, 1, lateness_us=0)
+    repartitioner.assign([0], now_s=0.0)
+    step(repartitioner, 0, frame(origin="run", watermark_us=9), now_s=0.0)
+    assert [each.origin for each in repartitioner.silence(60.0, 5.0)] == ["/0"], "an origin without name may yet come"

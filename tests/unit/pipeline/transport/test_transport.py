@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from astrocyte.pipeline.transport.assignor import DomainAssignor
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, ack_handle
-from astrocyte.pipeline.transport.client_log import StateLog, quiet_aiokafka
+from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.options import TransportOptions, configure, options_of
 from astrocyte.pipeline.transport.transport import TP, Transport, app_settings
@@ -120,7 +120,7 @@ def test_state_of_the_broker_is_said_once_per_change(caplog):
 
 
 def test_aiokafka_repeats_no_warning_and_leaves_lost_connections_to_us(caplog):
-    quiet_aiokafka()
+    limit_client_log()
     logger = logging.getLogger("aiokafka.conn")
     with caplog.at_level(logging.INFO, "aiokafka"):
         for number in range(3):

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from astrocyte.schemas.json.columns import json_objects, json_values
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(['"', "\\", "\n", "\x7f", "\0"])
+STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
+    ['"', "\\", "\n", "\x7f", "\0"]
+)
 FLOATS = st.floats() | st.sampled_from([0.0, -0.0, 5.0, 1e15, 1e16, 1e20, 5e-324, 0.1])
 
 
@@ -26,11 +28,11 @@ def test_floating_numbers_stay_what_they_are_and_what_json_has_not_is_null(value
         assert read is None if value is None or not math.isfinite(value) else same(read, value)
 
 
-@given(st.lists(st.none() | TEXTS), st.booleans())
+@given(st.lists(st.none() | STRINGS), st.booleans())
 def test_text_is_escaped(values, encoded):
     column = pa.array(values, pa.utf8())
-    texts = json_values(column.dictionary_encode() if encoded else column)
-    assert [orjson.loads(text) for text in texts.to_pylist()] == values
+    strings = json_values(column.dictionary_encode() if encoded else column)
+    assert [orjson.loads(text) for text in strings.to_pylist()] == values
 
 
 @given(
@@ -53,10 +55,10 @@ def test_a_column_of_json_is_written_as_the_values_that_it_holds():
     assert json_values(column).to_pylist() == [r'"{\"a\": [1, \"x\"]}"', "null", '"3"']
 
 
-@given(st.dictionaries(TEXTS, st.lists(st.integers(0, 9), min_size=2, max_size=2) | st.just("null"), max_size=3))
+@given(st.dictionaries(STRINGS, st.lists(st.integers(0, 9), min_size=2, max_size=2) | st.just("null"), max_size=3))
 def test_objects_have_their_members_in_order(members):
-    texts = {name: values if values == "null" else json_values(pa.array(values)) for name, values in members.items()}
-    rows = [orjson.loads(text) for text in json_objects(texts, 2).to_pylist()]
+    strings = {name: values if values == "null" else json_values(pa.array(values)) for name, values in members.items()}
+    rows = [orjson.loads(text) for text in json_objects(strings, 2).to_pylist()]
     assert rows == [
         {name: None if values == "null" else values[row] for name, values in members.items()} for row in range(2)
     ]

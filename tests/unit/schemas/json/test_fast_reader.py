@@ -28,7 +28,7 @@ CATALOG.register(
 
 NUMBERS = st.floats(-1e6, 1e6) | st.integers(-(2**63), 2**63) | st.sampled_from([-0.0, 0, 2**53 + 1, 1e300, 5.0])
 ODD = st.none() | st.booleans() | st.text(max_size=4) | st.just([1]) | st.just({"x": 1})
-TEXTS = st.text(max_size=8) | st.sampled_from(["", "é", 'a"b', "a\nb", "\0", "2025-01-01"])
+STRINGS = st.text(max_size=8) | st.sampled_from(["", "é", 'a"b', "a\nb", "\0", "2025-01-01"])
 
 
 def mostly(usual, odd=ODD):
@@ -39,14 +39,14 @@ def mostly(usual, odd=ODD):
 DETAILS = st.fixed_dictionaries(
     {},
     optional={
-        "cell": mostly(TEXTS), "count": mostly(st.integers(-5, 5)), "small": mostly(st.integers(-5, 2**32)),
-        "narrow": mostly(NUMBERS), "alive": mostly(st.booleans()), "unlisted": mostly(TEXTS | NUMBERS),
+        "cell": mostly(STRINGS), "count": mostly(st.integers(-5, 5)), "small": mostly(st.integers(-5, 2**32)),
+        "narrow": mostly(NUMBERS), "alive": mostly(st.booleans()), "unlisted": mostly(STRINGS | NUMBERS),
         "weights": st.lists(st.floats(-1, 1), max_size=2), "note": ODD,
     },
 )  # fmt: skip
 BODIES = st.fixed_dictionaries(
     {
-        "event_id": mostly(st.uuids().map(str) | TEXTS),
+        "event_id": mostly(st.uuids().map(str) | STRINGS),
         "timestamp": mostly(st.integers(0, 2**51).map(iso_from_us)),
         "source_stream": st.just("stream:probe"),
         "type": mostly(st.sampled_from(["A", "B"])),
@@ -78,7 +78,7 @@ def test_a_chunk_read_at_once_is_the_chunk_read_record_by_record(chunk, stream, 
     if at_once[0] is not None and one_by_one[0] is not None:
         assert at_once[0].batch.schema == one_by_one[0].batch.schema
         assert at_once[0].rows() == one_by_one[0].rows()
-        assert at_once[0].id_texts() == one_by_one[0].id_texts()
+        assert at_once[0].id_strings() == one_by_one[0].id_strings()
 
 
 def test_a_healthy_chunk_is_read_at_once():

@@ -51,7 +51,7 @@ def test_json_and_back_gives_the_same_events_with_the_same_ids():
     assert refused == []
     assert rows == list(range(9))
     assert back is not None
-    assert back.id_texts() == frame.id_texts()
+    assert back.id_strings() == frame.id_strings()
     for name in ("timestamp", "key", "type", "value"):
         assert back.column(name).to_pylist() == frame.column(name).to_pylist()
 
@@ -90,7 +90,7 @@ def test_a_dna_event_travels_in_the_charter_envelope():
 def test_headers_are_cloudevents_in_kafka_binary_mode():
     record = frame_to_records(spikes(1))[0]
     event = from_binary_event(KafkaMessage(headers=dict(record.headers), key=record.key, value=record.value))
-    assert event.get_id() == spikes(1).id_texts()[0]
+    assert event.get_id() == spikes(1).id_strings()[0]
     assert event.get_type() == "astrocyte.axon_1.C"
     assert event.get_source() == "/astrocyte/run-1/axon_1"
     assert event.get_specversion() == "1.0"
@@ -136,8 +136,8 @@ def test_a_record_without_time_takes_kafkas_and_without_id_one_of_its_place():
     first, _, _ = read("axon_1", b'{"value":1}', b'{"value":1}', timestamp_ms=1234)
     again, _, _ = read("axon_1", b'{"value":1}', b'{"value":1}', timestamp_ms=1234)
     assert first.timestamps().tolist() == [1_234_000] * 2
-    assert first.id_texts() == again.id_texts()
-    assert len(set(first.id_texts())) == 2
+    assert first.id_strings() == again.id_strings()
+    assert len(set(first.id_strings())) == 2
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,6 @@ def test_whatever_comes_every_record_is_a_row_or_refused(values, stream):
 
 @given(st.lists(st.integers(-62_000_000_000_000_000, 250_000_000_000_000_000)))
 def test_times_as_text_round_trip_to_the_microsecond(times):
-    texts = iso_strings(np.array(times, np.int64))
-    assert [us_from_iso(text) for text in texts] == times
-    assert texts == [iso_from_us(time) for time in times]
+    strings = iso_strings(np.array(times, np.int64))
+    assert [us_from_iso(text) for text in strings] == times
+    assert strings == [iso_from_us(time) for time in times]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.simulator.runtime import buffers
-from astrocyte.simulator.runtime.buffers import QUIET_ROUNDS, Buffers, BufferStuck
+from astrocyte.simulator.runtime.buffers import ROUNDS_TO_SHRINK, Buffers, BufferStuck
 from astrocyte.simulator.runtime.world import TRACES
 from tests.support.bursts import BURSTS, GREEDY, SLOTS, BurstsConfig
 
@@ -54,7 +54,7 @@ def test_sizes_of_buffers_never_show_in_the_frames(
     whole = BurstsConfig(plants=plants)
     tight = whole.model_copy(update=dict(zip(("left_rows", "right_rows", "kept_rows"), rows, strict=True)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(buffers, "QUIET_ROUNDS", 8)  # so that buffers shrink in a short run
+        patch.setattr(buffers, "ROUNDS_TO_SHRINK", 8)  # so that buffers shrink in a short run
         assert frames(tight, 200, chunk_ticks=chunk_ticks) == frames(whole, 200)
 
 
@@ -120,15 +120,15 @@ def test_nothing_shrinks_before_the_round_that_overflowed_is_behind() -> None:
     assert held.overflowed(0, 10, held.take(), {"a": 1000})
     grown = held.take()
     held.measured(10, {"a": 1000})
-    quiet(held, 1, QUIET_ROUNDS)
+    quiet(held, 1, ROUNDS_TO_SHRINK)
     held.shrink(650)
     assert held.take() == grown  # the burst is among the rounds that count
-    quiet(held, 65, QUIET_ROUNDS)
+    quiet(held, 65, ROUNDS_TO_SHRINK)
     assert held.overflowed(1500, 1510, held.take(), {"a": 5000})
     larger = held.take()
     held.shrink(1300)
     assert held.take() == larger
-    quiet(held, 151, QUIET_ROUNDS)
+    quiet(held, 151, ROUNDS_TO_SHRINK)
     held.shrink(2200)
     assert dict(held.take()) == {"a": 64}
 
@@ -144,7 +144,7 @@ def test_each_burst_after_a_shrinking_lets_the_next_one_wait_longer() -> None:
             number += 1
             held.shrink(10 * number)
         waits.append(number - began)
-    assert waits == [QUIET_ROUNDS, 2 * QUIET_ROUNDS, 4 * QUIET_ROUNDS, 8 * QUIET_ROUNDS]
+    assert waits == [ROUNDS_TO_SHRINK, 2 * ROUNDS_TO_SHRINK, 4 * ROUNDS_TO_SHRINK, 8 * ROUNDS_TO_SHRINK]
 
 
 def test_sizes_that_were_compiled_before_are_taken_again() -> None:
@@ -155,7 +155,7 @@ def test_sizes_that_were_compiled_before_are_taken_again() -> None:
         assert held.overflowed(first, first + 10, held.take(), {"a": 900 + 10 * number, "b": 3})
         seen.add(held.take())
         held.restart()
-        for step in range(64 * QUIET_ROUNDS):
+        for step in range(64 * ROUNDS_TO_SHRINK):
             held.measured(first + 20 + step, {"a": 3, "b": 3})
         held.shrink(first + 10_000)
         seen.add(held.take())

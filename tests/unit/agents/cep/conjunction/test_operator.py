@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.cep.conjunction.operator import Conjunction
+from astrocyte.agents.cep.conjunction.operator import ConjunctionOperator
 from astrocyte.agents.cep.conjunction.program import compile_conjunction
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Rows
@@ -31,7 +31,7 @@ class Driver:
     """Feeds events (t, key, fields) to one rule through the operator, a chunk at a time."""
 
     def __init__(self, *rules: Rule) -> None:
-        self.operator = Conjunction()
+        self.operator = ConjunctionOperator()
         self.programs = [compile_conjunction(rule) for rule in rules]
         names = sorted({name for program in self.programs for name in program.captures})
         self.names = names

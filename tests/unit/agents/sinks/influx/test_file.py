@@ -10,10 +10,10 @@ import pytest
 
 from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.influx.file import InfluxFileSink
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.testing import SinkUnderTest, check_sink, multi_event, results
 from tests.support.line_protocol import read_points
-from tests.support.troubles import Troubles
+from tests.support.notices import RetryNotices
 
 
 def text_of(folder):
@@ -150,21 +150,21 @@ async def test_a_full_disk_is_waited_for_and_leaves_no_torn_member(tmp_path):
         seen.append((path.stat().st_size, sink._end))
         sink._file = real
 
-    troubles = Troubles(free, at=2)
-    sink._patience = troubles.patience()
+    notices = RetryNotices(free, at=2)
+    sink._retry = notices.retry()
     sink._file = Full(real)
     assert await sink.write(part(1)) == []
     await sink.close()
-    assert [trouble.attempt for trouble in troubles] == [1, 2, 0]
-    assert str(path) in troubles[0].reason
-    assert "No space left" in troubles[0].reason
+    assert [notice.attempt for notice in notices] == [1, 2, 0]
+    assert str(path) in notices[0].reason
+    assert "No space left" in notices[0].reason
     assert seen[0][0] == seen[0][1]
     assert count(tmp_path) == {"problem_solving": 40}
 
 
 async def test_a_stopped_sink_confirms_nothing_of_the_batch(tmp_path):
-    patience = Patience("influx", on_trouble=lambda _: patience.stop.set())
-    sink = await opened(tmp_path, patience=patience)
+    retry = RetryPolicy("influx", on_retry=lambda _: retry.stop.set())
+    sink = await opened(tmp_path, retry=retry)
     sink._append = None
 
     def full(_member):

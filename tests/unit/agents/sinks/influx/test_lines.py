@@ -15,15 +15,15 @@ from tests.support.line_protocol import read_points
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
     lambda name: not name.startswith("#") and not name.endswith("\\")
 )
-TEXTS = st.text(st.sampled_from([*"ab ,=\"\\/é€\n'#"])) | st.text(st.characters(exclude_categories=["Cs"]))
+STRINGS = st.text(st.sampled_from([*"ab ,=\"\\/é€\n'#"])) | st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = {
     "count": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
     "small": (pa.int32(), st.integers(-(2**31), 2**31 - 1)),
     "ratio": (pa.float64(), st.floats()),
     "single": (pa.float32(), st.floats(width=32)),
     "alive": (pa.bool_(), st.booleans()),
-    "note": (pa.utf8(), TEXTS),
-    "kind": (TEXT, TEXTS),
+    "note": (pa.utf8(), STRINGS),
+    "kind": (TEXT, STRINGS),
 }
 
 
@@ -46,7 +46,7 @@ def test_what_is_encoded_is_read_back(data, name, count):
         drawn = data.draw(st.lists(values | st.none(), min_size=count, max_size=count))
         columns[field] = pa.array(drawn, kind)
     tags = {
-        tag: pa.array(data.draw(st.lists(TEXTS | st.none(), min_size=count, max_size=count)), TEXT)
+        tag: pa.array(data.draw(st.lists(STRINGS | st.none(), min_size=count, max_size=count)), TEXT)
         for tag in data.draw(st.sets(NAMES, max_size=3))
     }
     times = np.arange(count) - 1

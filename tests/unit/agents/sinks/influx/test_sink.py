@@ -8,17 +8,17 @@ import pytest
 
 from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame
 from astrocyte.agents.sinks.influx.sink import InfluxSink
-from astrocyte.agents.sinks.retry import Patience
+from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.testing import START_US, SinkUnderTest, check_sink, results
 from astrocyte.schemas.frames import Frame
 from tests.support.influx_stub import TOKEN, Answer, InfluxStub, influx_stub
-from tests.support.troubles import Troubles
+from tests.support.notices import RetryNotices
 
 
-def sink_on(stub, troubles=None, **options):
+def sink_on(stub, notices=None, **options):
     options = {"token": TOKEN, "org": "astrocyte", "bucket": "astrocyte"} | options
-    patience = options.pop("patience", None) or (troubles.patience() if troubles is not None else None)
-    return InfluxSink(options.pop("url", stub.url), patience=patience, **options)
+    retry = options.pop("retry", None) or (notices.retry() if notices is not None else None)
+    return InfluxSink(options.pop("url", stub.url), retry=retry, **options)
 
 
 def batch_of(rows=20, **columns):
@@ -61,22 +61,22 @@ async def test_influx_sink_keeps_the_contract():
 async def test_a_busy_server_is_given_the_time_that_it_asks_for(status, headers, waits):
     async with influx_stub() as stub:
         stub.answers += [Answer(status=status, headers=headers), Answer(status=500)]
-        troubles = Troubles()
-        assert await written(sink_on(stub, troubles), batch_of()) == []
-    assert troubles.waits == waits
-    assert [trouble.attempt for trouble in troubles] == [1, 2, 0]
-    assert f"answered {status}" in troubles[0].reason
+        notices = RetryNotices()
+        assert await written(sink_on(stub, notices), batch_of()) == []
+    assert notices.waits == waits
+    assert [notice.attempt for notice in notices] == [1, 2, 0]
+    assert f"answered {status}" in notices[0].reason
     assert stub.count() == {"problem_solving": 20}
 
 
 async def test_a_connection_cut_before_and_after_the_write_was_applied_loses_and_doubles_nothing():
     async with influx_stub() as stub:
         stub.answers += [Answer("cut"), Answer("cut", applied=True), Answer(status=504, applied=True)]
-        troubles = Troubles()
-        sink = sink_on(stub, troubles)
+        notices = RetryNotices()
+        sink = sink_on(stub, notices)
         assert await written(sink, batch_of(100)) == []
-    assert "cannot be reached" in troubles[0].reason
-    assert len(troubles.waits) == 3
+    assert "cannot be reached" in notices[0].reason
+    assert len(notices.waits) == 3
     assert stub.requests == [100, 100, 100], "it was written three times"
     assert stub.count() == {"problem_solving": 100}
     assert stub.replaced == 0
@@ -86,9 +86,9 @@ async def test_a_connection_cut_before_and_after_the_write_was_applied_loses_and
 async def test_an_answer_that_does_not_come_is_a_time_out_and_the_write_is_repeated():
     async with influx_stub() as stub:
         stub.answers += [Answer("hang", applied=True)]
-        troubles = Troubles()
-        assert await written(sink_on(stub, troubles, timeout_s=0.2), batch_of()) == []
-    assert "Timeout" in troubles[0].reason
+        notices = RetryNotices()
+        assert await written(sink_on(stub, notices, timeout_s=0.2), batch_of()) == []
+    assert "Timeout" in notices[0].reason
     assert stub.requests == [20, 20]
     assert (stub.count(), stub.replaced) == ({"problem_solving": 20}, 0)
 
@@ -102,21 +102,21 @@ async def test_a_server_that_is_away_for_long_is_waited_for():
         stack.append(influx_stub(InfluxStub(), port))
         stack.append(await stack[0].__aenter__())
 
-    troubles = Troubles(come_back, at=12)
-    assert await written(sink_on(stub, troubles), batch_of()) == []
+    notices = RetryNotices(come_back, at=12)
+    assert await written(sink_on(stub, notices), batch_of()) == []
     await stack[0].__aexit__(None, None, None)
     assert stack[1].count() == {"problem_solving": 20}
-    assert troubles.waits[:4] == [0.1, 0.2, 0.4, 0.8]
-    assert max(troubles.waits) == 5.0
-    assert troubles[-1].attempt == 0
+    assert notices.waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert max(notices.waits) == 5.0
+    assert notices[-1].attempt == 0
 
 
 async def test_a_stopped_sink_gives_up_and_says_that_nothing_was_confirmed():
     async with influx_stub() as stub:
         stub.answers += [Answer()]
-        patience = Patience("influx", on_trouble=lambda _: patience.stop.set())
+        retry = RetryPolicy("influx", on_retry=lambda _: retry.stop.set())
         with pytest.raises(SinkStopped, match="nothing of the batch was confirmed"):
-            await written(sink_on(stub, patience=patience), batch_of())
+            await written(sink_on(stub, retry=retry), batch_of())
     assert stub.count() == {}
 
 
@@ -129,15 +129,15 @@ async def test_a_stopped_sink_gives_up_and_says_that_nothing_was_confirmed():
         ({"url": "localhost:8086"}, r"'localhost:8086' is no address of InfluxDB; .* http://host:8086"),
     ],
 )
-async def test_what_no_patience_cures_stops_the_sink_and_confirms_nothing(options, said):
+async def test_what_no_retry_cures_stops_the_sink_and_confirms_nothing(options, said):
     async with influx_stub() as stub:
-        troubles = Troubles()
-        sink = sink_on(stub, troubles, **options)
+        notices = RetryNotices()
+        sink = sink_on(stub, notices, **options)
         with pytest.raises(SinkError, match=said) as caught:
             await written(sink, batch_of())
     assert "wrong" not in str(caught.value), "a token is never shown"
     assert not caught.value.retriable
-    assert (list(troubles), stub.count(), sink.written) == ([], {}, 0)
+    assert (list(notices), stub.count(), sink.written) == ([], {}, 0)
 
 
 async def test_a_line_of_another_type_than_before_is_rejected_alone():
@@ -230,13 +230,13 @@ async def test_ten_thousand_rows_of_one_tick_are_ten_thousand_points():
 async def test_requests_of_one_batch_are_under_way_together_and_each_is_repeated_by_itself():
     async with influx_stub() as stub:
         stub.answers += [Answer(), Answer("cut", applied=True), Answer(status=429), Answer("cut")]
-        troubles = Troubles()
-        sink = sink_on(stub, troubles, most_lines=10, in_flight=4)
+        notices = RetryNotices()
+        sink = sink_on(stub, notices, most_lines=10, in_flight=4)
         assert await written(sink, batch_of(200)) == []
     assert (stub.count(), stub.replaced, sink.written) == ({"problem_solving": 200}, 0, 200)
-    assert len(troubles.waits) == 4
-    firsts = [trouble.attempt for trouble in troubles].count(1)
-    assert [trouble.attempt for trouble in troubles].count(0) == firsts, "each that had trouble told of its end"
+    assert len(notices.waits) == 4
+    firsts = [notice.attempt for notice in notices].count(1)
+    assert [notice.attempt for notice in notices].count(0) == firsts, "each that had notice told of its end"
 
 
 async def test_a_token_refused_in_the_middle_of_a_batch_ends_it_without_a_confirmation():
