@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 UNUSED = """
-from astrocyte.agents.cep import jit
+from astrocyte.agents import jit
 from astrocyte.agents.warm import warm
 warm()
 print(*sorted(f"{each.py_func.__module__}.{each.py_func.__name__}" for each in jit._KERNELS if not each.signatures))

@@ -262,7 +262,7 @@ def test_the_confidence_of_a_strong_pair_is_at_least_nine_tenths() -> None:
 
 
 def results_of(file: str, window: str, events: list[Event]) -> list[dict[str, Any]]:
-    engine = Engine(rules_of(file))
+    engine = Engine(rules_of(file), validated=True)
     for frame in frames_of(events, sorted(engine.streams)):
         engine.push(frame)
     return [row for frame in engine.flush().frames if frame.stream == window for row in frame.rows()]
@@ -338,7 +338,7 @@ def test_every_shipped_window_gives_results_on_some_input() -> None:
     for file in FILES:
         inputs = [event for _, (where, hit, _) in CASES.items() if where == file for event in hit]
         inputs += [event for _, (where, events, _) in WINDOWS.items() if where == file for event in events]
-        engine = Engine(rules_of(file))
+        engine = Engine(rules_of(file), validated=True)
         for frame in frames_of(inputs, sorted(engine.streams)):
             engine.push(frame)
         made = {frame.stream for frame in engine.flush().frames}
