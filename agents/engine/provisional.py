@@ -83,7 +83,7 @@ class Provisional:
     def settle(self, table: MatchTable, watermark_us: int, newest_us: int) -> list[MatchTable]:
         """The ordered pass's matches, those given before marked as confirmed, then what is retracted.
 
-        ``newest_us`` is how far the early pass has come.
+        ``newest_us`` is the newest time that the eventual pass has matched.
         """
         if watermark_us > NEVER_US:
             self._lag_us = max(self._lag_us, newest_us - watermark_us)
@@ -109,7 +109,7 @@ class Provisional:
         return settled
 
     def _forget(self, rules: tuple[Rule, ...], watermark_us: int) -> None:
-        """Let go of decided matches that the early pass can no longer make."""
+        """Let go of decided matches that the eventual pass can no longer make."""
         if len(self._decided) > self._purge_at:
             longest = max((rule.within.time for rule in rules if rule.within is not None), default=0)
             before = watermark_us - longest - 2 * self._lag_us
@@ -179,6 +179,6 @@ def _slack(rule: Rule) -> int:
 
 def _refs(table: MatchTable) -> NDArray[np.int64]:
     refs = np.empty(len(table.events), np.int64)
-    for chunk, positions, rows in table.events.parts():
-        refs[positions] = chunk.all_refs()[rows]
+    for block, positions, rows in table.events.parts():
+        refs[positions] = block.all_refs()[rows]
     return refs
