@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
-from astrocyte.agents.event_time.watermarks import Place, Source, Watermarks
+from astrocyte.agents.event_time.watermarks import Source, Watermarks
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import alert_records, multi_event_records
@@ -28,6 +28,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
 from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
@@ -144,7 +145,9 @@ class Domain:
                 self._lanes_of.setdefault(topic, []).append(lane)
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:
-        return Watermarks(lateness_us=self.lateness_us, expected=[Place(topic, self.partition) for topic in topics])
+        return Watermarks(
+            lateness_us=self.lateness_us, expected=[TopicPartition(topic, self.partition) for topic in topics]
+        )
 
     @property
     def watermark_us(self) -> int:
@@ -181,7 +184,7 @@ class Domain:
             self._advance(lane, output)
         return output
 
-    def mark_idle(self, places: Iterable[Place], *, asserting: bool = False) -> DomainOutput:
+    def mark_idle(self, places: Iterable[TopicPartition], *, asserting: bool = False) -> DomainOutput:
         """The places are silent and hold event time back no longer, as the caller has found and recorded.
 
         Producers that assert watermarks are waited for all the same, unless ``asserting``.
