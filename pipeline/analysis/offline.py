@@ -263,7 +263,7 @@ def _made_by(group: KeyGroup) -> set[str]:
     return {window.name for window in group.ruleset.windows} | set(group.exports)
 
 
-def _in_order(groups: Sequence[KeyGroup]) -> tuple[Group, ...]:
+def _in_order(groups: Sequence[KeyGroup]) -> tuple[KeyGroup, ...]:
     """Groups so that each comes after those whose results it reads."""
     waiting, ordered = list(groups), []
     while waiting:
