@@ -1,14 +1,14 @@
-"""The engine: frames in, matches and window results out, in one order whatever the order of arrival.
+"""The engine: frames in, matches and window results out, in an order that does not depend on the order of arrival.
 
 ::
 
     engine = Engine(load_rules("rules.yaml"))
     engine.push(frame)                       # rows wait for the watermark
-    output = engine.advance(watermark_us)    # everything older than the watermark has come: matches, window results
-    output = engine.flush()                  # all input is over: everything closes, the state is empty
+    output = engine.advance(watermark_us)    # everything older has arrived: matches, window results
+    output = engine.flush()                  # end of input: everything closes, the state is empty
 
-Rows are processed in the order of `agents.event_time.reorder`, so that the outputs depend neither on how input was cut,
-mixed and delayed within the lateness, nor on restarts from a `snapshot`. With ``consistency="eventual"`` rows are
+Rows are processed in the order of `agents.event_time.reorder`, so that outputs do not depend on how the input
+was divided, interleaved and delayed within the lateness, nor on restarts from a `snapshot`. With ``consistency="eventual"`` rows are
 matched when they arrive as well: such matches are provisional until the ordered pass confirms or retracts them.
 """
 
@@ -66,7 +66,7 @@ class Engine:
         clock: Callable[[], int] | None = None,
     ) -> None:
         if consistency not in ("strong", "eventual"):
-            raise InvalidSettings(f"consistency {consistency!r}; strong or eventual was wanted")
+            raise InvalidSettings(f"consistency {consistency!r}: expected strong or eventual")
         self.consistency = consistency
         self.exports = frozenset(exports)
         self.watermark_us = NEVER_US
@@ -93,7 +93,7 @@ class Engine:
     def update(self, rules: RuleSet | Rule | Sequence[Rule]) -> None:
         """Put rules in force. Unchanged ones keep their partial matches, also where others changed around them.
 
-        A changed rule begins afresh with the events that are pushed from now on. Raises InvalidRule, and then nothing
+        A changed rule starts with the events that are pushed from now on. Raises InvalidRule, and then nothing
         has changed.
         """
         ruleset = as_rule_set(rules)
@@ -133,7 +133,7 @@ class Engine:
 
     @property
     def streams(self) -> frozenset[str]:
-        """Streams that are to be pushed: those that rules and windows read and none of them makes."""
+        """Streams to push: those that rules and windows read and none of them makes."""
         return frozenset(self._read.keys() - self._ranks.keys())
 
     # -- input -------------------------------------------------------------------------------------------------------
@@ -148,8 +148,8 @@ class Engine:
     ) -> int:
         """Let the rows of a frame wait for the watermark; returns how many were refused as duplicates.
 
-        ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and come back
-        in the lineage. Rows that validators refuse and rows older than the watermark are given back by the next step,
+        ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and are returned
+        in the lineage. Rows that validators refuse and rows older than the watermark are returned by the next step,
         as ``refused`` and ``late``.
         """
         return self._push(frame, None if topic is None else Origin(topic, partition, offsets), typed=True)
@@ -190,8 +190,8 @@ class Engine:
     def push_event(self, event: Mapping[str, Any]) -> list[Match]:
         """Let one event wait for the watermark; with `eventual` consistency gives what it matches, provisionally.
 
-        See `agents.ingest.dicts` for what an event looks like. Nothing is given back of an event that validators
-        refuse, that the watermark has passed or that came before; `refused`, `late` and `duplicates` count them.
+        See `agents.ingest.dicts` for what an event looks like. Nothing is returned for an event that validators
+        refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them.
         Raises InvalidEvent.
         """
         stream = event.get("stream")
@@ -222,14 +222,14 @@ class Engine:
         """Push an event that validators must see, as a frame of one row."""
         sequence = 0
         if event.get("event_id") is None:
-            self._gather()  # those before it take their numbers first
+            self._gather()  # earlier events take their numbers first
             sequence = self._buffer.sequence.get(stream, 0)
             self._buffer.sequence[stream] = sequence + 1
         row = {name: value for name, value in event.items() if name != "stream"}
         mark = 0 if self._eventual is None else self._eventual.mark()
         late = len(self._late)
         self._push(frame_of(stream, [row], first_seq=sequence), None, typed=False)
-        del self._late[late:]  # a single event that is late is counted, not given back
+        del self._late[late:]  # a single late event is counted, not returned
         return [] if self._eventual is None else self._eventual.take_since(mark)
 
     def _gather(self) -> None:
@@ -283,7 +283,7 @@ class Engine:
         return output
 
     def flush(self) -> EngineOutput:
-        """All input is over: everything is processed and closes, the state is empty, and event time may begin anew."""
+        """End of input: everything is processed and closes, the state is empty, and event time may begin anew."""
         tables: list[MatchTable] = []
         frames: list[Frame] = []
         self._gather()
@@ -347,7 +347,7 @@ class Engine:
         self._compact_at = max(_COMPACT_ABOVE, 2 * self._store.rows)
 
     def size(self) -> dict[str, int]:
-        """What is held: rows that wait, rows of frames held for them and for partial matches, provisional matches."""
+        """Rows that wait, rows of frames kept for them and for partial matches, provisional matches."""
         return {
             "waiting": sum(stratum.size() for stratum in self._strata) + len(self._buffer),
             "rows": self._store.rows,
@@ -378,7 +378,7 @@ class Engine:
         return parts
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over the snapshot of an engine with the same rules. Raises InvalidRule where they differ."""
+        """Restore the snapshot of an engine with the same rules. Raises InvalidRule where they differ."""
         self._store.restore(snapshot["store"])
         self._buffer = EventBuffer()
         self._buffer.sequence = orjson.loads(bytes(snapshot["sequence"]))

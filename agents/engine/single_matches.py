@@ -1,4 +1,4 @@
-"""Matches of single events, made without frames: the short way from one event to what it completes.
+"""Matches of events that were pushed one at a time, made without frames.
 
 The values are those that `agents.matches.outputs` computes over columns; here the events are mappings, and expressions
 are the closures of `agents.expressions.scalar`, built once a rule.
@@ -52,7 +52,7 @@ class Singles:
         return found
 
     def add(self, ref: int, recent: Recent, matcher: Matcher) -> None:
-        """Keep an event; what the matcher no longer refers to is let go from time to time."""
+        """Keep an event; events that the matcher no longer refers to are released from time to time."""
         self._events[ref] = recent
         if len(self._events) > self._purge_at:
             live = matcher.live_refs().tolist()

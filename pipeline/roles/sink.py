@@ -1,7 +1,7 @@
-"""From chunks to a sink: decode, batch, write, bury what the store refuses, acknowledge.
+"""The sink roles, one for each registered sink: decode, batch, write, dead-letter refused rows, acknowledge.
 
-The order is what makes it lossless: nothing is acknowledged before the store confirmed it, and a refused row only
-after its dead letter was confirmed by the broker.
+Nothing is lost because of this order: nothing is acknowledged before the store has confirmed it, and a refused row only
+after the broker has confirmed its dead letter.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _EXTENSIONS: Final = {
 def decode_for_sink(
     topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
 ) -> tuple[list[Sourced], list[DeadLetter]]:
-    """What a sink takes of one chunk. Dead letters only of records that no other role has buried already."""
+    """Items of one chunk for a sink. Dead letters only of records for which no other role writes one."""
     kind = RECORD_TOPICS.get(topic)
     if topic == RULES or topic.startswith(CONTROL_PREFIX):
         return [_audited(topic, partition, records)], []
@@ -140,7 +140,7 @@ class _Batch:
 
 
 class SinkRunner:
-    """Feeds one sink. ``handle`` takes chunks, ``tick`` writes what has waited long enough."""
+    """Feeds one sink. ``handle`` takes chunks, ``tick`` writes batches that are due."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class SinkRunner:
                 await self._write()
 
     async def finish(self) -> None:
-        """Write what there is."""
+        """Write the present batch."""
         async with self._lock:
             await self._write()
 
@@ -278,7 +278,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
 
 async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:
-    """What the store does besides taking batches, in a thread."""
+    """Run the sink's upkeep in a thread."""
     try:
         done = await asyncio.to_thread(upkeep, context)
     except AstrocyteError as error:
@@ -309,7 +309,7 @@ def _topics(settings: Settings, kind: SinkType) -> list[str]:
 
 
 def _listener(app: Any) -> OnRetry:
-    """What hears of a sink's notice: the log, and the liveness check, for which waiting for a store is no hang."""
+    """Passes a sink's retry notices to the log and the liveness check, for which waiting for a store is no hang."""
 
     def hear(notice: RetryNotice) -> None:
         _tell(notice)
