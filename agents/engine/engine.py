@@ -8,8 +8,9 @@
     output = engine.flush()                  # end of input: everything closes, the state is empty
 
 Rows are processed in the order of `agents.event_time.reorder`, so that outputs do not depend on how the input
-was divided, interleaved and delayed within the lateness, nor on restarts from a `snapshot`. With ``consistency="eventual"`` rows are
-matched when they arrive as well: such matches are provisional until the ordered pass confirms or retracts them.
+was divided, interleaved and delayed within the lateness, nor on restarts from a `snapshot`. With
+``consistency="eventual"`` rows are matched when they arrive as well: such matches are provisional until the ordered
+pass confirms or retracts them.
 """
 
 from __future__ import annotations
