@@ -1,9 +1,9 @@
-"""How kernels are compiled: the decorators, a prefetch, and what keeps numba's cache honest.
+"""Compilation of kernels: decorators, a prefetch intrinsic, and a checked cache on disk.
 
-Reference counts on arrays cost a kernel a factor of four. Kernels allocate nothing and need none, so they are compiled
-without (an option private to numba: where it is missing, kernels are slower and nothing else). Helpers are inlined by
-LLVM. The cache on disk knows a function by its own file only; here a cached kernel is valid for all files that name
-this module and those that they import, since kernels take helpers and constants from one another's files.
+Reference counting of arrays makes a kernel four times slower. Kernels allocate nothing and do not need it, so they are
+compiled without it (a private option of numba: if it is missing, kernels are slower and otherwise the same). LLVM
+inlines the helpers. numba's cache checks only the file of the function itself; here a cached kernel also depends on all
+files that import this module and on those that they import, since kernels use helpers and constants of other files.
 """
 # mypy: disable-error-code="no-untyped-call"
 
@@ -37,17 +37,17 @@ _IMPORTS: Final = re.compile(r"^from (\S+) import (\((?:[^)]*)\)|[^\n]*)", re.MU
 
 
 def _sources() -> int:
-    """Checksum of every file that takes part in kernels: those that name this module, and what these import."""
+    """Checksum of every file that kernels depend on: those that import this module, and the files that they import."""
     package = Path(__file__).parent
-    strings = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
-    taken = {path for path, data in strings.items() if __name__.encode() in data or path == Path(__file__)}
+    sources = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
+    taken = {path for path, data in sources.items() if __name__.encode() in data or path == Path(__file__)}
     for path in tuple(taken):
-        for module, names in _IMPORTS.findall(strings[path].decode()):
+        for module, names in _IMPORTS.findall(sources[path].decode()):
             base = package.parent.joinpath(*module.removeprefix("astrocyte.").split("."))
             taken.add(base.with_suffix(".py"))
             taken.update(base / f"{name}.py" for name in re.findall(r"\w+", names))
     digest = 0
-    for path, data in strings.items():
+    for path, data in sources.items():
         digest = zlib.crc32(data, digest) if path in taken else digest
     return digest & 0x7FFF_FFFF
 
@@ -58,32 +58,32 @@ _SOURCES: Final = _sources()
 _KERNELS: Final[set[Any]] = set()
 
 
-class _FirstTime(event.Listener):  # type: ignore[misc]
-    """Says once that kernels are compiled, and lets the garbage collector rest meanwhile: it takes a tenth of it."""
+class _CompileListener(event.Listener):  # type: ignore[misc]
+    """Logs the first compilation, and disables garbage collection during each: it would take a tenth of the time."""
 
     def __init__(self) -> None:
-        self._said = False
+        self._logged = False
         self._collects = False
 
     def on_start(self, event: Any) -> None:
-        """A kernel was not in the cache (one at a time: numba holds a lock)."""
+        """Compilation starts: the kernel was not in the cache (one at a time, numba holds a lock)."""
         if event.data["dispatcher"] in _KERNELS:
             self._collects = gc.isenabled()
             gc.disable()
-            if not self._said:
-                self._said = True
+            if not self._logged:
+                self._logged = True
                 _log.warning(
                     "compiling the correlation kernels for this machine, once, about 30 s "
-                    "(beforehand: python -m astrocyte.agents.warm)"
+                    "(to compile them in advance: python -m astrocyte.agents.warm)"
                 )
 
     def on_end(self, event: Any) -> None:
-        """A kernel is compiled."""
+        """Compilation of a kernel ends."""
         if event.data["dispatcher"] in _KERNELS and self._collects:
             gc.enable()
 
 
-event.register("numba:compile", _FirstTime())
+event.register("numba:compile", _CompileListener())
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -96,26 +96,26 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
-# Python calls no helper: without the wrappers for that, compiling takes half the time.
+# Python does not call helpers: without the wrappers for such calls, compilation takes half the time.
 _INSIDE: Final = {**_OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 inner = njit(forceinline=True, **_INSIDE)
 """Decorator of a helper that kernels call for every row."""
 outer = njit(**_INSIDE)
-"""Decorator of a helper that is called seldom: compiled once instead of into every place that calls it."""
+"""Decorator of a helper that is called rarely: compiled once instead of inlined at every call."""
 
 
 def source_digest(*_files: str) -> int:
-    """Checksum of the kernel sources; the same for all, since numba tells omitted values apart by their type only."""
+    """Checksum of the kernel sources, the same for every argument: numba types omitted arguments by type only."""
     return _SOURCES
 
 
 at: Final = np.uint64
-"""An index that is not negative. Of a signed one numba asks the sign at every access: a sixth of a kernel's time."""
+"""A non-negative index. For a signed index numba checks the sign at every access: a sixth of a kernel's time."""
 
 
 @intrinsic
 def bits(_context: Any, _value: Any) -> Any:
-    """The bits of a float64, as an unsigned integer: also those by which one NaN differs from another."""
+    """The bits of a float64 as an unsigned integer, including the payload of a NaN."""
 
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.IntType(64))
@@ -125,7 +125,7 @@ def bits(_context: Any, _value: Any) -> Any:
 
 @intrinsic
 def prefetch(_context: Any, array: Any, _row: Any) -> Any:
-    """Hint that row ``row`` of a C-ordered array is wanted soon; never faults."""
+    """Prefetch row ``row`` of a C-ordered array; never faults."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         found = make_array(signature.args[0])(context, builder, args[0])

@@ -48,14 +48,14 @@ _NUMBERS: Final = [0.5, 1.5, 2.5, 3.5]
 
 
 def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
-    """Use every kernel of the matcher once, and those that the windows of ``ruleset`` need.
+    """Compile every kernel of the matcher, and those that the windows of ``ruleset`` need, by running them once.
 
-    Returns the number of matches that this made. It reads no clock and no stream: rows are made up.
+    Returns the number of matches found. It reads no clock and no stream: the rows are synthetic.
     """
     rules = load_rules(_RULES)
     engine = Engine(rules, validated=True)
     matches = 0
-    # More keys than the tables begin with room for, strings by the dozen, time in steps, and a restart in the middle.
+    # More keys than the initial tables hold, hundreds of strings, time in steps, and a restart after every round.
     for number in range(_ROUNDS):
         time_us = number * 1_000_000 + np.arange(_ROWS)
         columns = {
@@ -77,7 +77,7 @@ def warm(ruleset: RuleSet | None = None, catalog: Catalog = CATALOG) -> int:
 
 
 def _use(window: Window, catalog: Catalog) -> None:
-    """Rows of two keys that fall into one window, the next one and a later one, so that all of its code runs."""
+    """Process rows of two keys in one window, the next one and a later one, so that all of its code runs."""
     listed = catalog.find(window.source)
     kinds = {name: str(kind) for name, kind in listed.fields.items()} if listed is not None else {}
     named = {node.name for argument in window.parsed.arguments for node in walk(argument) if isinstance(node, Field)}

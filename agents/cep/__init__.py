@@ -1,1 +1,1 @@
-"""The matcher: rules compiled to tables, and the kernels that run them over columns of events."""
+"""The matcher: rules compiled to tables, and the kernels that apply them to columns of events."""

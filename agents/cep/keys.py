@@ -1,7 +1,7 @@
 """Correlation keys as small numbers: a hash table of strings, filled a whole column at a time.
 
-A frame's keys are dictionary-encoded, so that a text is hashed once a frame (or once ever, where frames share a
-dictionary) and not once a row. Numbers of keys that no state refers to any more are given out again.
+A frame's keys are dictionary-encoded, so that a string is hashed once per frame (or only once, if frames share a
+dictionary) and not once per row. Numbers of keys to which no state refers any more are reused.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # ruff: noqa: PLR0917  kernels take their arrays one by one
@@ -27,12 +27,12 @@ _NEVER: Final = -(2**62)
 
 
 _ENTRY: Final = np.dtype([("hash", "u8"), ("start", "i8"), ("size", "i4")], align=True)
-"""A text in the arena; size -1: the number is free."""
+"""A string in the arena; size -1: the number is free."""
 
 
 @inner
 def _word(data, i):
-    """Eight bytes as a number; LLVM makes one load of it."""
+    """Eight bytes as a number; LLVM compiles this to one load."""
     i = np.uint64(i)
     value = np.uint64(data[i])
     for k in range(1, 8):
@@ -42,7 +42,7 @@ def _word(data, i):
 
 @inner
 def _hash(data, start, stop):
-    """A product and a shift for every eight bytes, and a final mix, since the table is indexed by the low bits."""
+    """A multiplication and a shift per eight bytes, and a final mix, since the low bits index the table."""
     value = np.uint64(0xCBF29CE484222325) ^ np.uint64(stop - start)
     i = start
     while i + 8 <= stop:
@@ -74,7 +74,7 @@ def _equal(data, start, stop, arena, at):
 
 @kernel
 def _touched(words, rows, mask):
-    """Rows with a word that is not 0, and these words; gives their number."""
+    """Rows with a word that is not 0, and these words; returns their number."""
     n = np.uint64(0)
     for row in range(words.shape[0]):
         rows[n] = row
@@ -85,10 +85,10 @@ def _touched(words, rows, mask):
 
 @kernel
 def _select(codes, known, seen, epoch, t, first_ref, rows, key, times, ref, mask, unknown, count):
-    """Of the first ``count`` rows those with a key stay in ``rows`` and ``mask``; their number, time and handle follow.
+    """Keep those of the first ``count`` rows that have a key, in ``rows`` and ``mask``; fill in key, time and handle.
 
-    ``known[code]`` is the number of a dictionary entry, -1 while it was not looked up. Gives how many rows stay, and at
-    how many places in them, put into ``unknown``, the number is not known yet.
+    ``known[code]`` is the number of a dictionary entry, -1 before its first look-up. Returns how many rows are kept,
+    and how many of them, with indices in ``unknown``, still need a look-up.
     """
     n = np.int64(0)
     later = np.int64(0)
@@ -116,9 +116,9 @@ def _select(codes, known, seen, epoch, t, first_ref, rows, key, times, ref, mask
 @kernel
 def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, entries, arena, free, seen, G, epoch, rows,
              key):  # fmt: skip
-    """Numbers for the ``count`` places in ``unknown``; ``at[0]`` holds the next. False: no room for a new key.
+    """Look up numbers for the ``count`` indices in ``unknown``; ``at[0]`` is the next. False: no room for a new key.
 
-    What a text needs is asked of memory some strings ahead: its place in the table, then the entry that stands there.
+    The memory for a string is prefetched some strings ahead: its index in the table, then the entry found there.
     """
     slots = np.uint64(table.shape[0] - 1)
     for ahead in range(at[0], count + 16):
@@ -211,7 +211,7 @@ def _hash_all(entries, arena, count):
 
 
 class Selected(NamedTuple):
-    """Rows that take part, as columns: index in the frame, key number, time, handle, word."""
+    """Selected rows as columns: index in the frame, key number, time, handle, word."""
 
     rows: NDArray[np.int64]
     key: NDArray[np.int32]
@@ -223,7 +223,7 @@ class Selected(NamedTuple):
 class _Dictionary(NamedTuple):
     """Strings of a column with their numbers (-1: not looked up yet).
 
-    The array is kept with them, so that its address cannot come to mean other strings.
+    The array is kept as well, so that its address, which is the cache key, cannot be reused for other strings.
     """
 
     array: pa.Array
@@ -259,24 +259,24 @@ class KeyTable:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the table."""
+        """Memory of the table in bytes."""
         arrays = (self._table, self._entries, self._seen, self._free, self._arena)
         return sum(array.nbytes for array in arrays)
 
     @property
     def numbers(self) -> int:
-        """One more than the largest number given out."""
+        """One more than the largest number ever assigned."""
         return int(self._globals[_COUNT])
 
     def select(self, column: pa.Array, words: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int) -> Selected:
-        """The rows that have a word and a key. Keys that are not text are taken as their text."""
+        """The rows that have a word and a key. Keys that are not strings are converted to strings."""
         rows, mask = touched(words)
         return self.select_rows(column, rows, mask, t, first_ref)
 
     def select_rows(
         self, column: pa.Array, rows: NDArray[np.int64], mask: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int
     ) -> Selected:
-        """Those of ``rows`` that have a key, with their words ``mask``; both arrays are taken over."""
+        """Those of ``rows`` that have a key, with their words ``mask``; both arrays are overwritten."""
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
         indices = column.indices
@@ -306,11 +306,11 @@ class KeyTable:
         return Selected(rows, key, times, ref, mask)
 
     def _dictionary(self, dictionary: pa.Array) -> _Dictionary:
-        """What is known of the strings; of the dictionaries that came last it is remembered."""
+        """The strings of a dictionary with their known numbers; cached for the most recent dictionaries."""
         if not pa.types.is_string(dictionary.type):
             dictionary = dictionary.cast(pa.utf8())
         if not len(dictionary):
-            dictionary = _NO_STRINGS  # some writers give no offsets with none
+            dictionary = _NO_STRINGS  # some writers give an empty array no offsets buffer
         valid, offsets_buffer, data_buffer = dictionary.buffers()
         address = offsets_buffer.address + 4 * dictionary.offset, 0 if valid is None else valid.address
         cached = self._cache.get(address)
@@ -325,7 +325,7 @@ class KeyTable:
         return found
 
     def number(self, text: str, t: int) -> int:
-        """Number of the key of one event at ``t`` microseconds."""
+        """Number of the key ``text`` of one event at ``t`` microseconds."""
         number = self._single.get(text)
         if number is None:
             column = pa.array([text]).dictionary_encode()
@@ -338,7 +338,7 @@ class KeyTable:
         return number
 
     def intern(self, text: str) -> int:
-        """Number of one text, which no time is known of: it is for tables that are not recycled."""
+        """Number of one string without a time; only for tables that are never recycled."""
         data = np.frombuffer(text.encode("utf-8", "surrogatepass") or b"\0", np.uint8)
         offsets = np.array([0, len(data) if text else 0], np.int32)
         first, known, number = np.zeros(1, np.int64), np.full(1, -1, np.int32), np.empty(1, np.int32)
@@ -352,20 +352,20 @@ class KeyTable:
 
     @property
     def arrays(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Entries (``start`` and ``size`` of each number) and the bytes that they point into, until the table grows."""
+        """Entries (``start`` and ``size`` by number) and the bytes they point into; valid until the table grows."""
         return self._entries, self._arena
 
     def strings(self, numbers: NDArray[np.int32]) -> pa.Array:
-        """Strings of the keys; valid until numbers are given out again (`recycle`)."""
+        """Strings of the keys with these numbers, which `recycle` may invalidate."""
         offsets = np.zeros(len(numbers) + 1, np.int32)
         data = np.empty(int(self._entries["size"][numbers].sum()), np.uint8)
         _gather(numbers, self._entries, self._arena, offsets, data)
         return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(offsets), pa.py_buffer(data))
 
     def recycle(self, live: NDArray[np.bool_], now_us: int) -> int:
-        """Give back numbers that are not ``live`` and were not asked for since the last call; gives how many.
+        """Free numbers that are not ``live`` and were not used since the last call; returns how many.
 
-        Rows with these numbers may still wait to be processed until time has passed the newest of them.
+        Numbers are freed only when time has passed the newest row, since earlier rows may still wait to be processed.
         """
         count, numbers = self.numbers, np.empty(0, np.int64)
         if now_us > self._newest_before:
@@ -404,7 +404,7 @@ class KeyTable:
         _refill(self._table, self._entries, self.numbers)
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copy as arrays."""
+        """Copy of the table as arrays."""
         count, size, free = (int(number) for number in self._globals)
         return {
             "starts": self._entries["start"][:count].copy(),
@@ -416,7 +416,7 @@ class KeyTable:
         }
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a snapshot."""
+        """Restore a snapshot."""
         count, free, size = (len(snapshot[name]) for name in ("sizes", "free", "arena"))
         self.__init__(room=max(1024, 2 * count))  # type: ignore[misc]
         self._entries["start"][:count] = snapshot["starts"]

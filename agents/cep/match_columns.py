@@ -1,4 +1,4 @@
-"""What the matcher puts out: matches and timed-out partial matches of many rules as columns."""
+"""Output of the matcher: matches and timed-out partial matches of many rules, as columns."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TIMEOUT: Final = 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MatchBatch:
-    """Outputs grouped by rule, within a rule in the order in which they came out; ``len`` is their number.
+    """Outputs grouped by rule, within a rule in the order in which they were emitted; ``len`` is their number.
 
-    Events ``offsets[i]`` to ``offsets[i + 1]`` of ``step`` and ``ref`` belong to output i, for a seq in the order in
+    Events ``offsets[i]`` to ``offsets[i + 1]`` of ``step`` and ``ref`` belong to output i: for a seq in the order in
     which they were taken, for an all in step order.
     """
 
@@ -30,14 +30,14 @@ class MatchBatch:
     key: NDArray[np.int32]
     """Number of the key (`Matcher.key_strings`)."""
     time_us: NDArray[np.int64]
-    """Time of the last event; where time itself decided (absence, timeout), that instant."""
+    """Time of the last event; for an absence or a timeout, the instant at which it was decided."""
     kind: NDArray[np.int8]
     """MATCH or TIMEOUT."""
     offsets: NDArray[np.int64]
     step: NDArray[np.int16]
     """Index into the rule's ``positive`` step names."""
     ref: NDArray[np.int64]
-    """The handle that `Matcher.prepare` was given for the event."""
+    """The event's handle, as passed to `Matcher.prepare`."""
 
     def __len__(self) -> int:
         return len(self.rule)
@@ -56,7 +56,7 @@ class MatchBatch:
 
     @classmethod
     def concat(cls, batches: Sequence[Self]) -> Self:
-        """All batches, one after the other."""
+        """All batches, concatenated."""
         batches = [batch for batch in batches if len(batch)]
         if len(batches) == 1:
             return batches[0]
@@ -78,7 +78,7 @@ class MatchBatch:
         )  # fmt: skip
 
     def by_time(self) -> Self:
-        """Outputs in order of time; those of one instant keep their order."""
+        """Outputs in order of time; outputs of the same time keep their order."""
         if (self.time_us[1:] >= self.time_us[:-1]).all():
             return self
         return self.take(np.argsort(self.time_us, kind="stable"))

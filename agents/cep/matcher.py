@@ -3,13 +3,13 @@
 ::
 
     matcher = Matcher(rules)
-    rows = matcher.prepare(frame, first_ref=0)     # predicates over whole columns; only what some rule touches is kept
+    rows = matcher.prepare(frame, first_ref=0)     # predicates over whole columns; keeps only rows that a rule may use
     batch = matcher.process(rows)                  # rows in processing order, times not decreasing
-    batch = matcher.advance(watermark_us)          # time reaches keys that are silent: absences, timeouts, memory
+    batch = matcher.advance(watermark_us)          # also for keys without new events: absences, timeouts, expiry
     batch = matcher.flush()                        # end of all input; the state is empty afterwards
 
-What comes out depends on the order of the rows alone, not on how they are cut into calls. Ordering, late events and
-what a match looks like to a user are the engine's (`agents.engine.engine`).
+The output depends on the order of the rows alone, not on how they are divided into calls. The engine
+(`agents.engine.engine`) does the reordering, handles late events and makes records of matches.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ __all__ = ["Matcher"]
 
 _FOREVER: Final = 2**62
 LEAST_KEYS: Final = 1_000_000
-"""Number of keys up to which none is looked at for being forgotten."""
+"""Number of keys in a table up to which unused key numbers are not recycled."""
 _NOTHING: Final = MatchBatch.of([])
 
 
 class Matcher:
     """All rules of one domain with their partial matches. Not thread-safe.
 
-    ``room`` is the first capacity of the pools, ``clock`` a function giving nanoseconds by which the counters'
-    microseconds are measured (none: they stay 0).
+    ``room`` is the initial capacity of the pools; ``clock`` returns nanoseconds and measures the ``microseconds`` of
+    the counters (None: they stay 0).
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Matcher:
         return self._rules
 
     def update(self, rules: Sequence[Rule]) -> None:
-        """Put these rules in force. Unchanged ones (same name and version) keep their partial matches.
+        """Replace the rules in force. Unchanged rules (same name and version) keep their partial matches.
 
-        A changed rule begins afresh and sees the events that are prepared from now on. Raises InvalidRule, and then
-        nothing has changed.
+        A changed rule starts with empty state and sees the events prepared from now on. Raises InvalidRule; in that
+        case nothing has changed.
         """
         twice = [name for name, number in Counter(rule.name for rule in rules).items() if number > 1]
         if twice:
-            raise InvalidRule(f"two rules are named {twice[0]!r}; names tell matches apart, rename one")
+            raise InvalidRule(f"two rules are named {twice[0]!r}; rule names must be unique, rename one")
         wanted = {(rule.name, rule.content_version): rule for rule in rules}
         programs: dict[tuple[str, str], RuleProgram] = {
             name: _compiled(rule) for name, rule in wanted.items() if name not in self._slots
@@ -138,9 +138,9 @@ class Matcher:
         return frozenset(self._plans)
 
     def prepare(self, frame: Frame, first_ref: int = 0) -> Prepared:
-        """Entries for the rows of the frame that some rule may react to; row i has the handle ``first_ref + i``.
+        """Entries for the rows of the frame to which a rule may react; row i has the handle ``first_ref + i``.
 
-        Rows whose correlation field is null take part in no rule of that field.
+        Rows whose correlation field is null are ignored by the rules that correlate by that field.
         """
         plan = self._plans.get(frame.stream)
         count = frame.num_rows
@@ -191,23 +191,23 @@ class Matcher:
         return Prepared(found.t, found.ref, group, found.key, found.mask, values, lows)
 
     def process(self, rows: Prepared) -> MatchBatch:
-        """Feed entries in processing order: times must not decrease, also from call to call."""
+        """Process entries in processing order: times must not decrease, within a call and from call to call."""
         if not len(rows):
             return MatchBatch.of([])
         started = self._clock() if self._clock else 0
-        automaton, conjunction = self._tasks(rows)
+        sequence, conjunction = self._tasks(rows)
         self._now = max(self._now, int(rows.t[-1]))
-        found = self._sequence.process(automaton) if automaton else []
+        found = self._sequence.process(sequence) if sequence else []
         if conjunction and self._conjunction is not None:
             found = found + self._conjunction.process(conjunction)
         if self._clock:
-            self._charge(self._clock() - started, [task.slot for task in (*automaton, *conjunction)])
+            self._charge(self._clock() - started, [task.slot for task in (*sequence, *conjunction)])
         return self._batch(found)
 
     def process_event(self, stream: str, event: Mapping[str, Any], ref: int) -> MatchBatch:
-        """Feed one event at once: its fields, with ``timestamp`` (microseconds); times must not decrease.
+        """Process one event: its fields, with ``timestamp`` (microseconds); times must not decrease.
 
-        The same as `prepare` and `process` of a frame of one row, in a few microseconds.
+        Equivalent to `prepare` and `process` of a frame of one row, in a few microseconds.
         """
         plan = self._plans.get(stream)
         if plan is None:
@@ -236,7 +236,7 @@ class Matcher:
         """Work for each rule: the entries of its group."""
         seq = np.arange(self._seq, self._seq + len(rows), dtype=np.int64)
         self._seq += len(rows)
-        automaton: list[Task] = []
+        sequence: list[Task] = []
         conjunction: list[Task] = []
         order, bounds, groups = None, [0, len(rows)], [int(rows.group[0])]
         if len(self._groups.all) > 1 and (rows.group != rows.group[0]).any():
@@ -257,19 +257,22 @@ class Matcher:
                 plain(rows.lows[:, first:last]),
             )
             group = self._groups.all[number]
-            tasks = conjunction if group.conjunction else automaton
+            tasks = conjunction if group.conjunction else sequence
             tasks += [Task(slot, self._groups.places[slot].shift, part) for slot in group.slots]
-        return automaton, conjunction
+        return sequence, conjunction
 
     # -- time --------------------------------------------------------------------------------------------------------
 
     def advance(self, now_us: int) -> MatchBatch:
-        """No event before ``now_us`` will follow: expire, decide absences, put out timeouts, for silent keys too."""
+        """No event before ``now_us`` will follow: expire partial matches, decide absences, emit timeouts.
+
+        This includes keys without new events.
+        """
         self._now = max(self._now, now_us)
         return self._batch([each for operator in self._operators for each in operator.advance(now_us)])
 
     def flush(self) -> MatchBatch:
-        """End of all input: time goes on for ever; what no time ends is dropped. The state is empty afterwards."""
+        """End of all input: every time limit expires; partial matches without one are dropped. Empties the state."""
         batch = self.advance(_FOREVER)
         last = [each for operator in self._operators for each in operator.finish()]
         return MatchBatch.concat([batch, self._batch(last)])
@@ -281,22 +284,22 @@ class Matcher:
 
     @property
     def state_bytes(self) -> int:
-        """Memory of the state of all rules: what an event may touch beside its own row."""
+        """Memory in bytes of the state of all rules, with the tables of keys and strings."""
         tables = self._strings.nbytes + sum(table.nbytes for table in self._keys.values())
         return tables + sum(operator.size()["bytes"] for operator in self._operators)
 
     def low_water_us(self) -> int | None:
-        """Oldest time of an event that the state refers to; None where it refers to none."""
+        """Oldest time of an event that the state refers to; None if there is none."""
         found = [operator.low_water_us() for operator in self._operators]
         return min((each for each in found if each is not None), default=None)
 
     def live_refs(self) -> NDArray[np.int64]:
-        """Handles of the events that the state refers to, sorted: no match will name any other event before these."""
+        """Handles of the events that the state refers to, sorted: future matches name only these and later events."""
         found = [operator.live_refs() for operator in self._operators]
         return found[0] if len(found) == 1 else np.union1d(*found)
 
     def key_strings(self, batch: MatchBatch) -> pa.Array:
-        """Text of each output's key, to be asked for before the next `prepare`; null where the rule has no key."""
+        """Key of each output as a string, empty for rules without a correlation key. Call before the next `prepare`."""
         fields = [rule.by for rule in self._rules]
         if len(set(fields)) == 1:
             return self._keys[fields[0]].strings(batch.key)
@@ -307,7 +310,7 @@ class Matcher:
         return pa.array(strings, pa.utf8())
 
     def counters(self) -> list[dict[str, int]]:
-        """Per rule: rows looked at, partial matches begun, matches, timeouts, cut partial matches, microseconds."""
+        """Per rule: the totals of `COUNTERS` by name, and the ``microseconds`` spent on it."""
         found = []
         for rule in self._rules:
             slot = self._slots[rule.name, rule.content_version]
@@ -316,13 +319,13 @@ class Matcher:
         return found
 
     def _charge(self, nanoseconds: int, slots: Sequence[int]) -> None:
-        """Share a call's time among its rules by the work they did."""
+        """Divide the time of a call among its rules in proportion to their work."""
         work = [max(int(self._operator(slot).counters(slot)[-1]), 1) for slot in slots]
         for slot, share in zip(slots, work, strict=True):
             self._nanoseconds[slot] = self._nanoseconds.get(slot, 0) + nanoseconds * share // sum(work)
 
     def _recycle(self) -> None:
-        """Give numbers of keys that nothing refers to any more out again, so that memory follows the open windows."""
+        """Recycle the numbers of keys that no state refers to, so that memory follows the open windows."""
         held = 0
         for by, table in self._keys.items():
             live = np.zeros(table.numbers, np.bool_)
@@ -346,7 +349,7 @@ class Matcher:
         return arrays
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a snapshot, with rows that were prepared before it. Raises InvalidRule where the rules differ."""
+        """Restore a snapshot; rows prepared before it was taken stay valid. Raises InvalidRule if the rules differ."""
         about = json.loads(np.asarray(snapshot["about"], np.uint8).tobytes())
         rules = {(rule.name, rule.content_version): rule for rule in self._rules}
         found = {(name, version): (slot, (group, shift)) for name, version, slot, group, shift in about["rules"]}

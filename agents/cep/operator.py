@@ -1,4 +1,4 @@
-"""What the matcher asks of an operator: the automaton (`automaton.py`) and the conjunction (`conjunction.py`)."""
+"""Interface of the operators that the matcher runs: sequence (`seq` and `any` rules) and conjunction (`all` rules)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from astrocyte.agents.rules.model import Rule
 __all__ = ["COUNTERS", "Atom", "Operator", "RuleProgram", "Task"]
 
 COUNTERS = ("events", "partials", "matches", "timeouts", "cut", "work")
-"""Columns of `Operator.counters`: rows looked at, partial matches begun, outputs, cut ones, steps of work done."""
+"""Columns of `Operator.counters`: rows examined, partial matches started, matches, timeouts, partial matches dropped by
+``max_partials``, and units of work (by which the matcher divides processing time among rules)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A test of one event alone: it is of one of ``streams`` and ``condition`` (None: nothing more) holds."""
+    """A test of one event alone: its stream is one of ``streams`` and ``condition`` (None: always true) holds."""
 
     streams: tuple[str, ...]
     condition: Node | None
@@ -32,7 +33,7 @@ class RuleProgram(Protocol):
 
     @property
     def rule(self) -> Rule:
-        """What it was compiled from."""
+        """The rule that was compiled."""
 
     @property
     def atoms(self) -> tuple[Atom, ...]:
@@ -45,7 +46,7 @@ class RuleProgram(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Work for one rule: its word of entry i is ``(rows.mask[i] >> shift) & (2**len(atoms) - 1)``; skip where 0."""
+    """Work for one rule: its word for entry i is ``(rows.mask[i] >> shift) & (2**len(atoms) - 1)``; 0 is skipped."""
 
     slot: int
     shift: int
@@ -53,37 +54,37 @@ class Task:
 
 
 class Operator(Protocol):
-    """All rules of one kind with their state (arrays only). Rules are known by their slot, a small number."""
+    """All rules of one kind with their state (arrays only). A rule is identified by its slot, a small number."""
 
     def add(self, slot: int, program: Any, columns: Sequence[int]) -> None:
-        """Begin a rule with fresh state; ``columns[j]`` is the row of ``Rows.columns`` for ``program.captures[j]``."""
+        """Add a rule with empty state; ``columns[j]`` is the row of ``Rows.columns`` for ``program.captures[j]``."""
 
     def add_all(self, rules: Sequence[tuple[int, Any, Sequence[int]]]) -> None:
-        """Begin several rules at once."""
+        """Add several rules at once."""
 
     def remove(self, slot: int) -> None:
         """Drop a rule and its state."""
 
     def process(self, tasks: Sequence[Task]) -> list[tuple[int, Outputs]]:
-        """Feed the rows of each task; gives (slot, outputs) for rules that put something out."""
+        """Process the rows of each task; returns (slot, outputs) of the rules with outputs."""
 
     def advance(self, now_us: int) -> list[tuple[int, Outputs]]:
-        """Time reaches ``now_us`` for every key: expire, decide absences, put out timeouts."""
+        """Advance time to ``now_us`` for every key: expire partial matches, decide absences, emit timeouts."""
 
     def finish(self) -> list[tuple[int, Outputs]]:
-        """After the last advance: drop what no time ends, so that the state is empty."""
+        """After the last advance: drop partial matches without a time limit, so that the state is empty."""
 
     def low_water_us(self) -> int | None:
         """Oldest time of an event that the state refers to; None where there is none."""
 
     def live_refs(self) -> NDArray[np.int64]:
-        """Refs of the events that the state refers to, sorted, without repetition."""
+        """Handles of the events that the state refers to, sorted, without duplicates."""
 
     def mark_keys(self, slot: int, live: NDArray[np.bool_]) -> None:
         """Set ``live[key]`` for every key number that the rule's state holds."""
 
     def size(self) -> dict[str, int]:
-        """What the state holds, by kind, and its ``bytes``."""
+        """Number of items in the state, by kind, and its size in ``bytes``."""
 
     def counters(self, slot: int) -> NDArray[np.int64]:
         """Totals of the rule, in the order of `COUNTERS`."""
@@ -92,4 +93,4 @@ class Operator(Protocol):
         """Copy of the state as arrays."""
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a snapshot made with the same rules in the same slots."""
+        """Restore a snapshot made with the same rules in the same slots."""

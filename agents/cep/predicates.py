@@ -1,8 +1,8 @@
-"""Predicates by stream: every test of one event alone that any rule makes, evaluated over a whole frame.
+"""Predicates by stream: the tests of single events of all rules, evaluated over a whole frame.
 
-Equal tests are made once for all rules. Tests of a text for equality, alone or as the first part of an ``and``, are
-looked up by the text: what they cost does not grow with their number, and the rest of such a test runs only on the
-rows that have the text.
+Equal tests are evaluated once for all rules. Equality tests of a string, alone or as a part of an ``and``, are looked
+up by the string: their cost does not grow with their number, and the rest of such a test runs only on rows with that
+string.
 """
 # mypy: disable-error-code="no-untyped-def"
 
@@ -30,7 +30,7 @@ __all__ = ["Bits", "StreamPlan", "captured"]
 
 Bits = NDArray[np.uint64]
 _FEW: Final = 32
-"""Up to so many entries of a dictionary are looked up one by one."""
+"""Dictionaries with up to this many entries are looked up entry by entry."""
 _CACHED: Final = 8
 _NO_PRIOR: Final[Mapping[str, Sequence[Mapping[str, Any]]]] = {}
 
@@ -44,7 +44,7 @@ def _spread(of_entry, codes, words):
 
 @kernel
 def _pick(of_entry, codes, rows, mask):
-    """Rows whose dictionary entry has bits, and these; gives their number. Code -1 (null) reads the last entry."""
+    """Rows whose dictionary entry has bits, and the bits; returns their number. Code -1 (null) reads the last entry."""
     n = np.uint64(0)
     last = np.int64(of_entry.shape[0] - 1)
     for row in range(codes.shape[0]):
@@ -57,35 +57,38 @@ def _pick(of_entry, codes, rows, mask):
 
 
 class _Found(NamedTuple):
-    """A dictionary (kept, so that its address cannot come to mean other strings) and what its entries are."""
+    """A dictionary and the meaning of its entries.
+
+    The dictionary is kept so that its address, which is the cache key, cannot be reused for other strings.
+    """
 
     strings: pa.Array
     numbers: NDArray[np.int64]
-    """Which of the wanted strings each entry is, the number of strings for none; one more for null."""
+    """For each entry the number of the tested string that it equals, or their count if none; one more item for null."""
     bits: list[Bits]
-    """For each group the bits that each entry sets; one more for null."""
+    """For each group the bits that each entry sets; one more item for null."""
     idle: bool
-    """No row can have any bit, nor take part in a further test."""
+    """No entry sets a bit or needs a further test."""
 
 
 @dataclass(slots=True)
 class _Equalities:
-    """Tests that begin with ``field == text``: by text, the bits that this alone sets, and further tests."""
+    """Tests of the form ``field == string [and ...]``: for each string, the bits that it sets and the further tests."""
 
     bits: dict[str, list[int]] = field(default_factory=dict)
     further: dict[str, list[tuple[Node, Evaluate, list[int]]]] = field(default_factory=dict)
     cache: dict[tuple[int, int, int], _Found] = field(default_factory=dict)
-    """Of the dictionaries that came last, by addresses and length."""
+    """The most recent dictionaries, by addresses and length."""
 
     @property
     def strings(self) -> dict[str, int]:
-        """The wanted strings with their numbers."""
+        """The tested strings with their numbers."""
         return {text: number for number, text in enumerate(dict.fromkeys([*self.bits, *self.further]))}
 
     def of(self, strings: pa.Array, groups: int) -> _Found:
-        """What the entries of a dictionary are."""
+        """Meaning of the entries of a dictionary, for ``groups`` rule groups."""
         valid, offsets = strings.buffers()[:2]
-        first = 0 if offsets is None else offsets.address + 4 * strings.offset  # some writers give none for no strings
+        first = 0 if offsets is None else offsets.address + 4 * strings.offset  # an empty array may have no offsets
         where = first, 0 if valid is None else valid.address, len(strings)
         found = self.cache.get(where)
         if found is None:
@@ -109,7 +112,7 @@ class _Equalities:
 
 
 class StreamPlan:
-    """What is to be tested of the events of one stream; word g of an event belongs to ``groups[g]``."""
+    """Tests for the events of one stream; word g of an event belongs to ``groups[g]``."""
 
     def __init__(self, groups: Sequence[int], captures: Sequence[int]) -> None:
         self.groups = tuple(groups)
@@ -121,7 +124,7 @@ class StreamPlan:
         self._closures: list[tuple[Evaluate, list[int]]] = []
 
     def add(self, group: int, bit: int, atom: Atom) -> None:
-        """Set ``bit`` of the word of groups[``group``] where the atom's condition holds."""
+        """Add a test: ``bit`` of the word of ``groups[group]`` is set where the atom's condition holds."""
         flag = 1 << bit
         if atom.condition is None:
             self._always[group] |= flag
@@ -228,7 +231,7 @@ class StreamPlan:
 
 
 def _equality(node: Node) -> tuple[str, str, Node | None] | None:
-    """Field, text and remaining test of a condition that begins with ``field == 'text'``."""
+    """Field, string and remaining test of a condition that contains ``field == 'string'``."""
     match node:
         case Compare("==", Field(None, name), Constant(str() as text)) | Compare(
             "==", Constant(str() as text), Field(None, name)
@@ -246,7 +249,7 @@ def _equality(node: Node) -> tuple[str, str, Node | None] | None:
 def captured(
     values: Values, rows: NDArray[np.int64] | None, strings: TextNumbers
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """A column as the kernel carries it (see `agents.cep.values`): high and low part for the given rows."""
+    """A column as the kernels carry it (see `agents.cep.values`): high and low parts for the given rows."""
     data = values.data if rows is None else values.data[rows]
     if values.strings is not None:
         used, places = np.unique(data, return_inverse=True)

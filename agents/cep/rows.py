@@ -1,7 +1,7 @@
-"""Rows: events made ready for the kernels. Times, key numbers and predicate bits instead of fields.
+"""Rows: events prepared for the kernels, with times, key numbers and predicate bits instead of fields.
 
-`Prepared` holds one entry for every (event, rule group) that some rule of the group may react to; an event that no
-rule can react to has none. Entries of one event lie side by side and stay so under a stable sort.
+`Prepared` holds one entry for every (event, rule group) where a rule of the group may react to the event; other events
+have no entry. Entries of one event are adjacent and stay so under a stable sort.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class _View:
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as kernels take it: contiguous, and not marked read-only (which would be compiled once more).
+    """The array as kernels take it: contiguous, and not marked read-only (numba would compile a second variant).
 
-    Kernels do not write to what they are given as input.
+    Kernels do not write to their input arrays.
     """
     if not array.flags.c_contiguous:
         return np.ascontiguousarray(array)
@@ -46,13 +46,13 @@ class Prepared:
     group: NDArray[np.int32]
     """Number of the rule group."""
     key: NDArray[np.int32]
-    """Number of the event's key among the group's correlation field."""
+    """Number of the event's key in the key table of the group's correlation field."""
     mask: NDArray[np.uint64]
     """One bit for each predicate of the group's rules; never 0."""
     columns: NDArray[np.float64]
     """Shape [fields, entries]: values that conditions over several events need; NaN is null."""
     lows: NDArray[np.float64]
-    """What float64 cannot hold of integers beyond 2**53 (added to ``columns``); shape [0, 0] where all fit."""
+    """Remainder of integers beyond 2**53 that float64 cannot hold, to be added to ``columns``; shape [0, 0] if none."""
 
     def __len__(self) -> int:
         return len(self.t)
@@ -71,7 +71,7 @@ class Prepared:
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """All entries of ``parts``, one after the other; fields that an older part lacks are null there."""
+        """All entries of ``parts``, concatenated; fields that an older part lacks are null there."""
         if len(parts) == 1:
             return parts[0]
         if not parts:
@@ -128,10 +128,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """Matches and timeouts of one rule in the order in which they came out.
+    """Matches and timeouts of one rule in the order in which they were emitted.
 
     Rows ``offsets[i]`` to ``offsets[i + 1]`` of ``step`` and ``ref`` are the events of output i, in step order and
-    then event order (for a seq that is the order of the events).
+    then event order (for a seq this is the order of the events).
     """
 
     key: NDArray[np.int32]
@@ -149,7 +149,7 @@ class Outputs:
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """The outputs of all parts, one after the other."""
+        """The outputs of all parts, concatenated."""
         starts = np.cumsum([0, *(part.offsets[-1] for part in parts)])
         shifted = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
         return cls(

@@ -1,6 +1,6 @@
-"""One event at a time: the same predicates and kernels as for frames, with nothing built per event.
+"""One event at a time: the same predicates and kernels as for frames, without allocation per event.
 
-Everything a kernel takes for one row is allocated once and filled in place, so that an event costs microseconds.
+All kernel arguments for one row are allocated once and filled in place, so that an event costs microseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Single"]
 
 
 class Single:
-    """The arrays of one row, and the work that a row of each group makes."""
+    """The arrays of one row, and the tasks that a row of each rule group causes."""
 
     def __init__(self, groups: PredicateGroups, keys: Mapping[str | None, KeyTable], strings: TextNumbers) -> None:
         self._strings = strings
@@ -58,7 +58,7 @@ class Single:
         return table.number(value if isinstance(value, str) else str(value), t)
 
     def fill(self, event: Mapping[str, Any], captures: tuple[int, ...], t: int, ref: int) -> bool:
-        """Put the event into the row; True where an integer needed more than float64 holds."""
+        """Write the event into the row; True if an integer does not fit into float64."""
         self._t[0], self._ref[0] = t, ref
         wide = False
         for column in captures:
@@ -74,7 +74,7 @@ class Single:
         return self._batches[group][wide]
 
     def tasks(self, group: int, wide: bool) -> list[Task]:
-        """The same for a group of conjunctions."""
+        """The tasks of the row for a group of ``all`` rules."""
         tasks = self.conjunctions[group]
         assert tasks is not None
         return [Task(task.slot, task.shift, self.wide_rows) for task in tasks] if wide else tasks

@@ -18,18 +18,18 @@ __all__ = ["TextNumbers"]
 
 ROOM: Final = 16
 CACHED: Final = 65_536
-"""Strings of single events that are known without asking the table."""
+"""Number of strings of single events that are cached in front of the table."""
 _NULL: Final = (math.nan, 0.0)
 
 
 class TextNumbers:
-    """Numbers of strings, given in the order in which strings are first met, and the table of their bytes."""
+    """Numbers of strings, in order of first occurrence, and the table of their bytes."""
 
     def __init__(self, strings: Iterable[str] = ()) -> None:
         self.replace(strings)
 
     def replace(self, strings: Iterable[str]) -> None:
-        """Know exactly these strings, numbered in this order."""
+        """Replace the table by exactly these strings, numbered in this order."""
         self._table = KeyTable(room=ROOM)
         self._single: dict[str, np.float64] = {}
         for text in strings:
@@ -45,7 +45,7 @@ class TextNumbers:
         return found
 
     def boxes(self, strings: pa.Array) -> NDArray[np.float64]:
-        """The NaNs that stand for several strings; none of them is null."""
+        """The NaNs that stand for several strings, none of which is null."""
         if not len(strings):
             return np.empty(0)
         words, times = np.ones(len(strings), np.uint64), np.zeros(len(strings), np.int64)
@@ -65,14 +65,14 @@ class TextNumbers:
         return value, 0.0
 
     def on_stack(self, constant: Any) -> tuple[float, float]:
-        """A constant as the stack machine has it: text is NaN and its number, plus 1."""
+        """A constant as the stack machine represents it: text is NaN and its number plus 1."""
         if isinstance(constant, str):
             return math.nan, float(self._table.intern(constant) + 1)
         return self.pair(constant)
 
     @property
     def arrays(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Entries of all strings and their bytes, as the stack machine takes them; new ones whenever the table grew."""
+        """Entries of all strings and their bytes, as the stack machine takes them; replaced when the table grows."""
         return self._table.arrays
 
     @property
@@ -82,7 +82,7 @@ class TextNumbers:
 
     @property
     def strings(self) -> list[str]:
-        """All strings met, in the order of their numbers."""
+        """All strings in the table, in the order of their numbers."""
         entries, arena = self.arrays
         data = arena.tobytes()
         return [

@@ -1,7 +1,7 @@
-"""Expressions as code for a stack machine (`agents.expressions.vm`): the instructions, and their generation.
+"""Code generation for the stack machine `agents.expressions.vm`, and its instructions.
 
-What a field or an aggregate means is the operator's: its `Read` makes an operand of it, two numbers that the
-operator's own loader understands, or an expression over such.
+The operator defines what a field or an aggregate means: its `Read` turns one into an operand, two numbers that the
+operator's loader interprets, or into an expression over such operands.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_STACK: Final = 64
 
 
 class Op(IntEnum):
-    """Instructions; each takes its values from the stack and leaves one."""
+    """Instructions; each pops its values from the stack and pushes one."""
 
     CONST = 0
     LOAD = 1
@@ -43,9 +43,9 @@ class Op(IntEnum):
     NOT = 3
     ISNULL = 4
     NUMBER = 5
-    """A number stays, text becomes null."""
+    """A number is kept, text becomes null."""
     NUMBER_OR_ZERO = 6
-    """A number stays, all else becomes 0."""
+    """A number is kept, everything else becomes 0."""
     ABS = 7
     SQRT = 8
     LOG = 9
@@ -68,11 +68,11 @@ class Op(IntEnum):
 
 NUMBER: Final = "number"
 NUMBER_OR_ZERO: Final = "number or zero"
-"""Functions that no rule can name, for what a `Read` makes of an aggregate."""
+"""Internal functions, which rules cannot name, for the expressions into which a `Read` turns aggregates."""
 
 Operand = tuple[int, int]
 Read = Callable[[Node], Operand | Node | None]
-"""Operand of a node, or a node to be taken in its place; None where it is to be computed from its parts."""
+"""Operand of a node, or a node to compile instead; None if it is computed from its parts."""
 
 _BINARY: Final = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "/": Op.DIV, "%": Op.MOD, "min": Op.MIN, "max": Op.MAX,
                   "<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE, "==": Op.EQ, "!=": Op.NE}  # fmt: skip
@@ -81,9 +81,9 @@ _UNARY: Final = {"abs": Op.ABS, "sqrt": Op.SQRT, "log": Op.LOG, NUMBER: Op.NUMBE
 
 @dataclass(slots=True)
 class Code:
-    """Code of all conditions of one rule: those of number j are ``ops[starts[j]:starts[j + 1]]``.
+    """Code of all conditions of one rule: that of condition j is ``ops[starts[j]:starts[j + 1]]``.
 
-    An instruction is (`Op`, first, second): of LOAD the operand, of CONST the number of the constant and 0.
+    An instruction is (`Op`, first, second): for LOAD the operand, for CONST the number of the constant and 0.
     """
 
     rule: str
@@ -93,11 +93,11 @@ class Code:
     starts: list[int] = field(default_factory=lambda: [0])
 
     def add(self, node: Node) -> None:
-        """Append the code of one condition, which leaves its value. Raises InvalidRule."""
+        """Append the code of one condition, which pushes its value. Raises InvalidRule."""
         depth = self._emit(node)
         if depth > MAX_STACK:
             raise InvalidRule(
-                f"rule {self.rule!r}: a condition needs {depth} values at once, at most {MAX_STACK} are taken; "
+                f"rule {self.rule!r}: a condition needs a stack of {depth} values; the limit is {MAX_STACK}, "
                 "split it with 'and'"
             )
         self.starts.append(len(self.ops))
@@ -106,7 +106,7 @@ class Code:
         self.ops.append((int(op), first, second))
 
     def _emit(self, node: Node) -> int:
-        """Emit code of the node; gives the number of stack places it needs."""
+        """Emit the code of the node; returns the stack depth that it needs."""
         found = self.read(node)
         if isinstance(found, tuple):
             self._op(Op.LOAD, *found)
@@ -137,7 +137,7 @@ class Code:
                     return self._emit(Constant(False))
                 return self._join(Op.OR, tuple(Compare("==", value, Constant(each)) for each in values))
         raise ExpressionError(
-            "a test of text takes one event's fields; compare the strings of two events with == or !=, < or >",
+            "a text test can read the fields of one event only; compare text of two events with ==, !=, < or >",
             self.rule,
             node.at,
         )

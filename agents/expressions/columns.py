@@ -1,8 +1,8 @@
 """Expressions over whole columns of a frame, with NumPy and Arrow.
 
-Text stays dictionary-encoded: a test of text runs once per distinct value, then one gather a row. Integers are
-compared as integers. A row whose value is null or NaN is not ``valid``; tests of it are false. What a number is, and
-what arithmetic makes of it, stands in `agents.expressions.numbers`: a row's result depends on no other row.
+Text stays dictionary-encoded: a text test runs once per distinct value, followed by one gather over the rows. Integers
+are compared as integers. A row whose value is null or NaN is not ``valid``; tests of it are false.
+`agents.expressions.numbers` defines numbers and arithmetic: a row's result depends on no other row.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ _ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
 _MIRROR: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _LEAST: Final = -(2**63)
 _SAFE: Final = 2.0**63 - 2.0**12
-"""An integer result that comes out less than this in float64 is of 64 bits."""
+"""An integer result that is less than this in float64 fits into 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """One column (or one constant for all rows): numbers, truth values or text.
+    """One column (or one constant for all rows): numbers, booleans or text.
 
-    ``data`` is int64, float64 or bool, or the codes of ``strings`` where that is set (-1 is null there). ``valid`` is
-    None where every row has a value. A constant is a 0-dimensional ``data``. Whole numbers that neither int64 nor
-    float64 holds for all rows are pairs: float64 ``data``, and ``low``, to be added to it.
+    ``data`` is int64, float64 or bool, or, if ``strings`` is set, the codes of these strings (-1 is null). ``valid`` is
+    None if every row has a value. A constant is a 0-dimensional ``data``. If neither int64 nor float64 holds the whole
+    numbers of all rows, they are pairs: float64 ``data``, and ``low``, to be added to it.
     """
 
     data: NDArray[Any]
@@ -73,27 +73,27 @@ class Values:
 
     @property
     def is_valid(self) -> Flags:
-        """Rows that have a value, as an array of the data's shape."""
+        """Flags of the rows that have a value, in the shape of ``data``."""
         if self.strings is not None:
             return np.asarray(self.data >= 0)
         return np.ones(self.data.shape, np.bool_) if self.valid is None else self.valid
 
     def pair(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Numbers as pairs of float64 (see `agents.expressions.numbers`); low is None where it is 0 for all rows."""
+        """Numbers as pairs of float64 (see `agents.expressions.numbers`); low is None if it is 0 for all rows."""
         if self.data.dtype.kind == "i":
             high, low = split_integers(self.data.reshape(-1))
             return high.reshape(self.data.shape), None if low is None else low.reshape(self.data.shape)
         return self.data.astype(np.float64, copy=False), self.low
 
     def to_list(self, rows: int) -> list[Any]:
-        """The values of ``rows`` rows as Python's, None where not valid."""
+        """The values of ``rows`` rows as Python objects, None where not valid."""
         if self.low is None:
             return list(self.to_arrow(rows).to_pylist())
         parts = (np.broadcast_to(each, (rows,)).tolist() for each in (self.data, self.low, self.is_valid))
         return [whole_or_float(a, b) if valid else None for a, b, valid in zip(*parts, strict=True)]
 
     def to_arrow(self, rows: int) -> pa.Array:
-        """The column as an Arrow array of ``rows`` values, nulls where not valid; of pairs it is the float64."""
+        """The column as an Arrow array of ``rows`` values, null where not valid; of pairs only the float64 part."""
         data = np.broadcast_to(self.data, (rows,))
         if self.strings is not None:
             return pa.DictionaryArray.from_arrays(pa.array(data, mask=data < 0), self.strings)
@@ -116,7 +116,7 @@ class Columns:
         return values
 
     def subset(self, rows: NDArray[np.int64]) -> Columns:
-        """The same fields for the given rows only."""
+        """The same fields, for the given rows only."""
         return _Subset(self, rows)
 
 
@@ -186,7 +186,7 @@ def _floats(data: NDArray[np.float64], valid: Flags | None = None) -> Values:
 
 
 def predicate(node: Node, columns: Columns) -> Flags:
-    """Rows for which the condition holds, bool[rows]; null counts as false."""
+    """Flags of the rows for which the condition holds, bool[rows]; null counts as false."""
     values = evaluate(node, columns)
     if values.strings is not None:
         flags = _gather(pc.not_equal(values.strings, ""), values.data)
@@ -197,7 +197,7 @@ def predicate(node: Node, columns: Columns) -> Flags:
 
 
 def evaluate(node: Node, columns: Columns) -> Values:
-    """Values of the expression for every row; only fields of the current event may occur in it."""
+    """Values of the expression for every row; it may read fields of the current event only."""
     match node:
         case Field(None, name):
             return columns[name]
@@ -235,7 +235,7 @@ def evaluate(node: Node, columns: Columns) -> Values:
 
 
 def _gather(per_text: pa.Array, codes: NDArray[Any]) -> Flags:
-    """Result per distinct text to result per row; code -1 (null) reads the false that is put last."""
+    """Results per distinct string to results per row; code -1 (null) reads the False that is appended."""
     table = np.append(per_text.fill_null(False).to_numpy(zero_copy_only=False).astype(np.bool_), False)
     return np.asarray(table[codes])
 
@@ -246,7 +246,7 @@ def _valid(*values: Values) -> Flags | None:
 
 
 def _compare(op: str, left: Values, right: Values) -> Flags:
-    if (left.strings is None) is not (right.strings is None):  # different kinds are unequal, and have no order
+    if (left.strings is None) is not (right.strings is None):  # different types are unequal and have no order
         if op == "!=":
             return np.asarray(left.is_valid & right.is_valid)
         return np.zeros(np.broadcast_shapes(left.data.shape, right.data.shape), np.bool_)
@@ -293,7 +293,7 @@ def _compare_numbers(op: str, left: Values, right: Values) -> Flags:
 
 
 def _compare_to_float(op: str, a: NDArray[Any], limit: float) -> Flags:
-    """Integers against one float, exactly: ``x < 1.5`` is ``x <= 1``."""
+    """Compare integers with one float, exactly: ``x < 1.5`` is ``x <= 1``."""
     if abs(limit) < 2.0**53:
         return np.asarray(_COMPARE[op](a, limit))  # rounding an integer does not move it past such a limit
     if not _LEAST <= limit < -_LEAST:
@@ -310,7 +310,7 @@ def _member(subject: Values, values: tuple[int | float | str | bool, ...]) -> Fl
 
 
 def _numeric(values: Values) -> Values:
-    """Text is null to arithmetic, truth values are 0 and 1."""
+    """Operand of arithmetic: text is null, booleans are 0 and 1."""
     if values.strings is not None:
         return Values(np.zeros(values.data.shape), np.zeros(values.data.shape, np.bool_))
     return Values(values.data.astype(np.int64), values.valid) if values.data.dtype == np.bool_ else values
@@ -334,7 +334,7 @@ def _arithmetic(op: str, left: Values, right: Values) -> Values:
             return _floats(data, valid)
         if integers and bool(((np.abs(data) < _SAFE) | ~_flags(valid)).all()):
             return Values(np.asarray(_ARITHMETIC[op](left.data, right.data)), valid)
-        # Of whole numbers float64 is exact below 2**53; beyond 2**65 the result is not whole in any case.
+        # For whole numbers float64 is exact below 2**53; a result beyond 2**65 does not fit into 64 bits in any case.
         exact = (np.abs(data) >= EXACT) & (np.abs(data) < 2.0**65)
         if op == "%":
             exact = np.abs(b) >= EXACT
@@ -364,7 +364,7 @@ def _parts(
 
 
 def _with_rows(data: NDArray[np.float64], valid: Flags | None, rows: NDArray[np.int64], results: list[Any]) -> Values:
-    """``data`` with other values in some rows: whole numbers that float64 may not hold, floats, or None."""
+    """``data`` with ``results`` in some rows: whole numbers that float64 may not hold, floats, or None."""
     high, low = data.reshape(-1).copy(), np.zeros(data.size)
     high[rows] = [math.nan if value is None else float(value) for value in results]
     low[rows] = [value - int(float(value)) if isinstance(value, int) else 0 for value in results]
@@ -392,12 +392,12 @@ def _call(func: str, args: list[Values]) -> Values:
 
 
 def _log(data: NDArray[np.float64]) -> NDArray[np.float64]:
-    # NumPy's own differs from the C library's, which kernels and single events use, in the last bit.
+    # NumPy's log differs in the last bit from the C library's, which kernels and single events use.
     return np.array([math.log(value) for value in data.reshape(-1).tolist()]).reshape(data.shape)
 
 
 def _choose(first: Flags, a: Values, b: Values) -> Values:
-    """Per row the one value or the other; null where either is."""
+    """Per row the value of a (where ``first``) or b; null where either is null."""
     valid = _valid(a, b)
     if a.low is None and b.low is None and a.data.dtype.kind == b.data.dtype.kind:
         return Values(np.where(first, a.data, b.data), valid)

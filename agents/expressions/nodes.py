@@ -29,7 +29,7 @@ __all__ = [
 
 
 class ExpressionError(InvalidRule):
-    """An expression outside of the language; ``position`` is the index of the offending character in ``text``."""
+    """An invalid expression; ``position`` is the index of the offending character in ``text``."""
 
     def __init__(self, reason: str, text: str, position: int) -> None:
         super().__init__(f"{reason} (at character {position + 1} of {text!r})")
@@ -45,7 +45,7 @@ class _Located:
 
 @dataclass(frozen=True, slots=True)
 class Constant(_Located):
-    """A number, text, truth value or None."""
+    """A number, text, boolean or None."""
 
     value: int | float | str | bool | None
 
@@ -69,7 +69,7 @@ class Aggregate(_Located):
 
 @dataclass(frozen=True, slots=True)
 class Call(_Located):
-    """A function of numbers: abs, sqrt, log, and min and max of several values."""
+    """A function of numbers: abs, sqrt, log, or min and max of several values."""
 
     func: str
     args: tuple[Node, ...]
@@ -93,7 +93,7 @@ class Negate(_Located):
 
 @dataclass(frozen=True, slots=True)
 class Compare(_Located):
-    """``left op right`` with one of < <= > >= == !=; false where a side is null."""
+    """``left op right`` with one of < <= > >= == !=; false if a side is null."""
 
     op: str
     left: Node
@@ -102,21 +102,21 @@ class Compare(_Located):
 
 @dataclass(frozen=True, slots=True)
 class And(_Located):
-    """All parts are true; evaluated from the left, stopping at the first that is not."""
+    """All parts are true; evaluated from the left up to the first that is not."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or(_Located):
-    """One part is true; evaluated from the left, stopping at the first that is."""
+    """One part is true; evaluated from the left up to the first that is."""
 
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not(_Located):
-    """True where ``value`` is false, null or zero."""
+    """True if ``value`` is false, null, zero or empty text."""
 
     value: Node
 
@@ -131,7 +131,7 @@ class Member(_Located):
 
 @dataclass(frozen=True, slots=True)
 class Text(_Located):
-    """Text test: ``func`` is contains, startswith or endswith; false where ``value`` is not text."""
+    """Text test: ``func`` is contains, startswith or endswith; false if ``value`` is not text."""
 
     func: str
     value: Node
@@ -164,7 +164,7 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """The node and everything in it."""
+    """The node and all its descendants."""
     yield node
     for part in children(node):
         yield from walk(part)

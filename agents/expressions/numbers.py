@@ -1,9 +1,10 @@
-"""Numbers of the expression language: what they are, and their arithmetic.
+"""Numbers of the expression language: their range and arithmetic.
 
 A number is a float64 or a whole number of 64 bits (-2**63 to 2**64 - 1); a whole number is the same number whether a
-column holds it as an integer or as a float, and true and false are 1 and 0. So a value means the same whatever stands
-beside it in its column. ``+ - * %`` of two whole numbers are exact where the result is of 64 bits; everything else is
-computed in float64. Arrays carry what float64 cannot hold as pairs: ``high`` is the nearest float64, ``low`` the rest.
+column holds it as an integer or as a float, and true and false are 1 and 0. So the meaning of a value does not depend
+on the other values of its column. ``+ - * %`` of two whole numbers are exact if the result fits into 64 bits;
+everything else is computed in float64. Arrays hold numbers beyond float64's precision as pairs: ``high`` is the nearest
+float64, ``low`` the remainder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 __all__ = ["EXACT", "arithmetic", "clean", "join_pair", "nearest_float", "split_integers", "total", "whole_or_float"]
 
 EXACT: Final = 2**53
-"""Up to here float64 holds every integer."""
+"""float64 holds every integer up to this one."""
 LEAST: Final = -(2**63)
 MOST: Final = 2**64 - 1
 _PLAIN: Final = frozenset({str, bool, type(None)})
@@ -32,9 +33,9 @@ _OPERATIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 
 
 def clean(value: Any) -> Any:
-    """A field's value as the language sees it: int, float, bool, str or None; NaN and what is none of these are None.
+    """A field's value in the language: int, float, bool, str or None; NaN and values of other types become None.
 
-    An integer beyond 64 bits is the float nearest to it.
+    An integer beyond 64 bits becomes the nearest float.
     """
     kind = type(value)
     if kind is float:
@@ -52,7 +53,7 @@ def clean(value: Any) -> Any:
 
 
 def nearest_float(value: float) -> float:
-    """The value as a float64; an integer beyond all of them is infinite."""
+    """The value as a float64; an integer beyond its range becomes infinite."""
     try:
         return float(value)
     except OverflowError:
@@ -60,7 +61,7 @@ def nearest_float(value: float) -> float:
 
 
 def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
-    """``a op b`` of two values of the language; None where one is no number or the result cannot be computed."""
+    """``a op b`` of two values of the language; None if one is not a number or the result cannot be computed."""
     if a is None or b is None or isinstance(a, str) or isinstance(b, str):
         return None
     if op == "/":
@@ -83,7 +84,7 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
 
 
 def total(values: Sequence[int | float]) -> int | float:
-    """Sum of numbers: exact if all are whole and it is of 64 bits, else the float64 nearest to it."""
+    """Sum of numbers: exact if all are whole and the sum fits into 64 bits, otherwise the nearest float64."""
     if all(isinstance(value, int) for value in values) or all(_is_whole(value) for value in values):
         exact = sum(int(value) for value in values)
         if LEAST <= exact <= MOST:
@@ -91,7 +92,7 @@ def total(values: Sequence[int | float]) -> int | float:
             return exact if whole else float(exact)
     try:
         return math.fsum(values)
-    except (OverflowError, ValueError):  # beyond float64 on the way, or infinities of both signs
+    except (OverflowError, ValueError):  # an intermediate sum beyond float64, or infinities of both signs
         return sum(float(value) for value in values)
 
 
@@ -100,20 +101,20 @@ def _is_whole(value: float) -> bool:
 
 
 def split_integers(values: NDArray[np.int64] | NDArray[np.uint64]) -> tuple[NDArray[np.float64], Any]:
-    """The values as (high, low); low is None where float64 holds all of them."""
+    """The values as (high, low); low is None if float64 holds all of them."""
     high = values.astype(np.float64)
     if not len(values) or (values.max() <= EXACT and (values.dtype.kind == "u" or values.min() >= -EXACT)):
         return high, None
-    # In arithmetic modulo 2**64, in which the float64 that is 2**64 itself counts as 0, the difference is always right.
+    # The difference is exact in arithmetic modulo 2**64, where a float64 of 2**64 counts as 0.
     whole = np.where(high < 2.0**63, high, high - 2.0**64).astype(np.int64)
     return high, (values.view(np.uint64) - whole.view(np.uint64)).view(np.int64).astype(np.float64)
 
 
 def whole_or_float(high: float, low: float) -> int | float:
-    """The number that a pair stands for, an int wherever it is whole and of 64 bits."""
+    """The number that a pair represents, an int if it is whole and fits into 64 bits."""
     return int(high) + int(low) if low or _is_whole(high) else high
 
 
 def join_pair(high: float, low: float) -> int | float:
-    """The number that a pair stands for."""
+    """The number that a pair represents."""
     return int(high) + int(low) if low else high

@@ -1,18 +1,18 @@
-"""The expression language of rules and windows: parsing, bounds and error positions.
+"""The expression language of rules and windows: parsing, limits and error positions.
 
-A small subset of Python's expression syntax, parsed once into the nodes below and never given to ``eval``::
+A small subset of Python's expression syntax, parsed once into `agents.expressions.nodes` and never given to ``eval``::
 
     type == 'A' and value > 2 * last(a.value)      fields of the current event; events matched earlier, by step
     name in ('x', 'y') or 'ab' in name             membership; text contains text (also startswith, endswith)
     energy is not None and 0 < energy <= 10        null tests; chained comparisons
 
-``step.field`` is the field of the last event that was matched to the step, ``sum mean min max count first last`` go
-over all of them; the current event is never among them. A step's own name stands for the current event outside of
-these functions. What is not listed in this module is refused with its position.
+``step.field`` is the field of the last event matched to the step; ``sum mean min max count first last`` aggregate all
+of the step's matched events, which never include the current event. A step's own name denotes the current event outside
+of these functions. Any syntax that is not listed in this module is rejected with its position.
 
 Values follow the same rules in every evaluator (columns, single events, kernels): a comparison with null is false,
-``!=`` included; NaN is null; what cannot be computed is null; whole numbers of 64 bits stay exact; text and numbers are
-unequal and have no order. docs/rules.md has the table of all kinds.
+``!=`` included; NaN is null; a failed computation gives null; whole numbers of 64 bits stay exact; text and numbers are
+unequal and have no order. docs/rules.md has a table of all types.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ def parse(
     bare_fields: bool = True,
     aggregates: Collection[str] = MATCH_AGGREGATES,
 ) -> Node:
-    """Parse ``text`` into a node. Raises ExpressionError with the position of what is wrong.
+    """Parse ``text`` into a node. Raises ExpressionError with the position of the error.
 
-    ``steps`` are the names that may stand before a dot, ``own`` the step whose current event is tested. With
-    ``bare_fields`` False (outputs of a match, which have no current event) every field must name its step.
-    ``aggregates`` are the functions over several events; with no steps they take expressions over plain fields.
+    ``steps`` are the names allowed before a dot, ``own`` the step whose current event is tested. With ``bare_fields``
+    False (outputs of a match, which have no current event) every field must name its step. ``aggregates`` are the
+    functions over several events; without ``steps`` they take expressions over plain fields.
     """
     return _Parser(text, steps, own, bare_fields, aggregates).parse()
 
@@ -116,7 +116,9 @@ def parse_template(
             try:
                 format(1.0, spec)
             except ValueError:
-                raise ExpressionError(f"{spec!r} is no format of a number", text, index) from None
+                raise ExpressionError(
+                    f"expected a number format such as .1f after the colon, got {spec!r}", text, index
+                ) from None
             try:
                 node = parse(inside, steps=steps, bare_fields=bare_fields, aggregates=aggregates)
             except ExpressionError as error:
@@ -152,12 +154,12 @@ class _Parser:
 
     def parse(self) -> Node:
         if len(self.text) > MAX_CHARACTERS:
-            raise self.error(f"{len(self.text)} characters; at most {MAX_CHARACTERS} are taken", 0)
+            raise self.error(f"expected at most {MAX_CHARACTERS} characters, got {len(self.text)}", 0)
         flat = self.text.replace("\n", " ").replace("\r", " ")
         stripped = flat.strip()
         self.shift = len(flat) - len(flat.lstrip())
         if not stripped:
-            raise self.error("an empty expression; write a condition such as value > 3", 0)
+            raise self.error("the expression is empty; write a condition such as value > 3", 0)
         self.encoded = stripped.encode()
         try:
             with warnings.catch_warnings():
@@ -181,7 +183,7 @@ class _Parser:
     def convert(self, tree: ast.expr, depth: int) -> Node:
         self.nodes += 1
         if self.nodes > MAX_NODES or depth > MAX_DEPTH:
-            raise self.refuse(tree, f"too large: at most {MAX_NODES} parts and {MAX_DEPTH} levels are taken")
+            raise self.refuse(tree, f"too large: at most {MAX_NODES} parts and {MAX_DEPTH} levels are allowed")
         at, below = self.at(tree), depth + 1
         match tree:
             case ast.Constant(value):
@@ -211,23 +213,23 @@ class _Parser:
                 return self.call(tree, func, args, below)
             case _:
                 raise self.refuse(
-                    tree, f"{type(tree).__name__} is not part of the rule language (fields, and or not, "
-                    "comparisons, + - * / %, in, is None and the listed functions are)"
+                    tree, f"{type(tree).__name__} is not part of the rule language; it has fields, and, or, not, "
+                    "comparisons, + - * / %, in, is None and functions"
                 )  # fmt: skip
 
     def constant(self, tree: ast.Constant, value: object) -> Constant:
         if isinstance(value, float) and not math.isfinite(value):
-            raise self.refuse(tree, "a number that is not finite")
+            raise self.refuse(tree, "expected a finite number, got an infinite one")
         if isinstance(value, int) and abs(value) >= 2**63:
-            raise self.refuse(tree, "an integer beyond 64 bits")
+            raise self.refuse(tree, "expected an integer of 64 bits, got a larger one")
         if value is None or isinstance(value, bool | int | float | str):
             return Constant(value, at=self.at(tree))
         kind = type(value).__name__
-        raise self.refuse(tree, f"a constant of type {kind}; numbers, text, True, False and None are taken")
+        raise self.refuse(tree, f"expected a number, text, True, False or None, got a constant of type {kind}")
 
     def number(self, tree: ast.expr, node: Node) -> Node:
         if isinstance(node, Constant) and (node.value is None or isinstance(node.value, str)):
-            raise self.refuse(tree, f"arithmetic with {node.value!r}; numbers were wanted")
+            raise self.refuse(tree, f"arithmetic: expected a number, got {node.value!r}")
         return node
 
     def bare(self, tree: ast.Name, name: str) -> Node:
@@ -235,7 +237,7 @@ class _Parser:
             if name in self.steps:
                 raise self.refuse(tree, f"{name!r} is a step; name one of its fields ({name}.value) or count({name})")
             known = ", ".join(sorted(self.steps)) or "none"
-            raise self.refuse(tree, f"field {name!r} names no step; write step.{name} (steps: {known})")
+            raise self.refuse(tree, f"field {name!r} does not name its step; write step.{name} (steps: {known})")
         return Field(None, name, at=self.at(tree))
 
     def dotted(self, tree: ast.Attribute, step: str, name: str) -> Node:
@@ -268,12 +270,12 @@ class _Parser:
             for element in right.elts:
                 node = self.convert(element, depth)
                 if not isinstance(node, Constant) or node.value is None:
-                    raise self.refuse(element, "the right of 'in' lists constants only")
+                    raise self.refuse(element, "the list after 'in' may hold constants only, and not None")
                 values.append(node.value)
             return Member(self.convert(left, depth), tuple(values), at=at)
         part = self.convert(left, depth)
         if not (isinstance(part, Constant) and isinstance(part.value, str)):
-            raise self.refuse(left, "the left of 'in' must be a text constant, or the right a list of constants")
+            raise self.refuse(left, "'in' takes a text constant on the left or a list of constants on the right")
         return Text("contains", self.convert(right, depth), part.value, at=at)
 
     def call(self, tree: ast.Call, func: ast.expr, args: list[ast.expr], depth: int) -> Node:
@@ -292,7 +294,8 @@ class _Parser:
             raise self.refuse(tree, f"unknown function {name!r} (known: {known})")
         least, most = _FUNCTIONS[name]
         if not least <= len(args) <= most:
-            raise self.refuse(tree, f"{name} takes {least if least == most else 'two or more'} values, not {len(args)}")
+            expected = "one argument" if most == 1 else f"{least} to {most} arguments"
+            raise self.refuse(tree, f"{name}: expected {expected}, got {len(args)}")
         return Call(name, tuple(self.number(tree, self.convert(arg, depth)) for arg in args), at=at)
 
     def text_test(self, tree: ast.Call, name: str, args: list[ast.expr], depth: int) -> Node:
@@ -304,7 +307,7 @@ class _Parser:
     def aggregate(self, tree: ast.Call, name: str, args: list[ast.expr], depth: int) -> Node:
         at = self.at(tree)
         if self.in_aggregate:
-            raise self.refuse(tree, f"{name} inside another function over several events")
+            raise self.refuse(tree, f"{name} cannot be nested in another aggregate function")
         if self.bare_fields and not self.steps:
             self.in_aggregate = True
             nodes = tuple(self.convert(arg, depth) for arg in args)
@@ -318,5 +321,5 @@ class _Parser:
         node = self.convert(args[0], depth)
         self.in_aggregate = False
         if not (isinstance(node, Field) and node.step is not None):
-            raise self.refuse(tree, f"{name} goes over the events of a step: {name}(step.field)")
+            raise self.refuse(tree, f"{name} aggregates the events of a step: write {name}(step.field)")
         return Aggregate(name, node.step, (node,), at=at)

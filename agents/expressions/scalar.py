@@ -1,9 +1,9 @@
 """Expressions over single events: closures built once, called with plain mappings.
 
-Used where an event comes alone (`eventual` matching of one event, emit values, alert strings, why-not). Values follow
-the rules of `agents.expressions.parser`.
+Used where events are evaluated one by one (`eventual` matching of one event, emitted values, alert messages, why-not).
+Values follow the rules of `agents.expressions.parser`.
 """
-# ruff: noqa: ARG005  every closure has the one signature (event, prior), whichever it reads
+# ruff: noqa: ARG005  every closure has the signature (event, prior), even if it reads only one of them
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
 
 
 def compile_scalar(node: Node) -> Evaluate:
-    """Closure ``(event, prior) -> value`` of the expression; a missing field, NaN or a failed computation is None."""
+    """Closure ``(event, prior) -> value`` of the expression; None for a missing field, NaN or a failed computation."""
     match node:
         case Constant(value):
             return lambda event, prior: value
@@ -127,7 +127,7 @@ def _comparison(op: str, left: Node, right: Node) -> Evaluate:
         return compare(x, y)
 
     if isinstance(left, Field) and left.step is None and isinstance(right, Constant) and _is_ordinary(right.value):
-        # The commonest condition, without a second call: field against a constant.
+        # The most frequent condition, field against constant, without nested calls.
         name, constant = left.name, right.value
         kind, other = (str, (int, float)) if isinstance(constant, str) else ((int, float), str)
         unequal = op == "!="
@@ -148,7 +148,7 @@ def _comparison(op: str, left: Node, right: Node) -> Evaluate:
 
 
 def _is_ordinary(constant: object) -> bool:
-    """Whether integers beyond 64 bits compare with the constant as the floats nearest to them do."""
+    """Whether integers beyond 64 bits compare with the constant as the nearest floats do."""
     return not isinstance(constant, float) or abs(constant) < EXACT
 
 
@@ -213,7 +213,7 @@ def _aggregate(func: str, step: str, args: tuple[Node, ...]) -> Evaluate:
         case "min" | "max":
             pick = min if func == "min" else max
             return lambda event, prior: pick(numbers(prior), default=None)
-    raise ValueError(f"{func} does not go over the events of a match")
+    raise ValueError(f"{func} is not an aggregate over the events of a match")
 
 
 def _mean(values: list[Any]) -> Any:

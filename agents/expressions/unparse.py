@@ -1,4 +1,4 @@
-"""Expressions back to text, for people: explanations and pictures."""
+"""Expressions back to text, for explanations and diagrams."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def to_text(node: Node) -> str:
             return f"{_inside(value)} in ({', '.join(repr(each) for each in values)}{',' if len(values) == 1 else ''})"
         case Text(func, value, part):
             return f"{func}({to_text(value)}, {part!r})"
-    raise TypeError(f"{type(node).__name__} is no expression")
+    raise TypeError(f"expected a node of an expression, got {type(node).__name__}")
 
 
 def _inside(node: Node) -> str:

@@ -1,11 +1,11 @@
-"""The stack machine of conditions over several events (`agents.expressions.bytecode` has its instructions).
+"""The stack machine for conditions over several events (`agents.expressions.bytecode` has its instructions).
 
 On the stack a value is two float64. A number is ``high + low``, exact for whole numbers of 64 bits (`low` is 0 up to
 2**53), with ``high`` the nearest float64; so most comparisons are decided by ``high``. Null is NaN and 0, text is NaN
-and its number in the table of strings, plus 1. Where an operator keeps one float64 only, that number is the payload of
-the NaN (NaN boxing): every other NaN has payload 0, since what is captured and computed is null or text.
+and its number in the table of strings plus 1. If an operator keeps one float64 only, that number is the payload of the
+NaN (NaN boxing). Every other NaN has payload 0, since a NaN is either null or text.
 
-Text is equal by number; its order is that of its UTF-8 bytes, which is the order of code points.
+Strings are equal if their numbers are; their order is that of their UTF-8 bytes, which is the order of code points.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # ruff: noqa: PLR0917, PLR0124, SIM109, PLR1714  kernels take arrays one by one and know no sets; x == x tests for NaN
@@ -35,25 +35,25 @@ _SURELY: Final = 2.0**62
 
 @inner
 def boxed(value):
-    """Number of the text, plus 1, that a NaN stands for; 0 for null."""
+    """Number plus 1 of the string that a NaN represents; 0 for null."""
     return np.float64(bits(value) & np.uint64(PAYLOAD))
 
 
 @inner
 def fits(v, w):
-    """Whether a pair is within 64 bits."""
+    """Whether a pair fits into 64 bits."""
     return (v > -_HALF or (v == -_HALF and w >= 0.0)) and (v < _FULL or (v == _FULL and w < 0.0))
 
 
 @inner
 def is_whole(v, w):
-    """Whether a number is whole, and of 64 bits."""
+    """Whether a number is whole and fits into 64 bits."""
     return (w != 0.0 or v == np.floor(v)) and fits(v, w)
 
 
 @inner
 def rounded(v, w):
-    """Second part of a sum that was kept in two parts: 0 unless both make a whole number of 64 bits."""
+    """Low part of a sum that was kept in two parts: 0 unless both make a whole number of 64 bits."""
     return w if w == np.floor(w) and v == np.floor(v) and fits(v, w) else 0.0
 
 
@@ -63,13 +63,13 @@ def magnitude(v, w):
     if v < 0.0:
         v = -v
         w = -w
-    # 2**64 and what is to be taken from it: 0, modulo 2**64.
+    # A high part of 2**64 is 0 modulo 2**64; the low part is negative then.
     return (np.uint64(v) if v < _FULL else np.uint64(0)) + np.uint64(np.int64(w))
 
 
 @inner
 def pair_of(number, negative):
-    """Whole number, given by its absolute value, as a pair."""
+    """Whole number, given by its absolute value and sign, as a pair."""
     v = np.float64(number)
     w = np.float64(np.int64(number - (np.uint64(v) if v < _FULL else np.uint64(0))))
     if negative:
@@ -79,7 +79,7 @@ def pair_of(number, negative):
 
 @outer
 def sum_of(a, al, b, bl):
-    """``a + b`` where it may need more than float64, or a side is no number."""
+    """``a + b`` if it may need more than float64, or a side is not a number."""
     total = a + b
     if not abs(total) < math.inf:
         return total, 0.0
@@ -95,7 +95,7 @@ def sum_of(a, al, b, bl):
 
 @outer
 def product_of(a, al, b, bl):
-    """``a * b`` where it may need more than float64, or a side is no number."""
+    """``a * b`` if it may need more than float64, or a side is not a number."""
     v = a * b
     if abs(v) < _BEYOND and is_whole(a, al) and is_whole(b, bl):
         m = magnitude(a, al)
@@ -125,7 +125,7 @@ def remainder_of(a, al, b, bl):
 
 @outer
 def is_less(strings, arena, a, b):
-    """Whether text a comes before text b; the strings are given by their numbers, plus 1."""
+    """Whether string a sorts before string b; both are given by their numbers plus 1."""
     first = strings[np.int64(a) - 1]
     second = strings[np.int64(b) - 1]
     for k in range(min(first.size, second.size)):
@@ -148,7 +148,7 @@ def is_true(strings, v, w):
 def run(load, context, code, constants, first, last, strings, arena, stack, low):
     """Truth of the condition with instructions ``first`` to ``last``.
 
-    ``load(context, one, two)`` gives the pair of an operand, text as a boxed NaN. ``strings`` (entries with start and
+    ``load(context, one, two)`` returns the pair of an operand, text as a boxed NaN. ``strings`` (entries with start and
     size) and ``arena`` (their bytes) are the table of strings; ``stack`` and ``low`` have room for MAX_STACK values.
     """
     top = 0

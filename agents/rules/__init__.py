@@ -1,1 +1,1 @@
-"""Rule files and rule objects: the model, its checks, and reading YAML."""
+"""Rule files and rule objects: the model, its validation, and the YAML reader."""

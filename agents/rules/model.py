@@ -1,4 +1,4 @@
-"""Rules: what a user writes, as YAML or as these objects, checked before anything runs.
+"""Rules, written as YAML or as these objects, and validated before anything runs.
 
 ::
 
@@ -75,16 +75,16 @@ MAX_ALL_STEPS: Final = 8
 
 
 class Within(Model):
-    """Largest time from the first event of a match to its last; ``closed`` includes the bound itself."""
+    """Maximum time from the first event of a match to its last; ``closed`` includes the bound itself."""
 
     time: Duration
     closed: bool = False
 
 
 class MaxPartials(Model):
-    """Bound on the partial matches of one key; what is cut is counted.
+    """Limit on the partial matches of one key; partial matches that are dropped are counted.
 
-    ``drop_oldest`` ends the partial match that began first, ``drop_newest`` begins no new ones.
+    ``drop_oldest`` ends the partial match that started first, ``drop_newest`` starts no new ones.
     """
 
     limit: int = Field(default=DEFAULT_MAX_PARTIALS, ge=1, le=2**30)
@@ -92,12 +92,12 @@ class MaxPartials(Model):
 
 
 class Skip(Model):
-    """What happens to other matches, partial and complete, once one was emitted (see the docs page Rules)."""
+    """Effect of an emitted match on other matches, partial and complete (see docs/rules.md)."""
 
     kind: Literal["none", "past_last", "to_next", "to_first", "to_last"] = "none"
     step: str | None = None
     on_missing: Literal["ignore", "error"] = "ignore"
-    """With to_first and to_last: whether a match without that step (or starting at it) is an error."""
+    """For to_first and to_last: whether a match without that step (or starting with it) is an error."""
 
 
 class Alert(Model):
@@ -108,7 +108,7 @@ class Alert(Model):
 
 
 class OnTimeout(Model):
-    """Partial matches whose time ran out become an output of their own."""
+    """Partial matches that time out become an output of their own."""
 
     emit: dict[str, str] = Field(default_factory=dict)
     alert: Alert | None = None
@@ -136,7 +136,7 @@ def _on_timeout(value: Any) -> Any:
 
 
 class Rule(Model):
-    """One rule: a pattern over events that share ``by``, and what to make of each match."""
+    """One rule: a pattern over events with the same value of ``by``, and the output for each match."""
 
     name: str = Field(pattern=r"^[A-Za-z_][\w.-]*$", max_length=120)
     description: str = ""
@@ -149,14 +149,14 @@ class Rule(Model):
     pairing: Literal["once", "each", "latest"] = "once"
     skip: Annotated[Skip, BeforeValidator(_skip)] = Skip()
     emit_mode: Literal["final", "eager"] = "final"
-    """``final``: a match waits until no partial match that began earlier is left (matters with ``skip`` only)."""
+    """``final``: a match waits until no partial match that started earlier is left (relevant with ``skip`` only)."""
     max_partials: Annotated[MaxPartials, BeforeValidator(_limit)] = MaxPartials()
     emit: dict[str, str] = Field(default_factory=dict)
     confidence: str | None = None
     alert: Alert | None = None
     on_timeout: Annotated[OnTimeout | None, BeforeValidator(_on_timeout)] = None
     version: str | None = Field(default=None, exclude=True, max_length=40)
-    """Stands in the id of every match; by default a hash of the rule's content (`content_version`)."""
+    """Part of the id of every match; by default a hash of the rule's content (`content_version`)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -169,7 +169,7 @@ class Rule(Model):
     @model_validator(mode="after")
     def _check_rule(self) -> Self:
         if sum(part is not None for part in (self.seq, self.all, self.any)) != 1:
-            raise ValueError("a rule has exactly one of seq (in order), all (any order) and any (one of them)")
+            raise ValueError("a rule needs exactly one of seq (in order), all (any order) and any (one of them)")
         check_members(self.kind, self.members)
         names = [step.name for step in self.steps]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -178,7 +178,7 @@ class Rule(Model):
         if self.kind == "all":
             self._check_all()
         elif "pairing" in self.model_fields_set and self.pairing != "once":
-            raise ValueError("pairing is for all; a seq is governed by contiguity and skip")
+            raise ValueError("pairing applies to all only; use contiguity and skip for seq and any")
         self._check_time()
         self._check_skip()
         self._check_expressions()
@@ -186,22 +186,22 @@ class Rule(Model):
 
     def _check_all(self) -> None:
         if self.within is None:
-            raise ValueError("all without within: every event would wait for ever; add within: 2s or so")
+            raise ValueError("all needs a time limit, otherwise events would wait indefinitely; add within, such as 2s")
         if self.skip.kind != "none":
-            raise ValueError("skip is for seq and any; all is governed by pairing")
+            raise ValueError("skip applies to seq and any only; use pairing for all")
         if len(self.positive) > MAX_ALL_STEPS:
-            raise ValueError(f"all of {len(self.positive)} steps; at most {MAX_ALL_STEPS} are taken")
+            raise ValueError(f"all: expected at most {MAX_ALL_STEPS} steps, got {len(self.positive)}")
 
     def _check_time(self) -> None:
         last = self.members[-1]
         absent = self.kind == "seq" and isinstance(last, Step) and last.negated and last.contiguity != "next"
         if absent and self.within is None and last.within_prev is None:
-            raise ValueError("the last step is negated, but nothing says when it may be given up; add within")
+            raise ValueError("the last step is negated and needs a time limit for the absence; add within")
         for part in _walk(self.members):
             if self.within is not None and part.within_prev is not None and part.within_prev > self.within.time:
                 raise ValueError(
                     f"within_prev of {format_duration(part.within_prev)} is longer than the rule's within of "
-                    f"{format_duration(self.within.time)}"
+                    f"{format_duration(self.within.time)}; make it shorter or leave it out"
                 )
 
     def _check_skip(self) -> None:
@@ -211,7 +211,7 @@ class Rule(Model):
             if self.skip.step not in self.positive:
                 raise ValueError(f"skip names the unknown step {self.skip.step!r}; steps: {', '.join(self.positive)}")
         elif self.skip.step is not None:
-            raise ValueError(f"skip {self.skip.kind} takes no step")
+            raise ValueError(f"skip {self.skip.kind} takes no step; leave step out")
 
     def _check_expressions(self) -> None:
         for step in self.steps:
@@ -225,17 +225,17 @@ class Rule(Model):
 
     @property
     def kind(self) -> Literal["seq", "all", "any"]:
-        """The operator at the top."""
+        """The top operator."""
         return "seq" if self.seq is not None else "all" if self.all is not None else "any"
 
     @property
     def members(self) -> tuple[Element, ...]:
-        """What the top operator holds."""
+        """Steps and groups of the top operator."""
         return self.seq or self.all or self.any or ()
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """All steps as they are written, negated ones included (unnamed ones get a name)."""
+        """All steps in the order of the rule, including negated ones (unnamed steps get a name)."""
         return tuple(leaves(_named(self.members)))
 
     @cached_property
@@ -245,7 +245,7 @@ class Rule(Model):
 
     @cached_property
     def streams(self) -> tuple[str, ...]:
-        """Every stream that the rule reads, sorted."""
+        """All streams that the rule reads, sorted."""
         named = {stream for step in self.steps for stream in step.stream}
         for part in _walk(self.members):
             if part.until is not None and part.until.stream is not None:
@@ -300,7 +300,7 @@ class Rule(Model):
 
     @cached_property
     def content_version(self) -> str:
-        """``version``, or eight hexadecimal digits that change with the rule's content (its description aside)."""
+        """``version``, or eight hexadecimal digits that change with the rule's content except its description."""
         if self.version is not None:
             return self.version
         content = self.model_dump(mode="json", by_alias=True, exclude={"description", "version"}, exclude_defaults=True)
@@ -308,7 +308,7 @@ class Rule(Model):
 
     @property
     def bounded(self) -> bool:
-        """Whether partial matches end by themselves or by an explicit limit, and not only by the default limit."""
+        """Whether a time limit, the pattern, or an explicit ``max_partials`` bounds the number of partial matches."""
         parts = list(_walk(self.members))
         single = self.kind != "all" and not any(part.loops for part in parts)
         single = single and (len(parts) == 1 or (self.kind == "any" and all(isinstance(part, Step) for part in parts)))
@@ -316,7 +316,7 @@ class Rule(Model):
 
 
 class Stream(Model):
-    """Declares a stream of the user's own: ``key`` is what its messages' key means, ``fields`` their types."""
+    """Declaration of a user's stream: ``key`` is the meaning of the message key, ``fields`` are names and types."""
 
     name: str
     key: str = "key"
@@ -324,7 +324,7 @@ class Stream(Model):
 
 
 class RuleSet(Model):
-    """Rules and windows that run together, with the validators of their streams; names are unique among both."""
+    """Rules and windows that run together, with the validators of their streams; names are unique across both."""
 
     rules: tuple[Rule, ...] = ()
     windows: tuple[Window, ...] = ()
@@ -344,15 +344,15 @@ def as_rule_set(rules: RuleSet | Rule | Sequence[Rule]) -> RuleSet:
     """The rule set of one or several rules. Raises InvalidRule."""
     if isinstance(rules, RuleSet):
         return rules
-    # Text is a sequence too, of one-letter strings, each of which would be told that it is no rule.
+    # A string is a sequence too: without this check the error would name its first character.
     several = isinstance(rules, Sequence) and not isinstance(rules, str | bytes)
     given: Sequence[Any] = rules if several else [rules]  # type: ignore[assignment]
     for odd in given:
         if not isinstance(odd, Rule):
-            came = repr(odd) if len(repr(odd)) <= 60 else repr(odd)[:57] + "..."
+            shown = repr(odd) if len(repr(odd)) <= 60 else repr(odd)[:57] + "..."
             raise InvalidRule(
-                f"{type(odd).__name__} {came} came where a Rule, several of them or a RuleSet were wanted; "
-                "load_rules(...) makes a RuleSet of a path, of YAML text or of the mapping it holds"
+                f"expected a Rule, a sequence of Rules or a RuleSet, got {type(odd).__name__} {shown}; "
+                "load_rules(...) makes a RuleSet from a path, YAML text or a mapping"
             )
     return RuleSet(rules=tuple(given))
 
@@ -379,7 +379,7 @@ def _walk(elements: tuple[Element, ...]) -> Iterator[Step | Group]:
 
 
 def _named(elements: tuple[Element, ...], prefix: str = "not") -> tuple[Element, ...]:
-    """The elements with a name for every negated step that has none."""
+    """The elements, with a name for every negated step that has none."""
     named: list[Element] = []
     for index, element in enumerate(elements):
         if isinstance(element, Group):

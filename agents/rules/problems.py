@@ -1,4 +1,4 @@
-"""What is wrong in a rule, as values: where (file, line, column, rule, field) and what."""
+"""Problems in rules, as values: place (file, line, column, rule, field) and message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class RuleProblem:
-    """One problem; line and column count from 1, ``path`` leads to the value inside of its rule."""
+    """One problem; line and column count from 1, ``path`` leads to the value inside its rule."""
 
     message: str
     rule: str | None = None
@@ -43,11 +43,11 @@ class InvalidRules(InvalidRule):
 
 
 def problems_of(error: ValidationError, *, rule: str | None = None, known: Collection[str] = ()) -> list[RuleProblem]:
-    """Problems of a validation error; ``known`` are the field names to suggest for a misspelt one."""
+    """Problems of a validation error; ``known`` are the field names to suggest for a misspelled one."""
     problems = []
     for detail in error.errors():
         if detail["type"] == "too_short" and detail["input"]:
-            continue  # echoes a problem inside of the list
+            continue  # repeats a problem of an element of the list
         path = tuple(part for part in detail["loc"] if part not in ("step", "group"))
         field = ".".join(str(part) for part in path)
         problems.append(RuleProblem(_message(detail, path, known), rule=rule, field=field, path=path))
@@ -67,11 +67,11 @@ def _message(detail: Mapping[str, Any], path: Location, known: Collection[str]) 
 
 
 def unknown(name: str, known: Collection[str]) -> str:
-    """Message about a misspelt field."""
+    """Message about an unknown field, with a suggestion."""
     return f"unknown field {name!r}{closest(name, known)}"
 
 
 def closest(name: str, known: Collection[Any]) -> str:
-    """The known name most like ``name``, as a question; empty where none is near."""
+    """A suggestion of the known name most similar to ``name``; empty if none is similar."""
     found = difflib.get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.5)
     return f"; did you mean {found[0]!r}?" if found else ""

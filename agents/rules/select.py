@@ -21,23 +21,23 @@ AGGREGATES: Final = frozenset(
         "entropy", "slope", "ewma",
     }
 )  # fmt: skip
-"""Functions that ``select`` may use; nulls and NaN are left out by all of them."""
+"""Functions that ``select`` may use; all of them ignore nulls and NaN."""
 RESULT_FIELDS: Final = ("window_start", "window_end", "revision", "final", "simulation_id")
-"""Fields that every result has besides those selected and the window's ``by``."""
+"""Fields of every result in addition to those selected and the window's ``by``."""
 _BOUNDS: Final = ("window_start", "window_end")
 
 
 @dataclass(frozen=True, slots=True)
 class AggregateCall:
-    """One aggregate of one expression over the rows of a group. Results over no values are null, counts and sums 0.
+    """One aggregate of one expression over the rows of a group. Without values it is null; counts and sums are 0.
 
     ``count()`` counts rows, ``count(x)`` values. ``std`` is the sample standard deviation (n - 1). ``quantile(x, q)``
     is linear between order statistics, exact up to 8,192 values of a group, then a t-digest. ``entropy(x)`` is in
-    nats: over the values themselves of text, integers and truth values, else over 32 equal bins from the least to the
-    greatest; ``entropy(x, bins)`` and ``entropy(x, bins, low, high)`` say which. ``slope(x)`` is the least-squares
-    change of x per second. ``ewma(x, alpha)`` moves by alpha of the distance at each row. ``count_distinct``
-    is exact up to 65,536 values of a group, then an estimate with an error of 0.8 %. Rows that stand for several
-    (sampled ones) count so in count, sum, mean, std, quantile and entropy.
+    nats: over the distinct values of text, integers and booleans, otherwise over 32 equal bins from the minimum to the
+    maximum; ``entropy(x, bins)`` and ``entropy(x, bins, low, high)`` set the bins. ``slope(x)`` is the least-squares
+    change of x per second. ``ewma(x, alpha)`` moves by alpha times the difference at each row. ``count_distinct`` is
+    exact up to 65,536 values of a group, then an estimate with an error of 0.8 %. Sampled rows count with their weight
+    in count, sum, mean, std, quantile and entropy.
     """
 
     func: str
@@ -65,7 +65,7 @@ def parse_select(select: Mapping[str, str], by: str = "key") -> Select:
     taken = {*RESERVED, *RESULT_FIELDS, by}
     for name, text in select.items():
         if name in taken:
-            raise ValueError(f"select.{name}: every result has a field {name!r} of its own; rename it")
+            raise ValueError(f"select.{name}: every result already has a field {name!r}; rename it")
         try:
             outputs[name] = _extract(parse(text, aggregates=AGGREGATES), text, calls)
         except ExpressionError as error:
@@ -81,7 +81,7 @@ def _extract(node: Node, text: str, calls: list[AggregateCall]) -> Node:
         return Field(None, f"#{calls.index(call)}", at=node.at)
     if isinstance(node, Field) and node.name not in _BOUNDS:
         raise ExpressionError(
-            f"field {node.name!r} stands outside of an aggregate, and a window holds many of its values; "
+            f"field {node.name!r} is outside an aggregate, but a window has many values of it; "
             f"write last({node.name}) or first({node.name})", text, node.at,
         )  # fmt: skip
     changed: dict[str, Any] = {}
@@ -95,7 +95,7 @@ def _extract(node: Node, text: str, calls: list[AggregateCall]) -> Node:
 
 
 def aggregate_call(node: Aggregate, text: str) -> AggregateCall:
-    """The call that a parsed aggregate stands for; raises ExpressionError (with positions in ``text``)."""
+    """The call of a parsed aggregate; raises ExpressionError (with positions in ``text``)."""
 
     def refuse(reason: str) -> ExpressionError:
         return ExpressionError(reason, text, node.at)
@@ -105,14 +105,13 @@ def aggregate_call(node: Aggregate, text: str) -> AggregateCall:
         return AggregateCall(func, None, ())
     least, most = (0, 0) if node.func == "median" else _PARAMETERS.get(func, (0, 0))
     if not 1 + least <= len(node.args) <= 1 + most:
-        wanted = {"quantile": "quantile(x, 0.9)", "ewma": "ewma(x, 0.3)", "entropy": "entropy(x, bins, low, high)"}
-        raise refuse(
-            f"{len(node.args)} arguments of {node.func}; {wanted.get(node.func, f'{node.func}(x)')} was wanted"
-        )
+        forms = {"quantile": "quantile(x, 0.9)", "ewma": "ewma(x, 0.3)", "entropy": "entropy(x, bins, low, high)"}
+        form = forms.get(node.func, f"{node.func}(x)")
+        raise refuse(f"expected {form}, got {node.func} with {len(node.args)} arguments")
     parameters = [0.5] if node.func == "median" else []
     for argument in node.args[1:]:
         if not isinstance(argument, Constant) or isinstance(argument.value, str | bool | None):
-            raise refuse(f"{node.func} takes one expression and then numbers")
+            raise refuse(f"{node.func}: expected a number after the first argument, got another expression")
         parameters.append(float(argument.value))
     if func == "ewma" and not parameters:
         parameters = [DEFAULT_ALPHA]
@@ -126,19 +125,19 @@ _Refuse = Callable[[str], ExpressionError]
 
 def _check_quantile(parameters: list[float], refuse: _Refuse) -> None:
     if not 0 <= parameters[0] <= 1:
-        raise refuse(f"quantile {parameters[0]}; a number from 0 to 1 was wanted")
+        raise refuse(f"quantile: expected a number from 0 to 1, got {parameters[0]}")
 
 
 def _check_ewma(parameters: list[float], refuse: _Refuse) -> None:
     if not 0 < parameters[0] <= 1:
-        raise refuse(f"ewma with alpha {parameters[0]}; above 0 and at most 1 was wanted")
+        raise refuse(f"ewma: expected an alpha above 0 and at most 1, got {parameters[0]}")
 
 
 def _check_entropy(parameters: list[float], refuse: _Refuse) -> None:
     if parameters and not (1 <= parameters[0] <= 65_536 and parameters[0].is_integer()):
-        raise refuse(f"entropy over {parameters[0]} bins; a whole number from 1 to 65536 was wanted")
+        raise refuse(f"entropy: expected a whole number of bins from 1 to 65536, got {parameters[0]}")
     if len(parameters) == 2 or (len(parameters) == 3 and not parameters[1] < parameters[2]):
-        raise refuse("entropy takes bins, or bins and two bounds, the lower one first: entropy(x, 32, 0, 1)")
+        raise refuse("entropy: expected bins, or bins, low and high with low < high, such as entropy(x, 32, 0, 1)")
 
 
 _CHECKS: Final[Mapping[str, Callable[[list[float], _Refuse], None]]] = {

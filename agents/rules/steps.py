@@ -46,15 +46,15 @@ def parse_duration(value: Any) -> int:
         found = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if not found:
             hint = f"write {value}s or {value}ms" if isinstance(value, int | float) else "write a number and a unit"
-            raise ValueError(f"{value!r} is not a duration; {hint} (units: us, ms, s, m, h, d), such as 2s")
+            raise ValueError(f"expected a duration such as 2s, got {value!r}; {hint} (units: us, ms, s, m, h, d)")
         microseconds = round(float(found[1]) * _UNITS[found[2]])
     if not 0 < microseconds < 2**53:
-        raise ValueError(f"{value!r} is not a duration that can be waited for; at least 1us was wanted")
+        raise ValueError(f"expected a duration of at least 1us and less than 2**53 us, got {value!r}")
     return microseconds
 
 
 def format_duration(microseconds: int) -> str:
-    """The shortest text that `parse_duration` reads as ``microseconds``."""
+    """The shortest string that `parse_duration` reads as ``microseconds``."""
     unit = next(unit for unit in reversed(_UNITS) if microseconds % _UNITS[unit] == 0)
     return f"{microseconds // _UNITS[unit]}{unit}"
 
@@ -75,7 +75,7 @@ class _Raising(ModelMetaclass):
 
 
 class Model(BaseModel, metaclass=_Raising):
-    """Base of everything a user writes: immutable; what is wrong in a call of the class raises InvalidRules."""
+    """Base of all parts of rule files: immutable; invalid arguments of the class raise InvalidRules."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
 
@@ -92,7 +92,7 @@ def _until(value: Any) -> Any:
 
 
 class Quantified(Model):
-    """How often something occurs, and how it follows what stands before it."""
+    """Quantifier of a step or group, and its relation to the events before it."""
 
     contiguity: Contiguity | None = None
     """``next``: the very next event; ``followed_by`` (default): the first that fits; ``followed_by_any``: any."""
@@ -101,50 +101,50 @@ class Quantified(Model):
     times: int | tuple[int, int] | None = None
     optional: bool = False
     greedy: bool = False
-    """What follows may not take (or pass over) an event that the loop itself would take."""
+    """The loop takes every event that it can: what follows may not take (or ignore) such an event."""
     consecutive: bool = False
-    """Elements of the loop follow one another with nothing between."""
+    """Elements of the loop follow each other with no event in between."""
     combinations: bool = False
-    """Elements of the loop are any events that fit, not only the next ones."""
+    """Elements of the loop are any events that fit, not only the next that fits."""
     gap: Duration | None = None
-    """Largest time from one element of the loop to the next."""
+    """Maximum time from one element of the loop to the next."""
     until: Annotated[Until | None, BeforeValidator(_until)] = None
     within_prev: Duration | None = None
-    """Largest time from the event taken before this to the first event of this."""
+    """Maximum time from the previously taken event to the first event of this part."""
 
     @model_validator(mode="after")
     def _check_quantifier(self) -> Self:
         if self.times is not None and (self.min is not None or self.max is not None):
-            raise ValueError("both times and min/max are given; times: 3 means min: 3, max: 3")
+            raise ValueError("times cannot be combined with min or max; times: 3 means min: 3, max: 3")
         if isinstance(self.times, int) and self.times < 1:
-            raise ValueError(f"times is {self.times}; 1 or more was wanted (0 or 1 times is optional: true)")
+            raise ValueError(f"times: expected 1 or more, got {self.times} (for 0 or 1 times use optional: true)")
         if isinstance(self.times, tuple) and not 0 <= self.times[0] <= self.times[1] >= 1:
-            raise ValueError(f"times is {list(self.times)}; [least, most] with least <= most was wanted")
+            raise ValueError(f"times: expected [least, most] with least <= most and most >= 1, got {list(self.times)}")
         if self.at_most is not None and self.at_least > self.at_most:
-            raise ValueError(f"min is {self.min} and max is {self.max}; min must not exceed max")
+            raise ValueError(f"min must not exceed max, got min {self.min} and max {self.max}")
         if max(self.at_least, self.at_most or 0) > 1_000:
-            raise ValueError("at most 1000 repetitions can be counted; leave max out for a loop without limit")
+            raise ValueError("min, max and times are limited to 1000; leave max out for a loop without limit")
         if self.consecutive and self.combinations:
-            raise ValueError("consecutive and combinations exclude each other: strict or any")
+            raise ValueError("consecutive and combinations cannot be combined; choose one")
         if self.greedy and self.combinations:
-            raise ValueError("greedy and combinations exclude each other: the longest loop or every loop")
+            raise ValueError("greedy (the longest loop) and combinations (every loop) cannot be combined; choose one")
         if self.greedy and not self.loops:
-            raise ValueError("greedy is for loops; give min, max or times, or leave it out")
+            raise ValueError("greedy applies to loops only; give min, max or times, or leave greedy out")
         if self.until is not None and self.at_most is not None:
-            raise ValueError("until ends a loop without max; give min and no max, or leave until out")
+            raise ValueError("until applies to loops without max only; give min and no max, or leave until out")
         if self.gap is not None and not self.loops:
-            raise ValueError("gap lies between the elements of a loop; give min, max or times, or use within_prev")
+            raise ValueError("gap applies to loops only; give min, max or times, or use within_prev")
         return self
 
     @property
     def at_least(self) -> int:
-        """Fewest occurrences, 1 or more; whether none is allowed too is `may_be_absent`."""
+        """Minimum number of occurrences if it occurs, 1 or more; `may_be_absent` says whether it may not occur."""
         least = self.times if isinstance(self.times, int) else self.times[0] if self.times else self.min
         return max(1 if least is None else least, 1)
 
     @property
     def at_most(self) -> int | None:
-        """Most occurrences, None without limit."""
+        """Maximum number of occurrences, None without limit."""
         if self.times is not None:
             return self.times if isinstance(self.times, int) else self.times[1]
         return self.max if self.max is not None or self.min is not None else 1
@@ -171,7 +171,7 @@ class Step(Quantified):
     stream: Annotated[tuple[str, ...], BeforeValidator(_streams)] = Field(min_length=1)
     where: str | None = None
     negated: bool = Field(default=False, validation_alias=AliasChoices("not", "negated"), serialization_alias="not")
-    """No such event may come (before what follows, or before the window closes)."""
+    """No such event may occur (before what follows, or before the window closes)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -179,26 +179,26 @@ class Step(Quantified):
         if isinstance(value, dict) and isinstance(value.get("not"), dict):
             inside = value["not"]
             if twice := sorted(inside.keys() & (value.keys() - {"not"})):
-                raise ValueError(f"{twice[0]} is given both beside and inside not")
+                raise ValueError(f"{twice[0]} is given both beside and inside not; keep one of them")
             return {**value, **inside, "not": True}
         return value
 
     @model_validator(mode="after")
     def _check_step(self) -> Self:
         if self.name is not None and (not _IDENTIFIER.fullmatch(self.name) or self.name in _KEYWORDS):
-            raise ValueError(f"step name {self.name!r} cannot stand in an expression; use letters, digits and _")
+            raise ValueError(f"step name {self.name!r} cannot be used in expressions; use letters, digits and _")
         if self.negated:
             if self.loops or self.may_be_absent or self.times is not None:
-                raise ValueError("a negated step says that no such event comes; it takes no min, max, times, optional")
+                raise ValueError("a negated step has no quantifier; leave out min, max, times and optional")
             if self.contiguity == "followed_by_any":
-                raise ValueError("a negated step is either next or followed_by")
+                raise ValueError("the contiguity of a negated step is next or followed_by, got followed_by_any")
         elif self.name is None:
-            raise ValueError("a step needs a name: as: ...")
+            raise ValueError("a step needs a name; add as: NAME")
         return self
 
 
 class Group(Quantified):
-    """Steps in order (``seq``), in any order (``all``) or one of them (``any``), taken as one."""
+    """Steps in order (``seq``), in any order (``all``) or one of them (``any``), as one part of a pattern."""
 
     seq: tuple[Element, ...] | None = Field(default=None, min_length=1)
     all: tuple[Element, ...] | None = Field(default=None, min_length=1)
@@ -207,20 +207,20 @@ class Group(Quantified):
     @model_validator(mode="after")
     def _check_group(self) -> Self:
         if sum(part is not None for part in (self.seq, self.all, self.any)) != 1:
-            raise ValueError("a group is exactly one of seq, all and any")
+            raise ValueError("a group needs exactly one of seq, all and any")
         if self.greedy:
-            raise ValueError("greedy is for single steps; a group cannot be greedy")
+            raise ValueError("greedy applies to single steps only, not to groups; leave it out")
         check_members(self.kind, self.members)
         return self
 
     @property
     def kind(self) -> Literal["seq", "all", "any"]:
-        """Which of the three it is."""
+        """The group's operator."""
         return "seq" if self.seq is not None else "all" if self.all is not None else "any"
 
     @property
     def members(self) -> tuple[Element, ...]:
-        """What it holds."""
+        """Steps and groups in this group."""
         return self.seq or self.all or self.any or ()
 
 
@@ -237,7 +237,7 @@ Element = Annotated[
 
 
 def leaves(elements: tuple[Element, ...]) -> Iterator[Step]:
-    """All steps of a pattern in the order in which they are written."""
+    """All steps of a pattern, in the order of the pattern."""
     for element in elements:
         if isinstance(element, Step):
             yield element
@@ -246,15 +246,15 @@ def leaves(elements: tuple[Element, ...]) -> Iterator[Step]:
 
 
 def check_members(kind: str, members: tuple[Element, ...]) -> None:
-    """Refuse what the operator cannot mean. Raises ValueError."""
+    """Check that the operator allows these members. Raises ValueError."""
     if all(isinstance(member, Step) and member.negated for member in members):
-        raise ValueError(f"{kind} holds negated steps only; at least one event must come")
+        raise ValueError(f"{kind} has negated steps only; add a step that is not negated")
     first = members[0]
     if kind == "seq":
         if isinstance(first, Step) and first.negated:
-            raise ValueError("the first step is negated; there is nothing before it from which to count")
+            raise ValueError("the first step is negated; an absence needs an event before it, so add a step before it")
         if first.contiguity is not None:
-            raise ValueError("the first step has a contiguity, but nothing stands before it; leave it out")
+            raise ValueError("the first step has a contiguity, but no step precedes it; leave it out")
         for before, after in pairwise(members):
             if isinstance(after, Step) and after.negated and before.may_be_absent:
                 raise ValueError(
@@ -264,10 +264,10 @@ def check_members(kind: str, members: tuple[Element, ...]) -> None:
         return
     for member in members:
         if kind == "any" and isinstance(member, Step) and member.negated:
-            raise ValueError("any holds a negated step; alternatives are things that come")
+            raise ValueError("an alternative of any cannot be negated; write the absence as a step of a seq")
         if member.contiguity is not None:
-            raise ValueError(f"a step inside {kind} has a contiguity; it belongs to the {kind} as a whole")
+            raise ValueError(f"a step inside {kind} cannot have a contiguity; give it to the {kind} as a whole")
         if kind == "all" and (member.loops or member.may_be_absent or not isinstance(member, Step)):
-            raise ValueError("all holds single steps: no loops, optional steps or groups")
+            raise ValueError("all takes single steps only; use no loops, optional steps or groups in it")
         if kind == "any" and isinstance(member, Step) and (member.loops or member.may_be_absent):
-            raise ValueError("an alternative of any has a quantifier; put it into a seq of its own")
+            raise ValueError("an alternative of any cannot have a quantifier; put it into a seq of its own")

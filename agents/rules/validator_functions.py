@@ -1,19 +1,19 @@
-"""Validators written in Python: functions that accept, refuse or change events, known to rule files by name.
+"""Validators written in Python: functions that accept, refuse or change events; rule files refer to them by name.
 
 ::
 
     @register_validator("plausible")
     def plausible(event):                    # one event: fields, key, type, timestamp in microseconds
         if event["value"] > 90:
-            return "no room is that hot"     # text: refused, with this reason
-        return {"value": event["value"] / 2} # a mapping: these fields are set; None: accepted as it is
+            return "value above 90"          # a string: refused, with this reason
+        return {"value": event["value"] / 2} # a mapping: these fields are set; None: accepted unchanged
 
     @register_validator("calibrated", per="frame")
     def calibrated(frame):                   # a whole Frame, for speed
-        return changed_frame, {row: reason}  # the same rows in the same order, and the rows that are refused
+        return changed_frame, {row: reason}  # the same rows in the same order, and the refused rows
 
-A validator keeps no state, reads no clock and does not change its input: the same event always fares the same. An
-exception refuses the event (of the frame form: all its rows) with the exception as the reason, so nothing is lost.
+A validator keeps no state, reads no clock and does not change its input: the same event always gives the same result.
+An exception refuses the event (in the frame form: all its rows) with the exception as the reason, so nothing is lost.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from astrocyte.schemas.registry import Registry
 __all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "register_validator"]
 
 RowValidator = Callable[..., "str | Mapping[str, Any] | None"]
-"""Takes one event as a dictionary; gives a reason to refuse it, fields to set, or None to accept it."""
+"""Takes one event as a dictionary; returns a reason to refuse it, fields to set, or None to accept it."""
 FrameValidator = Callable[..., "tuple[Frame, Mapping[int, str]]"]
-"""Takes a frame; gives it back, with fields changed or added, and the reason of each refused row."""
+"""Takes a frame; returns it with fields changed or added, and the reason of each refused row."""
 
 _UNSET: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
 class ValidatorFunction:
-    """A function and how it is called."""
+    """A function, and whether it is called per event or per frame."""
 
     definition: Callable[..., Any]
     per: Literal["event", "frame"] = "event"
 
     def apply(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
-        """The frame with what the function changed, all rows still in it, and the rows that it refused."""
+        """The frame as changed by the function, with all its rows, and the reasons of the refused rows."""
         return self._frame(frame, options) if self.per == "frame" else self._rows(frame, options)
 
     def _frame(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
@@ -55,7 +55,7 @@ class ValidatorFunction:
             changed, refused = self.definition(frame, **options)
             _check_identity(frame, changed)
             return changed, {int(row): str(reason) for row, reason in refused.items()}
-        except Exception as error:  # noqa: BLE001  a user's function: what it cannot take is refused, not lost
+        except Exception as error:  # noqa: BLE001  a user's function: rows that it fails on are refused, not lost
             return frame, dict.fromkeys(range(frame.num_rows), _failure(error))
 
     def _rows(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
@@ -71,7 +71,7 @@ class ValidatorFunction:
                     for name, value in verdict.items():
                         changes.setdefault(name, [_UNSET] * frame.num_rows)[row] = value
                 elif verdict is not None and not isinstance(verdict, str):
-                    raise TypeError(f"it returned {type(verdict).__name__}; expected None, a reason or fields to set")
+                    raise TypeError(f"expected it to return None, a reason or fields, got {type(verdict).__name__}")
             except Exception as error:  # noqa: BLE001  as above
                 refused[row] = _failure(error)
             else:
@@ -90,7 +90,7 @@ def _convert(name: str, found: Any) -> ValidatorFunction:
         return found
     if callable(found):
         return ValidatorFunction(found)
-    raise InvalidSettings(f"validator {name!r} is a {type(found).__name__}; expected a function of an event or a frame")
+    raise InvalidSettings(f"validator {name!r}: expected a function of an event or a frame, got {type(found).__name__}")
 
 
 VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="astrocyte.validators", convert=_convert)
@@ -100,12 +100,12 @@ VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="as
 def register_validator(
     name: str, function: Callable[..., Any] | None = None, *, per: Literal["event", "frame"] = "event"
 ) -> Any:
-    """Make a function known to rule files as ``use: name``; without ``function`` a decorator.
+    """Register a function for ``use: name`` in rule files; without ``function`` it returns a decorator.
 
-    ``per`` says whether it takes one event (a dictionary) or a whole `Frame`. Raises InvalidSettings.
+    ``per``: the function takes one event (a dictionary) or a whole `Frame`. Raises InvalidSettings.
     """
     if per not in ("event", "frame"):
-        raise InvalidSettings(f"validator {name!r}: per is {per!r}; expected event or frame")
+        raise InvalidSettings(f"validator {name!r}: expected per to be event or frame, got {per!r}")
 
     def add(given: Callable[..., Any]) -> Callable[..., Any]:
         VALIDATORS.register(name, ValidatorFunction(given, per))
@@ -115,7 +115,7 @@ def register_validator(
 
 
 def like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """The column in the type that the field had, where that loses no more than the field's precision."""
+    """The column in the original type of the field, unless that would lose more than floating-point precision."""
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if numeric and pa.types.is_floating(wanted):
         return column.cast(wanted, safe=False)
@@ -139,12 +139,12 @@ def _column(values: list[Any], wanted: pa.DataType | None) -> pa.Array:
 def _check_names(changes: Mapping[str, Any]) -> None:
     for name in changes:
         if name in RESERVED:
-            raise ValueError(f"it set {name!r}, which every event keeps as it is; set another field")
+            raise ValueError(f"it set {name!r}, which validators cannot change; set another field")
 
 
 def _check_identity(before: Frame, after: Any) -> None:
     if not isinstance(after, Frame):
-        raise TypeError(f"it returned a {type(after).__name__}; expected the frame and the refused rows")
+        raise TypeError(f"expected it to return the frame and the refused rows, got {type(after).__name__}")
     same = after.num_rows == before.num_rows and np.array_equal(after.timestamps(), before.timestamps())
     if not same or not all(after.column(name).equals(before.column(name)) for name in ("key", "type")):
         raise ValueError("it changed rows, timestamps, keys or types; expected the same rows in the same order")

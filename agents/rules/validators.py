@@ -1,6 +1,6 @@
-"""What a user writes under ``validators``: checks and changes at a stream's entrance, before its events count.
+"""The entries of ``validators`` in a rule file: checks and changes of a stream's events before rules see them.
 
-(``saccules``, after the i-ER saccules that take in what reaches an astrocyte, is the same list by its older name.)
+The key ``saccules`` is the older name of the same list and is still accepted.
 """
 
 from __future__ import annotations
@@ -34,59 +34,59 @@ def _name_of(use: Any) -> Any:
 class Validator(Model):
     """Checks and changes of the events of a stream. A refused event becomes a dead letter with the reason.
 
-    The parts work in the order in which they stand here. Several validators of one stream work one after the other.
+    The parts are applied in the order of the attributes here, several validators of a stream in the order of the file.
     """
 
     stream: Annotated[tuple[str, ...], BeforeValidator(_streams)] = Field(min_length=1)
     non_finite: Literal["reject", "null", "keep"] | None = None
-    """NaN and infinite values: the event is refused (what every stream does by default), the value becomes null, or
-    it stays. The first validator of a stream that says so decides, before anything else happens."""
+    """NaN and infinite values: the event is refused (the default), the value becomes null, or it is kept. The first
+    validator of a stream that sets this decides, before any other part is applied."""
     require: tuple[str, ...] = ()
-    """Fields that must be there and not null."""
+    """Fields that must be present and not null."""
     where: str | None = None
     """Condition that must hold; null counts as false."""
     reason: str | None = None
-    """Text of the dead letter where ``where`` does not hold; by default the condition and the values it saw."""
+    """Reason in the dead letter if ``where`` does not hold; by default the condition and the values that it read."""
     use: Annotated[str | Callable[..., Any] | None, PlainSerializer(_name_of)] = None
-    """A validator in Python: the name it is registered by, or the function itself (of one event)."""
+    """A validator in Python: its registered name, or the function itself (of one event)."""
     options: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("with", "options"),
                                     serialization_alias="with")  # fmt: skip
     """Keyword arguments of the function that ``use`` names."""
     set: dict[str, str] = Field(default_factory=dict)
-    """Fields to compute, in this order; later ones see the earlier."""
+    """Fields to compute, in this order; later expressions see the results of earlier ones."""
     rename: dict[str, str] = Field(default_factory=dict)
     """Old name: new name."""
     drop: tuple[str, ...] = ()
-    """Fields to leave out."""
+    """Fields to remove."""
     sample: float | None = Field(default=None, gt=0, le=1)
-    """Share of events that pass, chosen by a hash of their ids; what passes stands for 1/sample events."""
+    """Share of events that pass, chosen by a hash of their ids; each event that passes represents 1/sample events."""
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
         for part, names in (("set", self.set), ("drop", self.drop), ("rename", (*self.rename, *self.rename.values()))):
             for name in names:
                 if name in RESERVED:
-                    raise ValueError(f"{part} names {name!r}, which every event keeps as it is; name another field")
+                    raise ValueError(f"{part} names {name!r}, which validators cannot change; name another field")
         if len(set(self.rename.values())) < len(self.rename):
-            raise ValueError("rename gives two fields one name")
+            raise ValueError("rename gives two fields the same name; choose different names")
         if self.reason is not None and self.where is None:
-            raise ValueError("reason belongs to where, and there is none")
+            raise ValueError("reason applies to where, which is missing; add where or leave reason out")
         if self.sample is not None and self.sample < 1:
             for stream in self.stream:
                 event_type = CATALOG.find(stream)
                 if event_type is not None and event_type.priority == "critical":
                     raise ValueError(
-                        f"sample of stream {stream!r}, whose events are critical and never sampled; "
+                        f"stream {stream!r} cannot be sampled, since its events are critical; "
                         "leave sample out, or use where to refuse some of them"
                     )
         if self.options and self.use is None:
-            raise ValueError("with belongs to use, and there is none")
+            raise ValueError("with applies to use, which is missing; add use or leave with out")
         _ = self.where_node, self.set_nodes, self.function
         return self
 
     @cached_property
     def function(self) -> ValidatorFunction | None:
-        """What ``use`` names."""
+        """The function that ``use`` names."""
         if self.use is None:
             return None
         try:
@@ -96,7 +96,7 @@ class Validator(Model):
         try:
             signature(found.definition).bind(None, **self.options)
         except TypeError as error:
-            raise ValueError(f"with: {error}; it is called as {signature(found.definition)}") from error
+            raise ValueError(f"with: {error}; the function's signature is {signature(found.definition)}") from error
         return found
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a user writes under ``windows``: an aggregate of one stream over time, whose results are a stream again."""
+"""The entries of ``windows`` in a rule file: aggregates of one stream over time, whose results are a stream again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["Window"]
 class Window(Model):
     """One keyed window over the stream (or rule, or window) ``source``.
 
-    ``every`` alone is tumbling, ``size`` and ``every`` are hopping, ``sliding`` looks back from each event,
-    ``session`` ends after that much silence. Windows are half-open and aligned to 1970 plus ``offset``.
+    ``every`` alone is tumbling, ``size`` and ``every`` are hopping, ``sliding`` covers that time before each event,
+    ``session`` ends after that time without events. Windows are half-open and aligned to 1970 plus ``offset``.
     """
 
     name: str = Field(pattern=r"^[A-Za-z_][\w.-]*$")
@@ -32,16 +32,16 @@ class Window(Model):
     offset: Duration | None = None
     where: str | None = None
     select: dict[str, str] = Field(min_length=1)
-    """Field of the result: aggregate expression, such as ``mean(energy)``."""
+    """Fields of the result and their aggregate expressions, such as ``mean(energy)``."""
     emit: Literal["close", "update"] = "close"
-    """``update`` gives a preliminary result whenever a batch of events changed it."""
+    """``update`` also emits a preliminary result whenever a batch of events changes it."""
     late: Literal["drop", "revise"] = "drop"
-    """``revise``: an event later than the window's close gives a corrected result, up to ``keep`` after it."""
+    """``revise``: an event that arrives up to ``keep`` after the window's close causes a corrected result."""
     keep: Duration | None = None
 
     @property
     def kind(self) -> Literal["tumbling", "hopping", "sliding", "session"]:
-        """Which of the four windows it is."""
+        """The type of the window."""
         if self.sliding is not None:
             return "sliding"
         if self.session is not None:
@@ -55,18 +55,18 @@ class Window(Model):
             given.append("every/size")
         if len(given) != 1:
             raise ValueError(
-                f"{' and '.join(given) or 'no extent'} given; a window has one of every (tumbling), "
-                "size and every (hopping), sliding, session"
+                "a window needs exactly one of every (tumbling), size and every (hopping), sliding, session; "
+                f"got {' and '.join(given) or 'none of them'}"
             )
         if self.size is not None and self.every is not None and self.every > self.size:
-            raise ValueError("every is longer than size: events between two windows would be lost")
+            raise ValueError("every is longer than size, so that events between windows would be lost; increase size")
         if self.late == "revise" and self.kind in ("sliding", "session"):
             raise ValueError(
-                f"late: revise is for tumbling and hopping windows, and this is a {self.kind} one; "
-                "use late: drop (late events go to the stream of late events)"
+                f"late: revise applies to tumbling and hopping windows only, got a {self.kind} window; "
+                "use late: drop (late events go to the topic late)"
             )
         if self.late == "revise" and self.keep is None:
-            raise ValueError("late: revise needs keep, the time for which a closed window can still be corrected")
+            raise ValueError("late: revise needs keep, the time for which a closed window can be corrected; add keep")
         return self
 
     @model_validator(mode="after")

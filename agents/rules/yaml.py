@@ -1,4 +1,4 @@
-"""Reading rule files: YAML with positions, so that a mistake is named by file, line, rule and field."""
+"""Reader of rule files: YAML with positions, so that errors name file, line, rule and field."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _FIELDS: Final = sorted(
     }
 )
 _ENTRANCE: Final = ("validators", "saccules")
-"""The list of validators, and its older name."""
+"""The key of the list of validators, and its older name."""
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
 def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
-    """Rules of a file (Path, or text ending in .yaml or .yml), of YAML text, or of a mapping already read.
+    """Load rules from a file (a Path, or a string that ends in .yaml or .yml), YAML text, or a parsed mapping.
 
-    ``known_streams`` are the streams that exist besides those the file declares or makes (its windows and rules);
-    None takes any name. A rule whose partial matches nothing ends (no ``within``, no ``max_partials``) is refused.
-    Raises InvalidRules with all problems found.
+    ``known_streams`` are the streams that exist in addition to those that the file declares or produces (its windows
+    and rules); None allows any name. A rule with unbounded partial matches (no ``within``, no ``max_partials``) is
+    rejected. Raises InvalidRules with all problems found.
     """
     file: str | None = None
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
@@ -95,8 +95,8 @@ class _Reader:
 
     def read(self, data: Any) -> RuleSet:
         if not isinstance(data, Mapping):
-            came = "nothing" if data is None else type(data).__name__
-            self.report(f"{came} came where a mapping with rules: and windows: was wanted", ())
+            found = "nothing" if data is None else type(data).__name__
+            self.report(f"expected a mapping with rules: and windows:, got {found}", ())
             raise InvalidRules(self.problems)
         for key in data:
             if key not in RuleSet.model_fields and key not in _ENTRANCE:
@@ -120,12 +120,12 @@ class _Reader:
 
     def section(self, section: str, model: Any, items: Any) -> Iterator[Any]:
         if not isinstance(items, list):
-            self.report(f"{section} must be a list", (section,), field=section)
+            self.report(f"{section}: expected a list, got {type(items).__name__}", (section,), field=section)
             return
         for index, item in enumerate(items):
             name = str(item.get("name", f"{section}[{index}]")) if isinstance(item, Mapping) else f"{section}[{index}]"
             if not isinstance(item, Mapping):
-                self.report(f"{item!r} came where a mapping was wanted", (section, index), rule=name)
+                self.report(f"expected a mapping, got {item!r}", (section, index), rule=name)
                 continue
             try:
                 yield model.model_validate(item)
@@ -180,7 +180,7 @@ class _Reader:
                 self.report(message, (section, index), rule=f"{section}[{index}]", field="stream")
 
     def check_window(self, window: Window, index: int, listed: set[str] | None) -> None:
-        """Every field that the window reads is one of its source."""
+        """Report fields that the window reads and its source does not have."""
         if listed is None:
             return
         known = listed | _IMPLICIT
@@ -208,13 +208,13 @@ class _Reader:
         for index, rule in enumerate(rules):
             if not rule.bounded:
                 self.report(
-                    "nothing ends this rule's partial matches; add within: 10s (or, to hold the newest only, "
-                    "max_partials: 1000)", ("rules", index), rule=rule.name, field="within",
+                    "the partial matches of this rule are unbounded; add within: 10s (or max_partials: 1000, which "
+                    "keeps the newest)", ("rules", index), rule=rule.name, field="within",
                 )  # fmt: skip
 
 
 def _entered(entrance: Mapping[str, list[Validator]]) -> Iterator[tuple[str, int, str]]:
-    """Section, place and each stream of the validators."""
+    """Section, index and stream, for each stream of each validator."""
     for section, validators in entrance.items():
         for index, validator in enumerate(validators):
             yield from ((section, index, stream) for stream in validator.stream)

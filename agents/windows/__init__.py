@@ -1,4 +1,4 @@
-"""Windows: aggregates of a stream over tumbling, hopping, sliding and session windows, keyed by any field."""
+"""Aggregates of a stream over tumbling, hopping, sliding and session windows, keyed by any field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups: the (key, stretch of time) pairs that are open, each with a place ("slot") in every state's arrays."""
+"""Groups: the open (key, time range) pairs, each with a slot in the arrays of every state."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Slots = NDArray[np.int32]
 SLOT: Final = np.dtype(
     [
         ("start", np.int64),  # first microsecond that belongs to the group
-        ("stop", np.int64),  # first that does not
+        ("stop", np.int64),  # first microsecond after it
         ("last", np.int64),  # end of the last window that the group belongs to
         ("oldest", np.int64),  # time of its oldest row
         ("key", np.int32),
-        ("run", np.int32),  # number of the run of its rows; MIXED where there are several
+        ("run", np.int32),  # number of the run of its rows; MIXED if there are several
         ("link", np.int32),  # next group of the same key, newest first; -1 ends the list
         ("live", np.bool_),
         ("dirty", np.bool_),  # changed since the last preliminary result
-        ("stale", np.bool_),  # changed after a window that holds it had closed
+        ("stale", np.bool_),  # changed after a window that contains it had closed
     ],
     align=True,
 )
@@ -34,20 +34,20 @@ MIXED: Final = -2
 
 
 class Groups:
-    """Slots with their states; places are handed out from ``free[: free_count[0]]``, and grow by doubling."""
+    """Slots with their states; free slots are in ``free[: free_count[0]]``, and the arrays grow by doubling."""
 
     def __init__(self, states: Sequence[tuple[State, int | None]]) -> None:
         self.states = states
-        """Each state with the index of the column it reads (None: it reads none)."""
+        """Each state with the index of the column that it reads (None: it reads no column)."""
         self.slots = np.zeros(0, SLOT)
         self.free = np.zeros(0, np.int32)
         self.free_count = np.zeros(1, np.int64)
         self.heads = np.zeros(0, np.int32)
-        """Newest group of each key, -1 where it has none."""
+        """Newest group of each key, -1 if it has none."""
 
     @property
     def live(self) -> NDArray[np.int64]:
-        """Places in use."""
+        """Slots in use."""
         return np.flatnonzero(self.slots["live"])
 
     def live_keys(self, capacity: int) -> NDArray[np.bool_]:
@@ -57,12 +57,12 @@ class Groups:
         return flags
 
     def reserve_keys(self, keys: int) -> None:
-        """Make place for key numbers below ``keys``."""
+        """Make room for key numbers below ``keys``."""
         if keys > len(self.heads):
             self.heads = np.concatenate([self.heads, np.full(max(keys, 64), -1, np.int32)])
 
     def grow(self, wanted: int = 1) -> None:
-        """Double the places, and again until ``wanted`` are free."""
+        """Double the number of slots until ``wanted`` are free."""
         old = len(self.slots)
         capacity = max(64, 2 * old)
         while capacity - old + int(self.free_count[0]) < wanted:
@@ -71,21 +71,21 @@ class Groups:
         kept = self.free[: self.free_count[0]]
         self.free = np.empty(capacity, np.int32)
         self.free_count[0] = capacity - old + len(kept)
-        # Low places are handed out first, so that few of the arrays' pages are touched.
+        # Low slots are used first, so that few memory pages of the arrays are touched.
         self.free[: capacity - old] = np.arange(capacity - 1, old - 1, -1)
         self.free[capacity - old : self.free_count[0]] = kept
         for state, _ in self.states:
             state.grow(capacity)
 
     def take(self, count: int) -> Slots:
-        """Empty places for results that are merged from several groups; given back by `release`."""
+        """Allocate empty slots for results that are merged from several groups; `release` frees them."""
         if self.free_count[0] < count:
             self.grow(count)
         self.free_count[0] -= count
         return self.free[self.free_count[0] : self.free_count[0] + count].copy()
 
     def release(self, slots: NDArray[np.integer]) -> None:
-        """Empty places and give them back."""
+        """Clear slots and free them."""
         self.slots["live"][slots] = False
         count = int(self.free_count[0])
         self.free[count : count + len(slots)] = slots
@@ -94,7 +94,7 @@ class Groups:
             state.clear(slots)
 
     def add(self, slots: Slots, rows: WindowRows) -> None:
-        """Add each row to its group's states; slot -1 leaves the row out. Rows are added in their order."""
+        """Add each row, in order, to its group's states; rows with slot -1 are left out."""
         members = Members(slots, rows.t, rows.weights)
         kept = slots >= 0
         if not kept.all():
@@ -116,7 +116,7 @@ class Groups:
             state.merge(into, other)
 
     def low_water_us(self) -> int | None:
-        """Time of the oldest row in any group."""
+        """Time of the oldest row in any group; None if there is none."""
         oldest = self.slots["oldest"][self.slots["live"]]
         return int(oldest.min()) if len(oldest) else None
 
@@ -134,13 +134,13 @@ class Groups:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot; the groups are otherwise empty."""
+        """Restore a snapshot; there must be no groups."""
         fields = snapshot["slots"]
         count = len(fields["key"])
         if count:
             self.take(count)
             places = np.arange(count)
-            # The free list hands out the lowest places of a fresh pool first, so these are exactly the ones taken.
+            # A new pool allocates its lowest slots first, so these are exactly the slots taken.
             for name in SLOT.names or ():
                 self.slots[name][places] = fields[name]
             for index, (state, _) in enumerate(self.states):

@@ -1,4 +1,4 @@
-"""The window operator: rows of one stream in, results of one window out, as frames of a stream of its own."""
+"""The window operator: takes rows of one stream and returns results of one window, as frames of a stream of its own."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = ["WindowOperator"]
 _Windows = PaneWindows | SessionWindows | SlidingWindows
 _EVICT_ABOVE: Final = 4_096
 _NULL: Final = "\0null"
-"""Stands for the null key in the table of keys, which holds strings only."""
+"""Represents the null key in the table of keys, which holds strings only."""
 _SECOND: Final = 0x9E37_79B9_7F4A_7C15
 
 
 class WindowOperator:
-    """State and step of one window. Reads no clock; the same rows in the same order give the same bits.
+    """State and step of one window. Reads no clock; the same rows in the same order give bit-identical results.
 
-    A frame is made ready by `prepare`, and its rows are then given to `add`, in processing order, each before the
-    watermark that passes it is given to `advance`. How rows are divided over calls changes nothing. Results are frames
-    of stream ``spec.name`` whose timestamp is the window's end; their ids are functions of (window, key, start, end).
-    Late rows (older than the watermark, with no window open for them) are flagged by `add` and left out.
+    `prepare` makes rows of a frame, which are then passed to `add` in processing order, each before the watermark that
+    passes it is given to `advance`. Results do not depend on how rows are divided into calls. They are frames of stream
+    ``spec.name`` whose timestamp is the window's end; their ids are functions of (window, key, start, end). Late rows
+    (older than the watermark, with no window open for them) are left out, and `add` returns them.
 
-    Memory is that of the open windows: one place per key and pane, plus what `agents.rules.select.AggregateCall`
-    says of quantile, count_distinct and entropy.
+    Memory is proportional to the open windows: one slot per key and pane, plus the values that quantile,
+    count_distinct and entropy keep (see `agents.rules.select.AggregateCall`).
     """
 
     def __init__(self, spec: Window, *, catalog: Catalog = CATALOG) -> None:
@@ -87,7 +87,7 @@ class WindowOperator:
         return WindowRows(t, row, numbers, run, weights, self._layout.columns(fields))
 
     def add(self, rows: WindowRows | Frame) -> NDArray[np.int64]:
-        """Add rows in processing order; returns which of them (positions in ``rows``) were late and left out."""
+        """Add rows in processing order; returns the indices in ``rows`` of those that were late and left out."""
         if isinstance(rows, Frame):
             rows = self.prepare(rows)
         if not len(rows) or self._windows is None:
@@ -96,7 +96,7 @@ class WindowOperator:
         return np.flatnonzero(self._windows.add(rows))
 
     def advance(self, watermark_us: int) -> Frame | None:
-        """Results of the windows that end by the watermark, in order of their end, then key; None where none does.
+        """Results of the windows that end at or before the watermark, in order of end, then key; None if none do.
 
         All rows older than the watermark must have been added.
         """
@@ -112,10 +112,10 @@ class WindowOperator:
         return frame
 
     def updates(self) -> Frame | None:
-        """Results besides the one at the close: preliminary ones (``emit: update``), corrections (``late: revise``).
+        """Results other than the one at close: preliminary ones (``emit: update``) and corrections (``late: revise``).
 
-        Preliminary results have ``final`` false and depend on when this is called; rules should not be fed with
-        them. ``revision`` counts the results of one window and key from 0; all of them have the same id.
+        Preliminary results have ``final`` false and depend on when this is called; rules should not read them.
+        ``revision`` counts the results of one window and key from 0; all of them have the same id.
         """
         if self._windows is None or (self.spec.emit == "close" and self.spec.late == "drop"):
             return None
@@ -123,25 +123,25 @@ class WindowOperator:
         return self._join([*frames, *self._frames(self._windows.updates(preliminary=self.spec.emit == "update"))])
 
     def flush(self) -> Frame | None:
-        """Results of all that is open; the state is empty afterwards, and event time may start anew.
+        """Results of all open windows; the state is empty afterwards, and event time may start again.
 
-        Rows that were prepared and not added are lost to this operator.
+        Rows that were prepared before this call must not be added after it.
         """
         frame = self.advance(FOREVER_US)
         if self._layout is not None:
-            # The kinds of the columns stay known; keys, runs and the watermark do not.
+            # The types of the columns are kept; keys, runs and the watermark are not.
             self._build(Layout(self._select, self._layout.kinds))
             self._keys, self._runs = KeyTable(), {}
         return frame
 
     def low_water_us(self) -> int | None:
-        """Time of the oldest row that the state depends on; None where it is empty."""
+        """Time of the oldest row in the state; None if the state is empty."""
         if isinstance(self._windows, SlidingWindows):
             return self._windows.low_water_us()
         return None if self._windows is None else self._windows.groups.low_water_us()
 
     def next_close_us(self) -> int | None:
-        """A time before which `advance` has no result to give; None where no window is open."""
+        """A time before which `advance` returns no result; None if no window is open."""
         return None if self._windows is None else self._windows.next_close_us()
 
     def snapshot(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class WindowOperator:
         return parts
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over the snapshot of an operator with the same specification."""
+        """Restore the snapshot of an operator with the same specification."""
         self._keys = KeyTable()
         self._keys.restore(snapshot["keys"])
         self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
@@ -193,9 +193,9 @@ class WindowOperator:
         by = self.spec.by
         event_type = self._catalog.find(frame.stream)
         if not frame.has(by) and event_type is not None and event_type.key == by:
-            by = "key"  # what the catalog says that the key of this stream means
+            by = "key"  # by the catalog, this field is the key of the stream
         if not frame.has(by):
-            # A record without the field is one whose key is null, as it would be beside others that have it.
+            # In a frame without the field the keys are null, as they would be beside records that have it.
             return pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))
         column = frame.column(by)
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -210,7 +210,7 @@ class WindowOperator:
         return self._windows.groups.live_keys(capacity)
 
     def _frames(self, due: Iterable[Results]) -> list[Frame]:
-        """Frames of the results, read while their groups still have their places."""
+        """Frames of the results, made while their groups still have their slots."""
         return [self._frame(results) for results in due]
 
     def _frame(self, results: Results) -> Frame:
@@ -242,7 +242,7 @@ class WindowOperator:
         return Frame.from_columns(self.spec.name, runs[int(results.run[0])].as_py() if single else "", taken)
 
     def _by_column(self, keys: pa.Array) -> pa.Array:
-        """The keys in the type that the field had."""
+        """The keys in the type of the field."""
         if self._by_type is None or self._by_type == TEXT:
             return keys
         try:

@@ -1,7 +1,8 @@
-"""Tumbling and hopping windows, by panes: the stretches of time between neighbouring edges of windows.
+"""Tumbling and hopping windows, by panes: the time ranges between adjacent edges of windows.
 
-A row is added to one pane, however many windows hold it; a window's result is merged from its panes when it closes.
-With a size that is no multiple of the step, each step is cut in two (Krishnamurthy, Wu and Franklin 2006).
+A row is added to one pane, independent of the number of windows that contain it; a window's result is merged from its
+panes when it closes. If the size is not a multiple of the step, each step has two panes (Krishnamurthy, Wu and Franklin
+2006).
 """
 # ruff: noqa: PLR0917  kernels take arrays one by one, for numba
 
@@ -24,9 +25,9 @@ FOREVER_US: Final = 2**63 - 1
 
 
 def windows_for(time_us: int, *, size_us: int, step_us: int, offset_us: int = 0) -> list[tuple[int, int]]:
-    """The windows [start, end) that hold ``time_us``, oldest first.
+    """The windows [start, end) that contain ``time_us``, oldest first.
 
-    Windows are half-open and aligned to 1970 plus ``offset_us``: one begins every ``step_us`` and lasts ``size_us``.
+    Windows are half-open and aligned to 1970 plus ``offset_us``: one starts every ``step_us`` and lasts ``size_us``.
     A tumbling window's step is its size.
     """
     newest = (time_us - offset_us) // step_us * step_us + offset_us
@@ -35,7 +36,7 @@ def windows_for(time_us: int, *, size_us: int, step_us: int, offset_us: int = 0)
 
 
 class Results(NamedTuple):
-    """Groups whose results are due: places to read, and the window, key and run of each."""
+    """Groups whose results are due: slots to read, and the window, key and run of each."""
 
     slots: Slots
     start: NDArray[np.int64]
@@ -54,9 +55,9 @@ def assign_panes(
     begin: int, t: Any, key: Any, run: Any, shape: Any, closed_us: int, heads: Any, slots: Any, free: Any,
     free_count: Any, out: Any,
 ) -> int:  # fmt: skip
-    """Pane of each row from ``begin`` on, into ``out`` (-1: late, or between two windows).
+    """Write the pane of each row from ``begin`` on to ``out`` (-1: late, or between two windows).
 
-    Returns the row for which there was no place, or the number of rows. ``shape`` is (offset, step, size, keep).
+    Returns the row for which there was no free slot, or the number of rows. ``shape`` is (offset, step, size, keep).
     """
     offset, step, size, keep = shape
     whole = size // step
@@ -93,7 +94,7 @@ def assign_panes(
             continue
         group = slots[place]
         group.dirty = True
-        # End of the first window that holds the pane.
+        # End of the first window that contains the pane.
         spare = 0 if rest > 0 and (group.start - offset) % step == 0 else 1
         if group.last - (whole - spare) * step <= closed_us:
             group.stale = True
@@ -106,7 +107,7 @@ def assign_panes(
 
 @_jit
 def unlink(closing: Any, heads: Any, slots: Any) -> None:
-    """Take groups out of their keys' lists."""
+    """Remove groups from their keys' lists."""
     for place in closing:
         key = slots[place].key
         if heads[key] == place:
@@ -147,7 +148,7 @@ class PaneWindows:
         return out < 0
 
     def close(self, now_us: int) -> Iterator[Results]:
-        """Results of the windows that end by ``now_us``, oldest first; each must be read before the next is asked."""
+        """Results of the windows that end at or before ``now_us``, oldest first; read each before taking the next."""
         if now_us >= self._next_us:
             live = self._by_start()
             for end in self._ends(live, self._closed_us, now_us):
@@ -159,7 +160,7 @@ class PaneWindows:
         self._release()
 
     def updates(self, *, preliminary: bool) -> Iterator[Results]:
-        """Corrected results of windows already closed, and with ``preliminary`` those of open ones, if changed."""
+        """Corrected results of closed windows that changed, and with ``preliminary`` results of open ones that did."""
         slots = self.groups.slots
         changed = np.flatnonzero(slots["live"] & slots["dirty" if preliminary else "stale"])
         if len(changed) == 0:
@@ -177,7 +178,7 @@ class PaneWindows:
         slots["stale"][changed] = False
 
     def next_close_us(self) -> int | None:
-        """End of the next window to close, if any is open."""
+        """End of the next window to close; None if none is open."""
         return None if self._next_us == FOREVER_US else self._next_us
 
     def snapshot(self) -> dict[str, Any]:
@@ -190,7 +191,7 @@ class PaneWindows:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot."""
+        """Restore a snapshot."""
         self.groups.restore(snapshot["groups"])
         self._closed_us, self._next_us = (int(time) for time in snapshot["times"])
         self._revisions = {(key, end): count for key, end, count in snapshot["revisions"].tolist()}
@@ -202,12 +203,12 @@ class PaneWindows:
         return _later(end, self._closed_us, step)
 
     def _by_start(self) -> NDArray[np.int64]:
-        """Live places, oldest pane first."""
+        """Slots in use, oldest pane first."""
         live = self.groups.live
         return live[np.argsort(self.groups.slots["start"][live], kind="stable")]
 
     def _ends(self, live: NDArray[np.int64], after_us: int, until_us: int) -> list[int]:
-        """Ends in (after, until] of the windows that hold any of the panes."""
+        """Ends in (after, until] of the windows that contain any of the panes."""
         offset, step, size, _ = self._shape
         ends: set[int] = set()
         for start in np.unique(self.groups.slots["start"][live]).tolist():
@@ -219,7 +220,7 @@ class PaneWindows:
     def _window(
         self, live: NDArray[np.int64], end: int, *, final: bool, keys: NDArray[np.int32] | None = None
     ) -> Iterator[Results]:
-        """Results of the window that ends at ``end``, of the given keys (None: all that have rows in it)."""
+        """Results of the window that ends at ``end``, for the given keys (None: all keys with rows in it)."""
         slots = self.groups.slots
         start = end - self._shape[2]
         starts = slots["start"][live]
@@ -249,7 +250,7 @@ class PaneWindows:
             self.groups.release(result)
 
     def _count(self, keys: NDArray[np.int32], end: int, *, final: bool, corrected: bool) -> NDArray[np.int32]:
-        """How many results of each key's window came before this one."""
+        """Revision of this result: the number of earlier results of each key's window."""
         counts = [self._revisions.get((key, end), 0) for key in keys.tolist()] if self._revisions or corrected else []
         keep = self._shape[3]
         if corrected or (final and keep):
@@ -258,7 +259,7 @@ class PaneWindows:
         return np.array(counts or np.zeros(len(keys)), np.int32)
 
     def _release(self) -> None:
-        """Give back the panes that no open window, and no window that can be corrected, holds."""
+        """Free the panes that are in no open window and in no window that can still be corrected."""
         slots, groups, keep = self.groups.slots, self.groups, self._shape[3]
         live = groups.live
         gone = live[slots["last"][live] + keep <= self._closed_us].astype(np.int32)

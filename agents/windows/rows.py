@@ -1,4 +1,4 @@
-"""Rows as windows take them: time, key number, run and the columns that the aggregates read; no other fields."""
+"""Input rows of windows: time, key number, run and the columns that the aggregates read; no other fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ColumnData", "WindowRows"]
 
 
 class ColumnData(NamedTuple):
-    """One column; rows that are not ``valid`` have no value (None: all have)."""
+    """One column; rows that are not ``valid`` have no value (``valid`` None: all rows have one)."""
 
     data: NDArray[Any]
     valid: NDArray[np.bool_] | None = None
@@ -22,11 +22,11 @@ class ColumnData(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowRows:
-    """What `WindowOperator.prepare` made of a frame; reordered and joined by the engine, then given to `add`."""
+    """Rows that `WindowOperator.prepare` made of a frame; the engine reorders and joins them, then calls `add`."""
 
     t: NDArray[np.int64]
     row: NDArray[np.int64]
-    """Row in the frame that each came from (rows for which ``where`` is false are left out)."""
+    """Index of each row in its frame (rows for which ``where`` is false are left out)."""
     key: NDArray[np.int32]
     run: NDArray[np.int32]
     weights: NDArray[np.float64] | None
@@ -46,7 +46,7 @@ class WindowRows:
 
     @classmethod
     def concat(cls, parts: Sequence[Self]) -> Self:
-        """All rows of ``parts`` (at least one) of one operator, one after the other."""
+        """All rows of ``parts`` (at least one part) of one operator, concatenated."""
         parts = [part for part in parts if len(part)] or parts[:1]
         if len(parts) == 1:
             return parts[0]

@@ -1,4 +1,4 @@
-"""From a window's `select` to columns and states, and from the states to the selected fields."""
+"""Columns and states for a window's `select`, and the selected fields computed from the states."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _INTEGERS: Final = ("int64", "int32")
 
 
 def kinds_of(select: Select, frame: Frame, columns: Columns, catalog: Catalog) -> list[Kind]:
-    """What each argument holds: by the catalog, and for fields that it does not list, by this first frame.
+    """Type of each argument: from the catalog, and for fields that it does not list, from this first frame.
 
-    Numbers of a stream that the catalog does not list are float64, because one record may say 3 and the next 3.5.
+    Numbers of a stream that the catalog does not list are float64, because one record may have 3 and the next 3.5.
     """
     event_type = catalog.find(frame.stream)
     listed = dict(event_type.fields) if event_type is not None else {}
@@ -61,7 +61,7 @@ class _Reader:
 
 
 class Layout:
-    """Columns and states for one selection over arguments of known kinds."""
+    """Columns and states for one selection over arguments of known types."""
 
     def __init__(self, select: Select, kinds: Sequence[Kind]) -> None:
         self.kinds = tuple(kinds)
@@ -87,7 +87,7 @@ class Layout:
             self._readers.append(_Reader(call, made[recipe, column], kind))
 
     def columns(self, fields: Columns) -> tuple[ColumnData, ...]:
-        """The columns that the states read, of the rows of ``fields``."""
+        """The columns that the states read, for the rows of ``fields``."""
         values = [evaluate(node, fields) for node in self._select.arguments]
         return tuple(_convert(values[argument], need, fields.rows) for argument, need in self._columns)
 

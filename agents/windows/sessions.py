@@ -1,7 +1,7 @@
-"""Session windows: rows of one key that follow one another with less than ``gap_us`` between them.
+"""Session windows: successive rows of one key with less than ``gap_us`` between them.
 
-A session lasts from its first row to ``gap_us`` after its last one; [start, end) is half-open, so a row exactly
-``gap_us`` after the last begins a new session.
+A session lasts from its first row to ``gap_us`` after its last one; [start, end) is half-open, so that a row exactly
+``gap_us`` after the last one starts a new session.
 """
 # ruff: noqa: PLR0917  kernels take arrays one by one, for numba
 
@@ -29,10 +29,10 @@ def assign_sessions(
     begin: int, t: Any, key: Any, run: Any, gap: int, closed_us: int, heads: Any, slots: Any, free: Any,
     free_count: Any, out: Any, merged: Any, merged_count: Any,
 ) -> int:  # fmt: skip
-    """Session of each row from ``begin`` on (rows in time order), into ``out``; -1 is late.
+    """Write the session of each row from ``begin`` on (rows in time order) to ``out``; -1: the row is late.
 
-    A row between two sessions joins them: (older, newer) is appended to ``merged``, and the caller merges their
-    states before it adds the rows. Returns the row for which there was no place, or the number of rows.
+    A row between two sessions joins them: (older, newer) is appended to ``merged``, and the caller merges their states
+    before it adds the rows. Returns the row for which there was no free slot, or the number of rows.
     """
     for i in range(begin, len(t)):
         # Sessions of a key are listed newest first and do not overlap.
@@ -121,7 +121,7 @@ class SessionWindows:
                 merged = np.concatenate([merged, np.empty_like(merged)])
         pairs = merged[: merged_count[0]]
         if len(pairs):
-            # Rows come in time order, so none of them can be in the newer session before the two are joined.
+            # Rows are in time order, so none of them can be in the newer session before the two are joined.
             groups.merge(pairs[:, 0].copy(), pairs[:, 1].copy())
             groups.release(pairs[:, 1])
             for older, newer in pairs.tolist():
@@ -136,7 +136,7 @@ class SessionWindows:
         return late
 
     def close(self, now_us: int) -> Iterator[Results]:
-        """Results of the sessions that end by ``now_us``."""
+        """Results of the sessions that end at or before ``now_us``."""
         self._closed_us = max(self._closed_us, now_us)
         if now_us < self._next_us:
             return
@@ -152,7 +152,7 @@ class SessionWindows:
         self._next_us = int(stops.min()) if len(stops) else FOREVER_US
 
     def updates(self, *, preliminary: bool) -> Iterator[Results]:
-        """Preliminary results of sessions that changed."""
+        """Preliminary results of the sessions that changed since the last call."""
         slots, live = self.groups.slots, self.groups.live
         changed = live[slots["dirty"][live]].astype(np.int32)
         if preliminary and len(changed):
@@ -162,7 +162,7 @@ class SessionWindows:
             slots["dirty"][changed] = False
 
     def next_close_us(self) -> int | None:
-        """A time before which no session can end, if any is open."""
+        """A time before which no session can end; None if none is open."""
         return None if self._next_us == FOREVER_US else self._next_us
 
     def snapshot(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class SessionWindows:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot."""
+        """Restore a snapshot."""
         self.groups.restore(snapshot["groups"])
         self._closed_us, self._next_us = (int(time) for time in snapshot["times"])
         self._revisions = {place: count for place, count in enumerate(snapshot["revisions"].tolist()) if count}

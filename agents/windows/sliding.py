@@ -1,8 +1,8 @@
 """Sliding windows: at each event, the aggregates over the last ``size_us`` of its key.
 
-The window of an event at t is [t + 1 us - size, t + 1 us): the event itself is in it, one exactly ``size_us`` older
-is not. Events of one key and time share one result. Every result is computed from its rows anew, in their order, so
-that it carries no rounding of rows that have left; the price grows with the number of rows in a window.
+The window of an event at t is [t + 1 us - size, t + 1 us): it includes the event itself, but not one that is exactly
+``size_us`` older. Events of one key and time share one result. Every result is computed from all its rows, in order, so
+that it has no rounding errors of rows that left the window; the cost grows with the number of rows in a window.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from astrocyte.schemas.times import NEVER_US
 __all__ = ["SlidingWindows"]
 
 _AT_ONCE: Final = 1 << 20
-"""Rows of windows that are laid out at one time."""
+"""Number of window rows that are materialised at a time."""
 
 
 class SlidingWindows:
-    """Rows of all keys that a later window can still hold."""
+    """Rows of all keys that a later window can still contain."""
 
     def __init__(self, groups: Groups, *, size_us: int) -> None:
         self.groups = groups
@@ -41,7 +41,7 @@ class SlidingWindows:
         return late
 
     def close(self, now_us: int) -> Iterator[Results]:
-        """Results of the events before ``now_us``; each must be read before the next is asked."""
+        """Results of the events before ``now_us``; read each before requesting the next."""
         since, self._closed_us = self._closed_us, max(self._closed_us, now_us)
         if not any(len(rows) for rows in self._rows):
             return
@@ -53,21 +53,21 @@ class SlidingWindows:
         self._rows = [rows.take(kept)] if kept.any() else []
 
     def updates(self, *, preliminary: bool) -> Iterator[Results]:  # noqa: ARG002  the other windows' signature
-        """Nothing: a sliding window's only result comes when its event's time has passed."""
+        """No results: a sliding window has one result, emitted once its event's time has passed."""
         yield from ()
 
     def next_close_us(self) -> int | None:
-        """End of the next window to close, if any is open."""
+        """End of the next window to close; None if none is open."""
         open_ = [int(rows.t[rows.t >= self._closed_us].min(initial=2**63 - 2)) for rows in self._rows]
         return min(open_) + 1 if open_ and min(open_) < 2**63 - 2 else None
 
     def low_water_us(self) -> int | None:
-        """Time of the oldest row that is held."""
+        """Time of the oldest row in the state; None if there is none."""
         oldest = [int(rows.t.min()) for rows in self._rows if len(rows)]
         return min(oldest) if oldest else None
 
     def live_keys(self, capacity: int) -> NDArray[np.bool_]:
-        """For each key number below ``capacity``, whether rows of it are held."""
+        """For each key number below ``capacity``, whether the state has rows of it."""
         flags = np.zeros(capacity, np.bool_)
         for rows in self._rows:
             flags[rows.key] = True
@@ -81,7 +81,7 @@ class SlidingWindows:
         return parts
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot."""
+        """Restore a snapshot."""
         self._closed_us = int(snapshot["times"][0])
         self._rows = [WindowRows.restore(snapshot["rows"])] if "rows" in snapshot else []
 
@@ -116,7 +116,7 @@ class SlidingWindows:
 
 @nb.njit(cache=True, error_model="numpy", nogil=True)
 def _first_after(t: Any, key: Any, ends: Any, size: int, out: Any) -> None:
-    """For each of the rows ``ends`` (rising), the first row of its key less than ``size`` older than it."""
+    """For each of the rows ``ends`` (ascending), the first row of its key that is less than ``size`` older."""
     first = 0
     for j in range(len(ends)):
         end = ends[j]

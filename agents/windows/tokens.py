@@ -1,7 +1,8 @@
-"""Tokens: a 64-bit stand-in for each value, by which values are told apart when they are counted.
+"""Tokens: 64-bit representatives of values, used to count distinct values.
 
-Equal values have equal tokens, whatever type carries them: 3, 3.0 and an int32 3 are one value. Integers stand for
-themselves and so are exact; strings are hashed (two of a million strings share a token once in 40 million tries).
+Equal values have equal tokens, independent of their type: 3, 3.0 and an int32 3 are one value. Integers represent
+themselves and so are exact; strings are hashed (the probability that any two of a million strings collide is one in 40
+million).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _hash(offsets: Any, data: Any, seed: Any, out: Any) -> None:
 
 
 def hash_strings(strings: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
-    """Token of each text; another ``seed`` gives other ones."""
+    """Token of each string; different seeds give independent tokens."""
     strings = strings.cast(pa.large_utf8())
     out = np.empty(len(strings), np.uint64)
     if len(strings):
@@ -41,7 +42,7 @@ def hash_strings(strings: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
 
 
 def tokens_of(values: Values) -> NDArray[np.uint64]:
-    """Token of each value of a column; what stands for nulls is of no meaning."""
+    """Token of each value of a column; the tokens of nulls are undefined."""
     if values.strings is not None:
         table: NDArray[np.uint64] = np.append(hash_strings(values.strings), np.uint64(0))
         return np.asarray(table[values.data])

@@ -1,1 +1,1 @@
-"""From a rule to tables: pattern graph, conditions in normal form, flattened states."""
+"""Compilation of a rule to tables: pattern graph (NFA), conditions in normal form, flattened states."""

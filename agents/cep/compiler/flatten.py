@@ -1,8 +1,8 @@
 """A rule's graph flattened to tables: for every state, what each kind of event does to a partial match.
 
 PROCEED edges are followed once, here, so that an edge is TAKE or IGNORE under a disjunction of terms; greedy, until,
-negation, optional parts and groups are then nothing but terms. For rules with few static atoms a table tells at once
-whether an event ends a partial match, leaves it as it is, or needs a look at the edges.
+negation, optional parts and groups are then expressed by terms alone. For rules with few static atoms a table gives the
+action directly: whether an event ends a partial match, leaves it unchanged, or requires evaluation of the edges.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class FlatEdge:
 
 @dataclass(frozen=True, slots=True)
 class FlatState:
-    """``unchanged``: sets of edges (as bits) which together leave a partial match equivalent to what it was.
+    """``unchanged``: sets of edges (as bits) which together leave a partial match equivalent to its previous state.
 
-    ``deadline_us`` is the time after the event taken last beyond which no edge can be taken (0: no such time).
+    ``deadline_us`` is the time since the last taken event after which no edge can be taken (0: no such time).
     """
 
     label: str
@@ -65,22 +65,22 @@ class FlatState:
 class Table:
     """What an event does to a partial match, by state and word, for rules with few atoms.
 
-    ``bits`` and ``dynamic_bits`` are the numbers of static and dynamic atoms that index it; 0 bits: there is no table,
-    and 0 dynamic bits with EVALUATE: dynamic atoms are too many for it.
+    ``bits`` and ``dynamic_bits`` are the numbers of static and dynamic atoms that index it; 0 bits: there is no table;
+    0 dynamic bits with EVALUATE: there are too many dynamic atoms for a table.
     """
 
     bits: int
     dynamic_bits: int
     actions: NDArray[np.uint8]
-    """Shape [states, 2**bits]: DIES, STAYS, LOOK (take the edges that fire), EVALUATE (it depends on dynamic atoms)."""
+    """Shape [states, 2**bits]: DIES, STAYS, LOOK (take the edges that fire), EVALUATE (depends on dynamic atoms)."""
     needed: NDArray[np.uint8]
-    """Shape of ``actions``: bits of the dynamic atoms that it depends on."""
+    """Shape of ``actions``: bits of the dynamic atoms on which the action depends."""
     resolved: NDArray[np.uint8]
-    """Shape [states, 2**dynamic_bits, 2**bits]: the action once these are known."""
+    """Shape [states, 2**dynamic_bits, 2**bits]: the action, given the truth of the dynamic atoms."""
     fired: NDArray[np.uint64]
     """Shape of ``resolved``, and a last axis of 2: bits of the edges that fire, and of those whose target completes."""
     idle: NDArray[np.uint8]
-    """Per static word: 1 where it changes nothing in any state."""
+    """Per static word: 1 if it changes nothing in any state."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,13 +95,13 @@ class Program:
     start: int
     code: Code
     captures: tuple[str, ...]
-    """Fields whose values conditions over several events need."""
+    """Fields that conditions over several events read."""
     slots: tuple[Slot, ...]
     table: Table
 
     @property
     def fan_out(self) -> int:
-        """Most partial matches and outputs that one partial match can become at one event."""
+        """Maximum number of partial matches and outputs that one partial match can become at one event."""
         return max(
             sum((edge.kind is not Kind.STOP) + bool(edge.final) for edge in state.edges) for state in self.states
         )
@@ -113,7 +113,7 @@ def compile_rule(rule: Rule) -> Program:
     states, start = _Flattener(graph).flatten()
     atoms = list(graph.atoms.static)
     if not _ignores_others(states, start):
-        # Some state reacts even to events that fit nothing (strict contiguity): every event must reach the kernel.
+        # A state reacts even to events that fit no step (strict contiguity): every event must reach the kernel.
         presence = Atom(rule.streams, None)
         if presence not in atoms:
             atoms.append(presence)
@@ -166,14 +166,14 @@ class _Flattener:
 
         for reached, condition, confirmed in _reach(state):
             if reached.kind is Kind.PENDING and confirmed and reached is not state:
-                continue  # was begun together with this state, see below
+                continue  # entered together with this state, see below
             for edge in reached.edges:
                 if edge.action is Action.PROCEED or (edge.action is Action.IGNORE and state is self.graph.start):
                     continue
                 joined = both(condition, edge.effective)
                 add(edge, edge.target, joined)
                 if edge.action is Action.TAKE:
-                    # Time may complete the match while more events are waited for: two partial matches from here.
+                    # Time may complete the match while it also waits for more events: two partial matches from here.
                     for pending, further, _ in _reach(edge.target, completing=True):
                         if pending.kind is Kind.PENDING and pending is not edge.target:
                             add(edge, pending, both(joined, further))
@@ -183,23 +183,26 @@ class _Flattener:
             if terms:
                 final = _completes(target) if take and target.kind in (Kind.NORMAL, Kind.PENDING) else ()
                 edges.append(FlatEdge(take, step, self.index(target), target.kind, terms, final, wait_us))
-        edges.sort(key=lambda edge: edge.kind is not Kind.STOP)  # stable; what ends the match is looked at first
+        edges.sort(key=lambda edge: edge.kind is not Kind.STOP)  # stable sort; edges that end the match come first
         if len(edges) > MAX_EDGES:
-            raise InvalidRule(f"state {state.label!r} has {len(edges)} ways on; at most {MAX_EDGES} are taken")
+            raise InvalidRule(
+                f"state {state.label!r} has {len(edges)} outgoing edges; the limit is {MAX_EDGES}, "
+                "use fewer alternatives or optional steps"
+            )
         return tuple(edges)
 
 
 def _reach(state: State, *, completing: bool = False) -> Iterator[tuple[State, Formula, bool]]:
-    """States reached without deciding about the event, the condition of that, and whether it needs no further event.
+    """States reached by PROCEED edges: (state, condition, whether it is reached without a further event).
 
-    ``completing``: the event has just been taken, and nothing more is to come.
+    ``completing``: the event has just been taken, and the match must complete without another one.
     """
     stack: list[tuple[State, Formula, bool, frozenset[State]]] = [(state, TRUE, True, frozenset())]
     while stack:
         reached, condition, confirmed, seen = stack.pop()
         yield reached, condition, confirmed
         for edge in reached.edges:
-            # A group that may be empty and repeats proceeds in a circle; once around is enough.
+            # A repeated group that may be empty makes a cycle of PROCEED edges; one pass is enough.
             if edge.action is not Action.PROCEED or (completing and not edge.confirms):
                 continue
             if edge.target not in seen and edge.target is not reached:
@@ -226,7 +229,7 @@ def _deadline(state: State, edges: tuple[FlatEdge, ...]) -> int:
 
 
 def _unchanged(index: int, kinds: list[Kind], edges: list[tuple[FlatEdge, ...]]) -> tuple[int, ...]:
-    """Sets of IGNORE edges whose targets together do exactly what the state does."""
+    """Sets of IGNORE edges whose targets together are equivalent to the state."""
     own = edges[index]
     ignores = [number for number, edge in enumerate(own) if not edge.take and edge.kind is not Kind.FINAL]
     found = [1 << number for number in ignores if own[number].target == index]
@@ -247,7 +250,7 @@ def _same(own: tuple[FlatEdge, ...], others: list[tuple[FlatEdge, ...]]) -> bool
 
 
 def _fires(terms: tuple[Term, ...], word: int, known: int) -> bool | None:
-    """Whether one of the terms holds; None where that depends on atoms outside of ``known``."""
+    """Whether one of the terms holds; None if that depends on atoms outside ``known``."""
     maybe = False
     for care, want in terms:
         if word & care & known == want & known:
@@ -258,7 +261,7 @@ def _fires(terms: tuple[Term, ...], word: int, known: int) -> bool | None:
 
 
 def _action(state: FlatState, word: int, known: int = _STATIC) -> tuple[int, int, int]:
-    """What an event with this word does: the action, the edges that fire, those that complete."""
+    """Effect of an event with this word: the action, the edges that fire, the edges whose target completes."""
     bits = completing = 0
     stops = completes = False
     for number, edge in enumerate(state.edges):

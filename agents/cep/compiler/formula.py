@@ -1,8 +1,8 @@
 """Conditions as formulas over atoms, and their disjunctive normal form.
 
-A static atom tests one event alone and is a bit of the event's word. A dynamic atom looks at events matched earlier
-and is evaluated by the kernel, only where the static part of a term holds. A `Term` is a conjunction: bits of ``care``
-must be as in ``want``; static atoms are bits 0 to 63, dynamic ones from `DYNAMIC` on.
+A static atom tests one event alone and is a bit of the event's word. A dynamic atom reads events matched earlier; the
+kernel evaluates it only if the static part of a term holds. A `Term` is a conjunction: bits in ``care`` must be as in
+``want``; static atoms are bits 0 to 63, dynamic ones from `DYNAMIC` on.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def negation(a: Formula) -> Formula:
 
 
 def dnf(formula: Formula, negated: bool = False) -> tuple[Term, ...]:
-    """Terms of which one must hold; none: never, one of (0, 0): always. Raises InvalidRule where they explode."""
+    """Terms of which one must hold; no term: never, (0, 0): always. Raises InvalidRule if there are too many."""
     left, right = formula.left, formula.right
     if formula.op == "true":
         return () if negated else ((0, 0),)
@@ -92,7 +92,7 @@ def dnf(formula: Formula, negated: bool = False) -> tuple[Term, ...]:
         if not any(c & care == c and want & c == w for c, w in kept):
             kept.append((care, want))
     if len(kept) > MAX_TERMS:
-        raise InvalidRule(f"a condition takes more than {MAX_TERMS} cases apart; simplify its and/or/not")
+        raise InvalidRule(f"a condition expands to more than {MAX_TERMS} cases; simplify its and/or/not")
     return tuple(kept)
 
 
@@ -124,15 +124,17 @@ class Atoms:
         return Formula("atom", self.static.index(atom))
 
     def dynamic_atom(self, node: Node) -> Formula:
-        """Atom of a test that looks at events matched earlier."""
+        """Atom of a test that reads events matched earlier."""
         if node not in self.dynamic:
             self.dynamic.append(node)
             if len(self.dynamic) > MAX_ATOMS:
-                raise InvalidRule(f"rule {self.rule!r} has more than {MAX_ATOMS} conditions over earlier events")
+                raise InvalidRule(
+                    f"rule {self.rule!r} has more than {MAX_ATOMS} conditions over earlier events; split it"
+                )
         return Formula("atom", DYNAMIC + self.dynamic.index(node))
 
     def convert(self, node: Node, streams: tuple[str, ...]) -> Formula:
-        """Formula of the node; its largest parts that look at the current event alone stay whole."""
+        """Formula of the node; its largest parts that read the current event alone become one atom each."""
         if _is_static(node):
             return self.static_atom(node, streams)
         match node:
@@ -156,7 +158,8 @@ class Atoms:
                 return result
             case Text():
                 raise InvalidRule(
-                    f"rule {self.rule!r}: a text test of an event matched earlier; test it in that step's where"
+                    f"rule {self.rule!r}: contains, startswith and endswith cannot test an event matched earlier; "
+                    "put the test into that step's where"
                 )
             case Compare() | IsNull() | Field() | Aggregate():
                 return self.dynamic_atom(node)

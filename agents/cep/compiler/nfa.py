@@ -1,12 +1,12 @@
-"""From a rule's pattern to the graph of an automaton.
+"""Builds the graph of an NFA from a rule's pattern.
 
-The graph is built from its end: each part of the pattern is given the state that follows it (its ``sink``) and gives
-back its first state. Edges TAKE an event, IGNORE it, or PROCEED without deciding about it, each under a formula;
-`agents.cep.compiler.flatten` flattens PROCEED away. The contiguity of a step is the condition of its IGNORE edge:
+The graph is built from its end: each part of the pattern is given the state that follows it (its ``sink``) and returns
+its first state. Edges TAKE an event, IGNORE it, or PROCEED without consuming it, each under a formula;
+`agents.cep.compiler.flatten` eliminates PROCEED edges. The contiguity of a step is the condition of its IGNORE edge:
 none for ``next``, "does not fit" for ``followed_by``, always for ``followed_by_any``.
 
-The meaning of sequences, loops, negation and groups is that of Flink CEP (its published language and tests); where a
-time limit lies between two events it stands on the TAKE edge here, so that it holds for every pair of events alike.
+Sequences, loops, negation and groups have the semantics of Flink CEP (its published language and tests). A time limit
+between two events is on the TAKE edge here, so that it applies equally to every pair of events.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Action(IntEnum):
 
 
 class Kind(IntEnum):
-    """NORMAL states wait, FINAL completes, STOP gives up, PENDING completes when its time is over."""
+    """NORMAL states wait, FINAL completes, STOP ends without a match, PENDING completes when its time has passed."""
 
     NORMAL = 0
     FINAL = 1
@@ -45,10 +45,10 @@ class Kind(IntEnum):
 
 @dataclass(slots=True, eq=False)
 class Edge:
-    """``step`` (TAKE only) labels the event; ``wait_us`` bounds the time since the event taken before (0: none).
+    """``step`` (TAKE only) labels the event; ``wait_us`` bounds the time since the previously taken event (0: none).
 
-    ``yields`` are events that a greedy loop has first claim to. ``confirms`` is False where PROCEED needs one more
-    event: the match cannot be complete by that way with the event that led to the state.
+    ``yields`` are events that a preceding greedy loop would take. ``confirms`` is False if PROCEED needs one more
+    event: along that edge the match cannot be complete with the event that led to the state.
     """
 
     action: Action
@@ -67,7 +67,7 @@ class Edge:
 
 @dataclass(slots=True, eq=False)
 class State:
-    """``label`` is for people; ``wait_us`` is the time after which a PENDING state completes (0: the window's)."""
+    """``label`` is for display; ``wait_us`` is the time after which a PENDING state completes (0: the window's)."""
 
     label: str
     kind: Kind = Kind.NORMAL
@@ -89,7 +89,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """States in the order in which they were made; ``start`` is where every partial match begins."""
+    """States in order of creation; ``start`` is where every partial match begins."""
 
     start: State
     states: tuple[State, ...]
@@ -98,26 +98,26 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Where a part of the pattern stands; the first part of a group stands where the group does."""
+    """Position of a part in the pattern; the first part of a group has the position of the group."""
 
     before: tuple[Member, ...] = ()
     after: Member | None = None
     lead: str = "next"
-    """Contiguity with which the part's first event follows what is before it."""
+    """Contiguity between the part's first event and the event before it."""
     wait_us: int = 0
     """Bound on the time between these two (0: none)."""
     until: Formula = FALSE
-    """What ends the loops around."""
+    """Condition that ends the enclosing loops."""
     skippable: bool = False
-    """Whether there will be a way around the part's first state; waiting then needs a state of its own."""
+    """Whether the part's first state can be bypassed; waiting then needs a state of its own."""
     rivals: Formula | None = None
-    """What fits the beginning of any alternative, where the part is one of several."""
+    """If the part is one of several alternatives: condition that an event fits the beginning of one of them."""
     barred: tuple[Step, ...] = ()
-    """Negated steps in force besides those in ``before``: what must not follow a loop, between its elements."""
+    """Negated steps in force besides those in ``before``: inside a loop, those that must not follow it."""
 
 
 def build_graph(rule: Rule) -> Graph:
-    """Graph of a rule whose top operator is ``seq`` or ``any``. Raises InvalidRule where it gets too large."""
+    """Graph of a rule whose top operator is ``seq`` or ``any``. Raises InvalidRule if it gets too large."""
     builder = _Builder(rule)
     members = (Group(any=rule.members),) if rule.kind == "any" else rule.members
     start = builder.sequence(members, builder.final, _Position())
@@ -154,7 +154,7 @@ class _Builder:
         return self.atoms.formula(self.rule.condition(step), step.stream)
 
     def until_of(self, part: Member) -> Formula:
-        """The part's own ``until``; FALSE where it has none."""
+        """The part's own ``until``; FALSE if it has none."""
         if part.until is None:
             return FALSE
         streams = part.until.stream or tuple({stream for step in _steps(part) for stream in step.stream})
@@ -173,7 +173,7 @@ class _Builder:
         return result
 
     def passes(self, fits: Formula, contiguity: str) -> Formula | None:
-        """When a part that waits for an event that ``fits`` passes over one; None: never."""
+        """Condition under which a part that waits for an event that ``fits`` ignores an event; None: never."""
         return {"next": None, "followed_by": negation(fits), "followed_by_any": TRUE}[contiguity]
 
     # -- sequences and negation --------------------------------------------------------------------------------------
@@ -208,10 +208,10 @@ class _Builder:
         if step.contiguity == "next":
             state = self.state(f"no {self.names[id(step)]} next")
             if self.can_end(sink):
-                state.ignore(self.final, negation(forbidden))  # one more event must come, and not be it
+                state.ignore(self.final, negation(forbidden))  # requires one more event that is not the forbidden one
             if sink.kind is not Kind.FINAL:
                 state.proceed(sink, negation(forbidden), confirms=False)
-            state.proceed(self.stop(step, forbidden), forbidden)  # ends the loop before it too
+            state.proceed(self.stop(step, forbidden), forbidden)  # also ends a preceding loop
             return state
         if sink.kind is not Kind.FINAL:
             return sink  # in force on the states of what follows: see `forbid`
@@ -223,7 +223,7 @@ class _Builder:
 
     @staticmethod
     def can_end(state: State) -> bool:
-        """Whether nothing more need come after the state."""
+        """Whether the match can be complete at the state, without a further event."""
         seen: list[State] = []
         stack = [state]
         while stack:
@@ -260,7 +260,7 @@ class _Builder:
 
     @staticmethod
     def again(part: Member, place: _Position) -> _Position:
-        """Where a further occurrence of the part stands. What must not follow a loop must not come inside it."""
+        """Position of a further occurrence of the part. What must not follow a loop must not occur inside it either."""
         after = place.after
         barred = isinstance(after, Step) and after.negated and after.contiguity != "next"
         return _Position(
@@ -272,7 +272,7 @@ class _Builder:
         )
 
     def lifted(self, part: Member, sink: State, place: _Position, done: dict[State, State] | None = None) -> State:
-        """The sink as it is once an optional part was taken: the negations before the part no longer hold."""
+        """The sink after an optional part was taken: the negations before the part no longer apply."""
         names = {self.names[id(step)] for step in self.in_force(place)}
         if not names or not part.may_be_absent:
             return sink
@@ -296,7 +296,7 @@ class _Builder:
     # -- one part with its quantifier --------------------------------------------------------------------------------
 
     def part(self, part: Member, sink: State, place: _Position) -> State:
-        """First state of a part: its least number of occurrences in a row, then the optional ones or the loop."""
+        """First state of a part: its minimum number of occurrences in sequence, then the optional ones or the loop."""
         if part.greedy and part.at_most != part.at_least:
             plain, sink = sink, self.yielding(sink, _unless(place.until, self.fits(part)), {})
             self.unyielded[sink] = plain
@@ -335,7 +335,7 @@ class _Builder:
         return looping
 
     def go_around(self, part: Member, state: State, sink: State, place: _Position) -> None:
-        """The way from a state of the part to what follows it; a greedy loop that ``until`` ends no longer insists."""
+        """Add the edge from a state of the part to what follows; a loop ended by ``until`` is no longer greedy."""
         own, always = self.until_of(part), _unless(place.until, TRUE)
         if part.greedy and own != FALSE and sink in self.unyielded:
             state.proceed(self.unyielded[sink], both(always, own))
@@ -343,9 +343,9 @@ class _Builder:
         state.proceed(sink, always)
 
     def yielding(self, state: State, taken: Formula, done: dict[State, State]) -> State:
-        """What follows a greedy loop: the state, neither taking nor passing over events that the loop would take.
+        """Copy of the state after a greedy loop that neither takes nor ignores events that the loop would take.
 
-        A copy, since others may come to the state by a way on which nothing is greedy.
+        It is a copy, since the state may also be reached along edges without a greedy loop.
         """
         if state in done or state.kind in (Kind.FINAL, Kind.STOP) or not state.edges:
             return done.get(state, state)
@@ -365,7 +365,7 @@ class _Builder:
     def once(
         self, part: Member, sink: State, absent: State | None, place: _Position, *, between: bool = False
     ) -> State:
-        """One occurrence; ``absent`` is where it leads without occurring, ``between`` lies inside of a loop."""
+        """One occurrence; ``absent`` is the next state if it does not occur, ``between`` is True inside a loop."""
         own = self.until_of(part)
         sink = self.lifted(part, sink, place)
         if isinstance(part, Group) and not _is_choice(part):
@@ -393,7 +393,7 @@ class _Builder:
         return state
 
     def takes(self, state: State, part: Member, sink: State, until: Formula, wait_us: int) -> None:
-        """TAKE edges of a step, or of alternative steps of which the first that fits has the event."""
+        """TAKE edges of a step, or of alternative steps; the first alternative that fits takes the event."""
         earlier = FALSE
         for step in _steps(part):
             fits = self.where(step)
@@ -402,7 +402,7 @@ class _Builder:
             earlier = either(earlier, fits)
 
     def group(self, group: Group, sink: State, place: _Position) -> State:
-        """First state of one occurrence of a group; its own ``until`` is part of the place's."""
+        """First state of one occurrence of a group; the ``until`` of ``place`` includes the group's own."""
         if group.kind == "seq":
             return self.sequence(group.members, sink, place)
         if group.kind == "all":
@@ -415,7 +415,7 @@ class _Builder:
         return fork
 
     def lattice(self, group: Group, sink: State, place: _Position) -> State:
-        """``all`` inside a sequence: one state for every set of steps that have come."""
+        """``all`` inside a sequence: one state for every set of steps that have occurred."""
         steps = [step for step in _steps(group) if not step.negated]
         nots = [step for step in _steps(group) if step.negated]
         full = (1 << len(steps)) - 1
@@ -473,7 +473,7 @@ def _label(part: Member) -> str:
 
 
 def _inner(part: Member) -> str:
-    """Contiguity between the elements of a loop: relaxed, whatever leads into it."""
+    """Contiguity between the elements of a loop: relaxed by default, independent of the contiguity before the loop."""
     if part.consecutive:
         return "next"
     return "followed_by_any" if part.combinations else "followed_by"

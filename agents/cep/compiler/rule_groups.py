@@ -1,7 +1,7 @@
-"""How rules share the words of events: groups of rules with the same streams and key, of at most 64 predicates.
+"""Allocation of predicate bits: groups of rules with the same streams and key share a word of 64 bits per event.
 
-A rule keeps its place (group and first bit) as long as it is unchanged, and bits are never given to another rule:
-rows that were prepared before a change of rules stay valid, and mean nothing to rules that came after them.
+A rule keeps its place (group and first bit) as long as it is unchanged, and bits are never reused for another rule:
+rows that were prepared before a change of rules stay valid, and rules added later ignore them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WORD: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RuleBits:
-    """Where a rule's bits are, and what it is (``conjunction`` or automaton)."""
+    """Place of a rule's bits, its program, and its operator (``conjunction`` or sequence)."""
 
     group: int
     shift: int
@@ -29,13 +29,13 @@ class RuleBits:
 
     @property
     def where(self) -> tuple[int, int]:
-        """PredicateGroup and first bit."""
+        """Number of the group and first bit."""
         return self.group, self.shift
 
 
 @dataclass(slots=True)
 class PredicateGroup:
-    """Rules of the same kind, streams and correlation field; ``used`` bits are taken for good."""
+    """Rules of the same kind, streams and correlation field; the first ``used`` bits are allocated permanently."""
 
     number: int
     conjunction: bool
@@ -46,19 +46,22 @@ class PredicateGroup:
 
 
 class PredicateGroups:
-    """All groups of a matcher, and the plans by stream that follow from them."""
+    """All groups of a matcher, and the predicate plan of each stream."""
 
     def __init__(self, fields: Sequence[str] = ()) -> None:
         self.all: list[PredicateGroup] = []
         self.places: dict[int, RuleBits] = {}
         self.columns: dict[str, int] = {name: column for column, name in enumerate(fields)}
-        """Row of ``Prepared.columns`` for every captured field; never moved."""
+        """Row of ``Prepared.columns`` for every captured field; rows never change."""
         self._open: dict[tuple[bool, str | None, tuple[str, ...]], PredicateGroup] = {}
 
     def add(
         self, slot: int, program: RuleProgram, *, conjunction: bool, where: tuple[int, int] | None = None
     ) -> tuple[int, ...]:
-        """Give a rule its place (``where`` it was, in order, when a snapshot is restored); returns its columns."""
+        """Allocate a rule's place and return its columns; ``where`` is its place in a snapshot that is restored.
+
+        When restoring, rules must be added in the order of their places.
+        """
         rule, need = program.rule, max(len(program.atoms), 1)
         signature = (conjunction, rule.by, rule.streams)
         if where is not None:
@@ -79,11 +82,11 @@ class PredicateGroups:
         return tuple(self.columns.setdefault(name, len(self.columns)) for name in program.captures)
 
     def remove(self, slot: int) -> None:
-        """Forget a rule."""
+        """Remove a rule; its bits are not reused."""
         self.all[self.places.pop(slot).group].slots.remove(slot)
 
     def plans(self) -> Mapping[str, StreamPlan]:
-        """Plan of every stream that some rule reads."""
+        """Plan of every stream that is read by a rule."""
         members: dict[str, list[int]] = {}
         for group in self.all:
             for stream in group.streams if group.slots else ():

@@ -1,7 +1,7 @@
-"""What conditions of a sequence read: fields of the current event, its time, and values kept over earlier events.
+"""Operands of a sequence's conditions: fields of the current event, its time, and running values of earlier events.
 
-A `Slot` is a value that every partial match keeps up to date as it takes events (such as the sum of a field over the
-events of a step), so that a condition costs the same after ten events and after ten thousand.
+A `Slot` is a value that every partial match updates as it takes events (such as the sum of a field over the events of
+a step), so that a condition costs the same after ten events and after ten thousand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FROM_COLUMN, FROM_SLOT, FROM_TIME = range(3)
 
 
 class Running(IntEnum):
-    """What a slot keeps over the events of its step."""
+    """Running value of a slot over the events of its step."""
 
     COUNT = 0
     VALUES = 1
@@ -49,14 +49,14 @@ class Slot:
 
 @dataclass(slots=True)
 class Reader:
-    """Makes operands of fields and aggregates (`agents.expressions.bytecode.Read`), and collects what they need."""
+    """Turns fields and aggregates into operands (`agents.expressions.bytecode.Read`); collects captures and slots."""
 
     steps: dict[str, int]
     captures: list[str] = field(default_factory=list)
     slots: list[Slot] = field(default_factory=list)
 
     def read(self, node: Node) -> Operand | Node | None:
-        """Operand of a field or an aggregate; a mean is a sum divided by the number of its numbers."""
+        """Operand of a field or an aggregate; a mean is the sum divided by the count of numbers."""
         match node:
             case Field(None, "timestamp"):
                 return FROM_TIME, 0

@@ -1,1 +1,1 @@
-"""The conjunction operator: all ``all`` rules of a matcher, events in any order within a window."""
+"""The conjunction operator: runs all ``all`` rules of a matcher, with events in any order within a window."""

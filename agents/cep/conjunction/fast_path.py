@@ -1,7 +1,7 @@
-"""Kernels of the ``all`` operator for the plain case, and the upkeep of its state.
+"""Kernels of the conjunction operator for the plain case, and the maintenance of its state.
 
-Kept apart from `agents.cep.conjunction.step`, which does everything, because most programs never need that one and
-compiling it takes several seconds.
+They are separate from `agents.cep.conjunction.step`, which handles every case, because most programs never need that
+module and compiling it takes several seconds.
 """
 # ruff: noqa: PLR0917  numba takes plain code and positional arguments
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
@@ -60,18 +60,18 @@ from astrocyte.agents.cep.conjunction.waiting_lists import (
 from astrocyte.agents.jit import inner, kernel, prefetch
 
 DONE, OUTPUT_FULL, RING_FULL, TABLE_FULL, SWEEP_DUE = 0, 1, 2, 3, 4
-"""Why a kernel stopped; what was not processed is to be given again once there is room."""
+"""Why a kernel stopped; call it again for the remaining rows once there is room."""
 SWEEP_EVERY: Final = 1 << 30
 AHEAD: Final = 16
 GENERAL: Final = 5
-"""A row for which `agents.cep.conjunction.step.process` is to be called."""
+"""The kernel stopped at a row that needs `agents.cep.conjunction.step.process`."""
 
 
 @inner
 def look_ahead(S, rule, key, i):
-    """Ask for the header of an event to come, and for the waiting events that the header of a nearer one names.
+    """Prefetch the header of a later event, and the waiting events named by the header of a nearer one.
 
-    Without branches: what they would depend on is random, and a place that nothing stands in is as good as any.
+    Branchless, since branches here would be mispredicted; prefetching an empty entry does no harm.
     """
     last = np.int64(len(key) - 1)
     prefetch(S.headers, home(S, rule, np.int64(key[np.uint64(min(i + AHEAD, last))])))
@@ -84,13 +84,13 @@ def look_ahead(S, rule, key, i):
 
 @inner
 def emit(S, M, X, rule, slots, key, kind, time, ref):
-    """Write the chosen events as one output; the caller saw to the room."""
+    """Write the chosen events as one output; the caller has checked that there is room."""
     match = np.uint64(S.all[A_MATCHES])
     end = S.all[A_ROWS]
     for slot in range(slots):
         x = X.chosen[slot]
         if x >= 0:
-            known = S.ring[at(S, rule, x)].ref  # read in either case, so that nothing is to be guessed
+            known = S.ring[at(S, rule, x)].ref  # read in either case, which avoids a mispredicted branch
             M.rows[np.uint64(end)].step = slot
             M.rows[np.uint64(end)].ref = ref if x == S.rules[rule, G_HIGH] else known
             end += 1
@@ -106,16 +106,16 @@ def emit(S, M, X, rule, slots, key, kind, time, ref):
 
 @inner
 def has_room(S, M, slots):
-    """Whether the output takes one more match."""
+    """Whether the output has room for one more match."""
     return S.all[A_MATCHES] < M.matches.shape[0] and S.all[A_ROWS] + slots <= M.rows.shape[0]
 
 
 @inner
 def _process_plain(B, S, M, X, E, tasks, task0, i0):
-    """`agents.cep.conjunction.step.process` for the plain case, which is most of what comes.
+    """`agents.cep.conjunction.step.process` for the plain case, which covers most rows.
 
-    The rule tests single events only, forbids nothing, reports no timeouts, and pairs once or with the latest; the
-    row fits one slot. Where one of these does not hold, the kernel stops with GENERAL.
+    The rule tests single events only, has no negated steps, reports no timeouts, and its pairing is once or latest; the
+    row fits one slot. If one of these does not hold, the kernel stops with GENERAL.
     """
     H = S.headers
     Q = S.ring
@@ -173,7 +173,7 @@ def _process_plain(B, S, M, X, E, tasks, task0, i0):
             row = find(S, r, k)
             found = row >= 0
             if found:
-                for nth in range(1, positive):  # the other slots: from mine on, since which is mine cannot be guessed
+                for nth in range(1, positive):  # the other slots, starting after mine: no branch on which one is mine
                     slot = mine + nth if mine + nth < positive else mine + nth - positive
                     x = head_of(H, Q, row, slot, low, high, base, start, mask)
                     if x < 0:
@@ -229,7 +229,7 @@ def _process_plain(B, S, M, X, E, tasks, task0, i0):
 
 @inner
 def _advance_plain(B, S, now):
-    """Let time reach all rules that report no timeouts: every event up to ``now`` was processed."""
+    """Advance time for all rules that report no timeouts: every event up to ``now`` was processed."""
     for rule in range(B.rules.shape[0]):
         if B.rules[rule, R_TIMEOUTS] == 0:
             low = S.rules[rule, G_LOW]
@@ -246,7 +246,7 @@ def _advance_plain(B, S, now):
 def _live(S, rules, keys, refs, times, roles, flags, rows):
     """Every waiting event once, in order of arrival within its rule; returns their number.
 
-    ``rows`` receives where in the ring its values stand. With empty arrays it only counts.
+    ``rows`` receives the index of its values in the ring. With empty arrays it only counts.
     """
     count = 0
     for rule in range(S.rules.shape[0]):
@@ -273,7 +273,7 @@ def _live(S, rules, keys, refs, times, roles, flags, rows):
 
 @inner
 def _refill(B, S, rules, keys, refs, times, roles, flags, words, values):
-    """Let the events that `live` gave wait anew, in empty rings and an empty table that are large enough."""
+    """Insert the events that `live` returned into empty rings and an empty table that are large enough."""
     for i in range(len(rules)):
         rule = np.int64(rules[i])
         key = np.int64(keys[i])
@@ -289,7 +289,7 @@ def _refill(B, S, rules, keys, refs, times, roles, flags, words, values):
 
 @inner
 def _low_water(S):
-    """Oldest timestamp that waits anywhere, or the largest int64."""
+    """Oldest timestamp of a waiting event, or the largest int64."""
     oldest = np.int64(9223372036854775807)
     for rule in range(S.rules.shape[0]):
         low = S.rules[rule, G_LOW]
@@ -303,9 +303,9 @@ def _low_water(S):
 
 @inner
 def _sweep(B, S, headers):
-    """Copy the headers that still have waiting events into an empty table, their dead ends renewed.
+    """Copy the headers that still have waiting events into an empty table, with dead list ends reset.
 
-    32 bits of a sequence number tell 2**32 of them apart: a dead header must be renewed before it looks alive again.
+    32 bits of a sequence number distinguish 2**32 of them: a dead list end must be reset before it looks alive again.
     """
     H = S.headers
     S.all[A_HEADERS] = 0
@@ -333,8 +333,8 @@ def _sweep(B, S, headers):
         S.rules[rule, G_SWEPT] = S.rules[rule, G_HIGH]
 
 
-# What Python calls. Arrays are passed one by one and made the tuples of `agents.cep.conjunction.waiting_lists` here:
-# numba takes a microsecond for every tuple that comes from Python, and nothing for one that is made inside.
+# Entry points from Python. Arrays are passed one by one and packed into the tuples of
+# `agents.cep.conjunction.waiting_lists` here: numba takes a microsecond to unbox a tuple, and nothing to build one.
 
 
 @kernel

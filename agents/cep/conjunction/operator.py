@@ -1,8 +1,8 @@
-"""The ``all`` operator: events in any order within a window, for all rules of that kind at once.
+"""The conjunction operator: events in any order within a window, for all ``all`` rules of a matcher.
 
-State is arrays only, so a snapshot is a copy; the steps are `agents.cep.conjunction.step`'s, the compilation of a
-rule `agents.cep.conjunction.program`'s. Arrays grow when a kernel says that they are full, and it then goes on with
-the very row at which it stopped.
+State is arrays only, so that a snapshot is a copy. `agents.cep.conjunction.step` has the steps and
+`agents.cep.conjunction.program` compiles a rule. Arrays grow when a kernel reports that they are full; the kernel then
+continues with the row at which it stopped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ConjunctionOperator:
         self._tables: Any = None
         self._state: Any = None
         self._ring_end = 0
-        self._spare = np.zeros((0, 0), np.uint32)  # the table of before, for the next one: fresh memory is slow
+        self._spare = np.zeros((0, 0), np.uint32)  # the previous table, reused for the next one: fresh memory is slow
         self._rebuild([], _Waiting.none())
         self._scratch = layout.Scratch(
             np.zeros(64, np.int64), np.zeros(MAX_STACK), np.zeros(MAX_STACK), *self._strings.arrays
@@ -72,11 +72,11 @@ class ConjunctionOperator:
     # -- rules ---------------------------------------------------------------------------------------------------
 
     def add(self, slot: int, program: ConjunctionProgram, columns: Sequence[int]) -> None:
-        """Begin a rule with fresh state; ``columns[j]`` is the row of the input for ``program.captures[j]``."""
+        """Add a rule with empty state; ``columns[j]`` is the row of the input for ``program.captures[j]``."""
         self.add_all([(slot, program, columns)])
 
     def add_all(self, rules: Sequence[tuple[int, ConjunctionProgram, Sequence[int]]]) -> None:
-        """Begin several rules at once; much cheaper than one after the other."""
+        """Add several rules at once; much cheaper than one by one."""
         totals = self._totals()
         waiting = self._waiting()
         for slot, program, columns in rules:
@@ -95,7 +95,7 @@ class ConjunctionOperator:
     # -- steps ---------------------------------------------------------------------------------------------------
 
     def process(self, tasks: Sequence[Task]) -> list[tuple[int, Outputs]]:
-        """Feed the rows of each task; gives (slot, outputs) for rules that put something out."""
+        """Process the rows of each task; returns (slot, outputs) of the rules with outputs."""
         found: list[_Batch] = []
         start = 0
         while start < len(tasks):
@@ -117,7 +117,7 @@ class ConjunctionOperator:
         for index, task in enumerate(tasks):
             row = self._row_of[task.slot]
             table[index] = row, task.shift, self._tests[row]
-        self._know_strings()
+        self._refresh_strings()
         task_index, entry, step = 0, 0, plain.process_plain
         while True:
             task_index, entry, reason = step(
@@ -132,24 +132,24 @@ class ConjunctionOperator:
         self._take(found)
 
     def advance(self, now_us: int) -> list[tuple[int, Outputs]]:
-        """Every event up to and with ``now_us`` was processed: expire what can no longer match, report timeouts."""
+        """All events up to and including ``now_us`` were processed: expire waiting events and emit timeouts."""
         found: list[_Batch] = []
         now = max(now_us, -FOREVER_US)
         plain.advance_plain(*self._tables, *self._state, now)
         if self._tables.rules[:, layout.R_TIMEOUTS].any():
             general = _general()
-            self._know_strings()
+            self._refresh_strings()
             while not general.advance(*self._tables, *self._state, *self._output, *self._scratch, *self._nothing, now):
                 self._make_room(plain.OUTPUT_FULL, 0, found)
         self._take(found)
         return self._by_slot(found)
 
     def finish(self) -> list[tuple[int, Outputs]]:
-        """After the last advance: nothing is left, since every rule of this kind has a window."""
+        """After the last advance: expire everything; every rule of this kind has a window, so the state is empty."""
         return self.advance(FOREVER_US)
 
-    def _know_strings(self) -> None:
-        """The kernels' view of the strings: their arrays are new ones whenever their table grew."""
+    def _refresh_strings(self) -> None:
+        """Pass the current arrays of the string table to the kernels: it replaces them when it grows."""
         strings, arena = self._strings.arrays
         if strings is not self._scratch.strings or arena is not self._scratch.arena:
             self._scratch = self._scratch._replace(strings=strings, arena=arena)
@@ -189,12 +189,12 @@ class ConjunctionOperator:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def low_water_us(self) -> int | None:
-        """Oldest time of an event that the state refers to; None where there is none."""
+        """Oldest time of an event that the state refers to; None if there is none."""
         oldest = int(plain.low_water(*self._state))
         return None if oldest == np.iinfo(np.int64).max else oldest
 
     def live_refs(self) -> NDArray[np.int64]:
-        """Refs of the waiting events, sorted, without repetition."""
+        """Handles of the waiting events, sorted, without duplicates."""
         return np.unique(self._waiting(values=False).refs)
 
     def mark_keys(self, slot: int, live: NDArray[np.bool_]) -> None:
@@ -217,7 +217,7 @@ class ConjunctionOperator:
         }
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copy of what waits, as arrays; as large as what waits, not as the arrays of the state."""
+        """Copy of the waiting events as arrays; its size is that of the waiting events, not of the state's arrays."""
         waiting = self._waiting()
         slots = np.array(self._slots, np.int64)
         return {
@@ -234,7 +234,7 @@ class ConjunctionOperator:
         }
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a snapshot made with the same rules in the same slots."""
+        """Restore a snapshot made with the same rules in the same slots."""
         names = ("rule", "key", "ref", "time", "roles", "flags", "words", "values")
         totals = dict(zip(snapshot["slots"].tolist(), np.asarray(snapshot["totals"], np.int64), strict=True))
         self._rebuild(list(totals.items()), _Waiting(*(np.array(snapshot[name]) for name in names)))
@@ -255,7 +255,7 @@ class ConjunctionOperator:
         return {slot: self.counters(slot).copy() for slot in self._slots}
 
     def _rebuild(self, totals: Sequence[tuple[int, NDArray[np.int64]]], waiting: _Waiting) -> None:
-        """New tables for the present rules, and arrays that hold what waits with room to spare."""
+        """Build tables for the current rules, and state arrays that hold ``waiting`` with room to spare."""
         self._slots = sorted(self._programs)
         self._row_of = {slot: row for row, slot in enumerate(self._slots)}
         chosen = [self._programs[slot] for slot in self._slots]
@@ -295,7 +295,7 @@ class ConjunctionOperator:
             plain.refill(*self._tables, *self._state, *(part[kept] for part in parts), values[kept])
 
     def _grow_ring(self, row: int) -> None:
-        """Give the ring of a rule twice its place, at the end of the pool; its sequence numbers stay valid."""
+        """Double the ring of a rule, at the end of the pool; its sequence numbers stay valid."""
         rules = self._state.rules
         low, high, start, mask = (int(rules[row, name]) for name in
                                   (layout.G_LOW, layout.G_HIGH, layout.G_START, layout.G_MASK))  # fmt: skip
@@ -311,11 +311,11 @@ class ConjunctionOperator:
         self._ring_end += size
 
     def _compact(self, grown: int, size: int) -> None:
-        """Lay all rings one after the other into a new pool with room to spare; ring ``grown`` gets ``size``."""
+        """Copy all rings into a new pool with room to spare; ring ``grown`` gets ``size``."""
         rules = self._state.rules
         sizes = rules[:, layout.G_MASK] + 1
         needed = rules[:, layout.G_HIGH] - rules[:, layout.G_LOW]
-        # A ring that once was large and now is nearly empty gives its place back.
+        # A ring that was large and is nearly empty now shrinks.
         sizes = np.where((16 * needed < sizes) & (sizes > 4096), sizes // 4, sizes)
         sizes[grown] = size
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -338,7 +338,7 @@ class ConjunctionOperator:
         """Copy the headers in use into a table with room for as many again."""
         old = self._state.headers
         shift = int(self._state.all[layout.A_SHIFT])
-        # How many headers are in use is known only afterwards: a first pass at the old size counts them.
+        # The number of headers in use is not known in advance: a first pass at the old size counts them.
         table = self._spare if self._spare.shape == old.shape else np.empty_like(old)
         table.fill(0)
         plain.sweep(*self._tables, *self._state, table)
@@ -371,7 +371,7 @@ class _Waiting:
 
     @classmethod
     def room(cls, count: int) -> _Waiting:
-        """Place for ``count`` events, without values."""
+        """Arrays for ``count`` events, without values."""
         slots, keys, refs, times, roles, flags, words = np.zeros((7, count), np.int64)
         return cls(slots, keys, refs, times, roles, flags, words, np.zeros((count, 0)))
 
@@ -382,14 +382,14 @@ class _Waiting:
 
     @property
     def arrays(self) -> tuple[Ints, ...]:
-        """What the kernel ``live`` fills; the last is the place for row numbers."""
+        """Arrays that the kernel ``live`` fills; the last one receives row numbers."""
         return (self.slots, self.keys, self.refs, self.times, self.roles, self.flags, self.words)
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def without(self, slot: int) -> _Waiting:
-        """All but those of one rule."""
+        """All events except those of one rule."""
         keep = self.slots != slot
         slots, keys, refs, times, roles, flags, words = (part[keep] for part in self.arrays)
         return _Waiting(slots, keys, refs, times, roles, flags, words, self.values[keep])
@@ -430,7 +430,7 @@ def _is_simple(program: ConjunctionProgram) -> bool:
 
 
 def _general() -> Any:
-    """The kernel for all cases, imported (and compiled) when it is first needed."""
+    """The kernels for all cases, imported (and compiled) when they are first needed."""
     from astrocyte.agents.cep.conjunction import step as conjunction_kernel
 
     return conjunction_kernel
@@ -446,7 +446,7 @@ def _power_of_two(number: int) -> int:
 
 
 def _output(matches: int) -> Any:
-    # At least as many rows as one match of the longest rule has steps.
+    # Room for the rows of at least one match of the longest rule.
     return layout.Output(np.empty(matches, layout.MATCH), np.empty(4 * matches, layout.ROW))
 
 

@@ -1,8 +1,8 @@
-"""Compilation of an ``all`` rule: tests of single events, conditions over several as code.
+"""Compilation of an ``all`` rule: tests of single events as bits, conditions over several events as code.
 
-Each part of a step's ``where`` that looks at the step's own event alone becomes a test (a bit of the event's word);
-the others become conditions, evaluated as soon as the events that they read are chosen. A negated step without such
-conditions forbids by its bit alone; one with conditions keeps its events, to be tested against each candidate.
+Each part of a step's ``where`` that reads the step's own event alone becomes a test (a bit of the event's word); the
+others become conditions, evaluated as soon as the events that they read are chosen. A negated step without such
+conditions forbids by its bit alone; one with conditions keeps its events and tests them against each candidate.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAX_ATOMS: Final = 62
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition of step ``owner``, evaluated once slot ``level`` is filled; ``slots`` is the set that it reads."""
+    """One condition of step ``owner``, evaluated once slot ``level`` is filled; ``slots``: the slots that it reads."""
 
     owner: int
     level: int
@@ -51,9 +51,10 @@ class Condition:
 class ConjunctionProgram:
     """A compiled ``all`` rule. Immutable.
 
-    Slots 0 to ``positive`` - 1 are the steps of a match; up to ``slots`` follow negated steps with conditions over
-    others. Bit j of a row's word says that it fits slot j, a bit of ``kill`` that it is forbidden outright. An operand
-    in ``code`` is a slot and the field number j of ``captures`` of the event chosen for it, or bit -1 - j of its word.
+    Slots 0 to ``positive`` - 1 are the steps of a match; the slots up to ``slots`` are negated steps with conditions
+    over others. Bit j of a row's word means that it fits slot j, a bit of ``kill`` that it is forbidden
+    unconditionally. An operand in ``code`` is a slot and a number: field j of ``captures`` of the event chosen for the
+    slot, or, as -1 - j, bit j of its word.
     """
 
     rule: Rule
@@ -64,17 +65,17 @@ class ConjunctionProgram:
     kill: int
     conditions: tuple[Condition, ...]
     code: Code
-    """Code of every condition, in their order."""
+    """Code of the conditions, in the same order."""
     asks_words: bool
 
     @property
     def tests(self) -> int:
-        """The bits of a row's word that this rule uses."""
+        """Mask of the bits of a row's word that this rule uses."""
         return (1 << len(self.atoms)) - 1
 
 
 def compile_conjunction(rule: Rule) -> ConjunctionProgram:
-    """Compile a rule whose operator is ``all``. Raises InvalidRule where a condition cannot be compiled."""
+    """Compile a rule whose operator is ``all``. Raises InvalidRule if a condition cannot be compiled."""
     return _Compiler(rule).compile()
 
 
@@ -110,7 +111,9 @@ class _Compiler:
                 conditions.append(Condition(slot, level, sum(1 << each for each in read)))
         atoms += self.extra
         if len(atoms) > MAX_ATOMS:
-            raise InvalidRule(f"rule {self.rule.name!r} takes {len(atoms)} tests of single events; at most {MAX_ATOMS}")
+            raise InvalidRule(
+                f"rule {self.rule.name!r} has {len(atoms)} tests of single events; the limit is {MAX_ATOMS}, split it"
+            )
         slots = len(positive) + len(watched)
         return ConjunctionProgram(
             rule=self.rule,
@@ -125,7 +128,7 @@ class _Compiler:
         )
 
     def parts(self, step: Step) -> tuple[list[Node], list[Node]]:
-        """What the step's ``where`` asks of its own event alone, and of others too."""
+        """The parts of the step's ``where`` that read its own event alone, and those that read others too."""
         node = self.rule.condition(step)
         if node is None:
             return [], []
@@ -134,9 +137,9 @@ class _Compiler:
         return alone, [part for part in parts if _steps_of(part)]
 
     def read(self, node: Node) -> Operand | Node | None:
-        """Operands of a condition of the slot ``own``; of one event a step, the sum, mean and so on are its value.
+        """Operands of a condition of slot ``own``; a step has one event, so its sum, mean and so on are that value.
 
-        A test of text that looks at one event only is made when that event comes, and is a bit of its word.
+        A text test that reads one event only is evaluated when that event arrives, and is a bit of its word.
         """
         if _is_test(node) and _has_text(node) and not _has_number(node):
             slots = {self.slot_of[name] for name in _steps_of(node)}
@@ -204,12 +207,12 @@ def _has_text(node: Node) -> bool:
 
 
 def _has_number(node: Node) -> bool:
-    """Whether it has a function over the events of a step that takes numbers only, so that it is not its field."""
+    """Whether it has an aggregate of numbers only, which differs from its field where that holds text."""
     return any(isinstance(each, Aggregate) and each.func in ("sum", "mean", "min", "max") for each in walk(node))
 
 
 def _localised(node: Node) -> Node:
-    """The test as its event alone sees it: fields without the name of their step."""
+    """The test for its event alone: fields without the name of their step."""
     match node:
         case Field(str(), name):
             return Field(None, name)

@@ -1,12 +1,12 @@
-"""Choice of the events of a match by the ``all`` operator.
+"""Choice of the events of a match by the conjunction operator.
 
 A *candidate* of an event e is a choice of one waiting event (or e) for each positive step, all distinct, e among them,
-within the window, all conditions true, and no event that a negated step forbids after the first of them up to the
-last. The pairing says which candidates match:
+within the window, all conditions true, and no event forbidden by a negated step after the first of them up to the
+last. The pairing decides which candidates match:
 
-- ``once``: the one whose first step's event is oldest, then its second step's, and so on; its events are used up;
-- ``each``: all, in that order; nothing is used up;
-- ``latest``: the one whose first step's event is newest, then its second step's, and so on; nothing is used up.
+- ``once``: the one with the oldest event for the first step, then for the second, and so on; its events are used up;
+- ``each``: all, in that order; no event is used up;
+- ``latest``: the one with the newest event for the first step, then for the second, and so on; no event is used up.
 """
 # ruff: noqa: PLR0917, PLR1714, SIM108, SIM109  numba takes plain code and positional arguments
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
@@ -43,7 +43,7 @@ __all__ = ["search"]
 
 @inner
 def stands(B, S, X, E, rule, slot, i):
-    """Whether the event chosen for ``slot`` may stand beside those chosen for the slots before it."""
+    """Whether the event chosen for ``slot`` is compatible with those chosen for the slots before it."""
     event = event_of(S, rule, X.chosen[slot])
     for j in range(slot):
         if event_of(S, rule, X.chosen[j]) == event:
@@ -56,7 +56,7 @@ def stands(B, S, X, E, rule, slot, i):
 
 @outer
 def is_forbidden(B, S, X, E, rule, row, roles, i):
-    """Whether an event forbidden under a condition came after the first of the chosen events."""
+    """Whether an event forbidden under a condition occurred after the first of the chosen events."""
     positive = B.rules[rule, R_POSITIVE]
     high = S.rules[rule, G_HIGH]
     chosen = X.chosen
@@ -86,9 +86,9 @@ def is_forbidden(B, S, X, E, rule, row, roles, i):
 
 @outer
 def search(B, S, X, E, rule, row, roles, i, again):
-    """Choose the next candidate of the current event in the order of the pairing; ``again`` goes on after the last.
+    """Choose the next candidate of the current event in the order of the pairing; ``again`` resumes after the last.
 
-    The current event stands in ``chosen`` as the ring's high mark.
+    The current event is entered in ``chosen`` as the ring's high mark.
     """
     chosen = X.chosen
     positive = B.rules[rule, R_POSITIVE]

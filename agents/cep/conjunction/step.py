@@ -1,8 +1,8 @@
-"""Kernels of the ``all`` operator: one call feeds the rows of one rule group to every such rule of the group.
+"""Kernels of the conjunction operator: one call processes the rows of one rule group for every ``all`` rule of it.
 
-Order of events is processing order. What a candidate of an event is, and which is taken, stands in
-`agents.cep.conjunction.search`; an event that no match uses up waits in every slot that it fits. A negated step
-without conditions over other steps ends everything that waits.
+Order of events is processing order. `agents.cep.conjunction.search` defines the candidates of an event and chooses
+among them; an event that no match uses up waits in every slot that it fits. An event of a negated step without
+conditions over other steps clears all waiting events of its key.
 """
 # ruff: noqa: PLR0917  numba takes plain code and positional arguments
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
@@ -81,7 +81,7 @@ __all__ = ["advance", "process"]
 
 @outer
 def _time_out(B, S, M, X, E, rule, x):
-    """Report the oldest event x, whose window has closed without a match, with what waited beside it."""
+    """Emit a timeout: the oldest event x, whose window closed without a match, and the waiting events that fit it."""
     Q = S.ring
     chosen = X.chosen
     me = at(S, rule, x)
@@ -122,7 +122,7 @@ def _time_out(B, S, M, X, E, rule, x):
 
 @inner
 def _expire(B, S, M, X, E, rule, horizon):
-    """Let events of ``horizon`` or older leave the window; False where the output lacks the room to report them."""
+    """Remove events of ``horizon`` or older from the window; False if the output has no room for their timeouts."""
     low = S.rules[rule, G_LOW]
     high = S.rules[rule, G_HIGH]
     while low < high:
@@ -146,8 +146,8 @@ def _expire(B, S, M, X, E, rule, horizon):
 
 
 @outer
-def _kill(B, S, rule, row):
-    """A forbidden event ends everything that waits."""
+def _clear_waiting(B, S, rule, row):
+    """Remove all waiting events of one key, since a forbidden event occurred."""
     for slot in range(B.rules[rule, R_SLOTS]):
         while True:
             x = first_of(S, rule, row, slot)
@@ -157,8 +157,8 @@ def _kill(B, S, rule, row):
 
 
 @outer
-def _cut(B, S, rule, row, wanted):
-    """Hold the waiting events of one key to the rule's limit; False if the new event is the one to go."""
+def _evict_oldest(B, S, rule, row, wanted):
+    """Enforce ``max_partials`` for one key before ``wanted`` entries are added; False if the new event is dropped."""
     waiting = np.int64(wanted)
     for slot in range(B.rules[rule, R_SLOTS]):
         waiting += np.int64(S.headers[row, H_LISTS + 3 * slot + 2])
@@ -194,7 +194,7 @@ def _save(B, S, E, rule, first, i):
 
 @inner
 def _process(B, S, M, X, E, tasks, task0, i0):
-    """Feed the entries ``E`` to the rule of each task (rule, shift, tests) from entry ``i0`` of ``task0`` on.
+    """Process the entries ``E`` for the rule of each task (rule, shift, tests) from entry ``i0`` of ``task0`` on.
 
     ``(mask >> shift) & tests`` says which of the rule's tests an entry passed: bit j that it fits slot j, the bits of
     R_KILL that it is forbidden. Returns (task, entry, reason) of the first that was not processed.
@@ -235,7 +235,7 @@ def _process(B, S, M, X, E, tasks, task0, i0):
             if not again:
                 S.rules[r, G_EVENTS] += 1
                 if word & B.rules[r, R_KILL] and row >= 0:
-                    _kill(B, S, r, row)
+                    _clear_waiting(B, S, r, row)
             bits = word & every
             if bits == 0:
                 continue
@@ -247,7 +247,7 @@ def _process(B, S, M, X, E, tasks, task0, i0):
                     mine += 1
             found = False
             if simple and policy != EACH:
-                # One slot, nothing to test: the oldest (or newest) of every other list.
+                # One slot and no conditions: take the oldest (or newest) event of every other list.
                 found = row >= 0
                 slot = 0
                 while found and slot < positive:
@@ -279,7 +279,7 @@ def _process(B, S, M, X, E, tasks, task0, i0):
                 again = True
                 found = search(B, S, X, E, r, row, bits, i, again)
             if matched and policy == ONCE:
-                bits &= ~((np.int64(1) << positive) - 1)  # used up as a step, it may still forbid
+                bits &= ~((np.int64(1) << positive) - 1)  # used up as a step; it may still act as a forbidden event
                 if bits == 0:
                     continue
             if row < 0:
@@ -287,9 +287,9 @@ def _process(B, S, M, X, E, tasks, task0, i0):
             elif simple and policy == LATEST:
                 x = first_of(S, r, row, mine)
                 while x >= 0 and S.ring[at(S, r, x)].roles == 1:
-                    unlink(S, r, row, x)  # superseded by the current event in all that may follow
+                    unlink(S, r, row, x)  # superseded by the current event in all future matches
                     x = first_of(S, r, row, mine)
-            if _cut(B, S, r, row, number_of(bits)):
+            if _evict_oldest(B, S, r, row, number_of(bits)):
                 high = S.rules[r, G_HIGH]
                 push(S, r, row, tt, k, E.ref[i], bits, MATCHED if matched else 0, word)
                 _save(B, S, E, r, high, i)
@@ -299,14 +299,14 @@ def _process(B, S, M, X, E, tasks, task0, i0):
 
 @inner
 def _advance(B, S, M, X, E, now):
-    """Let time reach the rules that report timeouts; False if the output is full (call again)."""
+    """Advance time to ``now`` for the rules that report timeouts; False if the output is full (call again)."""
     for rule in range(B.rules.shape[0]):
         if B.rules[rule, R_TIMEOUTS] != 0 and not _expire(B, S, M, X, E, rule, now - B.rules[rule, R_SPAN]):
             return False
     return True
 
 
-# What Python calls, as in `agents.cep.conjunction.fast_path`.
+# Entry points from Python, as in `agents.cep.conjunction.fast_path`.
 
 
 @kernel

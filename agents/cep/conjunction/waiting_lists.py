@@ -1,10 +1,10 @@
-"""Layouts and lists of the ``all`` operator (see `agents.cep.conjunction.step` for the steps).
+"""Layout and waiting lists of the conjunction operator (`agents.cep.conjunction.step` has the steps).
 
-Waiting events of a rule lie in a ring in order of arrival. What is older than the window lies below the ring's low
-mark and is dead without being touched: there is no free list and no sweep. A hash table of (rule, key) holds, for each
+Waiting events of a rule lie in a ring buffer in order of arrival. Events older than the window lie below the ring's low
+mark and are dead without being touched: there is no free list and no sweep. A hash table of (rule, key) holds, for each
 slot of the rule, the first and the last waiting event and their number. The events of one list are linked both ways by
-distances, which stay true when a ring grows. Everything is an array, and memory follows the open windows: a key whose
-events are gone leaves the table when it is next rebuilt.
+distances, which stay valid when a ring grows. Everything is an array, and memory follows the open windows: a key
+without events is removed when the table is next rebuilt.
 """
 # ruff: noqa: PLR0917  numba takes plain code and positional arguments
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
@@ -21,11 +21,11 @@ from astrocyte.agents.jit import inner, outer
 
 # Rule table, one row a rule. Slots are the rule's steps, those with events of a match first (R_POSITIVE of them), then
 # the negated ones with conditions over other steps. R_KILL is the set of bits of the other negated ones. R_FIELDS is
-# the number of captured fields; the table ``fields`` says in which row of the input's columns each stands.
+# the number of captured fields; the table ``fields`` has the row of the input's columns for each.
 R_POSITIVE, R_SLOTS, R_SPAN, R_WITHIN, R_POLICY, R_SIMPLE, R_TIMEOUTS, R_CAP, R_KEEP_OLD, R_KILL = range(10)
 R_COND0, R_COND1, R_FIELDS, R_WIDTH = 10, 11, 12, 13
 ONCE, EACH, LATEST = 0, 1, 2
-# Conditions: evaluated once slot C_LEVEL is filled; C_SLOTS is the set of slots that it reads, with its owner.
+# Conditions: evaluated once slot C_LEVEL is filled; C_SLOTS is the set of slots that one reads, including its owner.
 C_OWNER, C_LEVEL, C_SLOTS, C_CODE0, C_CODE1, C_WIDTH = range(6)
 # State of a rule.
 G_LOW, G_HIGH, G_BASE, G_START, G_MASK, G_SHARED, G_SWEPT = range(7)
@@ -37,13 +37,13 @@ H_RULE, H_KEY, H_LISTS = 0, 1, 2
 LOW32: Final = 0xFFFFFFFF
 # Flags of a waiting event.
 MATCHED, REPORTED = 1, 2
-# What stands for a slot that no event was chosen for.
+# Values of a slot for which no event is chosen.
 START, EMPTY, SPENT = -1, -2, -3
 RING: Final = np.dtype(
     [("t", "i8"), ("ref", "i8"), ("next", "i4"), ("prev", "i4"), ("key", "i4"),
      ("slot", "u1"), ("nth", "u1"), ("roles", "u1"), ("flags", "u1")], align=True,
 )  # fmt: skip
-"""A waiting event in one slot, 32 bytes; ``ref`` -1 is dead. An event of several slots has neighbouring entries."""
+"""A waiting event in one slot, 32 bytes; ``ref`` -1 is dead. An event of several slots has adjacent entries."""
 
 MATCH: Final = np.dtype([("time", "i8"), ("end", "i8"), ("rule", "i4"), ("key", "i4"), ("kind", "i8")], align=True)
 """One output; its events are the rows up to ``end``."""
@@ -51,8 +51,8 @@ ROW: Final = np.dtype([("ref", "i8"), ("step", "i8")], align=True)
 
 Tables = namedtuple("Tables", "rules fields conditions code constants")  # noqa: PYI024  the form that numba takes
 State = namedtuple("State", "all rules headers ring values words")  # noqa: PYI024
-"""``values`` [ring, fields] holds the captured fields of waiting events, then, where needed, what float64 could not
-hold of them; ``words`` the results of their tests, where conditions ask for these."""
+"""``values`` [ring, fields] holds the captured fields of waiting events, followed if needed by the remainders that
+float64 cannot hold; ``words`` holds the results of their tests, if conditions read these."""
 Output = namedtuple("Output", "matches rows")  # noqa: PYI024
 Scratch = namedtuple("Scratch", "chosen stack low strings arena")  # noqa: PYI024
 """``strings`` and ``arena`` are the table of strings (`agents.cep.values.TextNumbers`), which is only read."""
@@ -62,14 +62,14 @@ Input = namedtuple("Input", "t ref key mask columns lows")  # noqa: PYI024
 
 @inner
 def home(S, rule, key):
-    """First place of (rule, key) in the table; the multiplication spreads consecutive keys evenly."""
+    """First index of (rule, key) in the table; the multiplication distributes consecutive keys evenly."""
     word = (np.uint64(rule) << np.uint64(32)) ^ np.uint64(key)
     return np.int64((word * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(S.all[A_SHIFT]))
 
 
 @inner
 def find(S, rule, key):
-    """Row of (rule, key) in the table, or -1 - the free row where it would stand."""
+    """Row of (rule, key) in the table, or -1 - r where r is the free row for it."""
     H = S.headers
     row = home(S, rule, key)
     while True:
@@ -83,7 +83,7 @@ def find(S, rule, key):
 
 @inner
 def claim(S, rule, key, row, slots):
-    """Make the free row that `find` told the header of (rule, key)."""
+    """Make the free row that `find` returned the header of (rule, key)."""
     row = -1 - row
     H = S.headers
     free = np.uint64(row)
@@ -100,19 +100,19 @@ def claim(S, rule, key, row, slots):
 
 @inner
 def place(x, start, mask):
-    """`at`, with the ring of the rule."""
+    """Index of entry x in a ring, given by its start and mask: `at` without reading the rule's state."""
     return np.uint64(start + (x & mask))
 
 
 @inner
 def at(S, rule, x):
-    """Index in the ring of the entry with sequence number x (unsigned: not to be tested for being negative)."""
+    """Index in the ring of the entry with sequence number x (unsigned, so that numba skips the check for negatives)."""
     return place(x, S.rules[rule, G_START], S.rules[rule, G_MASK])
 
 
 @inner
 def event_of(S, rule, x):
-    """Sequence number of the first entry of x's event: equal for all roles of one event, ordered by arrival."""
+    """Sequence number of the first entry of x's event: equal for all entries of one event, ordered by arrival."""
     if x == S.rules[rule, G_HIGH]:
         return x
     return x - np.int64(S.ring[at(S, rule, x)].nth)
@@ -120,13 +120,13 @@ def event_of(S, rule, x):
 
 @inner
 def whole(short, high):
-    """Sequence number of which the header holds the low 32 bits."""
+    """Sequence number restored from the low 32 bits that the header holds."""
     return high - ((high - np.int64(short)) & LOW32)
 
 
 @inner
 def head_of(H, Q, row, slot, low, high, base, start, mask):
-    """Oldest waiting event of a list, -1 if there is none; the list's head is brought up to date."""
+    """Oldest waiting event of a list, -1 if there is none; updates the list's head."""
     row = np.uint64(row)
     column = np.uint64(H_LISTS + 3 * slot)
     second = np.uint64(H_LISTS + 3 * slot + 1)
@@ -139,7 +139,7 @@ def head_of(H, Q, row, slot, low, high, base, start, mask):
         H[row, third] = 0
         return np.int64(-1)
     if head >= base and head >= high - mask - 1:
-        # The dead entries were not written over yet: follow them forward, each once in its life.
+        # The dead entries are not overwritten yet: follow them forward; each is passed once at most.
         count = np.int64(H[row, third])
         while head < low:
             head += Q[place(head, start, mask)].next
@@ -160,7 +160,7 @@ def head_of(H, Q, row, slot, low, high, base, start, mask):
 
 @inner
 def first_of(S, rule, row, slot):
-    """`head_of` with the ring of the rule."""
+    """`head_of` for the ring of the rule."""
     G = S.rules
     bounds = (G[rule, G_LOW], G[rule, G_HIGH], G[rule, G_BASE], G[rule, G_START], G[rule, G_MASK])
     return head_of(S.headers, S.ring, row, slot, *bounds)
@@ -168,7 +168,7 @@ def first_of(S, rule, row, slot):
 
 @inner
 def pop(H, Q, row, slot, x, low, start, mask):
-    """Take entry x, the head of its list, out of it; it is dead then."""
+    """Remove entry x, the head of its list, from the list; x is dead afterwards."""
     me = place(x, start, mask)
     row = np.uint64(row)
     column = np.uint64(H_LISTS + 3 * slot)
@@ -187,7 +187,7 @@ def pop(H, Q, row, slot, x, low, start, mask):
 
 @inner
 def append(H, Q, row, slot, x, low, start, mask):
-    """Put entry x, the newest of all, at the end of a list."""
+    """Append entry x, the newest of all, to a list."""
     me = place(x, start, mask)
     row = np.uint64(row)
     column = np.uint64(H_LISTS + 3 * slot)
@@ -222,7 +222,7 @@ def before(S, rule, x):
 
 @outer
 def unlink(S, rule, row, x):
-    """Take entry x out of its list; it is dead then."""
+    """Remove entry x from its list; x is dead afterwards."""
     H = S.headers
     Q = S.ring
     me = at(S, rule, x)
@@ -244,7 +244,7 @@ def unlink(S, rule, row, x):
 
 @outer
 def remove(S, rule, row, x, slots):
-    """Take the event of entry x out of its lists of slots below ``slots``."""
+    """Remove the event of entry x from its lists of slots below ``slots``."""
     me = at(S, rule, x)
     start = x - np.int64(S.ring[me].nth)
     for y in range(start, start + np.int64(S.ring[me].roles)):
@@ -254,7 +254,7 @@ def remove(S, rule, row, x, slots):
 
 @outer
 def mark(S, rule, x, flag):
-    """Set a flag on all roles of the event of entry x."""
+    """Set a flag on all entries of the event of entry x."""
     me = at(S, rule, x)
     start = x - np.int64(S.ring[me].nth)
     for y in range(start, start + np.int64(S.ring[me].roles)):
@@ -273,7 +273,7 @@ def number_of(roles):
 
 @inner
 def push(S, rule, row, t, key, ref, roles, flags, word):
-    """Let an event wait in every slot of the set ``roles``; the caller writes the captured values of the entries."""
+    """Add an event to the list of every slot in the set ``roles``; the caller writes the captured values."""
     Q = S.ring
     H = S.headers
     number = number_of(roles)
@@ -302,9 +302,9 @@ def push(S, rule, row, t, key, ref, roles, flags, word):
 
 @inner
 def load(context, slot, field):
-    """An operand: a field of the event chosen for a slot, or (negative) a bit of its word; of no event it is null.
+    """An operand: a field of the event chosen for a slot, or (negative) a bit of its word; null if there is no event.
 
-    The ring's high mark stands for the current event, row i of the input.
+    The ring's high mark denotes the current event, row i of the input.
     """
     B, S, X, E, rule, i = context
     v = np.nan
@@ -330,7 +330,7 @@ def load(context, slot, field):
 
 @outer
 def holds(B, S, X, E, rule, condition, i):
-    """Whether a condition is true of the chosen events."""
+    """Whether a condition holds for the chosen events."""
     context = (B, S, X, E, rule, i)
     first = B.conditions[condition, C_CODE0]
     last = B.conditions[condition, C_CODE1]

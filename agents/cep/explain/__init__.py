@@ -1,1 +1,1 @@
-"""Rules explained: automata as pictures, and why a rule did not match."""
+"""Explanations of rules: automata as diagrams, and why a rule did not match."""

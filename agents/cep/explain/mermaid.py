@@ -1,4 +1,4 @@
-"""A rule's automaton as Mermaid text: what `rules explain` prints, and what documentation can embed."""
+"""A rule's automaton as a Mermaid diagram, as `rules explain` prints it; documentation can embed it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_TERMS = 6
 
 
 def mermaid(rule: Rule) -> str:
-    """A flowchart: states as boxes, taken events as solid arrows, events passed over as dotted ones."""
+    """A flowchart: states as boxes, taken events as solid arrows, ignored events as dotted ones."""
     title = [f"%% rule {rule.name}, version {rule.content_version}", "flowchart LR"]
     return "\n".join(title + (_conjunction(rule) if rule.kind == "all" else _sequence(compile_rule(rule)))) + "\n"
 
@@ -45,11 +45,11 @@ def _sequence(program: Program) -> list[str]:
             case Kind.FINAL:
                 lines.append(f'    s{number}(("{label}"))')
             case Kind.STOP:
-                lines.append(f'    s{number}{{{{"{label} came: given up"}}}}')
+                lines.append(f'    s{number}{{{{"forbidden {label}: stop"}}}}')
             case Kind.PENDING:
                 wait = state.deadline_us or (rule.within.time if rule.within else 0)
                 lines.append(f'    s{number}["{label}"]')
-                since = "since the event before" if state.deadline_us else "since the first event"
+                since = "since the previous event" if state.deadline_us else "since the first event"
                 lines.append(f'    s{number} -- "{format_duration(wait)} {since}" --> {final}')
             case _:
                 start = number == program.start
@@ -57,7 +57,7 @@ def _sequence(program: Program) -> list[str]:
     for number, state in enumerate(program.states):
         lines += [_arrow(program, number, edge) for edge in state.edges]
     if rule.within is not None and rule.skip.kind == "none":
-        lines.append(f"    %% the whole within {format_duration(rule.within.time)}")
+        lines.append(f"    %% the whole match within {format_duration(rule.within.time)}")
     return lines
 
 
@@ -67,7 +67,7 @@ def _arrow(program: Program, number: int, edge: FlatEdge) -> str:
         step = program.rule.positive[edge.step]
         text = f"{step}: {text}"
         if edge.wait_us:
-            text += f", less than {format_duration(edge.wait_us)} after the event before"
+            text += f", less than {format_duration(edge.wait_us)} after the previous event"
         if edge.final:
             text += " (completes)"
         return f'    s{number} -- "{_escape(text)}" --> s{edge.target}'

@@ -1,7 +1,7 @@
-"""Why a rule did not fire: its partial matches followed event by event, each with what ended it.
+"""Why a rule did not match: its partial matches, event by event, each with the reason why it ended.
 
-It walks the same compiled states as the kernel, in Python and for one key, and remembers reasons. Events are plain
-mappings with ``stream``, ``timestamp`` (microseconds) and their fields, in processing order.
+The tracer walks the same compiled states as the kernel, in Python and for one key, and records reasons. Events are
+plain mappings with ``stream``, ``timestamp`` (microseconds) and their fields, in processing order.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """How many events the step's streams had, how many fitted, and how often each part of its condition failed."""
+    """Number of events in the step's streams, how many of them fit, and how often each part of its condition failed."""
 
     step: str
     seen: int
     fitted: int
     failed: dict[str, int]
     nearest: str
-    """The event that failed in the fewest parts, with its values; empty where one fitted or none came."""
+    """The event that failed the fewest parts, with its values; empty if an event fits or there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """``attempts`` that were under way at the asked time (all, without one), and how the events met each step."""
+    """Partial matches in progress at the requested time (all if no time is given), and a report for each step."""
 
     rule: str
     events: int
@@ -61,10 +61,10 @@ class WhyNot:
     matches: int
 
     def lines(self) -> list[str]:
-        """The report for people."""
+        """The report as lines of text."""
         lines = [f"rule {self.rule}: {self.events} events of its streams and key, {self.matches} matches"]
         for step in self.steps:
-            lines.append(f"  step {step.step}: {step.fitted} of {step.seen} events fitted")
+            lines.append(f"  step {step.step}: {step.fitted} of {step.seen} events fit")
             lines += [f"    {count} failed {part}" for part, count in step.failed.items()]
             if step.nearest:
                 lines.append(f"    nearest: {step.nearest}")
@@ -72,7 +72,7 @@ class WhyNot:
             path = ", ".join(f"{step} (event {index})" for step, index in attempt.taken)
             lines.append(f"  began at {attempt.began_us} us: took {path}; {attempt.reason}")
         if not self.attempts:
-            lines.append("  no partial match: no event fitted the first step")
+            lines.append("  no partial match: no event fits the first step")
         return lines
 
 
@@ -87,9 +87,9 @@ class _Run:
 
 
 def why_not(rule: Rule, events: Sequence[Event], *, at_us: int | None = None) -> WhyNot:
-    """Follow the rule over the events of one key; ``at_us`` keeps the attempts under way at that instant.
+    """Trace the rule over the events of one key; ``at_us`` keeps the attempts in progress at that instant.
 
-    For an ``all`` the steps tell what was missing in the window that ends at ``at_us`` (or anywhere).
+    For an ``all`` rule, ``at_us`` limits the report to events less than ``within`` before or after that instant.
     """
     chosen = [event for event in events if event.get("stream") in rule.streams]
     if rule.kind == "all":
@@ -147,11 +147,11 @@ class _Tracer:
 
     def end_in_time(self, run: _Run, state: FlatState, at: int, ended: Ended, length: int) -> None:
         if state.kind is Kind.PENDING:
-            self.end(run, "matched", at, "matched: nothing forbidden came in time")
+            self.end(run, "matched", at, "matched: no forbidden event before the time limit")
             return
         bound = "within" if ended == "window" else "within_prev or gap"
         waited = ", ".join(self.awaited(state)) or "nothing"
-        reason = f"{bound} of {format_duration(length)} was over at {at} us while it waited for {waited}"
+        reason = f"{bound} of {format_duration(length)} expired at {at} us while waiting for {waited}"
         self.end(run, ended, at, reason + (f"; {run.missed}" if run.missed else ""))
 
     def step(self, run: _Run, index: int, event: Event, word: int, now: int) -> list[_Run]:
@@ -179,12 +179,12 @@ class _Tracer:
             label = self.program.states[stopped.target].label
             self.end(run, "negated", now, f"event {index} at {now} us is the forbidden {label}")
         elif not fired:
-            reason = f"event {index} at {now} us came next and did not fit: {self.miss(state, event, run)}"
+            reason = f"the next event, {index} at {now} us, does not fit: {self.miss(state, event, run)}"
             self.end(run, "contiguity", now, reason)
         elif children and all(not edge.take for edge in fired):
             missed = self.miss(state, event, run)
             for child in children:
-                child.missed = missed and f"event {index} missed {missed}"
+                child.missed = missed and f"event {index} does not fit {missed}"
         return children
 
     def follow(self, run: _Run, edge: FlatEdge, index: int, event: Event, now: int) -> _Run:
@@ -212,7 +212,7 @@ class _Tracer:
         return list(dict.fromkeys(names))
 
     def miss(self, state: FlatState, event: Event, run: _Run) -> str:
-        """Which part of which awaited step's condition an event of its stream failed."""
+        """The awaited step and the parts of its condition that an event of its stream failed; empty if none."""
         for name in self.awaited(state):
             step = next(each for each in self.rule.steps if each.name == name)
             if event["stream"] in step.stream:
@@ -228,7 +228,7 @@ class _Tracer:
     def finish(self, last_us: int) -> None:
         for run in self.runs:
             waited = self.awaited(self.program.states[run.state])
-            text = f"still waits for {' or '.join(waited) or 'its time'} at the end of the events, {last_us} us"
+            text = f"still waiting for {' or '.join(waited) or 'its time limit'} at the last event, {last_us} us"
             self.end(run, "open", None, text + (f"; {run.missed}" if run.missed else ""))
         self.runs = []
 
@@ -253,7 +253,7 @@ def _described(failed: Sequence[Node], event: Event, prior: Mapping[str, Sequenc
 
 
 def _steps(rule: Rule, events: Sequence[Event]) -> tuple[StepReport, ...]:
-    """How the events met each step, as far as that can be told of one event alone."""
+    """Report for each step, by the parts of its condition that read one event alone."""
     reports = []
     for step in rule.steps:
         alone = [
@@ -295,9 +295,9 @@ def _conjunction(rule: Rule, events: Sequence[Event], at_us: int | None) -> WhyN
         ]
         forbidden = [str(s.name) for s in rule.steps if s.negated and any(_fits(rule, s, each) for each in window)]
         if missing:
-            reason = f"within {format_duration(rule.within.time)} after it no event fitted {', '.join(missing)}"
+            reason = f"within {format_duration(rule.within.time)} after it no event fits {', '.join(missing)}"
         elif forbidden:
-            reason = f"the forbidden {', '.join(forbidden)} came in its window"
+            reason = f"the forbidden {', '.join(forbidden)} occurred in its window"
         else:
             reason = "every step has an event in its window; pairing or conditions between steps decide"
         ended: Ended = "window" if missing else "negated" if forbidden else "open"

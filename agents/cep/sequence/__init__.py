@@ -1,1 +1,1 @@
-"""The sequence operator: all ``seq`` and ``any`` rules of a matcher, run by one kernel."""
+"""The sequence operator: runs all ``seq`` and ``any`` rules of a matcher in one kernel."""

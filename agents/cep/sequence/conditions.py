@@ -1,4 +1,4 @@
-"""Helpers of the automaton: conditions over events matched earlier (see `agents.cep.sequence.step`)."""
+"""Helpers of the sequence kernel: conditions over events matched earlier (see `agents.cep.sequence.step`)."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 # ruff: noqa: PLR0917, PLR1714, SIM109  kernels take arrays one by one and know no sets
 
@@ -23,7 +23,7 @@ from astrocyte.agents.jit import at, inner, outer
 
 @inner
 def load(context, source, index):
-    """An operand: a field of row i, a running value of a node (-1: of no events), or the time."""
+    """An operand: a field of row i, a running value of a node (-1: no events), or the time."""
     slots, values, lows, node, columns, column_lows, i, time = context
     v = 0.0
     w = 0.0
@@ -48,7 +48,7 @@ def load(context, source, index):
 @outer
 def evaluate(code, consts, first, last, slots, values, lows, node, columns, column_lows, i, time, strings, arena, stack,
              low):  # fmt: skip
-    """Truth of a condition for the running values of a node and row i; ``slots`` are those of the rule."""
+    """Truth of a condition for the running values of a node and row i; ``slots`` are the rule's running values."""
     context = (slots, values, lows, node, columns, column_lows, i, time)
     return run(load, context, code, consts, first, last, strings, arena, stack, low)
 
@@ -68,7 +68,7 @@ def truths(T, S, X, r, needed, node, B, i):
             if compare != 0 and node >= 0:
                 a = B.columns[at(T.simple[at(simple), 1]), at(i)]
                 b = S.V[at(node), at(T.simple[at(simple), 2])]
-                # Pairs are ordered by their first parts; where these are equal or none, more is to be looked at.
+                # Pairs are ordered by their high parts; if these are equal or null, the whole condition is evaluated.
                 decided = a < b or a > b or (a == b and B.lows.shape[0] == 0 and S.W.shape[0] <= 1)
                 truth = (a > b if compare >= GT else a < b) or (a == b and (compare == LE or compare == GE))
             if not decided:

@@ -1,4 +1,4 @@
-"""Layouts of the automaton's tables and state (see `agents.cep.sequence.step`): column numbers, codes, record types."""
+"""Layout of the sequence kernel's tables and state (see `agents.cep.sequence.step`): columns, codes, record types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ L_RUNNING, L_STEP, L_COLUMN, L_WIDTH = range(4)
 COUNT, VALUES, NUMBERS, SUM, MIN, MAX, FIRST, LAST = map(int, Running)
 # Tasks.
 K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
-# Globals: free lists, high marks, live counts, outputs, used headers, timers, position, error (slot + 1).
+# Globals: free lists, high-water marks, live counts, outputs, used headers, timers, position, error (slot + 1).
 (G_RUN_FREE, G_RUN_HIGH, G_RUNS, G_NODE_FREE, G_NODE_HIGH, G_NODES, G_OUT, G_HEADERS, G_TIMER_FREE, G_TIMER_HIGH,
  G_TIMERS, G_TASK, G_ROW, G_ERROR, G_SWEEP, G_WRITTEN, G_WIDTH) = range(17)  # fmt: skip
 # Per rule: timers as a list, earliest deadline of a waiting state, counters (in the order of operator.COUNTERS).
@@ -43,22 +43,22 @@ HEADER: Final = np.dtype(
 RUN: Final = np.dtype(
     [("state", "i4"), ("node", "i4"), ("next", "i4"), ("pad", "i4"), ("sid", "i8"), ("start", "i8")], align=True
 )
-"""``sid``: number of the start event in processing order; ``start``: its time (of a completed match, the time of that).
+"""``sid``: number of the start event in processing order; ``start``: its time (for a completed match: the match's).
 
-32 bytes, so that none lies across two cache lines; what is asked for less often is in the nodes.
+32 bytes, so that no record lies across two cache lines; fields that are read less often are in the nodes.
 """
 NODE: Final = np.dtype(
     [("ref", "i8"), ("seq", "i8"), ("time", "i8"), ("written", "i8"), ("step", "i4"), ("prev", "i4"), ("users", "i4"),
      ("length", "i4")], align=True,
 )  # fmt: skip
-"""``length``: events in the chain up to here; ``written``: where `drain` put the chain up to here."""
+"""``length``: events in the chain up to this node; ``written``: where `drain` wrote the chain up to this node."""
 TIMER: Final = np.dtype([("start", "i8"), ("key", "i4"), ("next", "i4")], align=True)
 
 Tables = namedtuple(  # noqa: PYI024
     "Tables",
     "rules states edges terms act needed resolved fired idle react slots code0 code simple consts strings arena",
 )
-Rule = namedtuple(  # noqa: PYI024  what the kernel asks of a rule for every event, as locals: they cannot be aliased
+Rule = namedtuple(  # noqa: PYI024  what the kernel reads of a rule for every event, as locals: they cannot be aliased
     "Rule", "bits act resolved idle state0 start known timed fan window length limit waits skip keep_new slot0 slot1"
 )
 State = namedtuple("State", "G Q H R N V W T M")  # noqa: PYI024

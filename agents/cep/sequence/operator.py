@@ -1,7 +1,7 @@
-"""All ``seq`` and ``any`` rules of a matcher with their state: pools that grow around the kernel.
+"""All ``seq`` and ``any`` rules of a matcher with their state: pools that this operator enlarges for the kernel.
 
 State is arrays only, so that a snapshot is a copy. The kernel stops before an event for which there might not be room;
-here its outputs are taken, what is short is doubled, and it goes on with that event.
+the operator then collects the outputs, doubles the pools that are short, and continues with that event.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ __all__ = ["SequenceOperator", "SkipError"]
 
 FIRST_ROOM: Final = 1024
 MOST_OUTPUTS: Final = 16_384
-"""Up to here the queue of outputs grows for speed, beyond only where one event needs more."""
+"""Size up to which the output queue grows for speed; beyond it, the queue grows only if one event needs more."""
 _LINE: Final = 64
 _MOST_DOUBLINGS: Final = 16
-"""One event needs at most a few times what its key already holds; more would be a mistake in here."""
+"""One event needs at most a few times what its key already holds; needing more indicates a bug."""
 _FOREVER: Final = layout.NEVER
 _Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16], NDArray[np.int64]]
 
 
 class SkipError(AstrocyteError):
-    """A match cannot be skipped as the rule says (``on_missing: error``)."""
+    """The rule's skip strategy cannot be applied to a match (``on_missing: error``)."""
 
 
 class SequenceOperator:
-    """An `agents.cep.operator.Operator`; ``room`` is the first capacity of every pool."""
+    """An `agents.cep.operator.Operator`; ``room`` is the initial capacity of every pool."""
 
     def __init__(self, strings: TextNumbers, *, room: int = FIRST_ROOM) -> None:
         self._strings = strings
@@ -67,27 +67,27 @@ class SequenceOperator:
     # -- rules -------------------------------------------------------------------------------------------------------
 
     def add(self, slot: int, program: Program, columns: Sequence[int]) -> None:
-        """Begin a rule with fresh state; ``columns[j]`` is the row of the input for ``program.captures[j]``."""
+        """Add a rule with empty state; ``columns[j]`` is the row of the input for ``program.captures[j]``."""
         self.add_all([(slot, program, columns)])
 
     def add_all(self, rules: Sequence[tuple[int, Program, Sequence[int]]]) -> None:
-        """Begin several rules; the tables are laid out once."""
+        """Add several rules; the tables are built once."""
         for slot, program, columns in rules:
             if slot in self._programs:
                 self._clear(slot)
             self._programs[slot] = (program, tuple(columns))
-        self._relay([slot for slot, _, _ in rules])
+        self._rebuild_tables([slot for slot, _, _ in rules])
 
     def remove(self, slot: int) -> None:
         """Drop a rule and its state."""
         self._clear(slot)
         del self._programs[slot]
-        self._relay([slot])
+        self._rebuild_tables([slot])
 
     def _clear(self, slot: int, *, settle: bool = False) -> bool:
-        """Drop all runs of a rule (-1: of all); False where there was no room for what came out."""
+        """Drop all runs of a rule (-1: of all rules); False if there was no room for the outputs."""
         if not (self._state.G[[layout.G_RUNS, layout.G_TIMERS]].any() or self._waits):
-            return True  # the usual end of a stream; it needs no kernel
+            return True  # the usual case at the end of a stream: no kernel call needed
         if not kernel_pools.clear(self._tables, self._state, slot, settle):
             return False
         headers = _zeros(len(self._state.H), layout.HEADER)
@@ -95,8 +95,8 @@ class SequenceOperator:
         self._state = self._state._replace(H=headers)
         return True
 
-    def _relay(self, fresh: Sequence[int]) -> None:
-        """New tables. The state refers to states by number, so these are moved along with their rules."""
+    def _rebuild_tables(self, fresh: Sequence[int]) -> None:
+        """Rebuild the tables; runs refer to states by number, so their numbers are shifted with their rules."""
         old, new = self._tables.rules, build_tables(self._programs, self._strings)
         per_rule = np.zeros((len(new.rules), layout.Q_WIDTH), np.int64)
         per_rule[:, [layout.Q_HEAD, layout.Q_TAIL]] = -1
@@ -123,14 +123,14 @@ class SequenceOperator:
         if len(self._state.W) > 1:
             self._state = self._state._replace(W=_wider(self._state.W, width))
         elif (new.slots[:, layout.L_RUNNING] == layout.SUM).any():
-            self._state = self._state._replace(W=np.zeros_like(self._state.V))  # a sum may need what no value needs
+            self._state = self._state._replace(W=np.zeros_like(self._state.V))  # a sum may exceed float64's integers
         self._tables = new
         self._waits = bool(new.rules[:, layout.P_WAITS].any())
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def process(self, tasks: Sequence[Task]) -> list[tuple[int, Outputs]]:
-        """Feed the rows of each task; gives (slot, outputs) for rules that put something out."""
+        """Process the rows of each task; returns (slot, outputs) of the rules with outputs."""
         pieces: list[_Piece] = []
         start = 0
         while start < len(tasks):
@@ -150,7 +150,7 @@ class SequenceOperator:
         self._run(batch, pieces)
 
     def process_one(self, batch: Any) -> list[tuple[int, Outputs]]:
-        """Feed a kernel's batch (`kernel_layout.Batch`) as it is: the short way for single events."""
+        """Process a kernel batch (`layout.Batch`) directly: the fast path for single events."""
         if batch.lows.size and len(self._state.W) <= 1:
             self._state = self._state._replace(W=np.zeros_like(self._state.V))
         pieces: list[_Piece] = []
@@ -168,7 +168,7 @@ class SequenceOperator:
             stuck = stuck + 1 if here == position else 0
             position = here
             if stuck > _MOST_DOUBLINGS:
-                raise RuntimeError(f"no room for row {here[1]} although every pool is {2**stuck} times as large")
+                raise RuntimeError(f"no room for row {here[1]} after enlarging every pool by a factor of {2**stuck}")
             self._make_room(pieces, stuck > 0)
         if self._state.G[layout.G_OUT]:
             self._take(pieces)
@@ -176,7 +176,7 @@ class SequenceOperator:
             self._raise_errors()
 
     def advance(self, now_us: int) -> list[tuple[int, Outputs]]:
-        """Time reaches ``now_us`` for every key: expire, decide absences, put out timeouts."""
+        """Advance time to ``now_us`` for every key: expire partial matches, decide absences, emit timeouts."""
         pieces: list[_Piece] = []
         now = min(now_us, _FOREVER)
         while not kernel_time.advance(self._tables, self._state, now):
@@ -188,7 +188,7 @@ class SequenceOperator:
         return _by_slot(pieces)
 
     def finish(self) -> list[tuple[int, Outputs]]:
-        """After the last advance: drop what no time ends; completed matches that waited for it come out."""
+        """After the last advance: drop runs without a time limit and emit completed matches that waited for them."""
         pieces: list[_Piece] = []
         while not self._clear(-1, settle=True):
             self._make_room(pieces, True)
@@ -203,11 +203,11 @@ class SequenceOperator:
             rule = self._programs[slot][0].rule
             raise SkipError(
                 f"rule {rule.name!r}: a match has no event of step {rule.skip.step!r}, or begins with it, so that "
-                f"skip {rule.skip.kind} cannot move on; make the step mandatory or leave on_missing: error out"
+                f"skip {rule.skip.kind} cannot be applied; make the step mandatory or remove on_missing: error"
             )
 
     def _make_room(self, pieces: list[_Piece], stuck: bool) -> None:
-        """Take the outputs, then double what is more than half full; everything if that did not help."""
+        """Collect the outputs, then double the pools that are more than half full; all of them if that did not help."""
         self._take(pieces)
         state, G = self._state, self._state.G
         larger: dict[str, NDArray[Any]] = {}
@@ -245,13 +245,13 @@ class SequenceOperator:
         return live
 
     def low_water_us(self) -> int | None:
-        """Oldest time of an event that the state refers to; None where there is none."""
+        """Oldest time of an event that the state refers to; None if there is none."""
         if self._state.G[layout.G_NODES] == 0:
             return None
         return int(self._live_nodes()["time"].min())
 
     def live_refs(self) -> NDArray[np.int64]:
-        """Refs of the events that the state refers to, sorted, without repetition."""
+        """Handles of the events that the state refers to, sorted, without duplicates."""
         return np.unique(self._live_nodes()["ref"])
 
     def mark_keys(self, slot: int, live: NDArray[np.bool_]) -> None:
@@ -277,7 +277,7 @@ class SequenceOperator:
         return {**found, "bytes": sum(array.nbytes for array in self._state)}
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copy of the state as arrays, as long as what is in use."""
+        """Copy of the state as arrays, truncated to the used part."""
         G, state = self._state.G, self._state
         runs, nodes, timers = (int(G[name]) for name in (layout.G_RUN_HIGH, layout.G_NODE_HIGH, layout.G_TIMER_HIGH))
         used = {"R": runs, "N": nodes, "V": nodes, "T": timers}
@@ -287,7 +287,7 @@ class SequenceOperator:
         return whole | {name: getattr(state, name)[:count].copy() for name, count in used.items()}
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
-        """Take over a snapshot made with the same rules in the same slots."""
+        """Restore a snapshot made with the same rules in the same slots."""
         whole = {name: np.array(snapshot[name]) for name in ("G", "Q", "H")}
         grown = {name: _room(np.asarray(snapshot[name]), FIRST_ROOM) for name in ("R", "N", "V", "T")}
         grown["W"] = _room(np.asarray(snapshot["W"]), FIRST_ROOM) if "W" in snapshot else np.zeros((1, 1))
@@ -295,7 +295,7 @@ class SequenceOperator:
 
 
 def _zeros(shape: int | tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Zeros that begin at a cache line, so that records of 32 bytes do not lie across two."""
+    """Zeros aligned to a cache line, so that a record of 32 bytes does not lie across two lines."""
     kind = np.dtype(dtype)
     size = int(np.prod(shape)) * kind.itemsize
     raw = np.zeros(size + _LINE, np.uint8)
@@ -309,7 +309,7 @@ def _doubled(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _room(array: NDArray[Any], least: int) -> NDArray[Any]:
-    """A copy with room for ``least`` items, or for a quarter more than there are."""
+    """A copy with room for ``least`` items, or for a quarter more than it has."""
     larger = _zeros((max(least, len(array) + len(array) // 4), *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
     return larger
@@ -322,7 +322,7 @@ def _wider(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
 
 
 def _by_slot(pieces: list[_Piece]) -> list[tuple[int, Outputs]]:
-    """Outputs by rule, each in the order in which they came out."""
+    """Outputs by rule, each in the order in which they were emitted."""
     parts: dict[int, list[Outputs]] = {}
     for heads, offsets, step, ref in pieces:
         slots = heads[:, layout.M_SLOT]

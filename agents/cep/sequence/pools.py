@@ -1,4 +1,4 @@
-"""Kernels around the automaton's pools: hand over outputs, rebuild the table of keys, drop runs."""
+"""Kernels for the pools of the sequence operator: return outputs, rebuild the table of keys, drop runs."""
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from astrocyte.agents.jit import at, kernel
 
 @intrinsic
 def copy_within(_context: Any, array: Any, _to: Any, _source: Any, _count: Any) -> Any:
-    """Copy ``count`` items of a one-dimensional array to a place before or behind them (no overlap)."""
+    """Copy ``count`` items of a one-dimensional array to an index before or behind them (no overlap)."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         found = make_array(signature.args[0])(context, builder, args[0])
@@ -42,7 +42,7 @@ def copy_within(_context: Any, array: Any, _to: Any, _source: Any, _count: Any) 
 
 @kernel
 def rehash(old, new):
-    """Copy the headers of keys that hold something; gives their number."""
+    """Copy the headers of keys that hold something; returns their number."""
     live = 0
     for i in range(old.shape[0]):
         if old[at(i)]["rule"] != 0 and (old[at(i)]["runs"] > 0 or old[at(i)]["waiting"] > 0):
@@ -64,9 +64,9 @@ def lengths(S, offsets):
 
 @kernel
 def drain(S, offsets, step, ref):
-    """Events of every queued output, in order; their chains are given back.
+    """Events of every queued output, in order; releases their chains.
 
-    What was written before is copied: matches that share the beginning of a chain walk it once.
+    A part that was written before is copied: the shared beginning of several chains is walked once.
     """
     base = S.G[G_WRITTEN]
     for m in range(S.G[G_OUT]):
@@ -92,7 +92,7 @@ def drain(S, offsets, step, ref):
 
 @kernel
 def clear(T, S, slot, settle_waiting):
-    """Drop all runs of a rule (-1: of all); matches that waited come out where ``settle_waiting``. False: no room."""
+    """Drop all runs of a rule (-1: of all rules); ``settle_waiting`` emits the waiting matches. False: no room."""
     for h in range(S.H.shape[0]):
         r = np.int64(S.H[at(h)]["rule"]) - 1
         if r < 0 or (slot >= 0 and r != slot):

@@ -88,7 +88,7 @@ def home(H, slot, key):
 
 @inner
 def find(H, slot, key):
-    """Place of the header of (rule, key), or of the free one where it belongs."""
+    """Index of the header of (rule, key), or of the free header where it belongs."""
     place = home(H, slot, key)
     while H[at(place)]["rule"] != 0 and (H[at(place)]["rule"] != slot + 1 or H[at(place)]["key"] != key):
         place = (place + 1) & (H.shape[0] - 1)
@@ -99,7 +99,7 @@ def find(H, slot, key):
 def forget_if_empty(S, h):
     """Free the header of a key that holds nothing, and close the gap; True if it was freed.
 
-    Headers behind the gap move back where their search would pass it, so that a search may end at a free place.
+    Headers behind the gap move back if their search would pass it, so that a search may end at a free header.
     """
     H = S.H
     if H[at(h)]["runs"] > 0 or H[at(h)]["done"] >= 0:
@@ -129,7 +129,7 @@ def new_run(S):
     if r >= 0:
         following = np.int64(S.R[at(r)]["next"])
         S.G[G_RUN_FREE] = following
-        prefetch(S.R, following)  # else the next new run waits for it
+        prefetch(S.R, following)  # otherwise the next new run waits for memory
     else:
         r = S.G[G_RUN_HIGH]
         S.G[G_RUN_HIGH] = r + 1
@@ -147,7 +147,7 @@ def free_run(S, r):
 
 @inner
 def release(S, node):
-    """Give back one reference to a chain."""
+    """Release one reference to a chain."""
     while node >= 0:
         users = S.N[at(node)]["users"] - 1
         S.N[at(node)]["users"] = users
@@ -189,7 +189,7 @@ def new_node(T, S, P, B, i, step, prev):
 
 @inner
 def update_slot(T, S, s, j, n, step, prev, B, i):
-    """Running value j of a new node, from that of the node before and the event."""
+    """Running value j of a new node, from that of the previous node and the event."""
     running = T.slots[at(s), L_RUNNING]
     counts = running <= SUM
     value = 0.0 if counts else np.nan
@@ -243,7 +243,7 @@ def update_slot(T, S, s, j, n, step, prev, B, i):
 
 @inner
 def started(S, node, step):
-    """Whether the chain has an event of the step already."""
+    """Whether the chain already has an event of the step."""
     while node >= 0:
         if S.N[at(node)]["step"] == step:
             return True
@@ -256,7 +256,7 @@ def started(S, node, step):
 
 @inner
 def put_out(S, r, key, kind, time, node):
-    """Queue an output; takes over one reference to the chain."""
+    """Queue an output; takes ownership of one reference to the chain."""
     m = S.G[G_OUT]
     S.M[at(m), M_SLOT] = r
     S.M[at(m), M_KEY] = key
@@ -269,7 +269,7 @@ def put_out(S, r, key, kind, time, node):
 
 @inner
 def wait_done(S, h, node, sid, time):
-    """Put a completed match among those that wait, by start event; equal ones keep their order."""
+    """Insert a completed match into the waiting matches by start event; equal ones keep their order."""
     q = new_run(S)
     S.R[at(q)]["state"] = -1
     S.R[at(q)]["node"] = node
@@ -301,7 +301,10 @@ def drop_head(S, h):
 
 @inner
 def skipped_before(T, S, r, m):
-    """Everything that began before this event number is dropped once match m is out; -2 - cause for an error."""
+    """Event number before which all partial matches that started earlier are dropped when match m is emitted.
+
+    -1: none. Sets G_ERROR if the step is missing or first in the match and the rule treats that as an error.
+    """
     skip = T.rules[at(r), P_SKIP]
     node = np.int64(S.R[at(m)]["node"])
     if skip == SKIP_PAST_LAST:
@@ -322,7 +325,7 @@ def skipped_before(T, S, r, m):
 
 @inner
 def settle(T, S, r, h):
-    """Put out completed matches for which no earlier run is left, and skip as the rule says."""
+    """Emit completed matches for which no earlier run is left, and apply the rule's skip strategy."""
     eager = T.rules[at(r), P_EAGER] != 0
     while S.H[at(h)]["done"] >= 0:
         m = np.int64(S.H[at(h)]["done"])
@@ -330,7 +333,7 @@ def settle(T, S, r, h):
         if not eager and head >= 0 and S.R[at(head)]["sid"] < S.R[at(m)]["sid"]:
             if S.H[at(h)]["waiting"] <= T.rules[at(r), P_LIMIT]:
                 return
-            drop_head(S, h)  # what waits is bounded too: the run that holds it up is cut
+            drop_head(S, h)  # waiting matches are bounded too: drop the run that delays them
             S.Q[at(r), Q_CUT] += 1
             continue
         before = skipped_before(T, S, r, m)
@@ -353,7 +356,7 @@ def settle(T, S, r, h):
 
 @inner
 def expire(T, S, P, r, h, now):
-    """Time reaches ``now`` for one key: runs that are over complete (PENDING), time out or go."""
+    """Advance time to ``now`` for one key: runs past their limit complete (PENDING), time out or are dropped."""
     x = np.int64(S.H[at(h)]["head"])
     before = np.int64(-1)
     hit = False
@@ -375,7 +378,7 @@ def expire(T, S, P, r, h, now):
             if after < 0:
                 S.H[at(h)]["tail"] = before
             S.H[at(h)]["runs"] -= 1
-            # Both bounds may have passed since the last call: the one that came first counts.
+            # Both bounds may have passed since the last call: the earlier one counts.
             time = np.int64(S.R[at(x)]["start"]) + P.window
             if late and (P.window == 0 or last + deadline < time):
                 time = last + deadline
@@ -401,5 +404,5 @@ def expire(T, S, P, r, h, now):
 
 @inner
 def room_for(S, runs, waiting):
-    """Whether an expiry of a key with that many runs and waiting matches fits."""
+    """Whether there is room to expire a key with that many runs and waiting matches."""
     return S.G[G_OUT] + runs + waiting <= S.M.shape[0] and S.G[G_RUNS] + runs < S.R.shape[0]

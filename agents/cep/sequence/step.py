@@ -1,13 +1,13 @@
-"""The automaton: one kernel, driven by tables, that runs every rule over every key.
+"""Step of the sequence operator: one table-driven kernel (an NFA) that runs every rule for every key.
 
 A partial match is a *run*: a state, the chain of events taken so far (`N`, shared between runs by reference counts) and
-its start. The runs of a key are a list in the order of their start events; what a run becomes stands in its place.
-Expiry and every skip strategy then cut the front of a list. The state in which a match begins is not a run: it is
-tried last for every event. Keys are found in an open hash table `H` of (rule, key); a key without runs leaves it when
+its start. The runs of a key are a list in the order of their start events; successors of a run take its place in the
+list, so that expiry and every skip strategy remove runs from its front. The start state is not a run: it is tried last
+for every event. Keys are found in an open-addressing hash table `H` of (rule, key); a key without runs is removed when
 the table is next rebuilt.
 
-Nothing grows in here. Before each event the worst case is reserved; where room is short the kernel stops with its
-position in `G`, and `agents.cep.sequence.operator` makes room and calls again.
+The kernel allocates nothing. Before each event it checks that the worst case fits; if not, it stops with its position
+in `G`, and `agents.cep.sequence.operator` enlarges the pools and calls it again.
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 # ruff: noqa: PLR0917, D103  kernels take their arrays one by one
@@ -100,10 +100,10 @@ def find_edges(T, X, word, truth, state, waited):
 
 @inner
 def step_run(T, S, P, r, h, B, i, x, before, after, fired, final):
-    """Let run x (-1: the state in which matches begin), which stands between two others, take its edges.
+    """Advance run x (-1: the start state), listed between the runs ``before`` and ``after``, along its edges.
 
-    ``fired`` and ``final`` are bits of the edges taken and of those whose target completes. Gives the last run in the
-    place of x (``before`` if none is left).
+    ``fired`` and ``final`` are bits of the edges taken and of those whose target completes. Returns the last run that
+    replaces x (``before`` if none is left).
     """
     is_start = x < 0
     state = P.start
@@ -217,7 +217,7 @@ def start_timer(S, r, key, start):
 
 @inner
 def spare_room(S):
-    """For how many new runs, events and outputs there is room, in the scarcest of the pools."""
+    """Number of new runs, events and outputs for which all pools have room."""
     spare = min(S.R.shape[0] - S.G[G_RUNS], S.N.shape[0] - S.G[G_NODES])
     spare = min(spare, S.M.shape[0] - S.G[G_OUT])
     return min(spare, S.T.shape[0] - S.G[G_TIMERS])
@@ -225,13 +225,13 @@ def spare_room(S):
 
 @inner
 def is_same(T, state, fired):
-    """Whether these edges together leave a run as it is."""
+    """Whether these edges together leave a run unchanged."""
     return fired == np.uint64(T.states[at(state), S_SAME1]) or fired == np.uint64(T.states[at(state), S_SAME2])
 
 
 @inner
 def feed(T, S, X, P, r, word, B, i, spare):
-    """One event to one rule. Gives what is left of the spare room at least; -1: it was short and nothing was done."""
+    """Process one event for one rule. Returns a lower bound of the room left; -1: too little room, nothing was done."""
     key = np.int64(B.key[at(i)])
     h = find(S.H, r, key)
     now = B.t[at(i)]
@@ -348,7 +348,7 @@ def feed(T, S, X, P, r, word, B, i, spare):
 
 @kernel
 def process(T, S, X, B):
-    """Feed the batch from where `G` says; True: all of it is done, False: room is short, call again."""
+    """Process the batch from the position in `G`. True: all of it is done; False: make room and call again."""
     G = S.G
     far = S.H.shape[0] > 4096
     for task in range(G[G_TASK], B.tasks.shape[0]):
@@ -362,7 +362,7 @@ def process(T, S, X, B):
         last = stop - 1
         for i in range(G[G_ROW] if G[G_ROW] >= 0 else B.tasks[at(task), K_FROM], stop):
             if far:
-                # Without branches: what they would depend on is random. The first records stand for none.
+                # Branchless, since branches here would be mispredicted. Record 0 stands in where there is none.
                 prefetch(S.H, home(S.H, r, np.int64(B.key[at(min(i + 16, last))])))
                 h = home(S.H, r, np.int64(B.key[at(min(i + 12, last))]))
                 prefetch(S.R, np.int64(S.H[at(h)]["head"]))

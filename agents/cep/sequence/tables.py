@@ -28,7 +28,7 @@ _LOW: Final = (1 << DYNAMIC) - 1
 
 
 def build_tables(programs: Mapping[int, tuple[Program, Sequence[int]]], strings: TextNumbers) -> Any:
-    """Tables of the programs by slot; each comes with the columns that hold its captures."""
+    """Tables of the programs by slot; each program is given with the columns that hold its captures."""
     builder = _Builder(strings)
     slots = max(programs, default=-1) + 1
     rules = np.zeros((slots, layout.P_WIDTH), np.int64)
@@ -57,7 +57,7 @@ class _Builder:
         self.consts: list[tuple[float, float]] = []
 
     def add(self, program: Program, columns: Sequence[int]) -> list[int]:
-        """Append a program; gives its row of the rule table."""
+        """Append a program; returns its row of the rule table."""
         rule, table = program.rule, program.table
         row = [0] * layout.P_WIDTH
         row[layout.P_WINDOW] = rule.within.time if rule.within else 0
@@ -154,7 +154,7 @@ class _Builder:
 
 
 def _moved(op: tuple[int, int, int], first: int, columns: Sequence[int]) -> tuple[int, int, int]:
-    """An instruction with its constant, or the column of its operand, where these stand for all rules."""
+    """An instruction with the number of its constant, or the column of its operand, in the tables of all rules."""
     code, one, two = op
     if code == Op.CONST:
         return code, first + one, two
@@ -162,7 +162,7 @@ def _moved(op: tuple[int, int, int], first: int, columns: Sequence[int]) -> tupl
 
 
 def _simple(ops: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
-    """(comparison, column, slot) of code that compares a field with a running value, the commonest; else zeros."""
+    """(comparison, column, slot) of code that compares a field with a running value, the usual case; else zeros."""
     if len(ops) == 3 and ops[0][0] == ops[1][0] == Op.LOAD and Op.LT <= ops[2][0] <= Op.GE:
         (_, first, a), (_, second, b), (compare, _, _) = ops
         if (first, second) == (FROM_COLUMN, FROM_SLOT):

@@ -22,7 +22,7 @@ from astrocyte.agents.jit import at, inner, kernel, prefetch
 
 @inner
 def earliest_deadlines(T, S):
-    """Earliest time at which a run's deadline passes, for every rule that has deadlines."""
+    """Compute the earliest time at which a run's deadline passes, for every rule that has deadlines."""
     for r in range(T.rules.shape[0]):
         if T.rules[at(r), P_WAITS]:
             S.Q[at(r), Q_DUE] = NEVER
@@ -39,7 +39,7 @@ def earliest_deadlines(T, S):
 
 @kernel
 def advance(T, S, now):
-    """Time reaches ``now`` for every key; False: room is short, call again."""
+    """Advance time to ``now`` for every key; False: make room and call again."""
     for r in range(T.rules.shape[0]):
         P = rule_of(T, r)
         if P.window > 0:
@@ -83,7 +83,7 @@ def advance(T, S, now):
 
 @kernel
 def pass_deadlines(T, S, now):
-    """`advance` for rules whose steps have bounds of their own; False: room is short, call again."""
+    """`advance` for rules whose steps have bounds of their own; False: make room and call again."""
     due = False
     for r in range(T.rules.shape[0]):
         due = due or (T.rules[at(r), P_WAITS] != 0 and S.Q[at(r), Q_DUE] <= now)
@@ -98,7 +98,7 @@ def pass_deadlines(T, S, now):
                     return False
                 expire(T, S, rule_of(T, r), r, h, now)
                 gone = forget_if_empty(S, h)
-            if not gone:  # else another header may have taken its place
+            if not gone:  # otherwise another header may have moved to this index
                 h += 1
         S.G[G_SWEEP] = 0
         earliest_deadlines(T, S)

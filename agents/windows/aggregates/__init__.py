@@ -1,4 +1,4 @@
-"""Aggregates over groups of rows: vectorised, mergeable, and with the same bits however the rows were divided."""
+"""Aggregates over groups of rows: vectorised, mergeable, and bit-identical for any division of the rows into calls."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Loops over rows that add to the state of groups, and over pairs of groups that merge them.
 
-A group's rows are always added one after another in the order given, never pairwise or in blocks, so that a float
-result has the same bits however the rows were divided into calls. ``slots[i]`` is the group of row i; ``w`` holds
-the rows' weights, or a single 1.0 with ``step`` 0. Merging adds the newer group ``other[j]`` to ``into[j]``.
+A group's rows are always added one by one in the given order, never pairwise or in blocks, so that a float result is
+bit-identical for any division of the rows into calls. ``slots[i]`` is the group of row i; ``w`` holds the rows'
+weights, or a single 1.0 with ``step`` 0. Merging adds the newer group ``other[j]`` to ``into[j]``.
 """
-# ruff: noqa: D103, PLR0917  kernels take arrays one by one, for numba; module's docstring says what they do
+# ruff: noqa: D103, PLR0917  kernels take arrays one by one, for numba; the module's docstring describes them
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _INT_MIN = np.int64(-(2**63))
 
 @_jit
 def saturate(a: Any, b: Any) -> Any:
-    """Sum of two int64 that stays at the end of the range instead of wrapping."""
-    # Asked before adding: the compiler assumes that a sum of signed integers does not wrap.
+    """Sum of two int64 that saturates at the limits of the range instead of wrapping."""
+    # Checked before adding: the compiler assumes that a sum of signed integers does not wrap.
     if b > 0 and a > _INT_MAX - b:
         return _INT_MAX
     if b < 0 and a < _INT_MIN - b:
@@ -150,7 +150,7 @@ def merge_max(into: Any, other: Any, n: Any, most: Any) -> None:
 
 @_jit
 def add_first(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
-    """``winner[slot]`` becomes the row whose value the group takes; the caller sets it to -1 before."""
+    """Set ``winner[slot]`` to the row whose value the group takes; the caller initialises it to -1."""
     for i in range(len(slots)):
         s = slots[i]
         if n[s] == 0.0 or t[i] < time[s]:
@@ -161,7 +161,7 @@ def add_first(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
 
 @_jit
 def add_last(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
-    """As `add_first`; among equal times the row that comes last wins."""
+    """`add_first` for the last value; of rows with equal times the last one wins."""
     for i in range(len(slots)):
         s = slots[i]
         if n[s] == 0.0 or t[i] >= time[s]:
@@ -172,7 +172,7 @@ def add_last(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
 
 @_jit
 def merge_first(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
-    """``source[j]`` becomes the group from which ``into[j]`` takes its value, or -1."""
+    """Set ``source[j]`` to the group from which ``into[j]`` takes its value, or -1."""
     for j in range(len(into)):
         a, b = into[j], other[j]
         source[j] = -1
@@ -195,7 +195,7 @@ def merge_last(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
 
 @_jit
 def add_slope(slots: Any, t: Any, x: Any, n: Any, origin: Any, mean_t: Any, mean_x: Any, ctt: Any, ctx: Any) -> None:
-    # Running covariance; times are seconds since the group's first row, where doubles are dense.
+    # Running covariance; times are seconds since the group's first row, since float64 is precise near 0.
     for i in range(len(slots)):
         s = slots[i]
         if n[s] == 0.0:
@@ -242,7 +242,7 @@ def add_ewma(slots: Any, x: Any, alpha: float, n: Any, first: Any, value: Any) -
 
 @_jit
 def merge_ewma(into: Any, other: Any, alpha: float, n: Any, first: Any, value: Any) -> None:
-    # The newer group began with weight 1 on its first row; what it would have had after the older one follows.
+    # The newer group started with weight 1 on its first row; this computes its value as if it followed the older one.
     for j in range(len(into)):
         a, b = into[j], other[j]
         if n[b] == 0.0:

@@ -1,9 +1,9 @@
-"""Bags: what a group keeps whose aggregate needs its values (quantiles, distinct values, entropy).
+"""Bags: the values of a group, for aggregates that need them (quantiles, distinct values, entropy).
 
-All bags of one state lie in one arena, each a segment that doubles when full. A bag of *values* holds (value,
-weight) pairs: exact up to `VALUES` of them, beyond that compressed to a t-digest. A bag of *tokens* (64-bit stand-ins
-of values) merges equal tokens; for counting it becomes a HyperLogLog of 2**14 registers beyond `TOKENS` distinct
-ones. When a bag is compressed depends on its own sequence of values alone, never on how they were divided into calls.
+All bags of one state are in one arena, each a segment that doubles when full. A bag of *values* holds (value, weight)
+pairs: exact up to `VALUES` of them, then compressed to a t-digest. A bag of *tokens* (64-bit representatives of values)
+merges equal tokens; for counting it becomes a HyperLogLog of 2**14 registers beyond `TOKENS` distinct ones. The point
+at which a bag is compressed depends on its own sequence of values alone, never on their division into calls.
 """
 # ruff: noqa: PLR0917  kernels take arrays one by one, for numba, and all readers the same ones
 
@@ -20,7 +20,7 @@ __all__ = ["TOKENS", "VALUES", "Arena", "count_distinct", "entropy_binned", "ent
 VALUES: Final = 8_192
 TOKENS: Final = 65_536
 DELTA: Final = 1_000.0
-"""Compression of the t-digest: at most about so many centroids; the rank error at the median is below 0.1 %."""
+"""Compression of the t-digest: about the maximum number of centroids. The rank error at the median is below 0.1 %."""
 PRECISION: Final = 14
 REGISTERS: Final = 1 << PRECISION
 WORDS: Final = REGISTERS // 8
@@ -34,7 +34,7 @@ _jit = nb.njit(cache=True, error_model="numpy", nogil=True)
 
 @_jit
 def mix(x: Any) -> Any:
-    """Finaliser of splitmix64: every bit of the token moves every register."""
+    """Finaliser of splitmix64: every bit of the token affects every bit of the result."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -42,9 +42,9 @@ def mix(x: Any) -> Any:
 
 @_jit
 def sort_pairs(value: Any, weight: Any, offset: int, length: int) -> None:
-    """Sort a segment by value, in place: Shell's sort, gaps as Gonnet and Baeza-Yates (1991) have them.
+    """Sort a segment by value, in place: Shell sort with the gaps of Gonnet and Baeza-Yates (1991).
 
-    As fast as numba's own sorts at these sizes, which take seconds to compile.
+    At these sizes it is as fast as numba's own sorts, which take seconds to compile.
     """
     gap = length
     while gap > 1:
@@ -99,7 +99,7 @@ def compress(value: Any, weight: Any, offset: int, length: int) -> int:
 
 @_jit
 def register(words: Any, offset: int, token: Any) -> None:
-    """Enter one token into the registers of a HyperLogLog (eight to a word)."""
+    """Add one token to the registers of a HyperLogLog (eight registers per word)."""
     h = mix(token)
     place = np.int64(h >> np.uint64(64 - PRECISION))
     rest = h << np.uint64(PRECISION)
@@ -123,7 +123,7 @@ def to_registers(value: Any, offset: int, length: int) -> None:
 
 @_jit
 def extend(s: int, length: int, heads: Any, value: Any, weight: Any, used: Any) -> None:
-    """Move a full bag into a segment of twice the size; the arena has room for it."""
+    """Move a full bag to a segment of twice the size; the caller ensures that the arena has room."""
     larger = max(8, 2 * heads[s, 2])
     start = used[0]
     for i in range(length):
@@ -134,7 +134,7 @@ def extend(s: int, length: int, heads: Any, value: Any, weight: Any, used: Any) 
 
 @_jit
 def append_value(s: int, x: Any, w: float, heads: Any, value: Any, weight: Any, used: Any) -> bool:
-    """Add one value to bag ``s``; False, and nothing changed, where the arena has no room."""
+    """Add one value to bag ``s``; False, with nothing changed, if the arena has no room."""
     length = heads[s, 1]
     if length == heads[s, 2]:
         if length >= VALUES:
@@ -152,13 +152,14 @@ def append_value(s: int, x: Any, w: float, heads: Any, value: Any, weight: Any, 
 
 @_jit
 def append_token(limit: int, s: int, x: Any, w: float, heads: Any, value: Any, weight: Any, used: Any) -> bool:
-    """Add one token to bag ``s``, which turns into registers beyond ``limit``; False without room, as above."""
+    """Add one token to bag ``s``, which becomes registers beyond ``limit``; False, with nothing changed, if no room."""
     if heads[s, 3] == _LOGLOG:
         register(value, heads[s, 0], x)
         return True
     length = heads[s, 1]
     if length == heads[s, 2]:
-        # Asked before equal tokens are merged, so that what other bags take up never moves this bag's turning point.
+        # Checked before equal tokens are merged, so that the memory use of other bags has no effect on when this bag
+        # becomes registers.
         if used[0] + max(8, 2 * length) > len(value):
             return False
         if length > 0:
@@ -191,7 +192,7 @@ def add_values(
 def add_tokens(
     limit: int, begin: int, slots: Any, x: Any, w: Any, step: int, heads: Any, value: Any, weight: Any, used: Any
 ) -> int:
-    """As `add_values`."""
+    """`add_values` for tokens, with the same return value."""
     for i in range(begin, len(slots)):
         if not append_token(limit, slots[i], x[i], w[i * step], heads, value, weight, used):
             return i
@@ -200,7 +201,7 @@ def add_tokens(
 
 @_jit
 def merge_values(at: Any, into: Any, other: Any, heads: Any, value: Any, weight: Any, used: Any) -> bool:
-    """Append the items of each bag ``other[j]`` to ``into[j]``, from place ``at`` = [j, item]; False without room."""
+    """Append the items of each bag ``other[j]`` to ``into[j]``, from position ``at`` = [j, item]; False if no room."""
     while at[0] < len(into):
         a, b = into[at[0]], other[at[0]]
         while at[1] < heads[b, 1]:
@@ -215,7 +216,7 @@ def merge_values(at: Any, into: Any, other: Any, heads: Any, value: Any, weight:
 
 @_jit
 def widen(a: int, heads: Any, value: Any, used: Any) -> bool:
-    """Turn an exact bag of tokens into registers; False without room."""
+    """Convert an exact bag of tokens to registers; False if there is no room."""
     if heads[a, 2] < WORDS:
         if used[0] + WORDS > len(value):
             return False
@@ -230,7 +231,7 @@ def widen(a: int, heads: Any, value: Any, used: Any) -> bool:
 
 @_jit
 def merge_tokens(limit: int, at: Any, into: Any, other: Any, heads: Any, value: Any, weight: Any, used: Any) -> bool:
-    """As `merge_values`; the registers of two estimates are merged by their greater ranks."""
+    """`merge_values` for tokens; registers of two estimates are merged by their maximum."""
     while at[0] < len(into):
         a, b = into[at[0]], other[at[0]]
         if heads[b, 3] == _LOGLOG:
@@ -292,7 +293,7 @@ def _tau(x: Any) -> Any:
 
 @_jit
 def estimate(words: Any, offset: int) -> Any:
-    """Cardinality of a HyperLogLog by Ertl's improved estimator (2017), which needs no tables of bias."""
+    """Cardinality of a HyperLogLog by Ertl's improved estimator (2017), which needs no bias tables."""
     q = 64 - PRECISION
     counts = np.zeros(q + 2)
     for place in range(REGISTERS):
@@ -322,7 +323,7 @@ def count_distinct(slots: Any, heads: Any, value: Any, weight: Any) -> Any:
 
 @_jit
 def quantile(slots: Any, q: float, heads: Any, value: Any, weight: Any) -> Any:
-    """Quantile of each bag of values, NaN where it is empty.
+    """Quantile of each bag of values, NaN if it is empty.
 
     Linear between the order statistics (type 7 of Hyndman and Fan, NumPy's default); in a digest or with weights,
     linear between the centres of the centroids.
@@ -355,7 +356,7 @@ def quantile(slots: Any, q: float, heads: Any, value: Any, weight: Any) -> Any:
 
 @_jit
 def entropy_tokens(slots: Any, heads: Any, value: Any, weight: Any) -> Any:
-    """Shannon entropy in nats of the tokens of each bag, NaN where it is empty."""
+    """Shannon entropy in nats of the tokens of each bag, NaN if it is empty."""
     out = np.full(len(slots), np.nan)
     for j in range(len(slots)):
         offset, length = heads[slots[j], 0], heads[slots[j], 1]
@@ -372,7 +373,7 @@ def entropy_tokens(slots: Any, heads: Any, value: Any, weight: Any) -> Any:
 
 @_jit
 def entropy_binned(slots: Any, bins: int, heads: Any, value: Any, weight: Any) -> Any:
-    """Shannon entropy in nats of a histogram of ``bins`` equal bins from the least to the greatest value."""
+    """Shannon entropy in nats of a histogram of ``bins`` equal bins from the minimum to the maximum value."""
     out = np.full(len(slots), np.nan)
     for j in range(len(slots)):
         offset, length = heads[slots[j], 0], heads[slots[j], 1]
@@ -395,7 +396,8 @@ def entropy_binned(slots: Any, bins: int, heads: Any, value: Any, weight: Any) -
 class Arena:
     """The bags of all groups: ``heads[slot]`` is (offset, length, capacity, mode) of its segment.
 
-    ``tokens`` is None for bags of values, else the number of distinct tokens beyond which a bag becomes an estimate.
+    ``tokens`` is None for bags of values, otherwise the number of distinct tokens beyond which a bag becomes an
+    estimate.
     """
 
     def __init__(self, tokens: int | None) -> None:
@@ -406,11 +408,11 @@ class Arena:
         self.used = np.zeros(1, np.int64)
 
     def grow(self, capacity: int) -> None:
-        """Make place for slots up to ``capacity``."""
+        """Make room for ``capacity`` slots."""
         self.heads = np.concatenate([self.heads, np.zeros((capacity - len(self.heads), 4), np.int64)])
 
     def clear(self, slots: NDArray[np.integer]) -> None:
-        """Empty the bags of these slots; their segments are reclaimed when the arena is next rebuilt."""
+        """Clear the bags of these slots; their segments are reclaimed when the arena is next rebuilt."""
         self.heads[slots] = 0
 
     def add(self, slots: NDArray[np.int32], x: NDArray[Any], w: NDArray[np.float64], step: int) -> None:
@@ -434,11 +436,11 @@ class Arena:
 
     @property
     def parts(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
-        """Heads, values and weights, as the functions of this module take them."""
+        """Heads, values and weights, as arguments of the functions of this module."""
         return self.heads, self.value, self.weight
 
     def gather(self, slots: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]:
-        """Copies of the given bags laid one after another, capacities kept."""
+        """Copies of the given bags, contiguous and with the same capacities."""
         heads = self.heads[slots].copy()
         starts = np.concatenate([[0], np.cumsum(heads[:, 2])])
         value, weight = np.zeros(int(starts[-1]), self.value.dtype), np.zeros(int(starts[-1]))
@@ -449,7 +451,7 @@ class Arena:
     def load(
         self, slots: NDArray[np.integer], bags: tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64]]
     ) -> None:
-        """Take over bags that `gather` gave, for the given slots; the arena is otherwise empty."""
+        """Restore bags that `gather` returned to the given slots; the arena must be empty."""
         heads, value, weight = bags
         self.heads[slots] = heads
         self.value = np.concatenate([value, np.zeros(1024, self.value.dtype)])
@@ -457,7 +459,7 @@ class Arena:
         self.used[0] = len(value)
 
     def _make_room(self) -> None:
-        """Rebuild the arena without the segments that nobody holds, and larger than what is left."""
+        """Rebuild the arena without unused segments and with room to spare."""
         live = np.flatnonzero(self.heads[:, 2] > 0)
         heads, value, weight = self.gather(live)
         size = 4 * len(value) + 4 * WORDS

@@ -1,4 +1,4 @@
-"""Aggregate calls: the state that each reads, and how its result follows from it."""
+"""Aggregate calls: the state that each reads, and how its result is computed from it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from astrocyte.agents.windows.aggregates.states import (
 __all__ = ["Kind", "make_state", "need_of", "read_results", "state_of"]
 
 Kind = Literal["number", "integer", "bool", "text"]
-"""What a column holds: float64, int64, truth values or text."""
+"""Type of a column: float64, int64, booleans or text."""
 
 DEFAULT_BINS: Final = 32
 
 
 def need_of(call: AggregateCall, kind: Kind) -> Need:
-    """What the state reads of a column of this kind."""
+    """Input that the state needs of a column of this type."""
     exact: Need = "integer" if kind in ("integer", "bool") else "number"
     match call.func:
         case "count":
@@ -52,7 +52,7 @@ def need_of(call: AggregateCall, kind: Kind) -> Need:
 
 
 def state_of(call: AggregateCall, kind: Kind) -> tuple[Any, ...]:
-    """Class and arguments of the state (`make_state`); equal for aggregates that can share one."""
+    """Class and arguments of the state, for `make_state`; equal for aggregates that can share a state."""
     need = need_of(call, kind)
     match call.func:
         case "count" | "sum" | "mean":
@@ -77,14 +77,14 @@ def state_of(call: AggregateCall, kind: Kind) -> tuple[Any, ...]:
 
 
 def make_state(recipe: tuple[Any, ...]) -> State:
-    """A fresh state, from what `state_of` gave."""
+    """A new state from a recipe of `state_of`."""
     make, need, *parameters = recipe
     state: State = Tokens(need, estimate=parameters[0]) if make is Tokens else make(need, *parameters)
     return state
 
 
 def read_results(call: AggregateCall, state: State, slots: NDArray[np.int32], kind: Kind) -> Column:
-    """Results for the given places."""
+    """Results for the given slots."""
     if isinstance(state, Values | Tokens):
         return _read_bag(call, state, slots)
     a = {name: array[slots] for name, array in state.arrays.items()}

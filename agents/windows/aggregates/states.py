@@ -1,9 +1,9 @@
-"""States: what a group of rows keeps for its aggregates, as arrays with one place for each group.
+"""States: the data that groups of rows keep for their aggregates, as arrays with one slot per group.
 
-A state takes rows (`add`), takes over a newer group of rows (`merge`), and is read by one or more aggregates; the mean
-and the sum of one field share a state. All groups are worked on at once.
+A state adds rows (`add`), merges newer groups of rows (`merge`), and is read by one or more aggregates; the mean and
+the sum of one field share a state. Operations are vectorised over all groups.
 """
-# ruff: noqa: D102  what State promises of a method holds for every subclass
+# ruff: noqa: D102  the docstrings of State's methods apply to every subclass
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Need = Literal["rows", "number", "integer", "object", "token"]
-"""What a state reads of its column: nothing, float64, int64, Python objects, or uint64 stand-ins of the values."""
+"""Input of a state: nothing, float64, int64, Python objects, or uint64 tokens of the values."""
 
 Slots = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -49,20 +49,20 @@ class Members:
     slots: Slots
     t: NDArray[np.int64]
     weights: Floats | None = None
-    """How many events each row stands for; None: one each."""
+    """Number of events that each row represents; None: one each."""
 
     @property
     def w(self) -> tuple[Floats, int]:
-        """Weights as the kernels take them: an array and the step from one row's weight to the next."""
+        """Weights as kernel arguments: an array and the step from one row's weight to the next."""
         return (_ONE, 0) if self.weights is None else (self.weights, 1)
 
     def take(self, rows: NDArray[np.bool_]) -> Members:
-        """Those of the rows that are flagged."""
+        """The flagged rows."""
         return Members(self.slots[rows], self.t[rows], None if self.weights is None else self.weights[rows])
 
 
 class State(ABC):
-    """Arrays with a place for each group; ``fields`` gives their types. ``n`` is the weight of the rows taken."""
+    """Arrays with a slot for each group; ``fields`` has their types. ``n`` is the weight of the rows added."""
 
     fields: ClassVar[Mapping[str, type]] = {}
 
@@ -73,32 +73,32 @@ class State(ABC):
             self.arrays[name] = np.zeros(0, self.dtype_of(name, dtype))
 
     def dtype_of(self, name: str, dtype: type) -> Any:
-        """Type of one array; those of values follow what the state needs."""
+        """Type of one array; arrays of values have the type of the state's input."""
         if name not in ("total", "value"):
             return dtype
         return {"integer": np.int64, "object": np.object_}.get(self.need, dtype)
 
     def grow(self, capacity: int) -> None:
-        """Make place for ``capacity`` groups; new places are empty."""
+        """Make room for ``capacity`` groups; new slots are empty."""
         for name, array in self.arrays.items():
             added = np.zeros((capacity - len(array), *array.shape[1:]), array.dtype)
             self.arrays[name] = np.concatenate([array, added])
 
     def clear(self, slots: NDArray[np.integer]) -> None:
-        """Empty the given places."""
+        """Clear the given slots."""
         for array in self.arrays.values():
             array[slots] = 0
 
     @abstractmethod
     def add(self, rows: Members, x: NDArray[Any]) -> None:
-        """Take the rows with their values ``x`` (empty where the state needs none) into their groups."""
+        """Add the rows with their values ``x`` (empty if the state needs none) to their groups."""
 
     @abstractmethod
     def merge(self, into: Slots, other: Slots) -> None:
-        """Take the newer group ``other[j]`` into ``into[j]``; the places of ``other`` stay as they are."""
+        """Merge the newer group ``other[j]`` into ``into[j]``; the slots of ``other`` are not changed."""
 
     def snapshot(self, slots: NDArray[np.integer]) -> dict[str, Any]:
-        """State of the given places."""
+        """State of the given slots."""
         parts: dict[str, Any] = {}
         for name, array in self.arrays.items():
             taken = array[slots]
@@ -106,13 +106,13 @@ class State(ABC):
         return parts
 
     def restore(self, slots: NDArray[np.integer], snapshot: Mapping[str, Any]) -> None:
-        """Put a snapshot's groups into the given (empty) places."""
+        """Write a snapshot's groups to the given (empty) slots."""
         for name, array in self.arrays.items():
             array[slots] = orjson.loads(bytes(snapshot[name])) if array.dtype == np.object_ else snapshot[name]
 
 
 class Moment(State):
-    """Weight and sum; of columns that are no numbers, and of rows as such, the weight alone."""
+    """Weight and sum; for columns that are not numbers, and for rows without a column, the weight alone."""
 
     fields: ClassVar = {"total": np.float64}
 
@@ -125,7 +125,7 @@ class Moment(State):
         else:
             kernels.add_count(rows.slots, w, step, n)
             if self.need == "integer":
-                # Each product is rounded, so that a sum of integers stays one.
+                # Each product is rounded, so that a sum of integers is an integer.
                 kernels.add_integers(rows.slots, np.rint(x * w).astype(np.int64), np.zeros_like(n), total)
 
     def merge(self, into: Slots, other: Slots) -> None:
@@ -163,7 +163,7 @@ class Extreme(State):
 
 
 class Occurrence(State):
-    """First or last value in event time; among equal times the first, or the last, in processing order."""
+    """First or last value in event time; for equal times the first, or the last, in processing order."""
 
     fields: ClassVar = {"time": np.int64, "value": np.float64}
 
@@ -188,7 +188,7 @@ class Occurrence(State):
         a = self.arrays
         source = np.empty(len(into), np.int64)
         self._merge(into, other, a["n"], a["time"], source)
-        # A group may take over several others; the last assignment, in order, is the winner's.
+        # Several groups may merge into one; the last assignment, in order, is that of the winner.
         for target, origin in zip(into[source >= 0].tolist(), source[source >= 0].tolist(), strict=True):
             a["value"][target] = a["value"][origin]
 
@@ -208,7 +208,7 @@ class Slope(State):
 
 
 class Ewma(State):
-    """Exponentially weighted mean: each row moves it by ``alpha`` of the distance; the first row sets it."""
+    """Exponentially weighted mean: the first row sets it, each later row moves it by ``alpha`` times the difference."""
 
     fields: ClassVar = {"first": np.float64, "value": np.float64}
 
@@ -224,7 +224,7 @@ class Ewma(State):
 
 
 class Histogram(State):
-    """Weight in each of equal bins between fixed bounds; what lies outside counts to the outermost bins."""
+    """Weight in each of equal bins between fixed bounds; values outside count in the outermost bins."""
 
     def __init__(self, need: Need, bins: int, low: float, high: float) -> None:
         super().__init__(need)
@@ -240,7 +240,7 @@ class Histogram(State):
 
 
 class _Bag(State):
-    """Values or tokens themselves, in an arena of bags."""
+    """The values or tokens themselves, in an arena of bags."""
 
     def __init__(self, need: Need, arena: Arena) -> None:
         super().__init__(need)
@@ -274,7 +274,7 @@ class Values(_Bag):
 
 
 class Tokens(_Bag):
-    """The distinct values, as tokens; ``estimate`` lets a group of more than `bags.TOKENS` become an estimate."""
+    """The distinct values as tokens; with ``estimate``, a group with more than `bags.TOKENS` becomes an estimate."""
 
     def __init__(self, need: Need, *, estimate: bool) -> None:
         super().__init__(need, Arena(TOKENS if estimate else 2**62))

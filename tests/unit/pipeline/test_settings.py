@@ -21,7 +21,7 @@ def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, mo
     ("name", "value", "message"),
     [
         ("broker", "localhost", "expected host:port"),
-        ("lateness", "soon", "is not a duration"),
+        ("lateness", "soon", "expected a duration such as 2s, got 'soon'"),
         ("partitions", "0", "greater than or equal to 1"),
         (
             "roles",

@@ -254,7 +254,7 @@ def test_importing_agents_loads_no_heavy_library() -> None:
 @pytest.mark.parametrize("rules", ["rules.yaml", "rules: [{name: r}]" * 40, {"rules": []}, [1], None])
 def test_what_is_no_rule_is_refused_once_with_what_to_do(rules: Any) -> None:
     for use in (Engine, lambda given: match(given, [])):
-        with pytest.raises(InvalidRule, match=r"came where a Rule.* load_rules\(\.\.\.\) makes a RuleSet") as caught:
+        with pytest.raises(InvalidRule, match=r"expected a Rule, .* load_rules\(\.\.\.\) makes a RuleSet") as caught:
             use(rules)
         assert len(str(caught.value)) < 300
         assert "\n" not in str(caught.value)

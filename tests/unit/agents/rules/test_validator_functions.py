@@ -49,7 +49,7 @@ def test_an_event_is_accepted_refused_or_changed_and_an_exception_refuses_it():
     assert passed.refused == [
         (1, "one is refused"),
         (3, "three is not an event"),
-        (4, "the validator failed: ValueError: it set 'key', which every event keeps as it is; set another field"),
+        (4, "the validator failed: ValueError: it set 'key', which validators cannot change; set another field"),
         (5, "the validator failed: KeyError: 'missing'"),
     ]
 
@@ -91,7 +91,7 @@ def test_use_works_between_where_and_set():
     [
         ("{stream: s, use: test_caped}", "2:.*use: there is no validator 'test_caped'.*did you mean 'test_capped'"),
         ("{stream: s, use: test_capped, with: {least: 1}}", "with: got an unexpected keyword argument 'least'"),
-        ("{stream: s, with: {most: 1}}", "with belongs to use"),
+        ("{stream: s, with: {most: 1}}", "with applies to use, which is missing"),
     ],
 )
 def test_a_wrong_use_is_refused_with_its_place(text, message):
@@ -105,7 +105,7 @@ def test_rule_sets_with_functions_can_be_dumped_for_a_fingerprint():
 
 
 def test_a_function_may_be_called_per_event_or_per_frame_only():
-    with pytest.raises(InvalidSettings, match="per is 'row'; expected event or frame"):
+    with pytest.raises(InvalidSettings, match="expected per to be event or frame, got 'row'"):
         register_validator("test_nothing", judged, per="row")
 
 

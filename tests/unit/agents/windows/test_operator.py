@@ -389,14 +389,14 @@ def test_flush_lets_time_start_anew() -> None:
     ("select", "message"),
     [
         ("mean(x", "not an expression"),
-        ("x + 1", r"field 'x' stands outside of an aggregate.*last\(x\)"),
-        ("quantile(x)", r"1 arguments of quantile; quantile\(x, 0.9\) was wanted"),
-        ("quantile(x, 1.5)", "a number from 0 to 1 was wanted"),
-        ("ewma(x, 0)", "above 0 and at most 1"),
-        ("entropy(x, 0)", "a whole number from 1 to 65536"),
-        ("entropy(x, 8, 3, 1)", "the lower one first"),
+        ("x + 1", r"field 'x' is outside an aggregate.*last\(x\)"),
+        ("quantile(x)", r"expected quantile\(x, 0.9\), got quantile with 1 arguments"),
+        ("quantile(x, 1.5)", "expected a number from 0 to 1, got 1.5"),
+        ("ewma(x, 0)", "above 0 and at most 1, got 0"),
+        ("entropy(x, 0)", "a whole number of bins from 1 to 65536, got 0"),
+        ("entropy(x, 8, 3, 1)", "low and high with low < high"),
         ("mode(x)", "unknown function 'mode'"),
-        ("mean(sum(x))", "inside another function"),
+        ("mean(sum(x))", "cannot be nested in another aggregate function"),
     ],
 )
 def test_a_bad_selection_names_window_field_and_position(select: str, message: str) -> None:
@@ -422,12 +422,12 @@ def test_a_window_over_a_known_stream_reads_fields_that_it_has(line: str, messag
 
 
 def test_a_field_that_every_result_has_cannot_be_selected() -> None:
-    with pytest.raises(InvalidRule, match="every result has a field 'revision' of its own; rename it"):
+    with pytest.raises(InvalidRule, match="every result already has a field 'revision'; rename it"):
         window(select={"revision": "count()"})
 
 
 def test_revise_is_refused_where_a_result_could_not_be_corrected() -> None:
-    with pytest.raises(InvalidRule, match="late: revise is for tumbling and hopping windows"):
+    with pytest.raises(InvalidRule, match="late: revise applies to tumbling and hopping windows only"):
         window("session", late="revise", keep="1s")
 
 

@@ -436,7 +436,7 @@ def test_why_not_tells_what_each_attempt_waited_for_and_where_its_events_lie(log
     assert [attempt["began"] for attempt in one["attempts"]] == ["2023-11-14T22:13:23.000003Z"]
     text = run(*arguments).stdout
     assert "12 failed value > 100" in text
-    assert "within of 2s was over at 2023-11-14T22:13:22.000003Z" in text
+    assert "within of 2s expired at 2023-11-14T22:13:22.000003Z" in text
 
 
 def test_why_not_of_an_all_marks_what_matched(rule_file, log):

@@ -391,5 +391,5 @@ def test_integers_beyond_float64_stay_apart_in_conditions() -> None:
 
 def test_a_text_test_over_two_events_is_refused_with_its_rule() -> None:
     rule = rule_of([{"as": "a"}, {"as": "b", "where": "contains(a.name, 'x') or max(a.value, value) in ('u', 'v')"}])
-    with pytest.raises(InvalidRule, match="test of text"):
+    with pytest.raises(InvalidRule, match="text test"):
         compile_conjunction(rule)
