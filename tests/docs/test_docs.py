@@ -30,7 +30,7 @@ def test_the_programs_of_the_readme_run():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
-def test_links_lead_to_files(page):
+def test_links_point_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
@@ -86,7 +86,7 @@ def test_the_glossary_explains_every_role_scenario_and_planted_anomaly():
     assert {name for name in names_used if not re.search(rf"\b{name}\b", text)} == set()
 
 
-def test_the_overview_leads_to_every_page():
+def test_the_overview_links_to_every_page():
     text = (ROOT / "docs" / "index.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "index.md" or f"({page.name}" in text, page.name

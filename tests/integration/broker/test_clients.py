@@ -177,7 +177,7 @@ async def test_a_message_of_30_mb_passes(broker, topic):
         assert (await asyncio.wait_for(consumer.getone(), 20)).value == b"small"
 
 
-async def test_a_message_beyond_the_limit_is_refused_and_the_next_goes_through(tmp_path, topic):
+async def test_a_message_beyond_the_limit_is_refused_and_the_next_is_accepted(tmp_path, topic):
     from aiokafka.errors import MessageSizeTooLargeError
 
     async with (

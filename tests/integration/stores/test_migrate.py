@@ -94,13 +94,13 @@ def test_a_failed_upgrade_leaves_the_database_as_it_was(tmp_path):
         assert "experiments" not in inspect(connection).get_table_names()
 
 
-def test_a_database_of_another_program_is_left_alone(database):
+def test_a_database_of_another_program_is_not_changed(database):
     execute(database, "CREATE TABLE alerts (x INTEGER)")
     with pytest.raises(SinkError, match="tables alerts that astrocyte did not make"):
         upgrade(database)
 
 
-def test_a_newer_database_is_left_alone(database):
+def test_a_newer_database_is_not_changed(database):
     upgrade(database)
     execute(database, "UPDATE alembic_version SET version_num = 'abcd'")
     for work in (upgrade, check):

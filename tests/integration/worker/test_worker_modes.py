@@ -134,7 +134,7 @@ def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own
     assert {record["id"] for record in records if record["status"] == "confirmed"} == early & wanted
 
 
-def test_a_worker_takes_a_changed_rule_refuses_a_broken_one_and_keeps_the_rest(own_embedded, tmp_path):
+def test_a_worker_applies_a_changed_rule_refuses_an_invalid_one_and_keeps_the_rest(own_embedded, tmp_path):
     ticks, half = spikes(), TICKS // 2
     changed = tmp_path / "changed.yaml"
     changed.write_text(f"rules:{RISING}".replace("0.7", "0.4"))

@@ -65,7 +65,7 @@ def matches(rule, chosen):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_many_keys_at_once_give_what_a_few_at_a_time_give(name):
+def test_many_keys_at_once_give_the_matches_of_a_few_at_a_time(name):
     rule = Rule(name=name, within="4s", **RULES[name])
     whole = matches(rule, lambda codes: codes >= 0)
     assert len(whole) > 100

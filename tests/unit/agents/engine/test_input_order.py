@@ -195,7 +195,7 @@ def test_events_delivered_twice_are_refused_and_counted(
 
 @settings(max_examples=30, deadline=None)
 @given(rows=histories(), shuffle=DELAYS, restarts=st.sets(st.integers(0, 12), max_size=2))
-def test_early_matches_are_confirmed_or_retracted_and_the_last_word_is_that_of_the_ordered_pass(
+def test_eventual_matches_are_confirmed_or_retracted_and_end_as_those_of_the_ordered_pass(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], restarts: set[int]
 ) -> None:
     expected = in_one_piece(rows)
@@ -227,7 +227,7 @@ def test_early_matches_are_confirmed_or_retracted_and_the_last_word_is_that_of_t
     assert engine.size() == {"waiting": 0, "rows": 0, "provisional": 0}
 
 
-def test_memory_follows_what_is_open_and_not_what_came() -> None:
+def test_memory_depends_on_open_state_and_not_on_past_events() -> None:
     rng = np.random.default_rng(3)
     engine = Engine([rule for rule in RULES.rules if rule.name not in ("busy", "twice")])
     held = []

@@ -85,7 +85,7 @@ def test_late_is_judged_by_the_own_source_and_not_by_a_faster_one() -> None:
     assert see(clock, A, 999).late.all()
 
 
-def test_an_idle_source_holds_nobody_back_and_is_judged_by_the_domain_when_it_returns() -> None:
+def test_an_idle_source_does_not_delay_the_watermark_and_returns_at_that_of_the_domain() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
@@ -99,7 +99,7 @@ def test_an_idle_source_holds_nobody_back_and_is_judged_by_the_domain_when_it_re
     assert clock.watermark_us == 150
 
 
-def test_an_expected_place_that_is_idle_is_not_waited_for() -> None:
+def test_an_expected_partition_that_is_idle_is_not_waited_for() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     clock.mark_idle(B.place)
@@ -120,7 +120,7 @@ def test_origins_on_one_partition_are_sources_of_their_own() -> None:
     assert clock.is_idle(two)
 
 
-def test_when_all_are_idle_the_furthest_counts_or_the_time_that_is_given() -> None:
+def test_when_all_sources_are_idle_the_newest_watermark_or_the_given_time_counts() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
@@ -132,7 +132,7 @@ def test_when_all_are_idle_the_furthest_counts_or_the_time_that_is_given() -> No
     assert Watermarks().watermark_us == NEVER_US
 
 
-def test_idleness_before_anything_was_heard_gives_no_time() -> None:
+def test_idleness_before_the_first_event_gives_no_watermark() -> None:
     clock = Watermarks(expected=[A.place])
     clock.mark_all_idle(until_us=50)
     assert clock.watermark_us == NEVER_US
@@ -153,7 +153,7 @@ def test_ended_sources_no_longer_count_and_the_last_one_finishes_the_domain() ->
     assert clock.watermark_us == 1, "a later run may have older timestamps"
 
 
-def test_an_idle_place_without_events_does_not_keep_the_domain_from_finishing() -> None:
+def test_an_idle_partition_without_events_does_not_keep_the_domain_from_finishing() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     clock.mark_idle(B.place)
     see(clock, A, 100, end=True)
@@ -170,7 +170,7 @@ def test_a_run_that_begins_before_the_old_one_ended_keeps_the_domain_going() -> 
     assert clock.watermark_us == 120
 
 
-def test_a_source_that_is_waited_for_holds_the_domain_back_until_it_is_heard_of() -> None:
+def test_an_expected_source_delays_the_domain_until_its_first_frame() -> None:
     clock = Watermarks()
     first, second = Source("mono.x", 0, "run"), Source("mono.y", 0, "run")
     clock.announce(first)
@@ -186,7 +186,7 @@ def test_a_source_that_is_waited_for_holds_the_domain_back_until_it_is_heard_of(
     assert clock.finished
 
 
-def test_a_domain_that_wakes_waits_for_every_place_again() -> None:
+def test_a_domain_that_becomes_active_again_waits_for_every_partition() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     clock.mark_all_idle()
@@ -197,7 +197,7 @@ def test_a_domain_that_wakes_waits_for_every_place_again() -> None:
     assert clock.watermark_us == 500
 
 
-def test_a_revoked_place_is_forgotten() -> None:
+def test_a_revoked_partition_is_removed() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
@@ -283,7 +283,7 @@ def test_watermarks_never_go_back_and_every_row_has_one_verdict(
 
 @settings(max_examples=100, deadline=None)
 @given(steps=steps, lateness=st.integers(0, 300), cut=st.integers(0, 25))
-def test_a_restored_clock_goes_on_as_if_nothing_had_happened(
+def test_restored_watermarks_continue_without_a_difference(
     steps: list[tuple[int, list[int], str]], lateness: int, cut: int
 ) -> None:
     def make() -> Watermarks:
@@ -329,7 +329,7 @@ def follow(clock: Watermarks, order: Any, plans: list[list[dict[str, Any]]], res
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(count=ORIGINS, data=st.data(), restarts=st.booleans())
-def test_whatever_the_order_of_announcements_data_and_ends_the_clock_comes_to_the_same_watermark(
+def test_any_order_of_announcements_data_and_ends_leads_to_the_same_watermark(
     count: int, data: Any, restarts: bool
 ) -> None:
     plans: list[list[dict[str, Any]]] = []
@@ -356,7 +356,7 @@ def test_whatever_the_order_of_announcements_data_and_ends_the_clock_comes_to_th
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(count=ORIGINS, order=st.randoms(use_true_random=False), rows=st.booleans(), restarts=st.booleans())
-def test_once_all_origins_have_ended_nothing_is_waited_for_whoever_announced_whom(
+def test_once_all_origins_have_ended_no_announced_source_is_waited_for(
     count: int, order: Any, rows: bool, restarts: bool
 ) -> None:
     plans = [[{"times": [number], "watermark_us": number}] * rows + [{"end": True}] for number in range(count)]
@@ -382,7 +382,7 @@ def test_a_run_that_is_repeated_after_its_end_waits_for_all_its_streams_again() 
         clock.reset()
 
 
-def test_a_source_that_was_ended_for_its_silence_is_waited_for_once_it_speaks_itself() -> None:
+def test_a_source_that_was_ended_as_idle_is_waited_for_after_its_next_frame() -> None:
     clock, (one, two) = Watermarks(), PARTS[:2]
     see(clock, one, 10, watermark_us=10, peers=[one, two])
     see(clock, two, end=True)
@@ -408,7 +408,7 @@ def test_ended_sources_are_remembered_up_to_a_number_and_those_still_announced_t
     assert list(clock.sources) == [known]
 
 
-def test_a_place_that_is_idle_is_still_so_after_a_run_has_ended() -> None:
+def test_an_idle_partition_stays_idle_after_a_run_has_ended() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     clock.mark_idle(B.place)
     see(clock, A, 100, end=True)

@@ -94,7 +94,7 @@ def test_a_list_is_one_field_with_its_json_text():
     assert read_points(encode_points("m", {}, sliced, np.arange(2)).payload())[1].fields["weights"] == "[null,null,2]"
 
 
-def test_a_row_without_any_value_is_no_point_and_is_counted():
+def test_a_row_without_values_gives_no_point_and_is_counted():
     columns = {"x": pa.array([1.0, None, math.nan]), "y": pa.array([None, None, math.inf], pa.float64())}
     lines = encode_points("m", {"t": pa.array(["a", "", None], TEXT)}, columns, np.arange(3))
     assert lines.payload() == b"m,t=a x=1 0\n"
