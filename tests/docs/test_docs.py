@@ -36,7 +36,7 @@ def test_links_point_to_files(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-# Pages on extending also name variables of the extensions that they build; tests of their own run them.
+# Pages on extending also name variables of the extensions that they build; test_extending.py runs them.
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "extending"], ids=names)
 def test_named_variables_are_settings(page):
     for variable in re.findall(r"\bASTROCYTE_([A-Z_]+)\b", page.read_text()):

@@ -1,4 +1,4 @@
-"""The docs page "Rules" is true: every example on it is run and gives what the page says, and every option is on it."""
+"""The docs page "Rules" is true: every example is run and gives the documented matches, every option is on it."""
 
 from __future__ import annotations
 

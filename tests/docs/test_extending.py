@@ -1,4 +1,4 @@
-"""docs/extending: every program on the pages runs, prints what its page says, and passes the page's own test."""
+"""docs/extending: every program on the pages runs, prints the documented output, and passes the page's test."""
 
 import asyncio
 import re

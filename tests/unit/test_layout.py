@@ -124,7 +124,7 @@ def module_name(path: Path) -> str:
 
 @cache
 def module_imports() -> dict[str, frozenset[str]]:
-    """Each module of the four packages with the modules of ours that it imports, anywhere in its text."""
+    """Each module of the four packages with the project's modules that it imports, anywhere in its source."""
     known = {module_name(path) for path in modules()}
 
     def found(path: Path) -> frozenset[str]:
@@ -263,7 +263,7 @@ def test_every_test_is_in_the_folder_of_a_level():
 
 
 def pauses(tree: ast.AST) -> list[int]:
-    """Lines that sleep: ``time.sleep``, ``asyncio.sleep``, and the wait for an event that nobody else has."""
+    """Lines that sleep: ``time.sleep``, ``asyncio.sleep``, and the wait for an event that nothing can set."""
     names = {
         alias.asname or alias.name
         for node in ast.walk(tree)

@@ -18,7 +18,7 @@ APP = Path(__file__).with_name("faust_app.py")
 
 
 class Worker:
-    """A Faust worker as a process; what it saw and was assigned is in files of its own."""
+    """A Faust worker as a process; it writes what it read and its assignments to its own files."""
 
     def __init__(self, folder, name, address, **given):
         self.seen_in, self.log = folder / f"{name}.seen", folder / f"{name}.log"

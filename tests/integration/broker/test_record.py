@@ -114,7 +114,7 @@ async def test_following_records_incoming_messages_until_it_is_stopped(broker, t
     sent = [ConsumedRecord("live", i % 2, i // 2, 1000 + i, None, b"%d" % i) for i in range(10)]
 
     async def arrived() -> bool:
-        # Recording may begin a moment after the file is made: what it must hold is what comes from then on.
+        # Recording may start shortly after the file is created: it must hold every message from then on.
         await produce(broker, sent)
         return bool(partial.stat().st_size) and len(list(read_log(partial))) > 0
 

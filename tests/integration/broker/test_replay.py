@@ -1,4 +1,4 @@
-"""Replaying logs into Kafka: the same messages, partitions, order and spacing, or as told."""
+"""Replaying logs into Kafka: the same messages, partitions, order and spacing, or those of the options."""
 
 from __future__ import annotations
 

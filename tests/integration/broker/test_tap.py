@@ -118,7 +118,7 @@ def test_the_column_format_is_aligned(broker):
     assert lines[1].split() == ["2023-11-14T22:13:20.000006Z", "mono.axon_2[1]@1", "d2", "A", "value=1"]
 
 
-def test_a_message_that_is_not_an_event_is_shown_with_its_kind(broker):
+def test_a_message_that_is_not_an_event_is_shown_with_the_reason(broker):
     (line,) = run("notes", "-b", broker)
     assert json.loads(line)["problem"] == "not JSON"
     (line,) = run("notes", "-b", broker, "--columns")

@@ -41,7 +41,7 @@ def dangling(database: str) -> dict[str, int]:
         return found
 
 
-def test_the_ecology_fills_every_table_of_agents(database, tmp_path):
+def test_the_ecology_fills_every_table(database, tmp_path):
     summary = demo("ecology", tmp_path, "--size", "300", "--db", database)
     assert (summary["lost"], summary["late"], summary["dead_letters"]) == (0, 0, 0)
     with engine_of(database).connect() as connection:

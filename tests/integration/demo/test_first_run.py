@@ -1,4 +1,4 @@
-"""The first run on a machine, with no kernels in the cache: compiling them disturbs nobody and loses nothing."""
+"""The first run on a machine, with an empty numba cache: compiling the operators delays no group and loses nothing."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ DEMO = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main
 
 @pytest.fixture
 def no_kernels(tmp_path: Path) -> dict[str, str]:
-    """Environment of a process that finds no compiled kernel."""
+    """Environment of a process that finds no compiled operators."""
     return {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
 
 

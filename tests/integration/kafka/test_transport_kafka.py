@@ -1,4 +1,4 @@
-"""The transport with workers in processes of their own, on the embedded broker and on a real Kafka."""
+"""The transport with workers in separate processes, on the embedded broker and on a real Kafka."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def ask(database, query):
 
 
 def only_here(element, name, kind, reflected, compared):
-    # The vector index exists on PostgreSQL alone, and its operator class is not reflected.
+    # The vector index exists on PostgreSQL only, and its operator class is not reflected.
     return not (kind == "index" and name == "ix_kernel_geometry_basin")
 
 

@@ -18,7 +18,7 @@ AGENTS = 10
 
 def states(step: int) -> SourcedFrame:
     columns = {
-        # Event time lies in 1970: it must not matter.
+        # Event time is in 1970: retention must not depend on it.
         "timestamp": np.full(AGENTS, step),
         "key": ["r"] * AGENTS,
         "step_number": np.full(AGENTS, step),

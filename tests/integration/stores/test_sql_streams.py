@@ -1,4 +1,4 @@
-"""Every stream of the catalog that has a table, on every database: what is written is what came."""
+"""Every stream of the catalog that has a table, on every database: values are stored unchanged."""
 
 from datetime import datetime
 

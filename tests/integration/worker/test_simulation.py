@@ -1,4 +1,4 @@
-"""The command ``simulate``: how a run ends that somebody ends."""
+"""The command ``simulate``: how a run ends on a signal."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own
         wait_until(lambda: held() == wanted, 60, lambda: f"{len(held() ^ wanted)} ids differ")
         records = made(settings.broker)
     early = {record["id"] for record in records if record["status"] == "provisional"}
-    assert early - wanted  # arrival out of order made matches that had to be taken back
+    assert early - wanted  # arrival out of order made matches that had to be retracted
     assert "provisional" not in last_status(records).values()
     assert {record["id"] for record in records if record["status"] == "confirmed"} == early & wanted
 

@@ -1,4 +1,4 @@
-"""A domain as a pure step: what comes in, what goes out, and that a restart changes nothing."""
+"""A domain as a pure step: its input, its output, and that a restart changes nothing."""
 
 from collections import defaultdict
 

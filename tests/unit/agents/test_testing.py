@@ -1,4 +1,4 @@
-"""`RuleTester`: rules on a clock that is moved by hand."""
+"""`RuleTester`: rules in virtual time."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A user's own modules: imported at the start, in every process, and given their settings."""
+"""A user's own modules: imported at the start, in every process, with their settings."""
 
 import pytest
 

@@ -6,7 +6,7 @@ from astrocyte import CATALOG
 from astrocyte.schemas.catalog import Catalog, EventType
 from astrocyte.schemas.measurements import MEASUREMENTS, hashes_apart, measurement_of, times_apart, window_measurement
 
-# Word for word the design of seed 000.
+# The measurements of docs/data.md, written out again.
 SEED = {
     "cell_vitals": {
         "tags": ["cell_id", "generation", "lineage"],
@@ -82,7 +82,7 @@ def test_a_million_cells_of_one_tick_get_a_million_times_within_it():
 def test_rows_of_nearby_times_never_share_a_timestamp(rows, start):
     after_us = np.array([after for after, _ in rows])
     numbers = start + np.cumsum([step for _, step in rows])
-    # No two rows of one timestamp lie a multiple of 400 apart, which is the least number of places.
+    # No two rows of one timestamp are a multiple of 400 apart, which is the smallest number of slots.
     pairs = {(after, number % 400) for after, number in zip(after_us.tolist(), numbers.tolist(), strict=True)}
     times = times_apart(TICK_US + after_us, numbers)
     assert len(set(times.tolist())) >= len(pairs)

@@ -1,4 +1,4 @@
-"""The one registry: names, entry points, and what is said about an unknown or broken one."""
+"""The registry: names, entry points, and errors for an unknown or broken one."""
 
 from importlib.metadata import EntryPoint
 

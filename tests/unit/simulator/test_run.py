@@ -1,4 +1,4 @@
-"""`simulate`: the same frames however the run is cut, and what happens when something goes wrong."""
+"""`simulate`: the same frames however the run is divided, and what happens on errors."""
 
 import threading
 from pathlib import Path

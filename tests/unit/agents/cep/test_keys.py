@@ -1,4 +1,4 @@
-"""Key numbers: each text has one, however it is encoded, and forgotten ones are given out again."""
+"""Key numbers: each string has one, however it is encoded, and numbers without references are reused."""
 
 from __future__ import annotations
 

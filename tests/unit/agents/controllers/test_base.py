@@ -1,4 +1,4 @@
-"""Controllers of one's own: classes with a memory, functions without, and the role that runs them."""
+"""Your own controllers: classes with state, functions without, and the role that runs them."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from astrocyte.testing import check_controller
 
 
 class Counter(Controller):
-    """Tells how many rows it has seen."""
+    """Reports how many rows it has seen."""
 
     stream = "room_stats"
 
@@ -29,7 +29,7 @@ class Counter(Controller):
 
 
 class Forgetful(Counter):
-    """Stores less than it knows."""
+    """Stores only part of its state."""
 
     def load(self, data: bytes) -> Any:
         return {"rows": 0}

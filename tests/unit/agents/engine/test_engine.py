@@ -1,4 +1,4 @@
-"""The engine's own promises: late rows, windows, rules over rules, changed rules, single events, outputs."""
+"""The engine: late rows, windows, rules over rules, changed rules, single events, outputs."""
 
 from __future__ import annotations
 

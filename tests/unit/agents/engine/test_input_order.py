@@ -1,4 +1,4 @@
-"""What the engine puts out does not depend on how its input came: order, cuts, partitions, delays, restarts."""
+"""The engine's output does not depend on how its input arrives: order, division, partitions, delays, restarts."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def result(outputs: list[EngineOutput]) -> tuple[list[Match], list[tuple[Any, ..
 
 
 def told(matches: list[Match]) -> list[tuple[Any, ...]]:
-    """What was matched, by time: a match that was withheld comes out after later ones."""
+    """The matches by time: a match that was withheld is emitted after later ones."""
     found = [
         (m.time_us, m.rule, m.key, m.id, m.timed_out, m.integrated_value,
          {step: [event.id for event in events] for step, events in m.events.items()})
@@ -120,7 +120,7 @@ def in_one_piece(rows: dict[str, list[dict[str, Any]]]) -> tuple[list[tuple[Any,
 
 
 def delayed(frames: list[Frame], shuffle: list[int]) -> list[Frame]:
-    """Frames in an order in which none comes more than the lateness after a newer one."""
+    """Frames in an order in which none arrives more than the lateness after a newer one."""
     keyed = [
         (int(frame.timestamps()[0]) + shuffle[index % len(shuffle)] if shuffle else 0, index)
         for index, frame in enumerate(frames)

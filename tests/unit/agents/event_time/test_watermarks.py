@@ -1,4 +1,4 @@
-"""The clock: watermarks, lateness, idleness, ends, and clocks of producers that are wrong."""
+"""Watermarks: lateness, idle sources, ends, and producers with wrong clocks."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def rebuilt(clock: Watermarks) -> Watermarks:
 
 
 def follow(clock: Watermarks, order: Any, plans: list[list[dict[str, Any]]], restarts: bool) -> Watermarks:
-    """Drive a clock by every source's frames, in an order drawn anew, with snapshots in between."""
+    """Feed watermarks with every source's frames, in a random order, with snapshots in between."""
     left = [list(plan) for plan in plans]
     while any(left):
         number = order.choice([number for number, plan in enumerate(left) if plan])
@@ -339,9 +339,9 @@ def test_any_order_of_announcements_data_and_ends_leads_to_the_same_watermark(
         ends = data.draw(st.booleans())
         plan += [{"end": True}] if ends else []
         if ends and number and data.draw(st.booleans()):
-            plan += [{"times": [time], "watermark_us": time} for time in (1_000, 1_000 + number)]  # it comes back
+            plan += [{"times": [time], "watermark_us": time} for time in (1_000, 1_000 + number)]  # it returns
         plans.append(plan or [{"times": [0], "watermark_us": 0}])
-    # One stays open and ahead of nobody, so that no order is over before the others have begun.
+    # One stays open and is never ahead, so that no order ends before the others have started.
     plans[0] = [each for each in plans[0] if not each.get("end")] or [{"times": [0], "watermark_us": 0}]
     seeds = data.draw(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=2))
     one, two = (follow(Watermarks(expected=[PARTS[0].place]), seed, plans, restarts) for seed in seeds)
@@ -365,7 +365,7 @@ def test_once_all_origins_have_ended_no_announced_source_is_waited_for(
     assert clock.sources == {}
     clock.reset()
     order.shuffle(ends := list(PARTS[:count]))
-    for source in ends:  # ends that are told again, by a worker that was started anew
+    for source in ends:  # ends that a restarted worker reports again
         see(clock, source, end=True, peers=PARTS[:count])
         assert clock.finished
 

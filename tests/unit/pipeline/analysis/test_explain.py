@@ -30,7 +30,7 @@ FIRST, SECOND, ALERT_ID = "10000000-0000-8000-8000-000000000001", "10000000-0000
 
 
 def story() -> list[ConsumedRecord]:
-    """Two mono events make FIRST; FIRST and a third mono event make SECOND, of which an alert tells."""
+    """Two mono events make FIRST; FIRST and a third mono event make SECOND, which has an alert."""
     mono = frame_messages(axon_frame("axon_1", ["d1", "d1"], [0, 10], types="AC"), 1, {})
     mono += json_messages(axon_frame("axon_2", ["d1"], [20], types="B"), offset=4)
     frame = decode_frame(mono[0].value)

@@ -1,4 +1,4 @@
-"""The world's own figures beside the counts of a demo."""
+"""The simulation's own metrics beside the counts of a demo."""
 
 import numpy as np
 

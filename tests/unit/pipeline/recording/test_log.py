@@ -1,4 +1,4 @@
-"""Recorded logs: what is written is read back byte for byte, in every form, and torn files give what is whole."""
+"""Recorded logs: read back byte for byte in every form; torn files are read up to the damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tempo of a replay, on a clock that passes at once."""
+"""The pace of a replay, in virtual time."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Broker:
 
 
 class Worker:
-    """One life of a worker over a broker, with a clock that is moved by hand."""
+    """One run of a worker over a broker, in virtual time."""
 
     def __init__(self, broker: Broker) -> None:
         self.now_s = 0.0

@@ -1,4 +1,4 @@
-"""From chunks to a store, with fakes and a clock that only moves when told to."""
+"""From chunks to a store, with fakes and in virtual time."""
 
 import asyncio
 from types import SimpleNamespace

@@ -347,7 +347,7 @@ def test_every_shipped_window_gives_results_on_some_input() -> None:
         assert wanted <= made, file
 
 
-def test_shipped_validators_refuse_values_outside_their_ranges() -> None:
+def test_shipped_validators_refuse_unknown_types_and_values_that_are_not_finite() -> None:
     validators = Validators(rules_of("axons").validators)
     events = [spike(1, 0.0, "A", 1.0), spike(1, 0.1, "Q", 1.0), spike(1, 0.2, "A", float("nan"))]
     (frame,) = frames_of(events, ["axon_1"])

@@ -125,9 +125,9 @@ def test_recreated_log_may_commit_lower_offsets_than_before():
     old = tracker.delivered(P, 0, 100)
     old.ack()
     tracker.committed(P, 100)
-    new = tracker.delivered(P, 0, 30)  # the topic was made anew
+    new = tracker.delivered(P, 0, 30)  # the topic was deleted and created again
     assert old.stale
-    tracker.committed(P, 100)  # a confirmation that was under way says nothing of the new log
+    tracker.committed(P, 100)  # a confirmation in flight does not concern the new log
     assert tracker.committable(P) is None
     new.ack()
     assert tracker.committable(P) == 30
@@ -247,7 +247,7 @@ def run(world: World, steps: list[tuple[str, int | bool | None]]) -> None:
             case "revoke_without_commit", _:
                 world.tracker.forget([P])
                 world.start(world.broker)
-    # The consumer dies: everything below the commit must have been done by someone.
+    # The consumer dies: everything below the commit must have been acknowledged.
     assert all(offset in world.done for offset in world.exists if offset < world.broker)
     # And a life in which everything is acked commits the whole log, holes and markers included.
     world.start(world.broker)

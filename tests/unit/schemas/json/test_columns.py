@@ -1,4 +1,4 @@
-"""Columns written as JSON text, read again by a JSON parser."""
+"""Columns written as JSON, read again by a JSON parser."""
 
 import math
 

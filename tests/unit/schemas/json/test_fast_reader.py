@@ -1,4 +1,4 @@
-"""Reading a healthy chunk all at once gives what reading it record by record gives."""
+"""Reading a valid chunk at once gives the same rows as reading it record by record."""
 
 from unittest import mock
 

@@ -1,4 +1,4 @@
-"""Growable buffers: rounds that overflow are run again until they are whole, and always come to an end."""
+"""Growable buffers: rounds that overflow are run again until they are complete, and replays always end."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_replay_ends_for_any_needs(
 
 
 def test_repeated_bursts_do_not_compile_again_and_again() -> None:
-    # One burst in each 70 rounds: before each the buffers have been quiet for long enough to be shrunk.
+    # One burst in each 70 rounds: before each the buffers have been nearly empty for long enough to be shrunk.
     plants = [{"kind": "left", "at_tick": tick, "ticks": 1, "strength": 1.0} for tick in range(90, 1400, 140)]
     config = BurstsConfig(left_rows=32, right_rows=32, kept_rows=32, plants=plants)
     before = TRACES["bursts"]
@@ -102,7 +102,7 @@ def test_a_step_whose_need_grows_with_its_buffer_is_an_error_that_names_it(monke
         simulate(GREEDY, BurstsConfig(kept_rows=32), seed=3, ticks=20, sink=MemorySink())
 
 
-def quiet(held: Buffers, first_round: int, rounds: int) -> None:
+def small_rounds(held: Buffers, first_round: int, rounds: int) -> None:
     for number in range(first_round, first_round + rounds):
         held.measured(10 * (number + 1), {"a": 3})
 
@@ -122,15 +122,15 @@ def test_nothing_shrinks_before_the_end_of_the_round_that_overflowed() -> None:
     assert held.overflowed(0, 10, held.take(), {"a": 1000})
     grown = held.take()
     held.measured(10, {"a": 1000})
-    quiet(held, 1, ROUNDS_TO_SHRINK)
+    small_rounds(held, 1, ROUNDS_TO_SHRINK)
     held.shrink(650)
     assert held.take() == grown  # the burst is among the rounds that count
-    quiet(held, 65, ROUNDS_TO_SHRINK)
+    small_rounds(held, 65, ROUNDS_TO_SHRINK)
     assert held.overflowed(1500, 1510, held.take(), {"a": 5000})
     larger = held.take()
     held.shrink(1300)
     assert held.take() == larger
-    quiet(held, 151, ROUNDS_TO_SHRINK)
+    small_rounds(held, 151, ROUNDS_TO_SHRINK)
     held.shrink(2200)
     assert dict(held.take()) == {"a": 64}
 
@@ -142,7 +142,7 @@ def test_each_burst_after_a_shrinking_delays_the_next_shrinking() -> None:
         assert held.overflowed(10 * number, 10 * number + 10, held.take(), {"a": 5000})
         began = number
         while dict(held.take())["a"] > 64:
-            quiet(held, number, 1)
+            small_rounds(held, number, 1)
             number += 1
             held.shrink(10 * number)
         waits.append(number - began)

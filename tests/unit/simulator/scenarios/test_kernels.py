@@ -1,4 +1,4 @@
-"""The kernels: their lives, merges of mutual neighbours, wars, and the shape of what they tell."""
+"""The kernels: their lives, merges of mutual neighbours, wars, and the shape of their events."""
 
 import json
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Line protocol of columns, read back by a parser of the tests' own."""
+"""Line protocol of columns, read back by the tests' own parser."""
 
 import math
 
@@ -28,7 +28,7 @@ VALUES = {
 
 
 def in_a_tag(text):
-    """What a tag can hold of a text: no control characters but as two, and a space for a backslash at the end."""
+    """The string as a tag can hold it: no control characters but as two, and a space for a backslash at the end."""
     for plain, two in (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         text = text.replace(plain, two)
     return text[:-1] + " " if text.endswith("\\") else text

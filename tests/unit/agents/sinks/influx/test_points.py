@@ -1,4 +1,4 @@
-"""Frames and records as points: the seed's shapes, what is a tag, and that no point takes another's place."""
+"""Frames and records as points: the documented shapes, what is a tag, and that no point overwrites another."""
 
 import numpy as np
 import orjson

@@ -73,7 +73,7 @@ async def test_errors_are_one_clear_line(options, said):
 
 
 def balanced(flux):
-    """Whether brackets of a Flux text close in their order, outside of string literals."""
+    """Whether brackets of a Flux script close in their order, outside of string literals."""
     open_ones = []
     for char in re.sub(r'"(\\.|[^"\\])*"', '""', flux):
         if char in "([{":

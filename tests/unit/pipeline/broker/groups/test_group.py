@@ -15,7 +15,7 @@ SESSION_S, REBALANCE_S = 10.0, 60.0
 
 
 class Client:
-    """A member's side: joins, syncs, and keeps what it was told."""
+    """A member: joins, syncs, and keeps the answers."""
 
     def __init__(self, group, name="client", *, instance_id=None, protocols=(("range", b"meta"),), kip_394=True):
         self.group, self.name, self.instance_id, self.protocols, self.kip_394 = (
@@ -53,7 +53,7 @@ class Client:
         return self
 
     def _answer_to_latest(self, take):
-        """A reply that may be called once; an answer to a request that the client has repeated since goes nowhere."""
+        """A reply that may be called once; an answer to a request that the client has repeated since is dropped."""
         self._asked += 1
         asked, answered = self._asked, []
 
@@ -415,7 +415,7 @@ def test_under_long_churn_there_is_one_leader_one_generation_and_no_double_answe
 
 
 def churn(rng, steps):
-    """Clients come, go, fall silent and answer slowly; after each step the group's promises hold."""
+    """Clients join, leave, stop and answer slowly; after each step the group's invariants hold."""
     timers = SimulatedTimers()
     group = ConsumerGroup("g", timers, initial_delay_s=rng.choice([0.0, 1.0]))
     clients: list[Client] = []

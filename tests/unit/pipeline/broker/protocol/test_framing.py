@@ -12,7 +12,7 @@ MOST = 8 << 20
 
 
 def feed(reader, data, sizes):
-    """The frames that come of bytes received in pieces."""
+    """The frames made of bytes that arrive in pieces."""
     frames, at = [], 0
     while at < len(data):
         room = reader.buffer()
