@@ -1,6 +1,6 @@
 """The simulator: worlds of cells and agents in JAX that emit events as frames.
 
-Importing it costs nothing: JAX is loaded when a scenario is, and no connection is opened here::
+Importing this package is cheap: JAX is loaded with the first scenario, and no connection is opened::
 
     from astrocyte.scenario import MemorySink, simulate
     sink = MemorySink()

@@ -1,4 +1,4 @@
-"""Planted anomalies: known things at known times, so that alert rules can be scored against the truth."""
+"""Planted anomalies: known disturbances at known times, against which alert rules are scored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PADDING = 8
 
 
 class Plant(BaseModel):
-    """One anomaly: ``kind`` holds from ``at_tick`` for ``ticks`` ticks; what ``strength`` means depends on it."""
+    """One anomaly: ``kind`` is active from ``at_tick`` for ``ticks`` ticks; ``strength`` depends on the kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

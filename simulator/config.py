@@ -1,4 +1,4 @@
-"""Configuration of scenarios: frozen pydantic models at the edge, and errors that name field and range."""
+"""Configuration of scenarios: frozen pydantic models, and errors that name the field and its range."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from astrocyte.simulator.anomalies import Plant
 __all__ = ["EPOCH_US", "ScenarioConfig", "configure", "fingerprint"]
 
 EPOCH_US = 1_735_689_600_000_000
-"""2025-01-01T00:00:00Z in microseconds: where event time begins by default, so that runs repeat exactly."""
+"""2025-01-01T00:00:00Z in microseconds: the default start of event time, fixed so that runs repeat exactly."""
 
 
 class ScenarioConfig(BaseModel):
-    """What every scenario takes. Subclasses add their own fields, each with its range."""
+    """Settings that all scenarios share. Subclasses add their own fields, each with its range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -36,7 +36,7 @@ class ScenarioConfig(BaseModel):
         for plant in self.plants:
             if plant.kind not in self.plant_kinds:
                 known = ", ".join(self.plant_kinds) or "none"
-                raise ValueError(f"plants: kind {plant.kind!r} is not one that this scenario can plant ({known})")
+                raise ValueError(f"plants: expected a kind that this scenario can plant ({known}), got {plant.kind!r}")
         return self
 
     def tick_time_us(self, tick: int) -> int:
@@ -48,7 +48,7 @@ C = TypeVar("C", bound=ScenarioConfig)
 
 
 def configure(model: type[C], values: Mapping[str, Any] | None = None, *, scenario: str = "scenario") -> C:
-    """Validated config. Raises InvalidSettings with one line a wrong field: what came, the range, and what to do."""
+    """Validated config. Raises InvalidSettings with one line per wrong field: the expected range and the value."""
     try:
         return model.model_validate(dict(values or {}))
     except ValidationError as error:
@@ -70,8 +70,8 @@ def _explain(model: type[ScenarioConfig], scenario: str, detail: ErrorDetails) -
     if not path:
         return f"{scenario}: {detail['msg'].removeprefix('Value error, ')}"
     bounds = _range_of(model, str(detail["loc"][0])) if len(detail["loc"]) == 1 else ""
-    wanted = f"wanted {bounds}" if bounds else detail["msg"].removeprefix("Value error, ")
-    return f"{scenario}: {path} is {detail['input']!r}; {wanted}"
+    reason = f"expected {bounds}" if bounds else detail["msg"].removeprefix("Value error, ")
+    return f"{scenario}: {path}: {reason}, got {detail['input']!r}"
 
 
 def _range_of(model: type[ScenarioConfig], name: str) -> str:

@@ -1,4 +1,4 @@
-"""``ctx``: what a scenario's step is given inside the trace."""
+"""``ctx``: random numbers, events, births and metrics for a scenario's step, inside the JAX trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from astrocyte.simulator.rng import byte_normal, purpose_word, threefry2x32, tic
 __all__ = ["NO_PLACE", "Births", "Context", "Outputs"]
 
 NO_PLACE = 0xFFFFFFFF
-"""Place of nobody: an id with this place is null on the host."""
+"""Place that means "no individual": an id with this place is null on the host."""
 
 # Per-tick scalars are padded to rows of 64: a small store in a loop costs O(buffer) in jaxlib 0.11.1 on CPU.
 METRIC_LANES = 64
@@ -28,7 +28,7 @@ Child = Callable[[Population, "Births"], tuple[Mapping[str, Array], Mapping[str,
 
 
 class Births(NamedTuple):
-    """The births of one tick as rows; rows from ``count`` on mean nothing."""
+    """The births of one tick as rows; rows from ``count`` on are undefined."""
 
     count: Array
     """How many; int32."""
@@ -39,25 +39,25 @@ class Births(NamedTuple):
     lanes: Array
     """Lane of each row for random numbers (its slot as uint32): children never share noise."""
     valid: Array
-    """Which rows mean something; bool[rows]."""
+    """Which rows are defined; bool[rows]."""
     alive: Array
-    """How many live after these births; int32."""
+    """Number of living individuals after these births; int32."""
 
 
 class Selected(NamedTuple):
     """Lanes that a mask selected: `Context.select`."""
 
     index: Array
-    """Lane of each row; int32[rows]. Rows from ``count`` on mean nothing."""
+    """Lane of each row; int32[rows]. Rows from ``count`` on are undefined."""
     count: Array
     """How many were selected; int32."""
 
 
 class Outputs(NamedTuple):
-    """What one tick of one island hands to the host."""
+    """Results of one tick of one island, read by the host."""
 
     events: dict[str, Array]
-    """Of each kind a uint32 matrix [columns, rows]; see `columns.unpacked`."""
+    """One uint32 matrix [columns, rows] per kind, written by `_packed`."""
     counts: dict[str, Array]
     needs: dict[str, Array]
     ints: Array
@@ -67,9 +67,9 @@ class Outputs(NamedTuple):
 class Context:
     """Random numbers, events, births, claims and metrics of one tick of one island.
 
-    Random functions take a ``purpose`` (text; different purposes never share numbers), ``over`` (a uint32 array of
-    lanes, one number each; by default one lane a slot) and ``draw`` (a number below 65,536, for several draws of one
-    purpose in a lane).
+    Random functions take a ``purpose`` (a string; different purposes never share numbers), ``over`` (a uint32 array of
+    lanes, one number per lane; by default one lane per slot) and ``draw`` (a number below 65,536, for several draws of
+    one purpose in a lane).
     """
 
     def __init__(
@@ -104,36 +104,36 @@ class Context:
     # Random numbers
 
     def lanes(self, count: int | None = None) -> Array:
-        """Lanes 0, 1, ...: one a slot, or ``count`` of them; uint32."""
+        """Lanes 0, 1, ...: one per slot, or ``count`` of them; uint32."""
         return jnp.arange(self.slots if count is None else count, dtype=jnp.uint32)
 
     def bits(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> tuple[Array, Array]:
-        """Two independent random uint32 words a lane (one call of Threefry: use both when you can)."""
+        """Two independent random uint32 words per lane. They cost one call of Threefry: use both where possible."""
         lanes = self.lanes() if over is None else over
         counter = (self.island << 16) | jnp.asarray(draw, jnp.uint32)
         key = self._key[0] ^ jnp.uint32(purpose_word(purpose))
-        # Unless they are stored, XLA repeats the twenty rounds in every loop that reads the words.
+        # Without `stored`, XLA repeats the twenty rounds in every loop that reads the words.
         words: tuple[Array, Array] = self.stored(threefry2x32, key, self._key[1], lanes, counter)
         return words
 
     def uniform(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> Array:
-        """float32 uniform in (0, 1), one a lane."""
+        """float32 uniform in (0, 1), one per lane."""
         return unit(self.bits(purpose, over, draw)[0])
 
     def uniforms(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> tuple[Array, Array]:
-        """Two independent uniforms a lane, for the price of one."""
+        """Two independent uniforms per lane, at the cost of one."""
         first, second = self.bits(purpose, over, draw)
         return unit(first), unit(second)
 
     def normals(self, purpose: str, over: Array | None = None, draw: int | Array = 0) -> tuple[Array, Array]:
-        """Two independent standard normals a lane (Box-Muller)."""
+        """Two independent standard normals per lane (Box-Muller)."""
         first, second = self.uniforms(purpose, over, draw)
         radius = jnp.sqrt(-2.0 * jnp.log(first))
         angle = jnp.float32(2.0 * jnp.pi) * second
         return radius * jnp.cos(angle), radius * jnp.sin(angle)
 
     def noise(self, purpose: str, count: int, over: Array | None = None) -> Array:
-        """``count`` independent cheap near-normals a lane, [count, lanes]: mean 0, variance 1, within +-3.45.
+        """``count`` independent, cheap approximate normals per lane, [count, lanes]: mean 0, variance 1, within +-3.45.
 
         See `rng.byte_normal`.
         """
@@ -142,12 +142,12 @@ class Context:
         return byte_normal(words[:count])
 
     def stored(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """``function(*arguments)``, computed once and stored: XLA does not merge it with what uses it.
+        """``function(*arguments)``, computed once and stored: XLA does not fuse it with the code that uses it.
 
-        For values that are costly and used in several places, and to keep arithmetic apart from shapes that may grow:
-        what is merged decides where fused multiply-add is used, and a chunk run again with larger buffers must give
-        the same bits. XLA for CPUs drops optimisation barriers before it merges loops; the branches of a conditional
-        it keeps. On GPUs conditionals cost a launch, and barriers hold.
+        For costly values that are used in several places, and to separate arithmetic from shapes that may grow: fusion
+        decides where multiply-add instructions are used, and a chunk run again with larger buffers must give the same
+        bits. XLA for CPUs removes optimisation barriers before it fuses loops, but keeps the branches of a conditional.
+        On GPUs a conditional costs a kernel launch, and barriers are respected.
         """
         if self._platform != "cpu":
             return lax.optimization_barrier(function(*arguments))
@@ -165,7 +165,7 @@ class Context:
         return self._capacities[name]
 
     def need(self, name: str, count: Array) -> None:
-        """How many entries this tick wants of a growable buffer. More than there are: the chunk is run again."""
+        """Report how many entries of a growable buffer this tick needs. If there are fewer, the chunk is run again."""
         known = self._needs.get(name)
         count = count.astype(jnp.int32)
         self._needs[name] = count if known is None else jnp.maximum(known, count)
@@ -177,7 +177,7 @@ class Context:
         return Selected(index, count)
 
     def emit(self, kind: str, mask: Array, *, at: Array | None = None, **columns: Any) -> None:
-        """Emit one event of ``kind`` for every lane of ``mask``; at most one call a kind and tick.
+        """Emit one event of ``kind`` for every lane of ``mask``; at most one call per kind and tick.
 
         ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, [width, lanes] for lists. ``at``
         is the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
@@ -186,7 +186,7 @@ class Context:
         self._record(kind, chosen.count, at, columns, lambda value: value[..., chosen.index] if value.ndim else value)
 
     def emit_rows(self, kind: str, count: Array, *, at: Array | None = None, **columns: Any) -> None:
-        """Emit the first ``count`` rows of columns that are rows already (those of `Births`, for one)."""
+        """Emit the first ``count`` rows of columns that are compacted already, for example those of `Births`."""
         self._record(kind, count, at, columns, lambda value: value)
 
     def _record(
@@ -197,7 +197,9 @@ class Context:
             raise ValueError(f"kind {kind!r} is emitted twice in one step; declare two kinds on the same stream")
         expected = {column.name for column in spec.columns if column.kind not in ("tick", "derived")}
         if set(columns) != expected:
-            raise ValueError(f"kind {kind!r} was given columns {sorted(columns)}; its EventSpec has {sorted(expected)}")
+            raise ValueError(
+                f"kind {kind!r}: expected columns {sorted(expected)} (its EventSpec), got {sorted(columns)}"
+            )
         parts = []
         for column in spec.columns:
             if column.kind not in ("tick", "derived"):
@@ -209,10 +211,10 @@ class Context:
         self._counts[kind] = count.astype(jnp.int32)
 
     def when(self, predicate: Array, body: Callable[[Context], None]) -> None:
-        """Call ``body`` in the ticks for which ``predicate`` (a scalar) holds; in others what it emits is nothing.
+        """Call ``body`` in the ticks for which ``predicate`` (a scalar) holds; other ticks emit nothing.
 
-        ``body`` gets a context of its own to emit and to record metrics with. Not computed where it does not hold, as
-        long as the predicate is the same for all islands (a function of ``ctx.tick``).
+        ``body`` gets its own context, with which it emits events and records metrics. Other ticks cost nothing as long
+        as the predicate is the same for all islands (a function of ``ctx.tick``).
         """
 
         def recorded(inner: Context) -> tuple[Any, ...]:
@@ -245,7 +247,7 @@ class Context:
         return self.island * jnp.uint32(self.slots) + own
 
     def id_of(self, slot: Array, birth_tick: Array) -> tuple[Array, Array]:
-        """Ids of those in the given slots, nobody's for -1; ``birth_tick`` is that of every slot."""
+        """Ids of the individuals in the given slots, null for -1; ``birth_tick`` holds the birth tick of every slot."""
         known = jnp.maximum(slot, 0)
         return birth_tick[known], jnp.where(slot >= 0, self.place(known), jnp.uint32(NO_PLACE))
 
@@ -258,7 +260,7 @@ class Context:
         *,
         zero: tuple[str, ...] = (),
     ) -> Population:
-        """Deaths: the population without those of ``dead``, and one event of ``kind`` for each.
+        """Deaths: the population without the slots of ``dead``, and one event of ``kind`` for each.
 
         ``tell(rows, slots)`` gets the rows of the dead and their slots, and returns the event's columns. Traits named
         in ``zero`` become 0 in the slots of the dead.
@@ -270,14 +272,15 @@ class Context:
             cleared = {name: jnp.where(dead, 0, population[name]) for name in zero}
             return count, dict(emitted), {**cleared, "alive": population["alive"] & ~dead}
 
-        # One region, so that slots are freed only after the dead were read: otherwise XLA copies what `tell` reads.
+        # One stored block, so that slots are freed only after the dead were read: otherwise XLA copies what `tell`
+        # reads.
         count, emitted, changed = self.stored(run, population)
         self.need(kind, count)
         self._record(kind, count, None, emitted, lambda value: value)
         return {**population, **changed}
 
     def claim(self, tile: Array, want: Array, tiles: int, *, luck: Array | None = None) -> Array:
-        """Which slots get the tile they want: one winner a tile, each candidate equally likely. bool[slots]."""
+        """Which slots get the tile they want: one winner per tile, each candidate equally likely. bool[slots]."""
         return claim(tile, self.bits("claim")[0] if luck is None else luck, want, tiles)
 
     def spawn(
@@ -290,17 +293,18 @@ class Context:
         luck: Array | None = None,
         limit: Array | None = None,
     ) -> tuple[Population, Births, Emitted]:
-        """Births: those who ``want`` a child get one while there are free slots, each with the same chance.
+        """Births: individuals that ``want`` a child get one while there are free slots, each with the same probability.
 
-        ``child(parents, births)`` gets the parents' rows and returns three mappings of names to rows: what children
-        have of their own, what changes in the parents, and what else is to be emitted (returned as it is). Children
-        inherit the rest. ``birth_tick``, if the population has it, becomes the tick after this one, the first in which
-        the child acts (founders have 0, so nobody shares tick and place). ``luck`` is a random word a slot that
-        nothing else uses (drawn if absent). ``limit`` caps the births of this tick. The buffer is the growable
+        ``child(parents, births)`` gets the parents' rows and returns three mappings of names to rows: what children do
+        not inherit, what changes in the parents, and further columns to emit (returned unchanged). Children inherit all
+        other traits. ``birth_tick``, if the population has it, becomes the tick after this one, the first in which the
+        child acts (founders have 0, so no two individuals share tick and place). ``luck`` is a random word per slot
+        that nothing else uses (drawn if absent). ``limit`` caps the births of this tick. The buffer is the growable
         capacity ``name``, which `Scenario.capacities` must list.
 
-        Where more want than there is room, candidates are thinned at random to a few too many, and of these the ones
-        with the least luck are left out. Never "the first by slot": that gave all births to a quarter of the slots.
+        With more candidates than room, candidates are thinned at random to slightly too many; of these, the ones with
+        the highest random words are left out. Never "the first by slot": that gave all births to a quarter of the
+        slots.
         """
         alive = population["alive"]
         rows = self._capacities[name]
@@ -349,7 +353,8 @@ class Context:
     def planted(self, plants: Mapping[str, Array], kind: int) -> tuple[Array, Array]:
         """Strength of the planted anomaly ``kind`` (its number in ``plant_kinds``) now, and whether it starts now.
 
-        ``plants`` is what `plants.plant_params` made. Strength is 0.0 where none holds; plants lie before tick 2**31.
+        ``plants`` is the result of `anomalies.plant_params`. Strength is 0.0 while none is active; plants start before
+        tick 2**31.
         """
         since = self.tick - plants["start"]
         holds = (plants["kind"] == kind) & (since < plants["ticks"]) & (self._tick_high == 0)
@@ -357,7 +362,7 @@ class Context:
         return strength, jnp.any(holds & (since == 0))
 
     def outputs(self) -> Outputs:
-        """Everything recorded in this tick. Called by the machinery after `step`."""
+        """Everything recorded in this tick. The world calls it after `step`."""
         silent = set(self._specs) - set(self._events)
         if silent:
             raise ValueError(f"the step emitted nothing of kind {min(silent)!r}, which events() declares")
@@ -386,7 +391,7 @@ def _lanes(values: list[Array], dtype: Any) -> Array:
 
 
 def _packed(parts: list[Array]) -> Array:
-    """Columns as one uint32 matrix [columns, rows], bit for bit. One array a kind: each that a scan stacks up costs."""
+    """Columns as one uint32 matrix [columns, rows], bit for bit: each array that a scan stacks has a cost."""
     rows = max((part.shape[-1] for part in parts if part.ndim), default=1)
     words = []
     for part in parts:

@@ -10,16 +10,17 @@ __all__ = ["Column", "EventSpec", "HostRow", "cell_id", "id_parts"]
 
 TICK_BITS, PLACE_BITS = 38, 25
 """An id is birth tick (38 bits) and place (25 bits) in one positive int64: 33.5 M slots, and at 20,000 ticks a second
-159 days until the tick would wrap. The device keeps 32 bits of each; the host knows the whole tick and completes it."""
+159 days until the tick would wrap. The device keeps 32 bits of each; the host knows the full tick and restores its
+upper bits."""
 
 ColumnKind = Literal["value", "enum", "id", "fixed", "list", "tick", "hidden", "derived"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One field of an event and how device values become it.
+    """One field of an event, and how it is made from device values.
 
-    - ``value``: the array as it is, of ``dtype``, widened to the catalog's type;
+    - ``value``: the array unchanged, of ``dtype``, widened to the catalog's type;
     - ``enum``: int32 codes into ``categories``;
     - ``id``: a pair of uint32 arrays (birth tick, place) that becomes one int64; place 0xFFFFFFFF means null;
     - ``fixed``: int32 fixed point; the value is divided by ``scale``;
@@ -55,11 +56,12 @@ class EventSpec:
     """One kind of event: what ``ctx.emit(kind, mask, **columns)`` takes and the stream that it goes to.
 
     Several kinds may share a stream; a column that a kind lacks is null. ``type`` is the event's type, or the name of
-    an ``enum`` column. ``key`` is "run", "island", or the name of an int32 column that ``key_format`` turns into text.
-    ``capacity`` is how many rows a tick and island the buffer holds at first: it grows when needed and never cuts.
-    ``weight`` is how many events a row stands for (1/p when rows are sampled with probability p). ``timed``: the rows
-    come with ``at=``, their microsecond within the tick. ``every``: there are rows only in ticks whose number (modulo
-    2**32) is a multiple of it, which keeps the buffers of rare samples small; rows in other ticks are an error.
+    an ``enum`` column. ``key`` is "run", "island", or the name of an int32 column that ``key_format`` formats as a
+    string. ``capacity`` is the initial size of the buffer in rows per tick and island: it grows when needed and never
+    drops rows. ``weight`` is how many events a row stands for (1/p when rows are sampled with probability p).
+    ``timed``: the rows have ``at=``, their microsecond within the tick. ``every``: there are rows only in ticks whose
+    number (modulo 2**32) is a multiple of it, which keeps the buffers of rare samples small; rows in other ticks are an
+    error.
     """
 
     kind: str
@@ -87,7 +89,7 @@ class HostRow:
     type: str
     values: Mapping[str, Any] = field(default_factory=dict)
     key: str | None = None
-    """Text of the key; the run by default."""
+    """The key; the name of the run by default."""
     timestamp_us: int | None = None
     """Event time; the tick's time by default. It may lie before the tick by at most `Scenario.lag_us`."""
 

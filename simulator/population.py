@@ -58,8 +58,8 @@ def _first_above(cumulative: Array, wanted: Array) -> Array:
 def compact(mask: Array, capacity: int) -> tuple[Array, Array]:
     """Indices of the set slots in ascending order: ``(int32[capacity], how many are set)``.
 
-    Entries beyond the count point at some slot and mean nothing. The mask is packed into words and each output selects
-    its bit, which costs 5 to 50 times less than sorting or ``nonzero``.
+    Entries beyond the count are undefined, though they point at some slot. The mask is packed into words and each
+    output selects its bit, which costs 5 to 50 times less than sorting or ``nonzero``.
     """
     words = pack_bits(mask)
     population = lax.population_count(words).astype(jnp.int32)
@@ -72,10 +72,10 @@ def compact(mask: Array, capacity: int) -> tuple[Array, Array]:
 
 
 def winners(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
-    """Slot of the winner of each tile, -1 where nobody wants it: uniform among those who do. int32[tiles].
+    """Slot of the winner of each tile, uniform among its candidates; -1 where there are none. int32[tiles].
 
-    ``luck`` is a random word a slot. Its lowest bits are replaced by the slot's number, so that no two slots tie and
-    the best ticket names its owner; an integer scatter-min, which is deterministic and needs no float atomics on a GPU.
+    ``luck`` is a random word per slot. Its lowest bits are replaced by the slot's number, so that no two slots tie and
+    the lowest word identifies its slot. An integer scatter-min is deterministic and needs no float atomics on a GPU.
     """
     slots = tile.shape[0]
     low_bits = max(slots - 1, 1).bit_length()
@@ -86,7 +86,7 @@ def winners(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
 
 
 def claim(tile: Array, luck: Array, want: Array, tiles: int) -> Array:
-    """Which slots get the tile they want: one winner a tile (see `winners`). bool[slots]."""
+    """Which slots get the tile they want: one winner per tile (see `winners`). bool[slots]."""
     return want & (winners(tile, luck, want, tiles)[tile] == jnp.arange(tile.shape[0], dtype=jnp.int32))
 
 
@@ -99,7 +99,7 @@ def take(values: Array, slots: Array) -> Array:
 
 
 def put(values: Array, slots: Array, new: Array, valid: Array) -> Array:
-    """``values`` with ``new`` in the given slots where ``valid``; no slot may come twice."""
+    """``values`` with ``new`` in the given slots where ``valid``; slots must be unique."""
     rows, size = (1, values.shape[0]) if values.ndim == 1 else values.shape
     target = jnp.where(valid, _flat(slots, rows, size).reshape(rows, -1), rows * size)
     flat = values.reshape(-1).at[target.reshape(-1)].set(new.reshape(-1).astype(values.dtype), mode="drop")
@@ -120,7 +120,8 @@ class Sum(NamedTuple):
 def exact_sum(values: Array, mask: Array | None = None) -> Sum:
     """Exact sum of int32 values between -2**24 and 2**24, without 64-bit arithmetic (JAX has none by default).
 
-    Up to 2**22 values. Columns of at most 127 values are summed as int32, then their halves apart: one pass.
+    Up to 2**22 values. Columns of at most 127 values are summed as int32, then their upper and lower halves separately:
+    one pass.
     """
     if mask is not None:
         values = jnp.where(mask, values, 0)
@@ -130,7 +131,7 @@ def exact_sum(values: Array, mask: Array | None = None) -> Sum:
     partial = jnp.sum(values.reshape(rows, -1), axis=0, dtype=jnp.int32)
     high = jnp.sum(partial >> 16, dtype=jnp.int32)
     low = jnp.sum(partial & 0xFFFF, dtype=jnp.int32)
-    # Carry what fits, so that both words stay readable as int32.
+    # Carry, so that both words stay within int32.
     return Sum(high + (low >> 16), low & 0xFFFF)
 
 

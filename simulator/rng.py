@@ -1,7 +1,7 @@
 """Counter-based random numbers: Threefry-2x32 with 20 rounds (Salmon et al., SC 2011).
 
 A number is a function of (seed, tick, purpose, lane, draw) and of nothing else. So it does not depend on how the
-population is cut into islands, chunks or devices, two purposes never share numbers, and nothing is carried along.
+population is divided into islands, chunks or devices, two purposes never share numbers, and there is no state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PARITY: Final = 0x1BD11BDA
 def threefry2x32(key0: Array, key1: Array, counter0: Array, counter1: Array) -> tuple[Array, Array]:
     """Two uint32 words for each counter pair; arguments are uint32 arrays that broadcast against each other.
 
-    Agrees with Random123's known answers for threefry2x32-20 (held by a test).
+    Agrees with Random123's known answers for threefry2x32-20 (checked by a test).
     """
     keys = (key0, key1, key0 ^ key1 ^ jnp.uint32(_PARITY))
     x0 = counter0 + key0

@@ -25,7 +25,7 @@ __all__ = ["Progress", "RunSummary", "run_name", "simulate"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a run has done so far; given to ``progress`` after each chunk."""
+    """How far a run has come; passed to ``progress`` after each chunk."""
 
     run: str
     tick: int
@@ -35,13 +35,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run did."""
+    """Summary of a finished run."""
 
     run: str
     scenario: str
     seed: int
     first_tick: int
-    """Tick at which this call began: above 0 when it resumed a checkpoint."""
+    """Tick at which this call started: above 0 when it resumed from a checkpoint."""
     end_tick: int
     simulated_s: float
     wall_s: float
@@ -49,9 +49,10 @@ class RunSummary:
     """Rows by stream since tick 0."""
     frames: int
     reruns: int
-    """How often a chunk was run again because a buffer was too small; nothing was cut."""
+    """How often a chunk was run again because a buffer was too small; no rows were lost."""
     controls: tuple[Control, ...]
-    """All control messages with the tick they held from; scheduling them repeats the run. An error means refused."""
+    """All control messages with the tick from which they applied; scheduling them repeats the run. Refused ones have
+    an error."""
     metrics: Mapping[str, float]
     """Last tick's metrics, summed over islands; vectors are left out."""
     notes: tuple[str, ...] = ()
@@ -96,15 +97,15 @@ def simulate(
 ) -> RunSummary:
     """Run ``scenario`` up to tick ``ticks`` (or ``seconds`` of simulated time) and write its frames to ``sink``.
 
-    The content of frames depends on scenario, config, seed, ``frame_ticks`` and ``frame_rows`` only; of these two only
-    the cuts do. It does not depend on ``chunk_ticks``, on how fast the sink is, on ``rate`` (events a second) or
-    ``speed`` (simulated seconds a second), nor on how islands lie on ``devices``.
+    The content of frames depends on scenario, config and seed only; ``frame_ticks`` and ``frame_rows`` decide where
+    they are divided. It does not depend on ``chunk_ticks``, on the speed of the sink, on ``rate`` (events per second)
+    or ``speed`` (simulated seconds per second), nor on how islands are assigned to ``devices``.
 
-    ``stop`` is asked after each chunk and ends the run early. ``checkpoint`` names a file written every
-    ``checkpoint_ticks`` ticks (rounded up to ``frame_ticks``) and at the end, each time after the sink confirmed all
-    before it; with ``resume`` the run goes on from that file if it exists. ``controls`` hold from their ticks,
-    ``control_source`` is asked before each chunk; refused messages go to ``on_refused`` and the run goes on. The sink
-    is flushed at the end and stays open.
+    ``stop`` is called after each chunk; when it returns true, the run ends early. ``checkpoint`` names a file written
+    every ``checkpoint_ticks`` ticks (rounded up to ``frame_ticks``) and at the end, each time after the sink confirmed
+    all earlier frames; with ``resume`` the run continues from that file if it exists. ``controls`` apply from their
+    ticks, ``control_source`` is called before each chunk; refused messages go to ``on_refused`` and the run continues.
+    The sink is flushed at the end and stays open.
 
     Raises InvalidSettings, CheckpointMismatch (before anything is written) and EmissionFailed.
     """
@@ -187,7 +188,7 @@ def _settings(scenario: Scenario, config: ScenarioConfig | Mapping[str, Any] | N
         return config
     if isinstance(config, ScenarioConfig):
         raise InvalidSettings(
-            f"scenario {scenario.name!r} was given a {type(config).__name__}; a {scenario.Config.__name__} was wanted"
+            f"scenario {scenario.name!r}: expected a {scenario.Config.__name__}, got a {type(config).__name__}"
         )
     return configure(scenario.Config, config, scenario=scenario.name)
 
@@ -199,7 +200,7 @@ def _end_tick(config: ScenarioConfig, ticks: int | None, seconds: float | None, 
         raise InvalidSettings("neither ticks, seconds nor a stop function was given; the run would never end")
     for name, value in (("ticks", ticks), ("seconds", seconds)):
         if value is not None and not 0 < value < 2**53:
-            raise InvalidSettings(f"{name} is {value!r}; a number above 0 was wanted")
+            raise InvalidSettings(f"{name}: expected a number above 0 and below 2**53, got {value!r}")
     if seconds is not None:
         return math.ceil(seconds * 1e6 / config.tick_us)
     return 2**53 if ticks is None else ticks
@@ -208,15 +209,19 @@ def _end_tick(config: ScenarioConfig, ticks: int | None, seconds: float | None, 
 def _check_options(**options: Any) -> None:
     for name, value in options.items():
         if value is not None and (value < 0 or (value == 0 and name != "seed")):
-            raise InvalidSettings(f"{name} is {value!r}; a number above 0 was wanted")
+            expected = "0 or a number above it" if name == "seed" else "a number above 0"
+            raise InvalidSettings(f"{name}: expected {expected}, got {value!r}")
     if options["seed"] >= 2**63:
-        raise InvalidSettings(f"seed is {options['seed']}; a number from 0 to {2**63 - 1} was wanted")
+        raise InvalidSettings(f"seed: expected a number from 0 to {2**63 - 1}, got {options['seed']}")
 
 
 def _resumed(path: Path, world: World, seed: int, notes: list[str]) -> Checkpoint:
     found = load_checkpoint(path, world.scenario, world.config, seed, world.host_states())
     if found.backend != backend():
-        notes.append(f"the checkpoint was made by {found.backend}, this is {backend()}: not the same bits from here")
+        notes.append(
+            f"the checkpoint was made by {found.backend}, this is {backend()}: "
+            "events after it may differ from those of an uninterrupted run"
+        )
     world.restore(found.tick, found.states)
     return found
 
@@ -229,7 +234,7 @@ def _targets(tick: int, end: int, saving: bool, every: int | None, frame_ticks: 
     step = -(-every // frame_ticks) * frame_ticks if every else max(last, frame_ticks)
     first = (tick // step + 1) * step
     inner: list[int] | range = range(first, last, step)
-    if len(inner) > 1_000_000:  # an endless run: the end is never reached
+    if len(inner) > 1_000_000:  # a run without an end
         return inner
     return [target for target in dict.fromkeys((*inner, last, end)) if target > tick]
 

@@ -1,17 +1,17 @@
-"""The scenario contract: what a world of the simulator is, and the registry of worlds.
+"""The scenario contract and the registry of scenarios.
 
-A scenario is one object. Its `step` is pure and runs inside a JAX trace, once a tick and island::
+A scenario is one object. Its `step` is pure and runs inside a JAX trace, once per tick and island::
 
     state = step(static, params, state, ctx)
 
-- ``static``: hashable; shapes and switches. Another ``static`` compiles anew.
-- ``params``: a pytree of numbers. A sweep over params does not compile anew.
+- ``static``: hashable; shapes and switches. A different ``static`` compiles again.
+- ``params``: a pytree of numbers. A sweep over params does not compile again.
 - ``state``: a pytree of arrays of one island (65,536 slots at most). Islands do not see each other within a tick.
 - ``ctx``: `simulator.context.Context`: random numbers by purpose, ``emit``, ``spawn``, ``claim``, ``metric``.
 
-Everything else is on the host: `events` says what is emitted, `report` adds aggregates, `control` takes messages.
-A user's own scenario is one class. `register_scenario` (in a module of ``ASTROCYTE_PLUGINS``) or an entry point of the
-group ``astrocyte.scenarios`` makes its name known.
+Everything else is on the host: `events` declares what is emitted, `report` adds aggregates, `control` applies messages.
+Your own scenario is one class. Register its name with `register_scenario` (in a module of ``ASTROCYTE_PLUGINS``) or
+with an entry point of the group ``astrocyte.scenarios``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ __all__ = [
 
 
 class InvalidControl(InvalidSettings):
-    """A control message that the scenario cannot apply; the run goes on without it."""
+    """A control message that the scenario cannot apply; the run continues without it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of one kind of event in an interval, in the order in which they are in the stream."""
+    """Rows of one kind of event in an interval, in the order of the stream."""
 
     ticks: NDArray[np.int64]
     islands: NDArray[np.int64]
@@ -63,37 +63,38 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What happened in the ticks [first_tick, end_tick), over all islands, as `Scenario.report` sees it."""
+    """Rows and metrics of the ticks [first_tick, end_tick) over all islands: the input of `Scenario.report`."""
 
     run: str
     first_tick: int
     end_tick: int
     metrics: Mapping[str, NDArray[Any]]
-    """What the step recorded, shape [ticks, islands] (vectors have a third axis): int64, or float64 for floats."""
+    """Metrics that the step recorded, shape [ticks, islands] (vectors have a third axis): int64, or float64 for
+    floats."""
     rows: Mapping[str, Rows] = field(default_factory=dict)
     """Emitted rows by kind."""
 
 
 class Scenario(ABC):
-    """One world. Instances hold nothing that changes; they are hashable by identity."""
+    """One simulated world. Instances are immutable and hashable by identity."""
 
     name: ClassVar[str]
     Config: ClassVar[type[ScenarioConfig]]
     sample: ClassVar[Mapping[str, Any]] = {}
-    """Settings of a small world, for checks and examples."""
+    """Settings of a small world, for tests and examples."""
     int_metrics: ClassVar[tuple[str, ...]] = ()
-    """Names that `step` may pass to ``ctx.metric`` with whole numbers. Generic checks know alive, births, deaths."""
+    """Names that `step` may pass to ``ctx.metric`` with whole numbers. `check_scenario` uses alive, births, deaths."""
     float_metrics: ClassVar[tuple[str, ...]] = ()
     sum_metrics: ClassVar[tuple[str, ...]] = ()
     """Names that `step` may pass to ``ctx.metric_sum``: exact sums, int64 on the host."""
     size_setting: ClassVar[str | None] = None
-    """The config's field that says how large the world is."""
+    """The field of the config that sets the size of the world."""
     vector_metrics: ClassVar[Mapping[str, int]] = {}
     """Names and lengths of whole-number vectors (histograms) that `step` may pass to ``ctx.metric``."""
     controls: ClassVar[tuple[str, ...]] = ()
-    """Names of the controls that `control` takes."""
+    """Names of the controls that `control` accepts."""
     plant_rules: ClassVar[Mapping[str, str]] = {}
-    """Which alert rule should find a planted kind; goes into the truth stream."""
+    """The alert rule that should find each planted kind; written to the truth stream."""
 
     @abstractmethod
     def static(self, config: Any) -> Hashable:
@@ -113,7 +114,7 @@ class Scenario(ABC):
 
     @abstractmethod
     def events(self, static: Any) -> tuple[EventSpec, ...]:
-        """Kinds of events that `step` emits. Their streams are punctuated even when silent."""
+        """Kinds of events that `step` emits. Their streams get watermarks also in intervals without rows."""
 
     @abstractmethod
     def init(self, static: Any, params: Any, ctx: Context) -> Any:
@@ -121,7 +122,7 @@ class Scenario(ABC):
 
     @abstractmethod
     def step(self, static: Any, params: Any, state: Any, ctx: Context) -> Any:
-        """State after one tick. Pure: what it tells goes through ``ctx``."""
+        """State after one tick. Pure: events and metrics go through ``ctx``."""
 
     def capacities(self, static: Any) -> Mapping[str, int]:
         """Initial sizes of growable buffers other than events': ``ctx.capacity(name)`` and ``ctx.need(name, count)``.
@@ -142,7 +143,7 @@ class Scenario(ABC):
         return ()
 
     def lag_us(self, config: Any, stream: str) -> int:
-        """By how much rows of ``stream`` may be older than the interval that reports them."""
+        """How much older rows of ``stream`` may be than the interval that reports them, in microseconds."""
         del config, stream
         return 0
 
@@ -152,12 +153,12 @@ class Scenario(ABC):
         return {**singles, **dict.fromkeys(self.sum_metrics, 2), **self.vector_metrics}
 
     def control(self, config: Any, params: Any, name: str, message: Mapping[str, Any]) -> Any:
-        """Params after the message that came over ``control.<name>``. Raises InvalidControl with what was wanted."""
+        """Params after a message of ``control.<name>``. Raises InvalidControl, which says what was expected."""
         del config, params, message
-        raise InvalidControl(f"scenario {self.name!r} takes no control {name!r}")
+        raise InvalidControl(f"scenario {self.name!r} has no control {name!r}")
 
     def violations(self, config: Any, state: Any, interval: Interval) -> Iterable[str]:
-        """What is wrong with the state of one island (NumPy arrays) after an interval; nothing when all is well."""
+        """Errors in the state of one island (NumPy arrays) after an interval; empty if the state is valid."""
         del config, state, interval
         return ()
 
@@ -166,7 +167,7 @@ def _convert(name: str, found: Any) -> Scenario:
     if isinstance(found, type) and issubclass(found, Scenario):
         found = found()
     if not isinstance(found, Scenario):
-        raise InvalidSettings(f"scenario {name!r} is a {type(found).__name__}; expected a simulator Scenario")
+        raise InvalidSettings(f"scenario {name!r}: expected a simulator Scenario, got {type(found).__name__}")
     return found
 
 
@@ -179,11 +180,11 @@ SCENARIOS: Final[Registry[Scenario]] = Registry(
     },
     convert=_convert,
 )
-"""Scenarios by name; none is loaded before it is asked for."""
+"""Scenarios by name; each is loaded on first use."""
 
 
 def register_scenario(scenario: Scenario | type[Scenario]) -> Any:
-    """Make a scenario known by its ``name``; as a decorator it gives the class back. Raises InvalidSettings."""
+    """Register a scenario under its ``name``; as a decorator it returns the class. Raises InvalidSettings."""
     SCENARIOS.register(scenario.name, scenario)
     return scenario
 
@@ -194,7 +195,7 @@ def scenario_names() -> tuple[str, ...]:
 
 
 def load_scenario(scenario: str | Scenario) -> Scenario:
-    """The scenario of that name (a `Scenario` is returned as it is). Raises InvalidSettings with the known names.
+    """The scenario of that name (a `Scenario` is returned unchanged). Raises InvalidSettings with the known names.
 
     A name may also be ``module:object``, for a scenario that is not registered.
     """

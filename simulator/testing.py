@@ -1,4 +1,4 @@
-"""What holds for every scenario: `check_scenario` steps one and lists what does not. For tests of one's own worlds."""
+"""The contract test of scenarios: `check_scenario` runs one and lists its violations. Use it for your own scenarios."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["check_frames", "check_scenario"]
 
 
 def check_scenario(scenario: str | Scenario, *, ticks: int = 60, seed: int = 1, **settings: Any) -> list[str]:
-    """Step the scenario's sample world (with ``settings`` on top) and return what is wrong; an empty list is right.
+    """Run the scenario's sample world (changed by ``settings``) and return its violations; an empty list means none.
 
-    Checked: frames are the catalog's, in order, numbered without gaps, with watermarks that hold; the population
-    changes by births less deaths; `Scenario.violations` finds nothing; another chunk length gives the same bytes and
-    the same state.
+    Checked: frames have the catalog's fields, are in order and numbered without gaps, and no row is older than a
+    watermark before it; the population changes by births less deaths; `Scenario.violations` finds nothing; another
+    chunk length gives the same bytes and the same state.
     """
     world_of = load_scenario(scenario)
     config = configure(world_of.Config, {**world_of.sample, **settings}, scenario=world_of.name)
@@ -58,7 +58,7 @@ def _run(
 
 
 def check_frames(frames: list[Frame]) -> Iterator[str]:
-    """What is wrong with the frames of one run: fields, order, numbers, watermarks, ends."""
+    """Violations in the frames of one run: fields, order, numbers, watermarks, ends."""
     numbers: dict[str, int] = {}
     marks: dict[str, int] = {}
     ended: set[str] = set()

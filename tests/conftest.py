@@ -1,4 +1,4 @@
-"""What holds for all tests: their level and its time limit, how properties are searched, the servers' fixtures.
+"""Settings of all tests: levels and their time limits, how properties are searched, fixtures of servers.
 
 tests/README.md says which level a test belongs to.
 """
@@ -21,7 +21,7 @@ pytest_plugins = [
     "tests.support.worker",
 ]
 
-# `make test` gives the same answer every time: examples follow from the test's own text. No deadline for single
+# `make test` gives the same result every time: examples are derived from the test's source. No deadline for single
 # examples, because machines are shared and noisy. `make soak` draws from the seed that it prints.
 settings.register_profile("astrocyte", derandomize=True, deadline=None, database=None, print_blob=True)
 settings.register_profile(
@@ -39,7 +39,7 @@ class Level:
     """Seconds that the body of one test should take at most, and those after which it is stopped because it hangs.
 
     Between the two the run goes on and lists the test at its end: a shared machine of two cores, on which code is also
-    compiled, takes several times longer than a quiet one. Fixtures have limits of their own, where servers are started.
+    compiled, takes several times longer than an idle one. Fixtures have limits of their own, where servers are started.
     """
 
     target_s: float

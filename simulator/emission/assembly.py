@@ -30,7 +30,7 @@ class _Stream:
 
 
 class _LazyRows(Mapping[str, Rows]):
-    """Rows by kind, made when asked for: most reports need none or few of them."""
+    """Rows by kind, created on access: most reports need few of them or none."""
 
     def __init__(self, parts: Mapping[str, Part], sequences: Mapping[str, NDArray[np.int64]]) -> None:
         self._parts, self._sequences = parts, sequences
@@ -47,10 +47,10 @@ class _LazyRows(Mapping[str, Rows]):
 
 
 class Assembler:
-    """Turns rounds into frames, cut at multiples of ``frame_ticks``. Rounds come in order; repeated ticks are skipped.
+    """Turns rounds into frames that end at multiples of ``frame_ticks``. Expects rounds in order; skips repeated ticks.
 
-    Of one stream and interval the last frame asserts the watermark: every row before the interval's end has been
-    written. Others assert nothing. A stream with no rows in an interval gets an empty frame that asserts it.
+    The last frame of a stream in an interval carries the watermark: every row before the interval's end has been
+    written. The other frames carry none. A stream without rows in an interval gets an empty frame with the watermark.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Assembler:
         self.sequences = dict.fromkeys((*self._streams, *self._reported), 0) | dict(sequences or {})
         """Next sequence number of each stream."""
         self.memory: dict[str, Any] = dict(memory or {})
-        """What `Scenario.report` keeps over the run."""
+        """State of `Scenario.report` over the run."""
         self.last: Interval | None = None
         """The last interval that was assembled."""
         self._pending: list[Piece] = []
@@ -92,17 +92,17 @@ class Assembler:
         return tuple(self.sequences)
 
     def time_us(self, tick: int) -> int:
-        """Event time at which ``tick`` begins."""
+        """Event time at the start of ``tick``."""
         return self._config.tick_time_us(tick)
 
     def begin(self) -> Iterator[Frame]:
-        """An empty frame a stream, so that readers know of every stream before the first event of any."""
+        """One empty frame per stream, so that readers know all streams before the first event of any."""
         now = self.time_us(self.next_tick)
         for stream in self.streams:
             yield self._frames_meta(stream, self._empty(stream), watermark_us=now - self._lag_us(stream))
 
     def add(self, round_: Round) -> Iterator[Frame]:
-        """Frames that are complete with this round."""
+        """Frames that this round completes."""
         while self.next_tick < round_.end_tick:
             boundary = (self.next_tick // self._frame_ticks + 1) * self._frame_ticks
             end = min(boundary, round_.end_tick)
@@ -112,7 +112,7 @@ class Assembler:
                 yield from self._cut()
 
     def finish(self) -> Iterator[Frame]:
-        """Frames of what is left, then one empty frame a stream that ends it."""
+        """Frames of the remaining rows, then one empty frame per stream that ends it."""
         if self._pending:
             yield from self._cut()
         now = self.time_us(self.next_tick)

@@ -100,10 +100,10 @@ def _unpacked(words: NDArray[np.uint32], dtype: str) -> NDArray[Any]:
 
 
 def whole_ids(ticks: NDArray[np.int64], births: NDArray[np.uint32], places: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Ids from the 32 bits of the birth tick that devices keep; -1 where the place is nobody's.
+    """Ids from the 32 bits of the birth tick that devices keep; -1 where the place is missing.
 
-    The tick of the row is known in full, and nobody is 2**32 ticks old, so the difference tells the rest. Births of a
-    tick carry the tick after it, hence the 1.
+    The tick of the row is known in full and no individual is 2**32 ticks old, so 32 bits give the exact age. The birth
+    tick is the tick after the one in which the birth happened, hence the 1.
     """
     later = ticks + 1
     age = (later.astype(np.uint32) - births).astype(np.int64)
@@ -111,7 +111,7 @@ def whole_ids(ticks: NDArray[np.int64], births: NDArray[np.uint32], places: NDAr
 
 
 def host_columns(part: Part) -> Values:
-    """Columns as plain NumPy values, hidden ones included: ids as int64 (-1 for null), lists as [rows, width]."""
+    """Columns as NumPy arrays, hidden ones included: ids as int64 (-1 for null), lists as [rows, width]."""
     return {column.name: _host(part, column) for column in part.spec.columns}
 
 
@@ -131,7 +131,7 @@ def _host(part: Part, column: Column) -> NDArray[Any]:
 
 
 def row_order(parts: Sequence[Part]) -> NDArray[np.int64] | None:
-    """Order of the concatenated rows by (time, kind, island, lane), or None where they are in order already."""
+    """Order of the concatenated rows by (time, kind, island, lane), or None if they are in order already."""
     times = parts[0].timestamps if len(parts) == 1 else np.concatenate([part.timestamps for part in parts])
     if len(times) < 2 or bool((times[1:] >= times[:-1]).all()):
         return None
@@ -146,7 +146,7 @@ def row_order(parts: Sequence[Part]) -> NDArray[np.int64] | None:
 
 
 class KeyStrings:
-    """Dictionary-encoded keys of one stream; strings of numbers are made once."""
+    """Dictionary-encoded keys of one stream; numbers are formatted once."""
 
     def __init__(self, run: str) -> None:
         self._run = run

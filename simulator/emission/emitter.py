@@ -1,7 +1,7 @@
 """From rounds to frames, by a worker thread over a bounded queue.
 
-Rows of a stream are in order of (time, kind, island, slot) and numbered as such, so rows and sequence numbers depend on
-nothing but scenario, config and seed. Frames are cut at fixed ticks. The only clock in here is injected.
+Rows of a stream are ordered by (time, kind, island, slot) and numbered in that order, so rows and sequence numbers
+depend only on scenario, config and seed. Frames end at fixed ticks. Clock and sleep are arguments.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ["CallableSink", "EmissionFailed", "Emitter", "FrameSink", "MemorySink
 
 
 class EmissionFailed(AstrocyteError):
-    """The sink refused a frame, or the worker that feeds it died; the cause is attached."""
+    """The sink refused a frame, or the thread that feeds it failed; the cause is attached."""
 
 
 @runtime_checkable
 class FrameSink(Protocol):
     """Where frames go. Called from one thread.
 
-    A frame whose ``watermark_us`` is set, or that has ``end``, concerns every partition of its stream: a partition to
-    which none of its rows hash gets it with no rows. Frames in between carry None and go where their rows hash.
+    A frame with ``watermark_us`` or ``end`` concerns every partition of its stream: a partition to which none of its
+    rows hash gets it without rows. Other frames go only to the partitions to which their rows hash.
     """
 
     def write(self, frame: Frame) -> None:
-        """Take one frame. May block: that is the back-pressure. What it accepted it must not lose."""
+        """Accept one frame. May block, which is the back-pressure. An accepted frame must not be lost."""
 
     def flush(self) -> None:
         """Return when everything written has been confirmed; a checkpoint is stored only after that."""
@@ -56,7 +56,7 @@ class MemorySink:
         """Nothing is pending."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     def of(self, stream: str) -> list[Frame]:
         """Frames of one stream, in order."""
@@ -65,7 +65,7 @@ class MemorySink:
 
 @dataclass(slots=True)
 class CallableSink:
-    """Hands every frame to a function."""
+    """Passes every frame to a function."""
 
     function: Callable[[Frame], object]
 
@@ -77,12 +77,12 @@ class CallableSink:
         """The function has returned, so nothing is pending."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """Slows emission down to ``rate`` events a second, or to ``speed`` simulated seconds a second, or both."""
+    """Limits emission to ``rate`` events per second, to ``speed`` simulated seconds per second, or both."""
 
     clock: Callable[[], float]
     sleep: Callable[[float], None]
@@ -92,7 +92,7 @@ class Pace:
     _events: int = 0
 
     def wait(self, events: int, simulated_s: float) -> None:
-        """Return when ``events`` more events, the last ``simulated_s`` into the run, may be written."""
+        """Return when ``events`` more events may be written, the last of them ``simulated_s`` into the run."""
         if self._start is None:
             self._start = self.clock()
         due = 0.0
@@ -110,10 +110,10 @@ Job = Callable[[Assembler], None]
 
 
 class Emitter:
-    """The worker: assembles rounds into frames and writes them to a sink, while the devices compute on.
+    """A thread that assembles rounds into frames and writes them to a sink, while the devices compute.
 
-    ``put`` blocks when ``queue_rounds`` rounds wait, and raises EmissionFailed once the worker has failed. Use as a
-    context manager: on a clean exit what is queued is written; on an exception the rest is dropped.
+    ``put`` blocks when ``queue_rounds`` rounds wait, and raises EmissionFailed once the thread has failed. Use as a
+    context manager: a clean exit writes everything queued; an exception drops the rest.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Emitter:
             self._raise()
 
     def put(self, item: Round | Job) -> None:
-        """Queue a round, or a function to be called in its turn once all frames before it were confirmed."""
+        """Queue a round, or a function that is called once all frames before it are confirmed."""
         while True:
             self._raise()
             try:

@@ -1,10 +1,10 @@
 """Sizes of a world's growable buffers: they grow at once, and shrink only where no round can be run again.
 
-A size that changes compiles the step anew, which takes seconds in the middle of a run. So sizes are few (`roomy`),
-those that were compiled before are taken again where they fit, and a buffer that had to grow after it had been shrunk
-makes the next shrinking wait twice as long.
+Each change of a size compiles the step again, which takes seconds in the middle of a run. So sizes are few (`roomy`),
+sizes that were compiled before are reused where they fit, and a buffer that had to grow after it was shrunk doubles
+the time until the next shrinking.
 
-Every replay ends: between two snapshots sizes only grow, and each replay makes what overflowed as large as its need.
+Replays terminate: between two snapshots sizes only grow, and each replay makes an overflowed buffer as large as needed.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from astrocyte.schemas.errors import AstrocyteError
 __all__ = ["ROUNDS_TO_SHRINK", "BufferStuck", "Buffers", "Sizes", "roomy"]
 
 ROUNDS_TO_SHRINK = 64
-"""Rounds for which a buffer must have been far too large before it is shrunk, at first."""
+"""Initial number of rounds for which a buffer must have been far too large before it is shrunk."""
 MOST_ROUNDS_TO_SHRINK = 64 * ROUNDS_TO_SHRINK
 MOST_REPLAYS = 10
-"""Replays of one round. Needs are measured, so one is the rule; more where an overflow hid what followed from it."""
+"""Maximum number of replays of one round. Needs are measured, so one is usual; an overflow can hide later ones."""
 
 Sizes = tuple[tuple[str, int], ...]
-"""Rows of each buffer by name, in order of names."""
+"""Rows of each buffer, sorted by name."""
 
 
 class BufferStuck(AstrocyteError):
-    """A round that overflows however often it is run again: a fault of the scenario's step, or of this module."""
+    """A round that still overflows after all replays: an error in the scenario's step, or in this module."""
 
 
 class Buffers:
-    """The sizes that the next round is run with.
+    """The sizes with which the next round is run.
 
-    ``initial`` are the smallest sizes. ``rare`` gives the period in ticks of buffers that are needed in few rounds:
-    between two of these they go back to their initial size.
+    ``initial`` are the minimum sizes. ``rare`` gives the period in ticks of buffers that only few rounds need: between
+    those rounds they return to their initial size.
     """
 
     def __init__(self, scenario: str, initial: Mapping[str, int], *, rare: Mapping[str, int], chunk_ticks: int) -> None:
@@ -46,7 +46,7 @@ class Buffers:
         self.restart()
 
     def restart(self) -> None:
-        """The world begins another run; sizes stay."""
+        """Start of another run of the world; sizes are kept."""
         self._overflow_end = self._measured_end = -1
         self._replays = self._rounds = 0
         self._peaks: dict[str, int] = {}
@@ -58,9 +58,9 @@ class Buffers:
         return sizes
 
     def overflowed(self, first_tick: int, end_tick: int, sizes: Sizes, needs: Mapping[str, int]) -> bool:
-        """Whether the round [first_tick, end_tick), run with ``sizes``, needed more; then there is room for a replay.
+        """Whether the round [first_tick, end_tick), run with ``sizes``, needed more; if so, grow for a replay.
 
-        Raises BufferStuck where replays do not help.
+        Raises BufferStuck if replays do not help.
         """
         lacking = {name: (size, needs[name]) for name, size in sizes if needs.get(name, 0) > size}
         if not lacking:
@@ -68,21 +68,21 @@ class Buffers:
         if end_tick > self._overflow_end:
             self._overflow_end, self._replays = end_tick, 0
         self._replays += 1
-        # What follows from the rows that were cut has not been seen: where that overflows too, leave it more room.
+        # The effects of the dropped rows are unknown: if they overflow too, allocate more than was measured.
         self._grow({name: count * min(self._replays, 2) for name, count in needs.items()})
         short = {name: both for name, both in lacking.items() if self._sizes[name] < both[1]}
         if short or self._replays > MOST_REPLAYS:
             name, (size, need) = min((short or lacking).items())
             raise BufferStuck(
                 f"scenario {self._scenario!r}: buffer {name!r} is too small in ticks {first_tick} to {end_tick - 1} "
-                f"after {self._replays} tries; it has room for {size} rows a tick, {need} were needed. The count that "
-                "step gives to ctx.need must not depend on ctx.capacity; if it does not, this is a fault of the "
+                f"after {self._replays} tries: it has {size} rows per tick, {need} are needed. The count that step "
+                "passes to ctx.need must not depend on ctx.capacity; if it does not, this is an error of the "
                 "simulator"
             )
         return True
 
     def measured(self, end_tick: int, needs: Mapping[str, int]) -> None:
-        """Take account of a round that was complete; grow ahead of need (that takes no replay)."""
+        """Record the needs of a complete round; grow buffers that are nearly full, which needs no replay yet."""
         if end_tick <= self._measured_end:
             return
         self._measured_end = end_tick
@@ -93,7 +93,7 @@ class Buffers:
             self._grow(needs)
 
     def shrink(self, tick: int) -> None:
-        """Shrink what has long been far too large. Only for a tick before which nothing will be run again."""
+        """Shrink buffers that have long been far too large. Only for a tick before which nothing will be run again."""
         if tick < self._overflow_end:
             return
         wanted = dict(self._sizes)
@@ -111,7 +111,7 @@ class Buffers:
             self._settle(wanted)
 
     def _grow(self, needs: Mapping[str, int]) -> None:
-        """More room in all buffers that are more than half full, not only the full one: each change compiles anew."""
+        """Grow all buffers that are more than half full, not only the full one: each change compiles again."""
         wanted = dict(self._sizes)
         for name, count in needs.items():
             if count > wanted[name] // 2:
@@ -124,7 +124,7 @@ class Buffers:
             self._settle(wanted)
 
     def _settle(self, wanted: Mapping[str, int]) -> None:
-        """Take ``wanted``, or sizes that were compiled before, are nowhere smaller and not much larger."""
+        """Use ``wanted``, or sizes compiled before that are nowhere smaller and not much larger in sum."""
         known = [
             sizes
             for sizes in self._used
@@ -136,7 +136,7 @@ class Buffers:
 
 
 def roomy(count: int) -> int:
-    """Half as much again, rounded up to an eighth of a power of two, so that few sizes are ever compiled."""
+    """1.5 times ``count``, rounded up to an eighth of a power of two, so that few sizes are ever compiled."""
     wanted = count + count // 2
     step = max(1 << max(wanted.bit_length() - 3, 0), 32)
     return -(-wanted // step) * step

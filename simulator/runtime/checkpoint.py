@@ -1,7 +1,7 @@
-"""Checkpoints: a whole run in one file, so that resuming gives the same bits as no interruption.
+"""Checkpoints: the state of a run in one file; a resumed run gives the same bits as an uninterrupted one.
 
-The file is a NumPy archive of every island's arrays and a JSON header. It is written beside its final name and moved
-there, so a crash leaves the checkpoint before it. Bits are the same on the same backend and JAX version; the header
+The file is a NumPy archive of every island's arrays and a JSON header. It is written under a temporary name and
+renamed, so a crash leaves the previous checkpoint. Bits are the same on the same backend and JAX version; the header
 names both.
 """
 
@@ -29,12 +29,12 @@ CHECKPOINT_VERSION = 1
 
 
 class CheckpointMismatch(InvalidSettings):
-    """A checkpoint of another version, scenario, config or seed, or a file that is no checkpoint."""
+    """A checkpoint of another version, scenario, config or seed, or a file that is not a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything a run needs to go on: what came before ``tick`` is done and confirmed."""
+    """Everything a run needs to continue: all events before ``tick`` are written and confirmed."""
 
     scenario: str
     config: Mapping[str, Any]
@@ -49,12 +49,12 @@ class Checkpoint:
 
 
 def backend() -> str:
-    """Backend and version on which bits are the same."""
+    """Backend and version for which results are bit-identical."""
     return f"jax {jax.__version__} on {jax.default_backend()}"
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the checkpoint; an older one of that name is replaced only once this one is whole and on disk."""
+    """Write the checkpoint; it replaces an older one of that name only once it is complete and on disk."""
     header = {name: value for name, value in _header(checkpoint).items() if name != "states"}
     arrays = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)}
     for island, state in enumerate(checkpoint.states):
@@ -62,7 +62,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             arrays[f"{island}:{jax.tree_util.keystr(where)}"] = np.asarray(leaf)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # names are text; the stub takes them for allow_pickle
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # names are strings; the stub takes them for allow_pickle
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -84,8 +84,8 @@ def load_checkpoint(
             header = json.loads(archive["header"].tobytes())
             if header.get("version") != CHECKPOINT_VERSION:
                 raise CheckpointMismatch(
-                    f"checkpoint {path} is of version {header.get('version')}; this Astrocyte reads version "
-                    f"{CHECKPOINT_VERSION}. Resume it with the release that wrote it, or start a new run"
+                    f"checkpoint {path}: expected version {CHECKPOINT_VERSION}, got {header.get('version')}. "
+                    "Resume it with the release that wrote it, or start a new run"
                 )
             _compare(path, header, scenario, config, seed)
             states = [_island(path, archive, island, state) for island, state in enumerate(like)]
@@ -127,8 +127,8 @@ def _island(path: Path, archive: Mapping[str, Any], island: int, like: Any) -> A
         value = archive[f"{island}:{jax.tree_util.keystr(where)}"]
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
             raise CheckpointMismatch(
-                f"checkpoint {path}: array {jax.tree_util.keystr(where)} is {value.dtype}{list(value.shape)}; "
-                f"{leaf.dtype}{list(leaf.shape)} was wanted"
+                f"checkpoint {path}: array {jax.tree_util.keystr(where)}: expected {leaf.dtype}{list(leaf.shape)}, "
+                f"got {value.dtype}{list(value.shape)}; start a new run"
             )
         found.append(value)
     return jax.tree_util.tree_unflatten(tree, found)

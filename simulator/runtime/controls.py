@@ -1,4 +1,4 @@
-"""Control messages of a run: when they hold from, so that a replay is identical."""
+"""Control messages of a run and the ticks from which they apply, so that a replay is identical."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from astrocyte.simulator.scenario import Scenario
 __all__ = ["CONTROLS_STREAM", "Control", "ControlSource", "Plan"]
 
 CONTROLS_STREAM = "simulation_controls"
-"""Stream of every control message with the tick it held from, and of those that were refused, with the reason."""
+"""Stream of all control messages: applied ones with the tick from which they apply, refused ones with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A message of ``control.<name>`` that holds from ``tick`` on; ``error`` tells why it was refused, if it was."""
+    """A message of ``control.<name>`` that applies from ``tick`` on; ``error`` is the reason if it was refused."""
 
     tick: int
     name: str
@@ -29,7 +29,7 @@ class Control:
     error: str | None = None
 
     def row(self) -> HostRow:
-        """The record of it in the `CONTROLS_STREAM`."""
+        """Its record in the `CONTROLS_STREAM`."""
         values = {
             "tick": self.tick,
             "control": self.name,
@@ -40,14 +40,14 @@ class Control:
 
 
 ControlSource = Callable[[], Iterable[tuple[str, Any]]]
-"""Gives the (name, message) pairs that have come since it was last called; must not block."""
+"""Returns the (name, message) pairs received since the last call; must not block."""
 
 
 class Plan:
-    """The params that hold at each tick: those of the config, changed by controls.
+    """The params of each tick: those of the config, changed by controls.
 
-    ``scheduled`` controls hold from their own tick. What ``source`` gives holds from the next chunk's first tick, which
-    is recorded: scheduling the recorded controls repeats the run. A message that the scenario refuses changes nothing.
+    ``scheduled`` controls apply from their own tick. Messages of ``source`` apply from the next chunk's first tick,
+    which is recorded: scheduling the recorded controls repeats the run. A refused message changes nothing.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Plan:
             self._take(control.tick, control.name, control.message)
 
     def params(self, tick: int) -> Any:
-        """Params that hold from ``tick``. Asks the source when the run comes to a tick for the first time."""
+        """Params from ``tick`` on. Reads the source when the run reaches a tick for the first time."""
         if tick > self._horizon:
             self._horizon = tick
             for name, message in self._source() if self._source else ():
@@ -85,7 +85,7 @@ class Plan:
         at = bisect_right(self._ticks, tick)
         try:
             if not isinstance(message, Mapping):
-                raise AstrocyteError(f"a JSON object was wanted, {type(message).__name__} came")
+                raise AstrocyteError(f"expected a JSON object, got {type(message).__name__}")
             changed = self._scenario.control(self._config, self._params[at - 1], name, message)
         except AstrocyteError as error:
             kept = message if isinstance(message, Mapping) else {"value": message}
@@ -94,7 +94,7 @@ class Plan:
         self._record(Control(tick, name, dict(message)))
         self._ticks.insert(at, tick)
         self._params.insert(at, changed)
-        # Controls scheduled for later were computed from older params: apply them again, in order.
+        # Params of later scheduled controls were computed without this one: compute them again, in order.
         if at + 1 < len(self._ticks):
             self._replay(at)
 

@@ -1,12 +1,11 @@
 """A world on its devices: islands in groups, chunks of ticks, growable buffers with rewind.
 
-Every island is stepped on its own. On a CPU each is one call (its state stays in cache over the chunk, which ran twice
-as fast as one large array); on a GPU islands are stacked until a call has about a million slots. Groups are dealt out
-to the devices in turn.
+Islands are stepped independently. On a CPU each is one call (its state stays in cache over the chunk, which ran twice
+as fast as one large array); on a GPU islands are stacked until a call has about a million slots. Groups are assigned to
+the devices in turn.
 
-States are donated from chunk to chunk. Should a buffer turn out too small, the world goes back to its last snapshot
-with larger ones (`simulator.buffers`): the counts of a chunk are checked before anything of it is shown, so nothing is
-ever cut.
+States are donated from chunk to chunk. If a buffer is too small, the world returns to its last snapshot with larger
+buffers (`simulator.runtime.buffers`). The counts of a chunk are checked before it is yielded, so no rows are lost.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ SNAPSHOT_ROUNDS = 16
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The outputs of all islands over one chunk [first_tick, end_tick), verified to be complete when yielded."""
+    """The outputs of all islands over one chunk [first_tick, end_tick), complete when yielded."""
 
     first_tick: int
     end_tick: int
     islands: tuple[NDArray[np.uint32], ...]
     """Numbers of the islands of each group."""
     outputs: tuple[Outputs, ...]
-    """Of each group; arrays have leading axes [chunk] or, for a group of several islands, [chunk, islands]. Rows from
+    """One per group; arrays have leading axes [chunk] or, for a group of several islands, [chunk, islands]. Rows from
     ``end_tick - first_tick`` on are zero. Events of a kind have rows for its active ticks only (`EventSpec.every`)."""
     capacities: Sizes
 
     def needs(self) -> dict[str, int]:
-        """Most entries that any tick of any island wanted, by buffer. Waits for the devices."""
+        """Largest number of entries that a tick of an island needed, by buffer. Waits for the devices."""
         most: dict[str, int] = {}
         for output in self.outputs:
             for name, counts in output.needs.items():
@@ -84,7 +83,7 @@ def _chunk(scenario: Scenario, static: Any, capacities: Sizes, ticks: int, stack
             emitted = jax.tree.map(
                 lambda all_, one: all_.at[offset].set(one), emitted._replace(events={}), outputs._replace(events={})
             )
-            # A tick without samples writes to the row of the next one, which overwrites it: that stays in cache.
+            # A tick without samples writes to the row of the next sample, which overwrites it: the row stays in cache.
             rows = {period: row + (now % jnp.uint32(period) == 0) for period, row in rows.items()}
             return states, emitted._replace(events=written), rows
 
@@ -92,8 +91,8 @@ def _chunk(scenario: Scenario, static: Any, capacities: Sizes, ticks: int, stack
         emitted = _zeros(shapes._replace(events={}), ticks)
         events = {kind: _zeros(shape, ticks // every[kind] + 2) for kind, shape in shapes.events.items()}
         rows = dict.fromkeys(sorted(set(every.values())), jnp.int32(0))
-        # A loop of ``count`` ticks rather than a scan over all: the last chunk of a run may be shorter, and another
-        # length would be another program to compile.
+        # A loop of ``count`` ticks rather than a scan over all: the last chunk of a run may be shorter, and a different
+        # length would compile another program.
         states, emitted, _ = lax.fori_loop(0, count, body, (states, emitted._replace(events=events), rows))
         return states, emitted
 
@@ -143,7 +142,7 @@ def _copy(state: Any) -> Any:
 
 
 class World:
-    """The state of a scenario on the devices, and how it advances."""
+    """The state of a scenario on the devices; `run` advances it."""
 
     def __init__(
         self,
@@ -168,7 +167,7 @@ class World:
         self._buffers = Buffers(
             scenario.name,
             {spec.kind: spec.capacity for spec in specs} | dict(scenario.capacities(self.static)),
-            # Those of founders come once: no chunk after that is to carry their buffer.
+            # Founders, for example, are emitted once: later chunks should not carry their buffer.
             rare={spec.kind: spec.every for spec in specs if spec.every > ROUNDS_TO_SHRINK * chunk_ticks},
             chunk_ticks=chunk_ticks,
         )
@@ -204,12 +203,12 @@ class World:
             stacked, device = len(islands) > 1, self._device(number)
             make = _init(self.scenario, self.static, sizes, stacked, device.platform)
             state = make(self._placed(params, device), self._seed, islands if stacked else islands[0])
-            # A copy, because equal leaves may come as one buffer, and that cannot be donated twice. Committed to its
-            # device like those that chunks return: otherwise the second chunk would be compiled anew.
+            # A copy, because equal leaves may share one buffer, which cannot be donated twice. Committed to its device
+            # like the states that chunks return: otherwise the second chunk would compile again.
             self._states.append(jax.device_put(_copy(state), device))
 
     def _placed(self, params: Any, device: Any) -> Any:
-        # Parameters change seldom: they are moved to each device once, not at every dispatch.
+        # Parameters change rarely: they are moved to each device once, not at every dispatch.
         known = self._params.get(device)
         if known is None or known[0] is not params:
             known = (params, jax.device_put(params, device))
@@ -240,9 +239,9 @@ class World:
     ) -> Iterator[Round]:
         """Advance to tick ``end`` and yield verified rounds in order; one chunk is always in flight.
 
-        ``params(tick)`` gives the params that hold from ``tick`` on and ``stop(tick)`` the next tick at which they may
-        change; no chunk crosses it. After a rewind the first round may begin before ticks that were yielded already:
-        its content is the same. Raises BufferStuck where a round overflows however often it is run again.
+        ``params(tick)`` returns the params from ``tick`` on and ``stop(tick)`` the next tick at which they may change;
+        no chunk crosses it. After a rewind the first round may start before ticks that were yielded already, with the
+        same content. Raises BufferStuck if a round still overflows after all replays.
         """
         waiting: deque[Round] = deque()
         shown = self.tick
@@ -251,7 +250,8 @@ class World:
             if self.tick < end and not (due and waiting):
                 if due:
                     self._snapshot = None
-                    # Only here, where all before is verified: a replay that shrank a buffer would overflow again.
+                    # Only here, where all earlier rounds are verified: a replay that shrank a buffer would overflow
+                    # again.
                     self._buffers.shrink(self.tick)
                     self._snapshot = (self.tick, [_copy(state) for state in self._states])
                 room = min(end, stop(self.tick)) - self.tick
@@ -287,7 +287,7 @@ class World:
         return states
 
     def restore(self, tick: int, states: Sequence[Any]) -> None:
-        """Take the states of all islands (as `host_states` gave them) at ``tick``."""
+        """Load the states of all islands (as `host_states` returned them) at ``tick``."""
         self.tick, self._snapshot = tick, None
         self._states = []
         for number, islands in enumerate(self._groups):
@@ -296,5 +296,5 @@ class World:
             self._states.append(_copy(jax.device_put(host, self._device(number))))
 
     def wait(self) -> None:
-        """Return when the devices have done what was dispatched."""
+        """Block until the devices have finished all dispatched work."""
         jax.block_until_ready(self._states)

@@ -30,13 +30,13 @@ def test_the_programs_of_the_readme_run():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
-def test_links_lead_to_files(page):
+def test_links_point_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-# Pages on extending also name variables of the extensions that they build; tests of their own run them.
+# Pages on extending also name variables of the extensions that they build; test_extending.py runs them.
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "extending"], ids=names)
 def test_named_variables_are_settings(page):
     for variable in re.findall(r"\bASTROCYTE_([A-Z_]+)\b", page.read_text()):
@@ -86,7 +86,7 @@ def test_the_glossary_explains_every_role_scenario_and_planted_anomaly():
     assert {name for name in names_used if not re.search(rf"\b{name}\b", text)} == set()
 
 
-def test_the_overview_leads_to_every_page():
+def test_the_overview_links_to_every_page():
     text = (ROOT / "docs" / "index.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "index.md" or f"({page.name}" in text, page.name

@@ -16,7 +16,7 @@ SPEC.loader.exec_module(drawings)
 
 
 @pytest.mark.parametrize("name", sorted(drawings.DRAWINGS))
-def test_a_drawing_is_what_its_script_draws(name):
+def test_a_drawing_is_the_output_of_its_script(name):
     assert (DOCS / "img" / name).read_text() == drawings.DRAWINGS[name](), "run: python docs/drawings.py"
 
 

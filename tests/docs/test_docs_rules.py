@@ -1,4 +1,4 @@
-"""The docs page "Rules" is true: every example on it is run and gives what the page says, and every option is on it."""
+"""The docs page "Rules" is true: every example is run and gives the documented matches, every option is on it."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def run(example: Example) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: f"line-{example.line}-{example.events.strip()[:40]}")
-def test_an_example_gives_the_matches_that_the_page_says(example):
+def test_an_example_gives_the_documented_matches(example):
     assert run(example) == example.matches
 
 
@@ -203,7 +203,7 @@ def test_every_rule_on_the_page_is_followed_by_its_matches():
     assert len(EXAMPLES) > 60
 
 
-def test_the_programs_on_the_page_print_what_it_says():
+def test_the_programs_on_the_page_print_the_documented_output():
     blocks = list(BLOCK.finditer(PAGE))
     programs = [(block[2], after[2]) for block, after in pairwise(blocks) if block[1] == "python"]
     assert programs

@@ -20,7 +20,7 @@ def test_scenario_of_the_docs_is_about_forty_lines(source):
     assert len(source.strip().splitlines()) <= 48
 
 
-def test_scenario_of_the_docs_runs_and_its_fireflies_come_to_flash_together(source):
+def test_scenario_of_the_docs_runs_and_its_fireflies_synchronise(source):
     names = {"__name__": "fireflies"}
     exec(compile(source, str(PAGE), "exec"), names)
     sink = MemorySink()

@@ -1,4 +1,4 @@
-"""docs/extending: every program on the pages runs, prints what its page says, and passes the page's own test."""
+"""docs/extending: every program on the pages runs, prints the documented output, and passes the page's test."""
 
 import asyncio
 import re
@@ -48,7 +48,7 @@ def run(*arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_every_extension_point_has_a_page_and_the_index_leads_to_it():
+def test_every_extension_point_has_a_page_and_the_index_links_to_it():
     assert set(PAGES) == {"index", "stream", "validator", "rule", "sink", "table", "scenario", "controller", "agent"}
     index = (FOLDER / "index.md").read_text()
     assert all(f"({page}.md)" in index for page in PAGES if page != "index")
@@ -72,7 +72,7 @@ def test_the_test_of_a_page_passes(page, tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_of_the_pages_lead_to_files(page):
+def test_links_of_the_pages_point_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (FOLDER / f"{page}.md").read_text()):
         assert (FOLDER / target).exists(), f"{page}.md links to {target}"
 

@@ -20,7 +20,7 @@ TOPIC, PARTITIONS = "load", 4
 
 
 class Load:
-    """Producers of both clients and a consumer group, each on a thread, until told to stop."""
+    """Producers of both clients and a consumer group, each on a thread, until `stop` is set."""
 
     def __init__(self, address):
         self.address = address

@@ -104,7 +104,7 @@ def stored_ids(database: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT event_id FROM multi_events")]
 
 
-def test_every_expected_multi_event_is_in_sql_once_though_workers_are_killed(own_broker, tmp_path):
+def test_every_expected_multi_event_is_in_sql_once_after_workers_were_killed(own_broker, tmp_path):
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
     database = tmp_path / "out.db"

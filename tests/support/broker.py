@@ -45,7 +45,7 @@ def make_batch(
     epoch: int = -1,
     sequence: int = -1,
 ) -> memoryview:
-    """A record batch as a producer sends it, in a buffer of its own that may be written to."""
+    """A record batch as a producer sends it, in a new writable buffer."""
     builder = DefaultRecordBatchBuilder(2, CODECS[codec], False, producer_id, epoch, sequence, 1 << 30)
     for i, value in enumerate(values):
         builder.append(i, timestamps[i] if timestamps else 1000 + i, keys[i] if keys else None, value, [])
@@ -59,7 +59,7 @@ def with_checksum(batch: bytearray) -> memoryview:
 
 
 class RawConnection:
-    """A client that speaks in bytes."""
+    """A client that sends and receives raw bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -91,7 +91,7 @@ class RawConnection:
 
 @asynccontextmanager
 async def raw_connection(address: str) -> AsyncIterator[RawConnection]:
-    """A connection to a broker that speaks in bytes."""
+    """A connection to a broker that sends and receives raw bytes."""
     host, port = address.rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

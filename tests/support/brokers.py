@@ -39,7 +39,7 @@ class Broker(Protocol):
 
 @pytest.fixture(scope="session")
 def shared_embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """An embedded broker for the whole session; tests use topics and groups of their own and leave it running."""
+    """An embedded broker for the whole session; tests use their own topics and groups and leave it running."""
     broker = BrokerProcess(tmp_path_factory.mktemp("embedded"), auto_create_topics=False)
     broker.start()
     yield broker
@@ -48,7 +48,7 @@ def shared_embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker
 
 @pytest.fixture(scope="session")
 def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A running Kafka for the whole session; tests use topics and groups of their own and leave it running."""
+    """A running Kafka for the whole session; tests use their own topics and groups and leave it running."""
     kafka_or_skip()
     broker = Kafka(tmp_path_factory.mktemp("kafka"))
     broker.start()

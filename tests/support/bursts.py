@@ -1,4 +1,4 @@
-"""A cheap world that bursts when it is told to: two kinds of events and a buffer, with needs that are known."""
+"""A cheap world with planted bursts: two kinds of events and a buffer, with known needs."""
 
 from __future__ import annotations
 

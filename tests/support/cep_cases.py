@@ -170,7 +170,7 @@ def frame_of(events: Sequence[Mapping[str, Any]], key: str | None) -> Frame:
 
 
 class Run:
-    """One run of a case: a matcher, its snapshots, and what came out."""
+    """One run of a case: a matcher, its snapshots, and its outputs."""
 
     def __init__(self, case: Case, *, batch: int | None = None, room: int = 4) -> None:
         self.case = case
@@ -253,7 +253,7 @@ class Run:
 
 
 class EngineRun(Run):
-    """The same through the public `Engine`: it orders, judges lateness, and takes its own snapshots."""
+    """The same through the public `Engine`, which orders events, detects late ones and takes its own snapshots."""
 
     def __init__(self, case: Case, *, batch: int | None = None) -> None:
         super().__init__(case, batch=batch)

@@ -1,4 +1,4 @@
-"""A strict InfluxDB 2 in the test's own loop: the write API, and what ``influx setup`` asks of buckets and tasks.
+"""A strict InfluxDB 2 in the test's own loop: the write API, and the bucket and task API of ``influx setup``.
 
 Points are kept by identity, so that a test sees what was lost, written twice, or has replaced another point.
 """
@@ -107,7 +107,7 @@ class InfluxStub:
         if request.query.get("precision", "ns") != "ns":
             return _error(400, "invalid", "the stub stores nanoseconds")
         body = await request.read()
-        # aiohttp's server inflates a body that says so; one that does not is plain.
+        # aiohttp's server decompresses a body that is marked as gzip; others are plain.
         payload = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
         if len(payload) > self.most_bytes:
             return _error(413, "request too large", "unable to read data: points batch is too large")
@@ -193,7 +193,7 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 
 @asynccontextmanager
 async def influx_stub(stub: InfluxStub | None = None, port: int = 0) -> AsyncIterator[InfluxStub]:
-    """The stub on a port of 127.0.0.1; ``port`` where one that was there before comes back."""
+    """The stub on a port of 127.0.0.1; ``port`` to start it again where it was before."""
     stub = stub or InfluxStub()
     runner = web.AppRunner(stub.app(), access_log=None, shutdown_timeout=0.2)
     await runner.setup()

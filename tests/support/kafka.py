@@ -83,7 +83,7 @@ def jars() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "astrocyte-tests" / "kafka" / VERSION
     libs = cache / "libs"
     if not (cache / "complete").exists():
-        # A folder of its own until it is whole, so that two test runs may do this at once.
+        # A separate folder until it is complete, so that two test runs may do this at once.
         work = cache.with_name(f"{VERSION}-{os.getpid()}")
         work.mkdir(parents=True, exist_ok=True)
         (work / "pom.xml").write_text(_POM)

@@ -14,7 +14,7 @@ _BOOLS |= {"f": False, "F": False, "false": False, "False": False, "FALSE": Fals
 
 
 class Malformed(ValueError):
-    """Text that InfluxDB would refuse."""
+    """A line that InfluxDB would refuse."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def _once(
     part: Part, plan: Plan, longest: int, contiguity: str, wait: int, ends: tuple[Condition, ...],
     follows: tuple[Condition, ...], follows_next: tuple[Condition, ...], first: bool, following: Sequence[Part],
 ) -> Iterator[Plan]:  # fmt: skip
-    """The plan with one more occurrence of the part; ``follows`` is what must not come after the loop."""
+    """The plan with one more occurrence of the part; ``follows`` is what must not follow the loop."""
     if part.members:
         for further in _sequence(part.members, 0, plan, longest, contiguity, wait, (*ends, part.until), following):
             place = further.places[len(plan.places)]

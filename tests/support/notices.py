@@ -1,4 +1,4 @@
-"""A sink's retry without waiting: notice is heard of, and mended at a given attempt."""
+"""Retries of a sink without waiting: notices are recorded, and the cause is repaired after a given attempt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RetryNotices"]
 
 
 class RetryNotices(list[RetryNotice]):
-    """Every notice in order. ``mend`` is awaited instead of the wait after attempt ``at``."""
+    """All retry notices in order. ``mend`` is awaited instead of the wait after attempt ``at``."""
 
     def __init__(self, mend: Callable[[], Awaitable[object]] | None = None, at: int = 1) -> None:
         super().__init__()

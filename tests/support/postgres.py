@@ -19,7 +19,7 @@ from astrocyte.pipeline.bench.postgres_server import PostgresServer, PostgresUna
 
 @contextmanager
 def server_or_skip() -> Iterator[PostgresServer]:
-    """A server of our own; the test is skipped with the reason where there can be none."""
+    """A server for the tests; they are skipped with the reason where none can be started."""
     try:
         context = postgres_server()
         server = context.__enter__()
@@ -44,7 +44,7 @@ def postgres_address() -> Iterator[str]:
 
 @pytest.fixture
 def postgres(postgres_address: str) -> Iterator[str]:
-    """Address of an empty database of the test's own."""
+    """Address of an empty database for one test."""
     name = f"t{uuid4().hex}"
     with psycopg.connect(postgres_address, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")

@@ -22,7 +22,7 @@ def random_events(rng: random.Random, count: int) -> list[dict[str, Any]]:
 
 
 class RandomRule:
-    """``rule`` and ``parts`` say the same; ``skip`` and ``step`` are the rule's skip strategy."""
+    """``rule`` and ``parts`` are equivalent; ``skip`` and ``step`` are the rule's skip strategy."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng

@@ -32,7 +32,7 @@ Event = Mapping[str, Any]
 
 
 def truth(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> bool:
-    """Whether a condition holds: its value is a number other than 0, or text that is not empty."""
+    """Whether a condition holds: its value is a number other than 0, or a string that is not empty."""
     return bool(value(node, event, prior))
 
 
@@ -87,7 +87,7 @@ def known(found: Any) -> Any:
 
 
 def compare(op: str, a: Any, b: Any) -> bool:
-    """Null compares with nothing; text and numbers are unequal and have no order; the rest is as in mathematics."""
+    """Comparison with null is false; strings and numbers are unequal and have no order; otherwise as in mathematics."""
     if a is None or b is None:
         return False
     if isinstance(a, str) != isinstance(b, str):
@@ -131,7 +131,7 @@ def call(func: str, args: list[Any]) -> Any:
 
 
 def aggregate(func: str, events: Sequence[Event], names: list[str]) -> Any:
-    """Over the events of a step; nulls, and where numbers are wanted strings, take no part."""
+    """Over the events of a step; nulls are skipped, and so are strings where numbers are expected."""
     if not names:
         return len(events)
     found = [known(event.get(names[0])) for event in events]

@@ -1,4 +1,4 @@
-"""A clock with timers that only goes on when it is told to."""
+"""A virtual clock with timers that only tests advance."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ the repair; `make test` then tries it first:
     @example(rows=[...], cuts=[...])
     @given(rows=..., cuts=...)
 
-A state machine prints its steps instead: they are the body of a test of their own."""
+A state machine prints its steps instead: they can be used as the body of a test."""
 
 
 def seeded(selected: str, seed: int, arguments: list[str]) -> int:

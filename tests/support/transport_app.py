@@ -46,13 +46,13 @@ def say(**what: Any) -> None:
 
 
 async def on_assigned(committed):
-    """Begin where T_SEEK says."""
+    """Start at the offset T_SEEK."""
     say(event="assigned", committed=sorted([*tp, offset] for tp, offset in committed.items()))
     return {tp: int(WISH["seek"]) for tp in committed} if "seek" in WISH else None
 
 
 async def on_revoked(partitions):
-    """Acknowledge what is held if T_ACK_AT_REVOCATION says so."""
+    """Acknowledge held deliveries if T_ACK_AT_REVOCATION is set."""
     say(event="revoked", partitions=sorted(partitions))
     if "ack_at_revocation" in WISH:
         for handle in HELD:

@@ -12,7 +12,7 @@ from astrocyte.pipeline.bench.victoria_server import VictoriaServer, VictoriaUna
 
 @pytest.fixture
 def victoria() -> Iterator[VictoriaServer]:
-    """An empty server of the test's own."""
+    """An empty server for one test."""
     context = victoria_server()
     try:
         server = context.__enter__()

@@ -16,7 +16,7 @@ _PAUSE_S = 0.01  # between two looks; it only spares the processor
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 30.0, what: Callable[[], str] | str = "") -> Any:
-    """The first true value of ``condition``; the test fails with ``what`` if none comes in time."""
+    """The first true value of ``condition``; the test fails with ``what`` if there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         _fail_after(deadline, timeout_s, what)
@@ -40,7 +40,7 @@ async def eventually(
 
 
 async def loop_turns(count: int) -> None:
-    """Give every task that can run ``count`` turns: what has not happened then waits for something else."""
+    """Let all runnable tasks run ``count`` times: what has not happened then waits for something else."""
     for _ in range(count):
         await asyncio.sleep(0)
 

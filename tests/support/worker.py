@@ -56,7 +56,7 @@ class Worker:
         assert self.offsets(partition) == wanted
 
     def wait(self, condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
-        """Wait for a condition while the worker lives."""
+        """Wait for a condition while the worker is running."""
 
         def alive() -> Any:
             value = condition()

@@ -1,4 +1,4 @@
-"""Small worlds on the simulator's own mechanisms, whose behaviour population genetics knows exactly.
+"""Small worlds on the simulator's mechanisms, with behaviour known exactly from population genetics.
 
 Islands are independent, so one run of many islands is many replicates.
 """

@@ -124,7 +124,7 @@ def module_name(path: Path) -> str:
 
 @cache
 def module_imports() -> dict[str, frozenset[str]]:
-    """Each module of the four packages with the modules of ours that it imports, anywhere in its text."""
+    """Each module of the four packages with the project's modules that it imports, anywhere in its source."""
     known = {module_name(path) for path in modules()}
 
     def found(path: Path) -> frozenset[str]:
@@ -192,7 +192,7 @@ def test_there_are_modules_to_look_at():
 
 
 @pytest.mark.parametrize("path", modules(), ids=place_of)
-def test_imports_follow_the_arrows(path):
+def test_imports_follow_the_order_of_the_packages(path):
     place = path.relative_to(ROOT)
     for name in imports(path):
         top, _, rest = name.partition(".")
@@ -215,7 +215,7 @@ def test_folders_import_each_other_as_the_table_says(parent):
     assert not gone, f"imports that are no more inside {parent}: {gone}; take them out of ARROWS"
 
 
-def test_no_circle_of_modules_or_folders():
+def test_there_is_no_import_cycle_of_modules_or_folders():
     found = circles(module_imports())
     for parent in parents():
         for circle in circles(folder_imports(parent)):
@@ -223,7 +223,7 @@ def test_no_circle_of_modules_or_folders():
     assert not found
 
 
-def test_circles_are_found():
+def test_import_cycles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {("b", "c")}
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == set()
 
@@ -263,7 +263,7 @@ def test_every_test_is_in_the_folder_of_a_level():
 
 
 def pauses(tree: ast.AST) -> list[int]:
-    """Lines that sleep: ``time.sleep``, ``asyncio.sleep``, and the wait for an event that nobody else has."""
+    """Lines that sleep: ``time.sleep``, ``asyncio.sleep``, and the wait for an event that nothing can set."""
     names = {
         alias.asname or alias.name
         for node in ast.walk(tree)
@@ -289,11 +289,11 @@ def pauses(tree: ast.AST) -> list[int]:
     "code",
     ["import time\ntime.sleep(1)", "from asyncio import sleep\nawait sleep(0)", "threading.Event().wait(2)"],
 )
-def test_a_pause_is_recognised(code):
+def test_a_sleep_is_recognised(code):
     assert pauses(ast.parse(code))
 
 
-def test_no_test_sleeps_to_wait_for_something():
+def test_no_test_sleeps_to_wait_for_a_condition():
     files = [path for path in files_of_tests() if path.relative_to(ROOT / "tests").parts[0] != "support"]
     found = {place_of(path): len(lines) for path in files if (lines := pauses(tree_of(path)))}
     assert found == MAY_PAUSE, "await the condition with tests.support.waiting"

@@ -1,4 +1,4 @@
-"""Axons (seed 004): spike trains of types A, B, C on three axons that reach many domains, with planted truth.
+"""Axons: spike trains of types A, B, C on three axons that reach many domains, with planted coincidences.
 
 Each (axon, domain) is a Hawkes process with an exponential kernel, of which Poisson is the case without excitation::
 
@@ -45,11 +45,13 @@ class AxonsConfig(ScenarioConfig):
     """Settings of the axons scenario; triples are for axons 1, 2 and 3."""
 
     domains: int = Field(default=256, ge=1, le=4_000_000, description="domains, the keys of the events")
-    rate_hz: Triple = Field(default=(0.4, 0.4, 0.4), description="base rate of spikes a domain, 0 to 10,000 each")
-    branching: Triple = Field(default=(0.0, 0.3, 0.5), description="spikes that one causes: 0 is Poisson; below 0.95")
-    decay_hz: Triple = Field(default=(5.0, 5.0, 5.0), description="how fast excitation fades, 0.001 to 10,000 each")
+    rate_hz: Triple = Field(default=(0.4, 0.4, 0.4), description="base rate of spikes per domain, 0 to 10,000 each")
+    branching: Triple = Field(
+        default=(0.0, 0.3, 0.5), description="mean spikes caused by one; 0 is Poisson; at most 0.95"
+    )
+    decay_hz: Triple = Field(default=(5.0, 5.0, 5.0), description="decay rate of the excitation, 0.001 to 10,000 each")
     own_type: float = Field(default=0.9, ge=0.0, le=1.0, description="share of an axon's spikes that have its own type")
-    plant_hz: float = Field(default=0.01, ge=0.0, le=100.0, description="rate of planted coincidences a domain")
+    plant_hz: float = Field(default=0.01, ge=0.0, le=100.0, description="rate of planted coincidences per domain")
     plant_within_us: int = Field(default=1_500_000, ge=1, le=1_000_000_000, description="largest gap of planted pairs")
 
     @model_validator(mode="after")
@@ -57,13 +59,15 @@ class AxonsConfig(ScenarioConfig):
         for name, low, high in (("rate_hz", 0.0, 1e4), ("branching", 0.0, 0.95), ("decay_hz", 1e-3, 1e4)):
             for number, value in enumerate(getattr(self, name), 1):
                 if not low <= value <= high:
-                    raise ValueError(f"{name} of axon {number} is {value}; wanted a number from {low:g} to {high:g}")
+                    raise ValueError(
+                        f"{name} of axon {number}: expected a number from {low:g} to {high:g}, got {value}"
+                    )
         return self
 
 
 @dataclass(frozen=True)
 class AxonsStatic:
-    """Shapes: domains of one island, and how many there are in all."""
+    """Shapes: domains of one island, and of all."""
 
     island_domains: int
     domains: int
@@ -80,7 +84,7 @@ class Axons(Scenario):
     int_metrics: ClassVar[tuple[str, ...]] = ("spikes", "planted")
 
     def static(self, config: AxonsConfig) -> AxonsStatic:
-        """Islands are equal blocks of domains; the last may be part empty."""
+        """Islands are equal blocks of domains; the last may be partly empty."""
         block = -(-config.domains // self.islands(config))
         return AxonsStatic(-(-block // 32) * 32, config.domains, config.tick_us)
 
@@ -93,7 +97,7 @@ class Axons(Scenario):
         return static.island_domains
 
     def params(self, config: AxonsConfig) -> Mapping[str, Any]:
-        """Rates a microsecond, and what excitation keeps and gains a tick."""
+        """Rates per microsecond; ``keep`` is the share of excitation after a tick, ``jump`` its gain per spike."""
         dt_s = config.tick_us * 1e-6
         keep = np.exp(-np.array(config.decay_hz) * dt_s)
         jump_hz = np.array(config.branching) * (1.0 - keep) / dt_s
@@ -107,11 +111,11 @@ class Axons(Scenario):
         }
 
     def capacities(self, static: AxonsStatic) -> Mapping[str, int]:
-        """``layers``: spikes of one domain and axon in a tick; ``active``: domains and axons that have any."""
+        """``layers``: spikes of one (axon, domain) in a tick; ``active``: number of (axon, domain) with spikes."""
         return {"layers": 4, "active": max(static.island_domains // 8, 64)}
 
     def events(self, static: AxonsStatic) -> tuple[EventSpec, ...]:
-        """One kind an axon."""
+        """One kind per axon."""
         columns = (
             Column("value"),
             Column("domain", "hidden", dtype="int32"),
@@ -178,11 +182,11 @@ class Axons(Scenario):
         return (TRUTH,)
 
     def lag_us(self, config: AxonsConfig, stream: str) -> int:
-        """A coincidence is emitted when its second spike comes, with the time of its first."""
+        """A coincidence is emitted with its second spike and carries the time of the first."""
         return config.plant_within_us + config.tick_us if stream == TRUTH else 0
 
     def report(self, config: AxonsConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:
-        """The truth: each planted pair once both of its spikes are out."""
+        """The truth: each planted pair once both of its spikes have been emitted."""
         found = []
         for number in range(1, AXON_COUNT + 1):
             rows = interval.rows[f"axon_{number}"]
@@ -221,7 +225,7 @@ Extra = list[tuple[Array, Array, Array]]
 
 
 class Spikes(NamedTuple):
-    """Background spikes of a tick, in rows of those (axon, domain) that have any; layers are the first, second, ..."""
+    """Background spikes of a tick: one row per (axon, domain) that has any; layers are its first, second, ... spike."""
 
     fired: Array
     """bool[layers, rows]"""
@@ -234,9 +238,9 @@ class Spikes(NamedTuple):
 
 
 def _arrivals(static: AxonsStatic, ctx: Context, rate: Array) -> Spikes:
-    """Arrivals within the tick at a rate a microsecond and lane, by summing exponential gaps until they leave it.
+    """Arrivals within the tick at a rate per microsecond and lane: sums of exponential gaps that are below its length.
 
-    Most lanes have none, so only the first gap is drawn for all; the others for the rows whose first one fell inside.
+    Most lanes have none, so the first gap is drawn for all lanes, the others only for rows with an arrival.
     """
     layers, rows = ctx.capacity("layers"), ctx.capacity("active")
     lanes = jnp.arange(rate.shape[0], dtype=jnp.uint32)
@@ -252,7 +256,7 @@ def _arrivals(static: AxonsStatic, ctx: Context, rate: Array) -> Spikes:
         elapsed.append(elapsed[-1] + gaps[layer])
     times = jnp.stack(elapsed)
     fired = times < static.tick_us
-    # Were the last layer used, there might have been one more: ask for more layers, and the chunk is run again.
+    # If the last layer is used, there might be another spike: request more layers, and the chunk is run again.
     used = jnp.sum(jnp.any(fired, axis=1), dtype=jnp.int32)
     ctx.need("layers", used + (used == layers))
     target = jnp.where(jnp.arange(rows) < active, lane, rate.shape[0])
@@ -276,7 +280,7 @@ def _marks(params: Mapping[str, Array], ctx: Context, spikes: Spikes) -> tuple[A
 def _plant(
     static: AxonsStatic, params: Mapping[str, Array], state: dict[str, Any], ctx: Context, exists: Array
 ) -> tuple[dict[str, Any], tuple[Extra, Extra, Extra]]:
-    """Start coincidences and fire the spikes that are due; the planted spikes of each axon."""
+    """Start coincidences and emit the spikes that are due; returns the state and the planted spikes of each axon."""
     first, second = ctx.uniforms("plant", ctx.lanes(), jnp.arange(3, dtype=jnp.uint32)[:, None])
     start_luck, gap_luck, value_luck = first
     time_luck, order_luck, partner_luck = second

@@ -57,29 +57,25 @@ ISLAND_SLOTS = 65_536
 
 
 class CellsConfig(ScenarioConfig):
-    """Settings of the cells scenario. Energies are in units of energy, rates a tick."""
+    """Settings of the cells scenario. Energies are in units of energy, rates per tick."""
 
     plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
 
-    size: int = Field(default=65_536, ge=32, le=33_554_432, description="room for cells, rounded up to whole islands")
-    initial: float = Field(default=0.5, gt=0.0, le=1.0, description="share of the room that founders take")
-    reward: float = Field(default=4.0, ge=0.0, le=1_000.0, description="energy of a problem of level 1 solved fully")
+    size: int = Field(default=65_536, ge=32, le=33_554_432, description="slots for cells, rounded up to whole islands")
+    initial: float = Field(default=0.5, gt=0.0, le=1.0, description="share of the slots with founders")
+    reward: float = Field(default=4.0, ge=0.0, le=1_000.0, description="energy of a problem of level 1 at accuracy 1")
     difficulty: float = Field(default=1.0, ge=0.01, le=100.0, description="factor on every problem's difficulty")
-    sharpness: float = Field(default=4.0, ge=0.01, le=1_000.0, description="how much an error costs accuracy")
-    supply: float = Field(
-        default=0.45, ge=0.0, le=1_000.0, description="energy that a slot of the world yields at most"
-    )
-    core_cost: float = Field(default=0.05, ge=0.0, le=100.0, description="energy a core and tick")
-    memory_cost: float = Field(default=0.02, ge=0.0, le=100.0, description="energy a unit of memory and tick")
-    growth_cost: float = Field(default=4.0, ge=0.0, le=1_000.0, description="energy of a unit of mass")
-    division_energy: float = Field(
-        default=12.0, ge=0.0, le=10_000.0, description="energy that a division takes at least"
-    )
+    sharpness: float = Field(default=4.0, ge=0.01, le=1_000.0, description="how strongly an error lowers accuracy")
+    supply: float = Field(default=0.45, ge=0.0, le=1_000.0, description="largest energy per slot of the world and tick")
+    core_cost: float = Field(default=0.05, ge=0.0, le=100.0, description="energy per core and tick")
+    memory_cost: float = Field(default=0.02, ge=0.0, le=100.0, description="energy per unit of memory and tick")
+    growth_cost: float = Field(default=4.0, ge=0.0, le=1_000.0, description="energy per unit of mass grown")
+    division_energy: float = Field(default=12.0, ge=0.0, le=10_000.0, description="least energy of a cell that divides")
     founder_energy: float = Field(default=20.0, ge=0.1, le=10_000.0, description="energy of a founder")
-    hazard: float = Field(default=0.002, ge=0.0, le=1.0, description="chance of death a tick")
-    ageing: float = Field(default=2e-5, ge=0.0, le=1.0, description="chance of death a tick and tick of age")
+    hazard: float = Field(default=0.002, ge=0.0, le=1.0, description="probability of death per tick")
+    ageing: float = Field(default=2e-5, ge=0.0, le=1.0, description="probability of death per tick and tick of age")
     mutation_step: float = Field(default=0.1, ge=0.0, le=0.5, description="standard deviation of a mutation")
-    problem_seed: int = Field(default=1, ge=0, lt=2**32, description="which problems there are to solve")
+    problem_seed: int = Field(default=1, ge=0, lt=2**32, description="seed of the problems")
     metrics_every: int = Field(default=10, ge=1, le=1_000_000, description="ticks between population_metrics")
     routine_every: int = Field(default=10, ge=1, le=1_000_000, description="ticks between samples of single cells")
     routine_share: float = Field(default=0.01, gt=0.0, le=1.0, description="share of cells in such a sample")
@@ -88,12 +84,14 @@ class CellsConfig(ScenarioConfig):
     def _strengths(self) -> CellsConfig:
         for plant in self.plants:
             if plant.strength > 1.0:
-                raise ValueError(f"plants: strength of {plant.kind} is {plant.strength}; wanted a share from 0 to 1")
+                raise ValueError(
+                    f"plants: strength of {plant.kind}: expected a share from 0 to 1, got {plant.strength}"
+                )
         return self
 
     @property
     def burst(self) -> int:
-        """Rows of the buffers of births and deaths at first."""
+        """Initial rows of the buffers of births and deaths."""
         return max(self.island_slots * 3 // 256, min(self.island_slots // 2, 512))
 
     @property
@@ -133,7 +131,7 @@ def cells_params(config: CellsConfig) -> dict[str, Any]:
 
 
 class DifficultyControl(BaseModel):
-    """A message of ``control.difficulty``: factors on the config's difficulty and reward; absent ones stay."""
+    """A message of ``control.difficulty``: factors on the config's difficulty and reward; absent ones do not change."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -149,9 +147,9 @@ def apply_difficulty(config: CellsConfig, params: Mapping[str, Any], message: Ma
         detail = error.errors()[0]
         name = ".".join(str(part) for part in detail["loc"])
         low, high = ("0.01", "100") if name == "difficulty" else ("0", "100")
-        raise InvalidControl(f"{name} is {detail['input']!r}; a number from {low} to {high} was wanted") from None
+        raise InvalidControl(f"{name}: expected a number from {low} to {high}, got {detail['input']!r}") from None
     if wanted.difficulty is None and wanted.reward is None:
-        raise InvalidControl(f"the message has {sorted(message)}; 'difficulty', 'reward' or both were wanted")
+        raise InvalidControl(f"expected 'difficulty', 'reward' or both, got {sorted(message)}")
     changed = dict(params)
     if wanted.difficulty is not None:
         changed["difficulty"] = np.float32(config.difficulty * wanted.difficulty)

@@ -1,4 +1,4 @@
-"""What cells emit: births, deaths, divisions and mutations without loss, samples of single cells with a weight."""
+"""Events of cells: all births, deaths, divisions and mutations; weighted samples of single cells."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def death_columns(ctx: Context, cells: Population, slots: Array) -> dict[str, An
     return {
         "event_type": jnp.int32(_EVENT_TYPES.index("death")),
         "cell_id": (cells["birth_tick"], ctx.place(slots)),
-        "parent_id": _nobody(),
+        "parent_id": _no_id(),
         "mutation_magnitude": jnp.float32(0),
         "fitness_delta": jnp.float32(0),
         "generation_gap": (ctx.tick - cells["birth_tick"]).astype(jnp.int32),
@@ -107,7 +107,7 @@ def death_columns(ctx: Context, cells: Population, slots: Array) -> dict[str, An
 
 
 def emit_births(ctx: Context, births: Births, mutation: Mapping[str, Array]) -> None:
-    """A birth and a division an offspring, and a mutation where there was one; ``mutation`` has rows of births."""
+    """One birth and one division per child, and a mutation where there is one; ``mutation`` has rows of births."""
     rows = births.parent.shape[0]
     mother_tick = mutation["mother_tick"]
     child = (jnp.full(rows, ctx.tick + 1, jnp.uint32), ctx.place(births.slot))
@@ -122,21 +122,21 @@ def emit_births(ctx: Context, births: Births, mutation: Mapping[str, Array]) -> 
 
     zero = jnp.float32(0)
     ctx.emit_rows("birth", births.count, **columns("birth", child, mother, magnitude, delta))
-    ctx.emit_rows("division", births.count, **columns("division", mother, _nobody(), zero, zero))
+    ctx.emit_rows("division", births.count, **columns("division", mother, _no_id(), zero, zero))
     ctx.emit("mutation", births.valid & mutation["mutated"], **columns("mutation", child, mother, magnitude, delta))
 
 
-def _nobody() -> tuple[Array, Array]:
+def _no_id() -> tuple[Array, Array]:
     return jnp.uint32(0), jnp.uint32(NO_PLACE)
 
 
 def level_of(word: Array) -> Array:
-    """Number of the level that a random word chooses: 0, 0, 1 or 2; int32."""
+    """Number of the level that a random word selects: 0 (half of the words), 1 or 2; int32."""
     return jnp.maximum((word & 3).astype(jnp.int32) - 1, 0)
 
 
 def sample_word(ids: Array, tick: Array) -> Array:
-    """Hash of (id, tick) that decides who is sampled: two rounds of multiply and shift; uint32."""
+    """Hash of (id, tick) that selects the sampled cells: two rounds of multiply and shift; uint32."""
     word = ids * jnp.uint32(0x9E3779B1) ^ (tick * jnp.uint32(0x85EBCA6B))
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         word = (word ^ (word >> shift)) * jnp.uint32(factor)
@@ -175,7 +175,7 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
     genome = taken["genome"]
     trait = {name: genome[row] for name, row in ROW.items()}
     weights = genome[len(TRAITS) :]
-    # Which part stands out most against the founders' mean: growth, weights, or hardware.
+    # The part that exceeds the founders' mean most: growth, weights, or hardware.
     strength = jnp.stack(
         [
             trait["growth_rate"] * trait["metabolism"] / (TRAITS["growth_rate"][0] * TRAITS["metabolism"][0]),
@@ -208,7 +208,7 @@ def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mappi
 
 
 def record_traits(ctx: Context, static: CellsStatic, cells: Population) -> None:
-    """Counts of the living by metabolism and by tpu_cores, and their generations: in ticks of population_metrics."""
+    """Counts of living cells by metabolism and by tpu_cores, sum of generations: in ticks of population_metrics."""
 
     def body(inner: Context) -> None:
         inner.metric_sum("generation", cells["generation"], cells["alive"])
@@ -217,7 +217,7 @@ def record_traits(ctx: Context, static: CellsStatic, cells: Population) -> None:
             scale = BINS / np.log(high / low)
             number = jnp.clip(jnp.log(cells["genome"][ROW[trait]] / low) * scale, 0, BINS - 1).astype(jnp.int32)
             number = jnp.where(cells["alive"], number, BINS)
-            # Spread over lanes, so that a GPU's atomic additions do not all meet in a few words.
+            # Spread over lanes, so that a GPU's atomic additions do not contend for a few words.
             lane = jnp.arange(static.slots) % SPREAD
             counts = jnp.zeros((BINS + 1) * SPREAD, jnp.int32).at[number * SPREAD + lane].add(1)
             inner.metric(f"{trait}_histogram", jnp.sum(counts.reshape(-1, SPREAD), axis=1)[:BINS])

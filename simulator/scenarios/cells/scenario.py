@@ -1,7 +1,7 @@
-"""Cells with a hybrid genome (seed 000): biology, neural weights and TPU hardware, living on solved problems.
+"""Cells with a hybrid genome (biology, neural weights, TPU hardware) that gain energy by solving problems.
 
-Each tick poses a problem of one type k, at random, which every living cell attempts at a random level. Its answer is
-``tanh(w_k . x)``, the right one ``tanh(v_k . x)``; with e half their difference, and the hardware's power
+Each tick has a problem of one random type k, which every living cell attempts at a random level. The cell's answer is
+``tanh(w_k . x)``, the correct one ``tanh(v_k . x)``. With e half their absolute difference, and the hardware's power
 ``h = efficiency * sqrt(cores * memory)``::
 
     accuracy = h / (h + sharpness * difficulty * level * e)
@@ -12,7 +12,8 @@ Each tick poses a problem of one type k, at random, which every living cell atte
 
 So energy is scarce and cells compete for it by accuracy. It is int32 in units of 1/1024, and the ledger closes exactly:
 energy now = energy before + income - cost - energy of the dead. A cell of division_size with enough energy divides into
-two halves; the daughter mutates with probability mutation_rate. Death: out of energy, or by ``hazard + ageing * age``.
+two halves; the daughter mutates with probability mutation_rate. A cell dies without energy, or with probability
+``hazard + ageing * age``.
 """
 
 from __future__ import annotations
@@ -59,11 +60,11 @@ from astrocyte.simulator.scenarios.cells.events import (
 __all__ = ["CELLS", "Cells"]
 
 FULL = 8192 * ENERGY_UNIT
-"""Energy at which a cell takes no more; keeps exact sums within their words."""
+"""Energy from which a cell gains no more; keeps exact sums within their words."""
 
 
 class Cells(Scenario):
-    """Cells that live on solved problems."""
+    """Cells that gain energy by solving problems."""
 
     name: ClassVar[str] = "cells"
     Config: ClassVar[type[ScenarioConfig]] = CellsConfig
@@ -134,34 +135,35 @@ class Cells(Scenario):
     def step(
         self, static: CellsStatic, params: Mapping[str, Any], state: dict[str, Any], ctx: Context
     ) -> dict[str, Any]:
-        """One tick: solve, earn and pay, grow, die, divide, tell."""
+        """One tick: solve, earn and pay, grow, die, divide, emit."""
         cells, demand = state["cells"], state["demand"]
         words = ctx.bits("cell")
         strength = {kind: ctx.planted(params["plants"], number) for number, kind in enumerate(PLANT_KINDS)}
         problem, accuracy = _solve(params, ctx, cells, words[0], strength["breakthrough"][0])
-        # Stored, so that nothing but this reads traits before births overwrite them: XLA would copy every trait.
+        # Stored, so that only this block reads traits before births overwrite them: otherwise XLA copies every trait.
         dense = partial(_live, static, params, strength, ctx.tick)
-        lived: _Lived = ctx.stored(dense, cells, demand, words, accuracy)
-        wanted = exact_sum(lived.wanted)
-        ctx.metric_sum("income", lived.income)
-        ctx.metric_sum("cost", lived.cost)
-        ctx.metric_sum("lost", lived.energy, lived.dead)
+        outcome: _Outcome = ctx.stored(dense, cells, demand, words, accuracy)
+        wanted = exact_sum(outcome.wanted)
+        ctx.metric_sum("income", outcome.income)
+        ctx.metric_sum("cost", outcome.cost)
+        ctx.metric_sum("lost", outcome.energy, outcome.dead)
         ctx.metric_sum("accuracy", (accuracy * 65_536).astype(jnp.int32), cells["alive"])
         ctx.metric("attempts", jnp.sum(cells["alive"], dtype=jnp.int32))
-        ctx.metric("deaths", jnp.sum(lived.dead, dtype=jnp.int32))
-        cells = {**cells, "energy": lived.energy, "mass": lived.mass}
-        cells = ctx.remove(cells, lived.dead, "death", partial(death_columns, ctx), zero=("energy",))
+        ctx.metric("deaths", jnp.sum(outcome.dead, dtype=jnp.int32))
+        cells = {**cells, "energy": outcome.energy, "mass": outcome.mass}
+        cells = ctx.remove(cells, outcome.dead, "death", partial(death_columns, ctx), zero=("energy",))
         cells, births = _divide(params, ctx, cells, words[1], 1.0 - strength["stagnation"][0])
         ctx.metric("births", births.count)
         ctx.metric("alive", births.alive)
         ctx.metric_sum("energy", cells["energy"])
         record_traits(ctx, static, cells)
-        # Emitted after the births, from the arrays that stay: a slot that was born into is someone else than who tried.
+        # Emitted after the births, from the arrays that remain. Newborns are excluded: their slot's attempt was not
+        # theirs.
         newborn = cells["birth_tick"] == ctx.tick + 1
         attempt = {
             "word": words[0],
             "accuracy": accuracy,
-            "income": lived.income,
+            "income": outcome.income,
             "problem": problem,
             "difficulty": params["difficulty"],
         }
@@ -179,11 +181,11 @@ class Cells(Scenario):
     def control(self, config: CellsConfig, params: Any, name: str, message: Mapping[str, Any]) -> Any:
         """``difficulty``: factors on difficulty and reward."""
         if name != "difficulty":
-            raise InvalidControl(f"cells take the control 'difficulty'; {name!r} came")
+            raise InvalidControl(f"cells: expected the control 'difficulty', got {name!r}")
         return apply_difficulty(config, params, message)
 
     def violations(self, config: CellsConfig, state: Any, interval: Interval) -> Iterator[str]:
-        """Traits in range, no energy with the dead, nobody alive without energy or mass."""
+        """Traits in range, dead slots without energy, living cells with energy and mass."""
         cells = state["cells"]
         alive = cells["alive"]
         for trait, (_, low, high) in TRAITS.items():
@@ -235,13 +237,13 @@ def _fixed(energy: Array) -> Array:
     return jnp.round(energy * ENERGY_UNIT).astype(jnp.int32)
 
 
-class _Lived(NamedTuple):
-    """What a tick did to each cell before deaths and births."""
+class _Outcome(NamedTuple):
+    """State of each cell after a tick, before deaths and births."""
 
     energy: Array
     mass: Array
     wanted: Array
-    """What the attempt would earn if energy were not scarce; fixed point."""
+    """Energy that the attempt would earn if supply were unlimited; fixed point."""
     income: Array
     cost: Array
     dead: Array
@@ -256,8 +258,8 @@ def _live(
     demand: Array,
     words: tuple[Array, Array],
     accuracy: Array,
-) -> _Lived:
-    """Earn, pay, grow, and see who dies: starved, by hazard, or by what is planted for the tick."""
+) -> _Outcome:
+    """Earn, pay, grow, and decide deaths: by starvation, by hazard, or by a planted anomaly."""
     alive, mass = cells["alive"], cells["mass"]
     trait = {name: cells["genome"][row] for name, row in ROW.items()}
     left = 1.0 - strength["depletion"][0]
@@ -274,13 +276,13 @@ def _live(
         share, starts = strength[kind]
         chance = jnp.maximum(chance, jnp.where(starts, share, 0.0))
     dead = alive & ((energy <= 0) | (unit(words[1]) < chance))
-    return _Lived(energy, mass + growth, _fixed(reward), income, cost, dead)
+    return _Outcome(energy, mass + growth, _fixed(reward), income, cost, dead)
 
 
 def _divide(
     params: Mapping[str, Any], ctx: Context, cells: Population, word: Array, mutability: Array
 ) -> tuple[Population, Births]:
-    """Births: mothers and daughters get half of everything, daughters may mutate. Tells of them."""
+    """Births: mother and daughter get half of energy and mass each, daughters may mutate. Emits their events."""
     grown = cells["alive"] & (cells["mass"] >= cells["genome"][ROW["division_size"]])
     able = grown & (cells["energy"] >= _fixed(params["division_energy"]))
 
@@ -288,7 +290,7 @@ def _divide(
         genome, split = mothers["genome"], len(TRAITS)
         chance = genome[ROW["mutation_rate"]] * mutability
         mutated = births.valid & (ctx.uniform("mutates", births.lanes) < chance)
-        # Noise is drawn for the mutants only, in a buffer of their own: it is most of the cost of a birth.
+        # Noise is drawn for the mutants only, in a separate buffer: it is most of the cost of a birth.
         room = ctx.capacity("mutants")
         row, mutants = ctx.stored(partial(compact, capacity=room), mutated)
         before = take(genome, row)
@@ -313,7 +315,7 @@ def _divide(
         own = {"genome": daughter, "energy": half, "mass": mass, "generation": mothers["generation"] + 1}
         return own, {"energy": mothers["energy"] - half, "mass": mass}, emitted
 
-    # The low bits of the word decided nothing yet; multiplying brings them up to where `spawn` looks.
+    # The low bits of the word are unused so far; the product moves them to the high bits, which `spawn` uses.
     after, births, emitted = ctx.spawn(cells, able, child, luck=word * jnp.uint32(0x9E3779B1))
     ctx.need("mutants", emitted["mutants"])
     emit_births(ctx, births, emitted)

@@ -16,7 +16,7 @@ from astrocyte.simulator.config import ScenarioConfig
 __all__ = ["ELITE", "KEYS", "LOADINGS", "PLANT_KINDS", "TRAITS", "DnaConfig", "DnaStatic", "dna_params"]
 
 ELITE = 0.85
-"""Karma from which a snapshot belongs to the elite pool."""
+"""Least karma of a snapshot in the elite pool."""
 KEYS = (
     "temperature", "max_tokens", "top_p", "top_k", "frequency_penalty", "presence_penalty",
     "context_window", "memory_depth", "tool_budget", "retries", "parallelism", "timeout",
@@ -42,37 +42,37 @@ LOADINGS = _loadings()
 
 
 class DnaConfig(ScenarioConfig):
-    """Settings of the dna scenario; times are in ticks, chances a tick."""
+    """Settings of the dna scenario; times are in ticks, probabilities per tick."""
 
     plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
 
     tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one tick")
-    size: int = Field(default=100, ge=4, le=65_536, description="agents of a population")
+    size: int = Field(default=100, ge=4, le=65_536, description="agents per population")
     populations: int = Field(default=1, ge=1, le=100_000, description="populations, each evolving on its own")
-    generation_ticks: int = Field(default=10, ge=1, le=1_000_000, description="ticks from generation to generation")
+    generation_ticks: int = Field(default=10, ge=1, le=1_000_000, description="ticks per generation")
     recombination: Literal["mate", "pool"] = Field(
         default="mate", description="a child takes keys from one mate, or each key from any selected agent"
     )
     selected: float = Field(default=0.5, gt=0.0, lt=1.0, description="share of a population that is selected")
-    crossover: float = Field(default=0.25, ge=0.0, le=1.0, description="chance that a key comes from the mate")
-    mutation_rate: float = Field(default=0.1, ge=0.0, le=1.0, description="chance that a key mutates")
+    crossover: float = Field(default=0.25, ge=0.0, le=1.0, description="probability that a key is taken from the mate")
+    mutation_rate: float = Field(default=0.1, ge=0.0, le=1.0, description="probability that a key mutates")
     mutation_step: float = Field(default=0.1, ge=0.0, le=1.0, description="standard deviation of a key's mutation")
     sharpness: float = Field(default=5.0, gt=0.0, le=1_000.0, description="karma = exp(-sharpness * mean error^2)")
     noise: float = Field(default=0.01, ge=0.0, le=1.0, description="standard deviation of an evaluation of karma")
-    rollback: float = Field(default=0.1, ge=0.0, le=1.0, description="chance to go back to the best snapshot")
-    rollback_margin: float = Field(default=0.03, ge=0.0, le=1.0, description="karma below one's best that allows it")
-    save: float = Field(default=0.0005, ge=0.0, le=1.0, description="chance of a manual save")
-    backup: float = Field(default=0.0005, ge=0.0, le=1.0, description="chance of a backup by the system")
-    watched: float = Field(
-        default=1.0, ge=0.0, le=1.0, description="share of agents whose events are emitted, all of them"
-    )
-    landscape_seed: int = Field(default=1, ge=0, lt=2**32, description="which configuration is best")
+    rollback: float = Field(default=0.1, ge=0.0, le=1.0, description="probability of a rollback to the best snapshot")
+    rollback_margin: float = Field(default=0.03, ge=0.0, le=1.0, description="least loss of karma for a rollback")
+    save: float = Field(default=0.0005, ge=0.0, le=1.0, description="probability of a manual save")
+    backup: float = Field(default=0.0005, ge=0.0, le=1.0, description="probability of a backup by the system")
+    watched: float = Field(default=1.0, ge=0.0, le=1.0, description="share of agents whose events are all emitted")
+    landscape_seed: int = Field(default=1, ge=0, lt=2**32, description="seed of the best configuration")
 
     @model_validator(mode="after")
     def _strengths(self) -> DnaConfig:
         for plant in self.plants:
             if plant.strength > 1.0:
-                raise ValueError(f"plants: strength of {plant.kind} is {plant.strength}; wanted a share from 0 to 1")
+                raise ValueError(
+                    f"plants: strength of {plant.kind}: expected a share from 0 to 1, got {plant.strength}"
+                )
         return self
 
 

@@ -1,7 +1,8 @@
-"""Messages of ``control.ga`` for the dna scenario: what a genetic algorithm outside wants of the one inside.
+"""Messages of ``control.ga`` for the dna scenario: commands of an external controller to its genetic algorithm.
 
-``mutation_rate`` sets the chance that a key mutates. ``crossover`` gives an agent its mate whenever it is bred, until
-another message gives it another. ``elite`` keeps an agent from being bred, whatever its rank; ``retire`` ends that.
+``mutation_rate`` sets the probability that a key mutates. ``crossover`` fixes the mate with which an agent is bred,
+until the next such message for it. ``elite`` protects an agent from being bred, whatever its rank; ``retire`` ends
+that.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from astrocyte.simulator.scenarios.dna.config import DnaConfig
 __all__ = ["NOBODY", "ORDERS", "apply_ga", "no_orders"]
 
 ORDERS = 128
-"""Agents that are kept, and agents with a mate of their own, at most: the oldest order gives way."""
+"""Maximum number of protected agents, and of agents with a fixed mate: a further command replaces the oldest."""
 NOBODY = -1
 _ACTIONS = ("mutation_rate", "crossover", "elite", "retire")
 _AGENT = re.compile(r"agent-(\d{5,9})")
 
 
 def no_orders() -> dict[str, NDArray[np.int32]]:
-    """Tables of numbers of agents: ``kept`` [ORDERS], and ``mates`` [ORDERS, 2] of agent and mate; oldest first."""
+    """Tables of agent numbers, oldest first: ``kept`` [ORDERS], and ``mates`` [ORDERS, 2] of agent and mate."""
     return {"kept": np.full(ORDERS, NOBODY, np.int32), "mates": np.full((ORDERS, 2), NOBODY, np.int32)}
 
 
@@ -36,19 +37,23 @@ def apply_ga(config: DnaConfig, params: Mapping[str, Any], message: Mapping[str,
     if action == "mutation_rate":
         rate = message.get("mutation_rate")
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate <= 1.0:
-            raise InvalidControl(f"mutation_rate is {rate!r}; a number from 0 to 1 was wanted")
+            raise InvalidControl(f"mutation_rate: expected a number from 0 to 1, got {rate!r}")
         return {**params, "mutation_rate": np.float32(rate)}
     if action not in _ACTIONS:
-        raise InvalidControl(f"action is {action!r}; one of {', '.join(_ACTIONS)} was wanted")
+        raise InvalidControl(f"action: expected one of {', '.join(_ACTIONS)}, got {action!r}")
     agent = _number(config, "agent_id", message)
     if action == "crossover":
         if config.recombination == "pool":
-            raise InvalidControl("action is 'crossover'; agents have no mates where recombination is 'pool'")
+            raise InvalidControl(
+                "action 'crossover' needs the setting recombination = 'mate'; with 'pool' agents have no mates"
+            )
         pair = [agent, _number(config, "partner_agent_id", message)]
-        # The controller may know no elite agent yet: then the agent has no mate of its own.
+        # The controller may not know an elite agent yet: then the agent has no fixed mate.
         given = message.get("partner_agent_id") is not None
         if agent // config.size != pair[1] // config.size and given:
-            raise InvalidControl(f"agents {agent} and {pair[1]} are of two populations, which do not mix")
+            raise InvalidControl(
+                f"agents {agent} and {pair[1]}: expected agents of one population, since populations do not mix"
+            )
         others = params["mates"][params["mates"][:, 0] != agent]
         return {**params, "mates": _newest(np.concatenate([others, [pair]]) if given else others)}
     others = params["kept"][params["kept"] != agent]
@@ -62,12 +67,12 @@ def _number(config: DnaConfig, name: str, message: Mapping[str, Any]) -> int:
     last = config.size * config.populations - 1
     found = _AGENT.fullmatch(text) if isinstance(text, str) else None
     if found is None or int(found[1]) > last:
-        raise InvalidControl(f"{name} is {text!r}; one of agent-00000 to agent-{last:05d} was wanted")
+        raise InvalidControl(f"{name}: expected one of agent-00000 to agent-{last:05d}, got {text!r}")
     return int(found[1])
 
 
 def _newest(rows: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The newest rows that fit, in a table of the usual shape: another one would compile the step anew."""
+    """The newest rows, in a table of fixed shape: another shape would compile the step again."""
     used = rows[(rows.reshape(len(rows), -1) != NOBODY).all(axis=1)][-ORDERS:]
     table = np.full((ORDERS, *rows.shape[1:]), NOBODY, np.int32)
     table[ORDERS - len(used) :] = used

@@ -1,4 +1,4 @@
-"""What the dna scenario emits: the three events of seed 003, whose strings are made on the host."""
+"""The three events of the dna scenario (the dna envelope, docs/events.md); their strings are made on the host."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _mutation_reasons(values: Values) -> list[str]:
 
 
 def dna_events(static: DnaStatic) -> tuple[EventSpec, ...]:
-    """Kinds of events of dna; a first score has no previous one."""
+    """Kinds of events of dna. A first score has no previous one, so it is a kind of its own."""
     agents = static.island_populations * static.size
     common = (Column("snapshot_id", "id"), Column("agent", "hidden", dtype="int32"),
               Column("agent_id", "derived", derive=agent_strings), Column("version", dtype="int32"))  # fmt: skip

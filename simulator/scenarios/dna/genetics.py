@@ -1,7 +1,7 @@
 """Operators of the genetic algorithm, batched over populations: selection, crossover, gene pool, mutation.
 
 Genomes are [genes, populations, size]; everything else is [populations, size]. Pure functions of random words that
-the caller draws, so that tests run them on traits of their own (OneMax, the breeder's equation).
+the caller draws, so that tests can run them on other traits (OneMax, the breeder's equation).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def ranking(fitness: Array) -> tuple[Array, Array]:
     if size > PAIRWISE:
         order = jnp.argsort(-fitness, axis=1).astype(jnp.int32)
         return order, jnp.zeros_like(order).at[rows, order].set(everyone, unique_indices=True)
-    # Who is better than whom, counted: ten times faster than XLA's sort on a CPU, for populations of a hundred.
+    # The rank is the number of better members: ten times faster than XLA's sort on a CPU, for a population of 100.
     mine, other = fitness[:, :, None], fitness[:, None, :]
     better = (other > mine) | ((other == mine) & (place[None, None, :] < place[None, :, None]))
     rank = jnp.sum(better, axis=2, dtype=jnp.int32)
@@ -41,7 +41,7 @@ def truncation(rank: Array, share: Array | float) -> Array:
 def choose(order: Array, pool: Array, luck: Array) -> Array:
     """A member for each place, uniform among the best ``pool`` (int32[populations]); ``luck`` is uniform in (0, 1).
 
-    ``luck`` may have leading axes: [genes, populations, size] chooses one member a gene.
+    ``luck`` may have leading axes: [genes, populations, size] selects one member per gene.
     """
     place = jnp.minimum((luck * pool[:, None]).astype(jnp.int32), pool[:, None] - 1)
     rows = jnp.arange(order.shape[0])[:, None]
@@ -49,7 +49,7 @@ def choose(order: Array, pool: Array, luck: Array) -> Array:
 
 
 def crossover(own: Array, mate: Array, luck: Array, share: Array | float) -> Array:
-    """Uniform crossover: each gene from the mate with chance ``share``, else one's own."""
+    """Uniform crossover: each gene from the mate with probability ``share``, else from ``own``."""
     return jnp.where(luck < share, mate, own)
 
 
@@ -59,6 +59,6 @@ def gene_pool(genome: Array, chosen: Array) -> Array:
 
 
 def mutate(genome: Array, luck: Array, noise: Array, rate: Array | float, step: Array | float) -> Array:
-    """Each gene moves by ``step * noise`` with chance ``rate`` and is reflected into [0, 1]."""
+    """Each gene moves by ``step * noise`` with probability ``rate`` and is reflected into [0, 1]."""
     moved = jnp.abs(genome + jnp.where(luck < rate, step * noise, 0.0))
     return jnp.clip(jnp.where(moved > 1.0, 2.0 - moved, moved), 0.0, 1.0)

@@ -1,15 +1,17 @@
-"""A genetic algorithm over agents' configuration snapshots (seed 003): selection, crossover, mutation, rollback, elite.
+"""A genetic algorithm over agents' configuration snapshots: selection, crossover, mutation, rollback, elite.
 
-An agent's configuration is a point x of [0, 1]^12 and its karma, a tick after a snapshot was made,
+An agent's configuration is a point x of [0, 1]^12. Its karma, evaluated one tick after each snapshot, is
 
     karma = exp(-sharpness * mean((x - best)^2)) * exp(noise * normal), at most 1
 
-Every ``generation_ticks`` the best ``selected`` of a population stay as they are and the others are bred: an agent
-takes each key with chance ``crossover`` from a mate (an elite agent, whose karma is 0.85 or more, if there are any,
-else a selected one), then each key mutates with chance ``mutation_rate`` by a normal step. With recombination "pool"
-every agent takes each key from a selected agent of its own (gene-pool recombination). In between, an agent whose karma
-fell below its best may go back to its best snapshot, save its configuration, or be backed up. Every such change is a
-snapshot of the next version; ids are (tick, agent), so they grow and never repeat.
+Every ``generation_ticks`` the best share ``selected`` of a population stays unchanged and the others are bred: an agent
+takes each key with probability ``crossover`` from a mate (an elite agent, whose karma is 0.85 or more, if there is one,
+else a selected one). Then each key mutates with probability ``mutation_rate`` by a normal step. With recombination
+"pool" every agent takes each key from a different selected agent (gene-pool recombination).
+
+Between generations an agent may save its configuration, be backed up, or roll back to its best snapshot if its karma
+fell below its best. Each change is a snapshot of the next version; ids are (tick, agent), so they increase and never
+repeat.
 """
 
 from __future__ import annotations
@@ -77,13 +79,13 @@ class Dna(Scenario):
         return static.island_populations * static.size
 
     def params(self, config: DnaConfig) -> Mapping[str, Any]:
-        """See `dna_params`, and `simulator.dna_control` for the orders of controls."""
+        """See `dna_params`, and `no_orders` for the commands of ``control.ga``."""
         return {**dna_params(config), **no_orders()}
 
     def control(self, config: DnaConfig, params: Any, name: str, message: Mapping[str, Any]) -> Any:
-        """``ga``: mutation rate, mates and elite from outside."""
+        """``ga``: mutation rate, mates and elite from an external controller."""
         if name != "ga":
-            raise InvalidControl(f"dna takes the control 'ga'; {name!r} came")
+            raise InvalidControl(f"dna: expected the control 'ga', got {name!r}")
         return apply_ga(config, params, message)
 
     def events(self, static: DnaStatic) -> tuple[EventSpec, ...]:
@@ -126,17 +128,17 @@ class Dna(Scenario):
         breeding = (ctx.tick % jnp.uint32(static.generation_ticks) == 0) & (ctx.tick > 0)
         bred, child, mate, elite = _breed(static, params, state, ctx, 1.0 - strength["stagnation"])
         bred = bred & breeding & settled & ~back & ~save
-        emitted = {"snapshot_id": (jnp.broadcast_to(ctx.tick, number.shape), ctx.place()), "agent": number,
-                "version": state["version"] + 1}  # fmt: skip
+        common = {"snapshot_id": (jnp.broadcast_to(ctx.tick, number.shape), ctx.place()), "agent": number,
+                  "version": state["version"] + 1}  # fmt: skip
         parent = jnp.where(back, state["best_snapshot"], state["snapshot"])
-        nobody = jnp.where(first, jnp.uint32(NO_PLACE), ctx.place())
+        parent_place = jnp.where(first, jnp.uint32(NO_PLACE), ctx.place())
         cause = jnp.where(first, INITIAL, jnp.where(back, ROLLBACK, jnp.where(other < params["save"], SAVE, BACKUP)))
         made = first | back | save
         ctx.emit(
             "snapshot",
             watched & made,
-            **emitted,
-            parent_snapshot_id=(parent, nobody),
+            **common,
+            parent_snapshot_id=(parent, parent_place),
             source=(cause == BACKUP).astype(jnp.int32),
             dna_size=jnp.int32(len(KEYS)),
             traits_count=jnp.int32(LOADINGS.shape[0]),
@@ -148,7 +150,7 @@ class Dna(Scenario):
         ctx.emit(
             "mutation",
             watched & bred,
-            **emitted,
+            **common,
             parent_snapshot_id=(state["snapshot"], ctx.place()),
             changed=jnp.sum(jnp.where(change != 0, bits, 0), axis=0, dtype=jnp.int32),
             delta=jnp.asarray(LOADINGS) @ change,
@@ -168,7 +170,7 @@ class Dna(Scenario):
         }
 
     def violations(self, config: DnaConfig, state: Any, interval: Interval) -> Iterator[str]:
-        """Karma and keys within 0 and 1, and nobody's karma above its best."""
+        """Karma and keys within 0 and 1, and no agent's karma above its best."""
         if not ((state["karma"] >= 0) & (state["karma"] <= 1)).all():
             yield "a karma is outside 0 to 1"
         if not ((state["genome"] >= 0) & (state["genome"] <= 1)).all():
@@ -193,17 +195,17 @@ def karma_of(genome: Array, target: Array, sharpness: Array) -> Array:
 def _evaluate(
     params: Mapping[str, Any], state: State, ctx: Context, exists: Array, watched: Array, strength: Mapping[str, Array]
 ) -> State:
-    """Karma of the snapshots that wait for it; an agent that rolls back is scored like any other."""
+    """Score the snapshots that are due, those after a rollback included."""
     due = exists & state["due"] & (strength["outage"] == 0)
     sharpness = params["sharpness"] * (1.0 - strength["breakthrough"])
     noise = jnp.exp(params["noise"] * ctx.normals("karma")[0])
     score = jnp.clip(karma_of(state["genome"], params["target"], sharpness) * noise, 0.0, 1.0)
     again = state["scored"]
-    emitted = {"snapshot_id": (state["snapshot"], ctx.place()), "agent": ctx.place().astype(jnp.int32),
-            "version": state["version"], "karma_score": score}  # fmt: skip
-    ctx.emit("first_karma", watched & due & ~again, **emitted)
+    common = {"snapshot_id": (state["snapshot"], ctx.place()), "agent": ctx.place().astype(jnp.int32),
+              "version": state["version"], "karma_score": score}  # fmt: skip
+    ctx.emit("first_karma", watched & due & ~again, **common)
     previous = {"previous_score": state["karma"], "score_delta": score - state["karma"]}
-    ctx.emit("karma", watched & due & again, **emitted, **previous)
+    ctx.emit("karma", watched & due & again, **common, **previous)
     karma = jnp.where(due, score, state["karma"])
     scored = again | due
     better = due & (score > state["best_karma"])
@@ -226,7 +228,7 @@ def _evaluate(
 def _breed(
     static: DnaStatic, params: Mapping[str, Any], state: State, ctx: Context, progress: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Who is bred, its new configuration, the number of its mate (-1: none) and whether that is elite."""
+    """For each agent: whether it is bred, its new configuration, its mate (-1: none), whether that is elite."""
     shape = (static.island_populations, static.size)
     fitness = jnp.where(state["scored"], state["karma"], -1.0).reshape(shape)
     order, rank = ranking(fitness)
@@ -256,7 +258,7 @@ def _breed(
     child = mutate(
         mixed, second.reshape(genome.shape), noise, params["mutation_rate"], params["mutation_step"] * progress
     )
-    # At least one key changes: a mutation that changes nothing is no mutation.
+    # At least one key changes, so that every mutation event has a change.
     same = jnp.all(child == genome, axis=0) & (progress > 0)
     which = (other * len(KEYS)).astype(jnp.int32) == jnp.arange(len(KEYS), dtype=jnp.int32)[:, None, None]
     forced = mutate(genome, jnp.zeros_like(noise), noise, 1.0, params["mutation_step"])
@@ -267,12 +269,12 @@ def _breed(
 
 
 def _orders(params: Mapping[str, Any], ctx: Context, shape: tuple[int, int]) -> tuple[Array, Array]:
-    """Who is kept from being bred, and the slot of each agent's own mate (-1: none); both [populations, size]."""
+    """Agents protected from being bred, and the slot of each agent's fixed mate (-1: none); [populations, size]."""
     n = shape[0] * shape[1]
     first = (ctx.island * n).astype(jnp.int32)
 
     def slot(agents: Array) -> Array:
-        # Agents of other islands, and nobody, lie outside and are dropped.
+        # Agents of other islands and empty entries (-1) map to n and are dropped.
         here = agents - first
         return jnp.where((agents >= 0) & (here >= 0) & (here < n), here, n)
 

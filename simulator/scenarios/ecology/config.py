@@ -1,4 +1,4 @@
-"""Settings of the ecology scenario, the actions of agents, and how each type of agent is inclined to them."""
+"""Settings of the ecology scenario, the actions of agents, and the initial inclinations of each type of agent."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ TYPES = ("system", "independent", "control")
 CONTROL = TYPES.index("control")
 INCLINATIONS = ((3.0, 4.0, 0.05, 0.5, 0.8, 1.0, 0.3), (3.0, 4.0, 0.5, 0.4, 0.1, 1.0, 0.3),
                 (2.0, 5.0, 0.1, 0.3, 0.2, 1.0, 0.3))  # fmt: skip
-"""Weights of the actions of a founder of each type: system agents share, independent ones fight, control ones neither
-learn nor look where they go."""
+"""Weights of the actions of a founder, by type: system agents share, independent agents fight, control agents neither
+learn nor choose their direction."""
 GENOMES = 64
 """Founding genomes."""
 RESOURCE_BINS = 16
@@ -44,31 +44,31 @@ ISLAND_SLOTS = 65_536
 
 
 class EcologyConfig(ScenarioConfig):
-    """Settings of the ecology scenario. Resources are in units, health from 0 to 1, rates a tick."""
+    """Settings of the ecology scenario. Resources are in units, health from 0 to 1, rates per tick."""
 
     plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
 
     tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one step")
-    size: int = Field(default=4_096, ge=32, le=8_388_608, description="room for agents, and tiles of the map, at least")
-    initial: float = Field(default=0.4, gt=0.0, le=1.0, description="share of the room that founders take")
+    size: int = Field(default=4_096, ge=32, le=8_388_608, description="least number of slots for agents, and of tiles")
+    initial: float = Field(default=0.4, gt=0.0, le=1.0, description="share of the slots with founders")
     growth: float = Field(default=0.01, ge=0.0, le=1.0, description="logistic growth of a tile's resource")
-    regrowth: float = Field(default=0.01, ge=0.0, le=1.0, description="growth of an empty tile, of its capacity")
-    capacity: float = Field(default=10.0, gt=0.0, le=1_000.0, description="resource that a tile holds at most")
-    bite: float = Field(default=2.0, ge=0.0, le=1_000.0, description="resource that a gathering agent takes at most")
-    upkeep: float = Field(default=0.2, ge=0.0, le=100.0, description="resource that an agent consumes")
+    regrowth: float = Field(default=0.01, ge=0.0, le=1.0, description="growth of an empty tile, share of its capacity")
+    capacity: float = Field(default=10.0, gt=0.0, le=1_000.0, description="largest resource of a tile")
+    bite: float = Field(default=2.0, ge=0.0, le=1_000.0, description="largest resource gathered in a step")
+    upkeep: float = Field(default=0.2, ge=0.0, le=100.0, description="resource that an agent consumes per step")
     founder_resources: float = Field(default=5.0, ge=0.0, le=1_000.0, description="resource of a founder")
     birth_cost: float = Field(default=4.0, gt=0.0, le=1_000.0, description="resource that a parent gives to its child")
     damage: float = Field(default=0.3, ge=0.0, le=1.0, description="health that a successful attack costs")
     steal: float = Field(default=1.0, ge=0.0, le=1_000.0, description="resource that a successful attack takes")
     gift: float = Field(default=0.5, ge=0.0, le=1_000.0, description="resource that a sharing agent gives")
-    attack_success: float = Field(default=0.7, ge=0.0, le=1.0, description="chance against one who does not defend")
-    defended_success: float = Field(default=0.2, ge=0.0, le=1.0, description="chance against one who defends")
-    starvation_threshold: int = Field(default=30, ge=1, le=1_000_000, description="steps without resources till death")
-    starvation_damage: float = Field(default=0.02, ge=0.0, le=1.0, description="health a step of starving costs")
-    healing: float = Field(default=0.01, ge=0.0, le=1.0, description="health that comes back in a step")
-    old_age: int = Field(default=1_000, ge=1, le=2**30, description="steps after which an agent may die of age")
-    ageing: float = Field(default=0.01, ge=0.0, le=1.0, description="chance of death a step beyond old_age")
-    learning_rate: float = Field(default=0.02, ge=0.0, le=1.0, description="how much a reward changes an inclination")
+    attack_success: float = Field(default=0.7, ge=0.0, le=1.0, description="success of an attack without defence")
+    defended_success: float = Field(default=0.2, ge=0.0, le=1.0, description="success of an attack on a defender")
+    starvation_threshold: int = Field(default=30, ge=1, le=1_000_000, description="steps without resources until death")
+    starvation_damage: float = Field(default=0.02, ge=0.0, le=1.0, description="health lost per step of starvation")
+    healing: float = Field(default=0.01, ge=0.0, le=1.0, description="health gained per step")
+    old_age: int = Field(default=1_000, ge=1, le=2**30, description="steps from which an agent may die of age")
+    ageing: float = Field(default=0.01, ge=0.0, le=1.0, description="probability of death per step beyond old_age")
+    learning_rate: float = Field(default=0.02, ge=0.0, le=1.0, description="factor of a reward on an inclination")
     mutation: float = Field(default=0.05, ge=0.0, le=1.0, description="spread of a child's inclinations")
     steps_every: int = Field(default=10, ge=1, le=1_000_000, description="steps between rows of simulation_steps")
     routine_every: int = Field(default=20, ge=2, le=1_000_000, description="steps between samples of agents and tiles")
@@ -79,17 +79,19 @@ class EcologyConfig(ScenarioConfig):
     def _strengths(self) -> EcologyConfig:
         for plant in self.plants:
             if plant.strength > 1.0:
-                raise ValueError(f"plants: strength of {plant.kind} is {plant.strength}; wanted a share from 0 to 1")
+                raise ValueError(
+                    f"plants: strength of {plant.kind}: expected a share from 0 to 1, got {plant.strength}"
+                )
         return self
 
     @property
     def islands(self) -> int:
-        """Number of islands, each a map of its own."""
+        """Number of islands, each with its own map."""
         return -(-self.size // ISLAND_SLOTS)
 
     @property
     def island_slots(self) -> int:
-        """Room of an island: a multiple of 1,024, or of 32 in a small world."""
+        """Slots of an island: a multiple of 1,024, or of 32 in a small world."""
         share = -(-self.size // self.islands)
         multiple = 1024 if share > 1024 else 32
         return -(-share // multiple) * multiple
@@ -113,7 +115,7 @@ class EcologyStatic:
 
     @classmethod
     def of(cls, config: EcologyConfig) -> EcologyStatic:
-        """The static part of a config: about one tile for every slot."""
+        """The static part of a config: about one tile per slot."""
         slots = config.island_slots
         stride = max(round(1.0 / config.tile_share), 1)
         side = math.ceil(math.sqrt(slots))

@@ -1,4 +1,4 @@
-"""What the ecology emits: births, deaths and incidents without loss, samples of agents, actions and tiles."""
+"""Events of the ecology: all births, deaths and incidents; weighted samples of agents, actions and tiles."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def ecology_events(static: EcologyStatic) -> tuple[EventSpec, ...]:
     tile = (Column("resource_id", dtype="int32"), where, Column("step_number", "tick"),
             Column("amount", "fixed", scale=UNIT), *spot)  # fmt: skip
     tiles = -(-static.tiles // static.tile_stride)
-    # Founders come once. In a large world their buffer starts small: it grows for the first chunk and shrinks at once.
+    # Founders are emitted once. In a large world their buffer starts small, grows for the first chunk and shrinks.
     founders = n if n <= 8192 else 1024
     once = 1 << 31
     return (
@@ -127,13 +127,13 @@ def position(static: EcologyStatic, ctx: Context, tile: Array) -> dict[str, Arra
 
 
 def region(static: EcologyStatic, ctx: Context, tile: Array) -> Array:
-    """Number of the region of tiles: the key of all events of a place; int32."""
+    """Number of the region of each tile: the key of all events there; int32."""
     x, y = tile % static.side * _SPLIT // static.side, tile // static.side * _SPLIT // static.side
     return ctx.island.astype(jnp.int32) * _SPLIT * _SPLIT + y * _SPLIT + x
 
 
 def _chosen(static: EcologyStatic, ctx: Context, agents: Population, ahead: int) -> Array:
-    """Who is in the sample that this step belongs to, one step ``ahead`` of it or in it: the same agents in both."""
+    """Agents in the sample of the step ``ahead`` steps from now: 1 and, a step later, 0 select the same agents."""
     number = (ctx.tick + jnp.uint32(ahead)) // jnp.uint32(static.routine_every)
     word = ctx.place() ^ (agents["birth_tick"] * jnp.uint32(0xC2B2AE35)) ^ (number * jnp.uint32(0x85EBCA6B))
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
@@ -213,10 +213,10 @@ def emit_samples(
 
 
 def emit_states_before(static: EcologyStatic, ctx: Context, agents: Population, defending: Array) -> None:
-    """The states of those who are in the next step's sample: what their actions began from."""
+    """The states of the agents in the next step's sample: the states before their actions."""
 
     def body(inner: Context) -> None:
-        # A newborn's slot was another's during this step, who may have defended itself.
+        # During this step a newborn's slot belonged to another agent, which may have defended itself.
         own = defending & (agents["birth_tick"] != inner.tick + 1)
         inner.emit("before", _chosen(static, inner, agents, 1), **_state(static, inner, agents, own))
 
@@ -225,7 +225,7 @@ def emit_states_before(static: EcologyStatic, ctx: Context, agents: Population, 
 
 
 def record_step(static: EcologyStatic, ctx: Context, agents: Population, amount: Array, capacity: Array) -> None:
-    """What simulation_steps needs besides the ledger, in its steps only."""
+    """Metrics for simulation_steps besides the ledgers, in its steps only."""
 
     def body(inner: Context) -> None:
         alive = agents["alive"]
@@ -243,7 +243,7 @@ def record_step(static: EcologyStatic, ctx: Context, agents: Population, amount:
 
 
 def _counts(codes: Array, mask: Array, size: int) -> Array:
-    lanes = 32  # spread, so that a GPU's atomic additions do not all meet in a few words
+    lanes = 32  # spread, so that a GPU's atomic additions do not contend for a few words
     spot = jnp.where(mask, codes, size) * lanes + jnp.arange(codes.shape[0]) % lanes
     return jnp.sum(jnp.zeros((size + 1) * lanes, jnp.int32).at[spot].add(1).reshape(-1, lanes), axis=1)[:size]
 
@@ -252,7 +252,7 @@ _FLOWS = ("births", "deaths", "combat", "attacks", "shared", "gathered", "grown"
 
 
 def step_rows(config: EcologyConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:
-    """``simulation_steps`` every ``steps_every`` steps; what flows is counted since the row before."""
+    """``simulation_steps`` every ``steps_every`` steps; flows are counted since the previous row."""
     metrics = interval.metrics
     for offset, tick in enumerate(range(interval.first_tick, interval.end_tick)):
         for name in _FLOWS:

@@ -1,4 +1,4 @@
-"""The map of the ecology: tiles with a growing resource, who is where, and the order of eater and eaten."""
+"""The map of the ecology: tiles with a growing resource, occupants of tiles, and the order of predator and prey."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def prey_first(
     catch: Callable[[Prey, Predators], tuple[Prey, Any]],
     live: Callable[[Predators, Any], Predators],
 ) -> tuple[Prey, Predators]:
-    """One step of eater and eaten: the prey grows and is caught, then the predators live on what they caught.
+    """One step of predator and prey: the prey grows and is caught, then the predators live on their catch.
 
-    Each acts on what the one before left, deaths of predators among those who have eaten. Then the cycles of Lotka and
-    Volterra keep their amplitude; were all rates taken from the old numbers, every cycle would exceed the one before.
+    Each substep uses the result of the one before; predators die after eating. Then Lotka-Volterra cycles keep their
+    amplitude; with all rates taken from the old numbers, every cycle would be larger than the one before.
     """
     prey = grow(prey)
     prey, caught = catch(prey, predators)
@@ -42,9 +42,9 @@ def grow(amount: Array, growth: Array, regrowth: Array, capacity: Array) -> Arra
 
 
 def take_from(amount: Array, tile: Array, winner: Array, most: Array) -> tuple[Array, Array]:
-    """What each slot gets from its tile, and the tiles after; ``winner`` is the slot that takes from each tile, or -1.
+    """What each slot gets from its tile, and the new amounts; ``winner`` is the slot that takes from each tile, or -1.
 
-    The tiles are changed without a scatter: each knows whether somebody takes from it.
+    Indexed by tile, so that the amounts are updated without a scatter.
     """
     eaten = jnp.where(winner >= 0, jnp.minimum(amount, most), 0)
     takes = winner[tile] == jnp.arange(tile.shape[0], dtype=jnp.int32)
@@ -52,10 +52,10 @@ def take_from(amount: Array, tile: Array, winner: Array, most: Array) -> tuple[A
 
 
 def partners(tile: Array, luck: Array, alive: Array, social: Array, tiles: int) -> Array:
-    """Who meets whom: on each tile one who is ``social`` and one living other, each drawn fairly. int32[slots].
+    """Pairs of agents: on each tile one ``social`` agent and another living agent, drawn uniformly. int32[slots].
 
-    Slot of the other one for both of them, -1 for all the rest: a matching, so what one does to the other needs no
-    scatter. ``luck`` is a random word a slot.
+    Holds the slot of the partner for both of them, -1 for all others: a matching, so that effects of one on the other
+    need no scatter. ``luck`` is a random word per slot.
     """
     group = jnp.where(social, tiles, 0)
     table = winners(tile + group, luck, alive, 2 * tiles)
@@ -64,7 +64,7 @@ def partners(tile: Array, luck: Array, alive: Array, social: Array, tiles: int) 
 
 
 def occupant(tile: Array, chosen: Array, tiles: int) -> Array:
-    """The slot of the one ``chosen`` on each tile, -1 where there is none; int32[tiles]."""
+    """The slot of the ``chosen`` agent on each tile (at most one), -1 where there is none; int32[tiles]."""
     slots = jnp.arange(tile.shape[0], dtype=jnp.int32)
     return jnp.full(tiles, -1, jnp.int32).at[jnp.where(chosen, tile, tiles)].set(slots, mode="drop")
 

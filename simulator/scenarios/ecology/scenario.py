@@ -1,11 +1,11 @@
-"""Agents of type system, independent and control on a map with growing resources (seed 001).
+"""Agents of type system, independent and control on a map with growing resources.
 
 Each step the resource R of every tile grows towards its capacity K by ``(growth R + regrowth K)(1 - R/K)``, then each
-agent does one of seven actions, drawn by its inclinations w_a: p_a = w_a / sum(w). One gatherer a tile gets up to
-``bite`` (drawn fairly, by scatter-min); one attacker or sharer a tile meets one other agent there. All pay ``upkeep``;
-who has nothing starves, loses health and dies. What an action changed (resource, and health lost) is its reward r, and
-system and independent agents learn from it: w_a <- w_a exp(learning_rate r), four times as fast when they learn. A
-child gets ``birth_cost`` from its parent, its type, genome and inclinations, these with noise.
+agent does one of seven actions, drawn by its inclinations w_a: p_a = w_a / sum(w). One gatherer per tile (drawn
+uniformly, by scatter-min) gets up to ``bite``; one attacker or sharer per tile meets one other agent there. All pay
+``upkeep``; an agent without resources starves, loses health and dies. The change of resource by an action, less health
+lost, is its reward r. System and independent agents learn from it: w_a <- w_a exp(learning_rate r), four times as fast
+with the action "learn". A child gets ``birth_cost`` from its parent, and inherits type, genome and noisy inclinations.
 
 Amounts are int32 in units of 1/1024, and two ledgers close exactly: tiles = before + grown - gathered - vanished,
 held = before + gathered - spent - lost with the dead.
@@ -54,7 +54,7 @@ __all__ = ["ECOLOGY", "Ecology"]
 
 MOVE, GATHER, ATTACK, DEFEND, SHARE, REPRODUCE, LEARN = range(len(ACTIONS))
 FULL = 8192 * UNIT
-"""Resource at which an agent takes no more; keeps exact sums within their words."""
+"""Resource from which an agent gathers no more; keeps exact sums within their words."""
 
 
 class Ecology(Scenario):
@@ -99,7 +99,7 @@ class Ecology(Scenario):
         return ecology_events(static)
 
     def init(self, static: EcologyStatic, params: Mapping[str, Any], ctx: Context) -> dict[str, Any]:
-        """Founders of all types and genomes at random places; tiles up to a fifth full, about what agents leave."""
+        """Founders of all types and genomes at random places; tiles up to a fifth full, near their usual level."""
         n = static.slots
         luck, place = ctx.uniforms("founders")
         kind, genome = ctx.uniforms("ancestry")
@@ -125,10 +125,10 @@ class Ecology(Scenario):
     def step(
         self, static: EcologyStatic, params: Mapping[str, Any], state: dict[str, Any], ctx: Context
     ) -> dict[str, Any]:
-        """One step: tiles grow, agents act on them and on each other, learn, starve, die, are born."""
+        """One step: tiles grow; agents act on them and on each other, learn, starve, die and reproduce."""
         agents = state["agents"]
         plants = {kind: ctx.planted(params["plants"], number) for number, kind in enumerate(PLANT_KINDS)}
-        _tell_founders(static, params, ctx, agents)
+        _emit_founders(static, params, ctx, agents)
         luck = _Luck.drawn(ctx)
         action = _decide(agents, luck.action)
         agents_moved = {**agents, "tile": _moved(static, luck, agents, state["amount"], action)}
@@ -140,11 +140,11 @@ class Ecology(Scenario):
             ctx.metric_sum("gathered", taken)
             return left, taken
 
-        lived: list[_Lived] = []
+        outcomes: list[_Outcome] = []
 
         def live(who: Population, taken: Array) -> Population:
-            lived.append(_live(static, params, ctx, luck, who, action, taken, plants["collapse"]))
-            return lived[0].agents
+            outcomes.append(_live(static, params, ctx, luck, who, action, taken, plants["collapse"]))
+            return outcomes[0].agents
 
         amount, after = prey_first(
             state["amount"],
@@ -153,14 +153,14 @@ class Ecology(Scenario):
             catch=catch,
             live=live,
         )
-        emitted = lived[0]
-        _tell_incidents(static, ctx, agents, after, emitted)
-        did = {"action": action, "target": emitted.other, "amount": emitted.amount, "reward": emitted.reward,
-               "defending": emitted.defending, "learns": agents["kind"] != CONTROL}  # fmt: skip
+        outcome = outcomes[0]
+        _emit_incidents(static, ctx, agents, after, outcome)
+        did = {"action": action, "target": outcome.other, "amount": outcome.amount, "reward": outcome.reward,
+               "defending": outcome.defending, "learns": agents["kind"] != CONTROL}  # fmt: skip
         emit_samples(static, ctx, agents, after, did, amount)
-        ctx.metric("deaths", jnp.sum(emitted.dead, dtype=jnp.int32))
-        ctx.metric_sum("lost", after["resource"], emitted.dead)
-        after = ctx.remove(after, emitted.dead, "died", partial(_death, static, ctx), zero=("resource", "health"))
+        ctx.metric("deaths", jnp.sum(outcome.dead, dtype=jnp.int32))
+        ctx.metric_sum("lost", after["resource"], outcome.dead)
+        after = ctx.remove(after, outcome.dead, "died", partial(_death, static, ctx), zero=("resource", "health"))
         wants_child = after["alive"] & (action == REPRODUCE) & (after["resource"] >= 2 * params["birth_cost"])
         after, births, born = ctx.spawn(after, wants_child, partial(_child, static, params, ctx), luck=luck.birth)
         ctx.emit_rows("born", births.count, **born)
@@ -168,7 +168,7 @@ class Ecology(Scenario):
         ctx.metric("alive", births.alive)
         ctx.metric_sum("held", after["resource"])
         ctx.metric_sum("tiles", amount)
-        emit_states_before(static, ctx, after, emitted.defending)
+        emit_states_before(static, ctx, after, outcome.defending)
         record_step(static, ctx, after, amount, params["capacity"])
         return {"agents": after, "amount": amount}
 
@@ -181,7 +181,7 @@ class Ecology(Scenario):
         return step_rows(config, interval, memory)
 
     def violations(self, config: EcologyConfig, state: Any, interval: Interval) -> Iterator[str]:
-        """Nothing negative, nothing with the dead, ledgers closed, every birth and death emitted."""
+        """Nothing negative, dead slots empty, ledgers closed, every birth emitted."""
         agents, metrics = state["agents"], interval.metrics
         if (state["amount"] < 0).any() or (agents["resource"] < 0).any():
             yield "an amount of resource is negative"
@@ -203,9 +203,9 @@ class Ecology(Scenario):
 class _Luck(NamedTuple):
     """The random words of each agent and step; uint32.
 
-    Four words serve eight uses, since Threefry is a tenth of a step. Uses of one word read other bits of it, or belong
-    to different actions: who attacks or shares neither gathers nor is met nor gives birth. Of a claim's word the
-    highest 16 bits decide; an attack is decided by 16 bits.
+    Four words serve eight uses, since Threefry is a tenth of a step. Uses of one word read different bits of it, or
+    belong to different actions: an agent that attacks or shares does not gather, is not met and does not reproduce.
+    The highest 16 bits of a word decide a claim; 16 bits decide an attack.
     """
 
     action: Array
@@ -221,36 +221,36 @@ class _Luck(NamedTuple):
 
     @property
     def direction(self) -> Array:
-        """Its two lowest bits; the action is decided by the highest 23."""
+        """The two lowest bits; the highest 23 decide the action."""
         return self.action
 
     @property
     def met(self) -> Array:
-        """Of those who may be met, gatherers among them."""
+        """For agents that may be met, gatherers included."""
         return self.gather << 16
 
     @property
     def fight(self) -> Array:
-        """Of those who attack."""
+        """For agents that attack."""
         return self.social << 16
 
     @property
     def birth(self) -> Array:
-        """Of those who reproduce."""
+        """For agents that reproduce."""
         return self.social
 
 
-class _Lived(NamedTuple):
-    """What a step did to each agent before deaths and births."""
+class _Outcome(NamedTuple):
+    """State of each agent after a step, before deaths and births."""
 
     agents: Population
     dead: Array
     old: Array
     defending: Array
     attacker: Array
-    """Slot of the attacker who hurt the agent, -1 for none."""
+    """Slot of the attacker that hurt the agent, -1 for none."""
     other: Array
-    """Slot of the one who was attacked or given to, -1 for none."""
+    """Slot of the agent that was attacked or received a gift, -1 for none."""
     amount: Array
     reward: Array
 
@@ -265,10 +265,10 @@ def _regrow(params: Mapping[str, Any], ctx: Context, depletion: tuple[Array, Arr
 
 
 def _decide(agents: Population, word: Array) -> Array:
-    """The action of each agent: number a with chance w_a / sum(w); int32."""
+    """The action of each agent: number a with probability w_a / sum(w); int32."""
     weights = agents["policy"]
-    # Written out: XLA's reductions over a short leading axis took ten times as long, and a cumulative sum is no
-    # elementwise loop for it.
+    # Unrolled: XLA's reductions over a short leading axis took ten times as long, and it does not compile a cumulative
+    # sum as an elementwise loop.
     point = unit(word) * sum(weights[1:], start=weights[0])
     action, total = jnp.zeros(point.shape, jnp.int32), jnp.zeros_like(point)
     for number in range(len(ACTIONS) - 1):
@@ -278,12 +278,12 @@ def _decide(agents: Population, word: Array) -> Array:
 
 
 def _moved(static: EcologyStatic, luck: _Luck, agents: Population, amount: Array, action: Array) -> Array:
-    """Where agents are after those who move have moved: to the richest neighbour, control agents anywhere."""
+    """Tiles of agents after the action "move": to the richest neighbour, control agents in a random direction."""
     around = neighbours(agents["tile"], static.side)
     blind = agents["kind"] == CONTROL
     best, target = jnp.full(action.shape, -1, jnp.int32), agents["tile"]
     for number, tile in enumerate(around):
-        # Ties are broken by a random direction; control agents see nothing but ties.
+        # Ties are broken by a random direction; for control agents all neighbours tie.
         turn = ((luck.direction + number) & 3).astype(jnp.int32)
         score = jnp.where(blind, 0, amount[tile]) * 4 + turn
         target = jnp.where(score > best, tile, target)
@@ -300,7 +300,7 @@ def _live(
     action: Array,
     taken: Array,
     collapse: tuple[Array, Array],
-) -> _Lived:
+) -> _Outcome:
     """Meet others, pay, starve or heal, learn."""
     alive, tile = agents["alive"], agents["tile"]
     defending = alive & (action == DEFEND)
@@ -308,7 +308,7 @@ def _live(
     partner = partners(tile, jnp.where(social, luck.social, luck.met), alive, social, static.tiles)
     meets, whom = partner >= 0, jnp.maximum(partner, 0)
     resource = agents["resource"] + taken
-    # Both sides of a meeting look the other one up once: each look-up is a pass over everybody.
+    # Each side of a meeting reads the other's values once: each gather is a pass over all agents.
     theirs = (resource * 2 + defending)[whom]
     chance = jnp.where((theirs & 1) > 0, params["defended_success"], params["attack_success"])
     fights = meets & (action == ATTACK)
@@ -346,13 +346,13 @@ def _live(
     after = {**agents, "resource": resource, "health": health, "starving": starving, "policy": policy,
              "reward": jnp.clip(agents["reward"] + reward, -(1 << 30), 1 << 30)}  # fmt: skip
     other = jnp.where(fights | (gift > 0), partner, -1)
-    return _Lived(after, dead, old, defending, attacker, other, taken + stolen + gift, reward)
+    return _Outcome(after, dead, old, defending, attacker, other, taken + stolen + gift, reward)
 
 
-def _tell_founders(static: EcologyStatic, params: Mapping[str, Any], ctx: Context, agents: Population) -> None:
+def _emit_founders(static: EcologyStatic, params: Mapping[str, Any], ctx: Context, agents: Population) -> None:
     def body(inner: Context) -> None:
-        nobody = (jnp.uint32(0), jnp.uint32(NO_PLACE))
-        inner.emit("founder", agents["alive"], **_birth(static, params, inner, agents, inner.place(), nobody))
+        no_parent = (jnp.uint32(0), jnp.uint32(NO_PLACE))
+        inner.emit("founder", agents["alive"], **_birth(static, params, inner, agents, inner.place(), no_parent))
 
     ctx.when((ctx.tick == 0) & (jnp.max(agents["birth_tick"]) == 0), body)
 
@@ -406,18 +406,18 @@ def _child(
     return own, {"resource": parents["resource"] - params["birth_cost"]}, emitted
 
 
-def _tell_incidents(
-    static: EcologyStatic, ctx: Context, before: Population, after: Population, emitted: _Lived
+def _emit_incidents(
+    static: EcologyStatic, ctx: Context, before: Population, after: Population, outcome: _Outcome
 ) -> None:
     """An incident when an agent is hurt, starves to half of its health or death, heals above half, or dies of age."""
-    hurt = emitted.attacker >= 0
+    hurt = outcome.attacker >= 0
     low, was_low = after["health"] < UNIT // 2, before["health"] < UNIT // 2
-    starved = before["alive"] & (after["starving"] > 0) & ((low & ~was_low) | emitted.dead)
+    starved = before["alive"] & (after["starving"] > 0) & ((low & ~was_low) | outcome.dead)
     healed = before["alive"] & was_low & ~low
-    cause = jnp.where(hurt, 0, jnp.where(emitted.old, 3, jnp.where(starved, 1, 2)))
+    cause = jnp.where(hurt, 0, jnp.where(outcome.old, 3, jnp.where(starved, 1, 2)))
     assert CAUSES == ("attack", "starvation", "healing", "old_age")
-    chosen = ctx.select("incident", hurt | starved | healed | emitted.old)
-    index, attacker = chosen.index, emitted.attacker[chosen.index]
+    chosen = ctx.select("incident", hurt | starved | healed | outcome.old)
+    index, attacker = chosen.index, outcome.attacker[chosen.index]
     ctx.emit_rows(
         "incident",
         chosen.count,

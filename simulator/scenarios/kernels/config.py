@@ -1,4 +1,4 @@
-"""Settings of the kernels scenario, and the names that seed 002 gives to what kernels are."""
+"""Settings of the kernels scenario, and the labels of kernels."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ BASIN = 8
 ROOTS = 240
 """Roots of E8, which are the attractors of basins."""
 KAPPA_STAR = 64.0
-"""Coupling to which kernels relax."""
+"""Coupling to which the kernels return."""
 REGIMES = ("linear", "geometric", "breakdown")
-"""Of coupling below 40, below 80, and above."""
+"""Regimes of a coupling below 40, below 80, and above."""
 GODS = ("zeus", "hera", "poseidon", "demeter", "athena", "apollo", "artemis", "ares", "aphrodite", "hephaestus",
         "hermes", "dionysus")  # fmt: skip
 DOMAINS = ("strategy", "memory", "pattern", "language", "perception", "planning", "synthesis", "defence")
@@ -52,31 +52,33 @@ PLANT_KINDS = ("breakdown", "war")
 
 
 class KernelsConfig(ScenarioConfig):
-    """Settings of the kernels scenario; rates are chances a kernel and tick."""
+    """Settings of the kernels scenario; rates are probabilities per kernel and tick."""
 
     plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
 
     tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one tick")
-    size: int = Field(default=256, ge=8, le=4_096, description="room for kernels")
-    initial: float = Field(default=0.25, gt=0.0, le=1.0, description="share of the room that the first kernels take")
-    train: float = Field(default=0.05, ge=0.0, le=1.0, description="training steps")
-    spawn: float = Field(default=0.002, ge=0.0, le=1.0, description="offspring of one parent, times phi")
-    breed: float = Field(default=0.002, ge=0.0, le=1.0, description="wish to breed with a kernel of the wanted element")
-    war: float = Field(default=0.002, ge=0.0, le=1.0, description="declarations of war")
+    size: int = Field(default=256, ge=8, le=4_096, description="slots for kernels")
+    initial: float = Field(default=0.25, gt=0.0, le=1.0, description="share of the slots with founders")
+    train: float = Field(default=0.05, ge=0.0, le=1.0, description="rate of training steps")
+    spawn: float = Field(default=0.002, ge=0.0, le=1.0, description="rate of children of one parent, times phi")
+    breed: float = Field(default=0.002, ge=0.0, le=1.0, description="rate of breeding with the wanted element")
+    war: float = Field(default=0.002, ge=0.0, le=1.0, description="rate of declarations of war")
     merge_every: int = Field(default=50, ge=1, le=1_000_000, description="ticks between merge checks of all pairs")
     merge_radius: float = Field(default=0.25, ge=0.0, le=10.0, description="distance below which kernels merge")
-    learning: float = Field(default=0.05, ge=0.0, le=1.0, description="share of the way to its root that a step takes")
-    wander: float = Field(default=0.03, ge=0.0, le=1.0, description="noise of a training step, and of offspring")
-    relax: float = Field(default=0.05, ge=0.0, le=1.0, description="share by which coupling relaxes in a step")
+    learning: float = Field(default=0.05, ge=0.0, le=1.0, description="share of the distance to the root per step")
+    wander: float = Field(default=0.03, ge=0.0, le=1.0, description="noise of a training step, and of children")
+    relax: float = Field(default=0.05, ge=0.0, le=1.0, description="share of the return of coupling to 64 per step")
     heat: float = Field(default=3.0, ge=0.0, le=100.0, description="noise of coupling in a training step")
-    fall: float = Field(default=0.3, ge=0.0, le=1.0, description="chance that a loser of low phi is retired")
-    world_seed: int = Field(default=1, ge=0, lt=2**32, description="which names and elements roots have")
+    fall: float = Field(default=0.3, ge=0.0, le=1.0, description="probability that a loser of low phi is retired")
+    world_seed: int = Field(default=1, ge=0, lt=2**32, description="seed of the labels of the roots")
 
     @model_validator(mode="after")
     def _strengths(self) -> KernelsConfig:
         for plant in self.plants:
             if plant.strength > 1.0:
-                raise ValueError(f"plants: strength of {plant.kind} is {plant.strength}; wanted a share from 0 to 1")
+                raise ValueError(
+                    f"plants: strength of {plant.kind}: expected a share from 0 to 1, got {plant.strength}"
+                )
         return self
 
 
@@ -108,7 +110,7 @@ def e8_roots() -> NDArray[np.float32]:
 
 
 def kernels_params(config: KernelsConfig) -> Mapping[str, Any]:
-    """Numbers of the config; ``roots`` are the attractors [240, 8], ``element`` and ``target`` what each root is."""
+    """Numbers of the config; ``roots`` are the attractors [240, 8], ``element`` and ``target`` the roots' labels."""
     names = ("initial", "train", "spawn", "breed", "war", "merge_radius", "learning", "wander", "relax", "heat", "fall")
     random = np.random.default_rng(config.world_seed)
     return {

@@ -1,4 +1,4 @@
-"""What the kernels emit: the geometry of a kernel after each change, and wars."""
+"""Events of kernels: the geometry of a kernel after each change, and wars."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from astrocyte.simulator.scenarios.kernels.config import (
 __all__ = ["geometry", "kernel_events", "regime_of"]
 
 _KINDS = ("spawned", "bred", "updated", "merged", "retired")
-"""In the order in which a kernel's events of one tick stand in the stream."""
+"""In the order of a kernel's events of one tick in the stream."""
 
 
 def _parents(values: Mapping[str, Any]) -> list[str]:
@@ -39,13 +39,13 @@ def _parents(values: Mapping[str, Any]) -> list[str]:
 
 
 def _spawned_at(tick_us: int, values: Mapping[str, Any]) -> Any:
-    # A kernel born in this tick has the next one as its birth tick, when it acts for the first time.
+    # A kernel born in this tick has the next tick as its birth tick: the first in which it acts.
     age = np.maximum(values["tick"] - (values["kernel_id"] >> PLACE_BITS), 0)
     return values["timestamp"] - age * tick_us
 
 
 def kernel_events(static: KernelsStatic) -> tuple[EventSpec, ...]:
-    """Kinds of events of kernels; all are lossless."""
+    """Kinds of events of kernels; none is sampled."""
     whole = (
         Column("kernel_id", "id"),
         Column("mother", "id"),

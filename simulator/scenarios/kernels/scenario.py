@@ -1,4 +1,4 @@
-"""Kernels with basins around the roots of E8: they train, spawn, breed, merge and fight wars (seed 002).
+"""Kernels with basins around the roots of E8: they train, spawn, breed, merge and fight wars.
 
 A kernel has coordinates x in R^8 and a root r, one of the 240 of E8 (of length 1), its attractor. A training step does
 
@@ -6,12 +6,13 @@ A kernel has coordinates x in R^8 and a root r, one of the 240 of E8 (of length 
     kappa <- kappa + relax (64 - kappa) + heat * normal
     phi    = exp(-2 |x - r|^2) * exp(-((kappa - 64) / 64)^2)
 
-so phi (integration) is 1 at the root with the coupling 64, and succeeds with chance phi. Its regime is linear below a
-coupling of 40, geometric below 80, else breakdown. A kernel may spawn a child of its root; two whose elements fit breed
-a child in the middle between them; every ``merge_every`` ticks all pairs are compared, and two that are each other's
-nearest within ``merge_radius`` cease and become a new one. In a war the attacker wins with chance
-1 / (1 + exp(-8 (phi_a - phi_d))); near even ones end in stalemate. The loser's coupling rises, and if its phi is low
-it may be retired.
+so phi (integration) is 1 at the root with the coupling 64; the step succeeds with probability phi. The regime is linear
+below a coupling of 40, geometric below 80, else breakdown.
+
+A kernel may spawn a child with its root. Two kernels with matching elements may breed a child at their midpoint. Every
+``merge_every`` ticks all pairs are compared, and two that are each other's nearest within ``merge_radius`` are retired
+and become one new kernel. In a war the attacker wins with probability 1 / (1 + exp(-8 (phi_a - phi_d))); a draw near
+that value is a stalemate. The loser's coupling rises, and if its phi is low it may be retired.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Kernels(Scenario):
         return KernelsStatic(-(-config.size // 32) * 32, config.merge_every, config.tick_us)
 
     def islands(self, config: KernelsConfig) -> int:
-        """One: every kernel may meet every other."""
+        """One island, since every kernel may meet every other."""
         return 1
 
     def slots(self, static: KernelsStatic) -> int:
@@ -77,7 +78,7 @@ class Kernels(Scenario):
         return kernels_params(config)
 
     def capacities(self, static: KernelsStatic) -> Mapping[str, int]:
-        """Offspring of one and of two parents a tick."""
+        """Children of one and of two parents per tick."""
         few = max(static.slots // 16 // 32 * 32, 32)
         return {"spawns": few, "breeds": few}
 
@@ -86,13 +87,13 @@ class Kernels(Scenario):
         return kernel_events(static)
 
     def init(self, static: KernelsStatic, params: Mapping[str, Any], ctx: Context) -> Population:
-        """First kernels of random roots, at some distance from them, without parents."""
+        """Founders with random roots, at some distance from them, without parents."""
         n = static.slots
         luck, root = ctx.uniforms("founders")
         kappa, wanted = ctx.uniforms("nature")
         root = jnp.minimum((root * ROOTS).astype(jnp.int32), ROOTS - 1)
         basin = params["roots"].T[:, root] + 0.3 * ctx.noise("basin", BASIN)
-        zero, nobody = jnp.zeros(n, jnp.int32), jnp.full(n, NO_PLACE, jnp.uint32)
+        zero, no_place = jnp.zeros(n, jnp.int32), jnp.full(n, NO_PLACE, jnp.uint32)
         kernels = {
             "alive": luck < params["initial"],
             "birth_tick": jnp.zeros(n, jnp.uint32),
@@ -105,9 +106,9 @@ class Kernels(Scenario):
             "failure": zero,
             "trained": zero,
             "wanted": jnp.minimum((wanted * len(ELEMENTS)).astype(jnp.int32), len(ELEMENTS) - 1),
-            "mother": nobody,
+            "mother": no_place,
             "mother_tick": jnp.zeros(n, jnp.uint32),
-            "father": nobody,
+            "father": no_place,
             "father_tick": jnp.zeros(n, jnp.uint32),
         }
         return {**kernels, "phi": _phi(params, kernels)}
@@ -128,16 +129,16 @@ class Kernels(Scenario):
         merges, absorbed = lane < partner, (partner >= 0) & (partner < lane)
         kernels = {**kernels, "phi": _phi(params, kernels)}
         retired = kernels["alive"] & ~first & (merges | absorbed | fallen)
-        tell = partial(geometry, ctx, params)
-        ctx.emit("updated", kernels["alive"] & (trained | fought | shocked) & ~first, **tell(kernels))
+        columns = partial(geometry, ctx, params)
+        ctx.emit("updated", kernels["alive"] & (trained | fought | shocked) & ~first, **columns(kernels))
         ctx.metric("updates", jnp.sum(trained, dtype=jnp.int32))
         ctx.metric("merged", jnp.sum(merges, dtype=jnp.int32))
         ctx.metric("deaths", jnp.sum(retired, dtype=jnp.int32))
         joined = _merge(ctx, kernels, merges, jnp.maximum(partner, 0))
         joined = {**joined, "phi": _phi(params, joined)}
-        gone = ctx.remove(kernels, retired, "retired", tell)
+        gone = ctx.remove(kernels, retired, "retired", columns)
         kernels = {**joined, "alive": gone["alive"] | merges}
-        ctx.emit("merged", merges, **tell(kernels))
+        ctx.emit("merged", merges, **columns(kernels))
         spawns = kernels["alive"] & (luck.spawn < params["spawn"] * kernels["phi"])
         kernels, spawned, _ = ctx.spawn(kernels, spawns, partial(_child, params, ctx, None), name="spawns")
         mate = _mates(params, kernels, luck.mate)
@@ -146,8 +147,8 @@ class Kernels(Scenario):
         kernels = {**kernels, "phi": _phi(params, kernels)}
         newborn = kernels["alive"] & (kernels["birth_tick"] == ctx.tick + 1) & ~merges
         alone = kernels["father"] == jnp.uint32(NO_PLACE)
-        ctx.emit("spawned", (newborn & alone) | first & kernels["alive"], **tell(kernels))
-        ctx.emit("bred", newborn & ~alone, **tell(kernels))
+        ctx.emit("spawned", (newborn & alone) | first & kernels["alive"], **columns(kernels))
+        ctx.emit("bred", newborn & ~alone, **columns(kernels))
         ctx.metric("founders", jnp.sum(first, dtype=jnp.int32))
         ctx.metric("spawned", spawned.count)
         ctx.metric("bred", bred.count)
@@ -189,17 +190,17 @@ class _Luck(NamedTuple):
 
 
 def _phi(params: Mapping[str, Any], kernels: Population) -> Array:
-    away = jnp.sum((kernels["basin"] - params["roots"].T[:, kernels["root"]]) ** 2, axis=0)
-    return jnp.exp(-2.0 * away - ((kernels["kappa"] - KAPPA_STAR) / KAPPA_STAR) ** 2)
+    distance = jnp.sum((kernels["basin"] - params["roots"].T[:, kernels["root"]]) ** 2, axis=0)
+    return jnp.exp(-2.0 * distance - ((kernels["kappa"] - KAPPA_STAR) / KAPPA_STAR) ** 2)
 
 
 def _train(params: Mapping[str, Any], ctx: Context, kernels: Population, luck: Array) -> tuple[Population, Array]:
-    """Kernels after the training steps of this tick, and who had one."""
+    """Kernels after the training steps of this tick, and which of them trained."""
     trains = kernels["alive"] & (luck < params["train"])
     noise = ctx.noise("train", BASIN + 2)
     pull = params["learning"] * (params["roots"].T[:, kernels["root"]] - kernels["basin"])
     kappa = kernels["kappa"] + params["relax"] * (KAPPA_STAR - kernels["kappa"]) + params["heat"] * noise[BASIN]
-    # The luck that chose who trains is uniform below ``train``: it also decides success.
+    # For kernels that train, ``luck`` is uniform below ``train``, so it also decides success.
     success = trains & (luck < params["train"] * kernels["phi"])
     after = {
         **kernels,
@@ -215,7 +216,7 @@ def _train(params: Mapping[str, Any], ctx: Context, kernels: Population, luck: A
 def _fight(
     static: KernelsStatic, params: Mapping[str, Any], ctx: Context, kernels: Population, luck: _Luck, fury: Array
 ) -> tuple[Population, Array, Array]:
-    """Wars: kernels after them, who is to be retired, and who fought. No kernel is in two wars of a tick."""
+    """Wars: kernels after them, which to retire, and which fought. No kernel is in two wars of a tick."""
     n, alive, phi = static.slots, kernels["alive"], kernels["phi"]
     wants = alive & (luck.war < params["war"] + fury)
     enemy = jnp.minimum((luck.enemy * n).astype(jnp.int32), n - 1)
@@ -257,7 +258,7 @@ def _fight(
 
 
 def mutual_nearest(basin: Array, alive: Array, radius: Array) -> Array:
-    """The slot that is each living one's nearest within ``radius`` and whose nearest it is, else -1; int32[slots].
+    """For each living kernel its nearest within ``radius`` if that is mutual, else -1; int32[slots].
 
     All pairs by one matrix product: |a - b|^2 = |a|^2 + |b|^2 - 2 a b.
     """
@@ -273,7 +274,7 @@ def mutual_nearest(basin: Array, alive: Array, radius: Array) -> Array:
 
 
 def _partners(static: KernelsStatic, params: Mapping[str, Any], ctx: Context, kernels: Population) -> Array:
-    """With whom each kernel merges in this tick; -1 for nobody, and for all in ticks without a check."""
+    """Slot with which each kernel merges in this tick; -1 for none, and for all in ticks without a check."""
     due = (ctx.tick % jnp.uint32(static.merge_every) == 0) & (ctx.tick > 0)
     return lax.cond(
         due,
@@ -285,9 +286,9 @@ def _partners(static: KernelsStatic, params: Mapping[str, Any], ctx: Context, ke
 
 
 def _merge(ctx: Context, kernels: Population, merges: Array, partner: Array) -> Population:
-    """In the lower slot of a pair a new kernel: in the middle, with the sum of experience, a generation later.
+    """A new kernel in the lower slot of each pair: at the midpoint, with the sum of experience, a generation later.
 
-    It is born in this tick, so its id is neither of its parents', which both cease.
+    It is born in this tick, so its id differs from those of its parents, which are both retired.
     """
     own = (kernels["birth_tick"], ctx.place())
     mixed = {
@@ -305,7 +306,7 @@ def _merge(ctx: Context, kernels: Population, merges: Array, partner: Array) -> 
 
 
 def _mates(params: Mapping[str, Any], kernels: Population, luck: Array) -> Array:
-    """A random other kernel for each, if it lives and is of the wanted element, else -1; int32[slots]."""
+    """A random other kernel for each, if it is alive and of the wanted element, else -1; int32[slots]."""
     n = luck.shape[0]
     who = jnp.minimum((luck * n).astype(jnp.int32), n - 1)
     fits = params["element"][kernels["root"][who]] == kernels["wanted"]
@@ -315,25 +316,25 @@ def _mates(params: Mapping[str, Any], kernels: Population, luck: Array) -> Array
 def _child(
     params: Mapping[str, Any], ctx: Context, two: tuple[Population, Array] | None, parents: Population, births: Births
 ) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
-    """A child of one parent, or in the middle between two, whose root is the sum of theirs."""
+    """A child of one parent, or of two: at their midpoint, its root number the sum of theirs modulo 240."""
     rows = births.parent.shape[0]
     noise = params["wander"] * ctx.noise("spawned" if two is None else "bred", BASIN, births.lanes)
     zero = jnp.zeros(rows, jnp.int32)
     own = {"generation": parents["generation"] + 1, "success": zero, "failure": zero, "trained": zero,
            "mother": ctx.place(births.parent), "mother_tick": parents["birth_tick"]}  # fmt: skip
     if two is None:
-        nobody = {"father": jnp.full(rows, NO_PLACE, jnp.uint32), "father_tick": jnp.zeros(rows, jnp.uint32)}
-        return {**own, **nobody, "basin": parents["basin"] + noise}, {}, {}
-    everyone, mate = two
+        no_father = {"father": jnp.full(rows, NO_PLACE, jnp.uint32), "father_tick": jnp.zeros(rows, jnp.uint32)}
+        return {**own, **no_father, "basin": parents["basin"] + noise}, {}, {}
+    kernels, mate = two
     chosen = jnp.maximum(mate[births.parent], 0)
     other = {
         "father": ctx.place(chosen),
-        "father_tick": everyone["birth_tick"][chosen],
-        "basin": 0.5 * (parents["basin"] + everyone["basin"][:, chosen]) + noise,
-        "kappa": 0.5 * (parents["kappa"] + everyone["kappa"][chosen]),
-        "root": (parents["root"] + everyone["root"][chosen]) % ROOTS,
-        "generation": jnp.maximum(parents["generation"], everyone["generation"][chosen]) + 1,
-        "wanted": (parents["wanted"] + everyone["wanted"][chosen]) % len(ELEMENTS),
+        "father_tick": kernels["birth_tick"][chosen],
+        "basin": 0.5 * (parents["basin"] + kernels["basin"][:, chosen]) + noise,
+        "kappa": 0.5 * (parents["kappa"] + kernels["kappa"][chosen]),
+        "root": (parents["root"] + kernels["root"][chosen]) % ROOTS,
+        "generation": jnp.maximum(parents["generation"], kernels["generation"][chosen]) + 1,
+        "wanted": (parents["wanted"] + kernels["wanted"][chosen]) % len(ELEMENTS),
     }
     return {**own, **other}, {}, {}
 

@@ -50,7 +50,7 @@ async def test_a_folder_in_use_is_refused_and_the_holder_named(tmp_path):
         pass
 
 
-async def test_a_port_in_use_is_refused_and_the_folder_let_go(tmp_path):
+async def test_a_port_in_use_is_refused_and_the_folder_released(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -61,7 +61,7 @@ async def test_a_port_in_use_is_refused_and_the_folder_let_go(tmp_path):
         pass
 
 
-async def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+async def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BrokerError, match=r"cannot be used.*choose another"):
         await EmbeddedBroker(tmp_path / "file" / "data", port=0).start()
@@ -143,7 +143,7 @@ async def described_configs(admin, resources):
         (NewTopic("t", 1, 1, topic_configs={"message.timestamp.type": "LogAppendTime"}), 40),
     ],
 )
-async def test_a_topic_that_cannot_be_is_refused_with_kafkas_code_and_a_reason(broker, admin, topic, code):
+async def test_an_invalid_topic_is_refused_with_kafkas_code_and_a_reason(broker, admin, topic, code):
     broker.topics.create("there")
     response = await admin.create_topics([topic])
     assert response.topic_errors[0][1] == code
@@ -165,7 +165,7 @@ async def test_without_auto_create_an_unknown_topic_stays_unknown(tmp_path):
         assert ends(broker) == {}
 
 
-async def test_a_transactional_producer_is_refused_for_good(broker, caplog):
+async def test_a_transactional_producer_is_refused_with_a_fatal_error(broker, caplog):
     caplog.set_level(logging.WARNING, logger="astrocyte.pipeline.broker")
     producer = AIOKafkaProducer(bootstrap_servers=broker.address, transactional_id="tx")
     with pytest.raises(TransactionalIdAuthorizationFailed):
@@ -174,7 +174,7 @@ async def test_a_transactional_producer_is_refused_for_good(broker, caplog):
     assert "asked for a transaction" in caplog.text
 
 
-def test_a_transactional_librdkafka_producer_is_refused_for_good(tmp_path):
+def test_a_transactional_librdkafka_producer_is_refused_with_a_fatal_error(tmp_path):
     with BrokerThread(tmp_path) as broker:
         producer = Producer({"bootstrap.servers": broker.address, "transactional.id": "tx"})
         with pytest.raises(KafkaException) as refused:
@@ -204,7 +204,7 @@ async def test_records_topics_and_offsets_are_the_same_in_the_next_run(tmp_path)
         await consumer.stop()
 
 
-async def test_folders_without_a_topic_are_kept_aside_and_deleted_ones_removed(tmp_path, caplog):
+async def test_folders_without_a_topic_are_set_aside_and_deleted_ones_removed(tmp_path, caplog):
     async with EmbeddedBroker(tmp_path, port=0) as broker:
         broker.topics.create("t")
     (tmp_path / "topics" / "stray").mkdir()
@@ -218,7 +218,7 @@ async def test_folders_without_a_topic_are_kept_aside_and_deleted_ones_removed(t
         assert kept[0].name in caplog.text
 
 
-async def test_old_records_go_and_compacted_topics_shrink_by_themselves(tmp_path):
+async def test_old_records_expire_and_compacted_topics_are_compacted(tmp_path):
     now = [1_700_000_000_000]
     async with EmbeddedBroker(
         tmp_path, port=0, now_ms=lambda: now[0], maintenance_interval_s=0.02, flush_interval_s=0.02, segment_bytes=1200
@@ -235,7 +235,7 @@ async def test_old_records_go_and_compacted_topics_shrink_by_themselves(tmp_path
         await eventually(lambda: aged.start_offset == 40, what="the end of old records")
 
 
-def test_a_full_disk_is_an_error_that_producers_retry_and_the_broker_goes_on(tmp_path):
+def test_a_full_disk_is_an_error_that_producers_retry_and_the_broker_continues(tmp_path):
     with BrokerProcess(tmp_path / "data", default_partitions=1) as broker:
         failed, stored = [], []
         producer = Producer(
@@ -274,7 +274,7 @@ def test_a_full_disk_is_an_error_that_producers_retry_and_the_broker_goes_on(tmp
         assert [end for log_ends in ends(thread._broker).values() for end in log_ends] in ([0, 3], [3, 0])
 
 
-def test_a_broker_process_that_cannot_start_says_why(tmp_path):
+def test_a_broker_process_that_cannot_start_reports_the_reason(tmp_path):
     with BrokerProcess(tmp_path) as first:
         second = BrokerProcess(tmp_path)
         with pytest.raises(BrokerError, match=f"in use by the broker with process id {first.pid} at {first.address}"):

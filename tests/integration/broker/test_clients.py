@@ -28,7 +28,7 @@ BIG = 30 << 20
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
-    """One broker for the module; every test has topics and groups of its own."""
+    """One broker for the module; every test has its own topics and groups."""
     with BrokerThread(
         tmp_path_factory.mktemp("broker"), default_partitions=PARTITIONS, initial_rebalance_delay_s=0.05
     ) as running:
@@ -88,7 +88,7 @@ async def test_aiokafka_reads_what_it_wrote_with_every_codec(broker, topic, code
 
 
 async def test_aiokafka_members_join_and_leave_and_every_record_is_processed(broker, topic):
-    """The second member comes while the first is at work, the first leaves; each commits what it has processed."""
+    """The second member joins while the first is working, the first leaves; each commits what it has processed."""
     group, sent, processed = f"g-{topic}", 0, []
     stops, assigned = [asyncio.Event(), asyncio.Event()], [set(), set()]
 
@@ -100,7 +100,7 @@ async def test_aiokafka_members_join_and_leave_and_every_record_is_processed(bro
                 try:
                     await consumer.commit()
                 except (CommitFailedError, IllegalGenerationError, RebalanceInProgressError):
-                    continue  # of a generation that is over: its records come again
+                    continue  # of an old generation: its records are delivered again
                 assigned[i] = set(consumer.assignment())
 
     async with AIOKafkaProducer(bootstrap_servers=broker.address, linger_ms=2) as producer:
@@ -177,7 +177,7 @@ async def test_a_message_of_30_mb_passes(broker, topic):
         assert (await asyncio.wait_for(consumer.getone(), 20)).value == b"small"
 
 
-async def test_a_message_beyond_the_limit_is_refused_and_the_next_goes_through(tmp_path, topic):
+async def test_a_message_beyond_the_limit_is_refused_and_the_next_is_accepted(tmp_path, topic):
     from aiokafka.errors import MessageSizeTooLargeError
 
     async with (
@@ -360,7 +360,7 @@ def test_kcat_members_join_and_leave_a_group(broker, topic, tmp_path):
         wait_until(lambda: assignments(1) == 1, what="the second member's assignment")
         wait_until(lambda: assignments(0) == 2, what="the first member's smaller assignment")
         members[0].terminate()
-        members[0].wait(20)  # kcat commits a record that comes while it ends, and does not print it
+        members[0].wait(20)  # kcat commits a record that arrives while it ends, and does not print it
         produce(range(200, 300))
         wait_until(lambda: len(read()) == 300, what="the records after the first member has left")
     finally:

@@ -154,7 +154,7 @@ async def test_message_sets_of_old_produce_versions_are_refused_by_partition(bro
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 40,
     ],
 )
-async def test_a_malformed_frame_closes_its_connection_alone_with_a_line_in_the_log(broker, data, caplog):
+async def test_a_malformed_frame_closes_only_its_connection_and_is_logged(broker, data, caplog):
     async with raw_connection(broker.address) as good, raw_connection(broker.address) as bad:
         await good.ask(METADATA, 5, metadata(b"t"))
         bad.writer.write(data)
@@ -209,7 +209,7 @@ async def test_proper_requests_with_absurd_values_are_answered(broker, caplog):
     assert not [record.getMessage() for record in caplog.records if record.exc_info]
 
 
-async def test_a_client_that_does_not_read_is_not_served_more_than_fits(broker):
+async def test_the_answers_of_a_client_that_does_not_read_are_bounded(broker):
     log = broker.topics.create("t").logs[0]
     for _ in range(8):
         log.append(make_batch([b"x" * 900_000]))
@@ -227,7 +227,7 @@ async def test_a_client_that_does_not_read_is_not_served_more_than_fits(broker):
             assert len(answer) > 900_000
 
 
-async def test_a_client_that_sends_ahead_is_read_only_so_far(broker):
+async def test_the_requests_of_a_client_that_sends_ahead_are_bounded(broker):
     broker.topics.create("t")
     batch = bytes(make_batch([b"y" * 200_000]))
     async with raw_connection(broker.address) as client:

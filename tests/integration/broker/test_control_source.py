@@ -56,7 +56,7 @@ def received(controls: KafkaControls, count: int) -> list[tuple[str, Any]]:
     return found
 
 
-def test_messages_of_a_topic_that_was_there_before_are_given_from_the_start_of_the_run_on(broker: str) -> None:
+def test_messages_of_an_existing_topic_are_returned_from_the_start_of_the_run(broker: str) -> None:
     make(broker, 2)
     send(broker, {"difficulty": 9.0})
     controls = KafkaControls(broker, ["difficulty"], run="r")
@@ -78,7 +78,7 @@ def test_a_topic_that_is_made_later_is_read_from_its_first_message(broker: str) 
     controls.close()
 
 
-def test_messages_for_another_run_are_passed_over(broker: str) -> None:
+def test_messages_for_another_run_are_skipped(broker: str) -> None:
     make(broker)
     controls = KafkaControls(broker, ["difficulty"], run="r")
     send(broker, {"run": "other", "values": {"difficulty": 2.0}}, {"run": "r", "values": {"difficulty": 3.0}})
@@ -86,7 +86,7 @@ def test_messages_for_another_run_are_passed_over(broker: str) -> None:
     controls.close()
 
 
-def test_nothing_that_came_while_the_broker_was_away_is_missed(tmp_path: Path) -> None:
+def test_messages_sent_around_an_outage_of_the_broker_are_not_missed(tmp_path: Path) -> None:
     with BrokerThread(tmp_path / "broker", default_partitions=1) as running:
         make(running.address)
         port = int(running.address.rpartition(":")[2])
@@ -104,7 +104,7 @@ def rows_of(frames: list[Frame], stream: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("existing", [True, False])
-def test_a_running_simulation_takes_controls_and_its_record_repeats_it(broker: str, existing: bool) -> None:
+def test_a_running_simulation_applies_controls_and_its_record_repeats_it(broker: str, existing: bool) -> None:
     if existing:
         make(broker)
     command = ["simulate", "cells", "--size", "1024", "--seed", "3", "--seconds", "600", "--realtime", "--json"]

@@ -18,7 +18,7 @@ APP = Path(__file__).with_name("faust_app.py")
 
 
 class Worker:
-    """A Faust worker as a process; what it saw and was assigned is in files of its own."""
+    """A Faust worker as a process; it writes what it read and its assignments to its own files."""
 
     def __init__(self, folder, name, address, **given):
         self.seen_in, self.log = folder / f"{name}.seen", folder / f"{name}.log"
@@ -86,7 +86,7 @@ def shares(*workers):
     return [len(worker.assigned() or ()) for worker in workers]
 
 
-def test_two_workers_share_the_work_come_and_go_and_outlive_the_broker(tmp_path, start_worker):
+def test_two_workers_share_the_work_join_leave_and_survive_a_restart_of_the_broker(tmp_path, start_worker):
     with BrokerProcess(tmp_path / "data", default_partitions=4, initial_rebalance_delay_s=0.1) as broker:
         source = Source(broker.address)
         source.send(200)
@@ -111,7 +111,7 @@ def test_two_workers_share_the_work_come_and_go_and_outlive_the_broker(tmp_path,
         second.end()
 
 
-def test_a_table_comes_back_from_its_changelog_after_kill_9_of_worker_and_broker(tmp_path, start_worker):
+def test_a_table_is_restored_from_its_changelog_after_kill_9_of_worker_and_broker(tmp_path, start_worker):
     """After a commit and without a rebalance among the living: otherwise stock Faust may forget records that it fetched
     during the recovery, or wait for ever for a changelog that it has read before.
     """

@@ -105,7 +105,7 @@ async def test_settings_that_a_replay_needs_are_recorded(broker, tmp_path):
     assert list(read_log(path)) == []
 
 
-async def test_following_records_what_comes_until_it_is_stopped(broker, tmp_path):
+async def test_following_records_incoming_messages_until_it_is_stopped(broker, tmp_path):
     path, stop = tmp_path / "a.jsonl.zst", asyncio.Event()
     partial = tmp_path / "a.jsonl.zst.partial"
     await ensure_topics(broker, {"live": 2})
@@ -114,7 +114,7 @@ async def test_following_records_what_comes_until_it_is_stopped(broker, tmp_path
     sent = [ConsumedRecord("live", i % 2, i // 2, 1000 + i, None, b"%d" % i) for i in range(10)]
 
     async def arrived() -> bool:
-        # Recording may begin a moment after the file is made: what it must hold is what comes from then on.
+        # Recording may start shortly after the file is created: it must hold every message from then on.
         await produce(broker, sent)
         return bool(partial.stat().st_size) and len(list(read_log(partial))) > 0
 
@@ -206,7 +206,7 @@ async def test_what_kcat_prints_is_a_log_too(broker, tmp_path):
     assert {item.value for item in read_log(path)} == {item.value for item in wanted}
 
 
-async def test_reading_goes_on_after_the_broker_was_restarted(tmp_path):
+async def test_reading_continues_after_the_broker_was_restarted(tmp_path):
     with BrokerProcess(tmp_path / "broker") as running:
         await produce(running.address, STRANGE)
         running.kill()

@@ -1,4 +1,4 @@
-"""Replaying logs into Kafka: the same messages, partitions, order and spacing, or as told."""
+"""Replaying logs into Kafka: the same messages, partitions, order and spacing, or those of the options."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_a_message_is_delivered_before_the_next_is_waited_for(broker, tmp_
     assert seen == [2, 4]
 
 
-async def test_frames_are_divided_anew_over_another_number_of_partitions(broker, tmp_path):
+async def test_frames_are_repartitioned_over_another_number_of_partitions(broker, tmp_path):
     records = recorded_run(("axon_1",))
     path = write_log(tmp_path / "a.jsonl.zst", records)
     await ensure_topics(broker, {"mono.axon_1": 5})
@@ -182,7 +182,7 @@ async def test_shift_moves_everything_to_now(broker, tmp_path):
     assert all("ce_originaltime" in dict(item.headers) for item in after)
 
 
-async def test_a_loop_goes_on_in_time_with_events_of_its_own(broker, tmp_path):
+async def test_a_loop_continues_in_time_with_new_event_ids(broker, tmp_path):
     path = write_log(tmp_path / "a.jsonl", recorded_run(("axon_1",), 2))
     stop, clock = asyncio.Event(), VirtualClock()
     plan = make_plan([path], Selection())
@@ -216,7 +216,7 @@ async def test_output_of_kcat_without_a_header_is_replayed(broker, tmp_path):
     assert after == ConsumedRecord("t", 2, 0, 5, b"k", b"p", (("h", b"v"),))
 
 
-async def test_a_torn_log_is_replayed_as_far_as_it_is_whole(broker, tmp_path, caplog):
+async def test_a_torn_log_is_replayed_up_to_the_damage(broker, tmp_path, caplog):
     path = write_log(tmp_path / "a.jsonl", recorded_run(("axon_1",), 2))
     path.write_bytes(path.read_bytes()[:-30])
     done = await replay(make_plan([path], Selection()), broker, tempo=as_fast_as_possible())
@@ -224,7 +224,7 @@ async def test_a_torn_log_is_replayed_as_far_as_it_is_whole(broker, tmp_path, ca
     assert "ends inside a record" in caplog.text
 
 
-async def test_old_logs_outlive_a_retention_by_age(broker, tmp_path):
+async def test_replayed_old_logs_survive_a_retention_by_age(broker, tmp_path):
     plan = make_plan([write_log(tmp_path / "a.jsonl", recorded_run(("axon_1",), 1))], Selection())
     assert plan.target_config(T0_US // 1000 + 10)["mono.axon_1"].get("retention.ms") is None if plan.config else True
     assert plan.target_config(T0_US // 1000 + 10 * 86_400_000)["mono.axon_1"]["retention.ms"] == "-1"
@@ -247,7 +247,7 @@ async def test_an_unreachable_broker_and_an_empty_log_are_one_sentence(tmp_path)
         await replay(make_plan([path], Selection(topics=("x",))), "127.0.0.1:1", tempo=as_fast_as_possible())
 
 
-async def test_a_broker_that_goes_away_in_the_middle_ends_it_with_what_was_delivered(tmp_path):
+async def test_an_outage_of_the_broker_ends_it_with_the_number_delivered(tmp_path):
     records = [ConsumedRecord("t", 0, i, 1000 + i, None, b"%d" % i) for i in range(5)]
     plan = make_plan([write_log(tmp_path / "a.jsonl", records, partitions=1)], Selection())
     with BrokerProcess(tmp_path / "broker") as running:
@@ -263,7 +263,7 @@ async def test_a_broker_that_goes_away_in_the_middle_ends_it_with_what_was_deliv
 
 
 @pytest.mark.parametrize("option", ["a", ":=b", "a:=", "a=b"])
-def test_a_remap_that_is_none_is_refused(option):
+def test_an_invalid_remap_is_refused(option):
     with pytest.raises(InvalidSettings, match="OLD:=NEW"):
         parse_remap([option])
 
@@ -316,7 +316,7 @@ def test_wrong_use_says_what_to_do(tmp_path, arguments, said):
         run(str(tmp_path / "none.jsonl"), "-b", "127.0.0.1:1")
 
 
-async def test_keys_pause_and_step_on_a_terminal_that_is_as_before_afterwards(tmp_path):
+async def test_keys_pause_and_step_and_the_terminal_is_restored_afterwards(tmp_path):
     import termios
 
     path = write_log(tmp_path / "a.jsonl", [ConsumedRecord("t", 0, i, 1000 + i, None, b"%d" % i) for i in range(3)])

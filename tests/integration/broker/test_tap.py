@@ -113,12 +113,12 @@ def test_formats_are_those_of_kcat(broker):
         compile_format("%q")
 
 
-def test_columns_are_for_people(broker):
+def test_the_column_format_is_aligned(broker):
     lines = run("mono.axon_2", "-b", broker, "--columns")
     assert lines[1].split() == ["2023-11-14T22:13:20.000006Z", "mono.axon_2[1]@1", "d2", "A", "value=1"]
 
 
-def test_a_message_that_is_no_event_is_shown_as_what_it_is(broker):
+def test_a_message_that_is_not_an_event_is_shown_with_the_reason(broker):
     (line,) = run("notes", "-b", broker)
     assert json.loads(line)["problem"] == "not JSON"
     (line,) = run("notes", "-b", broker, "--columns")
@@ -172,7 +172,7 @@ def test_a_multi_event_shows_its_id_for_explain():
         (["-c", "0"], []),
     ],
 )
-def test_reading_begins_and_stops_where_it_is_told(broker, options, offsets):
+def test_reading_starts_and_stops_at_the_given_offsets(broker, options, offsets):
     lines = run("mono.axon_2", "-b", broker, "-J", *options)
     assert [json.loads(line)["offset"] for line in lines] == offsets
 
@@ -193,7 +193,7 @@ async def test_an_unknown_topic_lists_the_known_ones(broker):
         await tap(broker, ["notes"], print, selector=Selector(), partitions=[9])
 
 
-async def test_a_broker_that_is_away_is_one_sentence(caplog):
+async def test_an_unavailable_broker_is_one_sentence(caplog):
     with pytest.raises(BrokerUnavailable, match=r"no Kafka broker answers at 127.0.0.1:1 .*'astrocyte broker"):
         await tap("127.0.0.1:1", ["t"], print, selector=Selector())
     assert caplog.text == ""
@@ -226,7 +226,7 @@ SCRIPT = (
 )
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(tmp_path):
+def test_a_closed_pipe_ends_it_without_an_error(tmp_path):
     path = write_log(tmp_path / "a.jsonl", json_messages(axon_frame("axon_1", ["k"] * 3000, range(3000))))
     reader, writer = os.pipe()
     tapping = subprocess.Popen(
@@ -239,7 +239,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(tmp_path):
     assert tapping.returncode == 0
 
 
-def test_following_prints_what_comes_and_ctrl_c_is_quiet(broker):
+def test_following_prints_incoming_messages_and_ctrl_c_ends_without_an_error(broker):
     tapping = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, "tap", "mono.axon_2", "-b", broker, "--follow", "--json"],
         stdout=subprocess.PIPE,

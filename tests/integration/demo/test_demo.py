@@ -47,7 +47,7 @@ def first(tmp_path_factory) -> tuple[Path, dict[str, object]]:
     return folder, demo(folder)
 
 
-def test_the_demo_loses_nothing_and_says_what_it_stored(first):
+def test_the_demo_loses_nothing_and_reports_what_it_stored(first):
     _, summary = first
     names = {
         "mono_events",
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_ids_with_other_partitions_and_shuffled_arr
     assert multi_event_ids(tmp_path / "data/astrocyte.db") == multi_event_ids(folder / "data/astrocyte.db")
 
 
-def test_rules_over_the_recorded_log_find_the_same_multi_events_with_no_broker(first):
+def test_rules_over_the_recorded_log_find_the_same_multi_events_without_a_broker(first):
     folder, _ = first
     done = astrocyte("match", "axons", "data/events.jsonl.zst", cwd=folder)
     found = {json.loads(line)["event_id"] for line in done.stdout.splitlines()}
@@ -142,7 +142,7 @@ def known(address: str) -> bool:
     return asyncio.run(ask())
 
 
-def test_a_folder_with_other_files_is_not_touched(tmp_path):
+def test_a_folder_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("years of work")
     done = astrocyte("demo", "--data", "data", cwd=tmp_path, status=2)

@@ -41,7 +41,7 @@ def dangling(database: str) -> dict[str, int]:
         return found
 
 
-def test_the_ecology_fills_every_table_of_seed_001(database, tmp_path):
+def test_the_ecology_fills_every_table(database, tmp_path):
     summary = demo("ecology", tmp_path, "--size", "300", "--db", database)
     assert (summary["lost"], summary["late"], summary["dead_letters"]) == (0, 0, 0)
     with engine_of(database).connect() as connection:
@@ -53,7 +53,7 @@ def test_the_ecology_fills_every_table_of_seed_001(database, tmp_path):
     assert not (tmp_path / "data" / "astrocyte.db").exists()
 
 
-def test_cells_leave_the_measurements_of_seed_000_as_line_protocol(tmp_path):
+def test_cells_write_their_measurements_as_line_protocol(tmp_path):
     summary = demo("cells", tmp_path)
     assert summary["lost"] == 0
     points = 0

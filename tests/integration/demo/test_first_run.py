@@ -1,4 +1,4 @@
-"""The first run on a machine, with no kernels in the cache: compiling them disturbs nobody and loses nothing."""
+"""The first run on a machine, with an empty numba cache: compiling the operators delays no group and loses nothing."""
 
 import asyncio
 import json
@@ -24,11 +24,11 @@ DEMO = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main
 
 @pytest.fixture
 def no_kernels(tmp_path: Path) -> dict[str, str]:
-    """Environment of a process that finds no compiled kernel."""
+    """Environment of a process that finds no compiled operators."""
     return {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
 
 
-def test_a_worker_joins_its_group_once_its_kernels_are_compiled(own_embedded, tmp_path, no_kernels):  # noqa: F811
+def test_a_worker_joins_its_group_once_its_operators_are_compiled(own_embedded, tmp_path, no_kernels):  # noqa: F811
     settings = load_settings(broker=own_embedded.address, rules=("axons",), roles=("correlate",))
     asyncio.run(make_topics(settings, [*mono_topics(("axon_1",)), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
     log = tmp_path / "worker.log"
@@ -50,7 +50,7 @@ def test_a_worker_joins_its_group_once_its_kernels_are_compiled(own_embedded, tm
         assert process.wait(30) == 0
 
 
-def test_a_demo_with_no_kernels_says_that_it_compiles_them_and_loses_nothing(tmp_path, no_kernels):
+def test_a_demo_without_compiled_operators_reports_that_it_compiles_them_and_loses_nothing(tmp_path, no_kernels):
     environment = os.environ | no_kernels
     done = subprocess.run(DEMO, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
     summary = json.loads(done.stdout)

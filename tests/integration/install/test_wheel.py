@@ -78,7 +78,7 @@ def test_matching_works_beside_a_package_called_agents(environment, tmp_path):
     assert run(environment, tmp_path, "python", "-c", MATCH) == "['pair']\n"
 
 
-def test_the_installed_command_says_its_version(environment, tmp_path):
+def test_the_installed_command_prints_its_version(environment, tmp_path):
     assert run(environment, tmp_path, "astrocyte", "--version").startswith("astrocyte 0.")
 
 

@@ -41,7 +41,7 @@ def frames() -> list[ConsumedRecord]:
     return records
 
 
-async def test_a_log_of_kafka_goes_to_the_embedded_broker_and_back(kafka, tmp_path):
+async def test_a_log_of_kafka_is_replayed_to_the_embedded_broker_and_back(kafka, tmp_path):
     await ensure_topics(kafka, {"strange": 2}, config={"strange": {"max.message.bytes": "2000000"}})
     await produce(kafka, STRANGE + frames())
     path = tmp_path / "kafka.jsonl.zst"

@@ -36,7 +36,7 @@ def values(records: Mapping[int, list], partition: int = 0) -> list[bytes]:
     return [record.value for record in records[partition]]
 
 
-async def test_delivered_records_are_there_in_order_and_where_their_keys_hash(address: str):
+async def test_delivered_records_are_in_order_in_the_partitions_of_their_keys(address: str):
     topic = await new_topic(address, 4)
     producer = ConfirmedProducer(producer_settings(address))
     await producer.start()
@@ -54,7 +54,7 @@ async def test_delivered_records_are_there_in_order_and_where_their_keys_hash(ad
         assert all(record.headers == (("h", b"x"),) for record in records)
 
 
-async def test_refused_record_fails_alone_and_the_producer_goes_on(address: str):
+async def test_refused_record_fails_alone_and_the_producer_continues(address: str):
     topic = await new_topic(address, max_message_bytes="3000")
     producer = ConfirmedProducer(producer_settings(address))
     await producer.start()
@@ -73,7 +73,7 @@ async def test_refused_record_fails_alone_and_the_producer_goes_on(address: str)
 
 
 @pytest.mark.kafka
-async def test_record_without_key_for_a_compacted_topic_is_refused_and_holds_nothing_up(real_kafka: Kafka):
+async def test_record_without_key_for_a_compacted_topic_is_refused_and_delays_no_other(real_kafka: Kafka):
     topic = await new_topic(real_kafka.address, cleanup_policy="compact")
     producer = ConfirmedProducer(producer_settings(real_kafka.address))
     await producer.start()
@@ -107,7 +107,7 @@ async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(o
     assert values(found, 1) == [b"%d" % n for n in range(1, 3000, 2)]
 
 
-async def test_producer_starts_once_the_broker_is_there(own_embedded: Broker, caplog):
+async def test_producer_starts_once_the_broker_is_available(own_embedded: Broker, caplog):
     topic = await new_topic(own_embedded.address)
     own_embedded.kill()
     producer = ConfirmedProducer(producer_settings(own_embedded.address))
@@ -123,7 +123,7 @@ async def test_producer_starts_once_the_broker_is_there(own_embedded: Broker, ca
     assert values(await asyncio.to_thread(read_all, own_embedded.address, topic)) == [b"early"]
 
 
-async def test_producer_that_is_closed_while_the_broker_is_away_says_what_is_lost(own_embedded: Broker):
+async def test_producer_that_is_closed_while_the_broker_is_unavailable_reports_what_is_lost(own_embedded: Broker):
     topic = await new_topic(own_embedded.address)
     producer = ConfirmedProducer(producer_settings(own_embedded.address))
     await producer.start()
@@ -206,7 +206,7 @@ def test_message_that_the_broker_refuses_stops_the_publishing(address: str):
     assert sink.abandon() == 500
 
 
-def test_publisher_survives_a_broker_that_is_away_first_and_killed_later(own_broker: Broker, caplog):
+def test_publisher_survives_a_broker_that_is_unavailable_first_and_killed_later(own_broker: Broker, caplog):
     sent = frames(200)
     stream = sent[0].stream
     own_broker.kill()

@@ -1,4 +1,4 @@
-"""The transport with workers in processes of their own, on the embedded broker and on a real Kafka."""
+"""The transport with workers in separate processes, on the embedded broker and on a real Kafka."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_sigterm_with_held_chunks_ends_at_once_and_commits_what_came_before_them
     assert topic.committed() == 5
 
 
-def test_what_is_acknowledged_while_partitions_go_is_committed(embedded_address, start_worker: Start):
+def test_acknowledgements_during_a_revocation_are_committed(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(10)
     worker = start_worker(**topic.wishes(max_poll=1, hold=3, commit_interval=60, ack_at_revocation=1))
@@ -154,7 +154,7 @@ def test_what_is_acknowledged_while_partitions_go_is_committed(embedded_address,
     assert topic.committed() == 10
 
 
-def test_application_chooses_where_reading_begins(embedded_address, start_worker: Start):
+def test_application_chooses_where_reading_starts(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(10)
     topic.commit(8)
@@ -172,7 +172,7 @@ def test_readers_of_decoded_values_get_one_message_a_record(embedded_address, st
     topic.wait_committed(5)
 
 
-def test_worker_that_reads_nothing_though_there_is_lag_ends_with_a_message(embedded_address, start_worker: Start):
+def test_worker_that_stops_reading_despite_lag_ends_with_a_message(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(200)
     worker = start_worker(**topic.wishes(max_poll=1, hang=1, liveness=1.5))
@@ -180,7 +180,7 @@ def test_worker_that_reads_nothing_though_there_is_lag_ends_with_a_message(embed
     assert "nothing was read or acknowledged" in worker.text()
 
 
-def test_partition_that_is_held_back_is_delivered_once_it_is_let_on(embedded_address, start_worker: Start):
+def test_paused_partition_is_delivered_once_it_is_resumed(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address, partitions=2)
     topic.produce(3, 0)
     topic.produce(3, 1)
@@ -191,7 +191,7 @@ def test_partition_that_is_held_back_is_delivered_once_it_is_let_on(embedded_add
     topic.wait_committed(3, 0)
 
 
-def test_failing_agent_ends_the_worker_and_what_it_failed_on_is_read_again(embedded_address, start_worker: Start):
+def test_failing_agent_ends_the_worker_and_its_message_is_read_again(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(10)
     worker = start_worker(**topic.wishes(max_poll=1, fail_at=4))
@@ -203,7 +203,7 @@ def test_failing_agent_ends_the_worker_and_what_it_failed_on_is_read_again(embed
     topic.wait_committed(10)
 
 
-def test_worker_ends_soon_when_told_to_while_the_broker_is_away(own_embedded: Broker, start_worker: Start):
+def test_worker_ends_soon_when_asked_to_while_the_broker_is_unavailable(own_embedded: Broker, start_worker: Start):
     topic = topic_of(own_embedded.address)
     topic.produce(10)
     worker = start_worker(**topic.wishes(max_poll=1, commit_interval=60))
@@ -213,7 +213,7 @@ def test_worker_ends_soon_when_told_to_while_the_broker_is_away(own_embedded: Br
     worker.terminate(10)
 
 
-def test_worker_that_waits_for_its_first_broker_ends_when_told_to(own_embedded: Broker, start_worker: Start):
+def test_worker_that_waits_for_its_first_broker_ends_when_asked_to(own_embedded: Broker, start_worker: Start):
     own_embedded.kill()
     worker = start_worker(broker=own_embedded.address, topics="mono.none", group="none")
     worker.wait(lambda: "does not serve us" in worker.text())
@@ -234,7 +234,9 @@ def test_commit_passes_the_markers_of_transactions(real_kafka: Kafka, start_work
     topic.wait_committed(7)
 
 
-def test_broker_that_is_away_at_the_start_and_dies_in_the_middle_loses_nothing(own_broker: Broker, start_worker: Start):
+def test_broker_that_is_unavailable_at_the_start_and_killed_later_loses_nothing(
+    own_broker: Broker, start_worker: Start
+):
     topic, copies = topic_of(own_broker.address), topic_of(own_broker.address)
     topic.produce(5)
     own_broker.kill()

@@ -70,7 +70,7 @@ async def test_events_are_appended_once_in_a_chain_that_holds(database):
     assert orjson.loads(entries[0].payload)["payload"]["reason"] == "because"
 
 
-async def test_what_was_changed_in_the_database_is_named(database):
+async def test_a_change_in_the_database_is_named(database):
     await appended(database, [snapshots()])
     run(database, "UPDATE audit_log SET payload = '{}' WHERE entry = 3")
     assert verify_audit(database).broken_entry == 3

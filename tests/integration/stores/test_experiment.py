@@ -90,7 +90,7 @@ def test_rows_are_written_after_thirty_seconds(tmp_path, clock):
     db.close()
 
 
-def test_an_error_in_the_simulation_flushes_what_was_logged(tmp_path, clock):
+def test_an_error_in_the_simulation_flushes_the_logged_rows(tmp_path, clock):
     path = tmp_path / "experiment.db"
     db = ExperimentDatabase(str(path), "exp_001", now_us=clock)
 
@@ -115,7 +115,7 @@ def test_a_program_that_ends_without_closing_has_its_rows_written(tmp_path):
     assert count(path, "agent_states") == 1
 
 
-def test_a_flush_is_all_or_nothing_and_what_failed_is_kept(tmp_path, clock):
+def test_a_flush_is_all_or_nothing_and_failed_rows_are_kept(tmp_path, clock):
     path = tmp_path / "experiment.db"
     db = ExperimentDatabase(str(path), "exp_001", now_us=clock)
     logger = db.create_simulation_context("sim_001").logger
@@ -162,7 +162,7 @@ def test_an_unknown_column_or_table_is_an_error_at_once(db):
         logger.log("agent", {})
 
 
-def test_a_context_made_again_continues_the_numbers(database, clock):
+def test_a_reopened_context_continues_the_numbers(database, clock):
     for _ in range(2):
         db = ExperimentDatabase(database, "exp_001", now_us=clock)
         with db, db.create_simulation_context("s", resume=True) as context:
@@ -193,7 +193,7 @@ def test_a_database_in_memory_is_persisted_to_its_file_and_read_again(tmp_path, 
         assert len(list(again.open_simulation("sim_001").states.history("a"))) == 3
 
 
-def test_a_database_only_in_memory_is_persisted_where_one_says(tmp_path, clock):
+def test_a_database_only_in_memory_is_persisted_to_the_given_path(tmp_path, clock):
     with ExperimentDatabase(":memory:", "exp_001", now_us=clock) as db:
         db.create_simulation_context("sim_001").logger.log_agent_state(0, "a")
         with pytest.raises(SinkError, match="give it a path"):
@@ -259,7 +259,7 @@ def test_reading_a_finished_run_changes_no_byte_of_the_database(finished, clock)
     assert finished.read_bytes() == before
 
 
-def test_a_finished_run_goes_on_only_where_one_says_so(finished, clock):
+def test_a_finished_run_continues_only_on_request(finished, clock):
     clock.now += 3600 * SECOND
     with ExperimentDatabase(finished, "exp_001", now_us=clock) as db:
         held = stored(db)
@@ -275,7 +275,7 @@ def test_a_finished_run_goes_on_only_where_one_says_so(finished, clock):
         assert [(each.status, each.end_time.hour) for each in db.simulations()] == [("completed", 1)]
 
 
-def test_a_run_of_another_experiment_is_neither_taken_over_nor_read(finished, clock):
+def test_a_run_of_another_experiment_is_neither_continued_nor_read(finished, clock):
     with ExperimentDatabase(finished, "exp_002", now_us=clock) as db:
         held = stored(db)
         for use in (db.create_simulation_context, db.open_simulation, db.update_simulation):
@@ -284,7 +284,7 @@ def test_a_run_of_another_experiment_is_neither_taken_over_nor_read(finished, cl
         assert stored(db) == held
 
 
-def test_a_wrong_experiment_is_an_error_when_reading_and_is_not_made(finished, clock):
+def test_an_unknown_experiment_is_an_error_when_reading_and_is_not_created(finished, clock):
     with ExperimentDatabase(finished, "exp_01", now_us=clock) as db:
         for read in (db.simulations, lambda: db.simulation_ids, lambda: db.retriever, lambda: db.open_simulation("x")):
             with pytest.raises(SinkError, match="there is no experiment 'exp_01' yet; the database has 'exp_001'"):

@@ -23,7 +23,7 @@ async def written(sink, *batches):
         await sink.close()
 
 
-async def test_victoria_metrics_takes_every_line(victoria):
+async def test_victoria_metrics_accepts_every_line(victoria):
     sink = InfluxSink(victoria.url, token="any", org="any", bucket="any", most_lines=3_000)
     frame = SourcedFrame(results(rows=10_000), "mono.problem_solving", 0, 5)
     assert await written(sink, [frame], a_batch()[3:]) == []
@@ -36,7 +36,7 @@ async def test_victoria_metrics_takes_every_line(victoria):
     assert victoria.unreadable_lines() == 0
 
 
-async def test_escaped_tags_reach_victoria_metrics_as_they_were(victoria):
+async def test_escaped_tags_reach_victoria_metrics_unchanged(victoria):
     kinds = ["a b", "c,d", "e=f", 'say "no"', "C:\\tmp", "é"]
     columns = {
         "timestamp": np.full(len(kinds), 1_735_689_600_000_000),

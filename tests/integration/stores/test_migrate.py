@@ -21,7 +21,7 @@ def ask(database, query):
 
 
 def only_here(element, name, kind, reflected, compared):
-    # The vector index exists on PostgreSQL alone, and its operator class is not reflected.
+    # The vector index exists on PostgreSQL only, and its operator class is not reflected.
     return not (kind == "index" and name == "ix_kernel_geometry_basin")
 
 
@@ -94,13 +94,13 @@ def test_a_failed_upgrade_leaves_the_database_as_it_was(tmp_path):
         assert "experiments" not in inspect(connection).get_table_names()
 
 
-def test_a_database_of_another_program_is_left_alone(database):
+def test_a_database_of_another_program_is_not_changed(database):
     execute(database, "CREATE TABLE alerts (x INTEGER)")
     with pytest.raises(SinkError, match="tables alerts that astrocyte did not make"):
         upgrade(database)
 
 
-def test_a_newer_database_is_left_alone(database):
+def test_a_newer_database_is_not_changed(database):
     upgrade(database)
     execute(database, "UPDATE alembic_version SET version_num = 'abcd'")
     for work in (upgrade, check):

@@ -18,7 +18,7 @@ AGENTS = 10
 
 def states(step: int) -> SourcedFrame:
     columns = {
-        # Event time lies in 1970: it must not matter.
+        # Event time is in 1970: retention must not depend on it.
         "timestamp": np.full(AGENTS, step),
         "key": ["r"] * AGENTS,
         "step_number": np.full(AGENTS, step),
@@ -48,7 +48,7 @@ def ask(database, query):
         return [tuple(row) for row in connection.execute(text(query))]
 
 
-async def test_states_older_than_thirty_days_go_in_small_transactions_and_leave_their_means(database):
+async def test_states_older_than_thirty_days_are_deleted_in_small_transactions_and_leave_their_means(database):
     await fill(database)
     removed = list(apply_retention(database, now_us=NOW_US, batch_rows=4))
     assert [item.rows for item in removed] == [4, 4, 2] * 2
@@ -63,7 +63,7 @@ async def test_states_older_than_thirty_days_go_in_small_transactions_and_leave_
     assert list(apply_retention(database, now_us=NOW_US)) == []
 
 
-async def test_what_the_simulation_itself_said_of_a_step_stands(database):
+async def test_the_simulations_own_row_of_a_step_is_kept(database):
     await fill(database)
     with engine_of(database).begin() as connection:
         connection.execute(
@@ -74,7 +74,7 @@ async def test_what_the_simulation_itself_said_of_a_step_stands(database):
     assert ask(database, query) == [(777, 4.5)]
 
 
-async def test_an_action_outlives_the_states_it_refers_to(database):
+async def test_an_action_is_kept_after_the_states_it_refers_to(database):
     await fill(database)
     with engine_of(database).begin() as connection:
         connection.execute(
@@ -87,7 +87,7 @@ async def test_an_action_outlives_the_states_it_refers_to(database):
     assert ask(database, "SELECT state_before_id, state_after_id FROM agent_actions") == [(None, "3-3")]
 
 
-async def test_other_tables_are_kept_until_someone_says_how_long(database):
+async def test_other_tables_are_kept_unless_a_retention_is_set(database):
     await fill(database)
     removed = list(apply_retention(database, now_us=NOW_US, days={"agent_states": None, "problem_results": 39}))
     assert [(item.table, item.rows) for item in removed] == [("problem_results", 40)]

@@ -114,7 +114,7 @@ async def test_a_server_restarted_in_a_batch_loses_and_doubles_nothing(own_postg
     assert count(own_postgres.url, "simulations") == 2
 
 
-async def test_a_server_that_is_away_at_the_start_is_waited_for(own_postgres):
+async def test_a_server_that_is_unavailable_at_the_start_is_waited_for(own_postgres):
     own_postgres.stop()
     notices = RetryNotices(own_postgres.start)
     sink = sink_on(own_postgres.url, notices.retry())
@@ -124,7 +124,7 @@ async def test_a_server_that_is_away_at_the_start_is_waited_for(own_postgres):
     assert f"127.0.0.1:{own_postgres.port}" in notices[0].reason
 
 
-async def test_a_stopped_sink_gives_up_and_says_that_nothing_was_confirmed(tmp_path):
+async def test_a_stopped_sink_ends_and_reports_that_nothing_was_confirmed(tmp_path):
     path = tmp_path / "data.db"
     retry = RetryPolicy("sql", on_retry=lambda notice: retry.stop.set())
     sink = sink_on(path, retry)
@@ -183,7 +183,7 @@ def with_value(name: str, kind: pa.DataType, values: list, row: int, bad):
         (with_value("cell_id", pa.int64(), [1] * 20, 3, None), "'cell_id' is null"),
     ],
 )
-async def test_a_value_that_cannot_be_stored_costs_its_row_alone(database, columns, reason):
+async def test_a_value_that_cannot_be_stored_rejects_its_row_alone(database, columns, reason):
     sink = sink_on(database)
     await sink.open()
     rejected = await sink.write(the_batch(**columns))
@@ -250,7 +250,7 @@ async def test_an_over_long_run_id_is_rejected_and_others_are_stored(database):
     assert count(database) == 20
 
 
-async def test_parents_that_someone_removed_are_made_again(database):
+async def test_removed_parent_rows_are_created_again(database):
     columns = {"timestamp": np.arange(3), "key": ["r"] * 3, "step_number": np.arange(3), "agent_id": np.arange(3)}
     sink = sink_on(database)
     await sink.open()
@@ -283,7 +283,7 @@ async def test_a_wrong_address_is_one_clear_error(tmp_path, address, wanted):
         await sink_on(address.format(folder=tmp_path)).open()
 
 
-async def test_a_file_that_is_no_database_is_one_clear_error(tmp_path):
+async def test_a_file_that_is_not_a_database_is_one_clear_error(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("these are notes, and no database\n" * 100)
     with pytest.raises(SinkError, match=r"notes\.txt: file is not a database"):
@@ -296,7 +296,7 @@ async def test_a_database_that_the_server_does_not_have_is_one_clear_error(postg
         await sink_on(postgres_address.rpartition("/")[0] + "/absent").open()
 
 
-async def test_a_database_of_a_newer_version_is_left_alone(database):
+async def test_a_database_of_a_newer_version_is_not_changed(database):
     upgrade(database)
     run(database, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(NewerDatabase, match=r"at revision 9999, .* upgrade astrocyte"):

@@ -1,4 +1,4 @@
-"""Every stream of the catalog that has a table, on every database: what is written is what came."""
+"""Every stream of the catalog that has a table, on every database: values are stored unchanged."""
 
 from datetime import datetime
 
@@ -212,7 +212,7 @@ async def test_a_described_run_keeps_its_experiment_parameters_and_configuration
     assert (config["config_id"], config["config_data"]) == (1, '{"seed":7}')
 
 
-async def test_a_run_may_be_described_before_anything_is_known_of_its_experiment(database):
+async def test_a_run_may_be_described_before_its_experiment(database):
     record = {"simulation_id": "run-1", "experiment_id": "exp-9", "config": {"seed": 7}, "timestamp": START_US}
     named = {"experiment_id": "exp-9", "name": "ninth", "hypothesis": "h"}
     described = [SourcedRecords("simulations", [record], "runs", 0, 0)]
@@ -248,7 +248,7 @@ async def test_a_replay_of_everything_changes_no_row_count(database):
     assert await counts() == before
 
 
-def test_kernel_table_has_every_column_of_the_seed():
+def test_kernel_table_has_every_documented_column():
     seed = "kernel_id god_name domain primitive_root basin_coordinates parent_kernels phi kappa regime generation "
     seed += (
         "success_count failure_count element_group ecological_niche target_function valence breeding_target spawned_at"

@@ -57,7 +57,7 @@ def closed(scenario: str, config: dict[str, Any], loop: Loop, ticks: int) -> Run
     return summary
 
 
-def test_the_genetic_controller_steers_the_world_that_it_reads() -> None:
+def test_the_genetic_controller_changes_the_simulation_that_it_reads() -> None:
     summary = closed("dna", {"size": 24, "generation_ticks": 4}, Loop(GeneticController(trial=5)), 200)
     actions = {control.message["action"] for control in summary.controls}
     assert actions >= {"elite", "crossover", "mutation_rate"}

@@ -1,4 +1,4 @@
-"""Live workers over streams that are repartitioned put out what `astrocyte match` finds in the log, row by row."""
+"""Live workers over repartitioned streams emit what `astrocyte match` finds in the log, row by row."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def astrocyte(*arguments: str) -> list[str]:
 
 @contextmanager
 def workers(address: str, folder: Path) -> Iterator[None]:
-    """``astrocyte worker --rules cells`` with default settings; the repartition role comes of itself."""
+    """``astrocyte worker --rules cells`` with default settings; the repartition role is added automatically."""
     command = astrocyte("worker", "--rules", "cells", "--role", "correlate", "--broker", address)
     log = folder / "worker.log"
     with log.open("wb") as out:
@@ -115,7 +115,7 @@ def test_live_windows_and_alerts_are_those_of_the_recorded_log(own_embedded, tmp
         simulate(address, tmp_path)
     with workers(address, tmp_path):
         if order == "worker first":
-            # Until the repartition role has told of the silence of every partition, as it does after the idle timeout.
+            # Until the repartition role has reported every partition as idle, as it does after the idle timeout.
             wait_until(lambda: told_silent(address) == {f"/{number}" for number in range(4)}, 60)
             simulate(address, tmp_path)
         wait_until(lambda: drained(address), 60, lambda: f"live {counts(live(address))}")

@@ -1,4 +1,4 @@
-"""The command ``simulate``: how a run ends that somebody ends."""
+"""The command ``simulate``: how a run ends on a signal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.broker import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_with_what_was_done_and_no_traceback(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_a_run_with_a_summary_and_no_traceback(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "run.jsonl"
     # At a hundredth of an event a second the next frame would be due in hours.
     command = ["simulate", "tests.support.bursts:BURSTS", "--seconds", "600", "--rate", "0.01", "--out", str(path)]

@@ -129,12 +129,12 @@ def test_eventual_matches_that_a_worker_confirms_are_those_of_the_strong_run(own
         wait_until(lambda: held() == wanted, 60, lambda: f"{len(held() ^ wanted)} ids differ")
         records = made(settings.broker)
     early = {record["id"] for record in records if record["status"] == "provisional"}
-    assert early - wanted  # arrival out of order made matches that had to be taken back
+    assert early - wanted  # arrival out of order made matches that had to be retracted
     assert "provisional" not in last_status(records).values()
     assert {record["id"] for record in records if record["status"] == "confirmed"} == early & wanted
 
 
-def test_a_worker_takes_a_changed_rule_refuses_a_broken_one_and_keeps_the_rest(own_embedded, tmp_path):
+def test_a_worker_applies_a_changed_rule_refuses_an_invalid_one_and_keeps_the_rest(own_embedded, tmp_path):
     ticks, half = spikes(), TICKS // 2
     changed = tmp_path / "changed.yaml"
     changed.write_text(f"rules:{RISING}".replace("0.7", "0.4"))

@@ -1,4 +1,4 @@
-"""A domain as a pure step: what comes in, what goes out, and that a restart changes nothing."""
+"""A domain as a pure step: its input, its output, and that a restart changes nothing."""
 
 from collections import defaultdict
 
@@ -85,7 +85,7 @@ def ids(outputs) -> list[str]:
     return [orjson.loads(record.value)["event_id"] for output in outputs for record in output.multi_events]
 
 
-def test_multi_events_and_alerts_have_the_shapes_of_the_seed_and_their_lineage():
+def test_multi_events_and_alerts_have_the_documented_shapes_and_their_lineage():
     log = stream_log(6, seed=1)
     outputs = feed(new_domain(), log.records)
     records = [orjson.loads(record.value) for output in outputs for record in output.multi_events]
@@ -183,7 +183,7 @@ def test_an_event_that_is_delivered_again_under_another_offset_counts_once():
     assert (domain.counters.processed, domain.counters.duplicate) == (3, 3)
 
 
-def test_records_without_watermarks_are_matched_once_their_topics_are_found_idle():
+def test_records_without_watermarks_are_matched_once_their_topics_are_idle():
     domain = new_domain()
     for stream, at in (("axon_1", 0), ("axon_2", 50)):
         columns = {"timestamp": [START_US + at * 1000], "key": ["k"], "type": ["B" if at else "A"], "value": [1.0]}

@@ -15,7 +15,7 @@ def message(offset: int, value: float) -> RawRecord:
     return RawRecord(offset, 0, None, encode_frame(Frame.from_columns("s", "run", columns, first_seq=offset)))
 
 
-def test_changed_validators_hold_from_the_next_chunk_on():
+def test_changed_validators_apply_from_the_next_chunk_on():
     first, second = (load_rules(TEXT.replace("LIMIT", limit)) for limit in ("10", "5"))
     domain = Domain(
         0, [DomainGroup("key", Engine(first, validated=True), {"s": "mono.s"})], topics=["mono.s"],

@@ -1,4 +1,4 @@
-"""`RuleTester`: rules on a clock that is moved by hand."""
+"""`RuleTester`: rules in virtual time."""
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_advancing_time_decides_absences_and_closes_windows():
     assert [row["mean"] for row in tester.results("mean")] == [41.0]
 
 
-def test_late_and_refused_events_are_given_once():
+def test_late_and_refused_events_are_returned_once():
     tester = RuleTester(load_rules(FEVER), lateness="2s")
     tester.send("temperature", at="10s", value=37.0)
     tester.send("temperature", at="8s", value=36.0)
@@ -63,7 +63,7 @@ def test_eventual_matches_come_with_the_event_and_are_confirmed():
     tester.expect({"rule": "fever", "status": "confirmed"})
 
 
-def test_what_differs_is_shown():
+def test_differences_are_shown():
     tester = RuleTester(load_rules(FEVER))
     tester.send("temperature", at="1s", value=38.5)
     tester.send("temperature", at="2s", value=40.0)

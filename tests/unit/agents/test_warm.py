@@ -43,9 +43,9 @@ def output(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_warming_up_uses_every_kernel_of_the_matcher():
+def test_warming_up_compiles_every_operator_of_the_matcher():
     assert output(UNUSED) == ""
 
 
-def test_warming_up_with_rules_covers_what_their_windows_call():
+def test_warming_up_with_rules_compiles_the_operators_of_their_windows():
     assert output(WINDOWS) == ""

@@ -25,7 +25,7 @@ def test_every_astrocyte_variable_is_a_setting():
 
 
 @pytest.mark.parametrize("name", ["worker", "simulator", "migrate"])
-def test_the_environment_of_our_services_makes_valid_settings(name, monkeypatch):
+def test_the_environment_of_the_services_gives_valid_settings(name, monkeypatch):
     for variable, value in environment(SERVICES[name]).items():
         plain = re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", value)
         monkeypatch.setenv(variable, re.sub(r"\$\{[A-Z_]+:\?[^}]*\}", "secret", plain))
@@ -35,7 +35,7 @@ def test_the_environment_of_our_services_makes_valid_settings(name, monkeypatch)
     assert "secret" not in repr(settings)
 
 
-def test_no_secret_is_in_the_file():
+def test_the_file_holds_no_secret():
     for service in SERVICES.values():
         for variable, value in environment(service).items():
             if re.search("PASSWORD|TOKEN|SECRET", variable):
@@ -45,7 +45,7 @@ def test_no_secret_is_in_the_file():
             assert line.endswith("=")
 
 
-def test_every_service_that_stays_has_a_health_check_and_every_dependency_exists():
+def test_every_long_running_service_has_a_health_check_and_every_dependency_exists():
     for name, service in SERVICES.items():
         if name not in ("migrate", "simulator"):
             assert service["healthcheck"]["test"], name

@@ -1,4 +1,4 @@
-"""A user's own modules: imported at the start, in every process, and given their settings."""
+"""A user's own modules: imported at the start, in every process, with their settings."""
 
 import pytest
 
@@ -65,7 +65,7 @@ def test_a_setting_that_a_sink_needs_is_named_with_its_variable():
         context.require("url")
 
 
-def test_shipped_roles_keep_their_places_and_every_sink_is_a_role():
+def test_shipped_roles_keep_their_order_and_every_sink_is_a_role():
     names = role_names()
     assert names[:7] == ("correlate", "repartition", "control", "sql", "influx", "audit", "file")
     register_sink("test_narrow", lambda context: None, streams=("axon_1",), records=("alerts",))

@@ -10,7 +10,7 @@ def _nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_environment_wins_over_the_file_and_arguments_over_both(tmp_path, monkeypatch):
+def test_the_environment_overrides_the_file_and_arguments_override_both(tmp_path, monkeypatch):
     (tmp_path / "astrocyte.toml").write_text('broker = "file:1"\npartitions = 3\nlateness = "250ms"\n')
     monkeypatch.setenv("ASTROCYTE_BROKER", "env:2")
     settings = load_settings(partitions=5)

@@ -53,7 +53,7 @@ def test_rows_keep_their_ids_when_taken_sliced_or_concatenated():
     assert shuffled.id_strings() == ids[50:] + ids[:50]
 
 
-def test_simulation_id_is_the_run_where_no_column_says_otherwise():
+def test_simulation_id_is_the_run_unless_a_column_overrides_it():
     assert spikes(2).column("simulation_id").to_pylist() == ["run-1", "run-1"]
     with pytest.raises(KeyError):
         spikes(2).column("colour")
@@ -73,7 +73,7 @@ def _arrow_bytes(batch: pa.RecordBatch) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def test_bytes_that_are_no_frame_are_refused():
+def test_bytes_that_are_not_a_frame_are_refused():
     good = encode_frame(spikes(10))
     for payload in (b"", b"{}", good[: len(good) // 2], good[:20], b"\xff\xff\xff\xff" + bytes(40)):
         with pytest.raises(InvalidFrame):

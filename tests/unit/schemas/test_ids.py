@@ -28,7 +28,7 @@ def test_a_million_ids_of_neighbouring_runs_and_streams_are_distinct():
 
 
 @given(st.lists(st.uuids(), max_size=10))
-def test_text_and_bytes_of_ids_round_trip(values):
+def test_strings_and_bytes_of_ids_round_trip(values):
     strings = [str(value) for value in values]
     ids = parse_ids(strings)
     assert format_ids(ids) == strings
@@ -71,7 +71,7 @@ def test_ids_hashed_together_are_those_hashed_alone(first, last):
     assert (hash_ids(first, last) == ids_from_bytes(b"".join(alone))).all()
 
 
-def test_parts_of_a_hashed_id_are_kept_apart():
+def test_parts_of_a_hashed_id_are_delimited():
     assert hash_id("ab", "c") != hash_id("a", "bc")
 
 

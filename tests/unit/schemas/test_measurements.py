@@ -6,7 +6,7 @@ from astrocyte import CATALOG
 from astrocyte.schemas.catalog import Catalog, EventType
 from astrocyte.schemas.measurements import MEASUREMENTS, hashes_apart, measurement_of, times_apart, window_measurement
 
-# Word for word the design of seed 000.
+# The measurements of docs/data.md, written out again.
 SEED = {
     "cell_vitals": {
         "tags": ["cell_id", "generation", "lineage"],
@@ -34,11 +34,11 @@ SEED = {
 TICK_US = 1_735_689_600_000_000
 
 
-def test_the_five_measurements_have_the_seeds_tags_and_fields():
+def test_the_five_measurements_have_the_documented_tags_and_fields():
     assert {name: {"tags": list(each.tags), "fields": list(each.fields)} for name, each in MEASUREMENTS.items()} == SEED
 
 
-def test_every_tag_and_field_of_the_seed_is_a_column_of_the_catalog():
+def test_every_documented_tag_and_field_is_a_column_of_the_catalog():
     for name, shape in SEED.items():
         columns = set(CATALOG[name].fields) | {"simulation_id"}
         assert columns >= {*shape["tags"], *shape["fields"]}
@@ -54,7 +54,7 @@ def test_other_listed_streams_have_type_and_run_as_tags_and_all_else_as_fields()
     assert measurement_of("truth") is None
 
 
-def test_a_window_that_computes_a_measurement_of_the_seed_has_its_shape():
+def test_a_window_that_computes_a_documented_measurement_has_its_shape():
     found = window_measurement("population_metrics", ("total_population", "window_start"))
     assert (found.tags, found.fields) == (("simulation_id",), MEASUREMENTS["population_metrics"].fields)
     assert window_measurement("novelty", ("born", "simulation_id")).fields == ("born",)
@@ -79,10 +79,10 @@ def test_a_million_cells_of_one_tick_get_a_million_times_within_it():
     ),
     st.integers(0, 2**40),
 )
-def test_rows_of_nearby_times_never_meet(rows, start):
+def test_rows_of_nearby_times_never_share_a_timestamp(rows, start):
     after_us = np.array([after for after, _ in rows])
     numbers = start + np.cumsum([step for _, step in rows])
-    # No two rows of one timestamp lie a multiple of 400 apart, which is the least number of places.
+    # No two rows of one timestamp are a multiple of 400 apart, which is the smallest number of slots.
     pairs = {(after, number % 400) for after, number in zip(after_us.tolist(), numbers.tolist(), strict=True)}
     times = times_apart(TICK_US + after_us, numbers)
     assert len(set(times.tolist())) >= len(pairs)
@@ -91,7 +91,7 @@ def test_rows_of_nearby_times_never_meet(rows, start):
     assert ((moved >= 0) & (moved < resolution)).all()
 
 
-def test_ten_thousand_matches_of_one_instant_are_kept_apart_by_their_ids():
+def test_ten_thousand_matches_of_one_instant_are_distinct_by_their_ids():
     hashes = np.random.default_rng(7).integers(0, 2**64, 10_000, dtype=np.uint64)
     times, slots = hashes_apart(np.full(len(hashes), TICK_US), hashes)
     assert len(set(zip(times.tolist(), slots.tolist(), strict=True))) == len(hashes)

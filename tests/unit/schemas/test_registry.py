@@ -1,4 +1,4 @@
-"""The one registry: names, entry points, and what is said about an unknown or broken one."""
+"""The registry: names, entry points, and errors for an unknown or broken one."""
 
 from importlib.metadata import EntryPoint
 
@@ -26,7 +26,7 @@ def test_shipped_ones_come_first_and_none_is_loaded_by_listing(monkeypatch):
     assert "broken" in widgets
 
 
-def test_text_is_imported_when_it_is_asked_for(monkeypatch):
+def test_an_import_string_is_resolved_on_first_use(monkeypatch):
     installed(monkeypatch, pi="math:pi")
     assert make(parts="os:path.join").get("parts")("a", "b") == "a/b"
     assert make().get("pi") == pytest.approx(3.14159, abs=1e-5)
@@ -55,7 +55,7 @@ def test_an_entry_point_that_cannot_be_imported_is_named_in_one_line(monkeypatch
     assert "\n" not in str(caught.value)
 
 
-def test_a_name_belongs_to_one_thing_but_a_module_may_be_loaded_twice():
+def test_a_name_belongs_to_one_object_but_a_module_may_be_loaded_twice():
     def first():
         pass
 

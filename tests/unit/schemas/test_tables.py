@@ -78,7 +78,7 @@ REFERENCES = {
 }
 
 
-def test_every_table_and_column_of_the_seed_is_there():
+def test_every_documented_table_and_column_exists():
     for table, columns in SEED_001.items():
         assert set(columns.split()) <= set(Base.metadata.tables[table].c.keys()), table
     assert set(OURS.split()) <= set(Base.metadata.tables)
@@ -90,20 +90,20 @@ def test_every_data_table_has_its_simulation():
 
 
 @pytest.mark.parametrize(("place", "length"), LENGTHS.items())
-def test_strings_have_the_lengths_of_the_seed(place, length):
+def test_strings_have_the_documented_lengths(place, length):
     table, column = place
     assert Base.metadata.tables[table].c[column].type.length == length
 
 
 @pytest.mark.parametrize(("table", "columns"), INDEXES.items())
-def test_the_indexes_of_the_seed_are_there(table, columns):
+def test_the_documented_indexes_exist(table, columns):
     # Beside the simulation, which every query names.
     found = Base.metadata.tables[table].indexes
     indexed = {next(column.name for column in index.columns if column.name != "simulation_id") for index in found}
     assert set(columns) <= indexed
 
 
-def test_the_references_of_the_seed_are_foreign_keys():
+def test_the_documented_references_are_foreign_keys():
     found = {
         (table.name, constraint.column_keys[0], constraint.referred_table.name)
         for table in Base.metadata.tables.values()
@@ -145,7 +145,7 @@ def test_ids_that_follow_from_other_columns_may_be_left_out(session):
     assert resource.id == resource_state_id(3, 9) == (3 << 31) + 9
 
 
-def test_vectors_and_lists_of_strings_come_back_as_they_went(session):
+def test_vectors_and_lists_of_strings_round_trip(session):
     session.add(Simulation(simulation_id="s"))
     session.flush()
     basin = np.arange(8) / 8

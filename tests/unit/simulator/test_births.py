@@ -11,7 +11,7 @@ SATURATED = MoranConfig(slots=1024, replicates=2, death_rate=0.05, birth_rate=1.
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, np.ndarray]:
-    """Births and deaths of a saturated world: every tick twenty times more want a child than there is room."""
+    """Births and deaths of a saturated world: in every tick twenty times more candidates than free slots."""
     sink = MemorySink()
     simulate(MORAN, SATURATED, seed=3, ticks=200, sink=sink)
     births, deaths = sink.of("test_births"), sink.of("test_deaths")

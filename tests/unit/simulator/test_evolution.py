@@ -19,7 +19,7 @@ from tests.support.worlds import (
 )
 
 
-def test_an_advantageous_mutant_fixes_as_often_as_moran_says() -> None:
+def test_an_advantageous_mutant_fixes_with_the_probability_of_moran() -> None:
     # Death, then birth by fitness among the survivors ("death-birth"): Hindersin and Traulsen 2015.
     slots, replicates, fitness = 12, 4000, 1.5
     config = MoranConfig(slots=slots, replicates=replicates, advantage=fitness - 1, carriers=-1.0)
@@ -30,7 +30,7 @@ def test_an_advantageous_mutant_fixes_as_often_as_moran_says() -> None:
     assert abs(measured - expected) < 4 * np.sqrt(expected * (1 - expected) / replicates)
 
 
-def test_diversity_drifts_away_as_fast_as_births_join_lineages() -> None:
+def test_diversity_is_lost_at_the_rate_at_which_lineages_coalesce() -> None:
     # Each birth makes one of the N(N-1)/2 pairs identical by descent.
     slots, deaths, ticks, replicates = 32, 2, 60, 1500
     config = MoranConfig(slots=slots, replicates=replicates, deaths=deaths)
@@ -76,7 +76,7 @@ def test_growth_and_extinction_are_those_of_a_branching_process() -> None:
     assert abs((alive == 0).mean() - extinct) < 4 * np.sqrt(extinct * (1 - extinct) / replicates)
 
 
-def test_lineages_in_the_emitted_births_coalesce_as_kingman_says() -> None:
+def test_lineages_in_the_emitted_births_coalesce_at_kingmans_rate() -> None:
     # One birth a tick: k lineages join with chance k(k-1) / N(N-1), and the whole population in (N-1)**2 on average.
     slots, replicates, ticks = 8, 600, 400
     sink = MemorySink()
@@ -105,7 +105,7 @@ def test_lineages_in_the_emitted_births_coalesce_as_kingman_says() -> None:
     assert abs(found.mean() - (slots - 1) ** 2) < 4 * found.std() / np.sqrt(replicates) + 1
 
 
-def test_an_advantageous_mutant_fixes_as_often_as_kimura_says() -> None:
+def test_an_advantageous_mutant_fixes_with_the_probability_of_kimura() -> None:
     slots, advantage, replicates = 60, 0.05, 10_000
     config = GenerationsConfig(slots=slots, replicates=replicates, advantage=advantage)
     carriers = trace(GENERATIONS, config, 17, 300, chunk_ticks=10)["carriers"][-1]
@@ -121,7 +121,7 @@ def test_an_advantageous_mutant_fixes_as_often_as_kimura_says() -> None:
     assert abs(measured - exact) < 4 * np.sqrt(exact * (1 - exact) / replicates)
 
 
-def test_the_master_sequence_is_as_common_as_eigen_says_and_lost_above_the_error_threshold() -> None:
+def test_the_master_sequence_has_eigens_frequency_and_is_lost_above_the_error_threshold() -> None:
     slots, fitter, genes = 20_000, 10.0, QUASISPECIES.genes
     classes = np.arange(genes + 1)
 

@@ -33,7 +33,7 @@ def test_each_tile_has_one_winner_and_every_candidate_the_same_chance() -> None:
     assert stats.chisquare(wins[4:]).pvalue > 1e-3
 
 
-def test_those_who_want_no_tile_get_none() -> None:
+def test_slots_that_want_no_tile_get_none() -> None:
     want = jnp.array([False, True, False])
     won = claim(jnp.array([0, 0, 1]), jnp.array([9, 9, 9], jnp.uint32), want, 2)
     assert np.asarray(won).tolist() == [False, True, False]

@@ -31,13 +31,13 @@ def test_byte_normals_have_mean_zero_and_variance_one() -> None:
     assert np.abs(noise).max() < 3.46
 
 
-def test_ticks_beyond_32_bits_have_numbers_of_their_own() -> None:
+def test_ticks_beyond_32_bits_have_their_own_numbers() -> None:
     seed = jnp.array([7, 0], jnp.uint32)
     early = tick_key(seed, *words(5, 0))
     late = tick_key(seed, *words(5, 1))
     assert int(early[0]) != int(late[0])
 
 
-def test_purposes_have_words_of_their_own_in_every_process() -> None:
+def test_purposes_have_the_same_distinct_words_in_every_process() -> None:
     assert purpose_word("birth") == 0x3CB1821F
     assert purpose_word("birth") != purpose_word("death")

@@ -1,4 +1,4 @@
-"""`simulate`: the same frames however the run is cut, and what happens when something goes wrong."""
+"""`simulate`: the same frames however the run is divided, and what happens on errors."""
 
 import threading
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_another_seed_gives_other_frames() -> None:
     assert run(seed=5)[0] != run()[0]
 
 
-def test_the_cut_of_frames_does_not_change_rows_or_numbers() -> None:
+def test_frame_size_does_not_change_rows_or_numbers() -> None:
     tables = []
     for frame_ticks, frame_rows in ((10, 65_536), (7, 5)):
         sink = MemorySink()
@@ -49,7 +49,7 @@ def test_the_cut_of_frames_does_not_change_rows_or_numbers() -> None:
     assert tables[0] == tables[1]
 
 
-def test_buffers_that_overflow_are_run_again_larger_and_nothing_is_cut() -> None:
+def test_chunks_that_overflow_are_run_again_with_larger_buffers_and_no_rows_are_lost() -> None:
     tight = CONFIG.model_copy(update={"births_capacity": 4})
     whole, wide = run()
     again, narrow = run(tight)
@@ -72,7 +72,7 @@ def test_a_resumed_run_gives_the_frames_of_an_uninterrupted_one(tmp_path: Path) 
     assert (summary.first_tick, summary.end_tick, summary.run) == (30, 60, "r")
 
 
-def test_checkpoints_are_made_on_the_way_after_the_sink_confirmed(tmp_path: Path) -> None:
+def test_checkpoints_are_saved_during_the_run_after_the_sink_confirmed(tmp_path: Path) -> None:
     file = tmp_path / "run.ckpt"
     seen: list[tuple[bool, str]] = []
 
@@ -94,14 +94,14 @@ def test_checkpoints_are_made_on_the_way_after_the_sink_confirmed(tmp_path: Path
         ({"config": CONFIG.model_copy(update={"slots": 128})}, "made with slots = 64, this run has 128"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+def test_a_checkpoint_of_another_seed_or_config_is_refused(tmp_path: Path, change: dict, message: str) -> None:
     file = tmp_path / "run.ckpt"
     run(ticks=10, checkpoint=file)
     with pytest.raises(CheckpointMismatch, match=message):
         run(change.get("config", CONFIG), seed=change.get("seed", 4), ticks=20, checkpoint=file, resume=True)
 
 
-def test_a_file_that_is_no_checkpoint_or_of_another_version_is_refused(tmp_path: Path, monkeypatch) -> None:
+def test_a_file_that_is_not_a_checkpoint_or_of_another_version_is_refused(tmp_path: Path, monkeypatch) -> None:
     file = tmp_path / "run.ckpt"
     file.write_bytes(b"not a checkpoint")
     with pytest.raises(CheckpointMismatch, match="cannot be read as a checkpoint"):
@@ -109,11 +109,11 @@ def test_a_file_that_is_no_checkpoint_or_of_another_version_is_refused(tmp_path:
     monkeypatch.setattr("astrocyte.simulator.runtime.checkpoint.CHECKPOINT_VERSION", 99)
     run(ticks=10, checkpoint=file)
     monkeypatch.undo()
-    with pytest.raises(CheckpointMismatch, match=r"is of version 99; this Astrocyte reads version 1\. Resume it with"):
+    with pytest.raises(CheckpointMismatch, match=r"expected version 1, got 99\. Resume it with"):
         run(ticks=20, checkpoint=file, resume=True)
 
 
-def test_every_stream_is_punctuated_and_ended() -> None:
+def test_every_stream_has_watermarks_and_an_end() -> None:
     sink = MemorySink()
     quiet = CONFIG.model_copy(update={"death_rate": 0.0})
     simulate(MORAN, quiet, seed=4, ticks=25, sink=sink)
@@ -143,7 +143,7 @@ def test_an_interrupted_run_leaves_no_thread_behind() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "simulator-emitter"]
 
 
-def test_a_blocking_sink_holds_the_simulation_back_without_loss() -> None:
+def test_a_blocking_sink_slows_the_simulation_without_loss() -> None:
     whole, _ = run(ticks=200)
     gate = threading.Semaphore(0)
     sink = MemorySink()

@@ -1,4 +1,4 @@
-"""Key numbers: each text has one, however it is encoded, and forgotten ones are given out again."""
+"""Key numbers: each string has one, however it is encoded, and numbers without references are reused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_rows_without_any_key_are_left_out():
     assert list(numbers(table, null)) == [1]
 
 
-def test_a_dictionary_met_again_means_the_same_and_one_like_it_its_own_strings():
+def test_a_dictionary_seen_again_has_the_same_codes_and_a_similar_one_its_own():
     table = KeyTable()
     strings = pa.array(["a", "b"])
     first = numbers(table, pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), strings))
@@ -44,12 +44,12 @@ def test_a_dictionary_met_again_means_the_same_and_one_like_it_its_own_strings()
     assert part[0] == first[1]
 
 
-def test_numbers_as_keys_are_their_text():
+def test_number_keys_are_their_decimal_strings():
     table = KeyTable()
     assert numbers(table, pa.array([7, 8])) == numbers(table, pa.array(["7", "8"]))
 
 
-def test_only_rows_with_a_word_are_selected():
+def test_only_rows_with_a_predicate_bit_are_selected():
     table = KeyTable()
     selected = table.select(pa.array(["a", "b", "c"]), np.array([0, 5, 1], np.uint64), np.array([1, 2, 3]), 100)
     assert selected.rows.tolist() == [1, 2]
@@ -77,7 +77,7 @@ def test_snapshot_restores_to_the_same_numbers():
     assert len(other) == 100
 
 
-def test_number_is_given_out_again_only_when_nothing_can_refer_to_it():
+def test_number_is_reused_only_when_nothing_can_refer_to_it():
     table = KeyTable()
     given = numbers(table, pa.array(["gone", "held", "new"]), t=5)
     live = np.array([False, True, False])
@@ -94,7 +94,7 @@ def test_number_is_given_out_again_only_when_nothing_can_refer_to_it():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_recycled_tables_stay_true_to_their_strings(seed):
+def test_recycled_tables_keep_their_strings(seed):
     rng = np.random.default_rng(seed)
     table, now = KeyTable(room=1), 0
     for _ in range(30):

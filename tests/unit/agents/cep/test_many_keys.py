@@ -1,4 +1,4 @@
-"""Thousands of keys at once give what each of them gives alone: what is asked for ahead changes nothing."""
+"""Thousands of keys at once give the matches of each key alone: prefetching changes no result."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def frames():
 
 
 def matches(rule, chosen):
-    """Kind, time, steps and events of every output; of the rows that ``chosen`` tells, all kept at their handles."""
+    """Kind, time, steps and events of every output; of the rows that ``chosen`` selects, all kept at their handles."""
     matcher, found = Matcher([rule]), []
     for number, (codes, frame) in enumerate(frames()):
         rows = matcher.prepare(frame, number * ROWS)
@@ -65,7 +65,7 @@ def matches(rule, chosen):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_many_keys_at_once_give_what_a_few_at_a_time_give(name):
+def test_many_keys_at_once_give_the_matches_of_a_few_at_a_time(name):
     rule = Rule(name=name, within="4s", **RULES[name])
     whole = matches(rule, lambda codes: codes >= 0)
     assert len(whole) > 100

@@ -105,7 +105,7 @@ def test_timeouts_are_an_output_of_their_own_only_where_asked_for():
     assert run(told, frame("A"), end=9) == [("r", "k", TIMEOUT, 5.0, {"a": [0]})]
 
 
-def test_any_takes_whichever_alternative_comes_and_labels_it():
+def test_any_takes_the_alternative_that_arrives_and_labels_it():
     rule = Rule(name="r", seq=[kind("a"), Group(any=[kind("b"), kind("c")])])
     assert labels(run(rule, frame("AXC"))) == [{"a": [0], "c": [2]}]
     top = Rule(name="r", any=[kind("a"), kind("b"), step("rest", "type != 'X'")])
@@ -154,7 +154,7 @@ def test_integers_beyond_float_precision_are_compared_exactly_with_earlier_event
     assert labels(run(rule, frame("ABCCC", value=values))) == [{"a": [0], "b": [1], "c": [3]}]
 
 
-def test_text_is_compared_with_text_of_earlier_events():
+def test_strings_are_compared_with_strings_of_earlier_events():
     rule = Rule(name="r", seq=[kind("a"), step("b", "type == 'B' and name == a.name and other != a.name")])
     found = run(rule, frame("ABB", name=["x", "y", "x"], other=["q", "q", None]))
     assert found == []
@@ -212,7 +212,7 @@ def test_group_repeats_as_a_whole():
     assert labels(run(rule, frame("ABC"))) == []
 
 
-def test_greedy_loop_leaves_nothing_to_what_follows():
+def test_greedy_loop_leaves_no_event_to_the_next_step():
     lazy = Rule(name="r", seq=[kind("a", min=1), step("b", "type != 'X'")])
     greedy = Rule(name="r", seq=[kind("a", min=1, greedy=True), step("b", "type != 'X'")], skip="past_last")
     assert {"a": [0], "b": [1]} in labels(run(lazy, frame("AAB")))
@@ -349,7 +349,7 @@ def test_outputs_do_not_depend_on_how_rows_are_cut_nor_on_snapshots(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_single_events_give_what_frames_give(seed):
+def test_single_events_give_the_matches_of_frames(seed):
     whole, matcher, found = random_frame(seed), Matcher(RULES, room=4), []
     for ref, row in enumerate(whole.rows()):
         found += outputs(matcher, matcher.process_event("s", row, ref))
@@ -357,7 +357,7 @@ def test_single_events_give_what_frames_give(seed):
     assert sorted(found, key=repr) == collected(seed, lambda: 1000)
 
 
-def test_single_events_carry_large_integers_and_text():
+def test_single_events_carry_large_integers_and_strings():
     rule = Rule(name="r", seq=[kind("a"), step("b", "type == 'B' and value == a.value + 1 and name == a.name")])
     matcher = Matcher([rule])
     rows = [("A", 2**60, "x"), ("B", 2**60, "x"), ("B", 2**60 + 1, "y"), ("B", 2**60 + 1, "x")]
@@ -423,7 +423,7 @@ def test_low_water_and_live_refs_follow_the_partial_matches():
     assert matcher.low_water_us() is None
 
 
-def test_keys_that_nothing_refers_to_are_forgotten():
+def test_keys_without_references_are_removed():
     rule = Rule(name="r", within="1s", seq=[kind("a"), kind("b")])
     matcher = Matcher([rule])
     matcher._least_keys = matcher._sweep_at = 100
@@ -453,7 +453,7 @@ def test_frames_of_streams_no_rule_reads_have_no_rows():
     assert matcher.streams == {"s"}
 
 
-def test_many_predicates_of_one_stream_are_looked_up_by_text():
+def test_many_predicates_of_one_stream_are_looked_up_by_string():
     rules = [
         Rule(
             name=f"r{n}", within="5s", seq=[step("a", f"type == 'T{n}' and value > {n}"), step("b", f"type == 'T{n}'")]

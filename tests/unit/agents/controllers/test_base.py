@@ -1,4 +1,4 @@
-"""Controllers of one's own: classes with a memory, functions without, and the role that runs them."""
+"""Your own controllers: classes with state, functions without, and the role that runs them."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from astrocyte.testing import check_controller
 
 
 class Counter(Controller):
-    """Tells how many rows it has seen."""
+    """Reports how many rows it has seen."""
 
     stream = "room_stats"
 
@@ -29,7 +29,7 @@ class Counter(Controller):
 
 
 class Forgetful(Counter):
-    """Stores less than it knows."""
+    """Stores only part of its state."""
 
     def load(self, data: bytes) -> Any:
         return {"rows": 0}
@@ -49,7 +49,7 @@ def run(runner: ControlRunner, offset: int) -> list[tuple[str, Any]]:
     return [(each.topic, orjson.loads(each.value)) for each in runner.step("metrics.room_stats", 0, records)]
 
 
-def test_a_registered_class_is_run_with_its_state_and_goes_on_from_what_was_stored():
+def test_a_registered_class_is_run_with_its_state_and_continues_from_the_stored_one():
     runner = ControlRunner("state", {"test_counter": Counter()})
     assert runner.topics == ["metrics.room_stats"]
     assert runner.outputs == ["control.test_counter"]
@@ -81,6 +81,6 @@ def test_check_controller_finds_a_state_that_does_not_survive():
         check_controller(Forgetful(), [frame()])
 
 
-def test_what_is_no_controller_is_refused():
+def test_an_object_that_is_not_a_controller_is_refused():
     with pytest.raises(InvalidSettings, match="expected a Controller, or a function and stream"):
         register_controller("test_nothing", cool)

@@ -43,7 +43,7 @@ def scores(*rows: tuple[str, int, float, float | None], start: int = 1) -> Frame
     )  # fmt: skip
 
 
-def test_a_population_that_finds_it_easy_gets_harder_problems() -> None:
+def test_a_population_with_high_accuracy_gets_harder_problems() -> None:
     controller = DifficultyController(target=0.6, gain=1.0)
     state, (message,) = controller.step(controller.initial(), metrics([0.9]))
     assert message.control == "difficulty"
@@ -60,7 +60,7 @@ def test_within_the_deadband_nothing_changes() -> None:
     assert messages == []
 
 
-def test_what_was_hard_for_long_pays_more_within_limits() -> None:
+def test_long_lasting_difficulty_raises_the_reward_within_limits() -> None:
     controller = DifficultyController(target=0.6, memory=0.5)
     state, messages = controller.step(controller.initial(), metrics([0.3, 0.3]))
     assert messages[-1].values["reward"] == 2.0
@@ -80,7 +80,7 @@ def test_accuracy_settles_at_the_target_in_a_closed_loop() -> None:
     assert abs(1.0 / (1.0 + 0.2 * difficulty) - 0.6) <= 0.06
 
 
-def test_rows_that_were_seen_and_preliminary_and_null_ones_change_nothing() -> None:
+def test_repeated_preliminary_and_null_rows_change_nothing() -> None:
     controller = DifficultyController()
     state, _ = controller.step(controller.initial(), metrics([0.9]))
     for frame in (
@@ -93,7 +93,7 @@ def test_rows_that_were_seen_and_preliminary_and_null_ones_change_nothing() -> N
         assert (after, messages) == (state, [])
 
 
-def test_simulations_are_controlled_apart() -> None:
+def test_simulations_are_controlled_independently() -> None:
     controller = DifficultyController()
     state, _ = controller.step(controller.initial(), metrics([0.9], run="one"))
     state, (message,) = controller.step(state, metrics([0.1], run="two"))
@@ -121,7 +121,7 @@ def test_a_large_improvement_triggers_crossover_with_the_best_of_the_others() ->
     assert (crossovers[0]["partner_agent_id"], crossovers[0]["partner_snapshot_id"]) == ("b", 1)
 
 
-def test_the_pool_is_bounded_and_the_worst_gives_way() -> None:
+def test_the_pool_is_bounded_and_the_worst_is_replaced() -> None:
     controller = GeneticController(capacity=2)
     rows = [("a", 1, 0.9, None), ("b", 2, 0.86, None), ("c", 3, 0.88, None), ("d", 4, 0.85, None)]
     state, messages = controller.step(controller.initial(), scores(*rows))

@@ -1,4 +1,4 @@
-"""The engine's own promises: late rows, windows, rules over rules, changed rules, single events, outputs."""
+"""The engine: late rows, windows, rules over rules, changed rules, single events, outputs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_timeouts_have_their_own_values_and_alerts_and_fire_once_time_has_passed
     assert found.alert.message == "alone: 1.0"
 
 
-def test_rows_behind_the_watermark_are_given_back_and_take_no_part() -> None:
+def test_rows_behind_the_watermark_are_returned_as_late_and_not_matched() -> None:
     engine = Engine(PAIR)
     engine.advance(1 * S)
     engine.push(A)
@@ -79,7 +79,7 @@ def test_rows_behind_the_watermark_are_given_back_and_take_no_part() -> None:
     assert not any(not each.timed_out and each.time_us == S for each in output.matches)
 
 
-def test_records_have_the_seeds_shape_and_the_way_down_to_the_offset() -> None:
+def test_records_have_the_documented_shape_and_lineage_down_to_the_offset() -> None:
     engine = Engine(PAIR)
     engine.push(A, topic="mono.axon_1", partition=1, offsets=7)
     engine.push(B, topic="mono.axon_2", partition=1, offsets=np.array([40, 41]))
@@ -102,7 +102,7 @@ def test_records_have_the_seeds_shape_and_the_way_down_to_the_offset() -> None:
     assert [dict(each.headers).get("ce_timedout") for each in multi_event_records(table)] == [None, b"true", b"true"]
 
 
-def test_further_events_of_one_stream_stand_behind_its_first_in_the_lineage() -> None:
+def test_further_events_of_one_stream_follow_its_first_in_the_lineage() -> None:
     rule = Rule(name="r", within="9s", seq=[{"as": "a", "stream": "s", "min": 2}, {"as": "b", "stream": "t"}],
                 skip="past_last")  # fmt: skip
     engine = Engine(rule)
@@ -153,7 +153,7 @@ windows:
     assert [each.events["w"][0].timestamp_us for each in found] == [10 * S]
 
 
-def test_rules_that_read_one_another_in_a_circle_are_refused() -> None:
+def test_cyclic_rules_are_refused() -> None:
     rules = [Rule(name=one, seq=[{"as": "a", "stream": two}]) for one, two in (("r", "q"), ("q", "r"))]
     with pytest.raises(InvalidRule, match="in a circle"):
         Engine(RuleSet(rules=tuple(rules)))
@@ -252,7 +252,7 @@ def test_importing_agents_loads_no_heavy_library() -> None:
 
 
 @pytest.mark.parametrize("rules", ["rules.yaml", "rules: [{name: r}]" * 40, {"rules": []}, [1], None])
-def test_what_is_no_rule_is_refused_once_with_what_to_do(rules: Any) -> None:
+def test_an_object_that_is_not_a_rule_is_refused_once_with_what_to_do(rules: Any) -> None:
     for use in (Engine, lambda given: match(given, [])):
         with pytest.raises(InvalidRule, match=r"expected a Rule, .* load_rules\(\.\.\.\) makes a RuleSet") as caught:
             use(rules)

@@ -56,14 +56,14 @@ def summary(matches: list[Match]) -> set[tuple[str, Any]]:
     return {(found.id, found.emit["half"]) for found in matches}
 
 
-def test_match_refuses_and_changes_what_validators_say() -> None:
+def test_match_applies_validators() -> None:
     found = match(load_rules(TEXT), events())
     assert {event.id: event.reason for event in found.refused} == REFUSED
     assert sorted(each.emit["half"] for each in found) == [15.0, 40.0]
     assert next(event for event in found.refused if event.id == "a2").fields["value"] == 250.0
 
 
-def test_match_gives_what_the_command_gives_on_the_same_log(tmp_path: Any) -> None:
+def test_match_and_the_command_agree_on_the_same_log(tmp_path: Any) -> None:
     sound = [event for event in events() if event["event_id"] not in ("a4", "long ago")]  # JSON has no NaN
     records = [
         ConsumedRecord(
@@ -82,7 +82,7 @@ def test_match_gives_what_the_command_gives_on_the_same_log(tmp_path: Any) -> No
 
 @pytest.mark.parametrize("consistency", ["strong", "eventual"])
 @pytest.mark.parametrize("form", ["frames", "single events"])
-def test_an_engine_refuses_the_same_events_however_they_come(consistency: Any, form: str) -> None:
+def test_an_engine_refuses_the_same_events_in_every_input_form(consistency: Any, form: str) -> None:
     engine = Engine(load_rules(TEXT), consistency=consistency)
     given: list[Match] = []
     if form == "frames":

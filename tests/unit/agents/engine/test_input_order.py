@@ -1,4 +1,4 @@
-"""What the engine puts out does not depend on how its input came: order, cuts, partitions, delays, restarts."""
+"""The engine's output does not depend on how its input arrives: order, division, partitions, delays, restarts."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def result(outputs: list[EngineOutput]) -> tuple[list[Match], list[tuple[Any, ..
 
 
 def told(matches: list[Match]) -> list[tuple[Any, ...]]:
-    """What was matched, by time: a match that was withheld comes out after later ones."""
+    """The matches by time: a match that was withheld is emitted after later ones."""
     found = [
         (m.time_us, m.rule, m.key, m.id, m.timed_out, m.integrated_value,
          {step: [event.id for event in events] for step, events in m.events.items()})
@@ -120,7 +120,7 @@ def in_one_piece(rows: dict[str, list[dict[str, Any]]]) -> tuple[list[tuple[Any,
 
 
 def delayed(frames: list[Frame], shuffle: list[int]) -> list[Frame]:
-    """Frames in an order in which none comes more than the lateness after a newer one."""
+    """Frames in an order in which none arrives more than the lateness after a newer one."""
     keyed = [
         (int(frame.timestamps()[0]) + shuffle[index % len(shuffle)] if shuffle else 0, index)
         for index, frame in enumerate(frames)
@@ -195,7 +195,7 @@ def test_events_delivered_twice_are_refused_and_counted(
 
 @settings(max_examples=30, deadline=None)
 @given(rows=histories(), shuffle=DELAYS, restarts=st.sets(st.integers(0, 12), max_size=2))
-def test_early_matches_are_confirmed_or_retracted_and_the_last_word_is_that_of_the_ordered_pass(
+def test_eventual_matches_are_confirmed_or_retracted_and_end_as_those_of_the_ordered_pass(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], restarts: set[int]
 ) -> None:
     expected = in_one_piece(rows)
@@ -227,7 +227,7 @@ def test_early_matches_are_confirmed_or_retracted_and_the_last_word_is_that_of_t
     assert engine.size() == {"waiting": 0, "rows": 0, "provisional": 0}
 
 
-def test_memory_follows_what_is_open_and_not_what_came() -> None:
+def test_memory_depends_on_open_state_and_not_on_past_events() -> None:
     rng = np.random.default_rng(3)
     engine = Engine([rule for rule in RULES.rules if rule.name not in ("busy", "twice")])
     held = []

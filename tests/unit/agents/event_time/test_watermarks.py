@@ -1,4 +1,4 @@
-"""The clock: watermarks, lateness, idleness, ends, and clocks of producers that are wrong."""
+"""Watermarks: lateness, idle sources, ends, and producers with wrong clocks."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_late_is_judged_by_the_own_source_and_not_by_a_faster_one() -> None:
     assert see(clock, A, 999).late.all()
 
 
-def test_an_idle_source_holds_nobody_back_and_is_judged_by_the_domain_when_it_returns() -> None:
+def test_an_idle_source_does_not_delay_the_watermark_and_returns_at_that_of_the_domain() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
@@ -100,7 +100,7 @@ def test_an_idle_source_holds_nobody_back_and_is_judged_by_the_domain_when_it_re
     assert clock.watermark_us == 150
 
 
-def test_an_expected_place_that_is_idle_is_not_waited_for() -> None:
+def test_an_expected_partition_that_is_idle_is_not_waited_for() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     clock.mark_idle(B.place)
@@ -121,7 +121,7 @@ def test_origins_on_one_partition_are_sources_of_their_own() -> None:
     assert clock.is_idle(two)
 
 
-def test_when_all_are_idle_the_furthest_counts_or_the_time_that_is_given() -> None:
+def test_when_all_sources_are_idle_the_newest_watermark_or_the_given_time_counts() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
@@ -133,7 +133,7 @@ def test_when_all_are_idle_the_furthest_counts_or_the_time_that_is_given() -> No
     assert Watermarks().watermark_us == NEVER_US
 
 
-def test_idleness_before_anything_was_heard_gives_no_time() -> None:
+def test_idleness_before_the_first_event_gives_no_watermark() -> None:
     clock = Watermarks(expected=[A.place])
     clock.mark_all_idle(until_us=50)
     assert clock.watermark_us == NEVER_US
@@ -154,7 +154,7 @@ def test_ended_sources_no_longer_count_and_the_last_one_finishes_the_domain() ->
     assert clock.watermark_us == 1, "a later run may have older timestamps"
 
 
-def test_an_idle_place_without_events_does_not_keep_the_domain_from_finishing() -> None:
+def test_an_idle_partition_without_events_does_not_keep_the_domain_from_finishing() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     clock.mark_idle(B.place)
     see(clock, A, 100, end=True)
@@ -171,7 +171,7 @@ def test_a_run_that_begins_before_the_old_one_ended_keeps_the_domain_going() -> 
     assert clock.watermark_us == 120
 
 
-def test_a_source_that_is_waited_for_holds_the_domain_back_until_it_is_heard_of() -> None:
+def test_an_expected_source_delays_the_domain_until_its_first_frame() -> None:
     clock = Watermarks()
     first, second = Source("mono.x", 0, "run"), Source("mono.y", 0, "run")
     clock.announce(first)
@@ -187,7 +187,7 @@ def test_a_source_that_is_waited_for_holds_the_domain_back_until_it_is_heard_of(
     assert clock.finished
 
 
-def test_a_domain_that_wakes_waits_for_every_place_again() -> None:
+def test_a_domain_that_becomes_active_again_waits_for_every_partition() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     clock.mark_all_idle()
@@ -198,7 +198,7 @@ def test_a_domain_that_wakes_waits_for_every_place_again() -> None:
     assert clock.watermark_us == 500
 
 
-def test_a_revoked_place_is_forgotten() -> None:
+def test_a_revoked_partition_is_removed() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     see(clock, B, 10)
@@ -284,7 +284,7 @@ def test_watermarks_never_go_back_and_every_row_has_one_verdict(
 
 @settings(max_examples=100, deadline=None)
 @given(steps=steps, lateness=st.integers(0, 300), cut=st.integers(0, 25))
-def test_a_restored_clock_goes_on_as_if_nothing_had_happened(
+def test_restored_watermarks_continue_without_a_difference(
     steps: list[tuple[int, list[int], str]], lateness: int, cut: int
 ) -> None:
     def make() -> Watermarks:
@@ -317,7 +317,7 @@ def rebuilt(clock: Watermarks) -> Watermarks:
 
 
 def follow(clock: Watermarks, order: Any, plans: list[list[dict[str, Any]]], restarts: bool) -> Watermarks:
-    """Drive a clock by every source's frames, in an order drawn anew, with snapshots in between."""
+    """Feed watermarks with every source's frames, in a random order, with snapshots in between."""
     left = [list(plan) for plan in plans]
     while any(left):
         number = order.choice([number for number, plan in enumerate(left) if plan])
@@ -330,7 +330,7 @@ def follow(clock: Watermarks, order: Any, plans: list[list[dict[str, Any]]], res
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(count=ORIGINS, data=st.data(), restarts=st.booleans())
-def test_whatever_the_order_of_announcements_data_and_ends_the_clock_comes_to_the_same_watermark(
+def test_any_order_of_announcements_data_and_ends_leads_to_the_same_watermark(
     count: int, data: Any, restarts: bool
 ) -> None:
     plans: list[list[dict[str, Any]]] = []
@@ -340,9 +340,9 @@ def test_whatever_the_order_of_announcements_data_and_ends_the_clock_comes_to_th
         ends = data.draw(st.booleans())
         plan += [{"end": True}] if ends else []
         if ends and number and data.draw(st.booleans()):
-            plan += [{"times": [time], "watermark_us": time} for time in (1_000, 1_000 + number)]  # it comes back
+            plan += [{"times": [time], "watermark_us": time} for time in (1_000, 1_000 + number)]  # it returns
         plans.append(plan or [{"times": [0], "watermark_us": 0}])
-    # One stays open and ahead of nobody, so that no order is over before the others have begun.
+    # One stays open and is never ahead, so that no order ends before the others have started.
     plans[0] = [each for each in plans[0] if not each.get("end")] or [{"times": [0], "watermark_us": 0}]
     seeds = data.draw(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=2))
     one, two = (follow(Watermarks(expected=[PARTS[0].place]), seed, plans, restarts) for seed in seeds)
@@ -357,7 +357,7 @@ def test_whatever_the_order_of_announcements_data_and_ends_the_clock_comes_to_th
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(count=ORIGINS, order=st.randoms(use_true_random=False), rows=st.booleans(), restarts=st.booleans())
-def test_once_all_origins_have_ended_nothing_is_waited_for_whoever_announced_whom(
+def test_once_all_origins_have_ended_no_announced_source_is_waited_for(
     count: int, order: Any, rows: bool, restarts: bool
 ) -> None:
     plans = [[{"times": [number], "watermark_us": number}] * rows + [{"end": True}] for number in range(count)]
@@ -366,7 +366,7 @@ def test_once_all_origins_have_ended_nothing_is_waited_for_whoever_announced_who
     assert clock.sources == {}
     clock.reset()
     order.shuffle(ends := list(PARTS[:count]))
-    for source in ends:  # ends that are told again, by a worker that was started anew
+    for source in ends:  # ends that a restarted worker reports again
         see(clock, source, end=True, peers=PARTS[:count])
         assert clock.finished
 
@@ -383,7 +383,7 @@ def test_a_run_that_is_repeated_after_its_end_waits_for_all_its_streams_again() 
         clock.reset()
 
 
-def test_a_source_that_was_ended_for_its_silence_is_waited_for_once_it_speaks_itself() -> None:
+def test_a_source_that_was_ended_as_idle_is_waited_for_after_its_next_frame() -> None:
     clock, (one, two) = Watermarks(), PARTS[:2]
     see(clock, one, 10, watermark_us=10, peers=[one, two])
     see(clock, two, end=True)
@@ -409,7 +409,7 @@ def test_ended_sources_are_remembered_up_to_a_number_and_those_still_announced_t
     assert list(clock.sources) == [known]
 
 
-def test_a_place_that_is_idle_is_still_so_after_a_run_has_ended() -> None:
+def test_an_idle_partition_stays_idle_after_a_run_has_ended() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     clock.mark_idle(B.place)
     see(clock, A, 100, end=True)

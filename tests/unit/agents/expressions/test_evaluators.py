@@ -78,7 +78,7 @@ def numbers_of(fields: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 def conditions_of(fields: st.SearchStrategy[str], strings: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Conditions over the given fields; tests of text only over ``strings``."""
+    """Conditions over the given fields; string tests only over ``strings``."""
     anything = st.one_of(numbers_of(fields), fields, TEXT_CONSTANTS)
     constants = st.lists(st.one_of(CONSTANTS, TEXT_CONSTANTS), min_size=1, max_size=3)
     tests = st.sampled_from(["contains", "startswith", "endswith"])
@@ -174,7 +174,7 @@ def final(matches: Any) -> set[tuple[str, str]]:
 
 
 def holds_in_every_order(text: str, pairs: list[tuple[Event, Event]], *, kinds: bool = False) -> None:
-    """The rules match each key's pair if the reference says so, however the events come; ``kinds``: as frames only."""
+    """The rules match each key's pair if the reference says so, in any order of events; ``kinds``: as frames only."""
     rules = load_rules(KEEP + RULES.format(where=quoted(text)))
     node = parse(text, steps=("a", "b"), own="b")
     for first in (0, 1):
@@ -226,7 +226,7 @@ either = st.sampled_from(["x", "y", "a.x", "a.y", "last(a.x)", "sum(a.x)", "mean
 
 @st.composite
 def pairs(draw: Any, *, kinds: bool = False) -> list[tuple[Event, Event]]:
-    """Events of A and of B, a pair for each key; with ``kinds`` every event has kinds of its own."""
+    """Events of A and of B, a pair for each key; with ``kinds`` every event has its own kinds."""
     if kinds:
         return [(draw(rows(1, 1))[0], draw(rows(1, 1))[0]) for _ in range(draw(st.integers(1, 3)))]
     first = draw(rows(1, 3))

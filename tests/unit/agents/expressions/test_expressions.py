@@ -82,7 +82,7 @@ def test_columns_and_single_events_agree(text):
 
 
 @pytest.mark.parametrize("text", CONDITIONS)
-def test_text_of_an_expression_parses_to_the_same_expression(text):
+def test_the_printed_form_of_an_expression_parses_to_the_same_expression(text):
     node = parse(text)
     assert parse(to_text(node)) == node
 
@@ -110,7 +110,7 @@ def test_integer_sums_that_overflow_become_floats():
     assert evaluate(parse("x + x"), columns).data.tolist() == [float(2**63), 2.0]
 
 
-def test_slice_of_a_large_dictionary_is_tested_by_what_occurs():
+def test_slice_of_a_large_dictionary_is_tested_by_the_values_in_it():
     strings = pa.array([f"t{number}" for number in range(1000)])
     array = pa.DictionaryArray.from_arrays(pa.array([5, None, 999], pa.int32()), strings)
     assert predicate(parse("x == 't999'"), Columns(lambda _: array, 3)).tolist() == [False, False, True]
@@ -139,7 +139,7 @@ def test_slice_of_a_large_dictionary_is_tested_by_what_occurs():
         ("", 0, "empty"),
     ],
 )
-def test_what_is_not_in_the_language_is_refused_with_its_position(text, position, reason):
+def test_syntax_outside_the_language_is_refused_with_its_position(text, position, reason):
     with pytest.raises(ExpressionError, match=reason) as caught:
         parse(text)
     assert caught.value.position == position
@@ -154,7 +154,7 @@ def test_size_is_bounded():
 
 @given(st.text(max_size=40))
 @settings(max_examples=300, deadline=None)
-def test_any_text_parses_or_is_refused_with_a_position(text):
+def test_any_string_parses_or_is_refused_with_a_position(text):
     position = None
     try:
         parse(text, steps=("a",))

@@ -54,7 +54,7 @@ def test_messages_of_several_forms_are_read_in_offset_order():
     assert letters == []
 
 
-def test_what_a_decoder_refuses_is_a_dead_letter_with_its_bytes():
+def test_a_message_that_a_decoder_refuses_is_a_dead_letter_with_its_bytes():
     register_decoder("csv", csv, content_type="text/csv")
     frames, letters = decode_chunk("mono.room", 0, [record(7, b"1,2,3", CSV), record(8, b"2025-01-01,x", CSV)])
     assert frames == []
@@ -65,7 +65,7 @@ def test_what_a_decoder_refuses_is_a_dead_letter_with_its_bytes():
     assert letters[0].payload_b64 == "MSwyLDM="
 
 
-def test_several_events_of_one_message_have_ids_that_a_repetition_gives_again():
+def test_several_events_of_one_message_have_reproducible_ids():
     register_decoder("lines", lambda message: [orjson.loads(line) for line in message.value.splitlines()],
                      recognise=lambda value: b"\n" in value)  # fmt: skip
     message = record(9, b'{"time": 1700000000, "value": 1}\n{"time": 1700000001, "value": 2}')
@@ -77,7 +77,7 @@ def test_several_events_of_one_message_have_ids_that_a_repetition_gives_again():
     assert first[0].offsets.tolist() == [9, 9]
 
 
-def test_a_decoder_may_give_frames_and_a_recogniser_never_sees_tombstones():
+def test_a_decoder_may_return_frames_and_a_recogniser_never_sees_tombstones():
     register_decoder("fixed", lambda _message: FRAME, recognise=lambda value: value.startswith(b"FX"))
     frames, letters = decode_chunk("mono.room", 0, [record(1, b"FX"), record(2, None)])
     assert [item.frame.stream for item in frames] == ["other"]

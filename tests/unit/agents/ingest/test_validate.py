@@ -65,7 +65,7 @@ def test_lists_are_searched_for_values_that_are_not_finite() -> None:
     assert passed.rows.tolist() == [0, 1, 3]
 
 
-def test_a_sum_that_overflows_refuses_nobody() -> None:
+def test_a_sum_that_overflows_refuses_no_row() -> None:
     assert not apply(frame_of(x=[1.7e308, 1.7e308])).refused
 
 
@@ -108,17 +108,17 @@ def test_fields_are_renamed_and_dropped() -> None:
     assert passed.frame.column("b").to_pylist() == [1]
 
 
-def test_validators_of_one_stream_work_one_after_the_other() -> None:
+def test_validators_of_one_stream_run_in_order() -> None:
     passed = apply(frame_of(x=[1.0, 5.0]), {"set": {"y": "x * 10"}}, {"where": "y > 20"})
     assert passed.rows.tolist() == [1]
 
 
-def test_other_streams_are_left_alone() -> None:
+def test_other_streams_are_not_changed() -> None:
     frame = frame_of("other", x=[-1.0])
     assert Validators([Validator(stream=("s",), where="x > 0")]).apply(frame).frame.num_rows == 1
 
 
-def test_sampling_is_by_id_and_weighs_what_passes() -> None:
+def test_sampling_is_by_id_and_gives_accepted_rows_a_weight() -> None:
     frame = frame_of(x=np.arange(20_000.0))
     passed = apply(frame, {"sample": 0.25})
     assert abs(passed.frame.num_rows - 5_000) < 300
@@ -139,7 +139,7 @@ def test_a_frame_of_another_schema_is_refused_whole() -> None:
     assert "field 'value'" in passed.refused[0][1]
 
 
-def test_end_and_watermark_stay_with_what_passes() -> None:
+def test_end_and_watermark_stay_with_the_accepted_rows() -> None:
     frame = Frame.from_columns("s", "r", {"timestamp": np.array([-5]), "key": ["k"]}, watermark_us=9, end=True)
     passed = apply(frame)
     assert (passed.frame.num_rows, passed.frame.watermark_us, passed.frame.end) == (0, 9, True)

@@ -46,7 +46,7 @@ def problem(text, **options):
     return found
 
 
-def test_rule_file_of_the_design_is_read():
+def test_documented_rule_file_is_read():
     rules = load_rules(DESIGN)
     both, collapse = rules.rules
     assert (both.kind, both.pairing, both.positive, both.streams) == ("all", "once", ("a", "b"), ("axon_1", "axon_2"))
@@ -196,12 +196,12 @@ def test_problem_in_a_condition_points_at_the_condition():
     assert "unknown function 'foo'" in found.message
 
 
-def test_misspelt_field_brings_a_suggestion():
+def test_misspelt_field_gets_a_suggestion():
     found = problem("rules:\n  - {name: r, within: 2s, seq: [{as: a, stream: s, were: 'x > 1'}]}\n")
     assert found.message == "unknown field 'were'; did you mean 'where'?"
 
 
-def test_misspelt_field_of_a_known_stream_brings_a_suggestion():
+def test_misspelt_field_of_a_known_stream_gets_a_suggestion():
     found = problem("rules:\n  - {name: r, within: 2s, seq: [{as: a, stream: axon_1, where: 'valu > 1'}]}\n")
     assert "no field 'valu'; did you mean 'value'?" in found.message
 
@@ -235,7 +235,7 @@ def test_several_problems_are_reported_together():
 
 
 @pytest.mark.parametrize("text", ["rules: [", "- 1", "", "rule: []", "rules: {}", "rules: [3]"])
-def test_text_that_is_no_rule_file_is_refused(text):
+def test_a_string_that_is_not_a_rule_file_is_refused(text):
     with pytest.raises(InvalidRule):
         load_rules(text)
 

@@ -109,7 +109,7 @@ def test_a_function_may_be_called_per_event_or_per_frame_only():
         register_validator("test_nothing", judged, per="row")
 
 
-def test_check_validator_gives_the_reasons_and_finds_a_memory():
+def test_check_validator_returns_the_reasons_and_detects_state_between_calls():
     events = [{"value": 0.0}, {"value": 1.0}]
     assert check_validator(Validator(stream="s", use=judged), events) == [None, "one is refused"]
     seen: list[Any] = []

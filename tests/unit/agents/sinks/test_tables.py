@@ -1,4 +1,4 @@
-"""Tables of one's own: what is refused, and what an SQL sink makes and writes."""
+"""Your own tables: what is refused, and what an SQL sink creates and writes."""
 
 import sqlite3
 from contextlib import closing

@@ -160,7 +160,7 @@ def test_weights_repeat_rows() -> None:
         assert read(call, once) == pytest.approx(read(call, repeated)), text
 
 
-def test_infinite_values_are_taken_as_they_are() -> None:
+def test_infinite_values_are_kept() -> None:
     for text, expected in (("max(x)", math.inf), ("sum(x)", math.inf), ("quantile(x, 1)", math.inf)):
         call = call_of(text)
         state = fresh_state(call)
@@ -175,7 +175,7 @@ def test_an_empty_group_gives_null_or_zero() -> None:
         assert read(call, fresh_state(call)) == expected, text
 
 
-def test_a_cleared_place_is_empty_again() -> None:
+def test_a_cleared_group_is_empty_again() -> None:
     for text in NUMERIC:
         call = call_of(text)
         state = fresh_state(call)

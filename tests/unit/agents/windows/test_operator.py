@@ -123,7 +123,7 @@ def test_results_equal_the_oracle(kind: str, events: list[dict[str, Any]]) -> No
     cuts=st.lists(st.integers(0, 60), max_size=6),
     restart=st.sets(st.integers(0, 6), max_size=3),
 )
-def test_division_into_calls_and_restarts_change_no_bit(
+def test_division_into_calls_and_restarts_do_not_change_the_bits(
     kind: str, events: list[dict[str, Any]], cuts: list[int], restart: set[int]
 ) -> None:
     events = in_order(events)

@@ -30,7 +30,7 @@ FIRST, SECOND, ALERT_ID = "10000000-0000-8000-8000-000000000001", "10000000-0000
 
 
 def story() -> list[ConsumedRecord]:
-    """Two mono events make FIRST; FIRST and a third mono event make SECOND, of which an alert tells."""
+    """Two mono events make FIRST; FIRST and a third mono event make SECOND, which has an alert."""
     mono = frame_messages(axon_frame("axon_1", ["d1", "d1"], [0, 10], types="AC"), 1, {})
     mono += json_messages(axon_frame("axon_2", ["d1"], [20], types="B"), offset=4)
     frame = decode_frame(mono[0].value)
@@ -120,7 +120,7 @@ def test_a_log_gives_the_tree_with_the_fields_of_every_source(log):
     assert tree.key == "d1"
 
 
-def test_the_tree_is_printed_for_people(log):
+def test_the_tree_is_printed_as_text(log):
     text = render(explain(SECOND, [LogOrigin([log])]))
     assert "outer, key d1" in text
     assert "alert (warning): look" in text
@@ -174,7 +174,7 @@ def test_an_absent_or_empty_database_is_one_sentence(tmp_path):
         explain("x", [SqlOrigin(f"sqlite:///{tmp_path / 'other.db'}")])
 
 
-def test_lineage_that_goes_in_circles_ends(tmp_path):
+def test_cyclic_lineage_terminates(tmp_path):
     body = json.loads(story()[2].value) | {"event_id": "loop", "source_events": ["loop"], "lineage": {}}
     path = write_log(
         tmp_path / "loop.jsonl", [ConsumedRecord("multi.events", 0, 0, 1, None, json.dumps(body).encode())]

@@ -128,7 +128,7 @@ def test_ids_depend_neither_on_the_form_nor_on_the_partitions_nor_on_the_order(p
     assert {match["event_id"] for match in matches(pair, shuffled_log)} == expected
 
 
-def test_frames_that_a_replay_divides_anew_give_the_same_ids(pair, log, tmp_path):
+def test_frames_that_a_replay_repartitions_give_the_same_ids(pair, log, tmp_path):
     divided = [part for record in read_log(log) for part in repartition(record, 2, 5)]
     path = write_log(tmp_path / "divided.jsonl.zst", _with_offsets(divided), partitions=5)
     run, outputs = run_rules(pair, [path], lateness_us=0)
@@ -147,7 +147,7 @@ def _with_offsets(records: list[ConsumedRecord]) -> list[ConsumedRecord]:
     return placed
 
 
-def test_records_that_are_no_events_are_counted_and_the_rest_goes_on(pair, tmp_path):
+def test_records_that_are_not_events_are_counted_and_the_others_are_matched(pair, tmp_path):
     records = in_json(spikes(2))
     bad = [
         ConsumedRecord("mono.axon_1", 0, 900 + n, 0, b"k", value)
@@ -160,7 +160,7 @@ def test_records_that_are_no_events_are_counted_and_the_rest_goes_on(pair, tmp_p
     assert run.counters.received == 32 + 3
 
 
-def test_late_events_are_counted_and_take_no_part(pair, tmp_path):
+def test_late_events_are_counted_and_not_matched(pair, tmp_path):
     records = in_json(
         [axon_frame("axon_1", ["k"], [0], types="A"), axon_frame("axon_2", ["k"], [60 * SECOND], types="B")], 1
     )
@@ -171,7 +171,7 @@ def test_late_events_are_counted_and_take_no_part(pair, tmp_path):
     assert run.counters.late == 1
 
 
-def test_a_topic_that_the_log_lacks_holds_nobody_back(pair, tmp_path):
+def test_a_topic_missing_from_the_log_does_not_delay_the_watermark(pair, tmp_path):
     path = write_log(tmp_path / "a.jsonl", in_frames([frame for frame in spikes() if frame.stream == "axon_1"]))
     run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
     assert list(outputs) == []
@@ -293,7 +293,7 @@ def truth(rule: str, rows: list[tuple[str, int, int, list]]) -> ConsumedRecord:
     return frame_messages(frame, 1, {})[0]
 
 
-def test_rules_are_scored_against_what_was_planted(pair, log, tmp_path):
+def test_rules_are_scored_against_planted_anomalies(pair, log, tmp_path):
     planted = truth(
         "pair",
         [
@@ -328,7 +328,7 @@ def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
     assert nothing.as_json()["delay_s"] is None
 
 
-def test_a_match_that_took_half_of_what_was_planted_counts_and_is_not_exact():
+def test_a_match_of_half_the_planted_events_counts_and_is_not_exact():
     planted = [Planted("coincidence", "r", "k", 0, 100, frozenset({"a", "b"}))]
     result = score_matches("r", planted, [Made("1", "r", 90, "k", ("a", "chance"))], slack_us=0)
     assert (result.found, result.true_matches, result.exact) == (1, 1, 0)
@@ -374,7 +374,7 @@ def test_the_command_backtest_prints_counts_and_the_difference(rule_file, log, t
     assert "pair: both 85, only A 11, only B 0" in text
 
 
-def test_the_command_replay_verify_tells_by_its_exit_status(rule_file, pair, log, tmp_path):
+def test_the_command_replay_verify_reports_by_its_exit_status(rule_file, pair, log, tmp_path):
     recorded = str(with_outputs(pair, log, tmp_path / "recorded.jsonl.zst"))
     good = run("replay", recorded, "--verify", rule_file)
     assert good.exit_code == 0
@@ -420,7 +420,7 @@ rules:
 """
 
 
-def test_why_not_tells_what_each_attempt_waited_for_and_where_its_events_lie(log, tmp_path):
+def test_why_not_shows_what_each_attempt_waited_for_and_the_offsets_of_its_events(log, tmp_path):
     rules = tmp_path / "rise.yaml"
     rules.write_text(SEQUENCE)
     arguments = ["why-not", str(log), "--rules", str(rules), "--rule", "rise", "--key", "d3"]
@@ -456,7 +456,7 @@ def test_why_not_needs_a_rule_and_a_key_that_exist(rule_file, log):
         run("why-not", str(log), "--rules", rule_file, "--rule", "pair", "--key", "nope")
 
 
-def test_rules_explain_draws_the_automaton(rule_file):
+def test_rules_explain_draws_the_state_machine(rule_file):
     assert "flowchart" in run("rules", "explain", rule_file).stdout
     with pytest.raises(InvalidSettings, match="no rule 'x'"):
         run("rules", "explain", rule_file, "--rule", "x")

@@ -1,4 +1,4 @@
-"""Logs on a temporary folder and a clock that tests move."""
+"""Logs in a temporary folder, and a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from astrocyte.pipeline.broker.storage.segment import SegmentPool
 
 
 class Clock:
-    """A wall clock in milliseconds that stands still until it is moved."""
+    """A wall clock in milliseconds that only tests advance."""
 
     def __init__(self) -> None:
         self.now_ms = 1_700_000_000_000

@@ -1,4 +1,4 @@
-"""The world's own figures beside the counts of a demo."""
+"""The simulation's own metrics beside the counts of a demo."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def populations(*values: int) -> Frame:
     )
 
 
-def test_the_course_of_the_world_is_kept_and_every_frame_passed_on():
+def test_the_history_of_the_world_is_kept_and_every_frame_passed_on():
     behind = MemorySink()
     sink = WorldSink(behind, "cells")
     other = Frame.from_columns("cell_vitals", "run", {"timestamp": np.array([0]), "key": ["1"], "type": ["vitals"]})
@@ -33,7 +33,7 @@ def test_the_course_of_the_world_is_kept_and_every_frame_passed_on():
     assert len(behind.frames) == 4
 
 
-def test_a_world_that_tells_nothing_has_no_course():
+def test_a_world_without_metrics_has_no_history():
     sink = WorldSink(MemorySink(), "axons")
     sink.write(populations(1))
     assert sink.course == sink.now == {}

@@ -29,12 +29,12 @@ NOW = 1_700_000_000_000_000
         ("@1.5", Start("time", 1500)),
     ],
 )
-def test_a_beginning_is_an_end_of_the_topic_an_offset_or_a_time(text, start):
+def test_a_start_is_an_end_of_the_topic_an_offset_or_a_time(text, start):
     assert parse_start(text, now_us=NOW) == start
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "stored", "1.5", "s@", "-", "@x", "10m agoo"])
-def test_what_is_no_position_is_refused_with_the_forms_that_are(text):
+def test_an_invalid_position_is_refused_with_the_valid_forms(text):
     with pytest.raises(InvalidSettings, match=r"earliest|ISO|2025-09-28T10:30:00Z"):
         parse_start(text, now_us=NOW)
 

@@ -1,4 +1,4 @@
-"""Recorded logs: what is written is read back byte for byte, in every form, and torn files give what is whole."""
+"""Recorded logs: read back byte for byte in every form; torn files are read up to the damage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def some_records(count: int) -> list[ConsumedRecord]:
 
 
 @given(RECORDS)
-def test_a_line_gives_back_the_record_byte_for_byte(record):
+def test_a_line_restores_the_record_byte_for_byte(record):
     line = record_line(record)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
@@ -55,7 +55,7 @@ def test_a_line_gives_back_the_record_byte_for_byte(record):
 
 @given(st.lists(RECORDS, max_size=30), st.sampled_from(["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"]))
 @settings(max_examples=30)
-def test_every_form_of_file_gives_back_the_records(tmp_path_factory, records, name):
+def test_every_form_of_file_restores_the_records(tmp_path_factory, records, name):
     path = tmp_path_factory.mktemp("log") / name
     with LogWriter(path, LogHeader({"t": 8})) as writer:
         for record in records:
@@ -100,12 +100,12 @@ def test_bytes_that_kcat_writes_raw_into_its_json_are_recovered():
         (b'{"type":"log-header","format":99}', "upgrade astrocyte"),
     ],
 )
-def test_a_line_that_is_no_record_says_what_is_wrong(line, said):
+def test_a_line_that_is_not_a_record_is_refused_with_the_reason(line, said):
     with pytest.raises(InvalidLog, match=said):
         parse_line(line)
 
 
-def test_a_torn_last_line_is_left_out_and_said(tmp_path):
+def test_a_torn_last_line_is_left_out_and_reported(tmp_path):
     path = tmp_path / "torn.jsonl"
     whole = b"".join(record_line(record) for record in some_records(3))
     path.write_bytes(whole[:-20])
@@ -176,7 +176,7 @@ def test_a_missing_file_is_one_sentence(tmp_path):
         list(read_log(tmp_path / "none.jsonl"))
 
 
-def test_the_index_lets_a_reader_begin_in_the_middle(tmp_path):
+def test_the_index_lets_a_reader_start_in_the_middle(tmp_path):
     path = write_log(tmp_path / "a.jsonl.zst", some_records(5000))
     index = read_index(path)
     assert index.records == 5000
@@ -286,7 +286,7 @@ def test_outputs_of_the_pipeline_are_no_input():
     assert list(frames_of([ConsumedRecord("alerts", 0, 0, 0, None, b"{}")])) == []
 
 
-def test_a_message_without_an_event_is_raised_skipped_or_handed_over():
+def test_a_message_without_an_event_is_raised_skipped_or_returned():
     bad = ConsumedRecord("mono.axon_1", 2, 7, 1000, None, b"\xff\xff\xff\xffnonsense")
     with pytest.raises(InvalidLog, match=r"mono\.axon_1\[2\]@7 holds no event"):
         list(frames_of([bad]))

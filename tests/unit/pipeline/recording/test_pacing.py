@@ -1,4 +1,4 @@
-"""The tempo of a replay, on a clock that passes at once."""
+"""The pace of a replay, in virtual time."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_max_waits_for_nothing():
     assert clock.waits == []
 
 
-async def test_a_late_message_goes_at_once_and_the_next_keep_the_plan():
+async def test_a_late_message_is_sent_at_once_and_the_next_keep_the_schedule():
     clock = VirtualClock()
     tempo = Tempo(1.0, clock=clock)
     await tempo.until(0)
@@ -87,7 +87,7 @@ async def test_a_step_gives_one_message_while_paused():
     assert await due_times(tempo, clock, 0, 10, 20, 21) == [1, 2, 13, 14]
 
 
-async def test_a_new_rate_holds_from_now_on():
+async def test_a_new_rate_applies_from_now_on():
     clock = VirtualClock()
     tempo = Tempo(1.0, clock=clock)
     clock.during = {0: (2.0, tempo.faster)}
@@ -106,7 +106,7 @@ async def test_slower_from_max_is_the_original_speed():
     assert await due_times(tempo, clock, 10, 12) == [0, 2]
 
 
-async def test_a_pause_at_max_holds_and_goes_on():
+async def test_a_pause_at_max_stops_and_resumes():
     clock = VirtualClock()
     tempo = Tempo(math.inf, clock=clock)
     tempo.toggle()
@@ -115,7 +115,7 @@ async def test_a_pause_at_max_holds_and_goes_on():
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "fast", "nan", "inf", ""])
-def test_a_rate_that_is_none_is_refused(text):
+def test_an_invalid_rate_is_refused(text):
     with pytest.raises(InvalidSettings, match="positive factor"):
         parse_rate(text)
 

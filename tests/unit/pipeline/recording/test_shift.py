@@ -96,7 +96,7 @@ def test_a_message_without_a_time_keeps_its_bytes(value):
     assert first_event_us(record) is None
 
 
-def test_a_later_lap_has_ids_of_its_own_that_are_always_the_same():
+def test_a_later_lap_has_its_own_reproducible_ids():
     frame = axon_frame("axon_1", ["a", "b"], [0, 7])
     second = Shift(HOUR, 0, lap=2)
     ids = decode_frame(shift_record(message(frame), second).value).id_strings()
@@ -122,7 +122,7 @@ def test_a_frame_is_divided_over_the_partitions_of_its_keys():
     assert sorted(text for inside in frames for text in inside.id_strings()) == sorted(frame.id_strings())
 
 
-def test_other_messages_go_where_kafka_would_put_their_key():
+def test_other_messages_go_to_kafkas_partition_of_their_key():
     record = ConsumedRecord("t", 1, 0, 0, b"k7", b"{}")
     (part,) = repartition(record, 2, 5)
     assert part.partition == partition_of("k7", 5)

@@ -67,7 +67,7 @@ class Broker:
 
 
 class Worker:
-    """One life of a worker over a broker, with a clock that is moved by hand."""
+    """One run of a worker over a broker, in virtual time."""
 
     def __init__(self, broker: Broker) -> None:
         self.now_s = 0.0
@@ -141,7 +141,7 @@ async def test_a_chunk_is_acknowledged_once_its_outputs_and_a_snapshot_are_confi
     assert orjson.loads(stats.value)["processed"] == 4
 
 
-async def test_a_worker_that_dies_is_continued_from_its_snapshot_and_makes_the_same_events():
+async def test_a_killed_worker_is_continued_from_its_snapshot_with_the_same_events():
     chunks = [
         (f"mono.{stream}", number, frame(stream, 0.4 * number + 0.1 * (stream == "axon_2"), number))
         for number in range(12)
@@ -181,7 +181,7 @@ async def stored_after(worker: Worker, seconds: float) -> bool:
     return worker.correlator._domains[0].number > before
 
 
-async def test_waiting_for_a_broker_that_is_away_is_no_cost_of_a_snapshot():
+async def test_waiting_for_an_unavailable_broker_is_no_cost_of_a_snapshot():
     broker = Broker()
     worker = Worker(broker)
     await worker.start()
@@ -196,7 +196,7 @@ async def test_waiting_for_a_broker_that_is_away_is_no_cost_of_a_snapshot():
     assert await stored_after(worker, 11.0)
 
 
-async def test_a_large_state_is_stored_less_often_but_never_left_for_more_than_a_minute(monkeypatch):
+async def test_a_large_state_is_stored_less_often_but_at_least_once_a_minute(monkeypatch):
     broker = Broker()
     worker = Worker(broker)
     await worker.start()
@@ -228,7 +228,7 @@ async def test_revoked_domains_store_a_last_snapshot_and_acknowledge():
     assert broker.records["state"]
 
 
-async def test_a_topic_that_is_placed_later_leaves_the_domain_as_it_is():
+async def test_a_topic_assigned_later_does_not_change_the_domain():
     broker = Broker()
     worker = Worker(broker)
     await worker.start()
@@ -238,7 +238,7 @@ async def test_a_topic_that_is_placed_later_leaves_the_domain_as_it_is():
     assert worker.correlator.domains[0].counters.processed == 1
 
 
-async def test_silent_topics_of_other_programs_hold_nobody_back_and_that_is_put_down():
+async def test_idle_topics_of_other_programs_do_not_delay_the_watermark_and_are_recorded_as_idle():
     broker = Broker()
     worker = Worker(broker)
     await worker.start()
@@ -253,7 +253,7 @@ async def test_silent_topics_of_other_programs_hold_nobody_back_and_that_is_put_
     assert sorted(noted[0]["idle"]) == sorted(TOPICS.values())
 
 
-async def test_a_producer_that_asserts_watermarks_is_waited_for_until_it_is_given_up():
+async def test_a_producer_that_asserts_watermarks_is_waited_for_until_its_timeout():
     broker = Broker()
     worker = Worker(broker)
     await worker.start()
@@ -267,7 +267,7 @@ async def test_a_producer_that_asserts_watermarks_is_waited_for_until_it_is_give
     assert len(broker.ids()) == 1
 
 
-async def test_a_topic_that_never_speaks_does_not_stop_the_others():
+async def test_a_topic_without_messages_does_not_stop_the_others():
     broker = Broker()
     worker = Worker(broker)
     await worker.start()

@@ -1,4 +1,4 @@
-"""From chunks to a store, with fakes and a clock that only moves when told to."""
+"""From chunks to a store, with fakes and in virtual time."""
 
 import asyncio
 from types import SimpleNamespace
@@ -82,7 +82,7 @@ async def test_critical_events_are_stored_well_below_a_second_among_a_flow_of_ro
     assert stored_s - came_s <= 0.25 + 1e-9
 
 
-async def test_routine_events_wait_for_company_but_no_longer_than_a_second():
+async def test_routine_events_wait_for_a_batch_but_no_longer_than_a_second():
     pipeline = Pipeline()
     await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
     await pipeline.run_for(0.9)
@@ -94,7 +94,7 @@ async def test_routine_events_wait_for_company_but_no_longer_than_a_second():
     assert pipeline.runner.written == 100
 
 
-async def test_a_full_batch_is_written_at_once_and_holds_the_reader_back():
+async def test_a_full_batch_is_written_at_once_and_pauses_the_reader():
     pipeline = Pipeline()
     gate = asyncio.Event()
     write = pipeline.store.write
@@ -112,7 +112,7 @@ async def test_a_full_batch_is_written_at_once_and_holds_the_reader_back():
     assert [sum(item.frame.num_rows for item in batch) for _, batch in pipeline.store.writes] == [20_000]
 
 
-async def test_a_refused_row_is_buried_before_its_chunk_is_acknowledged():
+async def test_a_refused_row_is_written_to_the_dead_letters_before_its_chunk_is_acknowledged():
     pipeline = Pipeline(refuses=[13])
     await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
     await pipeline.runner.finish()
@@ -122,7 +122,7 @@ async def test_a_refused_row_is_buried_before_its_chunk_is_acknowledged():
     assert (pipeline.runner.written, pipeline.runner.rejected) == (99, 1)
 
 
-async def test_a_store_that_cannot_work_acknowledges_nothing():
+async def test_an_unusable_store_acknowledges_nothing():
     pipeline = Pipeline(failure=SinkError("the token is not valid"))
     await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
     with pytest.raises(SinkError, match="token"):
@@ -131,7 +131,7 @@ async def test_a_store_that_cannot_work_acknowledges_nothing():
     assert pipeline.runner.written == 0
 
 
-def test_waiting_for_a_store_is_no_hang_to_the_liveness_check():
+def test_waiting_for_a_store_does_not_fail_the_liveness_check():
     beats = []
     app = SimpleNamespace(_consumer=None)
     hear = _listener(app)

@@ -249,7 +249,7 @@ def test_a_rule_fires_once_on_its_input_and_not_on_a_near_miss(rule: str) -> Non
         assert "null" not in found[0].alert.message
 
 
-def test_the_rule_of_the_seed_emits_value_and_confidence() -> None:
+def test_the_axons_rule_emits_value_and_confidence() -> None:
     (found,) = found_by("type_A_and_B_within_2s", *CASES["type_A_and_B_within_2s"][:2])
     assert found.integrated_value == 25.0
     assert found.confidence == pytest.approx(10 / 15)
@@ -328,7 +328,7 @@ WINDOWS: dict[str, tuple[str, list[Event], Callable[[list[dict[str, Any]]], bool
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_a_shipped_window_computes_what_it_says(window: str) -> None:
+def test_a_shipped_window_computes_its_documented_fields(window: str) -> None:
     file, events, holds = WINDOWS[window]
     rows = results_of(file, window, events)
     assert holds(rows), rows
@@ -347,7 +347,7 @@ def test_every_shipped_window_gives_results_on_some_input() -> None:
         assert wanted <= made, file
 
 
-def test_shipped_validators_refuse_what_no_rule_could_mean() -> None:
+def test_shipped_validators_refuse_unknown_types_and_values_that_are_not_finite() -> None:
     validators = Validators(rules_of("axons").validators)
     events = [spike(1, 0.0, "A", 1.0), spike(1, 0.1, "Q", 1.0), spike(1, 0.2, "A", float("nan"))]
     (frame,) = frames_of(events, ["axon_1"])
@@ -356,5 +356,5 @@ def test_shipped_validators_refuse_what_no_rule_could_mean() -> None:
     assert passed.refused[0][1] == "a spike is of type A, B or C"
 
 
-def test_rule_files_lie_beside_the_pipeline() -> None:
+def test_rule_files_are_in_the_folder_of_the_pipeline() -> None:
     assert all(isinstance(path, Path) and path.parent.name == "rules" for path in FILES.values())

@@ -65,7 +65,7 @@ def test_damaged_bytes_are_refused():
             unpack_state(bad)
 
 
-def test_the_newest_whole_snapshot_counts_though_a_crash_cut_the_last_one_off():
+def test_the_newest_complete_snapshot_is_used_after_a_crash_truncated_the_last_one():
     old, new = np.random.default_rng(1).bytes(PART_BYTES * 2 + 5), np.random.default_rng(2).bytes(PART_BYTES + 1)
     parts = SnapshotParts()
     parts.add_all(parts_of("p3", 0, 7, old))
@@ -76,7 +76,7 @@ def test_the_newest_whole_snapshot_counts_though_a_crash_cut_the_last_one_off():
     assert parts.newest("p4") is None
 
 
-def test_compaction_leaves_both_slots_whole():
+def test_compaction_keeps_both_slots_complete():
     log = []
     for number in range(6):
         log += parts_of("p0", number % 2, number, bytes([number]) * (PART_BYTES + 1))
@@ -87,6 +87,6 @@ def test_compaction_leaves_both_slots_whole():
     assert parts.newest("p0") == (5, bytes([5]) * (PART_BYTES + 1))
 
 
-def test_a_foreign_message_in_a_state_topic_is_named():
+def test_a_foreign_message_in_a_state_topic_is_reported():
     with pytest.raises(AstrocyteError, match="no part of a snapshot"):
         SnapshotParts().add(b"key", b"hello")

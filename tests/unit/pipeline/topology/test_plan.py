@@ -25,7 +25,7 @@ def test_naming_the_streams_own_key_needs_no_other_topic():
     assert plan.topics == ("mono.spikes",)
 
 
-def test_a_rule_by_another_field_reads_the_stream_keyed_anew():
+def test_a_rule_by_another_field_reads_the_repartitioned_stream():
     plan = plan_of("rules: [{name: r, by: cell, within: 2s, seq: [{as: a, stream: vitals}]}]")
     assert plan.repartitions == (Repartition("vitals", "mono.vitals", "cell", "keyed.cell.vitals"),)
     assert plan.topics == ("keyed.cell.vitals",)
@@ -69,7 +69,7 @@ rules: [{{name: r, by: {by}, within: 1s, seq: [{{as: a, stream: weather}}]}}]
     assert plan_of(text).repartitions == ()
 
 
-def test_rules_that_read_one_another_in_a_circle_have_no_checked_plan():
+def test_cyclic_rules_have_no_checked_plan():
     text = """
 rules:
   - {name: one, within: 1s, seq: [{as: a, stream: two}, {as: b, stream: spikes}]}
@@ -90,7 +90,7 @@ rules:
         checked_plan(load_rules(text))
 
 
-def test_a_circle_across_groups_is_refused_by_the_names_on_it():
+def test_a_cycle_across_groups_is_refused_with_its_names():
     text = """
 windows: [{name: sums, from: one, by: island, every: 10s, select: {n: count()}}]
 rules:
@@ -103,6 +103,6 @@ rules:
         plan_of(text)
 
 
-def test_a_rule_that_reads_its_own_matches_is_a_circle():
+def test_a_rule_that_reads_its_own_matches_is_a_cycle():
     with pytest.raises(InvalidRule, match=r"circle: one -> one \(one by key\)"):
         plan_of("rules: [{name: one, by: key, within: 1s, seq: [{as: a, stream: one}]}]")

@@ -38,7 +38,7 @@ def test_rows_keep_their_ids_and_go_where_the_field_hashes():
     assert sorted(ids) == sorted(given.id_strings())
 
 
-def test_the_reader_is_told_of_every_input_partition():
+def test_the_reader_is_notified_of_every_input_partition():
     made = step(Repartitioner(REPARTITION, 3, lateness_us=0), 1, frame())
     assert made.peers == ("weather@/0", "weather@/1", "weather@/2")
 
@@ -49,7 +49,7 @@ def test_a_frame_without_a_watermark_gets_the_newest_time_less_the_lateness():
     assert step(repartitioner, 0, frame(2)).watermark_us == 1_750_000_000_000_001
 
 
-def test_a_silent_partition_is_ended_once_and_comes_back():
+def test_an_idle_partition_is_ended_once_and_returns():
     repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
     repartitioner.assign([0, 1], now_s=0.0)
     step(repartitioner, 0, frame(), now_s=3.0)
@@ -61,14 +61,14 @@ def test_a_silent_partition_is_ended_once_and_comes_back():
     assert [each.origin for each in repartitioner.silence(16.0, 5.0)] == ["/1"]
 
 
-def test_what_ends_a_silent_partition_says_nothing_of_the_others():
+def test_the_end_of_an_idle_partition_does_not_concern_the_others():
     repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
     repartitioner.assign([0], now_s=0.0)
     (ended,) = repartitioner.silence(6.0, 5.0)
     assert ended.peers == ()
 
 
-def test_where_all_are_silent_and_one_speaks_the_reader_waits_for_all_until_they_are_silent_again():
+def test_when_one_of_all_idle_partitions_resumes_the_reader_waits_for_all_until_they_are_idle_again():
     repartitioner = Repartitioner(REPARTITION, 3, lateness_us=0)
     repartitioner.assign([0, 1], now_s=0.0)  # the third is another worker's
     assert len(repartitioner.silence(6.0, 5.0)) == 2
@@ -77,7 +77,7 @@ def test_where_all_are_silent_and_one_speaks_the_reader_waits_for_all_until_they
     assert [each.origin for each in repartitioner.silence(16.0, 5.0)] == ["/0", "/1"]
 
 
-def test_one_producer_that_asserts_watermarks_does_not_hide_the_silence_of_another():
+def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle():
     repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
     repartitioner.assign([0, 1], now_s=0.0)
     step(repartitioner, 0, frame(), now_s=4.0)
@@ -85,7 +85,7 @@ def test_one_producer_that_asserts_watermarks_does_not_hide_the_silence_of_anoth
     assert [each.origin for each in repartitioner.silence(6.0, 5.0)] == ["/1"]
 
 
-def test_what_is_remembered_of_runs_goes_with_their_ends():
+def test_state_of_runs_is_removed_at_their_ends():
     repartitioner = Repartitioner(REPARTITION, 1, lateness_us=0)
     repartitioner.assign([0], now_s=0.0)
     for number in range(50):

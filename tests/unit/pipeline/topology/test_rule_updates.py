@@ -21,7 +21,7 @@ def test_a_message_adds_a_rule_and_leaves_the_version_of_the_others():
     assert versions(live.ruleset)["one"] == before["one"]
 
 
-def test_a_message_replaces_a_rule_of_the_files_and_an_empty_one_takes_it_back():
+def test_a_message_replaces_a_rule_of_the_files_and_an_empty_one_restores_it():
     live = LiveRules(load_rules(BASE))
     before = versions(live.ruleset)
     live.apply("mine", rule("one", "value > 1"))
@@ -40,7 +40,7 @@ def test_a_broken_rule_is_refused_with_its_reason_and_the_old_one_stays():
         assert versions(live.ruleset) == before
 
 
-def test_what_cannot_run_is_refused_by_whoever_runs_it():
+def test_a_rule_that_cannot_run_is_refused_by_its_engine():
     def refuse(_ruleset):
         from astrocyte.schemas.errors import InvalidRule
 

@@ -120,14 +120,14 @@ def test_snapshot_ahead_of_the_commit_is_committed_once_reading_begins_there():
     assert tracker_at(70, committed=50).committable(P) == 70
 
 
-def test_log_that_began_anew_may_commit_lower_offsets_than_before():
+def test_recreated_log_may_commit_lower_offsets_than_before():
     tracker = tracker_at(0)
     old = tracker.delivered(P, 0, 100)
     old.ack()
     tracker.committed(P, 100)
-    new = tracker.delivered(P, 0, 30)  # the topic was made anew
+    new = tracker.delivered(P, 0, 30)  # the topic was deleted and created again
     assert old.stale
-    tracker.committed(P, 100)  # a confirmation that was under way says nothing of the new log
+    tracker.committed(P, 100)  # a confirmation in flight does not concern the new log
     assert tracker.committable(P) is None
     new.ack()
     assert tracker.committable(P) == 30
@@ -142,7 +142,7 @@ def test_unknown_position_is_learnt_from_the_first_delivery():
     assert tracker.committable(P) == 35
 
 
-def test_forgotten_partition_has_nothing_to_commit_and_refuses_deliveries():
+def test_removed_partition_has_nothing_to_commit_and_refuses_deliveries():
     tracker = tracker_at(0)
     tracker.delivered(P, 0, 1).ack()
     tracker.forget([P, "never assigned"])
@@ -247,7 +247,7 @@ def run(world: World, steps: list[tuple[str, int | bool | None]]) -> None:
             case "revoke_without_commit", _:
                 world.tracker.forget([P])
                 world.start(world.broker)
-    # The consumer dies: everything below the commit must have been done by someone.
+    # The consumer dies: everything below the commit must have been acknowledged.
     assert all(offset in world.done for offset in world.exists if offset < world.broker)
     # And a life in which everything is acked commits the whole log, holes and markers included.
     world.start(world.broker)
@@ -266,12 +266,12 @@ LOGS = st.lists(st.booleans(), max_size=40).map(
 
 @settings(max_examples=400, deadline=None)
 @given(LOGS, st.lists(STEPS, max_size=60))
-def test_random_lives_of_a_partition_agree_with_a_brute_force_model(world, steps):
+def test_random_histories_of_a_partition_agree_with_a_brute_force_model(world, steps):
     run(world, steps)
 
 
 @pytest.mark.soak
 @settings(max_examples=20_000, deadline=None)
 @given(LOGS, st.lists(STEPS, max_size=120))
-def test_many_random_lives_of_a_partition_agree_with_a_brute_force_model(world, steps):
+def test_many_random_histories_of_a_partition_agree_with_a_brute_force_model(world, steps):
     run(world, steps)

@@ -105,7 +105,7 @@ def test_topic_that_does_not_exist_yet_is_left_out():
     assert assign({"a": 1}, {"m": {"a", "later"}}) == {"m": {"a": [0]}}
 
 
-def test_state_of_the_broker_is_said_once_per_change(caplog):
+def test_state_of_the_broker_is_logged_once_per_change(caplog):
     state = StateLog("worker", "127.0.0.1:9")
     with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
         state.back()

@@ -1,4 +1,4 @@
-"""Columns written as JSON text, read again by a JSON parser."""
+"""Columns written as JSON, read again by a JSON parser."""
 
 import math
 
@@ -21,7 +21,7 @@ def same(read, given):
 
 
 @given(st.lists(st.none() | FLOATS), st.sampled_from([pa.float64(), pa.float32()]))
-def test_floating_numbers_stay_what_they_are_and_what_json_has_not_is_null(values, kind):
+def test_floats_keep_their_value_and_values_without_a_json_form_are_null(values, kind):
     with_kind = pa.array(values, pa.float64()).cast(kind, safe=False)
     for text, value in zip(json_values(with_kind).to_pylist(), with_kind.to_pylist(), strict=True):
         read = orjson.loads(text)
@@ -29,7 +29,7 @@ def test_floating_numbers_stay_what_they_are_and_what_json_has_not_is_null(value
 
 
 @given(st.lists(st.none() | STRINGS), st.booleans())
-def test_text_is_escaped(values, encoded):
+def test_strings_are_escaped(values, encoded):
     column = pa.array(values, pa.utf8())
     strings = json_values(column.dictionary_encode() if encoded else column)
     assert [orjson.loads(text) for text in strings.to_pylist()] == values

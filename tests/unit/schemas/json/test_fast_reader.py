@@ -1,4 +1,4 @@
-"""Reading a healthy chunk all at once gives what reading it record by record gives."""
+"""Reading a valid chunk at once gives the same rows as reading it record by record."""
 
 from unittest import mock
 
@@ -81,7 +81,7 @@ def test_a_chunk_read_at_once_is_the_chunk_read_record_by_record(chunk, stream, 
         assert at_once[0].id_strings() == one_by_one[0].id_strings()
 
 
-def test_a_healthy_chunk_is_read_at_once():
+def test_a_valid_chunk_is_read_at_once():
     chunk = [
         orjson.dumps(
             {

@@ -37,7 +37,7 @@ def read(stream: str, *values: bytes | None, key: bytes | None = b"k", timestamp
     )
 
 
-def test_a_mono_event_has_exactly_the_shape_of_the_seed():
+def test_a_mono_event_has_exactly_the_documented_shape():
     record = orjson.loads(frame_to_records(spikes(1))[0].value)
     assert list(record) == ["event_id", "timestamp", "source_stream", "type", "value", "metadata"]
     assert record["timestamp"] == "2025-09-28T10:30:00Z"
@@ -71,7 +71,7 @@ def test_every_catalog_type_survives_json(event_type):
     assert {n: v for n, v in back.rows()[0].items() if n != "event_id"} == frame.rows()[0]
 
 
-def test_a_dna_event_travels_in_the_charter_envelope():
+def test_a_dna_event_uses_the_dna_envelope():
     columns = {"timestamp": [1703001234567000], "key": ["coder_agent"], "type": ["dna.mutation_applied"]}
     columns |= {"snapshot_id": [102], "agent_id": ["coder_agent"], "version": [2], "parent_snapshot_id": [101]}
     columns |= {"mutation_keys": ['["temperature"]'], "traits_delta": ['{"creativity":0.1}'], "reason": ["x"]}
@@ -98,7 +98,7 @@ def test_headers_are_cloudevents_in_kafka_binary_mode():
     assert event.get_data() == orjson.loads(record.value)
 
 
-def test_the_seeds_own_example_is_read_and_fields_it_does_not_know_are_left_out():
+def test_the_documented_example_is_read_and_unknown_fields_are_left_out():
     seed = b'{"event_id":"e-1","timestamp":"2025-09-28T10:30:00Z","source_stream":"stream:axon_1","type":"A",'
     frame, _, refused = read("axon_1", seed + b'"value":10,"metadata":{"colour":"red"}}')
     assert refused == []
@@ -150,7 +150,7 @@ def test_times_are_read_in_seconds_milliseconds_microseconds_and_with_zones(text
     assert frame.timestamps().tolist() == [START]
 
 
-def test_an_unlisted_stream_takes_its_fields_as_they_come():
+def test_an_unlisted_stream_takes_its_fields_as_they_are():
     frame, _, refused = read(
         "weather", b'{"celsius":3,"wind":{"dir":"N"},"id":"station-1"}', b'{"celsius":3.5,"wet":true}', key=None
     )
@@ -171,7 +171,7 @@ records = st.dictionaries(
 @given(
     st.lists(st.binary(max_size=10) | records, max_size=8), st.sampled_from(["axon_1", "weather", "dna.karma_updated"])
 )
-def test_whatever_comes_every_record_is_a_row_or_refused(values, stream):
+def test_every_record_is_a_row_or_refused(values, stream):
     encoded = []
     for value in values:
         try:
@@ -184,7 +184,7 @@ def test_whatever_comes_every_record_is_a_row_or_refused(values, stream):
 
 
 @given(st.lists(st.integers(-62_000_000_000_000_000, 250_000_000_000_000_000)))
-def test_times_as_text_round_trip_to_the_microsecond(times):
+def test_times_as_strings_round_trip_to_the_microsecond(times):
     strings = iso_strings(np.array(times, np.int64))
     assert [us_from_iso(text) for text in strings] == times
     assert strings == [iso_from_us(time) for time in times]

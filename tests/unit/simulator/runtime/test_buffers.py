@@ -1,4 +1,4 @@
-"""Growable buffers: rounds that overflow are run again until they are whole, and always come to an end."""
+"""Growable buffers: rounds that overflow are run again until they are complete, and replays always end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def frames(config: BurstsConfig, ticks: int, **options: object) -> bytes:
     return b"".join(map(encode_frame, sink.frames))
 
 
-def test_a_collapse_after_a_long_quiet_time_does_not_hold_the_run_up() -> None:
+def test_a_collapse_after_many_small_rounds_does_not_delay_the_run() -> None:
     plants = [{"kind": "collapse", "at_tick": 300, "ticks": 1, "strength": 0.8}]
     tight, wide = MemorySink(), MemorySink()
     config = {"size": 1024, "plants": plants}
@@ -48,7 +48,7 @@ def test_a_collapse_after_a_long_quiet_time_does_not_hold_the_run_up() -> None:
     ),
     chunk_ticks=st.sampled_from([1, 2, 3, 7, 10]),
 )
-def test_sizes_of_buffers_never_show_in_the_frames(
+def test_sizes_of_buffers_do_not_change_the_frames(
     rows: tuple[int, int, int], plants: list[dict], chunk_ticks: int
 ) -> None:
     whole = BurstsConfig(plants=plants)
@@ -64,7 +64,7 @@ def test_sizes_of_buffers_never_show_in_the_frames(
     initial=st.dictionaries(st.sampled_from("abc"), st.integers(1, 4096), min_size=3),
     snapshot_rounds=st.integers(1, 20),
 )
-def test_every_replay_ends_whatever_the_rounds_need(
+def test_every_replay_ends_for_any_needs(
     bursts: dict[int, dict[str, int]], initial: dict[str, int], snapshot_rounds: int
 ) -> None:
     kept = Buffers("w", initial, rare={"c": 2000}, chunk_ticks=10)
@@ -83,8 +83,8 @@ def test_every_replay_ends_whatever_the_rounds_need(
         number += 1
 
 
-def test_bursts_that_come_back_do_not_compile_for_ever() -> None:
-    # One burst in each 70 rounds: before each the buffers have been quiet for long enough to be shrunk.
+def test_repeated_bursts_do_not_compile_again_and_again() -> None:
+    # One burst in each 70 rounds: before each the buffers have been nearly empty for long enough to be shrunk.
     plants = [{"kind": "left", "at_tick": tick, "ticks": 1, "strength": 1.0} for tick in range(90, 1400, 140)]
     config = BurstsConfig(left_rows=32, right_rows=32, kept_rows=32, plants=plants)
     before = TRACES["bursts"]
@@ -96,12 +96,13 @@ def test_bursts_that_come_back_do_not_compile_for_ever() -> None:
 def test_a_step_whose_need_grows_with_its_buffer_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffers, "MOST_REPLAYS", 2)
     with pytest.raises(
-        BufferStuck, match=r"'greedy': buffer 'kept' is too small in ticks 0 to 9 after 3 tries; .*room"
+        BufferStuck,
+        match=r"'greedy': buffer 'kept' is too small in ticks 0 to 9 after 3 tries: it has .* rows per tick",
     ):
         simulate(GREEDY, BurstsConfig(kept_rows=32), seed=3, ticks=20, sink=MemorySink())
 
 
-def quiet(held: Buffers, first_round: int, rounds: int) -> None:
+def small_rounds(held: Buffers, first_round: int, rounds: int) -> None:
     for number in range(first_round, first_round + rounds):
         held.measured(10 * (number + 1), {"a": 3})
 
@@ -110,44 +111,45 @@ def test_a_replay_without_more_room_is_an_error(monkeypatch: pytest.MonkeyPatch)
     held = Buffers("w", {"a": 64}, rare={}, chunk_ticks=10)
     monkeypatch.setattr(Buffers, "_grow", lambda self, needs: None)
     with pytest.raises(
-        BufferStuck, match=r"'w': buffer 'a' is too small in ticks 10 to 19 after 1 tries; .* 64 rows a tick, 70"
+        BufferStuck,
+        match=r"'w': buffer 'a' is too small in ticks 10 to 19 after 1 tries: it has 64 rows per tick, 70 are needed",
     ):
         held.overflowed(10, 20, held.take(), {"a": 70})
 
 
-def test_nothing_shrinks_before_the_round_that_overflowed_is_behind() -> None:
+def test_nothing_shrinks_before_the_end_of_the_round_that_overflowed() -> None:
     held = Buffers("w", {"a": 64}, rare={}, chunk_ticks=10)
     assert held.overflowed(0, 10, held.take(), {"a": 1000})
     grown = held.take()
     held.measured(10, {"a": 1000})
-    quiet(held, 1, ROUNDS_TO_SHRINK)
+    small_rounds(held, 1, ROUNDS_TO_SHRINK)
     held.shrink(650)
     assert held.take() == grown  # the burst is among the rounds that count
-    quiet(held, 65, ROUNDS_TO_SHRINK)
+    small_rounds(held, 65, ROUNDS_TO_SHRINK)
     assert held.overflowed(1500, 1510, held.take(), {"a": 5000})
     larger = held.take()
     held.shrink(1300)
     assert held.take() == larger
-    quiet(held, 151, ROUNDS_TO_SHRINK)
+    small_rounds(held, 151, ROUNDS_TO_SHRINK)
     held.shrink(2200)
     assert dict(held.take()) == {"a": 64}
 
 
-def test_each_burst_after_a_shrinking_lets_the_next_one_wait_longer() -> None:
+def test_each_burst_after_a_shrinking_delays_the_next_shrinking() -> None:
     held = Buffers("w", {"a": 64}, rare={}, chunk_ticks=10)
     number, waits = 0, []
     for _ in range(4):
         assert held.overflowed(10 * number, 10 * number + 10, held.take(), {"a": 5000})
         began = number
         while dict(held.take())["a"] > 64:
-            quiet(held, number, 1)
+            small_rounds(held, number, 1)
             number += 1
             held.shrink(10 * number)
         waits.append(number - began)
     assert waits == [ROUNDS_TO_SHRINK, 2 * ROUNDS_TO_SHRINK, 4 * ROUNDS_TO_SHRINK, 8 * ROUNDS_TO_SHRINK]
 
 
-def test_sizes_that_were_compiled_before_are_taken_again() -> None:
+def test_sizes_that_were_compiled_before_are_reused() -> None:
     held = Buffers("w", {"a": 64, "b": 64}, rare={}, chunk_ticks=10)
     seen = set()
     for number in range(20):

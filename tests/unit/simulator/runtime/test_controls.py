@@ -25,7 +25,7 @@ def test_live_controls_are_recorded_and_scheduling_them_repeats_the_run() -> Non
     accepted = [control for control in first.controls if control.error is None]
     assert [(control.tick, control.message) for control in accepted] == [(20, {"difficulty": 3.0})]
     assert [control.error for control in refused] == [
-        "control.difficulty at tick 40 refused: reward is 'much'; a number from 0 to 100 was wanted"
+        "control.difficulty at tick 40 refused: reward: expected a number from 0 to 100, got 'much'"
     ]
     simulate(CELLS, CONFIG, seed=1, ticks=60, sink=replayed, controls=first.controls, chunk_ticks=7)
     simulate(CELLS, CONFIG, seed=1, ticks=60, sink=plain)
@@ -42,19 +42,19 @@ def test_live_controls_are_recorded_and_scheduling_them_repeats_the_run() -> Non
 @pytest.mark.parametrize(
     ("name", "message", "wanted"),
     [
-        ("difficulty", {"difficulty": 0}, "difficulty is 0; a number from 0.01 to 100 was wanted"),
-        ("difficulty", {"difficulty": float("nan")}, "difficulty is nan; a number from 0.01 to 100"),
-        ("difficulty", {"reward": -1}, "reward is -1; a number from 0 to 100 was wanted"),
-        ("difficulty", {"dificulty": 2}, r"the message has \['dificulty'\]; 'difficulty', 'reward' or both"),
-        ("weather", {"rain": 1}, "cells take the control 'difficulty'; 'weather' came"),
+        ("difficulty", {"difficulty": 0}, "difficulty: expected a number from 0.01 to 100, got 0"),
+        ("difficulty", {"difficulty": float("nan")}, "difficulty: expected a number from 0.01 to 100, got nan"),
+        ("difficulty", {"reward": -1}, "reward: expected a number from 0 to 100, got -1"),
+        ("difficulty", {"dificulty": 2}, r"expected 'difficulty', 'reward' or both, got \['dificulty'\]"),
+        ("weather", {"rain": 1}, "cells: expected the control 'difficulty', got 'weather'"),
     ],
 )
-def test_nonsense_is_refused_naming_field_and_range(name: str, message: dict, wanted: str) -> None:
+def test_invalid_controls_are_refused_naming_field_and_range(name: str, message: dict, wanted: str) -> None:
     with pytest.raises(InvalidControl, match=wanted):
         CELLS.control(CONFIG, CELLS.params(CONFIG), name, message)
 
 
-def test_something_that_is_no_object_is_refused_and_kept_on_record() -> None:
+def test_a_message_that_is_not_an_object_is_refused_and_recorded() -> None:
     plan = Plan(CELLS, CONFIG, source=lambda: [("difficulty", [1, 2])])
     plan.params(0)
     assert plan.controls == [
@@ -62,12 +62,12 @@ def test_something_that_is_no_object_is_refused_and_kept_on_record() -> None:
             0,
             "difficulty",
             {"value": [1, 2]},
-            "control.difficulty at tick 0 refused: a JSON object was wanted, list came",
+            "control.difficulty at tick 0 refused: expected a JSON object, got list",
         )
     ]
 
 
-def test_params_hold_from_the_tick_of_their_control_also_after_a_rewind() -> None:
+def test_params_apply_from_the_tick_of_their_control_also_after_a_rewind() -> None:
     plan = Plan(CELLS, CONFIG, scheduled=[Control(50, "difficulty", {"difficulty": 2.0})])
     live = iter([[], [("difficulty", {"reward": 0.5})]])
     plan._source = lambda: next(live, [])

@@ -80,7 +80,7 @@ def test_rescaled_hawkes_gaps_are_exponential(spikes: dict) -> None:
     assert stats.kstest(gaps, "expon").pvalue > 1e-3
 
 
-def test_independent_trains_coincide_by_chance_as_often_as_poisson_says(spikes: dict) -> None:
+def test_independent_trains_coincide_at_the_poisson_rate(spikes: dict) -> None:
     within, duration, rate = 0.02, TICKS * TICK_S, 5.0
     pairs = 0
     (domains_a, times_a), (domains_b, times_b) = spikes["axon_1"], spikes["axon_2"]

@@ -52,7 +52,7 @@ def test_the_energy_ledger_closes_exactly(told) -> None:
     assert metrics["births"].sum() > 300
 
 
-def test_births_less_deaths_change_the_population_and_are_all_told(told) -> None:
+def test_births_less_deaths_change_the_population_and_are_all_emitted(told) -> None:
     frames, metrics = told
     np.testing.assert_array_equal(np.diff(metrics["alive"]), (metrics["births"] - metrics["deaths"])[1:])
     events = rows(frames, "evolutionary_events")
@@ -128,7 +128,7 @@ def test_population_metrics_are_those_of_the_cells(told) -> None:
     assert found["births"].sum() == metrics["births"][: found["tick"].max() + 1].sum()
 
 
-def test_a_sample_says_how_many_cells_a_row_stands_for() -> None:
+def test_a_sampled_row_carries_the_number_of_cells_it_stands_for() -> None:
     sink = MemorySink()
     simulate(CELLS, CONFIG.model_copy(update={"routine_share": 0.2}), seed=9, ticks=60, sink=sink)
     vitals = [frame for frame in sink.of("cell_vitals") if frame.num_rows]

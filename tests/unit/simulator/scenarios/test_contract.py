@@ -33,23 +33,31 @@ def test_a_scenario_may_be_named_by_module_and_object() -> None:
     assert load_scenario("tests.support.worlds:MORAN") is MORAN
     with pytest.raises(InvalidSettings, match="has no 'NOTHING'"):
         load_scenario("tests.support.worlds:NOTHING")
-    with pytest.raises(InvalidSettings, match=r"is a int; expected a simulator Scenario"):
+    with pytest.raises(InvalidSettings, match=r"expected a simulator Scenario, got int"):
         load_scenario("astrocyte.simulator.runtime.world:SNAPSHOT_ROUNDS")
 
 
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        (CellsConfig, {"size": 5}, "world: size is 5; wanted int from 32 to 33554432"),
-        (CellsConfig, {"hazard": 1.5}, "world: hazard is 1.5; wanted float from 0.0 to 1.0"),
-        (CellsConfig, {"hazard": float("nan")}, "world: hazard is nan; wanted float"),
-        (CellsConfig, {"initial": 0}, "world: initial is 0; wanted float above 0.0 to 1.0"),
+        (CellsConfig, {"size": 5}, "world: size: expected int from 32 to 33554432, got 5"),
+        (CellsConfig, {"hazard": 1.5}, "world: hazard: expected float from 0.0 to 1.0, got 1.5"),
+        (CellsConfig, {"hazard": float("nan")}, "world: hazard: expected float from 0.0 to 1.0, got nan"),
+        (CellsConfig, {"initial": 0}, "world: initial: expected float above 0.0 to 1.0, got 0"),
         (CellsConfig, {"sise": 64}, "world: there is no setting 'sise'; known settings: ageing,"),
-        (CellsConfig, {"plants": [{"kind": "flood", "at_tick": 1}]}, "kind 'flood' is not one that this scenario"),
-        (CellsConfig, {"plants": [{"kind": "collapse", "at_tick": 1, "strength": 2}]}, "wanted a share from 0 to 1"),
-        (CellsConfig, {"plants": [{"kind": "collapse", "at_tick": -1}]}, "world: plants.0.at_tick is -1; "),
-        (AxonsConfig, {"rate_hz": (1, 1, -1)}, "rate_hz of axon 3 is -1.0; wanted a number from 0 to 10000"),
-        (AxonsConfig, {"branching": (0, 1, 0)}, "branching of axon 2 is 1.0; wanted a number from 0 to 0.95"),
+        (CellsConfig, {"plants": [{"kind": "flood", "at_tick": 1}]}, "depletion, bottleneck), got 'flood'"),
+        (
+            CellsConfig,
+            {"plants": [{"kind": "collapse", "at_tick": 1, "strength": 2}]},
+            "expected a share from 0 to 1, got 2.0",
+        ),
+        (
+            CellsConfig,
+            {"plants": [{"kind": "collapse", "at_tick": -1}]},
+            "world: plants.0.at_tick: Input should be greater than or equal to 0, got -1",
+        ),
+        (AxonsConfig, {"rate_hz": (1, 1, -1)}, "rate_hz of axon 3: expected a number from 0 to 10000, got -1.0"),
+        (AxonsConfig, {"branching": (0, 1, 0)}, "branching of axon 2: expected a number from 0 to 0.95, got 1.0"),
     ],
 )
 def test_a_wrong_setting_is_refused_naming_field_and_range(model: type, settings: dict, message: str) -> None:
@@ -62,13 +70,13 @@ def test_a_run_without_an_end_or_with_wrong_options_is_refused() -> None:
     for options, message in (
         ({}, "neither ticks, seconds nor a stop function"),
         ({"ticks": 5, "seconds": 1.0}, "both ticks .* and seconds"),
-        ({"ticks": 0}, "ticks is 0; a number above 0"),
-        ({"ticks": 5, "rate": -1.0}, "rate is -1.0"),
-        ({"ticks": 5, "seed": -3}, "seed is -3"),
+        ({"ticks": 0}, "ticks: expected a number above 0 and below 2\\*\\*53, got 0"),
+        ({"ticks": 5, "rate": -1.0}, "rate: expected a number above 0, got -1.0"),
+        ({"ticks": 5, "seed": -3}, "seed: expected 0 or a number above it, got -3"),
     ):
         with pytest.raises(InvalidSettings, match=message):
             simulate("axons", {}, sink=None, **options)
-    with pytest.raises(InvalidSettings, match="given a CellsConfig; a AxonsConfig was wanted"):
+    with pytest.raises(InvalidSettings, match="expected a AxonsConfig, got a CellsConfig"):
         simulate("axons", CellsConfig(), sink=None, ticks=1)
 
 

@@ -142,7 +142,7 @@ def test_outage_leaves_snapshots_unscored_and_is_in_the_truth(run):
 
 
 def test_settings_out_of_range_name_field_and_range():
-    with pytest.raises(InvalidSettings, match="size is 2; wanted int from 4 to 65536"):
+    with pytest.raises(InvalidSettings, match="size: expected int from 4 to 65536, got 2"):
         simulate("dna", {"size": 2}, ticks=1, sink=MemorySink())
     assert load_scenario("dna").size_setting == "size"
 
@@ -178,7 +178,7 @@ def test_onemax_with_a_gene_pool_follows_the_umda_curve():
 
 
 @pytest.mark.parametrize("operator", ["pool", "crossover"])
-def test_response_to_selection_is_the_breeders(operator):
+def test_response_to_selection_follows_the_breeders_equation(operator):
     genes, size = 24, 20_000
     random = np.random.default_rng(2)
     genome = random.standard_normal((genes, 1, size), np.float32) * genes**-0.5
@@ -214,7 +214,7 @@ GA = [
 ]
 
 
-def test_control_ga_gives_mates_and_keeps_elite_from_its_tick_on_and_a_replay_repeats_it(run):
+def test_control_ga_sets_mates_and_protects_elite_from_its_tick_on_and_a_replay_repeats_it(run):
     config = {name: value for name, value in CONFIG.items() if name != "plants"}
     controls = [Control(40, "ga", message) for message in GA]
     plain, steered, again = MemorySink(), MemorySink(), MemorySink()
@@ -248,7 +248,7 @@ def test_control_ga_sets_the_mutation_rate():
     assert np.mean([count for time, count in changed if time < middle]) < 4
 
 
-def test_retiring_and_a_crossover_without_partner_take_orders_back():
+def test_retire_and_crossover_without_partner_remove_earlier_commands():
     config = DNA.Config(size=24, populations=2)
     start = params = DNA.params(config)
     for message in GA:
@@ -267,17 +267,20 @@ def test_retiring_and_a_crossover_without_partner_take_orders_back():
 @pytest.mark.parametrize(
     ("message", "wanted"),
     [
-        ({"action": "mutation_rate", "mutation_rate": 2}, "mutation_rate is 2; a number from 0 to 1 was wanted"),
-        ({"action": "mutation_rate"}, "mutation_rate is None; a number from 0 to 1"),
-        ({"action": "marry"}, "action is 'marry'; one of mutation_rate, crossover, elite, retire was wanted"),
+        ({"action": "mutation_rate", "mutation_rate": 2}, "mutation_rate: expected a number from 0 to 1, got 2"),
+        ({"action": "mutation_rate"}, "mutation_rate: expected a number from 0 to 1, got None"),
+        ({"action": "marry"}, "action: expected one of mutation_rate, crossover, elite, retire, got 'marry'"),
         (
             {"action": "elite", "agent_id": "agent-00048"},
-            "agent_id is 'agent-00048'; one of agent-00000 to agent-00047",
+            "agent_id: expected one of agent-00000 to agent-00047, got 'agent-00048'",
         ),
-        ({**GA[0], "partner_agent_id": "agent-00030"}, "agents 3 and 30 are of two populations, which do not mix"),
+        (
+            {**GA[0], "partner_agent_id": "agent-00030"},
+            "agents 3 and 30: expected agents of one population, since populations do not mix",
+        ),
     ],
 )
-def test_nonsense_over_control_ga_is_refused(message, wanted):
+def test_invalid_messages_of_control_ga_are_refused(message, wanted):
     config = DNA.Config(size=24, populations=2)
     with pytest.raises(InvalidControl, match=wanted):
         DNA.control(config, DNA.params(config), "ga", message)

@@ -38,7 +38,7 @@ def test_ledgers_close_and_nothing_is_negative(run):
     assert interval.metrics["lost"].sum() > 0
 
 
-def test_every_stream_of_the_seed_has_events(run):
+def test_every_stream_of_the_catalog_has_events(run):
     assert set(run[0]) == {"agents", "agent_states", "resource_states", "simulation_steps", "agent_actions",
                            "learning_experiences", "health_incidents", "truth"}  # fmt: skip
 
@@ -111,7 +111,7 @@ def test_depletion_empties_the_map_and_is_in_the_truth(run):
 
 
 def test_settings_out_of_range_name_field_and_range():
-    with pytest.raises(InvalidSettings, match=r"growth is 2\.0; wanted float from 0\.0 to 1\.0"):
+    with pytest.raises(InvalidSettings, match=r"growth: expected float from 0\.0 to 1\.0, got 2\.0"):
         simulate("ecology", {"growth": 2.0}, ticks=1, sink=MemorySink())
 
 
@@ -121,7 +121,7 @@ def test_tiles_grow_logistically_up_to_capacity():
     assert grown.tolist() == [10, 543, 1023, 1024, 2000]
 
 
-def test_takers_get_what_is_there_and_the_tile_loses_exactly_that():
+def test_gatherers_get_what_the_tile_loses():
     amount, tile = jnp.array([5, 100, 7], jnp.int32), jnp.array([1, 0, 2, 1], jnp.int32)
     winner = jnp.array([1, 0, -1], jnp.int32)
     taken, left = take_from(amount, tile, winner, jnp.int32(10))
@@ -130,7 +130,7 @@ def test_takers_get_what_is_there_and_the_tile_loses_exactly_that():
     assert occupant(tile, jnp.array([False, True, True, True]), 3).tolist() == [1, 3, 2]
 
 
-def test_one_social_agent_of_a_tile_meets_one_living_other_and_both_know_of_each_other():
+def test_one_social_agent_per_tile_meets_one_other_and_the_pairing_is_mutual():
     random = np.random.default_rng(5)
     slots, tiles = 4_096, 1_500
     tile = random.integers(0, tiles, slots).astype(np.int32)

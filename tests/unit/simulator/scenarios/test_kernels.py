@@ -1,4 +1,4 @@
-"""The kernels: their lives, merges of mutual neighbours, wars, and the shape of what they tell."""
+"""The kernels: their lives, merges of mutual neighbours, wars, and the shape of their events."""
 
 import json
 from collections import defaultdict
@@ -45,7 +45,7 @@ def _tick(row):
     return (row["timestamp"] - 1_735_689_600_000_000) // 100_000
 
 
-def test_nothing_is_violated_and_everything_happens(run):
+def test_there_are_no_violations_and_all_kinds_of_events(run):
     rows, problems, metrics = run
     assert problems == []
     assert {row["type"] for row in rows["kernel_geometry"]} == {"spawned", "bred", "updated", "merged", "retired"}
@@ -84,7 +84,7 @@ def test_parents_are_known_kernels_one_of_the_spawned_and_two_of_the_bred_and_me
             assert len(parents) == (row["generation"] > 0)
 
 
-def test_a_merge_makes_a_new_kernel_of_two_that_cease_in_the_same_tick(run, histories):
+def test_a_merge_retires_two_kernels_and_creates_a_new_one_in_the_same_tick(run, histories):
     retired = {(row["kernel_id"], _tick(row)) for row in run[0]["kernel_geometry"] if row["type"] == "retired"}
     merged = [row for row in run[0]["kernel_geometry"] if row["type"] == "merged"]
     assert merged
@@ -116,7 +116,7 @@ def test_training_steps_count_up_with_successes_and_failures(histories):
     assert sum(row["success_count"] + row["failure_count"] >= row["training_steps"] for row in last) == len(last)
 
 
-def test_wars_are_between_two_kernels_and_won_by_one_of_them_or_nobody(run, histories):
+def test_wars_are_between_two_kernels_and_won_by_one_of_them_or_none(run, histories):
     wars = run[0]["war_history"]
     assert len({row["war_id"] for row in wars}) == len(wars)
     for row in wars:
@@ -159,5 +159,5 @@ def test_only_living_mutual_neighbours_within_the_radius_merge():
 
 
 def test_settings_out_of_range_name_field_and_range():
-    with pytest.raises(InvalidSettings, match="size is 5000; wanted int from 8 to 4096"):
+    with pytest.raises(InvalidSettings, match="size: expected int from 8 to 4096, got 5000"):
         simulate("kernels", {"size": 5000}, ticks=1, sink=MemorySink())

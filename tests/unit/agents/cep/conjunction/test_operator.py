@@ -225,7 +225,7 @@ def test_growing_arrays_lose_and_add_nothing(pattern: str, pairing: str, keys: i
 
 
 @pytest.mark.parametrize("pairing", ["once", "each", "latest"])
-def test_the_plain_kernel_and_the_general_one_agree(pairing: str) -> None:
+def test_the_fast_path_and_the_general_operator_agree(pairing: str) -> None:
     # A timeout makes a rule general; the matches must not change.
     events = stream(2000, keys=40, gap=0.3, seed=11, types="A B -")
     plain = Driver(rule_of(AB, pairing=pairing, within="30us")).run(events, chunk=100)
@@ -355,7 +355,7 @@ def test_max_partials_bounds_each_key_and_counts_what_it_cuts(policy: str, first
     assert found == {0: [(0, 6, ((0, 2 * first), (1, 10)))]}
 
 
-def test_matches_of_one_event_beyond_the_output_are_all_given() -> None:
+def test_all_matches_of_one_event_are_returned_beyond_the_output_size() -> None:
     driver = Driver(rule_of(AB, pairing="each"))
     driver.feed([{"t": 0, "type": "A"}] * 5000)
     assert len(driver.feed([{"t": 1, "type": "B"}])[0]) == 5000
@@ -382,14 +382,14 @@ def test_low_water_is_the_oldest_event_that_still_waits() -> None:
     assert driver.operator.low_water_us() is None
 
 
-def test_integers_beyond_float64_stay_apart_in_conditions() -> None:
+def test_integers_beyond_float64_are_distinguished_in_conditions() -> None:
     rule = rule_of([{"as": "a", "where": "type == 'A'"}, {"as": "b", "where": "type == 'B' and value - a.value == 1"}])
     events = [{"t": 0, "type": "A", "value": 2**60}, {"t": 1, "type": "B", "value": 2**60 + 2},
               {"t": 2, "type": "B", "value": 2**60 + 1}]  # fmt: skip
     assert Driver(rule).run(events) == [(0, 2, ((0, 0), (1, 2)))]
 
 
-def test_a_text_test_over_two_events_is_refused_with_its_rule() -> None:
+def test_a_string_test_over_two_events_is_refused_with_its_rule() -> None:
     rule = rule_of([{"as": "a"}, {"as": "b", "where": "contains(a.name, 'x') or max(a.value, value) in ('u', 'v')"}])
     with pytest.raises(InvalidRule, match="text test"):
         compile_conjunction(rule)

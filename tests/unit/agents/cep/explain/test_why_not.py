@@ -56,14 +56,14 @@ def test_bound_between_two_events_is_named():
     assert (attempt.ended, attempt.ended_us) == ("wait", 2_000_000)
 
 
-def test_attempt_that_is_still_open_says_what_it_waits_for():
+def test_attempt_that_is_still_open_names_what_it_waits_for():
     rule = Rule(name="r", seq=[step("a", "A"), step("b", "B"), step("c", "C")])
     attempt = the_attempt(rule, events("AB"))
     assert (attempt.ended, attempt.ended_us, attempt.waited_for) == ("open", None, ("c",))
     assert attempt.taken == (("a", 0), ("b", 1))
 
 
-def test_only_attempts_under_way_at_the_asked_time_are_told():
+def test_only_attempts_open_at_the_given_time_are_reported():
     rule = Rule(name="r", within="2s", seq=[step("a", "A"), step("b", "B")])
     given = events("AXXXA")
     assert len(why_not(rule, given).attempts) == 2
@@ -71,7 +71,7 @@ def test_only_attempts_under_way_at_the_asked_time_are_told():
     assert the_attempt(rule, given, at_us=4_500_000).began_us == 4_000_000
 
 
-def test_steps_tell_how_often_each_part_of_their_condition_failed():
+def test_steps_report_how_often_each_part_of_their_condition_failed():
     rule = Rule(name="r", within="2s", seq=[step("a", "A", " and value > 3")])
     report = why_not(rule, events("AABX", values=[1, 2, 9, 0]))
     (told,) = report.steps
@@ -80,14 +80,14 @@ def test_steps_tell_how_often_each_part_of_their_condition_failed():
     assert "no partial match" in report.lines()[-1]
 
 
-def test_match_is_told_too():
+def test_a_match_is_reported_too():
     rule = Rule(name="r", within="9s", seq=[step("a", "A"), step("n", "N", negated=True)])
     report = why_not(rule, [*events("AX"), {"stream": "s", "timestamp": 20_000_000, "type": "X"}])
     assert report.matches == 1
     assert report.attempts[0].reason.startswith("matched")
 
 
-def test_conjunction_tells_which_step_was_missing():
+def test_conjunction_reports_which_step_was_missing():
     rule = Rule(name="r", within="2s", all=[step("a", "A"), step("b", "B")])
     report = why_not(rule, events("AXXB"))
     assert [attempt.waited_for for attempt in report.attempts] == [("b",), ("a",)]

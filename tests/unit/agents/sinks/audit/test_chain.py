@@ -64,13 +64,13 @@ def test_entries_in_another_order_are_a_broken_chain():
     assert verify(entries).broken_entry == 3
 
 
-def test_a_beginning_cut_off_without_a_record_is_a_broken_chain():
+def test_a_truncated_start_without_a_record_is_a_broken_chain():
     verdict = verify(chain()[2:])
     assert verdict.broken_entry == 3
     assert "entries up to 2 are missing" in verdict.reason
 
 
-def test_a_beginning_removed_by_retention_is_whole():
+def test_a_start_removed_by_retention_is_valid():
     entries = chain()
     purge = purge_payload(2, entries[1].hash)
     entries.append(append(entries[-1], timestamp=9, kind=PURGED, event_id="p", payload=purge))
@@ -78,7 +78,7 @@ def test_a_beginning_removed_by_retention_is_whole():
     assert not verify(entries[3:]).ok
 
 
-def test_an_end_cut_off_is_found_by_who_knows_the_last_hash():
+def test_a_truncated_end_is_detected_with_the_last_hash():
     entries = chain()
     assert verify(entries[:-1]).ok
     verdict = verify(entries[:-1], expected_last_hash=entries[-1].hash)

@@ -54,7 +54,7 @@ async def test_influx_file_sink_keeps_the_contract(tmp_path, rotate_bytes):
     assert (len(list(tmp_path.iterdir())) > 1) == (rotate_bytes == 300)
 
 
-async def test_files_are_line_protocol_after_gunzip_with_comments_that_say_how_far_they_reach(tmp_path):
+async def test_files_are_gzipped_line_protocol_with_comments_that_hold_their_offsets(tmp_path):
     sink = await opened(tmp_path)
     await sink.write(part(0))
     await sink.write(part(1))
@@ -67,7 +67,7 @@ async def test_files_are_line_protocol_after_gunzip_with_comments_that_say_how_f
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.99])
-async def test_a_member_that_a_crash_cut_short_is_cut_off_and_written_again(tmp_path, kept):
+async def test_a_member_truncated_by_a_crash_is_removed_and_written_again(tmp_path, kept):
     sink = await opened(tmp_path)
     await sink.write(part(0))
     path = tmp_path / "points-000001.lp.gz"
@@ -84,7 +84,7 @@ async def test_a_member_that_a_crash_cut_short_is_cut_off_and_written_again(tmp_
     assert count(tmp_path) == {"problem_solving": 60}
 
 
-async def test_a_crash_just_after_a_rotation_forgets_nothing(tmp_path):
+async def test_a_crash_just_after_a_rotation_loses_nothing(tmp_path):
     sink = await opened(tmp_path, rotate_bytes=1)
     await sink.write(part(0))
     await sink.close()
@@ -101,7 +101,7 @@ async def test_a_crash_just_after_a_rotation_forgets_nothing(tmp_path):
     assert count(tmp_path) == {"problem_solving": 40}
 
 
-async def test_a_batch_that_overlaps_what_is_there_adds_only_what_is_new(tmp_path):
+async def test_a_batch_that_overlaps_stored_records_adds_only_new_ones(tmp_path):
     sink = await opened(tmp_path)
     events = [multi_event(number) for number in range(6)]
     await sink.write([SourcedRecords("multi_events", events[:4], "multi.events", 0, 10)])
@@ -113,7 +113,7 @@ async def test_a_batch_that_overlaps_what_is_there_adds_only_what_is_new(tmp_pat
     assert count(tmp_path) == {"multi_events": 6, "problem_solving": 4}
 
 
-async def test_a_refused_record_is_named_again_after_a_crash_before_it_was_buried(tmp_path):
+async def test_a_refused_record_is_reported_again_after_a_crash_before_its_dead_letter(tmp_path):
     batch = [SourcedRecords("alerts", [{"alert_id": "x"}], "alerts", 0, 7), *part(0)]
     sink = await opened(tmp_path)
     first = await sink.write(batch)
@@ -180,7 +180,7 @@ async def test_a_stopped_sink_confirms_nothing_of_the_batch(tmp_path):
     assert count(tmp_path) == {"problem_solving": 20}
 
 
-async def test_other_files_in_the_folder_are_left_alone(tmp_path):
+async def test_other_files_in_the_folder_are_not_changed(tmp_path):
     for name in ("points-notes.txt", "points-1.lp.gz", "points-000001.lp.gz.bak"):
         (tmp_path / name).write_text("mine")
     sink = await opened(tmp_path)
@@ -190,7 +190,7 @@ async def test_other_files_in_the_folder_are_left_alone(tmp_path):
     assert (tmp_path / "points-1.lp.gz").read_text() == "mine"
 
 
-async def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path):
+async def test_a_folder_that_cannot_be_created_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SinkError, match=r"folder .*file/influx of sink 'influx' cannot be used"):
         await InfluxFileSink(tmp_path / "file" / "influx").open()

@@ -1,4 +1,4 @@
-"""Line protocol of columns, read back by a parser of the tests' own."""
+"""Line protocol of columns, read back by the tests' own parser."""
 
 import math
 
@@ -28,7 +28,7 @@ VALUES = {
 
 
 def in_a_tag(text):
-    """What a tag can hold of a text: no control characters but as two, and a space for a backslash at the end."""
+    """The string as a tag can hold it: no control characters but as two, and a space for a backslash at the end."""
     for plain, two in (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         text = text.replace(plain, two)
     return text[:-1] + " " if text.endswith("\\") else text
@@ -94,7 +94,7 @@ def test_a_list_is_one_field_with_its_json_text():
     assert read_points(encode_points("m", {}, sliced, np.arange(2)).payload())[1].fields["weights"] == "[null,null,2]"
 
 
-def test_a_row_without_any_value_is_no_point_and_is_counted():
+def test_a_row_without_values_gives_no_point_and_is_counted():
     columns = {"x": pa.array([1.0, None, math.nan]), "y": pa.array([None, None, math.inf], pa.float64())}
     lines = encode_points("m", {"t": pa.array(["a", "", None], TEXT)}, columns, np.arange(3))
     assert lines.payload() == b"m,t=a x=1 0\n"

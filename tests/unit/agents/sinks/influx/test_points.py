@@ -1,4 +1,4 @@
-"""Frames and records as points: the seed's shapes, what is a tag, and that no point takes another's place."""
+"""Frames and records as points: the documented shapes, what is a tag, and that no point overwrites another."""
 
 import numpy as np
 import orjson
@@ -51,7 +51,7 @@ def sourced(frame, topic=None, partition=0, offset=0):
 
 
 @pytest.mark.parametrize("stream", MEASUREMENTS)
-def test_points_have_exactly_the_seeds_tags_and_fields(stream):
+def test_points_have_exactly_the_documented_tags_and_fields(stream):
     ids = {name: [1, 2, 3, 4] for name in MEASUREMENTS[stream].entities}
     found = points(sourced(frame_of(stream, **ids)))
     shape = MEASUREMENTS[stream]
@@ -100,12 +100,12 @@ def test_the_same_frame_gives_the_same_points_however_it_is_cut():
         assert {point.identity for point in points(*map(sourced, cut))} == wanted
 
 
-def test_two_runs_of_the_same_event_time_lie_beside_each_other():
+def test_two_runs_of_the_same_event_time_do_not_overwrite_each_other():
     frames = [frame_of("cell_vitals", run=f"cells-{number}", rows=2_000) for number in range(5)]
     assert len({point.identity for point in points(*map(sourced, frames), entity_limit=0)}) == 10_000
 
 
-def test_with_the_run_as_a_tag_two_runs_never_meet_and_nothing_else_changes():
+def test_with_the_run_as_a_tag_two_runs_never_share_points_and_nothing_else_changes():
     frame = frame_of("cell_vitals", cell_id=[1, 2, 3, 4], lineage=[1, 1, 1, 1])
     plain, tagged = points(sourced(frame)), points(sourced(frame), run_tag=True)
     assert [point.tags for point in tagged] == [(*point.tags, ("simulation_id", "run-1")) for point in plain]
@@ -120,7 +120,7 @@ def json_events(count, partition, timestamp="2025-01-01T00:00:00Z"):
     return decode_chunk("mono.axon_1", partition, [record(offset) for offset in range(count)])[0]
 
 
-def test_json_records_of_one_second_are_kept_apart_in_all_partitions():
+def test_json_records_of_one_second_have_unique_times_in_all_partitions():
     batch = [item for partition in range(4) for item in json_events(3_000, partition)]
     found = points(*batch)
     assert len({point.identity for point in found}) == len(found) == 12_000
@@ -128,7 +128,7 @@ def test_json_records_of_one_second_are_kept_apart_in_all_partitions():
     assert {point.identity for point in again} < {point.identity for point in found}
 
 
-def test_json_records_stamped_with_one_microsecond_are_kept_apart():
+def test_json_records_of_one_microsecond_have_unique_times():
     found = points(
         *json_events(25, 0, "2025-01-01T00:00:00.123457Z"), *json_events(25, 1, "2025-01-01T00:00:00.123457Z")
     )
@@ -147,7 +147,7 @@ def test_windows_are_points_that_a_later_revision_replaces_with_numbers_as_float
     assert isinstance(first.fields["born"], float)
 
 
-def test_a_window_named_as_a_measurement_of_the_seed_has_its_tags_fields_and_types():
+def test_a_window_named_as_a_documented_measurement_has_its_tags_fields_and_types():
     columns = {
         "timestamp": [TICK_US],
         "key": ["r"],
@@ -162,7 +162,7 @@ def test_a_window_named_as_a_measurement_of_the_seed_has_its_tags_fields_and_typ
     assert isinstance(point.fields["avg_accuracy"], float)
 
 
-def test_multi_events_and_alerts_are_points_known_by_their_ids():
+def test_multi_events_and_alerts_are_points_identified_by_their_ids():
     events = SourcedRecords("multi_events", [multi_event(number) for number in range(500)], "multi.events", 0, 0)
     found = points(events, SourcedRecords("alerts", [alert(1)], "alerts", 0, 0))
     assert len({point.identity for point in found}) == 501

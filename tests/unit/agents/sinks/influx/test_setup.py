@@ -36,7 +36,7 @@ async def test_buckets_and_tasks_are_made_once_and_found_again():
     assert {task["status"] for task in stub.tasks.values()} == {"active"}
 
 
-async def test_what_differs_is_mended_and_nothing_else():
+async def test_only_differing_settings_are_updated():
     async with influx_stub() as stub:
         await set_up(stub)
         stub.changes.clear()
@@ -73,7 +73,7 @@ async def test_errors_are_one_clear_line(options, said):
 
 
 def balanced(flux):
-    """Whether brackets of a Flux text close in their order, outside of string literals."""
+    """Whether brackets of a Flux script close in their order, outside of string literals."""
     open_ones = []
     for char in re.sub(r'"(\\.|[^"\\])*"', '""', flux):
         if char in "([{":
@@ -83,7 +83,7 @@ def balanced(flux):
     return not open_ones
 
 
-async def test_the_command_prints_one_json_object_a_thing(monkeypatch):
+async def test_the_command_prints_one_json_object_per_bucket_and_task(monkeypatch):
     async with influx_stub() as stub:
         monkeypatch.setenv("ASTROCYTE_INFLUX_URL", stub.url)
         monkeypatch.setenv("ASTROCYTE_INFLUX_TOKEN", TOKEN)

@@ -58,7 +58,7 @@ async def test_influx_sink_keeps_the_contract():
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_busy_server_is_given_the_time_that_it_asks_for(status, headers, waits):
+async def test_a_busy_server_gets_the_delay_that_it_requests(status, headers, waits):
     async with influx_stub() as stub:
         stub.answers += [Answer(status=status, headers=headers), Answer(status=500)]
         notices = RetryNotices()
@@ -83,7 +83,7 @@ async def test_a_connection_cut_before_and_after_the_write_was_applied_loses_and
     assert sink.written == 100
 
 
-async def test_an_answer_that_does_not_come_is_a_time_out_and_the_write_is_repeated():
+async def test_a_missing_answer_is_a_timeout_and_the_write_is_repeated():
     async with influx_stub() as stub:
         stub.answers += [Answer("hang", applied=True)]
         notices = RetryNotices()
@@ -93,7 +93,7 @@ async def test_an_answer_that_does_not_come_is_a_time_out_and_the_write_is_repea
     assert (stub.count(), stub.replaced) == ({"problem_solving": 20}, 0)
 
 
-async def test_a_server_that_is_away_for_long_is_waited_for():
+async def test_a_server_that_is_unavailable_for_long_is_waited_for():
     async with influx_stub() as stub:
         port = int(stub.url.rpartition(":")[2])
     stack = []
@@ -111,7 +111,7 @@ async def test_a_server_that_is_away_for_long_is_waited_for():
     assert notices[-1].attempt == 0
 
 
-async def test_a_stopped_sink_gives_up_and_says_that_nothing_was_confirmed():
+async def test_a_stopped_sink_ends_and_reports_that_nothing_was_confirmed():
     async with influx_stub() as stub:
         stub.answers += [Answer()]
         retry = RetryPolicy("influx", on_retry=lambda _: retry.stop.set())
@@ -129,7 +129,7 @@ async def test_a_stopped_sink_gives_up_and_says_that_nothing_was_confirmed():
         ({"url": "localhost:8086"}, r"'localhost:8086' is no address of InfluxDB; .* http://host:8086"),
     ],
 )
-async def test_what_no_retry_cures_stops_the_sink_and_confirms_nothing(options, said):
+async def test_an_error_that_retries_cannot_fix_stops_the_sink_and_confirms_nothing(options, said):
     async with influx_stub() as stub:
         notices = RetryNotices()
         sink = sink_on(stub, notices, **options)

@@ -55,7 +55,7 @@ def two_stable(coordinator, group_id="g"):
     return a, b
 
 
-def test_members_go_on_after_a_restart_without_a_rebalance(restart):
+def test_members_continue_after_a_restart_without_a_rebalance(restart):
     a, b = two_stable(restart())
     coordinator = restart()
     group = coordinator.group("g")
@@ -72,7 +72,7 @@ def test_members_go_on_after_a_restart_without_a_rebalance(restart):
     }
 
 
-def test_members_that_do_not_come_back_after_a_restart_are_out_after_their_session(restart, timers):
+def test_members_that_do_not_return_after_a_restart_are_removed_after_their_session(restart, timers):
     a, _b = two_stable(restart())
     group = restart().group("g")
     timers.advance(9)
@@ -133,7 +133,7 @@ def test_a_member_of_no_group_may_not_commit(restart):
     assert outcome == {("t", 0): ErrorCode.UNKNOWN_MEMBER_ID}
 
 
-def test_a_full_disk_refuses_a_commit_for_now_and_keeps_what_was(restart, monkeypatch):
+def test_a_full_disk_refuses_a_commit_with_a_retriable_error_and_keeps_the_last_one(restart, monkeypatch):
     coordinator = restart()
     coordinator.commit("g", -1, "", None, {("t", 0): CommittedOffset(5, "")})
 
@@ -148,7 +148,7 @@ def test_a_full_disk_refuses_a_commit_for_now_and_keeps_what_was(restart, monkey
     assert restart().committed("g")["t", 0].offset == 5
 
 
-def test_a_group_that_left_nothing_behind_is_forgotten(restart, timers):
+def test_a_group_without_offsets_is_removed(restart, timers):
     coordinator = restart()
     two_stable(coordinator)
     timers.advance(1000)
@@ -167,7 +167,7 @@ def test_a_group_is_deleted_only_without_members(restart, timers):
     assert restart().known_ids() == []
 
 
-def test_a_deleted_topics_offsets_are_forgotten(tmp_path, timers):
+def test_offsets_of_a_deleted_topic_are_removed(tmp_path, timers):
     catalogue = Catalogue(tmp_path / "c.db")
     catalogue.save_topic(StoredTopic("t", 1, {}))
     coordinator = Coordinator(catalogue, timers, initial_delay_s=0)
@@ -182,7 +182,7 @@ def test_a_deleted_topics_offsets_are_forgotten(tmp_path, timers):
     catalogue.close()
 
 
-def test_producer_ids_are_never_given_twice(tmp_path):
+def test_producer_ids_are_never_assigned_twice(tmp_path):
     given = []
     for _ in range(3):
         catalogue = Catalogue(tmp_path / "c.db")
@@ -191,7 +191,7 @@ def test_producer_ids_are_never_given_twice(tmp_path):
     assert len(set(given)) == 9
 
 
-def test_a_catalogue_that_is_no_database_is_refused_with_what_to_do(tmp_path):
+def test_a_catalogue_that_is_not_a_database_is_refused_with_what_to_do(tmp_path):
     (tmp_path / "c.db").write_bytes(b"not a database at all" * 100)
     with pytest.raises(BrokerError, match=r"c\.db.*move it away"):
         Catalogue(tmp_path / "c.db")

@@ -15,7 +15,7 @@ SESSION_S, REBALANCE_S = 10.0, 60.0
 
 
 class Client:
-    """A member's side: joins, syncs, and keeps what it was told."""
+    """A member: joins, syncs, and keeps the answers."""
 
     def __init__(self, group, name="client", *, instance_id=None, protocols=(("range", b"meta"),), kip_394=True):
         self.group, self.name, self.instance_id, self.protocols, self.kip_394 = (
@@ -53,7 +53,7 @@ class Client:
         return self
 
     def _answer_to_latest(self, take):
-        """A reply that may be called once; an answer to a request that the client has repeated since goes nowhere."""
+        """A reply that may be called once; an answer to a request that the client has repeated since is dropped."""
         self._asked += 1
         asked, answered = self._asked, []
 
@@ -127,7 +127,7 @@ def test_a_new_member_gets_its_id_first_and_joins_with_it(group):
     assert client.joined.generation == 1
 
 
-def test_an_id_that_is_never_used_is_forgotten_and_holds_nobody_up(group, timers):
+def test_an_id_that_is_never_used_expires_and_does_not_delay_the_group(group, timers):
     asked = []
     group.join(JoinRequest("", None, "c", "/h", "consumer", [("range", b"")], 10, 60, True), asked.append)
     client = Client(group, kip_394=False).join()
@@ -142,7 +142,7 @@ def test_an_id_that_is_never_used_is_forgotten_and_holds_nobody_up(group, timers
     assert late[0].error is ErrorCode.UNKNOWN_MEMBER_ID
 
 
-def test_the_leader_alone_learns_of_the_members_and_each_gets_its_assignment(group):
+def test_only_the_leader_gets_the_members_and_each_member_its_assignment(group):
     a, b = stable(group, "a", "b")
     assert group.state is GroupState.STABLE
     assert a.leads
@@ -164,7 +164,7 @@ def test_a_joining_member_makes_the_others_rejoin(group):
     assert a.leads, "the leader stays while it is there"
 
 
-def test_who_does_not_rejoin_in_time_is_out(group, timers):
+def test_a_member_that_does_not_rejoin_in_time_is_removed(group, timers):
     a, b = stable(group, "a", "b")
     c = Client(group, "c").join()
     a.join()
@@ -187,7 +187,7 @@ def test_a_member_that_leaves_starts_a_rebalance(group):
     assert group.leave(b.member_id) is ErrorCode.UNKNOWN_MEMBER_ID
 
 
-def test_a_member_without_heartbeats_is_out_after_its_session(group, timers):
+def test_a_member_without_heartbeats_is_removed_after_its_session(group, timers):
     a, b = stable(group, "a", "b")
     for _ in range(4):
         timers.advance(SESSION_S / 3)
@@ -198,7 +198,7 @@ def test_a_member_without_heartbeats_is_out_after_its_session(group, timers):
     assert b.heartbeat() is ErrorCode.UNKNOWN_MEMBER_ID
 
 
-def test_heartbeats_keep_a_session_for_ever(group, timers):
+def test_heartbeats_keep_a_session_alive(group, timers):
     (a,) = stable(group, "a")
     for _ in range(100):
         timers.advance(SESSION_S * 0.9)
@@ -229,7 +229,7 @@ def test_a_leader_that_dies_before_it_assigns_is_replaced(group, timers):
     assert b.sync().synced.error is ErrorCode.NONE
 
 
-def test_members_that_never_sync_are_out_after_the_rebalance_timeout(group, timers):
+def test_members_that_never_sync_are_removed_after_the_rebalance_timeout(group, timers):
     a, b = stable(group, "a", "b")
     a.join()
     b.join()
@@ -245,7 +245,7 @@ def test_members_that_never_sync_are_out_after_the_rebalance_timeout(group, time
     assert c.member_id not in group.members
 
 
-def test_an_old_generation_is_told_so(group):
+def test_an_old_generation_gets_illegal_generation(group):
     a, _ = stable(group, "a", "b")
     old = a.joined
     assert group.heartbeat(old.generation - 1, a.member_id) is ErrorCode.ILLEGAL_GENERATION
@@ -265,7 +265,7 @@ def test_commits_are_taken_from_members_before_and_in_the_join_phase_but_not_aft
     assert group.may_commit(a.joined.generation, a.member_id) is ErrorCode.REBALANCE_IN_PROGRESS
 
 
-def test_without_members_anybody_may_commit_and_with_members_no_stranger(group):
+def test_any_client_may_commit_without_members_and_only_members_otherwise(group):
     assert group.may_commit(-1, "") is ErrorCode.NONE
     stable(group, "a")
     assert group.may_commit(-1, "") is ErrorCode.UNKNOWN_MEMBER_ID
@@ -321,7 +321,7 @@ def test_a_client_that_sends_its_join_again_gets_an_answer_for_each(group):
     assert [answer.error for answer in answers] == [ErrorCode.REBALANCE_IN_PROGRESS, ErrorCode.UNKNOWN_MEMBER_ID]
 
 
-def test_the_first_rebalance_waits_for_more_members_while_they_come(timers):
+def test_the_first_rebalance_waits_while_more_members_join(timers):
     group = ConsumerGroup("g", timers, initial_delay_s=3.0)
     a = Client(group, "a").join()
     timers.advance(2)
@@ -357,7 +357,7 @@ def test_a_static_member_that_restarts_keeps_its_assignment_without_a_rebalance(
     assert a.heartbeat() is ErrorCode.NONE
 
 
-def test_a_static_leader_that_restarts_is_not_told_that_it_leads(group):
+def test_a_static_leader_that_restarts_is_not_named_as_leader(group):
     a, _ = stable_static(group)
     assert a.leads
     again = Client(group, "a", instance_id="one").join()
@@ -369,7 +369,7 @@ def test_a_static_leader_that_restarts_is_not_told_that_it_leads(group):
     assert group.state is GroupState.PREPARING, "its next join is a leader's"
 
 
-def test_the_one_that_was_replaced_is_fenced(group):
+def test_a_replaced_static_member_is_fenced(group):
     _, b = stable_static(group)
     Client(group, "b", instance_id="two").join()
     assert b.heartbeat() is ErrorCode.FENCED_INSTANCE_ID
@@ -415,7 +415,7 @@ def test_under_long_churn_there_is_one_leader_one_generation_and_no_double_answe
 
 
 def churn(rng, steps):
-    """Clients come, go, fall silent and answer slowly; after each step the group's promises hold."""
+    """Clients join, leave, stop and answer slowly; after each step the group's invariants hold."""
     timers = SimulatedTimers()
     group = ConsumerGroup("g", timers, initial_delay_s=rng.choice([0.0, 1.0]))
     clients: list[Client] = []

@@ -12,7 +12,7 @@ MOST = 8 << 20
 
 
 def feed(reader, data, sizes):
-    """The frames that come of bytes received in pieces."""
+    """The frames made of bytes that arrive in pieces."""
     frames, at = [], 0
     while at < len(data):
         room = reader.buffer()
@@ -37,7 +37,7 @@ def test_frames_come_out_whole_however_they_are_cut(seed):
     assert feed(FrameReader(MOST), data, sizes()) == sent
 
 
-def test_a_claimed_length_costs_memory_only_as_bytes_come():
+def test_a_claimed_length_allocates_memory_only_as_bytes_arrive():
     reader = FrameReader(MOST)
     feed(reader, struct.pack(">i", MOST) + b"x", iter([5]))
     assert len(reader.buffer()) < CLAIM_BYTES

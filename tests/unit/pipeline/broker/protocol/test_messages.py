@@ -61,7 +61,7 @@ def test_requests_and_answers_are_byte_for_byte_what_kio_makes_of_them(api, vers
                     ("OffsetFetch", 1),
                 )
             ):
-                value["topics"] = []  # null came with the next version
+                value["topics"] = []  # null exists from the next version on
             data = bytearray()
             fields.write(value, data)
             assert fields.read(bytes(data), 0) == (value, len(data))

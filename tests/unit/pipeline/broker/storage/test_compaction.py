@@ -55,7 +55,7 @@ def test_the_newest_record_of_each_key_stays_with_its_offset(open_log, codec):
     assert again.cut_bytes == 0
 
 
-def test_every_offset_can_be_fetched_and_leads_on(open_log):
+def test_every_offset_can_be_fetched_and_leads_to_the_next(open_log):
     log = fill(open_log)
     compact(log)
     offsets = [offset for offset, _, _ in records_from(log)]
@@ -63,7 +63,7 @@ def test_every_offset_can_be_fetched_and_leads_on(open_log):
         assert [offset for offset, _, _ in records_from(log, start)] == [o for o in offsets if o >= start]
 
 
-def test_small_neighbours_are_merged_and_the_next_run_takes_them_up(open_log):
+def test_small_neighbours_are_merged_and_the_next_run_compacts_them(open_log):
     log = fill(open_log)
     segments = len(log.segments)
     compact(log)
@@ -89,7 +89,7 @@ def test_compaction_waits_until_enough_is_new(open_log):
     assert compactable(log) == []
 
 
-def test_repetitions_are_known_after_compaction_and_a_restart(open_log):
+def test_repeated_batches_are_recognised_after_compaction_and_a_restart(open_log):
     log = open_log(segment_bytes=1024, compacted=True, deleted=False)
     sent = [make_batch([b"v" * 300], keys=[b"k"], producer_id=4, epoch=0, sequence=i) for i in range(10)]
     copies = [memoryview(bytearray(batch)) for batch in sent]
@@ -102,7 +102,7 @@ def test_repetitions_are_known_after_compaction_and_a_restart(open_log):
     assert log.append(copies[9]) == (9, True)
 
 
-def test_tombstones_stay_through_one_compaction_and_go_after_their_time(open_log):
+def test_tombstones_stay_through_one_compaction_and_are_removed_after_their_time(open_log):
     log = open_log(segment_bytes=1024, compacted=True, deleted=False)
 
     def more(first):
@@ -206,7 +206,7 @@ def test_a_crash_at_any_step_of_the_swap_loses_nothing(open_log, tmp_path, monke
         again.close()
 
 
-def test_a_swap_is_given_up_when_a_source_has_expired(open_log):
+def test_a_swap_is_abandoned_when_a_source_has_expired(open_log):
     log = fill(open_log)
     cleaned = clean(compactable(log), now_ms=0, delete_retention_ms=0, segment_bytes=1 << 20)
     log._drop_oldest()

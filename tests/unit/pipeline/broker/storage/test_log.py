@@ -25,7 +25,7 @@ def test_records_come_back_in_order_with_contiguous_offsets(open_log):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_every_codec_is_stored_as_it_came(open_log, codec):
+def test_every_codec_is_stored_unchanged(open_log, codec):
     log = open_log()
     sent = make_batch([b"x" * 50] * 10, codec=codec)
     body = bytes(sent[21:])
@@ -34,7 +34,7 @@ def test_every_codec_is_stored_as_it_came(open_log, codec):
     assert len(records_from(log)) == 10
 
 
-def test_a_fetch_brings_at_least_one_whole_batch_however_small_its_limit(open_log):
+def test_a_fetch_returns_at_least_one_whole_batch_however_small_its_limit(open_log):
     log = open_log()
     log.append(make_batch([b"a" * 50_000]))
     log.append(make_batch([b"b" * 70_000]))
@@ -72,7 +72,7 @@ def test_offsets_outside_the_log_are_refused_and_its_end_is_empty(open_log):
         (lambda b: bytes(make_batch([b"x" * 2000])), ErrorCode.MESSAGE_TOO_LARGE),
     ],
 )
-def test_what_is_no_proper_batch_is_refused_and_changes_nothing(open_log, spoil, code):
+def test_an_invalid_batch_is_refused_and_changes_nothing(open_log, spoil, code):
     log = open_log(max_message_bytes=1500)
     log.append(make_batch([b"before"]))
     with pytest.raises(RequestRefused) as refused:
@@ -115,7 +115,7 @@ def test_time_is_found_through_a_sealed_index(open_log):
         assert log.offset_for_timestamp(1000 * i - 500) == (i, 1000 * i)
 
 
-def test_old_segments_go_by_age_and_the_open_one_is_rolled_for_it(open_log, clock):
+def test_old_segments_expire_by_age_and_the_open_one_is_rolled_for_it(open_log, clock):
     log = open_log(segment_bytes=1200, retention_ms=10_000)
     for _ in range(6):
         log.append(make_batch([b"x" * 1000], timestamps=[clock.now_ms]))
@@ -132,7 +132,7 @@ def test_old_segments_go_by_age_and_the_open_one_is_rolled_for_it(open_log, cloc
         log.read(5, 100)
 
 
-def test_records_with_old_timestamps_stay_for_the_retention_time_after_they_came(open_log, clock):
+def test_records_with_old_timestamps_stay_for_the_retention_time_after_their_arrival(open_log, clock):
     log = open_log(segment_bytes=1200, retention_ms=10_000)
     for _ in range(4):
         log.append(make_batch([b"x" * 1000], timestamps=[0]))
@@ -143,7 +143,7 @@ def test_records_with_old_timestamps_stay_for_the_retention_time_after_they_came
     assert log.start_offset == 4
 
 
-def test_old_segments_go_by_size(open_log):
+def test_old_segments_expire_by_size(open_log):
     log = open_log(segment_bytes=1200, retention_bytes=4000)
     for _ in range(20):
         log.append(make_batch([b"x" * 1000]))
@@ -164,7 +164,7 @@ def test_a_compacted_log_does_not_expire(open_log, clock):
     assert log.expire() == []
 
 
-def test_a_full_disk_refuses_the_batch_and_the_log_goes_on_when_there_is_space(open_log, monkeypatch):
+def test_a_full_disk_refuses_the_batch_and_the_log_continues_when_there_is_space(open_log, monkeypatch):
     log = open_log()
     log.append(make_batch([b"before"], producer_id=1, epoch=0, sequence=0))
     real, room = os.pwrite, [0]
@@ -206,7 +206,7 @@ def test_a_disk_full_at_the_roll_leaves_the_log_whole(open_log, monkeypatch):
     assert len(records_from(log)) == 2
 
 
-def test_a_listener_hears_of_each_batch_and_of_the_end(open_log):
+def test_a_listener_is_notified_of_each_batch_and_of_the_end(open_log):
     log, heard = open_log(), []
     log.listen(heard.append)
     batch = make_batch([b"one"])
@@ -215,7 +215,7 @@ def test_a_listener_hears_of_each_batch_and_of_the_end(open_log):
     assert heard == [len(batch), 0]
 
 
-def test_a_quiet_log_rolls_when_its_segment_is_old_enough(open_log, clock):
+def test_a_log_without_appends_rolls_when_its_segment_is_old_enough(open_log, clock):
     log = open_log(segment_ms=5000)
     log.append(make_batch([b"one"]))
     log.roll_if_aged()
@@ -227,7 +227,7 @@ def test_a_quiet_log_rolls_when_its_segment_is_old_enough(open_log, clock):
     assert log.append(make_batch([b"two"])).base_offset == 1
 
 
-def test_records_of_a_batch_with_a_broken_inside_are_a_value_error(open_log):
+def test_records_of_a_batch_with_invalid_content_raise_a_value_error(open_log):
     batch = bytearray(make_batch([b"v" * 100] * 3, codec="zstd"))
     batch[70] ^= 0xFF
     from astrocyte.pipeline.broker.protocol.batch import read_header  # the header is still whole

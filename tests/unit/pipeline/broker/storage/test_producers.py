@@ -28,7 +28,7 @@ def test_a_repeated_batch_gets_its_first_offset_and_is_stored_once(open_log):
     assert log.end_offset == 10
 
 
-def test_a_gap_is_refused_and_so_is_a_repetition_from_before_the_batches_known(open_log):
+def test_a_gap_is_refused_and_so_is_a_repetition_older_than_the_known_batches(open_log):
     log = open_log()
     for sequence in range(0, 14, 2):
         append(log, sequence)
@@ -54,7 +54,7 @@ def test_sequence_numbers_wrap(open_log):
     assert append(log, 2) == (5, False)
 
 
-def test_producers_are_independent_and_one_unknown_may_begin_anywhere(open_log):
+def test_producers_are_independent_and_an_unknown_one_may_start_at_any_sequence(open_log):
     log = open_log()
     assert append(log, 40, producer_id=1) == (0, False)
     assert append(log, 90, producer_id=2) == (2, False)
@@ -62,7 +62,7 @@ def test_producers_are_independent_and_one_unknown_may_begin_anywhere(open_log):
 
 
 @pytest.mark.parametrize("how", ["closed", "killed", "rolled and killed", "all expired but the last"])
-def test_repetitions_are_known_after_a_restart(open_log, how):
+def test_repeated_batches_are_recognised_after_a_restart(open_log, how):
     log = open_log(segment_bytes=1200 if "rolled" in how or "expired" in how else 1 << 20, retention_bytes=0)
     for sequence in range(0, 60, 2):
         append(log, sequence)
@@ -79,7 +79,7 @@ def test_repetitions_are_known_after_a_restart(open_log, how):
     assert len(records_from(log, log.start_offset)) == log.end_offset - log.start_offset
 
 
-def test_the_table_forgets_the_producer_silent_for_longest():
+def test_the_table_evicts_the_producer_that_was_inactive_for_longest():
     table = ProducerTable()
     from astrocyte.pipeline.broker.protocol.batch import read_header
 

@@ -76,7 +76,7 @@ def test_garbage_after_the_last_batch_is_removed(open_log, small_log, garbage):
     assert len(records_from(open_log())) == 7
 
 
-def test_a_batch_that_is_stored_twice_by_an_accident_is_not_read_twice(open_log, small_log):
+def test_a_batch_that_is_stored_twice_is_read_once(open_log, small_log):
     path, ends, records = small_log
     whole = path.read_bytes()
     path.write_bytes(whole + whole[ends[1] :])
@@ -91,7 +91,7 @@ def many_segments(open_log, **config):
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_a_damaged_old_segment_is_set_aside_and_the_log_goes_on_behind_it(open_log, sealed, caplog):
+def test_a_damaged_old_segment_is_set_aside_and_the_log_continues_after_it(open_log, sealed, caplog):
     log = many_segments(open_log)
     if sealed:
         log.close()
@@ -128,7 +128,7 @@ def test_a_lost_old_segment_is_noticed(open_log, caplog):
     assert len(records_from(log)) < 12
 
 
-def test_damage_met_while_reading_is_an_error_for_that_fetch_and_no_loop(open_log, caplog):
+def test_damage_found_while_reading_is_an_error_of_that_fetch_and_no_loop(open_log, caplog):
     from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
 
     log = many_segments(open_log)
@@ -143,7 +143,7 @@ def test_damage_met_while_reading_is_an_error_for_that_fetch_and_no_loop(open_lo
     assert len(log.read(0, 100)) > 0
 
 
-def test_a_closed_log_starts_without_a_walk_and_says_the_same(open_log, monkeypatch):
+def test_a_closed_log_starts_without_a_scan_and_reads_the_same(open_log, monkeypatch):
     log = many_segments(open_log)
     records = records_from(log)
     log.close()
@@ -156,7 +156,7 @@ def test_a_closed_log_starts_without_a_walk_and_says_the_same(open_log, monkeypa
     assert log.append(make_batch([b"next"])).base_offset == 12
 
 
-def test_only_what_was_written_after_the_index_file_is_walked(open_log, monkeypatch):
+def test_only_records_written_after_the_index_file_are_scanned(open_log, monkeypatch):
     from astrocyte.pipeline.broker.storage import recovery
 
     log = open_log()
@@ -175,7 +175,7 @@ def test_only_what_was_written_after_the_index_file_is_walked(open_log, monkeypa
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b"", lambda b: b[:30] + b"!" + b[31:], lambda b: b * 2])
-def test_a_damaged_index_file_costs_a_walk_and_nothing_else(open_log, spoil):
+def test_a_damaged_index_file_costs_a_scan_and_nothing_else(open_log, spoil):
     log = many_segments(open_log)
     records = records_from(log)
     log.close()
@@ -184,7 +184,7 @@ def test_a_damaged_index_file_costs_a_walk_and_nothing_else(open_log, spoil):
     assert records_from(open_log(segment_bytes=1500)) == records
 
 
-def test_an_index_file_of_a_longer_log_is_not_believed(open_log):
+def test_an_index_file_of_a_longer_log_is_not_used(open_log):
     log = open_log()
     for _ in range(4):
         log.append(make_batch([b"x"]))
