@@ -258,7 +258,8 @@ async def test_a_broker_that_goes_away_in_the_middle_ends_it_with_what_was_deliv
                     running.kill()
                 await super().wait(changed, seconds)
 
-        with pytest.raises(BrokerUnavailable, match=r"became unavailable \(nothing was confirmed for 1 s\); 3 messages"):
+        expected = r"became unavailable \(nothing was confirmed for 1 s\); 3 messages"
+        with pytest.raises(BrokerUnavailable, match=expected):
             await replay(plan, running.address, tempo=Tempo(1.0, clock=Killing()), timeout_s=1.0)
 
 

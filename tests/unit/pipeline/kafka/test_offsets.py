@@ -55,5 +55,5 @@ def test_a_span_is_a_duration_or_a_number_of_seconds():
 
 
 def test_a_time_that_cannot_be_read_is_one_sentence():
-    with pytest.raises(InvalidSettings, match="expected a time, got .*; write 2025-09-28T10:30:00Z"):
+    with pytest.raises(InvalidSettings, match=r"expected a time, got .*; write 2025-09-28T10:30:00Z"):
         parse_time_us("32.13.2020", now_us=NOW)
