@@ -1,4 +1,4 @@
-"""``astrocyte bench``: each module of this folder has ``run(quick) -> Iterator[dict]``, one dict a figure."""
+"""``astrocyte bench``: each benchmark module has ``run(quick) -> Iterator[dict]``, one dict per figure."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "simulator": ("simulator",),
     "sinks": ("sinks", "influx"),
 }
-"""Modules by the name of the benchmark."""
+"""Modules of each benchmark, by its name."""
 
 
 def figures(names: Sequence[str], *, quick: bool) -> Iterator[dict[str, Any]]:
-    """Figures of the named benchmarks as they come. Raises InvalidSettings for an unknown name."""
+    """Figures of the named (or all) benchmarks, as measured. Raises InvalidSettings for an unknown name."""
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        raise InvalidSettings(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+        raise InvalidSettings(f"no benchmark {unknown[0]!r}; choose from {', '.join(BENCHMARKS)}")
     for name in names or BENCHMARKS:
         for module in BENCHMARKS[name]:
             yield from import_module(f"astrocyte.pipeline.bench.{module}").run(quick)
 
 
 def run_benchmarks(names: Sequence[str], *, quick: bool, as_json: bool) -> None:
-    """Print every figure as it comes: one JSON object a line, or one line for a person."""
+    """Print every figure when it is measured: one JSON object per line, or one readable line."""
     import orjson
 
     for figure in figures(names, quick=quick):

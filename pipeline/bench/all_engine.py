@@ -1,6 +1,6 @@
 """Figures of the ``all`` operator and of the whole engine: ordering, outputs, records, single events.
 
-Seconds are processor time of this one thread, the best of several runs: other work on the machine shows less in them.
+Seconds are processor time of the process, the best of several runs, so that other load on the machine has less effect.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
     """The figures, one after the other."""
     events = 20 * _ROWS if quick else 240 * _ROWS
     runs = 1 if quick else 3
-    for pairing in ("once", "each"):  # compiled or loaded outside of the figures
+    for pairing in ("once", "each"):  # warm-up: compilation is not measured
         _operator(_ROWS, 1, "2s", pairing, 1_000)
     for within in ("2s", "100ms", "10s", "1m", "1h"):
         yield _operator(events, runs, within, "once", 100_000)
@@ -63,7 +63,7 @@ def _rule(within: str = "2s", pairing: str = "once", *, streams: Sequence[str] =
 def _frames(
     stream: str, events: int, keys: int, span_us: int, *, kinds: Sequence[str], shares: Sequence[float], seed: int
 ) -> list[Frame]:
-    """Frames in order of time, with keys of one shared dictionary, as a producer sends them."""
+    """Frames in timestamp order, with keys of one shared dictionary, as a producer sends them."""
     rng = np.random.default_rng(seed)
     strings = pa.array([f"domain-{key}" for key in range(keys)])
     t = np.sort(rng.integers(0, span_us, events))
@@ -83,7 +83,7 @@ def _frames(
 
 
 def _best(runs: int, step: Callable[[], int]) -> tuple[float, int]:
-    """Shortest processor time of several runs, and what a run counted."""
+    """Shortest processor time of several runs in seconds, and the count that a run returned."""
     best, counted = float("inf"), 0
     for _ in range(runs):
         started = time.process_time()
@@ -97,9 +97,9 @@ def _figure(bench: str, events: int, seconds: float, **more: Any) -> dict[str, A
 
 
 def _operator(events: int, runs: int, within: str, pairing: str, keys: int) -> dict[str, Any]:
-    """Frames with dictionary keys to matches as arrays: predicates, key numbers, kernel.
+    """From frames with dictionary keys to matches as arrays: predicates, key numbers, kernel.
 
-    One event of a key falls into each window, whatever its length, so that the share of matches is the same.
+    Each window, whatever its length, contains one event per key, so that the share of matches stays the same.
     """
     rule = _rule(within, pairing, streams=["axon"])
     span_us = int(1e6 * _SECONDS[within] * events / keys)
@@ -123,7 +123,7 @@ def _operator(events: int, runs: int, within: str, pairing: str, keys: int) -> d
 
 
 def _worst(runs: int) -> dict[str, Any]:
-    """Everything matches everything: one key, pairing each, held by max_partials."""
+    """Worst case, every event matches every other: one key, pairing ``each``, limited by max_partials."""
     limit, events = 1_000, 4 * _ROWS
     rule = _rule("1h", "each", streams=["axon"], limit=limit)
     frames = _frames("axon", events, 1, 1_000_000, kinds="AB", shares=(0.5, 0.5), seed=7)
@@ -145,7 +145,7 @@ def _worst(runs: int) -> dict[str, Any]:
 
 
 def _ordered(events: int, runs: int, share: float) -> Iterator[dict[str, Any]]:
-    """The whole engine in strong order over two streams whose frames alternate, and the records of its matches."""
+    """The whole engine with strong consistency over two streams with alternating frames, and its match records."""
     keys, rule = 100_000, _rule()
     span_us = int(2e6 * events / keys)
     shares = (share, 1 - share)
@@ -173,7 +173,7 @@ def _ordered(events: int, runs: int, share: float) -> Iterator[dict[str, Any]]:
 
 
 def _single(events: int) -> dict[str, Any]:
-    """Events pushed one at a time and matched when they arrive: microseconds in the engine, by the wall clock."""
+    """Events pushed one at a time and matched on arrival: microseconds in the engine, by the wall clock."""
     engine, rng = Engine(_rule(), consistency="eventual"), np.random.default_rng(7)
     taken, matches = [], 0
     for number in range(events):

@@ -1,9 +1,9 @@
-"""Figures of the automaton: sequences, loops, absence, many rules, single events, the worst case, start-up.
+"""Figures of the sequence operator: sequences, loops, absence, many rules, single events, worst case, start-up.
 
-``events_per_s`` goes from frames with dictionary keys to matches as arrays: predicates, key numbers, kernel, and time
-for silent keys; ``operator_events_per_s`` leaves the first two out. Seconds are processor time of this one thread, the
-best of several runs, where other work on the machine shows least. Where ``state_bytes`` exceed ``cache_bytes`` (the
-last level, shared by the machine's cores), events wait for memory.
+``events_per_s`` covers the path from frames with dictionary keys to matches as arrays: predicates, key numbers, kernel,
+and timers of idle keys; ``operator_events_per_s`` leaves the first two out. Seconds are processor time of the process,
+the best of several runs, so that other load has the least effect. Where ``state_bytes`` exceed ``cache_bytes`` (the
+last level, shared by the cores), events wait for memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
     events = 20 * _ROWS if quick else 120 * _ROWS
     runs = 1 if quick else 3
     for rule in (_followed_by(), _three_steps(), _absence()):
-        # Twice the events of the others, so that each of many keys has as much as forty.
+        # Twice the events of the others, so that each of the many keys has forty.
         yield _sequence(rule, 2 * events, runs, 100_000)
         for keys in (1_000, 1):
             yield _sequence(rule, events, runs, keys)
@@ -75,7 +75,7 @@ def _times(events: int, per_second: float, rng: np.random.Generator) -> NDArray[
 
 
 def _frames(events: int, keys: int, *, per_key: float = 0.5, text_keys: bool = False) -> list[Frame]:
-    """Frames in order of time; three types alike often, ``per_key`` events a second and key, values from 0 to 1."""
+    """Frames in timestamp order: three equally frequent types, ``per_key`` events/s for each key, values 0 to 1."""
     rng = np.random.default_rng(7)
     strings = pa.array([f"domain-{key}" for key in range(keys)])
     kinds = pa.array(["A", "B", "C"])
@@ -85,7 +85,7 @@ def _frames(events: int, keys: int, *, per_key: float = 0.5, text_keys: bool = F
         rows = min(_ROWS, events - first)
         codes = pa.array(rng.integers(0, keys, rows).astype(np.int32))
         key = pa.DictionaryArray.from_arrays(codes, strings)
-        if text_keys:  # a dictionary of its own in every frame, as it comes from the wire
+        if text_keys:  # a separate dictionary in every frame, as decoded from the wire
             key = key.dictionary_decode().dictionary_encode()
         columns = {
             "timestamp": t[first : first + rows],
@@ -98,7 +98,7 @@ def _frames(events: int, keys: int, *, per_key: float = 0.5, text_keys: bool = F
 
 
 def _best(runs: int, rules: Sequence[Rule], step: Callable[[Matcher], int]) -> tuple[float, int]:
-    """Shortest processor time of several runs, each with a matcher of its own, and what a run counted."""
+    """Shortest processor time in seconds of several runs, each with a new matcher, and the count of a run."""
     best, counted = float("inf"), 0
     for _ in range(runs):
         matcher = Matcher(rules)
@@ -113,7 +113,7 @@ def _figure(bench: str, events: int, seconds: float, **more: Any) -> dict[str, A
 
 
 def _matched(matcher: Matcher, frames: Sequence[Frame]) -> int:
-    """Matches over the frames, time following the events."""
+    """Number of matches over the frames; the watermark follows the events."""
     found, first = 0, 0
     for frame in frames:
         found += len(matcher.process(matcher.prepare(frame, first)))
@@ -148,7 +148,7 @@ def _sequence(rule: Rule, events: int, runs: int, keys: int, *, text_keys: bool 
 
 
 def cache_bytes() -> int | None:
-    """Size of the last level of cache, where the system tells it."""
+    """Size of the last-level cache in bytes, None where the system does not report it."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()
@@ -159,7 +159,7 @@ def cache_bytes() -> int | None:
 
 
 def _operator_seconds(rule: Rule, frames: Sequence[Frame]) -> float:
-    """Processor time of the kernel and of time for silent keys alone, on rows that were just prepared."""
+    """Processor time in seconds of the kernel and the timers of idle keys alone, on prepared rows."""
     matcher, first, seconds = Matcher([rule]), 0, 0.0
     for frame in frames:
         rows = matcher.prepare(frame, first)
@@ -172,8 +172,8 @@ def _operator_seconds(rule: Rule, frames: Sequence[Frame]) -> float:
 
 
 def _dense(events: int, runs: int) -> dict[str, Any]:
-    """One key at 50 events a second in a window of 10 s: hundreds of partial matches, long loops."""
-    frames = [part for frame in _frames(events, 1, per_key=50) for part in _cut(frame, 512)]
+    """One key with 50 events/s in a window of 10 s: hundreds of partial matches, long loops."""
+    frames = [part for frame in _frames(events, 1, per_key=50) for part in _split(frame, 512)]
     taken = 0
 
     def step(matcher: Matcher) -> int:
@@ -190,12 +190,12 @@ def _dense(events: int, runs: int) -> dict[str, Any]:
     )
 
 
-def _cut(frame: Frame, rows: int) -> list[Frame]:
+def _split(frame: Frame, rows: int) -> list[Frame]:
     return [frame.slice(start, min(start + rows, frame.num_rows)) for start in range(0, frame.num_rows, rows)]
 
 
 def _thousand(streams: int) -> list[Rule]:
-    """A thousand rules of two steps over ``streams`` streams, each with a type of its own."""
+    """A thousand rules of two steps over ``streams`` streams, each with its own event types."""
     return [
         Rule(
             name=f"rule_{number}",
@@ -210,7 +210,7 @@ def _thousand(streams: int) -> list[Rule]:
 
 
 def _many_rules(events: int, runs: int) -> Iterator[dict[str, Any]]:
-    """A thousand rules over a hundred streams, each event for one of ten rules; and how long they take to load."""
+    """A thousand rules over a hundred streams, each event for one of ten rules; and the time to load them."""
     rules = _thousand(100)
     started = time.process_time()
     Matcher(_thousand(100))
@@ -232,7 +232,7 @@ def _many_rules(events: int, runs: int) -> Iterator[dict[str, Any]]:
 
 
 def _untouched(events: int, runs: int) -> dict[str, Any]:
-    """Events of which no rule of their stream wants the type: what a group of rules costs that is not touched."""
+    """Events whose type no rule of their stream selects: the cost of a rule group without matches."""
     frames, runs = _frames(events, 1_000), max(runs, 3)
     rules = [
         Rule(name=f"r{number}", within="2s", seq=[_step("a", f"X{number}"), _step("b", f"Y{number}")])
@@ -244,7 +244,7 @@ def _untouched(events: int, runs: int) -> dict[str, Any]:
 
 
 def _single(events: int) -> dict[str, Any]:
-    """Single events fed to the matcher as they come: microseconds each, by the wall clock."""
+    """Single events passed to the matcher one by one: microseconds each, by the wall clock."""
     matcher, rng = Matcher([_three_steps()]), np.random.default_rng(7)
     taken, matches = [], 0
     for number in range(events):
@@ -264,11 +264,11 @@ def _single(events: int) -> dict[str, Any]:
 
 
 def _worst(runs: int) -> dict[str, Any]:
-    """Everything matches everything, in any combination: held by max_partials."""
+    """Worst case, every event matches every other in any combination: limited by max_partials."""
     limit, events = 1_000, 8_192
     steps = [Step(name="a", stream=_STREAM), Step(name="b", stream=_STREAM, contiguity="followed_by_any")]
     rule = Rule(name="worst", within="1h", seq=steps, max_partials=limit)
-    frames = [part for frame in _frames(events, 1) for part in _cut(frame, 512)]
+    frames = [part for frame in _frames(events, 1) for part in _split(frame, 512)]
     matcher = Matcher([rule])
     seconds, matches = _best(runs, [rule], lambda matcher: _matched(matcher, frames))
     for number, frame in enumerate(frames):
@@ -278,7 +278,7 @@ def _worst(runs: int) -> dict[str, Any]:
 
 
 def _naive() -> dict[str, Any]:
-    """The rule of three steps by enumeration, for the ratio: every triple of the events of a key in a window."""
+    """The rule of three steps by enumeration of all triples of a key in a window, as a reference for the ratio."""
     events = 300
     (frame,) = _frames(events, 1)
     rows = frame.rows()
@@ -299,7 +299,7 @@ def _naive() -> dict[str, Any]:
 _START: Final = """
 import time
 started = time.perf_counter()
-from agents import Rule, match
+from astrocyte import Rule, match
 rule = Rule(name="r", within="2s", seq=[{"as": "a", "stream": "s"}, {"as": "b", "stream": "s"}])
 found = match(rule, [{"stream": "s", "timestamp": t, "key": "k"} for t in (1, 2)])
 assert len(list(found)) == 1
@@ -308,7 +308,7 @@ print(time.perf_counter() - started)
 
 
 def _start(bench: str, environment: dict[str, str]) -> dict[str, Any]:
-    """Import and first match of a fresh interpreter, by the wall clock."""
+    """Seconds for import and first match in a new interpreter, by the wall clock."""
     if bench.endswith("warm"):
         subprocess.run([sys.executable, "-c", _START], check=True, capture_output=True)
     made = subprocess.run(

@@ -1,4 +1,4 @@
-"""Wire forms: frames and JSON records, written, read and divided over partitions."""
+"""Wire formats: frames and JSON records, encoded, decoded and divided over partitions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _best_s(work: Callable[[], object], repeats: int) -> float:
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
-    """Best of several runs each; ``events_per_s`` is of one core."""
+    """Best of several runs each; ``events_per_s`` is for one core."""
     rows, keys, repeats = (20_000, 1_000, 3) if quick else (65_536, 10_000, 20)
     frame = _spikes(rows, keys)
     payload = encode_frame(frame)

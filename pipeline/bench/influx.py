@@ -1,4 +1,4 @@
-"""Line protocol: points encoded, and written into victoria-metrics beside a bare POST of the same bytes."""
+"""Line protocol: points encoded, and written into VictoriaMetrics, compared with a bare POST of the same bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROUNDS: Final = 3
 
 
 def _frames(rows: int) -> list[Sourced]:
-    """Frames of cell_vitals as the simulator makes them: one tick of many cells after the other."""
+    """Frames of cell_vitals as the simulator emits them: tick after tick of many cells."""
     random = np.random.default_rng(7)
     index = np.arange(_FRAME_ROWS)
     frames: list[Sourced] = []
@@ -60,7 +60,7 @@ def _encoded(frames: Sequence[Sourced]) -> list[bytes]:
 
 
 def _encode_figure(frames: Sequence[Sourced], rows: int) -> dict[str, Any]:
-    """The best of some rounds, in seconds of the processor: other programs on the machine do not count."""
+    """Best of several rounds in processor time, which does not count other programs on the machine."""
     best_s, best_wall_s, payload = float("inf"), float("inf"), 0
     for _ in range(_ROUNDS):
         began, wall = time.process_time(), time.perf_counter()
@@ -90,7 +90,7 @@ async def _sink_seconds(sink: InfluxSink | InfluxFileSink, batches: Sequence[Seq
 
 
 async def _bare_seconds(url: str, requests: Sequence[bytes]) -> float:
-    """Posts of the same lines, encoded and cut beforehand, uncompressed, one after the other."""
+    """Seconds for POST requests of the same lines, encoded beforehand, uncompressed, one after the other."""
     async with aiohttp.ClientSession() as session:
         began = time.perf_counter()
         for body in requests:
@@ -108,7 +108,7 @@ def _requests(frames: Sequence[Sourced]) -> list[bytes]:
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
-    """Points a second encoded, into a compressed file, and into victoria-metrics."""
+    """Points per second: encoded, into a compressed file, and into VictoriaMetrics."""
     rows = 200_000 if quick else 1_000_000
     frames = _frames(rows)
     yield _encode_figure(frames, rows)
@@ -123,7 +123,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def _server_figure(server: VictoriaServer, frames: Sequence[Sourced], rows: int) -> dict[str, Any]:
-    # The server learns the series in the first pass, whichever it is; neither of the two that count pays for that.
+    # The server registers the series in the first pass, so an extra pass comes before the two that are measured.
     requests = _requests(frames)
     asyncio.run(_bare_seconds(server.url, requests))
     seconds, bare_s = float("inf"), float("inf")

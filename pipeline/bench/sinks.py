@@ -1,4 +1,4 @@
-"""SQL sinks: agent_states in batches of frames, beside the bare driver on the same tables in the same run."""
+"""SQL sinks: agent_states in batches of frames, compared with the bare driver on the same tables in the same run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _COLUMNS: Final = (
 
 
 def _batches(rows: int, agents: int, batch_rows: int) -> list[list[Sourced]]:
-    """Batches of frames with the states of ``agents`` agents, step after step."""
+    """Batches of frames with the states of ``agents`` agents, in order of steps."""
     random = np.random.default_rng(7)
     frames: list[Sourced] = []
     for start in range(0, rows, _FRAME_ROWS):
@@ -68,7 +68,7 @@ def _batches(rows: int, agents: int, batch_rows: int) -> list[list[Sourced]]:
 
 
 def _bare_rows(batch: Sequence[Sourced]) -> list[tuple[Any, ...]]:
-    """The same rows as a program would hand them to a driver, made before the clock runs."""
+    """The same rows as a program would pass them to a driver, prepared outside the measurement."""
     rows: list[tuple[Any, ...]] = []
     for item in batch:
         assert isinstance(item, SourcedFrame)
@@ -82,7 +82,7 @@ def _bare_rows(batch: Sequence[Sourced]) -> list[tuple[Any, ...]]:
 async def _race(url: str, load: _Load, bare: Callable[[Sequence[tuple[Any, ...]]], None]) -> tuple[float, float, float]:
     """Seconds of the sink for all batches, of the bare driver for the same, and of the sink for all batches again.
 
-    Batch by batch in turns, so that whatever else the machine does notices both alike.
+    Sink and driver alternate batch by batch, so that other load on the machine affects both alike.
     """
     sink = SqlSink(url, now_us=lambda: 1)
     await sink.open()
@@ -104,7 +104,7 @@ async def _race(url: str, load: _Load, bare: Callable[[Sequence[tuple[Any, ...]]
 
 
 def _sqlite(folder: Path, load: _Load) -> tuple[float, float, float]:
-    """Beside the sink: one executemany a batch into a file of its own with the same schema and settings."""
+    """Compared with the sink: one executemany per batch into a separate file with the same schema and settings."""
     path = str(folder / "bare.db")
     upgrade(path)
     store = SqliteStore(path)
@@ -129,7 +129,7 @@ def _sqlite(folder: Path, load: _Load) -> tuple[float, float, float]:
 
 
 def _postgres(url: str, load: _Load) -> tuple[float, float, float]:
-    """Beside the sink: COPY of Python rows, as psycopg offers it, into a table of the same shape and indexes."""
+    """Compared with the sink: psycopg's COPY of Python rows into a table with the same columns and indexes."""
     upgrade(url)
     store = PostgresStore(database_url(url))
     store.connect()
@@ -158,7 +158,7 @@ def _postgres(url: str, load: _Load) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """The rows of one benchmark, as the sink and as a bare driver take them."""
+    """The rows of one benchmark, in the forms for the sink and for a bare driver."""
 
     rows: int
     agents: int
@@ -187,7 +187,7 @@ class _Load:
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
-    """Rows a second into each database, first and again (every row is there), and the bare driver's."""
+    """Rows per second into each database, first and repeated (every row exists), and with the bare driver."""
     load = _Load.make(100_000, 5_000, 50_000) if quick else _Load.make(1_000_000, 20_000, 100_000)
     with tempfile.TemporaryDirectory() as folder:
         yield from load.figures("sqlite", "sqlite3 executemany", _sqlite(Path(folder), load))
@@ -207,7 +207,7 @@ def _own_server() -> Iterator[str]:
 
 
 def _queries(rows: int) -> Iterator[dict[str, Any]]:
-    """The repositories' queries on a file of ``rows`` agent_states, a thousand steps of each agent."""
+    """The repositories' queries on a database of ``rows`` agent_states, a thousand steps of each agent."""
     steps = 1_000
     agents = rows // steps
     with tempfile.TemporaryDirectory() as folder:
@@ -231,7 +231,7 @@ def _queries(rows: int) -> Iterator[dict[str, Any]]:
 
 
 def _generate(path: Path, agents: int, steps: int) -> None:
-    """A file as a run of ``agents`` over ``steps`` leaves it, made inside SQLite."""
+    """Create a database like that of a run of ``agents`` over ``steps``, inside SQLite."""
     upgrade(path)
     store = SqliteStore(path, enforces=False)
     store.connect()
@@ -251,7 +251,7 @@ def _generate(path: Path, agents: int, steps: int) -> None:
         )
         for name, _ in indexes:
             store.execute(f"DROP INDEX {name}")
-        # Agent after agent, as the primary key has them: the file is the same, and made ten times faster.
+        # In primary key order, agent after agent: the same file, ten times faster.
         store.execute(
             f"INSERT INTO agent_states ({_COLUMNS}) {numbers.format(steps)} "  # noqa: S608
             f"SELECT '{_RUN}', agent_id || '-' || i, i, agent_id, 0.5, 0.5, 0.0, 1.0, 1.0, 0, 0.1, i, 1 "

@@ -1,6 +1,6 @@
-"""The way through Kafka: a Faust worker with an empty agent against stock Faust, and the publisher.
+"""The transport: a Faust worker with an empty agent compared with stock Faust, and the publisher.
 
-All on one embedded broker in one run, each worker in a process of its own, so that the ratios mean something.
+All run on one embedded broker in one run, each worker in a separate process, so that the ratios are comparable.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def _worker(broker: str, folder: str, topic: str, count: int, *, driver: str, ch
         deadline = time.monotonic() + _TIMEOUT_S
         while not report.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise AstrocyteError(f"the worker {name} did not read {count} messages: {log.read_text()[-1000:]}")
+                raise AstrocyteError(
+                    f"the worker {name} ended or timed out before it read {count} messages: {log.read_text()[-1000:]}"
+                )
             time.sleep(0.05)
     finally:
         process.send_signal(signal.SIGKILL)

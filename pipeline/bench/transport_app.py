@@ -1,4 +1,4 @@
-"""The worker that `pipeline.bench.transport` measures: an agent that does nothing, on one driver or the other."""
+"""The worker that `pipeline.bench.transport` measures: an agent that only counts, on either driver."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OPTIONS = json.loads(os.environ["ASTROCYTE_BENCH"])
 def _settings() -> dict[str, Any]:
     if OPTIONS["driver"] == "astrocyte":
         return app_settings(OPTIONS["broker"], value_serializer="raw" if OPTIONS["chunks"] else "bench-bytes")
-    # What stock Faust needs to be at its best here: no decoding, and no wait for what is held.
+    # The best settings for stock Faust here: no decoding, and no wait for unacknowledged messages.
     return {"broker": f"aiokafka://{OPTIONS['broker']}", "value_serializer": "raw", "stream_wait_empty": False}
 
 
 class _Bytes(faust.serializers.codecs.Codec):  # type: ignore[misc]
-    """Values as they are, under a name that does not ask for chunks."""
+    """Values unchanged, under a codec name that does not select chunks."""
 
     def _loads(self, s: bytes) -> bytes:
         return s
@@ -39,7 +39,7 @@ _seen = {"messages": 0, "began": 0.0, "cpu": 0.0}
 
 @app.agent(app.topic(OPTIONS["topic"]))
 async def read(stream: Any) -> None:
-    """Count messages, and report when all have come."""
+    """Count messages, and report when all were received."""
     async for value in stream:
         if not _seen["messages"]:
             _seen["began"], _seen["cpu"] = time.perf_counter(), time.process_time()

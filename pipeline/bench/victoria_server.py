@@ -1,6 +1,7 @@
-"""A victoria-metrics of one's own (Debian package ``victoria-metrics``), for benchmarks and tests.
+"""A private VictoriaMetrics server (Debian package ``victoria-metrics``), for benchmarks and tests.
 
-It takes InfluxDB's v2 write API, keeps no text and no nanoseconds, and answers 204 to lines that it cannot read.
+It accepts InfluxDB's v2 write API, stores neither strings nor nanoseconds, and returns 204 for lines that it cannot
+parse.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _START_S: Final = 20.0
 
 
 class VictoriaUnavailable(RuntimeError):
-    """The program is not installed, or does not start here."""
+    """The program is not installed, or does not start on this machine."""
 
 
 class VictoriaServer:
@@ -45,7 +46,7 @@ class VictoriaServer:
         return [value for series in self.series(field) for value in series["values"]]
 
     def unreadable_lines(self) -> int:
-        """Lines that the server took and could not read."""
+        """Number of lines that the server accepted but could not parse."""
         found = [line for line in self._get("/metrics").splitlines() if line.startswith(b"vm_rows_invalid_total")]
         return sum(int(float(line.rpartition(b" ")[2])) for line in found if b"influx" in line)
 
@@ -57,10 +58,10 @@ class VictoriaServer:
 
 @contextmanager
 def victoria_server() -> Iterator[VictoriaServer]:
-    """A server on the loopback interface with its data in a folder that goes with it. Raises VictoriaUnavailable."""
+    """A server on the loopback interface with its data in a temporary folder. Raises VictoriaUnavailable."""
     program = shutil.which("victoria-metrics")
     if program is None:
-        raise VictoriaUnavailable("victoria-metrics is not installed (Debian: apt-get install victoria-metrics)")
+        raise VictoriaUnavailable("victoria-metrics is not installed; on Debian: apt-get install victoria-metrics")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -90,4 +91,4 @@ def _wait(server: VictoriaServer, process: subprocess.Popen[bytes], log: Path) -
                 return
         except (URLError, ConnectionError):
             time.sleep(0.02)
-    raise VictoriaUnavailable(f"victoria-metrics does not start: {log.read_text()[-300:]}")
+    raise VictoriaUnavailable(f"victoria-metrics did not start: {log.read_text()[-300:]}")

@@ -1,4 +1,4 @@
-"""Windows: rows a second through each kind of window and each aggregate, on one core."""
+"""Windows: rows per second through each kind of window and each aggregate, on one core."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["run"]
 
 START_US: Final = 1_735_689_600_000_000
 STEP_US: Final = 10
-"""Microseconds from one event to the next: 100,000 events a second of event time."""
+"""Microseconds between events: 100,000 events per second of event time."""
 THREE: Final = {"n": "count()", "mean": "mean(value)", "spread": "std(value)"}
 AGGREGATES: Final = (
     "count()", "sum(value)", "mean(value)", "std(value)", "min(value)", "first(value)", "last(value)", "slope(value)",
@@ -51,7 +51,7 @@ def _frames(rows: int, keys: int, frame_rows: int) -> list[Frame]:
 
 
 def _feed(spec: Window, frames: Sequence[Frame]) -> tuple[float, int]:
-    """Seconds, and results, of all frames through one window, with the watermark after each frame."""
+    """Seconds and number of results for all frames through one window; the watermark advances after each frame."""
     operator = WindowOperator(spec)
     results = 0
     began = time.perf_counter()
@@ -64,7 +64,7 @@ def _feed(spec: Window, frames: Sequence[Frame]) -> tuple[float, int]:
 
 
 def _measure(name: str, spec: Window, frames: Sequence[Frame], keys: int, repeats: int) -> dict[str, Any]:
-    _feed(spec, frames[:1])  # compiles, or loads what was compiled
+    _feed(spec, frames[:1])  # compiles, or loads the compiled code
     seconds, results = min(_feed(spec, frames) for _ in range(repeats))
     events = sum(frame.num_rows for frame in frames)
     return {
@@ -78,12 +78,12 @@ def _measure(name: str, spec: Window, frames: Sequence[Frame], keys: int, repeat
 
 
 def run(quick: bool) -> Iterator[dict[str, Any]]:
-    """Best of several runs each, frames of 65,536 rows made ready included; ``events_per_s`` is of one core."""
+    """Best of several runs each, including the preparation of frames of 65,536 rows; ``events_per_s``: one core."""
     rows, repeats = (200_000, 1) if quick else (4_000_000, 3)
     frames = _frames(rows, 1_000, 65_536)
     for name, shape in KINDS:
         spec = Window(name="bench", source="bench", select=THREE, **shape)
-        # A sliding window adds each row to a hundred results here; a tenth of the rows says as much.
+        # A sliding window adds each row to a hundred results here; a tenth of the rows is enough.
         yield _measure(name, spec, frames[: 1 + len(frames) // 10] if "sliding" in shape else frames, 1_000, repeats)
     for keys in (1, 100_000):
         spec = Window(name="bench", source="bench", select=THREE, every="1s")
@@ -91,16 +91,16 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     for text in AGGREGATES:
         spec = Window(name="bench", source="bench", select={"result": text}, every="1s")
         yield _measure(f"tumbling_1s_{text.replace(' ', '')}", spec, frames, 1_000, repeats)
-    yield _clock(frames, repeats)
+    yield _watermarks(frames, repeats)
 
 
-def _clock(frames: Sequence[Frame], repeats: int) -> dict[str, Any]:
+def _watermarks(frames: Sequence[Frame], repeats: int) -> dict[str, Any]:
     best = float("inf")
     for _ in range(repeats):
-        clock = Watermarks(lateness_us=1_000_000)
+        watermarks = Watermarks(lateness_us=1_000_000)
         began = time.perf_counter()
         for number, frame in enumerate(frames):
-            clock.observe(Source("mono.bench", number % 8), frame.timestamps())
+            watermarks.observe(Source("mono.bench", number % 8), frame.timestamps())
         best = min(best, time.perf_counter() - began)
     events = sum(frame.num_rows for frame in frames)
     return {"bench": "windows/clock", "events": events, "sources": 8, "seconds": best, "events_per_s": events / best}

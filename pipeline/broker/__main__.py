@@ -1,4 +1,4 @@
-"""``python -m astrocyte.pipeline.broker --data DIR --port N``: the broker alone."""
+"""``python -m astrocyte.pipeline.broker --data DIR --port N``: run the broker alone."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; the exit status: 0 after SIGINT or SIGTERM, 1 if it cannot run, 2 for wrong use."""
+    """Run the broker; returns the exit status: 0 after SIGINT or SIGTERM, 1 if it cannot run, 2 for a usage error."""
     parser = argparse.ArgumentParser(
         prog="python -m astrocyte.pipeline.broker",
-        description="A single-node broker that speaks Kafka's protocol and keeps its records in a folder.",
+        description="A single-node broker that speaks Kafka's protocol and stores its records in a folder.",
     )
     parser.add_argument(
-        "--data", dest="data_dir", type=Path, required=True, metavar="DIR", help="folder of the records"
+        "--data", dest="data_dir", type=Path, required=True, metavar="DIR", help="folder in which records are stored"
     )
     parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input ends")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="stop when standard input is closed")
     parser.add_argument(
-        "--no-auto-create", dest="auto_create_topics", action="store_false", help="topics must be created"
+        "--no-auto-create", dest="auto_create_topics", action="store_false", help="do not create topics on first use"
     )
-    parser.add_argument("--verbose", action="store_true", help="log what happens, not only what goes wrong")
+    parser.add_argument("--verbose", action="store_true", help="log informational messages, not only warnings")
     for field in dataclasses.fields(BrokerSettings):
         if field.name in ("data_dir", "auto_create_topics"):
             continue

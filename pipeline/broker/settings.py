@@ -1,4 +1,4 @@
-"""What a broker can be told: where its data lives, what it offers, how long it keeps records."""
+"""Settings of the broker: data folder, address, limits, retention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DAY_MS", "BrokerSettings"]
 DAY_MS = 86_400_000
 SMALLEST_SEGMENT_BYTES = 1024
 
-# setting -> (is it valid, what was wanted)
+# setting -> (is it valid, the expected values)
 _LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "port": (lambda v: 0 <= v <= 65535, "0 (any free port) to 65535"),
     "default_partitions": (lambda v: 1 <= v <= 10_000, "1 to 10000; set it to the topic_partitions of the Faust app"),
@@ -35,9 +35,9 @@ _LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
-    """Settings of one broker; a value out of range raises BrokerError that names it.
+    """Settings of one broker; a value out of range raises BrokerError with its name.
 
-    default_partitions is Faust's own default: where a topic is created by its first use, it must equal the
+    default_partitions is Faust's default. Where topics are created on first use, it must equal the
     ``topic_partitions`` of the Faust app, or Faust's agents restart for ever with PartitionsMismatch.
     """
 
@@ -46,9 +46,9 @@ class BrokerSettings:
     port: int = 9092
     default_partitions: int = 8
     auto_create_topics: bool = True
-    advertised_host: str | None = None  # what clients are told, where it is not the host that is bound
+    advertised_host: str | None = None  # host announced to clients, if it differs from the bound host
     segment_bytes: int = 128 << 20
-    compacted_segment_bytes: int = 16 << 20  # closed segments alone are compacted, so these close earlier
+    compacted_segment_bytes: int = 16 << 20  # only closed segments are compacted, so these close earlier
     retention_ms: int = 7 * DAY_MS
     retention_bytes: int = -1
     max_message_bytes: int = 64 << 20
@@ -60,17 +60,17 @@ class BrokerSettings:
     min_session_timeout_s: float = 1.0
     max_session_timeout_s: float = 1800.0
     max_open_files: int = 256
-    verify: Literal["tail", "all"] = "tail"  # at start: CRCs since the last index file, or of every stored record
+    verify: Literal["tail", "all"] = "tail"  # checksums verified at start: since the last index file, or all
 
     def __post_init__(self) -> None:
-        for name, (valid, wanted) in _LIMITS.items():
+        for name, (valid, expected) in _LIMITS.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not valid(value):
-                raise BrokerError(f"broker setting {name} is {value!r}; wanted {wanted}")
+                raise BrokerError(f"broker setting {name}: expected {expected}, got {value!r}")
         if self.verify not in ("tail", "all"):
-            raise BrokerError(f"broker setting verify is {self.verify!r}; wanted 'tail' or 'all'")
+            raise BrokerError(f"broker setting verify: expected 'tail' or 'all', got {self.verify!r}")
         if self.max_request_bytes <= self.max_message_bytes:
             raise BrokerError(
                 f"max_request_bytes ({self.max_request_bytes}) must exceed max_message_bytes "
-                f"({self.max_message_bytes}), or no such message could arrive"
+                f"({self.max_message_bytes}), or a message of that size could not be received; raise it"
             )

@@ -1,1 +1,1 @@
-"""A Kafka address as a client sees it: topics, reading a stretch, offsets."""
+"""Kafka client functions: topics, reading a range of messages, offsets."""

@@ -1,6 +1,6 @@
-"""A Kafka address: its topics, making them, and reading a stretch of them from a start to an end.
+"""Kafka clients: listing and creating topics, and reading them from a start to an end.
 
-Reading here is for tools (tap, record, explain): no consumer group, nothing committed. Workers read through Faust.
+Reading here is for tools (tap, record, explain): no consumer group, no commits. Workers read through Faust.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class UnknownTopic(InvalidSettings):
 
 @contextlib.contextmanager
 def _limited_log() -> Iterator[None]:
-    # aiokafka logs a traceback for an address that does not answer; the caller gets one sentence instead.
+    # aiokafka logs a traceback for an address that does not answer; the caller gets one error message instead.
     logger = logging.getLogger("aiokafka")
     before = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -64,7 +64,7 @@ def _limited_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _translated(broker: str) -> Iterator[None]:
-    """Errors of aiokafka as ours: what may pass is BrokerUnavailable, the rest names what the broker refuses."""
+    """Translate aiokafka's errors: retriable ones to BrokerUnavailable, others to AstrocyteError."""
     from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 
     try:
@@ -72,9 +72,11 @@ def _translated(broker: str) -> Iterator[None]:
     except KafkaError as error:
         if error.retriable or isinstance(error, KafkaConnectionError | KafkaTimeoutError):
             raise BrokerUnavailable(
-                f"the broker at {broker} went away ({type(error).__name__}); is it running?"
+                f"the broker at {broker} became unavailable ({type(error).__name__}); check that it is running"
             ) from error
-        raise AstrocyteError(f"the broker at {broker} refuses: {type(error).__name__} {error}".rstrip()) from error
+        raise AstrocyteError(
+            f"the broker at {broker} rejected the request: {type(error).__name__} {error}".rstrip()
+        ) from error
 
 
 async def _started(client: Any, broker: str) -> None:
@@ -109,7 +111,7 @@ async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
 
 @contextlib.asynccontextmanager
 async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A connected consumer without a group, assigned to nothing. Raises BrokerUnavailable."""
+    """A connected consumer without a group and without assigned partitions. Raises BrokerUnavailable."""
     from aiokafka import AIOKafkaConsumer
 
     client = AIOKafkaConsumer(
@@ -130,9 +132,9 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 @contextlib.asynccontextmanager
 async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
-    """A connected, idempotent producer that waits for all replicas; large messages pass. Raises BrokerUnavailable.
+    """A connected, idempotent producer that waits for all replicas and allows large messages.
 
-    It is flushed at the end of the context, and closed at once where an error ends it.
+    It is flushed at the end of the context, and closed at once where an error ends it. Raises BrokerUnavailable.
     """
     from aiokafka import AIOKafkaProducer
 
@@ -150,7 +152,7 @@ async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafka
         with _translated(broker):
             yield client
     except BaseException:
-        # An idempotent producer tries for ever, so stopping it would wait for a broker that is gone.
+        # An idempotent producer retries for ever, so stopping it would wait for an unavailable broker.
         await discard(client)
         raise
     try:
@@ -167,7 +169,7 @@ async def topic_partitions(broker: str) -> dict[str, int]:
 
 
 def select_topics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Topics named by ``patterns``: names, or shell patterns such as ``mono.*``. Raises UnknownTopic."""
+    """Topics that match ``patterns``: names, or shell patterns such as ``mono.*``. Raises UnknownTopic."""
     known = list(known)
     chosen: dict[str, None] = {}
     for pattern in patterns:
@@ -189,7 +191,7 @@ async def ensure_topics(
     replication: int = 1,
     config: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, int]:
-    """Make the topics that are absent; returns the partition count that each of them really has."""
+    """Create the missing topics; returns the actual partition count of each."""
     from aiokafka.admin import NewTopic
 
     async with admin_client(broker) as client:
@@ -203,7 +205,7 @@ async def ensure_topics(
                 ]
             )
             for name, code, *message in response.topic_errors:
-                if code not in (0, 36):  # 36: another made it meanwhile
+                if code not in (0, 36):  # 36: another client created it meanwhile
                     raise AstrocyteError(_creation_error(name, code, message))
             there = await _awaited(client, absent)
         return {name: there[name] for name in partitions}
@@ -213,7 +215,7 @@ def _creation_error(name: str, code: int, message: Sequence[Any]) -> str:
     from aiokafka.errors import for_code
 
     reason = next((text for text in message if text), None) or for_code(code).__name__
-    return f"topic {name!r} cannot be made: {reason}"
+    return f"topic {name!r} cannot be created: {reason}"
 
 
 async def _awaited(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, int]:
@@ -222,11 +224,13 @@ async def _awaited(client: AIOKafkaAdminClient, names: Sequence[str]) -> dict[st
         if all(there.get(name) for name in names):
             return there
         await asyncio.sleep(0.1)
-    raise AstrocyteError(f"topics {', '.join(names)} were made, and the broker does not show them after 10 s")
+    raise AstrocyteError(
+        f"topics {', '.join(names)} were created, but the broker does not list them after 10 s; check the broker's log"
+    )
 
 
 async def partition_counts(client: AIOKafkaAdminClient) -> dict[str, int]:
-    """Partition count of every topic that the broker has now, internal ones too."""
+    """Partition count of every topic of the broker, internal ones included."""
     return {topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics()}
 
 
@@ -239,11 +243,11 @@ async def scan(
     follow: bool = False,
     partitions: Iterable[int] | None = None,
 ) -> AsyncIterator[list[ConsumedRecord]]:
-    """Messages of topics (with their partition counts) in lists, from ``start`` to their present end (``follow``: on).
+    """Messages of topics (with their partition counts) in lists, from ``start`` to their current end.
 
-    Up to the present end messages come merged by timestamp over all partitions (each partition in its own order),
-    after it as they arrive. ``until_ms`` ends each partition before its first message of that time or later.
-    While it follows, an empty list comes each second in which nothing arrived. Raises BrokerUnavailable.
+    Up to that end, messages are merged by timestamp over all partitions (each partition in its own order). With
+    ``follow`` later messages are yielded as they arrive, and an empty list for each second in which none arrived.
+    ``until_ms`` ends each partition before its first message of that time or later. Raises BrokerUnavailable.
     """
     places = _places(topics, partitions)
     client.assign(places)
@@ -280,7 +284,7 @@ async def scan(
 
 
 async def read_at(client: AIOKafkaConsumer, topic: str, partition: int, offset: int) -> ConsumedRecord | None:
-    """The message at one place, or None where the topic does not hold it (any more)."""
+    """The message at one offset, or None where the topic does not (or no longer) hold it."""
     from aiokafka import TopicPartition
 
     place = TopicPartition(topic, partition)
@@ -314,12 +318,12 @@ async def _until_end(
         for place, messages in batches.items():
             waiting[place].extend(_record(message) for message in messages if message.offset < ends[place])
         for place in empty:
-            # A position beyond the last message: compacted away, or a transaction's marker.
+            # A position beyond the last message: the rest was compacted, or is a transaction marker.
             if place not in batches and await client.position(place) < ends[place]:
                 continue
             if await client.position(place) >= ends[place]:
                 finished.add(place)
-                client.pause(place)  # else the broker would hold the fetches of the others open for news of it
+                client.pause(place)  # else the broker would hold fetches open to wait for its next message
         if batches:
             idle_since = time.monotonic()
         elif time.monotonic() - idle_since > _STALL_S:
@@ -335,7 +339,7 @@ def _merged(
     floors: dict[TopicPartition, int],
     finished: set[TopicPartition],
 ) -> list[ConsumedRecord]:
-    """Take records in order of time, until a partition that is not finished has none left."""
+    """Take records in timestamp order, until a partition that is not finished has none left."""
     if any(not records and place not in finished for place, records in waiting.items()):
         return []
     heap = []
@@ -369,7 +373,7 @@ def _places(topics: Mapping[str, int], partitions: Iterable[int] | None) -> list
     ]
     if topics and not places:
         there = ", ".join(f"{topic} has 0 to {count - 1}" for topic, count in topics.items())
-        raise UnknownTopic(f"no partition {', '.join(map(str, sorted(wanted or ())))}: {there}")
+        raise UnknownTopic(f"no partition {', '.join(map(str, sorted(wanted or ())))}: {there}; choose one of these")
     return places
 
 
@@ -398,7 +402,9 @@ async def _check_alive(client: AIOKafkaConsumer, places: Sequence[TopicPartition
         with _limited_log():
             await asyncio.wait_for(client.end_offsets(places), _TIMEOUT_S)
     except (KafkaError, OSError, TimeoutError) as error:
-        raise BrokerUnavailable(f"the broker went away while it was read ({type(error).__name__}); run again") from None
+        raise BrokerUnavailable(
+            f"the broker became unavailable while it was read ({type(error).__name__}); run the command again"
+        ) from None
 
 
 def _record(message: Any) -> ConsumedRecord:

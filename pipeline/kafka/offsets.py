@@ -1,4 +1,4 @@
-"""Where to begin and to stop reading a topic: kcat's ``-o`` language, and times as people write them."""
+"""Start and end of reading a topic: kcat's ``-o`` syntax, and times in readable forms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from astrocyte.schemas.times import us_from_iso
 
 __all__ = ["EARLIEST", "LATEST", "Start", "parse_offsets", "parse_span_us", "parse_start", "parse_time_us"]
 
-_WANTED: Final = "earliest, latest, an offset, -N (the last N), s@MILLISECONDS, 2025-09-28T10:30:00Z or '10m ago'"
+_FORMS: Final = "earliest, latest, an offset, -N (the last N), s@MILLISECONDS, 2025-09-28T10:30:00Z or '10m ago'"
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where each partition is read from; ``value`` is an offset, a count from the end, or milliseconds since 1970."""
+    """Start of each partition; ``value`` is an offset, a count from the end, or milliseconds since 1970."""
 
     kind: Literal["earliest", "latest", "offset", "tail", "time"]
     value: int = 0
@@ -65,17 +65,17 @@ def parse_time_us(text: str, *, now_us: int) -> int:
         return us_from_iso(plain)
     except ValueError:
         raise InvalidSettings(
-            f"{text!r} is not a time; write 2025-09-28T10:30:00Z, now, '10m ago' or @SECONDS since 1970"
+            f"expected a time, got {text!r}; write 2025-09-28T10:30:00Z, now, '10m ago' or @SECONDS since 1970"
         ) from None
 
 
 def parse_start(text: str, *, now_us: int) -> Start:
-    """The beginning that ``--from`` or ``-o`` names; see `_WANTED` for the forms. Raises InvalidSettings."""
+    """The start given by ``--from`` or ``-o``; see `_FORMS`. Raises InvalidSettings."""
     plain = text.strip()
     if plain in _NAMED:
         return _NAMED[plain]
     if plain == "stored":
-        raise InvalidSettings("'stored' offsets belong to a consumer group and tap has none; " + _WANTED)
+        raise InvalidSettings("'stored' offsets need a consumer group, which tap does not have; write " + _FORMS)
     if re.fullmatch(r"\d+", plain):
         return Start("offset", int(plain))
     if re.fullmatch(r"-\d+", plain):
@@ -85,18 +85,18 @@ def parse_start(text: str, *, now_us: int) -> Start:
     try:
         return Start("time", parse_time_us(plain, now_us=now_us) // 1000)
     except InvalidSettings:
-        raise InvalidSettings(f"{text!r} is not a position; wanted: {_WANTED}") from None
+        raise InvalidSettings(f"expected a position, got {text!r}; write {_FORMS}") from None
 
 
 def parse_offsets(options: Sequence[str], *, now_us: int) -> tuple[Start | None, int | None]:
-    """Beginning and end (milliseconds, not included) of kcat's ``-o`` options; ``e@`` sets the end."""
+    """Start and end (milliseconds, exclusive) of kcat's ``-o`` options; ``e@`` sets the end."""
     start: Start | None = None
     until_ms: int | None = None
     for option in options:
         if option.strip().startswith("e@"):
             until_ms = _milliseconds(option.strip()[2:], now_us)
         elif start is not None:
-            raise InvalidSettings(f"two beginnings came, the second is {option!r}; give one, and e@TIME for the end")
+            raise InvalidSettings(f"expected one start, got a second: {option!r}; give one, and e@TIME for the end")
         else:
             start = parse_start(option, now_us=now_us)
     return start, until_ms

@@ -11,7 +11,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class ConsumedRecord(NamedTuple):
-    """One Kafka message as it was; ``timestamp_ms`` is Kafka's own time, -1 where the message had none."""
+    """One Kafka message, unchanged; ``timestamp_ms`` is Kafka's own time, -1 where the message has none."""
 
     topic: str
     partition: int
@@ -21,9 +21,9 @@ class ConsumedRecord(NamedTuple):
     value: bytes | None
     headers: Headers = ()
     timestamp_type: str = "create"
-    """``create``, ``logappend`` or ``unknown``, as kcat's ``tstype``."""
+    """``create``, ``logappend`` or ``unknown``, as in kcat's ``tstype``."""
 
 
 def is_frame(record: ConsumedRecord) -> bool:
-    """Whether the message is a frame: it begins as an Arrow stream does, and as no JSON text can."""
+    """Whether the message is a frame: it begins with the marker of an Arrow stream, which no JSON text does."""
     return record.value is not None and record.value[:4] == b"\xff\xff\xff\xff"

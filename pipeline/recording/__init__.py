@@ -1,1 +1,1 @@
-"""Recorded logs: their format, writing and reading them, replay and live views of topics."""
+"""Recorded logs: format, writing and reading, replay, and live views of topics."""

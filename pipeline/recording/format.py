@@ -1,8 +1,8 @@
-"""One record of a recorded log as one line of JSON: kcat's ``-J`` envelope, plus the verbatim bytes.
+"""One record of a recorded log as one line of JSON: kcat's ``-J`` envelope, plus the original bytes.
 
-kcat writes a value as text and has no form for bytes that are not UTF-8, so a line of ours adds ``payload_b64`` and
-``key_b64`` (and ``headers_b64`` where a header's value is not text); they win over the text when a line is read. A
-log's first line is a header record, which tells how many partitions each topic had.
+kcat writes a value as text and has no form for bytes that are not UTF-8. A line therefore adds ``payload_b64`` and
+``key_b64`` (and ``headers_b64`` where a header's value is not text), which take precedence over the text on reading.
+The first line of a log is a header record with the number of partitions of each topic.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
-"""Version of the format; a reader refuses a newer one."""
+"""Version of the format; a reader rejects a newer one."""
 
 
 class InvalidLog(AstrocyteError):
-    """A file that is not a recorded log, or one damaged in its middle."""
+    """A file that is not a recorded log, or one that is damaged before its end."""
 
 
 class TornLog(InvalidLog):
-    """A log that ends inside a record, as after a crash or an interrupted copy; what stands before it is whole."""
+    """A log that ends inside a record, as after a crash or an interrupted copy; the records before it are complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogHeader:
-    """What a log says of itself: the partition count of each topic, and who recorded it when (ISO 8601)."""
+    """Header of a log: partition count of each topic, time of recording (ISO 8601) and source address."""
 
     partitions: Mapping[str, int] = field(default_factory=dict)
     created: str | None = None
     source: str | None = None
     config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Settings of topics that a replay needs to make them anew, such as ``cleanup.policy``."""
+    """Settings with which a replay creates missing topics, such as ``cleanup.policy``."""
 
     def line(self) -> bytes:
         """The header as the first line of a log, with its newline."""
@@ -64,9 +64,9 @@ class LogHeader:
 
 
 def record_line(record: ConsumedRecord, *, b64: bool = True, **extra: Any) -> bytes:
-    """The record as one line with its newline; without ``b64`` exactly kcat's keys, ``extra`` ones after them.
+    """The record as one line with its newline; without ``b64`` exactly kcat's keys, followed by ``extra``.
 
-    A value that is not UTF-8 is null in ``payload`` and whole in ``payload_b64``.
+    A value that is not UTF-8 is null in ``payload`` and complete in ``payload_b64``.
     """
     flat: list[str | None] = []
     binary = False
@@ -101,17 +101,17 @@ def record_line(record: ConsumedRecord, *, b64: bool = True, **extra: Any) -> by
 
 
 def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
-    """Record or header of one line, of ours or of plain ``kcat -J``. Raises InvalidLog (without the place)."""
+    """Record or header of one line, of our format or of plain ``kcat -J``. Raises InvalidLog (without the file)."""
     try:
         body = orjson.loads(line)
     except orjson.JSONDecodeError:
-        # kcat copies bytes that are not UTF-8 into its JSON as they are; surrogates carry them through.
+        # kcat copies bytes that are not UTF-8 into its JSON unchanged; surrogates preserve them.
         try:
             body = json.loads(line.decode("utf-8", "surrogateescape"))
         except ValueError as error:
             raise InvalidLog(f"not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise InvalidLog(f"JSON {type(body).__name__} came; a record of a log is an object as kcat -J prints it")
+        raise InvalidLog(f"expected a JSON object as printed by kcat -J, got a JSON {type(body).__name__}")
     if body.get("type") == "log-header":
         return _header(body)
     try:
@@ -133,17 +133,17 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
         )
     except KeyError as error:
         raise InvalidLog(
-            f"an object without {error.args[0]!r} came; a record of a log has topic, partition, offset, ts, key and "
-            "payload, as kcat -J prints them"
+            "expected an object with topic, partition, offset, ts, key and payload as printed by kcat -J, "
+            f"got one without {error.args[0]!r}"
         ) from None
     except (binascii.Error, TypeError, AttributeError) as error:
-        raise InvalidLog(f"base64 that cannot be read: {error}") from None
+        raise InvalidLog(f"invalid base64: {error}") from None
 
 
 def _header(body: dict[str, Any]) -> LogHeader:
     version = body.get("format")
     if not isinstance(version, int) or version > FORMAT:
-        raise InvalidLog(f"a log of format {version!r} came; this version reads up to {FORMAT}: upgrade astrocyte")
+        raise InvalidLog(f"expected a log of format {FORMAT} or older, got {version!r}; upgrade astrocyte")
     topics = body.get("topics", {})
     try:
         return LogHeader(
@@ -153,14 +153,14 @@ def _header(body: dict[str, Any]) -> LogHeader:
             {topic: dict(entry["config"]) for topic, entry in topics.items() if "config" in entry},
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InvalidLog(f"a log header whose 'topics' cannot be read: {error!r}") from None
+        raise InvalidLog(f"invalid 'topics' in the log header: {error!r}") from None
 
 
 def _mistyped(body: dict[str, Any]) -> InvalidLog:
     for name, kind in (("topic", str), ("partition", int), ("offset", int), ("ts", int)):
         value = body.get(name)
         if type(value) is not kind:
-            return InvalidLog(f"{name!r} is {value!r}; {'text' if kind is str else 'an integer'} was wanted")
+            return InvalidLog(f"{name!r}: expected {'a string' if kind is str else 'an integer'}, got {value!r}")
     raise AssertionError
 
 
@@ -181,11 +181,11 @@ def _headers(body: dict[str, Any]) -> Headers:
 
 
 def _pairs(given: Any) -> Iterable[tuple[str, str | None]]:
-    """Pairs of kcat's flat array (what it prints) or of an object (what its manual shows)."""
+    """Pairs of kcat's flat array (as it prints) or of an object (as its manual shows)."""
     if isinstance(given, dict):
         return given.items()
     if not isinstance(given, list) or len(given) % 2:
-        raise InvalidLog("'headers' is neither an object nor a flat array of names and values")
+        raise InvalidLog("'headers': expected an object or a flat array of names and values")
     return zip(given[::2], given[1::2], strict=True)
 
 

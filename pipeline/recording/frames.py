@@ -1,6 +1,6 @@
-"""The events of a recorded log as frames, from frames and JSON records alike.
+"""The events of a recorded log as frames, from both frames and JSON records.
 
-`pipeline.recording.reader.read_log` gives the records as they were, `frames_of` the events in them::
+`pipeline.recording.reader.read_log` yields the records unchanged, `frames_of` the events in them::
 
     for topic, partition, offset, frame in frames_of("run.jsonl.zst"):
         print(topic, frame.num_rows, frame.timestamps()[0])
@@ -29,7 +29,7 @@ __all__ = ["OnBad", "chunks_of", "frames_of", "is_derived"]
 log = logging.getLogger(__name__)
 
 _GROUP: Final = 1024
-"""Messages that are decoded together; JSON records among them share a frame."""
+"""Number of messages decoded together; JSON records among them share a frame."""
 _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 
 
@@ -50,8 +50,9 @@ def chunks_of(
 ) -> Iterator[SourcedFrame]:
     """Events of a log (or of records) as frames with the offset of each row; within a partition in order.
 
-    Topics that the pipeline writes (`is_derived`) are left out unless ``derived``; a topic that names no stream is
-    its own stream. A message that holds no event raises InvalidLog, is skipped, or goes to the function given.
+    Topics that the pipeline writes (`is_derived`) are left out unless ``derived``; a topic whose name contains no
+    stream is its own stream. ``on_bad`` decides about a message without an event: raise InvalidLog, skip it, or call
+    the given function.
     """
     records = read_log(source) if isinstance(source, str | Path) else source
     for group in _groups(records, derived):
@@ -74,13 +75,13 @@ def frames_of(
     derived: bool = False,
     on_bad: OnBad = "raise",
 ) -> Iterator[tuple[str, int, int, Frame]]:
-    """(topic, partition, offset, frame) of every frame of `chunks_of`; of JSON records the offset is the first's."""
+    """(topic, partition, offset, frame) of every frame of `chunks_of`; for JSON records, the offset of the first."""
     for chunk in chunks_of(source, catalog=catalog, derived=derived, on_bad=on_bad):
         yield chunk.topic, chunk.partition, chunk.offset, chunk.frame
 
 
 def _groups(records: Iterable[ConsumedRecord], derived: bool) -> Iterator[list[ConsumedRecord]]:
-    """Runs of up to `_GROUP` messages; a frame holds thousands of events and ends its run."""
+    """Groups of up to `_GROUP` messages; a frame holds thousands of events and ends its group."""
     group: list[ConsumedRecord] = []
     for record in records:
         if not derived and is_derived(record.topic):

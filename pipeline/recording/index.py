@@ -1,7 +1,7 @@
 """The index of a recorded log: which records each of its zstd frames holds.
 
-It lies at the file's end in a skippable frame, which every zstd tool passes over. It is used only where it describes
-the whole file, so logs joined by ``cat`` are read from their beginning.
+It is at the end of the file in a skippable frame, which every zstd tool ignores. It is used only where it describes
+the whole file, so logs joined with ``cat`` are read from their beginning.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 __all__ = ["SKIPPABLE", "Block", "Index", "Totals", "index_frame", "read_index"]
 
 SKIPPABLE: Final = b"\x5a\x2a\x4d\x18"
-"""How the skippable frame of an index begins; other tools use the other fifteen of these magic numbers."""
+"""Magic number of the index's skippable frame; other tools use the other fifteen."""
 _FOOTER: Final = struct.Struct("<QI8s")  # where the skippable frame starts, length of the index, magic
 _MAGIC: Final = b"ASTROIDX"
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One zstd frame of a log: where it lies, and what it holds."""
+    """One zstd frame of a log: its position and size in bytes, and its content."""
 
     offset: int
     size: int
@@ -41,7 +41,7 @@ class Block:
 
 @dataclass(slots=True)
 class Totals:
-    """What a log holds of one topic."""
+    """Content of a log for one topic."""
 
     messages: dict[int, int] = field(default_factory=dict)
     """Number of messages by partition."""
@@ -70,7 +70,7 @@ class Totals:
             self.last_ms = max(self.last_ms, record.timestamp_ms)
 
     def joined(self, other: Totals) -> Totals:
-        """Totals of both."""
+        """The sum of both totals."""
         messages = dict(self.messages)
         for number, count in other.messages.items():
             messages[number] = messages.get(number, 0) + count
@@ -87,7 +87,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The blocks of a log, and what it holds of each topic."""
+    """The blocks of a log, and its content for each topic."""
 
     blocks: tuple[Block, ...]
     topics: dict[str, Totals] = field(default_factory=dict)
@@ -111,7 +111,7 @@ def index_frame(blocks: Sequence[Block], topics: Mapping[str, Totals], compresso
 
 
 def read_index(path: str | Path) -> Index | None:
-    """The index of a log, or None where it has none (plain, gzip, torn, or several logs in one file)."""
+    """The index of a log, or None without one (plain, gzip, torn, or several logs in one file)."""
     path = Path(path)
     if str(path) == "-" or not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The tempo of a replay: when each message is due, at a rate that may change, pause and step while it runs."""
+"""Pacing of a replay: when each message is due, with rate changes, pause and single steps while it runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _STEP: Final = 2.0
 
 
 class Clock(Protocol):
-    """Where waiting happens; tests give one that passes time at once."""
+    """Clock for waiting; tests use one whose time advances at once."""
 
     def now(self) -> float:
-        """Seconds on a clock that never goes back."""
+        """Seconds of a monotonic clock."""
 
     async def wait(self, changed: asyncio.Event, seconds: float | None) -> None:
         """Return after ``seconds`` (None: never), or as soon as ``changed`` is set."""
@@ -34,7 +34,7 @@ class WallClock:
         return time.monotonic()
 
     async def wait(self, changed: asyncio.Event, seconds: float | None) -> None:
-        """Sleep, or until ``changed`` is set."""
+        """Sleep ``seconds``, at most until ``changed`` is set."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), seconds)
 
@@ -48,12 +48,12 @@ def parse_rate(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not rate > 0 or math.isinf(rate):
-        raise InvalidSettings(f"--rate {text!r}; a positive factor such as 0.5 or 10 was wanted, or max")
+        raise InvalidSettings(f"--rate: expected a positive factor such as 0.5 or 10, or max, got {text!r}")
     return rate
 
 
 class Tempo:
-    """Maps times of the log to times of the clock. Changes take effect at once, on the message that is waited for."""
+    """Maps times of the log to times of the clock. Changes take effect at once, also on the message due next."""
 
     def __init__(self, rate: float = 1.0, *, paused: bool = False, clock: Clock | None = None) -> None:
         self.rate = rate
@@ -65,7 +65,7 @@ class Tempo:
         self._anchor_s = 0.0
 
     async def until(self, log_us: int) -> bool:
-        """Wait until the message of time ``log_us`` is due; returns whether there was anything to wait for."""
+        """Wait until the message of time ``log_us`` is due; returns whether it had to wait."""
         waited = False
         while True:
             self._changed.clear()
@@ -94,11 +94,11 @@ class Tempo:
         if math.isinf(self.rate):
             return True
         if self._anchor_us is None:
-            return False  # `until` sets the time from which the rest is counted
+            return False  # `until` sets the reference time for all later messages
         return (log_us - self._anchor_us) / 1e6 / self.rate <= self._clock.now() - self._anchor_s
 
     def toggle(self) -> None:
-        """Pause, or go on from where it paused."""
+        """Pause, or continue from the paused position."""
         if not self.paused:
             self._anchor(self._log_now())
         else:
@@ -107,7 +107,7 @@ class Tempo:
         self._changed.set()
 
     def step(self) -> None:
-        """Give one message while paused."""
+        """Release one message while paused."""
         if self.paused:
             self._steps += 1
             self._changed.set()

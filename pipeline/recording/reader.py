@@ -1,6 +1,6 @@
-"""Reading recorded logs in any form: zstd, gzip or plain, ours or kcat's, whole or torn at the end.
+"""Reading recorded logs in any form: zstd, gzip or plain, our format or kcat's, complete or torn at the end.
 
-The form is told by a file's first bytes, not by its name. What stands before a tear is given, then the tear is told.
+The form is recognised by a file's first bytes, not by its name. Records before a tear are yielded, then it is reported.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def read_log(
 ) -> Iterator[ConsumedRecord]:
     """Records of a log in order; reads ``.jsonl``, ``.gz``, ``.zst`` and plain ``kcat -J`` output; ``-`` is stdin.
 
-    With ``start_ms`` the records before it are left out, whole blocks unread where the log has an index. A log torn
-    at its end gives what is whole, then calls ``on_torn`` (by default it is logged). Raises InvalidLog for a file
-    that is no log or is damaged before its end.
+    With ``start_ms`` earlier records are left out; where the log has an index, their blocks are not read. A log torn
+    at its end yields its complete records, then calls ``on_torn`` (default: log a warning). Raises InvalidLog for a
+    file that is not a log or is damaged before its end.
     """
     try:
         for item in open_log(path, start_ms=start_ms):
@@ -55,7 +55,7 @@ def read_log(
 
 
 def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[ConsumedRecord | LogHeader]:
-    """Headers and records of a log. Raises TornLog after the last whole record of a torn one, else InvalidLog."""
+    """Headers and records of a log. Raises TornLog after the last complete record of a torn log, else InvalidLog."""
     name = "standard input" if str(path) == "-" else str(path)
     try:
         file = sys.stdin.buffer if str(path) == "-" else Path(path).open("rb")  # noqa: SIM115  closed below
@@ -74,23 +74,27 @@ def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[Consu
             except InvalidLog as error:
                 if not whole:
                     raise TornLog(
-                        f"log {name} ends inside a record (a crash, or a copy cut short): the {records} records before "
-                        "it were read"
+                        f"log {name} ends inside a record (a crash, or an interrupted copy): the {records} records "
+                        "before it were read"
                     ) from None
                 raise InvalidLog(f"log {name}, after {records} records: {error}") from None
             records += isinstance(item, ConsumedRecord)
             yield item
-    except _Cut as cut:
-        kind = TornLog if cut.at_end else InvalidLog
-        what = "ends inside a compressed block (a crash, or a copy cut short)" if cut.at_end else f"is damaged: {cut}"
+    except _Damage as damage:
+        kind = TornLog if damage.at_end else InvalidLog
+        what = (
+            "ends inside a compressed block (a crash, or an interrupted copy)"
+            if damage.at_end
+            else f"is damaged: {damage}"
+        )
         raise kind(f"log {name} {what}; records before it: {records}") from None
     finally:
         if str(path) != "-":
             file.close()
 
 
-class _Cut(Exception):
-    """Compressed data that end or break; ``at_end`` if nothing readable follows."""
+class _Damage(Exception):
+    """Compressed data that are truncated or corrupt; ``at_end`` if nothing readable follows."""
 
     def __init__(self, reason: str, *, at_end: bool) -> None:
         super().__init__(reason)
@@ -100,13 +104,13 @@ class _Cut(Exception):
 def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
     """Lines, and whether each had its newline."""
     rest: list[bytes] = []
-    cut: _Cut | None = None
+    damage: _Damage | None = None
     pieces = _pieces(file, name)
     while True:
         try:
             piece = next(pieces, None)
-        except _Cut as error:
-            piece, cut = None, error
+        except _Damage as error:
+            piece, damage = None, error
         if piece is None:
             break
         head, newline, tail = piece.rpartition(b"\n")
@@ -116,8 +120,8 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
         for line in b"".join([*rest, head]).split(b"\n"):
             yield line, True
         rest = [tail] if tail else []
-    if cut is not None:
-        raise cut
+    if damage is not None:
+        raise damage
     if rest:
         yield b"".join(rest), False
 
@@ -130,7 +134,7 @@ def _pieces(file: IO[bytes], name: str) -> Iterator[bytes]:
     elif data.startswith(_GZIP):
         yield from _ungzip(file, data)
     elif data and b"\0" in data[:4096]:
-        raise InvalidLog(f"{name} holds binary data and is no recorded log (zstd, gzip or plain JSON lines)")
+        raise InvalidLog(f"expected a recorded log (zstd, gzip or plain JSON lines), got other binary data in {name}")
     else:
         while data:
             yield data
@@ -152,7 +156,7 @@ def _unzstd(file: IO[bytes], data: bytes) -> Iterator[bytes]:
             while len(data) < length:
                 more = file.read(_CHUNK)
                 if not more:
-                    return  # a torn index loses no record
+                    return  # a torn index costs no record
                 data += more
             data = data[length:]
             continue
@@ -161,19 +165,19 @@ def _unzstd(file: IO[bytes], data: bytes) -> Iterator[bytes]:
             try:
                 piece = frame.decompress(data)
             except zstandard.ZstdError as error:
-                raise _Cut(str(error), at_end=not _another(file, data)) from None
+                raise _Damage(str(error), at_end=not _another_frame(file, data)) from None
             if piece:
                 yield piece
             data = b""
             if not frame.eof:
                 data = file.read(_CHUNK)
                 if not data:
-                    raise _Cut("unexpected end", at_end=True)
+                    raise _Damage("unexpected end", at_end=True)
         data = frame.unused_data
 
 
-def _another(file: IO[bytes], data: bytes) -> bool:
-    """Whether a zstd frame begins after this place: then the file is damaged inside, not torn at its end."""
+def _another_frame(file: IO[bytes], data: bytes) -> bool:
+    """Whether a zstd frame begins after this position: then the file is damaged inside, not torn at its end."""
     found = data.find(_ZSTD, 4)
     if found < 0:
         found = file.read().find(_ZSTD)
@@ -187,14 +191,14 @@ def _ungzip(file: IO[bytes], data: bytes) -> Iterator[bytes]:
             try:
                 piece = member.decompress(data)
             except zlib.error as error:
-                raise _Cut(str(error), at_end=not file.read(1)) from None
+                raise _Damage(str(error), at_end=not file.read(1)) from None
             if piece:
                 yield piece
             data = b""
             if not member.eof:
                 data = file.read(_CHUNK)
                 if not data:
-                    raise _Cut("unexpected end", at_end=True)
+                    raise _Damage("unexpected end", at_end=True)
         data = member.unused_data or file.read(_CHUNK)
         if not data:
             return

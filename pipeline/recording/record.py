@@ -1,4 +1,4 @@
-"""Recording topics into a log, message by message as they are."""
+"""Recording topics into a log, each message unchanged."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ __all__ = ["Recorded", "check_absent", "record", "topic_settings", "until_set", 
 
 T = TypeVar("T")
 _KEPT: Final = {"cleanup.policy": "delete", "max.message.bytes": "1048588"}
-"""Settings that a log keeps, with Kafka's defaults, which need no keeping."""
+"""Settings of topics that a log stores, with Kafka's defaults, which are not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What was recorded: messages and bytes (of keys and values) in all, and messages by topic and partition."""
+    """Result of a recording: total messages and bytes (of keys and values), and messages by topic and partition."""
 
     path: str
     records: int
@@ -51,10 +51,10 @@ async def record(
     overwrite: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Recorded:
-    """Record the topics into ``path`` up to their present end; with ``follow`` on, until ``stop`` is set.
+    """Record the topics into ``path`` up to their current end; with ``follow``, until ``stop`` is set.
 
-    The file appears whole when recording ends, by an error too; ``progress`` is told the messages written and,
-    where it is known, about how many there are. Raises BrokerUnavailable, UnknownTopic, InvalidLog.
+    The file gets its name when recording ends, also by an error. ``progress`` is called with the number of messages
+    written and their approximate total (None if unknown). Raises BrokerUnavailable, UnknownTopic, InvalidLog.
     """
     check_absent(path, overwrite=overwrite)
     known = await topic_partitions(broker)
@@ -69,7 +69,7 @@ async def record(
             try:
                 await write_batches(batches, writer, count, progress and (lambda done: progress(done, total)))
             except Exception:
-                # What came before a broker's death is whole, and gets its name all the same.
+                # The messages before the failure are complete, so the file gets its name all the same.
                 if writer.records:
                     writer.close()
                 raise
@@ -79,7 +79,7 @@ async def record(
 
 
 def check_absent(path: str | Path, *, overwrite: bool) -> None:
-    """Raise InvalidLog if a log would replace a file unasked."""
+    """Raise InvalidLog if the file exists and ``overwrite`` is not set."""
     if not overwrite and str(path) != "-" and Path(path).exists():
         raise InvalidLog(f"{path} exists; choose another name, or --force to replace it")
 
@@ -90,7 +90,7 @@ async def write_batches(
     count: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write the messages until ``count`` or the end; about once a second they are made readable on the disk."""
+    """Write the messages until ``count`` or the end; about once a second they are flushed to disk, readable."""
     flushed = time.monotonic()
     if count == 0:
         return
@@ -107,7 +107,7 @@ async def write_batches(
 
 
 async def until_set(batches: AsyncIterator[T], stop: asyncio.Event) -> AsyncIterator[T]:
-    """The items of ``batches`` until ``stop`` is set; what is awaited then is given up."""
+    """The items of ``batches`` until ``stop`` is set, which cancels a pending wait."""
     waiter = asyncio.ensure_future(stop.wait())
     try:
         while not waiter.done():
@@ -128,7 +128,7 @@ async def until_set(batches: AsyncIterator[T], stop: asyncio.Event) -> AsyncIter
 
 
 async def topic_settings(broker: str, topics: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Settings of the topics that a replay needs, where they are not the default and the broker tells them."""
+    """Settings of the topics that a replay needs, where they differ from the default and the broker reports them."""
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
     from aiokafka.errors import KafkaError
 
@@ -137,7 +137,7 @@ async def topic_settings(broker: str, topics: Iterable[str]) -> dict[str, dict[s
         try:
             return await _described(client, resources)
         except (KafkaError, OSError, ValueError):
-            return {}  # a broker that does not describe its topics; a replay makes them with its defaults
+            return {}  # a broker that does not describe topics; a replay creates them with its defaults
 
 
 async def _described(client: AIOKafkaAdminClient, resources: Sequence[object]) -> dict[str, dict[str, str]]:

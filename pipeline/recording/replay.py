@@ -1,4 +1,4 @@
-"""Replaying recorded logs into Kafka with their original spacing, or as fast as the broker takes them."""
+"""Replaying recorded logs into Kafka with their original spacing, or as fast as the broker accepts them."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ __all__ = [
 ]
 
 _DAY_MS: Final = 86_400_000
-_ROOMY: Final = 900_000
-"""Bytes of a message that every broker takes by default."""
+_DEFAULT_LIMIT: Final = 900_000
+"""Bytes of a message that every broker accepts by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which messages of a log are replayed, and as which topics. Times are Kafka's, in milliseconds."""
+    """Which messages of a log are replayed, and into which topics. Times are Kafka's, in milliseconds."""
 
     start_ms: int | None = None
     until_ms: int | None = None
     topics: tuple[str, ...] = ()
-    """Names or shell patterns; none means all."""
+    """Names or shell patterns; empty: all."""
     exclude: tuple[str, ...] = ()
     remap: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,14 +64,14 @@ class Selection:
 
 @dataclass(slots=True)
 class Plan:
-    """What a replay will do: for each topic the recorded partitions, the messages, and their bytes."""
+    """Plan of a replay: for each topic the recorded partitions, the messages, and their bytes."""
 
     selection: Selection
     paths: tuple[str, ...]
     partitions: dict[str, int] = field(default_factory=dict)
-    """Recorded partition count by recorded topic; where no header tells it, the highest partition seen and one."""
+    """Recorded partition count by recorded topic; without a header, the highest partition seen plus one."""
     topics: dict[str, Totals] = field(default_factory=dict)
-    """What is replayed of each recorded topic."""
+    """Replayed messages of each recorded topic."""
     config: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
@@ -95,25 +95,25 @@ class Plan:
         return 0.0 if self.first_ms is None or self.last_ms is None else (self.last_ms - self.first_ms) / 1000
 
     def target(self, topic: str) -> str:
-        """Topic into which messages of ``topic`` go."""
+        """Topic into which messages of ``topic`` are sent."""
         return self.selection.remap.get(topic, topic)
 
     def target_partitions(self) -> dict[str, int]:
-        """Partition count of each target topic that is absent."""
+        """Partition count with which each missing target topic is created."""
         counts: dict[str, int] = {}
         for topic in self.topics:
             counts[self.target(topic)] = max(self.partitions[topic], counts.get(self.target(topic), 0))
         return counts
 
     def target_config(self, now_ms: int) -> dict[str, dict[str, str]]:
-        """Settings of each target topic that is absent."""
+        """Settings with which each missing target topic is created."""
         config = {self.target(topic): dict(entries) for topic, entries in self.config.items()}
         largest = max((totals.largest for totals in self.topics.values()), default=0)
-        if largest > _ROOMY:
+        if largest > _DEFAULT_LIMIT:
             for topic in self.target_partitions():
                 config.setdefault(topic, {}).setdefault("max.message.bytes", str(2 * largest))
         if self.first_ms is not None and self.first_ms < now_ms - _DAY_MS:
-            # Replayed messages keep their times: a broker's retention by age would drop old ones at once.
+            # Replayed messages keep their timestamps: a broker's retention by age would delete old ones at once.
             for topic in self.target_partitions():
                 config.setdefault(topic, {})["retention.ms"] = "-1"
         return config
@@ -121,7 +121,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Replayed:
-    """What was delivered, confirmed by the broker."""
+    """Messages that were delivered and confirmed by the broker."""
 
     messages: int = 0
     bytes: int = 0
@@ -136,13 +136,13 @@ def parse_remap(options: Sequence[str]) -> dict[str, str]:
     for option in options:
         old, found, new = option.partition(":=")
         if not found or not old or not new:
-            raise InvalidSettings(f"--remap {option!r}; OLD:=NEW was wanted, such as mono.axon_1:=mono.axon_9")
+            raise InvalidSettings(f"--remap: expected OLD:=NEW, such as mono.axon_1:=mono.axon_9, got {option!r}")
         mapping[old] = new
     return mapping
 
 
 def parse_within_log(text: str, first_ms: int, *, now_us: int) -> int:
-    """Milliseconds of a place in a log: a duration from its first message, or a time. Raises InvalidSettings."""
+    """Milliseconds of a position in a log: a duration from its first message, or a time. Raises InvalidSettings."""
     try:
         return first_ms + parse_span_us(text) // 1000
     except InvalidSettings:
@@ -150,11 +150,11 @@ def parse_within_log(text: str, first_ms: int, *, now_us: int) -> int:
 
 
 def make_plan(paths: Sequence[str | Path], selection: Selection) -> Plan:
-    """Read the logs once and say what a replay will do. Raises InvalidLog."""
+    """Plan of a replay, from one pass over the logs or their indexes. Raises InvalidLog, InvalidSettings."""
     plan = Plan(selection, tuple(str(path) for path in paths))
     for path in plan.paths:
         if path == "-":
-            raise InvalidSettings("replay reads a log twice, which standard input cannot; give a file")
+            raise InvalidSettings("replay reads a log twice, so it cannot read standard input; give a file")
         index = None if selection.start_ms is not None or selection.until_ms is not None else read_index(path)
         if index is not None:
             _plan_header(plan, read_header(path))
@@ -180,7 +180,7 @@ def make_plan(paths: Sequence[str | Path], selection: Selection) -> Plan:
 
 
 def _whole_part(path: str) -> Iterator[ConsumedRecord | LogHeader]:
-    """Headers and records of a log; one torn at its end gives what is whole (`read_log` says so, later)."""
+    """Headers and records of a log; of a torn one its complete records (`read_log` reports the tear later)."""
     with contextlib.suppress(TornLog):
         yield from open_log(path)
 
@@ -206,7 +206,7 @@ def _plan_topic(plan: Plan, topic: str, partition: int) -> None:
 
 
 def _messages(plan: Plan) -> Iterator[tuple[int, ConsumedRecord]]:
-    """(due time in microseconds of the log, message) of all files merged; due times never go back."""
+    """(due time in microseconds of the log, message) of all files merged; due times never decrease."""
 
     def of_file(path: str) -> Iterator[tuple[int, ConsumedRecord]]:
         due_ms = -1
@@ -232,16 +232,16 @@ async def replay(
     stop: asyncio.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replayed:
-    """Send the plan's messages to ``broker`` at the tempo's pace, each delivery confirmed; returns what was delivered.
+    """Send the plan's messages to ``broker`` at the tempo's rate, each delivery confirmed; returns the totals.
 
     A message keeps its partition where the topic has as many as were recorded; else frames are divided and other
-    messages placed by Kafka's hash of the key. Topics that are absent are made. ``loop`` begins again at the end
-    until ``stop`` is set; with a shift every lap goes on where the one before ended. A broker that is gone for
-    ``timeout_s`` ends it. ``progress`` is delivered the messages sent and the present time of the log in milliseconds.
-    Raises BrokerUnavailable, InvalidLog.
+    messages placed by Kafka's hash of the key. Missing topics are created. ``loop`` repeats until ``stop`` is set;
+    with a shift every lap continues at the time at which the previous one ended. A broker that is unavailable for
+    ``timeout_s`` ends the replay. ``progress`` is called with the number of messages sent and the current time of the
+    log in milliseconds. Raises BrokerUnavailable, InvalidLog.
     """
     if not plan.total:
-        raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; look at --topics, --start and --duration")
+        raise InvalidLog(f"{', '.join(plan.paths)}: no message to replay; check --topics, --start and --duration")
     counts = await ensure_topics(
         broker,
         plan.target_partitions(),
@@ -306,7 +306,7 @@ async def _send(
 
 
 class _Sender:
-    """Fills one batch a partition and awaits its delivery: aiokafka's `send` costs more than the rest together."""
+    """Fills one batch per partition and awaits its delivery: aiokafka's `send` costs more than the whole rest."""
 
     def __init__(self, producer: AIOKafkaProducer, done: Replayed, broker: str, timeout_s: float) -> None:
         self._producer = producer
@@ -318,7 +318,7 @@ class _Sender:
         self.sent = 0
 
     async def send(self, topic: str, record: ConsumedRecord) -> None:
-        """Put the message into its partition's batch; a full batch goes off."""
+        """Append the message to its partition's batch; a full batch is sent first."""
         place = (topic, record.partition)
         size = len(record.value or b"") + len(record.key or b"")
         while True:
@@ -337,16 +337,16 @@ class _Sender:
             await self._dispatch(place)
 
     async def flush(self) -> None:
-        """Send what is held and await every delivery."""
+        """Send all open batches and await every delivery."""
         for place in list(self._builders):
             await self._dispatch(place)
         while self._deliveries:
-            # An idempotent producer itself would try for ever.
+            # An idempotent producer itself would retry for ever.
             finished, _ = await asyncio.wait(
                 self._deliveries, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
             )
             if not finished:
-                raise self._away(f"nothing was confirmed for {self._timeout_s:g} s")
+                raise self._unavailable(f"nothing was confirmed for {self._timeout_s:g} s")
             self._collect()
 
     async def _dispatch(self, place: tuple[str, int]) -> None:
@@ -370,11 +370,11 @@ class _Sender:
             self._done.bytes += held
             self._done.topics[topic] = self._done.topics.get(topic, 0) + messages
 
-    def _away(self, reason: str) -> BrokerUnavailable:
+    def _unavailable(self, reason: str) -> BrokerUnavailable:
         for future in self._deliveries:
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
         delivered = f"{self._done.messages} messages were delivered before"
-        return BrokerUnavailable(f"the broker at {self._broker} went away ({reason}); {delivered}")
+        return BrokerUnavailable(f"the broker at {self._broker} became unavailable ({reason}); {delivered}")
 
     def _failure(self, topic: str, error: BaseException) -> AstrocyteError:
         from aiokafka.errors import (
@@ -386,13 +386,13 @@ class _Sender:
 
         delivered = f"{self._done.messages} messages were delivered before"
         if isinstance(error, KafkaConnectionError | KafkaTimeoutError | RequestTimedOutError):
-            return self._away(type(error).__name__)
+            return self._unavailable(type(error).__name__)
         if isinstance(error, MessageSizeTooLargeError):
             return AstrocyteError(
-                f"a message for topic {topic!r} is larger than the broker takes; raise its max.message.bytes "
+                f"a message for topic {topic!r} is larger than the broker accepts; raise its max.message.bytes "
                 f"({delivered})"
             )
-        return AstrocyteError(f"the broker refused messages of topic {topic!r}: {error!r} ({delivered})")
+        return AstrocyteError(f"the broker rejected messages of topic {topic!r}: {error!r} ({delivered})")
 
 
 def shift_to_now(plan: Plan, *, now_us: int) -> Shift:
@@ -404,7 +404,10 @@ def shift_to_now(plan: Plan, *, now_us: int) -> Shift:
 
 
 def first_ms_of(paths: Sequence[str | Path]) -> int:
-    """Time of the first message over all logs, in milliseconds; from their indexes where they have one."""
+    """Time of the first message over all logs, in milliseconds, from the index where there is one.
+
+    Raises InvalidLog where no message has a time.
+    """
     first = math.inf
     for path in paths:
         index = read_index(path)

@@ -1,7 +1,7 @@
 """Moving recorded events in time, to another stream, and over another number of partitions.
 
-The original time stays beside the new one, as CloudEvents extension attributes in the headers: ``ce_originaltime``
-(of a frame: of its first row) and ``ce_timeshift``, the whole shift in microseconds.
+The original time is kept in the headers as CloudEvents extension attributes: ``ce_originaltime`` (for a frame, that of
+its first row) and ``ce_timeshift``, the total shift in microseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SECONDS_FIELDS: Final = ("created_at", "updated_at")
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """By how much event times and Kafka's times move; from the second ``lap`` on the events are new ones."""
+    """Shift of event times and Kafka's times; from the second ``lap`` on, events get new ids."""
 
     event_us: int = 0
     kafka_ms: int = 0
@@ -38,10 +38,10 @@ class Shift:
 
 
 def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
-    """The message with its event times moved: a frame's rows and watermark, a JSON record's time.
+    """The message with its event times shifted: a frame's rows and watermark, a JSON record's time.
 
-    A later lap gets ids of its own, else its events would be taken for repetitions of the first. A message that
-    holds no event keeps its bytes.
+    A later lap gets its own ids, else its events would count as duplicates of the first. A message that holds no
+    event keeps its bytes.
     """
     stamped = record
     if record.timestamp_ms >= 0:
@@ -85,8 +85,8 @@ def first_event_us(record: ConsumedRecord) -> int | None:
 def repartition(record: ConsumedRecord, recorded: int, count: int) -> list[ConsumedRecord]:
     """The message divided over ``count`` partitions by its keys, as Kafka's default partitioner does.
 
-    A frame becomes one for each partition. Each of the ``recorded`` partitions stays an origin of its own, with its
-    own watermarks: rows of another partition that are replayed later would be late against a shared one.
+    A frame is split into one for each partition. Each of the ``recorded`` partitions remains a separate origin with
+    its own watermarks: rows of another partition that are replayed later would be late for a shared one.
     """
     if is_frame(record):
         assert record.value is not None
@@ -102,7 +102,7 @@ def repartition(record: ConsumedRecord, recorded: int, count: int) -> list[Consu
 
 
 def rename_stream(record: ConsumedRecord, stream: str) -> ConsumedRecord:
-    """The message as one of ``stream``: rules select by it, and a frame names it inside. Ids stay what they were."""
+    """The message as one of ``stream``: rules select by the stream, and a frame contains its name. Ids are kept."""
     if record.value is None:
         return record
     if is_frame(record):
@@ -157,7 +157,7 @@ def _shift_frame(frame: Frame, shift: Shift) -> Frame:
 
 
 def _shift_body(body: dict[str, Any], shift: Shift) -> int | None:
-    """Move the times of a JSON record in place; returns the original event time."""
+    """Shift the times of a JSON record in place; returns the original event time in microseconds."""
     original = None
     name = next((name for name in _TIME_NAMES if body.get(name) is not None), None)
     if name is not None:
@@ -210,12 +210,12 @@ def _time_us(value: Any) -> int | None:
 
 
 def _scale(value: float) -> int:
-    """Microseconds in the value's unit, told by its size as `schemas.json.reader` does."""
+    """Microseconds in the value's unit, inferred from its magnitude as in `schemas.json.reader`."""
     return 1_000_000 if abs(value) < 1e11 else 1000 if abs(value) < 1e14 else 1
 
 
 def _moved(value: Any, shift_us: int) -> Any:
-    """The time in the form and unit that it had."""
+    """The shifted time in its original form and unit."""
     time_us = _time_us(value)
     if time_us is None:
         return value

@@ -1,4 +1,4 @@
-"""Looking at topics: every event on a line of its own, frames unpacked, selected by an expression."""
+"""Showing the events of topics: one line per event, frames unpacked, selected by an expression."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ESCAPE: Final = re.compile(r"%(.)|\\(?:x([0-9A-Fa-f]{1,2})|([0-7]{1,3})|(.))|([
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event and the message that held it; ``row`` is its place in a frame, None for a message of its own."""
+    """One event and its message; ``row`` is its row in a frame, None for a message with one event."""
 
     record: ConsumedRecord
     row: int | None
@@ -56,26 +56,26 @@ class Event:
     value: bytes | None
     headers: Headers
     problem: str | None = None
-    """Why the message holds no event, where it looks like a frame and is none."""
+    """Reason why a message that begins like a frame cannot be decoded, else None."""
 
 
 class Selector:
-    """Takes messages apart into events, and keeps those for which the expression ``where`` holds.
+    """Splits messages into events, and keeps those for which the expression ``where`` is true.
 
-    ``where`` sees the event's fields with key, type and timestamp (microseconds), as a rule does; of messages on
-    other topics (multi events, alerts) their JSON fields. With ``raw`` frames stay whole. Raises InvalidRule for an
-    expression outside of the language.
+    As in a rule, ``where`` reads the event's fields, key, type and timestamp (microseconds); for messages of other
+    topics (multi events, alerts), their JSON fields. With ``raw`` frames are not unpacked. Raises InvalidRule for an
+    invalid expression, InvalidSettings for ``where`` with ``raw``.
     """
 
     def __init__(self, where: str | None = None, *, raw: bool = False, catalog: Catalog = CATALOG) -> None:
         if where is not None and raw:
-            raise InvalidSettings("--where looks at events and --raw shows whole messages; leave one of them out")
+            raise InvalidSettings("--where selects events and --raw shows whole messages; leave one of them out")
         self.raw = raw
         self.catalog = catalog
         self._node: Node | None = None if where is None else parse(where)
         self._test = None if self._node is None else compile_scalar(self._node)
         self.unreadable = 0
-        """Messages that hold no event."""
+        """Number of messages without a readable event."""
 
     def __call__(self, records: Iterable[ConsumedRecord]) -> Iterator[Event]:
         """Events of the messages, in order."""
@@ -148,7 +148,7 @@ async def tap(
     partitions: Iterable[int] | None = None,
     flush: Callable[[], None] | None = None,
 ) -> int:
-    """Give up to ``count`` events of the topics to ``write``; their number. Raises BrokerUnavailable, UnknownTopic."""
+    """Pass up to ``count`` events to ``write`` and return their number. Raises BrokerUnavailable, UnknownTopic."""
     from astrocyte.pipeline.kafka.client import consumer_client, scan, select_topics, topic_partitions
 
     known = await topic_partitions(broker)
@@ -168,7 +168,7 @@ def tap_records(
     count: int | None = None,
     partitions: Iterable[int] | None = None,
 ) -> int:
-    """`tap` over the messages of a log; topics are names or patterns, none of them means all."""
+    """`tap` over the messages of a log; topics are names or patterns, an empty sequence means all."""
     wanted = None if partitions is None else frozenset(partitions)
     chosen = (
         record
@@ -206,7 +206,7 @@ async def _drain(
 
 
 def json_line(event: Event) -> bytes:
-    """The event as one line of JSON; a message that is no JSON as an object with its place and bytes."""
+    """The event as one line of JSON; a message that is not JSON as an object with topic, offset and bytes."""
     value = event.value
     if value is not None and event.problem is None:
         try:
@@ -224,9 +224,9 @@ def json_line(event: Event) -> bytes:
 
 
 def envelope_line(event: Event) -> bytes:
-    """The event in kcat's ``-J`` envelope; of a frame with the event's own key, JSON and ``row``.
+    """The event in kcat's ``-J`` envelope; for a row of a frame with the event's own key, JSON and ``row``.
 
-    A payload that is not text is in ``payload_b64``, which kcat has no form for.
+    A payload that is not text is in ``payload_b64``, since kcat has no form for it.
     """
     shown = event.record._replace(key=event.key, value=event.value, headers=event.headers)
     extra: dict[str, Any] = {} if event.row is None else {"row": event.row}
@@ -243,7 +243,7 @@ def _is_text(*values: bytes | None) -> bool:
 
 
 def columns_line(event: Event) -> bytes:
-    """The event for people: time, place, key, and its fields as name=value."""
+    """The event in readable form: time, topic[partition]@offset, key, and its fields as name=value."""
     record = event.record
     place = f"{record.topic}[{record.partition}]@{record.offset}" + ("" if event.row is None else f"+{event.row}")
     key = "-" if event.key is None else event.key.decode("utf-8", "replace")
@@ -286,12 +286,12 @@ def _short(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    # Control characters in an event must not reach a terminal, where they could rewrite the screen.
+    # Control characters of an event must not reach a terminal, where they could change the screen.
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def compile_format(text: str) -> Formatter:
-    """Formatter of kcat's ``-f`` language: %s %S %R %k %K %T %h %t %p %o %%, and backslash escapes.
+    """Formatter for kcat's ``-f`` syntax: %s %S %R %k %K %T %h %t %p %o %%, and backslash escapes.
 
     Raises InvalidSettings for another token.
     """

@@ -1,6 +1,6 @@
 """Writing recorded logs: independent zstd frames of some hundred records, and an index at the end.
 
-``zstdcat FILE | jq`` works, and so does ``cat A B > C``.
+``zstdcat FILE | jq`` and ``cat A B > C`` work on them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _BLOCK_BYTES: Final = 4 << 20
 
 
 class LogWriter:
-    """Writes a log to ``path``; it appears there whole, by a rename, when it is closed.
+    """Writes a log to ``path``; the complete file appears there, by a rename, when it is closed.
 
-    Until then it lies beside it as ``<name>.partial``, which `read_log` reads too. The name's end selects the form:
+    Until then it is beside it as ``<name>.partial``, which `read_log` reads too. The suffix selects the form:
     ``.zst``, ``.gz``, anything else plain; ``-`` is standard output. Raises InvalidLog if the path exists and
-    ``overwrite`` is not set.
+    ``overwrite`` is not set, or if it cannot be written.
     """
 
     def __init__(self, path: str | Path, header: LogHeader | None, *, overwrite: bool = False) -> None:
@@ -72,7 +72,7 @@ class LogWriter:
             self.abandon()
 
     def write(self, record: ConsumedRecord) -> None:
-        """Append one record. Raises OSError where the disk does."""
+        """Append one record. Raises OSError where writing fails."""
         line = record_line(record)
         self._lines.append(line)
         self._pending += len(line)
@@ -88,7 +88,7 @@ class LogWriter:
             self.flush()
 
     def flush(self) -> None:
-        """End the block, so that everything written so far can be read even if this process dies."""
+        """End the block, so that all records written so far can be read even if this process is killed."""
         if not self._lines:
             return
         data = b"".join(self._lines)
@@ -105,7 +105,7 @@ class LogWriter:
         self._first_ms = None
 
     def close(self) -> None:
-        """Write the index and give the file its name. Called again it does nothing."""
+        """Write the index and rename the file to its name. Idempotent."""
         if self._closed:
             return
         self.flush()
@@ -119,7 +119,7 @@ class LogWriter:
             self._partial.replace(self.path)
 
     def abandon(self) -> None:
-        """Close without the rename: what was written stays in the ``.partial`` file."""
+        """Close without the rename: the records written so far stay in the ``.partial`` file."""
         if self._closed:
             return
         self._closed = True

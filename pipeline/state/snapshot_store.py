@@ -1,4 +1,4 @@
-"""Snapshots in a compacted Kafka topic, one partition a domain."""
+"""Snapshots in a compacted Kafka topic, one partition per domain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["KafkaStateStore", "messages_of_topic"]
 async def messages_of_topic(
     broker: str, topic: str, partition: int = 0
 ) -> AsyncIterator[tuple[bytes | None, bytes | None]]:
-    """Key and value of every message that a partition holds now, in order."""
+    """Key and value of every message up to the partition's current end, in order."""
     from aiokafka import TopicPartition
 
     place = TopicPartition(topic, partition)
@@ -29,14 +29,14 @@ async def messages_of_topic(
 
 
 class KafkaStateStore:
-    """The state topic of one consumer group. A partition's snapshots lie in the partition of its number."""
+    """The state topic of one consumer group. Snapshots of domain N are in partition N."""
 
     def __init__(self, broker: str, topic: str) -> None:
         self._broker = broker
         self._topic = topic
 
     async def load(self, partition: int) -> tuple[int, bytes] | None:
-        """Number and bytes of the newest whole snapshot of a partition; None where there is none."""
+        """Number and bytes of the newest complete snapshot of a partition; None where there is none."""
         parts = SnapshotParts()
         async for key, value in messages_of_topic(self._broker, self._topic, partition):
             if key is not None:

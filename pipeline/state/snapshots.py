@@ -1,7 +1,7 @@
-"""Snapshots of a domain's state as bytes: nested mappings of arrays, bytes, text and numbers.
+"""Snapshots of a domain's state as bytes: nested mappings of arrays, bytes, strings and numbers.
 
-A snapshot is cut into parts of at most `PART_BYTES`, because brokers bound the size of a message. Two slots are
-written in turn, so that a crash in the middle of one leaves the other whole.
+A snapshot is split into parts of at most `PART_BYTES`, because brokers limit the size of a message. Two slots are
+written alternately, so that a crash while one is written leaves the other complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAGIC: Final = b"ASN1"
 
 
 def pack_state(state: Mapping[str, Any]) -> bytes:
-    """Bytes of the state, compressed. Arrays keep their type and shape; keys are text."""
+    """Bytes of the state, compressed. Arrays keep their type and shape; keys are strings."""
     buffers: list[bytes] = []
 
     def encode(value: Any) -> Any:
@@ -47,7 +47,7 @@ def pack_state(state: Mapping[str, Any]) -> bytes:
 
 
 def unpack_state(data: bytes) -> dict[str, Any]:
-    """The state of `pack_state`'s bytes; arrays are writable copies. Raises AstrocyteError where they are damaged."""
+    """The state from `pack_state`'s bytes; arrays are writable copies. Raises AstrocyteError if they are damaged."""
     try:
         body = zstandard.ZstdDecompressor().decompress(data)
         if body[:4] != _MAGIC:
@@ -59,9 +59,9 @@ def unpack_state(data: bytes) -> dict[str, Any]:
             buffers.append(body[start : start + size])
             start += size
         if start != len(body):
-            raise ValueError("its length is wrong")
+            raise ValueError("wrong length")
     except (ValueError, zstandard.ZstdError) as error:
-        raise AstrocyteError(f"{len(data)} bytes came where a snapshot was wanted: {error}") from error
+        raise AstrocyteError(f"expected a snapshot, got {len(data)} bytes that are none: {error}") from error
 
     def decode(node: dict[str, Any]) -> Any:
         ((kind, value),) = node.items()
@@ -81,7 +81,7 @@ def unpack_state(data: bytes) -> dict[str, Any]:
 
 
 def _layout_of(dtype: np.dtype[Any]) -> Any:
-    """A type as JSON. Of records the offsets and the alignment count too: compiled code tells such types apart."""
+    """A dtype as JSON. For records with offsets and alignment: compiled code distinguishes such types."""
     if dtype.names is None:
         return dtype.str
     fields = [dtype.fields[name] for name in dtype.names] if dtype.fields else []
@@ -103,7 +103,7 @@ def _dtype_of(layout: Any) -> np.dtype[Any]:
 
 
 def parts_of(name: str, slot: int, number: int, data: bytes) -> list[tuple[bytes, bytes]]:
-    """Messages (key, value) of one snapshot: compaction keeps the newest of each key, and so of each slot."""
+    """Messages (key, value) of one snapshot; compaction keeps the newest of each key, and thus of each slot."""
     count = max(1, -(-len(data) // PART_BYTES))
     messages = []
     for index in range(count):
@@ -115,13 +115,13 @@ def parts_of(name: str, slot: int, number: int, data: bytes) -> list[tuple[bytes
 
 @dataclass(slots=True)
 class SnapshotParts:
-    """Collects the messages of a state topic and gives the newest whole snapshot of each name."""
+    """Collects the messages of a state topic and returns the newest complete snapshot of each name."""
 
     _found: dict[str, dict[int, dict[int, bytes]]] = field(default_factory=dict)
     _counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def add(self, key: bytes, value: bytes | None) -> None:
-        """Take one message, in the order of the topic; foreign ones raise AstrocyteError."""
+        """Add one message, in the order of the topic. Raises AstrocyteError for one that is not part of a snapshot."""
         if value is None:
             return
         try:
@@ -130,17 +130,19 @@ class SnapshotParts:
             head = orjson.loads(value[2 : 2 + length])
             number, part = head["number"], head["part"]
         except (ValueError, KeyError, IndexError) as error:
-            raise AstrocyteError(f"message {key!r} of a state topic is no part of a snapshot: {error}") from error
+            raise AstrocyteError(
+                f"expected a part of a snapshot in the state topic, got the message {key!r}: {error}"
+            ) from error
         self._counts[name, number] = head["parts"]
         self._found.setdefault(name, {}).setdefault(number, {})[part] = value[2 + length :]
 
     def add_all(self, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """`add` each."""
+        """Call `add` for each message."""
         for key, value in messages:
             self.add(key, value)
 
     def newest(self, name: str) -> tuple[int, bytes] | None:
-        """Number and bytes of the newest snapshot of ``name`` of which every part is there."""
+        """Number and bytes of the newest snapshot of ``name`` that has all its parts; None if there is none."""
         for number, parts in sorted(self._found.get(name, {}).items(), reverse=True):
             if len(parts) == self._counts[name, number]:
                 return number, b"".join(parts[index] for index in sorted(parts))

@@ -1,1 +1,1 @@
-"""The Faust transport: exact commits, whole chunks, confirmed production."""
+"""The Faust transport: exact commits, one event per fetched chunk, confirmed production."""

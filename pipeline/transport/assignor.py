@@ -13,11 +13,11 @@ __all__ = ["DomainAssignor"]
 
 
 class DomainAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
-    """Gives a partition number as a whole to one member, because a domain joins that partition of all topics.
+    """Assigns a partition number as a whole to one member, because a domain joins that partition of all topics.
 
-    aiokafka's round robin, which Faust uses, deals out single partitions and tears a domain apart as soon as the number
-    of partitions is not a multiple of the number of members. A member that does not subscribe to a topic
-    (two versions of an application in one group) is passed over for that topic.
+    aiokafka's round robin, which Faust uses, assigns single partitions and splits a domain when the number of
+    partitions is not a multiple of the number of members. A member that does not subscribe to a topic
+    (two versions of an application in one group) is skipped for that topic.
     """
 
     name = "astrocyte-domain"
@@ -30,22 +30,22 @@ class DomainAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
         """Partitions of each member."""
         order = sorted(members)
         subscribed = {member: frozenset(members[member].subscription) for member in order}
-        given: dict[str, dict[str, list[int]]] = {member: defaultdict(list) for member in order}
+        assigned: dict[str, dict[str, list[int]]] = {member: defaultdict(list) for member in order}
         for topic in sorted(frozenset().union(*subscribed.values())):
             for partition in sorted(cluster.partitions_for_topic(topic) or ()):
                 start = partition % len(order)
                 owner = next(member for member in order[start:] + order[:start] if topic in subscribed[member])
-                given[owner][topic].append(partition)
+                assigned[owner][topic].append(partition)
         return {
             member: ConsumerProtocolMemberAssignment(cls.version, sorted(topics.items()), b"")
-            for member, topics in given.items()
+            for member, topics in assigned.items()
         }
 
     @classmethod
     def metadata(cls, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
-        """What a member says of itself when it joins."""
+        """Metadata that a member sends when it joins."""
         return ConsumerProtocolMemberMetadata(cls.version, list(topics), b"")
 
     @classmethod
     def on_assignment(cls, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """Nothing is kept between assignments."""
+        """No-op: the assignor keeps no state between assignments."""

@@ -22,7 +22,7 @@ class Chunk:
     records: tuple[Any, ...]
     """aiokafka ``ConsumerRecord`` each: offset, key, value, headers, timestamp in milliseconds."""
     next_offset: int
-    """Where reading goes on: past the last record and past offsets that hold none."""
+    """Offset of the next fetch: past the last record and past offsets that hold none."""
     highwater: int
     """End of the partition when the chunk was fetched; ``highwater - next_offset`` is the lag."""
 
@@ -49,8 +49,8 @@ class Chunk:
 class ChunkMessage(ConsumerMessage):  # type: ignore[misc]
     """A Faust message whose acknowledgement goes to its own delivery.
 
-    Faust's compiled stream iterator sets ``acked`` without calling the consumer, so that attribute is the one place
-    through which every acknowledgement passes.
+    Faust's compiled stream iterator sets ``acked`` without calling the consumer. That attribute is therefore the only
+    place through which every acknowledgement passes.
     """
 
     __slots__ = ("_acked", "delivery")
@@ -75,11 +75,14 @@ class ChunkMessage(ConsumerMessage):  # type: ignore[misc]
 def ack_handle(event: Any) -> Delivery:
     """The delivery of a Faust event, for an agent that acknowledges later.
 
-    Keep it instead of the event: a held event keeps its records in memory, a delivery only two numbers. Its ``ack``
-    does what ``event.ack()`` does where one agent reads the topic; ``ack_through`` also covers all older chunks of the
-    partition. Raises TypeError for an event that did not come through this transport.
+    Keep it instead of the event: an event keeps its records in memory, a delivery only two numbers. Its ``ack`` is
+    equivalent to ``event.ack()`` where one agent reads the topic; ``ack_through`` also covers all older chunks of the
+    partition. Raises TypeError for an event of another transport.
     """
     delivery = getattr(event.message, "delivery", None)
     if not isinstance(delivery, Delivery):
-        raise TypeError(f"{event.message!r} has no delivery; the app's broker must be astrocyte://host:port")
+        raise TypeError(
+            f"expected an event of this transport, got {event.message!r} without a delivery; "
+            "set the app's broker to astrocyte://host:port"
+        )
     return delivery

@@ -1,4 +1,4 @@
-"""One clear line where a client library would repeat itself: the broker's state, and a limit on aiokafka's log."""
+"""Log of the broker's state, one line per change, and a rate limit on aiokafka's repeated warnings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 __all__ = ["StateLog", "limit_client_log"]
 
-_CHATTY: Final = (
+_LIMITED_LOGGERS: Final = (
     "aiokafka",
     "aiokafka.client",
     "aiokafka.cluster",
@@ -35,45 +35,47 @@ _LOST_CONNECTION: Final = (
     "Unable to request metadata",
     "Unable to update metadata",
 )
-"""How aiokafka says, ten times a second, what `StateLog` says once."""
+"""Beginnings of aiokafka's messages, up to ten a second, about what `StateLog` reports once."""
 
 
 class StateLog:
-    """Reports that the broker went away and that it is back, each once."""
+    """Reports that the broker became unavailable and that it is available again, once each."""
 
     def __init__(self, who: str, broker: str) -> None:
         self._who = who
         self._broker = broker
         self._log = logging.getLogger("astrocyte.broker_state")
-        self._away_since: float | None = None
+        self._unavailable_since: float | None = None
 
     @property
     def is_away(self) -> bool:
-        """Whether the broker was last reported away."""
-        return self._away_since is not None
+        """Whether the broker was last reported unavailable."""
+        return self._unavailable_since is not None
 
     def away(self, reason: str) -> None:
-        """Say that the broker does not serve us, unless that was said already."""
-        if self._away_since is None:
-            self._away_since = time.monotonic()
+        """Report that the broker is unavailable, unless that was already reported."""
+        if self._unavailable_since is None:
+            self._unavailable_since = time.monotonic()
             self._log.warning(
-                "%s: the broker at %s does not serve us (%s); trying again until it does, nothing is lost; "
-                "is it running, and is ASTROCYTE_BROKER right?",
+                "%s: the broker at %s is unavailable (%s); retrying until it answers, no data is lost; "
+                "check that it is running and that ASTROCYTE_BROKER is correct",
                 self._who,
                 self._broker,
                 reason,
             )
 
     def back(self) -> None:
-        """Say that the broker is back, if it was away."""
-        if self._away_since is not None:
-            gone_s = time.monotonic() - self._away_since
-            self._away_since = None
-            self._log.warning("%s: the broker at %s is back after %.1f s", self._who, self._broker, gone_s)
+        """Report that the broker is available again, if it was reported unavailable."""
+        if self._unavailable_since is not None:
+            downtime_s = time.monotonic() - self._unavailable_since
+            self._unavailable_since = None
+            self._log.warning(
+                "%s: the broker at %s is available again after %.1f s", self._who, self._broker, downtime_s
+            )
 
 
-class _Sparing(logging.Filter):
-    """Drops what is said of lost connections, and passes any other warning once per ``interval_s``."""
+class _RateLimit(logging.Filter):
+    """Drops warnings about lost connections, and passes each other warning once per ``interval_s``."""
 
     def __init__(self, interval_s: float) -> None:
         super().__init__()
@@ -94,11 +96,11 @@ class _Sparing(logging.Filter):
 
 
 def limit_client_log(interval_s: float = 60.0) -> None:
-    """Drop aiokafka's complaints about connections, and limit each other warning of it to one per ``interval_s``.
+    """Drop aiokafka's warnings about lost connections, and limit each other one to one per ``interval_s``.
 
-    Calling it again changes nothing.
+    Idempotent.
     """
-    for name in _CHATTY:
+    for name in _LIMITED_LOGGERS:
         logger = logging.getLogger(name)
-        if not any(isinstance(item, _Sparing) for item in logger.filters):
-            logger.addFilter(_Sparing(interval_s))
+        if not any(isinstance(item, _RateLimit) for item in logger.filters):
+            logger.addFilter(_RateLimit(interval_s))

@@ -1,7 +1,7 @@
-"""Exact tracking of what may be committed: the offset before which everything delivered has been acknowledged.
+"""Exact tracking of committable offsets: the offset before which everything delivered has been acknowledged.
 
-Pure bookkeeping, with no clock, lock or network in it. Stock Faust infers gaps from lists of numbers and commits past
-messages that are still held (five ways, each a named test); here every delivery is an object, so an acknowledgement
+Bookkeeping only: no clock, lock or network. Stock Faust infers gaps from lists of offsets and commits past messages
+that are not acknowledged (five cases, each a named test). Here every delivery is an object, so an acknowledgement
 cannot be mistaken for that of another delivery of the same offsets.
 """
 
@@ -17,7 +17,7 @@ P = TypeVar("P", bound=Hashable)
 
 
 class _Log:
-    """One life of a partition: from an assignment or a seek until the next."""
+    """Tracking of one partition from an assignment or a seek until the next."""
 
     __slots__ = ("acks", "committed", "live", "open", "position", "start", "through")
 
@@ -32,10 +32,10 @@ class _Log:
 
 
 class Delivery:
-    """A range of offsets that was handed out, to be acknowledged once.
+    """A range of delivered offsets, to be acknowledged once.
 
-    It refers to nothing but numbers, so it can be kept after the records themselves are gone. After the partition
-    was revoked, seeked or assigned anew it is stale: acknowledging it does nothing.
+    It refers only to numbers, so it can be kept after the records are released. After the partition was revoked,
+    seeked or reassigned it is stale: acknowledging it does nothing.
     """
 
     __slots__ = ("_log", "acked", "first", "next")
@@ -48,11 +48,11 @@ class Delivery:
 
     @property
     def stale(self) -> bool:
-        """Whether the partition has begun a new life since, in which these offsets are delivered again."""
+        """Whether the partition was reassigned or seeked since, so that these offsets are delivered again."""
         return not self._log.live
 
     def ack(self) -> bool:
-        """Mark these offsets as done. False if they were already, or if the delivery is stale."""
+        """Acknowledge these offsets. False if they already were, or if the delivery is stale."""
         if self.acked or not self._log.live:
             return False
         self.acked = True
@@ -60,7 +60,10 @@ class Delivery:
         return True
 
     def ack_through(self) -> bool:
-        """Mark these offsets and all that were delivered before them as done, as a durable snapshot allows."""
+        """Acknowledge these offsets and all that were delivered before them, as a durable snapshot allows.
+
+        False if they already were, or if the delivery is stale.
+        """
         log = self._log
         if not log.live or self.next <= log.through:
             return False
@@ -77,7 +80,7 @@ class CommitTracker(Generic[P]):
     """Which offset may be committed for each partition.
 
     ``committable`` is the first offset of the oldest delivery that is still open, else the position up to which the
-    log was read. Offsets that hold no record (compaction, transaction markers) therefore never hold a commit back.
+    partition was read. Offsets that hold no record (compaction, transaction markers) therefore never delay a commit.
     """
 
     def __init__(self) -> None:
@@ -93,13 +96,13 @@ class CommitTracker(Generic[P]):
 
     @property
     def acks(self) -> int:
-        """Acknowledgements counted in the current lives of all partitions; only a change of it means anything."""
+        """Acknowledgements since each partition's last assignment or seek; only a change of the number has meaning."""
         return sum(log.acks for log in self._logs.values())
 
     def assign(self, partition: P, position: int | None, committed: int | None = None) -> None:
-        """Begin a new life of ``partition``: reading starts at ``position``; older deliveries become stale.
+        """Start tracking ``partition`` anew: reading starts at ``position``; older deliveries become stale.
 
-        ``position`` is None while it is not known, ``committed`` where the group has committed nothing.
+        ``position`` is None while it is unknown, ``committed`` where the group has committed nothing.
         """
         self.forget((partition,))
         self._logs[partition] = _Log(position, committed)
@@ -113,11 +116,11 @@ class CommitTracker(Generic[P]):
                 log.open.clear()
 
     def delivered(self, partition: P, first: int, next_offset: int) -> Delivery:
-        """Record that the records from ``first`` to before ``next_offset`` were handed out.
+        """Record the delivery of the records from ``first`` to before ``next_offset``.
 
-        ``next_offset`` is where reading goes on, which may be past the last record. A delivery from before the
-        position means that the log itself began anew (recreated topic, lost tail): a new life begins, in which a lower
-        offset than before may be committed. Raises KeyError for a partition that is not assigned.
+        ``next_offset`` is where reading continues, which may be past the last record. A delivery from before the
+        position means that the partition itself was reset (recreated topic, lost tail): tracking starts anew, and a
+        lower offset than before may be committed. Raises KeyError for a partition that is not assigned.
         """
         log = self._at(partition, first)
         delivery = Delivery(log, first, next_offset)
@@ -126,11 +129,11 @@ class CommitTracker(Generic[P]):
         return delivery
 
     def advanced(self, partition: P, position: int) -> None:
-        """Record that reading went on to ``position`` over offsets that hold no record."""
+        """Record that reading advanced to ``position`` over offsets that hold no record."""
         self._at(partition, position).position = position
 
     def position(self, partition: P) -> int | None:
-        """Where reading goes on, None if that is not known."""
+        """Where reading continues, None if unknown."""
         log = self._logs.get(partition)
         return None if log is None else log.position
 
@@ -152,9 +155,9 @@ class CommitTracker(Generic[P]):
         return None if safe is None or (known is not None and safe <= known) else safe
 
     def committed(self, partition: P, offset: int) -> None:
-        """Record that the broker has confirmed the commit of ``offset``; call it for nothing else."""
+        """Record that the broker has confirmed the commit of ``offset``; do not call it before that."""
         log = self._logs.get(partition)
-        # A confirmation may arrive after the log began anew, where it says nothing.
+        # A confirmation may arrive after the partition was reset, where it has no meaning.
         if log is not None and log.position is not None and offset <= log.position:
             log.committed = offset if log.committed is None else max(offset, log.committed)
 

@@ -1,4 +1,4 @@
-"""The consumer of the Faust transport: chunks in, exact commits out, positions that the application chooses."""
+"""The consumer of the Faust transport: delivers chunks, commits exactly, starts where the application chooses."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = ["Consumer", "WorkerStalled"]
 
 _FETCH_S: Final = 0.1
 _COMMIT_S: Final = 10.0
-_AWAY_S: Final = 2.0
+_UNAVAILABLE_S: Final = 2.0
 _COLLECT_S: Final = 2.0
-_ROUNDS_TO_WHOLE: Final = 30
+_ROUNDS_TO_FULL: Final = 30
 
 
 class WorkerStalled(AstrocyteError):
-    """There is work to do and nothing moves; the process should end and be started again."""
+    """There is lag and the worker makes no progress; the process should end and be restarted."""
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
     """Delivers one message per fetched chunk and commits exactly up to the first offset that is not acknowledged.
 
-    Topics whose every reader takes ``value_serializer="raw"`` get chunks; others get one message a record, as Faust
-    does, with the same exact commits.
+    Topics read only with ``value_serializer="raw"`` are delivered in chunks; others one message per record, as in
+    Faust, with the same exact commits.
     """
 
     _thread: ConsumerThread
@@ -48,7 +48,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.tracker: CommitTracker[TP] = CommitTracker()
         self.options: TransportOptions = options_of(self.app)
-        self._held_back: set[TP] = set()
+        self._paused_tps: set[TP] = set()
         self._resumed = asyncio.Event()
         self._chunked: dict[str, bool] = {}
         self._beats = 0
@@ -59,20 +59,20 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     @Service.task
     async def _collect(self) -> None:
-        """Look for cycles by the clock.
+        """Run the cyclic garbage collector on a timer.
 
-        A chunk makes hundreds of thousands of objects at once, none of them in a cycle. Looking for cycles by their
-        number takes between a quarter and a third of a worker's time.
+        A chunk creates hundreds of thousands of objects at once, none of them in a cycle. Collections triggered by
+        the number of allocations take between a quarter and a third of a worker's time.
         """
         gc.collect()
-        gc.freeze()  # what is there by now stays
+        gc.freeze()  # objects that exist by now stay for the life of the process
         gc.disable()
         rounds = 0
         try:
             while not self.should_stop:
                 await self.sleep(_COLLECT_S)
                 rounds += 1
-                gc.collect(2 if rounds % _ROUNDS_TO_WHOLE == 0 else 0)
+                gc.collect(2 if rounds % _ROUNDS_TO_FULL == 0 else 0)
         finally:
             gc.enable()
             gc.unfreeze()
@@ -80,19 +80,19 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     # -- back-pressure
 
     def pause(self, partitions: Iterable[TP]) -> None:
-        """Deliver nothing of ``partitions`` until `resume`; what is in an agent's queue already still comes.
+        """Stop delivery of ``partitions`` until `resume`; chunks already in an agent's queue are still delivered.
 
-        Rebalances keep it for partitions that stay. A worker that holds back is not taken for stalled.
+        Partitions that stay assigned remain paused over a rebalance. Paused partitions do not count as stalled.
         """
-        self._held_back.update(partitions)
+        self._paused_tps.update(partitions)
 
     def resume(self, partitions: Iterable[TP]) -> None:
-        """Deliver ``partitions`` again."""
-        self._held_back.difference_update(partitions)
+        """Continue the delivery of ``partitions``."""
+        self._paused_tps.difference_update(partitions)
         self._resumed.set()
 
     def beat(self) -> None:
-        """Tell the liveness check that the worker is alive, from within work that takes long."""
+        """Report to the liveness check that the worker is alive, during work that takes long."""
         self._beats += 1
 
     def on_buffer_drop(self, tp: TP) -> None:
@@ -103,7 +103,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     # -- reading
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        # What an earlier, cancelled loop had fetched is gone: everything starts anew at its position.
+        # Records fetched by an earlier, cancelled loop were dropped: every partition is positioned again.
         self.tracker.forget(self.tracker.partitions)
         stopping = (cast("Service", self)._stopped, cast("Service", fetcher)._stopped)
         try:
@@ -121,13 +121,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     async def _drain_once(self) -> None:
         generation = self.app.consumer_generation_id
-        # Faust's set may name partitions that went: a full queue of theirs reports late that it has room again.
+        # Faust's set may name revoked partitions: a full queue of theirs reports late that it has room again.
         active = self._get_active_partitions() & self.assignment()
         lost = {tp for tp in active if tp not in self.tracker and self._acked_topic(tp.topic)}
         if lost:
             await self._place(lost, generation)
             return
-        active -= self._held_back
+        active -= self._paused_tps
         if not active:
             self._resumed.clear()
             await self._thread.idle()
@@ -135,11 +135,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 await asyncio.wait_for(self._resumed.wait(), _FETCH_S)
             return
         fetched: Fetched = await self._thread.getmany(active, _FETCH_S)
-        # Agents and timers get their turn even if every fetch returns at once.
+        # Agents and timers run even if every fetch returns at once.
         await asyncio.sleep(0)
         for tp, records in fetched.records.items():
             if not self._current(generation):
-                # These records are read again: after a rebalance every partition is placed anew.
+                # These records are read again: after a rebalance every partition is positioned again.
                 self.tracker.forget(self.tracker.partitions)
                 return
             await self._deliver(tp, records, fetched, generation)
@@ -215,12 +215,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     # -- positions
 
     async def perform_seek(self) -> None:
-        """Start all partitions anew; they are placed before anything of them is delivered."""
-        # Faust gives up its recovery for good if this takes long, so the placing itself waits for the fetch loop.
+        """Position all partitions again, before anything of them is delivered."""
+        # Faust abandons its recovery if this takes long, so the fetch loop does the positioning.
         self.tracker.forget(self.tracker.partitions)
 
     async def seek(self, partition: TP, offset: int) -> None:
-        """Go on reading ``partition`` at ``offset``; open deliveries of it become stale."""
+        """Continue reading ``partition`` at ``offset``; open deliveries of it become stale."""
         place = await self._thread.place({partition: offset})
         self.tracker.assign(partition, place[partition], None)
 
@@ -236,7 +236,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 return
             places = await self._thread.place(chosen)
         except (IllegalStateError, KafkaError, TimeoutError) as error:
-            self.log.info("positions are not known yet (%r); trying again", error)
+            self.log.info("positions are not known yet (%r); retrying", error)
             await asyncio.sleep(0.2)
             return
         if self._current(generation):
@@ -246,14 +246,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     # -- rebalances
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Let the application finish, commit what is done, and only then forget the partitions."""
+        """Let the application finish, commit what is acknowledged, and only then forget the partitions."""
         if not self.app.should_stop:
             self.stop_flow()
             self.app.flow_control.suspend()
             self.app.flow_control.clear()
             await self._finish(revoked)
         self.tracker.forget(self.tracker.partitions)
-        self._held_back -= revoked
+        self._paused_tps -= revoked
         await super().on_partitions_revoked(revoked)
 
     async def _finish(self, partitions: set[TP]) -> None:
@@ -265,15 +265,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 self.log.warning("on_revoked took longer than %.0f s; what it did not acknowledge is read again", limit)
             except Exception:
                 self.log.exception("on_revoked failed; what it did not acknowledge is read again")
-        # A broker that is away shall not hold a shutdown up: what is not committed is read again.
+        # An unavailable broker must not delay a shutdown: what is not committed is read again.
         timeout_s = min(limit, _COMMIT_S) if self._thread.reading().connected else 0.5
         try:
             await asyncio.wait_for(self.commit(), timeout_s)
         except TimeoutError:
-            self.log.warning("the broker did not take the last commit; that part is read again")
+            self.log.warning("the broker did not confirm the last commit; records after the one before are read again")
 
     async def on_stop(self) -> None:
-        """Let the application finish and commit; open deliveries never hold a shutdown up."""
+        """Let the application finish and commit; open deliveries never delay a shutdown."""
         try:
             assignment = self.assignment()
         except Exception:  # noqa: BLE001  the consumer never started, so there is nothing to finish
@@ -282,14 +282,14 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         cast("driver.Transport", self.transport)._topic_waiters.clear()
 
     async def wait_empty(self) -> None:
-        """Commit; a held delivery is read again by whoever gets the partition, so nobody waits for it."""
+        """Commit without waiting for open deliveries: the next owner of the partition reads them again."""
         await asyncio.wait_for(self.commit(), _COMMIT_S)
 
     # -- commits
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[TP]:
         for ledger in (self._acked, self._acked_index):
-            ledger.clear()  # written by Faust's compiled iterator, read by nobody
+            ledger.clear()  # written by Faust's compiled iterator, not used here
         return [tp for tp in self.tracker.partitions if topics is None or tp in topics or tp.topic in topics]
 
     def _new_offset(self, tp: TP) -> int | None:
@@ -299,13 +299,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return True
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Nothing: the tracker knows which offsets were delivered, and needs no guess about the others."""
+        """No-op: the tracker knows which offsets were delivered and does not infer gaps."""
 
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:  # noqa: ARG002
         mine = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
         if not mine:
             return False
-        # Outputs were confirmed before their inputs were acknowledged; this is for agents that only sent theirs.
+        # Confirmed outputs precede the acknowledgement of their inputs; this flush is for agents that only sent theirs.
         await self.app.producer.flush()
         if not await self._commit(mine):
             return False
@@ -317,7 +317,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return True
 
     def ack(self, message: Any) -> bool:
-        """Acknowledge a message whose last reader is done; False if it was acknowledged or is stale."""
+        """Acknowledge a message that every agent has processed; False if it was acknowledged before or is stale."""
         delivery = getattr(message, "delivery", None)
         fresh = not message.acked and (delivery is None or not delivery.stale)
         message.acked = True
@@ -327,7 +327,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     # -- liveness
 
     async def verify_all_partitions_active(self) -> None:
-        """Nothing: Faust's own check only logs, and takes a long window for a hang."""
+        """No-op: Faust's own check only logs, and reports a long window as a hang."""
 
     @Service.task
     async def _watch(self) -> None:
@@ -341,10 +341,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             if reading.connected:
                 answered_at = now
                 self._state.back()
-            elif now - answered_at > _AWAY_S:
-                self._state.away("no coordinator of the group answers")
+            elif now - answered_at > _UNAVAILABLE_S:
+                self._state.away("the group coordinator does not answer")
             mark = (reading.positions, self.tracker.acks, self._beats, self.app.consumer_generation_id)
-            lagging = sorted(tp for tp in reading.lagging if tp not in self._held_back)
+            lagging = sorted(tp for tp in reading.lagging if tp not in self._paused_tps)
             if mark != seen or not lagging or not reading.connected or self.app.rebalancing:
                 seen, moved_at = mark, now
             elif self.options.liveness_timeout_s and now - moved_at > self.options.liveness_timeout_s:
@@ -356,7 +356,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         more = f" and {len(lagging) - 5} more" if len(lagging) > 5 else ""
         error = WorkerStalled(
             f"nothing was read or acknowledged for {seconds:.0f} s, though {names}{more} have records to read; "
-            "the process ends so that a supervisor can start it again (liveness_timeout)"
+            "the process ends so that a supervisor can restart it (liveness_timeout)"
         )
         self.log.error("%s", error)
         await self.crash(error)

@@ -1,4 +1,4 @@
-"""The thread in which aiokafka's consumer lives: connecting, fetching with positions, placing, committing."""
+"""The thread that runs aiokafka's consumer: connecting, fetching with positions, seeking, committing."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Fetched:
 
     records: dict[TP, list[Any]] = field(default_factory=dict)
     positions: dict[TP, int] = field(default_factory=dict)
-    """Where reading goes on, for every partition asked for whose position is known, records or not."""
+    """Offset of the next fetch, for every requested partition whose position is known, with or without records."""
     highwaters: dict[TP, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Where the consumer is, for the liveness check."""
+    """Positions of the consumer, for the liveness check."""
 
     connected: bool
     positions: tuple[tuple[TP, int | None], ...] = ()
@@ -43,16 +43,16 @@ class Reading:
 
 
 def _end(state: Any) -> int:
-    """End of what may be read: an open transaction of another producer is no lag of ours."""
+    """End of the readable records: an open transaction of a producer is not lag."""
     ends = [end for end in (state.highwater, state.lso) if end is not None and end >= 0]
     return min(ends, default=0)
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """aiokafka's consumer behind calls from Faust's own thread."""
+    """aiokafka's consumer, called from Faust's own thread."""
 
     async def on_start(self) -> None:
-        """Connect, for as long as that takes."""
+        """Connect, retrying until a broker answers."""
         self.time_started = monotonic()
         state = StateLog("worker", ", ".join(driver.server_list(self.transport.url, 9092)))
         while not self.should_stop:
@@ -76,8 +76,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         try:
             await self._consumer.stop()
         except (asyncio.CancelledError, KafkaError):
-            # aiokafka's fetcher passes on the cancellation of its own tasks while the broker is away, which would end
-            # this thread without a word, and Faust would wait for it for ever.
+            # aiokafka's fetcher propagates the cancellation of its own tasks while the broker is unavailable. That
+            # would end this thread without an error, and Faust would wait for it for ever.
             await self._consumer._client.close()
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -113,7 +113,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     # -- fetching
 
     async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> Fetched:  # noqa: ASYNC109  Faust's name
-        """Records of ``active_partitions`` that were fetched, or come within ``timeout`` seconds."""
+        """Records of ``active_partitions`` that are fetched already or arrive within ``timeout`` seconds."""
         consumer = self._ensure_consumer()
         return cast("Fetched", await self.call_thread(self._fetch, consumer, active_partitions, timeout))
 
@@ -132,12 +132,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 found.positions[tp] = state.position
             if state.highwater is not None:
                 found.highwaters[tp] = state.highwater
-        # A partition without a position was revoked in the meantime: its records belong to nobody here.
+        # A partition without a position was revoked in the meantime: another member reads its records.
         found.records = {tp: rows for tp, rows in found.records.items() if tp in found.positions}
         return found
 
     async def idle(self) -> None:
-        """Tell aiokafka that the application is alive though it takes nothing, or it would leave the group."""
+        """Report to aiokafka that the application is alive though it fetches nothing, or it would leave the group."""
         await self.call_thread(self._touch)
 
     async def _touch(self) -> None:
@@ -168,7 +168,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     # -- positions and commits
 
     async def committed(self, partitions: Iterable[TP]) -> dict[TP, int | None]:
-        """What the group has committed, None where nothing."""
+        """Committed offsets of the group, None where it has committed nothing."""
         return cast("dict[TP, int | None]", await self.call_thread(self._committed, set(partitions)))
 
     async def _committed(self, partitions: set[TP]) -> dict[TP, int | None]:
@@ -179,7 +179,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return {tp: offset if (offset := offsets.get(tp, -1)) >= 0 else None for tp in partitions}
 
     async def place(self, wanted: Mapping[TP, int | None]) -> dict[TP, int | None]:
-        """Seek to the offsets wanted, and to the beginning where none is; returns the positions.
+        """Seek to the given offsets, and to the beginning where the offset is None; returns the positions.
 
         With ``consumer_auto_offset_reset="latest"`` the position of the latter is left to aiokafka and is None.
         Raises IllegalStateError for a partition that is not assigned.
@@ -200,31 +200,31 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return places
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit; False if that has to be tried again. aiokafka itself would try for ever."""
+        """Commit; False if it has to be retried. aiokafka itself would retry for ever."""
         entries = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
         try:
-            await self._within_reason(self._ensure_consumer().commit(entries))
+            await self._within_limit(self._ensure_consumer().commit(entries))
         except (CommitFailedError, IllegalStateError) as error:
-            self.log.info("commit refused, the group has rebalanced: %s", error)
+            self.log.info("commit rejected, the group has rebalanced: %s", error)
             return False
         except TimeoutError:
-            self.log.info("the broker did not answer a commit; it is tried again")
+            self.log.info("the broker did not answer a commit; it is retried")
             return False
         except Exception as error:
-            self.log.exception("the broker refuses commits for good: %r", error)
+            self.log.exception("the broker rejects commits, and a retry cannot succeed: %r", error)
             await self.crash(error)
             return False
         return True
 
-    async def _within_reason(self, work: Coroutine[Any, Any, None]) -> None:
-        """Await ``work`` for ten seconds, or until the app stops while no broker is there. Raises TimeoutError."""
+    async def _within_limit(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await ``work`` for ten seconds, or until the app stops while no broker answers. Raises TimeoutError."""
         task = asyncio.ensure_future(work)
         deadline = monotonic() + _COMMIT_S
         try:
             while not task.done():
                 await asyncio.wait({task}, timeout=0.1)
-                alone = self.app.should_stop and not self.reading().connected
-                if not task.done() and (alone or monotonic() > deadline):
+                stopping_offline = self.app.should_stop and not self.reading().connected
+                if not task.done() and (stopping_offline or monotonic() > deadline):
                     raise TimeoutError
         finally:
             task.cancel()

@@ -1,9 +1,9 @@
-"""The Faust transport ``astrocyte://host:9092``: nothing is lost, and a chunk costs what a message did.
+"""The Faust transport ``astrocyte://host:9092``: no loss, and the cost of one Faust message per chunk.
 
-Stock Faust commits past events that are still held and spends 57 microseconds a message. This transport subclasses its
-aiokafka driver: exact commits (`pipeline.transport.commits`), one event per fetched chunk
-(`pipeline.transport.chunk`), whole domains per worker (`pipeline.transport.assignor`), an idempotent producer that is
-never given up (`pipeline.transport.producer`).
+Stock Faust commits past events that are not acknowledged and spends 57 microseconds per message. This transport
+subclasses its aiokafka driver: exact commits (`pipeline.transport.commits`), one event per fetched chunk
+(`pipeline.transport.chunk`), whole domains per worker (`pipeline.transport.assignor`), an idempotent producer that
+retries until a record is confirmed (`pipeline.transport.producer`).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Producer(driver.Producer):  # type: ignore[misc]
 
     @property
     def _producer(self) -> Any:
-        # Faust asks for aiokafka's producer here; which one it is changes when a broken one is replaced.
+        # Faust reads aiokafka's producer here; it changes when a failed one is replaced.
         return self.confirmed.current if self.confirmed is not None else None
 
     @_producer.setter
     def _producer(self, value: Any) -> None:
-        """Nothing: the confirmed producer decides."""
+        """No-op: the confirmed producer owns aiokafka's."""
 
     def _settings(self) -> dict[str, Any]:
         servers = driver.server_list(self.transport.url, self.transport.default_port)
@@ -72,19 +72,19 @@ class Producer(driver.Producer):  # type: ignore[misc]
         )
 
     async def on_start(self) -> None:
-        """Connect, for as long as that takes."""
+        """Connect, retrying until a broker answers."""
         await super(driver.Producer, self).on_start()
         self.confirmed = ConfirmedProducer(self._settings(), should_stop=lambda: bool(self.should_stop))
         await self.confirmed.start()
 
     async def on_stop(self) -> None:
-        """Deliver what was handed over, within a few seconds."""
+        """Deliver the records sent so far, within a few seconds."""
         await super(driver.Producer, self).on_stop()
         self.transport._topic_waiters.clear()
         if self.confirmed is not None:
             left = await self.confirmed.stop(_STOP_S)
             if left:
-                self.log.warning("%s records were not confirmed; what caused them is not acknowledged", left)
+                self.log.warning("%s records were not confirmed; their inputs are not acknowledged", left)
 
     async def send(  # noqa: PLR0917  Faust's signature
         self,
@@ -97,9 +97,11 @@ class Producer(driver.Producer):  # type: ignore[misc]
         *,
         transactional_id: str | None = None,
     ) -> Awaitable[Any]:
-        """Hand over one record; the awaitable resolves when the broker has confirmed it."""
+        """Send one record; the awaitable resolves when the broker has confirmed it."""
         if transactional_id:
-            raise NotImplementedError("this transport has no transactions; its sinks are idempotent instead")
+            raise NotImplementedError(
+                "this transport has no transactions; leave out transactional_id, sinks are idempotent instead"
+            )
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers or ())
         stamp = int(timestamp * 1000) if timestamp else None
         self._send_on_produce_message(key=key, value=value, partition=partition, timestamp=timestamp, headers=pairs)
@@ -108,12 +110,13 @@ class Producer(driver.Producer):  # type: ignore[misc]
     async def send_and_confirm(self, records: Iterable[ProducerRecord]) -> None:
         """Return when the broker has confirmed every record, in order within each partition.
 
-        It retries for ever what may succeed. Raises DeliveryFailed for a record that the broker refuses for good.
+        Retriable errors are retried for ever. Raises DeliveryFailed for a record that the broker rejects and that a
+        retry cannot deliver.
         """
         await self._sender().deliver(records)
 
     async def flush(self) -> None:
-        """Return when all that was handed over is confirmed or refused."""
+        """Return when every record sent is confirmed or rejected."""
         await self.buffer.flush()
         if self.confirmed is not None:
             await self.confirmed.flush()
@@ -136,49 +139,49 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
 
 async def confirm(app: Any, records: Iterable[ProducerRecord]) -> None:
-    """`Producer.send_and_confirm` of the app: await it before acknowledging what caused the records."""
+    """`Producer.send_and_confirm` of the app: await it before acknowledging the inputs of the records."""
     await app.producer.send_and_confirm(records)
 
 
 def app_settings(broker: str = "127.0.0.1:9092", **overrides: Any) -> dict[str, Any]:
-    """Settings of a Faust app that this transport needs, to be passed to ``faust.App(id, **settings)``."""
+    """Settings of a Faust app that this transport requires, for ``faust.App(id, **settings)``."""
     settings: dict[str, Any] = {
         "broker": [f"astrocyte://{address.strip()}" for address in broker.split(",")],
-        # Agents decode for themselves: Faust would count a record it cannot decode as done.
+        # Agents decode values: Faust would acknowledge a record that it cannot decode.
         "value_serializer": "raw",
         "key_serializer": "raw",
-        # A held chunk would otherwise hang every shutdown and every rebalance.
+        # An unacknowledged chunk would otherwise block every shutdown and every rebalance.
         "stream_wait_empty": False,
-        # Transactions of Faust bind outputs to the wrong group of offsets, and cover no database.
+        # Faust's transactions bind outputs to the wrong group of offsets, and do not cover databases.
         "processing_guarantee": "at_least_once",
-        # What a crash repeats beyond the open windows is what was acknowledged since the last commit.
+        # After a crash the inputs acknowledged since the last commit are processed again.
         "broker_commit_interval": 0.5,
-        # Only the timer commits: a count of acknowledgements says nothing about chunks.
+        # Only the timer commits: the number of acknowledgements does not measure chunks.
         "broker_commit_every": None,
-        # A worker that was killed blocks its partitions for so long.
+        # A killed worker blocks its partitions for this time.
         "broker_session_timeout": 10.0,
         "broker_heartbeat_interval": 3.0,
         "broker_rebalance_timeout": 60.0,
-        # Longest wait for a broker that hangs; must not be below the session timeout.
+        # Longest wait for an unresponsive broker; must not be below the session timeout.
         "broker_request_timeout": 30.0,
-        # A new group reads everything; "latest" would lose what came before its first commit.
+        # A new group reads everything; "latest" would skip records produced before its first commit.
         "consumer_auto_offset_reset": "earliest",
-        # Most bytes of one partition in one chunk; a larger message still comes, alone.
+        # Limit of bytes of one partition in one chunk; a larger message is delivered alone.
         "consumer_max_fetch_size": 4 << 20,
-        # New topics and partitions are seen after this; aiokafka's own five minutes look like a hang.
+        # Delay until new topics and partitions are seen; aiokafka's default of five minutes looks like a hang.
         "consumer_metadata_max_age_ms": 10_000,
         "producer_metadata_max_age_ms": 10_000,
-        # Chunks in an agent's queue, of up to consumer_max_fetch_size each: this bounds the memory.
+        # Chunks in an agent's queue, each up to consumer_max_fetch_size: bounds the memory.
         "stream_buffer_maxsize": 32,
-        # An agent that fails has lost its place in the stream: the process ends, and another reads again from the
-        # commit. Faust would restart the agent after the event that it failed on.
+        # A failed agent has lost its position in the stream: the process ends, and its successor reads again from the
+        # commit. Faust would restart the agent after the event on which it failed.
         "agent_supervisor": "mode.CrashingSupervisor",
         "producer_acks": -1,
         "producer_linger": 0,
         "producer_max_batch_size": 1 << 20,
-        # Idempotence makes it safe to try again, so a request is given up soon.
+        # Idempotence makes retries safe, so a request times out early.
         "producer_request_timeout": 30.0,
-        # Topics are made by `ensure_topics` with the configured partitions; nobody else should make them.
+        # `ensure_topics` creates topics with the configured partitions; Faust must not create them.
         "topic_disable_leader": True,
         "topic_allow_declare": False,
         "web_enabled": False,

@@ -1,7 +1,6 @@
-"""All consumer groups of the broker: their membership and committed offsets, kept over a restart of the broker.
+"""All consumer groups of the broker: their membership and committed offsets, preserved over a restart of the broker.
 
-Membership is stored so that members go on after a restart without a rebalance, and the commits they then send still
-count.
+Membership is stored so that members continue after a restart without a rebalance, and their next commits are accepted.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ __all__ = ["Coordinator"]
 
 logger = logging.getLogger(__name__)
 
-MOST_METADATA_BYTES = 4096  # Kafka's offset.metadata.max.bytes
+MAX_METADATA_BYTES = 4096  # Kafka's offset.metadata.max.bytes
 
 
 class Coordinator:
-    """Groups by id, and for each the offsets that were committed."""
+    """Groups by id, and the committed offsets of each."""
 
     def __init__(self, catalogue: Catalogue, timers: Timers, *, initial_delay_s: float) -> None:
         self._catalogue, self._timers, self._initial_delay_s = catalogue, timers, initial_delay_s
@@ -36,11 +35,11 @@ class Coordinator:
                 _restore(self.joining(group_id), state)
 
     def group(self, group_id: str) -> ConsumerGroup | None:
-        """The group of an id, if anybody has joined it."""
+        """The group with an id, or None if no member has joined it."""
         return self._groups.get(group_id)
 
     def joining(self, group_id: str) -> ConsumerGroup:
-        """The group of an id, new if need be."""
+        """The group with an id, created if needed."""
         group = self._groups.get(group_id)
         if group is None:
             group = ConsumerGroup(group_id, self._timers, initial_delay_s=self._initial_delay_s, changed=self._changed)
@@ -53,11 +52,11 @@ class Coordinator:
         return sorted(self._committed.keys() | self._groups.keys())
 
     def knows(self, group_id: str) -> bool:
-        """Whether a group has had members or commits."""
+        """Whether a group has or had members or commits."""
         return group_id in self._committed or group_id in self._groups
 
     def committed(self, group_id: str) -> dict[tuple[str, int], CommittedOffset]:
-        """What a group has committed, by (topic, partition); not to be changed."""
+        """Committed offsets of a group, by (topic, partition); read-only."""
         return self._committed.get(group_id, {})
 
     def commit(
@@ -68,7 +67,7 @@ class Coordinator:
         instance_id: str | None,
         offsets: dict[tuple[str, int], CommittedOffset],
     ) -> dict[tuple[str, int], ErrorCode]:
-        """Store offsets if the member may; the outcome of each."""
+        """Store offsets if the member may commit; returns the error code of each."""
         group = self._groups.get(group_id)
         if group is not None:
             error = group.may_commit(generation, member_id, instance_id)
@@ -79,7 +78,7 @@ class Coordinator:
         outcome = dict.fromkeys(offsets, ErrorCode.NONE)
         taken = {}
         for partition, committed in offsets.items():
-            if len(committed.metadata.encode()) > MOST_METADATA_BYTES:
+            if len(committed.metadata.encode()) > MAX_METADATA_BYTES:
                 outcome[partition] = ErrorCode.OFFSET_METADATA_TOO_LARGE
             else:
                 taken[partition] = committed
@@ -89,18 +88,18 @@ class Coordinator:
             self._catalogue.commit_offsets(group_id, taken)
         except sqlite3.Error as failure:
             logger.error("offsets of group %s cannot be stored: %s", group_id, failure)
-            return dict.fromkeys(offsets, ErrorCode.COORDINATOR_NOT_AVAILABLE)  # clients try again
+            return dict.fromkeys(offsets, ErrorCode.COORDINATOR_NOT_AVAILABLE)  # clients retry
         self._committed.setdefault(group_id, {}).update(taken)
         return outcome
 
     def forget_topic(self, name: str) -> None:
-        """A topic was deleted: so are the offsets committed for it."""
+        """Drop the offsets committed for a deleted topic."""
         for offsets in self._committed.values():
             for partition in [each for each in offsets if each[0] == name]:
                 del offsets[partition]
 
     def delete(self, group_id: str) -> ErrorCode:
-        """Forget a group without members."""
+        """Delete a group that has no members."""
         group = self._groups.get(group_id)
         if group is not None and group.members:
             return ErrorCode.NON_EMPTY_GROUP
@@ -123,7 +122,7 @@ class Coordinator:
 
     def _changed(self, group: ConsumerGroup) -> None:
         if group.state is GroupState.EMPTY and not group.pending and group.id not in self._committed:
-            self._groups.pop(group.id, None)  # a group that left nothing behind, such as a look at a topic's end
+            self._groups.pop(group.id, None)  # a group that committed nothing, such as one that read a topic's end
             if self._stored.pop(group.id, None) is None:
                 return
         try:
@@ -134,7 +133,7 @@ class Coordinator:
                 self._catalogue.drop_group(group.id)
         except sqlite3.Error as failure:
             logger.error(
-                "the membership of group %s cannot be stored: %s; it lives on, but a broker restart rebalances it",
+                "the membership of group %s cannot be stored: %s; it stays active, but a broker restart rebalances it",
                 group.id,
                 failure,
             )

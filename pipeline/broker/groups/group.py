@@ -1,8 +1,7 @@
-"""One consumer group: Kafka's classic group protocol as a state machine without input or output.
+"""One consumer group: Kafka's classic group protocol as a state machine without I/O.
 
-Requests come in as calls, answers go out through the ``reply`` each brings, time comes from ``Timers`` (an asyncio
-loop, or a simulated clock). What members put into their protocols and assignments is opaque, so eager and cooperative
-clients both work.
+Requests are calls, responses are passed to the ``reply`` of each call, time is read from ``Timers`` (an asyncio loop,
+or a simulated clock). The contents of protocols and assignments are opaque, so eager and cooperative clients both work.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class GroupState(StrEnum):
-    """The states, by the names that DescribeGroups shows."""
+    """The states of a group, with the names that DescribeGroups returns."""
 
     EMPTY = "Empty"
     PREPARING = "PreparingRebalance"  # waiting for the members to join
@@ -31,7 +30,7 @@ class GroupState(StrEnum):
 
 
 class ConsumerGroup:
-    """Members of one group id through its generations. ``changed`` is called where the membership should be stored."""
+    """Members of one group over its generations. ``changed`` is called when the membership should be stored."""
 
     def __init__(
         self,
@@ -47,20 +46,20 @@ class ConsumerGroup:
         self.protocol_type = self.protocol = self.leader = ""
         self.members: dict[str, Member] = {}
         self.static: dict[str, str] = {}  # instance id -> member id
-        self.pending: dict[str, Timer] = {}  # ids given to members who have not come back with them (KIP-394)
+        self.pending: dict[str, Timer] = {}  # ids issued to members that have not joined with them yet (KIP-394)
         self._phase_timer: Timer | None = None
-        self._initial_left_s: float | None = None  # of the first rebalance's grace for more members to come
+        self._initial_left_s: float | None = None  # remaining initial delay, in which more members may join
         self._joined_meanwhile = False
 
     def join(self, request: JoinRequest, reply: Callable[[Joined], None]) -> None:
-        """A member joins or rejoins; the answer comes when all have, or at once if nothing changes."""
+        """A member joins or rejoins; the response is sent when all have joined, or at once if nothing changes."""
         if not self._fits(request):
             return reply(Joined(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, member_id=request.member_id))
         holder = self.static.get(request.instance_id) if request.instance_id else None
         if not request.member_id:
             if holder is not None:
                 return self._take_over(self.members[holder], request, reply)
-            return self._welcome(request, reply)
+            return self._join_new(request, reply)
         if request.member_id in self.pending:
             self.pending.pop(request.member_id).cancel()
             return self._add(request.member_id, request, reply)
@@ -79,14 +78,14 @@ class ConsumerGroup:
         assignments: dict[str, bytes],
         reply: Callable[[Synced], None],
     ) -> None:
-        """A member asks for its assignment; the leader brings everybody's."""
+        """A member requests its assignment; the leader sends the assignments of all members."""
         error = self._seen(generation, member_id, instance_id)
         if error or self.state is GroupState.PREPARING:
             return reply(Synced(error or ErrorCode.REBALANCE_IN_PROGRESS))
         member = self.members[member_id]
         if self.state is GroupState.STABLE:
             return reply(Synced(ErrorCode.NONE, member.assignment))
-        member.answer_sync(Synced(ErrorCode.REBALANCE_IN_PROGRESS))  # the client has sent it again
+        member.answer_sync(Synced(ErrorCode.REBALANCE_IN_PROGRESS))  # the client has repeated its request
         member.sync_reply = reply
         if member_id != self.leader:
             return None
@@ -101,14 +100,14 @@ class ConsumerGroup:
         return None
 
     def heartbeat(self, generation: int, member_id: str, instance_id: str | None = None) -> ErrorCode:
-        """A member lives; REBALANCE_IN_PROGRESS tells it to rejoin."""
+        """A member is alive; REBALANCE_IN_PROGRESS requests it to rejoin."""
         error = self._seen(generation, member_id, instance_id)
         if not error and self.state is GroupState.PREPARING:
             return ErrorCode.REBALANCE_IN_PROGRESS
         return error
 
     def leave(self, member_id: str, instance_id: str | None = None) -> ErrorCode:
-        """A member goes; a static member may be named by its instance id alone."""
+        """A member leaves; a static member may be identified by its instance id alone."""
         if instance_id:
             holder = self.static.get(instance_id)
             if holder is None:
@@ -127,7 +126,7 @@ class ConsumerGroup:
         return ErrorCode.NONE
 
     def may_commit(self, generation: int, member_id: str, instance_id: str | None = None) -> ErrorCode:
-        """Whether offsets may be committed: by a member of this generation, or by anybody while there is none."""
+        """Whether offsets may be committed: by a member of this generation, or by any client while there is none."""
         if generation < 0 and not self.members:
             return ErrorCode.NONE
         error = self._seen(generation, member_id, instance_id)
@@ -138,7 +137,7 @@ class ConsumerGroup:
     def restore(
         self, members: list[Member], generation: int, protocol_type: str, protocol: str, leader: str, *, stable: bool
     ) -> None:
-        """Become what was stored: a stable group goes on as it was, one caught in a rebalance begins it again."""
+        """Restore the stored state: a stable group continues, one that was in a rebalance starts it again."""
         self.generation, self.protocol_type, self.protocol, self.leader = generation, protocol_type, protocol, leader
         for member in members:
             self.members[member.id] = member
@@ -151,7 +150,7 @@ class ConsumerGroup:
                 self._prepare()
 
     def close(self) -> None:
-        """Stop all timers; waiting members get no answer."""
+        """Stop all timers; waiting members get no response."""
         self._set_phase_timer(None)
         for timer in self.pending.values():
             timer.cancel()
@@ -160,7 +159,7 @@ class ConsumerGroup:
             if member.session_timer is not None:
                 member.session_timer.cancel()
 
-    # members come
+    # joining
 
     def _fits(self, request: JoinRequest) -> bool:
         if not request.protocols or not request.protocol_type:
@@ -172,7 +171,7 @@ class ConsumerGroup:
             self._common_protocols(others) & {name for name, _ in request.protocols}
         )
 
-    def _welcome(self, request: JoinRequest, reply: Callable[[Joined], None]) -> None:
+    def _join_new(self, request: JoinRequest, reply: Callable[[Joined], None]) -> None:
         member_id = f"{request.instance_id or request.client_id}-{uuid.uuid4()}"
         if request.member_id_required and not request.instance_id:
             self.pending[member_id] = self.timers.call_later(
@@ -201,21 +200,21 @@ class ConsumerGroup:
         self._join_waits()
 
     def _take_over(self, member: Member, request: JoinRequest, reply: Callable[[Joined], None]) -> None:
-        """A static member came back without its member id: it replaces itself, and the old one is fenced off."""
+        """A static member has rejoined without its member id: it gets a new one, and the old one is fenced."""
         old_id, new_id = member.id, f"{request.instance_id}-{uuid.uuid4()}"
         member.answer_join(Joined(ErrorCode.FENCED_INSTANCE_ID, member_id=old_id))
         member.answer_sync(Synced(ErrorCode.FENCED_INSTANCE_ID))
         del self.members[old_id]
         member.id = self.static[str(request.instance_id)] = new_id
         self.members[new_id] = member
-        told_leader = self.leader
+        reported_leader = self.leader
         if self.leader == old_id:
             self.leader = new_id
         self._update(member, request)
         if self.state is GroupState.STABLE and self._vote() == self.protocol:
-            # It keeps its assignment. If it leads, the leader's old id in the answer keeps it from assigning anew.
+            # It keeps its assignment. If it leads, the leader's old id in the response keeps it from reassigning.
             self._store()
-            return reply(Joined(ErrorCode.NONE, self.generation, self.protocol, told_leader, new_id))
+            return reply(Joined(ErrorCode.NONE, self.generation, self.protocol, reported_leader, new_id))
         member.join_reply = reply
         return self._join_waits()
 
@@ -225,8 +224,9 @@ class ConsumerGroup:
         if unchanged and (
             self.state is GroupState.COMPLETING or (self.state is GroupState.STABLE and member.id != self.leader)
         ):
-            return reply(self._joined(member))  # its first answer was lost
-        member.answer_join(Joined(ErrorCode.REBALANCE_IN_PROGRESS, member_id=member.id))  # the client has sent it again
+            return reply(self._joined(member))  # its first response was lost
+        # A waiting request has been repeated by the client.
+        member.answer_join(Joined(ErrorCode.REBALANCE_IN_PROGRESS, member_id=member.id))
         member.join_reply = reply
         return self._join_waits()
 
@@ -236,7 +236,7 @@ class ConsumerGroup:
         member.session_timeout_s, member.rebalance_timeout_s = request.session_timeout_s, request.rebalance_timeout_s
         self._watch(member)
 
-    # a rebalance goes
+    # rebalancing
 
     def _join_waits(self) -> None:
         if self.state is GroupState.PREPARING:
@@ -249,7 +249,7 @@ class ConsumerGroup:
         self.state = GroupState.PREPARING
         for member in self.members.values():
             if member.sync_reply is not None:
-                member.seen = self.timers.time()  # it could not send heartbeats while it waited for us
+                member.seen = self.timers.time()  # it could not send heartbeats while it waited for this response
                 member.answer_sync(Synced(ErrorCode.REBALANCE_IN_PROGRESS))
         longest_s = self._longest_rebalance_timeout_s()
         if first and self.initial_delay_s > 0:
@@ -261,7 +261,7 @@ class ConsumerGroup:
             self._complete_if_all_joined()
 
     def _wait_for_more(self) -> None:
-        """Give the first generation's members time to come together, and more while they keep coming."""
+        """Wait for members of the first generation, and extend the wait while more join."""
         left = self._initial_left_s or 0.0
         delay = min(self.initial_delay_s, left)
         self._initial_left_s = left - delay
@@ -284,7 +284,7 @@ class ConsumerGroup:
             self._complete()
 
     def _complete(self) -> None:
-        """End the join phase: who has not rejoined is out, but for static members within their session."""
+        """End the join phase: members that have not rejoined are removed, except static ones within their session."""
         self._initial_left_s = None
         for member in [m for m in self.members.values() if m.join_reply is None and not m.instance_id]:
             logger.info("group %s: %s did not rejoin in time", self.id, member.id)
@@ -312,14 +312,14 @@ class ConsumerGroup:
         return None
 
     def _joined(self, member: Member) -> Joined:
-        everybody = tuple((each.id, each.instance_id, each.metadata(self.protocol)) for each in self.members.values())
+        members = tuple((each.id, each.instance_id, each.metadata(self.protocol)) for each in self.members.values())
         return Joined(
             ErrorCode.NONE,
             self.generation,
             self.protocol,
             self.leader,
             member.id,
-            everybody if member.id == self.leader else (),
+            members if member.id == self.leader else (),
         )
 
     def _assignment_overdue(self) -> None:
@@ -332,14 +332,14 @@ class ConsumerGroup:
         return set.intersection(*({name for name, _ in member.protocols} for member in members))
 
     def _vote(self) -> str:
-        """The protocol that most members prefer of those that all support."""
+        """The protocol preferred by most members among those that all support."""
         common = self._common_protocols(list(self.members.values()))
         votes = Counter(
             next(name for name, _ in m.protocols if name in common) for m in self.members.values() if common
         )
         return votes.most_common(1)[0][0] if votes else ""
 
-    # members go
+    # sessions and leaving
 
     def _seen(self, generation: int, member_id: str, instance_id: str | None) -> ErrorCode:
         if instance_id and self.static.get(instance_id, member_id) != member_id:
@@ -353,24 +353,24 @@ class ConsumerGroup:
         return ErrorCode.NONE
 
     def _watch(self, member: Member) -> None:
-        """Begin a member's session anew."""
+        """Restart a member's session timer."""
         member.seen = self.timers.time()
         if member.session_timer is not None:
             member.session_timer.cancel()
-        member.session_timer = self.timers.call_later(member.session_timeout_s, self._session_over, member)
+        member.session_timer = self.timers.call_later(member.session_timeout_s, self._session_expired, member)
 
-    def _session_over(self, member: Member) -> None:
-        """Heartbeats only move ``seen``, so that they cost nothing: the timer looks whether it came too early."""
+    def _session_expired(self, member: Member) -> None:
+        """Remove a silent member. Heartbeats only update ``seen``, to be cheap; the timer is restarted if too early."""
         if self.members.get(member.id) is not member:
             return
         now = self.timers.time()
         if member.join_reply is not None or member.sync_reply is not None:
-            member.seen = now  # it waits for us
+            member.seen = now  # it waits for a response
         left = member.seen + member.session_timeout_s - now
         if left > 0:
-            member.session_timer = self.timers.call_later(left, self._session_over, member)
+            member.session_timer = self.timers.call_later(left, self._session_expired, member)
             return
-        logger.info("group %s: the session of %s is over", self.id, member.id)
+        logger.info("group %s: the session of %s has expired", self.id, member.id)
         self._remove(member)
 
     def _pending_expired(self, member_id: str) -> None:

@@ -1,4 +1,4 @@
-"""What a consumer group is made of: its members, what they ask and are answered, and the clock that it goes by."""
+"""Members of a consumer group, their requests and responses, and the timer interface."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ __all__ = ["JoinRequest", "Joined", "Member", "Synced", "Timer", "Timers"]
 
 
 class Timer(Protocol):
-    """What ``call_later`` gives."""
+    """Handle returned by ``call_later``."""
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the call."""
 
 
 class Timers(Protocol):
-    """The part of an asyncio loop that a group needs; seconds."""
+    """The part of an asyncio loop that a group needs; times in seconds."""
 
     def time(self) -> float:
-        """Now, on a clock that never goes back."""
+        """Current time of a monotonic clock."""
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: object) -> Timer:
-        """Call back once, after a delay."""
+        """Call ``callback`` once after a delay."""
 
 
 class JoinRequest(NamedTuple):
-    """A wish to be a member. ``member_id_required`` (JoinGroup 4 and up) makes a new one come back with its id."""
+    """A request to join. With ``member_id_required`` (JoinGroup 4 and up) a new member must repeat it with its id."""
 
     member_id: str
     instance_id: str | None
@@ -43,7 +43,7 @@ class JoinRequest(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """The answer to JoinRequest; the leader alone learns of the ``members`` (id, instance id, protocol metadata)."""
+    """The response to JoinRequest; only the leader gets the ``members`` (id, instance id, protocol metadata)."""
 
     error: ErrorCode
     generation: int = -1
@@ -54,7 +54,7 @@ class Joined(NamedTuple):
 
 
 class Synced(NamedTuple):
-    """The answer to a member that asks for its assignment."""
+    """The response to a member that requests its assignment."""
 
     error: ErrorCode
     assignment: bytes = b""
@@ -62,7 +62,7 @@ class Synced(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A member, and the answers it waits for."""
+    """A member, and the responses for which it waits."""
 
     id: str
     instance_id: str | None
@@ -78,17 +78,17 @@ class Member:
     session_timer: Timer | None = None
 
     def metadata(self, protocol: str) -> bytes:
-        """What the member said under a protocol's name."""
+        """Metadata that the member sent for a protocol; empty if it does not support it."""
         return dict(self.protocols).get(protocol, b"")
 
     def answer_join(self, joined: Joined) -> None:
-        """Answer its JoinGroup, if one waits."""
+        """Respond to its JoinGroup request, if one waits."""
         reply, self.join_reply = self.join_reply, None
         if reply is not None:
             reply(joined)
 
     def answer_sync(self, synced: Synced) -> None:
-        """Answer its SyncGroup, if one waits."""
+        """Respond to its SyncGroup request, if one waits."""
         reply, self.sync_reply = self.sync_reply, None
         if reply is not None:
             reply(synced)

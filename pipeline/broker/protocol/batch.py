@@ -1,7 +1,7 @@
-"""Kafka's record batch, version 2: its header, its checks, and its records where the broker must look at them.
+"""Kafka's record batch, version 2: header, checks, and decoding of records where the broker needs it.
 
-Batches are stored as they came. The broker writes only the base offset and the leader epoch, which lie outside the
-checksum; it opens a batch for two things alone: compaction and the search for an offset by time.
+Batches are stored unchanged. The broker writes only the base offset and the leader epoch, which the checksum does not
+cover; it decodes a batch only for compaction and for the search for an offset by time.
 https://kafka.apache.org/documentation/#recordbatch
 """
 
@@ -41,7 +41,7 @@ CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 
 
 class BatchHeader(NamedTuple):
-    """The fixed part of a batch; timestamps are milliseconds, ``length`` counts what follows it."""
+    """The fixed part of a batch; timestamps are milliseconds, ``length`` counts the bytes that follow it."""
 
     base_offset: int
     length: int
@@ -59,17 +59,17 @@ class BatchHeader(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the whole batch."""
+        """Size of the whole batch in bytes."""
         return LENGTH_ENDS + self.length
 
     @property
     def next_offset(self) -> int:
-        """The offset after the batch's last one."""
+        """The offset after the last one of the batch."""
         return self.base_offset + self.last_offset_delta + 1
 
     @property
     def plausible(self) -> bool:
-        """Whether the fields outside the checksum can be a stored batch's; garbage seldom is."""
+        """Whether the fields outside the checksum are valid for a stored batch; random bytes seldom are."""
         return (
             self.magic == 2
             and self.leader_epoch == 0
@@ -89,34 +89,34 @@ class Record(NamedTuple):
 
 
 def read_header(data: Buffer, at: int = 0) -> BatchHeader:
-    """The header at a position; struct.error if fewer than HEADER_BYTES are there."""
+    """The header at a position. Raises struct.error if fewer than HEADER_BYTES follow."""
     return BatchHeader._make(_HEADER.unpack_from(data, at))
 
 
 def checksum_holds(header: BatchHeader, batch: memoryview) -> bool:
-    """Whether a batch (exactly its bytes) carries the checksum that its header claims."""
+    """Whether a batch (exactly its bytes) matches the checksum in its header."""
     return bool(crc32c(batch[CHECKED_FROM:]) == header.crc)
 
 
 def refuse_unless_appendable(batch: memoryview, max_bytes: int) -> BatchHeader:
-    """The header of what a producer sent for one partition; RequestRefused, with Kafka's code, for a fault."""
+    """The header of a produced batch for one partition. Raises RequestRefused with Kafka's code if it is invalid."""
     if len(batch) < HEADER_BYTES:
         if len(batch) > 16 and batch[16] < 2:
             raise RequestRefused(ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, "message sets older than Kafka 0.11")
-        raise RequestRefused(ErrorCode.CORRUPT_MESSAGE, f"{len(batch)} bytes are no record batch")
+        raise RequestRefused(ErrorCode.CORRUPT_MESSAGE, f"expected a record batch, got {len(batch)} bytes")
     header = read_header(batch)
     if header.magic < 2:
         raise RequestRefused(ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, "message sets older than Kafka 0.11")
     if header.magic != 2 or header.length < SMALLEST_LENGTH or header.size > len(batch):
         raise RequestRefused(ErrorCode.CORRUPT_MESSAGE, f"a batch of {header.size} bytes in {len(batch)} bytes")
     if len(batch) > max_bytes:
-        raise RequestRefused(ErrorCode.MESSAGE_TOO_LARGE, f"{len(batch)} bytes; at most {max_bytes} are taken")
+        raise RequestRefused(ErrorCode.MESSAGE_TOO_LARGE, f"expected at most {max_bytes} bytes, got {len(batch)}")
     if header.size != len(batch):
         raise RequestRefused(ErrorCode.INVALID_RECORD, "more than one batch for one partition in a request")
     if not checksum_holds(header, batch):
         raise RequestRefused(ErrorCode.CORRUPT_MESSAGE, "the checksum does not match")
     if header.attributes & TRANSACTIONAL:
-        raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not offered")
+        raise RequestRefused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not supported")
     if header.attributes & CONTROL or header.record_count < 1 or header.record_count != header.last_offset_delta + 1:
         raise RequestRefused(
             ErrorCode.INVALID_RECORD, f"{header.record_count} records up to delta {header.last_offset_delta}"
@@ -125,14 +125,14 @@ def refuse_unless_appendable(batch: memoryview, max_bytes: int) -> BatchHeader:
 
 
 def stamp_offset(batch: memoryview, header: BatchHeader, base_offset: int) -> BatchHeader:
-    """Write the offset that the log gives to a batch into its bytes; the header as it now is."""
+    """Write the assigned base offset into the bytes of a batch; returns the new header."""
     _OFFSET_AND_LENGTH.pack_into(batch, 0, base_offset, header.length)
     batch[12:16] = b"\0\0\0\0"
     return header._replace(base_offset=base_offset, leader_epoch=0)
 
 
 def _codec(number: int, direction: Literal["decode", "encode"]) -> Callable[[bytes], bytes]:
-    from aiokafka import codec  # a third of the start-up time, for what is seldom needed
+    from aiokafka import codec  # seldom needed, and a third of the start-up time
 
     work: Callable[[bytes], bytes] = getattr(codec, f"{CODECS[number]}_{direction}")
     return work
@@ -150,7 +150,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def records_of(header: BatchHeader, batch: Buffer) -> Iterator[Record]:
-    """The records of a batch. ValueError where its inside is damaged or its codec unknown."""
+    """The records of a batch. Raises ValueError where its body is damaged or its codec unknown."""
     body = bytes(batch[HEADER_BYTES:])
     compressed_by = header.attributes & CODEC_BITS
     if compressed_by:
@@ -158,7 +158,7 @@ def records_of(header: BatchHeader, batch: Buffer) -> Iterator[Record]:
             body = _codec(compressed_by, "decode")(body)
         except Exception as error:  # the codecs share no exception type
             raise ValueError(
-                f"codec {compressed_by} cannot read the batch at {header.base_offset}: {error!r}"
+                f"codec {compressed_by} cannot decode the batch at {header.base_offset}: {error!r}"
             ) from error
     try:
         yield from _records_in(header, body)
@@ -173,7 +173,7 @@ def _records_in(header: BatchHeader, body: bytes) -> Iterator[Record]:
         length, at = _varint(body, at)
         end = at + length
         if length < 0 or end > len(body):
-            raise ValueError(f"a record of {length} bytes does not fit into its batch")
+            raise ValueError(f"a record of {length} bytes exceeds its batch")
         timestamp_delta, at = _varint(body, at + 1)
         offset_delta, at = _varint(body, at)
         key_length, at = _varint(body, at)
@@ -189,7 +189,7 @@ def _records_in(header: BatchHeader, body: bytes) -> Iterator[Record]:
 
 
 def with_records(header: BatchHeader, kept: list[Record]) -> bytes:
-    """The batch with some of its records only: same offsets, timestamps, codec and producer, and a new checksum."""
+    """The batch with only some of its records: same offsets, timestamps, codec and producer, and a new checksum."""
     body = b"".join(record.raw for record in kept)
     if header.attributes & CODEC_BITS:
         body = _codec(header.attributes & CODEC_BITS, "encode")(body)

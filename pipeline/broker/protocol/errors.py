@@ -1,4 +1,4 @@
-"""Kafka's numbered error codes that the broker answers with, and the exceptions it raises to the people who run it."""
+"""Kafka's error codes as the broker returns them, and the broker's exceptions."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class ErrorCode(IntEnum):
 
 
 class BrokerError(AstrocyteError):
-    """The broker cannot start or go on; the message says what to do."""
+    """The broker cannot start or continue; the message says what to do."""
 
 
 class DataFolderInUse(BrokerError):
-    """Another broker holds the lock of the data folder; the message names it."""
+    """Another broker holds the lock of the data folder; the message identifies it."""
 
 
 class RequestRefused(Exception):
@@ -62,4 +62,4 @@ class RequestRefused(Exception):
 
 
 class MalformedRequest(Exception):
-    """Bytes that are not a request of the protocol; its connection is closed, no other is touched."""
+    """Bytes that are not a request of the protocol; only their connection is closed."""

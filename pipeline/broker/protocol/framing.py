@@ -1,4 +1,4 @@
-"""Requests out of a stream of bytes: each is a length and a frame. A long frame comes straight into its own buffer."""
+"""Splits a byte stream into requests: each is a length and a frame. A long frame is read into its own buffer."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from astrocyte.pipeline.broker.protocol.errors import MalformedRequest
 __all__ = ["SMALLEST_FRAME", "FrameReader"]
 
 SMALLEST_FRAME = 8  # api key, version, correlation id
-SCRATCH_BYTES = 1 << 16  # for what comes before the length of a long frame is known, and for all short ones
-CLAIM_BYTES = 1 << 20  # allocated on the word of a client; more only as bytes really come
+SCRATCH_BYTES = 1 << 16  # for the bytes before the length of a long frame is known, and for all short frames
+CLAIM_BYTES = 1 << 20  # allocated when a client announces a long frame; more only as bytes arrive
 LENGTH_BYTES = 4
 
 
 class FrameReader:
-    """``buffer`` is where the next bytes go, ``received`` gives the frames that are whole then."""
+    """Write the next bytes into ``buffer``; ``received`` then returns the complete frames."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._scratched = 0
-        self._frame: bytearray | None = None  # a long frame on its way
+        self._frame: bytearray | None = None  # an incomplete long frame
         self._view = self._scratch
         self._length = self._filled = 0
 
     def buffer(self) -> memoryview:
-        """Room for at least one byte; to be filled from its start."""
+        """Free space for at least one byte; to be filled from its start."""
         if self._frame is not None:
             return self._view[self._filled :]
         return self._scratch[self._scratched :]
 
     def received(self, size: int) -> list[bytearray]:
-        """Take note of bytes put into ``buffer``; MalformedRequest if they announce a frame that cannot be."""
+        """Process ``size`` bytes written into ``buffer``. Raises MalformedRequest for an invalid frame length."""
         if self._frame is None:
             return self._split(self._scratched + size)
         self._filled += size
@@ -46,8 +46,8 @@ class FrameReader:
         frames, at, scratch = [], 0, self._scratch
         while end - at >= LENGTH_BYTES:
             length = int.from_bytes(scratch[at : at + LENGTH_BYTES], "big", signed=True)
-            if not SMALLEST_FRAME <= length <= self._most_bytes:
-                raise MalformedRequest(f"a frame of {length} bytes; wanted {SMALLEST_FRAME} to {self._most_bytes}")
+            if not SMALLEST_FRAME <= length <= self._max_bytes:
+                raise MalformedRequest(f"expected a frame of {SMALLEST_FRAME} to {self._max_bytes} bytes, got {length}")
             begin, at = at + LENGTH_BYTES, at + LENGTH_BYTES + length
             if at > end:
                 self._begin_long(length, scratch[begin:end])
@@ -65,6 +65,6 @@ class FrameReader:
         self._view[: len(start)] = start
 
     def _grow(self, frame: bytearray) -> None:
-        larger = bytearray(min(self._length, 2 * len(frame)))  # anew: whoever filled the old one may still hold it
+        larger = bytearray(min(self._length, 2 * len(frame)))  # a new one: asyncio may still hold a view of the old
         larger[: len(frame)] = frame
         self._frame, self._view = larger, memoryview(larger)

@@ -1,6 +1,6 @@
-"""The requests about consumer groups and their fields; the versions go up to those with a group instance id.
+"""Schemas of the requests about consumer groups, up to the versions with a group instance id.
 
-Static members of Java clients insist on those versions.
+Static members of Java clients require those versions.
 """
 
 from __future__ import annotations

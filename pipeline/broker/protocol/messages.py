@@ -1,8 +1,8 @@
-"""The requests that the broker answers, by Kafka's names and numbers, with the versions it offers and their fields.
+"""Schemas of the supported requests, by Kafka's names and numbers, with their versions and fields.
 
-The offered versions steer clients: librdkafka reads its features off them (Produce must begin at 0 or it stops
-compressing, Fetch must contain 4, FindCoordinator 0), and versions that need topic ids, leader epochs or the flexible
-encoding are left out.
+The announced versions determine what clients do. librdkafka derives its features from them: Produce must begin at 0 or
+it stops compressing, Fetch must contain 4, FindCoordinator 0. Versions that need topic ids, leader epochs or the
+flexible encoding are left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Hand-written codecs of the two requests that carry records: Produce 0 to 7 and Fetch 4 to 11.
 
-Records are never copied here: a Produce request gives views into its frame, a Fetch answer is a list of buffers.
+Records are not copied here: a Produce request yields views into its frame, a Fetch response is a list of buffers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FETCHED = struct.Struct(">ihqq")  # partition, error, high watermark, last stab
 _NO_ABORTED_TRANSACTIONS = b"\0\0\0\0"
 _NO_PREFERRED_REPLICA = b"\xff\xff\xff\xff"
 _NO_THROTTLE = b"\0\0\0\0"
-_NO_SESSION = b"\0\0\0\0\0\0"  # error 0, session 0: this broker keeps no fetch sessions
+_NO_SESSION = b"\0\0\0\0\0\0"  # error 0, session 0: this broker has no fetch sessions
 
 
 class ProduceRequest(NamedTuple):
@@ -49,7 +49,7 @@ class ProduceRequest(NamedTuple):
 
 
 class ProducedPartition(NamedTuple):
-    """What became of the records of one partition."""
+    """Outcome for the records of one partition."""
 
     partition: int
     error: ErrorCode
@@ -58,7 +58,7 @@ class ProducedPartition(NamedTuple):
 
 
 class FetchPartition(NamedTuple):
-    """What a client wants of one partition."""
+    """Part of a fetch request for one partition."""
 
     partition: int
     offset: int
@@ -75,7 +75,7 @@ class FetchRequest(NamedTuple):
 
 
 class FetchedPartition(NamedTuple):
-    """The answer for one partition."""
+    """Part of a fetch response for one partition."""
 
     partition: int
     error: ErrorCode
@@ -92,7 +92,7 @@ def _topic_name(data: memoryview, at: int) -> tuple[str, int]:
 def _count(data: memoryview, at: int) -> tuple[int, int]:
     count, at = INT32.read(data, at)
     if not 0 <= count <= len(data) - at:
-        raise MalformedRequest(f"an array of {count} elements at byte {at} does not fit into {len(data)} bytes")
+        raise MalformedRequest(f"an array of {count} elements at byte {at} exceeds the {len(data)} bytes present")
     return count, at
 
 
@@ -118,7 +118,7 @@ def read_produce(data: memoryview, at: int, version: int) -> ProduceRequest:
                 partitions.append((index, None))
                 continue
             if at + length > len(data):
-                raise MalformedRequest(f"records of {length} bytes at byte {at} do not fit into {len(data)} bytes")
+                raise MalformedRequest(f"records of {length} bytes at byte {at} exceed the {len(data)} bytes present")
             partitions.append((index, data[at : at + length]))
             at += length
         topics.append((topic, partitions))
@@ -126,7 +126,7 @@ def read_produce(data: memoryview, at: int, version: int) -> ProduceRequest:
 
 
 def write_produce(version: int, topics: list[tuple[str, list[ProducedPartition]]]) -> list[Buffer]:
-    """Encode the answer to a Produce request."""
+    """Encode the response to a Produce request."""
     out = bytearray()
     INT32.write(len(topics), out)
     for topic, partitions in topics:
@@ -148,7 +148,7 @@ def read_fetch(data: memoryview, at: int, version: int) -> FetchRequest:
         _replica, max_wait_ms, min_bytes, max_bytes, _isolation = _FETCH_HEAD.unpack_from(data, at)
         at += _FETCH_HEAD.size
         if version >= 7:
-            at += 8  # session id and epoch: every fetch is answered in full
+            at += 8  # session id and epoch: every response is complete
         topic_count, at = _count(data, at)
         packing = _FETCH_PARTITION[9 if version >= 9 else 5 if version >= 5 else 4]
         offset_field = 2 if version >= 9 else 1
@@ -168,7 +168,7 @@ def read_fetch(data: memoryview, at: int, version: int) -> FetchRequest:
 
 
 def write_fetch(version: int, topics: list[tuple[str, list[FetchedPartition]]]) -> list[Buffer]:
-    """Encode the answer to a Fetch request; the records stay buffers of their own."""
+    """Encode the response to a Fetch request; the records remain separate buffers."""
     head = bytearray(_NO_THROTTLE)
     if version >= 7:
         head += _NO_SESSION

@@ -1,8 +1,7 @@
-"""The wire types of Kafka's protocol: how a request's bytes become values and values become an answer's bytes.
+"""The wire types of Kafka's protocol: decoding of requests and encoding of responses.
 
-Only the classic (non-flexible) encoding, which every version this broker offers uses. A value is an int, bool, str,
-bytes, None, list, or a dict by field name. Reading checks every length against the bytes that are there and raises
-MalformedRequest.
+Only the classic (non-flexible) encoding, which all supported versions use. A value is an int, bool, str, bytes, None,
+list, or a dict by field name. Reading checks every length against the bytes present and raises MalformedRequest.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class _Number(WireType):
         try:
             return self._unpack(data, at)[0], at + self.size
         except struct.error:
-            raise MalformedRequest(f"ends at byte {len(data)}, inside a number at byte {at}") from None
+            raise MalformedRequest(f"the request ends at byte {len(data)}, inside a number at byte {at}") from None
 
     def write(self, value: Any, out: bytearray) -> None:
         out += self._pack(value)
@@ -68,7 +67,7 @@ class _Number(WireType):
 def _span(data: bytes | memoryview, at: int, length: int, what: str) -> tuple[bytes, int]:
     end = at + length
     if length < 0 or end > len(data):
-        raise MalformedRequest(f"{what} of {length} bytes at byte {at} does not fit into {len(data)} bytes")
+        raise MalformedRequest(f"{what} of {length} bytes at byte {at} exceeds the {len(data)} bytes present")
     return bytes(data[at:end]), end
 
 
@@ -98,7 +97,7 @@ class _String(WireType):
 class _Bytes(WireType):
     def read(self, data: bytes | memoryview, at: int) -> tuple[bytes, int]:
         length, at = INT32.read(data, at)
-        return _span(data, at, length, "bytes")
+        return _span(data, at, length, "a byte field")
 
     def write(self, value: Any, out: bytearray) -> None:
         INT32.write(len(value), out)
@@ -106,7 +105,7 @@ class _Bytes(WireType):
 
 
 class Array(WireType):
-    """Many of one type; a null array (where allowed) is None."""
+    """A list of one type; a null array (where allowed) is None."""
 
     def __init__(self, of: WireType, *, nullable: bool = False) -> None:
         self.of, self.nullable = of, nullable
@@ -121,7 +120,7 @@ class Array(WireType):
         if count == -1 and self.nullable:
             return None, at
         if not 0 <= count <= len(data) - at:  # an element has at least one byte
-            raise MalformedRequest(f"an array of {count} elements at byte {at} does not fit into {len(data)} bytes")
+            raise MalformedRequest(f"an array of {count} elements at byte {at} exceeds the {len(data)} bytes present")
         values, read = [], self.of.read
         for _ in range(count):
             value, at = read(data, at)
@@ -149,7 +148,7 @@ class Field:
 
 
 class Struct(WireType):
-    """Named fields in order; a dict by field name. A field that a version lacks is neither read nor written."""
+    """Named fields in order; a dict by field name. A field that a version does not have is neither read nor written."""
 
     def __init__(self, *fields: Field) -> None:
         self.fields = fields
@@ -183,7 +182,7 @@ STRING, NULLABLE_STRING, BYTES = _String(nullable=False), _String(nullable=True)
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One kind of request: its key and name, the oldest and newest version offered, and the fields of both messages.
+    """One kind of request: key and name, oldest and newest supported version, and the fields of request and response.
 
     Produce and Fetch carry records and have hand-written codecs (produce_fetch.py) instead of fields.
     """

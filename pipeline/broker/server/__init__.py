@@ -1,1 +1,1 @@
-"""The broker's server: connections, requests and answers, the process."""
+"""The broker's server: connections, requests and responses, the process."""

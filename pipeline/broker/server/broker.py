@@ -1,4 +1,4 @@
-"""The broker: a data folder served on a port, inside a running asyncio loop."""
+"""The broker: serves a data folder on a port, inside a running asyncio loop."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _wall_clock_ms() -> int:
 class EmbeddedBroker:
     """A single-node Kafka broker: ``async with EmbeddedBroker(folder, port=0) as broker: broker.address``.
 
-    Takes the fields of BrokerSettings as keywords. ``now_ms`` is the clock by which records age; it is wall time
-    unless a test brings another.
+    Takes the fields of BrokerSettings as keywords. ``now_ms`` is the clock for the age of records; tests may replace
+    the wall clock.
     """
 
     def __init__(self, data_dir: Path | str, *, now_ms: Callable[[], int] = _wall_clock_ms, **settings: Any) -> None:
@@ -59,7 +59,7 @@ class EmbeddedBroker:
         return f"{self.settings.advertised_host or self.settings.host}:{self.port}"
 
     async def start(self) -> Self:
-        """Lock and recover the folder, then listen. BrokerError, with nothing left open, if that cannot be."""
+        """Lock and recover the folder, then listen. Raises BrokerError, with all resources released, on failure."""
         settings, loop = self.settings, asyncio.get_running_loop()
         try:
             lock = FolderLock(settings.data_dir)
@@ -100,7 +100,7 @@ class EmbeddedBroker:
         return self
 
     async def stop(self) -> None:
-        """Close every connection, bring everything to disk, let the folder go."""
+        """Close every connection, sync everything to disk, release the folder."""
         while self._stop_steps:
             stopped = self._stop_steps.pop()()
             if asyncio.iscoroutine(stopped):
@@ -108,7 +108,7 @@ class EmbeddedBroker:
             for connection in list(self._connections):
                 connection.abort()
             if self._connections:
-                await asyncio.sleep(0)  # the loop tells connections of their end
+                await asyncio.sleep(0)  # the loop calls connection_lost
         if self._handlers and self._cluster.removals:
             await asyncio.wait(self._cluster.removals)
 
@@ -125,18 +125,17 @@ class EmbeddedBroker:
         self._connections.add(connection)
 
     def closed(self, connection: Connection) -> None:
-        """A client is gone."""
+        """A client has disconnected."""
         self._connections.discard(connection)
 
     def serve(self, request: Request) -> Answer | asyncio.Future[Answer]:
-        """Answer one request, see connection.Dispatcher."""
+        """Respond to one request, see connection.Dispatcher."""
         api = APIS.get(request.api_key)
         if api is None or not api.oldest <= request.version <= api.newest:
-            if (
-                request.api_key == API_VERSIONS.key
-            ):  # by rule answered in version 0, from which the client chooses another
+            if request.api_key == API_VERSIONS.key:
+                # The protocol requires a response of version 0, from which the client chooses another.
                 return encode(API_VERSIONS, 0, self._cluster.api_versions({}, request, ErrorCode.UNSUPPORTED_VERSION))
-            raise MalformedRequest(f"api {request.api_key} version {request.version}, which is not offered")
+            raise MalformedRequest(f"api {request.api_key} version {request.version} is not supported")
         if request.api_key == PRODUCE:
             return self._records.produce(request)
         if request.api_key == FETCH:

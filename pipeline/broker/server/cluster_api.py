@@ -1,4 +1,4 @@
-"""The requests about the broker and its topics: ApiVersions, Metadata, topics and their configuration, producer ids."""
+"""Requests about the broker and its topics: ApiVersions, Metadata, topics and their configuration, producer ids."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["NODE_ID", "ClusterApi"]
 logger = logging.getLogger(__name__)
 
 NODE_ID = 0
-TOPIC_RESOURCE, BROKER_RESOURCE = 2, 4  # what DescribeConfigs can be asked about
-SET_ON_TOPIC, SET_ON_BROKER, BY_DEFAULT = 1, 4, 5  # where a configuration comes from
+TOPIC_RESOURCE, BROKER_RESOURCE = 2, 4  # resource types of DescribeConfigs
+SET_ON_TOPIC, SET_ON_BROKER, BY_DEFAULT = 1, 4, 5  # sources of a configuration value
 
 
 class ClusterApi:
-    """Serves what is known of the one node of this cluster. ``address`` is what clients are told to connect to."""
+    """Serves requests about the single node of this cluster. ``address`` is the address announced to clients."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class ClusterApi:
     def api_versions(
         self, _body: dict[str, Any], _request: Request, error: ErrorCode = ErrorCode.NONE
     ) -> dict[str, Any]:
-        """What this broker offers."""
+        """The supported requests and versions."""
         offered = [{"api_key": api.key, "min_version": api.oldest, "max_version": api.newest} for api in APIS.values()]
         return {"error_code": error, "api_keys": offered}
 
     def metadata(self, body: dict[str, Any], request: Request) -> dict[str, Any]:
-        """The node, and topics: those named, or all; a name that is new may create its topic."""
+        """The node and the requested (or all) topics; an unknown topic may be created."""
         names = body["topics"]
         if names is None or (request.version == 0 and not names):
             names = sorted(topic.name for topic in self._topics)
@@ -65,7 +65,7 @@ class ClusterApi:
         }
 
     def find_coordinator(self, body: dict[str, Any], request: Request) -> dict[str, Any]:
-        """This node, for every group; transactions are refused with an error that clients do not retry."""
+        """This node, for every group; transactions are rejected with an error that clients do not retry."""
         if body.get("key_type", 0) == 0:
             host, port = self._address
             return {
@@ -80,14 +80,14 @@ class ClusterApi:
         return {
             "throttle_time_ms": 0,
             "error_code": ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-            "error_message": "the embedded broker offers no transactions; use an idempotent producer, or a real Kafka",
+            "error_message": "the embedded broker has no transactions; use an idempotent producer, or Apache Kafka",
             "node_id": -1,
             "host": "",
             "port": -1,
         }
 
     def init_producer_id(self, body: dict[str, Any], request: Request) -> dict[str, Any]:
-        """A new idempotent producer."""
+        """A producer id for a new idempotent producer."""
         error, producer_id = ErrorCode.NONE, -1
         if body["transactional_id"] is not None:
             self._transaction_refused(request)
@@ -97,12 +97,12 @@ class ClusterApi:
                 producer_id = self._catalogue.next_producer_id()
             except sqlite3.Error as failure:
                 logger.error("a producer id cannot be stored: %s", failure)
-                error = ErrorCode.COORDINATOR_NOT_AVAILABLE  # clients try again
+                error = ErrorCode.COORDINATOR_NOT_AVAILABLE  # clients retry
         epoch = -1 if error else 0
         return {"throttle_time_ms": 0, "error_code": error, "producer_id": producer_id, "producer_epoch": epoch}
 
     def create_topics(self, body: dict[str, Any], _request: Request) -> dict[str, Any]:
-        """Create topics, or only check whether they could be."""
+        """Create topics, or only validate the request."""
 
         def create(topic: dict[str, Any]) -> None:
             partitions = _partitions_of(topic)
@@ -128,7 +128,7 @@ class ClusterApi:
         return {"throttle_time_ms": 0, "responses": responses}
 
     def create_partitions(self, body: dict[str, Any], _request: Request) -> dict[str, Any]:
-        """Give topics more partitions."""
+        """Add partitions to topics."""
 
         def grow(topic: dict[str, Any]) -> None:
             self._topics.grow(topic["name"], topic["count"], validate_only=body["validate_only"])
@@ -149,7 +149,7 @@ class ClusterApi:
             elif kind == BROKER_RESOURCE:
                 config = self._broker_config()
             else:
-                error, message = ErrorCode.INVALID_REQUEST, f"resource type {kind}; wanted a topic or a broker"
+                error, message = ErrorCode.INVALID_REQUEST, f"expected a topic (2) or a broker (4), got type {kind}"
             by_default = SET_ON_BROKER if kind == BROKER_RESOURCE else BY_DEFAULT
             results.append(
                 {
@@ -221,7 +221,7 @@ class ClusterApi:
 
     def _transaction_refused(self, request: Request) -> None:
         logger.warning(
-            "client %r asked for a transaction, which this broker does not offer: configure it without "
+            "client %r requested a transaction, which this broker does not support; configure it without "
             "a transactional id (Faust: processing_guarantee='at_least_once')",
             request.client_id,
         )
@@ -232,18 +232,18 @@ def _remove(folder: Path) -> None:
 
 
 def _partitions_of(topic: dict[str, Any]) -> int:
-    """How many partitions a CreateTopics request asks for, by number or by listing them."""
+    """The number of partitions in a CreateTopics request, given as a number or as a list of assignments."""
     if topic["replication_factor"] not in (-1, 1):
         raise RequestRefused(
             ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"replication factor {topic['replication_factor']}; this is a single node, the factor must be 1",
+            f"expected replication factor 1 (this is a single node), got {topic['replication_factor']}",
         )
     if not topic["assignments"]:
         return int(topic["num_partitions"])
     listed = sorted(each["partition_index"] for each in topic["assignments"])
     if listed != list(range(len(listed))) or any(each["broker_ids"] != [NODE_ID] for each in topic["assignments"]):
         raise RequestRefused(
-            ErrorCode.INVALID_REQUEST, f"partitions must be 0 to n-1, all on node {NODE_ID}, the only one"
+            ErrorCode.INVALID_REQUEST, f"expected partitions 0 to n-1, all on node {NODE_ID}, got {listed}"
         )
     return len(listed)
 

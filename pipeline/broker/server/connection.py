@@ -1,7 +1,7 @@
-"""One client's connection: frames in, answers out, one request at a time and in order, as Kafka does.
+"""One client's connection: reads frames and sends responses, one request at a time and in order, as Kafka does.
 
-Back-pressure: while an answer waits for a slow client, or requests wait for an earlier one, nothing more is read from
-its socket. A frame that makes no sense closes this connection, with a line in the log, and no other.
+Back-pressure: while a response waits for a slow client, or requests wait for an earlier one, nothing more is read from
+its socket. A malformed frame is logged and closes only its own connection.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["Answer", "Connection", "Dispatcher", "Request"]
 logger = logging.getLogger(__name__)
 
 Buffer = bytes | bytearray | memoryview
-Answer = list[Buffer] | None  # None: the client wants none (Produce with acks=0)
+Answer = list[Buffer] | None  # None: no response is expected (Produce with acks=0)
 
 QUEUED_BYTES = 1 << 20  # requests read ahead of the one being served
-UNSENT_BYTES = 1 << 16  # in the transport, before the rest of an answer waits for them to be sent
+UNSENT_BYTES = 1 << 16  # in the transport, before the rest of a response waits for them to be sent
 SMALL_ANSWER = 1 << 16  # joined into one write
 _HEADER = struct.Struct(">hhih")
 
 
 class Request:
-    """A frame with its header taken apart: the body begins at ``at``."""
+    """A frame with its decoded header; the body begins at ``at``."""
 
     __slots__ = ("api_key", "at", "client_host", "client_id", "correlation_id", "frame", "version")
 
@@ -40,7 +40,9 @@ class Request:
             self.api_key, self.version, self.correlation_id, id_length = _HEADER.unpack_from(frame)
         except struct.error:
             if len(frame) < SMALLEST_FRAME:
-                raise MalformedRequest(f"a frame of {len(frame)} bytes") from None
+                raise MalformedRequest(
+                    f"expected a frame of at least {SMALLEST_FRAME} bytes, got {len(frame)}"
+                ) from None
             self.api_key, self.version, self.correlation_id = struct.unpack_from(">hhi", frame)
             id_length = -1
         self.at = _HEADER.size + max(id_length, 0)
@@ -55,7 +57,7 @@ class Request:
 
 
 class Dispatcher(Protocol):
-    """What serves the requests of all connections."""
+    """Serves the requests of all connections."""
 
     max_request_bytes: int
 
@@ -63,10 +65,13 @@ class Dispatcher(Protocol):
         """A client has connected."""
 
     def closed(self, connection: Connection) -> None:
-        """The connection is gone."""
+        """The connection has ended."""
 
     def serve(self, request: Request) -> Answer | asyncio.Future[Answer]:
-        """Answer now, or promise to (cancelled when the connection ends); MalformedRequest ends the connection."""
+        """A response, or a future of it (cancelled when the connection ends).
+
+        Raises MalformedRequest, which closes the connection.
+        """
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -78,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         self._frames: deque[bytearray] = deque()
         self._queued_bytes = 0
         self._waiting: asyncio.Future[Answer] | None = None
-        self._unwritten: deque[Buffer] = deque()  # parts of the answer that is going out
+        self._unwritten: deque[Buffer] = deque()  # unsent parts of the current response
         self._writable = True
         self._reading = True
         self._transport: asyncio.Transport | None = None
@@ -86,7 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self.peer = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by asyncio: a client is there."""
+        """Called by asyncio: a client has connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         peer = transport.get_extra_info("peername")
@@ -98,7 +103,7 @@ class Connection(asyncio.BufferedProtocol):
         self._dispatcher.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """Called by asyncio: what still waited for an answer no longer does."""
+        """Called by asyncio: the connection has ended; cancel its pending request."""
         self._transport = None
         self._frames.clear()
         self._unwritten.clear()
@@ -112,21 +117,21 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def pause_writing(self) -> None:
-        """Called by asyncio: the client reads too slowly."""
+        """Called by asyncio: the write buffer is full."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Called by asyncio: the client has caught up."""
+        """Called by asyncio: the write buffer is empty."""
         self._writable = True
-        self._write_on()
+        self._write_pending()
         self._serve_queued()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        """Called by asyncio: where to put bytes of requests, cut anywhere."""
+        """Called by asyncio: buffer for bytes of requests, split at any position."""
         return self._reader.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Called by asyncio: bytes are there."""
+        """Called by asyncio: bytes were received."""
         try:
             frames = self._reader.received(nbytes)
         except MalformedRequest as fault:
@@ -155,7 +160,7 @@ class Connection(asyncio.BufferedProtocol):
         except Exception:
             logger.exception("%s: %s failed; closing the connection", self.peer, self._last())
             self.abort()
-        self._read_on()
+        self._update_reading()
 
     def _answered(self, request: Request, future: asyncio.Future[Answer]) -> None:
         self._waiting = None
@@ -180,20 +185,20 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(b"".join((head, *answer)))
             return
         self._unwritten += (head + answer[0], *answer[1:])
-        self._write_on()
+        self._write_pending()
 
-    def _write_on(self) -> None:
-        """Hand parts of an answer over one by one: what the socket takes at once is never copied."""
+    def _write_pending(self) -> None:
+        """Write parts of a response one by one: bytes that the socket accepts at once are never copied."""
         while self._unwritten and self._writable and self._transport is not None:
             self._transport.write(self._unwritten.popleft())
 
     @property
     def _may_answer(self) -> bool:
-        """Whether the earlier answers are on their way."""
+        """Whether all earlier responses are written."""
         return self._writable and not self._unwritten
 
-    def _read_on(self) -> None:
-        """Read from the socket only while there is room for more requests."""
+    def _update_reading(self) -> None:
+        """Pause or resume reading from the socket: it is read only while more requests may be queued."""
         if self._transport is None or self._transport.is_closing():
             return
         room = self._queued_bytes < QUEUED_BYTES and self._may_answer

@@ -1,4 +1,4 @@
-"""The requests about consumer groups: joining and leaving, committed offsets, and what tools ask of them."""
+"""Requests about consumer groups: joining and leaving, committed offsets, listing and description."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from astrocyte.pipeline.broker.storage.topics import Topics
 
 __all__ = ["GroupsApi", "encode"]
 
-MEMBER_ID_REQUIRED_FROM = 4  # JoinGroup: a new member gets its id first and joins with it (KIP-394)
+MEMBER_ID_REQUIRED_FROM = 4  # JoinGroup version from which a new member gets its id first and joins with it (KIP-394)
 AUTHORIZED_OPERATIONS_UNKNOWN = -(1 << 31)
 
 
 def encode(api: Api, version: int, body: dict[str, Any]) -> Answer:
-    """An answer's bytes."""
+    """The encoded response."""
     out = bytearray()
     api.response.at_version(version).write(body, out)
     return [out]
 
 
 class GroupsApi:
-    """Serves the group protocol; who is in a group, and whether it may commit, is the coordinator's."""
+    """Serves the group protocol; the coordinator decides about membership and commits."""
 
     def __init__(self, coordinator: Coordinator, topics: Topics, settings: BrokerSettings) -> None:
         self._coordinator, self._topics, self._settings = coordinator, topics, settings
 
     def join_group(self, body: dict[str, Any], request: Request) -> asyncio.Future[Answer]:
-        """Join; answered when the whole group has."""
+        """Join; the response is sent when the whole group has joined."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def reply(joined: Joined) -> None:
-            if not answer.done():  # its connection may be gone
+            if not answer.done():  # its connection may have ended
                 answer.set_result(encode(JOIN_GROUP, request.version, _join_body(joined)))
 
         session_s = body["session_timeout_ms"] / 1000
@@ -66,7 +66,7 @@ class GroupsApi:
         return answer
 
     def sync_group(self, body: dict[str, Any], request: Request) -> asyncio.Future[Answer]:
-        """Hand over or ask for assignments; answered when the leader's are there."""
+        """Send or request assignments; the response is sent when the leader has sent them."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
         def reply(synced: Synced) -> None:
@@ -83,7 +83,7 @@ class GroupsApi:
         return answer
 
     def heartbeat(self, body: dict[str, Any], _request: Request) -> dict[str, Any]:
-        """A member lives."""
+        """Heartbeat of a member."""
         group, error = self._coordinator.group(body["group_id"]), ErrorCode.UNKNOWN_MEMBER_ID
         if group is not None:
             error = group.heartbeat(body["generation_id"], body["member_id"], body.get("group_instance_id"))
@@ -128,7 +128,7 @@ class GroupsApi:
         return {"throttle_time_ms": 0, "topics": topics}
 
     def offset_fetch(self, body: dict[str, Any], _request: Request) -> dict[str, Any]:
-        """What was committed: for the partitions named, or for all that were."""
+        """Committed offsets, of the requested partitions or of all."""
         committed = self._coordinator.committed(body["group_id"])
         wanted: dict[str, list[int]] = {}
         if body["topics"] is None:
@@ -167,7 +167,7 @@ class GroupsApi:
         return {"throttle_time_ms": 0, "groups": [self._describe(group_id) for group_id in body["groups"]]}
 
     def delete_groups(self, body: dict[str, Any], _request: Request) -> dict[str, Any]:
-        """Forget groups without members."""
+        """Delete groups that have no members."""
         results = [{"group_id": name, "error_code": self._coordinator.delete(name)} for name in body["groups_names"]]
         return {"throttle_time_ms": 0, "results": results}
 

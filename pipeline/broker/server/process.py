@@ -1,4 +1,4 @@
-"""A broker beside the program that starts it: as a child process, or on a thread of its own."""
+"""A broker started by a program: as a child process, or on its own thread."""
 
 from __future__ import annotations
 
@@ -39,23 +39,26 @@ class BrokerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id; BrokerError if it does not run."""
+        """The process id. Raises BrokerError if it is not running."""
         if self._process is None:
-            raise BrokerError("the broker process does not run; call start first")
+            raise BrokerError("the broker process is not running; call start first")
         return self._process.pid
 
     def start(self) -> Self:
-        """Start it and wait until clients can connect; BrokerError with what it said if it ends or takes too long."""
+        """Start it and wait until clients can connect.
+
+        Raises BrokerError with its error output if it ends or is not ready in time.
+        """
         if self._process is not None:
-            raise BrokerError(f"the broker process runs already, with process id {self._process.pid}")
+            raise BrokerError(f"the broker process is already running, with process id {self._process.pid}")
         ready, ready_fd = os.pipe()
-        complaints = tempfile.TemporaryFile()  # noqa: SIM115 - read when it fails, closed by being dropped
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when it fails, closed below
         try:
             self._process = subprocess.Popen(
                 self._command(ready_fd),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=complaints,
+                stderr=errors,
                 pass_fds=(ready_fd,),
             )
         finally:
@@ -66,16 +69,17 @@ class BrokerProcess:
             os.close(ready)
             if not self.address:
                 self.kill()
-                complaints.seek(0)
-                self._said = complaints.read().decode(errors="replace").strip()
-            complaints.close()
+                errors.seek(0)
+                self._error_output = errors.read().decode(errors="replace").strip()
+            errors.close()
         if not self.address:
-            raise BrokerError(f"the broker did not start: {self._said or f'not ready in {self._ready_timeout_s} s'}")
+            reason = self._error_output or f"not ready in {self._ready_timeout_s} s"
+            raise BrokerError(f"the broker did not start: {reason}")
         self.port = int(self.address.rpartition(":")[2])
         return self
 
     def stop(self, timeout_s: float = 30.0) -> int | None:
-        """End it as SIGTERM does, or by force after a while; its exit status, None if it did not run."""
+        """Send SIGTERM, and SIGKILL after ``timeout_s``; returns the exit status, None if it was not running."""
         if self._process is None:
             return None
         self._process.terminate()
@@ -87,7 +91,7 @@ class BrokerProcess:
         return status
 
     def kill(self) -> int | None:
-        """``kill -9``; its exit status, None if it did not run."""
+        """Send SIGKILL; returns the exit status, None if it was not running."""
         if self._process is None:
             return None
         self._process.send_signal(signal.SIGKILL)
@@ -124,7 +128,7 @@ class BrokerProcess:
         return command
 
     def _await_address(self, ready: int) -> str:
-        """What the child writes when it is ready; nothing if it ended or the time is over."""
+        """The address that the child writes when it is ready; empty if it ended or timed out."""
         deadline, address = time.monotonic() + self._ready_timeout_s, b""
         while (left := deadline - time.monotonic()) > 0:
             if select.select([ready], [], [], left)[0]:
@@ -141,7 +145,7 @@ class BrokerProcess:
 
 
 class BrokerThread:
-    """A broker on a thread with a loop of its own: ``with BrokerThread(folder) as broker: broker.address``."""
+    """A broker on a thread with its own event loop: ``with BrokerThread(folder) as broker: broker.address``."""
 
     def __init__(self, data_dir: Path | str, port: int = 0, **settings: Any) -> None:
         self._broker = EmbeddedBroker(data_dir, port=port, **settings)
@@ -157,7 +161,7 @@ class BrokerThread:
         return self._broker.address
 
     def start(self) -> Self:
-        """Start it; raises what it raises when it cannot."""
+        """Start it; re-raises an error of its start, such as BrokerError."""
         self._thread.start()
         self._started.wait()
         if self._failure is not None:

@@ -1,4 +1,4 @@
-"""The requests about records: Produce, Fetch, ListOffsets."""
+"""Requests about records: Produce, Fetch, ListOffsets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["RecordsApi"]
 
 logger = logging.getLogger(__name__)
 
-OLDEST_PRODUCE = 3  # earlier ones carry message sets of before Kafka 0.11
+OLDEST_PRODUCE = 3  # earlier versions carry message sets older than Kafka 0.11
 LATEST, EARLIEST = -1, -2  # ListOffsets' special timestamps
 
 
@@ -37,7 +37,7 @@ class RecordsApi:
         self._storage_fails = False
 
     def produce(self, request: Request) -> Answer:
-        """Append; every partition has its own outcome."""
+        """Append records; each partition has its own outcome."""
         wanted = read_produce(request.frame, request.at, request.version)
         refusal = ErrorCode.NONE
         if request.version < OLDEST_PRODUCE:
@@ -51,7 +51,7 @@ class RecordsApi:
         return write_produce(request.version, produced) if wanted.acks else None
 
     def fetch(self, request: Request) -> Answer | asyncio.Future[Answer]:
-        """Records now, or when enough have come, or when the client's retry ends."""
+        """Records now, or once enough have arrived, or at the end of the client's ``max_wait_ms``."""
         wanted = read_fetch(request.frame, request.at, request.version)
         fetched, size, settled = self.collect(wanted)
         if settled or size >= wanted.min_bytes or wanted.max_wait_ms <= 0:
@@ -59,7 +59,7 @@ class RecordsApi:
         return _DelayedFetch(self, wanted, request.version, size).answer
 
     def collect(self, wanted: FetchRequest) -> tuple[list[tuple[str, list[FetchedPartition]]], int, bool]:
-        """What is there, its bytes, and whether it must be told at once because some partition has an error."""
+        """The records present, their size in bytes, and whether to respond at once because a partition has an error."""
         total, settled = 0, False
         most = min(wanted.max_bytes, self._settings.max_fetch_bytes)
         topics = []
@@ -77,7 +77,7 @@ class RecordsApi:
                         records = log.read(offset, min(max_bytes, most - total))
                     except RequestRefused as refused:
                         error, settled = refused.code, True
-                    if total and len(records) > most - total:  # only the first batch of an answer may exceed the limit
+                    if total and len(records) > most - total:  # only the first batch of a response may exceed the limit
                         records = memoryview(b"")
                     total += len(records)
                 fetched.append(FetchedPartition(index, error, log.end_offset, log.start_offset, records))
@@ -85,12 +85,12 @@ class RecordsApi:
         return topics, total, settled
 
     def logs(self, wanted: FetchRequest) -> list[PartitionLog]:
-        """The logs that a fetch names."""
+        """The logs of the partitions in a fetch request."""
         named = (self._topics.log(topic, each.partition) for topic, partitions in wanted.topics for each in partitions)
         return [log for log in named if log is not None]
 
     def list_offsets(self, body: dict[str, Any], _request: Request) -> dict[str, Any]:
-        """Offsets by time, and the ends of the logs."""
+        """Offsets by time, and the first and last offsets of the logs."""
         topics = [
             {
                 "name": topic["name"],
@@ -134,16 +134,16 @@ class RecordsApi:
         return ProducedPartition(index, ErrorCode.NONE, appended.base_offset, log.start_offset)
 
     def _note_storage(self, failure: str) -> None:
-        """One line when the disk begins to refuse, one when it takes records again."""
+        """Log once when storing begins to fail, and once when it works again."""
         if failure and not self._storage_fails:
-            logger.error("records cannot be stored, producers are told to retry: %s; make space on the disk", failure)
+            logger.error("records cannot be stored, producers will retry: %s; free disk space", failure)
         elif not failure:
-            logger.warning("records are stored again")
+            logger.warning("records can be stored again")
         self._storage_fails = bool(failure)
 
 
 class _DelayedFetch:
-    """A fetch that waits for more records, until they come, its time is over, or its connection cancels the answer."""
+    """A fetch that waits until enough records arrive, its time is over, or its connection cancels the response."""
 
     def __init__(self, api: RecordsApi, wanted: FetchRequest, version: int, size: int) -> None:
         self._api, self._wanted, self._version = api, wanted, version

@@ -1,4 +1,4 @@
-"""A broker as a process: serves a data folder until it is told to stop."""
+"""The broker as a process: serves a data folder until it receives a signal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WANTED_DESCRIPTORS = 4096
 def serve(
     settings: BrokerSettings, *, on_ready: Callable[[str], None] | None = None, until_stdin_closes: bool = False
 ) -> None:
-    """Run a broker until SIGINT or SIGTERM; ``on_ready`` gets its address once clients can connect.
+    """Run a broker until SIGINT or SIGTERM; ``on_ready`` is called with its address once clients can connect.
 
-    ``until_stdin_closes`` also ends it with the program that started it and holds the other end of its standard input.
-    Raises BrokerError if it cannot start. Blocks; for use inside a running loop there is EmbeddedBroker.
+    ``until_stdin_closes`` also stops it when the program that holds the other end of its standard input ends. Raises
+    BrokerError if it cannot start. Blocks; use EmbeddedBroker inside a running loop.
     """
     _raise_descriptor_limit()
     asyncio.run(_serve(settings, on_ready, until_stdin_closes=until_stdin_closes))
@@ -54,7 +54,7 @@ def _on_stdin_end(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) ->
 
 
 def _raise_descriptor_limit() -> None:
-    """A connection is a descriptor, and some systems allow 256 by default."""
+    """Raise the limit of file descriptors: each connection takes one, and some systems allow 256 by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(WANTED_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

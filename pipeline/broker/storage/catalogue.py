@@ -1,8 +1,8 @@
-"""What a broker must remember beside the records: topics, committed offsets, group membership, producer ids.
+"""The broker's metadata: topics, committed offsets, group membership, producer ids.
 
 An SQLite database in WAL mode. A commit is in the kernel's page cache when it is acknowledged, like a record, and on
-disk within the flush interval (``checkpoint``). Topics are synced at once: a folder of records must never outlive the
-knowledge of its topic.
+disk within the flush interval (``checkpoint``). Topics are synced at once, so that a folder of records never exists
+without its topic.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class StoredTopic(NamedTuple):
 
 
 class CommittedOffset(NamedTuple):
-    """What a group committed for a partition: the next offset to read, and a text of the client's own."""
+    """A group's commit for a partition: the next offset to read, and the client's own metadata string."""
 
     offset: int
     metadata: str
 
 
 class Catalogue:
-    """The database of one data folder. Every method may raise sqlite3.Error where the disk is full."""
+    """The database of one data folder. Every method may raise sqlite3.Error, for example if the disk is full."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,13 +50,13 @@ class Catalogue:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=normal")
-            # The flush task does it each second, off the event loop.
+            # The flush task checkpoints each second, on another thread.
             self._db.execute("pragma wal_autocheckpoint=10000")
             self._db.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
             raise BrokerError(
-                f"the broker's catalogue {path} cannot be used: {error}; make space if the disk is full; if it is "
-                "damaged move it away (topics and offsets are then forgotten, the records in topics/ are kept)"
+                f"the broker's catalogue {path} cannot be used: {error}; free disk space if the disk is full; if it is "
+                "damaged, move it away (topics and offsets are then lost, the records in topics/ are kept)"
             ) from error
 
     def topics(self) -> list[StoredTopic]:
@@ -70,7 +70,7 @@ class Catalogue:
         self._synced([("insert or replace into topic values(?, ?, ?)", row)])
 
     def drop_topic(self, name: str) -> None:
-        """Forget a topic and what was committed for it; on disk when it returns."""
+        """Delete a topic and its committed offsets; on disk when it returns."""
         self._synced(
             [("delete from topic where name = ?", (name,)), ("delete from committed where topic = ?", (name,))]
         )
@@ -81,7 +81,7 @@ class Catalogue:
         self._transaction("insert or replace into committed values(?, ?, ?, ?, ?)", rows)
 
     def committed_offsets(self) -> dict[str, dict[tuple[str, int], CommittedOffset]]:
-        """By group, then by (topic, partition)."""
+        """All committed offsets, by group, then by (topic, partition)."""
         groups: dict[str, dict[tuple[str, int], CommittedOffset]] = {}
         for group, topic, partition, offset, metadata in self._db.execute("select * from committed"):
             groups.setdefault(group, {})[topic, partition] = CommittedOffset(offset, metadata)
@@ -96,12 +96,12 @@ class Catalogue:
         return {group: json.loads(state) for group, state in self._db.execute("select grp, state from membership")}
 
     def drop_group(self, group: str) -> None:
-        """Forget a group's membership and offsets."""
+        """Delete a group's membership and offsets."""
         self._db.execute("delete from membership where grp = ?", (group,))
         self._db.execute("delete from committed where grp = ?", (group,))
 
     def next_producer_id(self) -> int:
-        """A number never given before."""
+        """A producer id that was never issued before."""
         row = self._db.execute(
             "insert into counter values('producer_id', 1) "
             "on conflict(name) do update set value = value + 1 returning value"
@@ -109,7 +109,7 @@ class Catalogue:
         return int(row[0])
 
     def checkpoint(self) -> None:
-        """Bring what is written to disk. For any thread: it uses a connection of its own and hinders nobody."""
+        """Sync all commits to disk. Thread-safe: it uses its own connection and does not block others."""
         connection = sqlite3.connect(self.path, isolation_level=None)
         try:
             connection.execute("pragma wal_checkpoint(passive)")
@@ -117,7 +117,7 @@ class Catalogue:
             connection.close()
 
     def close(self) -> None:
-        """Close the database; what was written is on disk."""
+        """Close the database; all commits are on disk then."""
         self._db.close()
 
     def _synced(self, statements: list[tuple[str, tuple[Any, ...]]]) -> None:

@@ -1,8 +1,8 @@
 """Compaction of a log with cleanup.policy=compact: closed segments are rewritten with the newest record of each key.
 
-Reading and rewriting happen on another thread, on files that no longer change; only the swap is on the event loop's
-thread. A swap first puts the new index file in place, then the log file, then removes the files that were merged into
-it. A crash at any point leaves the old segments, or the new one with leftovers that its index file identifies.
+Reading and rewriting run on another thread, on files that no longer change; only the swap runs on the event loop's
+thread. A swap replaces first the index file, then the log file, and then removes the files that were merged. A crash
+at any point leaves the old segments, or the new one with leftovers that its index file identifies.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class CleanedSegment:
-    """A rewritten file, and the neighbouring segments whose place it takes."""
+    """A rewritten file, and the neighbouring segments that it replaces."""
 
     sources: list[Segment]
     draft: Path
@@ -43,7 +43,7 @@ class CleanedSegment:
 
 
 def compactable(log: PartitionLog) -> list[Segment]:
-    """The segments to compact now: all closed ones that are safely on disk, once enough of them is new; else none."""
+    """The segments to compact now: all sealed ones, if enough of their bytes are not yet compacted; else none."""
     sealed: list[Segment] = []
     for segment in log.segments[:-1]:
         if not segment.sealed:
@@ -55,10 +55,10 @@ def compactable(log: PartitionLog) -> list[Segment]:
 
 
 def clean(sources: list[Segment], *, now_ms: int, delete_retention_ms: int, segment_bytes: int) -> list[CleanedSegment]:
-    """Rewrite segments; small neighbours are merged. May run on any thread: it opens the files on its own.
+    """Rewrite segments; small neighbours are merged. Thread-safe: it opens the files itself.
 
-    A tombstone (a record without value) goes once its timestamp is older than ``delete_retention_ms`` and an earlier
-    compaction has already kept it; the last record of all stays, so that the log's end can always be reached.
+    A tombstone (a record without value) is removed once its timestamp is older than ``delete_retention_ms`` and an
+    earlier compaction has kept it. The very last record is always kept, so that readers can reach the log's end.
     """
     newest: dict[bytes, int] = {}
     last_offset = -1
@@ -105,9 +105,9 @@ def clean(sources: list[Segment], *, now_ms: int, delete_retention_ms: int, segm
 
 
 def swap(log: PartitionLog, cleaned: list[CleanedSegment]) -> int:
-    """Put rewritten segments in their places, on the thread that owns the log; the bytes saved.
+    """Replace the sources by the rewritten segments, on the thread that owns the log; returns the bytes saved.
 
-    Where a source has expired or the log was closed meanwhile, the rewritten file is thrown away.
+    If a source has expired or the log was closed meanwhile, the rewritten file is discarded.
     """
     saved = 0
     for each in cleaned:
@@ -182,13 +182,13 @@ def _batches(segment: Segment) -> Iterator[tuple[BatchHeader, bytes]]:
 
 
 def _records(header: BatchHeader, batch: bytes) -> list[Record] | None:
-    """The batch's records; None where they cannot be read, and the batch is kept as it is."""
+    """The batch's records; None where they cannot be decoded, so that the batch is kept unchanged."""
     if header.attributes & CONTROL:
         return None
     try:
         return list(records_of(header, batch))
     except ValueError as error:
-        logger.warning("kept whole at compaction: %s", error)
+        logger.warning("batch kept unchanged at compaction: %s", error)
         return None
 
 

@@ -1,8 +1,7 @@
-"""The index of a segment: which byte to start reading at for an offset or a time, in memory and as a file.
+"""The index of a segment: the byte at which to start reading for an offset or a time, in memory and as a file.
 
-The file states how many bytes of the segment it covers and is written only after they were synced to disk, so at the
-next start the broker trusts that prefix and walks just what follows. A file that is missing or damaged costs a longer
-walk, nothing more.
+The file states how many bytes of the segment it covers and is written only after they were synced to disk. At the next
+start the broker trusts that prefix and scans only the rest. If the file is missing or damaged, the scan takes longer.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class SegmentIndex:
         self.offsets, self.positions, self.newest_before = array("q"), array("q"), array("q")
 
     def note(self, base_offset: int, position: int, newest_before: int) -> None:
-        """Take a batch in, if the last entry is far enough behind it."""
+        """Add an entry for a batch if it is at least INDEX_INTERVAL bytes after the last entry."""
         if not self.positions or position - self.positions[-1] >= INDEX_INTERVAL:
             self.offsets.append(base_offset)
             self.positions.append(position)
@@ -46,17 +45,17 @@ class SegmentIndex:
         return self.positions[entry] if entry >= 0 else 0
 
     def position_of_time(self, timestamp: int) -> int:
-        """A batch boundary at or before the first batch that reaches a timestamp; ``newest_before`` never falls."""
+        """A batch boundary at or before the first batch that reaches a timestamp; ``newest_before`` never decreases."""
         entry = bisect_left(self.newest_before, timestamp) - 1
         return self.positions[entry] if entry >= 0 else 0
 
 
 @dataclass(slots=True)
 class IndexFile:
-    """What a segment's ``.index`` file says of the first ``covered`` bytes of its log file.
+    """Content of a segment's ``.index`` file, about the first ``covered`` bytes of its log file.
 
-    ``file_crc`` is the checksum of those bytes where the segment was compacted: its offsets have gaps, so contiguity
-    cannot vouch for the fields outside the batches' own checksums.
+    ``file_crc`` is the checksum of those bytes in a compacted segment: its offsets have gaps, so contiguous offsets
+    cannot verify the fields outside the batches' own checksums.
     """
 
     covered: int
@@ -69,7 +68,7 @@ class IndexFile:
     index: SegmentIndex = field(default_factory=SegmentIndex)
 
     def write(self, path: Path) -> None:
-        """Put the file in place whole, or not at all; synced before it appears."""
+        """Write the file atomically; it is synced before the rename."""
         arrays = (self.index.offsets, self.index.positions, self.index.newest_before)
         head = _HEAD.pack(
             _MAGIC,
@@ -96,7 +95,7 @@ class IndexFile:
 
     @classmethod
     def load(cls, path: Path) -> IndexFile | None:
-        """The file's content; None if there is none, or not a whole one."""
+        """The file's content; None if it is missing or damaged."""
         try:
             content = path.read_bytes()
         except OSError:

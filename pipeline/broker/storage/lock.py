@@ -1,4 +1,4 @@
-"""The lock of a data folder: one broker at a time, and the second one is told who the first is."""
+"""The lock of a data folder: one broker at a time; the error of a second one identifies the first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["FolderLock"]
 
 
 class FolderLock:
-    """Held until ``release`` or the end of the process, however it ends."""
+    """Held until ``release`` or the end of the process, also by a crash."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "lock"
@@ -35,16 +35,16 @@ class FolderLock:
         self.note(address=None)
 
     def note(self, *, address: str | None) -> None:
-        """Write down who holds the lock, for the message that another broker gives."""
+        """Record the holder of the lock, for the error message of another broker."""
         content = json.dumps({"pid": os.getpid(), "address": address}).encode()
         try:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, content, 0)
-        except OSError:  # a full disk: the lock holds all the same
+        except OSError:  # a full disk: the lock is held all the same
             return
 
     def release(self) -> None:
-        """Let another broker have the folder."""
+        """Release the folder for another broker."""
         os.close(self._fd)
 
     def _holder(self) -> str:

@@ -1,7 +1,7 @@
 """A partition's log: segments in offset order, the last one open for appending.
 
-An append is in the kernel's page cache when it is acknowledged, which a kill -9 of the broker does not touch, and on
-disk within the flush interval. Everything here runs on the event loop's thread, but for FlushJob.run.
+When an append is acknowledged, it is in the kernel's page cache, which survives a kill -9 of the broker; it is on disk
+within the flush interval. Everything here runs on the event loop's thread, except FlushJob.run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """How a log rolls, ages and is compacted: the topic configurations of the same names."""
+    """Rolling, retention and compaction of a log: the topic configurations of the same names."""
 
     segment_bytes: int
     segment_ms: int
@@ -50,7 +50,7 @@ class FlushJob:
     describes: IndexFile | None  # written once the bytes that it describes are on disk
 
     def run(self) -> None:
-        """Sync; OSError if the disk refuses."""
+        """Sync. Raises OSError if that fails."""
         try:
             os.fsync(self.fd)
             if self.describes is not None:
@@ -60,7 +60,7 @@ class FlushJob:
 
 
 class Appended(NamedTuple):
-    """Where a batch is in the log; ``repeated`` if it was there already."""
+    """Position of a batch in the log; ``repeated`` if it was already stored."""
 
     base_offset: int
     repeated: bool
@@ -82,7 +82,7 @@ class PartitionLog:
         self.closed = False
         self.dirty = False
         self.cut_bytes = 0
-        self._unsealed: list[tuple[Segment, bytes]] = []  # closed, with the producers as they were then
+        self._unsealed: list[tuple[Segment, bytes]] = []  # closed segments, with a snapshot of the producers then
         self._listeners: set[Callable[[int], None]] = set()
         directory.mkdir(parents=True, exist_ok=True)
         self.segments = self._recover(verify)
@@ -91,7 +91,7 @@ class PartitionLog:
 
     @property
     def start_offset(self) -> int:
-        """The oldest offset that can be asked for."""
+        """The oldest offset that can be read."""
         return self._bases[0]
 
     @property
@@ -101,14 +101,14 @@ class PartitionLog:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all segments."""
+        """Size of all segments in bytes."""
         return sum(segment.size for segment in self.segments)
 
     def append(self, batch: memoryview) -> Appended:
-        """Store what a producer sent for this partition: one batch, whose bytes get their offset in place.
+        """Store one batch from a producer; its offset is written into its bytes in place.
 
-        RequestRefused, with nothing stored, if it is no valid batch, out of its producer's sequence, or the disk is
-        full.
+        Raises RequestRefused, with nothing stored, if the batch is invalid, out of its producer's sequence, or the disk
+        is full.
         """
         header = refuse_unless_appendable(batch, self.config.max_message_bytes)
         if header.producer_id >= 0:
@@ -133,19 +133,19 @@ class PartitionLog:
         return Appended(header.base_offset, repeated=False)
 
     def read(self, offset: int, max_bytes: int) -> memoryview:
-        """Batches from an offset on, see Segment.read; RequestRefused if the log has no such offset."""
+        """Batches from an offset on, see Segment.read. Raises RequestRefused if the log has no such offset."""
         if offset == self.end_offset:
             return memoryview(b"")
         if not self.start_offset <= offset < self.end_offset:
             raise RequestRefused(ErrorCode.OFFSET_OUT_OF_RANGE)
         first = bisect_right(self._bases, offset) - 1
         try:
-            for segment in self.segments[first:]:  # more than one only where compaction or damage left a gap
+            for segment in self.segments[first:]:  # more than one only after a gap from compaction or damage
                 found = segment.read(offset, max_bytes)
                 if found:
                     return found
         except DamagedSegment as damage:
-            logger.error("%s; restart the broker with verify=all to set it aside", damage)
+            logger.error("%s; restart the broker with verify=all to move the damaged bytes to a file", damage)
             raise RequestRefused(ErrorCode.CORRUPT_MESSAGE, str(damage)) from damage
         except OSError as error:
             raise RequestRefused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error.strerror}") from error
@@ -163,7 +163,7 @@ class PartitionLog:
         return None
 
     def listen(self, listener: Callable[[int], None]) -> None:
-        """Have a function called with the size of each batch appended."""
+        """Call a function with the size of each appended batch, and with 0 at close."""
         self._listeners.add(listener)
 
     def unlisten(self, listener: Callable[[int], None]) -> None:
@@ -171,7 +171,7 @@ class PartitionLog:
         self._listeners.discard(listener)
 
     def roll(self) -> Segment:
-        """Close the open segment and begin a new one at the end offset. OSError leaves the log as it was."""
+        """Close the open segment and begin a new one at the end offset. OSError leaves the log unchanged."""
         opened = Segment(self.directory, self.end_offset, self.pool)
         opened.fileno()
         self._unsealed.append((self.segments[-1], self.producers.snapshot()))
@@ -180,15 +180,15 @@ class PartitionLog:
         return opened
 
     def roll_if_aged(self) -> None:
-        """Close the open segment when it is older than segment.ms, so that a quiet log can be cleaned too."""
+        """Close the open segment when it is older than segment.ms, so that an idle log can be cleaned too."""
         if self.segments[-1].size and self.now_ms() - self._opened_ms >= self.config.segment_ms:
             self.roll()
 
     def expire(self) -> list[Path]:
-        """Forget the segments beyond the retention time or size; the log files removed.
+        """Remove the segments beyond the retention time or size; returns the removed log files.
 
-        A segment has aged when both its records' timestamps and its last append have: a replay of an old recording, or
-        a simulated clock, does not make records vanish as soon as they arrive.
+        A segment expires when both its records' timestamps and its last append are old enough. Records of a replayed
+        old recording or of a simulated clock are therefore not removed as soon as they arrive.
         """
         removed: list[Path] = []
         total, now_ms, config = self.size_bytes, self.now_ms(), self.config
@@ -207,7 +207,7 @@ class PartitionLog:
         return removed
 
     def begin_flush(self) -> list[FlushJob]:
-        """What must be synced now; run the jobs on any thread, then hand them to ``end_flush``."""
+        """Sync jobs that are due; run them on any thread, then pass them to ``end_flush``."""
         jobs: list[FlushJob] = []
         try:
             if self.dirty:
@@ -217,13 +217,13 @@ class PartitionLog:
                 FlushJob(segment, os.dup(segment.fileno()), segment.describe(producers))
                 for segment, producers in self._unsealed
             )
-        except OSError as error:  # out of descriptors: the next round tries again
+        except OSError as error:  # out of descriptors: the next round retries
             logger.warning("%s: cannot sync now: %s", self.directory, error.strerror)
             self.dirty = True
         return jobs
 
     def end_flush(self, synced: list[FlushJob], failed: list[FlushJob]) -> None:
-        """Note which jobs of ``begin_flush`` succeeded; the others are due again."""
+        """Record which jobs of ``begin_flush`` succeeded; the others are due again."""
         sealed = {job.segment for job in synced if job.describes is not None}
         for segment in sealed:
             segment.sealed = True
@@ -233,13 +233,13 @@ class PartitionLog:
         self.dirty = self.dirty or bool(failed)
 
     def replace(self, sources: list[Segment], cleaned: Segment) -> None:
-        """Put a compacted segment in the place of neighbours that it was made of; their files are the caller's."""
+        """Replace neighbouring segments by their compacted one; the caller removes their files."""
         first = self.segments.index(sources[0])
         self.segments[first : first + len(sources)] = [cleaned]
         self._bases = [segment.base_offset for segment in self.segments]
 
     def close(self, *, seal: bool = True) -> None:
-        """Sync, describe and release every segment, so that the next start need not walk them."""
+        """Sync, describe and release every segment, so that the next start need not scan them."""
         self.closed = True
         for listener in tuple(self._listeners):
             listener(0)
@@ -272,7 +272,7 @@ class PartitionLog:
             segments.append(segment)
             reaches = compacted_reach(segment)
             while bases and bases[0] < reaches:
-                leftover = self.directory / f"{bases.pop(0):020d}.log"  # merged into this one just before a crash
+                leftover = self.directory / f"{bases.pop(0):020d}.log"  # merged into this segment before a crash
                 leftover.unlink()
                 leftover.with_suffix(".index").unlink(missing_ok=True)
             self.cut_bytes += recover_segment(

@@ -1,4 +1,4 @@
-"""What a broker does by itself: bring records to disk, let old ones go, compact, the slow parts on another thread."""
+"""Background tasks of the broker: sync records to disk, apply retention, compact; slow parts run on another thread."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ T = TypeVar("T")
 
 
 class Maintenance:
-    """Runs for as long as its broker; ``flush``, ``expire`` and ``compact`` can also be asked for at once."""
+    """Runs as long as its broker; ``flush``, ``expire`` and ``compact`` can also be called directly."""
 
     def __init__(
         self, topics: Topics, catalogue: Catalogue, settings: BrokerSettings, now_ms: Callable[[], int]
     ) -> None:
         self._topics, self._catalogue, self._settings, self._now_ms = topics, catalogue, settings, now_ms
-        self._busy = asyncio.Lock()  # a flush in progress must not meet another, or the end
+        self._busy = asyncio.Lock()  # a flush must not run at the same time as another, or as stop
         self._tasks: list[asyncio.Task[None]] = []
         self._flush_fails = False
 
     def start(self) -> None:
-        """Begin the rounds."""
+        """Start the periodic tasks."""
         self._tasks = [asyncio.create_task(self._flush_rounds()), asyncio.create_task(self._cleaning_rounds())]
 
     async def stop(self) -> None:
-        """End them; nothing runs on another thread after this."""
+        """Stop the tasks; no work runs on another thread after this."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -47,32 +47,32 @@ class Maintenance:
             pass
 
     async def flush(self) -> None:
-        """Bring to disk what was acknowledged before."""
+        """Sync to disk all records acknowledged before."""
         async with self._busy:
             for log in self._topics.logs():
                 jobs = log.begin_flush()
                 if jobs:
-                    synced, failed = await _unhurried(functools.partial(_run_jobs, jobs))
+                    synced, failed = await _to_the_end(functools.partial(_run_jobs, jobs))
                     log.end_flush(synced, [job for job, _ in failed])
                     if not log.closed:  # its topic may have been deleted meanwhile, and its folder with it
                         self._note_flush(failed)
             try:
-                await _unhurried(self._catalogue.checkpoint)
+                await _to_the_end(self._catalogue.checkpoint)
             except sqlite3.Error as error:
-                logger.warning("the catalogue cannot be brought to disk now: %s", error)
+                logger.warning("the catalogue cannot be synced to disk now: %s", error)
 
     def expire(self) -> None:
-        """Remove what is beyond its retention."""
+        """Remove segments beyond their retention."""
         for log in self._topics.logs():
             try:
                 log.roll_if_aged()
                 for path in log.expire():
-                    logger.info("%s is beyond its retention and removed", path)
+                    logger.info("%s is beyond its retention and was removed", path)
             except OSError as error:
                 logger.warning("%s: old segments cannot be removed now: %s", log.directory, error)
 
     async def compact(self) -> int:
-        """Compact the logs that are due; the bytes saved."""
+        """Compact the logs that are due; returns the bytes saved."""
         saved = 0
         for log in self._topics.logs():
             if not log.config.compacted or log.closed:
@@ -86,7 +86,7 @@ class Maintenance:
     async def _compact(self, log: PartitionLog, sources: list[Segment]) -> int:
         cleaned: list[CleanedSegment] = []
         try:
-            cleaned = await _unhurried(
+            cleaned = await _to_the_end(
                 lambda: clean(
                     sources,
                     now_ms=self._now_ms(),
@@ -97,7 +97,7 @@ class Maintenance:
             saved = swap(log, cleaned)
         except (OSError, ValueError) as error:
             if not log.closed:
-                logger.error("%s is not compacted: %s", log.directory, error)
+                logger.error("%s cannot be compacted now: %s", log.directory, error)
             for each in cleaned:
                 each.draft.unlink(missing_ok=True)
             return 0
@@ -107,9 +107,7 @@ class Maintenance:
     def _note_flush(self, failed: list[tuple[FlushJob, OSError]]) -> None:
         if failed and not self._flush_fails:
             job, error = failed[0]
-            logger.error(
-                "%s cannot be brought to disk: %s; it is tried again each round", job.segment.path, error.strerror
-            )
+            logger.error("%s cannot be synced to disk: %s; each round retries", job.segment.path, error.strerror)
         self._flush_fails = bool(failed)
 
     async def _flush_rounds(self) -> None:
@@ -118,7 +116,7 @@ class Maintenance:
             try:
                 await self.flush()
             except Exception:
-                logger.exception("a round of bringing records to disk failed; the next one tries again")
+                logger.exception("a round of syncing records to disk failed; the next round retries")
 
     async def _cleaning_rounds(self) -> None:
         while True:
@@ -127,11 +125,11 @@ class Maintenance:
                 self.expire()
                 await self.compact()
             except Exception:
-                logger.exception("a round of removing and compacting records failed; the next one tries again")
+                logger.exception("a round of retention and compaction failed; the next round retries")
 
 
 def _run_jobs(jobs: list[FlushJob]) -> tuple[list[FlushJob], list[tuple[FlushJob, OSError]]]:
-    """Those done, and those that failed with their errors."""
+    """The jobs that succeeded, and those that failed with their errors."""
     synced, failed = [], []
     for job in jobs:
         try:
@@ -143,8 +141,8 @@ def _run_jobs(jobs: list[FlushJob]) -> tuple[list[FlushJob], list[tuple[FlushJob
     return synced, failed
 
 
-async def _unhurried(work: Callable[[], T]) -> T:
-    """Work on another thread, waited for even when its task is cancelled: nobody else may touch the same files."""
+async def _to_the_end(work: Callable[[], T]) -> T:
+    """Run on another thread and wait even if the task is cancelled: the same files must not be used meanwhile."""
     working = asyncio.get_running_loop().run_in_executor(None, work)
     try:
         return await asyncio.shield(working)

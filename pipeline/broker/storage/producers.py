@@ -1,7 +1,7 @@
-"""What a partition remembers of its idempotent producers, so that a repeated batch is stored once.
+"""State of a partition's idempotent producers, so that a repeated batch is stored once.
 
-Kafka's rules: the last five batches of a producer are known by their sequence numbers; a batch among them is a
-repetition and gets its first answer again, the next one in sequence is new, anything else is refused.
+Kafka's rules: the last five batches of a producer are known by their sequence numbers. A batch among them is a
+duplicate and gets the same response again, the next one in sequence is new, any other is rejected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
 __all__ = ["ProducerTable"]
 
 BATCHES_KNOWN = 5
-PRODUCERS_KNOWN = 10_000  # of one partition; the one silent for longest is forgotten first
+PRODUCERS_KNOWN = 10_000  # of one partition; the least recently active one is dropped first
 SEQUENCE_MASK = 0x7FFFFFFF  # sequence numbers wrap to 0 after 2^31 - 1
 
 _PRODUCER = struct.Struct(">qhB")
@@ -32,9 +32,9 @@ class ProducerTable:
         return len(self._producers)
 
     def offset_of_repetition(self, header: BatchHeader) -> int | None:
-        """The base offset under which this very batch is stored already; None if it is new.
+        """The base offset of this batch if it is already stored; None if it is new.
 
-        RequestRefused if it is neither: an old epoch, a gap, or a repetition from before the batches remembered.
+        Raises RequestRefused for an old epoch, a gap, or a duplicate that is older than the batches known.
         """
         known = self._producers.get(header.producer_id)
         if known is None:
@@ -58,7 +58,7 @@ class ProducerTable:
         raise RequestRefused(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, f"{first} follows {newest}")
 
     def note(self, header: BatchHeader) -> None:
-        """Remember a batch that is in the log now."""
+        """Record a batch that was appended to the log."""
         if header.producer_id < 0:
             return
         known = self._producers.get(header.producer_id)
@@ -71,7 +71,7 @@ class ProducerTable:
         self._producers.move_to_end(header.producer_id)
 
     def snapshot(self) -> bytes:
-        """All of it as bytes, for a segment's index file."""
+        """The whole table as bytes, for a segment's index file."""
         out = bytearray()
         for producer_id, (epoch, batches) in self._producers.items():
             out += _PRODUCER.pack(producer_id, epoch, len(batches))
@@ -80,7 +80,7 @@ class ProducerTable:
         return bytes(out)
 
     def restore(self, snapshot: bytes) -> None:
-        """Become what a snapshot holds; struct.error if it is cut."""
+        """Replace the table by a snapshot. Raises struct.error if the snapshot is truncated."""
         self._producers.clear()
         at = 0
         while at < len(snapshot):

@@ -1,8 +1,8 @@
-"""What a segment's file is worth after a crash: its whole batches, and nothing that is torn, damaged or out of place.
+"""Recovery of a segment after a crash: keeps its complete, valid and contiguous batches.
 
-The last batch of the open segment may be torn by a kill or a power cut; it was never acknowledged as durable and is
-cut off. Anything else that does not check out was stored once: it is set aside in a file beside the segment, with a
-message.
+The last batch of the open segment may be incomplete after a kill or a power failure; it was never acknowledged as
+durable and is cut off. Any other invalid bytes were stored once: they are moved to a file beside the segment, with an
+error in the log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["compacted_reach", "recover_segment"]
 
 logger = logging.getLogger(__name__)
 
-TORN = "the last batch was not written whole"
+TORN = "the last batch is incomplete"
 
 
 def recover_segment(
@@ -36,10 +36,10 @@ def recover_segment(
     contiguous: bool,
     verify: Literal["tail", "all"] = "tail",
 ) -> int:
-    """Bring a segment and the producers' table to what its file holds; the number of bytes cut off.
+    """Restore a segment and the producers' table from its file; returns the number of bytes cut off.
 
-    ``ends_at`` is the next segment's first offset, None for the open segment. ``contiguous`` demands offsets without
-    gaps, which is what guards the base offset: it lies outside a batch's checksum.
+    ``ends_at`` is the next segment's first offset, None for the open segment. ``contiguous`` requires offsets without
+    gaps, which verifies the base offset: a batch's checksum does not cover it.
     """
     real = os.fstat(segment.fileno()).st_size
     stored = IndexFile.load(segment.index_path)
@@ -48,23 +48,23 @@ def recover_segment(
         if real:
             content = resources.enter_context(mmap.mmap(segment.fileno(), real, access=mmap.ACCESS_READ))
             view = resources.enter_context(memoryview(content))
-        if stored is not None and _vouches(segment, stored, view):
+        if stored is not None and _matches(segment, stored, view):
             if verify == "tail" or stored.compacted:
                 segment.adopt(stored)
                 producers.restore(stored.producers)
         else:
             stored = None
-        end, fault = _walk(segment, producers, view, ends_at, contiguous=contiguous)
+        end, fault = _scan(segment, producers, view, ends_at, contiguous=contiguous)
         lost = bytes(view[end:]) if fault else b""
     if fault and (fault != TORN or ends_at is not None):
         _set_aside(segment, end, lost, fault)
     elif fault:
-        logger.info("%s: cut %d bytes of a batch that was not written whole", segment.path, real - end)
+        logger.info("%s: cut %d bytes of an incomplete batch", segment.path, real - end)
     if end < real:
         os.ftruncate(segment.fileno(), end)
     if segment.size and not segment.appended_ms:
         segment.appended_ms = int(os.fstat(segment.fileno()).st_mtime * 1000)
-    if ends_at is not None:  # a closed segment reaches to the next one, whether or not its last records are still there
+    if ends_at is not None:  # a closed segment reaches to the next one, even if its last records are missing
         if segment.next_offset < ends_at and (fault or not segment.compacted):
             logger.error("%s: offsets %d to %d are lost", segment.path, segment.next_offset, ends_at - 1)
         segment.next_offset = ends_at
@@ -73,9 +73,9 @@ def recover_segment(
 
 
 def compacted_reach(segment: Segment) -> int:
-    """The offset that a compacted segment reaches to; 0 if it is not compacted or does not match its index file.
+    """The offset after a compacted segment; 0 if it is not compacted or does not match its index file.
 
-    Segments that begin before it were merged into this one, and a crash came before they were removed.
+    Segments that begin before it were merged into this one, and a crash prevented their removal.
     """
     stored = IndexFile.load(segment.index_path)
     if stored is None or not stored.compacted or crc32c(segment.path.read_bytes()) != stored.file_crc:
@@ -83,20 +83,20 @@ def compacted_reach(segment: Segment) -> int:
     return stored.next_offset
 
 
-def _vouches(segment: Segment, stored: IndexFile, view: memoryview) -> bool:
-    """Whether an index file speaks of the file that is there; a compacted one must match as a whole."""
+def _matches(segment: Segment, stored: IndexFile, view: memoryview) -> bool:
+    """Whether an index file matches its log file; of a compacted segment the whole content must match."""
     if not stored.compacted:
         return stored.covered <= len(view)
     if stored.covered == len(view) and crc32c(view) == stored.file_crc:
         return True
-    logger.error("%s: the compacted segment does not match its index file; reading what is there", segment.path)
+    logger.error("%s: the compacted segment does not match its index file; recovering its valid batches", segment.path)
     return False
 
 
-def _walk(
+def _scan(
     segment: Segment, producers: ProducerTable, view: memoryview, ends_at: int | None, *, contiguous: bool
 ) -> tuple[int, str]:
-    """Take in the batches after what is known; the byte where that ends, and why: "" (whole), TORN, or the damage."""
+    """Add the batches after the known ones; returns the end position, and "" (complete), TORN, or the damage."""
     position = segment.size
     while position < len(view):
         if position + HEADER_BYTES > len(view):
@@ -105,13 +105,13 @@ def _walk(
         follows = header.base_offset == segment.next_offset if contiguous else header.base_offset >= segment.next_offset
         if not (header.plausible and follows and (ends_at is None or header.next_offset <= ends_at)):
             zeros = not bytes(view[position:]).strip(b"\0")  # a file that grew before its pages were written
-            return position, TORN if zeros else f"no batch that belongs at byte {position}"
+            return position, TORN if zeros else f"no valid batch at byte {position}"
         end = position + header.size
         if end > len(view):
             return position, TORN
         with view[position:end] as batch:
             if not checksum_holds(header, batch):
-                return position, f"the batch at byte {position} fails its checksum"
+                return position, f"the batch at byte {position} does not match its checksum"
         segment.note(header, position)
         producers.note(header)
         position = end
@@ -124,7 +124,7 @@ def _set_aside(segment: Segment, at: int, lost: bytes, fault: str) -> None:
         kept.write_bytes(lost)
     except OSError as error:
         raise BrokerError(
-            f"{segment.path} is damaged ({fault}) and its {len(lost)} bytes from there cannot be set aside "
-            f"as {kept.name}: {error.strerror}; make space or move the file away, then start again"
+            f"{segment.path} is damaged ({fault}) and its {len(lost)} bytes from there cannot be saved "
+            f"as {kept.name}: {error.strerror}; free disk space or move the file away, then start again"
         ) from error
-    logger.error("%s: %s; %d bytes are set aside as %s", segment.path, fault, len(lost), kept.name)
+    logger.error("%s: %s; %d bytes were moved to %s", segment.path, fault, len(lost), kept.name)

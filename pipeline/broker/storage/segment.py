@@ -1,8 +1,8 @@
-"""One file of a partition's log: batches end to end, appended, read by offset, searched by time.
+"""One file of a partition's log: consecutive batches, appended, read by offset, searched by time.
 
-File descriptors are few (macOS allows 256 by default), partitions many: a segment opens its file when it is used, and
-the pool closes the ones unused for longest. A sealed segment's index is dropped with its descriptor and read again
-from its file.
+File descriptors are scarce (macOS allows 256 by default), partitions many: a segment opens its file when it is used,
+and the pool closes the least recently used ones. A sealed segment's index is dropped with its descriptor and read
+again from its file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PEEK = struct.Struct(">qiib6xi")  # base offset, length, leader epoch, magic, .
 
 
 class DamagedSegment(Exception):
-    """Bytes inside a segment that are no batch, found while reading."""
+    """Bytes inside a segment that are not a batch, found while reading."""
 
 
 class SegmentPool:
@@ -36,7 +36,7 @@ class SegmentPool:
         return len(self._open)
 
     def touch(self, segment: Segment) -> None:
-        """Note a use of an open segment; the one unused for longest may be closed for it."""
+        """Record a use of an open segment; beyond the limit the least recently used one is closed."""
         self._open[segment] = None
         self._open.move_to_end(segment)
         if len(self._open) > self.limit:
@@ -44,15 +44,15 @@ class SegmentPool:
             unused.release()
 
     def forget(self, segment: Segment) -> None:
-        """The segment was closed."""
+        """Remove a segment that was closed."""
         self._open.pop(segment, None)
 
 
 class Segment:
     """A log file named by its first offset; sizes are bytes, timestamps and ``appended_ms`` milliseconds.
 
-    ``next_offset`` is the offset after its last record, or after the last one that it once held. ``sealed`` means that
-    it is closed, on disk, and described by its index file.
+    ``next_offset`` is the offset after its last record, including records removed since. ``sealed``: the segment is
+    closed, on disk, and described by its index file.
     """
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Segment:
 
     @property
     def index_path(self) -> Path:
-        """Where its index file is, if it has one."""
+        """Path of its index file, whether or not it exists."""
         return self.path.with_suffix(".index")
 
     @property
@@ -90,18 +90,18 @@ class Segment:
             if stored is not None and stored.covered == self.size:
                 self._index = stored.index
             else:
-                self._index = self._walked_index()
+                self._index = self._scanned_index()
         return self._index
 
     def fileno(self) -> int:
-        """The open file's descriptor, good until the pool next opens another segment."""
+        """The open file's descriptor, valid until the pool opens another segment."""
         if self._fd is None:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self.pool.touch(self)
         return self._fd
 
     def release(self) -> None:
-        """Close the file and forget what can be read back; any later use opens it again."""
+        """Close the file and drop what can be read again; a later use opens it again."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -110,12 +110,12 @@ class Segment:
             self._index = None
 
     def adopt(self, stored: IndexFile) -> None:
-        """Take over what an index file says."""
+        """Take over the content of an index file."""
         self.size, self.next_offset, self.max_timestamp = stored.covered, stored.next_offset, stored.max_timestamp
         self.appended_ms, self.compacted, self._index = stored.appended_ms, stored.compacted, stored.index
 
     def describe(self, producers: bytes) -> IndexFile:
-        """The index file for its present state."""
+        """The index file for the current state."""
         return IndexFile(
             self.size,
             self.next_offset,
@@ -127,20 +127,20 @@ class Segment:
         )
 
     def note(self, header: BatchHeader, position: int) -> None:
-        """Take a batch at a position of the file into the index and the totals."""
+        """Add a batch at a position of the file to the index and the totals."""
         self.index.note(header.base_offset, position, self.max_timestamp)
         self.next_offset = header.next_offset
         self.max_timestamp = max(self.max_timestamp, header.max_timestamp)
         self.size = position + header.size
 
     def append(self, batch: memoryview, header: BatchHeader, now_ms: int) -> None:
-        """Write a batch at the end. OSError (a full disk) leaves the segment as it was."""
+        """Write a batch at the end. OSError (a full disk) leaves the segment unchanged."""
         fd, written = self.fileno(), 0
         try:
             while written < len(batch):
                 written += os.pwrite(fd, batch[written:], self.size + written)
         except OSError:
-            with suppress(OSError):  # what was written is beyond the segment's size and will be overwritten
+            with suppress(OSError):  # the bytes written are beyond the segment's size and will be overwritten
                 os.ftruncate(fd, self.size)
             raise
         self.note(header, self.size)
@@ -149,7 +149,7 @@ class Segment:
     def read(self, offset: int, max_bytes: int) -> memoryview:
         """Batches from the one that holds an offset, or the first after it; empty if there is none.
 
-        About ``max_bytes``, the last batch may be cut; but the first batch is whole however large it is (KIP-74).
+        Returns about ``max_bytes``; the last batch may be truncated, the first is always complete (KIP-74).
         """
         position = self.index.position_of(offset)
         fd = self.fileno()
@@ -187,12 +187,12 @@ class Segment:
                     for record in records_of(header, batch):
                         if record.timestamp >= timestamp:
                             return record.offset, record.timestamp
-                except ValueError:  # unreadable here: the batch's start is early, never late
+                except ValueError:  # not decodable: the batch's start is never after the record sought
                     return header.base_offset, header.base_timestamp
             position += header.size
         return None
 
-    def _walked_index(self) -> SegmentIndex:
+    def _scanned_index(self) -> SegmentIndex:
         index, position, newest, fd = SegmentIndex(), 0, -1, self.fileno()
         while position + HEADER_BYTES <= self.size:
             header = read_header(os.pread(fd, HEADER_BYTES, position))

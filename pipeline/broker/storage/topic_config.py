@@ -1,4 +1,4 @@
-"""Topic configurations: which of Kafka's the broker obeys, which it only remembers, and what their values may be."""
+"""Topic configurations: which of Kafka's the broker applies, which it only stores, and their valid values."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _fraction(value: str) -> bool:
     return value.replace(".", "", 1).isdigit() and 0 <= float(value) <= 1
 
 
-# name -> (is the value valid, what was wanted)
-_OBEYED: dict[str, tuple[Callable[[str], bool], str]] = {
+# name -> (is the value valid, the expected values)
+_APPLIED: dict[str, tuple[Callable[[str], bool], str]] = {
     "cleanup.policy": (lambda value: bool(value) and _policies(value) <= _POLICIES, "delete, compact or both"),
     "retention.ms": (_at_least(-1), "-1 or milliseconds"),
     "retention.bytes": (_at_least(-1), "-1 or bytes"),
@@ -39,16 +39,16 @@ _OBEYED: dict[str, tuple[Callable[[str], bool], str]] = {
     "max.message.bytes": (_at_least(1), "bytes, at least 1"),
     "delete.retention.ms": (_at_least(0), "milliseconds"),
     "min.cleanable.dirty.ratio": (_fraction, "0 to 1"),
-    # The log keeps a producer's timestamps and compression; a promise of anything else would be broken.
+    # The log keeps a producer's timestamps and compression, so other values cannot be applied.
     "message.timestamp.type": (_one_of("CreateTime"), "CreateTime: this broker does not stamp records itself"),
     "compression.type": (
         _one_of("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"),
-        "producer, uncompressed, gzip, snappy, lz4 or zstd (batches are kept as they came in any case)",
+        "producer, uncompressed, gzip, snappy, lz4 or zstd (batches are stored unchanged in any case)",
     ),
 }
 
-# Valid in Kafka, without meaning on one node, or about files that this broker does not have.
-_REMEMBERED = {
+# Valid in Kafka, but without meaning on one node, or about files that this broker does not have.
+_STORED = {
     "file.delete.delay.ms",
     "flush.messages",
     "flush.ms",
@@ -71,23 +71,23 @@ _REMEMBERED = {
 
 
 def checked_config(config: dict[str, str | None]) -> dict[str, str]:
-    """The configuration of a topic to be created, without the values that ask for the default; or INVALID_CONFIG."""
+    """The configuration of a new topic, without null values (the default). Raises RequestRefused (INVALID_CONFIG)."""
     given = {}
     for name, value in config.items():
-        if name not in _OBEYED and name not in _REMEMBERED:
+        if name not in _APPLIED and name not in _STORED:
             raise RequestRefused(ErrorCode.INVALID_CONFIG, f"unknown topic configuration {name!r}")
         if value is None:
             continue
-        if name in _OBEYED:
-            valid, wanted = _OBEYED[name]
+        if name in _APPLIED:
+            valid, expected = _APPLIED[name]
             if not valid(value):
-                raise RequestRefused(ErrorCode.INVALID_CONFIG, f"{name} is {value!r}; wanted {wanted}")
+                raise RequestRefused(ErrorCode.INVALID_CONFIG, f"{name}: expected {expected}, got {value!r}")
         given[name] = value
     return given
 
 
 def default_config(settings: BrokerSettings, *, compacted: bool = False) -> dict[str, str]:
-    """The configuration of a topic that sets nothing itself."""
+    """The default configuration of a topic."""
     segment_bytes = settings.segment_bytes
     if compacted:
         segment_bytes = min(segment_bytes, settings.compacted_segment_bytes)
@@ -107,7 +107,7 @@ def default_config(settings: BrokerSettings, *, compacted: bool = False) -> dict
 
 
 def log_config(config: dict[str, str], settings: BrokerSettings) -> LogConfig:
-    """What a topic's configuration means for its logs."""
+    """The configuration of a topic's logs."""
     policies = _policies(config.get("cleanup.policy", "delete"))
     effective = default_config(settings, compacted="compact" in policies) | config
     return LogConfig(

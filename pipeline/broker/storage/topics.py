@@ -1,4 +1,4 @@
-"""The topics of a data folder: created, found, grown, deleted, each with the logs of its partitions."""
+"""The topics of a data folder, each with the logs of its partitions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["Topic", "Topics"]
 
 logger = logging.getLogger(__name__)
 
-MOST_PARTITIONS = 10_000
+MAX_PARTITIONS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
-_DELETED, _STRAY = ".deleted-", ".stray-"  # a topic's name cannot hold both a dot first and these words' random suffix
+_DELETED, _STRAY = ".deleted-", ".stray-"  # topic names that begin with these are rejected
 
 
 class Topic:
-    """A topic: the configuration that was set for it, and its logs by partition."""
+    """A topic: its explicitly set configuration, and its logs by partition."""
 
     def __init__(self, name: str, config: dict[str, str], logs: list[PartitionLog]) -> None:
         self.name, self.config, self.logs = name, config, logs
@@ -53,7 +53,7 @@ class Topics:
         for topic in stored:
             if not (folder / topic.name).exists():
                 logger.error(
-                    "the records of topic %s are gone: %s is missing; it starts empty", topic.name, folder / topic.name
+                    "the records of topic %s are lost: %s is missing; it starts empty", topic.name, folder / topic.name
                 )
             logs = [self._open_log(topic.name, index, topic.config) for index in range(topic.partitions)]
             self._topics[topic.name] = Topic(topic.name, topic.config, logs)
@@ -65,36 +65,36 @@ class Topics:
         return name in self._topics
 
     def get(self, name: str) -> Topic | None:
-        """The topic of a name, if there is one."""
+        """The topic with a name, or None."""
         return self._topics.get(name)
 
     def log(self, name: str, partition: int) -> PartitionLog | None:
-        """The log of a partition, if there is one."""
+        """The log of a partition, or None."""
         topic = self._topics.get(name)
         return topic.logs[partition] if topic is not None and 0 <= partition < len(topic.logs) else None
 
     def logs(self) -> Iterator[PartitionLog]:
-        """The logs of all partitions of all topics, as of now."""
+        """The logs of all partitions of all topics at this moment."""
         return iter([log for topic in self._topics.values() for log in topic.logs])
 
     def check(self, name: str, partitions: int, config: dict[str, str | None]) -> tuple[int, dict[str, str]]:
-        """The number of partitions and the configuration that a new topic would get; RequestRefused if it cannot be."""
+        """Number of partitions and configuration of a topic to be created. Raises RequestRefused if it is invalid."""
         if not _NAME.match(name) or name in (".", "..") or name.startswith((_DELETED, _STRAY)):
             raise RequestRefused(
                 ErrorCode.INVALID_TOPIC,
-                f"topic name {name!r}; wanted 1 to 249 of letters, digits, dot, underscore and hyphen",
+                f"topic name: expected 1 to 249 letters, digits, dots, underscores and hyphens, got {name!r}",
             )
         if name in self._topics:
             raise RequestRefused(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {name!r} already exists")
         partitions = self._settings.default_partitions if partitions == -1 else partitions
-        if not 1 <= partitions <= MOST_PARTITIONS:
+        if not 1 <= partitions <= MAX_PARTITIONS:
             raise RequestRefused(
-                ErrorCode.INVALID_PARTITIONS, f"{partitions} partitions; wanted 1 to {MOST_PARTITIONS}"
+                ErrorCode.INVALID_PARTITIONS, f"expected 1 to {MAX_PARTITIONS} partitions, got {partitions}"
             )
         return partitions, checked_config(config)
 
     def create(self, name: str, partitions: int = -1, config: dict[str, str | None] | None = None) -> Topic:
-        """A new topic (-1: default number of partitions), on disk when it returns; RequestRefused if it cannot be."""
+        """Create a topic (-1: default number of partitions); it is on disk when this returns. Raises RequestRefused."""
         partitions, given = self.check(name, partitions, config or {})
         folder = self._folder / name
         try:
@@ -109,14 +109,14 @@ class Topics:
         return topic
 
     def grow(self, name: str, partitions: int, *, validate_only: bool = False) -> None:
-        """Give a topic more partitions; RequestRefused if it has as many already, or is unknown."""
+        """Add partitions to a topic. Raises RequestRefused if it has as many already, or is unknown."""
         topic = self._topics.get(name)
         if topic is None:
             raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"no topic {name!r}")
-        if not len(topic.logs) < partitions <= MOST_PARTITIONS:
+        if not len(topic.logs) < partitions <= MAX_PARTITIONS:
             raise RequestRefused(
                 ErrorCode.INVALID_PARTITIONS,
-                f"{partitions} partitions for {name!r} of {len(topic.logs)}; wanted more, at most {MOST_PARTITIONS}",
+                f"topic {name!r}: expected {len(topic.logs) + 1} to {MAX_PARTITIONS} partitions, got {partitions}",
             )
         if validate_only:
             return
@@ -128,7 +128,7 @@ class Topics:
         topic.logs.extend(added)
 
     def delete(self, name: str) -> Path:
-        """Forget a topic. The folder returned holds its records; removing it is the caller's, who may take a while."""
+        """Delete a topic and return the folder of its records, which the caller removes: that may take long."""
         topic = self._topics.get(name)
         if topic is None:
             raise RequestRefused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"no topic {name!r}")
@@ -146,7 +146,7 @@ class Topics:
             return self._folder / name
 
     def effective_config(self, topic: Topic) -> dict[str, str]:
-        """Every configuration of a topic, set or default."""
+        """The complete configuration of a topic, set or default."""
         compacted = "compact" in topic.config.get("cleanup.policy", "")
         return default_config(self._settings, compacted=compacted) | topic.config
 
@@ -174,8 +174,8 @@ class Topics:
             elif folder.name not in known and not folder.name.startswith(_STRAY):
                 moved = self._move_away(folder, _STRAY)
                 logger.warning(
-                    "%s belongs to no topic (a deletion or creation was cut off, or the catalogue was moved away); "
-                    "it is kept as %s, delete it if you do not want it",
+                    "%s belongs to no topic (a deletion or creation was interrupted, or the catalogue was moved away); "
+                    "it is kept as %s; delete it if it is not needed",
                     folder,
                     moved.name,
                 )

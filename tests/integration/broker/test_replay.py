@@ -258,7 +258,8 @@ async def test_an_outage_of_the_broker_ends_it_with_the_number_delivered(tmp_pat
                     running.kill()
                 await super().wait(changed, seconds)
 
-        with pytest.raises(BrokerUnavailable, match=r"went away \(nothing was confirmed for 1 s\); 3 messages"):
+        expected = r"became unavailable \(nothing was confirmed for 1 s\); 3 messages"
+        with pytest.raises(BrokerUnavailable, match=expected):
             await replay(plan, running.address, tempo=Tempo(1.0, clock=Killing()), timeout_s=1.0)
 
 
@@ -303,7 +304,7 @@ def test_the_command_replays_and_says_how_much(broker, tmp_path):
     [
         (["--rate", "0"], "positive factor"),
         (["--shift", "--shift-by", "1h"], "give one of them"),
-        (["--start", "soon"], "not a time"),
+        (["--start", "soon"], "expected a time, got .soon."),
         (["--duration", "soon"], "duration"),
         (["--start-paused"], "no terminal"),
     ],

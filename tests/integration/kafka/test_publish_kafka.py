@@ -96,11 +96,11 @@ async def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_under_load(o
             own_broker.kill()
     with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
         wait_task = asyncio.gather(*futures)
-        await eventually(lambda: "does not serve us" in caplog.text)
+        await eventually(lambda: "is unavailable" in caplog.text)
         await asyncio.to_thread(own_broker.start)
         await asyncio.wait_for(wait_task, 60)
-        await eventually(lambda: "is back after" in caplog.text)
-    assert caplog.text.count("does not serve us") == 1
+        await eventually(lambda: "is available again after" in caplog.text)
+    assert caplog.text.count("is unavailable") == 1
     await producer.stop()
     found = await asyncio.to_thread(read_all, own_broker.address, topic)
     assert values(found, 0) == [b"%d" % n for n in range(0, 3000, 2)]
@@ -114,7 +114,7 @@ async def test_producer_starts_once_the_broker_is_available(own_embedded: Broker
     starting = asyncio.create_task(producer.start())
     sending = asyncio.create_task(producer.deliver([ProducerRecord(topic, b"early", partition=0)]))
     with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
-        await eventually(lambda: "does not serve us" in caplog.text)
+        await eventually(lambda: "is unavailable" in caplog.text)
     assert not starting.done()
     assert not sending.done()
     await asyncio.to_thread(own_embedded.start)
@@ -219,7 +219,7 @@ def test_publisher_survives_a_broker_that_is_unavailable_first_and_killed_later(
     with caplog.at_level(logging.WARNING, "astrocyte.broker_state"):
         writer = threading.Thread(target=write)
         writer.start()
-        wait_until(lambda: "does not serve us" in caplog.text)
+        wait_until(lambda: "is unavailable" in caplog.text)
         own_broker.start()
         wait_until(lambda: sink.events_confirmed > 0)
         own_broker.kill()
@@ -227,7 +227,7 @@ def test_publisher_survives_a_broker_that_is_unavailable_first_and_killed_later(
         writer.join(60)
         assert not writer.is_alive()
         sink.close()
-    assert caplog.text.count("does not serve us") <= 6
+    assert caplog.text.count("is unavailable") <= 6
     found = sequences(own_broker.address, stream)
     assert sorted(chain(*found.values())) == list(range(100_000))
     assert all(numbers == sorted(numbers) for numbers in found.values())

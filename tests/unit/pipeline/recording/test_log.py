@@ -94,13 +94,13 @@ def test_bytes_that_kcat_writes_raw_into_its_json_are_recovered():
         (b"hello", "not JSON"),
         (b"[1]", "list"),
         (b'{"topic":"t"}', "'partition'"),
-        (b'{"topic":5,"partition":0,"offset":0,"payload":null}', "'topic' is 5"),
+        (b'{"topic":5,"partition":0,"offset":0,"payload":null}', "'topic': expected a string, got 5"),
         (b'{"topic":"t","partition":0,"offset":0,"payload":null,"headers":["a"]}', "'headers'"),
         (b'{"topic":"t","partition":0,"offset":0,"payload":null,"payload_b64":"?"}', "base64"),
         (b'{"type":"log-header","format":99}', "upgrade astrocyte"),
     ],
 )
-def test_a_line_that_is_not_a_record_is_refused_with_the_reason(line, said):
+def test_a_line_that_is_not_a_record_is_an_error_with_its_reason(line, said):
     with pytest.raises(InvalidLog, match=said):
         parse_line(line)
 
@@ -167,11 +167,11 @@ def test_a_bad_line_inside_is_an_error_that_names_the_file_and_place(tmp_path):
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "other.bin"
     path.write_bytes(content)
-    with pytest.raises(InvalidLog, match="no recorded log"):
+    with pytest.raises(InvalidLog, match="expected a recorded log"):
         list(read_log(path))
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_a_clear_error(tmp_path):
     with pytest.raises(InvalidLog, match="No such file"):
         list(read_log(tmp_path / "none.jsonl"))
 

@@ -61,7 +61,7 @@ def test_padding_and_alignment_of_records_survive(align):
 def test_damaged_bytes_are_refused():
     data = pack_state({"a": np.arange(1000)})
     for bad in (b"", b"xyz", data[:-1], data[: len(data) // 2]):
-        with pytest.raises(AstrocyteError, match="snapshot was wanted"):
+        with pytest.raises(AstrocyteError, match="expected a snapshot, got"):
             unpack_state(bad)
 
 
@@ -87,6 +87,6 @@ def test_compaction_keeps_both_slots_complete():
     assert parts.newest("p0") == (5, bytes([5]) * (PART_BYTES + 1))
 
 
-def test_a_foreign_message_in_a_state_topic_is_reported():
-    with pytest.raises(AstrocyteError, match="no part of a snapshot"):
+def test_a_foreign_message_in_a_state_topic_is_named():
+    with pytest.raises(AstrocyteError, match="expected a part of a snapshot in the state topic"):
         SnapshotParts().add(b"key", b"hello")

@@ -114,8 +114,8 @@ def test_state_of_the_broker_is_logged_once_per_change(caplog):
         state.back()
         state.back()
     assert [record.getMessage().split(" (")[0].split(" after")[0] for record in caplog.records] == [
-        "worker: the broker at 127.0.0.1:9 does not serve us",
-        "worker: the broker at 127.0.0.1:9 is back",
+        "worker: the broker at 127.0.0.1:9 is unavailable",
+        "worker: the broker at 127.0.0.1:9 is available again",
     ]
 
 

@@ -45,5 +45,5 @@ def test_a_claimed_length_allocates_memory_only_as_bytes_arrive():
 
 @pytest.mark.parametrize("length", [-1, 0, 7, MOST + 1, 1 << 30])
 def test_an_impossible_length_is_malformed(length):
-    with pytest.raises(MalformedRequest, match=f"a frame of {length} bytes; wanted 8 to {MOST}"):
+    with pytest.raises(MalformedRequest, match=f"expected a frame of 8 to {MOST} bytes, got {length}"):
         feed(FrameReader(MOST), struct.pack(">i", length), iter([4]))

@@ -229,7 +229,7 @@ def test_damage_that_cannot_be_set_aside_stops_the_start(open_log, small_log, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(BrokerError, match="make space"):
+    with pytest.raises(BrokerError, match="free disk space"):
         open_log()
     assert path.read_bytes() == spoilt
 
