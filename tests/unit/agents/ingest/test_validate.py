@@ -55,7 +55,7 @@ def test_values_that_are_not_finite_are_refused_and_nulls_are_not() -> None:
     passed = apply(frame_of(x=pa.array([1.0, None, float("nan"), float("inf"), 2.0])))
     assert passed.rows.tolist() == [0, 1, 4]
     assert passed.refused == [
-        (2, "field 'x' is nan; a finite number was wanted"), (3, "field 'x' is inf; a finite number was wanted"),
+        (2, "field 'x' is nan; expected a finite number"), (3, "field 'x' is inf; expected a finite number"),
     ]  # fmt: skip
 
 
