@@ -47,7 +47,7 @@ def test_timestamps_outside_of_1970_to_2100_are_refused() -> None:
     passed = apply(frame_of(times=[-1, 5, 1_700_000_000 * 10**9], x=[1.0, 2.0, 3.0]))
     assert passed.rows.tolist() == [1]
     assert [row for row, _ in passed.refused] == [0, 2]
-    assert "timestamp -1: microseconds since 1970" in passed.refused[0][1]
+    assert "timestamp -1; expected microseconds since 1970" in passed.refused[0][1]
     assert "is it in another unit?" in passed.refused[1][1]
 
 
