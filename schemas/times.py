@@ -1,4 +1,4 @@
-"""Times: microseconds since 1970 (UTC) as integers, their text forms, and the bounds that stand for "not yet"."""
+"""Times: microseconds since 1970 (UTC) as integers, their text forms, and the value that precedes all times."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class _Part:
 
 
 class InfluxSink:
-    """Writes points to ``bucket`` of ``org``; ``rules`` say how rows become points.
+    """Writes points to ``bucket`` of ``org``; ``rules`` are the options by which rows become points.
 
     A request has at most ``most_lines`` lines, and up to ``in_flight`` requests run concurrently, because a server uses
     one processor per request. Their order does not matter, as no line depends on another.

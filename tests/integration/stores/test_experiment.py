@@ -264,7 +264,7 @@ def test_a_finished_run_goes_on_only_where_one_says_so(finished, clock):
     with ExperimentDatabase(finished, "exp_001", now_us=clock) as db:
         held = stored(db)
         with pytest.raises(
-            SinkError, match=r"'sim_001' has ended \(status 'completed', 2025-01-01 00:00:00 UTC\); open_s"
+            SinkError, match=r"'sim_001' has ended \(status 'completed', 2025-01-01 00:00:00 UTC\); use open_simulation"
         ):
             db.create_simulation_context("sim_001")
         assert stored(db) == held
@@ -279,7 +279,7 @@ def test_a_run_of_another_experiment_is_neither_taken_over_nor_read(finished, cl
     with ExperimentDatabase(finished, "exp_002", now_us=clock) as db:
         held = stored(db)
         for use in (db.create_simulation_context, db.open_simulation, db.update_simulation):
-            with pytest.raises(SinkError, match=r"'sim_001' belongs to experiment 'exp_001', .* opened for 'exp_002'"):
+            with pytest.raises(SinkError, match=r"'sim_001' belongs to experiment 'exp_001'; .* opened for 'exp_002'"):
                 use("sim_001")
         assert stored(db) == held
 

@@ -108,7 +108,7 @@ def test_a_retention_below_a_day_is_refused(days):
 
 
 def test_an_unknown_table_is_refused():
-    with pytest.raises(InvalidSettings, match="'agent_state' came; agent_states"):
+    with pytest.raises(InvalidSettings, match="'agent_state'; expected one of agent_states"):
         retention_days({"agent_state": 3})
     assert retention_days() == dict(DEFAULT_DAYS)
 
