@@ -1,4 +1,4 @@
-"""Tests of rules, validators and controllers: events in, matches out, time moved by hand, no broker."""
+"""Test tools for rules, validators and controllers: events in, matches out, virtual time, no broker."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from astrocyte.schemas.frames import Frame
 __all__ = ["START_US", "RuleTester", "check_controller", "check_validator"]
 
 START_US: Final = 1_735_689_600_000_000
-"""2025-01-01T00:00:00Z: where a tester's time begins."""
+"""2025-01-01T00:00:00Z, the start of a tester's virtual time."""
 
 
 class RuleTester:
-    """Rules with an engine of their own and a virtual clock.
+    """Runs rules on an engine with a virtual clock.
 
-    `send` moves event time on to the event (less ``lateness``), `advance` by a duration, `finish` to the end of all
-    input. Matches, window results, late and refused events wait until they are asked for; each is given once.
+    `send` advances event time to the event (less ``lateness``), `advance` by a duration, `finish` to the end of the
+    input. Matches, window results, late and refused events are kept until they are read; each is returned once.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RuleTester:
     ) -> None:
         self.engine = Engine(rules, consistency=consistency)
         self.now_us = START_US
-        """The virtual time."""
+        """The virtual time in microseconds since 1970."""
         self._lateness_us = 0 if lateness in ("0", "0s") else parse_duration(lateness)
         self._matches: deque[Match] = deque()
         self._results: dict[str, list[dict[str, Any]]] = {}
@@ -49,9 +49,9 @@ class RuleTester:
         self._refused: list[RefusedEvent] = []
 
     def send(self, stream: str, *, at: Any = None, key: str | None = "key", **fields: Any) -> None:
-        """Send one event, ``at`` a time since the start such as ``"1.5s"``, or a timestamp; by default now.
+        """Send one event, ``at`` a time since the start such as ``"1.5s"``, or a timestamp; default: `now_us`.
 
-        An event older than those before it is taken as long as it is within the lateness. Raises InvalidEvent.
+        An event may be older than the ones before it by up to the lateness. Raises InvalidEvent.
         """
         time_us = self._time_us(at)
         event = {"stream": stream, "timestamp": time_us, "key": key, **fields}
@@ -62,27 +62,27 @@ class RuleTester:
         self._take(self.engine.advance(self.now_us - self._lateness_us))
 
     def advance(self, duration: str) -> None:
-        """Let time go on without events: windows close, absences are decided, partial matches time out."""
+        """Advance time without events: windows close, absences are decided, partial matches time out."""
         self.now_us += parse_duration(duration)
         self._take(self.engine.advance(self.now_us - self._lateness_us))
 
     def finish(self) -> None:
-        """All input is over: everything closes, and time begins anew."""
+        """End the input: windows and matches close, and the virtual time restarts."""
         self._take(self.engine.flush())
         self.now_us = START_US
 
     def matches(self, rule: str | None = None) -> list[Match]:
-        """Matches that have come, in order; of one rule, where it is named. Each is given once."""
+        """Matches so far, in order (of one rule, if it is named). Each is returned once."""
         found = [match for match in self._matches if rule in (None, match.rule)]
         self._matches = deque(match for match in self._matches if rule not in (None, match.rule))
         return found
 
     def results(self, window: str) -> list[dict[str, Any]]:
-        """Results of a window that have come, as rows."""
+        """Results of a window so far, as rows. Each is returned once."""
         return self._results.pop(window, [])
 
     def late(self) -> list[dict[str, Any]]:
-        """Events that came too late and took part in nothing."""
+        """Late events, which rules did not see."""
         found, self._late = self._late, []
         return found
 
@@ -92,11 +92,11 @@ class RuleTester:
         return found
 
     def expect(self, *wanted: str | Mapping[str, Any]) -> list[Match]:
-        """The matches that have come, which must be these, in this order; nothing given: none.
+        """Check that the matches so far are these, in this order, and return them; without arguments: no matches.
 
-        Each is a rule's name, or a mapping with any of ``rule``, ``key``, ``emit`` (values that must be among the
-        emitted ones), ``severity``, ``message``, ``timed_out``, ``status``, and ``events``: by step how many. Raises
-        AssertionError.
+        Each argument is a rule's name, or a mapping with any of ``rule``, ``key``, ``emit`` (a subset of the emitted
+        values), ``severity``, ``message``, ``timed_out``, ``status``, and ``events`` (number of events by step).
+        Raises AssertionError.
         """
         found = self.matches()
         fits = len(found) == len(wanted) and all(
@@ -104,10 +104,10 @@ class RuleTester:
             for match, each in zip(found, wanted, strict=True)
         )
         if not fits:
-            came = "\n  ".join(map(_shown, found)) or "none"
+            got = "\n  ".join(map(_shown, found)) or "none"
             refused = "".join(f"\nrefused: {event.stream} {event.fields}: {event.reason}" for event in self._refused)
             expected = "\n  ".join(map(str, wanted)) or "none"
-            raise AssertionError(f"expected these matches:\n  {expected}\ncame:\n  {came}{refused}")
+            raise AssertionError(f"expected these matches:\n  {expected}\ngot:\n  {got}{refused}")
         return found
 
     def _time_us(self, at: Any) -> int:
@@ -149,9 +149,9 @@ def _shown(match: Match) -> str:
 
 
 def check_validator(validator: Validator, events: Iterable[Mapping[str, Any]]) -> list[str | None]:
-    """Hold a validator to its contract on these events, and give the reason of each refused one, None of the others.
+    """Check that a validator keeps its contract; returns for each event the reason of its refusal, or None.
 
-    It must treat an event alike whatever its neighbours, twice the same, and must not change what it was given.
+    The result for an event must not depend on other events or on earlier calls, and the input must not be changed.
     Raises AssertionError.
     """
     rows = [{"timestamp": START_US + index, "key": "key", **event} for index, event in enumerate(events)]
@@ -159,14 +159,14 @@ def check_validator(validator: Validator, events: Iterable[Mapping[str, Any]]) -
     before = frame.rows()
     whole = _verdicts(validator, frame)
     if whole != _verdicts(validator, frame):
-        raise AssertionError("the validator gave another result for the same events; it must keep no state")
+        raise AssertionError("the validator returned a different result for the same events; it must keep no state")
     if frame.rows() != before:
-        raise AssertionError("the validator changed the frame that it was given; it must return a changed copy")
+        raise AssertionError("the validator changed its input frame; it must return a changed copy")
     for row in range(frame.num_rows):
         alone = _verdicts(validator, frame.slice(row, row + 1))[0]
         if alone != whole[row]:
             raise AssertionError(
-                f"event {row} alone gave {alone}, among its neighbours {whole[row]}; it must be the same"
+                f"event {row} alone gave {alone}, with other events {whole[row]}; expected the same result"
             )
     return [reason for reason, _ in whole]
 
@@ -183,16 +183,16 @@ def _verdicts(validator: Validator, frame: Frame) -> list[tuple[str | None, dict
 
 
 def check_controller(controller: Controller, frames: Sequence[Frame]) -> list[ControlEvent]:
-    """Hold a controller to its contract on these frames, and give its commands.
+    """Check that a controller keeps its contract on these frames; returns its commands.
 
-    The same frames from the same state give the same commands, a state survives being stored, and a stored state is
-    equal to itself. Raises AssertionError.
+    The same frame and state must give the same result, and a state must be equal after `dump` and `load`. Raises
+    AssertionError.
     """
     state, commands = controller.initial(), list[ControlEvent]()
     for frame in frames:
         given = controller.step(state, frame)
         if given != controller.step(state, frame):
-            raise AssertionError("the controller gave another result for the same state and frame; it must be pure")
+            raise AssertionError("the controller gave a different result for the same state and frame; it must be pure")
         after, more = given
         stored = controller.load(controller.dump(after))
         if stored != after:

@@ -9,10 +9,10 @@
     for found in match(rule, events):
         print(found.key, found.time_us, found.events["a"][0].fields)
 
-`match` takes all events at once; an `Engine` takes them as they come. Public are the names in ``__all__`` here and in
-`astrocyte.scenario` (for authors of worlds), `astrocyte.sink` (for authors of sinks) and `astrocyte.testing`, and
-`astrocyte.pipeline.app` for Faust; everything else may change between versions. Importing this package opens nothing
-and loads no heavy library: what needs one is imported when it is first used.
+`match` takes all events at once; an `Engine` takes them as they arrive. The public names are those in ``__all__`` here,
+in `astrocyte.scenario` (for authors of scenarios), `astrocyte.sink` (for authors of sinks) and `astrocyte.testing`, and
+`astrocyte.pipeline.app` for Faust; everything else may change between versions. Importing this package opens no
+connection and loads no large library: names that need one are imported at their first use.
 """
 
 from __future__ import annotations

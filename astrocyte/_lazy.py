@@ -1,4 +1,4 @@
-"""Public names that are imported when they are first used, so that importing them loads no heavy library."""
+"""Lazy import of public names at their first use, so that importing a package loads no large library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["lazy"]
 
 
 def lazy(module: str, home: Mapping[str, str], name: str, namespace: dict[str, Any]) -> Any:
-    """The object ``name`` of the module that ``home`` says, kept in ``namespace``. Raises AttributeError."""
+    """Import ``name`` from the module given by ``home`` and store it in ``namespace``. Raises AttributeError."""
     if name not in home:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     namespace[name] = value = getattr(import_module(f"astrocyte.{home[name]}"), name)

@@ -1,7 +1,7 @@
-"""What the author of a simulated world needs: the contract, its events, its settings, and how to run it.
+"""The interface for authors of scenarios: the contract, events, settings, and functions to run one.
 
-JAX is loaded when a world is run, not here. The page Simulator of the documentation explains the contract;
-`astrocyte.testing.check_scenario` holds a world to it.
+JAX is loaded when a scenario is run, not on import. docs/simulator.md explains the contract;
+`astrocyte.testing.check_scenario` checks it.
 """
 
 from __future__ import annotations

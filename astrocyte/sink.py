@@ -1,6 +1,6 @@
-"""What the author of a sink needs: the contract, what goes in and out, how one is registered, and retries.
+"""The interface for authors of sinks: the contract, the types of input and output, registration, and retries.
 
-`astrocyte.testing.check_sink` holds a sink to its contract.
+`astrocyte.testing.check_sink` checks the contract.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tests of your own rules, validators, sinks, scenarios and controllers, with no broker, no clock and no waiting.
+"""Tools to test your own rules, validators, sinks, scenarios and controllers, without a broker, clock or delays.
 
 ::
 
@@ -8,7 +8,7 @@
     tester.advance("10s")
     tester.expect({"rule": "fever", "key": "ward 3"})
 
-Each ``check_*`` holds a thing to its contract and raises AssertionError, or lists what does not hold.
+Each ``check_*`` checks a contract, and raises AssertionError or returns a list of violations.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What travels through Astrocyte: events, frames, ids, topics and the catalog of event types."""
+"""The data model of Astrocyte: events, frames, ids, topics, tables and the catalog of event types."""

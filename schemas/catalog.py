@@ -1,7 +1,7 @@
 """The catalog: every event type, with its stream, key, fields, priority and schema version.
 
-A stream that is not listed is still processed: its fields are taken as they come. Listing it adds type checks,
-schema evolution, the partition key (which tells whether a rule needs an internal topic) and a delivery class.
+A stream that is not listed is still processed: its fields keep the types of the incoming values. Listing it adds type
+checks, schema evolution, the partition key (which decides whether a rule needs an internal topic) and a delivery class.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def arrow_type(field_type: FieldType) -> pa.DataType:
 class EventType:
     """What one stream carries.
 
-    ``key`` names what the Kafka key of the stream's messages means (and so its partitioning). ``priority``
+    ``key`` names what the stream's Kafka keys identify, by which it is partitioned. ``priority``
     "critical" is never sampled and is flushed to stores at once; "routine" may be sampled or batched.
-    ``envelope`` selects the JSON shape: ``mono`` (seed 004) or ``charter`` (Charter v1.0, for ``dna.*``).
+    ``envelope`` selects the JSON shape: ``mono`` (the mono event) or ``charter`` (dna envelope); see docs/events.md.
     """
 
     stream: str
@@ -66,7 +66,7 @@ class EventType:
 
 @dataclass(slots=True)
 class Catalog:
-    """Event types by stream. ``shipped`` names modules whose EVENT_TYPES are registered at the first look."""
+    """Event types by stream. ``shipped`` names modules whose EVENT_TYPES are registered at the first access."""
 
     shipped: tuple[str, ...] = ()
     _types: dict[str, EventType] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Catalog:
         return self._known().get(stream)
 
     def _known(self) -> dict[str, EventType]:
-        # The modules import this one, so they are loaded when they are needed, not here.
+        # These modules import this one, so they are loaded at the first access and not on import.
         modules, self.shipped = self.shipped, ()
         for name in modules:
             for event_type in import_module(name).EVENT_TYPES:

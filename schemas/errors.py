@@ -1,6 +1,6 @@
 """The exception tree: every failure that Astrocyte itself raises.
 
-A message states what came, what was wanted and what to do, so that the command line can print it as it is.
+A message states what was received, what was expected and what to do, so that the command line can print it unchanged.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = [
 
 
 class AstrocyteError(Exception):
-    """Base of all errors of Astrocyte; ``retriable`` tells whether the same call may succeed later."""
+    """Base of all errors of Astrocyte; ``retriable``: the same call may succeed later."""
 
     retriable: bool = False
 
 
 class TransientError(AstrocyteError):
-    """A failure of the surroundings (network, lock, full queue) that is expected to pass."""
+    """A temporary failure of the environment (network, lock, full queue)."""
 
     retriable = True
 
@@ -38,7 +38,7 @@ class InvalidFrame(AstrocyteError):
 
 
 class SchemaMismatch(AstrocyteError):
-    """A frame whose fields were removed or retyped against the catalog's version of its event type."""
+    """A frame whose fields were removed or retyped compared with the catalog's version of its event type."""
 
 
 class UnknownEventType(AstrocyteError):

@@ -1,7 +1,7 @@
-"""The JSON records: what people and other programs produce and tap. Their shapes are those of the seed documents.
+"""JSON records: what users and other programs produce and consume (docs/events.md).
 
-The models here are the source of the shapes. High-rate paths write and read the same JSON column by column
-(`schemas.json.reader`); tests hold both to these models.
+The models here define the shapes. High-rate paths write and read the same JSON column by column
+(`schemas.json.reader`); tests check both against these models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _check_time(text: str) -> str:
 
 
 Timestamp = Annotated[str, AfterValidator(_check_time)]
-"""ISO 8601 text, kept as it was written."""
+"""ISO 8601 text, kept unchanged."""
 
 
 class _Record(BaseModel):
@@ -41,7 +41,7 @@ class _Record(BaseModel):
 
 
 class MonoEvent(_Record):
-    """One simple event of one stream (seed 004). ``metadata`` holds the fields other than ``value``."""
+    """One mono event of one stream. ``metadata`` holds the fields other than ``value``."""
 
     event_id: str
     timestamp: Timestamp
@@ -52,7 +52,7 @@ class MonoEvent(_Record):
 
 
 class LineageEntry(_Record):
-    """Where one source event of a match came from; ``also`` holds further events of the same stream."""
+    """Origin of one source event of a match; ``also`` holds further events of the same stream."""
 
     event_id: str
     timestamp: Timestamp
@@ -68,7 +68,7 @@ class LineageEntry(_Record):
 
 
 class MultiEvent(_Record):
-    """What a rule made of several events (seed 004).
+    """A multi event: what a rule makes of the events of a match.
 
     ``metadata`` holds the values that the rule emits besides ``integrated_value`` and ``confidence``, and is left
     out where there are none. The correlation key is the Kafka key; the rule's version, and whether the event is
@@ -94,7 +94,7 @@ class MultiEvent(_Record):
 
 
 class Alert(_Record):
-    """A multi event that a person should know of."""
+    """A notification, with severity and message, about one multi event."""
 
     alert_id: str
     timestamp: Timestamp
@@ -106,7 +106,7 @@ class Alert(_Record):
 
 
 class DeadLetter(_Record):
-    """A record that could not be processed, whole, with the reason and the place where it was found."""
+    """A record that could not be processed, whole, with the reason and its topic, partition and offset."""
 
     letter_id: str
     reason: str
@@ -124,7 +124,7 @@ class DeadLetter(_Record):
 
 
 class ControlEvent(_Record):
-    """A controller's wish; ``tick`` is set by the simulator when it takes effect, so that a replay repeats it."""
+    """A control command; the simulator sets ``tick`` when the command takes effect, so that a replay repeats it."""
 
     control: str
     timestamp: Timestamp
@@ -134,14 +134,14 @@ class ControlEvent(_Record):
 
 
 class CharterMeta(_Record):
-    """Metadata of the Charter v1.0 envelope."""
+    """Metadata of the dna envelope."""
 
     correlation_id: str | None = None
     version: Literal["1.0"] = "1.0"
 
 
 class CharterEvent(_Record):
-    """The Charter v1.0 envelope of ``dna.*`` events (seed 003); ``timestamp`` is in seconds since 1970."""
+    """The dna envelope of ``dna.*`` events (docs/events.md); ``timestamp`` is in seconds since 1970."""
 
     id: str
     type: str

@@ -3,7 +3,7 @@
 Between decoding and encoding everything is a frame. The columns are ``timestamp`` (int64 microseconds, UTC), ``key``
 and ``type`` (dictionary-encoded text), then the fields of the event type. Two more columns are optional: ``seq``
 (int64, the row's sequence number in its run and stream, where rows are not contiguous) and ``event_id`` (16 bytes
-or text, for records that came with ids of their own).
+or text, for records whose producer set the ids).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WIDENS: Final = {(pa.int32(), pa.int64()), (pa.float32(), pa.float64()), (pa.in
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Events of one stream and run as columns. Immutable; rows are taken, never changed."""
+    """Events of one stream and run as columns. Immutable."""
 
     stream: str
     run: str
@@ -42,17 +42,17 @@ class Frame:
     first_seq: int = 0
     """Sequence number of the first row, where there is no ``seq`` column."""
     version: int = 1
-    """Version of the event type that the producer wrote."""
+    """Schema version of the event type with which the producer wrote the frame."""
     origin: str = ""
-    """Who asserts order: a watermark source is (topic, partition, origin)."""
+    """Name of the producer: a watermark source is (topic, partition, origin)."""
     watermark_us: int | None = None
-    """The producer asserts that nothing older follows from this origin on this partition."""
+    """The producer asserts that no older event follows from this origin on this partition."""
     end: bool = False
-    """The run is over for this origin on this partition."""
+    """The run has ended for this origin on this partition."""
     peers: tuple[str, ...] = ()
-    """Streams that the same origin writes: a reader waits to hear of each before its time may pass."""
+    """Streams that the same origin writes: a reader's watermark waits for each of them."""
     weight: float = 1.0
-    """How many events each row stands for (1/p for rows sampled with probability p)."""
+    """How many events each row represents (1/p for rows sampled with probability p)."""
 
     @classmethod
     def from_columns(
@@ -83,7 +83,7 @@ class Frame:
         if batch.schema.field("timestamp").type != pa.int64():
             raise InvalidFrame(
                 f"column 'timestamp' of stream {stream!r} is {batch.schema.field('timestamp').type}; "
-                "int64 microseconds since 1970 (UTC) were wanted"
+                "expected int64 microseconds since 1970 (UTC)"
             )
         return cls(stream, run, batch, first_seq=first_seq, **meta)
 
@@ -140,7 +140,7 @@ class Frame:
         return parse_ids(column.to_pylist())
 
     def id_strings(self, rows: NDArray[np.integer] | None = None) -> list[str]:
-        """Ids as text: the producer's own where it gave them, else UUIDs."""
+        """Ids as text: those that the producer set, else UUIDs."""
         index = self.batch.schema.get_field_index("event_id")
         if index >= 0 and not pa.types.is_fixed_size_binary(self.batch.column(index).type):
             column = self.batch.column(index)
@@ -149,7 +149,7 @@ class Frame:
         return format_ids(self.ids(rows))
 
     def take(self, rows: NDArray[np.integer]) -> Self:
-        """Frame of the given rows, in that order; their sequence numbers stay with them."""
+        """Frame of the given rows, in that order; rows keep their sequence numbers."""
         batch = self.batch.take(pa.array(rows))
         if self.batch.schema.get_field_index("seq") < 0:
             batch = batch.append_column("seq", pa.array(self.first_seq + np.asarray(rows, np.int64)))
@@ -164,13 +164,13 @@ class Frame:
         index = self.batch.schema.get_field_index(name)
         if index >= 0:
             return replace(self, batch=self.batch.set_column(index, name, column))
-        # Fields stand before the columns that carry identity.
+        # Fields come before the columns that identify rows (seq, event_id).
         names = self.batch.schema.names
         at = next((place for place, other in enumerate(names) if other in RESERVED[3:]), len(names))
         return replace(self, batch=self.batch.add_column(at, name, column))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rows as dictionaries of Python values (timestamp in microseconds); for people and tests, not for speed."""
+        """Rows as dictionaries of Python values (timestamp in microseconds). Slow: for display and tests."""
         rows: list[dict[str, Any]] = self.batch.to_pylist()
         return rows
 
@@ -242,16 +242,16 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
         )
     except KeyError as error:
         raise InvalidFrame(
-            f"an Arrow stream without the metadata entry {error.args[0]!r} came where a frame was wanted; "
+            f"expected a frame, got an Arrow stream without the metadata entry {error.args[0]!r}; "
             "produce with schemas.encode_frame, which writes stream and run"
         ) from error
     except (pa.ArrowException, ValueError, OSError, EOFError) as error:
-        raise InvalidFrame(f"{len(payload)} bytes that are not an Arrow IPC stream: {error}") from error
+        raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
     for name, kind in (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT)):
         index = batch.schema.get_field_index(name)
         found = batch.schema.field(index).type if index >= 0 else None
         if found != kind:
-            raise InvalidFrame(f"frame of stream {frame.stream!r}: column {name!r} is {found}; {kind} was wanted")
+            raise InvalidFrame(f"frame of stream {frame.stream!r}: column {name!r} is {found}; expected {kind}")
     if batch.column("timestamp").null_count:
         raise InvalidFrame(
             f"frame of stream {frame.stream!r}: column 'timestamp' holds nulls; every event needs a time"
@@ -311,11 +311,11 @@ def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
         return array.dictionary_encode().cast(TEXT)
     if wanted == pa.utf8() and found == TEXT:
         return array.cast(pa.utf8())
-    raise SchemaMismatch(f"{where}: field {field.name!r} is {found}; {wanted} was wanted")
+    raise SchemaMismatch(f"{where}: field {field.name!r} is {found}; expected {wanted}")
 
 
 def concat_frames(frames: Sequence[Frame]) -> Frame:
-    """One frame of the rows of several of the same stream and run, in order; dictionaries are unified."""
+    """One frame of the rows of several frames of one stream and run, in order; dictionaries are unified."""
     first = frames[0]
     if len(frames) == 1:
         return first

@@ -1,7 +1,7 @@
 """Deterministic 128-bit ids, as UUIDs of version 8 (RFC 9562), computed for whole columns at once.
 
 An event's id is a function of (run, stream, sequence number); a match's id is a function of (rule, version, the
-ids of its events, the steps they were taken for). The same input therefore always has the same ids, which makes
+ids of its events, the steps that the events matched). The same input therefore always has the same ids, which makes
 every sink idempotent. Ids are carried as ``uint64[n, 2]`` (high word, low word) and become text only where a row
 leaves the pipeline.
 """
@@ -32,7 +32,7 @@ _UUID_LENGTH: Final = 36
 _HYPHENS: Final = [8, 13, 18, 23]
 _DIGITS: Final = [place for place in range(_UUID_LENGTH) if place not in _HYPHENS]
 _HEX_VALUES: Final = np.full(128, 255, np.uint8)
-"""Value of each ASCII letter as a hexadecimal digit; 255 for one that is none."""
+"""Value of each ASCII character as a hexadecimal digit; 255 for any other character."""
 _HEX_VALUES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 _HEX_VALUES[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
@@ -54,7 +54,7 @@ def _stamp(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> Ids:
 
 
 def _add(digest: hashlib.blake2b, part: str) -> None:
-    # Length prefixes keep ("ab", "c") and ("a", "bc") apart.
+    # Length prefixes make ("ab", "c") and ("a", "bc") differ.
     data = part.encode()
     digest.update(len(data).to_bytes(8, "big") + data)
 
@@ -68,13 +68,13 @@ def _words(*parts: str) -> tuple[np.uint64, np.uint64]:
 
 
 def hash_id(*parts: str) -> uuid.UUID:
-    """One id of a tuple of strings, such as a topic, partition and offset."""
+    """The id of a tuple of strings, such as a topic, partition and offset."""
     high, low = _words(*parts)
     return uuid.UUID(bytes=_stamp(np.array([high]), np.array([low]))[0].astype(">u8").tobytes())
 
 
 def hash_ids(first: Sequence[str], last: Iterable[str]) -> Ids:
-    """`hash_id` of the parts ``first`` followed by each text of ``last``; shape [n, 2]."""
+    """`hash_id` of the parts ``first`` followed by each string of ``last``; shape [n, 2]."""
     begun = hashlib.blake2b(digest_size=16)
     for part in first:
         _add(begun, part)
@@ -105,8 +105,8 @@ def match_ids(
     """Ids of the matches of one rule, from their events in step order.
 
     ``ids`` [k, 2] and ``steps`` [k] list the events of all matches one after another; match i owns the rows
-    ``offsets[i]:offsets[i + 1]``. Returns shape [m, 2]. The steps enter, so that the same events divided
-    differently over the steps are different matches.
+    ``offsets[i]:offsets[i + 1]``. Returns shape [m, 2]. The steps are part of the hash: the same events divided
+    differently among the steps are different matches.
     """
     offsets = np.asarray(offsets, np.int64)
     count = len(offsets) - 1
@@ -126,7 +126,7 @@ def match_ids(
 
 
 def ids_from_bytes(data: bytes | memoryview) -> Ids:
-    """Ids from 16-byte big-endian values laid one after another; shape [n, 2]."""
+    """Ids from concatenated 16-byte big-endian values; shape [n, 2]."""
     return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, 2)
 
 
@@ -140,8 +140,8 @@ def format_ids(ids: Ids) -> list[str]:
 def parse_ids(strings: Sequence[str]) -> Ids:
     """Ids of strings; shape [n, 2].
 
-    A UUID stands for itself, with or without a prefix that ends in an underscore (``evt_dna_<ms>_<uuid>``); any
-    other text is hashed.
+    A UUID is taken as it is, with or without a prefix that ends in an underscore (``evt_dna_<ms>_<uuid>``); any
+    other string is hashed.
     """
     canonical = _canonical_ids(strings)
     if canonical is not None:
@@ -156,7 +156,7 @@ def parse_ids(strings: Sequence[str]) -> Ids:
 
 
 def _canonical_ids(strings: Sequence[str]) -> Ids | None:
-    """Ids of strings that all are UUIDs of 32 hexadecimal digits and four hyphens, all at once; else None."""
+    """Ids of strings that are all UUIDs of 32 hexadecimal digits and four hyphens, in a vectorised pass, else None."""
     joined = "".join(strings)
     if len(joined) != _UUID_LENGTH * len(strings) or not joined.isascii():
         return None

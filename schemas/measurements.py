@@ -1,8 +1,8 @@
-"""InfluxDB measurements: which columns of a stream are tags, which are fields, and how points are kept apart.
+"""InfluxDB measurements: which columns of a stream are tags and fields, and unique timestamps for points of one series.
 
 InfluxDB identifies a point by measurement, tags and time; a second point of the same identity replaces the first.
-Rows often share tags and time (all cells of one tick), so `times_apart` moves each by nanoseconds that follow from its
-number: the same row always gets the same time, and rows of one run never meet.
+Rows often share tags and time (all cells of one tick), so `times_apart` shifts each by nanoseconds computed from its
+sequence number: the same row always gets the same time, and rows of one run never collide.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ RECORD_SLOTS: Final = 64
 class Measurement:
     """How the events of one stream become points.
 
-    ``tags`` and ``fields`` name columns (``key`` and ``type`` among them). ``entities`` are tags that would grow
-    without bound: only ids below the configured limit are tags, others are a field of the same name. Where ``apart`` is
-    false, measurement, tags and time identify a row already, and its time is not moved.
+    ``tags`` and ``fields`` name columns (``key`` and ``type`` among them). ``entities`` are tags of unbounded
+    cardinality: only ids below the configured limit are tags, others are a field of the same name. Where ``apart`` is
+    false, measurement, tags and time already identify a row, and its time is not shifted.
     """
 
     name: str
@@ -85,7 +85,7 @@ _CELLS: Final = (
     ),
 )  # fmt: skip
 MEASUREMENTS: Final[Mapping[str, Measurement]] = {each.name: each for each in _CELLS}
-"""The five measurements of seed 000, with exactly its tags and fields."""
+"""The five measurements of the ``cells`` scenario (docs/data.md)."""
 
 MULTI_EVENT: Final = Measurement(
     "multi_events", ("rule", "slot"), ("key", "integrated_value", "confidence", "event_id", "sources")
@@ -94,7 +94,7 @@ ALERT: Final = Measurement("alerts", ("rule", "severity", "slot"), ("key", "mess
 
 
 def measurement_of(stream: str, catalog: Catalog = CATALOG) -> Measurement | None:
-    """Measurement of a stream of the catalog; None for one that is not listed or is a planted truth."""
+    """Measurement of a stream of the catalog; None for an unlisted stream and for ``truth``."""
     if stream in MEASUREMENTS:
         return MEASUREMENTS[stream]
     event_type = catalog.find(stream)
@@ -104,7 +104,7 @@ def measurement_of(stream: str, catalog: Catalog = CATALOG) -> Measurement | Non
 
 
 def _derived(event_type: EventType) -> Measurement:
-    """A listed stream without a measurement of its own: its type and its run are tags, all else is a field."""
+    """Measurement of a listed stream without a definition here: type and run are tags, all other columns fields."""
     tags = ("simulation_id", "type")
     fields = tuple(name for name in event_type.fields if name not in tags)
     if event_type.key not in (*event_type.fields, *tags):
@@ -115,21 +115,21 @@ def _derived(event_type: EventType) -> Measurement:
 def window_measurement(name: str, fields: tuple[str, ...]) -> Measurement:
     """Measurement of a window's results; a later revision of a result replaces the earlier one.
 
-    A window that computes a measurement of seed 000 (such as ``population_metrics``) has that one's tags and fields.
+    A window named as one of `MEASUREMENTS` (such as ``population_metrics``) has the tags and fields of that one.
     """
     if name in MEASUREMENTS:
-        seed = MEASUREMENTS[name]
-        return Measurement(name, seed.tags, seed.fields, seed.entities, apart=False)
+        known = MEASUREMENTS[name]
+        return Measurement(name, known.tags, known.fields, known.entities, apart=False)
     tags = ("key", "simulation_id")
     return Measurement(name, tags, tuple(field for field in fields if field not in tags), apart=False)
 
 
 def times_apart(timestamps_us: NDArray[np.int64], numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Times in nanoseconds, each moved within the resolution that its timestamp shows, to a place given by ``numbers``.
+    """Times in nanoseconds, each shifted within the apparent resolution of its timestamp to a slot from ``numbers``.
 
-    A whole 10 ms (a tick) is moved by less than 10 ms, to one of 5,000,000 places; another whole ms by less than 1 ms,
-    to one of 100,000; any other microsecond to one of 400 within it. The places of the three kinds differ in their last
-    digit, so rows can meet only if they have the same timestamp and their numbers differ by a multiple of its places.
+    A whole 10 ms (a tick) is shifted by less than 10 ms, to one of 5,000,000 slots; another whole ms by less than 1 ms,
+    to one of 100,000; any other microsecond to one of 400 within it. The slots of the three kinds differ in their last
+    digit. Rows collide only if they have the same timestamp and their numbers differ by a multiple of its slots.
     """
     moved = numbers % 400
     moved = moved // 4 * 10 + moved % 4
@@ -146,9 +146,9 @@ def times_apart(timestamps_us: NDArray[np.int64], numbers: NDArray[np.int64]) ->
 def hashes_apart(
     timestamps_us: NDArray[np.int64], hashes: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Times in nanoseconds and slots of records that have an id and no number.
+    """Times in nanoseconds and values of the tag ``slot`` for records that have an id and no sequence number.
 
-    Two records of one rule and instant meet with a probability of 1 in 64 million (640 million on whole ticks).
+    Two records of one rule and instant collide with a probability of 1 in 64 million (640 million on whole ticks).
     """
     slots = (hashes % np.uint64(RECORD_SLOTS)).astype(np.int64)
     rest = (hashes // np.uint64(RECORD_SLOTS)).astype(np.int64)

@@ -17,7 +17,7 @@ _SEED = np.uint32(0x9747B28C)
 
 
 def murmur2(keys: pa.Array) -> NDArray[np.uint32]:
-    """Kafka's murmur2 hash (org.apache.kafka.common.utils.Utils.murmur2) of each text or binary key; no nulls."""
+    """Kafka's murmur2 hash (org.apache.kafka.common.utils.Utils.murmur2) of each string or binary key; no nulls."""
     keys = keys.cast(pa.large_binary())
     count = len(keys)
     if count == 0:
@@ -47,7 +47,7 @@ def murmur2(keys: pa.Array) -> NDArray[np.uint32]:
 
 
 def partitions_of(keys: pa.Array, partitions: int) -> NDArray[np.int32]:
-    """Partition of each key among ``partitions``, as Kafka's default partitioner chooses it."""
+    """Partition of each key, as Kafka's default partitioner assigns it; ``partitions`` is their number."""
     return ((murmur2(keys) & np.uint32(0x7FFF_FFFF)) % np.uint32(partitions)).astype(np.int32)
 
 
@@ -58,7 +58,7 @@ def partition_of(key: str | bytes, partitions: int) -> int:
 
 
 def repartition(frame: Frame, field: str) -> Frame:
-    """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself stays."""
+    """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself is kept."""
     column = frame.column(field)
     if column.type != TEXT:
         column = column.cast(pa.utf8()).dictionary_encode()
@@ -68,8 +68,8 @@ def repartition(frame: Frame, field: str) -> Frame:
 def split_by_partition(frame: Frame, partitions: int) -> list[tuple[int, Frame]]:
     """The frame's rows by partition of their key, in order of partition; rows keep their order and sequence.
 
-    Rows without a key go to partition 0, so that a key-less stream stays in one order. A partition that gets no
-    row still gets an empty frame where the frame carries a watermark, because time passes there too.
+    Rows without a key go to partition 0, so that a stream without keys stays in order. Where the frame carries a
+    watermark, a partition without rows gets an empty frame, because its watermark advances too.
     """
     everywhere = frame.watermark_us is not None or frame.end or frame.num_rows == 0
     if partitions == 1:
@@ -78,10 +78,10 @@ def split_by_partition(frame: Frame, partitions: int) -> list[tuple[int, Frame]]
     of_key = partitions_of(keys.dictionary, partitions)
     codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     of_row = np.append(of_key, np.int32(0))[codes]
-    of_row = of_row.astype(np.uint16)  # numpy sorts 16 bits by radix, several times faster
+    of_row = of_row.astype(np.uint16)  # NumPy uses a radix sort for 16 bits, several times faster
     order = np.argsort(of_row, kind="stable")
     bounds = np.searchsorted(of_row[order], np.arange(partitions + 1))
-    # A key lives in one partition only, so each part takes its own share of the dictionary along.
+    # Each key belongs to one partition, so each part takes only its own entries of the dictionary.
     by_key = np.argsort(of_key, kind="stable")
     starts = np.searchsorted(of_key[by_key], np.arange(partitions + 1))
     rank = np.empty(len(of_key), np.int32)

@@ -1,8 +1,8 @@
-"""The one registry: things of one kind by name, shipped, registered by a program, or installed under an entry point.
+"""Registry: objects of one kind by name, shipped, registered by a program, or installed under an entry point.
 
-Every extension point (validators, sinks, scenarios, controllers, decoders, roles) has one, and what ships with
-Astrocyte is in it too. A thing may be given as text, ``"module:attribute"``: it is imported when it is first asked for,
-so that a list of names loads nothing.
+Every extension point (validators, sinks, scenarios, controllers, decoders, roles) has one, which also holds what ships
+with Astrocyte. An object may be given as the string ``"module:attribute"``: it is imported at its first use, so that
+listing the names imports nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _HINTS: Final = {"jax": "pip install 'astrocyte[simulator]'", "jaxlib": "pip ins
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """``; did you mean 'x'?`` for the known name most like ``name``; empty where none is near."""
+    """``; did you mean 'x'?`` for the known name most similar to ``name``; empty where none is similar."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def import_object(reference: str, what: str) -> Any:
-    """The object at ``module:attribute``. Raises InvalidSettings, which begins with ``what``."""
+    """The object at ``module:attribute``. Raises InvalidSettings, whose message begins with ``what``."""
     module, _, attribute = reference.partition(":")
     try:
         found: Any = import_module(module)
@@ -48,10 +48,10 @@ def import_object(reference: str, what: str) -> Any:
 
 
 class Registry(Generic[T]):
-    """Things of one ``kind`` by name, found in this order: registered by the program, shipped, installed.
+    """Objects of one ``kind`` by name, looked up in this order: registered by the program, shipped, installed.
 
-    ``shipped`` maps names to objects or to ``module:attribute`` strings. ``convert(name, found)`` turns what was found
-    into what `get` returns and refuses what is of another kind (InvalidSettings).
+    ``shipped`` maps names to objects or to ``module:attribute`` strings. ``convert(name, found)`` turns the object
+    into what `get` returns and raises InvalidSettings for an object of another kind.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Registry(Generic[T]):
         self._installed: dict[str, EntryPoint] | None = None
 
     def register(self, name: str, thing: Any) -> None:
-        """Add a thing. Raises InvalidSettings for a name that is taken by another one.
+        """Add an object. Raises InvalidSettings if the name belongs to another object.
 
-        The same definition again (a module loaded twice, a notebook's cell run again) replaces itself.
+        The same definition may be registered again (a module loaded twice, a notebook cell run again).
         """
         if not name or not name.replace("-", "_").replace(".", "_").isidentifier():
             raise InvalidSettings(
@@ -85,7 +85,7 @@ class Registry(Generic[T]):
         self._loaded.pop(name, None)
 
     def names(self) -> tuple[str, ...]:
-        """All names: the shipped ones in their order, then the others sorted. Loads none of them."""
+        """All names: the shipped ones in their order, then the others sorted. Imports none of them."""
         others = {*self._registered, *self._entry_points()} - self._shipped.keys()
         return (*self._shipped, *sorted(others))
 
@@ -99,16 +99,17 @@ class Registry(Generic[T]):
         return name in self._registered or name in self._shipped or name in self._entry_points()
 
     def get(self, name: str) -> T:
-        """The thing of that name.
+        """The object of that name.
 
-        Raises InvalidSettings: an unknown name with the known ones, an entry point that cannot be imported by name.
+        Raises InvalidSettings for an unknown name, listing the known ones, and for an entry point that cannot be
+        imported, naming it.
         """
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
     def items(self) -> list[tuple[str, T]]:
-        """Names and things, all loaded."""
+        """Names and objects; imports all of them."""
         return [(name, self.get(name)) for name in self.names()]
 
     def unknown(self, name: str) -> str:
@@ -126,7 +127,7 @@ class Registry(Generic[T]):
         elif (entry := self._entry_points().get(name)) is not None:
             package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
             found = import_object(entry.value, f"entry point {name!r} in {self.group!r}{package}")
-            # A module that registers the name itself says more than the object alone, such as what a sink reads.
+            # If importing the module registered the name, that registration has more detail, such as what a sink reads.
             found = self._registered.get(name, found)
         else:
             raise InvalidSettings(self.unknown(name))
@@ -140,7 +141,7 @@ class Registry(Generic[T]):
 
 
 def _definition(thing: Any) -> Any:
-    """What is the same for two loads of one definition: where it was written; for a plain value the value itself."""
+    """Identity that two loads of one definition share: module and qualified name; for a string the string itself."""
     if isinstance(thing, str):
         return thing
     inner = getattr(thing, "definition", thing)

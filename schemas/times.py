@@ -1,4 +1,4 @@
-"""Times: microseconds since 1970 (UTC) as integers, their text forms, and the bounds that stand for "not yet"."""
+"""Times: microseconds since 1970 (UTC) as integers, their text forms, and the value that precedes all times."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["EPOCH", "NEVER_US", "iso_from_us", "iso_strings", "us_from_datetime"
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER_US: Final = -(2**63)
-"""Before every time: the watermark of a source that has shown nothing yet."""
+"""Earlier than every time: the watermark of a source that has sent no event yet."""
 
 
 def utc_from_us(time_us: int) -> datetime:
-    """Moment with the time zone UTC. Raises OverflowError beyond the year 9999."""
+    """Datetime in UTC. Raises OverflowError after the year 9999."""
     return EPOCH + timedelta(microseconds=time_us)
 
 
 def us_from_datetime(moment: datetime) -> int:
-    """Microseconds since 1970; a moment without a zone is UTC."""
+    """Microseconds since 1970; a datetime without a zone is taken as UTC."""
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
 
 
@@ -37,5 +37,5 @@ def iso_strings(times_us: NDArray[np.int64]) -> list[str]:
 
 
 def us_from_iso(text: str) -> int:
-    """Microseconds since 1970 of ISO 8601 text; text without a zone is UTC. Raises ValueError."""
+    """Microseconds since 1970 of ISO 8601 text; text without a zone is taken as UTC. Raises ValueError."""
     return us_from_datetime(datetime.fromisoformat(text))

@@ -1,4 +1,4 @@
-"""Names of Kafka topics, derived from streams and never spelled out elsewhere."""
+"""Names of Kafka topics, derived from streams; all other code takes them from here."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ DEAD_LETTERS: Final = "dead_letters"
 RULES: Final = "rules"
 CLOCK: Final = "control.clock"
 SIMULATIONS: Final = "simulations"
-"""What each run is: its scenario, seed and configuration."""
+"""Scenario, seed and configuration of each run."""
 STATS: Final = "control.stats"
-"""Counters of every domain and sink, newest of each (compacted)."""
+"""Counters of every domain and sink; compacted, so that the newest of each remain."""
 TRUTH: Final = "truth"
-"""Stream (not topic) of what a scenario planted; its topic is ``mono.truth``."""
+"""Stream (not topic) of planted anomalies; its topic is ``mono.truth``."""
 
 
 class TopicPartition(NamedTuple):
@@ -64,7 +64,7 @@ def metrics_topic(window: str) -> str:
 
 
 def keyed_topic(stream: str, field: str) -> str:
-    """Internal topic that holds ``stream`` keyed by ``field`` instead of its own key."""
+    """Internal topic of ``stream`` repartitioned by ``field``."""
     return f"keyed.{field}.{stream}"
 
 

@@ -8,8 +8,8 @@
             if row["final"] and row["mean"] > 24:
                 yield {"heating": 0.0}                          # one command with these values
 
-A class with a memory of its own is a `Controller`. Commands state absolute values, so that one that is repeated after
-a crash changes nothing.
+A controller with state is a subclass of `Controller`. Commands hold absolute values, so that repeating one after a
+crash has no effect.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = ["CONTROLLERS", "Controller", "register_controller"]
 
 
 class Controller(ABC):
-    """A pure step over frames. All it remembers is in the state it is given; it reads no clock.
+    """A pure step function over frames. All state is passed to `step`; no clock is read.
 
-    ``stream`` is what it reads. It is registered under the name of its control, and all its commands are of that.
+    ``stream`` is its input. It is registered under the name of its control, to which all its commands go.
     """
 
     stream: str
     source: ClassVar[Literal["window", "stream"]] = "window"
-    """Whether ``stream`` is a window, whose results it reads, or a stream of simple events."""
+    """Whether ``stream`` is a window, whose results it reads, or a stream of mono events."""
 
     @property
     def topic(self) -> str:
@@ -47,30 +47,30 @@ class Controller(ABC):
         return metrics_topic(self.stream) if self.source == "window" else mono_topic(self.stream)
 
     def initial(self) -> Any:
-        """State before the first frame; a value that ``==`` compares."""
+        """State before the first frame; a value that can be compared with ``==``."""
         return None
 
     @abstractmethod
     def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
-        """Next state and commands. Rows that were seen before (a repetition after a crash) should change nothing."""
+        """Next state and commands. Rows that were processed before (repeated after a crash) should have no effect."""
 
     def command(self, control: str, frame: Frame, values: Mapping[str, Any]) -> ControlEvent:
-        """A command to the run of the frame, at the time of its newest row."""
+        """A command for the run of the frame, at the time of its newest row."""
         at = iso_from_us(int(frame.timestamps().max()))
         return ControlEvent(control=control, timestamp=at, run=frame.run, values=dict(values))
 
     def dump(self, state: Any) -> bytes:
-        """The state as bytes; JSON by default."""
+        """Serialise the state; JSON by default."""
         return orjson.dumps(state)
 
     def load(self, data: bytes) -> Any:
-        """State of `dump`."""
+        """The state that `dump` serialised."""
         return orjson.loads(data)
 
 
 @dataclass(frozen=True, slots=True)
 class _Function(Controller):
-    """A controller without a memory, from a function of a frame."""
+    """A controller without state, from a function of a frame."""
 
     definition: Callable[[Frame], Iterable[Mapping[str, Any]] | None]
     name: str
@@ -115,10 +115,10 @@ def register_controller(
     stream: str | None = None,
     source: Literal["window", "stream"] = "window",
 ) -> Any:
-    """Let the role ``control`` run a controller, whose commands go to ``control.<name>``; without one a decorator.
+    """Register a controller for the role ``control``; its commands go to ``control.<name>``. Without one a decorator.
 
-    A function of a frame gives the values of its commands, as mappings; ``stream`` is then the window (or, with
-    ``source="stream"``, the stream) that it reads. Raises InvalidSettings.
+    A function of a frame returns or yields the values of its commands as mappings; ``stream`` is then the window (or,
+    with ``source="stream"``, the stream) that it reads. Raises InvalidSettings.
     """
 
     def add(given: Any) -> Any:

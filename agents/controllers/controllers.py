@@ -1,8 +1,8 @@
-"""Controllers: from metrics and scores to messages on ``control.<name>``, as pure steps over frames.
+"""The shipped controllers: pure step functions from metrics and scores to messages on ``control.<name>``.
 
-``step(state, frame)`` gives the next state and the messages. A controller holds only its settings; all it remembers is
-in the state it is given, which is a value: equal frames from an equal state give equal messages. Rows that were
-already seen (a repetition after a crash) change nothing.
+``step(state, frame)`` returns the next state and the messages. A controller object holds only settings; the state is a
+value that is passed in, so that equal frames from an equal state give equal messages. Rows that were processed before
+(repeated after a crash) have no effect.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DifficultyController", "DifficultyState", "Elite", "GeneticControlle
 
 @dataclass(frozen=True, slots=True)
 class RunDifficulty:
-    """What is remembered of one simulation."""
+    """State of one simulation."""
 
     difficulty: float = 1.0
     reward: float = 1.0
@@ -35,7 +35,7 @@ class RunDifficulty:
 
 @dataclass(frozen=True, slots=True)
 class DifficultyState:
-    """State of a `DifficultyController`: by simulation."""
+    """State of a `DifficultyController`, by simulation."""
 
     runs: Mapping[str, RunDifficulty] = field(default_factory=dict)
 
@@ -51,12 +51,13 @@ class DifficultyState:
 
 @dataclass(frozen=True, slots=True)
 class DifficultyController(Controller):
-    """Keeps a population's rolling accuracy at ``target`` by the difficulty of its problems (seed 000).
+    """Keeps a population's rolling accuracy near ``target`` by changing the difficulty of its problems.
 
-    Read are results of a window over ``problem_solving``: ``field`` is its mean accuracy. Outside of ``deadband``
-    around the target the difficulty moves by ``exp(gain * (accuracy - target))``, within ``limits``. The reward is
-    ``target / historical``, within ``reward_limits``, where the historical accuracy moves by ``memory`` of the
-    distance at each result: what was hard for long pays more.
+    Its input is the results of a window over ``problem_solving``; ``field`` is the mean accuracy. Where the accuracy
+    differs from the target by more than ``deadband``, the difficulty is multiplied by
+    ``exp(gain * (accuracy - target))``, within ``limits``. The reward is ``target / historical``, within
+    ``reward_limits``. The historical accuracy is an exponential moving average with the weight ``memory``, so that
+    problems that stay hard are rewarded more.
     """
 
     stream: str = "population_stats"
@@ -70,11 +71,11 @@ class DifficultyController(Controller):
 
     def __post_init__(self) -> None:
         if not 0 < self.target < 1:
-            raise InvalidSettings(f"target accuracy {self.target}; a number between 0 and 1 was wanted")
+            raise InvalidSettings(f"target accuracy {self.target}; expected a number between 0 and 1")
         if not 0 < self.memory <= 1 or self.deadband < 0 or self.gain <= 0:
             raise InvalidSettings(
-                f"memory {self.memory}, deadband {self.deadband}, gain {self.gain}; memory above 0 and at most 1, "
-                "deadband of 0 or more and gain above 0 were wanted"
+                f"memory {self.memory}, deadband {self.deadband}, gain {self.gain}; expected memory above 0 and at "
+                "most 1, deadband of 0 or more and gain above 0"
             )
 
     def initial(self) -> DifficultyState:
@@ -90,7 +91,7 @@ class DifficultyController(Controller):
         return DifficultyState.from_bytes(data)
 
     def step(self, state: DifficultyState, frame: Frame) -> tuple[DifficultyState, list[ControlEvent]]:
-        """Take the results of one frame; a message for each simulation and result that changes something."""
+        """Process the results of one frame; one message for each result that changes difficulty or reward."""
         if frame.stream != self.stream or not frame.has(self.field):
             return state, []
         runs, messages = dict(state.runs), []
@@ -116,7 +117,7 @@ class DifficultyController(Controller):
         historical = accuracy if known.historical is None else known.historical
         historical += self.memory * (accuracy - historical)
         reward = _within(self.target / historical if historical > 0 else math.inf, self.reward_limits)
-        # Two digits: a reward that follows every tremor would flood the log with messages that change nothing.
+        # Two digits: a reward that follows every small fluctuation would cause many messages with no real effect.
         return RunDifficulty(difficulty, round(reward, 2), historical, time_us)
 
 
@@ -135,7 +136,7 @@ class GeneticState:
     """State of a `GeneticController`."""
 
     pool: tuple[Elite, ...] = ()
-    """Best first; among equals the older."""
+    """Best first; of equal scores the older first."""
     seen: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Newest (timestamp, snapshot_id) by agent."""
     improved: int = 0
@@ -162,12 +163,12 @@ class GeneticState:
 
 @dataclass(frozen=True, slots=True)
 class GeneticController(Controller):
-    """Selection, crossover and mutation rate of a genetic algorithm, from ``dna.karma_updated`` (seed 003).
+    """Selection, crossover and mutation rate of a genetic algorithm, from ``dna.karma_updated``.
 
-    A snapshot of karma ``elite_karma`` or more joins the elite pool (at most ``capacity``, the worst gives way), and
+    A snapshot of karma ``elite_karma`` or more joins the elite pool (at most ``capacity``; the worst is removed), and
     leaves it when its score falls below. An improvement of more than ``crossover_delta`` triggers a crossover of the
-    agent with the best elite of another agent. After every ``trial`` scores the mutation rate moves by Rechenberg's
-    one-fifth rule: up where more than a fifth improved, else down. All messages are of control ``ga``; ``action`` is
+    agent with the best elite of another agent. After every ``trial`` scores the mutation rate changes by Rechenberg's
+    one-fifth rule: up if more than a fifth improved, else down. All messages are for control ``ga``; ``action`` is
     elite, retire, crossover or mutation_rate.
     """
 
@@ -183,7 +184,7 @@ class GeneticController(Controller):
 
     def __post_init__(self) -> None:
         if self.capacity < 1 or self.trial < 1:
-            raise InvalidSettings(f"capacity {self.capacity} and trial {self.trial}; at least 1 of each was wanted")
+            raise InvalidSettings(f"capacity {self.capacity} and trial {self.trial}; expected at least 1 of each")
 
     def initial(self) -> GeneticState:
         """State before the first frame."""
@@ -198,7 +199,7 @@ class GeneticController(Controller):
         return GeneticState.from_bytes(data)
 
     def step(self, state: GeneticState, frame: Frame) -> tuple[GeneticState, list[ControlEvent]]:
-        """Take the scores of one frame, in their order."""
+        """Process the scores of one frame, in their order."""
         if frame.stream != self.stream:
             return state, []
         messages: list[ControlEvent] = []
@@ -259,7 +260,7 @@ class GeneticController(Controller):
     def _remember(self, state: GeneticState, row: Mapping[str, Any]) -> GeneticState:
         pool, delta = self._pool(state, row), row["score_delta"]
         if not _finite(delta):
-            return replace(state, pool=pool)  # a first score improves on nothing
+            return replace(state, pool=pool)  # a first score is not an improvement
         return replace(state, pool=pool, improved=state.improved + (delta > 0), updates=state.updates + 1)
 
 

@@ -1,1 +1,1 @@
-"""Event time of a domain: watermarks, reordering, deduplication, and the events that are still needed."""
+"""Event time of a domain: watermarks, reordering, deduplication, and the store of events still in use."""

@@ -1,7 +1,7 @@
-"""Events that are delivered twice: known by their ids for as long as the watermark has not passed them.
+"""Deduplication: the ids of events are kept until the watermark passes the events.
 
-An event that the watermark has passed is late when it comes again, so nothing older needs to be remembered. Ids that
-are made of (run, sequence number) are remembered as ranges, ids that came with the events one by one.
+A repeated event that the watermark has passed is late, so older ids need not be kept. Ids computed from
+(run, sequence number) are kept as ranges; ids that producers set are kept one by one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class _Range:
     last: int
     newest_us: int
     sequence: NDArray[np.int64] | None
-    """None: every number from first to last."""
+    """Sequence numbers; None: every number from first to last."""
 
 
 class Delivered:
-    """Ids of the events that came and were not yet passed by the watermark."""
+    """Ids of the delivered events that the watermark has not passed yet."""
 
     def __init__(self) -> None:
         self._ranges: dict[tuple[str, str], list[_Range]] = {}
@@ -39,7 +39,7 @@ class Delivered:
         self._purge_at = FIRST_PURGE
 
     def again(self, frame: Frame) -> Flags | None:
-        """Rows that came before (also earlier in the same frame); None where there are none. Remembers the others."""
+        """Flags of duplicate rows (also within the frame); None where there are none. Records the ids of the others."""
         if not frame.num_rows:
             return None
         if frame.batch.schema.get_field_index("event_id") >= 0:
@@ -101,7 +101,7 @@ class Delivered:
         return again
 
     def is_new(self, text: str, time_us: int) -> bool:
-        """Whether no event with this id of its own came before; remembers it."""
+        """Whether no event with this id, set by its producer, was delivered before; records the id."""
         name = parse_ids([text]).tobytes()
         if name in self._ids:
             return False
@@ -109,7 +109,7 @@ class Delivered:
         return True
 
     def purge(self, watermark_us: int) -> None:
-        """Forget what the watermark has passed."""
+        """Drop the ids of events that the watermark has passed."""
         for name in list(self._ranges):
             kept = [known for known in self._ranges[name] if known.newest_us >= watermark_us]
             if kept:
@@ -121,6 +121,6 @@ class Delivered:
             self._purge_at = max(FIRST_PURGE, 2 * len(self._ids))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all ids."""
         self._ranges.clear()
         self._ids.clear()

@@ -1,8 +1,8 @@
-"""The events that pending rows, open windows and partial matches may still name, by their handles.
+"""The events that pending rows, open windows and partial matches may still refer to, by their handles.
 
-A handle (``ref``) is a number given to each row in order of arrival. Frames are held by reference at first; once most
-of what is held is needed by nobody, the rows that are needed are copied out and the rest is let go, so that memory
-follows what is open and one row never pins the frame that it came in.
+A handle (``ref``) is a number given to each row in order of arrival. Frames are held by reference at first. Once most
+of the held rows are no longer in use, the rows in use are copied and the frames released. Memory use then follows the
+rows in use, and one row does not keep its whole frame in memory.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ __all__ = ["Block", "EventStore", "Located", "Origin"]
 
 Refs = NDArray[np.int64]
 KEEP_WHOLE: Final = 0.25
-"""A frame of which at least this part is needed is kept as it is."""
+"""A frame is kept whole while at least this share of its rows is in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a frame was read: topic, partition and the offset of its message, or of each row."""
+    """Topic and partition of a frame, with the offset of its message, or of each row."""
 
     topic: str
     partition: int
     offsets: int | NDArray[np.int64]
 
     def take(self, rows: NDArray[np.integer]) -> Origin:
-        """Origin of some of the rows."""
+        """Origin of the given rows."""
         if isinstance(self.offsets, int):
             return self
         return Origin(self.topic, self.partition, self.offsets[rows])
@@ -46,7 +46,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Rows of one frame with consecutive refs from ``first``, or with those in ``refs``."""
+    """Rows of one frame. Their refs are consecutive from ``first``, or those in ``refs``."""
 
     first: int
     frame: Frame
@@ -64,7 +64,7 @@ class Block:
         return np.arange(self.first, self.first + self.frame.num_rows, dtype=np.int64)
 
     def take(self, refs: Refs) -> Block:
-        """Only the rows of these refs, copied."""
+        """Copy of the rows with these refs."""
         rows = self.rows_of(refs)
         frame = self.frame.take(rows)
         return Block(self.first, frame, refs, None if self.origin is None else self.origin.take(rows))
@@ -72,7 +72,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Located:
-    """Events as places in blocks: event i is row ``row[i]`` of ``blocks[block[i]]``. Outlives changes of the store."""
+    """Events as positions in blocks: event i is row ``row[i]`` of ``blocks[block[i]]``. Outlives store changes."""
 
     blocks: tuple[Block, ...]
     block: NDArray[np.int64]
@@ -82,7 +82,7 @@ class Located:
         return len(self.row)
 
     def parts(self) -> Iterable[tuple[Block, NDArray[np.int64], NDArray[np.int64]]]:
-        """(block, positions among the events, rows in the block) for every block that is named."""
+        """(block, positions among the events, rows in the block) for every block that holds one of the events."""
         if len(self.blocks) == 1:
             yield self.blocks[0], np.arange(len(self.row)), self.row
             return
@@ -94,7 +94,7 @@ class Located:
                 yield block, positions, self.row[positions]
 
     def timestamps(self) -> NDArray[np.int64]:
-        """Event times."""
+        """Event times in microseconds."""
         times = np.empty(len(self.row), np.int64)
         for block, positions, rows in self.parts():
             times[positions] = block.frame.timestamps()[rows]
@@ -108,22 +108,22 @@ class Located:
         return ids
 
     def take(self, positions: NDArray[np.integer]) -> Located:
-        """Some of the events."""
+        """The events at the given positions."""
         return Located(self.blocks, self.block[positions], self.row[positions])
 
 
 class EventStore:
-    """Blocks in order of their refs."""
+    """Events by ref, in blocks ordered by their refs."""
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
         self._firsts = np.empty(0, np.int64)
         self.next_ref = 0
         self.rows = 0
-        """Rows held, needed or not."""
+        """Rows held, in use or not."""
 
     def add(self, frame: Frame, origin: Origin | None) -> int:
-        """Hold a frame; returns the ref of its first row."""
+        """Add a frame; returns the ref of its first row."""
         first = self.next_ref
         self._append(Block(first, frame, None, origin))
         self.next_ref += frame.num_rows
@@ -137,7 +137,7 @@ class EventStore:
         self.rows += block.frame.num_rows
 
     def insert(self, first: int, frame: Frame) -> None:
-        """Hold a frame whose rows were given refs from ``first`` on beforehand."""
+        """Add a frame whose refs, from ``first`` on, were assigned before."""
         at = int(np.searchsorted(self._firsts[: len(self._blocks)], first))
         later = self._blocks[at:]
         del self._blocks[at:]
@@ -146,11 +146,11 @@ class EventStore:
             self._append(block)
 
     def forget_last(self) -> None:
-        """Undo the last `add`: nobody needs any row of it. Its refs are not given again."""
+        """Undo the last `add`, none of whose rows are in use. Its refs are not reused."""
         self.rows -= self._blocks.pop().frame.num_rows
 
     def locate(self, refs: Refs) -> Located:
-        """Places of the events with these refs, all of which must be held."""
+        """Positions of the events with these refs, all of which must be held."""
         number = np.searchsorted(self._firsts[: len(self._blocks)], refs, side="right") - 1
         used, block = np.unique(number, return_inverse=True)
         blocks = tuple(self._blocks[each] for each in used.tolist())
@@ -163,7 +163,7 @@ class EventStore:
         return Located(blocks, block, row)
 
     def compact(self, needed: Refs, *, thorough: bool = False) -> None:
-        """Let go of all rows but the needed ones (sorted refs); ``thorough``: even where few of a frame's are not."""
+        """Release the rows that are not in ``needed`` (sorted refs); ``thorough``: also from frames mostly in use."""
         bounds = np.searchsorted(needed, np.append(self._firsts[: len(self._blocks)], self.next_ref))
         kept = []
         for number, block in enumerate(self._blocks):
@@ -182,7 +182,7 @@ class EventStore:
         return tuple(self._blocks)
 
     def clear(self) -> None:
-        """Hold nothing."""
+        """Release all events."""
         self._blocks, self.rows = [], 0
 
     def snapshot(self) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class EventStore:
         return {"about": orjson.dumps({"next": self.next_ref, "blocks": about}), **parts}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot."""
+        """Restore the state of `snapshot`."""
         about = orjson.loads(bytes(snapshot["about"]))
         self.clear()
         for number, (first, place) in enumerate(about["blocks"]):

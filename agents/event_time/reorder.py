@@ -1,9 +1,9 @@
-"""The reorder buffer: rows wait until the watermark passes them and leave in one order, however they came.
+"""The reorder buffer: rows wait until the watermark passes them and leave in an order independent of their arrival.
 
-The order is (timestamp, rank, stream, id). Results of windows (rank 0) come before all other events of their instant:
-a window that ends at t holds only what is older. Matches as events (rank 2) come after them, since they are made of
-them. Where ids are made from (run, sequence number) they are ordered by these, so that events of one producer with
-the same timestamp stay in the order in which it wrote them; ids that came with the events are ordered as numbers.
+The order is (timestamp, rank, stream, id). Results of windows (rank 0) precede all other events of the same time:
+a window that ends at t contains only older events. Matches as events (rank 2) follow them, since they are made of
+them. Ids computed from (run, sequence number) are ordered by these, so that events of one producer with the same
+timestamp keep the order in which it wrote them. Ids that producers set are ordered as numbers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MADE_BY_WINDOW, PRIMARY, MADE_BY_RULE = 0, 1, 2
 
 
 class Timed(Protocol):
-    """Rows of a kind that can be ordered: `agents.cep.rows.Prepared`, `agents.windows.WindowRows`."""
+    """Rows that can be ordered by time: `agents.cep.rows.Prepared`, `agents.windows.WindowRows`."""
 
     @property
     def t(self) -> NDArray[np.int64]:
-        """Event times."""
+        """Event times in microseconds."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ Rows = TypeVar("Rows", bound=Timed)
 
 @dataclass(slots=True)
 class Pending(Generic[Rows]):
-    """Rows of one frame that wait, with the handles of their events."""
+    """Pending rows of one frame, with the handles of their events."""
 
     rows: Rows
     refs: NDArray[np.int64]
@@ -57,13 +57,13 @@ class Pending(Generic[Rows]):
     last_seq: int
     """Range of the rows' sequence numbers."""
     by_sequence: bool
-    """The rows stand in order of their sequence numbers, which make their ids."""
+    """The rows are in order of their sequence numbers, from which their ids are computed."""
     ascending: bool
     """Times do not decrease."""
 
     @classmethod
     def of(cls, frame: Frame, rows: Rows, refs: NDArray[np.int64], rank: int) -> Pending[Rows]:
-        """Rows that were prepared from a frame."""
+        """Pending rows prepared from a frame."""
         own_ids = frame.batch.schema.get_field_index("event_id") >= 0
         first, last, by_sequence = frame.first_seq, frame.first_seq + frame.num_rows - 1, not own_ids
         if not own_ids and frame.batch.schema.get_field_index("seq") >= 0 and frame.num_rows:
@@ -74,7 +74,7 @@ class Pending(Generic[Rows]):
         return Pending(rows, refs, rank, frame.stream, frame.run, first, last, by_sequence, ascending)
 
     def split(self, before_us: int) -> tuple[Pending[Rows] | None, Pending[Rows] | None]:
-        """Rows older than ``before_us``, and the others."""
+        """Rows older than ``before_us``, and the other rows."""
         t = self.rows.t
         if self.ascending:
             at = int(np.searchsorted(t, before_us))
@@ -105,16 +105,16 @@ class Reorder(Generic[Rows]):
         return sum(len(part.rows) for part in self._waiting)
 
     def push(self, part: Pending[Rows]) -> None:
-        """Let rows wait."""
+        """Add rows to the buffer."""
         if len(part.rows):
             self._waiting.append(part)
 
     def refs(self) -> list[NDArray[np.int64]]:
-        """Handles of the events that wait."""
+        """Handles of the events in the buffer."""
         return [part.refs for part in self._waiting]
 
     def oldest_us(self) -> int | None:
-        """Oldest time that waits."""
+        """Oldest event time in the buffer; None if it is empty."""
         return min(
             (int(part.rows.t[0] if part.ascending else part.rows.t.min()) for part in self._waiting), default=None
         )
@@ -137,11 +137,11 @@ class Reorder(Generic[Rows]):
         return _ordered(ready, store)
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop all rows."""
         self._waiting = []
 
     def parts(self) -> Sequence[Pending[Rows]]:
-        """What waits."""
+        """The pending rows, frame by frame."""
         return self._waiting
 
 
@@ -156,7 +156,7 @@ def _ordered(parts: list[Pending[Rows]], store: EventStore) -> tuple[Rows, NDArr
 
 
 def _in_order_of_ids(parts: Sequence[Pending[Rows]]) -> bool:
-    """Whether rows of one stream stand in order of their ids, part after part, so that a stable sort keeps it."""
+    """Whether the rows of each stream are in order of their ids, part after part, which a stable sort preserves."""
     if not all(part.by_sequence for part in parts):
         return False
     return not any(
@@ -172,7 +172,7 @@ def _break_ties(
     order: NDArray[np.int64],
     store: EventStore,
 ) -> NDArray[np.int64]:
-    """Order events of one time and stream by their ids; entries of one event stay together."""
+    """Order events of one time and stream by their ids; entries of one event stay adjacent."""
     numbers: dict[tuple[int, str], int] = {}
     of_part = np.array([numbers.setdefault((part.rank, part.stream), len(numbers)) for part in parts])
     stream = np.repeat(of_part, [len(part.rows) for part in parts])[order]
@@ -193,7 +193,7 @@ def _break_ties(
 def _identities(
     refs: NDArray[np.int64], store: EventStore
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """What events are ordered by: the rank of their run and their number in it, or, before these, their own id."""
+    """Sort keys of events: rank of the run and sequence number; ids set by producers sort before these."""
     located = store.locate(refs)
     runs = sorted({block.frame.run for block in located.blocks})
     run = np.empty(len(refs), np.int64)

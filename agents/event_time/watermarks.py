@@ -1,8 +1,9 @@
-"""Event time of one domain: a watermark for each source, and the domain's watermark as the least of them.
+"""Event time of one domain: a watermark for each source, and the domain's watermark as their minimum.
 
-A *source* is (topic, partition, origin): one producer's rows on one partition. Its watermark W asserts that nothing
-with ``timestamp < W`` is expected from it any more; W is its newest timestamp minus the allowed lateness, or what the
-producer asserted (punctuation), whichever is greater. No clock is read: that a source is idle is told by the caller.
+A *source* is (topic, partition, origin): one producer's rows on one partition. Its watermark W asserts that no event
+with ``timestamp < W`` is expected from it any more. W is its newest timestamp minus the allowed lateness, or the
+watermark that the producer asserted (punctuation), whichever is greater. No clock is read: the caller reports idle
+sources.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Observed", "Source", "Watermarks"]
 
-"""Watermark of a domain that has not heard of all its sources: nothing may be processed yet."""
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
+"""A year: how far ahead of its source's newest timestamp a timestamp may be by default."""
 CEILING_US: Final = 4_102_444_800 * 1_000_000
-"""The year 2100: a timestamp at or beyond it is in the wrong unit, or its producer's clock is broken."""
+"""The year 2100: a timestamp at or after it is in the wrong unit, or its producer's clock is wrong."""
 ENDED_KEPT: Final = 16_384
-"""Ended sources that a clock remembers: the ones that ended, or were announced by a peer, last."""
+"""Number of ended sources that are kept: the ones that ended, or were announced by a peer, last."""
 
 Flags = NDArray[np.bool_]
 
 
 class Source(NamedTuple):
-    """Who asserts order: the rows of one origin on one partition of one topic."""
+    """The rows of one origin on one partition of one topic: the unit that has a watermark."""
 
     topic: str
     partition: int
@@ -40,18 +41,18 @@ class Source(NamedTuple):
 
     @property
     def place(self) -> TopicPartition:
-        """Where the source's rows lie."""
+        """Topic and partition of the source."""
         return TopicPartition(self.topic, self.partition)
 
 
 class Observed(NamedTuple):
-    """Verdict on each row of one frame; exactly one of the three holds for a row."""
+    """Classification of each row of one frame; exactly one of the three flags is set for a row."""
 
     on_time: Flags
     late: Flags
-    """Older than the watermark: to the stream of late events."""
+    """Older than the watermark: written to the topic of late events."""
     rejected: Flags
-    """Further in the future than a sound clock can be: to the dead letters."""
+    """Too far in the future: written to the dead letters."""
 
 
 @dataclass(slots=True)
@@ -60,17 +61,17 @@ class _State:
     watermark_us: int = NEVER_US
     idle: bool = False
     asserts: bool = False
-    """Its producer says how far time has come, so that silence means nothing."""
+    """Its producer asserts watermarks, so that a lack of events does not make it idle."""
     announced: bool = False
-    """It has named its peers, which it does with every frame and which counts once."""
+    """It has announced its peers; it names them in every frame, of which only the first matters."""
 
 
 class Watermarks:
     """Watermarks of the sources of one domain.
 
-    ``expected`` places hold the domain back until each was heard of, or declared idle, so that a slow start of one
-    partition makes nothing late. A timestamp more than ``max_jump_us`` ahead of its source's newest one, or at
-    ``ceiling_us`` and beyond, is rejected and moves no watermark: one broken clock must not close every window.
+    ``expected`` places delay the domain's watermark until each has sent a frame or is declared idle, so that a slow
+    start of one partition does not make events late. A timestamp more than ``max_jump_us`` ahead of its source's newest
+    one, or not before ``ceiling_us``, is rejected and advances no watermark: a wrong clock must not close every window.
     """
 
     def __init__(
@@ -82,41 +83,41 @@ class Watermarks:
         ceiling_us: int = CEILING_US,
     ) -> None:
         if lateness_us < 0:
-            raise InvalidSettings(f"lateness of {lateness_us} us; zero or more was wanted")
+            raise InvalidSettings(f"lateness of {lateness_us} us; expected zero or more")
         if max_jump_us <= lateness_us:
             raise InvalidSettings(
-                f"a largest jump of {max_jump_us} us with a lateness of {lateness_us} us; the jump must be greater"
+                f"largest jump of {max_jump_us} us; expected more than the lateness of {lateness_us} us"
             )
         self.lateness_us = lateness_us
         self.max_jump_us = max_jump_us
         self.ceiling_us = ceiling_us
         self.late = 0
-        """Rows judged late so far."""
+        """Late rows so far."""
         self.rejected = 0
         """Rows rejected as too far in the future so far."""
         self.refused_punctuation = 0
-        """Watermarks asserted by producers that were ignored because they lay too far in the future."""
+        """Watermarks asserted by producers that were ignored because they were too far in the future."""
         self._expected = {TopicPartition(*place) for place in expected}
         self._idle_places: set[TopicPartition] = set()
         self._closed_places: set[TopicPartition] = set()
         self._sources: dict[Source, _State] = {}
         self._ended: dict[Source, bool] = {}
-        """Ended sources, longest not heard of first, so that no announcement opens them again. True where the producer
-        ended it as one of several peers, which begin anew together; False where it was ended on its own."""
+        """Ended sources, least recently active first; announcements do not reopen them. True: the producer ended the
+        source as one of several peers, which restart together. False: it was ended on its own."""
         self._domain_us = NEVER_US
         self._closed = 0
 
     @property
     def watermark_us(self) -> int:
-        """Everything older was seen: rows with a smaller timestamp may be processed. Never goes back.
+        """No older row is expected: rows with a smaller timestamp may be processed. Never decreases.
 
-        `NEVER_US` until each expected place was heard of.
+        `NEVER_US` until each expected place has sent a frame or is idle.
         """
         return self._domain_us
 
     @property
     def finished(self) -> bool:
-        """Every source that was heard of has ended, and no expected place is still waited for.
+        """Every known source has ended, and no expected place is missing.
 
         The domain then flushes and calls `reset`; a later run may have older timestamps.
         """
@@ -124,38 +125,39 @@ class Watermarks:
 
     @property
     def asserting(self) -> bool:
-        """Whether a producer that asserts watermarks holds the domain back."""
+        """Whether a source whose producer asserts watermarks is active and so bounds the domain's watermark."""
         return any(state.asserts and not state.idle for state in self._sources.values())
 
     @property
     def sources(self) -> dict[Source, int]:
-        """Watermark of every open source, for the display of lag."""
+        """Watermark of every open source, to display its lag."""
         return {source: state.watermark_us for source, state in self._sources.items()}
 
     def is_idle(self, source: Source) -> bool:
-        """Whether the source was declared idle and has not been heard of since."""
+        """Whether the source was declared idle and has sent no frame since."""
         state = self._sources.get(source)
         return source.place in self._idle_places if state is None else state.idle
 
     def expect(self, places: Iterable[TopicPartition | tuple[str, int]]) -> None:
-        """Replace the expected places (after partitions were assigned anew)."""
+        """Replace the expected places (after a new assignment of partitions)."""
         self._expected = {TopicPartition(*place) for place in places}
         self._advance()
 
     def announce(self, source: Source) -> None:
-        """A source will be heard of, since a peer of it was: it holds the domain back until then.
+        """Expect frames of a source that a peer has named: it delays the domain's watermark until its first frame.
 
-        One that has ended stays so, however often it is announced; only what it sends itself opens it again.
+        An ended source stays ended when it is announced; only a frame of its own reopens it.
         """
         if source in self._ended:
-            self._ended[source] = self._ended.pop(source)  # still spoken of, so it is not the next to be forgotten
+            # Moved to the end: peers still name it, so it is not the next to be dropped.
+            self._ended[source] = self._ended.pop(source)
             return
         self._sources.setdefault(source, _State(asserts=True))
         self._idle_places.discard(source.place)
         self._closed_places.discard(source.place)
 
     def has_announced(self, source: Source) -> bool:
-        """Whether an open source has named its peers, so that naming them again says nothing new."""
+        """Whether an open source has named its peers, so that naming them again has no effect."""
         state = self._sources.get(source)
         return state is not None and state.announced
 
@@ -180,14 +182,14 @@ class Watermarks:
         one_by_one: bool = False,
         peers: Sequence[Source] = (),
     ) -> Observed:
-        """Judge the rows of one frame, then move the watermarks.
+        """Classify the rows of one frame, then advance the watermarks.
 
-        A row is late if it is older than its own source's watermark as it stood before the frame, or, where the
-        source is new or returns from idleness, older than the domain's. With ``one_by_one`` (rows that came as
-        messages of their own) each row is judged by the watermark that the rows before it left, so that the
-        verdict does not depend on how a fetch divided them. ``watermark_us`` and ``end`` are the frame's, and so are
-        ``peers``: the sources that go along with this one, which are announced. An end without peers concerns this
-        source alone, as where a reader was told that it is silent.
+        A row is late if it is older than its own source's watermark before the frame or, where the source is new
+        or was idle, older than the domain's. With ``one_by_one`` (each row was a message of its own) each row is
+        compared with the watermark after the rows before it, so that the result does not depend on how fetches
+        divided the messages. ``watermark_us`` and ``end`` are the frame's, and so are ``peers``: the sources of
+        the same origin, which are announced. An end without peers ends only this source, for example when the
+        caller gives up an inactive producer.
         """
         if peers:
             self._announce_peers(source, peers, begins=len(timestamps) > 0 or not end)
@@ -226,9 +228,9 @@ class Watermarks:
         return Observed(~(late | rejected), late, rejected)
 
     def mark_idle(self, source: Source | TopicPartition, *, asserting: bool = False) -> None:
-        """A source, or all of a place, no longer holds the domain back until it is heard of again.
+        """A source, or all of a place, no longer delays the domain's watermark until it sends a frame again.
 
-        Sources whose producers assert watermarks are left alone (a slow simulation is not an idle one), unless
+        Sources whose producers assert watermarks are not marked (a slow simulation is not idle), unless
         ``asserting``: then their producers are given up.
         """
         place = source.place if isinstance(source, Source) else source
@@ -240,10 +242,10 @@ class Watermarks:
         self._advance()
 
     def mark_all_idle(self, until_us: int | None = None) -> None:
-        """Nothing comes from anywhere: the domain advances to its furthest source's watermark, or to ``until_us``.
+        """No source sends events: the domain advances to its furthest source's watermark, or to ``until_us``.
 
-        ``until_us`` is an event time that the caller knows to have passed; with it, absence and windows complete
-        though no event follows. A source whose producer asserts watermarks still holds the domain back.
+        ``until_us`` is an event time that the caller knows to have passed; with it, absences and windows complete
+        although no event follows. A source whose producer asserts watermarks still delays the domain's watermark.
         """
         for place in self._expected | {source.place for source in self._sources}:
             self.mark_idle(place)
@@ -252,15 +254,15 @@ class Watermarks:
             self._domain_us = max(self._domain_us, until_us)
 
     def wake(self) -> None:
-        """The domain was idle as a whole and something comes: hold it back for every place and source once more."""
+        """An idle domain receives a frame: every place and source delays its watermark again."""
         self._idle_places.clear()
         for state in self._sources.values():
             state.idle = False
 
     def reset(self) -> None:
-        """Begin anew after `finished`: no sources, no watermark; expected places and counters stay.
+        """Restart after `finished`: no sources, no watermark; expected places and counters are kept.
 
-        What has ended stays ended, and a place that was declared idle stays idle until it is heard of.
+        Ended sources stay ended, and idle places stay idle until they send a frame.
         """
         self._sources.clear()
         self._closed_places.clear()
@@ -291,10 +293,10 @@ class Watermarks:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over the state of a snapshot; settings stay those of this clock."""
+        """Restore the state of `snapshot`; the settings of this object are kept."""
         names = json.loads(bytes(snapshot["names"]))
         columns = [snapshot[name] for name in ("newest_us", "watermarks_us", "idle", "asserts")]
-        # Snapshots of earlier versions do not say who has announced: announcing twice changes nothing.
+        # Snapshots of earlier versions lack ``announced``: announcing twice has no effect.
         columns.append(snapshot.get("announced", np.zeros(len(columns[0]), np.bool_)))
         states = [
             _State(int(newest), int(watermark), bool(idle), bool(asserts), bool(announced))
@@ -315,7 +317,7 @@ class Watermarks:
         if self.has_announced(source):
             return
         if begins and source in self._ended and not any(peer in self._sources for peer in peers):
-            # All had ended and one of them speaks: the run is repeated or goes on, and the others will follow.
+            # All peers had ended and one sends a frame: the run is repeated or continues, and the others will follow.
             for peer in peers:
                 if self._ended.get(peer):
                     del self._ended[peer]
@@ -327,7 +329,7 @@ class Watermarks:
             return np.zeros(0, np.bool_)
         newest = state.newest_us
         if newest == NEVER_US:
-            # A first frame has no past to be measured by; its own oldest row stands in for it.
+            # The first frame has no predecessor to compare with: its own oldest row is used instead.
             newest = int(times[0] if one_by_one else times.min())
         limit = min(newest + self.max_jump_us, self.ceiling_us - 1)
         if int(times.max()) <= limit:
@@ -358,6 +360,6 @@ class Watermarks:
         if not self._sources or self._missing():
             return
         active = [state.watermark_us for state in self._sources.values() if not state.idle]
-        # All idle: nobody holds anybody back, so the furthest counts (as in Flink's status watermark valve).
+        # All sources are idle, so the greatest watermark counts (as in Flink's StatusWatermarkValve).
         reached = min(active) if active else max(state.watermark_us for state in self._sources.values())
         self._domain_us = max(self._domain_us, reached)

@@ -1,4 +1,4 @@
-"""Kafka messages to frames: a chunk of one partition at a time, frames, JSON records and other forms mixed.
+"""Kafka messages to frames, one chunk of a partition at a time, in which frames, JSON and other forms may be mixed.
 
 Every message is accounted for: it is in a frame, or it is a dead letter with its reason and its bytes.
 """
@@ -29,7 +29,7 @@ __all__ = ["dead_letter", "decode_chunk"]
 def dead_letter(
     record: KafkaRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
 ) -> DeadLetter:
-    """The record as a dead letter; its id is a function of its place, so that repeating it changes nothing."""
+    """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent."""
     return DeadLetter.model_validate(
         {
             "letter_id": str(hash_id("dead", topic, str(partition), str(record.offset), str(row), stage)),
@@ -50,7 +50,10 @@ def dead_letter(
 def decode_chunk(
     topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
 ) -> tuple[list[SourcedFrame], list[DeadLetter]]:
-    """Frames of the chunk in offset order, and the messages that are none; the catalog's types are enforced."""
+    """Frames of the chunk in offset order, and dead letters of the messages that cannot be decoded.
+
+    The catalog's types are enforced.
+    """
     stream = stream_of(topic) or topic
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
@@ -80,7 +83,7 @@ def decode_chunk(
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Neighbouring JSON records of one partition; ``source`` is the message that they were decoded from, if any."""
+    """Consecutive JSON records of one partition; ``source`` is the message from which a decoder made them, if any."""
 
     topic: str
     partition: int

@@ -1,15 +1,15 @@
-"""Decoders: from one Kafka message to events. JSON records and frames are read in bulk; others message by message.
+"""Decoders: from one Kafka message to events. JSON records and frames are read in bulk, other forms one by one.
 
 ::
 
     @register_decoder("csv", content_type="text/csv")
     def csv(record):                                   # one message: key, value, headers, offset, timestamp in ms
         value, room = record.value.decode().split(",")
-        return {"value": float(value), "key": room}    # an event, as a JSON record would hold it; or a list; or a Frame
+        return {"value": float(value), "key": room}    # an event, like a JSON record; or a list of them; or a Frame
 
-A message belongs to the decoder of its ``content-type`` header, else to the first that recognises its value, else it is
-a frame or a JSON record (the mono event, the Charter envelope of ``dna.*``, or a flat object). InvalidEvent, or any
-other exception, makes the message a dead letter with that reason.
+A message goes to the decoder of its ``content-type`` header, else to the first that recognises its value, else it is
+a frame or a JSON record (a mono event, the dna envelope, or a flat object). InvalidEvent, or any other exception,
+makes the message a dead letter with that reason.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from astrocyte.schemas.registry import Registry
 __all__ = ["ARROW", "DECODERS", "JSON", "Decoder", "chosen_decoders", "register_decoder", "run_decoder"]
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
-"""An Arrow IPC stream begins with this continuation marker, which no JSON text can."""
+"""Continuation marker with which an Arrow IPC stream begins; no JSON text can begin with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """How messages of one form become events."""
+    """Decoder of one form of messages."""
 
     definition: Callable[[KafkaRecord], Any]
     content_type: str | None = None
@@ -72,13 +72,13 @@ def register_decoder(
     content_type: str | None = None,
     recognise: Callable[[bytes], bool] | None = None,
 ) -> Any:
-    """Read messages of another form; without ``function`` a decorator.
+    """Register a decoder for another form of messages; without ``function`` a decorator.
 
-    ``content_type`` is the value of the header ``content-type`` that marks them; ``recognise`` looks at the value of
-    messages that have none of the known headers. Raises InvalidSettings.
+    ``content_type`` is the value of their header ``content-type``; ``recognise`` tests the value of a message that has
+    no known ``content-type``. Raises InvalidSettings.
     """
     if content_type is None and recognise is None:
-        raise InvalidSettings(f"decoder {name!r} has neither content_type nor recognise, so it would read nothing")
+        raise InvalidSettings(f"decoder {name!r} has neither content_type nor recognise; expected at least one of them")
 
     def add(given: Callable[[KafkaRecord], Any]) -> Callable[[KafkaRecord], Any]:
         DECODERS.register(name, Decoder(given, content_type, recognise))
@@ -88,7 +88,7 @@ def register_decoder(
 
 
 def chosen_decoders(records: Sequence[KafkaRecord]) -> list[Decoder]:
-    """The decoder of each message. Costs one comparison a message where no other decoders are registered."""
+    """The decoder of each message. Costs one comparison per message where no other decoders are registered."""
     own = [decoder for _, decoder in DECODERS.items() if decoder is not ARROW and decoder is not JSON]
     if not own:
         return [
@@ -114,9 +114,9 @@ def _choose(record: KafkaRecord, by_type: Mapping[bytes, Decoder], recognisers: 
 
 
 def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: int) -> Frame | list[RawRecord]:
-    """What a registered decoder makes of a message: a frame, or JSON records in its place. Raises InvalidEvent.
+    """Result of a registered decoder for one message: a frame, or JSON records. Raises InvalidEvent.
 
-    Several events of one message get ids of their own, functions of the message's place and their row.
+    If a message holds several events, their ids are functions of the message's topic, partition and offset and the row.
     """
     try:
         found = decoder.definition(record)

@@ -1,7 +1,7 @@
-"""Events as plain mappings, for programs that have no frames: to frames, and one at a time.
+"""Events as plain mappings, for programs without frames: conversion to frames, or of one event at a time.
 
-An event has ``stream`` (or seed 004's ``source_stream``), ``timestamp`` (integer microseconds, ISO 8601 text or a
-datetime), ``key``, ``type`` and its fields; ``event_id`` if it has one. A ``metadata`` mapping counts as fields.
+An event has ``stream`` (or ``source_stream``, as in a mono event), ``timestamp`` (integer microseconds, ISO 8601 text
+or a datetime), ``key``, ``type`` and its fields, and optionally ``event_id``. Entries of ``metadata`` count as fields.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ def time_of(value: Any) -> int:
         try:
             return us_from_iso(value)
         except ValueError as error:
-            raise InvalidEvent(f"timestamp {value!r} is not ISO 8601 text: {error}") from error
+            raise InvalidEvent(f"timestamp {value!r}; expected ISO 8601 text: {error}") from error
     if isinstance(value, datetime):
         return us_from_datetime(value)
     if isinstance(value, np.integer):
         return int(value)
     raise InvalidEvent(
-        f"timestamp {value!r} of type {type(value).__name__}; integer microseconds since 1970 (UTC), ISO 8601 text or "
-        "a datetime was wanted"
+        f"timestamp {value!r} of type {type(value).__name__}; expected integer microseconds since 1970 (UTC), ISO 8601 "
+        "text or a datetime"
     )
 
 
 def normalised(event: Mapping[str, Any], streams: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Stream and flat fields (``timestamp`` in microseconds) of one event; ``streams`` are those that may be meant.
+    """Stream and flat fields (``timestamp`` in microseconds) of one event; ``streams`` are the known streams.
 
-    An event that names no stream belongs to the only one that there is. Raises InvalidEvent.
+    An event without a stream belongs to the only known one. Raises InvalidEvent.
     """
     stream = event.get("stream")
     if stream is None:
@@ -69,9 +69,9 @@ def normalised(event: Mapping[str, Any], streams: Sequence[str]) -> tuple[str, d
 
 
 def frames_of(events: Iterable[Mapping[str, Any] | Frame], streams: Sequence[str], *, run: str = "") -> list[Frame]:
-    """Frames of events in the order in which they come, one for each stream; frames pass as they are.
+    """Frames of the events, in their order, grouped by stream; frames are passed through.
 
-    Events without an id of their own are numbered within their stream, in that order. Raises InvalidEvent.
+    Events without ``event_id`` are numbered within their stream, in that order. Raises InvalidEvent.
     """
     frames: list[Frame] = []
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -80,7 +80,7 @@ def frames_of(events: Iterable[Mapping[str, Any] | Frame], streams: Sequence[str
             frames.append(event)
             continue
         if not isinstance(event, Mapping):
-            raise InvalidEvent(f"{type(event).__name__} {event!r} where an event (a mapping) or a Frame was wanted")
+            raise InvalidEvent(f"expected an event (a mapping) or a Frame, got {type(event).__name__} {event!r}")
         stream, fields = normalised(event, streams)
         rows.setdefault(stream, []).append(fields)
     for stream, found in rows.items():
@@ -91,7 +91,7 @@ def frames_of(events: Iterable[Mapping[str, Any] | Frame], streams: Sequence[str
 
 
 def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", first_seq: int = 0) -> Frame:
-    """Frame of flat rows of one stream. Raises InvalidEvent where a field has values that no column can hold."""
+    """Frame of flat rows of one stream. Raises InvalidEvent if no column type can hold the values of a field."""
     names = dict.fromkeys(name for row in rows for name in row)
     if "event_id" in names and all(row.get("event_id") is None for row in rows):
         del names["event_id"]
@@ -110,7 +110,7 @@ def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", f
 
 
 def column_of(stream: str, name: str, values: list[Any]) -> pa.Array:
-    """Column of a field's values. Raises InvalidEvent where there is none that holds them."""
+    """Column of a field's values. Raises InvalidEvent if no column type can hold them."""
     try:
         array = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
@@ -122,7 +122,7 @@ def column_of(stream: str, name: str, values: list[Any]) -> pa.Array:
         try:
             return pa.array([None if value is None else str(value) for value in values]).dictionary_encode()
         except (pa.ArrowInvalid, UnicodeEncodeError) as error:
-            raise InvalidEvent(f"field {name!r} of stream {stream!r} holds what no column can: {error}") from error
+            raise InvalidEvent(f"field {name!r} of stream {stream!r} fits no column type: {error}") from error
     if pa.types.is_null(array.type):
         return array.cast(pa.float64())
     return array

@@ -1,7 +1,7 @@
-"""Validators: validators and transformers at a stream's entrance (seed 004), on whole frames.
+"""Validators: they check and transform the events of a stream, whole frames at a time, before rules see them.
 
-Every row that comes in goes out, is refused with a reason, or was sampled away and is counted: in = out + refused +
-sampled. A validator keeps no state, so that the same frame always fares the same.
+Every incoming row passes, is refused with a reason, or is dropped by sampling and counted: in = out + refused +
+sampled. A validator keeps no state, so that the same frame always gives the same result.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ __all__ = ["Passed", "Validators"]
 
 Flags = NDArray[np.bool_]
 _SHOWN: Final = 80
-"""Characters of a value that a reason shows."""
+"""Maximum number of characters of a value in a reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Passed:
-    """What became of one frame."""
+    """Result of the validators for one frame."""
 
     frame: Frame
-    """The rows that passed, changed as the validators say."""
+    """The rows that passed, as changed by the validators."""
     rows: NDArray[np.int64]
-    """For each row of ``frame``, the row of the original frame that it was."""
+    """For each row of ``frame``, its row in the original frame."""
     refused: list[tuple[int, str]]
-    """Rows of the original frame that became dead letters, and why; in order of the row."""
+    """Refused rows of the original frame with the reason, in order of the row; they become dead letters."""
     sampled: int = 0
-    """Rows that were sampled away; those that passed carry the weight."""
+    """Rows dropped by sampling; the weight of the rows that passed accounts for them."""
 
 
 class Validators:
-    """The validators of all streams. Streams without one get the checks that hold for every event.
+    """The validators of all streams. Streams without one get only the checks that apply to every event.
 
     These are: the catalog's types, a timestamp from 1970 to 2100, and finite numbers.
     """
@@ -59,11 +59,11 @@ class Validators:
                 self._specs.setdefault(stream, []).append(spec)
 
     def apply(self, frame: Frame, *, typed: bool = True) -> Passed:
-        """Check and change the rows of one frame; its watermark, end and origin stay with what passes.
+        """Check and change the rows of one frame; the returned frame keeps its watermark, end and origin.
 
-        ``typed``: a frame of a stream that the catalog lists must have its fields and types.
+        ``typed``: a frame of a listed stream must have the fields and types of the catalog.
         """
-        # The results of a window have its own fields, though a stream of the catalog may have its name.
+        # Results of a window have the window's fields, even if the catalog has a stream of the same name.
         event_type = None if not typed or frame.has("window_start") else self._catalog.find(frame.stream)
         if event_type is not None:
             try:
@@ -84,7 +84,7 @@ class Validators:
 
 
 class _Work:
-    """One frame on its way through the validators of its stream."""
+    """One frame while the validators of its stream process it."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -93,12 +93,12 @@ class _Work:
         self.sampled = 0
 
     def refuse(self, bad: Flags, reasons: Sequence[str]) -> None:
-        """Take the flagged rows out; ``reasons`` has one for each of them."""
+        """Remove the flagged rows; ``reasons`` has one entry for each of them."""
         self.refused += zip(self.rows[bad].tolist(), reasons, strict=True)
         self.keep(~bad)
 
     def keep(self, good: Flags) -> None:
-        """Only the flagged rows go on."""
+        """Keep only the flagged rows."""
         chosen = np.flatnonzero(good)
         self.frame = self.frame.take(chosen)
         self.rows = self.rows[chosen]
@@ -108,8 +108,8 @@ class _Work:
         if len(times) == 0 or (int(times.min()) >= 0 and int(times.max()) < CEILING_US):
             return
         bad = (times < 0) | (times >= CEILING_US)
-        wanted = "microseconds since 1970 (UTC) below the year 2100 were wanted; is it in another unit?"
-        self.refuse(bad, [f"timestamp {time}: {wanted}" for time in times[bad].tolist()])
+        expected = "expected microseconds since 1970 (UTC) before the year 2100; is it in another unit?"
+        self.refuse(bad, [f"timestamp {time}; {expected}" for time in times[bad].tolist()])
 
     def check_required(self, names: Sequence[str]) -> None:
         for name in names:
@@ -140,7 +140,7 @@ class _Work:
                 self.frame = self.frame.with_column(name, cleaned)
             else:
                 values = column.filter(pa.array(bad)).to_pylist()
-                self.refuse(bad, [f"field {name!r} is {_show(value)}; a finite number was wanted" for value in values])
+                self.refuse(bad, [f"field {name!r} is {_show(value)}; expected a finite number" for value in values])
 
     def transform(self, spec: Validator) -> None:
         if spec.where_node is not None:
@@ -158,14 +158,14 @@ class _Work:
             kept = [name for name in self.frame.batch.schema.names if name not in spec.drop]
             arrays = [self.frame.batch.column(name) for name in kept]
             names = [spec.rename.get(name, name) for name in kept]
-            # A new name takes the place of a field that already had it.
+            # A renamed field replaces an existing field of the new name.
             last = {name: index for index, name in enumerate(names)}
             last |= {spec.rename[name]: index for index, name in enumerate(kept) if name in spec.rename}
             order = [index for index, name in enumerate(names) if last[name] == index]
             batch = pa.RecordBatch.from_arrays([arrays[i] for i in order], names=[names[i] for i in order])
             self.frame = replace(self.frame, batch=batch)
         if spec.sample is not None and spec.sample < 1 and self.frame.num_rows:
-            # The id's low word has 62 free bits below its two bits of variant.
+            # The id's low word has 62 hash bits below the two bits of the UUID variant.
             chance = (self.frame.ids()[:, 1] << np.uint64(2)).astype(np.float64) / 2.0**64
             chosen = chance < spec.sample
             self.sampled += int((~chosen).sum())
@@ -173,7 +173,7 @@ class _Work:
             self.frame = replace(self.frame, weight=self.frame.weight / spec.sample)
 
     def call(self, function: ValidatorFunction, options: Mapping[str, Any]) -> None:
-        """Let a validator in Python accept, refuse and change the rows that are left."""
+        """Apply a Python validator to the remaining rows; it may accept, refuse and change them."""
         if not self.frame.num_rows:
             return
         self.frame, refused = function.apply(self.frame, options)
@@ -188,7 +188,7 @@ class _Work:
         return Columns(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
 
     def reasons(self, spec: Validator, node: Node, bad: Flags) -> list[str]:
-        """One reason for each refused row, with the values that the condition saw."""
+        """One reason for each refused row, with the values of the fields in the condition."""
         count = int(bad.sum())
         if spec.reason is not None:
             return [spec.reason] * count
@@ -205,7 +205,7 @@ class _Work:
 
 def _all_finite(column: pa.Array) -> bool:
     if column.null_count == 0:
-        # A finite sum has finite terms; the other way round an overflow only costs the exact test.
+        # If the sum is finite, all terms are; if it overflows, the exact test below decides.
         with np.errstate(all="ignore"):
             if np.isfinite(column.to_numpy().sum(dtype=np.float64)):
                 return True
@@ -213,7 +213,7 @@ def _all_finite(column: pa.Array) -> bool:
 
 
 def _rows_of_lists(column: pa.Array) -> Flags:
-    """Rows whose list holds a value that is not finite."""
+    """Flags of rows whose list holds a value that is not finite."""
     bad = np.zeros(len(column), np.bool_)
     values = column.flatten()
     if not _all_finite(values):

@@ -1,1 +1,1 @@
-"""Matches and what is made of them: tables, emitted values, alerts, lineage."""
+"""Matches: tables of them, their emitted values, alerts and lineage, and their records."""

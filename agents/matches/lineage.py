@@ -1,9 +1,9 @@
 """Matches as records for other programs: multi events with their lineage, and alerts.
 
-The lineage says, by stream, which events a match was made of: ``{"axon_1": {"event_id", "timestamp", "step", "topic",
-"partition", "offset"}, ...}``. Further events of one stream stand in the ``also`` of its first one, in the same form.
-Topic, partition and offset are there for events that were read from Kafka; the event of a match over matches or windows
-has the id of that multi event or window result, so that the tree can be followed down.
+The lineage lists, by stream, the events of a match: ``{"axon_1": {"event_id", "timestamp", "step", "topic",
+"partition", "offset"}, ...}``. Further events of one stream are in ``also`` of its first one, in the same form.
+Events read from Kafka have topic, partition and offset. An event that is itself a match or a window result has the id
+of that multi event or window result, so that the lineage can be traced to the source events.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def lineages(table: MatchTable) -> list[dict[str, dict[str, Any]]]:
 def multi_event_records(table: MatchTable) -> list[JsonRecord]:
     """Every match as a multi event (`schemas.events.MultiEvent`), in the table's order.
 
-    Headers say the rule's version (``ce_ruleversion``), and ``ce_timedout``, or ``ce_status`` (provisional, confirmed,
-    retracted) with ``ce_provisional``, where these apply.
+    Headers hold the rule's version (``ce_ruleversion``) and, where they apply, ``ce_timedout``, or ``ce_status``
+    (provisional, confirmed, retracted) with ``ce_provisional``.
     """
     if not len(table):
         return []
@@ -43,7 +43,7 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
     shared = _SharedHeaders(table, "astrocyte.multi_event")
     keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
     found = []
-    # Each body becomes bytes at once: thousands of nested dictionaries held together keep the collector busy.
+    # Each body is serialised at once: thousands of live nested dictionaries would slow the garbage collector down.
     for i, (lineage, sources) in enumerate(_lineages(table)):
         body: dict[str, Any] = {
             "event_id": ids[i],
@@ -65,7 +65,7 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
 
 
 def alert_records(table: MatchTable) -> list[JsonRecord]:
-    """The alerts (`schemas.events.Alert`) of the matches that have one, in the table's order."""
+    """The alerts (`schemas.events.Alert`) of the matches, where the rule defines one, in the table's order."""
     chosen = [i for i, alert in enumerate(table.values.alert) if alert is not None] if len(table) else []
     if not chosen:
         return []
@@ -93,7 +93,7 @@ def alert_records(table: MatchTable) -> list[JsonRecord]:
 
 
 class _SharedHeaders:
-    """Headers that are the same for all matches of one rule and status: one object each."""
+    """Headers common to all matches of one rule and status, built once."""
 
     def __init__(self, table: MatchTable, kind: str) -> None:
         self._table = table
@@ -125,7 +125,7 @@ class _SharedHeaders:
 
 
 def _runs(table: MatchTable) -> list[tuple[tuple[str, bytes], ...]]:
-    """The header that names the run of each match's first event; none for events of other programs, which have none."""
+    """Header with the run of each match's first event; empty for events of other programs, which have no run."""
     first = np.full(len(table.events), -1, np.int64)
     headers: list[tuple[tuple[str, bytes], ...]] = [()]
     for chunk, positions, _ in table.events.parts():

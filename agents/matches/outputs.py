@@ -1,7 +1,7 @@
-"""What a rule makes of its matches: emitted values, confidence, alert strings, for all matches of a rule at once.
+"""Outputs of matches: emitted values, confidence and alert messages, computed for all matches of a rule at once.
 
 An expression over the events of a match (``last(heat.value) - stress.value``) becomes an expression over columns with
-one row a match: each ``step.field`` and each aggregate over a step is such a column.
+one row per match: each ``step.field`` and each aggregate over a step is such a column.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _REDUCE: Final = {"min": np.minimum, "max": np.maximum}
 
 
 class Columns:
-    """Fields of the events of matches of one rule, as columns with a row a match."""
+    """Fields of the events of matches of one rule, as columns with one row per match."""
 
     def __init__(
         self, steps: Sequence[str], offsets: NDArray[np.int64], step: NDArray[np.int16], events: Located
@@ -87,7 +87,7 @@ class Columns:
             if name is None:
                 column = pa.array(np.bincount(match, minlength=self.count))
             elif func in ("first", "last"):
-                # Of several assignments to one place the last one stays.
+                # Where several events assign to one place, NumPy keeps the last assignment.
                 place = np.full(self.count, -1, np.int64)
                 order = slice(None) if func == "last" else slice(None, None, -1)
                 place[match[order]] = rows[order]
@@ -131,7 +131,7 @@ def _joined(parts: Sequence[pa.Array]) -> pa.Array:
 
 
 def _aggregate(func: str, values: pa.Array, match: NDArray[np.int64], count: int) -> pa.Array:
-    """Reduce the values of each match (``match`` ascends); null and NaN take no part, no value at all is null."""
+    """Aggregate the values of each match (``match`` ascends). Nulls and NaN are ignored; without a value it is null."""
     valid = np.asarray(values.is_valid())
     if pa.types.is_floating(values.type):
         valid &= ~np.isnan(values.fill_null(np.nan).to_numpy(zero_copy_only=False))
@@ -161,7 +161,7 @@ def _aggregate(func: str, values: pa.Array, match: NDArray[np.int64], count: int
 def _sums(
     data: NDArray[Any], match: NDArray[np.int64], starts: NDArray[np.int64], count: int
 ) -> NDArray[np.int64] | NDArray[np.uint64] | NDArray[np.float64]:
-    """Sum of each match; int64, or what is needed to hold all of them."""
+    """Sum of each match; integer sums are int64, or uint64 or float64 if they do not fit."""
     result = np.zeros(count, data.dtype)
     lengths = np.diff(np.append(starts, len(data)))
     if not len(starts):

@@ -1,7 +1,7 @@
-"""Matches as a user meets them: a table of columns, objects on demand.
+"""Matches for users: a table of columns, and objects on demand.
 
-A `MatchTable` holds what the matcher put out together with the places of its events; ids, emitted values, confidence
-and alert strings are computed for all matches of a rule at once, when they are first asked for.
+A `MatchTable` holds the output of the matcher and the positions of its events. Ids, emitted values, confidence and
+alert messages are computed for all matches of a rule at once, at their first use.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "Match"
 
 FINAL, PROVISIONAL, CONFIRMED, RETRACTED = 0, 1, 2, 3
 STATUSES: Final = ("final", "provisional", "confirmed", "retracted")
-"""What a match is: final (the only word on it), or, with `eventual` consistency, a first guess and its outcome."""
+"""Status of a match: final or, with `eventual` consistency, provisional and later confirmed or retracted."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedEvent:
-    """One event of a match. ``topic``, ``partition`` and ``offset`` are known where it was read from Kafka."""
+    """One event of a match. ``topic``, ``partition`` and ``offset`` are set for events read from Kafka."""
 
     id: str
     stream: str
@@ -47,7 +47,7 @@ class MatchedEvent:
 
 @dataclass(frozen=True, slots=True)
 class MatchAlert:
-    """What a rule says to a person about one match."""
+    """Alert of one match: severity and message."""
 
     severity: Severity
     message: str
@@ -62,15 +62,15 @@ class Match:
     id: str
     key: str | None
     time_us: int
-    """Time of its last event; of an absence or a timeout, the instant at which time decided it."""
+    """Time of its last event; for an absence or a timeout, the time at which it was decided."""
     events: Mapping[str, tuple[MatchedEvent, ...]]
-    """Events by step, oldest first; steps without events are left out."""
+    """Events by step, oldest first; steps without events are omitted."""
     emit: Mapping[str, Any] = field(default_factory=dict)
     confidence: float = 1.0
     integrated_value: float | int | None = None
     alert: MatchAlert | None = None
     timed_out: bool = False
-    """Its window closed before it was complete."""
+    """Its time limit passed before the pattern was complete."""
     status: str = "final"
 
     @property
@@ -81,10 +81,10 @@ class Match:
 
 @dataclass(frozen=True, eq=False)
 class MatchTable:
-    """Matches of several rules; those of one instant stand in order of rule and key.
+    """Matches of several rules, ordered by time, then rule and key.
 
-    Events ``offsets[i]`` to ``offsets[i + 1]`` of ``step`` and ``events`` belong to match i. Stays valid whatever the
-    engine does afterwards; it holds on to the frames that its events came in.
+    Events ``offsets[i]`` to ``offsets[i + 1]`` of ``step`` and ``events`` belong to match i. A table stays valid when
+    the engine continues; it keeps the frames of its events in memory.
     """
 
     rules: tuple[Rule, ...]
@@ -115,7 +115,7 @@ class MatchTable:
 
     @classmethod
     def concat(cls, tables: Sequence[MatchTable]) -> MatchTable:
-        """All tables of one engine, one after the other."""
+        """Concatenation of tables of one engine."""
         tables = [table for table in tables if len(table)] or list(tables[:1])
         if len(tables) == 1:
             return tables[0]
@@ -169,7 +169,7 @@ class MatchTable:
 
     @cached_property
     def ids(self) -> Ids:
-        """Ids of the matches, functions of rule, version, steps and events; a timed-out one differs from a match."""
+        """Ids of the matches: functions of rule, version, steps, events, and whether the match timed out."""
         ids = np.empty((len(self), 2), np.uint64)
         for index, chosen in self.by_rule():
             rule = self.rules[index]
@@ -185,7 +185,7 @@ class MatchTable:
         return ids
 
     def event_id_strings(self) -> list[str]:
-        """Ids of the events as text: the producers' own where they gave them."""
+        """Ids of the events as text: those that producers set, else UUIDs."""
         strings = np.empty(len(self.events), object)
         for block, positions, rows in self.events.parts():
             strings[positions] = block.frame.id_strings(rows)
@@ -219,7 +219,7 @@ class MatchTable:
         return values
 
     def frame_of(self, name: str, run: str = "") -> Frame | None:
-        """Matches of the rule ``name`` as events of a stream of that name; None where there are none.
+        """Matches of the rule ``name`` as events of a stream of that name; None if there are none.
 
         Fields are the rule's emitted values, ``confidence`` and ``timed_out``; ``event_id`` is the match's id.
         """
@@ -299,7 +299,7 @@ _HIDDEN: Final = ("timestamp", "seq", "event_id")
 
 
 class Outputs:
-    """Values of matches, one place each; filled rule by rule."""
+    """Output values, one entry per match; filled rule by rule."""
 
     def __init__(self, count: int) -> None:
         self.emit: list[Mapping[str, Any]] = [{}] * count
@@ -308,7 +308,7 @@ class Outputs:
         self.alert: list[tuple[Severity, str] | None] = [None] * count
 
     def put(self, places: NDArray[np.integer], values: Mapping[str, Any]) -> None:
-        """Set the values (columns of `agents.matches.outputs.outputs_of`) of some matches."""
+        """Set the values (columns of `agents.matches.outputs.outputs_of`) of the matches at ``places``."""
         self.confidence[places] = values["confidence"]
         for place, emit, integrated, alert in zip(
             places.tolist(), values["emit"], values["integrated"], values["alert"], strict=True
@@ -321,7 +321,7 @@ def _typed(column: Any) -> Any:
 
 
 def in_order(table: MatchTable) -> NDArray[np.int64]:
-    """Order of matches by time, then rule, then key; those of one key keep their order."""
+    """Order of matches by time, then rule, then key; matches of one key keep their order."""
     order = np.lexsort((table.rule, table.time_us))
     time, rule = table.time_us[order], table.rule[order]
     same = (time[1:] == time[:-1]) & (rule[1:] == rule[:-1])

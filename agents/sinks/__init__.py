@@ -1,1 +1,1 @@
-"""Where the pipeline's results go: SQL, InfluxDB, files, memory. Each sink is imported by its own module."""
+"""Sinks, which store the pipeline's results: SQL, InfluxDB, files, memory. Import each from its own module."""

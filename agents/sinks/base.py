@@ -1,16 +1,16 @@
-"""The contract of a sink, and what goes in and out of one.
+"""The contract of a sink, and the types of its input and output.
 
-A sink takes batches of what was read from Kafka and returns when its store has confirmed them, so that the caller
-may acknowledge. It
+A sink receives batches of frames and records read from Kafka and returns when its store has confirmed them, so that the
+caller may acknowledge. It
 
 - never changes its input;
-- is safe to repeat: the same batch written again, whole or in part, changes nothing (ids are deterministic);
-- tries again without end while the store is away, telling `on_retry` each time, so that the caller can pause its
-  partitions; a set stop event ends the waiting with `SinkStopped`, and then nothing of the batch was confirmed;
-- returns what the store can never take as `Rejected`, one row each, and writes all the rest; the caller sends those
+- is idempotent: writing the same batch again, whole or in part, has no effect (ids are deterministic);
+- retries for ever while the store is unavailable, calling `on_retry` each time, so that the caller can pause its
+  partitions; setting the stop event ends the wait with `SinkStopped`, and then nothing of the batch was confirmed;
+- returns rows that the store can never accept as `Rejected`, and writes all others; the caller writes the rejected rows
   to ``dead_letters`` and then acknowledges.
 
-`agents.sinks.testing.check_sink` holds every sink to this.
+`agents.sinks.testing.check_sink` checks this contract.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RECORD_KINDS: tuple[RecordKind, ...] = (
 
 
 class SinkError(AstrocyteError):
-    """A sink that cannot work at all: a wrong address, a database of a newer version, refused credentials."""
+    """The sink cannot work: a wrong address, a database of a newer version, refused credentials."""
 
 
 class SinkStopped(TransientError):
@@ -62,17 +62,17 @@ class SinkStopped(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class SourcedFrame:
-    """A frame and where it was read."""
+    """A frame with its topic, partition and offset."""
 
     frame: Frame
     topic: str
     partition: int
     offset: int
-    """Offset of the message, or of the first of several records that became one frame."""
+    """Offset of the message, or of the first of the records that were decoded into one frame."""
     offsets: NDArray[np.int64] | None = None
-    """Offset of each row, where rows were records of their own."""
+    """Offset of each row, where each row was a record of its own."""
     last_offset: int | None = None
-    """Offset of the last record read, where records without rows followed (refused ones)."""
+    """Offset of the last record read, where records without rows (refused ones) followed."""
 
     def offset_of(self, row: int) -> int:
         """Offset from which ``row`` was read."""
@@ -81,10 +81,10 @@ class SourcedFrame:
 
 @dataclass(frozen=True, slots=True)
 class SourcedRecords:
-    """JSON records of one kind and where they were read; a record is the dictionary that its JSON holds.
+    """JSON records of one kind, as dictionaries, with their topic, partition and offsets.
 
     ``multi_events``, ``alerts`` and ``dead_letters`` have the shapes of `schemas.events`; a caller may add to each
-    ``simulation_id``, and to a multi event ``key``, ``rule_version`` and ``provisional`` (they travel in key and
+    ``simulation_id``, and to a multi event ``key``, ``rule_version`` and ``provisional`` (which come from key and
     headers). ``simulations`` have ``simulation_id`` and any of the table's columns, and ``config`` (an object that
     becomes a row of ``simulation_config``); ``experiments`` have ``experiment_id`` and any of that table's columns.
     ``audit`` has ``event_id``, ``timestamp`` (microseconds), ``kind``, ``subject``, ``simulation_id``, ``payload``.
@@ -96,7 +96,7 @@ class SourcedRecords:
     partition: int
     offset: int
     offsets: NDArray[np.int64] | None = None
-    """Offset of each record; counted on from ``offset`` where absent."""
+    """Offset of each record; None: consecutive from ``offset``."""
     last_offset: int | None = None
 
     def offset_of(self, row: int) -> int:
@@ -109,7 +109,7 @@ Sourced = SourcedFrame | SourcedRecords
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One row that the store can never take. ``payload`` is its JSON record."""
+    """One row that the store can never accept. ``payload`` is its JSON record."""
 
     stream: str
     """Stream of the row, or the kind of record."""
@@ -125,9 +125,9 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class RetryNotice:
-    """What a waiting sink reports, once for each failed attempt, and once more when the store is back.
+    """Report of a retrying sink: one for each failed attempt, and one when the store is available again.
 
-    ``attempt`` counts from 1; 0 means that the notice is over.
+    ``attempt`` counts failed attempts from 1; 0 means that the retries have ended because an attempt succeeded.
     """
 
     sink: str
@@ -140,21 +140,21 @@ OnRetry = Callable[[RetryNotice], None]
 
 
 class Sink(Protocol):
-    """A store at the end of the pipeline; see the module's text for what it promises."""
+    """A sink; the module's docstring states its contract."""
 
     name: str
 
     async def open(self) -> None:
-        """Connect, and bring the store into shape. Raises SinkError; waits while the store is away."""
+        """Connect, and create or migrate what the store needs. Retries while it is unavailable. Raises SinkError."""
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
-        """Write the batch; returns after the store has confirmed it, with the rows it can never take.
+        """Write the batch; returns, after the store has confirmed it, the rows that it can never accept.
 
-        Raises SinkStopped where the sink was stopped meanwhile, SinkError where it can no longer work.
+        Raises SinkStopped if the sink was stopped meanwhile, SinkError if it can no longer work.
         """
 
     async def close(self) -> None:
-        """Give back what was opened; everything written was confirmed before."""
+        """Release the resources of `open`; everything written was confirmed before."""
 
 
 def highest_offsets(batch: Sequence[Sourced]) -> dict[TopicPartition, int]:

@@ -1,9 +1,9 @@
-"""The sink that writes JSON lines to compressed files, one line an event or record, with rotation.
+"""The sink that writes JSON lines to compressed files, one line per event or record, with rotation.
 
-Files are named ``events-000001.jsonl.zst`` and up; each batch is one zstd frame, flushed to the disk before the write
-is confirmed. A line holds where it was read (topic, partition, offset, row) and the JSON record. What was written is
-known by these places: a batch written again, also after a crash, adds nothing, and a frame cut short by a crash is
-cut off when the folder is opened. The folder belongs to one sink and to one Kafka cluster at a time.
+Files are named ``events-000001.jsonl.zst`` and up; each batch is one zstd frame, flushed to disk before the write is
+confirmed. A line holds topic, partition, offset, row and the JSON record. Offsets identify what was written: a batch
+written again, also after a crash, adds nothing. An incomplete frame left by a crash is removed when the folder is
+opened. The folder belongs to one sink and to one Kafka cluster at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["FileSink", "read_lines"]
 
 _POSITIONS: Final = "positions.json"
 _PIECE: Final = 1 << 16
-"""Bytes given to zstd at a time: what is left over of them at the end of a frame is copied."""
+"""Bytes given to zstd at a time; the rest of a piece after the end of a frame is copied."""
 _TRANSIENT: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE}
 
 
@@ -53,16 +53,16 @@ class FileSink:
         self._number = 0
         self._file: BinaryIO | None = None
         self._end = 0
-        """Length of the current file up to which it is confirmed."""
+        """Confirmed length of the current file, in bytes."""
 
     async def open(self) -> None:
-        """Find out what was written, and cut off what was not written whole. Raises SinkError."""
+        """Read the stored positions, and remove an incomplete frame. Raises SinkError."""
         await asyncio.to_thread(self._open)
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
-        """Append the lines that are not there yet, as one frame; returns when they are on the disk."""
+        """Append the lines that are not stored yet, as one frame; returns when they are on disk."""
         if self._file is None:
-            raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
+            raise SinkError(f"write() was called before sink {self.name!r} was opened; await open() first")
         lines = await asyncio.to_thread(lambda: b"".join(self._lines(batch)))
         if lines:
             await self._retry.persist(lambda: asyncio.to_thread(self._append, lines), self._transient)
@@ -92,7 +92,7 @@ class FileSink:
         return self.folder / f"events-{self._number:06d}.jsonl.zst"
 
     def _recover(self, path: Path) -> None:
-        """Take the positions of the newest file from its lines, and cut it after its last whole frame."""
+        """Read positions from the lines of the newest file, and truncate it after its last complete frame."""
         data = path.read_bytes() if path.exists() else b""
         whole = 0
         for end, text in _frames(data):
@@ -135,7 +135,7 @@ class FileSink:
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
         except OSError:
-            # The next attempt begins where the last confirmed frame ended.
+            # The next attempt starts where the last confirmed frame ends.
             os.ftruncate(file.fileno(), self._end)
             raise
         self._end += length
@@ -143,7 +143,7 @@ class FileSink:
             self._rotate(lines)
 
     def _rotate(self, lines: bytes) -> None:
-        """Begin a new file; what the old ones hold is noted first, so that they need not be read again."""
+        """Start a new file; the positions are stored first, so that the old files need not be read again."""
         positions = dict(self._positions)
         for line in lines.splitlines():
             entry = orjson.loads(line)
@@ -175,7 +175,7 @@ def _line(item: Sourced, stream: str, offset: int, row: int | None, record: byte
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """End and text of each whole zstd frame; ends at the first that is cut short."""
+    """End offset and text of each complete zstd frame; stops at the first incomplete one."""
     view, start = memoryview(data), 0
     while start < len(view):
         inflate = zstandard.ZstdDecompressor().decompressobj()
@@ -194,7 +194,7 @@ def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read_lines(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """Every line of a folder's files, in the order in which they were written."""
+    """Every line of the files of a folder, in the order in which they were written."""
     for path in sorted(Path(folder).glob("events-*.jsonl.zst")):
         for _, text in _frames(path.read_bytes()):
             for line in text.splitlines():

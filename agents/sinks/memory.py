@@ -1,4 +1,4 @@
-"""The sink that keeps everything in memory: for tests, examples and programs that embed the pipeline."""
+"""The sink that keeps events and records in memory: for tests, examples and programs that embed the pipeline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ID_OF: Final[Mapping[RecordKind, str]] = {
 
 
 class MemorySink:
-    """Events and records by their id, so that a batch written again changes nothing."""
+    """Keeps events and records by id, so that writing a batch again has no effect."""
 
     def __init__(self, name: str = "memory") -> None:
         self.name = name
@@ -34,10 +34,10 @@ class MemorySink:
         self.writes = 0
 
     async def open(self) -> None:
-        """Nothing to open."""
+        """Does nothing."""
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
-        """Keep the batch."""
+        """Store the batch; rejects nothing."""
         for item in batch:
             if isinstance(item, SourcedRecords):
                 name = _ID_OF[item.kind]
@@ -51,4 +51,4 @@ class MemorySink:
         return []
 
     async def close(self) -> None:
-        """Keep what there is; it can still be looked at."""
+        """Does nothing; the content stays readable."""

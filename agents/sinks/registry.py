@@ -7,7 +7,7 @@
 
     register_sink("webhook", make, streams=(), records=("alerts",))
 
-Its settings are what the environment has under ``ASTROCYTE_<NAME>_``, over the table ``[options.<name>]`` of
+Its settings are the environment variables ``ASTROCYTE_<NAME>_*``, which override the table ``[options.<name>]`` of
 ``astrocyte.toml``: ``ASTROCYTE_WEBHOOK_URL`` is ``context.settings["url"]``.
 """
 
@@ -25,25 +25,25 @@ from astrocyte.schemas.registry import Registry, did_you_mean
 __all__ = ["SINKS", "SinkContext", "SinkType", "register_sink"]
 
 _MOST_LETTERS: Final = 32
-"""Longest name: it is the stage of the dead letters of what the sink refuses, which stores keep in 32 characters."""
+"""Longest name: it is the stage of dead letters for rejected rows, a column of 32 characters in the SQL tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
-    """What a sink is made from."""
+    """Arguments of a sink's factory."""
 
     name: str
     settings: Mapping[str, Any]
     """Settings of this sink by lower-case name; those from the environment are text."""
     retry: RetryPolicy
-    """How to wait for a store that is unavailable: retries for ever, reports each attempt, ends when the role stops."""
+    """Retry policy for an unavailable store: retries for ever, reports each attempt, ends when the role stops."""
     now_us: Callable[[], int]
-    """Microseconds since 1970 (UTC), for what a store notes about its own doing."""
+    """Wall clock in microseconds since 1970 (UTC), for columns such as ``recorded_at``."""
     common: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the whole process by name, such as ``sql_url`` and ``experiment``."""
+    """Settings of the process by name, such as ``sql_url`` and ``experiment``."""
 
     def require(self, setting: str) -> Any:
-        """A setting that the sink cannot do without. Raises InvalidSettings."""
+        """The value of a required setting. Raises InvalidSettings if it is not set."""
         value = self.settings.get(setting)
         if value is None:
             variable = f"ASTROCYTE_{self.name}_{setting}".replace("-", "_").replace(".", "_").upper()
@@ -56,21 +56,21 @@ class SinkContext:
 
 @dataclass(frozen=True, slots=True)
 class SinkType:
-    """A kind of sink: how one is made, and what it reads."""
+    """A kind of sink: its factory, and what it reads."""
 
     definition: Callable[[SinkContext], Sink]
     streams: Iterable[str] | Callable[[], Iterable[str]] | None = None
-    """Streams of events that it reads; None: those of the setting ``streams``, by default all of the catalog."""
+    """Streams that it reads; None: those of the setting ``streams``, by default all of the catalog."""
     records: tuple[RecordKind, ...] | None = None
-    """Kinds of records that it reads: multi_events, alerts, dead_letters, simulations; None: all of them."""
+    """Kinds of records that it reads: multi_events, alerts, dead_letters, simulations; None: all."""
     windows: bool = False
     """Whether it reads the results of the windows of the rule files."""
     audited: bool = False
     """Whether it reads rule changes and control messages, as records of the kind ``audit``."""
     batch_rows: int = 20_000
-    """Rows after which a batch is written, if its time has not come before."""
+    """Number of rows after which a batch is written; it is written earlier when its time limit is reached."""
     upkeep: Callable[[SinkContext], object] | None = None
-    """Called in a thread every ``retention_interval``, for what a store has to do besides taking batches."""
+    """Called in a thread every ``retention_interval``, for maintenance of the store, such as retention."""
 
 
 def _convert(name: str, found: Any) -> SinkType:
@@ -101,9 +101,9 @@ def register_sink(
     windows: bool = False,
     batch_rows: int = 20_000,
 ) -> None:
-    """Make a kind of sink known by name, and so a role that a worker can run.
+    """Register a kind of sink by name, which makes it a role that a worker can run.
 
-    ``factory`` takes a `SinkContext`. ``streams`` and ``records`` say what it reads: None is everything, an empty
+    ``factory`` takes a `SinkContext`. ``streams`` and ``records`` select what it reads: None is everything, an empty
     tuple nothing. Raises InvalidSettings.
     """
     if len(name) > _MOST_LETTERS:

@@ -1,8 +1,8 @@
-"""Retention: what is older than its table's time is removed, in small transactions, and states leave their means.
+"""Retention: expired rows are deleted in small transactions; states are downsampled before they are deleted.
 
-A row's age is that of ``recorded_at``, the wall time at which it was first written, never its event time (a simulation
-may live in any year); a row without it is kept. Before states are removed, each of their steps is summed up in
-``simulation_steps`` where the simulation itself did not write that step.
+A row's age is computed from ``recorded_at``, the wall time at which it was first written, never from event time (which
+may be any time in a simulation); a row without it is kept. Before states are deleted, each of their steps is aggregated
+into ``simulation_steps``, unless the simulation wrote that step itself.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ DEFAULT_DAYS: Final[Mapping[str, float | None]] = {
     "dead_letters": 90,
     "audit_log": None,
 }
-"""Days that each table keeps its rows; None keeps them for ever. Tables not named here are never shortened."""
+"""Days for which each table keeps its rows; None: for ever. Retention does not apply to tables not named here."""
 
 LEAST_DAYS: Final[Mapping[str, float]] = {"audit_log": 90}
-"""Shorter times than these are refused (seed 003); for other tables a day is the least."""
+"""Shortest permitted retention in days; one day for tables not named here."""
 
 _STEPPED: Final = ("agent_states", "resource_states")
 _KEYS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -60,7 +60,7 @@ _BUSY_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What one transaction of retention removed."""
+    """Number of rows that one transaction of retention deleted."""
 
     table: str
     rows: int
@@ -71,10 +71,10 @@ def retention_days(overrides: Mapping[str, float | None] | None = None) -> dict[
     days = dict(DEFAULT_DAYS)
     for table, wanted in (overrides or {}).items():
         if table not in days:
-            raise InvalidSettings(f"retention of table {table!r} came; {', '.join(days)} have one")
+            raise InvalidSettings(f"retention of table {table!r}; expected one of {', '.join(days)}")
         least = LEAST_DAYS.get(table, 1)
         if wanted is not None and not wanted >= least:
-            raise InvalidSettings(f"retention of {table} is {wanted:g} days; at least {least:g} were wanted")
+            raise InvalidSettings(f"retention of {table} is {wanted:g} days; expected at least {least:g}")
         days[table] = wanted
     return days
 
@@ -86,9 +86,9 @@ def apply_retention(
     days: Mapping[str, float | None] | None = None,
     batch_rows: int = 5_000,
 ) -> Iterator[Removed]:
-    """Remove what is too old, yielding after each transaction, so that the caller may pause or stop in between.
+    """Delete expired rows, yielding after each transaction, so that the caller may pause or stop in between.
 
-    ``now_us`` is the wall time. Running it again goes on where it was stopped. Raises InvalidSettings, SinkError.
+    ``now_us`` is the wall time. An interrupted call is continued by the next one. Raises InvalidSettings, SinkError.
     """
     wanted = retention_days(days)
     check(address)
@@ -108,13 +108,13 @@ def apply_retention(
     except AstrocyteError:
         raise
     except Exception as error:
-        raise SinkError(f"retention stopped: {store.fault_of(error).reason}; run it again") from error
+        raise SinkError(f"retention failed: {store.fault_of(error).reason}; run it again") from error
     finally:
         store.disconnect()
 
 
 def downsample_states(store: Store, simulation_id: str, first_step: int, end_step: int) -> None:
-    """Sum up states from ``first_step`` up to ``end_step`` in ``simulation_steps``; what is there already stands."""
+    """Aggregate states from ``first_step`` up to ``end_step`` into ``simulation_steps``; existing values are kept."""
     place = (simulation_id, first_step, end_step)
     agents = {
         "total_agents": "count(*)",
@@ -136,7 +136,7 @@ def downsample_states(store: Store, simulation_id: str, first_step: int, end_ste
 
 
 def _remove_steps(store: Store, table: str, before_us: int, batch_rows: int) -> Iterator[Removed]:
-    """Step after step from the oldest, by the index on steps, up to the first that is to be kept."""
+    """Delete step by step from the oldest, using the index on steps, up to the first step to keep."""
     for (simulation_id,) in store.query("SELECT simulation_id FROM simulations ORDER BY simulation_id"):
         step = -(2**62)
         while True:
@@ -161,12 +161,12 @@ def _remove_steps(store: Store, table: str, before_us: int, batch_rows: int) -> 
 
 
 def _remove_step(store: Store, table: str, at: tuple[str, int], batch_rows: int) -> Iterator[Removed]:
-    summed_up = False
+    downsampled = False
     while True:
         with store.transaction():
-            if not summed_up:
+            if not downsampled:
                 downsample_states(store, *at, at[1] + 1)
-                summed_up = True
+                downsampled = True
             chosen = (
                 f"(SELECT id FROM {table} WHERE simulation_id = ? AND step_number = ? "  # noqa: S608
                 f"AND recorded_at IS NOT NULL LIMIT {batch_rows})"
@@ -200,7 +200,7 @@ def _remove_rows(store: Store, table: str, before_us: int, batch_rows: int) -> I
 
 
 def _purge_audit(store: Store, before_us: int, now_us: int, batch_rows: int) -> Iterator[Removed]:
-    """From the start of the chain, each transaction recording in the chain itself what it removed."""
+    """Delete from the start of the chain; each transaction appends an entry that records what it deleted."""
     while True:
         with store.transaction():
             store.lock("audit")
@@ -210,7 +210,7 @@ def _purge_audit(store: Store, before_us: int, now_us: int, batch_rows: int) -> 
             first = store.query("SELECT min(entry), max(entry) FROM audit_log")[0]
             if first[0] is None:
                 return
-            # Something must remain: the chain goes on from its last entry.
+            # At least one entry must remain, because the next entry needs its hash.
             end = min(kept[0][0] if kept[0][0] is not None else first[1], first[0] + batch_rows)
             if end <= first[0]:
                 return

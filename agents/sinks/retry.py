@@ -1,4 +1,4 @@
-"""Trying again without end: the way in which every sink waits for its store."""
+"""Retries: how every sink waits for an unavailable store."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["RetryPolicy"]
 T = TypeVar("T")
 
 
-def _unheard(notice: RetryNotice) -> None:
-    """Whoever gave no callback does not want to know."""
+def _ignore(notice: RetryNotice) -> None:
+    """Default callback: ignore retry notices."""
 
 
 @dataclass(slots=True)
 class RetryPolicy:
-    """How a sink waits: doubling from ``first_s`` to ``most_s``, until it succeeds or ``stop`` is set.
+    """Exponential back-off: waits double from ``first_s`` to ``most_s`` seconds, until success or ``stop`` is set.
 
-    ``sleep`` is an argument so that a test needs no time. There is no jitter: a sink has one connection, so there is
-    no herd to spread.
+    ``sleep`` is an argument so that tests need not wait. There is no jitter: a sink has one connection, so there are
+    no simultaneous retries to spread.
     """
 
     sink: str
-    on_retry: OnRetry = _unheard
+    on_retry: OnRetry = _ignore
     first_s: float = 0.1
     most_s: float = 5.0
     stop: asyncio.Event = field(default_factory=asyncio.Event)
@@ -41,8 +41,8 @@ class RetryPolicy:
     ) -> T:
         """Result of the first ``attempt`` that succeeds.
 
-        ``is_transient`` gives the reason to report where an error may pass, else None: then the error is raised.
-        ``wait_hint`` gives a wait in seconds that the store itself asked for. Raises SinkStopped.
+        ``is_transient`` returns the reason to report if a retry may succeed, else None: then the error is raised.
+        ``wait_hint`` returns the wait in seconds that the store requested, if any. Raises SinkStopped.
         """
         failures = 0
         while True:
@@ -73,6 +73,6 @@ class RetryPolicy:
                     return
         if self.stop.is_set():
             raise SinkStopped(
-                f"sink {self.sink!r} was stopped while it waited for its store ({reason}); nothing of the batch was "
+                f"sink {self.sink!r} was stopped while its store was unavailable ({reason}); nothing of the batch was "
                 "confirmed, it will be read again"
             ) from error

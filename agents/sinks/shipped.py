@@ -1,4 +1,4 @@
-"""The sinks that come with Astrocyte, as the registry knows them. Their clients are loaded when one is made."""
+"""The sinks that ship with Astrocyte, as registry entries. Client libraries are imported when a sink is created."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _sql(context: SinkContext) -> Sink:
 
 
 def _retain(context: SinkContext) -> int:
-    """Remove what the tables keep no longer, in small transactions between the sink's own; returns how many rows."""
+    """Delete expired rows in small transactions, interleaved with the sink's own; returns the number of rows."""
     from astrocyte.agents.sinks.retention import apply_retention
 
     return sum(step.rows for step in apply_retention(context.common["sql_url"], now_us=context.now_us()))
@@ -62,12 +62,12 @@ def _file(context: SinkContext) -> Sink:
     return FileSink(context.settings.get("folder", "events"), name=context.name, retry=context.retry)
 
 
-def _charter_streams() -> list[str]:
+def _dna_streams() -> list[str]:
     return [event_type.stream for event_type in CATALOG if event_type.envelope == "charter"]
 
 
-# SQL indexes are written page by page: larger batches touch fewer of them twice.
+# SQL indexes are written by page: larger batches rewrite fewer pages twice.
 SQL: Final = SinkType(_sql, batch_rows=100_000, upkeep=_retain)
 INFLUX: Final = SinkType(_influx, windows=True)
-AUDIT: Final = SinkType(_audit, streams=_charter_streams, records=(), audited=True)
+AUDIT: Final = SinkType(_audit, streams=_dna_streams, records=(), audited=True)
 FILE: Final = SinkType(_file)

@@ -1,4 +1,4 @@
-"""`check_sink`: what `agents.sinks.base` promises, tried on a sink of any kind. For tests of one's own sinks.
+"""`check_sink` tests that a sink keeps the contract of `agents.sinks.base`. For tests of your own sinks.
 
 ::
 
@@ -30,11 +30,11 @@ START_US: Final = 1_735_689_600_000_000
 
 @dataclass(slots=True)
 class SinkUnderTest:
-    """A sink under test, on a store that outlives it."""
+    """A sink under test, with a store that outlives it."""
 
     sink: Sink
     count: Callable[[], Awaitable[dict[str, int]]]
-    """Rows in the store by stream or kind, asked while the sink is open."""
+    """Returns the number of rows in the store by stream or kind; called while the sink is open."""
 
 
 def results(run: str = "run-1", rows: int = 40, first_seq: int = 0) -> Frame:
@@ -56,7 +56,7 @@ def results(run: str = "run-1", rows: int = 40, first_seq: int = 0) -> Frame:
 
 
 def multi_event(number: int) -> dict[str, object]:
-    """A multi event as its JSON record holds it."""
+    """A multi event as its JSON record."""
     return {
         "event_id": f"00000000-0000-8000-8000-{number:012d}",
         "timestamp": "2025-01-01T00:00:02Z",
@@ -82,7 +82,7 @@ def multi_event(number: int) -> dict[str, object]:
 
 
 def alert(number: int) -> dict[str, object]:
-    """An alert as its JSON record holds it."""
+    """An alert as its JSON record."""
     return {
         "alert_id": f"alert-{number}",
         "timestamp": f"2025-01-01T00:00:{number:02d}Z",
@@ -95,7 +95,7 @@ def alert(number: int) -> dict[str, object]:
 
 
 def a_batch() -> list[Sourced]:
-    """Frames and records as one read of several partitions gives them."""
+    """Frames and records as read from several partitions."""
     return [
         SourcedFrame(results(), "mono.problem_solving", 0, 5),
         SourcedFrame(results(first_seq=40), "mono.problem_solving", 1, 9),
@@ -111,10 +111,10 @@ _EXPECTED: Final = {"problem_solving": 80, "multi_events": 6, "alerts": 3}
 async def check_sink(
     make: Callable[[], SinkUnderTest], *, reads: Collection[str] = ("problem_solving", "multi_events", "alerts")
 ) -> None:
-    """Hold a kind of sink to its contract; ``make`` gives a new sink on the same, at first empty, store each time.
+    """Check that a kind of sink keeps its contract; ``make`` returns a new sink on the same, initially empty, store.
 
     ``reads`` names what it stores: the stream ``problem_solving`` and the kinds ``multi_events`` and ``alerts``, or
-    some of them. Raises AssertionError with what does not hold.
+    some of them. Raises AssertionError with the violated requirement.
     """
     batch = [item for item in a_batch() if _name(item) in reads or _name(item) == "unlisted"]
     if "problem_solving" not in reads:
@@ -135,9 +135,9 @@ async def check_sink(
     await _holds(made, expected, "after the same batch was written again; a repetition must change nothing")
 
     again = [encode_frame(item.frame) for item in batch if isinstance(item, SourcedFrame)]
-    _require(frames == again, "the sink changed a frame that it was given")
+    _require(frames == again, "the sink changed a frame of its input")
     same = records == [item.records for item in batch if isinstance(item, SourcedRecords)]
-    _require(same, "the sink changed records that it was given")
+    _require(same, "the sink changed records of its input")
     await made.sink.close()
 
     made = make()
@@ -157,7 +157,7 @@ def _name(item: Sourced) -> str:
 async def _takes(made: SinkUnderTest, batch: list[Sourced], what: str) -> None:
     rejected = await made.sink.write(batch)
     reasons = "; ".join(f"{item.stream}: {item.reason}" for item in rejected[:3])
-    _require(rejected == [], f"{what} must be taken; {len(rejected)} rows were rejected: {reasons}")
+    _require(rejected == [], f"{what} must be accepted; {len(rejected)} rows were rejected: {reasons}")
 
 
 async def _holds(made: SinkUnderTest, expected: dict[str, int], when: str) -> None:

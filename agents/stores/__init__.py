@@ -1,1 +1,1 @@
-"""Databases of experiments: contexts, loggers, repositories, migrations and retention."""
+"""Databases of experiments: simulation contexts, loggers and repositories."""

@@ -1,9 +1,11 @@
-"""Experiment -> simulation -> agent: one database for the many simulations of an experiment (seed 001).
+"""Experiment databases: one database for all simulations of an experiment and their agents.
 
-db = ExperimentDatabase("experiment.db", "exp_001")
-with db.create_simulation_context("sim_001") as context:
-context.logger.log_agent("a1", 0, "control", (1.0, 2.0))
-db.close()
+::
+
+    db = ExperimentDatabase("experiment.db", "exp_001")
+    with db.create_simulation_context("sim_001") as context:
+        context.logger.log_agent("a1", 0, "control", (1.0, 2.0))
+    db.close()
 """
 
 from __future__ import annotations
@@ -51,20 +53,20 @@ _ENDED = ("completed", "failed")
 
 
 def wall_us() -> int:
-    """Microseconds since 1970 by the wall clock: the default of programs that use a database by themselves."""
+    """Microseconds since 1970 by the wall clock: the default clock for programs that use a database directly."""
     return time.time_ns() // 1000
 
 
 class ExperimentDatabase:
     """One experiment's database: a path, an SQLAlchemy URL, or ``:memory:``.
 
-    With ``in_memory`` a file's content is held in memory while open, and goes back to the file by `persist` and at
-    `close` (each time to a new file that replaces the old one, so that a crash leaves one of both whole). ``now_us``
-    is the clock of timestamps and of the loggers' flushes. ``details`` are columns of ``experiments``, such as
-    ``hypothesis``. Raises SinkError.
+    With ``in_memory`` a file's content is held in memory while open, and written back by `persist` and `close` (to a
+    new file that replaces the old one, so that a crash leaves one of the two intact). ``now_us`` is the clock for
+    timestamps and for the loggers' flushes. ``details`` are columns of ``experiments``, such as ``hypothesis``. Raises
+    SinkError.
 
-    The experiment's row is made by the first call that writes, or at once where there are details. Without
-    ``experiment_id`` the database is only read: `experiments`, `simulations` and `open_simulation` are of all of it.
+    The experiment's row is inserted by the first call that writes, or at once if there are ``details``. Without
+    ``experiment_id`` the database is only read, and `experiments`, `simulations` and `open_simulation` cover all of it.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class ExperimentDatabase:
         url = database_url(address)
         if in_memory:
             if url.get_backend_name() != "sqlite":
-                raise SinkError(f"in-memory mode came for {url.get_backend_name()}; it is a mode of SQLite files")
+                raise SinkError(f"in_memory needs an SQLite file, got {url.get_backend_name()}")
             self._file = None if sqlite_path(url) == ":memory:" else Path(sqlite_path(url))
             address = ":memory:"
         self._address = str(address)
@@ -102,9 +104,9 @@ class ExperimentDatabase:
         atexit.register(self.close)
 
     def _describe(self, columns: Mapping[str, Any]) -> None:
-        """Make the row of this experiment, or set columns of it."""
+        """Insert the row of this experiment, or update columns of it."""
         if self.experiment_id is None:
-            raise SinkError("the database was opened without an experiment id, so it is only read; name an experiment")
+            raise SinkError("the database was opened without an experiment id and is read-only; pass experiment_id")
         known = self._store.query("SELECT 1 FROM experiments WHERE experiment_id = ?", (self.experiment_id,))
         made = {} if known else {"name": self.experiment_id, "status": "active", "creation_date": self._now()}
         record = {"experiment_id": self.experiment_id, "last_updated": self._now(), **made, **columns}
@@ -122,15 +124,15 @@ class ExperimentDatabase:
         """The context of a new simulation or one that has not ended; its logger tags every row with ``simulation_id``.
 
         ``parameters`` become a column of ``simulations``, ``config`` the JSON of ``simulation_config``. With ``resume``
-        a simulation that has ended goes on; `open_simulation` is for reading one. Raises SinkError for one that has
-        ended or is of another experiment.
+        an ended simulation is continued; to read one, use `open_simulation`. Raises SinkError for a simulation that
+        has ended or belongs to another experiment.
         """
         known = self._own(simulation_id)
         ended = known is not None and (known.end_time is not None or known.status in _ENDED)
         if ended and known is not None and not resume:
             raise SinkError(
                 f"simulation {simulation_id!r} has ended (status {known.status!r}, {known.end_time} UTC); "
-                "open_simulation() reads it, and resume=True goes on with it"
+                "use open_simulation() to read it, or resume=True to continue it"
             )
         if simulation_id in self._contexts and not ended:
             return self._contexts[simulation_id]
@@ -157,9 +159,9 @@ class ExperimentDatabase:
         return context
 
     def open_simulation(self, simulation_id: str) -> SimulationView:
-        """A simulation to read, whether it runs or has ended; nothing is written.
+        """A read-only view of a simulation, running or ended.
 
-        Raises SinkError where there is none, or it is of another experiment.
+        Raises SinkError if it does not exist or belongs to another experiment.
         """
         if self._own(simulation_id) is None:
             known = [each.simulation_id for each in self.simulations()]
@@ -174,19 +176,19 @@ class ExperimentDatabase:
     def simulations(self) -> list[SimulationRecord]:
         """Simulations of this experiment (of all, without an experiment id), in order of their ids.
 
-        Raises SinkError where there is no such experiment.
+        Raises SinkError if the experiment does not exist.
         """
         self._check_there()
         return self._lists.simulations(self.experiment_id)
 
     def update_simulation(self, simulation_id: str, **columns: Any) -> None:
-        """Set columns of a simulation, such as ``results_summary`` or ``status``. Raises SinkError if there is none."""
+        """Update columns of a simulation, such as ``results_summary``. Raises SinkError if it does not exist."""
         if self._own(simulation_id) is None:
-            raise SinkError(f"there is no simulation {simulation_id!r}; create_simulation_context() makes one")
+            raise SinkError(f"there is no simulation {simulation_id!r}; create_simulation_context() creates one")
         self._put("simulations", {"simulation_id": simulation_id, **columns})
 
     def update_experiment(self, **columns: Any) -> None:
-        """Set columns of this experiment, such as ``results_summary`` or ``status``."""
+        """Update columns of this experiment, such as ``results_summary`` or ``status``."""
         self._describe(columns)
 
     @property
@@ -199,11 +201,11 @@ class ExperimentDatabase:
         return ExperimentRepository(self.engine)
 
     def _own(self, simulation_id: str) -> SimulationRecord | None:
-        """The record of a simulation, or None. Raises SinkError where it is of another experiment."""
+        """The record of a simulation, or None. Raises SinkError if it belongs to another experiment."""
         known = self._lists.simulation(simulation_id)
         if known is not None and self.experiment_id not in (None, known.experiment_id):
             raise SinkError(
-                f"simulation {simulation_id!r} is of experiment {known.experiment_id!r}, and this database was opened "
+                f"simulation {simulation_id!r} belongs to experiment {known.experiment_id!r}; this database was opened "
                 f"for {self.experiment_id!r}; open it for {known.experiment_id!r}, or give the simulation another id"
             )
         return known
@@ -215,12 +217,15 @@ class ExperimentDatabase:
 
     @property
     def retriever(self) -> DataRetriever:
-        """Population statistics across the simulations of this experiment. Raises SinkError if it is not there."""
+        """Population statistics across the simulations of this experiment. Raises SinkError if it does not exist."""
         self._check_there()
         return DataRetriever(self.engine, self.experiment_id)
 
     def find_similar_basins(self, query: Any, limit: int = 10) -> list[SimilarKernel]:
-        """The kernels of all simulations whose basins are nearest to ``query`` (8 numbers), nearest first."""
+        """The kernels of all simulations whose basins are nearest to ``query`` (8 numbers), nearest first.
+
+        See `KernelRepository.find_similar_basins`.
+        """
         assert BASIN_SIZE == 8
         return KernelRepository(self.engine).find_similar_basins(query, limit)
 
@@ -230,11 +235,11 @@ class ExperimentDatabase:
             context.logger.flush()
 
     def persist(self, path: str | Path | None = None) -> Path:
-        """Write an in-memory database to ``path`` (by default the file it was opened for), replacing it whole."""
+        """Write an in-memory database to ``path`` (default: the file of the constructor), replacing it atomically."""
         target = Path(path) if path is not None else self._file
         store = self._store
         if target is None or not isinstance(store, SqliteStore) or store.connection is None:
-            raise SinkError("persist() came for a database without a file; give it a path (SQLite in memory only)")
+            raise SinkError("persist() needs an in-memory SQLite database with a file; pass a path")
         self.flush()
         temporary = target.with_name(target.name + ".new")
         temporary.unlink(missing_ok=True)
@@ -244,7 +249,7 @@ class ExperimentDatabase:
         return target
 
     def close(self) -> None:
-        """Flush, persist where the database is in memory, and close. Raises FlushFailed where rows would be lost."""
+        """Flush, persist an in-memory database, and close. Raises FlushFailed and stays open if rows would be lost."""
         if self._closed:
             return
         self.flush()
@@ -264,7 +269,7 @@ class ExperimentDatabase:
         self.close()
 
     def _load(self) -> None:
-        """Bring the file's content into memory."""
+        """Load the file's content into memory."""
         if self._file is None or not self._file.exists():
             return
         assert isinstance(self._store, SqliteStore)
@@ -294,7 +299,7 @@ class ExperimentDatabase:
 
 
 class SimulationView:
-    """One simulation's repositories; they only read."""
+    """Read-only repositories of one simulation."""
 
     def __init__(self, database: ExperimentDatabase, simulation_id: str) -> None:
         self.simulation_id = simulation_id
@@ -337,10 +342,10 @@ class SimulationView:
 
 
 class SimulationContext(SimulationView):
-    """A simulation that is being run: its logger, and the repositories of a `SimulationView`.
+    """A running simulation: its logger, and the repositories of a `SimulationView`.
 
-    As a context manager it flushes at the end, also when an error ends it, and sets the simulation's status to
-    "completed" or "failed".
+    As a context manager it flushes at the end, also after an error, and sets the simulation's status to "completed" or
+    "failed".
     """
 
     def __init__(self, database: ExperimentDatabase, simulation_id: str, logger: SimulationLogger) -> None:
@@ -348,7 +353,7 @@ class SimulationContext(SimulationView):
         self.logger = logger
 
     def finish(self, status: str = "completed", results_summary: Mapping[str, Any] | None = None) -> None:
-        """Flush, and note the end of the simulation. Raises FlushFailed."""
+        """Flush, and store status and end time of the simulation. Raises FlushFailed."""
         self.logger.flush()
         moment = utc_from_us(self._database.now_us())
         self._database.update_simulation(
@@ -364,7 +369,7 @@ class SimulationContext(SimulationView):
         if error is None:
             self.finish()
             return
-        # The error that ended the simulation is the one to report; the rows stay in the buffer for close().
+        # Report the error that ended the simulation; rows that were not flushed stay in the buffer for close().
         with suppress(FlushFailed):
             self.finish("failed")
 

@@ -1,4 +1,4 @@
-"""The logger of one simulation: rows buffered in memory and written many at a time, all of a flush or nothing."""
+"""The logger of one simulation: rows are buffered in memory and written in batches, one transaction per flush."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ Position = tuple[float, float]
 
 
 class FlushFailed(TransientError):
-    """The database took nothing of a flush; every row is still in the buffer, for the next."""
+    """A flush was rolled back; all its rows are still in the buffer, for the next flush."""
 
 
 class SimulationLogger:
-    """Logs what happens in one simulation; every row is tagged with its ``simulation_id``.
+    """Logs rows of one simulation; every row is tagged with its ``simulation_id``.
 
-    Rows are written when ``buffer_rows`` are waiting, when the oldest has waited ``flush_interval_us`` (looked at
-    when something is logged, or by `flush_if_due`), and when the context or the database closes. A flush is one
-    transaction. A row that the database can never take goes to ``dead_letters`` with its reason, in the same
-    transaction.
+    The buffer is flushed when it holds ``buffer_rows`` rows, when its oldest row is ``flush_interval_us`` old (checked
+    at each log call and by `flush_if_due`), and when the context or the database closes. A flush is one transaction. A
+    row that the database can never accept is written to ``dead_letters`` with the reason, in the same transaction.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class SimulationLogger:
     ) -> None:
         self.simulation_id = simulation_id
         self.refused = 0
-        """Rows that went to ``dead_letters``."""
+        """Rows written to ``dead_letters``."""
         self._store = store
         self._now_us = now_us
         self._buffer_rows = buffer_rows
@@ -74,26 +73,26 @@ class SimulationLogger:
         position: Position | None = None,
         **columns: Any,
     ) -> None:
-        """An agent at its birth; ``columns`` are further columns of the table, such as ``generation``."""
+        """Log the birth of an agent; ``columns`` are further columns of the table, such as ``generation``."""
         row = {"agent_id": str(agent_id), "birth_time": birth_time, "agent_type": agent_type, **_placed(position)}
         self.log("agents", row | columns)
 
     def log_agents_batch(self, agents: Sequence[Mapping[str, Any]]) -> None:
-        """Many agents, each as the arguments of `log_agent`."""
+        """Log several agents, each given by the arguments of `log_agent`."""
         for agent in agents:
             self.log_agent(**agent)
 
     def log_agent_death(self, agent_id: str | int, death_time: int) -> None:
-        """The death of an agent, whether or not its birth was logged."""
+        """Log the death of an agent, whether or not its birth was logged."""
         self.log("agents", {"agent_id": str(agent_id), "death_time": death_time})
 
     def log_agent_state(self, step_number: int, agent_id: str | int, **columns: Any) -> None:
-        """State of one agent at one step."""
+        """Log the state of one agent at one step."""
         row = {"id": f"{agent_id}-{step_number}", "step_number": step_number, "agent_id": str(agent_id)}
         self.log("agent_states", row | columns)
 
     def log_resource(self, step_number: int, resource_id: int, amount: float, position: Position | None = None) -> None:
-        """Amount of one resource at one step."""
+        """Log the amount of one resource at one step."""
         row = {"id": resource_state_id(step_number, resource_id), "step_number": step_number}
         self.log("resource_states", row | {"resource_id": resource_id, "amount": amount, **_placed(position)})
 
@@ -104,7 +103,7 @@ class SimulationLogger:
         resource_states: Sequence[Mapping[str, Any]] = (),
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
-        """A whole step: states of agents and resources, and the aggregates (columns of ``simulation_steps``)."""
+        """Log a step: states of agents and resources, and the aggregates (columns of ``simulation_steps``)."""
         for state in agent_states:
             self.log_agent_state(step_number, **state)
         for resource in resource_states:
@@ -121,7 +120,7 @@ class SimulationLogger:
         details: Any = None,
         **columns: Any,
     ) -> int:
-        """One action; ``details`` is stored as JSON. Returns its id."""
+        """Log one action; ``details`` is stored as JSON. Returns its id."""
         row = {
             "step_number": step_number,
             "agent_id": str(agent_id),
@@ -134,7 +133,7 @@ class SimulationLogger:
     def log_learning_experience(
         self, step_number: int, agent_id: str | int, module_type: str, module_id: str, **columns: Any
     ) -> int:
-        """What an agent learnt from one action. Returns the experience's id."""
+        """Log one learning experience of an agent. Returns its id."""
         row = {"step_number": step_number, "agent_id": str(agent_id), "module_type": module_type}
         return self._log_counted("learning_experiences", row | {"module_id": module_id, **columns})
 
@@ -148,7 +147,7 @@ class SimulationLogger:
         *,
         details: Any = None,
     ) -> int:
-        """A change of an agent's health; ``details`` is stored as JSON. Returns the incident's id."""
+        """Log a change of an agent's health; ``details`` is stored as JSON. Returns the incident's id."""
         row = {
             "step_number": step_number,
             "agent_id": str(agent_id),
@@ -160,10 +159,10 @@ class SimulationLogger:
         return self._log_counted("health_incidents", row)
 
     def log(self, table: str, row: Mapping[str, Any]) -> None:
-        """Buffer one row of any logged table. Raises InvalidEvent for a table or column that there is not."""
+        """Buffer one row of any logged table. Raises InvalidEvent for an unknown table or column."""
         target = LOGGED.get(table)
         if target is None:
-            raise InvalidEvent(f"a row for table {table!r} came; one of {', '.join(LOGGED)} was wanted")
+            raise InvalidEvent(f"a row for table {table!r}; expected one of {', '.join(LOGGED)}")
         unknown = [name for name in row if name not in target.table.c]
         if unknown:
             columns = ", ".join(target.table.c.keys())
@@ -177,12 +176,12 @@ class SimulationLogger:
             self.flush()
 
     def flush_if_due(self) -> None:
-        """Flush where the oldest row has waited long enough; for programs that log rarely."""
+        """Flush if the oldest row is ``flush_interval_us`` old; for programs that log rarely."""
         if self._oldest_us is not None and self._now_us() - self._oldest_us >= self._flush_interval_us:
             self.flush()
 
     def flush(self) -> None:
-        """Write everything that waits, in one transaction. Raises FlushFailed, and then nothing was written."""
+        """Write all buffered rows in one transaction. Raises FlushFailed, and then nothing was written."""
         if not self._waiting:
             return
         store = self._store
@@ -223,7 +222,7 @@ class SimulationLogger:
         query = f"SELECT coalesce(max({column}), 0) FROM {table} WHERE simulation_id = ?"  # noqa: S608 - our own names
         rows = self._store.query(query, (self.simulation_id,))
         if not rows:
-            raise SinkError(f"table {table} cannot be read")
+            raise SinkError(f"table {table} cannot be read: the query for the greatest {column} returned no row")
         return int(rows[0][0]) + 1
 
     def _letter(self, table: str, row: int, reason: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Event types of the ``axons`` scenario: spikes of types A, B and C on three axons (seed 004), and planted truth."""
+"""Event types of the ``axons`` scenario: spikes of types A, B and C on three axons, and planted anomalies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVENT_TYPES = (
         fields={"kind": "string", "rule": "string", "until": "int64", "members": "json"},
         types=("planted",),
         priority="critical",
-        doc="What a scenario planted: the kind, its key, the interval [timestamp, until] in microseconds, and "
+        doc="Planted anomalies: the kind, its key, the interval [timestamp, until] in microseconds, and "
         "which rule should find it; ``members`` is a JSON list of the planted events (stream, sequence).",
     ),
 )

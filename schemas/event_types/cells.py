@@ -1,7 +1,7 @@
-"""Event types of the ``cells`` scenario: the five measurements of seed 000 with its tags and fields.
+"""Event types of the ``cells`` scenario: its five InfluxDB measurements (docs/data.md) with their tags and fields.
 
-Streams are keyed by island (65,536 cells, the unit of simulation), because a key a cell would make dictionaries of
-millions of strings. ``simulation_id`` is the frame's run.
+Streams are keyed by island (65,536 cells, the unit of simulation), because one key per cell would make dictionaries
+of millions of strings. ``simulation_id`` is the frame's run.
 """
 
 from __future__ import annotations
@@ -91,6 +91,6 @@ EVENT_TYPES = (
         },
         types=("birth", "death", "mutation", "division"),
         priority="critical",
-        doc="Births, deaths, mutations and divisions, without loss; event_type repeats the type (seed 000's tag).",
+        doc="Births, deaths, mutations and divisions, none dropped; event_type repeats the type, for the InfluxDB tag.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Event types of the ``dna`` scenario: the three Charter v1.0 events of seed 003, keyed by agent."""
+"""Event types of the ``dna`` scenario: three events in the dna envelope (docs/events.md), keyed by agent."""
 
 from __future__ import annotations
 

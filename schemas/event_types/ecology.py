@@ -1,4 +1,7 @@
-"""Event types of the ``ecology`` scenario: the columns of seed 001's tables. ``simulation_id`` is the frame's run."""
+"""Event types of the ``ecology`` scenario, with the columns of its tables (docs/data.md).
+
+``simulation_id`` is the frame's run.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,7 @@ EVENT_TYPES = (
         },
         types=("move", "gather", "attack", "defend", "share", "reproduce", "learn"),
         doc="One action of one agent; action_target_id is null where it has no target. The states before "
-        "and after are '<agent_id>-<step_number>' of agent_states, null where none are written.",
+        "and after are '<agent_id>-<step_number>' of agent_states, null where states are not written.",
     ),
     EventType(
         stream="learning_experiences",
@@ -134,7 +137,7 @@ EVENT_TYPES = (
             "reward": "float32",
         },
         types=("experience",),
-        doc="What an agent learnt from one action.",
+        doc="A learning experience: the action that an agent took and its reward.",
     ),
     EventType(
         stream="health_incidents",

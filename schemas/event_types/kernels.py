@@ -1,4 +1,4 @@
-"""Event types of the ``kernels`` scenario: the columns of seed 002's kernel_geometry, and wars."""
+"""Event types of the ``kernels`` scenario: the columns of the table kernel_geometry (docs/data.md), and wars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole columns as JSON text, without making Python objects of their values."""
+"""Whole columns as JSON text, without Python objects for their values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _INTEGER: Final = r"^-?[0-9]+$"
 
 
 def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
-    """JSON text of every value; ``null`` where there is none and for NaN and the infinities, which JSON has not.
+    """JSON text of every value; ``null`` for nulls, and for NaN and infinities, which JSON cannot express.
 
-    ``parsed``: the column holds JSON text, of which the values are taken.
+    ``parsed``: the column holds JSON text, which is embedded as JSON.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -42,7 +42,7 @@ def _dumped(value: Any) -> str:
 def _floating(column: pa.Array) -> pa.StringArray:
     wide = pc.cast(column, pa.float64())
     text = pc.cast(wide, pa.utf8())
-    # A whole number would be read as an integer.
+    # Without ".0" a whole number would be read back as an integer.
     text = pc.if_else(pc.match_substring_regex(text, _INTEGER), pc.binary_join_element_wise(text, ".0", ""), text)
     return pc.if_else(pc.is_finite(wide), text, pa.scalar(None, pa.utf8()))
 
@@ -54,7 +54,7 @@ def _quoted(strings: pa.StringArray) -> pa.StringArray:
 
 
 def json_objects(members: Mapping[str, pa.StringArray | str], rows: int) -> pa.StringArray:
-    """One JSON object a row, of members that are JSON text already: a column, or one text for all rows."""
+    """One JSON object a row. ``members`` are JSON text already: a column, or one string for all rows."""
     if not members:
         return pa.array(["{}"] * rows, pa.utf8())
     parts: list[pa.StringArray | str] = []

@@ -1,7 +1,7 @@
-"""Chunks in which every record is a well-formed mono event of a listed stream, read column by column.
+"""Reader of chunks in which every record is a well-formed mono event of a listed stream, column by column.
 
-This is what a healthy stream looks like. Whatever is unusual in a chunk, the readers here return None and the general
-reader (`schemas.json.reader`) takes the chunk record by record; both give the same frames.
+This is the common case. For any other chunk the readers here return None, and the general reader
+(`schemas.json.reader`) reads the chunk record by record; both give the same frames.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["JSON_MONO_KEYS", "json_text", "typed_column", "uniform_columns"]
 JSON_MONO_KEYS: Final = frozenset({"event_id", "timestamp", "source_stream", "type", "value", "metadata"})
 _US: Final = pa.timestamp("us", "UTC")
 _BLOCK: Final = 1 << 18
-"""Bytes of JSON that are parsed at once: what fits the processor's cache."""
+"""Bytes of JSON that are parsed at once: as much as fits into the processor's cache."""
 _EXACT: Final = {pa.float64(): 2.0**53, pa.float32(): 2.0**24}
-"""Integers up to which a type holds every one."""
+"""Bound below which a floating-point type represents every integer exactly."""
 _NEEDED: Final = ("timestamp", "key", "type", "event_id")
 
 
@@ -37,7 +37,7 @@ class _Record(Protocol):
 
 
 def uniform_columns(records: Sequence[_Record], event_type: EventType | None) -> dict[str, pa.Array] | None:
-    """Columns of a chunk of mono events of ``event_type``; None if any record is anything else."""
+    """Columns of a chunk of mono events of ``event_type``; None if the chunk holds any other record."""
     if event_type is None or event_type.envelope != "mono" or not records:
         return None
     wanted = [(field.name, field.type) for field in event_type.arrow_schema()][3:]
@@ -56,9 +56,9 @@ def uniform_columns(records: Sequence[_Record], event_type: EventType | None) ->
 
 
 def _plain(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -> dict[str, pa.Array] | None:
-    """By Arrow's JSON reader, which parses lines of JSON without making Python objects."""
+    """Columns by Arrow's JSON reader, which parses lines of JSON without making Python objects."""
     values = [record.value for record in records]
-    # What begins and ends with its braces cannot lend a part of itself to the next line.
+    # Records that begin and end with braces cannot run into one another when they are joined by newlines.
     if any(not value or value[0] != 0x7B or value[-1] != 0x7D for value in values):
         return None
     text = b"\n".join(values)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ def _plain(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) ->
     )
     if table.num_rows != len(records) or set(table.column_names) != JSON_MONO_KEYS:
         return None
-    table.validate(full=True)  # Arrow takes text that is not UTF-8
+    table.validate(full=True)  # Arrow accepts text that is not UTF-8
     batch = table.combine_chunks().to_batches()[0]
     details = batch.column("metadata")
     if details.null_count:
@@ -88,7 +88,7 @@ def _plain(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) ->
 
 
 def _schema(wanted: list[tuple[str, pa.DataType]]) -> pa.Schema:
-    # A number is rounded to 64 bits first, as Python does, wherever the field itself is narrower.
+    # As in Python, a number is rounded to 64 bits first, also where the field is narrower.
     kinds = {
         name: pa.utf8() if kind == TEXT else pa.float64() if pa.types.is_floating(kind) else kind
         for name, kind in wanted
@@ -101,13 +101,13 @@ def _schema(wanted: list[tuple[str, pa.DataType]]) -> pa.Schema:
 
 
 def _faithful(column: pa.Array, exact: float) -> bool:
-    """Whether no value is one on which JSON readers differ: NaN, an integer that would be rounded, minus nothing."""
+    """Whether the column is free of values on which JSON readers differ: NaN, integers that would be rounded, -0."""
     values = column.drop_null().to_numpy()
     return bool((np.abs(values) < exact).all()) and not bool(np.signbit(values[values == 0]).any())
 
 
 def _nested(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -> dict[str, pa.Array] | None:
-    """By way of Python objects, for types with lists or JSON inside."""
+    """Columns by way of Python objects, for types with lists or JSON inside."""
     bodies = [orjson.loads(record.value) for record in records]  # type: ignore[arg-type]
     if not all(body.keys() == JSON_MONO_KEYS for body in bodies):
         return None
@@ -120,16 +120,16 @@ def _nested(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -
 
 
 def typed_column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Python values as a column of a field's type. Raises Arrow's errors and TypeError for what does not fit."""
+    """Python values as a column of a field's type. Raises Arrow's errors and TypeError for values of another type."""
     if kind == TEXT:
         return pa.array(values, pa.utf8()).dictionary_encode()
     if kind == pa.utf8():
         return pa.array([None if value is None else json_text(value) for value in values], kind)
     if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and bool in set(map(type, values)):
-        raise TypeError("a truth value is not a number")
+        raise TypeError("expected a number, got a boolean")
     return pa.array(values, kind)
 
 
 def json_text(value: Any) -> str:
-    """Text as it is, anything else as JSON."""
+    """A string unchanged, any other value as JSON."""
     return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,8 +1,8 @@
 """JSON records to frames and back, a whole chunk at a time.
 
-Three shapes are read: the mono event of seed 004, the Charter envelope of seed 003, and any other flat JSON object
-that has a time; unknown streams take their fields as they come. A record that cannot be read is returned with its
-reason, so that the caller accounts for it. CloudEvents 1.0 attributes travel in the headers (Kafka binary mode).
+Three shapes are read: the mono event, the dna envelope, and any other flat JSON object that has a time
+(docs/events.md); fields of unlisted streams keep the types of their values. A record that cannot be read is returned
+with its reason, so that the caller accounts for it. CloudEvents 1.0 attributes are in the headers (Kafka binary mode).
 """
 
 from __future__ import annotations
@@ -53,31 +53,31 @@ class JsonRecord(NamedTuple):
 
 
 class KafkaRecord(Protocol):
-    """One consumed Kafka message, whichever client has read it."""
+    """One consumed Kafka message, of any client library."""
 
     @property
     def offset(self) -> int:
-        """Place in its partition."""
+        """Offset in its partition."""
 
     @property
     def timestamp(self) -> int:
-        """Kafka's own time in milliseconds, used where the record has none."""
+        """Timestamp of the Kafka message in milliseconds, used where the event has none."""
 
     @property
     def key(self) -> bytes | None:
-        """What it was partitioned by."""
+        """Partitioning key."""
 
     @property
     def value(self) -> bytes | None:
-        """A frame or JSON; None in a tombstone."""
+        """A frame or JSON; None for a tombstone."""
 
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]:
-        """Name and value of each."""
+        """(name, value) of each header."""
 
 
 class RawRecord(NamedTuple):
-    """A `KafkaRecord` of our own, for messages that come out of a log or were put together."""
+    """A `KafkaRecord` for messages that were read from a log or built by a program."""
 
     offset: int
     timestamp: int
@@ -88,7 +88,7 @@ class RawRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Refused:
-    """A record that is not an event: its place in the chunk and why."""
+    """A record that is not an event: its index in the chunk and the reason."""
 
     index: int
     reason: str
@@ -96,7 +96,7 @@ class Refused:
 
 @dataclass(slots=True)
 class _Parsed:
-    """One readable record, flattened: reserved values apart from fields."""
+    """One readable record, flattened: reserved values, and the fields."""
 
     index: int
     event_id: str | None
@@ -160,7 +160,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
             "metadata": json_objects(columns, frame.num_rows),
         }
     bodies = pc.cast(json_objects(members, frame.num_rows), pa.binary()).to_pylist()
-    # Headers that rows share are one object: the fewer containers a record holds, the less the collector walks.
+    # Rows share header objects: the fewer containers there are, the less the garbage collector has to traverse.
     source = ("ce_source", f"/astrocyte/{frame.run}/{frame.stream}".encode())
     kinds = {name: ("ce_type", f"astrocyte.{frame.stream}.{name}".encode()) for name in set(types)}
     return [
@@ -174,7 +174,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
 
 
 def texts_of(column: pa.DictionaryArray) -> list[Any]:
-    """Values of a dictionary-encoded column; each distinct text is one object."""
+    """Values of a dictionary-encoded column; equal values are one object."""
     strings = [*column.dictionary.to_pylist(), None]
     return [strings[code] for code in column.indices.fill_null(len(strings) - 1).to_pylist()]
 
@@ -188,8 +188,8 @@ def records_to_frame(
 ) -> tuple[Frame | None, list[int], list[Refused]]:
     """A frame of the readable records, the index of each of its rows in ``records``, and the refused records.
 
-    An event without an id gets one of (topic, partition, offset), so that reading it again gives the same id. The
-    frame's run and origin are empty: records of other programs have one watermark a partition.
+    An event without an id gets the hash of (topic, partition, offset), so that reading it again gives the same id. The
+    frame's run and origin are empty: records of other programs have one watermark per partition.
     """
     event_type = catalog.find(stream)
     uniform = uniform_columns(records, event_type)
@@ -239,10 +239,10 @@ def _reason(error: Exception) -> str:
 
 def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Parsed:
     if record.value is None:
-        raise InvalidEvent("an empty message (tombstone) came; an event needs a value")
+        raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
     body = orjson.loads(record.value)
     if not isinstance(body, dict):
-        raise InvalidEvent(f"JSON {type(body).__name__} came; an event is a JSON object")
+        raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
     if "source_stream" in body:
         envelope = JSON_MONO_KEYS - {"value"}
     elif "payload" in body and "meta" in body:
@@ -258,11 +258,11 @@ def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Pa
         if isinstance(nested, dict):
             fields.update(nested)
         elif nested is not None:
-            raise InvalidEvent(f"{part!r} is {nested!r}; a JSON object was wanted")
+            raise InvalidEvent(f"{part!r} is {nested!r}; expected a JSON object")
     event_id = body.get("event_id", body.get("id") if envelope is _CHARTER_KEYS else None)
     kind = body.get("type")
     if kind is not None and not isinstance(kind, str):
-        raise InvalidEvent(f"'type' is {kind!r}; text was wanted")
+        raise InvalidEvent(f"'type' is {kind!r}; expected a string")
     time = None if time_name is None else body[time_name]
     key_name = event_type.key if event_type else "key"
     if record.key is not None:
@@ -278,14 +278,14 @@ def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Pa
 
 
 def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:
-    """Times to microseconds, text all at once; records whose time cannot be read move to ``refused``."""
+    """Convert times to microseconds, strings in one pass; records whose time cannot be read move to ``refused``."""
     worded = [item for item in parsed if isinstance(item.time, str)]
     read: set[int] = set()
     if worded:
         try:
             values = pc.cast(pa.array([item.time for item in worded]), _US).cast(pa.int64()).to_pylist()
         except pa.ArrowInvalid:
-            pass  # one of them needs the slower reader below, which also names the bad one
+            pass  # at least one needs the slower parser below, which also identifies an invalid one
         else:
             for item, value in zip(worded, values, strict=True):
                 item.time = value
@@ -309,15 +309,15 @@ def _time_us(time: Any, record: KafkaRecord) -> int:
         try:
             return us_from_iso(time)
         except ValueError:
-            raise InvalidEvent(f"timestamp {time!r} is not ISO 8601, such as 2025-09-28T10:30:00Z") from None
+            raise InvalidEvent(f"timestamp {time!r}; expected ISO 8601, such as 2025-09-28T10:30:00Z") from None
     if isinstance(time, bool) or not isinstance(time, int | float):
-        raise InvalidEvent(f"timestamp {time!r} is neither ISO 8601 text nor a number")
+        raise InvalidEvent(f"timestamp {time!r}; expected ISO 8601 text or a number")
     # Seconds, milliseconds and microseconds since 1970 do not overlap between the years 1973 and 5138.
     magnitude = abs(time)
     scale = 1_000_000 if magnitude < 1e11 else 1000 if magnitude < 1e14 else 1
     value = round(time * scale)
     if magnitude >= 1e17:
-        raise InvalidEvent(f"timestamp {time!r} lies beyond the year 5138; seconds, ms or us since 1970 were wanted")
+        raise InvalidEvent(f"timestamp {time!r} is after the year 5138; expected seconds, ms or us since 1970")
     return value
 
 
@@ -325,7 +325,7 @@ def _columns(parsed: list[_Parsed], event_type: EventType | None, refused: list[
     """Columns of the fields; records whose fields do not fit the catalog's types move to ``refused``."""
     if event_type is None:
         names: Iterable[str] = dict.fromkeys(name for item in parsed for name in item.fields)
-        # A column of a reserved name means something else in a frame: the user's own field gets another name.
+        # In a frame, columns with reserved names have another meaning, so the user's field is renamed.
         return {
             f"{name}_" if name in RESERVED else name: _infer([item.fields.get(name) for item in parsed])
             for name in names
@@ -357,13 +357,13 @@ def _fits(item: _Parsed, event_type: EventType, refused: list[Refused]) -> bool:
             typed_column([value], kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
             wanted = event_type.fields[name]
-            refused.append(Refused(item.index, f"field {name!r} is {value!r}; {wanted} was wanted"))
+            refused.append(Refused(item.index, f"field {name!r} is {value!r}; expected {wanted}"))
             return False
     return True
 
 
 def _infer(values: list[Any]) -> pa.Array:
-    """Column of values of an unlisted stream: numbers, booleans and text as such, anything else as JSON text."""
+    """Column of a field of an unlisted stream: numbers, booleans and strings as such, other values as JSON text."""
     try:
         array = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):

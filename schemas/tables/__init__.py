@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy models: one declaration for SQLite and PostgreSQL (and MySQL's DDL).
 
-Names and columns are those of seeds 001 and 002; every data table carries ``simulation_id``. Declaring opens nothing:
-engines and connections live in `agents.sinks`.
+docs/data.md describes the tables and columns; every data table carries ``simulation_id``. Importing the models opens no
+connection: engines and connections are in `agents.sinks`.
 """
 
 from __future__ import annotations

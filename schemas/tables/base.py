@@ -22,7 +22,7 @@ SIMULATION_ID: Final = 64
 """Longest simulation id, in characters."""
 
 Real = Float(53)
-"""The seed's FLOAT, in double precision on every database (a bare FLOAT is single precision on MySQL)."""
+"""FLOAT in double precision on every database (a bare FLOAT is single precision on MySQL)."""
 
 
 class Base(DeclarativeBase):
@@ -42,7 +42,7 @@ class Base(DeclarativeBase):
 class Recorded:
     """Mixin of tables with retention: ``recorded_at`` is the wall time at which the sink first wrote the row.
 
-    Retention goes by it and not by event time, which in a simulation may lie anywhere.
+    Retention uses it rather than event time, which may be any time in a simulation.
     """
 
     recorded_at: Mapped[int | None] = mapped_column(BigInteger, sort_order=1000)
@@ -61,7 +61,7 @@ def simulation_key(*, primary: bool = False, nullable: bool = False) -> Mapped[A
 class Vector(TypeDecorator[Any]):
     """A vector of ``size`` float32: pgvector's ``vector(size)`` on PostgreSQL, a little-endian BLOB elsewhere.
 
-    Takes a sequence or array of ``size`` finite numbers and gives a float32 array. Raises InvalidEvent.
+    Accepts a sequence or array of ``size`` finite numbers and returns a float32 array. Raises InvalidEvent.
     """
 
     impl = LargeBinary
@@ -83,9 +83,9 @@ class Vector(TypeDecorator[Any]):
         """The vector as an array of ``size`` finite float32. Raises InvalidEvent."""
         array = np.frombuffer(value, "<f4") if isinstance(value, bytes) else np.asarray(value, dtype=np.float32)
         if array.shape != (self.size,):
-            raise InvalidEvent(f"a vector of shape {array.shape} came where {self.size} numbers were wanted")
+            raise InvalidEvent(f"expected a vector of {self.size} numbers, got one of shape {array.shape}")
         if not np.isfinite(array).all():
-            raise InvalidEvent(f"a vector holds {array[~np.isfinite(array)][0]}; finite numbers were wanted")
+            raise InvalidEvent(f"a vector holds {array[~np.isfinite(array)][0]}; expected finite numbers")
         return array
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
@@ -102,7 +102,7 @@ class Vector(TypeDecorator[Any]):
 
 
 class TextArray(TypeDecorator[list[str]]):
-    """A list of strings: ``TEXT[]`` on PostgreSQL (as in seed 002), a JSON array as text elsewhere."""
+    """A list of strings: ``TEXT[]`` on PostgreSQL, a JSON array as text elsewhere."""
 
     impl = Text
     cache_ok = True

@@ -1,6 +1,6 @@
-"""Cells, their genomes, their results and the events of their evolution (seed 000).
+"""Tables of the ``cells`` scenario: cells, genomes, problem results and evolutionary events.
 
-Vitals are sampled, so a result may name a cell of which no vitals came: ``cell_id`` is therefore no foreign key.
+Vitals are sampled, so a result may refer to a cell without vitals: ``cell_id`` is therefore not a foreign key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Snapshots of agents' configurations, mutations and scores (seed 003)."""
+"""Tables of the ``dna`` scenario: snapshots of agents' configurations, mutations and scores."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _of_snapshot() -> ForeignKeyConstraint:
 
 
 class DnaSnapshot(Base):
-    """A snapshot, by ``dna.snapshot_created`` or, with source "mutation", by the mutation that made it.
+    """A snapshot, from ``dna.snapshot_created`` or, with source "mutation", from the mutation that made it.
 
-    ``created_at`` is in seconds since 1970, as in the Charter event; it is null while only a score is known.
+    ``created_at`` is in seconds since 1970, as in the event; it is null while only a score is known.
     """
 
     __tablename__ = "dna_snapshots"

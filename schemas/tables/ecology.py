@@ -1,10 +1,9 @@
-"""Agents and what they did (seed 001).
+"""Tables of the ``ecology`` scenario: agents, their states, actions, learning experiences and health incidents.
 
-Ids are unique in their simulation, not in the file: every primary key is (id, simulation_id), so two simulations may
-both have an agent "1" and never mix. ``agent_id`` is the event's number as text; a state's id is
-"<agent_id>-<step_number>", as the seed writes it. An agent that is known only because something refers to it is a
-row whose ``birth_time`` is null: the sink makes such a row first, so that foreign keys hold in whatever order the
-topics arrive, and the agent's own event fills it.
+Ids are unique in their simulation, not in the database: every primary key is (id, simulation_id), so two simulations
+may both have an agent "1". ``agent_id`` is the event's number as text; a state's id is "<agent_id>-<step_number>". The
+sink inserts a placeholder row with a null ``birth_time`` for an agent that another row refers to before the agent's own
+event arrives. So foreign keys hold in any order of the topics; the agent's event completes the row.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ def _of_state(column: str) -> ForeignKeyConstraint:
 
 
 def _agent_index() -> Index:
-    """With the step: an agent's history is read in its order, or a planner takes the index on steps and reads all."""
+    """Includes the step, by which an agent's history is ordered: else a planner may scan the whole index on steps."""
     return Index(None, "agent_id", "simulation_id", "step_number")
 
 
 def _state_index(column: str) -> Index:
-    """For retention: removing a state must find the actions that refer to it; most refer to none."""
+    """For retention: deleting a state looks up the actions that refer to it. Partial, as most refer to no state."""
     known = text(f"{column} IS NOT NULL")
     return Index(None, column, "simulation_id", sqlite_where=known, postgresql_where=known)
 
 
 class AgentModel(Base):
-    """One agent: its birth, its death (null while it lives) and what it was born with."""
+    """One agent: birth, death (null while it lives) and initial attributes."""
 
     __tablename__ = "agents"
 
@@ -82,7 +81,7 @@ def _state_id(context: DefaultExecutionContext) -> str:
 
 
 class AgentStateModel(Recorded, Base):
-    """State of one agent at one step; ``id`` is "<agent_id>-<step_number>" and may be left out."""
+    """State of one agent at one step; ``id`` is "<agent_id>-<step_number>" and may be omitted."""
 
     __tablename__ = "agent_states"
 
@@ -99,7 +98,7 @@ class AgentStateModel(Recorded, Base):
     total_reward: Mapped[float | None] = mapped_column(Real)
     age: Mapped[int | None] = mapped_column(Integer)
 
-    # The path to simulations leads through agents: a second foreign key would be checked for every row.
+    # agents already refers to simulations: a second foreign key would only cost a check for every row.
     __table_args__ = (
         PrimaryKeyConstraint("id", "simulation_id"),
         _of_agent(),
@@ -109,7 +108,7 @@ class AgentStateModel(Recorded, Base):
 
 
 def resource_state_id(step_number: int, resource_id: int) -> int:
-    """Id of a resource's state: step and resource in one 64-bit number, so that it is the same when written again."""
+    """Id of a resource's state: step and resource in one 64-bit number, so that writing it again gives the same id."""
     return (step_number << 31) | resource_id
 
 
@@ -119,7 +118,7 @@ def _resource_id(context: DefaultExecutionContext) -> Any:
 
 
 class ResourceModel(Recorded, Base):
-    """Amount of one resource at one step; ``id`` is `resource_state_id` and may be left out."""
+    """Amount of one resource at one step; ``id`` is `resource_state_id` and may be omitted."""
 
     __tablename__ = "resource_states"
 
@@ -202,7 +201,7 @@ class ActionModel(Recorded, Base):
 
 
 class LearningExperienceModel(Recorded, Base):
-    """What an agent learnt from one action."""
+    """A learning experience: the action that an agent took and its reward."""
 
     __tablename__ = "learning_experiences"
 

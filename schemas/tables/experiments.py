@@ -1,4 +1,4 @@
-"""Experiment -> simulation: the containers of everything else (seed 001)."""
+"""Experiments, their simulations and the configurations of these; all other rows belong to a simulation."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ExperimentModel(Base):
 
 
 class Simulation(Base):
-    """One run. Its id is the run id of the frames; the seed's own examples use text ids ('sim_001'), so it is text.
+    """One run. Its id is the run id of the frames, as text ('sim_001').
 
-    The sink makes the row when it first sees a run, and sets ``end_time`` and ``status`` when the run ends.
+    The sink inserts the row when it first reads the run, and sets ``end_time`` and ``status`` when the run ends.
     """
 
     __tablename__ = "simulations"

@@ -1,4 +1,4 @@
-"""Kernels with their basins, and their wars (seed 002)."""
+"""Tables of the ``kernels`` scenario: kernels with their basins, and their wars."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BASIN_SIZE: Final = 8
 
 
 class KernelGeometry(Base):
-    """The newest geometry of one kernel, with every column of the seed's table.
+    """The newest geometry of one kernel.
 
-    A kernel known only from a war has no coordinates until its own event comes. ``timestamp`` is the event time in
-    microseconds of what the row holds (0 for such a kernel).
+    A kernel known only from a war has no coordinates until its own event arrives. ``timestamp`` is the event time of
+    the row's values in microseconds (0 for such a kernel).
     """
 
     __tablename__ = "kernel_geometry"

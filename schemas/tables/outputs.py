@@ -1,4 +1,4 @@
-"""What the pipeline itself produces: multi events with their sources, alerts, dead letters, audit, positions."""
+"""Tables of the pipeline's outputs: multi events with their sources, alerts, dead letters, audit log, positions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["AlertRow", "AuditEntryRow", "DeadLetterRow", "MultiEventRow", "Multi
 
 
 class MultiEventRow(Recorded, Base):
-    """A multi event (seed 004). ``timestamp`` is its event time in microseconds; ``details`` the rule's other values.
+    """A multi event. ``timestamp`` is its event time in microseconds; ``details`` the rule's other values.
 
-    ``simulation_id`` is null where the events came from other programs.
+    ``simulation_id`` is null where other programs produced the events.
     """
 
     __tablename__ = "multi_events"
@@ -62,7 +62,7 @@ class MultiEventSource(Base):
 
 
 class AlertRow(Recorded, Base):
-    """An alert. Its multi event travels on another topic and may be stored later, so naming it is no foreign key."""
+    """An alert. Its multi event is on another topic and may be stored later: ``multi_event_id`` is no foreign key."""
 
     __tablename__ = "alerts"
 
@@ -84,7 +84,7 @@ class AlertRow(Recorded, Base):
 
 
 class DeadLetterRow(Recorded, Base):
-    """A record that could not be processed, whole, with the reason and its place in the log."""
+    """A record that could not be processed, whole, with the reason and its topic, partition and offset."""
 
     __tablename__ = "dead_letters"
 
@@ -105,7 +105,7 @@ class DeadLetterRow(Recorded, Base):
 
 
 class AuditEntryRow(Recorded, Base):
-    """One link of the audit chain: ``hash`` covers the entry and ``previous_hash`` (see `agents.sinks.audit.chain`)."""
+    """One entry of the audit chain: ``hash`` covers the entry and ``previous_hash`` (`agents.sinks.audit.chain`)."""
 
     __tablename__ = "audit_log"
 
@@ -123,7 +123,7 @@ class AuditEntryRow(Recorded, Base):
 
 
 class SinkPosition(Base):
-    """How far a sink has read a partition, written in the transaction of the rows: evidence that both happened."""
+    """Next offset of a partition that a sink reads, written in the same transaction as the rows."""
 
     __tablename__ = "sink_positions"
 

@@ -1,9 +1,9 @@
-"""The audit log's chain: append-only entries, each holding the hash of the one before (seed 003).
+"""The hash chain of the audit log: append-only entries, each with the hash of the previous one.
 
-An entry's hash covers everything in it and the previous hash, so a changed, removed, added or reordered entry breaks
-the chain at a place that `verify` names. Entries cut off at the end leave a shorter chain that is whole: whoever must
-know of that keeps the last hash elsewhere and hands it to `verify`. Retention removes entries from the start and says
-so in an entry of kind `PURGED`, which anchors the rest.
+An entry's hash covers all its fields and the previous hash, so a changed, removed, added or reordered entry breaks the
+chain at an entry that `verify` names. Removing entries at the end leaves a valid shorter chain: to detect it, keep the
+last hash elsewhere and pass it to `verify`. Retention deletes entries from the start and records this in an entry of
+kind `PURGED`, from which the rest is verified.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PURGED: Final = "audit.purged"
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One link. ``timestamp`` is event time in microseconds; ``payload`` the event's JSON, as it was received."""
+    """One entry. ``timestamp`` is event time in microseconds; ``payload`` the event's JSON, unchanged."""
 
     entry: int
     timestamp: int
@@ -37,7 +37,7 @@ class AuditEntry:
     hash: str
 
     def computed_hash(self) -> str:
-        """What `hash` must be."""
+        """The value that `hash` must have."""
         return _digest(
             self.entry,
             self.timestamp,
@@ -52,7 +52,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Outcome of `verify`. ``broken_entry`` is the first entry at which the chain does not hold, or None."""
+    """Result of `verify`. ``broken_entry`` is the first entry at which the chain is broken, or None."""
 
     entries: int
     last_hash: str
@@ -61,7 +61,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether every link holds."""
+        """Whether the chain is intact."""
         return self.broken_entry is None
 
 
@@ -75,7 +75,7 @@ def append(
     subject: str | None = None,
     simulation_id: str | None = None,
 ) -> AuditEntry:
-    """The link after ``previous`` (None for the first)."""
+    """The entry after ``previous`` (None for the first)."""
     number = 1 if previous is None else previous.entry + 1
     previous_hash = GENESIS if previous is None else previous.hash
     digest = _digest(number, timestamp, kind, subject, simulation_id, event_id, payload, previous_hash)
@@ -83,10 +83,10 @@ def append(
 
 
 def verify(entries: Iterable[AuditEntry], *, expected_last_hash: str | None = None) -> Verdict:
-    """Walk the chain in order of ``entry``; the first link that does not hold ends the walk."""
+    """Verify the chain; ``entries`` are in order of ``entry``. Stops at the first broken entry."""
     expected, previous_hash, count = 1, GENESIS, 0
     anchor: tuple[int, str] | None = None
-    """What a purge must have recorded for the chain to begin where it does."""
+    """(entry, hash) that a purge must have recorded if the chain does not begin at entry 1."""
     for link in entries:
         if count == 0 and link.entry > 1:
             anchor = (link.entry - 1, link.previous_hash)
@@ -98,10 +98,10 @@ def verify(entries: Iterable[AuditEntry], *, expected_last_hash: str | None = No
             anchor = None
         expected, previous_hash, count = link.entry + 1, link.hash, count + 1
     if anchor is not None:
-        reason = f"entries up to {anchor[0]} are missing, and no entry {PURGED!r} says that retention removed them"
+        reason = f"entries up to {anchor[0]} are missing, and no entry {PURGED!r} records that retention removed them"
         return Verdict(count, previous_hash, anchor[0] + 1, reason)
     if expected_last_hash is not None and previous_hash != expected_last_hash:
-        reason = f"the chain ends with hash {previous_hash[:12]}..., {expected_last_hash[:12]}... was expected"
+        reason = f"the chain ends with hash {previous_hash[:12]}...; expected {expected_last_hash[:12]}..."
         return Verdict(count, previous_hash, expected, reason)
     return Verdict(count, previous_hash)
 
@@ -112,7 +112,7 @@ def purge_payload(entry: int, last_hash: str) -> str:
 
 
 def export_line(entry: AuditEntry) -> bytes:
-    """The entry as one JSON line, with its payload as JSON where it is."""
+    """The entry as one JSON line; a payload that is JSON is embedded as JSON."""
     document = asdict(entry)
     try:
         orjson.loads(entry.payload)
@@ -126,12 +126,12 @@ def _fault(link: AuditEntry, expected: int, previous_hash: str) -> str | None:
     if link.entry != expected:
         return f"entry {expected} is missing; {link.entry} follows {expected - 1}"
     if link.previous_hash != previous_hash:
-        return f"entry {link.entry} does not continue entry {link.entry - 1}: that one, or one before it, was replaced"
+        return f"entry {link.entry} does not continue entry {link.entry - 1}: that one, or an earlier one, was replaced"
     if link.computed_hash() != link.hash:
         return f"entry {link.entry} was changed after it was written"
     return None
 
 
 def _digest(*parts: int | str | None) -> str:
-    # As one JSON array: every part has one spelling, and no two lists of parts have the same.
+    # One JSON array: each part has only one encoding, and different lists of parts have different encodings.
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()

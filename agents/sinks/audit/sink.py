@@ -1,4 +1,4 @@
-"""The sink that appends to the audit log, and reading it back: verify and export."""
+"""The sink that appends to the audit log, and functions to verify and export the log."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _COLUMNS: Final = "entry, timestamp, kind, subject, simulation_id, event_id, pay
 
 
 class AuditSink(SqlConnection):
-    """Appends every event it is given: frames of any stream (``dna.*``, rules, controls), and records of kind audit.
+    """Appends every event of its input: frames of any stream (``dna.*``), and records of kind audit (rules, controls).
 
-    An event that is in the log already (by its id) is not appended again, so that a batch may be written twice. Two
-    writers take turns: the chain has one end.
+    An event that is already in the log (by its id) is not appended again, so that a batch may be written twice. A lock
+    serialises writers, because the chain has only one end.
     """
 
     def __init__(self, url: str, *, name: str = "audit", **options: Any) -> None:
@@ -93,7 +93,7 @@ def _last(store: Store) -> AuditEntry | None:
 
 
 def _wanted(batch: Sequence[Sourced]) -> tuple[list[dict[str, Any]], list[Rejected]]:
-    """Arguments of `append` for each event of the batch, and what can never be stored."""
+    """Arguments of `append` for each event of the batch, and the rows that can never be stored."""
     wanted: list[dict[str, Any]] = []
     rejected: list[Rejected] = []
     for item in batch:
@@ -174,7 +174,7 @@ def _json(payload: Any) -> str:
 
 
 def audit_entries(address: str | Path) -> Generator[AuditEntry, None, None]:
-    """Every entry of a database in order; memory stays flat however long the log."""
+    """Every entry of a database in order, streamed in bounded memory."""
     table = AuditEntryRow.__table__
     names = [name.strip() for name in _COLUMNS.split(",")]
     engine = engine_of(address)
@@ -191,13 +191,13 @@ def audit_entries(address: str | Path) -> Generator[AuditEntry, None, None]:
 
 
 def verify_audit(address: str | Path, *, expected_last_hash: str | None = None) -> Verdict:
-    """Whether the audit log of a database is whole, and else the first broken link."""
+    """Verify the audit log of a database; the result names the first broken entry."""
     with closing(audit_entries(address)) as entries:
         return verify(entries, expected_last_hash=expected_last_hash)
 
 
 def export_audit(address: str | Path, output: BinaryIO) -> int:
-    """Write the log as JSON lines; returns how many."""
+    """Write the log as JSON lines; returns the number of entries."""
     count = 0
     for count, entry in enumerate(audit_entries(address), 1):  # noqa: B007 - the count is the result
         output.write(export_line(entry))

@@ -1,9 +1,9 @@
 """Line protocol in compressed files, for pipelines without InfluxDB; ``influx write --compression gzip`` loads them.
 
 Files are named ``points-000001.lp.gz`` and up. Each batch is one gzip member, flushed to the disk before the write is
-confirmed; its first line is a comment with the positions that it reaches, so that a batch written again, also after a
-crash, adds nothing. What a crash cut short is cut off when the folder is opened. The folder belongs to one sink and to
-one Kafka cluster at a time: offsets of another one would be taken for what is written already.
+confirmed; its first line is a comment with the next offsets after the batch, so that a batch written again, also after
+a crash, adds nothing. An incomplete member left by a crash is removed when the folder is opened. The folder belongs to
+one sink and to one Kafka cluster at a time: offsets of another cluster would be mistaken for written ones.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ class InfluxFileSink:
         self._number = 1
         self._opened = False
         self._file: BinaryIO | None = None
-        """The current file; made with its first member, because an empty file is no gzip file."""
+        """The current file; created with its first member, because an empty file is not a gzip file."""
         self._end = 0
-        """Length of the current file up to which it is confirmed."""
+        """Confirmed length of the current file, in bytes."""
         self.written = 0
         """Points written since the sink was opened."""
 
     async def open(self) -> None:
-        """Find out what was written, and cut off what was not written whole. Raises SinkError."""
+        """Read the stored positions, and remove an incomplete member. Raises SinkError."""
         await asyncio.to_thread(self._open)
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
-        """Append the points that are not there yet, as one member; returns when they are on the disk."""
+        """Append the points that are not stored yet, as one member; returns when they are on disk."""
         if not self._opened:
-            raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
+            raise SinkError(f"write() was called before sink {self.name!r} was opened; await open() first")
         reached = self._positions | {
             place: max(following, self._positions.get(place, 0)) for place, following in highest_offsets(batch).items()
         }
@@ -78,7 +78,7 @@ class InfluxFileSink:
             await self._retry.persist(lambda: asyncio.to_thread(self._append, member), self._transient)
         self._positions = reached
         self.written += lines
-        # Of the whole batch, not only of what is new: a crash may have come before a refused row was buried.
+        # Of the whole batch, not only of new rows: a crash may have prevented the dead letter of a refused row.
         return refused_rows(batch, self._rules)
 
     async def close(self) -> None:
@@ -95,7 +95,7 @@ class InfluxFileSink:
         return b"".join(points.lines.payload() for points in found), sum(len(points.lines) for points in found)
 
     def _fresh(self, batch: Sequence[Sourced]) -> list[Sourced]:
-        """The rows that lie beyond what the files hold."""
+        """The rows that the files do not hold yet."""
         return [item for item in (self._fresh_part(item) for item in batch) if item is not None]
 
     def _fresh_part(self, item: Sourced) -> Sourced | None:
@@ -120,7 +120,7 @@ class InfluxFileSink:
             numbers = sorted(int(match[1]) for match in self._names() if match)
             self._positions.clear()
             for number in numbers[-2:]:
-                # The newest file may hold no whole member; the positions then stand in the one before.
+                # The newest file may have no complete member; the positions are then in the file before it.
                 self._number = number
                 self._end = self._read_positions()
             if numbers and self._end:
@@ -138,7 +138,7 @@ class InfluxFileSink:
         return self.folder / f"points-{self._number:06d}.lp.gz"
 
     def _begin(self, end: int) -> BinaryIO:
-        """Go on in the current file after its first ``end`` bytes; its name is on the disk before anything in it is."""
+        """Continue the current file after its first ``end`` bytes; its directory entry is synced before its content."""
         file = self._file = self._path().open("ab", buffering=0)
         file.truncate(end)
         self._end = end
@@ -150,7 +150,7 @@ class InfluxFileSink:
         return file
 
     def _read_positions(self) -> int:
-        """Take over the positions of the current file; returns where its last whole member ends."""
+        """Read the positions of the current file; returns the end offset of its last complete member."""
         whole = 0
         with self._path().open("rb") as file:
             for end, mark in _members(file):
@@ -169,7 +169,7 @@ class InfluxFileSink:
                 data = data[file.write(data) :]
             os.fsync(file.fileno())
         except OSError:
-            # The next attempt begins where the last confirmed member ended.
+            # The next attempt starts where the last confirmed member ends.
             file.truncate(self._end)
             raise
         self._end += len(member)
@@ -190,7 +190,7 @@ def _compressed(text: bytes) -> bytes:
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """End and first line of each whole gzip member, in bounded memory; ends at the first that is cut short."""
+    """End offset and first line of each complete gzip member, in bounded memory; stops at the first incomplete one."""
     at = 0
     rest = b""
     while True:

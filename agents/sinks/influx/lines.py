@@ -1,8 +1,8 @@
-"""Line protocol, a whole table at a time: Arrow columns to one text a row, with no Python object per point.
+"""Line protocol, a whole table at a time: Arrow columns to one line per row, without a Python object per point.
 
-A field keeps its type for ever: integers are written with ``i``, floats without, truth values as ``true`` and
-``false``, text in quotes, lists as their JSON text. Null, NaN and infinite values are left out, and a row that has no
-field left is no point (and is counted).
+A field always has the same type: integers are written with ``i``, floats without, booleans as ``true`` and ``false``,
+strings in quotes, lists as JSON text. Null, NaN and infinite values are omitted; a row without any field is omitted and
+counted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from astrocyte.schemas.frames import TEXT
 __all__ = ["Lines", "encode_points", "escape_measurement", "escape_tag"]
 
 _STRING: Final = pa.large_utf8()
-# InfluxDB 2 has no escape for these three in names and tags; the escapes of InfluxData's own clients are written.
+# InfluxDB 2 has no escapes for these three in names and tags; those of InfluxData's clients are used.
 _CONTROLS: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MEASUREMENT: Final = str.maketrans({",": "\\,", " ": "\\ ", **_CONTROLS})
 _TAG: Final = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", **_CONTROLS})
@@ -30,19 +30,19 @@ _QUOTED: Final = str.maketrans({'"': '\\"', "\\": "\\\\"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lines:
-    """Points of one batch, one text each, with the line's end."""
+    """Points of one item of a batch, one line each, with the newline."""
 
     strings: pa.Array
     rows: NDArray[np.int64]
-    """Row of the frame (or index of the record) that each line is of."""
+    """Row of the frame (or index of the record) of each line."""
     empty: int = 0
-    """Rows that have no value to store."""
+    """Number of rows without a value to store."""
 
     def __len__(self) -> int:
         return len(self.strings)
 
     def payload(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Lines ``start`` up to ``stop``, one after the other: the array's own data, with no text made in between."""
+        """Lines ``start`` up to ``stop``, concatenated: a slice of the array's data buffer."""
         stop = len(self.strings) if stop is None else stop
         if stop <= start:
             return b""
@@ -51,15 +51,15 @@ class Lines:
 
 
 def escape_measurement(text: str) -> str:
-    """Text as a measurement's name."""
+    """Escape the name of a measurement."""
     return text.translate(_MEASUREMENT)
 
 
 def escape_tag(text: str) -> str:
-    """Text as a tag's or field's name, or a tag's value.
+    """Escape the name of a tag or field, or the value of a tag.
 
-    A backslash stands for itself. At the end it would escape the separator that follows, so there it becomes a space,
-    as in InfluxData's own client.
+    A backslash is not escaped. A final one would escape the following separator, so a space is appended to it, as in
+    InfluxData's client.
     """
     escaped = text.translate(_TAG)
     return escaped + " " if escaped.endswith("\\") else escaped
@@ -72,7 +72,7 @@ def encode_points(
     times_ns: NDArray[np.int64],
     rows: NDArray[np.int64] | None = None,
 ) -> Lines:
-    """Points of columns, with tags in the order of their names, which InfluxDB takes fastest."""
+    """Points of columns; tags are sorted by name, which is fastest for InfluxDB."""
     rows = np.arange(len(times_ns)) if rows is None else rows
     if len(times_ns) == 0:
         return Lines(pa.array([], _STRING), rows)
@@ -92,7 +92,7 @@ def encode_points(
 
 
 class _Join:
-    """Strings and columns of strings, joined once, in one pass."""
+    """Builder that joins constant strings and columns of strings in one pass."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -108,7 +108,7 @@ class _Join:
         self._parts.append(strings)
 
     def add_optional(self, before: str, strings: pa.Array, after: str) -> None:
-        """The column between two strings; nothing where it is null."""
+        """Add the column between two constant strings; an empty string where it is null."""
         if strings.null_count == 0:
             self.text(before)
             self.column(strings)
@@ -129,12 +129,12 @@ def _surrounded(before: str, strings: pa.Array, after: str) -> pa.Array:
 
 
 def _add_fields(join: _Join, fields: Mapping[str, pa.Array], count: int) -> NDArray[np.bool_] | None:
-    """Fields with commas between them; returns which rows have any, None where all have."""
+    """Add the fields, separated by commas; returns flags of the rows that have a field, None if all have."""
     found = [(escape_tag(name), *_field_strings(column)) for name, column in fields.items()]
     found = [
         (label, quote, strings, after) for label, quote, strings, after in found if strings.null_count < len(strings)
     ]
-    # A field that every row has comes first, so that each other one can bring its comma with it.
+    # A field without nulls comes first, so that each other field can include its leading comma.
     found.sort(key=lambda field: bool(field[2].null_count))
     if found and found[0][2].null_count == 0:
         for number, (label, quote, strings, after) in enumerate(found):
@@ -152,7 +152,7 @@ def _add_fields(join: _Join, fields: Mapping[str, pa.Array], count: int) -> NDAr
 
 
 def _tag_strings(column: pa.Array) -> pa.Array:
-    """Values as a tag; null where the value is null or empty, for an empty tag is not allowed."""
+    """Values of a tag as strings; null where the value is null or empty, because InfluxDB allows no empty tag."""
     if pa.types.is_string(column.type):
         column = column.dictionary_encode()
     if column.type == TEXT:
@@ -162,7 +162,7 @@ def _tag_strings(column: pa.Array) -> pa.Array:
 
 
 def _field_strings(column: pa.Array) -> tuple[str, pa.Array, str]:
-    """Text before each value, the values, and the text after them; null where there is nothing to store."""
+    """Prefix, values as strings, and suffix; a value is null where there is nothing to store."""
     kind = column.type
     if kind == TEXT:
         strings = [None if text is None else text.translate(_QUOTED) for text in column.dictionary.to_pylist()]
@@ -190,7 +190,7 @@ def _finite(column: pa.Array) -> pa.Array:
 
 
 def _list_strings(column: pa.Array) -> pa.Array:
-    """JSON text of lists of numbers, without the brackets; values that are no numbers become ``null``."""
+    """JSON text of lists of numbers, without the brackets; null, NaN and infinite values become ``null``."""
     if column.null_count == len(column):
         return pa.nulls(len(column), _STRING)
     values = pc.coalesce(_finite(column.flatten()).cast(pa.utf8()), pa.scalar("null", pa.utf8()))

@@ -1,4 +1,4 @@
-"""A batch of what was read from Kafka as points, each with the place to which a refusal leads back."""
+"""A batch read from Kafka as points, each with its source row, so that a refused line can be reported."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _NUMBERS: Final = frozenset({"integrated_value", "confidence"})
 _COUNTS: Final = frozenset({"sources"})
 _PARTITIONS_APART: Final = 16
 _MOST_US: Final = (2**63 - 1) // 1_000 - 10_000
-"""Microseconds on either side of 1970 whose nanoseconds, moved by a tick, fit 64 bits."""
+"""Greatest distance from 1970 in microseconds whose nanoseconds, shifted by up to a tick, fit 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class PointRules:
-    """What a user may choose: up to which id entities are tags, and whether each point has its run as a tag."""
+    """Options: entity ids below ``entity_limit`` are tags; with ``run_tag`` each point has its run as a tag."""
 
     entity_limit: int = 10_000
     run_tag: bool = False
@@ -62,12 +62,12 @@ class Points:
     item: Sourced
 
     def rejected(self, line: int, reason: str) -> Rejected:
-        """What a refusal of one line means for the row that it is of."""
+        """The source row of a refused line."""
         return _rejected(self.item, int(self.lines.rows[line]), reason)
 
 
 def refused_rows(batch: Sequence[Sourced], rules: PointRules) -> list[Rejected]:
-    """Rows that can be no points in any InfluxDB: records without their fields, times beyond its range."""
+    """Rows that cannot be points in any InfluxDB: records without required fields, times outside its range."""
     refused: list[Rejected] = []
     for item in batch:
         if isinstance(item, SourcedRecords):
@@ -75,14 +75,14 @@ def refused_rows(batch: Sequence[Sourced], rules: PointRules) -> list[Rejected]:
         elif item.frame.num_rows and _shape(item, rules.catalog) is not None:
             times = item.frame.timestamps()
             refused += [
-                _rejected(item, row, f"timestamp {times[row]} lies beyond the years 1678 to 2261 that InfluxDB holds")
+                _rejected(item, row, f"timestamp {times[row]} is outside the years 1678 to 2261, the range of InfluxDB")
                 for row in np.flatnonzero(~_in_range(times)).tolist()
             ]
     return refused
 
 
 def points_of(batch: Sequence[Sourced], rules: PointRules) -> Iterator[Points]:
-    """Points of a batch, without the rows that `refused_rows` names; streams without a measurement give none."""
+    """Points of a batch, without the rows that `refused_rows` returns; streams without a measurement have none."""
     for item in batch:
         lines = _frame_points(item, rules) if isinstance(item, SourcedFrame) else _record_points(item)
         if lines is not None and len(lines):
@@ -97,7 +97,7 @@ def _rejected(item: Sourced, row: int, reason: str) -> Rejected:
     place = (item.topic, item.partition, item.offset_of(row))
     frame = item.frame.take(np.array([row]))
     if not _in_range(frame.timestamps()).all():
-        # A time beyond the calendar has no ISO text, so the row is shown as it is.
+        # A time after the year 9999 has no ISO 8601 text, so the row is written with the integer.
         return Rejected(frame.stream, *place, inside, reason, None, orjson.dumps(frame.rows()[0], default=repr))
     made = frame_to_records(frame)[0]
     return Rejected(frame.stream, *place, inside, reason, made.key, made.value)
@@ -124,7 +124,7 @@ def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
         frame = _stable_window(frame, rules.catalog)
     numbers = None
     if item.offsets is not None:
-        # Records of other programs are numbered by their place: offsets of different partitions are interleaved.
+        # Records of other programs are numbered by offset; partitions are interleaved so that numbers differ.
         numbers = np.asarray(item.offsets, np.int64) * _PARTITIONS_APART + item.partition % _PARTITIONS_APART
     in_range = _in_range(frame.timestamps())
     if in_range.all():
@@ -138,10 +138,10 @@ def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
 def frame_lines(
     frame: Frame, measurement: Measurement, *, rules: PointRules, numbers: NDArray[np.int64] | None = None
 ) -> Lines:
-    """Points of a frame's rows. ``numbers`` keep rows apart; by default they are the rows' sequence numbers.
+    """Points of a frame's rows. ``numbers`` make their timestamps unique; by default the rows' sequence numbers.
 
-    The sequence starts at a place that follows from the run's name, so that two runs with the same event time rarely
-    lie on each other; with ``rules.run_tag`` they never do.
+    The numbers are offset by a hash of the run's name, so that points of two runs with the same event time rarely
+    collide; with ``rules.run_tag`` they never do.
     """
     times_ns = frame.timestamps() * 1_000
     if measurement.apart:
@@ -167,7 +167,7 @@ def _start(run: str) -> int:
 
 
 def _stable_window(frame: Frame, catalog: Catalog) -> Frame:
-    """A window's results with numbers as floats: a changed rule may make a sum of floats of one of integers."""
+    """A window's results with numbers as floats: after a change of the rule a sum of integers may be one of floats."""
     event_type = catalog.find(frame.stream)
     known = {} if event_type is None else event_type.fields
     arrays = []
@@ -185,7 +185,7 @@ def _stable_window(frame: Frame, catalog: Catalog) -> Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """Records under their measurement's names, the row of each, and what was wrong with the others."""
+    """Records with the names of their measurement, the row of each, and the problems of the others."""
 
     flat: list[dict[str, Any]]
     rows: list[int]
@@ -220,7 +220,7 @@ def _record_points(item: SourcedRecords) -> Lines | None:
 def record_lines(
     measurement: Measurement, records: Sequence[Mapping[str, Any]], identity: str, rows: NDArray[np.int64] | None = None
 ) -> Lines:
-    """Points of flat records with ``time_us``; ``identity`` names the id that keeps them apart."""
+    """Points of flat records with ``time_us``; ``identity`` names the id whose hash makes their timestamps unique."""
     hashes = np.array([_hash(str(record[identity])) for record in records], np.uint64)
     times_us = np.array([record["time_us"] for record in records], np.int64)
     times_ns, slots = hashes_apart(times_us, hashes)
@@ -231,21 +231,21 @@ def record_lines(
 
 
 def _flat(record: Mapping[str, Any], measurement: Measurement, identity: str) -> dict[str, Any]:
-    """The record under the measurement's names. Raises KeyError, TypeError or ValueError where it is none."""
+    """The record with the measurement's names. Raises KeyError, TypeError or ValueError for an invalid record."""
     flat = {_RENAMED.get(name, name): value for name, value in record.items()}
     for needed in ("timestamp", identity, "rule"):
         if flat.get(needed) is None:
             raise KeyError(needed)
     flat["time_us"] = us_from_iso(str(flat["timestamp"]))
     if abs(flat["time_us"]) > _MOST_US:
-        raise ValueError(f"timestamp {flat['timestamp']!r} lies beyond the years 1678 to 2261 that InfluxDB holds")
+        raise ValueError(f"timestamp {flat['timestamp']!r} is outside the years 1678 to 2261, the range of InfluxDB")
     if "source_events" in flat:
         flat["sources"] = len(flat["source_events"])
     for name in _NUMBERS.intersection(measurement.fields):
         value = flat.get(name)
         if value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"field {name!r} is {value!r}; a number was wanted")
+                raise TypeError(f"field {name!r} is {value!r}; expected a number")
             flat[name] = float(value)
     return flat
 
@@ -259,7 +259,7 @@ def _text(values: Sequence[Any]) -> pa.Array:
 
 
 def _values(name: str, values: Sequence[Any]) -> pa.Array:
-    """A column whose type follows from its name alone, so that no batch can change it."""
+    """A column whose type depends only on its name, so that it is the same in every batch."""
     if name in _NUMBERS:
         return pa.array(values, pa.float64())
     return pa.array(values, pa.int64()) if name in _COUNTS else _text(values)

@@ -1,6 +1,6 @@
-"""Buckets, retention and downsampling tasks of InfluxDB 2: what seed 000's continuous queries computed.
+"""Buckets, retention and downsampling tasks of InfluxDB 2.
 
-Everything is found by name and made or changed only where it differs, so the set-up may be run again at any time.
+Objects are found by name, and created or changed only if they differ, so the set-up may be repeated at any time.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["DOWNSAMPLED", "RAW_DAYS", "TASKS", "Change", "setup_influx", "task_f
 
 RAW_DAYS: Final = 30
 DOWNSAMPLED: Final = "_downsampled"
-"""Suffix of the bucket into which the tasks write; what is in it is kept for ever."""
+"""Suffix of the bucket to which the tasks write; its points are kept for ever."""
 _DAY_S: Final = 86_400
 _BINS: Final = 32
-"""As many bins as the windows' ``entropy`` has."""
+"""Number of bins; the same as for the aggregate ``entropy`` of windows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that was made, changed, or found as it should be."""
+    """One bucket or task that was created, changed, or found up to date."""
 
     kind: str
     name: str
@@ -35,7 +35,7 @@ class Change:
 
 
 def _population(bucket: str, target: str, org: str) -> str:
-    """As the window ``population_stats`` of the shipped rules for cells: per minute, from problem_solving."""
+    """Flux equivalent of the window ``population_stats`` of the rules for cells: per minute, from problem_solving."""
     return f"""option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
 
 results = (field) => from(bucket: "{bucket}")
@@ -54,15 +54,15 @@ union(tables: [
 
 
 def _diversity(bucket: str, target: str, org: str) -> str:
-    """As the window ``diversity_metrics`` of the shipped rules for cells: per five minutes, from genome_data."""
+    """Flux equivalent of the window ``diversity_metrics`` of the rules for cells: per 5 minutes, from genome_data."""
     head = 'import "math"\n\noption task = {name: "astrocyte_diversity", every: 5m, offset: 10s}\n'
     return head + "".join(_entropy(trait, bucket, target, org) for trait in ("metabolism", "tpu_cores"))
 
 
 def _entropy(trait: str, bucket: str, target: str, org: str) -> str:
-    """Shannon entropy in nats, ln n - sum(c ln c) / n over the counts c of equal bins from the least to the greatest.
+    """Shannon entropy in nats, ln n - sum(c ln c) / n over the counts c of equal bins between minimum and maximum.
 
-    A window without data writes nothing: the bounds are taken from columns that may be empty.
+    A window without data writes nothing, so the bounds are read from columns that may be empty.
     """
     return f"""
 {trait} = from(bucket: "{bucket}")
@@ -105,24 +105,24 @@ TASKS: Final = {"astrocyte_population_stats": _population, "astrocyte_diversity"
 
 
 def task_flux(name: str, bucket: str, org: str) -> str:
-    """Text of one task."""
+    """Flux source of one task."""
     return TASKS[name](_text(bucket), _text(bucket + DOWNSAMPLED), _text(org))
 
 
 def _text(value: str) -> str:
-    """Inside of a Flux string literal."""
+    """Escape a value for a Flux string literal."""
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("${", "\\${")
 
 
 def setup_influx(
     url: str, *, token: str, org: str, bucket: str, raw_days: float = RAW_DAYS, timeout_s: float = 10.0
 ) -> Iterator[Change]:
-    """Make the buckets and tasks that are absent and mend those that differ, yielding each. Raises SinkError.
+    """Create missing buckets and tasks and update those that differ, yielding each. Raises SinkError.
 
-    ``raw_days`` of 0 keep raw points for ever.
+    ``raw_days`` is the retention of raw points in days; 0 keeps them for ever.
     """
     if not url.startswith(("http://", "https://")):
-        raise SinkError(f"{url!r} is no address of InfluxDB; one such as http://host:8086 was wanted")
+        raise SinkError(f"InfluxDB address {url!r}; expected one such as http://host:8086")
     with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000)) as client:
         try:
             org_id = _organisation(client, org)
@@ -133,14 +133,14 @@ def setup_influx(
         except ApiException as error:
             what = {
                 401: "the token is not valid; set ASTROCYTE_INFLUX_TOKEN",
-                403: "the token may not make buckets and tasks; an operator's or all-access token was wanted",
+                403: "the token may not create buckets and tasks; expected an operator or all-access token",
                 404: f"there is no organisation {org!r}, or this is not InfluxDB 2; set ASTROCYTE_INFLUX_ORG",
             }
             said = what.get(error.status, str(error.body or error.reason).strip()[:300])
             raise SinkError(f"InfluxDB at {url} answered {error.status}: {said}") from None
         except (HTTPError, OSError) as error:
             raise SinkError(
-                f"InfluxDB at {url} cannot be reached ({type(error).__name__}); is it running, and the address right?"
+                f"InfluxDB at {url} cannot be reached ({type(error).__name__}); is it running, and the address correct?"
             ) from None
 
 
@@ -153,7 +153,7 @@ def _organisation(client: Any, name: str) -> str:
 
 def _bucket(client: Any, org_id: str, name: str, seconds: int) -> Change:
     api = client.buckets_api()
-    # A rule of 0 seconds means for ever; an empty list would leave an existing bucket as it is.
+    # A rule of 0 seconds means for ever; an empty list would not change an existing bucket.
     rule = BucketRetentionRules(type="expire", every_seconds=seconds)
     found = _find_bucket(api, org_id, name)
     if found is None:
@@ -184,6 +184,6 @@ def _task(client: Any, org_id: str, name: str, flux: str) -> Change:
         return Change("task", name, "made")
     if found.flux.strip() == flux.strip() and found.status == "active":
         return Change("task", name, "as it should be")
-    # Only the text: options of the old task sent along would be written over those in it.
+    # Only the Flux source: options of the old task in the request would override those in the source.
     api.update_task_request(found.id, TaskUpdateRequest(flux=flux, status="active"))
     return Change("task", name, "changed")

@@ -1,8 +1,8 @@
-"""The InfluxDB sink: own batches over the v2 write API, tried again without end, refused only row by row.
+"""The InfluxDB sink: batches over the v2 write API, retried for ever; lines are refused one by one.
 
-The client library's batching writer gives up after some retries and drops what it held, so only its plain call of
-``/api/v2/write`` is used. A batch is confirmed when every line of it was answered with success. A line written twice
-(after an answer that was lost) is the same point, so repeating is harmless.
+The client library's batching writer drops its buffer after some retries, so only its plain call of ``/api/v2/write``
+is used. A batch is confirmed when the server has confirmed all its lines. Writing a line twice (after a lost response)
+is idempotent, because it is the same point.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class _Part:
 
 
 class InfluxSink:
-    """Writes points to ``bucket`` of ``org``; ``rules`` say how rows become points.
+    """Writes points to ``bucket`` of ``org``; ``rules`` are the options by which rows become points.
 
-    A request has at most ``most_lines`` lines, and ``in_flight`` of them are under way at once: a server works on each
-    with one of its processors. Their order does not matter, as no line depends on another.
+    A request has at most ``most_lines`` lines, and up to ``in_flight`` requests run concurrently, because a server uses
+    one processor per request. Their order does not matter, as no line depends on another.
 
-    429 and 503 wait as long as the server asks, a lost connection for ever; 400, 413 and 422 are halved down to the
-    line that is to blame, which is rejected alone; 401, 403 and 404 raise SinkError. Points older than the bucket keeps
-    are counted in ``expired``, and not rejected: the store has been asked to forget such points.
+    429 and 503 are retried after the time that the server requests, and a lost connection for ever. Batches that cause
+    400, 413 or 422 are halved until only the invalid line is rejected. 401, 403 and 404 raise SinkError. Points older
+    than the bucket's retention are counted in ``expired`` and not rejected: the bucket is configured to drop them.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class InfluxSink:
         self.written = 0
         """Points that the server has confirmed."""
         self.expired = 0
-        """Points that the server has dropped because they are older than the bucket's retention."""
+        """Points that the server dropped because they are older than the bucket's retention."""
 
     async def open(self) -> None:
-        """Make the client; whether the server is there shows at the first write. Raises SinkError for a bad address."""
+        """Create the client, which connects at the first write. Raises SinkError for an invalid address."""
         if not self._url.startswith(("http://", "https://")):
-            raise SinkError(f"{self._url!r} is no address of InfluxDB; one such as http://host:8086 was wanted")
+            raise SinkError(f"InfluxDB address {self._url!r}; expected one such as http://host:8086")
         self._client = InfluxDBClientAsync(
             url=self._url, token=self._token, org=self._org, timeout=int(self._timeout_s * 1000)
         )
@@ -101,11 +101,11 @@ class InfluxSink:
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Write the batch's points; see `agents.sinks.base.Sink`."""
         if self._client is None:
-            raise SinkError(f"sink {self.name!r} was written to before it was opened; await open() first")
+            raise SinkError(f"write() was called before sink {self.name!r} was opened; await open() first")
         rejected = refused_rows(batch, self._rules)
         found = await asyncio.to_thread(lambda: list(points_of(batch, self._rules)))
         requests = self._requests(found)
-        refused = await _in_turns(requests, self._send, self._in_flight)
+        refused = await _run_concurrently(requests, self._send, self._in_flight)
         return rejected + [each for part in refused for each in part]
 
     async def close(self) -> None:
@@ -115,7 +115,7 @@ class InfluxSink:
             self._client = None
 
     def _requests(self, found: Sequence[Points]) -> list[list[_Part]]:
-        """Parts of at most ``most_lines`` lines together, one list a request."""
+        """Parts grouped into requests of at most ``most_lines`` lines; one list per request."""
         requests: list[list[_Part]] = []
         room = 0
         for points in found:
@@ -139,7 +139,7 @@ class InfluxSink:
                 raise SinkError(self._explain(error)) from None
             dropped = _EXPIRED.search(_said(error))
             if dropped is not None and int(dropped[1]) >= lines:
-                self._forgotten(lines)
+                self._count_expired(lines)
                 return []
             if lines > 1:
                 halves = _halves(parts, lines // 2)
@@ -149,10 +149,10 @@ class InfluxSink:
         self.written += lines
         return []
 
-    def _forgotten(self, lines: int) -> None:
+    def _count_expired(self, lines: int) -> None:
         if not self.expired:
             logger.warning(
-                "InfluxDB drops points that are older than bucket %r keeps (astrocyte influx setup --raw-days DAYS)",
+                "InfluxDB drops points older than the retention of bucket %r (astrocyte influx setup --raw-days DAYS)",
                 self._bucket,
             )
         self.expired += lines
@@ -173,7 +173,7 @@ class InfluxSink:
                 _return_http_data_only=False,
             )
 
-        await self._retry.persist(attempt, _may_pass, _wait_hint)
+        await self._retry.persist(attempt, _is_transient, _wait_hint)
 
     def _explain(self, error: ApiException) -> str:
         what = {
@@ -184,8 +184,8 @@ class InfluxSink:
         return f"InfluxDB at {self._url} answered {error.status}: {what}; nothing was dropped, the batch is read again"
 
 
-async def _in_turns(items: Sequence[T], send: Callable[[T], Awaitable[R]], at_once: int) -> list[R]:
-    """Results of ``send`` for every item, in order; after an error the others are given up, and it is raised."""
+async def _run_concurrently(items: Sequence[T], send: Callable[[T], Awaitable[R]], at_once: int) -> list[R]:
+    """Results of ``send`` for every item, in order; an error cancels the other calls and is raised."""
     results: dict[int, R] = {}
     waiting = iter(enumerate(items))
 
@@ -209,7 +209,7 @@ def _compressed(parts: Sequence[_Part]) -> bytes:
 
 
 def _halves(parts: Sequence[_Part], first_lines: int) -> tuple[list[_Part], list[_Part]]:
-    """The first ``first_lines`` lines, and the others."""
+    """The first ``first_lines`` lines, and the other lines."""
     first: list[_Part] = []
     second: list[_Part] = []
     for part in parts:
@@ -222,7 +222,7 @@ def _halves(parts: Sequence[_Part], first_lines: int) -> tuple[list[_Part], list
     return first, second
 
 
-def _may_pass(error: Exception) -> str | None:
+def _is_transient(error: Exception) -> str | None:
     if isinstance(error, ApiException):
         return f"InfluxDB answered {error.status}: {_said(error)}" if error.status in _TRANSIENT else None
     if isinstance(error, aiohttp.InvalidURL):
@@ -233,7 +233,7 @@ def _may_pass(error: Exception) -> str | None:
 
 
 def _wait_hint(error: Exception) -> float | None:
-    """Seconds of the answer's Retry-After, which is a number, or a date after the answer's own."""
+    """Seconds of the response's Retry-After: a number, or a date, which is compared with the response's Date."""
     headers: Any = getattr(error, "headers", None) or {}
     asked = headers.get("Retry-After")
     if asked is None:

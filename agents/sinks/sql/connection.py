@@ -1,4 +1,4 @@
-"""What the sinks on SQL databases share: one connection, one thread that works on it, and retry."""
+"""Base of the SQL sinks: one connection, one thread that uses it, and retries."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ T = TypeVar("T")
 class SqlConnection:
     """A sink's connection; ``url`` is an SQLAlchemy URL or the path of an SQLite file.
 
-    ``now_us`` gives the wall time for ``recorded_at`` (retention goes by it). With ``migrate`` an older database is
-    brought to this version when the sink opens; without it such a database is an error, as a newer one always is.
-    Drivers block, so all work happens on a thread of the sink's own, one piece after another.
+    ``now_us`` returns the wall time for ``recorded_at``, which retention uses. With ``migrate`` an older database is
+    upgraded when the sink opens; without it an older database is an error, as a newer one always is. Drivers block, so
+    all work runs on one thread of the sink, one task after another.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class SqlConnection:
     def store(self) -> Store:
         """The open store. Raises SinkError before `open`."""
         if self._store is None:
-            raise SinkError(f"sink {self.name!r} was used before it was opened; await open() first")
+            raise SinkError(f"sink {self.name!r} is not open; await open() first")
         return self._store
 
     async def open(self) -> None:
-        """Connect, and migrate or check the database. Raises SinkError; waits while the database is away."""
-        # SQLite need not check what is there by construction: a batch carries the rows that its rows refer to.
+        """Connect, and migrate or check the database. Retries while it is unavailable. Raises SinkError."""
+        # SQLite need not check foreign keys: a batch contains the rows that its rows refer to.
         store = self._store = open_store(self.url, enforces=False)
         try:
             await self.persist(lambda: prepare_store(store, self.url, migrate=self._migrate))
@@ -69,7 +69,7 @@ class SqlConnection:
         self._thread.shutdown(wait=True)
 
     async def persist(self, work: Callable[[], T]) -> T:
-        """Result of ``work``, done again without end while the database is away. Raises SinkError, SinkStopped."""
+        """Result of ``work``, retried for ever while the database is unavailable. Raises SinkError, SinkStopped."""
         store = self.store
 
         def transient(error: Exception) -> str | None:
@@ -88,13 +88,13 @@ class SqlConnection:
             raise SinkError(f"sink {self.name!r}: {store.fault_of(error).reason}") from error
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Result of ``work``, done on the sink's thread."""
+        """Result of ``work``, run on the sink's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 def prepare_store(store: Store, url: str, *, migrate: bool) -> None:
     """Connect ``store`` to a database of this version. Raises SinkError or the driver's error."""
-    # Alembic takes 60 ms to import: only who opens a database pays.
+    # Alembic takes 60 ms to import, so it is imported only when a database is opened.
     from astrocyte.agents.sinks.sql.engines import engine_over
     from astrocyte.agents.sinks.sql.migrate import prepare, upgrade_engine
 
@@ -109,7 +109,7 @@ def prepare_store(store: Store, url: str, *, migrate: bool) -> None:
 
 
 def make_tables(store: Store, url: str, tables: Sequence[Table]) -> None:
-    """Make those of the tables that are not there. Raises the driver's error."""
+    """Create the tables that are missing. Raises the driver's error."""
     from astrocyte.agents.sinks.sql.engines import engine_of, engine_over
 
     if _in_memory(store):

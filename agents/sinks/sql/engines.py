@@ -1,4 +1,4 @@
-"""SQLAlchemy engines with the settings that every connection of ours has."""
+"""SQLAlchemy engines with the settings of all Astrocyte connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["engine_of", "engine_over"]
 
 
 def engine_of(address: str | Path) -> Engine:
-    """Engine for an address; it opens nothing until it is used. Raises SinkError."""
+    """Engine for an address; it connects at its first use. Raises SinkError."""
     url = database_url(address)
     if url.get_backend_name() == "sqlite":
         memory = sqlite_path(url) == ":memory:"
@@ -37,16 +37,16 @@ def engine_of(address: str | Path) -> Engine:
 
 
 def engine_over(connection: sqlite3.Connection, *, transactions: bool = True) -> Engine:
-    """Engine that works on an open SQLite connection, such as one to a database in memory.
+    """Engine on an open SQLite connection, such as one to a database in memory.
 
-    Without ``transactions`` it only reads, and an unfinished query leaves the connection free for a transaction.
+    Without ``transactions`` it only reads, and an unfinished query does not block a transaction on the connection.
     """
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
     return _with_transactions(engine) if transactions else engine
 
 
 def _with_transactions(engine: Engine) -> Engine:
-    """Give SQLite real transactions, also for DDL: the driver's own begin too late."""
+    """Enable transactions that include DDL on SQLite: those of the driver begin too late."""
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:

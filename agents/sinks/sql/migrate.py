@@ -1,4 +1,4 @@
-"""Bringing a database to the version of this program, by the Alembic migrations shipped with it."""
+"""Upgrades of a database to the schema of this program, by the Alembic migrations that ship with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from astrocyte.schemas.tables import Base
 __all__ = ["NewerDatabase", "OlderDatabase", "check", "current", "head", "prepare", "upgrade", "upgrade_engine"]
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
-_LOCK: Final = 0x61737472  # "astr": one upgrade at a time on a server
+_LOCK: Final = 0x61737472  # "astr": key of an advisory lock, so that only one upgrade runs at a time on a server
 
 
 class NewerDatabase(SinkError):
@@ -29,7 +29,7 @@ class NewerDatabase(SinkError):
 
 
 class OlderDatabase(SinkError):
-    """The database was written by an older version, and nobody allowed its upgrade."""
+    """The database was written by an older version of this program, and ``migrate`` is off."""
 
 
 def head() -> str:
@@ -40,7 +40,7 @@ def head() -> str:
 
 
 def current(address: str | Path) -> str | None:
-    """Revision of a database, or None where it holds none of our tables. Raises the driver's error."""
+    """Revision of a database, or None if it has no Astrocyte tables. Raises the driver's error."""
     _check_folder(address)
     engine = engine_of(address)
     try:
@@ -53,7 +53,7 @@ def current(address: str | Path) -> str | None:
 
 
 def check(address: str | Path) -> None:
-    """Nothing where the database is of this version. Raises NewerDatabase, OlderDatabase or the driver's error."""
+    """Check that the database is of this version. Raises NewerDatabase, OlderDatabase or the driver's error."""
     found = current(address)
     shown = _shown(address)
     _refuse_newer(found, shown)
@@ -65,7 +65,7 @@ def check(address: str | Path) -> None:
 
 
 def prepare(address: str | Path, *, migrate: bool) -> None:
-    """`upgrade` or `check`, with the driver's own errors, for callers that know which of them pass."""
+    """`upgrade` or `check`, raising the driver's own errors, for callers that retry transient ones."""
     _check_folder(address)
     if not migrate:
         check(address)
@@ -80,9 +80,9 @@ def prepare(address: str | Path, *, migrate: bool) -> None:
 
 
 def upgrade(address: str | Path, revision: str = "head") -> str:
-    """Bring a database (new, or of any older version) to ``revision``; returns the revision it has then.
+    """Upgrade a database (new, or of any older version) to ``revision``; returns its revision afterwards.
 
-    All of it happens in one transaction. Raises SinkError (NewerDatabase where it is of a newer version).
+    Runs in one transaction. Raises SinkError (NewerDatabase if the database is of a newer version).
     """
     _check_folder(address)
     engine = engine_of(address)
@@ -99,14 +99,14 @@ def _shown(address: str | Path) -> str:
 
 
 def _check_folder(address: str | Path) -> None:
-    """A folder that is not there will not come by waiting."""
+    """Raise SinkError for a missing folder, which a retry cannot fix."""
     url = database_url(address)
     if url.get_backend_name() == "sqlite" and sqlite_path(url) != ":memory:":
         path = Path(sqlite_path(url))
         if not path.parent.is_dir():
             raise SinkError(f"the folder {path.parent} of the database {path.name} does not exist; make it first")
         if path.is_dir():
-            raise SinkError(f"the database {path} is a folder; the path of a file was wanted")
+            raise SinkError(f"the database {path} is a folder; expected the path of a file")
 
 
 def upgrade_engine(engine: Engine, revision: str = "head") -> str:
@@ -114,7 +114,7 @@ def upgrade_engine(engine: Engine, revision: str = "head") -> str:
     with engine.connect() as connection:
         sqlite = connection.dialect.name == "sqlite"
         if sqlite:
-            # Altering a table of SQLite replaces it, which its children must not notice; checked before the commit.
+            # SQLite alters a table by replacing it: foreign keys are off meanwhile, and checked before the commit.
             _without_transaction(connection, "PRAGMA foreign_keys=OFF")
         try:
             with connection.begin():
@@ -170,7 +170,7 @@ def _refuse_newer(found: str | None, address: str) -> None:
     if found is not None and found not in known:
         raise NewerDatabase(
             f"the database {address} is at revision {found}, which this program does not know (its newest is "
-            f"{head()}): a newer version wrote it; upgrade astrocyte, or use another database"
+            f"{head()}): a newer version created it; upgrade astrocyte, or use another database"
         )
 
 
@@ -180,7 +180,7 @@ def _refuse_strangers(connection: Connection, found: str | None) -> None:
     taken = sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables))
     if taken:
         raise SinkError(
-            f"the database holds tables {', '.join(taken)} that astrocyte did not make (no alembic_version); "
+            f"the database has tables {', '.join(taken)} that astrocyte did not create (no alembic_version); "
             "use another database, or another schema"
         )
 
@@ -191,7 +191,7 @@ def _ensure_pgvector(connection: Connection) -> None:
         return
     offered = connection.execute(text("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'")).first()
     if not offered:
-        raise SinkError("this PostgreSQL lacks the extension pgvector, which basins need; install it on the server")
+        raise SinkError("PostgreSQL lacks the extension pgvector, which kernel basins need; install it on the server")
     try:
         with connection.begin_nested():
             connection.execute(text("CREATE EXTENSION IF NOT EXISTS vector"))

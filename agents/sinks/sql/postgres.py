@@ -1,8 +1,9 @@
-"""Bulk upserts into PostgreSQL, on psycopg: COPY, and where rows are there already, COPY and merge.
+"""Bulk upserts into PostgreSQL with psycopg: COPY and, where rows exist already, COPY and merge.
 
-Arrow writes the CSV that COPY reads, so no value passes through Python. New rows are copied straight into the table,
-which costs half of a merge; a collision undoes that and merges from a temporary table. A batch that names a row twice
-(PostgreSQL refuses to update it twice in one statement) is merged with one row for each key.
+Arrow writes the CSV that COPY reads, so no value passes through Python. New rows are copied directly into the table,
+which costs half of a merge; on a key collision that is rolled back and the rows are merged from a temporary table. A
+batch with two rows of one key is merged with one row per key, since PostgreSQL does not update a row twice in one
+statement.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from astrocyte.agents.sinks.sql.targets import Target
 __all__ = ["PostgresStore"]
 
 _TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
-"""Connections, rollbacks by the server, resources (a full disk), locks, intervention, the system itself."""
+"""SQLSTATE classes: connection, rollback, resources (a full disk), locks, operator intervention, system error."""
 _ROW_CLASSES: Final = ("22", "23")
 _MERGES_AFTER_COLLISION: Final = 16
 _LAST: Final = "(array_agg({0} ORDER BY stage_row DESC) FILTER (WHERE {0} IS NOT NULL))[1]"
-"""The last value of a group that is not null."""
+"""The last non-null value of a group."""
 _COPY_BYTES: Final = 1 << 18
 
 
@@ -55,7 +56,7 @@ class PostgresStore:
         self._savepoints = itertools.count()
 
     def connect(self) -> None:
-        """Connect; statements run until they are done, but a lost server is noticed."""
+        """Connect. Statements have no time limit; keepalives detect a lost server."""
         if self.connection is not None and not self.connection.closed:
             return
         self.connection = self._psycopg.connect(
@@ -77,19 +78,19 @@ class PostgresStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """A transaction of the server."""
-        with self._stages_as_before(), self._open().transaction():
+        """A transaction; rolled back if the block raises."""
+        with self._restoring_stages(), self._open().transaction():
             yield
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """A savepoint: psycopg makes one of a transaction in a transaction."""
-        with self._stages_as_before(), self._open().transaction(savepoint_name=f"s{next(self._savepoints)}"):
+        """A savepoint: psycopg creates one for a nested transaction."""
+        with self._restoring_stages(), self._open().transaction(savepoint_name=f"s{next(self._savepoints)}"):
             yield
 
     @contextmanager
-    def _stages_as_before(self) -> Iterator[None]:
-        """Forget the temporary tables made inside where they are rolled back."""
+    def _restoring_stages(self) -> Iterator[None]:
+        """If the block raises, drop the records of temporary tables that were created in it and rolled back."""
         before = dict(self._stages)
         try:
             yield
@@ -98,9 +99,9 @@ class PostgresStore:
             raise
 
     def upsert(self, rows: Rows) -> None:
-        """COPY the rows straight into the table; where a row is there already, merge from a temporary table.
+        """COPY the rows directly into the table; if a row exists already, merge from a temporary table.
 
-        After a collision (a replay, most likely) the next batches for the table are merged at once.
+        After a collision (most likely a replay) the next batches for the table are merged without trying COPY first.
         """
         if not len(rows):
             return
@@ -147,7 +148,7 @@ class PostgresStore:
         return changed
 
     def lock(self, name: str) -> None:
-        """Wait until no other transaction holds the lock ``name``; held to the end of this one."""
+        """Take the lock ``name``, waiting for other transactions; it is held until this transaction ends."""
         self._open().execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"astrocyte.{name}",))
 
     def _copy(self, into: str, text: memoryview) -> None:
@@ -156,15 +157,15 @@ class PostgresStore:
                 copy.write(text[start : start + _COPY_BYTES])
 
     def fault_of(self, error: Exception) -> Fault:
-        """By the server's SQLSTATE; an error without one is a lost connection."""
+        """Classify by the server's SQLSTATE; an error without one is a lost connection."""
         if isinstance(error, SinkError):
             return Fault("fatal", str(error))
         state = getattr(error, "sqlstate", None) or ""
         text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if state[:2] in _ROW_CLASSES:
-            return Fault("row", f"PostgreSQL refuses the row: {text}")
+            return Fault("row", f"PostgreSQL rejects the row: {text}")
         if isinstance(error, self._psycopg.DataError | self._psycopg.IntegrityError | UnicodeError | OverflowError):
-            return Fault("row", f"the row cannot be handed to PostgreSQL: {text}")
+            return Fault("row", f"the row cannot be passed to PostgreSQL: {text}")
         if state[:2] in _TRANSIENT_CLASSES:
             return Fault("transient", f"{self._shown}: {text} ({state})")
         refused = any(sign in text for sign in ("authentication failed", "does not exist", "no pg_hba.conf entry"))
@@ -178,11 +179,11 @@ class PostgresStore:
 
     def _open(self) -> Any:
         if self.connection is None:
-            raise SinkError(f"the store of {self._shown} was used before it was opened; call open() first")
+            raise SinkError(f"the connection to {self._shown} is not open; call connect() first")
         return self.connection
 
     def _stage(self, kinds: dict[str, str]) -> str:
-        """The temporary table for rows of these columns and types; it lives as long as the connection."""
+        """The temporary table for rows of these columns and types; it exists as long as the connection."""
         key = tuple(f'"{name}" {kind}' for name, kind in kinds.items())
         if key not in self._stages:
             name = f"stage_{len(self._stages)}"
@@ -217,7 +218,7 @@ def _kind(target: Target, name: str, column: pa.Array) -> str:
 
 
 def _declared(target: Target, name: str) -> str:
-    """Type of a column of nulls: that of the table, so that a merge need not guess."""
+    """Type of a column of nulls: that of the table, because it cannot be inferred from the values."""
     from sqlalchemy.dialects.postgresql import dialect
 
     if name not in target.table.c:
@@ -227,7 +228,7 @@ def _declared(target: Target, name: str) -> str:
 
 
 def _plain(column: pa.Array, kind: str) -> pa.Array:
-    """The column in types of which Arrow writes CSV that COPY reads."""
+    """The column in a type that Arrow writes as CSV readable by COPY."""
     if column.null_count == len(column):
         return pa.nulls(len(column), pa.utf8())
     if kind.startswith("vector"):
@@ -245,7 +246,7 @@ def _plain(column: pa.Array, kind: str) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         return column.cast(pa.utf8())
     if pa.types.is_float32(column.type):
-        # As text, a float32 is its shortest form and would be read as another double.
+        # Arrow writes the shortest decimal form of a float32, which would be read as a different double.
         return column.cast(pa.float64())
     return column
 
@@ -267,7 +268,7 @@ def _csv(columns: dict[str, pa.Array], count: int) -> memoryview:
 
 
 def _merge(target: Target, names: Iterable[str], stage: str, mode: Literal["all", "last", "fill"]) -> str:
-    """INSERT ... SELECT from the stage: all rows, the last of each key, or the rows of each key merged."""
+    """INSERT ... SELECT from the temporary table: all rows, the last of each key, or merged rows of each key."""
     columns = {name: f'"{name}"' for name in names}
     keys = ", ".join(columns[name] for name in target.primary_key)
     chosen = ", ".join(columns.values())

@@ -20,11 +20,11 @@ __all__ = ["stage_records"]
 _SORTED: Final = orjson.OPT_SORT_KEYS
 Record = Mapping[str, Any]
 Tables = tuple[list[dict[str, Any]], ...]
-_BROKEN: Final = (KeyError, TypeError, ValueError, AttributeError, binascii.Error)
+_INVALID: Final = (KeyError, TypeError, ValueError, AttributeError, binascii.Error)
 
 
 def stage_records(kind: RecordKind, records: Sequence[Record], recorded_at: int) -> list[Rows]:
-    """Rows of the records for each table of their kind; unit n is record n. A broken record is marked bad."""
+    """Rows of the records for each table of their kind; unit n is record n. An invalid record is marked bad."""
     convert = _CONVERT[kind]
     targets = KIND_TARGETS[kind]
     mappings: Tables = tuple([] for _ in targets)
@@ -33,9 +33,9 @@ def stage_records(kind: RecordKind, records: Sequence[Record], recorded_at: int)
     for unit, record in enumerate(records):
         try:
             made = convert(record)
-        except _BROKEN as error:
+        except _INVALID as error:
             what = f"field {error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-            bad[unit] = f"a record of kind {kind!r} that cannot be stored: {what}"
+            bad[unit] = f"a record of kind {kind!r} cannot be stored: {what}"
             continue
         for index, rows in enumerate(made):
             for row in rows:
@@ -52,7 +52,7 @@ def stage_records(kind: RecordKind, records: Sequence[Record], recorded_at: int)
 
 
 def _time(value: Any) -> int | None:
-    """Microseconds of ISO text or of microseconds."""
+    """Microseconds since 1970 of ISO 8601 text; other values unchanged."""
     return us_from_iso(value) if isinstance(value, str) else value
 
 
@@ -95,7 +95,7 @@ def _multi_event(record: Record) -> Tables:
 
 
 def _flag(value: Any) -> bool:
-    """A truth value that may have travelled in a header, as text."""
+    """A boolean, which is text if it comes from a header."""
     return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
@@ -126,7 +126,7 @@ def _dead_letter(record: Record) -> Tables:
         "simulation_id": record.get("simulation_id"),
         "timestamp": _time(record.get("timestamp")),
         "stage": record["stage"],
-        # A reason may quote the very text that was refused; NUL would have the letter refused in its turn.
+        # A reason may quote the rejected text; a NUL in it would cause the dead letter to be rejected too.
         "reason": str(record["reason"]).replace("\0", "\\0"),
         "source_topic": record["topic"],
         "source_partition": record["partition"],

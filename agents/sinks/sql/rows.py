@@ -1,8 +1,8 @@
-"""Staged rows: columns of a batch on their way into one table, still in Arrow, and what is wrong with them.
+"""Staged rows: Arrow columns of a batch for one table, and the problems found in them.
 
-Everything that some database would refuse or silently change (NaN becomes NULL in SQLite, NUL ends a text in C tools
-and is refused by PostgreSQL, SQLite ignores the length of a VARCHAR) is found here, by column, so that all databases
-hold the same rows and one bad row costs nothing but itself.
+All values that some database would reject or silently change are found here, by column: NaN becomes NULL in SQLite,
+NUL ends a string in C tools and is rejected by PostgreSQL, SQLite ignores the length of a VARCHAR. So all databases
+hold the same rows, and an invalid row does not affect others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 EXTERNAL: Final = "external"
-"""Simulation of rows that no run of ours produced (JSON records of other programs carry no run)."""
+"""Simulation id of rows without a run (JSON records of other programs)."""
 
 _INT32: Final = np.iinfo(np.int32)
 _FIRST_US: Final = -62_135_596_800_000_000
@@ -51,8 +51,8 @@ _OWN_ID_BIT: Final = np.uint64(1 << 62)
 class Rows:
     """Rows for one table as staged columns of equal length.
 
-    ``origin`` is, for each row, the number of the unit (event or record) it was made from: a refused unit takes all
-    its rows with it.
+    ``origin`` is, for each row, the number of the unit (event or record) from which it was made: all rows of a refused
+    unit are refused.
     """
 
     target: Target
@@ -82,9 +82,9 @@ class Rows:
 
 
 def row_numbers(frame: Frame) -> NDArray[np.int64]:
-    """A number for each row that is unique in its run and stream, and the same whenever the event is read.
+    """A number for each row that is unique in its run and stream, and the same each time the event is read.
 
-    The event's sequence number; where records came with ids of their own, 62 bits of the id above 2**62.
+    The event's sequence number; for records whose producer set the ids, 2**62 plus 62 bits of the id.
     """
     if frame.batch.schema.get_field_index("event_id") < 0:
         return frame.sequences()
@@ -95,7 +95,7 @@ def row_numbers(frame: Frame) -> NDArray[np.int64]:
 def stage_frame(
     frame: Frame, target: Target, recorded_at: int, first_unit: int = 0, catalog: Catalog = CATALOG
 ) -> Rows:
-    """The frame's events as rows of ``target``; raises SchemaMismatch where its fields cannot be the table's."""
+    """The frame's events as rows of ``target``. Raises SchemaMismatch if its fields do not fit the catalog's."""
     simulation = simulation_ids(frame)
     event_type = catalog.find(frame.stream)
     if event_type is not None:
@@ -147,7 +147,7 @@ def from_mappings(
 
 
 def parent_rows(rows: Rows) -> list[Rows]:
-    """The rows that must exist before, one for each distinct key."""
+    """The parent rows to which ``rows`` refer and which must be written first, one for each distinct key."""
     found = []
     for parent in rows.target.parents:
         keys = rows.columns[parent.key]
@@ -172,7 +172,7 @@ def _codes(column: pa.Array) -> NDArray[np.int64]:
 
 
 def concat_rows(parts: Sequence[Rows]) -> Rows:
-    """Rows of several frames for the same table, one after another."""
+    """Concatenation of rows of several frames for the same table."""
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -181,7 +181,7 @@ def concat_rows(parts: Sequence[Rows]) -> Rows:
         chunks = [part.columns[name] for part in parts]
         kinds = {chunk.type for chunk in chunks}
         if len(kinds) > 1:
-            # A column that one frame lacks is null text there; the others' type is the right one.
+            # A column that a frame lacks is staged as null strings; the type of the other frames is used.
             wanted = next(chunk.type for chunk in chunks if chunk.null_count < len(chunk) or chunk.type != pa.utf8())
             chunks = [chunk if chunk.type == wanted else _cast(chunk, wanted) for chunk in chunks]
         chunked = pa.chunked_array(chunks)
@@ -201,13 +201,13 @@ def _cast(chunk: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def find_problems(rows: Rows) -> None:
-    """Enter into ``rows.bad`` every unit that some database would refuse or change, with the reason."""
+    """Add every unit that some database would reject or change to ``rows.bad``, with the reason."""
     for name, column in rows.columns.items():
         if name not in rows.target.table.c:
             continue
         declared = rows.target.table.c[name]
         if column.null_count and not declared.nullable:
-            _mark(rows, pc.is_null(column), f"column {name!r} is null; a value was wanted")
+            _mark(rows, pc.is_null(column), f"column {name!r} is null; expected a value")
         _find_in_column(rows, name, column, declared.type)
 
 
@@ -218,12 +218,12 @@ def _find_in_column(rows: Rows, name: str, column: pa.Array, declared: TypeEngin
     elif pa.types.is_floating(kind):
         if not np.isfinite(column.to_numpy(zero_copy_only=False)).all():
             mask = pc.and_(pc.is_valid(column), pc.invert(pc.is_finite(column)))
-            _mark(rows, mask, f"column {name!r} holds NaN or an infinity; a finite number or null was wanted")
+            _mark(rows, mask, f"column {name!r} holds NaN or an infinity; expected a finite number or null")
     elif isinstance(declared, DateTime):
         mask = pc.or_(pc.greater(column, _LAST_US), pc.less(column, _FIRST_US))
         _mark(rows, mask, f"column {name!r} holds a time outside the years 1 to 9999")
     elif kind == pa.int64() and isinstance(declared, Integer) and not isinstance(declared, BigInteger):
-        # int32 cannot leave the range; only wider numbers are looked at.
+        # int32 columns are always in range, so only wider ones are checked.
         mask = pc.or_(pc.greater(column, int(_INT32.max)), pc.less(column, int(_INT32.min)))
         if pc.any(mask).as_py():
             reason = f"column {name!r} holds a number out of its range {_INT32.min} to {_INT32.max}"
@@ -234,7 +234,7 @@ def _find_in_column(rows: Rows, name: str, column: pa.Array, declared: TypeEngin
             if numbers is not None and (
                 len(numbers) != declared.size or not np.isfinite(numbers.to_numpy(False)).all()
             ):
-                reason = f"column {name!r} holds {numbers.to_pylist()}; {declared.size} finite numbers were wanted"
+                reason = f"column {name!r} holds {numbers.to_pylist()}; expected {declared.size} finite numbers"
                 rows.bad.setdefault(int(rows.origin[row]), reason)
 
 
@@ -245,12 +245,12 @@ def _find_in_text(rows: Rows, name: str, column: pa.Array, declared: TypeEngine[
     for mask, reason in (
         (
             None if limit is None else pc.greater(pc.utf8_length(values), limit),
-            f"column {name!r} holds a text of more than {limit} characters",
+            f"column {name!r} holds a string of more than {limit} characters",
         ),
-        (pc.match_substring(values, "\0"), f"column {name!r} holds a text with the character NUL"),
+        (pc.match_substring(values, "\0"), f"column {name!r} holds a string with the character NUL"),
     ):
         if mask is not None and pc.any(mask).as_py():
-            _mark(rows, pc.take(mask, column.indices) if encoded else mask, f"{reason}, which the store cannot keep")
+            _mark(rows, pc.take(mask, column.indices) if encoded else mask, f"{reason}, which the store cannot hold")
 
 
 def _mark(rows: Rows, mask: pa.Array, reason: str) -> None:
@@ -271,7 +271,7 @@ _ARROW_OF: Final[tuple[tuple[type[TypeEngine[Any]], pa.DataType], ...]] = (
 def _array(
     name: str, values: list[Any], declared: TypeEngine[Any], units: NDArray[np.int64], bad: dict[int, str]
 ) -> pa.Array:
-    """Arrow array of Python values for a column; a value that is none of the column's type is null and marked."""
+    """Arrow array of Python values for a column; a value that does not fit its type becomes null and is marked bad."""
     kind = next((arrow for sql, arrow in _ARROW_OF if isinstance(declared, sql)), pa.utf8())
     try:
         return pa.array([_plain(value, declared) for value in values], kind)

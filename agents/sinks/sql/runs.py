@@ -1,4 +1,4 @@
-"""The rows of ``simulations`` (and of their experiment), made when a run is first seen and closed when it ends."""
+"""Rows of ``simulations`` (and of their experiment): inserted when a run is first read, updated when it ends."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class _Span:
         self.ended = self.ended or ended
 
     def written(self) -> tuple[int | None, int | None, bool]:
-        """What the row says of this span; the end counts only once the run is over."""
+        """(start, end, ended) as stored; the end is None until the run has ended."""
         return self.start_us, self.end_us if self.ended else None, self.ended
 
 
 @dataclass(slots=True)
 class Runs:
-    """Simulations seen so far, so that a run costs a row of ``simulations`` only when there is news of it."""
+    """Simulations read so far, so that the row of a run is written only when it changes."""
 
     experiment_id: str
     now_us: Callable[[], int]
@@ -46,12 +46,12 @@ class Runs:
     _pending: dict[str, tuple[int | None, int | None, bool]] = field(default_factory=dict)
 
     def rows(self, batch: Sequence[Sourced]) -> list[Rows]:
-        """Rows of ``experiments`` and ``simulations`` that the batch calls for; `confirm` when they are written."""
+        """Rows of ``experiments`` and ``simulations`` for the batch; call `confirm` when they are written."""
         spans: dict[str, _Span] = {}
         for item in batch:
             for name, start_us, end_us, ended in _seen(item):
                 spans.setdefault(name, _Span()).widen(start_us, end_us, ended)
-        self._pending = {name: span.written() for name, span in spans.items() if self._is_news(name, span)}
+        self._pending = {name: span.written() for name, span in spans.items() if self._has_changed(name, span)}
         experiments = _experiments_named(batch) | ({self.experiment_id} if self._pending else set())
         if not experiments:
             return []
@@ -77,19 +77,19 @@ class Runs:
         made = [from_mappings(EXPERIMENTS, parents)]
         if simulations:
             made.append(from_mappings(SIMULATIONS, simulations))
-        # A run whose id cannot be stored has no row; its events are refused by the same test.
+        # A run whose id cannot be stored has no row; its events are refused by the same check.
         return [rows.without(rows.bad) for rows in made]
 
     def confirm(self) -> None:
-        """The rows of the last call are stored."""
+        """Record that the rows of the last call are stored."""
         self._confirmed |= self._pending
         self._pending = {}
 
     def forget(self) -> None:
-        """Write every run's row again when it is next seen: someone may have removed it."""
+        """Write every run's row again when it is next read, in case another program deleted it."""
         self._confirmed.clear()
 
-    def _is_news(self, name: str, span: _Span) -> bool:
+    def _has_changed(self, name: str, span: _Span) -> bool:
         known = self._confirmed.get(name)
         if known is None:
             return True
@@ -100,7 +100,7 @@ class Runs:
 
 
 def _experiments_named(batch: Sequence[Sourced]) -> set[str]:
-    """Experiments to which records of simulations belong; they may come before anything else of them."""
+    """Experiments that records of simulations name; such a record may arrive before the experiment's own."""
     records = [
         record
         for item in batch
@@ -115,7 +115,7 @@ Seen = tuple[str, int | None, int | None, bool]
 
 
 def _seen(item: Sourced) -> Iterator[Seen]:
-    """Simulations of one item, with its earliest and latest event time and whether the run ended."""
+    """Simulations of one item, each with earliest and latest event time and whether the run ended."""
     if isinstance(item, SourcedRecords):
         if item.kind != "simulations":
             names: set[Any] = {record.get("simulation_id") for record in item.records if isinstance(record, dict)}

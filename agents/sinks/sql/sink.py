@@ -1,8 +1,8 @@
-"""The SQL sink: batches of frames and records to bulk upserts, one transaction a batch.
+"""The SQL sink: batches of frames and records as bulk upserts, one transaction per batch.
 
-The transaction holds the rows, the simulations they belong to, and the next offset of every partition read
-(``sink_positions``): either all of a batch is there and so is the evidence, or nothing of it. Ids are deterministic
-and rows are upserted, so a batch written twice changes nothing.
+The transaction writes the rows, the simulations to which they belong, and the next offset of every partition read
+(``sink_positions``): either all of a batch is stored, with its offsets, or nothing. Ids are deterministic and rows are
+upserted, so writing a batch twice has no effect.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KNOWN_AT_MOST: Final = 1_000_000
 
 @dataclass(slots=True)
 class _Batch:
-    """Units (events of one stream, or records of one kind) and their rows; what is refused is refused by unit."""
+    """Units (events of one stream, or records of one kind) and their rows; the unit is the granularity of refusals."""
 
     name: str
     tables: list[Rows]
@@ -57,9 +57,9 @@ class _Work:
 
 
 class SqlSink(SqlConnection):
-    """Sink for SQLite and PostgreSQL; see `SqlConnection` for what it shares with the audit log's.
+    """Sink for SQLite and PostgreSQL; see `SqlConnection` for the arguments that it shares with `AuditSink`.
 
-    ``experiment_id`` is the experiment of runs that no record assigned to one.
+    ``experiment_id`` is the experiment of runs that no record assigns to one.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SqlSink(SqlConnection):
         self._learnt: dict[str, set[tuple[Any, Any]]] = defaultdict(set)
 
     async def open(self) -> None:
-        """Connect, bring the database to this version, and make registered tables that are missing."""
+        """Connect, upgrade the database to this version, and create registered tables that are missing."""
         await super().open()
         tables = registered_tables()
         if tables:
@@ -112,9 +112,9 @@ class SqlSink(SqlConnection):
         return _Work(groups, self._runs.rows(batch), from_mappings(POSITIONS, positions))
 
     def _commit(self, work: _Work) -> list[tuple[_Batch, int, str]]:
-        """Write the batch; only where the database refuses a row, again with savepoints, to find which.
+        """Write the batch. If the database rejects a row, write again with savepoints to find which.
 
-        With a savepoint open SQLite takes twice as long, and the rows that it would refuse were found before.
+        An open savepoint doubles SQLite's time, and rows that it would reject were already found by `find_problems`.
         """
         self.store.connect()
         try:
@@ -122,7 +122,7 @@ class SqlSink(SqlConnection):
         except Exception as error:
             if self.store.fault_of(error).kind != "row":
                 raise
-            # What was taken to be there may be gone: every parent is written again.
+            # A parent row assumed to be stored may have been deleted: write every parent again.
             self._known.clear()
             refused = self._transact(work, self._write_by_halves)
         self._runs.confirm()
@@ -152,7 +152,7 @@ class SqlSink(SqlConnection):
             self._write_rows(rows)
 
     def _write_by_halves(self, group: _Batch, refused: dict[int, str]) -> None:
-        """Halve what the database refuses until each refused unit stands alone; all others are written."""
+        """Halve batches that the database rejects until each rejected unit is alone; all others are written."""
         spans = [(0, group.units)]
         while spans:
             start, stop = spans.pop()
@@ -164,7 +164,7 @@ class SqlSink(SqlConnection):
                 fault = self.store.fault_of(error)
                 if fault.kind != "row":
                     raise
-                # Parents that were written inside are undone with the rest.
+                # Parents written in the savepoint are rolled back too.
                 self._learnt.clear()
                 if stop - start == 1:
                     refused.setdefault(start, fault.reason)
@@ -178,7 +178,7 @@ class SqlSink(SqlConnection):
         self.store.upsert(rows)
 
     def _unknown(self, parents: Rows) -> Rows:
-        """Those of the parents that are not known to be stored; all, where the database would not miss one."""
+        """The parents that are not known to be stored; all of them if the database does not check foreign keys."""
         target = parents.target
         if target.conflict != "ignore" or not self.store.enforces:
             return parents
@@ -199,7 +199,7 @@ _KIND_ORDER: Final[Mapping[str, int]] = {
     "dead_letters": 4,
 }
 _FIRST_STREAMS: Final = ("agents", "agent_states", "kernel_geometry", "dna.snapshot_created")
-"""Streams that others refer to: writing them first saves placeholders."""
+"""Streams to which others refer: writing them first avoids placeholder rows."""
 
 
 def _in_order(frames: Mapping[str, list[SourcedFrame]]) -> list[tuple[str, list[SourcedFrame]]]:
@@ -231,7 +231,7 @@ def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], unit
 def _rejected(group: _Batch, unit: int, reason: str) -> Rejected:
     item, row = group.place_of(unit)
     if isinstance(item, SourcedRecords):
-        # The standard library's, because it takes what was refused: numbers of any size, strings of lone surrogates.
+        # The standard library's json accepts what was refused: numbers of any size, strings with lone surrogates.
         key, payload = None, json.dumps(item.records[row], default=repr).encode()
     else:
         key, payload = _row_record(item.frame, row)

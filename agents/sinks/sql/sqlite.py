@@ -1,8 +1,8 @@
-"""Bulk upserts into SQLite, on the standard library's driver.
+"""Bulk upserts into SQLite, with the standard library's driver.
 
-Rows go in by statements of up to 256 rows, because the cost of one statement (reset, locks of the interpreter,
-opening cursors) is that of the row itself: this is a third faster than one row a statement. Integer ids are bound as
-integers and become text by the column's affinity, inside SQLite.
+One statement inserts up to 256 rows, because a statement (reset, locks of the interpreter, opening cursors) costs as
+much as a row: this is a third faster than one row per statement. Integer ids are bound as integers, and SQLite converts
+them to text by the column's affinity.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ PAGE_BYTES: Final = 16384
 """Page size of new files: a third faster to fill than the default 4096, since fewer index pages are rewritten."""
 
 BUSY_S: Final = 0.25
-"""A sink waits by itself, and says so; whoever has no retry of its own asks for more."""
+"""Default ``busy_s``: short, because sinks retry and report each attempt; callers without retries pass more."""
 _ROWS: Final = 256
 _PARAMETERS: Final = 32000
-"""SQLite takes 32,766 parameters a statement."""
+"""Below SQLite's limit of 32,766 parameters per statement."""
 
 _TRANSIENT: Final = {
     sqlite3.SQLITE_BUSY: "the database is locked by another writer",
@@ -41,16 +41,17 @@ _TRANSIENT: Final = {
     sqlite3.SQLITE_FULL: "the disk is full (or the file has reached its allowed size); free some space",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
-    sqlite3.SQLITE_NOMEM: "memory is short",
+    sqlite3.SQLITE_NOMEM: "out of memory",
 }
 
 
 class SqliteStore:
     """One connection to an SQLite file, or to a database in memory (path ``:memory:``).
 
-    ``busy_s`` is how long SQLite itself waits for another writer before it reports a lock. ``durable`` waits for the
-    disk at every commit; without it a power cut (not a crash of the process) may undo the last ones. A writer that
-    itself writes what its rows refer to may go without ``enforces``: checking every row costs a sixth of the time.
+    ``busy_s`` is how many seconds SQLite waits for another writer before it reports a lock. With ``durable`` each
+    commit is synced to disk; without it a power failure (not a crash of the process) may undo the last commits. A
+    writer that also writes the rows to which its rows refer may turn ``enforces`` (foreign keys) off: the checks take a
+    sixth of the time.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SqliteStore:
         self._savepoints = itertools.count()
 
     def connect(self) -> None:
-        """Open the file; readers are not blocked by the writer."""
+        """Open the file, in WAL mode: the writer does not block readers."""
         if self.connection is not None:
             return
         connection = sqlite3.connect(
@@ -93,7 +94,7 @@ class SqliteStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write lock from the start, so that no read is repeated in vain."""
+        """A transaction that takes the write lock at its start, so that it cannot fail after its reads."""
         connection = self._open()
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -106,14 +107,14 @@ class SqliteStore:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """A savepoint with a name of its own."""
+        """A savepoint with a unique name."""
         connection = self._open()
         name = f"s{next(self._savepoints)}"
         connection.execute(f"SAVEPOINT {name}")
         try:
             yield
         except BaseException:
-            # A full disk ends the whole transaction, and the savepoint with it.
+            # A full disk rolls back the whole transaction, including the savepoint.
             if connection.in_transaction:
                 connection.execute(f"ROLLBACK TO {name}")
                 connection.execute(f"RELEASE {name}")
@@ -121,7 +122,7 @@ class SqliteStore:
         connection.execute(f"RELEASE {name}")
 
     def upsert(self, rows: Rows) -> None:
-        """Insert or merge the rows by statements of many rows."""
+        """Insert or merge the rows with multi-row statements."""
         connection = self._open()
         if rows.target.sort:
             rows = _sorted(rows)
@@ -153,14 +154,14 @@ class SqliteStore:
         return self._open().execute(sql, tuple(parameters)).rowcount
 
     def lock(self, name: str) -> None:
-        """Nothing: a transaction here has the whole file to itself."""
+        """Does nothing: a transaction locks the whole file."""
 
     def fault_of(self, error: Exception) -> Fault:
-        """By SQLite's own error code."""
+        """Classify by SQLite's error code."""
         if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError):
-            return Fault("row", f"SQLite refuses the row: {error}")
+            return Fault("row", f"SQLite rejects the row: {error}")
         if isinstance(error, OverflowError | UnicodeError | ValueError):
-            return Fault("row", f"the row cannot be handed to SQLite: {error}")
+            return Fault("row", f"the row cannot be passed to SQLite: {error}")
         if isinstance(error, SinkError):
             return Fault("fatal", str(error))
         code = getattr(error, "sqlite_errorcode", None)
@@ -171,7 +172,7 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         if self.connection is None:
-            raise SinkError(f"the store of {self.path} was used before it was opened; call open() first")
+            raise SinkError(f"the connection to {self.path} is not open; call connect() first")
         return self.connection
 
     def _statement(self, target: Target, staged: tuple[str, ...], count: int) -> str:
@@ -185,7 +186,7 @@ class SqliteStore:
 def configure(
     connection: sqlite3.Connection, *, enforces: bool = True, durable: bool = False, cache_bytes: int = 64 << 20
 ) -> None:
-    """Settings of every connection of ours to SQLite."""
+    """Apply the settings of all Astrocyte connections to SQLite."""
     for pragma in (
         f"page_size={PAGE_BYTES}",
         "journal_mode=WAL",
@@ -199,7 +200,7 @@ def configure(
 
 
 def upsert_statement(target: Target, shared: tuple[str, ...], varying: tuple[str, ...], count: int) -> str:
-    """INSERT of ``count`` rows. Its parameters are the shared staged columns, once, then the others row by row."""
+    """INSERT of ``count`` rows. Its parameters are the shared staged columns once, then the others row by row."""
     values = target.values
     names = ", ".join(f'"{name}"' for name in values)
     rows = []
@@ -221,7 +222,7 @@ def _numbered(expression: str, numbers: Mapping[str, int]) -> str:
 
 
 def _same_value(column: pa.Array) -> Any:
-    """The value that all rows share, where that is cheap to know, else None: it is then bound once a statement."""
+    """The value that all rows share, if that is cheap to find, else None; it is bound once per statement."""
     if column.null_count:
         return None
     if pa.types.is_dictionary(column.type):
@@ -240,7 +241,7 @@ def _sorted(rows: Rows) -> Rows:
 
 
 def _values(target: Target, name: str, column: pa.Array) -> Any:
-    """Python values of a staged column, fast for the types that come in bulk."""
+    """Python values of a staged column; fast for the common types."""
     kind = column.type
     encoding = target.encoding(name)
     if encoding == "vector" or pa.types.is_list(kind):

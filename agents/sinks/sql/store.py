@@ -1,4 +1,4 @@
-"""What a sink or a logger needs of a database, and which of its errors mean what."""
+"""The database interface of sinks and loggers, and the classification of its errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Fault", "Store"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a driver's error means: it passes (transient), the row is wrong (row), or the store is unusable (fatal)."""
+    """Class of a driver's error: a retry may succeed (transient), the row is invalid (row), or neither (fatal)."""
 
     kind: Literal["transient", "row", "fatal"]
     reason: str
@@ -24,31 +24,31 @@ class Store(Protocol):
     """One connection to one database; all methods block, and are called from one thread at a time."""
 
     enforces: bool
-    """Whether the database itself refuses a row that refers to a missing one."""
+    """Whether the database checks foreign keys."""
 
     def connect(self) -> None:
-        """Open the connection where there is none. Raises the driver's error or SinkError."""
+        """Open the connection unless it is open. Raises the driver's error or SinkError."""
 
     def disconnect(self) -> None:
-        """Close the connection; what was not committed is gone. Never raises."""
+        """Close the connection; uncommitted changes are lost. Never raises."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Everything inside is committed at its end, or nothing is."""
+        """Transaction: committed at the end of the block, rolled back if it raises."""
 
     def savepoint(self) -> AbstractContextManager[None]:
-        """Inside a transaction: what is inside is undone where it raises, and what was before stands."""
+        """Savepoint in a transaction: if the block raises, only its changes are rolled back."""
 
     def upsert(self, rows: Rows) -> None:
-        """Insert the rows, or do with those that exist what their target says."""
+        """Insert the rows; rows that exist are handled by the ``conflict`` of their target."""
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a query whose parameters are question marks."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Number of rows that a statement, whose parameters are question marks, changed."""
+        """Run a statement whose parameters are question marks; returns the number of rows changed."""
 
     def lock(self, name: str) -> None:
-        """Inside a transaction: let no other transaction that takes the lock ``name`` run until this one ends."""
+        """In a transaction: take the exclusive lock ``name``, held until the transaction ends."""
 
     def fault_of(self, error: Exception) -> Fault:
-        """Meaning of an error that one of the other methods raised."""
+        """Class of an error that one of the other methods raised."""

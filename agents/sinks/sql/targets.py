@@ -1,4 +1,4 @@
-"""What goes where: for each stream and kind of record its table, columns, and what happens to a row that exists."""
+"""Targets: for each stream and kind of record its table, columns, and how existing rows are handled."""
 
 from __future__ import annotations
 
@@ -62,23 +62,24 @@ __all__ = [
 ]
 
 Conflict = Literal["replace", "fill", "latest", "ignore", "greatest", "refuse"]
-"""What becomes of a row that is there already.
+"""How an existing row is handled.
 
-replace: the new values stand (an event written again has the same). fill: new values that are not null stand, so that
-birth, death and placeholder merge in any order. latest: as replace, unless the stored row is newer by ``timestamp``.
-ignore: the stored row stands. greatest: numbers and times only grow (``start_time`` only shrinks), a run that ended
-does not run again, and an experiment once set stays. refuse: the database refuses the row.
+replace: new values replace the old (an event written again has the same values). fill: new values that are not null
+replace the old, so that birth, death and placeholder merge in any order. latest: as replace, unless the stored row is
+newer by ``timestamp``. ignore: the stored row is kept. greatest: numbers and times only increase (``start_time`` only
+decreases), the status of an ended run does not return to running, and an experiment once set is kept. refuse: the
+database rejects the row.
 """
 
 Encoding = Literal["plain", "vector", "floats", "strings", "json", "datetime", "bytes"]
-"""How a staged column is handed to the driver: vector is of fixed size, floats a BLOB of any length."""
+"""How a staged column is passed to the driver: vector has a fixed size, floats is a BLOB of any length."""
 
 _FIRST_WINS: Final = frozenset({"recorded_at"})
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A table's column that is a function of staged columns, said twice: each database takes the cheaper one."""
+    """A table's column computed from staged columns, in two forms: each database uses the cheaper one."""
 
     sql: str
     """Expression over staged columns in braces, for SQLite."""
@@ -88,7 +89,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A row that must exist before: made from the child's staged columns where ``key`` is not null."""
+    """A parent row, written before its child: made from the child's staged columns where ``key`` is not null."""
 
     target: Target
     key: str
@@ -110,7 +111,7 @@ class Target:
     computed: Mapping[str, Computed] = field(default_factory=dict)
     parents: tuple[Parent, ...] = ()
     sort: tuple[str, ...] = ()
-    """Staged columns to sort a batch by, where that keeps neighbours of the largest index together."""
+    """Staged columns by which a batch is sorted, for locality in the table's largest index."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -124,13 +125,13 @@ class Target:
         return tuple(column.name for column in self.table.primary_key)
 
     def encoding(self, staged: str) -> Encoding:
-        """How the staged column is handed to the driver."""
+        """How the staged column is passed to the driver."""
         if staged not in self.table.c:
             return "plain"
         return _encoding(self.table.c[staged].type)
 
     def on_conflict(self) -> str:
-        """The ON CONFLICT clause, in the words that SQLite and PostgreSQL share."""
+        """The ON CONFLICT clause, in syntax common to SQLite and PostgreSQL."""
         if self.conflict == "refuse":
             return ""
         key = ", ".join(self.primary_key)
@@ -182,7 +183,7 @@ def _table(model: type[Base]) -> Table:
 
 
 def _of_stream(model: type[Base], stream: str, *extra: str, catalog: Catalog = CATALOG, **options: object) -> Target:
-    """Target that takes every field of the stream's event type that the table has a column for."""
+    """Target with every field of the stream's event type for which the table has a column."""
     table = _table(model)
     event_type = catalog[stream]
     staged = {name: name for name in event_type.fields if name in table.c}
@@ -226,7 +227,7 @@ def _agent(column: str = "agent_id") -> Parent:
 
 
 def _state(column: str, ahead: int) -> Parent:
-    """A state that an action refers to; where it has not come yet, a placeholder that its own event replaces."""
+    """The state to which an action refers; until it is stored, a placeholder, which the state's own event completes."""
     target = Target(
         _table(AgentStateModel),
         {name: name for name in ("id", "simulation_id", "agent_id", "step_number", "recorded_at")},
@@ -308,7 +309,7 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
         ),
     ),
 }
-"""Streams that have a table. ``id`` is the event's number in its run (see `sql_rows.row_numbers`)."""
+"""Streams that have a table. ``id`` is the event's number in its run (see `rows.row_numbers`)."""
 
 LOGGED: Final[Mapping[str, Target]] = {
     "agents": of_table(AgentModel, conflict="fill"),
@@ -320,7 +321,7 @@ LOGGED: Final[Mapping[str, Target]] = {
     "health_incidents": of_table(HealthIncident, parents=(_agent(),)),
     "dead_letters": of_table(DeadLetterRow),
 }
-"""Tables that a program may log to by itself, in the order in which foreign keys want them."""
+"""Tables to which `SimulationLogger` writes, in the order that foreign keys require."""
 
 SIMULATIONS: Final = of_table(
     Simulation, "simulation_id", "experiment_id", "start_time", "end_time", "status", conflict="greatest"
@@ -335,7 +336,7 @@ KIND_TARGETS: Final[Mapping[str, tuple[Target, ...]]] = {
     "experiments": (of_table(ExperimentModel, conflict="fill"),),
     "simulations": (of_table(Simulation, conflict="fill"), of_table(SimulationConfig)),
 }
-"""Tables of each kind of record, in the order in which foreign keys want them."""
+"""Tables of each kind of record, in the order that foreign keys require."""
 
 
 def _convert(name: str, found: object) -> Target:
@@ -347,24 +348,24 @@ def _convert(name: str, found: object) -> Target:
 
 
 TABLES: Final[Registry[Target]] = Registry("table", group="astrocyte.tables", shipped=STREAM_TARGETS, convert=_convert)
-"""Table of each stream that the sql role stores."""
+"""Table of each stream that the role ``sql`` stores."""
 
 
 def register_table(stream: str, table: Table) -> None:
-    """Let the sql role store a stream in a table, which it makes where it is missing.
+    """Let the role ``sql`` store a stream in a table, which it creates if it is missing.
 
-    Columns are filled from the fields of their names, and from ``timestamp`` (microseconds), ``key``, ``type``,
+    Columns are filled from the fields of the same name, and from ``timestamp`` (microseconds), ``key``, ``type``,
     ``simulation_id`` (the run), ``id`` (a whole number, unique in its run and stream) and ``recorded_at``. The primary
-    key must tell events apart, such as (simulation_id, id): an event written again replaces its row. Raises
+    key must be unique for each event, such as (simulation_id, id): an event written again replaces its row. Raises
     InvalidSettings.
     """
     if not table.primary_key.columns:
         raise InvalidSettings(
-            f"table {table.name!r} has no primary key; an event that is written again would be stored twice"
+            f"table {table.name!r} has no primary key; expected one, so that an event is not stored twice"
         )
     TABLES.register(stream, table)
 
 
 def registered_tables() -> list[Table]:
-    """Tables that do not come with Astrocyte's migrations."""
+    """Registered tables, which Astrocyte's migrations do not create."""
     return [TABLES.get(name).table for name in TABLES.names() if name not in STREAM_TARGETS]

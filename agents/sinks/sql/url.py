@@ -1,4 +1,4 @@
-"""Database addresses: what users write, and the store or engine for it."""
+"""Database addresses, and the URL and store for one."""
 
 from __future__ import annotations
 
@@ -12,33 +12,31 @@ from astrocyte.agents.sinks.sql.store import Store
 
 __all__ = ["database_url", "open_store", "sqlite_path"]
 
-_WANTED = "sqlite:///FILE, a path, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+_EXPECTED = "sqlite:///FILE, a path, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 
 
 def database_url(address: str | Path) -> URL:
-    """SQLAlchemy URL of an address, with the driver that we use. Raises SinkError.
+    """SQLAlchemy URL of an address, with the driver that Astrocyte uses. Raises SinkError.
 
-    A path stands for an SQLite file; ``postgres://`` and ``postgresql://`` mean psycopg 3.
+    A path means an SQLite file; ``postgres://`` and ``postgresql://`` mean psycopg 3.
     """
     text = str(address)
     if "://" not in text:
         if not text.strip():
-            raise SinkError(f"an empty database address came; {_WANTED} was wanted")
+            raise SinkError(f"expected {_EXPECTED}, got an empty database address")
         return URL.create("sqlite", database=None if text == ":memory:" else text)
     try:
         url = make_url(text.replace("postgres://", "postgresql://", 1) if text.startswith("postgres://") else text)
     except (ArgumentError, ValueError) as error:
-        raise SinkError(f"a database address that cannot be read came ({error}); {_WANTED} was wanted") from error
+        raise SinkError(f"invalid database address ({error}); expected {_EXPECTED}") from error
     backend = url.get_backend_name()
     if backend == "sqlite":
         return url.set(drivername="sqlite")
     if backend == "postgresql":
         if not url.host and "host" not in url.query and not url.database:
-            raise SinkError(
-                f"the address {url.render_as_string()} names no server and no database; {_WANTED} was wanted"
-            )
+            raise SinkError(f"the address {url.render_as_string()} has no host and no database; expected {_EXPECTED}")
         return url.set(drivername="postgresql+psycopg")
-    raise SinkError(f"a database address for {backend!r} came; {_WANTED} was wanted")
+    raise SinkError(f"database {backend!r} is not supported; expected {_EXPECTED}")
 
 
 def sqlite_path(url: URL) -> str:
@@ -47,9 +45,9 @@ def sqlite_path(url: URL) -> str:
 
 
 def open_store(address: str | Path, *, busy_s: float | None = None, enforces: bool = True) -> Store:
-    """The bulk store for an address, not yet connected. Raises SinkError.
+    """The store for an address, not yet connected. Raises SinkError.
 
-    ``busy_s`` is how long one statement may wait for another writer of an SQLite file, and ``enforces`` whether
+    ``busy_s`` is how many seconds a statement may wait for another writer of an SQLite file, and ``enforces`` whether
     SQLite checks foreign keys (PostgreSQL always does).
     """
     url = database_url(address)

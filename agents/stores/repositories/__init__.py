@@ -1,4 +1,4 @@
-"""Queries over the stores, with typed results; those that may be long are streamed."""
+"""Queries over the stores, with typed results; long results are streamed."""
 
 from __future__ import annotations
 

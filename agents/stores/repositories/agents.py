@@ -1,4 +1,4 @@
-"""Agents: who lived, when, of what kind, and who descends from whom."""
+"""Queries about agents: births, deaths, types, health incidents and lineage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INCIDENTS = HealthIncident.__table__
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One agent. ``birth_time`` is None where only others have named it."""
+    """One agent. ``birth_time`` is None for an agent that is only known from references to it."""
 
     agent_id: str
     simulation_id: str
@@ -52,7 +52,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """An ancestor or descendant, ``distance`` generations away."""
+    """An ancestor or descendant at a distance of ``distance`` generations."""
 
     agent_id: str
     parent_id: str | None
@@ -72,27 +72,27 @@ class AgentRepository(Repository):
         return self._first(self._query().where(_AGENTS.c.agent_id == agent_id), Agent)
 
     def all(self, *, agent_type: str | None = None) -> Iterator[Agent]:
-        """Every agent (of a type) by birth, streaming."""
+        """All agents (of a type) in order of birth, streamed."""
         query = self._query().order_by(_AGENTS.c.birth_time)
         return self._stream(query if agent_type is None else query.where(_AGENTS.c.agent_type == agent_type), Agent)
 
     def alive_at(self, step: int) -> Iterator[Agent]:
-        """Agents born by ``step`` that have not died by then, streaming."""
+        """Agents born at or before ``step`` and not dead at ``step``, streamed."""
         living = or_(_AGENTS.c.death_time.is_(None), _AGENTS.c.death_time > step)
         return self._stream(self._query().where(_AGENTS.c.birth_time <= step, living), Agent)
 
     def count_by_type(self) -> dict[str, int]:
-        """Number of agents that ever lived, by type."""
+        """Total number of agents, by type."""
         query = select(_AGENTS.c.agent_type, func.count()).where(self._mine(), _AGENTS.c.agent_type.is_not(None))
         with self.engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(_AGENTS.c.agent_type))}
 
     def children(self, agent_id: str) -> list[Agent]:
-        """Agents whose parent is ``agent_id``, by birth."""
+        """Agents whose parent is ``agent_id``, in order of birth."""
         return self._all(self._query().where(_AGENTS.c.parent_id == agent_id).order_by(_AGENTS.c.birth_time), Agent)
 
     def incidents(self, agent_id: str) -> list[Incident]:
-        """What changed the agent's health, in time."""
+        """Health incidents of the agent, in order of steps."""
         mine = (_INCIDENTS.c.agent_id == agent_id, _INCIDENTS.c.simulation_id == self.simulation_id)
         return self._all(select(*_INCIDENT_COLUMNS).where(*mine).order_by(_INCIDENTS.c.step_number), Incident)
 
@@ -104,7 +104,7 @@ class AgentRepository(Repository):
 
 
 class LineageRepository(Repository):
-    """Descent of the agents of one simulation."""
+    """Lineage of the agents of one simulation."""
 
     def ancestors(self, agent_id: str, *, most: int = 1_000) -> list[Descent]:
         """Parent, grandparent and so on, nearest first, at most ``most`` of them."""
@@ -128,7 +128,7 @@ class LineageRepository(Repository):
         return found
 
     def descendants(self, agent_id: str, *, within: int = 1_000) -> Iterator[Descent]:
-        """Children, grandchildren and so on up to ``within`` generations, nearest first, streaming."""
+        """Children, grandchildren and so on up to ``within`` generations, nearest first, streamed."""
         root = select(_AGENTS.c.agent_id, _AGENTS.c.parent_id, _AGENTS.c.generation, literal(1).label("distance"))
         tree = root.where(self._mine(), _AGENTS.c.parent_id == agent_id).cte("tree", recursive=True)
         child = aliased(AgentModel)
@@ -142,7 +142,7 @@ class LineageRepository(Repository):
         return self._stream(select(tree).order_by(tree.c.distance, tree.c.agent_id), Descent)
 
     def founders(self) -> Iterator[Agent]:
-        """Agents without a parent, by birth, streaming."""
+        """Agents without a parent, in order of birth, streamed."""
         query = select(*_AGENT_COLUMNS).where(self._mine(), _AGENTS.c.parent_id.is_(None))
         return self._stream(query.where(_AGENTS.c.birth_time.is_not(None)).order_by(_AGENTS.c.birth_time), Agent)
 

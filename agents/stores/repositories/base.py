@@ -1,4 +1,4 @@
-"""What all repositories share: rows as typed results, streamed, and as Arrow batches."""
+"""Base of the repositories: rows as typed results, streamed, or as Arrow batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["BATCH_ROWS", "Repository", "arrow_reader", "columns_of"]
 
 T = TypeVar("T")
 BATCH_ROWS: Final = 10_000
-"""Rows held at once: a query of a million rows takes no more memory than this."""
+"""Rows held at once, so that memory use does not grow with the size of a result."""
 
 
 class Repository:
@@ -27,7 +27,7 @@ class Repository:
         self.simulation_id = simulation_id
 
     def _stream(self, query: Select[Any], kind: type[T]) -> Iterator[T]:
-        """Each row as a ``kind``, fetched as it is asked for."""
+        """Each row as a ``kind``, fetched on demand."""
         with (
             self.engine.connect().execution_options(stream_results=True, yield_per=BATCH_ROWS) as connection,
             connection.execute(query) as result,
@@ -48,7 +48,7 @@ class Repository:
 
 
 def arrow_reader(engine: Engine, query: Select[Any], columns: Sequence[Any]) -> pa.RecordBatchReader:
-    """Rows of a query as Arrow batches, fetched as they are read; close the reader to end the query early."""
+    """Rows of a query as Arrow batches, fetched on demand; close the reader to end the query early."""
     schema = pa.schema([(column.name, _arrow_type(column)) for column in columns])
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -73,5 +73,5 @@ def _arrow_type(column: Any) -> pa.DataType:
 
 
 def columns_of(model: type[Base], result: type[Any]) -> list[Any]:
-    """The columns that the fields of a result type are named after, in their order."""
+    """The table's columns with the names of the fields of a result type, in the order of the fields."""
     return [model.__table__.c[field.name] for field in fields(result)]

@@ -1,4 +1,4 @@
-"""Actions and learning: what agents did, and what they learnt from it."""
+"""Queries about actions and learning experiences of agents."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class ActionSummary:
-    """How often one type of action was taken, and what it earned on average."""
+    """Count and mean reward of one type of action."""
 
     action_type: str | None
     count: int
@@ -45,7 +45,7 @@ class ActionSummary:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """What an agent learnt from one action."""
+    """A learning experience: the action that an agent took and its reward."""
 
     experience_id: int
     step_number: int | None
@@ -75,13 +75,13 @@ class ActionRepository(Repository):
     """Actions of one simulation."""
 
     def of_agent(self, agent_id: str) -> Iterator[Action]:
-        """Actions of one agent in time, streaming."""
+        """Actions of one agent in order of steps, streamed."""
         return self._stream(
             self._query().where(_ACTIONS.c.agent_id == agent_id).order_by(_ACTIONS.c.step_number), Action
         )
 
     def between(self, first_step: int, end_step: int, *, action_type: str | None = None) -> Iterator[Action]:
-        """Actions (of a type) from ``first_step`` up to, not including, ``end_step``, streaming."""
+        """Actions (of a type) from ``first_step`` up to, not including, ``end_step``, streamed."""
         steps = (_ACTIONS.c.step_number >= first_step, _ACTIONS.c.step_number < end_step)
         query = self._query().where(*steps).order_by(_ACTIONS.c.step_number)
         return self._stream(
@@ -107,13 +107,13 @@ class LearningRepository(Repository):
     """Learning experiences of one simulation."""
 
     def of_agent(self, agent_id: str) -> Iterator[Experience]:
-        """Experiences of one agent in time, streaming."""
+        """Experiences of one agent in order of steps, streamed."""
         query = select(*_EXPERIENCE_COLUMNS).where(self._mine(), _LEARNT.c.agent_id == agent_id)
         return self._stream(query.order_by(_LEARNT.c.step_number), Experience)
 
     def progress(self, *, every: int = 100) -> list[LearningProgress]:
         """Mean reward by type of module over blocks of ``every`` steps."""
-        # The remainder rather than a division: the databases disagree on dividing integers.
+        # A remainder instead of a division: databases differ in integer division.
         block = (_LEARNT.c.step_number - _LEARNT.c.step_number % every).label("first_step")
         query = select(_LEARNT.c.module_type, block, func.count(), func.avg(_LEARNT.c.reward)).where(self._mine())
         return self._all(

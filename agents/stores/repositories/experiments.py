@@ -1,4 +1,4 @@
-"""Which experiments and simulations a database holds."""
+"""Queries about the experiments and simulations of a database."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ExperimentRecord:
 
 @dataclass(frozen=True, slots=True)
 class SimulationRecord:
-    """One simulation; times are UTC without a zone (of the events where the pipeline wrote it)."""
+    """One simulation; times are UTC without a zone (event times if the pipeline wrote them)."""
 
     simulation_id: str
     experiment_id: str | None
@@ -40,7 +40,7 @@ class SimulationRecord:
 
 
 class ExperimentRepository:
-    """Lists of a database; it only reads."""
+    """Experiments and simulations of a database, read-only."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

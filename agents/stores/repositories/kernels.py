@@ -1,4 +1,4 @@
-"""Kernels: their geometry, their wars, and the nearest basins."""
+"""Queries about kernels: geometry, wars, and nearest basins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Kernel", "KernelRepository", "SimilarKernel", "War"]
 _KERNELS = KernelGeometry.__table__
 _WARS = WarHistory.__table__
 _EXACT_ROWS: Final = 100_000
-"""Up to this many kernels PostgreSQL compares them all (some 30 ms); beyond, it asks the HNSW index."""
+"""Up to this many kernels PostgreSQL compares all (about 30 ms); above, it uses the HNSW index."""
 _SPARE: Final = 64
 
 
@@ -54,7 +54,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class SimilarKernel:
-    """A kernel and the cosine distance (0 to 2) of its basin from the one asked for."""
+    """A kernel and the cosine distance (0 to 2) of its basin from the query."""
 
     kernel_id: str
     simulation_id: str
@@ -94,12 +94,12 @@ class KernelRepository(Repository):
         return self._first(self._query().where(_KERNELS.c.kernel_id == kernel_id), Kernel)
 
     def best(self, limit: int = 10) -> list[Kernel]:
-        """Kernels of highest phi (integration), best first."""
+        """Kernels of highest phi (integration), highest first."""
         known = self._query().where(_KERNELS.c.phi.is_not(None))
         return self._all(known.order_by(_KERNELS.c.phi.desc(), _KERNELS.c.kernel_id).limit(limit), Kernel)
 
     def wars(self, kernel_id: str | None = None) -> Iterator[War]:
-        """Wars (of one kernel) in time, streaming."""
+        """Wars (of one kernel) in order of time, streamed."""
         query = select(*_WAR_COLUMNS).order_by(_WARS.c.timestamp, _WARS.c.war_id)
         if self.simulation_id:
             query = query.where(_WARS.c.simulation_id == self.simulation_id)
@@ -113,20 +113,20 @@ class KernelRepository(Repository):
         """The ``limit`` kernels whose basins are nearest to ``query`` by cosine distance, nearest first.
 
         ``query`` has 8 numbers, not all zero; equal distances are ordered by kernel and simulation. Every database
-        gives the same answer: the distances are computed here, in double precision, over all kernels, or over the
-        nearest that PostgreSQL names. Above 100,000 kernels those come from its HNSW index, which may miss one.
+        gives the same result: distances are computed here, in double precision, over all kernels or, on PostgreSQL,
+        over its nearest candidates. Above 100,000 kernels these come from its HNSW index, which may miss one.
         Raises InvalidEvent.
         """
         wanted = Vector(BASIN_SIZE).as_array(query).astype(np.float64)
         length = float(np.linalg.norm(wanted))
         if length == 0.0:
-            raise InvalidEvent("a basin of zeros came; it has no direction to compare, give one that is not zero")
+            raise InvalidEvent("expected a basin with a direction, got a basin of zeros; give one that is not zero")
         with self.engine.connect() as connection:
             ids, basins = self._candidates(connection, wanted, limit)
         norms = np.linalg.norm(basins, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
             distances = 1.0 - (basins @ wanted) / (norms * length)
-        # A basin of zeros has no direction either: it is nobody's neighbour.
+        # A stored basin of zeros has no direction either, and is never returned.
         usable = np.flatnonzero(np.isfinite(distances))
         order = sorted(usable.tolist(), key=lambda row: (distances[row], ids[row][0], ids[row][1]))[:limit]
         return [SimilarKernel(*ids[row], distance=float(distances[row])) for row in order]
@@ -152,7 +152,7 @@ class KernelRepository(Repository):
 
 
 def _choose_plan(connection: Connection, limit: int) -> None:
-    """Compare all kernels where that is cheap, else let the index look far beyond the limit."""
+    """Compare all kernels if that is cheap, else let the index search well beyond the limit."""
     size = connection.execute(text("SELECT reltuples FROM pg_class WHERE oid = 'kernel_geometry'::regclass")).scalar()
     if size is None or size <= _EXACT_ROWS:
         connection.execute(text("SET LOCAL enable_indexscan = off"))

@@ -1,4 +1,4 @@
-"""Populations: one simulation's steps, and statistics across simulations."""
+"""Queries about populations: steps of one simulation, and statistics across simulations."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PopulationRepository(Repository):
     """Steps of one simulation."""
 
     def steps(self, first_step: int = 0, end_step: int | None = None) -> Iterator[Step]:
-        """Steps from ``first_step`` up to, not including, ``end_step``, streaming."""
+        """Steps from ``first_step`` up to, not including, ``end_step``, streamed."""
         query = self._query().where(_STEPS.c.step_number >= first_step).order_by(_STEPS.c.step_number)
         return self._stream(query if end_step is None else query.where(_STEPS.c.step_number < end_step), Step)
 
@@ -67,7 +67,7 @@ class PopulationRepository(Repository):
         return self._first(self._query().order_by(_STEPS.c.step_number.desc()), Step)
 
     def largest(self) -> Step | None:
-        """The step with most agents (the first of several), or None."""
+        """The step with the most agents (the first of several), or None."""
         return self._first(self._query().order_by(_STEPS.c.total_agents.desc(), _STEPS.c.step_number), Step)
 
     def _query(self) -> Select[Any]:
@@ -84,7 +84,7 @@ class DataRetriever:
     def population_statistics(
         self, simulation_ids: Sequence[str] | None = None, *, form: Literal["arrow", "pandas"] = "arrow"
     ) -> Any:
-        """One row a simulation: its steps, mean, least and most agents, births, deaths, and means of the measures."""
+        """One row per simulation: steps; mean, minimum and maximum of agents; births, deaths; means of the measures."""
         measured = (
             ("mean_agents", func.avg(_STEPS.c.total_agents), Float),
             ("min_agents", func.min(_STEPS.c.total_agents), Integer),
@@ -99,14 +99,14 @@ class DataRetriever:
         )
         names: list[Any] = [column("simulation_id", String), column("steps", Integer)]
         names += [column(name, kind) for name, _, kind in measured]
-        # PostgreSQL sums and averages integers as decimals of any size.
+        # PostgreSQL returns sums and averages of integers as decimals.
         values = (cast(value, Real if kind is Float else BigInteger) for _, value, kind in measured)
         query = select(_STEPS.c.simulation_id, func.count(), *values)
         query = self._of(query, simulation_ids).group_by(_STEPS.c.simulation_id).order_by(_STEPS.c.simulation_id)
         return _in_form(arrow_reader(self.engine, query, names).read_all(), form)
 
     def population_over_time(self, simulation_ids: Sequence[str] | None = None) -> pa.RecordBatchReader:
-        """Every step of the simulations, by simulation and step, as Arrow batches: streaming, however many."""
+        """Every step of the simulations, ordered by simulation and step, as streamed Arrow batches."""
         columns = [_STEPS.c.simulation_id, *_STEP_COLUMNS]
         query = self._of(select(*columns), simulation_ids)
         return arrow_reader(self.engine, query.order_by(_STEPS.c.simulation_id, _STEPS.c.step_number), columns)

@@ -1,4 +1,4 @@
-"""States of agents and resources, step by step."""
+"""Queries about states of agents and resources."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class StateRepository(Repository):
     """States of one simulation."""
 
     def history(self, agent_id: str) -> Iterator[AgentState]:
-        """States of one agent in time, streaming."""
+        """States of one agent in order of steps, streamed."""
         return self._stream(self._of(agent_id).order_by(_STATES.c.step_number), AgentState)
 
     def latest(self, agent_id: str) -> AgentState | None:
@@ -76,7 +76,7 @@ class StateRepository(Repository):
         return self._first(self._of(agent_id).order_by(_STATES.c.step_number.desc()), AgentState)
 
     def at_step(self, step: int) -> Iterator[AgentState]:
-        """States of all agents at one step, streaming."""
+        """States of all agents at one step, streamed."""
         return self._stream(self._between(step, step + 1), AgentState)
 
     def means(self, first_step: int, end_step: int) -> list[StateMeans]:
@@ -91,7 +91,7 @@ class StateRepository(Repository):
         return arrow_reader(self.engine, self._between(first_step, end_step), _STATE_COLUMNS)
 
     def resources_at_step(self, step: int) -> Iterator[ResourceState]:
-        """All resources at one step, streaming."""
+        """All resources at one step, streamed."""
         mine = (_RESOURCES.c.simulation_id == self.simulation_id, _RESOURCES.c.step_number == step)
         return self._stream(select(*_RESOURCE_COLUMNS).where(*mine).order_by(_RESOURCES.c.resource_id), ResourceState)
 

@@ -109,5 +109,5 @@ async def test_retention_of_the_audit_log_leaves_a_chain_that_holds(database):
 
 
 def test_the_audit_log_is_never_kept_shorter_than_ninety_days(database):
-    with pytest.raises(InvalidSettings, match="audit_log is 30 days; at least 90 were wanted"):
+    with pytest.raises(InvalidSettings, match="audit_log is 30 days; expected at least 90"):
         list(apply_retention(database, now_us=0, days={"audit_log": 30}))

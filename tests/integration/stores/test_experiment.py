@@ -196,7 +196,7 @@ def test_a_database_in_memory_is_persisted_to_its_file_and_read_again(tmp_path, 
 def test_a_database_only_in_memory_is_persisted_to_the_given_path(tmp_path, clock):
     with ExperimentDatabase(":memory:", "exp_001", now_us=clock) as db:
         db.create_simulation_context("sim_001").logger.log_agent_state(0, "a")
-        with pytest.raises(SinkError, match="give it a path"):
+        with pytest.raises(SinkError, match="pass a path"):
             db.persist()
         db.persist(tmp_path / "copy.db")
     assert count(tmp_path / "copy.db", "agent_states") == 1
@@ -264,7 +264,7 @@ def test_a_finished_run_continues_only_on_request(finished, clock):
     with ExperimentDatabase(finished, "exp_001", now_us=clock) as db:
         held = stored(db)
         with pytest.raises(
-            SinkError, match=r"'sim_001' has ended \(status 'completed', 2025-01-01 00:00:00 UTC\); open_s"
+            SinkError, match=r"'sim_001' has ended \(status 'completed', 2025-01-01 00:00:00 UTC\); use open_simulation"
         ):
             db.create_simulation_context("sim_001")
         assert stored(db) == held
@@ -279,7 +279,7 @@ def test_a_run_of_another_experiment_is_neither_continued_nor_read(finished, clo
     with ExperimentDatabase(finished, "exp_002", now_us=clock) as db:
         held = stored(db)
         for use in (db.create_simulation_context, db.open_simulation, db.update_simulation):
-            with pytest.raises(SinkError, match=r"'sim_001' is of experiment 'exp_001', .* opened for 'exp_002'"):
+            with pytest.raises(SinkError, match=r"'sim_001' belongs to experiment 'exp_001'; .* opened for 'exp_002'"):
                 use("sim_001")
         assert stored(db) == held
 

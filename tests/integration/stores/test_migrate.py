@@ -96,7 +96,7 @@ def test_a_failed_upgrade_leaves_the_database_as_it_was(tmp_path):
 
 def test_a_database_of_another_program_is_not_changed(database):
     execute(database, "CREATE TABLE alerts (x INTEGER)")
-    with pytest.raises(SinkError, match="tables alerts that astrocyte did not make"):
+    with pytest.raises(SinkError, match="tables alerts that astrocyte did not create"):
         upgrade(database)
 
 

@@ -190,7 +190,7 @@ async def test_kernels_and_wars(database):
 
 
 @pytest.mark.parametrize(
-    ("query", "reason"), [(np.zeros(8), "a basin of zeros"), (np.ones(7), "8 numbers were wanted")]
+    ("query", "reason"), [(np.zeros(8), "a basin of zeros"), (np.ones(7), "expected a vector of 8 numbers")]
 )
 def test_a_basin_that_cannot_be_compared_is_refused(tmp_path, query, reason):
     with (

@@ -103,12 +103,12 @@ async def test_rows_without_a_date_are_kept(database):
 
 @pytest.mark.parametrize("days", [0, -1, 0.5, float("nan")])
 def test_a_retention_below_a_day_is_refused(days):
-    with pytest.raises(InvalidSettings, match="at least 1 were wanted"):
+    with pytest.raises(InvalidSettings, match="expected at least 1"):
         retention_days({"agent_states": days})
 
 
 def test_an_unknown_table_is_refused():
-    with pytest.raises(InvalidSettings, match="'agent_state' came; agent_states"):
+    with pytest.raises(InvalidSettings, match="'agent_state'; expected one of agent_states"):
         retention_days({"agent_state": 3})
     assert retention_days() == dict(DEFAULT_DAYS)
 

@@ -164,7 +164,11 @@ def test_vectors_and_lists_of_strings_round_trip(session):
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [([1.0] * 7, r"shape \(7,\) came where 8"), ([1.0] * 7 + [float("nan")], "holds nan"), ([[1.0] * 8], "shape")],
+    [
+        ([1.0] * 7, r"expected a vector of 8 numbers, got one of shape \(7,\)"),
+        ([1.0] * 7 + [float("nan")], "holds nan"),
+        ([[1.0] * 8], "shape"),
+    ],
 )
 def test_a_vector_of_another_size_or_not_finite_is_refused(value, reason):
     with pytest.raises(InvalidEvent, match=reason):

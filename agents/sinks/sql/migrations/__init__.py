@@ -1,1 +1,1 @@
-"""Alembic's scripts; run through `agents.sinks.sql.migrate`, which hands over the connection."""
+"""Alembic scripts; run by `agents.sinks.sql.migrate`, which passes the connection."""

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the revisions on the connection that `agents.sinks.sql.migrate` hands over."""
+"""Alembic environment: runs the revisions on the connection that `agents.sinks.sql.migrate` passes."""
 
 from __future__ import annotations
 

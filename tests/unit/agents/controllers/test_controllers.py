@@ -159,7 +159,7 @@ def test_frames_may_be_cut_anywhere_repeated_and_the_state_stored_in_between() -
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(InvalidSettings, match="between 0 and 1 was wanted"):
+    with pytest.raises(InvalidSettings, match="expected a number between 0 and 1"):
         DifficultyController(target=1.5)
     with pytest.raises(InvalidSettings, match="memory above 0"):
         DifficultyController(memory=0)

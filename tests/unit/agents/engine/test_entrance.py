@@ -47,8 +47,8 @@ def events() -> list[dict[str, Any]]:
 REFUSED = {
     "a1": "field 'value' is null",
     "a2": "250.0 is 100 or more",
-    "a4": "field 'value' is nan; a finite number was wanted",
-    "long ago": "timestamp -5: microseconds since 1970 (UTC) below the year 2100 were wanted; is it in another unit?",
+    "a4": "field 'value' is nan; expected a finite number",
+    "long ago": "timestamp -5; expected microseconds since 1970 (UTC) before the year 2100; is it in another unit?",
 }
 
 

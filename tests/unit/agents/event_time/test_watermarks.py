@@ -231,9 +231,9 @@ def test_a_watermark_far_in_the_future_is_refused_and_counted() -> None:
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(InvalidSettings, match="zero or more was wanted"):
+    with pytest.raises(InvalidSettings, match="expected zero or more"):
         Watermarks(lateness_us=-1)
-    with pytest.raises(InvalidSettings, match="the jump must be greater"):
+    with pytest.raises(InvalidSettings, match="expected more than the lateness"):
         Watermarks(lateness_us=10, max_jump_us=5)
 
 

@@ -47,7 +47,7 @@ def test_timestamps_outside_of_1970_to_2100_are_refused() -> None:
     passed = apply(frame_of(times=[-1, 5, 1_700_000_000 * 10**9], x=[1.0, 2.0, 3.0]))
     assert passed.rows.tolist() == [1]
     assert [row for row, _ in passed.refused] == [0, 2]
-    assert "timestamp -1: microseconds since 1970" in passed.refused[0][1]
+    assert "timestamp -1; expected microseconds since 1970" in passed.refused[0][1]
     assert "is it in another unit?" in passed.refused[1][1]
 
 
@@ -55,7 +55,7 @@ def test_values_that_are_not_finite_are_refused_and_nulls_are_not() -> None:
     passed = apply(frame_of(x=pa.array([1.0, None, float("nan"), float("inf"), 2.0])))
     assert passed.rows.tolist() == [0, 1, 4]
     assert passed.refused == [
-        (2, "field 'x' is nan; a finite number was wanted"), (3, "field 'x' is inf; a finite number was wanted"),
+        (2, "field 'x' is nan; expected a finite number"), (3, "field 'x' is inf; expected a finite number"),
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Simulations and what the pipeline makes: multi events, alerts, dead letters, positions."""
+"""Simulations and the pipeline's outputs: multi events, alerts, dead letters, positions."""
 
 from __future__ import annotations
 

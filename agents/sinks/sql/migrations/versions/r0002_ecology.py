@@ -1,4 +1,4 @@
-"""Experiments, the configuration of simulations, and the ecology's agents."""
+"""Experiments, the configuration of simulations, and the tables of the ``ecology`` scenario."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables of seed 001, and give simulations their experiment."""
+    """Create the tables of experiments and of the ``ecology`` scenario, and add ``simulations.experiment_id``."""
     op.create_table(
         "experiments",
         sa.Column("experiment_id", sa.String(length=64), nullable=False),

@@ -14,7 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables of seeds 000, 002 and 003."""
+    """Create the tables of the scenarios ``cells``, ``kernels`` and ``dna``, and of the audit log."""
     op.create_table(
         "audit_log",
         sa.Column("entry", sa.BigInteger(), autoincrement=False, nullable=False),

@@ -194,7 +194,7 @@ def test_records_that_cannot_be_points_are_refused_alone_with_the_reason():
     assert [(row.offset, row.row) for row in refused] == [(11, None), (15, None), (16, None), (18, None)]
     assert "'timestamp' is missing" in refused[0].reason
     assert "yesterday" in refused[1].reason
-    assert "a number was wanted" in refused[2].reason
+    assert "expected a number" in refused[2].reason
     assert "1678 to 2261" in refused[3].reason
 
 

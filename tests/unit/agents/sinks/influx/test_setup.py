@@ -60,7 +60,7 @@ async def test_only_differing_settings_are_updated():
         ({"token": "wrong"}, "answered 401: the token is not valid; set ASTROCYTE_INFLUX_TOKEN"),
         ({"org": "other"}, "answered 404: there is no organisation 'other'"),
         ({"url": "http://127.0.0.1:9"}, "cannot be reached"),
-        ({"url": "127.0.0.1:9"}, "is no address of InfluxDB"),
+        ({"url": "127.0.0.1:9"}, "InfluxDB address '127.0.0.1:9'; expected"),
     ],
 )
 async def test_errors_are_one_clear_line(options, said):
