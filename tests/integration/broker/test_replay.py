@@ -305,7 +305,7 @@ def test_the_command_replays_and_says_how_much(broker, tmp_path):
         (["--shift", "--shift-by", "1h"], "give one of them"),
         (["--start", "soon"], "not a time"),
         (["--duration", "soon"], "duration"),
-        (["--start-paused"], "no terminal"),
+        (["--start-paused"], "not a terminal"),
     ],
 )
 def test_wrong_use_says_what_to_do(tmp_path, arguments, said):
