@@ -119,8 +119,8 @@ def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, sh
     else:
         out = sys.stdout
         out.write(
-            f"multi events: {done.same:,} the same, {len(done.missing):,} recorded and not made now, "
-            f"{len(done.extra):,} made now and not recorded\n"
+            f"multi events: {done.same:,} the same, {len(done.missing):,} recorded but not produced now, "
+            f"{len(done.extra):,} produced now but not recorded\n"
         )
         for side, made in (("recorded only", done.missing), ("now only", done.extra)):
             for example in made[:show]:
