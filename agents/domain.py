@@ -1,8 +1,8 @@
-"""The domain: one partition number of all mono topics, with its clock, validators and correlation engines.
+"""The domain: one partition number of all mono topics, with its watermarks, validators and correlation engines.
 
-A pure step object: chunks of Kafka messages go in, records for other topics come out, and nothing in here knows
-Kafka, Faust or a clock on the wall. Its whole state can be taken as a snapshot together with the next offset of every
-topic, so that a restart repeats exactly what an uninterrupted run would have done.
+A pure step object: chunks of Kafka messages go in, records for other topics come out. It knows neither Kafka nor Faust
+and reads no clock. Its whole state, with the next offset of every topic, can be taken as a snapshot, so that a restart
+gives exactly the outputs of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
-from astrocyte.agents.event_time.watermarks import Place, Source, Watermarks
+from astrocyte.agents.event_time.watermarks import Source, Watermarks
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import alert_records, multi_event_records
@@ -28,23 +28,24 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
 from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
 
 @dataclass(slots=True)
 class Counters:
-    """What became of every event of a domain: received = processed + late + dead + duplicate + sampled."""
+    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled."""
 
     received: int = 0
-    """Rows decoded, and messages that could not be."""
+    """Rows decoded, and messages that could not be decoded."""
     processed: int = 0
     late: int = 0
     dead: int = 0
     duplicate: int = 0
-    """Events delivered again with an id that is still in the reorder buffer."""
+    """Events with the id of one that is still in the reorder buffer."""
     sampled: int = 0
-    """Events that a validator's sampling left out."""
+    """Events left out by a validator's sampling."""
     matches: int = 0
     alerts: int = 0
 
@@ -55,7 +56,7 @@ class Counters:
 
 @dataclass(slots=True)
 class DomainOutput:
-    """What one step of a domain puts out, in order."""
+    """Output of one step of a domain, in order."""
 
     multi_events: list[JsonRecord] = field(default_factory=list)
     alerts: list[JsonRecord] = field(default_factory=list)
@@ -65,7 +66,7 @@ class DomainOutput:
     """Results of windows, and matches that other groups read, by their stream."""
 
     def extend(self, other: DomainOutput) -> None:
-        """Append what a later step put out."""
+        """Append the output of a later step."""
         for name in self.__slots__:
             getattr(self, name).extend(getattr(other, name))
 
@@ -93,9 +94,9 @@ class DomainGroup:
 
 
 class _Lane:
-    """One engine and the clock of the topics that feed it.
+    """One engine and the watermarks of the topics that feed it.
 
-    Every group has a clock of its own: a group that reads the windows of another must not be waited for by it.
+    Every group has watermarks of its own, since a group that reads another's windows is always behind that one.
     """
 
     def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], watermarks: Watermarks) -> None:
@@ -105,9 +106,9 @@ class _Lane:
 class Domain:
     """The domain of one partition number.
 
-    ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time is held
-    back until each was heard of or found idle. ``internal`` names topics whose rows were counted when they first came
-    in (streams repartitioned, results of windows).
+    ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time
+    does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
+    they were first read (repartitioned streams, results of windows).
     """
 
     def __init__(
@@ -144,26 +145,28 @@ class Domain:
                 self._lanes_of.setdefault(topic, []).append(lane)
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:
-        return Watermarks(lateness_us=self.lateness_us, expected=[Place(topic, self.partition) for topic in topics])
+        return Watermarks(
+            lateness_us=self.lateness_us, expected=[TopicPartition(topic, self.partition) for topic in topics]
+        )
 
     @property
     def watermark_us(self) -> int:
-        """Everything older was processed by every group."""
+        """Every group has processed everything older."""
         return min(lane.watermarks.watermark_us for lane in self._lanes)
 
     @property
     def newest_us(self) -> int | None:
-        """Newest event time that an open source has reached; None without an open source."""
+        """Newest event time of an open source; None without an open source."""
         known = [time_us for lane in self._lanes for time_us in lane.watermarks.sources.values()]
         return max(known) + self.lateness_us if known else None
 
     @property
     def asserting(self) -> bool:
-        """Whether a producer that asserts watermarks holds event time back."""
+        """Whether a producer that asserts watermarks determines event time."""
         return any(lane.watermarks.asserting for lane in self._lanes)
 
     def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
-        """Take a chunk of one topic, in offset order; records before the topic's position are passed over."""
+        """Take a chunk of one topic, in offset order; records before the topic's position are skipped."""
         output = DomainOutput()
         position = self.positions.get(topic, 0)
         if records and records[0].offset < position:
@@ -181,8 +184,8 @@ class Domain:
             self._advance(lane, output)
         return output
 
-    def mark_idle(self, places: Iterable[Place], *, asserting: bool = False) -> DomainOutput:
-        """The places are silent and hold event time back no longer, as the caller has found and recorded.
+    def mark_idle(self, places: Iterable[TopicPartition], *, asserting: bool = False) -> DomainOutput:
+        """The partitions are idle and no longer delay event time, as the caller has found and recorded.
 
         Producers that assert watermarks are waited for all the same, unless ``asserting``.
         """
@@ -197,12 +200,12 @@ class Domain:
         return output
 
     def wake(self) -> None:
-        """Something comes after all was idle: wait for every topic again, so that none falls behind the first."""
+        """Events arrive after all was idle: wait for every topic again, so that the first makes no other late."""
         for lane in self._lanes:
             lane.watermarks.wake()
 
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
-        """Nothing comes from anywhere; event time goes on to ``until_us``."""
+        """All topics are idle; event time advances to ``until_us``."""
         output = DomainOutput()
         for lane in self._lanes:
             lane.watermarks.mark_all_idle(until_us)
@@ -210,7 +213,7 @@ class Domain:
         return output
 
     def flush(self) -> DomainOutput:
-        """The input is over: everything closes, and the state is empty."""
+        """End of input: everything closes, and the state is empty."""
         output = DomainOutput()
         for group in self.groups:
             self._emit(group.engine.flush(), output)
@@ -258,7 +261,7 @@ class Domain:
     def _push(
         self, engine: Engine, sourced: SourcedFrame, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
     ) -> int:
-        """Give the rows that are on time to an engine; returns how many it has refused as duplicates."""
+        """Give the rows that are on time to an engine; returns how many it refused as duplicates."""
         if not on_time.any():
             return 0
         if not on_time.all():
@@ -268,7 +271,7 @@ class Domain:
         return engine.push(kept, topic=sourced.topic, partition=self.partition, offsets=offsets)
 
     def _peers(self, lane: _Lane, frame: Frame, topic: str) -> list[Source]:
-        """Every source that goes along with the frame's, so that a slow start of one makes nothing late."""
+        """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""
         prefix = topic.removesuffix(frame.stream)
         named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
         return [Source(name, self.partition, origin or frame.origin) for name, origin in named if name in lane.topics]
@@ -291,7 +294,7 @@ class Domain:
 
     def _dead_letter_row(self, intake: _Intake, row: int, reason: str, stage: str) -> None:
         if not intake.counted:
-            return  # what an internal topic carries was checked, and buried, where it first came in
+            return  # rows of an internal topic were checked where they were first read
         sourced = intake.sourced
         record = frame_to_records(sourced.frame.take(np.array([row])), self._catalog)[0]
         time_ms = int(sourced.frame.timestamps()[row]) // 1000
@@ -322,14 +325,14 @@ class Domain:
         output.frames += result.frames
 
     def update(self, rulesets: Mapping[str, RuleSet], validators: Validators | None = None) -> None:
-        """Take over changed rules by group, and validators; unchanged rules keep their partial matches."""
+        """Put changed rules and validators in force; unchanged rules keep their partial matches."""
         if validators is not None:
             self._validators = validators
         for group in self.groups:
             group.engine.update(rulesets[group.field])
 
     def snapshot(self) -> dict[str, Any]:
-        """The whole state, with the offsets at which reading goes on."""
+        """The whole state, with the next offset of every topic."""
         return {
             "positions": orjson.dumps(self.positions),
             "counters": orjson.dumps(self.counters.as_dict()),
@@ -343,7 +346,7 @@ class Domain:
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a snapshot; groups that it does not hold begin empty."""
+        """Restore a snapshot; groups that it lacks begin empty."""
         self.positions = orjson.loads(bytes(snapshot["positions"]))
         self.counters = Counters(**orjson.loads(bytes(snapshot["counters"])))
         for lane in self._lanes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = [
     "ALERTS",
@@ -16,6 +16,7 @@ __all__ = [
     "SIMULATIONS",
     "STATS",
     "TRUTH",
+    "TopicPartition",
     "control_topic",
     "keyed_topic",
     "metrics_topic",
@@ -38,6 +39,13 @@ STATS: Final = "control.stats"
 """Counters of every domain and sink, newest of each (compacted)."""
 TRUTH: Final = "truth"
 """Stream (not topic) of what a scenario planted; its topic is ``mono.truth``."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
 
 
 def mono_topic(stream: str) -> str:

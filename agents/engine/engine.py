@@ -1,41 +1,38 @@
-"""The engine: frames in, matches and window results out, in one order whatever the order of arrival.
+"""The engine: frames in, matches and window results out, in an order that does not depend on the order of arrival.
 
 ::
 
     engine = Engine(load_rules("rules.yaml"))
     engine.push(frame)                       # rows wait for the watermark
-    output = engine.advance(watermark_us)    # everything older than the watermark has come: matches, window results
-    output = engine.flush()                  # all input is over: everything closes, the state is empty
+    output = engine.advance(watermark_us)    # everything older has arrived: matches, window results
+    output = engine.flush()                  # end of input: everything closes, the state is empty
 
-Rows are processed in the order of `agents.event_time.reorder`, so that the outputs depend neither on how input was cut,
-mixed and delayed within the lateness, nor on restarts from a `snapshot`. With ``consistency="eventual"`` rows are
+Rows are processed in the order of `agents.event_time.reorder`, so that outputs do not depend on how the input
+was divided, interleaved and delayed within the lateness, nor on restarts from a `snapshot`. With ``consistency="eventual"`` rows are
 matched when they arrive as well: such matches are provisional until the ordered pass confirms or retracts them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
-from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
-from astrocyte.agents.engine.eventual import Recent, Singles, single_matches
+from astrocyte.agents.engine.eventual import EventualPass
 from astrocyte.agents.engine.output import EngineOutput
-from astrocyte.agents.engine.provisional import Provisional
 from astrocyte.agents.engine.strata import Stratum, stratify
+from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from astrocyte.agents.ingest.dicts import frame_of, frames_of, normalised
-from astrocyte.agents.matches.table import FINAL, Match, MatchTable, in_order
+from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import InvalidSettings
@@ -69,7 +66,7 @@ class Engine:
         clock: Callable[[], int] | None = None,
     ) -> None:
         if consistency not in ("strong", "eventual"):
-            raise InvalidSettings(f"consistency {consistency!r}; strong or eventual was wanted")
+            raise InvalidSettings(f"consistency {consistency!r}: expected strong or eventual")
         self.consistency = consistency
         self.exports = frozenset(exports)
         self.watermark_us = NEVER_US
@@ -85,13 +82,10 @@ class Engine:
         self._store = EventStore()
         self._delivered = Delivered()
         self._buffer = EventBuffer()
-        self._singles = Singles()
+        self._tables = MatchTables(self._store)
         self._late: list[Frame] = []
         self._compact_at = _COMPACT_ABOVE
-        self._eventual: Matcher | None = Matcher([], clock=None) if consistency == "eventual" else None
-        self._eventual_us = NEVER_US
-        self._provisional = Provisional()
-        self._ahead: list[MatchTable] = []
+        self._eventual = EventualPass(self._tables, self._gather) if consistency == "eventual" else None
         self.update(rules)
 
     # -- rules -------------------------------------------------------------------------------------------------------
@@ -99,7 +93,7 @@ class Engine:
     def update(self, rules: RuleSet | Rule | Sequence[Rule]) -> None:
         """Put rules in force. Unchanged ones keep their partial matches, also where others changed around them.
 
-        A changed rule begins afresh with the events that are pushed from now on. Raises InvalidRule, and then nothing
+        A changed rule starts with the events that are pushed from now on. Raises InvalidRule, and then nothing
         has changed.
         """
         ruleset = as_rule_set(rules)
@@ -116,17 +110,16 @@ class Engine:
         if self._entrance is not None:
             self._entrance.update(ruleset)
         self.ruleset = ruleset
-        self._rules = ruleset.rules
-        self._index = {rule.name: index for index, rule in enumerate(self._rules)}
+        self._tables.update(ruleset.rules)
         self._ranks = {window.name: MADE_BY_WINDOW for window in ruleset.windows}
-        self._ranks |= {rule.name: MADE_BY_RULE for rule in self._rules}
+        self._ranks |= {rule.name: MADE_BY_RULE for rule in ruleset.rules}
         self._read = {stream: [stratum for stratum in self._strata if stream in stratum.streams]
                       for stream in {stream for stratum in self._strata for stream in stratum.streams}}  # fmt: skip
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules in force."""
-        return self._rules
+        return self._tables.rules
 
     @property
     def refused(self) -> int:
@@ -140,7 +133,7 @@ class Engine:
 
     @property
     def streams(self) -> frozenset[str]:
-        """Streams that are to be pushed: those that rules and windows read and none of them makes."""
+        """Streams to push: those that rules and windows read and none of them makes."""
         return frozenset(self._read.keys() - self._ranks.keys())
 
     # -- input -------------------------------------------------------------------------------------------------------
@@ -155,8 +148,8 @@ class Engine:
     ) -> int:
         """Let the rows of a frame wait for the watermark; returns how many were refused as duplicates.
 
-        ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and come back
-        in the lineage. Rows that validators refuse and rows older than the watermark are given back by the next step,
+        ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and are returned
+        in the lineage. Rows that validators refuse and rows older than the watermark are returned by the next step,
         as ``refused`` and ``late``.
         """
         return self._push(frame, None if topic is None else Origin(topic, partition, offsets), typed=True)
@@ -197,8 +190,8 @@ class Engine:
     def push_event(self, event: Mapping[str, Any]) -> list[Match]:
         """Let one event wait for the watermark; with `eventual` consistency gives what it matches, provisionally.
 
-        See `agents.ingest.dicts` for what an event looks like. Nothing is given back of an event that validators
-        refuse, that the watermark has passed or that came before; `refused`, `late` and `duplicates` count them.
+        See `agents.ingest.dicts` for what an event looks like. Nothing is returned for an event that validators
+        refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them.
         Raises InvalidEvent.
         """
         stream = event.get("stream")
@@ -217,7 +210,10 @@ class Engine:
             self.duplicates += 1
             return []
         ref, self._store.next_ref = self._buffer.add(stream, event, self._store.next_ref)
-        found = self._match_single(stream, event, ref) if self._eventual is not None else []
+        found: list[Match] = []
+        if self._eventual is not None and stream in self._eventual.streams and stream not in self._ranks:
+            sequence = -1 if own_id is not None else self._buffer.last_sequence(stream)
+            found = self._eventual.push_event(stream, event, ref, sequence)
         if self._buffer.is_full(stream, event):
             self._gather()
         return found
@@ -226,58 +222,15 @@ class Engine:
         """Push an event that validators must see, as a frame of one row."""
         sequence = 0
         if event.get("event_id") is None:
-            self._gather()  # those before it take their numbers first
+            self._gather()  # earlier events take their numbers first
             sequence = self._buffer.sequence.get(stream, 0)
             self._buffer.sequence[stream] = sequence + 1
         row = {name: value for name, value in event.items() if name != "stream"}
-        given = len(self._ahead)
+        mark = 0 if self._eventual is None else self._eventual.mark()
         late = len(self._late)
         self._push(frame_of(stream, [row], first_seq=sequence), None, typed=False)
-        del self._late[late:]  # a single event that is late is counted, not given back
-        found, self._ahead = self._ahead[given:], self._ahead[:given]
-        return [match for table in found for match in table.matches()]
-
-    def _match_single(self, stream: str, event: Mapping[str, Any], ref: int) -> list[Match]:
-        """Match an event as it comes; see `_match_eventual`."""
-        eventual, time = self._eventual, event["timestamp"]
-        assert eventual is not None
-        if stream not in eventual.streams or stream in self._ranks:
-            return []
-        sequence = -1 if event.get("event_id") is not None else self._buffer.last_sequence(stream)
-        self._singles.add(ref, Recent(stream, event, sequence), eventual)
-        if time >= self._eventual_us:
-            self._eventual_us = time
-            batch = eventual.process_event(stream, event, ref)
-        else:
-            batch = eventual.process_event(stream, {**event, "timestamp": self._eventual_us}, ref)
-        if not len(batch):
-            return []
-        made = single_matches(eventual, batch, self._singles)
-        if made is None:
-            self._gather()
-            return self._provisional.note(self._table(eventual, batch)).matches()
-        return [
-            match
-            for match, name, steps, refs in made
-            if self._provisional.note_single(
-                name,
-                match.time_us,
-                np.array(refs, np.int64),
-                partial(self._table_of, match, steps, refs),
-                self._rules[self._index[match.rule]],
-            )
-        ]
-
-    def _table_of(self, match: Match, steps: list[int], refs: list[int]) -> MatchTable:
-        """The table of a match that was made of single events."""
-        self._gather()
-        key = np.empty(1, object)
-        key[0] = match.key
-        return MatchTable(
-            self._rules, np.array([self._index[match.rule]], np.int32), key, np.array([match.time_us], np.int64),
-            np.array([match.timed_out]), np.zeros(1, np.int8), np.array([0, len(refs)]), np.array(steps, np.int16),
-            self._store.locate(np.array(refs, np.int64)),
-        )  # fmt: skip
+        del self._late[late:]  # a single late event is counted, not returned
+        return [] if self._eventual is None else self._eventual.take_since(mark)
 
     def _gather(self) -> None:
         """Make frames of the events that were pushed one at a time."""
@@ -297,7 +250,7 @@ class Engine:
         rank = self._ranks.get(frame.stream, PRIMARY)
         taken = [stratum.push(frame, first, rank) for stratum in self._read[frame.stream]]
         if self._eventual is not None and rank == PRIMARY:
-            self._match_eventual(frame, first)
+            self._eventual.push(frame, first)
         if not any(taken):
             self._store.forget_last()
 
@@ -315,7 +268,7 @@ class Engine:
         if watermark_us > self.watermark_us:
             self.watermark_us = watermark_us
             if self._eventual is not None:
-                self._give_eventual(self._eventual.advance(watermark_us - 1))
+                self._eventual.advance(watermark_us)
             for number, stratum in enumerate(self._strata):
                 batch = stratum.advance(watermark_us, self._store)
                 self._collect(number, batch, tables, frames)
@@ -330,7 +283,7 @@ class Engine:
         return output
 
     def flush(self) -> EngineOutput:
-        """All input is over: everything is processed and closes, the state is empty, and event time may begin anew."""
+        """End of input: everything is processed and closes, the state is empty, and event time may begin anew."""
         tables: list[MatchTable] = []
         frames: list[Frame] = []
         self._gather()
@@ -350,20 +303,17 @@ class Engine:
         self._compact_at = _COMPACT_ABOVE
         self.watermark_us = NEVER_US
         if self._eventual is not None:
-            self._eventual.flush()
-            self._provisional.clear()
-            self._singles.clear()
-            self._eventual_us = NEVER_US
+            self._eventual.clear()
         return output
 
     def _collect(self, number: int, batch: MatchBatch, tables: list[MatchTable], frames: list[Frame]) -> None:
         """Matches of one stratum: into the output, and on to the strata that read them."""
         if not len(batch):
             return
-        table = self._table(self._strata[number].matcher, batch)
+        table = self._tables.of(self._strata[number].matcher, batch)
         tables.append(table)
         for index in np.unique(table.rule).tolist():
-            name = self._rules[index].name
+            name = table.rules[index].name
             if name in self.exports or name in self._read:
                 frame = table.frame_of(name)
                 if frame is not None and name in self.exports:
@@ -371,51 +321,12 @@ class Engine:
                 if frame is not None and name in self._read:
                     self._take(frame, None)
 
-    def _table(self, matcher: Matcher, batch: MatchBatch) -> MatchTable:
-        strings = np.array(matcher.key_strings(batch).to_pylist(), dtype=object)
-        keyless = np.array([rule.by is None for rule in matcher.rules], np.bool_)[batch.rule]
-        strings[keyless] = None
-        number = np.array([self._index[rule.name] for rule in matcher.rules], np.int32)
-        table = MatchTable(
-            self._rules, number[batch.rule], strings, batch.time_us, batch.kind == TIMEOUT,
-            np.full(len(batch), FINAL, np.int8), batch.offsets, batch.step, self._store.locate(batch.ref),
-        )  # fmt: skip
-        return table.take(in_order(table))
-
     def _output(self, tables: list[MatchTable], frames: list[Frame]) -> EngineOutput:
-        table = MatchTable.concat([*tables, MatchTable.empty(self._rules)])
-        if len(tables) > 1:
-            table = table.take(in_order(table))
+        table = self._tables.merge(tables)
         if self._eventual is not None:
-            table = self._settle(table)
+            table = self._eventual.settle(table, self.watermark_us)
         late, self._late = self._late, []
         return EngineOutput(table, frames, late, [] if self._entrance is None else self._entrance.take())
-
-    # -- eventual ----------------------------------------------------------------------------------------------------
-
-    def _match_eventual(self, frame: Frame, first: int) -> None:
-        """Match rows as they come; a row older than one before it is taken as if it were of the same time."""
-        assert self._eventual is not None
-        rows = self._eventual.prepare(frame, first)
-        if not len(rows):
-            return
-        order = np.argsort(rows.t, kind="stable")
-        rows = rows.take(order)
-        rows = replace(rows, t=np.maximum(rows.t, self._eventual_us))
-        self._eventual_us = int(rows.t[-1])
-        self._give_eventual(self._eventual.process(rows))
-
-    def _give_eventual(self, batch: MatchBatch) -> None:
-        assert self._eventual is not None
-        if len(batch):
-            self._ahead.append(self._provisional.note(self._table(self._eventual, batch)))
-
-    def _settle(self, table: MatchTable) -> MatchTable:
-        """Confirm and retract what was given eventual; eventual matches of this step come first."""
-        assert self._eventual is not None
-        ahead, self._ahead = self._ahead, []
-        settled = self._provisional.settle(table, self.watermark_us, self._eventual_us)
-        return MatchTable.concat([*ahead, *settled, MatchTable.empty(self._rules)])
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -428,7 +339,7 @@ class Engine:
     def _needed(self) -> NDArray[np.int64]:
         parts = [refs for stratum in self._strata for refs in (*stratum.pending_refs(), stratum.matcher.live_refs())]
         if self._eventual is not None:
-            parts += [self._eventual.live_refs(), *self._provisional.refs()]
+            parts += self._eventual.refs()
         return np.unique(np.concatenate([*parts, np.empty(0, np.int64)]))
 
     def _compact(self, *, thorough: bool = False) -> None:
@@ -436,11 +347,11 @@ class Engine:
         self._compact_at = max(_COMPACT_ABOVE, 2 * self._store.rows)
 
     def size(self) -> dict[str, int]:
-        """What is held: rows that wait, rows of frames held for them and for partial matches, provisional matches."""
+        """Rows that wait, rows of frames kept for them and for partial matches, provisional matches."""
         return {
             "waiting": sum(stratum.size() for stratum in self._strata) + len(self._buffer),
             "rows": self._store.rows,
-            "provisional": len(self._provisional),
+            "provisional": 0 if self._eventual is None else len(self._eventual),
         }
 
     def counters(self) -> dict[str, dict[str, int]]:
@@ -455,7 +366,7 @@ class Engine:
         """The whole state as nested mappings of arrays and bytes; small, since only rows that are needed are in it."""
         self._gather()
         self._compact(thorough=True)
-        times = [self.watermark_us, self._eventual_us, self.duplicates, self.late, self.refused, self.sampled]
+        times = [self.watermark_us, self.duplicates, self.late, self.refused, self.sampled]
         parts: dict[str, Any] = {
             "times": np.array(times, np.int64),
             "strata": {str(number): stratum.snapshot() for number, stratum in enumerate(self._strata)},
@@ -464,33 +375,28 @@ class Engine:
         }
         if self._eventual is not None:
             parts["eventual"] = self._eventual.snapshot()
-            parts["provisional"] = self._provisional.snapshot()
         return parts
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over the snapshot of an engine with the same rules. Raises InvalidRule where they differ."""
+        """Restore the snapshot of an engine with the same rules. Raises InvalidRule where they differ."""
         self._store.restore(snapshot["store"])
         self._buffer = EventBuffer()
         self._buffer.sequence = orjson.loads(bytes(snapshot["sequence"]))
         blocks = self._store.blocks()
         for number, stratum in enumerate(self._strata):
             stratum.restore(snapshot["strata"][str(number)], blocks, lambda name: self._ranks.get(name, PRIMARY))
-        watermark, eventual, duplicates, late, *counted = snapshot["times"].tolist()
+        self.watermark_us, self.duplicates, self.late, refused, sampled = snapshot["times"].tolist()
         if self._entrance is not None:
             self._entrance.take()
-            self._entrance.refused, self._entrance.sampled = counted or (0, 0)
-        self.watermark_us, self._eventual_us = int(watermark), int(eventual)
-        self.duplicates, self.late = int(duplicates), int(late)
+            self._entrance.refused, self._entrance.sampled = refused, sampled
         self._delivered.clear()
         for block in blocks:
             waiting = np.flatnonzero(block.frame.timestamps() >= self.watermark_us)
             if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(block.frame.take(waiting))
-        self._late, self._ahead = [], []
-        self._singles.clear()
+        self._late = []
         if self._eventual is not None and "eventual" in snapshot:
-            self._eventual.restore(snapshot["eventual"])
-            self._provisional.restore(snapshot["provisional"], self._rules, self._store)
+            self._eventual.restore(snapshot["eventual"], self._store)
 
 
 def _chosen(frame: Frame, origin: Origin | None, keep: NDArray[np.bool_]) -> tuple[Frame, Origin | None]:

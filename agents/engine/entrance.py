@@ -1,4 +1,4 @@
-"""What stands before an engine's rules: the validators of its rule set, and what they refused."""
+"""The entrance of an engine: the validators of its rule set, and the events that they refused."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Entrance:
         return passed.frame, origin
 
     def take(self) -> list[RefusedEvent]:
-        """What was refused since this was last called."""
+        """Events refused since the last call."""
         found, self._found = self._found, []
         return found
 

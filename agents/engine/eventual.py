@@ -1,151 +1,145 @@
-"""Matches of single events, made without frames: the short way from one event to what it completes.
+"""The eventual pass: events matched on arrival, before the watermark has passed them.
 
-The values are those that `agents.matches.outputs` computes over columns; here the events are mappings, and expressions
-are the closures of `agents.expressions.scalar`, built once a rule.
+Its matches are provisional until the ordered pass confirms or retracts them (`agents.engine.provisional`). An event
+that is older than one before it is matched as if it had the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
+from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
-from astrocyte.agents.expressions.nodes import Node
-from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar
-from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent
+from astrocyte.agents.engine.provisional import Provisional
+from astrocyte.agents.engine.single_matches import Recent, Singles, single_matches
+from astrocyte.agents.engine.tables import MatchTables
+from astrocyte.agents.event_time.event_store import EventStore
+from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule
-from astrocyte.schemas.ids import event_ids, format_ids, match_ids, parse_ids
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["Recent", "Singles", "single_matches"]
-
-KEEP: Final = 65_536
-_ASIDE: Final = frozenset({"stream", "timestamp", "event_id"})
+__all__ = ["EventualPass"]
 
 
-@dataclass(frozen=True, slots=True)
-class Recent:
-    """One event that was pushed alone, with its number among those of its stream (where it has no id of its own)."""
+class EventualPass:
+    """A matcher of its own for events in their order of arrival, and the matches that it has given so far.
 
-    stream: str
-    event: Mapping[str, Any]
-    sequence: int
+    ``gather`` turns events that were pushed one at a time into frames of the store that ``tables`` reads.
+    """
 
+    def __init__(self, tables: MatchTables, gather: Callable[[], None]) -> None:
+        self._tables = tables
+        self._gather = gather
+        self._matcher = Matcher([], clock=None)
+        self._singles = Singles()
+        self._provisional = Provisional()
+        self._given: list[MatchTable] = []
+        self.newest_us = NEVER_US
+        """Newest time that was matched."""
+        self.streams: frozenset[str] = frozenset()
+        """Streams that the rules of this pass read."""
 
-class Singles:
-    """Events pushed alone that a match may still name, by handle."""
+    def __len__(self) -> int:
+        return len(self._provisional)
 
-    def __init__(self) -> None:
-        self._events: dict[int, Recent] = {}
-        self._purge_at = KEEP
-        self._values: dict[tuple[str, str, bool], _Values] = {}
+    def update(self, rules: Sequence[Rule]) -> None:
+        """Put rules in force; unchanged ones keep their partial matches."""
+        self._matcher.update(rules)
+        self.streams = frozenset(self._matcher.streams)
 
-    def values(self, rule: Rule, *, timed_out: bool) -> _Values:
-        """Closures of the rule."""
-        name = (rule.name, rule.content_version, timed_out)
-        found = self._values.get(name)
-        if found is None:
-            found = self._values[name] = _Values(rule, timed_out=timed_out)
-        return found
+    def push(self, frame: Frame, first: int) -> None:
+        """Match the rows of a frame, whose handles begin at ``first``."""
+        rows = self._matcher.prepare(frame, first)
+        if not len(rows):
+            return
+        rows = rows.take(np.argsort(rows.t, kind="stable"))
+        rows = replace(rows, t=np.maximum(rows.t, self.newest_us))
+        self.newest_us = int(rows.t[-1])
+        self._give(self._matcher.process(rows))
 
-    def add(self, ref: int, recent: Recent, matcher: Matcher) -> None:
-        """Keep an event; what the matcher no longer refers to is let go from time to time."""
-        self._events[ref] = recent
-        if len(self._events) > self._purge_at:
-            live = matcher.live_refs().tolist()
-            self._events = {ref: self._events[ref] for ref in live if ref in self._events}
-            self._purge_at = max(KEEP, 2 * len(self._events))
+    def push_event(self, stream: str, event: Mapping[str, Any], ref: int, sequence: int) -> list[Match]:
+        """Match one event with handle ``ref``; ``sequence`` numbers it within its stream (-1: it has an id)."""
+        self._singles.add(ref, Recent(stream, event, sequence), self._matcher)
+        if event["timestamp"] >= self.newest_us:
+            self.newest_us = event["timestamp"]
+        else:
+            event = {**event, "timestamp": self.newest_us}
+        batch = self._matcher.process_event(stream, event, ref)
+        if not len(batch):
+            return []
+        made = single_matches(self._matcher, batch, self._singles)
+        if made is None:
+            self._gather()
+            return self._provisional.note(self._tables.of(self._matcher, batch)).matches()
+        return [
+            match
+            for match, name, steps, refs in made
+            if self._provisional.note_single(
+                name,
+                match.time_us,
+                np.array(refs, np.int64),
+                partial(self._table_of, match, steps, refs),
+                self._tables.rule(match.rule),
+            )
+        ]
 
-    def find(self, refs: Sequence[int]) -> list[Recent] | None:
-        """Events with these handles; None where one came in a frame."""
-        found = [self._events.get(ref) for ref in refs]
-        return None if None in found else [each for each in found if each is not None]
+    def _table_of(self, match: Match, steps: list[int], refs: list[int]) -> MatchTable:
+        self._gather()
+        return self._tables.of_match(match, steps, refs)
+
+    def _give(self, batch: MatchBatch) -> None:
+        if len(batch):
+            self._given.append(self._provisional.note(self._tables.of(self._matcher, batch)))
+
+    def advance(self, watermark_us: int) -> None:
+        """Let time reach the watermark for keys without new events."""
+        self._give(self._matcher.advance(watermark_us - 1))
+
+    def mark(self) -> int:
+        """Number of tables that wait to be put out; see `take_since`."""
+        return len(self._given)
+
+    def take_since(self, mark: int) -> list[Match]:
+        """Matches given since `mark` said so; the next output does not repeat them."""
+        found, self._given = self._given[mark:], self._given[:mark]
+        return [match for table in found for match in table.matches()]
+
+    def settle(self, table: MatchTable, watermark_us: int) -> MatchTable:
+        """Provisional matches of this step, then those of the ordered pass with what they confirm and retract."""
+        given, self._given = self._given, []
+        settled = self._provisional.settle(table, watermark_us, self.newest_us)
+        return MatchTable.concat([*given, *settled, MatchTable.empty(self._tables.rules)])
+
+    def refs(self) -> list[NDArray[np.int64]]:
+        """Handles of the events that are still needed."""
+        return [self._matcher.live_refs(), *self._provisional.refs()]
 
     def clear(self) -> None:
-        """Keep no event."""
-        self._events.clear()
+        """End of all input: nothing is open, and event time may begin anew."""
+        self._matcher.flush()
+        self._provisional.clear()
+        self._singles.clear()
+        self.newest_us = NEVER_US
 
-
-class _Values:
-    """Closures of one rule for its matches, or for its timeouts."""
-
-    def __init__(self, rule: Rule, *, timed_out: bool) -> None:
-        nodes = rule.timeout_emit_nodes if timed_out else rule.emit_nodes
-        self.emit = {name: compile_scalar(node) for name, node in nodes.items()}
-        confidence = nodes.get("confidence") if timed_out else rule.confidence_node
-        self.confidence = None if confidence is None else compile_scalar(confidence)
-        self.alert = rule.alert if not timed_out else rule.on_timeout.alert if rule.on_timeout else None
-        message = rule.timeout_message if timed_out else rule.message
-        self.message = [(literal, _closure(node), spec) for literal, node, spec in message or ()]
-
-    def match(self, prior: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-        """The values that a `Match` takes."""
-        emit = {name: value({}, prior) for name, value in self.emit.items()}
-        confidence = 1.0 if self.confidence is None else self.confidence({}, prior)
-        integrated = emit.get("integrated_value")
-        alert = None
-        if self.alert is not None:
-            strings = [literal + ("" if value is None else _text(value({}, prior), spec)) for literal, value, spec in
-                     self.message]  # fmt: skip
-            alert = MatchAlert(self.alert.severity, "".join(strings))
+    def snapshot(self) -> dict[str, Any]:
+        """State as nested mappings of arrays and bytes."""
         return {
-            "emit": emit,
-            "confidence": float(confidence) if isinstance(confidence, int | float) else 0.0,
-            "integrated_value": integrated if isinstance(integrated, int | float) else None,
-            "alert": alert,
+            "matcher": self._matcher.snapshot(),
+            "provisional": self._provisional.snapshot(),
+            "newest_us": np.array([self.newest_us], np.int64),
         }
 
-
-def single_matches(
-    matcher: Matcher, batch: MatchBatch, singles: Singles
-) -> list[tuple[Match, bytes, list[int], list[int]]] | None:
-    """Provisional matches with their binary ids, steps and handles; None where an event came in a frame."""
-    made = []
-    offsets, steps, refs = batch.offsets.tolist(), batch.step.tolist(), batch.ref.tolist()
-    for i, index in enumerate(batch.rule.tolist()):
-        rule, part = matcher.rules[index], slice(offsets[i], offsets[i + 1])
-        events = singles.find(refs[part])
-        if events is None:
-            return None
-        timed_out = bool(batch.kind[i] == TIMEOUT)
-        ids = np.concatenate(
-            [
-                parse_ids([str(each.event["event_id"])])
-                if each.sequence < 0
-                else event_ids("", each.stream, np.array([each.sequence]))
-                for each in events
-            ]
-        )
-        version = f"{rule.content_version}:timeout" if timed_out else rule.content_version
-        own = match_ids(rule.name, version, ids, batch.step[part], np.array([0, len(events)]))
-        strings = format_ids(np.concatenate([own, ids]))
-        prior: dict[str, list[Mapping[str, Any]]] = {}
-        by_step: dict[str, tuple[MatchedEvent, ...]] = {}
-        for step, each, text in zip(steps[part], events, strings[1:], strict=True):
-            name = rule.positive[step]
-            prior.setdefault(name, []).append(each.event)
-            fields = {field: value for field, value in each.event.items() if field not in _ASIDE}
-            event_id = text if each.sequence >= 0 else str(each.event["event_id"])
-            one = MatchedEvent(event_id, each.stream, each.event["timestamp"], fields)
-            by_step[name] = (*by_step.get(name, ()), one)
-        key = None if rule.by is None else events[0].event.get(rule.by)
-        found = Match(
-            rule=rule.name, version=rule.content_version, id=strings[0], key=None if key is None else str(key),
-            time_us=int(batch.time_us[i]), events=by_step, timed_out=timed_out, status="provisional",
-            **singles.values(rule, timed_out=timed_out).match(prior),
-        )  # fmt: skip
-        made.append((found, own.tobytes(), steps[part], refs[part]))
-    return made
-
-
-def _closure(node: Node | None) -> Evaluate | None:
-    return None if node is None else compile_scalar(node)
-
-
-def _text(value: Any, spec: str) -> str:
-    if value is None:
-        return "null"
-    return str(value) if isinstance(value, bool | str) else format(value, spec)
+    def restore(self, snapshot: Mapping[str, Any], store: EventStore) -> None:
+        """Take over a snapshot, with its events in the store."""
+        self._given = []
+        self._singles.clear()
+        self._matcher.restore(snapshot["matcher"])
+        self._provisional.restore(snapshot["provisional"], self._tables.rules, store)
+        self.newest_us = int(snapshot["newest_us"][0])

@@ -1,4 +1,4 @@
-"""What one step of an engine puts out."""
+"""Output of one step of an engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["EngineOutput"]
 
 @dataclass(slots=True)
 class EngineOutput:
-    """What one step put out."""
+    """Output of one step."""
 
     matches: MatchTable
     frames: list[Frame] = field(default_factory=list)

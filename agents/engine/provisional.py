@@ -1,4 +1,4 @@
-"""Matches that were given before their order was certain, until the ordered pass confirms or retracts them.
+"""Provisional matches: emitted before their order was certain, until the ordered pass confirms or retracts them.
 
 A match has the same id in both passes, so confirming is a look-up. A provisional match is retracted once the ordered
 pass can no longer make it: when the watermark is beyond its time, or, for rules that withhold a match while one that
@@ -28,7 +28,7 @@ FIRST_PURGE: Final = 4_096
 
 @dataclass(slots=True)
 class _Note:
-    """Matches given in one step; ``open`` ones are neither confirmed nor retracted."""
+    """Matches emitted in one step; ``open`` ones are neither confirmed nor retracted."""
 
     make: Callable[[], MatchTable]
     """Their table, made when it is needed: most are confirmed and never need one."""
@@ -53,7 +53,7 @@ class Provisional:
         return len(self._places)
 
     def note(self, table: MatchTable) -> MatchTable:
-        """Remember the matches; returns those that were not given before, as provisional ones."""
+        """Remember the matches; returns those that are new, as provisional ones."""
         names = _names(table)
         # What time decides may come later here than in the ordered pass, since rows out of order count as newer.
         fresh = [row for row, name in enumerate(names) if name not in self._places and name not in self._decided]
@@ -72,7 +72,7 @@ class Provisional:
     def note_single(
         self, name: bytes, time_us: int, refs: NDArray[np.int64], make: Callable[[], MatchTable], rule: Rule
     ) -> bool:
-        """Remember one match whose table `make` makes if it comes to that; False if it was given before."""
+        """Remember one match, whose table `make` makes when it is needed; False if it is known already."""
         if name in self._places or name in self._decided:
             return False
         number, self._next = self._next, self._next + 1
@@ -81,9 +81,9 @@ class Provisional:
         return True
 
     def settle(self, table: MatchTable, watermark_us: int, newest_us: int) -> list[MatchTable]:
-        """The ordered pass's matches, those given before marked as confirmed, then what is retracted.
+        """The ordered pass's matches, known ones marked as confirmed, then the retracted ones.
 
-        ``newest_us`` is how far the early pass has come.
+        ``newest_us`` is the newest time that the eventual pass has matched.
         """
         if watermark_us > NEVER_US:
             self._lag_us = max(self._lag_us, newest_us - watermark_us)
@@ -109,7 +109,7 @@ class Provisional:
         return settled
 
     def _forget(self, rules: tuple[Rule, ...], watermark_us: int) -> None:
-        """Let go of decided matches that the early pass can no longer make."""
+        """Forget decided matches that the eventual pass can no longer make."""
         if len(self._decided) > self._purge_at:
             longest = max((rule.within.time for rule in rules if rule.within is not None), default=0)
             before = watermark_us - longest - 2 * self._lag_us
@@ -179,6 +179,6 @@ def _slack(rule: Rule) -> int:
 
 def _refs(table: MatchTable) -> NDArray[np.int64]:
     refs = np.empty(len(table.events), np.int64)
-    for chunk, positions, rows in table.events.parts():
-        refs[positions] = chunk.all_refs()[rows]
+    for block, positions, rows in table.events.parts():
+        refs[positions] = block.all_refs()[rows]
     return refs

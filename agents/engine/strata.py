@@ -1,4 +1,4 @@
-"""Rules and windows in strata: what reads the results of others stands in a later stratum than they do.
+"""Rules and windows in strata: each reads only results of earlier strata.
 
 Within one stratum nothing depends on anything else, so a stratum takes all rows older than the watermark at once; the
 results that it makes of them are older than the watermark too and reach the later strata in the same step. That gives
@@ -113,7 +113,7 @@ class Stratum:
         return bool(windows)
 
     def advance(self, watermark_us: int, store: EventStore) -> MatchBatch:
-        """Matches made of rows older than the watermark, and what was decided by time before it."""
+        """Matches of rows older than the watermark, and matches and timeouts decided by time before it."""
         batches = []
         ready = self.waiting.pop(watermark_us, store)
         if ready is not None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
+from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Observed", "Place", "Source", "Watermarks"]
+__all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Observed", "Source", "Watermarks"]
 
 """Watermark of a domain that has not heard of all its sources: nothing may be processed yet."""
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
@@ -30,13 +31,6 @@ ENDED_KEPT: Final = 16_384
 Flags = NDArray[np.bool_]
 
 
-class Place(NamedTuple):
-    """One partition of one topic."""
-
-    topic: str
-    partition: int
-
-
 class Source(NamedTuple):
     """Who asserts order: the rows of one origin on one partition of one topic."""
 
@@ -45,9 +39,9 @@ class Source(NamedTuple):
     origin: str = ""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> TopicPartition:
         """Where the source's rows lie."""
-        return Place(self.topic, self.partition)
+        return TopicPartition(self.topic, self.partition)
 
 
 class Observed(NamedTuple):
@@ -83,7 +77,7 @@ class Watermarks:
         self,
         *,
         lateness_us: int = 0,
-        expected: Iterable[Place | tuple[str, int]] = (),
+        expected: Iterable[TopicPartition | tuple[str, int]] = (),
         max_jump_us: int = MAX_JUMP_US,
         ceiling_us: int = CEILING_US,
     ) -> None:
@@ -102,9 +96,9 @@ class Watermarks:
         """Rows rejected as too far in the future so far."""
         self.refused_punctuation = 0
         """Watermarks asserted by producers that were ignored because they lay too far in the future."""
-        self._expected = {Place(*place) for place in expected}
-        self._idle_places: set[Place] = set()
-        self._closed_places: set[Place] = set()
+        self._expected = {TopicPartition(*place) for place in expected}
+        self._idle_places: set[TopicPartition] = set()
+        self._closed_places: set[TopicPartition] = set()
         self._sources: dict[Source, _State] = {}
         self._ended: dict[Source, bool] = {}
         """Ended sources, longest not heard of first, so that no announcement opens them again. True where the producer
@@ -143,9 +137,9 @@ class Watermarks:
         state = self._sources.get(source)
         return source.place in self._idle_places if state is None else state.idle
 
-    def expect(self, places: Iterable[Place | tuple[str, int]]) -> None:
+    def expect(self, places: Iterable[TopicPartition | tuple[str, int]]) -> None:
         """Replace the expected places (after partitions were assigned anew)."""
-        self._expected = {Place(*place) for place in places}
+        self._expected = {TopicPartition(*place) for place in places}
         self._advance()
 
     def announce(self, source: Source) -> None:
@@ -165,9 +159,9 @@ class Watermarks:
         state = self._sources.get(source)
         return state is not None and state.announced
 
-    def forget(self, place: Place | tuple[str, int]) -> None:
+    def forget(self, place: TopicPartition | tuple[str, int]) -> None:
         """Drop the sources of a place that was revoked."""
-        place = Place(*place)
+        place = TopicPartition(*place)
         for source in [source for source in self._sources if source.place == place]:
             del self._sources[source]
         self._expected.discard(place)
@@ -231,7 +225,7 @@ class Watermarks:
         self.rejected += int(rejected.sum())
         return Observed(~(late | rejected), late, rejected)
 
-    def mark_idle(self, source: Source | Place, *, asserting: bool = False) -> None:
+    def mark_idle(self, source: Source | TopicPartition, *, asserting: bool = False) -> None:
         """A source, or all of a place, no longer holds the domain back until it is heard of again.
 
         Sources whose producers assert watermarks are left alone (a slow simulation is not an idle one), unless
@@ -307,9 +301,9 @@ class Watermarks:
             for newest, watermark, idle, asserts, announced in zip(*columns, strict=True)
         ]
         self._sources = {Source(*name): state for name, state in zip(names["sources"], states, strict=True)}
-        self._expected = {Place(*place) for place in names["expected"]}
-        self._idle_places = {Place(*place) for place in names["idle"]}
-        self._closed_places = {Place(*place) for place in names["closed"]}
+        self._expected = {TopicPartition(*place) for place in names["expected"]}
+        self._idle_places = {TopicPartition(*place) for place in names["idle"]}
+        self._closed_places = {TopicPartition(*place) for place in names["closed"]}
         together = snapshot.get("ended_together", np.ones(len(names["ended"]), np.bool_))
         self._ended = {
             Source(*source): bool(flag) for source, flag in zip(names["ended"], together.tolist(), strict=True)
@@ -356,7 +350,7 @@ class Watermarks:
             state.asserts = True
             state.watermark_us = max(state.watermark_us, watermark_us)
 
-    def _missing(self) -> set[Place]:
+    def _missing(self) -> set[TopicPartition]:
         heard = {source.place for source in self._sources}
         return self._expected - heard - self._idle_places - self._closed_places
 

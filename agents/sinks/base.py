@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import AstrocyteError, TransientError
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import TopicPartition
 
 __all__ = [
     "RECORD_KINDS",
@@ -156,9 +157,9 @@ class Sink(Protocol):
         """Give back what was opened; everything written was confirmed before."""
 
 
-def highest_offsets(batch: Sequence[Sourced]) -> dict[tuple[str, int], int]:
+def highest_offsets(batch: Sequence[Sourced]) -> dict[TopicPartition, int]:
     """Next offset to read of every (topic, partition) of the batch."""
-    following: dict[tuple[str, int], int] = {}
+    following: dict[TopicPartition, int] = {}
     for item in batch:
         last = item.offset
         if item.offsets is not None and len(item.offsets):
@@ -167,6 +168,6 @@ def highest_offsets(batch: Sequence[Sourced]) -> dict[tuple[str, int], int]:
             last = max(last, item.offset_of(len(item.records) - 1))
         if item.last_offset is not None:
             last = max(last, item.last_offset)
-        place = (item.topic, item.partition)
+        place = TopicPartition(item.topic, item.partition)
         following[place] = max(following.get(place, 0), last + 1)
     return following

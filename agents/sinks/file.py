@@ -22,10 +22,10 @@ import zstandard
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords, highest_offsets
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["FileSink", "read_lines"]
 
-Place = tuple[str, int]
 _POSITIONS: Final = "positions.json"
 _PIECE: Final = 1 << 16
 """Bytes given to zstd at a time: what is left over of them at the end of a frame is copied."""
@@ -49,7 +49,7 @@ class FileSink:
         self._rotate_bytes = rotate_bytes
         self._compressor = zstandard.ZstdCompressor(level=level)
         self._retry = retry or RetryPolicy(name)
-        self._positions: dict[Place, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
         self._number = 0
         self._file: BinaryIO | None = None
         self._end = 0
@@ -81,7 +81,7 @@ class FileSink:
             self.folder.mkdir(parents=True, exist_ok=True)
             stored = self.folder / _POSITIONS
             entries = orjson.loads(stored.read_bytes()) if stored.exists() else []
-            self._positions = {(topic, partition): following for topic, partition, following in entries}
+            self._positions = {TopicPartition(topic, partition): following for topic, partition, following in entries}
             numbers = [int(path.name[7:13]) for path in self.folder.glob("events-*.jsonl.zst")]
             self._number = max(numbers, default=1)
             self._recover(self._path())
@@ -98,7 +98,7 @@ class FileSink:
         for end, text in _frames(data):
             for line in text.splitlines():
                 entry = orjson.loads(line)
-                place = (entry["topic"], entry["partition"])
+                place = TopicPartition(entry["topic"], entry["partition"])
                 self._positions[place] = max(self._positions.get(place, 0), entry["offset"] + 1)
             whole = end
         self._file = path.open("ab", buffering=0)
@@ -108,7 +108,7 @@ class FileSink:
 
     def _lines(self, batch: Sequence[Sourced]) -> Iterator[bytes]:
         for item in batch:
-            known = self._positions.get((item.topic, item.partition), 0)
+            known = self._positions.get(TopicPartition(item.topic, item.partition), 0)
             if isinstance(item, SourcedRecords):
                 for row, record in enumerate(item.records):
                     if item.offset_of(row) >= known:
@@ -147,7 +147,7 @@ class FileSink:
         positions = dict(self._positions)
         for line in lines.splitlines():
             entry = orjson.loads(line)
-            place = (entry["topic"], entry["partition"])
+            place = TopicPartition(entry["topic"], entry["partition"])
             positions[place] = max(positions.get(place, 0), entry["offset"] + 1)
         temporary = self.folder / (_POSITIONS + ".new")
         with temporary.open("wb") as output:

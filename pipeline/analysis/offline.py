@@ -12,7 +12,6 @@ import orjson
 
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.event_time.watermarks import Place
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -21,13 +20,13 @@ from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.roles.output_records import frame_records, repartitioned
-from astrocyte.pipeline.topology.plan import Group, Repartition, make_plan
+from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.pipeline.transport.producer import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
-from astrocyte.schemas.topics import CLOCK, metrics_topic
+from astrocyte.schemas.topics import CLOCK, TopicPartition, metrics_topic
 
 __all__ = ["OfflineRun", "Survey", "run_rules", "survey"]
 
@@ -106,7 +105,7 @@ class _Partition:
     """One group's engine on one partition."""
 
     domain: Domain
-    absent: tuple[Place, ...]
+    absent: tuple[TopicPartition, ...]
     """Topics of which the log has no messages in this partition: they do not delay the watermark."""
     idle: deque[dict[str, Any]]
     asleep: bool = False
@@ -158,7 +157,7 @@ class OfflineRun:
                     validators=Validators(ruleset.validators),
                 )
                 absent = tuple(
-                    Place(topic, number)
+                    TopicPartition(topic, number)
                     for topic in sorted(topics)
                     if not _is_present(sources.get(topic, topic), number, found, made, repartitioned=topic in sources)
                 )
@@ -222,7 +221,7 @@ class OfflineRun:
             yield part.domain.feed(topic, [raw])
             while part.idle and _reached(part.domain, part.idle[0]):
                 entry = part.idle.popleft()
-                yield part.domain.mark_idle(Place(name, part.domain.partition) for name in entry["idle"])
+                yield part.domain.mark_idle(TopicPartition(name, part.domain.partition) for name in entry["idle"])
                 if entry.get("until_us") is not None:
                     yield part.domain.mark_all_idle(entry["until_us"])
                     part.asleep = True
@@ -262,11 +261,11 @@ def run_rules(
     return run, run.run(record for path in paths for record in read_log(path))
 
 
-def _made_by(group: Group) -> set[str]:
+def _made_by(group: KeyGroup) -> set[str]:
     return {window.name for window in group.ruleset.windows} | set(group.exports)
 
 
-def _in_order(groups: Sequence[Group]) -> tuple[Group, ...]:
+def _in_order(groups: Sequence[KeyGroup]) -> tuple[KeyGroup, ...]:
     """Groups so that each comes after those whose results it reads."""
     waiting, ordered = list(groups), []
     while waiting:

@@ -23,7 +23,8 @@ import pyarrow as pa
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, ProducerRecord, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer
+from astrocyte.pipeline.transport.producer_record import ProducerRecord, producer_settings
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 

@@ -25,7 +25,7 @@ from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.output_records import repartitioned
 from astrocyte.pipeline.roles.parent import end_with_parent
-from astrocyte.pipeline.roles.stores import build_store
+from astrocyte.pipeline.roles.sink import build_sink
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat, until_available
 from astrocyte.pipeline.settings import Settings
@@ -56,7 +56,7 @@ def build_app(settings: Settings) -> WorkerApp:
     if role in ROLES:
         ROLES.get(role)(app, settings)
     else:
-        build_store(app, settings, role)
+        build_sink(app, settings, role)
     return app
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from astrocyte.agents.controllers.base import CONTROLLERS, Controller
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.pipeline.transport.producer import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.topics import control_topic

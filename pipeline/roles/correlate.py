@@ -18,15 +18,14 @@ from typing import Any, Final, Protocol
 import orjson
 
 from astrocyte.agents.domain import Domain, DomainOutput
-from astrocyte.agents.event_time.watermarks import Place
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
-from astrocyte.pipeline.transport.producer import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.topics import CLOCK, STATS
+from astrocyte.schemas.topics import CLOCK, STATS, TopicPartition
 
 __all__ = ["Correlator", "StateStore"]
 
@@ -62,9 +61,9 @@ class _Partition:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """The newest delivery of each topic; acknowledging it covers those before it."""
     unconfirmed: list[tuple[asyncio.Future[Any], int]] = field(default_factory=list)
-    heard_s: dict[Place, float] = field(default_factory=dict)
-    lag: dict[Place, int] = field(default_factory=dict)
-    idle: set[Place] = field(default_factory=set)
+    heard_s: dict[TopicPartition, float] = field(default_factory=dict)
+    lag: dict[TopicPartition, int] = field(default_factory=dict)
+    idle: set[TopicPartition] = field(default_factory=set)
     next_snapshot_s: float = 0.0
     dirty: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -120,7 +119,7 @@ class Correlator:
             for tp, offset in committed.items():
                 if tp.partition != partition:
                     continue
-                part.heard_s[Place(tp.topic, tp.partition)] = now_s
+                part.heard_s[TopicPartition(tp.topic, tp.partition)] = now_s
                 # Without a snapshot the state is empty; committed input is not read again.
                 start = positions.get(tp.topic, offset)
                 if start is not None:
@@ -170,7 +169,7 @@ class Correlator:
         async with part.lock:
             if delivery.stale:
                 return
-            place = Place(chunk.topic, chunk.partition)
+            place = TopicPartition(chunk.topic, chunk.partition)
             now_s = self._monotonic()
             if len(part.idle) == len(part.heard_s):
                 part.domain.wake()
@@ -252,7 +251,7 @@ class Correlator:
                 part.dirty = True
             await self._send_output(part, output)
 
-    def _silent(self, part: _Partition, now_s: float, timeout_s: float) -> set[Place]:
+    def _silent(self, part: _Partition, now_s: float, timeout_s: float) -> set[TopicPartition]:
         return {
             place
             for place, heard_s in part.heard_s.items()
@@ -260,7 +259,7 @@ class Correlator:
         }
 
     async def _record_idle(
-        self, part: _Partition, places: Sequence[Place], until_us: int | None, *, asserting: bool
+        self, part: _Partition, places: Sequence[TopicPartition], until_us: int | None, *, asserting: bool
     ) -> None:
         """Record idleness beside the data: it alone depends on a wall clock, and a replay must repeat it."""
         body = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from astrocyte.agents.domain import DomainOutput
-from astrocyte.pipeline.transport.producer import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.json.reader import JsonRecord, cloud_headers

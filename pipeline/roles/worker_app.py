@@ -16,7 +16,7 @@ from astrocyte.pipeline.logging import logging_config
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
-from astrocyte.pipeline.transport.producer import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
 from astrocyte.schemas.frames import Frame
 

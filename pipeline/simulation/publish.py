@@ -25,7 +25,8 @@ from aiokafka.errors import KafkaError
 
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, ProducerRecord, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer
+from astrocyte.pipeline.transport.producer_record import ProducerRecord, producer_settings
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from astrocyte.pipeline.kafka.client import consumer_client
 from astrocyte.pipeline.state.snapshots import SnapshotParts, parts_of
-from astrocyte.pipeline.transport.producer import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 
 __all__ = ["KafkaStateStore", "messages_of_topic"]
 

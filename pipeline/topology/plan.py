@@ -15,7 +15,7 @@ from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import keyed_topic, metrics_topic, mono_topic
 
-__all__ = ["ALL_KEYS", "Group", "Plan", "Repartition", "checked_plan", "make_plan"]
+__all__ = ["ALL_KEYS", "KeyGroup", "Plan", "Repartition", "checked_plan", "make_plan"]
 
 ALL_KEYS: Final = "all"
 """Field name of the group whose rules have ``by: null``: one domain sees every event."""
@@ -34,7 +34,7 @@ class Repartition:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class KeyGroup:
     """Rules and windows that share their correlation key, and the topics of the streams that they read."""
 
     field: str
@@ -49,7 +49,7 @@ class Group:
 class Plan:
     """Groups and the internal topics that feed them."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[KeyGroup, ...]
     repartitions: tuple[Repartition, ...]
 
     @property
@@ -86,7 +86,7 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     declared = {stream.name: stream.key for stream in ruleset.streams}
     repartitions: dict[str, Repartition] = {}
-    groups: list[Group] = []
+    groups: list[KeyGroup] = []
     for field in dict.fromkeys(made.values()):
         own = RuleSet(
             rules=tuple(rule for rule in ruleset.rules if (rule.by or ALL_KEYS) == field),
@@ -105,7 +105,7 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
             else:
                 topics[stream] = keyed_topic(stream, field)
                 repartitions[topics[stream]] = Repartition(stream, source, field, topics[stream])
-        groups.append(Group(field, own, topics))
+        groups.append(KeyGroup(field, own, topics))
     read = {stream for group in groups for stream in group.topics}
     groups = [
         replace(group, exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read))

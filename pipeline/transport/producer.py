@@ -34,11 +34,10 @@ from astrocyte.pipeline.transport.producer_record import (
     TOO_LARGE,
     DeliveryFailed,
     ProducerRecord,
-    producer_settings,
 )
 from astrocyte.schemas.partitioning import partitions_of
 
-__all__ = ["ConfirmedProducer", "DeliveryFailed", "ProducerRecord", "discard", "producer_settings"]
+__all__ = ["ConfirmedProducer", "discard"]
 
 _SILENT_S: Final = 3.0
 _REFUSALS: Final = 3

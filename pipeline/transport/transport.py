@@ -18,7 +18,8 @@ from astrocyte.pipeline.transport.chunk import Chunk, ack_handle
 from astrocyte.pipeline.transport.client_log import limit_client_log
 from astrocyte.pipeline.transport.consumer import Consumer, WorkerStalled
 from astrocyte.pipeline.transport.options import TransportOptions, configure, options_of
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFailed, ProducerRecord, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer
+from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord, producer_settings
 
 __all__ = [
     "TP",

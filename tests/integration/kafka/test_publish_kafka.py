@@ -14,7 +14,8 @@ import pytest
 
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.simulation.publish import KafkaSink, PublishFailed
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, DeliveryFailed, ProducerRecord, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer
+from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord, producer_settings
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.schemas.partitioning import partition_of

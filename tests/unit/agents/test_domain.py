@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.event_time.watermarks import Place
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.events import Alert, MultiEvent
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records
+from astrocyte.schemas.topics import TopicPartition
 
 START_US = 1_750_000_000_000_000
 RULES = load_rules(
@@ -190,7 +190,7 @@ def test_records_without_watermarks_are_matched_once_their_topics_are_found_idle
         frame = Frame.from_columns(stream, "", columns)
         record = frame_to_records(frame)[0]
         assert ids([domain.feed(TOPICS[stream], [RawRecord(0, 0, record.key, record.value)])]) == []
-    domain.mark_idle([Place(topic, 0) for topic in TOPICS.values()])
+    domain.mark_idle([TopicPartition(topic, 0) for topic in TOPICS.values()])
     output = domain.mark_all_idle(START_US + 10_000_000)
     assert len(ids([output])) == 1
 

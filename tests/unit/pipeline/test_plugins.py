@@ -5,7 +5,7 @@ import pytest
 from astrocyte.agents.sinks.registry import SINKS, SinkContext, register_sink
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.role_registry import ROLES, register_role, role_names
-from astrocyte.pipeline.roles.stores import _topics
+from astrocyte.pipeline.roles.sink import _topics
 from astrocyte.pipeline.roles.worker import environment_of
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.errors import InvalidSettings

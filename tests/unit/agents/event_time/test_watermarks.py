@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.event_time.watermarks import CEILING_US, Observed, Place, Source, Watermarks
+from astrocyte.agents.event_time.watermarks import CEILING_US, Observed, Source, Watermarks
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
+from astrocyte.schemas.topics import TopicPartition
 
 A, B = Source("mono.axon_1", 0), Source("mono.axon_2", 0)
 
@@ -115,7 +116,7 @@ def test_origins_on_one_partition_are_sources_of_their_own() -> None:
     see(clock, two, 10)
     see(clock, one, 100)
     assert see(clock, two, 20).on_time.all()
-    clock.mark_idle(Place("mono.x", 0))
+    clock.mark_idle(TopicPartition("mono.x", 0))
     assert clock.is_idle(one)
     assert clock.is_idle(two)
 

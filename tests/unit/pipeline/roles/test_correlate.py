@@ -16,7 +16,7 @@ from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.state.snapshots import SnapshotParts, pack_state, parts_of
 from astrocyte.pipeline.transport.commits import CommitTracker
-from astrocyte.pipeline.transport.producer import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records

@@ -8,8 +8,7 @@ import pytest
 
 from astrocyte.agents.sinks.base import Rejected, RetryNotice, SinkError
 from astrocyte.agents.sinks.testing import alert, multi_event, results
-from astrocyte.pipeline.roles.sink import StoreRunner
-from astrocyte.pipeline.roles.stores import _listener
+from astrocyte.pipeline.roles.sink import SinkRunner, _listener
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from tests.support.waiting import loop_turns
@@ -42,7 +41,7 @@ class Pipeline:
         self.now_s = 100.0
         self.done = []
         self.store = FakeStore(self, **options)
-        self.runner = StoreRunner(self.store, self._deliver, partitions=4, monotonic=lambda: self.now_s)
+        self.runner = SinkRunner(self.store, self._deliver, partitions=4, monotonic=lambda: self.now_s)
 
     async def _deliver(self, records):
         self.done += [("dead", orjson.loads(record.value)) for record in records]
