@@ -12,7 +12,7 @@ import pytest
 
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.frames import decode_frame
-from tests.support.broker import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
