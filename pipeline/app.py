@@ -1,8 +1,8 @@
 """The Faust app of this process: ``faust -A astrocyte.pipeline.app worker``.
 
-Which role it has is the first of ``ASTROCYTE_ROLES`` (``correlate`` by default); every role is an app of its own with
-a consumer group of its own, so that a slow store delays nobody else. `WorkerApp`, `Chunk` and `Settings` are the types
-that a role of one's own meets (docs/extending/agent.md).
+It runs the first role of ``ASTROCYTE_ROLES`` (``correlate`` by default). Each role is a separate app with its own
+consumer group, so a slow store does not delay other roles. `WorkerApp`, `Chunk` and `Settings` are the types that a
+role of your own uses (docs/extending/agent.md).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from astrocyte.pipeline.roles.worker_app import WorkerApp
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.transport.chunk import Chunk
 
-__all__ = ["Chunk", "Settings", "WorkerApp", "app"]  # noqa: F822  app is made by __getattr__
+__all__ = ["Chunk", "Settings", "WorkerApp", "app"]  # noqa: F822  app is created by __getattr__
 
 
 def __getattr__(name: str) -> Any:

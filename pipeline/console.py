@@ -1,4 +1,4 @@
-"""The console: progress bars, interruption, closed pipes, and how results are printed."""
+"""Console: progress bars, signals, closed pipes, and printing of results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Move = Callable[[int, int | None], None]
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C and SIGTERM set once; a second Ctrl-C interrupts as usual."""
+    """Yields an event that the first Ctrl-C or SIGTERM sets; a second one interrupts as usual."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -55,9 +55,9 @@ def interruptible() -> Iterator[asyncio.Event]:
 
 @contextlib.contextmanager
 def stop_on_signal(notice: str) -> Iterator[threading.Event]:
-    """As `interruptible` for work that is no coroutine, on the main thread; elsewhere no signal sets the event.
+    """Like `interruptible`, for synchronous work on the main thread; on other threads no signal sets the event.
 
-    The first Ctrl-C or SIGTERM says ``notice`` and sets the event; the second ends the process at once.
+    The first Ctrl-C or SIGTERM prints ``notice`` and sets the event; the second ends the process at once.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -66,7 +66,7 @@ def stop_on_signal(notice: str) -> Iterator[threading.Event]:
 
     def interrupted(number: int, _frame: object) -> None:
         if stop.is_set():
-            # Threads may wait for a broker that is away; nothing that they hold can be brought anywhere.
+            # Threads may be waiting for an unavailable broker; what they hold cannot be delivered.
             os._exit(128 + number)
         stop.set()
         say(notice)
@@ -79,15 +79,15 @@ def stop_on_signal(notice: str) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _nowhere(_done: int, _total: int | None) -> None:
+def _ignore_progress(_done: int, _total: int | None) -> None:
     pass
 
 
 @contextlib.contextmanager
 def progress_bar(verb: str, shown: Callable[[], str] | None = None) -> Iterator[Move]:
-    """A bar on a terminal's stderr, once the work has taken two seconds; a function (done, total) moves it."""
+    """Progress bar on stderr, shown on a terminal after two seconds of work; yields ``move(done, total)``."""
     if not sys.stderr.isatty():
-        yield _nowhere
+        yield _ignore_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -116,7 +116,7 @@ def progress_bar(verb: str, shown: Callable[[], str] | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def pipe_may_close() -> Iterator[None]:
-    """A reader that has gone (``| head``) ends the command quietly."""
+    """End the command with status 0 when the reader of its output has closed the pipe (``| head``)."""
     try:
         yield
     except BrokenPipeError:
@@ -126,14 +126,14 @@ def pipe_may_close() -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_may_fill(path: str) -> Iterator[None]:
-    """A full disk or an unwritable folder is one sentence."""
+    """Report a full disk or an unwritable folder in one line. Raises AstrocyteError."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
         raise AstrocyteError(
-            f"{path} cannot be written: {error.strerror}; what was recorded is in {path}.partial, which can be read"
+            f"{path} cannot be written: {error.strerror}; what was recorded so far is in {path}.partial"
         ) from None
 
 
@@ -148,10 +148,10 @@ def size_text(count: int) -> str:
 
 
 def say(text: str) -> None:
-    """One line to the person who called, on stderr."""
+    """Write one line for the user, on stderr."""
     sys.stderr.write(text + "\n")
 
 
 def print_json(body: dict[str, Any]) -> None:
-    """One JSON object a line on stdout."""
+    """Write one JSON object as a line on stdout."""
     sys.stdout.write(json.dumps(body) + "\n")

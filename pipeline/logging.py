@@ -1,4 +1,4 @@
-"""Logging: structlog over the standard library's, since Faust, mode and aiokafka log there."""
+"""Logging with structlog on top of the standard library, which Faust, mode and aiokafka use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LIBRARIES: Final = ("aiokafka", "asyncio", "faust", "mode", "sqlalchemy", "alem
 
 
 def logging_config(level: str, *, json: bool) -> dict[str, Any]:
-    """The same for ``logging.config.dictConfig``: one handler on stderr, JSON lines or text for a person."""
+    """Configuration for ``logging.config.dictConfig``: one handler on stderr, which writes JSON lines or plain text."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
@@ -40,7 +40,7 @@ def logging_config(level: str, *, json: bool) -> dict[str, Any]:
         "formatters": {"default": formatter},
         "handlers": {"default": {"class": "logging.StreamHandler", "formatter": "default"}},
         "root": {"level": level.upper(), "handlers": ["default"]},
-        # What the libraries tell of their own starting and stopping is for those who debug.
+        # The libraries' messages about their own start and stop matter only for debugging.
         "loggers": {} if level == "debug" else {name: {"level": "WARNING"} for name in _LIBRARIES},
     }
 

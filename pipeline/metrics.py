@@ -1,4 +1,4 @@
-"""Prometheus metrics of one worker on 127.0.0.1: what its domains and its store have done, and how far they are."""
+"""Prometheus metrics of one worker on 127.0.0.1: counters of its domains or store, delay of the watermark."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class DomainMetrics:
         self._domains_of = domains
 
     def collect(self) -> Iterator[Metric]:
-        """One sample a counter and partition."""
-        events = CounterMetricFamily(
-            "astrocyte_events", "Events by what became of them", labels=("partition", "outcome")
-        )
-        rules = CounterMetricFamily("astrocyte_rule", "What each rule did", labels=("partition", "rule", "what"))
+        """One sample for each counter and partition."""
+        events = CounterMetricFamily("astrocyte_events", "Events by outcome", labels=("partition", "outcome"))
+        rules = CounterMetricFamily("astrocyte_rule", "Counters of each rule", labels=("partition", "rule", "what"))
         behind = GaugeMetricFamily(
-            "astrocyte_watermark_behind_seconds", "Wall time less the domain's watermark", labels=("partition",)
+            "astrocyte_watermark_behind_seconds",
+            "Wall-clock time minus the watermark of the domain",
+            labels=("partition",),
         )
         for partition, domain in self._domains_of().items():
             for name, value in domain.counters.as_dict().items():
@@ -43,7 +43,7 @@ class DomainMetrics:
 
 
 class StoreMetrics:
-    """Rows that a store has confirmed and refused."""
+    """Counters of the rows that a store confirmed and rejected."""
 
     def __init__(self, role: str, runner: Any) -> None:
         self._role, self._runner = role, runner
@@ -57,9 +57,9 @@ class StoreMetrics:
 
 
 def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | StoreMetrics) -> int | None:
-    """Serve ``/metrics``; returns the port, None where the settings name none.
+    """Serve ``/metrics``; returns the port, or None if ``metrics_port`` is not set.
 
-    Each role has a port of its own, counted on from the setting: the roles of one worker are processes of their own.
+    The roles of a worker are separate processes, so each has its own port: the setting plus its place in `role_names`.
     """
     if settings.metrics_port is None:
         return None

@@ -1,4 +1,4 @@
-"""A user's own modules, imported at the start so that they can register things."""
+"""Plugins: modules of the user, imported at start-up so that they can register extensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles by name: what a worker can do. Every registered sink is a role too.
+"""Registry of the roles that a worker can run. Every registered sink is also a role.
 
 ::
 
@@ -26,7 +26,9 @@ RoleBuilder = Callable[[Any, Any], None]
 
 def _convert(name: str, found: Any) -> RoleBuilder:
     if not callable(found):
-        raise InvalidSettings(f"role {name!r} is a {type(found).__name__}; expected a function of the app and settings")
+        raise InvalidSettings(
+            f"role {name!r}: expected a function of the app and settings, got a {type(found).__name__}"
+        )
     return found  # type: ignore[no-any-return]
 
 
@@ -40,14 +42,14 @@ ROLES: Final[Registry[RoleBuilder]] = Registry(
 
 
 def register_role(name: str, build: RoleBuilder | None = None) -> Any:
-    """Let workers run a role: ``build(app, settings)`` attaches agents to its Faust app; without it a decorator.
+    """Register a role: ``build(app, settings)`` attaches agents to its Faust app. Without ``build``, a decorator.
 
     The role's consumer group is ``<group>-<name>``. Raises InvalidSettings.
     """
 
     def add(given: RoleBuilder) -> RoleBuilder:
         if name in SINKS:
-            raise InvalidSettings(f"there is a sink {name!r} already, which is a role too; choose another name")
+            raise InvalidSettings(f"there is a sink {name!r} already, and every sink is a role; choose another name")
         ROLES.register(name, given)
         return given
 
@@ -61,7 +63,7 @@ def role_names() -> tuple[str, ...]:
 
 
 def check_role(name: str) -> None:
-    """Raises InvalidSettings for a role that nobody registered."""
+    """Raises InvalidSettings for a role that is not registered."""
     if name not in ROLES and name not in SINKS:
         names = role_names()
         raise InvalidSettings(f"there is no role {name!r}; known: {', '.join(names)}{did_you_mean(name, names)}")

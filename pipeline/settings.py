@@ -1,4 +1,4 @@
-"""Settings: the environment (``ASTROCYTE_*``) over ``astrocyte.toml`` over the defaults, which are the embedded ones.
+"""Settings: the environment (``ASTROCYTE_*``) overrides ``astrocyte.toml``, which overrides the embedded defaults.
 
 On a cluster only settings change: with ``ASTROCYTE_BROKER``, ``ASTROCYTE_SQL_URL`` and ``ASTROCYTE_INFLUX_URL`` set,
 the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
@@ -43,7 +43,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 
 _FORMER_ROLES: Final = {"rekey": "repartition"}
-"""Names of roles that settings may still use."""
+"""Former names of roles, which settings may still use."""
 
 
 class Settings(BaseSettings):
@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         description="roles of a worker: correlate, repartition, control, sinks (sql, influx, audit, file), your own",
     )
     plugins: Names = Field(
-        (), description="modules to import at the start, separated by commas; they register validators, sinks and more"
+        (), description="modules to import at start-up, separated by commas; they register validators, sinks and more"
     )
     options: dict[str, dict[str, Any]] = Field(
         {}, description="settings of registered sinks by name, JSON; each also as `ASTROCYTE_<NAME>_<SETTING>`"
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     influx_bucket: str = "astrocyte"
     influx_dir: Path = Field(Path("influx"), description="folder of the compressed line protocol")
     influx_cell_tags: int = Field(
-        10_000, ge=0, description="ids below this limit are the tag cell_id; others are a field"
+        10_000, ge=0, description="cell ids below this limit are written as the tag cell_id, others as a field"
     )
     influx_run_tag: bool = Field(False, description="add the run to every point as the tag simulation_id")
 
@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  part of the library's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments over the environment over ``astrocyte.toml``."""
+        """Order of precedence: arguments, the environment, ``astrocyte.toml``."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
     @field_validator("roles")
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.influx_url is not None and self.influx_token is None:
-            raise ValueError("influx_url is set and influx_token is not; set ASTROCYTE_INFLUX_TOKEN as well")
+            raise ValueError("influx_url is set but influx_token is not; set ASTROCYTE_INFLUX_TOKEN as well")
         for address in self.broker.split(","):
             if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
                 raise ValueError(f"broker: expected host:port, such as 127.0.0.1:9092, got {address!r}")
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     def of(self, name: str) -> dict[str, Any]:
         """Settings of a registered sink or role: ``ASTROCYTE_<NAME>_*`` over the table ``[options.<name>]``.
 
-        Of a shipped sink they are the settings that begin with its name, such as ``influx_url``.
+        For a shipped sink these are the settings whose names begin with its name, such as ``influx_url``.
         """
         prefix = name.replace("-", "_").replace(".", "_").lower() + "_"
         found: dict[str, Any] = dict(self.options.get(name, {}))
@@ -168,9 +168,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings of this process; ``overrides`` that are None are left to the environment.
+    """Settings of this process; an override that is None leaves the setting to the environment.
 
-    Plugins are imported here, before anything asks for what they register. Raises InvalidSettings.
+    Also imports the plugins, so that what they register is known before it is looked up. Raises InvalidSettings.
     """
     settings = _read_settings({name: value for name, value in overrides.items() if value is not None})
     load_plugins(settings.plugins)

@@ -1,1 +1,1 @@
-"""Rules over recorded logs, with no broker: matching, backtests, scores, explanations."""
+"""Rules over recorded logs, without a broker: matching, backtests, scores, explanations."""

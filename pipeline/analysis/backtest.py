@@ -1,4 +1,4 @@
-"""What rules would have done on a recorded log: counts, the difference to other rules, and to what was recorded."""
+"""Back-tests: results of rules over a recorded log, compared with those of other rules or with recorded results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest"
 
 
 class Made(NamedTuple):
-    """One multi event, as far as comparisons need it."""
+    """The parts of a multi event that comparisons need."""
 
     event_id: str
     rule: str
@@ -32,13 +32,13 @@ class Made(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, tuple[str, ...]]:
-        """What is the same for two versions of a rule, whose match ids differ: its name and the events it took."""
+        """Rule name and events taken: equal for two versions of a rule, whose match ids differ."""
         return self.rule, tuple(sorted(self.sources))
 
 
 @dataclass(slots=True)
 class RuleCount:
-    """What one rule did."""
+    """Counts of one rule."""
 
     matches: int = 0
     alerts: int = 0
@@ -59,7 +59,7 @@ class RuleCount:
 
 @dataclass(slots=True)
 class Backtest:
-    """What a rule set did over a log."""
+    """Results of a rule set over a log."""
 
     rules: dict[str, RuleCount]
     made: list[Made]
@@ -69,7 +69,7 @@ class Backtest:
     dead: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Counts by rule and in all."""
+        """Counts by rule and in total."""
         return {
             "rules": {name: count.as_json() for name, count in self.rules.items()},
             "events": self.events,
@@ -100,13 +100,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A log's own multi events and alerts against those that the rules make of it now, by id."""
+    """Recorded multi events and alerts of a log, compared by id with those that the rules produce now."""
 
     same: int
     missing: tuple[Made, ...]
-    """Recorded, and not made now."""
+    """Recorded but not produced now."""
     extra: tuple[Made, ...]
-    """Made now, and not recorded."""
+    """Produced now but not recorded."""
     alerts_same: int
     alerts_missing: tuple[str, ...]
     alerts_extra: tuple[str, ...]
@@ -190,7 +190,7 @@ def _beyond(made: Iterable[Made], shared: Counter[tuple[str, tuple[str, ...]]]) 
 
 
 def verify(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -> Verified:
-    """Run the rules over logs and compare with the multi events and alerts in them. Raises InvalidLog without any."""
+    """Run the rules over logs and compare with their multi events and alerts. Raises InvalidLog if there are none."""
     recorded: dict[str, Made] = {}
     alerts: dict[str, str] = {}
     topics: set[str] = set()
@@ -206,11 +206,11 @@ def verify(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -
     if MULTI_EVENTS not in topics:
         raise InvalidLog(
             f"{', '.join(map(str, paths))}: no multi events to compare with; record {MULTI_EVENTS} and {ALERTS} beside "
-            "the input, or count what rules make of it with 'astrocyte backtest'"
+            "the input, or count the matches with 'astrocyte backtest'"
         )
     now = backtest(ruleset, paths, lateness_us=lateness_us)
     made_now = {made.event_id: made for made in now.made}
-    # Rules that the given files do not hold, and their outputs, are not ours to compare.
+    # Recorded outputs of rules that the given files do not contain are not compared.
     ours = {name: made for name, made in recorded.items() if made.rule in now.rules}
     missing = tuple(made for name, made in ours.items() if name not in made_now)
     extra = tuple(made for name, made in made_now.items() if name not in recorded)

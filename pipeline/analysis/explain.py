@@ -1,7 +1,7 @@
-"""The lineage of a multi event: what it was made of, down to topic, partition and offset.
+"""The lineage of a multi event: its sources, down to topic, partition and offset.
 
-It is looked up in a SQL database, in recorded logs, or on a broker; a source that is itself a multi event is
-explained in turn. Where a log or a broker is at hand, each source is shown with its fields, read at its place.
+It is looked up in a SQL database, in recorded logs, or on a broker. A source that is itself a multi event is explained
+in turn. If a log or a broker is given, each source is shown with its fields, read at its offset.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DEPTH: Final = 16
 
 
 class NoSuchEvent(AstrocyteError):
-    """No multi event with the id is stored where it was looked for."""
+    """No origin that was searched has a multi event with the id."""
 
 
 @dataclass(slots=True)
 class SourceEvent:
-    """One event that a multi event was made of, and where it lies."""
+    """One source of a multi event, and its location."""
 
     event_id: str
     stream: str | None = None
@@ -43,9 +43,9 @@ class SourceEvent:
     partition: int | None = None
     offset: int | None = None
     fields: dict[str, Any] | None = None
-    """The event's JSON record, where it could be read."""
+    """The event's JSON record, if it could be read."""
     made_of: Explained | None = None
-    """Its own lineage, where it is a multi event."""
+    """Its own lineage, if it is a multi event."""
 
 
 @dataclass(slots=True)
@@ -80,15 +80,15 @@ class Explained:
 
 
 class Origin(Protocol):
-    """Where multi events are looked up."""
+    """A store in which multi events are looked up."""
 
     name: str
 
     def find(self, event_id: str) -> Explained | None:
-        """The multi event with its sources, not yet explained in turn; the id of an alert finds what it alerts of."""
+        """The multi event with its direct sources; the id of an alert finds the multi event of the alert."""
 
     def read(self, sources: Sequence[SourceEvent]) -> None:
-        """Fill in the fields of the sources that can be read at their places."""
+        """Fill in the fields of the sources that can be read at their offsets."""
 
 
 def explain(event_id: str, origins: Sequence[Origin]) -> Explained:
@@ -132,7 +132,7 @@ def _source_json(source: SourceEvent) -> dict[str, Any]:
 
 
 def render(explained: Explained) -> str:
-    """The tree as text for people."""
+    """The tree as readable text."""
     return "\n".join(_lines(explained)) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Rules over recorded logs with no broker: the same domains as a worker's, so the same matches with the same ids."""
+"""Rules over recorded logs without a broker: the same domains as in a worker, so the same matches and ids."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BATCH_BYTES: Final = 4 << 20
 
 @dataclass(slots=True)
 class Survey:
-    """What logs hold: partition counts, which places have messages, and the idleness that a worker recorded."""
+    """Content of logs: partition counts, partitions with messages, and the idleness that a worker recorded."""
 
     partitions: dict[str, int] = field(default_factory=dict)
     places: set[tuple[str, int]] = field(default_factory=set)
@@ -51,11 +51,13 @@ class Survey:
 
 
 def survey(paths: Sequence[str | Path]) -> Survey:
-    """Look through logs, by their indexes where they have one. Raises InvalidLog."""
+    """Survey logs, by their indexes where they have one. Raises InvalidLog."""
     found = Survey()
     for path in paths:
         if str(path) == "-":
-            raise InvalidSettings("rules run over a log that is read twice, which standard input cannot; give a file")
+            raise InvalidSettings(
+                "expected a file, got standard input; rules read a log twice, so record it to a file first"
+            )
         index = read_index(path)
         if index is None:
             _survey_records(path, found)
@@ -85,7 +87,7 @@ def _survey_records(path: str | Path, found: Survey) -> None:
             found.records += 1
             _note_idle(item, found)
     except TornLog:
-        pass  # said when the log is read for its events
+        pass  # reported when the log is read for its events
 
 
 def _note_idle(record: ConsumedRecord, found: Survey) -> None:
@@ -95,7 +97,7 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
         body = orjson.loads(record.value)
         found.idle.setdefault(int(body["partition"]), []).append(body)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        pass  # a later version's record; without it a log is correlated by its own watermarks
+        pass  # record of a later version; without it the log is correlated by its own watermarks
 
 
 @dataclass(slots=True)
@@ -104,16 +106,16 @@ class _Partition:
 
     domain: Domain
     absent: tuple[TopicPartition, ...]
-    """Topics that the log does not hold for this partition: they hold time back nowhere."""
+    """Topics of which the log has no messages in this partition: they do not delay the watermark."""
     idle: deque[dict[str, Any]]
     asleep: bool = False
 
 
 class OfflineRun:
-    """All domains of a rule set over messages in a log's order.
+    """All domains of a rule set over messages in the order of a log.
 
-    Groups of rules that read what others make come after them, each with a clock of its own, so that the results of
-    the last windows are in time for the rules over them.
+    Groups that read the results of other groups run after them, each with its own watermark, so that the results of
+    the last windows are not late for the rules over them.
     """
 
     def __init__(
@@ -160,14 +162,14 @@ class OfflineRun:
                     if not _is_present(sources.get(topic, topic), number, found, made, repartitioned=topic in sources)
                 )
                 domain.mark_idle(absent)
-                # What a worker recorded is of its one clock over all groups; only a single group has the same.
+                # A worker records idleness for one watermark over all groups; only a single group has the same one.
                 idle = deque(found.idle.get(number, ()) if len(self._groups) == 1 else ())
                 domains.append(_Partition(domain, absent, idle))
             self._domains.append(domains)
 
     @property
     def counters(self) -> Counters:
-        """What became of every event, over all domains."""
+        """Events by outcome, summed over all domains."""
         total = Counters()
         for part in (part for parts in self._domains for part in parts):
             for name, value in part.domain.counters.as_dict().items():
@@ -180,7 +182,7 @@ class OfflineRun:
             yield from self._feed(batch)
         for number, domains in enumerate(self._domains):
             for part in domains:
-                # All input is over: nobody holds time back, then everything closes.
+                # The input has ended: no source delays the watermark any more, then all windows close.
                 yield from self._follow(number, part.domain.mark_all_idle())
             for part in domains:
                 yield from self._follow(number, part.domain.flush())
@@ -200,7 +202,7 @@ class OfflineRun:
                     )
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
-        """Let the reader wait for the topic's other partitions, which come one after another here."""
+        """Let the reader wait for the topic's other partitions, which are read one after another here."""
         others = self._numbers.get(topic)
         if frame.peers or not others:
             return frame
@@ -225,7 +227,7 @@ class OfflineRun:
                     part.asleep = True
 
     def _follow(self, number: int, output: DomainOutput) -> Iterator[DomainOutput]:
-        """The output, and what the groups that read its frames make of them."""
+        """The output, and the outputs of the groups that read its frames."""
         if output:
             yield output
         for frame in output.frames:
@@ -254,7 +256,7 @@ def run_rules(
     lateness_us: int,
     consistency: Literal["strong", "eventual"] = "strong",
 ) -> tuple[OfflineRun, Iterator[DomainOutput]]:
-    """The run of a rule set over logs, and its outputs as they are iterated. Raises InvalidLog, InvalidRule."""
+    """The run of a rule set over logs, and an iterator over its outputs. Raises InvalidLog, InvalidRule."""
     run = OfflineRun(ruleset, survey(paths), lateness_us=lateness_us, consistency=consistency)
     return run, run.run(record for path in paths for record in read_log(path))
 
@@ -289,7 +291,7 @@ def _reached(domain: Domain, entry: Mapping[str, Any]) -> bool:
 
 
 def _batches(records: Iterable[ConsumedRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:
-    """Messages by place, some hundred at a time; within a place in the log's order."""
+    """Messages by topic and partition, up to `_BATCH` at a time; within a partition in the order of the log."""
     batch: dict[tuple[str, int], list[RawRecord]] = {}
     count = size = 0
     for record in records:

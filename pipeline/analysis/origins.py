@@ -1,4 +1,4 @@
-"""Where the lineage of multi events is looked up: recorded logs, a broker, a SQL database."""
+"""Origins of lineage: recorded logs, a broker, a SQL database."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class SqlOrigin:
         if address.get_backend_name() == "sqlite":
             path = sqlite_path(address)
             if path != ":memory:" and not Path(path).exists():
-                raise NoSuchEvent(f"there is no database {path}; a worker with the role sql, or the demo, makes one")
+                raise NoSuchEvent(f"there is no database {path}; a worker with the role sql, or the demo, creates one")
         self._engine = engine_of(url)
 
     def find(self, event_id: str) -> Explained | None:
@@ -129,7 +129,7 @@ class SqlOrigin:
             raise AstrocyteError(f"{self.name} cannot be read: {reason}") from None
 
     def read(self, sources: Sequence[SourceEvent]) -> None:
-        """Nothing: mono events are not all stored in SQL."""
+        """Do nothing: SQL does not store all mono events."""
 
 
 def _from_rows(row: Any, sources: Iterable[Any], alerts: Iterable[Any]) -> Explained:
@@ -177,7 +177,7 @@ def _find(event_id: str, records: Callable[[str], Iterable[ConsumedRecord]]) -> 
 
 
 def explained_of(record: ConsumedRecord) -> Explained:
-    """The multi event of one message of the topic of multi events."""
+    """The multi event in one message of the topic ``multi.events``."""
     body = _body(record)
     entries: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for stream, entry in (body.get("lineage") or {}).items():
@@ -238,6 +238,6 @@ def _fill(record: ConsumedRecord, sources: Iterable[SourceEvent]) -> None:
         event_id = body.get("event_id", body.get("id")) if isinstance(body, dict) else None
         source = wanted.get(str(event_id))
         if source is None and event.row is None and len(wanted) == 1:
-            (source,) = wanted.values()  # one message, one event: its id may be derived from its place
+            (source,) = wanted.values()  # one message, one event: its id may be derived from its offset
         if source is not None:
             source.fields = body

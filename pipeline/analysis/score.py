@@ -1,4 +1,4 @@
-"""Scoring rules against the truth: precision, recall and delay, where a scenario has planted what should be found."""
+"""Scores of rules against planted anomalies: precision, recall and delay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Planted", "Score", "planted_in", "score", "score_matches"]
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """One thing that a scenario planted: what, for which key, when, and which rule should find it."""
+    """One planted anomaly: its kind, key and interval, and the rule that should find it."""
 
     kind: str
     rule: str
@@ -33,37 +33,37 @@ class Planted:
     start_us: int
     until_us: int
     members: frozenset[str] = frozenset()
-    """Ids of the planted events; empty where the whole interval is what was planted."""
+    """Ids of the planted events; empty if the whole interval is the anomaly."""
 
 
 @dataclass(slots=True)
 class Score:
-    """How well one rule found what was planted for it."""
+    """Score of one rule against the anomalies that were planted for it."""
 
     rule: str
     planted: int = 0
     found: int = 0
     matches: int = 0
     true_matches: int = 0
-    """Matches that belong to something planted."""
+    """Matches that belong to a planted anomaly."""
     exact: int = 0
     """Of them, those that took the planted events and no others."""
     delays_us: list[int] = field(default_factory=list)
-    """Time from the begin of each thing found to its first match."""
+    """Time from each anomaly that was found to its first match, see `score_matches`."""
     missed: list[Planted] = field(default_factory=list)
 
     @property
     def precision(self) -> float | None:
-        """Share of the matches that belong to something planted; None without matches, or with nothing planted."""
+        """Share of the matches that belong to a planted anomaly; None without matches or without anomalies."""
         return self.true_matches / self.matches if self.matches and self.planted else None
 
     @property
     def recall(self) -> float | None:
-        """Share of what was planted that was found; None where nothing was planted."""
+        """Share of the planted anomalies that were found; None if none was planted."""
         return self.found / self.planted if self.planted else None
 
     def as_json(self, show: int = 0) -> dict[str, Any]:
-        """The figures; delays in seconds, and up to ``show`` of what was missed."""
+        """The figures; delays in seconds, and up to ``show`` of the missed anomalies."""
         delays = np.asarray(self.delays_us or [0], np.float64) / 1e6
         quantile = {name: float(np.quantile(delays, q)) for name, q in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))}
         return {
@@ -86,9 +86,9 @@ class Score:
 def score(
     ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, slack_us: int, against_all: bool = False
 ) -> list[Score]:
-    """Score of every rule against what the logs' truth planted for it, or against all that was planted.
+    """Score of every rule against the anomalies that name it in the stream ``truth``, or against all of them.
 
-    Raises InvalidLog for logs without truth.
+    Raises InvalidLog for logs without that stream.
     """
     planted = [each for path in paths for each in planted_in(path)]
     if not planted:
@@ -111,7 +111,7 @@ def score(
 
 
 def planted_in(path: str | Path) -> list[Planted]:
-    """What the ``truth`` stream of a log says was planted, in order of time."""
+    """Planted anomalies in the ``truth`` stream of a log, in time order."""
     topic = mono_topic(TRUTH)
     found = []
     for chunk in chunks_of((record for record in read_log(path) if record.topic == topic), on_bad="skip"):
@@ -133,10 +133,10 @@ def planted_in(path: str | Path) -> list[Planted]:
 def score_matches(rule: str, planted: Sequence[Planted], made: Sequence[Made], *, slack_us: int) -> Score:
     """Score of one rule's matches.
 
-    A match belongs to a planted thing if it took at least half of the planted events (a rule that pairs each event
-    once may pair one of them with a chance event); where the truth names no events, if it lies in the planted
-    interval (up to ``slack_us`` after it) and has its key, if any match has. The delay is from the last planted
-    event, or from the begin of the interval, to the first such match.
+    A match belongs to an anomaly if it took at least half of the planted events (a rule that pairs each event once may
+    pair one of them with an unrelated event). If the truth names no events, the match must lie in the planted interval
+    or up to ``slack_us`` after it, and have its key, unless no match has the key of an anomaly. The delay is from the
+    last planted event, or from the start of the interval, to the first such match.
     """
     result = Score(rule, planted=len(planted), matches=len(made))
     owners: dict[str, list[Planted]] = {}

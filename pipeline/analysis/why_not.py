@@ -1,4 +1,4 @@
-"""Why a rule did not fire on a recorded log: the events of one key, followed through the rule's automaton."""
+"""Why a rule did not match on a recorded log: the events of one key, followed through the steps of the rule."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class _Run(NamedTuple):
     lateness_us: int
 
     def outputs(self) -> Iterator[DomainOutput]:
-        """What the rules make of the logs."""
+        """Outputs of the rules over the logs."""
         return run_rules(self.ruleset, self.paths, lateness_us=self.lateness_us)[1]
 
 
 class Followed(NamedTuple):
-    """One event that the rule saw: its fields, and where it lies (no topic for what the rules themselves make)."""
+    """One event that the rule saw: its fields and location (no topic for results of windows and rules)."""
 
     fields: dict[str, Any]
     event_id: str
@@ -54,14 +54,14 @@ class Followed(NamedTuple):
         return time_us
 
     def place(self) -> str:
-        """Stream, time and place, for people."""
+        """Stream, time and location as readable text."""
         where = "" if self.topic is None else f" {self.topic}[{self.partition}]@{self.offset}"
         return f"{self.fields['stream']} {iso_from_us(self.time_us)}{where}"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far the partial matches of one rule and key came."""
+    """How far the partial matches of one rule and key got."""
 
     key: str | None
     at_us: int | None
@@ -115,7 +115,7 @@ def why_not(
     lateness_us: int,
     now_us: int,
 ) -> Report:
-    """Follow ``rule`` over the events of ``key``; ``at`` (a time, or a span from the first event) picks an instant.
+    """Follow ``rule`` over the events of ``key``; ``at`` (a time, or a span from the first event) selects an instant.
 
     Raises InvalidSettings for an unknown rule, and for a key that is missing or has no events, naming some that have.
     """
@@ -132,7 +132,7 @@ def why_not(
             raise InvalidLog(f"{', '.join(map(str, paths))}: no events of the rule's streams {sorted(chosen.streams)}")
         most = sorted(keys, key=lambda each: -keys[each])[:_MOST_KEYS]
         what = "--key is needed" if key is None else f"key {key!r} has no events"
-        raise InvalidSettings(f"{what}: rule {rule!r} goes by {chosen.by!r}, of which the log has {', '.join(most)}")
+        raise InvalidSettings(f"{what}: rule {rule!r} correlates by {chosen.by!r}; keys in the log: {', '.join(most)}")
     at_us = None if at is None else _instant(at, events[0].time_us if events else 0, now_us)
     if chosen.kind != "all":
         return Report(key, at_us, follow(chosen, [event.fields for event in events], at_us=at_us), tuple(events))
@@ -144,7 +144,7 @@ def why_not(
 
 
 def _with_matches(found: WhyNot, rule: Rule, events: Sequence[Followed], run: _Run) -> WhyNot:
-    """Mark the attempts of an ``all`` whose event is in a match: pairing is decided by the engine alone."""
+    """Mark the attempts of an ``all`` whose event is in a match: only the engine decides the pairing."""
     ids = {event.event_id for event in events}
     owner: dict[str, str] = {}
     for made in (made for output in run.outputs() for made in made_of(output) if made.rule == rule.name):
@@ -159,7 +159,7 @@ def _with_matches(found: WhyNot, rule: Rule, events: Sequence[Followed], run: _R
 
 
 def _events(rule: Rule, run: _Run, key: str | None, keys: dict[str, int]) -> Iterator[Followed]:
-    """Events of the key in the log, and those that windows and rules make; ``keys`` counts the events of every key."""
+    """Events of the key in the log, and results of windows and rules; ``keys`` counts the events of every key."""
     made = {window.name for window in run.ruleset.windows} | {each.name for each in run.ruleset.rules}
     for path in run.paths:
         for chunk in chunks_of(path, on_bad="skip"):
@@ -205,7 +205,7 @@ def _readable(reason: str) -> str:
 
 
 def render(report: Report, *, show: int = 20) -> str:
-    """The report for people, with the last ``show`` attempts."""
+    """The report as readable text, with the last ``show`` attempts."""
     found = report.found
     key = "" if report.key is None else f", key {report.key}"
     lines = [f"rule {found.rule}{key}: {found.events} events of its streams, {found.matches} matches"]

@@ -1,4 +1,4 @@
-"""The ``astrocyte`` command. Each command's work lives in a module of its own, loaded when it is called."""
+"""The ``astrocyte`` command. Each command is implemented in a module of its own, loaded when it is called."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def _print_version(wanted: bool) -> None:
 def _options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Options of the command itself; each stands before the name of a command."""
+    """Options of ``astrocyte`` itself, given before the name of a command."""
 
 
 def _register() -> None:
@@ -57,10 +57,10 @@ _register()
 
 def main() -> None:
     """Run the command; errors are one or two lines, exit status 2 for wrong use and 1 for failure."""
-    # Frames become tens of thousands of records at once, none of them in a cycle; by default the collector would look
-    # through them after every 700.
+    # Decoding a frame allocates tens of thousands of records, none of them in a cycle; by default the collector would
+    # scan them after every 700 allocations.
     gc.set_threshold(50_000, 20, 100)
-    # A user's own modules lie in the working folder, which a console script does not look through.
+    # Plugins may lie in the working folder, which is not on the import path of a console script.
     sys.path.append(str(Path.cwd()))
     try:
         app(standalone_mode=True)
@@ -69,7 +69,7 @@ def main() -> None:
     except AstrocyteError as error:
         _fail(error, 1)
     except BrokenPipeError:
-        # The reader has gone (`| head`); keep Python from complaining about it at exit.
+        # The reader has closed the pipe (`| head`); without this, Python reports an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except KeyboardInterrupt:

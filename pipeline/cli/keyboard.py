@@ -1,4 +1,4 @@
-"""Single keys from a terminal while a program runs; the terminal is as before afterwards, however it ends."""
+"""Single key presses from a terminal while a program runs; the terminal mode is always restored afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES: Final = {b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[
 
 
 def decode_keys(data: bytes) -> list[str]:
-    """Names of the keys whose bytes a terminal sent: ``up down right left space``, else the character."""
+    """Names of the keys that a terminal sent as bytes: ``up down right left space``, else the character."""
     found = []
     # Some terminals send arrows in application mode.
     data = data.replace(b"\x1bO", b"\x1b[")
@@ -32,7 +32,7 @@ def decode_keys(data: bytes) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def keys(actions: Mapping[str, Callable[[], None]]) -> AsyncIterator[bool]:
-    """Call an action for each key pressed; gives whether there is a terminal to press them on."""
+    """Call the action of each key pressed; yields whether standard input is a terminal."""
     if not sys.stdin.isatty():
         yield False
         return

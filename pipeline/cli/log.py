@@ -1,4 +1,4 @@
-"""Commands over topics and recorded logs: tap, record, replay. Their work lives in modules of the same names."""
+"""Commands over topics and recorded logs: tap, record, replay; `pipeline.recording` implements them."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = ["register"]
 Start = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="START", help="earliest (default), latest, an offset, -N (last N), or a time of Kafka."
+        "--from", metavar="START", help="earliest (default), latest, an offset, -N (last N), or a Kafka timestamp."
     ),
 ]
 Until = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Stop before this Kafka time: 2025-09-28T10:30:00Z, '10m ago', @SECONDS."),
+    typer.Option(metavar="TIME", help="Stop before this Kafka timestamp: 2025-09-28T10:30:00Z, '10m ago', @SECONDS."),
 ]
 
 
@@ -89,9 +89,9 @@ def tap_command(
 
     names = [*(topics or ()), *(more_topics or ())]
     if end and follow:
-        raise InvalidSettings("-e stops at the end and --follow goes on; leave one of them out")
+        raise InvalidSettings("-e stops at the end and --follow continues; leave one of them out")
     if not names and log is None:
-        raise InvalidSettings("no topic came; name one, such as: astrocyte tap mono.axon_1 (or 'mono.*')")
+        raise InvalidSettings("no topic given; name one, such as: astrocyte tap mono.axon_1 (or 'mono.*')")
     formatter = _formatter(form, envelope=envelope, as_json=as_json, columns=columns)
     selector = Selector(where, raw=raw)
     begin, until_ms = _bounds(start, until, offsets or [])
@@ -131,7 +131,7 @@ def tap_command(
             seen = asyncio.run(work)
         output.flush()
     if selector.unreadable:
-        say(f"{selector.unreadable} of the messages hold no event (shown: {seen} events)")
+        say(f"{selector.unreadable} messages contain no event (shown: {seen} events)")
 
 
 def _tap_log(
@@ -152,7 +152,9 @@ def _tap_log(
     if begin is not None and begin.kind == "time":
         start_ms = begin.value
     elif begin is not None and begin.kind != "earliest":
-        raise InvalidSettings("a log is read from its beginning or from a time; --from earliest or a time was wanted")
+        raise InvalidSettings(
+            f"--from: expected earliest or a time, got {begin.kind}; a log has no other positions to start from"
+        )
     records = read_log(log, start_ms=start_ms)
     return tap_records(records, names, write, selector, until_ms=until_ms, count=count, partitions=partitions)
 
@@ -161,7 +163,7 @@ def _formatter(form: str | None, *, envelope: bool, as_json: bool, columns: bool
     from astrocyte.pipeline.recording.tap import columns_line, compile_format, envelope_line, json_line
 
     if sum((form is not None, envelope, as_json, columns)) > 1:
-        raise InvalidSettings("-J, --json, --columns and -f are four ways to print; give one of them")
+        raise InvalidSettings("-J, --json, --columns and -f each select an output format; give one of them")
     if form is not None:
         return compile_format(form)
     if envelope:
@@ -226,10 +228,12 @@ def replay_command(
     remap: Annotated[list[str] | None, typer.Option("--remap", metavar="A:=B", help="Send topic A to topic B.")] = None,
     topics: Annotated[list[str] | None, typer.Option("--topics", "-t", help="Only these topics; patterns.")] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", "-x", help="Without these topics; patterns.")
+        list[str] | None, typer.Option("--exclude", "-x", help="Exclude these topics; patterns.")
     ] = None,
     shift: Annotated[bool, typer.Option("--shift", help="Move event times so that the log begins now.")] = False,
-    shift_by: Annotated[str | None, typer.Option(metavar="T", help="Move event times by this: 1h, -2d.")] = None,
+    shift_by: Annotated[
+        str | None, typer.Option(metavar="T", help="Move event times by this duration: 1h, -2d.")
+    ] = None,
     loop: Annotated[bool, typer.Option("--loop", "-l", help="Repeat the log until Ctrl-C.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be sent; needs no broker.")] = False,
     verify: Annotated[
@@ -261,7 +265,7 @@ def replay_command(
         verify_logs(paths, rules or [], as_json=as_json)
         return
     if shift and shift_by is not None:
-        raise InvalidSettings("--shift moves the log to now and --shift-by by a time; give one of them")
+        raise InvalidSettings("--shift moves the log to now and --shift-by by a duration; give one of them")
     now_us = time.time_ns() // 1000
     start_ms = until_ms = None
     if start is not None:
@@ -283,7 +287,7 @@ def replay_command(
         _print_plan(plan, tempo_rate, as_json=as_json)
         return
     if start_paused and not sys.stdin.isatty():
-        raise InvalidSettings("--start-paused waits for SPACE, and standard input is no terminal; leave it out")
+        raise InvalidSettings("--start-paused waits for SPACE, but standard input is not a terminal; leave it out")
     _note_outputs(plan)
 
     async def work() -> Replayed:
@@ -291,7 +295,7 @@ def replay_command(
 
         tempo = Tempo(tempo_rate, paused=start_paused)
         with interruptible() as stop:
-            async with _steered(tempo, enabled=keys) as shown:
+            async with _key_control(tempo, enabled=keys) as shown:
                 with progress_bar("replaying", shown) as progress:
                     return await replay(
                         plan,
@@ -351,14 +355,14 @@ def _note_outputs(plan: Plan) -> None:
     outputs = sorted(topic for topic in plan.topics if is_derived(topic))
     if outputs:
         say(
-            f"the log holds outputs of a worker ({', '.join(outputs)}), which are replayed too; leave them out with "
-            "--topics 'mono.*' to let a worker make them anew"
+            f"the log contains outputs of a worker ({', '.join(outputs)}), which are replayed too; exclude them with "
+            "--topics 'mono.*' to let a worker produce them again"
         )
 
 
 @contextlib.asynccontextmanager
-async def _steered(tempo: Tempo, *, enabled: bool) -> AsyncIterator[Callable[[], str]]:
-    """Keys change the tempo while this lasts; gives a function that says how it stands."""
+async def _key_control(tempo: Tempo, *, enabled: bool) -> AsyncIterator[Callable[[], str]]:
+    """Let keys change the tempo within the context; yields a function that returns the current rate as text."""
     from astrocyte.pipeline.cli.keyboard import keys
 
     actions = {"space": tempo.toggle, "right": tempo.step, "up": tempo.faster, "down": tempo.slower}
@@ -369,8 +373,8 @@ async def _steered(tempo: Tempo, *, enabled: bool) -> AsyncIterator[Callable[[],
     if not enabled:
         yield shown
         return
-    async with keys(actions) as there:
-        if there:
+    async with keys(actions) as is_terminal:
+        if is_terminal:
             say("SPACE pauses, RIGHT sends the next message while paused, UP and DOWN change the rate, Ctrl-C ends")
         yield shown
 
@@ -382,11 +386,11 @@ def _bounds(start: str | None, until: str | None, offsets: list[str]) -> tuple[A
     begin, until_ms = parse_offsets(offsets, now_us=now_us)
     if start is not None:
         if begin is not None:
-            raise InvalidSettings("--from and -o both name a beginning; give one of them")
+            raise InvalidSettings("--from and -o both set the start; give one of them")
         begin = parse_start(start, now_us=now_us)
     if until is not None:
         if until_ms is not None:
-            raise InvalidSettings("--until and -o e@ both name an end; give one of them")
+            raise InvalidSettings("--until and -o e@ both set the end; give one of them")
         until_ms = parse_time_us(until, now_us=now_us) // 1000
     return begin, until_ms
 

@@ -18,7 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program t
 
 
 def broker_address(broker: str | None) -> str:
-    """The address given, else the settings' one; from then on aiokafka repeats a message at most once a minute."""
+    """The given address, else that of the settings; also limits repeated log messages of aiokafka to one a minute."""
     from astrocyte.pipeline.transport.client_log import limit_client_log
 
     limit_client_log()
@@ -30,7 +30,7 @@ def broker_address(broker: str | None) -> str:
 
 
 def replication() -> int:
-    """Replication factor of topics that are made."""
+    """Replication factor of topics that the command creates."""
     from astrocyte.pipeline.settings import load_settings
 
     return load_settings().replication

@@ -104,7 +104,7 @@ def backtest_command(
 
 
 def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, show: int = 3) -> None:
-    """Compare what rules make of logs with what the logs recorded; exit status 1 where they differ."""
+    """Compare the output of rules over logs with the output in the logs; exit status 1 if they differ."""
     from astrocyte.pipeline.analysis.backtest import verify
     from astrocyte.pipeline.topology.rule_files import shipped_rules
 
@@ -112,15 +112,15 @@ def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, sh
     logs = [path for path in paths if not _names_rules(path, shipped)]
     files = [*rules, *(path for path in paths if _names_rules(path, shipped))]
     if not logs:
-        raise InvalidSettings("--verify came without a log; give a recorded log that holds input and multi.events")
+        raise InvalidSettings("--verify needs a recorded log; give one that contains input and multi.events")
     done = verify(_read(*(files or _default_rules())), logs, lateness_us=_lateness(None))
     if as_json:
         print_json(done.as_json(show))
     else:
         out = sys.stdout
         out.write(
-            f"multi events: {done.same:,} the same, {len(done.missing):,} recorded and not made now, "
-            f"{len(done.extra):,} made now and not recorded\n"
+            f"multi events: {done.same:,} the same, {len(done.missing):,} recorded but not produced now, "
+            f"{len(done.extra):,} produced now but not recorded\n"
         )
         for side, made in (("recorded only", done.missing), ("now only", done.extra)):
             for example in made[:show]:
@@ -199,7 +199,7 @@ def explain_command(
 
 
 def _origins(db: str | None, logs: Sequence[str], broker: str | None) -> list[Origin]:
-    """Where to look: what was named, else the settings' database if it is there, else the settings' broker."""
+    """Origins to search: those given, else the database of the settings if it exists, else their broker."""
     from astrocyte.pipeline.analysis.explain import NoSuchEvent
     from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
 
@@ -233,7 +233,7 @@ def why_not_command(
     show: Annotated[int, typer.Option(min=0, help="Number of most recent attempts to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a rule did not match: how far its partial matches came, and what ended each."""
+    """Show why a rule did not match: how far its partial matches got, and what ended each."""
     import time
 
     from astrocyte.pipeline.analysis.why_not import render, why_not
@@ -275,7 +275,7 @@ def check_command(
             }
         )
         return
-    sys.stdout.write(f"{len(ruleset.rules)} rules and {len(ruleset.windows)} windows are sound\n")
+    sys.stdout.write(f"{len(ruleset.rules)} rules and {len(ruleset.windows)} windows are valid\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
 
@@ -292,7 +292,7 @@ def rules_explain_command(
     chosen = [each for each in ruleset.rules if rule in (None, each.name)]
     if not chosen:
         names = ", ".join(each.name for each in ruleset.rules)
-        raise InvalidSettings(f"no rule {rule!r} in {', '.join(files)}; it has {names}")
+        raise InvalidSettings(f"no rule {rule!r} in {', '.join(files)}; the rules are {names}")
     for each in chosen:
         sys.stdout.write(mermaid(each).rstrip("\n") + "\n")
 
@@ -360,7 +360,7 @@ def publish_command(
         messages.append((path.stem, path.read_bytes()))
     messages += [(name, None) for name in remove or ()]
     if not messages:
-        raise InvalidSettings("no rule file came; give one, or --remove NAME")
+        raise InvalidSettings("no rule file given; name one, or use --remove NAME")
 
     async def send() -> None:
         await make_topics(settings, ())

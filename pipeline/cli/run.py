@@ -121,14 +121,14 @@ def simulate_command(
     say(f"run {summary['run']}: {summary['end_tick']:,} ticks in {summary['wall_s']:.1f} s; {events}")
 
 
-def _pairs(strings: list[str] | tuple[str, ...]) -> dict[str, Any]:
+def _pairs(assignments: list[str] | tuple[str, ...]) -> dict[str, Any]:
     import json
 
     values: dict[str, Any] = {}
-    for text in strings:
+    for text in assignments:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise InvalidSettings(f"--set {text!r} came; NAME=VALUE was wanted, such as --set domains=64")
+            raise InvalidSettings(f"--set: expected NAME=VALUE, such as domains=64, got {text!r}")
         try:
             values[name] = json.loads(value)
         except ValueError:

@@ -65,7 +65,7 @@ def url_command(*, url: Url = None, as_json: AsJson = False) -> None:
         print_json({"url": shown, "schema": schema})
     else:
         sys.stdout.write(f"{shown}\n")
-        say(f"schema: {schema or 'none yet; make it with: astrocyte db upgrade'}")
+        say(f"schema: {schema or 'none yet; create it with: astrocyte db upgrade'}")
 
 
 def retention_command(
@@ -90,13 +90,13 @@ def retention_command(
     else:
         say(
             "; ".join(f"{table}: {rows:,} rows removed" for table, rows in removed.items() if rows)
-            or "nothing was too old"
+            or "no row was older than its retention"
         )
 
 
-def _days(strings: Sequence[str]) -> dict[str, float | None]:
+def _days(entries: Sequence[str]) -> dict[str, float | None]:
     days: dict[str, float | None] = {}
-    for text in strings:
+    for text in entries:
         table, equals, value = text.partition("=")
         try:
             days[table] = None if value == "forever" else float(value)
@@ -104,7 +104,7 @@ def _days(strings: Sequence[str]) -> dict[str, float | None]:
             equals = ""
         if not equals:
             raise InvalidSettings(
-                f"--keep {text!r} came; TABLE=DAYS was wanted, such as agent_states=30 or alerts=forever"
+                f"--keep: expected TABLE=DAYS, such as agent_states=30 or alerts=forever, got {text!r}"
             )
     return days
 
@@ -115,7 +115,7 @@ def verify_command(
     last_hash: Annotated[str | None, typer.Option(metavar="HASH", help="Hash that the last entry must have.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the chain of hashes of the audit log; a broken link is named, with exit status 1."""
+    """Check the hash chain of the audit log; a broken entry is named, with exit status 1."""
     from astrocyte.agents.sinks.audit.sink import verify_audit
 
     verdict = verify_audit(_address(url), expected_last_hash=last_hash)
@@ -124,7 +124,7 @@ def verify_command(
             {"entries": verdict.entries, "ok": verdict.ok, "broken": verdict.broken_entry, "reason": verdict.reason}
         )
     else:
-        say(f"{verdict.entries:,} entries hold; the last hash is {verdict.last_hash}")
+        say(f"{verdict.entries:,} entries are intact; the last hash is {verdict.last_hash}")
     if not verdict.ok:
         raise AstrocyteError(f"audit log: entry {verdict.broken_entry} is broken: {verdict.reason}")
 
@@ -148,7 +148,7 @@ def export_command(
 def setup_command(
     *,
     raw_days: Annotated[
-        float, typer.Option(min=0, help="Days for which raw points are kept; 0 keeps them for ever.")
+        float, typer.Option(min=0, help="Days for which raw points are kept; 0 keeps them forever.")
     ] = 30,
     as_json: AsJson = False,
 ) -> None:
@@ -158,7 +158,7 @@ def setup_command(
 
     settings = load_settings()
     if settings.influx_url is None or settings.influx_token is None:
-        raise InvalidSettings("no InfluxDB is set; set ASTROCYTE_INFLUX_URL and ASTROCYTE_INFLUX_TOKEN")
+        raise InvalidSettings("InfluxDB is not configured; set ASTROCYTE_INFLUX_URL and ASTROCYTE_INFLUX_TOKEN")
     for change in setup_influx(
         settings.influx_url,
         token=settings.influx_token.get_secret_value(),

@@ -38,13 +38,13 @@ __all__ = ["Demo", "DemoOptions"]
 _MARK: Final = "astrocyte-demo.json"
 _LEFT: Final = ("broker", "influx", "logs", "astrocyte.db", "astrocyte.db-wal", "astrocyte.db-shm", "events.jsonl.zst")
 _GRACE_S: Final = 120.0
-"""How long nothing may move, once all is emitted, before what has not come through is called lost."""
+"""Time without progress, once all events are emitted, after which unprocessed events count as lost."""
 _COUNTED: Final = ("processed", "late", "dead", "matches", "alerts", "duplicate")
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line says."""
+    """Options of the command line."""
 
     scenario: str = "axons"
     seconds: float = 20.0
@@ -59,7 +59,7 @@ class DemoOptions:
 
 
 class _Simulation(threading.Thread):
-    """The simulator on a thread of its own, so that progress can be shown beside it."""
+    """The simulator on a thread of its own, so that progress can be shown meanwhile."""
 
     def __init__(self, options: DemoOptions, settings: Settings, streams: tuple[str, ...]) -> None:
         super().__init__(name="simulation", daemon=True)
@@ -80,11 +80,11 @@ class _Simulation(threading.Thread):
 
     @property
     def world_now(self) -> Mapping[str, float]:
-        """What the world tells of itself at present."""
+        """Newest value of each quantity that is shown of the world."""
         return self.world.now if self.world is not None else {}
 
     def stop(self) -> None:
-        """End the run after the present chunk."""
+        """End the run after the current chunk."""
         self._stop_early.set()
 
     def _simulate(self) -> None:
@@ -127,7 +127,7 @@ class _Simulation(threading.Thread):
 
 
 class Demo:
-    """One demo: `run` does it all and leaves its data in the folder of the options."""
+    """One demo: `run` executes it and leaves its data in the folder of the options."""
 
     def __init__(self, options: DemoOptions) -> None:
         from astrocyte.simulator.emission.assembly import Assembler
@@ -143,9 +143,9 @@ class Demo:
         self._database = options.database or f"sqlite:///{options.data.resolve() / 'astrocyte.db'}"
 
     def run(self, *, quiet: bool = False) -> Summary:
-        """Run the pipeline, wait until everything has come through, and count."""
+        """Run the pipeline, wait until every event is processed and stored, and count the results."""
         began_s = time.monotonic()
-        warm(read_rule_files(self._rules))  # here, where it is said to the user, and before anything runs beside it
+        warm(read_rule_files(self._rules))  # here, where the user sees the notice, and before other processes run
         data = self._options.data
         _clear(data)
         (data / "logs").mkdir(parents=True)
@@ -221,14 +221,14 @@ class Demo:
     async def _drain(
         self, settings: Settings, simulation: _Simulation, stats: _Stats, workers: RoleProcesses, view: DemoView
     ) -> None:
-        """Wait until every event was accounted for and every store is up to date, for as long as something moves."""
+        """Wait until every event is accounted for and stored; ends after `_GRACE_S` without progress."""
         seen: object = None
         moved_s = time.monotonic()
         while time.monotonic() - moved_s < _GRACE_S:
             workers.check(time.monotonic())
             totals = stats.totals()
             view.update(self._options.seconds, totals, simulation.world_now, draining=True)
-            # The correlating groups first: what they put out must be in Kafka before the stores are asked.
+            # The correlating groups first: their output must be in Kafka before the lag of the sinks is read.
             lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in settings.roles]
             accounted = totals["processed"] + totals["late"] + totals["dead"]
             if accounted >= simulation.emitted and not any(lag != 0 for lag in lags):
@@ -236,11 +236,11 @@ class Demo:
             if (totals, lags) != seen:
                 seen, moved_s = (totals, lags), time.monotonic()
             await asyncio.sleep(0.2)
-        say(f"astrocyte: nothing has moved for {_GRACE_S:.0f} s; what did not come through counts as lost")
+        say(f"astrocyte: no progress for {_GRACE_S:.0f} s; events that were not processed count as lost")
 
 
 class _Stats:
-    """Counters of all domains, as they come in over the stats topic."""
+    """Counters of all domains, read from the stats topic."""
 
     def __init__(self, broker: str) -> None:
         self._broker = broker
@@ -268,11 +268,11 @@ class _Stats:
 
 
 def _clear(data: Path) -> None:
-    """Make room for a new demo: what an earlier demo left goes, anything else is not touched."""
+    """Remove the data of an earlier demo. Raises InvalidSettings for a folder with other files."""
     if not data.exists() or not any(data.iterdir()):
         return
     if not (data / _MARK).exists():
-        raise InvalidSettings(f"{data} holds files that no demo made; choose an empty folder with --data")
+        raise InvalidSettings(f"{data} contains files that no demo created; choose an empty folder with --data")
     for name in (*_LEFT, _MARK):
         path = data / name
         if path.is_dir():

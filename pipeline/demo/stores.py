@@ -1,4 +1,4 @@
-"""What a demo has left in its stores, counted there."""
+"""Counts of what a demo left in its stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from astrocyte.agents.sinks.sql.engines import engine_of
 
 __all__ = ["DatabaseContent", "count_points", "read_database"]
 
-_OURS: Final = ("alembic_version", "sink_positions")
+_INTERNAL: Final = ("alembic_version", "sink_positions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class DatabaseContent:
     rows: Mapping[str, int]
     example: str | None
     alerts: tuple[tuple[str, str], ...]
-    """Severity and message, in the order of time."""
+    """Severity and message, in time order."""
 
 
 def read_database(address: str) -> DatabaseContent:
-    """Count what lies in the database at a SQLAlchemy URL; nothing where no table was made."""
+    """Count the rows of the database at a SQLAlchemy URL; empty if it has no tables."""
     with engine_of(address).connect() as connection:
-        names = [name for name in inspect(connection).get_table_names() if name not in _OURS]
+        names = [name for name in inspect(connection).get_table_names() if name not in _INTERNAL]
         rows = {name: int(connection.execute(text(f'SELECT count(*) FROM "{name}"')).scalar_one()) for name in names}  # noqa: S608
         example, alerts = None, []
         if "multi_events" in rows:

@@ -1,4 +1,4 @@
-"""What a demo shows: live progress while it runs, a table and three commands to try when it is over."""
+"""Output of a demo: live progress while it runs, then a table and three commands to try."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class DemoView:
         self, simulated_s: float, totals: Mapping[str, int], world: Mapping[str, float] | None = None, *,
         draining: bool = False,
     ) -> None:  # fmt: skip
-        """Show how far it is, and how the world is."""
+        """Show the progress of the run and the state of the world."""
         if self._quiet:
             return
         what = "finishing" if draining else f"{simulated_s:.0f} of {self._seconds:.0f} s"
@@ -69,7 +69,7 @@ class DemoView:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a demo did. ``lost`` is what was emitted less what was processed, late or dead."""
+    """Results of a demo. ``lost`` is the number of emitted events minus those processed, late or dead."""
 
     mono_events: int
     multi_events: int
@@ -103,14 +103,14 @@ class Summary:
         rules: tuple[Path, ...],
         world: Mapping[str, list[float]],
     ) -> Self:
-        """Count what lies in the stores."""
+        """Count the content of the stores."""
         stored = read_database(database)
         return cls(
             mono_events=emitted,
             multi_events=stored.rows.get("multi_events", 0),
             alerts=stored.rows.get("alerts", 0),
             late=counts["late"],
-            # Those of the stores are among the rows; the counts are of the domains.
+            # ``counts`` has those of the domains only; the rows include those of the sinks.
             dead_letters=max(counts["dead"], stored.rows.get("dead_letters", 0)),
             sql_rows=sum(stored.rows.values()),
             influx_points=count_points(data / "influx"),
@@ -126,7 +126,7 @@ class Summary:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The figures, for a program."""
+        """The figures as JSON values."""
         names = (
             "mono_events", "multi_events", "alerts", "late", "dead_letters", "sql_rows", "influx_points", "lost",
             "seconds", "run",
@@ -134,7 +134,7 @@ class Summary:
         return {name: getattr(self, name) for name in names} | {"data": str(self.data)}
 
     def show(self) -> None:
-        """Print the table and what to try next."""
+        """Print the table and the commands to try next."""
         from rich.console import Console
         from rich.table import Table
 
@@ -167,7 +167,7 @@ class Summary:
             console.print(f"\nThe last {len(self.raised)} of {self.alerts:,} alerts:")
         for severity, message in self.raised:
             console.print(f"  {severity:<8}  {message}", soft_wrap=True, markup=False, highlight=False)
-        console.print("\nTry next, on the data it left:")
+        console.print("\nTry next, on the data of this demo:")
         for line in self.commands():
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
 
@@ -183,7 +183,7 @@ class Summary:
 
 
 def _program() -> str:
-    """How to call this program: by its name where that finds it, else by its path."""
+    """Command that calls this program: its name if that resolves to it, else its path."""
     called = Path(sys.argv[0])
     found = which("astrocyte")
     if called.name == "astrocyte":

@@ -1,4 +1,4 @@
-"""The state of the simulated world that a demo shows beside its counts, read from the world's own frames."""
+"""State of the simulated world that a demo shows beside its counts, read from the frames of the world."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SHOWN: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "cells": ("population_metrics", {"population": "total_population", "accuracy": "avg_accuracy"}),
     "ecology": ("simulation_steps", {"agents": "total_agents", "resources": "total_resources"}),
 }
-"""Stream that tells of a scenario's whole world, and its columns by what people call them."""
+"""By scenario: the stream that describes the whole world, and its columns by displayed name."""
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
 class WorldSink:
-    """Passes frames on, and keeps the course of what `_SHOWN` names."""
+    """Passes frames on, and keeps the values of the columns that `_SHOWN` names."""
 
     def __init__(self, sink: FrameSink, scenario: str) -> None:
         self._sink = sink
@@ -30,7 +30,7 @@ class WorldSink:
 
     @property
     def course(self) -> dict[str, list[float]]:
-        """Values so far of each quantity, in the order of time; empty for a scenario that tells none."""
+        """Values so far of each quantity, in time order; empty for a scenario without any."""
         return {name: list(values) for name, values in self._course.items() if values}
 
     @property
@@ -46,11 +46,11 @@ class WorldSink:
         self._sink.write(frame)
 
     def flush(self) -> None:
-        """As the sink behind."""
+        """Flush the wrapped sink."""
         self._sink.flush()
 
     def close(self) -> None:
-        """As the sink behind."""
+        """Close the wrapped sink."""
         self._sink.close()
 
 

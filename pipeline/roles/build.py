@@ -47,7 +47,7 @@ _TICK_S: Final = 0.1
 
 
 def build_app(settings: Settings) -> WorkerApp:
-    """The app of the first role of the settings. Raises InvalidSettings for a role that nobody registered."""
+    """The app of the first role of the settings. Raises InvalidSettings for a role that is not registered."""
     role = settings.roles[0]
     end_with_parent()
     configure_logging(settings.log_level, json=settings.log_json)
@@ -61,7 +61,7 @@ def build_app(settings: Settings) -> WorkerApp:
 
 
 def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
-    """Rules of the files and of the topic. In a thread with a loop of its own: Faust has not begun its yet."""
+    """Rules of the files and of the topic. Uses a thread with its own event loop: that of Faust is not running yet."""
     base = read_rule_files(settings.rules or DEFAULT_RULES)
     live = LiveRules(base, accept=checked_plan)
     with ThreadPoolExecutor(1) as pool:
@@ -74,13 +74,13 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     live, rules_start = _rules_now(settings)
     plan = make_plan(live.ruleset)
     internal = {topic for topic in plan.topics if not topic.startswith(MONO_PREFIX)}
-    # A stream that is repartitioned is read as it comes, too: that is where its events are checked and counted.
+    # The original of a repartitioned stream is read as well: its events are validated and counted there.
     sources = {repartition.source for repartition in plan.repartitions if repartition.source.startswith(MONO_PREFIX)}
     read = sorted({*plan.topics, *sources, *(mono_topic(stream) for stream in settings.streams)})
     group = str(app.conf.id)
 
     async def prepare() -> None:
-        # Before the worker joins its group: on the event loop it would look like an outage to everybody else.
+        # Before the worker joins its group, and on a thread: with a blocked event loop it would look dead to the group.
         await asyncio.to_thread(_warm, live.ruleset)
         topics = [*read, *(repartition.source for repartition in plan.repartitions), *output_topics(plan)]
         await make_topics(settings, topics, compacted=[state_topic(group)])
@@ -143,7 +143,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
 
 
 def _warm(ruleset: RuleSet) -> None:
-    """Load the kernels that the rules need, or compile them where the cache has none."""
+    """Load the kernels that the rules need, or compile them if they are not in the cache."""
     began_s = time.monotonic()
     warm(ruleset)
     logger.info("kernels are ready after %.1f s", time.monotonic() - began_s)
@@ -156,7 +156,7 @@ async def _change_rules(
         return
     changed = make_plan(ruleset)
     if changed.topics != plan.topics or changed.repartitions != plan.repartitions or _fields(changed) != _fields(plan):
-        logger.warning("the changed rules read other topics; the worker stops to be started anew with them")
+        logger.warning("the changed rules read other topics; the worker exits, to be restarted with them")
         await correlator.stop()
         os._exit(RESTART_STATUS)
     await asyncio.to_thread(_warm, ruleset)
@@ -178,7 +178,7 @@ def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
 
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:
-    """Agents that carry streams over to the internal topics keyed as the rules need them."""
+    """Agents that copy streams to the internal topics keyed as the rules need them."""
     live, _ = _rules_now(settings)
     plan = make_plan(live.ruleset)
 
@@ -202,7 +202,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
 
     async def end_silent() -> None:
         for repartitioner in repartitioners:
-            await _carry(app, repartitioner, repartitioner.silence(time.monotonic(), settings.idle_timeout / 1e6))
+            await _forward(app, repartitioner, repartitioner.silence(time.monotonic(), settings.idle_timeout / 1e6))
 
     configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
     repeat(app, end_silent, 1.0)
@@ -210,7 +210,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
         _build_repartition_agent(app, repartitioner)
 
 
-async def _carry(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame]) -> None:
+async def _forward(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame]) -> None:
     repartition = repartitioner.repartition
     records = [
         record
@@ -222,17 +222,17 @@ async def _carry(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[
 
 
 def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner) -> None:
-    async def carry(stream: Any) -> None:
+    async def forward(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            # What cannot be read is a dead letter of the role that correlates, so it is left to that.
+            # The correlate role writes the dead letters, since it reads the original stream too.
             frames, _ = repartitioner.step(chunk.partition, chunk.records, time.monotonic())
-            await _carry(app, repartitioner, frames)
+            await _forward(app, repartitioner, frames)
             event.ack()
 
     name = f"repartition-{repartitioner.repartition.stream}-{repartitioner.repartition.field}"
     app.agent(app.topic(repartitioner.repartition.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(
-        carry
+        forward
     )
 
 

@@ -1,7 +1,7 @@
 """The control role: controllers that read metrics and scores, and write ``control.<name>`` topics.
 
-A controller's long memory (an elite pool, a baseline) is a message in a compacted topic, written together with the
-commands that it led to, and before the input is acknowledged. Controllers pass over rows that they have seen.
+The state of a controller (such as an elite pool or a baseline) is a message in a compacted topic, written together
+with the commands that resulted, before the input is acknowledged. Controllers skip rows that they have seen.
 """
 
 from __future__ import annotations
@@ -38,17 +38,20 @@ class ControlRunner:
         return [control_topic(name) for name in self._controllers]
 
     def forget(self) -> None:
-        """Drop all states, because partitions have moved; `remember` brings back those that are kept."""
+        """Drop all states after a rebalance; `remember` restores the stored ones."""
         self._states.clear()
 
     def remember(self, key: bytes | None, value: bytes | None) -> None:
-        """Take over one message of the state topic."""
+        """Restore the state in one message of the state topic."""
         name = (key or b"").decode(errors="replace").partition("/")[0]
         if key is not None and value is not None and name in self._controllers:
             self._states[key] = self._controllers[name].load(value)
 
     def step(self, topic: str, partition: int, records: Sequence[KafkaRecord]) -> list[ProducerRecord]:
-        """Commands that a chunk leads to, and the states after it. Raises InvalidSettings for another's control."""
+        """Commands that result from a chunk, and the new states.
+
+        Raises InvalidSettings for a command of another control than the controller's own.
+        """
         frames, _ = decode_chunk(topic, partition, records)
         out: list[ProducerRecord] = []
         for name, controller in self._controllers.items():
@@ -61,7 +64,7 @@ class ControlRunner:
                 for command in commands:
                     if command.control != name:
                         raise InvalidSettings(
-                            f"controller {name!r} gave a command of control {command.control!r}; expected its own"
+                            f"controller {name!r}: expected commands of its own control, got one of {command.control!r}"
                         )
                     body = command.model_dump_json().encode()
                     out.append(ProducerRecord(control_topic(name), body, (command.run or "").encode(), 0))

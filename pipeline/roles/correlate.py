@@ -1,9 +1,9 @@
 """The correlate role: domains between Kafka topics, with snapshots that make a restart exact.
 
-A chunk is acknowledged once a durable snapshot holds what it left in the state, and every record it caused has been
-confirmed. A snapshot also holds the next offset of every topic; after a crash the part is restored from it and reads
-on from there, so a crash repeats what came since the last snapshot, and nothing else. Holding chunks until their
-windows close would not do: which events pair may depend on how earlier ones, long acknowledged, were paired.
+A chunk is acknowledged once a durable snapshot contains its effect on the state and every record it caused has been
+confirmed. A snapshot also contains the next offset of every topic. After a crash the domain is restored and continues
+from these offsets, so only the input since the last snapshot is processed again. Delaying acknowledgements until
+windows close would not suffice: which events pair may depend on how earlier, long acknowledged ones were paired.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ __all__ = ["Correlator", "StateStore"]
 logger = logging.getLogger(__name__)
 
 FORMAT: Final = 2
-"""Version of what a snapshot holds."""
+"""Version of the content of a snapshot."""
 _MOST_UNCONFIRMED: Final = 64 << 20
-"""Bytes of outputs that may wait for the broker; a domain that is further ahead waits."""
+"""Bytes of output that may await confirmation by the broker; above that, the domain waits."""
 _SNAPSHOT_SHARE: Final = 0.1
 """Share of its time that a domain may spend on snapshots; large states are stored less often."""
 _STORING_S: Final = 1.0
-"""What storing a snapshot may cost; all beyond it is waiting for a broker that is away, no cost of the state."""
+"""Most that storing a snapshot may count as cost; the rest is time spent waiting for an unavailable broker."""
 _LONGEST_PAUSE_S: Final = 60.0
-"""Snapshots, and with them commits, never lie further apart than this or the interval, whichever is longer."""
+"""Longest time between snapshots, and so between commits, unless the interval is longer."""
 
 
 class StateStore(Protocol):
     """Where snapshots are kept (`pipeline.state.snapshot_store.KafkaStateStore`)."""
 
     async def load(self, partition: int) -> tuple[int, bytes] | None:
-        """Number and bytes of the newest whole snapshot of a partition."""
+        """Number and bytes of the newest complete snapshot of a partition."""
 
     def messages(self, partition: int, number: int, data: bytes) -> list[ProducerRecord]:
         """Records that store a snapshot."""
@@ -104,10 +104,10 @@ class Correlator:
         return {partition: part.domain for partition, part in self._domains.items()}
 
     async def assigned(self, committed: Mapping[Any, int | None]) -> dict[Any, int]:
-        """Restore the domains of newly assigned partitions; returns where reading of each topic begins.
+        """Restore the domains of newly assigned partitions; returns the offset at which reading of each topic starts.
 
-        A domain that is there already (a topic came later, or reading begins anew without a revocation) goes on from
-        what it has processed.
+        A domain that exists already (a topic was added, or reading restarts without a revocation) continues from what
+        it has processed.
         """
         starts: dict[Any, int] = {}
         for partition in sorted({tp.partition for tp in committed}):
@@ -120,7 +120,7 @@ class Correlator:
                 if tp.partition != partition:
                     continue
                 part.heard_s[TopicPartition(tp.topic, tp.partition)] = now_s
-                # Without a snapshot the state is empty, whatever was committed: what was committed is done.
+                # Without a snapshot the state is empty; committed input is not read again.
                 start = positions.get(tp.topic, offset)
                 if start is not None:
                     starts[tp] = positions[tp.topic] = start
@@ -139,8 +139,9 @@ class Correlator:
         state = await asyncio.to_thread(unpack_state, data)
         if state.get("format") != FORMAT:
             raise AstrocyteError(
-                f"partition {part.domain.partition}: its snapshot has format {state.get('format')} and this version "
-                f"writes {FORMAT}; finish with the version that wrote it, or delete the state topic to begin with none"
+                f"partition {part.domain.partition}: expected a snapshot of format {FORMAT}, got "
+                f"{state.get('format')}; finish with the version that wrote it, or delete the state topic to start "
+                "with an empty state"
             )
         if bytes(state["fingerprint"]).decode() != self._fingerprint:
             logger.warning(
@@ -151,17 +152,17 @@ class Correlator:
         logger.info("partition %s: restored from snapshot %s", part.domain.partition, part.number)
 
     async def revoked(self, partitions: Iterable[Any]) -> None:
-        """Store a last snapshot of each domain that goes, acknowledge what it covers, and drop the domain."""
+        """Store a last snapshot of each revoked domain, acknowledge what it covers, and drop the domain."""
         gone = {tp.partition for tp in partitions} & self._domains.keys()
         try:
             await asyncio.gather(*(self._snapshot(self._domains[partition]) for partition in gone))
         finally:
-            # Also when this took too long: another worker may go on from here, so this state is worth nothing.
+            # Also after a timeout: another worker may have taken over, so this state is no longer valid.
             for partition in gone:
                 del self._domains[partition]
 
     async def handle(self, chunk: Any, delivery: Delivery) -> None:
-        """Process one chunk, hand its outputs to the producer, and wait only if too much is unconfirmed."""
+        """Process one chunk, pass its output to the producer, and wait only if too much is unconfirmed."""
         part = self._domains.get(chunk.partition)
         if part is None:
             return
@@ -181,10 +182,10 @@ class Correlator:
             part.domain.positions[chunk.topic] = max(part.domain.positions.get(chunk.topic, 0), chunk.next_offset)
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
-            await self._put_out(part, output)
+            await self._send_output(part, output)
         await self._back_pressure(part)
 
-    async def _put_out(self, part: _Partition, output: DomainOutput) -> None:
+    async def _send_output(self, part: _Partition, output: DomainOutput) -> None:
         if not output:
             return
         for (topic, partition), records in producer_records(output, part.domain.partition, self._partitions).items():
@@ -204,7 +205,7 @@ class Correlator:
     async def update(
         self, rulesets: Mapping[str, RuleSet], fingerprint: str, validators: Validators | None = None
     ) -> None:
-        """Put changed rules in force in every part, by group, and changed validators."""
+        """Apply changed rules, by group, and changed validators to every domain."""
         self._fingerprint = fingerprint
         for part in list(self._domains.values()):
             async with part.lock:
@@ -216,7 +217,7 @@ class Correlator:
         await asyncio.gather(*(self._snapshot(part) for part in list(self._domains.values())))
 
     async def tick(self) -> None:
-        """Called a few times a second: find silent partitions and store snapshots that are due."""
+        """Called a few times a second: find idle sources and store snapshots that are due."""
         now_s = self._monotonic()
         for part in list(self._domains.values()):
             await self._find_idle(part, now_s)
@@ -234,11 +235,13 @@ class Correlator:
             part.idle |= fresh
             output = part.domain.mark_idle(sorted(fresh))
             if gone:
-                logger.warning("%s: producers that ended without a word are given up", sorted(gone))
+                logger.warning(
+                    "%s: silent producers no longer delay event time (ASTROCYTE_PRODUCER_TIMEOUT)", sorted(gone)
+                )
                 output.extend(part.domain.mark_idle(sorted(gone), asserting=True))
             until_us = None
             if asleep and not part.domain.asserting:
-                # Event time goes on as the wall clock does, so that windows close though nothing follows.
+                # Event time advances with the wall clock, so that windows close although no event follows.
                 newest_us = part.domain.newest_us or 0
                 until_us = newest_us + int((now_s - max(part.heard_s.values())) * 1e6)
                 output.extend(part.domain.mark_all_idle(until_us))
@@ -246,7 +249,7 @@ class Correlator:
                 await self._record_idle(part, sorted(fresh | gone), until_us, asserting=bool(gone))
             if output:
                 part.dirty = True
-            await self._put_out(part, output)
+            await self._send_output(part, output)
 
     def _silent(self, part: _Partition, now_s: float, timeout_s: float) -> set[TopicPartition]:
         return {
@@ -258,7 +261,7 @@ class Correlator:
     async def _record_idle(
         self, part: _Partition, places: Sequence[TopicPartition], until_us: int | None, *, asserting: bool
     ) -> None:
-        """Idleness is the one thing that comes from a wall clock, so it is put down beside the data."""
+        """Record idleness beside the data: it alone depends on a wall clock, and a replay must repeat it."""
         body = {
             "partition": part.domain.partition,
             "idle": [place.topic for place in places],
@@ -285,7 +288,7 @@ class Correlator:
             number = part.number
         data = await asyncio.to_thread(pack_state, state)
         cost_s = self._monotonic() - began_s
-        # What the state says has been put out must be out before the state can be returned to.
+        # Output that the state counts as emitted must be confirmed before the state may be restored.
         if unconfirmed:
             await asyncio.gather(*unconfirmed)
         partition = part.domain.partition

@@ -1,4 +1,4 @@
-"""How the consumer groups of a pipeline are: members, state, and how far behind they are."""
+"""Health of the consumer groups of a pipeline: members, state and lag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a domain puts out, as Kafka records: which topic, which partition, which headers."""
+"""Output of a domain as Kafka records: topic, partition and headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
 
 
 def letter_record(letter: DeadLetter, partition: int) -> ProducerRecord:
-    """One dead letter; its key is the place where the record was found."""
+    """One dead letter; its key is topic and partition of the refused record."""
     time_us = us_from_iso(letter.timestamp) if letter.timestamp else 0
     source = f"/astrocyte/{letter.topic}/{letter.partition}"
     headers = cloud_headers(letter.letter_id, "astrocyte.dead_letter", source, time_us)
@@ -37,7 +37,7 @@ def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRec
 
 
 def repartitioned(stream: str, field: str, frame: Frame, partitions: int) -> list[ProducerRecord]:
-    """A frame repartitioned, for the internal topic of ``field``."""
+    """A repartitioned frame, as records for the internal topic keyed by ``field``."""
     return frame_records(keyed_topic(stream, field), repartition(frame, field), partitions)
 
 
@@ -46,8 +46,8 @@ def producer_records(
 ) -> dict[tuple[str, int], list[ProducerRecord]]:
     """Records of one domain's output by (topic, partition), in order.
 
-    All records of a domain go to the partition of its own number: that is where their keys hash anyway (a rule's
-    key is the partition key), and it keeps one writer a partition.
+    All records of a domain go to the partition of its own number: their keys hash to it anyway (a rule's key
+    is the partition key), and so each partition has one writer.
     """
     batches: dict[tuple[str, int], list[ProducerRecord]] = {}
 

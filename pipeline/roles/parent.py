@@ -1,4 +1,4 @@
-"""A child process ends with its parent, however that ends: its standard input is a pipe that nobody else holds."""
+"""End a child process with its parent, even a killed one: only the parent holds the pipe of its standard input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ END_WITH_PARENT: Final = "ASTROCYTE_END_WITH_PARENT"
 
 def end_with_parent() -> None:
     """Send this process SIGTERM once its parent is gone, if the parent has asked for that."""
-    # Taken out, so that what this process starts itself does not take its own standard input for such a pipe.
+    # Removed, so that children of this process do not mistake their standard input for such a pipe.
     if os.environ.pop(END_WITH_PARENT, None):
         threading.Thread(target=_watch, name="parent", daemon=True).start()
 

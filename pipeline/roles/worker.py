@@ -20,7 +20,7 @@ from astrocyte.schemas.errors import AstrocyteError
 __all__ = ["RESTART_STATUS", "RoleProcesses", "environment_of", "needed_roles", "run_roles", "worker_command"]
 
 RESTART_STATUS: Final = 75
-"""Exit status of a worker that must be started anew, because changed rules read other topics."""
+"""Exit status of a worker that must be restarted, because changed rules read other topics."""
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -58,9 +58,9 @@ def worker_command(extra: Sequence[str] = ()) -> list[str]:
 
 @dataclass(slots=True)
 class RoleProcesses:
-    """One child process a role. A role that ends is started again; one that keeps failing ends them all.
+    """One child process for each role. A role that ends is started again; one that keeps failing ends them all.
 
-    The children end with this process, also where it is killed.
+    The children end with this process, also if it is killed.
     """
 
     settings: Settings
@@ -92,7 +92,7 @@ class RoleProcesses:
         return {role: child.pid for role, child in self._children.items()}
 
     def check(self, now_s: float) -> None:
-        """Start ended roles again. Raises AstrocyteError for one that ended too often within a minute."""
+        """Restart roles that have ended. Raises AstrocyteError for one that ended too often within a minute."""
         for role, child in list(self._children.items()):
             status = child.poll()
             if status is None:
@@ -104,7 +104,7 @@ class RoleProcesses:
             if len(recent) >= self.most_restarts:
                 raise AstrocyteError(
                     f"role {role!r} ended {len(recent) + 1} times within a minute, last with status {status}; "
-                    "its log above says why"
+                    "see its log above"
                 )
             self._restarts[role] = [*recent, now_s]
             self._start(role)

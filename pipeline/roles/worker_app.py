@@ -1,4 +1,4 @@
-"""The Faust app of a role: it waits for the broker, makes its topics, and closes what the role opened."""
+"""The Faust app of a role: it waits for the broker, creates its topics, and closes what the role opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class WorkerApp(faust.App):  # type: ignore[misc]
-    """A Faust app without tables: it makes its topics first, and no folders. A role attaches its agents to it.
+    """A Faust app without tables: it creates its topics first, and no folders. A role attaches its agents to it.
 
     An agent's events are chunks of one partition (`Chunk`). It acknowledges a chunk when it is done with it::
 
@@ -42,25 +42,25 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     close_down: Callable[[], Awaitable[None]] | None = None
 
     def declare(self, *topics: str) -> None:
-        """Make these topics before the app starts, if they are not there, with the settings' partitions."""
+        """Create these topics before the app starts, if missing, with the partition count of the settings."""
         self._declared = [*getattr(self, "_declared", ()), *topics]
 
     async def publish(self, topic: str, body: Any, *, key: str | None = None) -> None:
-        """Send one JSON record; returns when the broker has confirmed it, so that its cause may be acknowledged."""
+        """Send one JSON record; returns when the broker has confirmed it, so that the input may be acknowledged."""
         value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         record = ProducerRecord(topic, value, None if key is None else key.encode(), None)
         await self.producer.send_and_confirm([record])
 
     def frames(self, chunk: Chunk) -> list[Frame]:
-        """The events of a chunk as frames, whatever form they came in.
+        """The events of a chunk as frames, whatever their wire form.
 
-        What cannot be read is left out: it is a dead letter of the role that correlates.
+        Records that cannot be read are left out: the correlate role writes them to the dead letters.
         """
         found, _ = decode_chunk(chunk.topic, chunk.partition, chunk.records)
         return [item.frame for item in found]
 
     async def on_first_start(self) -> None:
-        """Wait for the broker, make topics, then start as usual."""
+        """Wait for the broker, create topics, then start as usual."""
         declared = getattr(self, "_declared", None)
         if declared:
             await until_available(lambda: make_topics(self.worker_settings, declared))
@@ -69,17 +69,17 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         await super().on_first_start()
 
     async def on_shutdown(self) -> None:
-        """Close what the role had opened."""
+        """Close what the role opened."""
         await super().on_shutdown()
         if self.close_down is not None:
             await self.close_down()
 
     def _create_directories(self) -> None:
-        """Nothing: there are no tables whose files would need a folder."""
+        """Do nothing: there are no tables whose files would need a folder."""
 
 
 class PlainWorker(faust.Worker):  # type: ignore[misc]
-    """Faust's worker without its spinner, which would hold back every log line below a warning."""
+    """Faust's worker without its spinner, which would suppress every log line below a warning."""
 
     def _setup_spinner_handler(self, logger: logging.Logger, level: int) -> None:  # noqa: ARG002  Faust's signature
         self.spinner = None
@@ -106,7 +106,7 @@ def make_app(settings: Settings, role: str) -> WorkerApp:
 
 
 def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> None:
-    """Call ``step`` again and again while the app runs, ``interval_s`` after its last end."""
+    """Call ``step`` repeatedly while the app runs, ``interval_s`` after the previous call has ended."""
 
     async def loop() -> None:
         while not app.should_stop:
@@ -118,7 +118,7 @@ def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> 
 
 
 async def until_available(step: Callable[[], Awaitable[Any]]) -> Any:
-    """Result of ``step``, tried again for as long as the broker is unavailable; reported once."""
+    """Result of ``step``, retried while the broker is unavailable, which is logged once."""
     reported = False
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Control messages for a running simulation, read from ``control.<name>`` topics on a thread of their own."""
+"""Control messages for a running simulation, read from ``control.<name>`` topics on a separate thread."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["KafkaControls"]
 
 _LOOK_S: Final = 1.0
-"""How often it looks for topics that were made meanwhile."""
+"""Interval of the checks for topics that were created in the meantime."""
 
 
 class KafkaControls:
-    """Gives the messages for ``run`` that have come since it was last called; never blocks then.
+    """Yields the messages for ``run`` that have arrived since the previous call; a call never blocks.
 
-    Making one returns when it knows where the topics end, and waits while the broker is away. Messages that were in
-    them before are not given: they were meant for an earlier run. A topic that is made later is read from its
-    beginning, and after a broken connection reading goes on where it was. A message that names another run is passed
-    over; one that names none is for every run. Raises AstrocyteError where the broker refuses, when made or called.
+    The constructor returns when the end offsets of the topics are known, and waits while the broker is unavailable.
+    Messages before these offsets are skipped: they were meant for an earlier run. A topic that is created later is read
+    from its beginning, and after a broken connection reading continues at its offset. A message that names another run
+    is skipped; one that names no run applies to every run. Raises AstrocyteError, from the constructor or a call, if
+    the broker refuses a request.
     """
 
     def __init__(self, broker: str, names: Sequence[str], *, run: str) -> None:
@@ -48,7 +49,7 @@ class KafkaControls:
         self._raise()
 
     def __call__(self) -> Iterator[tuple[str, Any]]:
-        """Name and message of each."""
+        """Name of the control and content of each message."""
         self._raise()
         while True:
             try:
@@ -82,7 +83,7 @@ class KafkaControls:
         looked = -_LOOK_S
         while not self._stop.is_set():
             if time.monotonic() - looked >= _LOOK_S:
-                # The admin client is asked: a consumer knows nothing of the partitions of topics it does not track.
+                # Asks the admin client: a consumer does not know the partitions of topics that it does not track.
                 places = await self._places(admin)
                 if self._next is None:
                     self._next = dict(await consumer.end_offsets(sorted(places))) if places else {}
@@ -112,7 +113,7 @@ class KafkaControls:
         try:
             body = orjson.loads(value or b"")
         except orjson.JSONDecodeError:
-            self._found.put((name, value))  # the scenario refuses it with a reason, and the run goes on
+            self._found.put((name, value))  # the scenario refuses it with a reason, and the run continues
             return
         if not isinstance(body, dict):
             self._found.put((name, body))

@@ -1,4 +1,4 @@
-"""A recorded log as the destination of a simulation: what Kafka would have held, message by message."""
+"""A recorded log as the destination of a simulation, with the messages that Kafka would receive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LogSink"]
 
 
 class LogSink:
-    """Writes frames to a log file (see `pipeline.recording.writer`); the file appears whole when the sink is closed."""
+    """Writes frames to a log file (see `pipeline.recording.writer`); the file gets its name when the sink is closed."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class LogSink:
         self.events += frame.num_rows
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
+        """Pass written data to the operating system."""
         if self._open is not None:
             self._open.flush()
 

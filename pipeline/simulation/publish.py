@@ -1,7 +1,7 @@
-"""Frames into Kafka: the sink that a simulation writes to.
+"""Publishing frames to Kafka: the sink of a simulation.
 
-The caller's thread splits and encodes, a thread of its own talks to the broker; between them is a queue bounded in
-bytes, which is the only thing that ever holds the caller up.
+The caller's thread splits and encodes; a separate thread sends to the broker. The queue between them is bounded in
+bytes, and the caller blocks only while it is full.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ T = TypeVar("T")
 
 _FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
 _LARGEST: Final = 900 << 10
-"""Bytes of an encoded frame; Kafka's default limit of a message is 1 MiB with its envelope."""
+"""Maximum size of an encoded frame in bytes; Kafka's default limit of a message is 1 MiB with its envelope."""
 _OVERHEAD: Final = 100
 _RETRY_S: Final = 0.5
 _log = logging.getLogger("astrocyte.pipeline.simulation.publish")
 
 
 class PublishFailed(AstrocyteError):
-    """The broker refuses what was written for good; nothing more is taken."""
+    """The broker has refused a message permanently; the sink accepts no more frames."""
 
 
 class _Parcel(NamedTuple):
-    """Messages of one partition, with what confirming them means."""
+    """Messages of one partition, with the number of events and bytes that their confirmation settles."""
 
     topic: str
     partition: int
@@ -63,8 +63,8 @@ class _Parcel(NamedTuple):
 def messages_of(frame: Frame, partitions: int, form: Form = "frames") -> Iterator[ProducerRecord]:
     """The Kafka messages of a frame, in order within each partition; their timestamps are event time.
 
-    As frames: one for each partition that the frame concerns (see ``split_by_partition``), or several where it would
-    be larger than Kafka takes by default. As JSON: one a record; a frame without rows is none.
+    As frames: one message for each partition that the frame concerns (see ``split_by_partition``), or several where it
+    would exceed Kafka's default limit. As JSON: one message for each row.
     """
     for parcel in _parcels(frame, partitions, form, event_time=True):
         yield from parcel.messages
@@ -90,13 +90,13 @@ def _fitting(frame: Frame) -> Iterator[tuple[Frame, bytes]]:
         yield frame, payload
         return
     middle = frame.num_rows // 2
-    # Only the last piece may assert that time has passed or that the run is over.
+    # Only the last piece may carry the watermark and the end of the run.
     yield from _fitting(_own_strings(_open_ended(frame.slice(0, middle))))
     yield from _fitting(_own_strings(frame.slice(middle, frame.num_rows)))
 
 
 def _own_strings(frame: Frame) -> Frame:
-    """The frame with only the strings that its rows use: a slice carries the dictionaries of the whole along."""
+    """The frame with only the strings that its rows use: a slice keeps the dictionaries of the whole frame."""
     batch = frame.batch
     for index, column in enumerate(batch.columns):
         if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
@@ -128,7 +128,7 @@ def _json_parcels(topic: str, frame: Frame, partitions: int, *, event_time: bool
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    # Each record makes a dozen small containers, none of them in a cycle: looking for cycles takes half of the time.
+    # Each record allocates a dozen small containers, none of them in a cycle; collection would take half of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -139,10 +139,10 @@ def _uncollected() -> Iterator[None]:
 
 
 class KafkaSink:
-    """A FrameSink into Kafka: what `write` accepted is delivered, however often the broker goes away.
+    """A FrameSink into Kafka: accepted frames are delivered, however often the broker is unavailable.
 
-    The order within a partition is kept. Topics are made when their first frame comes. ``write`` blocks while more than
-    ``pending_bytes`` wait for the broker. May be used from any number of threads, and as a context manager.
+    The order within a partition is kept. A topic is created with its first frame. ``write`` blocks while more than
+    ``pending_bytes`` await confirmation. May be used from any number of threads, and as a context manager.
     """
 
     def __init__(
@@ -198,9 +198,9 @@ class KafkaSink:
         return self._pending
 
     def write(self, frame: Frame) -> None:
-        """Take one frame; blocks while the queue is full.
+        """Accept one frame; blocks while the queue is full.
 
-        Raises PublishFailed once the broker has refused something for good, InvalidSettings if the topic exists with
+        Raises PublishFailed once the broker has refused a message permanently, InvalidSettings if the topic exists with
         another number of partitions.
         """
         self._check()
@@ -208,11 +208,11 @@ class KafkaSink:
         if topic not in self._topics:
             self._call(self._make(topic))
             self._topics.add(topic)
-        # Kafka's own time is when it was written: brokers delete by it, and refuse a time in the future.
+        # The message timestamp is the time of writing: brokers apply retention by it, and refuse one in the future.
         parcels = list(_parcels(frame, self._partitions, self._form, event_time=False))
         size = sum(parcel.size for parcel in parcels)
         with self._room:
-            # One frame larger than the limit passes when nothing else waits.
+            # A frame larger than the limit is accepted when nothing else is pending.
             while self._pending and self._pending + size > self._limit and self._failure is None:
                 self._room.wait(0.5)
             self._check()
@@ -222,7 +222,7 @@ class KafkaSink:
         self._loop.call_soon_threadsafe(self._wake.set)
 
     def flush(self) -> None:
-        """Return when everything written is confirmed, however long the broker stays away. Raises PublishFailed."""
+        """Return when everything written is confirmed, however long the broker is unavailable. Raises PublishFailed."""
         with self._room:
             while self._pending and self._failure is None:
                 self._room.wait(0.5)
@@ -250,7 +250,7 @@ class KafkaSink:
         if self._failure is not None:
             raise PublishFailed(f"publishing stopped: {self._failure}") from self._failure
         if self._closed:
-            raise PublishFailed("the sink was closed; make another one")
+            raise PublishFailed("the sink was closed; create another one")
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -276,7 +276,7 @@ class KafkaSink:
             self._state.back()
             if found[topic] != self._partitions:
                 raise InvalidSettings(
-                    f"topic {topic!r} has {found[topic]} partitions and {self._partitions} were wanted; "
+                    f"topic {topic!r}: expected {self._partitions} partitions, got {found[topic]}; "
                     f"all mono topics have the same number: set ASTROCYTE_PARTITIONS={found[topic]}, or delete it"
                 )
             return
@@ -288,8 +288,8 @@ class KafkaSink:
             self._loop.run_until_complete(self._main)
         except asyncio.CancelledError:
             pass
-        except Exception as error:  # noqa: BLE001  raised again by whoever writes next
-            _log.exception("the publisher ended")
+        except Exception as error:  # noqa: BLE001  raised again by the next write
+            _log.exception("the publisher failed")
             self._fail(error)
         finally:
             self._loop.close()

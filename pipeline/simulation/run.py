@@ -41,7 +41,7 @@ _FORMS: Final = ("frames", "json")
 
 @dataclass(frozen=True, slots=True)
 class SimulationOptions:
-    """What the command line says."""
+    """Options of the command line."""
 
     scenario: str
     ticks: int | None = None
@@ -65,7 +65,7 @@ class SimulationOptions:
 class ShuffleSink:
     """Sends the rows of every frame in random order and in random pieces; the last piece carries the watermark.
 
-    That is as far out of order as rows may come without being late, so nothing that is computed may change.
+    No row may arrive further out of order without being late, so no result may change.
     """
 
     def __init__(self, sink: FrameSink, seed: int) -> None:
@@ -83,11 +83,11 @@ class ShuffleSink:
         self._sink.write(frame.take(last))
 
     def flush(self) -> None:
-        """As the sink behind."""
+        """Flush the wrapped sink."""
         self._sink.flush()
 
     def close(self) -> None:
-        """As the sink behind."""
+        """Close the wrapped sink."""
         self._sink.close()
 
 
@@ -102,7 +102,7 @@ def scenario_config(scenario: str, values: Mapping[str, Any], size: int | None) 
 
 
 def demo_settings(scenario: str, seconds: float) -> dict[str, Any]:
-    """Settings of a scenario for a demo of ``seconds``: a world that one laptop follows, and anomalies to be found."""
+    """Settings of a scenario for a demo of ``seconds``: a world that suits one laptop, and planted anomalies."""
     at, after = round(seconds * 40), round(seconds * 70)
     worlds: dict[str, dict[str, Any]] = {
         "cells": {
@@ -119,7 +119,7 @@ def demo_settings(scenario: str, seconds: float) -> dict[str, Any]:
 
 
 def describe_run(broker: str, description: dict[str, Any], *, replication: int = 1) -> None:
-    """Tell the stores what a run is, before its first event; waits while the broker is away."""
+    """Publish the description of a run, before its first event; waits while the broker is unavailable."""
     from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, producer_client
 
     async def send() -> None:
@@ -143,7 +143,7 @@ def describe_run(broker: str, description: dict[str, Any], *, replication: int =
 
 
 def description_of(world: Any, config: Any, seed: int, experiment: str, run: str | None = None) -> dict[str, Any]:
-    """What the stores keep of a run."""
+    """Description of a run, which the stores keep."""
     return {
         "simulation_id": run or run_name(world, config, seed),
         "experiment_id": experiment,
@@ -156,7 +156,7 @@ def description_of(world: Any, config: Any, seed: int, experiment: str, run: str
 def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
     """Where the frames go: a log file with ``out``, else Kafka."""
     if options.form not in _FORMS:
-        raise InvalidSettings(f"--format {options.form} came; frames or json was wanted")
+        raise InvalidSettings(f"--format: expected frames or json, got {options.form!r}")
     form: Form = cast("Form", options.form)
     if options.out is not None:
         return LogSink(
@@ -167,7 +167,7 @@ def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
 
 
 def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[str, Any]:
-    """Run it and return what it did, as JSON values."""
+    """Run a simulation; returns its summary as JSON values."""
     from astrocyte.pipeline.simulation.controls import KafkaControls
 
     settings = load_settings(broker=options.broker, partitions=options.partitions)
@@ -180,7 +180,7 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[s
         describe_run(settings.broker, description, replication=settings.replication)
         if world.controls:
             controls = KafkaControls(settings.broker, world.controls, run=description["simulation_id"])
-    with stop_on_signal("astrocyte: ending the run here; once more to end at once") as stop:
+    with stop_on_signal("astrocyte: stopping the run; press Ctrl-C again to exit at once") as stop:
         try:
             with progress_bar(f"simulating {options.scenario}") as move:
                 summary = simulate(
@@ -192,7 +192,7 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[s
                     sink=sink,
                     run=options.run,
                     stop=stop.is_set,
-                    # Pacing ends with the run: what has been computed is written without waiting for its time.
+                    # A stop ends pacing too: what has been computed is written without waiting for its time.
                     sleep=lambda seconds: cast("None", stop.wait(seconds)),
                     rate=options.rate,
                     speed=1.0 if options.realtime else None,

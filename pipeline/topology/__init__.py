@@ -1,1 +1,1 @@
-"""What runs where: the plan of topics, repartitioned streams, rule files and their updates."""
+"""Topology of a pipeline: topic plan, repartitioned streams, rule files and their updates."""

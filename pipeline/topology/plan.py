@@ -1,4 +1,4 @@
-"""What a set of rules needs of Kafka: the topics it reads, and the streams that must be repartitioned.
+"""Topic plan of a rule set: the topics it reads, and the streams that must be repartitioned.
 
 A domain is one partition number over all topics. Rules that share their ``by`` run in one group; where a stream's
 own key is not that field, the stream first goes through an internal topic keyed by it.
@@ -23,7 +23,7 @@ ALL_KEYS: Final = "all"
 
 @dataclass(frozen=True, slots=True)
 class Repartition:
-    """One stream that an internal topic carries keyed by another field."""
+    """One stream that is copied to an internal topic keyed by another field."""
 
     stream: str
     source: str
@@ -35,7 +35,7 @@ class Repartition:
 
 @dataclass(frozen=True, slots=True)
 class KeyGroup:
-    """Rules and windows that share their correlation key, and where each of their outer streams is read."""
+    """Rules and windows that share their correlation key, and the topics of the streams that they read."""
 
     field: str
     ruleset: RuleSet
@@ -59,11 +59,11 @@ class Plan:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Every outer stream that the rules read, sorted."""
+        """Every stream that a group reads from a topic, sorted."""
         return tuple(sorted({stream for group in self.groups for stream in group.topics}))
 
     def describe(self) -> list[str]:
-        """Lines for a person: which group reads what, and which stream is repartitioned."""
+        """Readable lines: which group reads which topics, and which stream is repartitioned."""
         lines = []
         for group in self.groups:
             names = [rule.name for rule in group.ruleset.rules] + [window.name for window in group.ruleset.windows]
@@ -77,9 +77,9 @@ class Plan:
 
 
 def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
-    """The plan of a rule set. Streams that nobody declared are taken to be keyed by ``key``.
+    """The plan of a rule set. Streams that are not declared are assumed to be keyed by ``key``.
 
-    Raises InvalidRule where rules or windows read one another in a circle, be it across groups.
+    Raises InvalidRule if rules or windows read one another in a circle, also across groups.
     """
     _refuse_circles(ruleset)
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
@@ -115,9 +115,9 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
 
 
 def checked_plan(ruleset: RuleSet) -> Plan:
-    """The plan of rules that can run: they are compiled as well.
+    """The plan of a rule set that can run: its rules are compiled as well.
 
-    Raises InvalidRule where one is too large, and what `make_plan` raises.
+    Raises InvalidRule for a rule that is too large, and what `make_plan` raises.
     """
     from astrocyte.agents.engine.engine import Engine  # loads the compiler, which a plan alone does not need
 
@@ -128,7 +128,7 @@ def checked_plan(ruleset: RuleSet) -> Plan:
 
 
 def _refuse_circles(ruleset: RuleSet) -> None:
-    """An engine sees the circles inside its own group; one that leads over topics would go round for ever."""
+    """Raises InvalidRule for a circle. An engine finds those within its group; one across topics would never end."""
     fields = {window.name: window.by for window in ruleset.windows}
     fields |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}

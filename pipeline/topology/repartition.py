@@ -1,4 +1,4 @@
-"""The repartition role: carries streams over to internal topics whose key is the field that rules correlate by."""
+"""The repartition role: copies streams to internal topics whose key is the field by which rules correlate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Repartitioner"]
 
 @dataclass(slots=True)
 class Repartitioner:
-    """One stream on its way. A row's id stays what it was; each input partition is an origin of its own.
+    """Repartitions one stream. The ids of rows do not change; each input partition becomes an origin of its own.
 
-    A watermark travels with every frame: the producer's own, or the newest timestamp less the lateness. The reader
-    waits for every input partition, so one that falls silent is ended for it (`silence`) until it speaks again. Where
-    all are silent and one speaks, the reader waits for all of them once more.
+    Every frame carries a watermark: that of the producer, or the newest timestamp minus the lateness. The reader waits
+    for every input partition, so a silent one is reported to it as ended (`silence`) until it sends again. When all
+    were silent and one sends, the reader waits for all of them again.
     """
 
     repartition: Repartition
@@ -29,8 +29,8 @@ class Repartitioner:
     lateness_us: int
     _newest_us: dict[tuple[int, str], int] = field(default_factory=dict)
     _heard_s: dict[int, dict[str, float]] = field(default_factory=dict)
-    """By input partition: when each origin was heard of, until it ends or the reader is told that it is silent;
-    infinity for one that asserts watermarks. A partition that was never heard of may be one of an origin without name.
+    """By input partition: when each origin last sent, until it ends or is reported as silent; infinity for one that
+    asserts watermarks. A partition that has not sent yet counts as one of an origin without a name.
     """
 
     def assign(self, partitions: Iterable[int], now_s: float = 0.0) -> None:
@@ -40,7 +40,7 @@ class Repartitioner:
     def step(
         self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
     ) -> tuple[list[Frame], list[DeadLetter]]:
-        """Frames of one chunk for the internal topic, and what could not be read (counted where it first came in)."""
+        """Frames of one chunk for the internal topic, and its dead letters (which the correlate role counts)."""
         sourced, letters = decode_chunk(self.repartition.source, partition, records)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
@@ -57,7 +57,7 @@ class Repartitioner:
         return frames, letters
 
     def silence(self, now_s: float, timeout_s: float) -> list[Frame]:
-        """Frames that end the origins that have said nothing on a partition for ``timeout_s``, once each."""
+        """Frames that end the origins from which a partition received nothing for ``timeout_s``; one frame each."""
         frames = []
         for number, heard in self._heard_s.items():
             for origin in sorted(origin for origin, moment in heard.items() if now_s - moment > timeout_s):
@@ -67,7 +67,7 @@ class Repartitioner:
         return frames
 
     def _wake(self, origin: str, partition: int, now_s: float) -> list[Frame]:
-        """Frames that open an origin on the other partitions, if it was silent on all, or never heard of."""
+        """Frames that announce an origin on the other partitions, if it is new or was silent on all of them."""
         if any(origin in heard for heard in self._heard_s.values()):
             return []
         others = [number for number in self._heard_s if number != partition]
@@ -76,7 +76,7 @@ class Repartitioner:
         return [self._empty(origin, number) for number in others]
 
     def _empty(self, origin: str, partition: int, *, end: bool = False) -> Frame:
-        """A frame of one partition alone: it names no peers, since it says nothing of other workers' partitions."""
+        """A frame without rows. It names no peers, because it makes no statement about partitions of other workers."""
         columns: dict[str, list[object]] = {"timestamp": [], "key": []}
         return Frame.from_columns(self.repartition.stream, "", columns, origin=_origin(origin, partition), end=end)
 
@@ -89,7 +89,7 @@ class Repartitioner:
             self._newest_us[place] = newest_us
             watermark_us = newest_us - self.lateness_us
             if frame.origin and not frame.peers:
-                # Only this worker knows of the origin, so it alone can tell of its silence.
+                # Only this worker knows the origin, so only this worker can report its silence.
                 waited_for = sorted({partition, *self._heard_s})
         peers = tuple(f"{frame.stream}@{_origin(frame.origin, other)}" for other in waited_for)
         return replace(frame, origin=_origin(frame.origin, partition), watermark_us=watermark_us, peers=peers)

@@ -14,7 +14,7 @@ from astrocyte.schemas.errors import InvalidRule
 __all__ = ["DEFAULT_RULES", "join_rule_sets", "read_rule_files", "shipped_rules"]
 
 DEFAULT_RULES: Final = ("axons",)
-"""What a worker runs that was given no rules."""
+"""Rules of a worker for which none are set."""
 
 
 def shipped_rules() -> dict[str, Path]:
@@ -46,4 +46,4 @@ def join_rule_sets(sets: Iterable[RuleSet]) -> RuleSet:
     try:
         return RuleSet(**parts)
     except ValueError as error:
-        raise InvalidRule(f"the rule files do not fit together: {error}") from None
+        raise InvalidRule(f"the rule files cannot be combined: {error}") from None

@@ -1,8 +1,8 @@
 """Rules that change while the pipeline runs: a compacted topic whose messages replace, add and remove rules.
 
 The value of a message is a rule file (YAML or JSON); its key is a name of the sender's choice, and a later message with
-the same key replaces it as a whole (an empty value removes it). A rule or window of the topic takes the place of one
-with its name in the worker's own files. What cannot be compiled is refused, and what was in force stays.
+the same key replaces it as a whole (an empty value removes it). A rule or window of the topic replaces one
+of the same name in the worker's own files. Rules that cannot be compiled are refused; the previous ones stay in force.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RuleChange:
-    """What one message did: the rule set now in force, and why the message was refused if it was."""
+    """Result of one message: the rule set now in force, and the reason if the message was refused."""
 
     key: str
     ruleset: RuleSet
@@ -34,20 +34,20 @@ class RuleChange:
 
 @dataclass(slots=True)
 class LiveRules:
-    """The rule set in force: the worker's own files, with the messages of the topic over them."""
+    """The rule set in force: the worker's own files, overridden by the messages of the topic."""
 
     base: RuleSet
     accept: Callable[[RuleSet], object] = lambda _ruleset: None
-    """Called with a candidate; raises InvalidRule where it cannot run."""
+    """Called with a candidate; raises InvalidRule if it cannot run."""
     _parts: dict[str, RuleSet] = field(default_factory=dict)
 
     @property
     def ruleset(self) -> RuleSet:
-        """What is in force now."""
+        """The rules in force now."""
         return _merge(self.base, self._parts.values())
 
     def apply(self, key: str, value: bytes | None) -> RuleChange:
-        """Take one message; a broken one changes nothing and is reported."""
+        """Apply one message; an invalid one changes nothing and is logged."""
         parts = dict(self._parts)
         try:
             if value:
@@ -57,7 +57,7 @@ class LiveRules:
             candidate = _merge(self.base, parts.values())
             self.accept(candidate)
         except (InvalidRule, UnicodeDecodeError) as error:
-            logger.error("rules %r were refused, the ones before stay in force: %s", key, error)
+            logger.error("rules %r were refused, the previous ones stay in force: %s", key, error)
             return RuleChange(key, self.ruleset, str(error))
         self._parts = parts
         return RuleChange(key, candidate)
@@ -76,7 +76,7 @@ def _merge(base: RuleSet, parts: Iterable[RuleSet]) -> RuleSet:
 
 
 async def load_live_rules(broker: str, live: LiveRules) -> int:
-    """Apply what the topic holds now; returns the offset at which to follow it. No topic counts as an empty one."""
+    """Apply the present messages of the topic; returns the offset after them. A missing topic counts as empty."""
     from aiokafka import TopicPartition
 
     place = TopicPartition(RULES, 0)
@@ -94,7 +94,7 @@ async def load_live_rules(broker: str, live: LiveRules) -> int:
 
 
 async def follow_rules(broker: str, live: LiveRules, start: int) -> AsyncIterator[RuleChange]:
-    """Each later message of the topic, applied."""
+    """Apply each message from offset ``start`` on, and yield its result."""
     from aiokafka import TopicPartition
 
     place = TopicPartition(RULES, 0)

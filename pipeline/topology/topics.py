@@ -1,4 +1,4 @@
-"""The topics of the pipeline: partition counts and retention, made before anything reads or writes them."""
+"""The topics of the pipeline: partition counts and policies; topics are created before they are read or written."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def output_topics(plan: Plan) -> tuple[str, ...]:
 async def make_topics(
     settings: Settings, topics: Iterable[str], *, compacted: Iterable[str] = (), single: Iterable[str] = ()
 ) -> None:
-    """Make the topics that are absent: with the settings' partitions, or one for each of ``single`` (compacted too).
+    """Create missing topics with the partition count of the settings; ``single`` ones have one and are compacted.
 
-    Raises InvalidSettings where one exists with another partition count.
+    Raises InvalidSettings if a topic exists with another partition count.
     """
     fixed = dict.fromkeys((RULES, STATS, CLOCK, SIMULATIONS, *single), 1)
     compacted = {*compacted, *single, RULES, STATS} - {CLOCK}
@@ -49,7 +49,7 @@ async def make_topics(
     for topic, count in found.items():
         if count != partitions[topic]:
             raise InvalidSettings(
-                f"topic {topic!r} has {count} partitions and the setting says {partitions[topic]}; all topics of one "
+                f"topic {topic!r}: expected {partitions[topic]} partitions, got {count}; all topics of a "
                 f"pipeline have the same number: set ASTROCYTE_PARTITIONS={count}, or use another broker or topic"
             )
 

@@ -306,7 +306,7 @@ def test_the_command_replays_and_says_how_much(broker, tmp_path):
         (["--shift", "--shift-by", "1h"], "give one of them"),
         (["--start", "soon"], "expected a time, got .soon."),
         (["--duration", "soon"], "duration"),
-        (["--start-paused"], "no terminal"),
+        (["--start-paused"], "not a terminal"),
     ],
 )
 def test_wrong_use_says_what_to_do(tmp_path, arguments, said):

@@ -209,11 +209,11 @@ def test_a_log_is_tapped_without_a_broker(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no topic came"),
+        ([], "no topic given"),
         (["t", "-e", "--follow"], "leave one of them out"),
-        (["t", "-J", "--json"], "four ways to print"),
-        (["t", "--from", "1", "-o", "2"], "both name a beginning"),
-        (["t", "--until", "now", "-o", "e@2"], "both name an end"),
+        (["t", "-J", "--json"], "each select an output format"),
+        (["t", "--from", "1", "-o", "2"], "both set the start"),
+        (["t", "--until", "now", "-o", "e@2"], "both set the end"),
     ],
 )
 def test_wrong_use_says_what_to_do(arguments, said):

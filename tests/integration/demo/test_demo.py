@@ -96,7 +96,7 @@ def test_the_printed_commands_work_as_printed(first):
     tap, explain, replay = (astrocyte(*shlex.split(line)[1:], cwd=folder) for line in lines)
     assert len(tap.stdout.splitlines()) == 5
     assert "mono.axon_1[" in explain.stdout
-    assert "0 recorded and not made now" in replay.stdout + replay.stderr
+    assert "0 recorded but not produced now" in replay.stdout + replay.stderr
 
 
 def test_a_replay_into_an_empty_broker_gives_the_same_ids(first, tmp_path):
@@ -146,5 +146,5 @@ def test_a_folder_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("years of work")
     done = astrocyte("demo", "--data", "data", cwd=tmp_path, status=2)
-    assert "holds files that no demo made" in done.stderr
+    assert "contains files that no demo created" in done.stderr
     assert (tmp_path / "data" / "thesis.txt").read_text() == "years of work"

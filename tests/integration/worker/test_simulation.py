@@ -12,7 +12,7 @@ import pytest
 
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.frames import decode_frame
-from tests.support.broker import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -33,7 +33,7 @@ def test_a_signal_ends_a_run_with_a_summary_and_no_traceback(tmp_path: Path, num
     finally:
         process.kill()
     assert process.returncode == 0, errors
-    assert errors == "astrocyte: ending the run here; once more to end at once\n"
+    assert errors == "astrocyte: stopping the run; press Ctrl-C again to exit at once\n"
     summary = json.loads(out)
     frames = [decode_frame(record.value) for record in read_log(path)]
     assert sum(frame.num_rows for frame in frames) == sum(summary["events"].values())

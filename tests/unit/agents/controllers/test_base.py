@@ -71,7 +71,8 @@ def test_a_function_gives_values_and_they_become_commands_of_its_name():
 
 
 def test_a_command_of_another_control_is_an_error():
-    with pytest.raises(InvalidSettings, match="'mine' gave a command of control 'test_counter'"):
+    reason = "'mine': expected commands of its own control, got one of 'test_counter'"
+    with pytest.raises(InvalidSettings, match=reason):
         run(ControlRunner("state", {"mine": Counter()}), 0)
 
 

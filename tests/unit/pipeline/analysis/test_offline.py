@@ -378,7 +378,7 @@ def test_the_command_replay_verify_reports_by_its_exit_status(rule_file, pair, l
     recorded = str(with_outputs(pair, log, tmp_path / "recorded.jsonl.zst"))
     good = run("replay", recorded, "--verify", rule_file)
     assert good.exit_code == 0
-    assert "96 the same, 0 recorded and not made now" in good.stdout
+    assert "96 the same, 0 recorded but not produced now" in good.stdout
     strict = tmp_path / "strict.yaml"
     strict.write_text(STRICT)
     bad = run("replay", recorded, "--verify", "--rules", str(strict), "--json")
@@ -450,7 +450,7 @@ def test_why_not_of_an_all_marks_what_matched(rule_file, log):
 def test_why_not_needs_a_rule_and_a_key_that_exist(rule_file, log):
     with pytest.raises(InvalidSettings, match="no rule 'x'; the files have pair"):
         run("why-not", str(log), "--rules", rule_file, "--rule", "x", "--key", "d1")
-    with pytest.raises(InvalidSettings, match=r"--key is needed: rule 'pair' goes by 'key', of which the log has d"):
+    with pytest.raises(InvalidSettings, match=r"--key is needed: rule 'pair' correlates by 'key'; keys in the log: d"):
         run("why-not", str(log), "--rules", rule_file, "--rule", "pair")
     with pytest.raises(InvalidSettings, match="key 'nope' has no events"):
         run("why-not", str(log), "--rules", rule_file, "--rule", "pair", "--key", "nope")
