@@ -25,7 +25,7 @@ from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-__all__ = ["at", "bits", "inner", "kernel", "outer", "prefetch", "source_digest"]
+__all__ = ["at", "bits", "inner", "kernel", "outer", "prefetch"]
 
 _log: Final = logging.getLogger(__name__)
 _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy"}
@@ -102,11 +102,6 @@ inner = njit(forceinline=True, **_INSIDE)
 """Decorator of a helper that kernels call for every row."""
 outer = njit(**_INSIDE)
 """Decorator of a helper that is called rarely: compiled once instead of inlined at every call."""
-
-
-def source_digest(*_files: str) -> int:
-    """Checksum of the kernel sources, the same for every argument: numba types omitted arguments by type only."""
-    return _SOURCES
 
 
 at: Final = np.uint64

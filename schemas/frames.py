@@ -8,21 +8,19 @@ or text, for records whose producer set the ids).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
 
-__all__ = ["CONTENT_TYPE", "RESERVED", "Frame", "concat_frames", "conform", "decode_frame", "encode_frame"]
+__all__ = ["CONTENT_TYPE", "RESERVED", "Frame", "conform", "decode_frame", "encode_frame"]
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
@@ -312,31 +310,3 @@ def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
     if wanted == pa.utf8() and found == TEXT:
         return array.cast(pa.utf8())
     raise SchemaMismatch(f"{where}: field {field.name!r} is {found}; expected {wanted}")
-
-
-def concat_frames(frames: Sequence[Frame]) -> Frame:
-    """One frame of the rows of several frames of one stream and run, in order; dictionaries are unified."""
-    first = frames[0]
-    if len(frames) == 1:
-        return first
-    contiguous = all(
-        after.first_seq == before.first_seq + before.num_rows and not after.has("seq") and not before.has("seq")
-        for before, after in pairwise(frames)
-    )
-    batches = [frame.batch for frame in frames]
-    if not contiguous:
-        batches = [
-            batch if frame.has("seq") else batch.append_column("seq", pa.array(frame.sequences()))
-            for frame, batch in zip(frames, batches, strict=True)
-        ]
-    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
-    arrays = [
-        column.chunk(0) if column.num_chunks == 1 else pc.take(column, pa.array([], pa.int64()))
-        for column in table.columns
-    ]
-    return replace(
-        first,
-        batch=pa.RecordBatch.from_arrays(arrays, names=table.column_names),
-        watermark_us=frames[-1].watermark_us,
-        end=frames[-1].end,
-    )

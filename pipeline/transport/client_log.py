@@ -47,11 +47,6 @@ class StateLog:
         self._log = logging.getLogger("astrocyte.broker_state")
         self._unavailable_since: float | None = None
 
-    @property
-    def is_away(self) -> bool:
-        """Whether the broker was last reported unavailable."""
-        return self._unavailable_since is not None
-
     def away(self, reason: str) -> None:
         """Report that the broker is unavailable, unless that was already reported."""
         if self._unavailable_since is None:

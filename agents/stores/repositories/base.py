@@ -42,10 +42,6 @@ class Repository:
     def _first(self, query: Select[Any], kind: type[T]) -> T | None:
         return next(iter(self._all(query.limit(1), kind)), None)
 
-    def _scalar(self, query: Select[Any]) -> Any:
-        with self.engine.connect() as connection:
-            return connection.execute(query).scalar()
-
 
 def arrow_reader(engine: Engine, query: Select[Any], columns: Sequence[Any]) -> pa.RecordBatchReader:
     """Rows of a query as Arrow batches, fetched on demand; close the reader to end the query early."""

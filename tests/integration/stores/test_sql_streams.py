@@ -9,7 +9,8 @@ from sqlalchemy import func, inspect, select, text
 
 from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.sql.engines import engine_of
-from astrocyte.agents.sinks.sql.sink import STREAMS, SqlSink
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.sinks.sql.targets import STREAM_TARGETS
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.tables import AgentModel, Base, KernelGeometry, Simulation
@@ -95,9 +96,9 @@ def broken_keys(database: str):
 
 
 async def test_every_stream_with_a_table_is_stored_with_all_its_fields(database):
-    batch = [sourced(frame_of(stream)) for stream in STREAMS]
+    batch = [sourced(frame_of(stream)) for stream in STREAM_TARGETS]
     assert await written(database, batch, batch) == []
-    for stream in STREAMS:
+    for stream in STREAM_TARGETS:
         table = TABLE_OF.get(stream, stream)
         rows = rows_of(database, table)
         fields = [name for name in CATALOG[stream].fields if name in Base.metadata.tables[table].c]
@@ -157,11 +158,11 @@ async def test_two_simulations_in_one_database_never_mix(database):
     batch = [
         sourced(frame_of(stream, run=run))
         for run in ("run-1", "run-2")
-        for stream in STREAMS
+        for stream in STREAM_TARGETS
         if stream != "simulation_steps"
     ]
     assert await written(database, batch) == []
-    for stream in STREAMS:
+    for stream in STREAM_TARGETS:
         if stream != "simulation_steps":
             rows = rows_of(database, TABLE_OF.get(stream, stream))
             counts = {run: sum(row["simulation_id"] == run for row in rows) for run in ("run-1", "run-2")}
@@ -232,7 +233,7 @@ async def test_json_records_without_a_run_belong_to_the_external_simulation(data
 
 
 async def test_a_replay_of_everything_changes_no_row_count(database):
-    batch = [sourced(frame_of(stream)) for stream in STREAMS]
+    batch = [sourced(frame_of(stream)) for stream in STREAM_TARGETS]
 
     async def counts():
         engine = engine_of(database)

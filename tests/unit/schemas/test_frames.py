@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from astrocyte import CATALOG, EventType, Frame, decode_frame, encode_frame
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
-from astrocyte.schemas.frames import concat_frames, conform
+from astrocyte.schemas.frames import conform
 
 
 def spikes(count: int, **meta: object) -> Frame:
@@ -42,15 +42,12 @@ def test_a_frame_survives_encoding_with_all_its_attributes(count, **meta):
     assert back.sequences().tolist() == frame.sequences().tolist()
 
 
-def test_rows_keep_their_ids_when_taken_sliced_or_concatenated():
+def test_rows_keep_their_ids_when_taken_or_sliced():
     frame = spikes(100, first_seq=7)
     ids = frame.id_strings()
     assert len(set(ids)) == 100
     assert frame.take(np.array([5, 3])).id_strings() == [ids[5], ids[3]]
     assert frame.slice(10, 20).id_strings() == ids[10:20]
-    assert concat_frames([frame.slice(0, 30), frame.slice(30, 100)]).id_strings() == ids
-    shuffled = concat_frames([frame.take(np.arange(50, 100)), frame.take(np.arange(50))])
-    assert shuffled.id_strings() == ids[50:] + ids[:50]
 
 
 def test_simulation_id_is_the_run_unless_a_column_overrides_it():
