@@ -43,7 +43,7 @@ class EventType:
 
     ``key`` names what the stream's Kafka keys identify, by which it is partitioned. ``priority``
     "critical" is never sampled and is flushed to stores at once; "routine" may be sampled or batched.
-    ``envelope`` selects the JSON shape: ``mono`` (the mono event) or ``charter`` (dna envelope); see docs/events.md.
+    ``envelope`` selects the JSON shape: ``mono`` (the mono event) or ``dna`` (dna envelope); see docs/events.md.
     """
 
     stream: str
@@ -53,7 +53,7 @@ class EventType:
     priority: Literal["critical", "routine"] = "routine"
     lossless: bool = True
     version: int = 1
-    envelope: Literal["mono", "charter"] = "mono"
+    envelope: Literal["mono", "dna"] = "mono"
     doc: str = ""
 
     def arrow_schema(self) -> pa.Schema:

@@ -14,10 +14,10 @@ from astrocyte.schemas.times import us_from_iso
 
 __all__ = [
     "Alert",
-    "CharterEvent",
-    "CharterMeta",
     "ControlEvent",
     "DeadLetter",
+    "DnaEvent",
+    "DnaMeta",
     "LineageEntry",
     "MonoEvent",
     "MultiEvent",
@@ -133,14 +133,14 @@ class ControlEvent(_Record):
     values: dict[str, float | int | str | bool | None]
 
 
-class CharterMeta(_Record):
+class DnaMeta(_Record):
     """Metadata of the dna envelope."""
 
     correlation_id: str | None = None
     version: Literal["1.0"] = "1.0"
 
 
-class CharterEvent(_Record):
+class DnaEvent(_Record):
     """The dna envelope of ``dna.*`` events (docs/events.md); ``timestamp`` is in seconds since 1970."""
 
     id: str
@@ -149,4 +149,4 @@ class CharterEvent(_Record):
     target: None = None
     timestamp: float
     payload: dict[str, Any]
-    meta: CharterMeta = CharterMeta()
+    meta: DnaMeta = DnaMeta()

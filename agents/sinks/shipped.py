@@ -63,7 +63,7 @@ def _file(context: SinkContext) -> Sink:
 
 
 def _dna_streams() -> list[str]:
-    return [event_type.stream for event_type in CATALOG if event_type.envelope == "charter"]
+    return [event_type.stream for event_type in CATALOG if event_type.envelope == "dna"]
 
 
 # SQL indexes are written by page: larger batches rewrite fewer pages twice.

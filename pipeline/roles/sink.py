@@ -93,7 +93,7 @@ def decode_for_sink(
         try:
             body = orjson.loads(record.value or b"")
             if not isinstance(body, dict):
-                raise ValueError(f"JSON {type(body).__name__} came; an object was wanted")
+                raise ValueError(f"expected a JSON object, got {type(body).__name__}")
         except ValueError as error:
             if kind != "dead_letters":
                 letters.append(dead_letter(record, topic, partition, reason=f"not JSON: {error}", stage="decode"))

@@ -93,7 +93,7 @@ class ConfirmedProducer:
         return sum(len(entry.rows) for entry in self._outbox.values())
 
     async def start(self) -> None:
-        """Return when connected, which may take as long as the broker is away, or when told to stop."""
+        """Return when connected, which may take as long as the broker is unavailable, or when asked to stop."""
         self.current = await self._connect()
         self._watching = asyncio.create_task(self._watch())
         if self.current is not None:

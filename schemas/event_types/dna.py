@@ -23,7 +23,7 @@ EVENT_TYPES = (
         },
         types=("dna.snapshot_created",),
         priority="critical",
-        envelope="charter",
+        envelope="dna",
         doc="A snapshot of an agent's configuration; source is manual, system or mutation.",
     ),
     EventType(
@@ -41,7 +41,7 @@ EVENT_TYPES = (
         },
         types=("dna.mutation_applied",),
         priority="critical",
-        envelope="charter",
+        envelope="dna",
         doc="A mutation and the snapshot it made; mutation_keys is a JSON list, traits_delta a JSON object.",
     ),
     EventType(
@@ -57,7 +57,7 @@ EVENT_TYPES = (
             "updated_at": "float64",
         },
         types=("dna.karma_updated",),
-        envelope="charter",
+        envelope="dna",
         doc="The score (0 to 1) of a snapshot; scores of 0.85 and more belong to the elite pool.",
     ),
 )

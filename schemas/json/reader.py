@@ -37,7 +37,7 @@ __all__ = [
 
 JSON_CONTENT_TYPE: Final = "application/json"
 _TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
-_CHARTER_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
+_DNA_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
 _FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
@@ -130,11 +130,11 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
         for name in frame.fields
     }
     times = frame.timestamps()
-    keys, types = texts_of(frame.column("key")), texts_of(frame.column("type"))
+    keys, types = strings_of(frame.column("key")), strings_of(frame.column("type"))
     ids, strings = frame.id_strings(), iso_strings(times)
     kind = json_values(frame.column("type"))
     members: dict[str, pa.StringArray | str]
-    if event_type is not None and event_type.envelope == "charter":
+    if event_type is not None and event_type.envelope == "dna":
         stamps = zip((times // 1000).tolist(), ids, strict=True)
         ids = [f"evt_dna_{time_ms}_{text.replace('-', '')}" for time_ms, text in stamps]
         members = {
@@ -173,7 +173,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
     ]
 
 
-def texts_of(column: pa.DictionaryArray) -> list[Any]:
+def strings_of(column: pa.DictionaryArray) -> list[Any]:
     """Values of a dictionary-encoded column; equal values are one object."""
     strings = [*column.dictionary.to_pylist(), None]
     return [strings[code] for code in column.indices.fill_null(len(strings) - 1).to_pylist()]
@@ -246,7 +246,7 @@ def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Pa
     if "source_stream" in body:
         envelope = JSON_MONO_KEYS - {"value"}
     elif "payload" in body and "meta" in body:
-        envelope = _CHARTER_KEYS
+        envelope = _DNA_KEYS
     else:
         envelope = _FLAT_KEYS
     time_name = next((name for name in _TIME_NAMES if body.get(name) is not None), None)
@@ -259,7 +259,7 @@ def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Pa
             fields.update(nested)
         elif nested is not None:
             raise InvalidEvent(f"{part!r} is {nested!r}; expected a JSON object")
-    event_id = body.get("event_id", body.get("id") if envelope is _CHARTER_KEYS else None)
+    event_id = body.get("event_id", body.get("id") if envelope is _DNA_KEYS else None)
     kind = body.get("type")
     if kind is not None and not isinstance(kind, str):
         raise InvalidEvent(f"'type' is {kind!r}; expected a string")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from astrocyte.schemas.events import Alert, CharterEvent, ControlEvent, DeadLetter, MonoEvent, MultiEvent
+from astrocyte.schemas.events import Alert, ControlEvent, DeadLetter, DnaEvent, MonoEvent, MultiEvent
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 MODELS = {
@@ -14,7 +14,7 @@ MODELS = {
     "A multi event": MultiEvent,
     "An alert": Alert,
     "A dead letter": DeadLetter,
-    "The dna envelope": CharterEvent,
+    "The dna envelope": DnaEvent,
     "A control event": ControlEvent,
 }
 EXAMPLES = {

@@ -73,11 +73,11 @@ class Bursts(Scenario):
     def step(self, static: BurstsStatic, params: Any, state: Any, ctx: Any) -> Any:
         luck = ctx.uniforms("burst")
         for number, kind in enumerate(BurstsConfig.plant_kinds):
-            told = luck[number] < jnp.maximum(ctx.planted(params["plants"], number)[0], 0.01)
+            fires = luck[number] < jnp.maximum(ctx.planted(params["plants"], number)[0], 0.01)
             noise = state.astype(jnp.float32) + luck[number]
-            ctx.emit(kind, told, cell_id=(jnp.full(SLOTS, ctx.tick), ctx.place()), noise=noise)
+            ctx.emit(kind, fires, cell_id=(jnp.full(SLOTS, ctx.tick), ctx.place()), noise=noise)
             if number == 0:
-                rows, count = compact(told, ctx.capacity("kept"))
+                rows, count = compact(fires, ctx.capacity("kept"))
                 ctx.need("kept", count)
                 valid = jnp.arange(rows.shape[0]) < count
                 state = state.at[jnp.where(valid, rows, SLOTS)].add(1, mode="drop")

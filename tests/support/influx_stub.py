@@ -94,7 +94,7 @@ class InfluxStub:
             assert request.transport is not None
             request.transport.abort()
             raise ConnectionResetError
-        return _error(answer.status, "unavailable", "the stub was told so", answer.headers)
+        return _error(answer.status, "unavailable", "the stub is set so", answer.headers)
 
     async def _answer(self, request: web.Request) -> web.Response:
         refused = self._refused(request)

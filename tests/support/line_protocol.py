@@ -57,7 +57,7 @@ class _Reader:
 
     def _take(self, char: str) -> None:
         if self._next() != char:
-            raise self._fail(f"{char!r} was wanted")
+            raise self._fail(f"expected {char!r}")
         self.at += 1
 
     def _token(self, stops: str, escapes: str, what: str) -> str:
@@ -96,10 +96,10 @@ class _Reader:
         while self._next() in "-0123456789":
             self.at += 1
         if not re.fullmatch(r"-?\d{1,19}", self.text[start : self.at]):
-            raise self._fail("a time in nanoseconds was wanted")
+            raise self._fail("expected a time in nanoseconds")
         time_ns = int(self.text[start : self.at])
         if self._next() != "\n":
-            raise self._fail("the line's end was wanted")
+            raise self._fail("expected the end of the line")
         self.at += 1
         return Point(measurement, tuple(tags), fields, time_ns)
 

@@ -1,4 +1,4 @@
-"""A Faust app for tests of the transport: ``faust -A tests.support.transport_app worker`` with its wishes in T_*.
+"""A Faust app for tests of the transport: ``faust -A tests.support.transport_app worker`` with its options in T_*.
 
 It writes what happens to it as JSON lines to T_OUT.
 """
@@ -23,16 +23,16 @@ from astrocyte.pipeline.transport.transport import (
     confirm,
 )
 
-WISH = {name[2:].lower(): value for name, value in os.environ.items() if name.startswith("T_")}
-OUT = Path(WISH["out"]).open("a", buffering=1)  # noqa: SIM115  open as long as the process lives
+OPTIONS = {name[2:].lower(): value for name, value in os.environ.items() if name.startswith("T_")}
+OUT = Path(OPTIONS["out"]).open("a", buffering=1)  # noqa: SIM115  open as long as the process lives
 
 app = faust.App(
-    WISH["group"],
-    datadir=WISH["data"],
+    OPTIONS["group"],
+    datadir=OPTIONS["data"],
     **app_settings(
-        WISH["broker"],
-        broker_max_poll_records=int(WISH["max_poll"]) if "max_poll" in WISH else None,
-        broker_commit_interval=float(WISH.get("commit_interval", "0.1")),
+        OPTIONS["broker"],
+        broker_max_poll_records=int(OPTIONS["max_poll"]) if "max_poll" in OPTIONS else None,
+        broker_commit_interval=float(OPTIONS.get("commit_interval", "0.1")),
         broker_session_timeout=2.0,
         broker_heartbeat_interval=0.3,
     ),
@@ -48,13 +48,13 @@ def say(**what: Any) -> None:
 async def on_assigned(committed):
     """Start at the offset T_SEEK."""
     say(event="assigned", committed=sorted([*tp, offset] for tp, offset in committed.items()))
-    return {tp: int(WISH["seek"]) for tp in committed} if "seek" in WISH else None
+    return {tp: int(OPTIONS["seek"]) for tp in committed} if "seek" in OPTIONS else None
 
 
 async def on_revoked(partitions):
     """Acknowledge held deliveries if T_ACK_AT_REVOCATION is set."""
     say(event="revoked", partitions=sorted(partitions))
-    if "ack_at_revocation" in WISH:
+    if "ack_at_revocation" in OPTIONS:
         for handle in HELD:
             handle.ack()
 
@@ -62,11 +62,11 @@ async def on_revoked(partitions):
 configure(
     app,
     TransportOptions(
-        on_assigned=on_assigned, on_revoked=on_revoked, liveness_timeout_s=float(WISH.get("liveness", "60"))
+        on_assigned=on_assigned, on_revoked=on_revoked, liveness_timeout_s=float(OPTIONS.get("liveness", "60"))
     ),
 )
-HOLD = {int(offset) for offset in WISH.get("hold", "").split(",") if offset}
-topic = app.topic(*WISH["topics"].split(","), value_serializer=WISH.get("serializer", "raw"))
+HOLD = {int(offset) for offset in OPTIONS.get("hold", "").split(",") if offset}
+topic = app.topic(*OPTIONS["topics"].split(","), value_serializer=OPTIONS.get("serializer", "raw"))
 
 
 @app.agent(topic)
@@ -79,19 +79,19 @@ async def read(stream):
             event.ack()
             continue
         say(event="chunk", topic=chunk.topic, partition=chunk.partition, offsets=[row.offset for row in chunk])
-        if "take_turns" in WISH:
+        if "take_turns" in OPTIONS:
             # After a chunk of one partition the other one has its turn.
             this, other = TP(chunk.topic, chunk.partition), TP(chunk.topic, 1 - chunk.partition)
             app.consumer.resume([other])
             app.consumer.pause([this])
-        if "hang" in WISH:
+        if "hang" in OPTIONS:
             await asyncio.sleep(3600)
-        if int(WISH.get("fail_at", "-1")) in [row.offset for row in chunk]:
+        if int(OPTIONS.get("fail_at", "-1")) in [row.offset for row in chunk]:
             raise RuntimeError("the agent of the test fails")
-        if "copy_to" in WISH:
-            await confirm(app, [ProducerRecord(WISH["copy_to"], row.value, row.key) for row in chunk])
+        if "copy_to" in OPTIONS:
+            await confirm(app, [ProducerRecord(OPTIONS["copy_to"], row.value, row.key) for row in chunk])
             # The other way to produce, of any Faust agent; awaiting twice awaits the broker's word.
-            await (await app.topic(WISH["copy_to"]).send(value=b"sent", partition=0))
+            await (await app.topic(OPTIONS["copy_to"]).send(value=b"sent", partition=0))
         if HOLD.isdisjoint(row.offset for row in chunk):
             event.ack()
         else:

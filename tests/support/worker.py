@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[2]
 class Worker:
     """One ``faust worker`` of an app of the tests."""
 
-    def __init__(self, folder: Path, app: str = "tests.support.transport_app", **wishes: Any) -> None:
+    def __init__(self, folder: Path, app: str = "tests.support.transport_app", **options: Any) -> None:
         folder.mkdir(parents=True)
         self.out = folder / "events.jsonl"
         self.log = folder / "worker.log"
         self.out.touch()
-        environment = {f"T_{name.upper()}": str(value) for name, value in wishes.items()}
+        environment = {f"T_{name.upper()}": str(value) for name, value in options.items()}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "faust", "-A", app, "worker", "-l", "info", "--without-web"],
@@ -90,8 +90,8 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     """Starts workers, and kills what is left of them after the test."""
     workers: list[Worker] = []
 
-    def start(**wishes: Any) -> Worker:
-        workers.append(Worker(tmp_path / f"worker-{len(workers)}", **wishes))
+    def start(**options: Any) -> Worker:
+        workers.append(Worker(tmp_path / f"worker-{len(workers)}", **options))
         return workers[-1]
 
     yield start

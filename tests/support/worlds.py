@@ -95,17 +95,17 @@ class Moran(Scenario):
         def child(parents, births):
             mutates = ctx.uniform("mutates", births.lanes) < params["mutation"]
             allele = jnp.where(mutates, 1, parents["allele"])
-            told = {"tick": parents["birth_tick"], "noise": ctx.noise("noise", 1, births.lanes)[0]}
-            return {"allele": allele}, {}, told
+            extra = {"tick": parents["birth_tick"], "noise": ctx.noise("noise", 1, births.lanes)[0]}
+            return {"allele": allele}, {}, extra
 
-        state, births, told = ctx.spawn(state, want, child)
+        state, births, extra = ctx.spawn(state, want, child)
         ctx.emit_rows(
             "birth",
             births.count,
             cell_id=(jnp.full(births.slot.shape, ctx.tick + 1), ctx.place(births.slot)),
-            parent_id=(told["tick"], ctx.place(births.parent)),
+            parent_id=(extra["tick"], ctx.place(births.parent)),
             parent_slot=births.parent,
-            noise=told["noise"],
+            noise=extra["noise"],
         )
         ctx.metric("deaths", jnp.sum(dead, dtype=jnp.int32))
         ctx.metric("births", births.count)

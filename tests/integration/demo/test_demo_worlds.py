@@ -1,4 +1,4 @@
-"""Demos of other worlds: every table of seed 001 on both databases, every measurement of seed 000 as line protocol."""
+"""Demos of other worlds: every table on both databases, every measurement as line protocol."""
 
 import gzip
 import json

@@ -116,7 +116,7 @@ def test_live_windows_and_alerts_are_those_of_the_recorded_log(own_embedded, tmp
     with workers(address, tmp_path):
         if order == "worker first":
             # Until the repartition role has reported every partition as idle, as it does after the idle timeout.
-            wait_until(lambda: told_silent(address) == {f"/{number}" for number in range(4)}, 60)
+            wait_until(lambda: reported_silent(address) == {f"/{number}" for number in range(4)}, 60)
             simulate(address, tmp_path)
         wait_until(lambda: drained(address), 60, lambda: f"live {counts(live(address))}")
         log = tmp_path / "recorded.jsonl.zst"
@@ -137,7 +137,7 @@ def counts(found: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
     return {name: len(items) for name, items in found.items()}
 
 
-def told_silent(address: str) -> set[str]:
+def reported_silent(address: str) -> set[str]:
     """Origins whose end is in every keyed topic's first partition."""
     names = [topic for topic in asyncio.run(topic_partitions(address)) if topic.startswith("keyed.")]
     ended = []

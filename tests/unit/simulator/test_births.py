@@ -10,7 +10,7 @@ SATURATED = MoranConfig(slots=1024, replicates=2, death_rate=0.05, birth_rate=1.
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, np.ndarray]:
+def rows() -> dict[str, np.ndarray]:
     """Births and deaths of a saturated world: in every tick twenty times more candidates than free slots."""
     sink = MemorySink()
     simulate(MORAN, SATURATED, seed=3, ticks=200, sink=sink)
@@ -24,28 +24,28 @@ def told() -> dict[str, np.ndarray]:
     return found | {"dead": column(deaths, "cell_id"), "dead_at": column(deaths, "timestamp")}
 
 
-def test_parents_are_uniform_over_slots(told: dict[str, np.ndarray]) -> None:
-    counts = np.bincount(told["parent_slot"], minlength=1024)
+def test_parents_are_uniform_over_slots(rows: dict[str, np.ndarray]) -> None:
+    counts = np.bincount(rows["parent_slot"], minlength=1024)
     assert counts.sum() > 15_000
     assert stats.chisquare(counts.reshape(16, -1).sum(axis=1)).pvalue > 1e-3
     assert stats.chisquare(counts.reshape(-1, 32).sum(axis=0)).pvalue > 1e-3
 
 
-def test_no_two_children_of_a_tick_have_the_same_noise_and_noise_is_not_repeated(told: dict[str, np.ndarray]) -> None:
+def test_no_two_children_of_a_tick_have_the_same_noise_and_noise_is_not_repeated(rows: dict[str, np.ndarray]) -> None:
     # A sum of four bytes has 1,021 values, so equal noise is expected; a repeated *pattern* over slots is not.
-    ticks = told["timestamp"]
-    rows = [told["noise"][ticks == tick][:20].tobytes() for tick in np.unique(ticks)]
-    assert len(set(rows)) == len(rows)
-    counts = np.unique(told["noise"], return_counts=True)[1]
+    ticks = rows["timestamp"]
+    by_tick = [rows["noise"][ticks == tick][:20].tobytes() for tick in np.unique(ticks)]
+    assert len(set(by_tick)) == len(by_tick)
+    counts = np.unique(rows["noise"], return_counts=True)[1]
     assert counts.max() < 12 + 4 * len(ticks) / 330
 
 
-def test_ids_are_unique_and_every_parent_was_alive(told: dict[str, np.ndarray]) -> None:
-    assert len(np.unique(told["cell_id"])) == len(told["cell_id"])
-    assert len(np.unique(told["dead"])) == len(told["dead"])
-    death = dict(zip(told["dead"].tolist(), told["dead_at"].tolist(), strict=True))
-    born = dict(zip(told["cell_id"].tolist(), told["timestamp"].tolist(), strict=True))
-    for parent, at in zip(told["parent_id"].tolist(), told["timestamp"].tolist(), strict=True):
+def test_ids_are_unique_and_every_parent_was_alive(rows: dict[str, np.ndarray]) -> None:
+    assert len(np.unique(rows["cell_id"])) == len(rows["cell_id"])
+    assert len(np.unique(rows["dead"])) == len(rows["dead"])
+    death = dict(zip(rows["dead"].tolist(), rows["dead_at"].tolist(), strict=True))
+    born = dict(zip(rows["cell_id"].tolist(), rows["timestamp"].tolist(), strict=True))
+    for parent, at in zip(rows["parent_id"].tolist(), rows["timestamp"].tolist(), strict=True):
         assert id_parts(parent)[0] == 0 or born[parent] < at
         assert death.get(parent, at + 1) > at
 

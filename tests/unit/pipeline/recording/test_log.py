@@ -109,9 +109,9 @@ def test_a_torn_last_line_is_left_out_and_reported(tmp_path):
     path = tmp_path / "torn.jsonl"
     whole = b"".join(record_line(record) for record in some_records(3))
     path.write_bytes(whole[:-20])
-    told: list[TornLog] = []
-    assert list(read_log(path, on_torn=told.append)) == some_records(2)
-    assert "2 records" in str(told[0])
+    torn_logs: list[TornLog] = []
+    assert list(read_log(path, on_torn=torn_logs.append)) == some_records(2)
+    assert "2 records" in str(torn_logs[0])
 
 
 def test_a_last_line_without_newline_is_whole_if_it_parses(tmp_path):
@@ -130,10 +130,10 @@ def test_a_log_cut_anywhere_gives_a_prefix_of_its_records(tmp_path, suffix):
     numbers = random.Random(5)
     for length in [0, 3, 4, 7, 12, *(numbers.randrange(len(data)) for _ in range(25)), len(data) - 1]:
         torn.write_bytes(data[:length])
-        told: list[TornLog] = []
-        read = list(read_log(torn, on_torn=told.append))
+        torn_logs: list[TornLog] = []
+        read = list(read_log(torn, on_torn=torn_logs.append))
         assert read == records[: len(read)]
-        assert told or len(read) == 0 or len(read) % 500 == 0
+        assert torn_logs or len(read) == 0 or len(read) % 500 == 0
 
 
 def test_a_log_torn_with_zeros_behind_it_is_read_up_to_them(tmp_path):
@@ -141,9 +141,9 @@ def test_a_log_torn_with_zeros_behind_it_is_read_up_to_them(tmp_path):
     path = write_log(tmp_path / "a.jsonl.zst", records)
     index = read_index(path)
     path.write_bytes(path.read_bytes()[: index.blocks[1].offset] + bytes(512))
-    told: list[TornLog] = []
-    assert list(read_log(path, on_torn=told.append)) == records[:500]
-    assert told
+    torn_logs: list[TornLog] = []
+    assert list(read_log(path, on_torn=torn_logs.append)) == records[:500]
+    assert torn_logs
 
 
 def test_a_log_damaged_before_its_end_is_an_error(tmp_path):

@@ -75,8 +75,8 @@ def test_times_inside_the_event_move_too():
     assert decode_frame(shift_record(message(truth), BY_AN_HOUR).value).column("until").to_pylist() == [
         T0_US + 50 + HOUR
     ]
-    charter = {"type": "dna.karma_updated", "timestamp": 1.7e9, "payload": {"updated_at": 1.7e9}, "meta": {}}
-    record = ConsumedRecord("mono.dna.karma_updated", 0, 0, 0, None, orjson.dumps(charter))
+    event = {"type": "dna.karma_updated", "timestamp": 1.7e9, "payload": {"updated_at": 1.7e9}, "meta": {}}
+    record = ConsumedRecord("mono.dna.karma_updated", 0, 0, 0, None, orjson.dumps(event))
     assert orjson.loads(shift_record(record, BY_AN_HOUR).value)["payload"]["updated_at"] == 1.7e9 + 3600
     multi = {
         "event_id": "x",

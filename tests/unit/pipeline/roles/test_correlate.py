@@ -73,12 +73,12 @@ class Worker:
         self.now_s = 0.0
         self.tracker: CommitTracker = CommitTracker()
         self.correlator = Correlator(
-            self._leaflet, broker, broker.send_batch, broker.deliver, partitions=1, snapshot_interval_us=1_000_000,
+            self._domain, broker, broker.send_batch, broker.deliver, partitions=1, snapshot_interval_us=1_000_000,
             idle_timeout_us=5_000_000, producer_timeout_us=60_000_000, monotonic=lambda: self.now_s,
         )  # fmt: skip
 
     @staticmethod
-    def _leaflet(partition: int) -> Domain:
+    def _domain(partition: int) -> Domain:
         return Domain(partition, [DomainGroup("key", Engine(RULES), TOPICS)], topics=TOPICS.values())
 
     async def start(self) -> dict[TP, int]:

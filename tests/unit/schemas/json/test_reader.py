@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte import CATALOG, Frame
-from astrocyte.schemas.events import CharterEvent, MonoEvent
+from astrocyte.schemas.events import DnaEvent, MonoEvent
 from astrocyte.schemas.frames import conform
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records, records_to_frame
 from astrocyte.schemas.times import iso_from_us, iso_strings, us_from_iso
@@ -63,7 +63,7 @@ def test_every_catalog_type_survives_json(event_type):
     )
     frame = conform(base, event_type)
     record = frame_to_records(frame)[0]
-    (CharterEvent if event_type.envelope == "charter" else MonoEvent).model_validate_json(record.value)
+    (DnaEvent if event_type.envelope == "dna" else MonoEvent).model_validate_json(record.value)
     back, _, refused = records_to_frame("t", 0, event_type.stream, sources([record]))
     assert refused == []
     assert back is not None

@@ -1,4 +1,4 @@
-"""The dna scenario: the four flows of seed 003, its invariants, and theory on its operators (check 13)."""
+"""The dna scenario: the four flows of events, its invariants, and theory on its operators (check 13)."""
 
 import json
 from collections import defaultdict
