@@ -1,4 +1,4 @@
-"""Controls over Kafka: messages reach a running simulation, hold from the tick on record, and a replay repeats them."""
+"""Controls over Kafka: messages reach a running simulation, apply from the recorded tick, and a replay repeats them."""
 
 from __future__ import annotations
 

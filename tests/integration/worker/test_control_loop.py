@@ -1,4 +1,4 @@
-"""Controllers and worlds in a closed loop: what the one wishes, the other takes; the record repeats the run."""
+"""Controllers and simulations in a closed loop: commands are applied, and the recorded ones repeat the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from astrocyte.simulator.run import RunSummary
 
 
 class Loop(MemorySink):
-    """Keeps the frames, and hands the wishes that a controller draws from them to the run."""
+    """Keeps the frames, and passes the commands that a controller makes of them to the run."""
 
     def __init__(self, controller: Any) -> None:
         super().__init__()

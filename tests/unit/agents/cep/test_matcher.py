@@ -1,4 +1,4 @@
-"""The matcher: what rules put out, whatever way the rows are cut, saved, or keyed."""
+"""The matcher: outputs of rules, for any division of rows, snapshots and keys."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def histories(draw: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 def frames_of(rows: dict[str, list[dict[str, Any]]]) -> list[Frame]:
-    """One frame for each row, with its place in (run, stream)."""
+    """One frame for each row, with its sequence number in (run, stream)."""
     frames = []
     for stream, found in rows.items():
         numbers = {"r1": 0, "r2": 0}
@@ -74,7 +74,7 @@ def frames_of(rows: dict[str, list[dict[str, Any]]]) -> list[Frame]:
 
 
 def joined(frames: list[Frame]) -> list[Frame]:
-    """Neighbouring frames of one stream and run as one, rows in the order in which they stand."""
+    """Neighbouring frames of one stream and run as one, rows in their order there."""
     merged: list[list[Frame]] = []
     for frame in frames:
         if merged and (merged[-1][0].stream, merged[-1][0].run) == (frame.stream, frame.run):

@@ -1,4 +1,4 @@
-"""The cells scenario: its ledger, its lineages, what is planted, what is sampled."""
+"""The cells scenario: its ledger, its lineages, planted anomalies, samples."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Explanations: the automaton as Mermaid, and why a rule did not fire."""
+"""Explanations: the state machine as Mermaid, and why a rule did not fire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The InfluxDB sink against a strict stub: nothing lost, nothing twice, and clear words."""
+"""The InfluxDB sink against a strict stub: nothing lost, nothing written twice, and clear messages."""
 
 import asyncio
 
