@@ -44,8 +44,8 @@ async def test_a_folder_in_use_is_refused_and_the_holder_named(tmp_path):
     async with EmbeddedBroker(tmp_path, port=0) as broker:
         with pytest.raises(DataFolderInUse) as refused:
             await EmbeddedBroker(tmp_path, port=0).start()
-        for told in (str(tmp_path), f"process id {os.getpid()}", broker.address, "stop that broker"):
-            assert told in str(refused.value)
+        for expected in (str(tmp_path), f"process id {os.getpid()}", broker.address, "stop that broker"):
+            assert expected in str(refused.value)
     async with EmbeddedBroker(tmp_path, port=0):
         pass
 

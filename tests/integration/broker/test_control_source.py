@@ -134,11 +134,11 @@ def test_a_running_simulation_applies_controls_and_its_record_repeats_it(broker:
     assert time.monotonic() - began < 20
     summary = json.loads(out)
     controls = [Control(**each) for each in summary["controls"]]
-    told = recorded()
-    assert [(row["tick"], row["type"]) for row in told] == [
+    control_rows = recorded()
+    assert [(row["tick"], row["type"]) for row in control_rows] == [
         (each.tick, "refused" if each.error else "applied") for each in controls
     ]
-    assert [row["type"] for row in told] == ["applied", "applied", "refused"]
+    assert [row["type"] for row in control_rows] == ["applied", "applied", "refused"]
     world = load_scenario("cells")
     again = MemorySink()
     config = configure(world.Config, {"size": 1024})

@@ -32,7 +32,7 @@ class Loop(MemorySink):
     def read(self, frame: Frame) -> Frame:
         return frame
 
-    def wishes(self) -> Iterator[tuple[str, Any]]:
+    def commands(self) -> Iterator[tuple[str, Any]]:
         while not self._wishes.empty():
             yield self._wishes.get()
 
@@ -49,7 +49,7 @@ class AccuracyLoop(Loop):
 
 
 def closed(scenario: str, config: dict[str, Any], loop: Loop, ticks: int) -> RunSummary:
-    summary = simulate(scenario, config, seed=2, ticks=ticks, sink=loop, control_source=loop.wishes, queue_rounds=1)
+    summary = simulate(scenario, config, seed=2, ticks=ticks, sink=loop, control_source=loop.commands, queue_rounds=1)
     again = MemorySink()
     simulate(scenario, config, seed=2, ticks=ticks, sink=again, controls=summary.controls)
     assert [encode_frame(frame) for frame in loop.frames] == [encode_frame(frame) for frame in again.frames]

@@ -70,13 +70,13 @@ def strong(text: str, ticks: Iterable[list[Frame]]) -> dict[str, str]:
 
 
 @contextmanager
-def worker(address: str, folder: Path, **wishes: object) -> Iterator[tuple[Settings, Path]]:
+def worker(address: str, folder: Path, **overrides: object) -> Iterator[tuple[Settings, Path]]:
     """A worker that correlates, with its settings and its log; it must exit with status 0."""
     rules = folder / "rules.yaml"
     rules.write_text(RULE_TEXT)
     settings = load_settings(
         broker=address, group="modes", rules=(rules,), partitions=2, streams=STREAMS, snapshot_interval="200ms",
-        roles=("correlate",), **wishes,
+        roles=("correlate",), **overrides,
     )  # fmt: skip
     asyncio.run(make_topics(settings, [*mono_topics(STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
     log = folder / "worker.log"

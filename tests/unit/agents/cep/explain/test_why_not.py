@@ -74,9 +74,9 @@ def test_only_attempts_open_at_the_given_time_are_reported():
 def test_steps_report_how_often_each_part_of_their_condition_failed():
     rule = Rule(name="r", within="2s", seq=[step("a", "A", " and value > 3")])
     report = why_not(rule, events("AABX", values=[1, 2, 9, 0]))
-    (told,) = report.steps
-    assert (told.seen, told.fitted, told.failed) == (4, 0, {"type == 'A'": 2, "value > 3": 3})
-    assert "value = 1" in told.nearest
+    (reported,) = report.steps
+    assert (reported.seen, reported.fitted, reported.failed) == (4, 0, {"type == 'A'": 2, "value > 3": 3})
+    assert "value = 1" in reported.nearest
     assert "no partial match" in report.lines()[-1]
 
 

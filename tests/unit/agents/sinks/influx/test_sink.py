@@ -236,7 +236,9 @@ async def test_requests_of_one_batch_are_under_way_together_and_each_is_repeated
     assert (stub.count(), stub.replaced, sink.written) == ({"problem_solving": 200}, 0, 200)
     assert len(notices.waits) == 4
     firsts = [notice.attempt for notice in notices].count(1)
-    assert [notice.attempt for notice in notices].count(0) == firsts, "each that had notice told of its end"
+    assert [notice.attempt for notice in notices].count(0) == firsts, (
+        "each request with a retry notice also reported its end"
+    )
 
 
 async def test_a_token_refused_in_the_middle_of_a_batch_ends_it_without_a_confirmation():
