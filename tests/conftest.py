@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def search_seed(request: pytest.FixtureRequest) -> int:
-    """First seed of a test that draws with generators of its own: 0, or far from other rounds' in ``make soak``."""
+    """First seed of a test that draws with its own generators: 0, or far from other rounds' in ``make soak``."""
     return 1_000_000 * int(request.config.getoption("--hypothesis-seed") or 0)
 
 

@@ -24,7 +24,7 @@ DIFFERENT = {
     "loop_gap_ms": "the gap of a loop lies between its elements here, and nowhere else; Flink applies it to the wait "
     "before the first element too, and not to every wait between elements (docs: Rules, differences from Flink)",
 }
-"""Reasons of cases that are marked ``quirk`` and may come out otherwise here, by the beginning of the mark."""
+"""Reasons of cases that are marked ``quirk`` and may differ here, by the start of the mark."""
 
 
 def _ids(section: str) -> list[Any]:

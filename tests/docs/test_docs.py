@@ -1,4 +1,4 @@
-"""README and docs are true: their programs run, their links lead somewhere, and the settings they list exist."""
+"""README and docs are true: their programs run, their links have targets, and the settings they list exist."""
 
 import re
 import subprocess

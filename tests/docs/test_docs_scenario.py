@@ -1,4 +1,4 @@
-"""The scenario that docs/simulator.md builds is real: it is extracted and run, and its pictures exist."""
+"""The scenario of docs/simulator.md is extracted and run, and its pictures exist."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documentation builds as a site in which every link leads somewhere and nothing is loaded from the network."""
+"""The documentation builds as a site in which every link has a target and nothing is loaded from the network."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""kill -9 of the broker under load: no acknowledged record is lost, none is stored twice, groups go on."""
+"""kill -9 of the broker under load: no acknowledged record is lost, none is stored twice, groups continue."""
 
 from __future__ import annotations
 

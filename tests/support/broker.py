@@ -133,7 +133,7 @@ def flush(log: PartitionLog) -> None:
 def records_from(
     log: PartitionLog, offset: int = 0, *, max_bytes: int = 1 << 20
 ) -> list[tuple[int, bytes | None, bytes]]:
-    """(offset, key, encoded record) of every record from an offset on, fetched as a client does: again and again."""
+    """(offset, key, encoded record) of every record from an offset on, by repeated fetches as a client does."""
     found: list[tuple[int, bytes | None, bytes]] = []
     while offset < log.end_offset:
         data, at = log.read(offset, max_bytes), 0

@@ -84,7 +84,7 @@ def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     if request.param == "embedded":
         yield request.getfixturevalue("own_embedded")
         return
-    # The session's Kafka: making another one takes longer than bringing this one back.
+    # The session's Kafka: starting another one takes longer than restarting this one.
     broker: Kafka = request.getfixturevalue("real_kafka")
     yield broker
     broker.kill()
@@ -102,7 +102,7 @@ def resume(broker: Broker) -> None:
 
 
 def read_all(address: str, topic: str, *, isolation: str = "read_committed") -> dict[int, list[Any]]:
-    """All records of a topic by partition, from the beginning to the end that it has now."""
+    """All records of a topic by partition, from its start to its current end."""
 
     async def read() -> dict[int, list[Any]]:
         options = {"isolation_level": isolation, "auto_offset_reset": "earliest", "fetch_max_wait_ms": 50}

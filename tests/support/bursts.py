@@ -89,7 +89,7 @@ BURSTS = Bursts()
 
 
 class Greedy(Bursts):
-    """A fault: it always needs one row more than there is room for."""
+    """A faulty step: it always needs one row more than the capacity."""
 
     name = "greedy"
 

@@ -24,7 +24,7 @@ TOKEN = "the-token"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the next request meets instead of a good answer. ``applied``: its points are written all the same."""
+    """A fault of the next request. ``applied``: its points are written all the same."""
 
     what: Literal["status", "cut", "hang"] = "status"
     status: int = 503
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(slots=True)
 class InfluxStub:
-    """The server's state, and what it was asked."""
+    """The server's state, and the requests that it received."""
 
     url: str = ""
     token: str = TOKEN
@@ -45,7 +45,7 @@ class InfluxStub:
     """Points before it are dropped, as beyond the bucket's retention."""
     points: dict[Any, dict[str, Any]] = field(default_factory=dict)
     replaced: int = 0
-    """Points that met one of their identity that held something else."""
+    """Points that overwrote a different point of the same identity."""
     answers: deque[Answer] = field(default_factory=deque)
     requests: list[int] = field(default_factory=list)
     """Lines of each request that could be read."""
@@ -163,7 +163,7 @@ class InfluxStub:
     async def _change_bucket(self, request: web.Request) -> web.Response:
         change = await request.json()
         bucket = next(each for each in self.buckets.values() if each["id"] == request.match_info["id"])
-        # The server takes an empty list for "as it is".
+        # The server treats an empty list as "no change".
         bucket["retentionRules"] = change.get("retentionRules") or bucket["retentionRules"]
         self.changes.append(f"change bucket {bucket['name']}")
         return web.json_response(bucket)

@@ -1,4 +1,4 @@
-"""A real Apache Kafka (KRaft, one node) from Maven Central's jars, for tests that must hold on the real thing.
+"""A real Apache Kafka (KRaft, one node) from Maven Central's jars, for tests against a real broker.
 
 The jars come through Maven into a cache folder outside the repository. Needs Java 17 or newer and mvn.
 """
@@ -65,7 +65,7 @@ _LOGGING = """<?xml version="1.0" encoding="UTF-8"?>
 
 
 class KafkaUnavailable(RuntimeError):
-    """Java or Maven is absent, or the jars cannot be had."""
+    """Java or Maven is absent, or the jars cannot be downloaded."""
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""A small strict reader of line protocol, written after InfluxDB 2's rules and apart from the encoder."""
+"""A small strict reader of line protocol, written after InfluxDB 2's rules and independent of the encoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Point:
 
     @property
     def identity(self) -> tuple[str, tuple[tuple[str, str], ...], int]:
-        """What InfluxDB keeps points apart by."""
+        """The identity of a point in InfluxDB: measurement, tags and time."""
         return self.measurement, tuple(sorted(self.tags)), self.time_ns
 
 

@@ -51,7 +51,7 @@ def axon_frame(
 
 
 def frame_messages(frame: Frame, partitions: int, offsets: dict[tuple[str, int], int]) -> list[ConsumedRecord]:
-    """The frame as messages, one a partition; ``offsets`` holds the next offset of each place and moves on."""
+    """The frame as messages, one a partition; ``offsets`` holds the next offset of each partition and is advanced."""
     messages = []
     time_ms = int(frame.timestamps()[0]) // 1000 if frame.num_rows else (frame.watermark_us or 0) // 1000
     for partition, part in split_by_partition(frame, partitions):
@@ -88,7 +88,7 @@ def running(folder: Path) -> Iterator[str]:
 
 
 async def produce(address: str, records: Sequence[ConsumedRecord], *, partitions: int = 2) -> None:
-    """Send messages to their topics and partitions, which are made."""
+    """Send messages to their topics and partitions, which are created."""
     await ensure_topics(address, dict.fromkeys({record.topic for record in records}, partitions))
     async with producer_client(address) as producer:
         sent = [

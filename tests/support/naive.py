@@ -1,4 +1,4 @@
-"""A second opinion on sequences: enumerate every way to lay events onto a pattern, and check each against the rules.
+"""A second implementation of sequences: enumerate all assignments of events to a pattern, and check each of them.
 
 It is slow (exponential), small, and knows nothing of automata. A pattern is first unrolled into *plans*: all lists of
 places that its quantifiers allow, no longer than the input. A match is a plan with one event for each place, in order,
@@ -252,7 +252,7 @@ def _completion(
 def skipped(
     found: set[tuple[Match, int]], kind: str, step: str = "", *, eager: bool = False
 ) -> tuple[list[Match], str]:
-    """Matches left by a skip strategy, and whether that is all there is to say.
+    """Matches that a skip strategy keeps, and whether they are unambiguous.
 
     It is "tied" where several matches begin and complete together and the order of the two decides which of them is
     left, and "undecided" where these end with different events, so that all that follows depends on it.

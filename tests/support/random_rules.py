@@ -28,7 +28,7 @@ class RandomRule:
         self.rng = rng
         self.names: list[str] = []
         self.ambiguous = False
-        """Whether the same events can be laid onto the pattern in several ways (a loop of loops): matches repeat."""
+        """Whether the same events fit the pattern in several ways (a loop of loops): matches repeat."""
         self.within = rng.choice([None, 4, 8, 15])
         steps, parts = self.members(rng.randint(1, 4), depth=0)
         if self.within is not None and not parts[-1].optional and rng.random() < 0.2:

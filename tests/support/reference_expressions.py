@@ -1,4 +1,4 @@
-"""The expression language once more, as plainly as can be: exact arithmetic with fractions, one value at a time.
+"""A second, simple implementation of the expression language: exact arithmetic with fractions, one value at a time.
 
 What the evaluators of `agents` do is compared with this. A value is None, a bool, an int, a float or a str.
 """

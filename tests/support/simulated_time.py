@@ -34,7 +34,7 @@ class SimulatedTimers:
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and call what is due in its order."""
+        """Advance time, and call due timers in order."""
         end = self._now + seconds
         while self._timers and self._timers[0][0] <= end:
             self._now, _, timer = heapq.heappop(self._timers)
@@ -44,5 +44,5 @@ class SimulatedTimers:
 
     @property
     def pending(self) -> int:
-        """Timers that would still call."""
+        """Timers that are still pending."""
         return sum(not timer.cancelled for _, _, timer in self._timers)

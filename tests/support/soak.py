@@ -40,7 +40,7 @@ def seeded(selected: str, seed: int, arguments: list[str]) -> int:
 
 
 def search(minutes: float, seed: int, arguments: list[str]) -> int:
-    """Rounds of all properties until the time is over or one fails; returns pytest's last exit status."""
+    """Rounds of all properties until the time limit or a failure; returns pytest's last exit status."""
     end = time.monotonic() + 60 * minutes
     status = 0
     while status == 0 and time.monotonic() < end:

@@ -80,7 +80,7 @@ async def read(stream):
             continue
         say(event="chunk", topic=chunk.topic, partition=chunk.partition, offsets=[row.offset for row in chunk])
         if "take_turns" in OPTIONS:
-            # After a chunk of one partition the other one has its turn.
+            # After a chunk of one partition comes one of the other.
             this, other = TP(chunk.topic, chunk.partition), TP(chunk.topic, 1 - chunk.partition)
             app.consumer.resume([other])
             app.consumer.pause([this])
@@ -90,7 +90,7 @@ async def read(stream):
             raise RuntimeError("the agent of the test fails")
         if "copy_to" in OPTIONS:
             await confirm(app, [ProducerRecord(OPTIONS["copy_to"], row.value, row.key) for row in chunk])
-            # The other way to produce, of any Faust agent; awaiting twice awaits the broker's word.
+            # The other way to produce, of any Faust agent; the second await is for the broker's confirmation.
             await (await app.topic(OPTIONS["copy_to"]).send(value=b"sent", partition=0))
         if HOLD.isdisjoint(row.offset for row in chunk):
             event.ack()

@@ -1,4 +1,4 @@
-"""Windows and aggregates worked out the slow way, from lists of events; shares no code with the operator."""
+"""Windows and aggregates computed directly from lists of events; shares no code with the operator."""
 
 from __future__ import annotations
 

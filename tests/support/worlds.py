@@ -41,7 +41,7 @@ class MoranStatic:
 
 
 class Moran(Scenario):
-    """Some die, as many are born to survivors, in proportion to fitness: `ctx.remove` and `ctx.spawn` and no more."""
+    """Some die, as many are born to survivors, in proportion to fitness: tests `ctx.remove` and `ctx.spawn`."""
 
     name = "moran"
     Config = MoranConfig
@@ -128,7 +128,7 @@ class DriftConfig(ScenarioConfig):
 
 
 class WrightFisher(Scenario):
-    """Each child picks a parent at random, many neutral loci in one word: the random numbers and no more."""
+    """Each child picks a parent at random, many neutral loci in one word: tests the random numbers."""
 
     name = "wright_fisher"
     Config = DriftConfig

@@ -22,7 +22,7 @@ HOME_OF = {"jax": ("simulator",), "faust": ("pipeline",), "aiokafka": ("pipeline
 HOME_OF |= {"influxdb_client": ("agents/sinks",), "psycopg": ("agents/sinks",), "alembic": ("agents/sinks",)}
 
 # Within a folder: what each of its sub-folders imports from its other sub-folders and modules, exactly. A new arrow is
-# a decision: it is added here, where a reviewer sees it, and only if it closes no circle.
+# a decision: it is added here, where a reviewer sees it, and only if it makes no cycle.
 ARROWS: dict[str, dict[str, str]] = {
     "agents": {
         "cep": "expressions jit rules",
@@ -82,7 +82,7 @@ MOST_MODULES = 14  # of one folder, not counting __init__ and sub-folders
 LARGER_FOLDERS: dict[str, str] = {}  # folder: why it may hold more
 
 TEST_LEVELS = {"unit", "integration", "conformance", "faults", "docs", "support"}
-# Pauses in tests that wait for nothing: they place a fault at a random moment.
+# Sleeps that do not wait for a condition: they place a fault at a random moment.
 MAY_PAUSE = {
     "tests/faults/test_worker_kill.py": 1,  # the moment of a kill
     "tests/integration/kafka/test_transport_kafka.py": 3,  # the moments of sends, kills and restarts

@@ -1,4 +1,4 @@
-"""A Faust app on the stock aiokafka driver: writes down what it sees, and with TABLE=1 counts it in a table."""
+"""A Faust app on the stock aiokafka driver: records what it reads, and with TABLE=1 counts it in a table."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ async def test_a_folder_in_use_is_refused_and_the_holder_named(tmp_path):
     async with EmbeddedBroker(tmp_path, port=0) as broker:
         with pytest.raises(DataFolderInUse) as refused:
             await EmbeddedBroker(tmp_path, port=0).start()
-        for part in (str(tmp_path), f"process id {os.getpid()}", broker.address, "stop that broker"):
-            assert part in str(refused.value)
+        for expected in (str(tmp_path), f"process id {os.getpid()}", broker.address, "stop that broker"):
+            assert expected in str(refused.value)
     async with EmbeddedBroker(tmp_path, port=0):
         pass
 
@@ -171,7 +171,7 @@ async def test_a_transactional_producer_is_refused_with_a_fatal_error(broker, ca
     with pytest.raises(TransactionalIdAuthorizationFailed):
         await producer.start()
     await producer.stop()
-    assert "requested a transaction" in caplog.text
+    assert "asked for a transaction" in caplog.text
 
 
 def test_a_transactional_librdkafka_producer_is_refused_with_a_fatal_error(tmp_path):

@@ -265,7 +265,7 @@ def test_librdkafka_members_join_and_leave_and_every_record_is_processed(broker,
         again.subscribe([topic])
         consume_until = len(set(processed))
         wait_until(lambda: again.consume(10, 0.05) or len(again.assignment()) == 2, what="the same assignment")
-        assert len(assigned[1]) == PARTITIONS // 2, "a static member's return moves nobody"
+        assert len(assigned[1]) == PARTITIONS // 2, "a static member's return moves no partition"
         assert consume_until <= total
         stops[1].set()
         threads[1].join(30)

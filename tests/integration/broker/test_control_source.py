@@ -1,4 +1,4 @@
-"""Controls over Kafka: messages reach a running simulation, hold from the tick on record, and a replay repeats them."""
+"""Controls over Kafka: messages reach a running simulation, apply from the recorded tick, and a replay repeats them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from astrocyte.pipeline.simulation.controls import KafkaControls
 from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.simulator.runtime.controls import Control
-from tests.support.broker import BrokerThread
+from tests.support.broker import BrokerThread, wait_until
 from tests.support.brokers import read_all
-from tests.support.waiting import wait_until
 
 TOPIC = "control.difficulty"
 
@@ -135,11 +134,11 @@ def test_a_running_simulation_applies_controls_and_its_record_repeats_it(broker:
     assert time.monotonic() - began < 20
     summary = json.loads(out)
     controls = [Control(**each) for each in summary["controls"]]
-    controls = recorded()
-    assert [(row["tick"], row["type"]) for row in controls] == [
+    control_rows = recorded()
+    assert [(row["tick"], row["type"]) for row in control_rows] == [
         (each.tick, "refused" if each.error else "applied") for each in controls
     ]
-    assert [row["type"] for row in controls] == ["applied", "applied", "refused"]
+    assert [row["type"] for row in control_rows] == ["applied", "applied", "refused"]
     world = load_scenario("cells")
     again = MemorySink()
     config = configure(world.Config, {"size": 1024})

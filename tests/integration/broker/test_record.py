@@ -1,4 +1,4 @@
-"""Recording topics: every message as it is, merged by time, into a file that is whole or absent."""
+"""Recording topics: every message unchanged, merged by time, into a file that is complete or absent."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ SCRIPT = (
 
 
 class VirtualClock:
-    """Waits by moving its hands."""
+    """A virtual clock: waiting advances it."""
 
     def __init__(self) -> None:
         self.time = 0.0

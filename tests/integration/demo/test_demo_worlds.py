@@ -1,4 +1,4 @@
-"""Demos of other worlds: every table on both databases, every measurement as line protocol."""
+"""Demos of other scenarios: every table of the ecology on both databases, every measurement as line protocol."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def demo(scenario: str, folder: Path, *more: str) -> dict[str, object]:
 
 
 def dangling(database: str) -> dict[str, int]:
-    """Rows of each reference that lead to no row, by what is declared in the database itself."""
+    """Number of rows without their referenced row, by each foreign key that the database declares."""
     with engine_of(database).connect() as connection:
         found = {}
         for table in inspect(connection).get_table_names():

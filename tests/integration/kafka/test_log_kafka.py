@@ -1,4 +1,4 @@
-"""Tap, record and replay on a real Kafka: what one broker had, another gets, byte for byte."""
+"""Tap, record and replay on a real Kafka: messages are copied from one broker to another byte for byte."""
 
 from __future__ import annotations
 

@@ -14,8 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from astrocyte.pipeline.kafka.client import ensure_topics
-from astrocyte.pipeline.transport.producer import ConfirmedProducer
-from astrocyte.pipeline.transport.producer_record import ProducerRecord, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer, ProducerRecord, producer_settings
 from tests.support.brokers import Broker, read_all
 from tests.support.kafka import Kafka
 from tests.support.waiting import wait_until
@@ -32,7 +31,7 @@ class Topic:
     name: str
     group: str
 
-    def options(self, **more: object) -> dict[str, object]:
+    def worker_options(self, **more: object) -> dict[str, object]:
         return {"broker": self.address, "topics": self.name, "group": self.group} | more
 
     def committed(self, partition: int = 0) -> int | None:
@@ -84,12 +83,12 @@ def topic_of(address: str, partitions: int = 1) -> Topic:
 def test_new_group_that_held_its_first_message_reads_all_of_them_again_after_kill_9(address, start_worker: Start):
     topic = topic_of(address)
     topic.produce(20)
-    first = start_worker(**topic.options(max_poll=1, hold=0))
+    first = start_worker(**topic.worker_options(max_poll=1, hold=0))
     first.wait_offsets(list(range(20)))
     first.wait(lambda: first.events("held"))
     first.kill()
     assert topic.committed() is None
-    second = start_worker(**topic.options(max_poll=1))
+    second = start_worker(**topic.worker_options(max_poll=1))
     second.wait_offsets(list(range(20)))
     topic.wait_committed(20)
 
@@ -98,11 +97,11 @@ def test_message_held_right_after_the_commit_is_read_again_after_kill_9(address,
     topic = topic_of(address)
     topic.produce(20)
     topic.commit(10)
-    first = start_worker(**topic.options(max_poll=1, hold=10))
+    first = start_worker(**topic.worker_options(max_poll=1, hold=10))
     first.wait_offsets(list(range(10, 20)))
     first.kill()
     assert topic.committed() == 10
-    second = start_worker(**topic.options(max_poll=1))
+    second = start_worker(**topic.worker_options(max_poll=1))
     second.wait_offsets(list(range(10, 20)))
     topic.wait_committed(20)
 
@@ -113,9 +112,9 @@ def test_rebalance_reads_nothing_again_that_was_acknowledged_and_joins_partition
     for partition in range(3):
         one.produce(10, partition)
         two.produce(10, partition)
-    first = start_worker(**one.options(topics=topics, commit_interval=60))
+    first = start_worker(**one.worker_options(topics=topics, commit_interval=60))
     first.wait(lambda: sum(len(event["offsets"]) for event in first.events("chunk")) == 60)
-    second = start_worker(**one.options(topics=topics, commit_interval=60))
+    second = start_worker(**one.worker_options(topics=topics, commit_interval=60))
     second.wait(lambda: second.events("assigned"))
     first.wait(lambda: len(first.events("assigned")) >= 2)
     mine = {name: set() for name in (one.name, two.name)}
@@ -138,7 +137,7 @@ def test_rebalance_reads_nothing_again_that_was_acknowledged_and_joins_partition
 def test_sigterm_with_held_chunks_ends_at_once_and_commits_what_came_before_them(address, start_worker: Start):
     topic = topic_of(address)
     topic.produce(10)
-    worker = start_worker(**topic.options(max_poll=1, hold="5,7", commit_interval=60))
+    worker = start_worker(**topic.worker_options(max_poll=1, hold="5,7", commit_interval=60))
     worker.wait_offsets(list(range(10)))
     assert worker.terminate(8) == 0
     assert topic.committed() == 5
@@ -147,7 +146,7 @@ def test_sigterm_with_held_chunks_ends_at_once_and_commits_what_came_before_them
 def test_acknowledgements_during_a_revocation_are_committed(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(10)
-    worker = start_worker(**topic.options(max_poll=1, hold=3, commit_interval=60, ack_at_revocation=1))
+    worker = start_worker(**topic.worker_options(max_poll=1, hold=3, commit_interval=60, ack_at_revocation=1))
     worker.wait_offsets(list(range(10)))
     assert worker.terminate(8) == 0
     assert worker.events("revoked")[-1]["partitions"] == [[topic.name, 0]]
@@ -158,7 +157,7 @@ def test_application_chooses_where_reading_starts(embedded_address, start_worker
     topic = topic_of(embedded_address)
     topic.produce(10)
     topic.commit(8)
-    worker = start_worker(**topic.options(seek=4))
+    worker = start_worker(**topic.worker_options(seek=4))
     worker.wait_offsets(list(range(4, 10)))
     topic.wait_committed(10)
 
@@ -166,7 +165,7 @@ def test_application_chooses_where_reading_starts(embedded_address, start_worker
 def test_readers_of_decoded_values_get_one_message_a_record(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(5)
-    worker = start_worker(**topic.options(serializer="json"))
+    worker = start_worker(**topic.worker_options(serializer="json"))
     worker.wait(lambda: len(worker.events("record")) == 5)
     assert [event["offset"] for event in worker.events("record")] == list(range(5))
     topic.wait_committed(5)
@@ -175,7 +174,7 @@ def test_readers_of_decoded_values_get_one_message_a_record(embedded_address, st
 def test_worker_that_stops_reading_despite_lag_ends_with_a_message(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(200)
-    worker = start_worker(**topic.options(max_poll=1, hang=1, liveness=1.5))
+    worker = start_worker(**topic.worker_options(max_poll=1, hang=1, liveness=1.5))
     assert worker.ended() != 0
     assert "nothing was read or acknowledged" in worker.text()
 
@@ -184,7 +183,7 @@ def test_paused_partition_is_delivered_once_it_is_resumed(embedded_address, star
     topic = topic_of(embedded_address, partitions=2)
     topic.produce(3, 0)
     topic.produce(3, 1)
-    worker = start_worker(**topic.options(max_poll=1, take_turns=1))
+    worker = start_worker(**topic.worker_options(max_poll=1, take_turns=1))
     worker.wait(lambda: len(worker.events("chunk")) == 6)
     turns = [event["partition"] for event in worker.events("chunk")]
     assert turns in ([0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 1, 0])
@@ -194,10 +193,10 @@ def test_paused_partition_is_delivered_once_it_is_resumed(embedded_address, star
 def test_failing_agent_ends_the_worker_and_its_message_is_read_again(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address)
     topic.produce(10)
-    worker = start_worker(**topic.options(max_poll=1, fail_at=4))
+    worker = start_worker(**topic.worker_options(max_poll=1, fail_at=4))
     assert worker.ended() != 0
     assert "the agent of the test fails" in worker.text()
-    again = start_worker(**topic.options(max_poll=1))
+    again = start_worker(**topic.worker_options(max_poll=1))
     again.wait(lambda: 9 in again.offsets())
     assert again.offsets()[0] <= 4
     topic.wait_committed(10)
@@ -206,7 +205,7 @@ def test_failing_agent_ends_the_worker_and_its_message_is_read_again(embedded_ad
 def test_worker_ends_soon_when_asked_to_while_the_broker_is_unavailable(own_embedded: Broker, start_worker: Start):
     topic = topic_of(own_embedded.address)
     topic.produce(10)
-    worker = start_worker(**topic.options(max_poll=1, commit_interval=60))
+    worker = start_worker(**topic.worker_options(max_poll=1, commit_interval=60))
     worker.wait_offsets(list(range(10)))
     own_embedded.kill()
     worker.wait(lambda: "no coordinator of the group answers" in worker.text())
@@ -216,7 +215,7 @@ def test_worker_ends_soon_when_asked_to_while_the_broker_is_unavailable(own_embe
 def test_worker_that_waits_for_its_first_broker_ends_when_asked_to(own_embedded: Broker, start_worker: Start):
     own_embedded.kill()
     worker = start_worker(broker=own_embedded.address, topics="mono.none", group="none")
-    worker.wait(lambda: "is unavailable" in worker.text())
+    worker.wait(lambda: "does not serve us" in worker.text())
     worker.terminate(10)
 
 
@@ -225,11 +224,11 @@ def test_commit_passes_the_markers_of_transactions(real_kafka: Kafka, start_work
     topic = topic_of(real_kafka.address)
     topic.produce(3, transactional_id=f"tx-{topic.name}")
     topic.produce(2, transactional_id=f"tx-{topic.name}")
-    worker = start_worker(**topic.options(max_poll=1, hold=4))
+    worker = start_worker(**topic.worker_options(max_poll=1, hold=4))
     worker.wait_offsets([0, 1, 2, 4, 5])  # 3 and 6 are markers
     topic.wait_committed(4)
     worker.kill()
-    again = start_worker(**topic.options())
+    again = start_worker(**topic.worker_options())
     again.wait_offsets([4, 5])
     topic.wait_committed(7)
 
@@ -240,8 +239,8 @@ def test_broker_that_is_unavailable_at_the_start_and_killed_later_loses_nothing(
     topic, copies = topic_of(own_broker.address), topic_of(own_broker.address)
     topic.produce(5)
     own_broker.kill()
-    worker = start_worker(**topic.options(copy_to=copies.name))
-    worker.wait(lambda: "is unavailable" in worker.text())
+    worker = start_worker(**topic.worker_options(copy_to=copies.name))
+    worker.wait(lambda: "does not serve us" in worker.text())
     own_broker.start()
     worker.wait_offsets(list(range(5)))
     topic.wait_committed(5)
@@ -254,7 +253,7 @@ def test_broker_that_is_unavailable_at_the_start_and_killed_later_loses_nothing(
     assert set(worker.offsets()) == set(range(10))
     copied = [record.value for record in read_all(own_broker.address, copies.name)[0]]
     assert set(copied) == {b"%d" % n for n in range(5)} | {b"sent"}
-    assert worker.text().count("is unavailable") <= 5
+    assert worker.text().count("does not serve us") <= 5
     assert worker.terminate() == 0
 
 
@@ -276,7 +275,7 @@ def test_every_record_is_copied_though_workers_and_broker_are_killed_at_random(o
 
     producing = threading.Thread(target=lambda: asyncio.run(produce()))
     producing.start()
-    workers = [start_worker(**topic.options(copy_to=copies.name, max_poll=50)) for _ in range(2)]
+    workers = [start_worker(**topic.worker_options(copy_to=copies.name, max_poll=50)) for _ in range(2)]
     for _ in range(8):
         threading.Event().wait(chance.uniform(0.2, 3.0))
         what = chance.randrange(4)
@@ -289,7 +288,7 @@ def test_every_record_is_copied_though_workers_and_broker_are_killed_at_random(o
         else:
             workers[0].kill()
         if what:
-            workers = [*workers[1:], start_worker(**topic.options(copy_to=copies.name, max_poll=50))]
+            workers = [*workers[1:], start_worker(**topic.worker_options(copy_to=copies.name, max_poll=50))]
     producing.join(120)
     for partition in range(2):
         topic.wait_committed(count // 2, partition)

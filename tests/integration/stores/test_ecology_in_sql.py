@@ -1,4 +1,4 @@
-"""The ecology's streams in SQL: every table has rows, and every reference holds, in any order of topics."""
+"""The ecology's streams in SQL: every table has rows, and every reference is valid, in any order of topics."""
 
 import os
 

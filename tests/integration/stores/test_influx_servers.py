@@ -58,7 +58,7 @@ async def test_a_real_influxdb_holds_every_point_once():
     if not address:
         pytest.skip("ASTROCYTE_TEST_INFLUX is not set (url|token|org|bucket of an InfluxDB 2)")
     url, token, org, bucket = address.split("|")
-    # The server also reads the tasks' Flux, which nothing else here can.
+    # The server also parses the Flux of the tasks, which no stub can check.
     await asyncio.to_thread(lambda: list(setup_influx(url, token=token, org=org, bucket=bucket, raw_days=0)))
     run = f"test-{uuid4().hex}"
     columns = {

@@ -1,4 +1,4 @@
-"""What breaks, and what then holds: a clear message, nothing lost, nothing twice."""
+"""Faults of SQL databases: a clear message, nothing lost, nothing stored twice."""
 
 import asyncio
 import sqlite3
@@ -18,7 +18,7 @@ from astrocyte.schemas.frames import Frame
 
 
 class RetryNotices(list):
-    """Hears of notice, and mends what is broken at the given attempt instead of waiting."""
+    """Records retry notices, and repairs the cause at the given attempt instead of waiting."""
 
     def __init__(self, mend=lambda: None, at: int = 1):
         self.mend, self.at = mend, at

@@ -75,7 +75,7 @@ def rows_of(database: str, table: str):
 
 
 def broken_keys(database: str):
-    """Rows that refer to rows that are missing, by asking the foreign keys themselves."""
+    """Rows that refer to missing rows, found with the declared foreign keys."""
     engine = engine_of(database)
     broken = []
     with engine.connect() as connection:

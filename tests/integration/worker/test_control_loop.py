@@ -1,4 +1,4 @@
-"""Controllers and worlds in a closed loop: what the one options, the other takes; the record repeats the run."""
+"""Controllers and simulations in a closed loop: commands are applied, and the recorded ones repeat the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from astrocyte.simulator.run import RunSummary
 
 
 class Loop(MemorySink):
-    """Keeps the frames, and hands the options that a controller draws from them to the run."""
+    """Keeps the frames, and passes the commands that a controller makes of them to the run."""
 
     def __init__(self, controller: Any) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Loop(MemorySink):
     def read(self, frame: Frame) -> Frame:
         return frame
 
-    def options(self) -> Iterator[tuple[str, Any]]:
+    def commands(self) -> Iterator[tuple[str, Any]]:
         while not self._wishes.empty():
             yield self._wishes.get()
 
@@ -49,7 +49,7 @@ class AccuracyLoop(Loop):
 
 
 def closed(scenario: str, config: dict[str, Any], loop: Loop, ticks: int) -> RunSummary:
-    summary = simulate(scenario, config, seed=2, ticks=ticks, sink=loop, control_source=loop.options, queue_rounds=1)
+    summary = simulate(scenario, config, seed=2, ticks=ticks, sink=loop, control_source=loop.commands, queue_rounds=1)
     again = MemorySink()
     simulate(scenario, config, seed=2, ticks=ticks, sink=again, controls=summary.controls)
     assert [encode_frame(frame) for frame in loop.frames] == [encode_frame(frame) for frame in again.frames]

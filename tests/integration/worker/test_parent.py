@@ -1,4 +1,4 @@
-"""What `astrocyte worker` starts ends with it, also where it is killed."""
+"""Processes started by `astrocyte worker` end with it, also if it is killed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A real worker process on the embedded broker: early matches, rules that change meanwhile, records as JSON."""
+"""A real worker process on the embedded broker: eventual matches, rules that change while it runs, JSON records."""
 
 import asyncio
 import subprocess
@@ -70,13 +70,13 @@ def strong(text: str, ticks: Iterable[list[Frame]]) -> dict[str, str]:
 
 
 @contextmanager
-def worker(address: str, folder: Path, **options: object) -> Iterator[tuple[Settings, Path]]:
-    """A worker that correlates, with its settings and its log; it must end well."""
+def worker(address: str, folder: Path, **overrides: object) -> Iterator[tuple[Settings, Path]]:
+    """A worker that correlates, with its settings and its log; it must exit with status 0."""
     rules = folder / "rules.yaml"
     rules.write_text(RULE_TEXT)
     settings = load_settings(
         broker=address, group="modes", rules=(rules,), partitions=2, streams=STREAMS, snapshot_interval="200ms",
-        roles=("correlate",), **options,
+        roles=("correlate",), **overrides,
     )  # fmt: skip
     asyncio.run(make_topics(settings, [*mono_topics(STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
     log = folder / "worker.log"
@@ -168,7 +168,7 @@ def test_a_worker_applies_a_changed_rule_refuses_an_invalid_one_and_keeps_the_re
 
 
 async def send_rules(broker: str, text: bytes) -> None:
-    """Past the check that the command makes."""
+    """Write the rule without the check of the command."""
     async with producer_client(broker) as producer:
         await producer.send_and_wait(RULES, text, key=b"broken", partition=0)
 

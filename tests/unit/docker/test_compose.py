@@ -1,4 +1,4 @@
-"""No Docker engine is needed here: the files are held to the settings, the commands and one another."""
+"""The Docker files against the settings, the commands and each other; no Docker engine is needed."""
 
 import re
 from pathlib import Path

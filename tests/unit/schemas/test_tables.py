@@ -1,4 +1,4 @@
-"""The tables have the names and columns of the seeds, on every database."""
+"""The tables have the documented names and columns, on every database."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_strings_have_the_documented_lengths(place, length):
 
 @pytest.mark.parametrize(("table", "columns"), INDEXES.items())
 def test_the_documented_indexes_exist(table, columns):
-    # Beside the simulation, which every query names.
+    # In addition to the simulation, which every query names.
     found = Base.metadata.tables[table].indexes
     indexed = {next(column.name for column in index.columns if column.name != "simulation_id") for index in found}
     assert set(columns) <= indexed

@@ -126,7 +126,7 @@ def test_the_master_sequence_has_eigens_frequency_and_is_lost_above_the_error_th
     classes = np.arange(genes + 1)
 
     def share(rate: float) -> float:
-        # From class i to class j: some ones turn back, some zeros turn.
+        # From class i to class j: some ones become zeros, some zeros become ones.
         spread = np.zeros((genes + 1, genes + 1))
         for ones in classes:
             kept, new = binom.pmf(classes, ones, 1 - rate), binom.pmf(classes, genes - ones, rate)

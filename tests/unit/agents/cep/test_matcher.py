@@ -1,4 +1,4 @@
-"""The matcher: what rules put out, whatever way the rows are cut, saved, or keyed."""
+"""The matcher: outputs of rules, for any division of rows, snapshots and keys."""
 
 from __future__ import annotations
 
@@ -99,10 +99,10 @@ def test_absence_after_an_event_counts_from_that_event():
 
 
 def test_timeouts_are_an_output_of_their_own_only_where_asked_for():
-    quiet = Rule(name="r", within="5s", seq=[kind("a"), kind("b")])
-    reporting = Rule(name="r", within="5s", seq=[kind("a"), kind("b")], on_timeout=True)
-    assert run(quiet, frame("A"), end=9) == []
-    assert run(reporting, frame("A"), end=9) == [("r", "k", TIMEOUT, 5.0, {"a": [0]})]
+    without_timeout = Rule(name="r", within="5s", seq=[kind("a"), kind("b")])
+    with_timeout = Rule(name="r", within="5s", seq=[kind("a"), kind("b")], on_timeout=True)
+    assert run(without_timeout, frame("A"), end=9) == []
+    assert run(with_timeout, frame("A"), end=9) == [("r", "k", TIMEOUT, 5.0, {"a": [0]})]
 
 
 def test_any_takes_the_alternative_that_arrives_and_labels_it():

@@ -188,7 +188,7 @@ def test_events_of_one_instant_keep_the_order_of_their_producer() -> None:
 
 
 def test_an_eventual_engine_is_stored_before_event_time_has_begun() -> None:
-    """As a worker does that has not yet heard of every topic."""
+    """As a worker does before it has received messages of every topic."""
     engine = Engine(PAIR, consistency="eventual")
     engine.push(frame("axon_1", [(1_000_000, "k", "A", 0.5)]))
     engine.push(frame("axon_2", [(1_500_000, "k", "B", 0.5)]))

@@ -1,4 +1,4 @@
-"""An engine without a pipeline takes its rule set's validators as seriously as `astrocyte match` does."""
+"""An engine without a pipeline applies its rule set's validators as `astrocyte match` does."""
 
 import math
 from typing import Any

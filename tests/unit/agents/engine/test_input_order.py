@@ -62,7 +62,7 @@ def histories(draw: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 def frames_of(rows: dict[str, list[dict[str, Any]]]) -> list[Frame]:
-    """One frame for each row, with its place in (run, stream)."""
+    """One frame for each row, with its sequence number in (run, stream)."""
     frames = []
     for stream, found in rows.items():
         numbers = {"r1": 0, "r2": 0}
@@ -74,7 +74,7 @@ def frames_of(rows: dict[str, list[dict[str, Any]]]) -> list[Frame]:
 
 
 def joined(frames: list[Frame]) -> list[Frame]:
-    """Neighbouring frames of one stream and run as one, rows in the order in which they stand."""
+    """Neighbouring frames of one stream and run as one, rows in their order there."""
     merged: list[list[Frame]] = []
     for frame in frames:
         if merged and (merged[-1][0].stream, merged[-1][0].run) == (frame.stream, frame.run):
@@ -101,7 +101,7 @@ def result(outputs: list[EngineOutput]) -> tuple[list[Match], list[tuple[Any, ..
     return matches, sorted(windows)
 
 
-def outcome(matches: list[Match]) -> list[tuple[Any, ...]]:
+def by_time(matches: list[Match]) -> list[tuple[Any, ...]]:
     """The matches by time: a match that was withheld is emitted after later ones."""
     found = [
         (m.time_us, m.rule, m.key, m.id, m.timed_out, m.integrated_value,
@@ -116,7 +116,7 @@ def in_one_piece(rows: dict[str, list[dict[str, Any]]]) -> tuple[list[tuple[Any,
     for frame in joined(frames_of(rows)):
         engine.push(frame)
     matches, windows = result([engine.flush()])
-    return outcome(matches), windows
+    return by_time(matches), windows
 
 
 def delayed(frames: list[Frame], shuffle: list[int]) -> list[Frame]:
@@ -150,7 +150,7 @@ def test_any_order_within_the_lateness_any_cut_and_restart_gives_the_same_matche
         start, step = start + size, step + 1
     outputs.append(engine.flush())
     matches, windows = result(outputs)
-    assert outcome(matches) == expected[0]
+    assert by_time(matches) == expected[0]
     assert windows == expected[1]
     assert engine.low_water_us() is None
     assert engine.size() == {"waiting": 0, "rows": 0, "provisional": 0}
@@ -172,7 +172,7 @@ def test_any_number_of_partitions_gives_the_same_matches(
                 engine.push(frame)
         outputs.append(engine.flush())
     matches, windows = result(outputs)
-    assert outcome(matches) == expected[0]
+    assert by_time(matches) == expected[0]
     assert windows == expected[1]
 
 
@@ -189,7 +189,7 @@ def test_events_delivered_twice_are_refused_and_counted(
             assert engine.push(frame) == 0
     assert sum(engine.push(frame) for frame in joined(repeated)) == len(repeated)
     matches, windows = result([engine.flush()])
-    assert (outcome(matches), windows) == in_one_piece(rows)
+    assert (by_time(matches), windows) == in_one_piece(rows)
     assert engine.duplicates == len(repeated)
 
 
@@ -222,7 +222,7 @@ def test_eventual_matches_are_confirmed_or_retracted_and_end_as_those_of_the_ord
         status[match.id] = match.status
         if match.status in ("final", "confirmed"):
             last.append(match)
-    assert outcome(last) == expected[0]
+    assert by_time(last) == expected[0]
     assert "provisional" not in status.values()
     assert engine.size() == {"waiting": 0, "rows": 0, "provisional": 0}
 

@@ -68,7 +68,7 @@ def test_the_domain_waits_for_its_slowest_source() -> None:
     clock = Watermarks()
     see(clock, A, 100)
     see(clock, B, 40)
-    assert clock.watermark_us == 100, "the watermark never goes back for a source that nobody expected"
+    assert clock.watermark_us == 100, "the watermark never goes back for a source that was not expected"
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     assert clock.watermark_us == NEVER_US

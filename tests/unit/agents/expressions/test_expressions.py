@@ -1,4 +1,4 @@
-"""The expression language: what it takes, what it refuses and where, and that all evaluators agree."""
+"""The expression language: what it accepts, what it refuses and where, and that all evaluators agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages of other forms: read by content type or by how they look, and accounted for as JSON records are."""
+"""Messages of other formats: chosen by content type or by content, and counted as JSON records are."""
 
 import numpy as np
 import orjson

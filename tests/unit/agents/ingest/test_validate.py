@@ -1,4 +1,4 @@
-"""Validators: what is refused and why, what is changed, and that nothing is lost on the way."""
+"""Validators: what is refused and why, what is changed, and that no row is lost."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from astrocyte.agents.rules.model import Group, InvalidRules, Rule, Step, Window
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
-DESIGN = """
+DOCUMENTED = """
 rules:
   - name: type_A_and_B_within_2s
     by: key
@@ -47,7 +47,7 @@ def problem(text, **options):
 
 
 def test_documented_rule_file_is_read():
-    rules = load_rules(DESIGN)
+    rules = load_rules(DOCUMENTED)
     both, collapse = rules.rules
     assert (both.kind, both.pairing, both.positive, both.streams) == ("all", "once", ("a", "b"), ("axon_1", "axon_2"))
     assert both.within.time == 2_000_000

@@ -139,7 +139,7 @@ def test_broker_database_and_log_give_the_same_tree(tmp_path, log):
     store(story(), url)
     assert explain(SECOND, [SqlOrigin(url), LogOrigin([log])]).as_json() == expected
     with BrokerThread(tmp_path / "broker") as running:
-        # Offsets on the broker begin at 0, so the JSON record of the story is its fifth.
+        # Offsets on the broker begin at 0, so the JSON record of the log is its fifth.
         filler = [ConsumedRecord("mono.axon_2", 0, n, 1, b"x", b"{}") for n in range(4)]
         asyncio.run(produce(running.address, filler + story(), partitions=1))
         assert explain(SECOND, [BrokerOrigin(running.address)]).as_json() == expected

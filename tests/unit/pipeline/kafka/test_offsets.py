@@ -1,4 +1,4 @@
-"""Beginnings and ends as people and kcat write them."""
+"""Starts and ends in the notations of Astrocyte and of kcat."""
 
 from __future__ import annotations
 

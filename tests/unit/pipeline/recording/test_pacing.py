@@ -13,7 +13,7 @@ from astrocyte.schemas.errors import InvalidSettings
 
 
 class VirtualClock:
-    """Waits by moving its hands; ``during`` is called once, before the wait with its number."""
+    """A virtual clock: waiting advances it; ``during`` is called once, before the wait with its number."""
 
     def __init__(self) -> None:
         self.time = 100.0

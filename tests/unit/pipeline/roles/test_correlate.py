@@ -29,7 +29,7 @@ RULES = load_rules("rules: [{name: both, within: 1s, all: [{as: a, stream: axon_
 
 
 class Broker:
-    """Keeps what was produced; confirmations can be held back."""
+    """Keeps produced messages; confirmations can be delayed."""
 
     def __init__(self) -> None:
         self.records: dict[str, list[ProducerRecord]] = defaultdict(list)

@@ -17,7 +17,7 @@ TICK_S = 0.05
 
 
 class FakeStore:
-    """A sink that takes everything but the rows of ``refuses``, and notes when."""
+    """A sink that accepts all rows but those of ``refuses``, and records the times."""
 
     name = "influx"
 
@@ -35,7 +35,7 @@ class FakeStore:
 
 
 class Pipeline:
-    """A runner whose acknowledgements and dead letters are written down in order."""
+    """A runner whose acknowledgements and dead letters are recorded in order."""
 
     def __init__(self, **options):
         self.now_s = 100.0

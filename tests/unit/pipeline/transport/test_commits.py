@@ -196,7 +196,7 @@ class World:
         self.acked.update(covered)
 
     def expected(self) -> int:
-        """First offset delivered in this life that is not acked, else the position: by looking at every offset."""
+        """First offset delivered since the start that is not acked, else the position: by looking at every offset."""
         delivered = [offset for _, offsets in self.current for offset in offsets]
         return next((offset for offset in sorted(delivered) if offset not in self.acked), self.position)
 
@@ -249,7 +249,7 @@ def run(world: World, steps: list[tuple[str, int | bool | None]]) -> None:
                 world.start(world.broker)
     # The consumer dies: everything below the commit must have been acknowledged.
     assert all(offset in world.done for offset in world.exists if offset < world.broker)
-    # And a life in which everything is acked commits the whole log, holes and markers included.
+    # If everything is acked, the whole log is committed, holes and markers included.
     world.start(world.broker)
     while world.position < world.end:
         world.fetch(3)

@@ -16,7 +16,7 @@ FLOATS = st.floats() | st.sampled_from([0.0, -0.0, 5.0, 1e15, 1e16, 1e20, 5e-324
 
 
 def same(read, given):
-    """Equal in value and in kind, with minus nothing apart from nothing."""
+    """Equal in value and in type, with -0.0 distinguished from 0.0."""
     return type(read) is type(given) and read == given and math.copysign(1, read or 0) == math.copysign(1, given or 0)
 
 

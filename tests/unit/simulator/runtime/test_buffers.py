@@ -26,7 +26,7 @@ def test_a_collapse_after_many_small_rounds_does_not_delay_the_run() -> None:
     config = {"size": 1024, "plants": plants}
     summary = simulate("cells", config, seed=1, ticks=340, sink=tight, chunk_ticks=2, run="r")
     assert 1 <= summary.reruns <= 3
-    # In rounds so few that buffers do not shrink before the burst.
+    # So few rounds that buffers do not shrink before the burst.
     simulate("cells", config, seed=1, ticks=340, sink=wide, chunk_ticks=10, run="r")
     assert [encode_frame(frame) for frame in tight.frames] == [encode_frame(frame) for frame in wide.frames]
 

@@ -1,4 +1,4 @@
-"""Spike trains against the theory of point processes, and the truth that is planted in them (seed is fixed)."""
+"""Spike trains against the theory of point processes, and the truth of planted coincidences (the seed is fixed)."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_poisson_trains_have_their_rate_and_exponential_gaps(spikes: dict) -> No
     assert abs(len(times) - expected) < 4 * np.sqrt(expected)
     order = np.lexsort((times, domains))
     gaps = np.diff(times[order])[np.diff(domains[order]) == 0]
-    # Gaps end within the run: those of its last two seconds would be cut short.
+    # Gaps end within the run: those of its last two seconds would be truncated.
     started = times[order][:-1][np.diff(domains[order]) == 0] < TICKS * TICK_S - 3
     assert stats.kstest(gaps[started] * 5.0, "expon").pvalue > 1e-3
 

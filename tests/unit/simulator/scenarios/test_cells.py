@@ -1,4 +1,4 @@
-"""The cells scenario: its ledger, its lineages, what is planted, what is sampled."""
+"""The cells scenario: its ledger, its lineages, planted anomalies, samples."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ CONFIG = CellsConfig(
 
 
 @pytest.fixture(scope="module")
-def run() -> tuple[list[Frame], dict[str, np.ndarray]]:
+def recorded() -> tuple[list[Frame], dict[str, np.ndarray]]:
     """Frames of a run, and its metrics by tick."""
     world = World(CELLS, CONFIG, 9)
     assembler = Assembler(CELLS, CONFIG, "r")
@@ -45,15 +45,15 @@ def rows(frames: list[Frame], stream: str) -> dict[str, np.ndarray]:
     }
 
 
-def test_the_energy_ledger_closes_exactly(run) -> None:
-    metrics = run[1]
+def test_the_energy_ledger_closes_exactly(recorded) -> None:
+    metrics = recorded[1]
     change = metrics["income"] - metrics["cost"] - metrics["lost"]
     np.testing.assert_array_equal(np.diff(metrics["energy"]), change[1:])
     assert metrics["births"].sum() > 300
 
 
-def test_births_less_deaths_change_the_population_and_are_all_emitted(run) -> None:
-    frames, metrics = run
+def test_births_less_deaths_change_the_population_and_are_all_emitted(recorded) -> None:
+    frames, metrics = recorded
     np.testing.assert_array_equal(np.diff(metrics["alive"]), (metrics["births"] - metrics["deaths"])[1:])
     events = rows(frames, "evolutionary_events")
     kinds = dict(zip(*np.unique(events["event_type"], return_counts=True), strict=True))
@@ -63,8 +63,8 @@ def test_births_less_deaths_change_the_population_and_are_all_emitted(run) -> No
     assert kinds["mutation"] == mutants.sum()
 
 
-def test_ids_are_unique_and_mothers_were_alive(run) -> None:
-    events = rows(run[0], "evolutionary_events")
+def test_ids_are_unique_and_mothers_were_alive(recorded) -> None:
+    events = rows(recorded[0], "evolutionary_events")
     born = events["event_type"] == "birth"
     died = events["event_type"] == "death"
     children = events["cell_id"][born]
@@ -76,9 +76,9 @@ def test_ids_are_unique_and_mothers_were_alive(run) -> None:
         assert birth.get(mother, -1) < at < death.get(mother, 2**62)
 
 
-def test_prices_equation_holds_exactly_from_the_emitted_lineage(run) -> None:
+def test_prices_equation_holds_exactly_from_the_emitted_lineage(recorded) -> None:
     # Price 1970: mean change = Cov(w, z) / mean w + E(w dz) / mean w, over ancestors at tick 0, descendants at tick 90.
-    frames = run[0]
+    frames = recorded[0]
     genomes, events = rows(frames, "genome_data"), rows(frames, "evolutionary_events")
     time = CONFIG.tick_time_us
     first = genomes["timestamp"] == time(0)
@@ -105,16 +105,16 @@ def test_prices_equation_holds_exactly_from_the_emitted_lineage(run) -> None:
         assert abs(later[known].mean() - value.mean() - price) < 1e-9
 
 
-def test_a_planted_collapse_kills_its_share_and_is_in_the_truth(run) -> None:
-    frames, metrics = run
+def test_a_planted_collapse_kills_its_share_and_is_in_the_truth(recorded) -> None:
+    frames, metrics = recorded
     assert metrics["alive"][100] / metrics["alive"][99] == pytest.approx(0.4, abs=0.06)
     truth = [row for frame in frames if frame.stream == "truth" for row in frame.batch.to_pylist()]
     assert [(row["kind"], row["rule"]) for row in truth] == [("collapse", "population_collapse")]
     assert truth[0]["timestamp"] == CONFIG.tick_time_us(100)
 
 
-def test_population_metrics_are_those_of_the_cells(run) -> None:
-    frames, metrics = run
+def test_population_metrics_are_those_of_the_cells(recorded) -> None:
+    frames, metrics = recorded
     found = rows(frames, "population_metrics")
     vitals = rows(frames, "cell_vitals")
     at = CONFIG.tick_time_us(50)

@@ -1,4 +1,4 @@
-"""The dna scenario: the four flows of events, its invariants, and theory on its operators (check 13)."""
+"""The dna scenario: its four flows (start, mutation, save, rollback), its invariants, and theory of its operators."""
 
 import json
 from collections import defaultdict
@@ -243,7 +243,7 @@ def test_control_ga_sets_the_mutation_rate():
         (row["timestamp"], len(json.loads(row["mutation_keys"]))) for row in _rows(sink) if row.get("mutation_keys")
     ]
     middle = 1_735_689_600_000_000 + 41 * 100_000
-    # A step may be too small to be seen in a float32.
+    # A step may be too small to change a float32.
     assert min(count for time, count in changed if time > middle) >= len(KEYS) - 2
     assert np.mean([count for time, count in changed if time < middle]) < 4
 

@@ -1,4 +1,4 @@
-"""The ecology: its streams refer to each other rightly, its ledgers close, and eater and eaten keep their cycle."""
+"""The ecology: valid references between streams, closed ledgers, and stable cycles of predator and prey."""
 
 import jax.numpy as jnp
 import numpy as np

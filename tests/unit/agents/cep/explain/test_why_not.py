@@ -1,4 +1,4 @@
-"""Explanations: the automaton as Mermaid, and why a rule did not fire."""
+"""Explanations: the state machine as Mermaid, and why a rule did not fire."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_attempt_that_ran_out_of_time_names_the_bound_and_what_it_waited_for():
     attempt = the_attempt(rule, events("ABXXX", values=[5, 4]))
     assert (attempt.ended, attempt.ended_us, attempt.waited_for) == ("window", 3_000_000, ("b",))
     assert attempt.taken == (("a", 0),)
-    assert "within of 3s expired" in attempt.reason
+    assert "within of 3s was over" in attempt.reason
     assert "value > a.value (value = 4, a.value = 5)" in attempt.reason or "type == 'B'" in attempt.reason
 
 
@@ -74,9 +74,9 @@ def test_only_attempts_open_at_the_given_time_are_reported():
 def test_steps_report_how_often_each_part_of_their_condition_failed():
     rule = Rule(name="r", within="2s", seq=[step("a", "A", " and value > 3")])
     report = why_not(rule, events("AABX", values=[1, 2, 9, 0]))
-    (report_of,) = report.steps
-    assert (report_of.seen, report_of.fitted, report_of.failed) == (4, 0, {"type == 'A'": 2, "value > 3": 3})
-    assert "value = 1" in report_of.nearest
+    (reported,) = report.steps
+    assert (reported.seen, reported.fitted, reported.failed) == (4, 0, {"type == 'A'": 2, "value > 3": 3})
+    assert "value = 1" in reported.nearest
     assert "no partial match" in report.lines()[-1]
 
 
@@ -91,7 +91,7 @@ def test_conjunction_reports_which_step_was_missing():
     rule = Rule(name="r", within="2s", all=[step("a", "A"), step("b", "B")])
     report = why_not(rule, events("AXXB"))
     assert [attempt.waited_for for attempt in report.attempts] == [("b",), ("a",)]
-    assert "no event fits b" in report.attempts[0].reason
+    assert "no event fitted b" in report.attempts[0].reason
 
 
 def test_mermaid_shows_every_state_step_and_condition():
@@ -111,7 +111,7 @@ def test_mermaid_shows_every_state_step_and_condition():
     arrows = re.findall(r"(s\d+) -[-.] \"(.*)\" [-.]-> (s\d+)", text)
     assert {end for arrow in arrows for end in (arrow[0], arrow[2])} <= states
     assert any(label.startswith("b: ") for _, label, _ in arrows)
-    assert "forbidden no: stop" in text
+    assert "no came: given up" in text
     assert "9s since the first event" in text
     assert "x#lt;y" in text
 

@@ -1,4 +1,4 @@
-"""Line protocol files: what a crash, a full disk or a repetition leaves is each point once, readable by gunzip."""
+"""Line protocol files: after a crash, a full disk or a repetition they hold each point once, readable by gunzip."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from tests.support.notices import RetryNotices
 
 
 def text_of(folder):
-    """The files as a person would read them."""
+    """The decompressed files."""
     gunzip = shutil.which("gunzip")
     assert gunzip is not None
     return "".join(

@@ -19,7 +19,7 @@ def timers():
 
 @pytest.fixture
 def restart(tmp_path, timers):
-    """A coordinator on the catalogue that the one before it left."""
+    """A coordinator on the catalogue of the previous one."""
     opened = []
 
     def start():

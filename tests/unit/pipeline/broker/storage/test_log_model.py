@@ -167,7 +167,7 @@ class LogMachine(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def _without_syncing(monkeypatch):
-    """A kill -9 leaves the page cache as it is: waiting for the disk would prove nothing here, and take most time."""
+    """A kill -9 keeps the page cache: waiting for the disk would test nothing here, and take most of the time."""
     monkeypatch.setattr(os, "fsync", lambda _fd: None)
 
 
