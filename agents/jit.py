@@ -25,7 +25,7 @@ from numba.core.options import DefaultOptions
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-__all__ = ["at", "bits", "inner", "kernel", "outer", "prefetch"]
+__all__ = ["at", "bits", "inner", "kernel", "loop", "outer", "prefetch"]
 
 _log: Final = logging.getLogger(__name__)
 _OPTIONS: Final[dict[str, Any]] = {"error_model": "numpy"}
@@ -90,6 +90,16 @@ def kernel(function: Callable[..., Any]) -> Any:
     """Decorator of a function that Python calls; compiled at its first call, or loaded from the cache."""
     compiled = njit(cache=True, nogil=True, **_OPTIONS)(function)
     _KERNELS.add(compiled)
+    return _stamped(compiled)
+
+
+def loop(function: Callable[..., Any]) -> Any:
+    """Decorator of a function that may allocate arrays, called by Python or by others of its kind; cached likewise."""
+    return _stamped(njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def _stamped(compiled: Any) -> Any:
+    """Make the cache entry valid for the present kernel sources only."""
     index: Any = getattr(compiled._cache, "_cache_file", None)
     if hasattr(index, "_source_stamp"):
         index._source_stamp = (index._source_stamp, _SOURCES)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from astrocyte.agents.jit import loop
 from astrocyte.agents.windows.groups import Groups
 from astrocyte.agents.windows.panes import FOREVER_US, Results, unlink
 from astrocyte.agents.windows.rows import WindowRows
@@ -21,10 +21,8 @@ from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["SessionWindows"]
 
-_jit = nb.njit(cache=True, error_model="numpy", nogil=True)
 
-
-@_jit
+@loop
 def assign_sessions(
     begin: int, t: Any, key: Any, run: Any, gap: int, closed_us: int, heads: Any, slots: Any, free: Any,
     free_count: Any, out: Any, merged: Any, merged_count: Any,

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.columns import Values
+from astrocyte.agents.jit import loop
 
 __all__ = ["hash_strings", "tokens_of"]
 
 
-@nb.njit(cache=True, error_model="numpy", nogil=True)
+@loop
 def _hash(offsets: Any, data: Any, seed: Any, out: Any) -> None:
     for i in range(len(out)):
         # FNV-1a over the bytes, then the finaliser of splitmix64: FNV alone mixes the high bits badly.

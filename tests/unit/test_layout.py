@@ -32,7 +32,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "matches": "event_time expressions ingest rules",
         "rules": "expressions",
         "stores": "sinks",
-        "windows": "cep expressions rules",
+        "windows": "cep expressions jit rules",
     },
     "agents/cep": {
         "compiler": "operator predicates",

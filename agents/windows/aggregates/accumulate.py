@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
+
+from astrocyte.agents.jit import loop
 
 __all__ = [
     "add_count",
@@ -35,12 +36,11 @@ __all__ = [
     "saturate",
 ]
 
-_jit = nb.njit(cache=True, error_model="numpy", nogil=True)
 _INT_MAX = np.int64(2**63 - 1)
 _INT_MIN = np.int64(-(2**63))
 
 
-@_jit
+@loop
 def saturate(a: Any, b: Any) -> Any:
     """Sum of two int64 that saturates at the limits of the range instead of wrapping."""
     # Checked before adding: the compiler assumes that a sum of signed integers does not wrap.
@@ -51,13 +51,13 @@ def saturate(a: Any, b: Any) -> Any:
     return a + b
 
 
-@_jit
+@loop
 def add_count(slots: Any, w: Any, step: int, n: Any) -> None:
     for i in range(len(slots)):
         n[slots[i]] += w[i * step]
 
 
-@_jit
+@loop
 def add_sum(slots: Any, x: Any, w: Any, step: int, n: Any, total: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
@@ -65,7 +65,7 @@ def add_sum(slots: Any, x: Any, w: Any, step: int, n: Any, total: Any) -> None:
         total[s] += x[i] * w[i * step]
 
 
-@_jit
+@loop
 def add_integers(slots: Any, x: Any, n: Any, total: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
@@ -73,21 +73,21 @@ def add_integers(slots: Any, x: Any, n: Any, total: Any) -> None:
         total[s] = saturate(total[s], x[i])
 
 
-@_jit
+@loop
 def merge_sum(into: Any, other: Any, n: Any, total: Any) -> None:
     for j in range(len(into)):
         n[into[j]] += n[other[j]]
         total[into[j]] += total[other[j]]
 
 
-@_jit
+@loop
 def merge_integers(into: Any, other: Any, n: Any, total: Any) -> None:
     for j in range(len(into)):
         n[into[j]] += n[other[j]]
         total[into[j]] = saturate(total[into[j]], total[other[j]])
 
 
-@_jit
+@loop
 def add_std(slots: Any, x: Any, w: Any, step: int, n: Any, mean: Any, m2: Any) -> None:
     # Welford (1962), with frequency weights.
     for i in range(len(slots)):
@@ -98,7 +98,7 @@ def add_std(slots: Any, x: Any, w: Any, step: int, n: Any, mean: Any, m2: Any) -
         m2[s] += w[i * step] * delta * (x[i] - mean[s])
 
 
-@_jit
+@loop
 def merge_std(into: Any, other: Any, n: Any, mean: Any, m2: Any) -> None:
     # Chan, Golub and LeVeque (1979).
     for j in range(len(into)):
@@ -112,7 +112,7 @@ def merge_std(into: Any, other: Any, n: Any, mean: Any, m2: Any) -> None:
         n[a] = total
 
 
-@_jit
+@loop
 def add_min(slots: Any, x: Any, n: Any, least: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
@@ -121,7 +121,7 @@ def add_min(slots: Any, x: Any, n: Any, least: Any) -> None:
         n[s] += 1.0
 
 
-@_jit
+@loop
 def merge_min(into: Any, other: Any, n: Any, least: Any) -> None:
     for j in range(len(into)):
         a, b = into[j], other[j]
@@ -130,7 +130,7 @@ def merge_min(into: Any, other: Any, n: Any, least: Any) -> None:
         n[a] += n[b]
 
 
-@_jit
+@loop
 def add_max(slots: Any, x: Any, n: Any, most: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
@@ -139,7 +139,7 @@ def add_max(slots: Any, x: Any, n: Any, most: Any) -> None:
         n[s] += 1.0
 
 
-@_jit
+@loop
 def merge_max(into: Any, other: Any, n: Any, most: Any) -> None:
     for j in range(len(into)):
         a, b = into[j], other[j]
@@ -148,7 +148,7 @@ def merge_max(into: Any, other: Any, n: Any, most: Any) -> None:
         n[a] += n[b]
 
 
-@_jit
+@loop
 def add_first(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
     """Set ``winner[slot]`` to the row whose value the group takes; the caller initialises it to -1."""
     for i in range(len(slots)):
@@ -159,7 +159,7 @@ def add_first(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
         n[s] += 1.0
 
 
-@_jit
+@loop
 def add_last(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
     """`add_first` for the last value; of rows with equal times the last one wins."""
     for i in range(len(slots)):
@@ -170,7 +170,7 @@ def add_last(slots: Any, t: Any, n: Any, time: Any, winner: Any) -> None:
         n[s] += 1.0
 
 
-@_jit
+@loop
 def merge_first(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
     """Set ``source[j]`` to the group from which ``into[j]`` takes its value, or -1."""
     for j in range(len(into)):
@@ -182,7 +182,7 @@ def merge_first(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
         n[a] += n[b]
 
 
-@_jit
+@loop
 def merge_last(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
     for j in range(len(into)):
         a, b = into[j], other[j]
@@ -193,7 +193,7 @@ def merge_last(into: Any, other: Any, n: Any, time: Any, source: Any) -> None:
         n[a] += n[b]
 
 
-@_jit
+@loop
 def add_slope(slots: Any, t: Any, x: Any, n: Any, origin: Any, mean_t: Any, mean_x: Any, ctt: Any, ctx: Any) -> None:
     # Running covariance; times are seconds since the group's first row, since float64 is precise near 0.
     for i in range(len(slots)):
@@ -209,7 +209,7 @@ def add_slope(slots: Any, t: Any, x: Any, n: Any, origin: Any, mean_t: Any, mean
         ctx[s] += dt * (x[i] - mean_x[s])
 
 
-@_jit
+@loop
 def merge_slope(into: Any, other: Any, n: Any, origin: Any, mean_t: Any, mean_x: Any, ctt: Any, ctx: Any) -> None:
     for j in range(len(into)):
         a, b = into[j], other[j]
@@ -228,7 +228,7 @@ def merge_slope(into: Any, other: Any, n: Any, origin: Any, mean_t: Any, mean_x:
         n[a] = total
 
 
-@_jit
+@loop
 def add_ewma(slots: Any, x: Any, alpha: float, n: Any, first: Any, value: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
@@ -240,7 +240,7 @@ def add_ewma(slots: Any, x: Any, alpha: float, n: Any, first: Any, value: Any) -
         n[s] += 1.0
 
 
-@_jit
+@loop
 def merge_ewma(into: Any, other: Any, alpha: float, n: Any, first: Any, value: Any) -> None:
     # The newer group started with weight 1 on its first row; this computes its value as if it followed the older one.
     for j in range(len(into)):
@@ -255,7 +255,7 @@ def merge_ewma(into: Any, other: Any, alpha: float, n: Any, first: Any, value: A
         n[a] += n[b]
 
 
-@_jit
+@loop
 def add_histogram(slots: Any, x: Any, w: Any, step: int, low: float, high: float, counts: Any) -> None:
     bins = counts.shape[1]
     for i in range(len(slots)):

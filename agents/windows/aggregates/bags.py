@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+
+from astrocyte.agents.jit import loop
 
 __all__ = ["TOKENS", "VALUES", "Arena", "count_distinct", "entropy_binned", "entropy_tokens", "quantile"]
 
@@ -29,10 +30,8 @@ _EXACT: Final = 0
 _DIGEST: Final = 1
 _LOGLOG: Final = 2
 
-_jit = nb.njit(cache=True, error_model="numpy", nogil=True)
 
-
-@_jit
+@loop
 def mix(x: Any) -> Any:
     """Finaliser of splitmix64: every bit of the token affects every bit of the result."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -40,7 +39,7 @@ def mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-@_jit
+@loop
 def sort_pairs(value: Any, weight: Any, offset: int, length: int) -> None:
     """Sort a segment by value, in place: Shell sort with the gaps of Gonnet and Baeza-Yates (1991).
 
@@ -58,7 +57,7 @@ def sort_pairs(value: Any, weight: Any, offset: int, length: int) -> None:
             value[at], weight[at] = x, w
 
 
-@_jit
+@loop
 def merge_equal(value: Any, weight: Any, offset: int, length: int) -> int:
     """Sort a segment and merge equal values; returns its new length."""
     sort_pairs(value, weight, offset, length)
@@ -72,7 +71,7 @@ def merge_equal(value: Any, weight: Any, offset: int, length: int) -> int:
     return kept
 
 
-@_jit
+@loop
 def compress(value: Any, weight: Any, offset: int, length: int) -> int:
     """Replace a segment by a t-digest (Dunning and Ertl 2019, scale function k1); returns its new length."""
     sort_pairs(value, weight, offset, length)
@@ -97,7 +96,7 @@ def compress(value: Any, weight: Any, offset: int, length: int) -> int:
     return kept + 1
 
 
-@_jit
+@loop
 def register(words: Any, offset: int, token: Any) -> None:
     """Add one token to the registers of a HyperLogLog (eight registers per word)."""
     h = mix(token)
@@ -113,7 +112,7 @@ def register(words: Any, offset: int, token: Any) -> None:
         words[offset + (place >> 3)] = (word & ~(np.uint64(255) << shift)) | (rank << shift)
 
 
-@_jit
+@loop
 def to_registers(value: Any, offset: int, length: int) -> None:
     tokens = value[offset : offset + length].copy()
     value[offset : offset + WORDS] = 0
@@ -121,7 +120,7 @@ def to_registers(value: Any, offset: int, length: int) -> None:
         register(value, offset, tokens[i])
 
 
-@_jit
+@loop
 def extend(s: int, length: int, heads: Any, value: Any, weight: Any, used: Any) -> None:
     """Move a full bag to a segment of twice the size; the caller ensures that the arena has room."""
     larger = max(8, 2 * heads[s, 2])
@@ -132,7 +131,7 @@ def extend(s: int, length: int, heads: Any, value: Any, weight: Any, used: Any) 
     used[0] += larger
 
 
-@_jit
+@loop
 def append_value(s: int, x: Any, w: float, heads: Any, value: Any, weight: Any, used: Any) -> bool:
     """Add one value to bag ``s``; False, with nothing changed, if the arena has no room."""
     length = heads[s, 1]
@@ -150,7 +149,7 @@ def append_value(s: int, x: Any, w: float, heads: Any, value: Any, weight: Any, 
     return True
 
 
-@_jit
+@loop
 def append_token(limit: int, s: int, x: Any, w: float, heads: Any, value: Any, weight: Any, used: Any) -> bool:
     """Add one token to bag ``s``, which becomes registers beyond ``limit``; False, with nothing changed, if no room."""
     if heads[s, 3] == _LOGLOG:
@@ -177,7 +176,7 @@ def append_token(limit: int, s: int, x: Any, w: float, heads: Any, value: Any, w
     return True
 
 
-@_jit
+@loop
 def add_values(
     begin: int, slots: Any, x: Any, w: Any, step: int, heads: Any, value: Any, weight: Any, used: Any
 ) -> int:
@@ -188,7 +187,7 @@ def add_values(
     return len(slots)
 
 
-@_jit
+@loop
 def add_tokens(
     limit: int, begin: int, slots: Any, x: Any, w: Any, step: int, heads: Any, value: Any, weight: Any, used: Any
 ) -> int:
@@ -199,7 +198,7 @@ def add_tokens(
     return len(slots)
 
 
-@_jit
+@loop
 def merge_values(at: Any, into: Any, other: Any, heads: Any, value: Any, weight: Any, used: Any) -> bool:
     """Append the items of each bag ``other[j]`` to ``into[j]``, from position ``at`` = [j, item]; False if no room."""
     while at[0] < len(into):
@@ -214,7 +213,7 @@ def merge_values(at: Any, into: Any, other: Any, heads: Any, value: Any, weight:
     return True
 
 
-@_jit
+@loop
 def widen(a: int, heads: Any, value: Any, used: Any) -> bool:
     """Convert an exact bag of tokens to registers; False if there is no room."""
     if heads[a, 2] < WORDS:
@@ -229,7 +228,7 @@ def widen(a: int, heads: Any, value: Any, used: Any) -> bool:
     return True
 
 
-@_jit
+@loop
 def merge_tokens(limit: int, at: Any, into: Any, other: Any, heads: Any, value: Any, weight: Any, used: Any) -> bool:
     """`merge_values` for tokens; registers of two estimates are merged by their maximum."""
     while at[0] < len(into):
@@ -254,7 +253,7 @@ def merge_tokens(limit: int, at: Any, into: Any, other: Any, heads: Any, value: 
     return True
 
 
-@_jit
+@loop
 def copy_bags(slots: Any, heads: Any, value: Any, weight: Any, starts: Any, new_value: Any, new_weight: Any) -> None:
     """Copy the items of each bag to its new start."""
     for j in range(len(slots)):
@@ -263,7 +262,7 @@ def copy_bags(slots: Any, heads: Any, value: Any, weight: Any, starts: Any, new_
             new_weight[starts[j] + i] = weight[heads[slots[j], 0] + i]
 
 
-@_jit
+@loop
 def _sigma(x: Any) -> Any:
     if x == 1.0:
         return np.inf
@@ -277,7 +276,7 @@ def _sigma(x: Any) -> Any:
             return z
 
 
-@_jit
+@loop
 def _tau(x: Any) -> Any:
     if x in (0.0, 1.0):
         return 0.0
@@ -291,7 +290,7 @@ def _tau(x: Any) -> Any:
             return z / 3.0
 
 
-@_jit
+@loop
 def estimate(words: Any, offset: int) -> Any:
     """Cardinality of a HyperLogLog by Ertl's improved estimator (2017), which needs no bias tables."""
     q = 64 - PRECISION
@@ -305,7 +304,7 @@ def estimate(words: Any, offset: int) -> Any:
     return REGISTERS / (2.0 * np.log(2.0)) * REGISTERS / z
 
 
-@_jit
+@loop
 def count_distinct(slots: Any, heads: Any, value: Any, weight: Any) -> Any:
     """Number of distinct tokens of each bag, int64."""
     out = np.zeros(len(slots), np.int64)
@@ -321,7 +320,7 @@ def count_distinct(slots: Any, heads: Any, value: Any, weight: Any) -> Any:
     return out
 
 
-@_jit
+@loop
 def quantile(slots: Any, q: float, heads: Any, value: Any, weight: Any) -> Any:
     """Quantile of each bag of values, NaN if it is empty.
 
@@ -354,7 +353,7 @@ def quantile(slots: Any, q: float, heads: Any, value: Any, weight: Any) -> Any:
     return out
 
 
-@_jit
+@loop
 def entropy_tokens(slots: Any, heads: Any, value: Any, weight: Any) -> Any:
     """Shannon entropy in nats of the tokens of each bag, NaN if it is empty."""
     out = np.full(len(slots), np.nan)
@@ -371,7 +370,7 @@ def entropy_tokens(slots: Any, heads: Any, value: Any, weight: Any) -> Any:
     return out
 
 
-@_jit
+@loop
 def entropy_binned(slots: Any, bins: int, heads: Any, value: Any, weight: Any) -> Any:
     """Shannon entropy in nats of a histogram of ``bins`` equal bins from the minimum to the maximum value."""
     out = np.full(len(slots), np.nan)

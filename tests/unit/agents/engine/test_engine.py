@@ -263,3 +263,12 @@ def test_an_object_that_is_not_a_rule_is_refused_once_with_what_to_do(rules: Any
 def test_two_rules_of_one_name_are_an_invalid_rule() -> None:
     with pytest.raises(InvalidRule, match="given to two rules"):
         Engine([*PAIR.rules, *PAIR.rules])
+
+
+def test_an_event_pushed_alone_completes_a_match_that_a_frame_began() -> None:
+    engine = Engine(PAIR, consistency="eventual")
+    engine.push(A)
+    event = {"stream": "axon_2", "timestamp": S, "key": "k", "type": "B", "value": 2.0}
+    (found,) = engine.push_event(event)
+    assert (found.rule, found.status, found.emit["spread"]) == ("type_A_and_B_within_2s", "provisional", 1.0)
+    assert [each.status for each in engine.advance(2 * S).matches] == ["confirmed"]
