@@ -34,6 +34,12 @@ rules:
 windows:
   - {name: means, from: s, every: 10s, select: {mean: mean(value)}}
 """
+_AGGREGATES: Final = (
+    "count()", "count_distinct(type)", "count_distinct(value)", "sum(value)", "mean(value)", "std(value)", "min(value)",
+    "max(value)", "quantile(value, 0.9)", "entropy(type)", "entropy(value, 8)", "slope(value)", "ewma(value, 0.5)", "first(value)", "last(value)",
+)  # fmt: skip
+_WINDOWS: Final = {"tumbling": {"every": "10s"}, "hopping": {"size": "20s", "every": "10s"},
+                   "sessions": {"session": "10s"}, "sliding": {"sliding": "10s"}}  # fmt: skip
 _ROWS: Final = 600
 _ROUNDS: Final = 5
 _SAMPLES: Final[dict[str, Any]] = {
@@ -91,7 +97,15 @@ def _use(window: Window, catalog: Catalog) -> None:
     engine.flush()
 
 
+def _all_windows() -> RuleSet:
+    """Windows of every kind with the aggregates that have kernels."""
+    select = {f"a{number}": text for number, text in enumerate(_AGGREGATES)}
+    return load_rules(
+        {"windows": [{"name": name, "from": "s", **kind, "select": select} for name, kind in _WINDOWS.items()]}
+    )
+
+
 if __name__ == "__main__":
     began = time.monotonic()
-    warm()
+    warm(_all_windows())
     sys.stdout.write(f"kernels compiled in {time.monotonic() - began:.1f} s\n")
