@@ -36,7 +36,8 @@ windows:
 """
 _AGGREGATES: Final = (
     "count()", "count_distinct(type)", "count_distinct(value)", "sum(value)", "mean(value)", "std(value)", "min(value)",
-    "max(value)", "quantile(value, 0.9)", "entropy(type)", "entropy(value, 8)", "slope(value)", "ewma(value, 0.5)", "first(value)", "last(value)",
+    "max(value)", "quantile(value, 0.9)", "entropy(type)", "entropy(value, 8)", "slope(value)", "ewma(value, 0.5)",
+    "first(value)", "last(value)",
 )  # fmt: skip
 _WINDOWS: Final = {"tumbling": {"every": "10s"}, "hopping": {"size": "20s", "every": "10s"},
                    "sessions": {"session": "10s"}, "sliding": {"sliding": "10s"}}  # fmt: skip
