@@ -23,6 +23,10 @@ def load_plugins(modules: Iterable[str]) -> None:
         except AstrocyteError as error:
             raise InvalidSettings(f"plugin {module!r} (ASTROCYTE_PLUGINS): {error}") from error
         except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise InvalidSettings(
+                    f"plugin {module!r} (ASTROCYTE_PLUGINS): it imports {error.name!r}, which is not installed"
+                ) from error
             raise InvalidSettings(
                 f"plugin {module!r} (ASTROCYTE_PLUGINS): module {error.name!r} cannot be imported; name a module that "
                 f"is installed, or one in the working folder {folder}"

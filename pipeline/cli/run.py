@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,9 +140,12 @@ def _pairs(assignments: list[str] | tuple[str, ...]) -> dict[str, Any]:
 def worker_command(
     context: typer.Context,
     *,
-    rules: Annotated[list[Path] | None, typer.Option(help="Rule file, or name of a shipped one; repeatable.")] = None,
+    rules: Annotated[
+        list[Path] | None, typer.Option(help="Rule file, or name of a shipped one; repeatable, or with commas.")
+    ] = None,
     role: Annotated[
-        list[str] | None, typer.Option(help="Role: correlate, repartition, control, or a sink; repeatable.")
+        list[str] | None,
+        typer.Option(help="Role: correlate, repartition, control, or a sink; repeatable, or with commas."),
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Stream to read in addition to those of the rules.")] = None,
     broker: Broker = None,
@@ -152,11 +156,16 @@ def worker_command(
 
     settings = load_settings(
         broker=broker,
-        rules=tuple(rules) if rules else None,
-        roles=tuple(role) if role else None,
-        streams=tuple(stream) if stream else None,
+        rules=tuple(Path(each) for each in _split(map(str, rules))) if rules else None,
+        roles=_split(role) if role else None,
+        streams=_split(stream) if stream else None,
     )
     run_roles(settings, context.args)
+
+
+def _split(values: Iterable[str]) -> tuple[str, ...]:
+    """Values of a repeatable option, each of which may also be a list with commas, as in the settings."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:

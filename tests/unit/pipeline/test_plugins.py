@@ -32,7 +32,7 @@ def test_a_plugin_of_the_working_folder_registers_a_role_that_settings_may_name(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("import no_such_package", "module 'no_such_package' cannot be imported"),
+        ("import no_such_package", "it imports 'no_such_package', which is not installed"),
         ("raise ValueError('broken')", "importing it failed: ValueError: broken"),
         ("from astrocyte import register_sink\nregister_sink('sql', print)", "there is a sink 'sql' already"),
     ],
