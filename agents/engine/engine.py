@@ -159,7 +159,11 @@ class Engine:
         """`push` and `push_event` of many at once; mappings become one frame a stream. Raises InvalidEvent."""
         events = list(events)
         own = {id(event) for event in events if isinstance(event, Frame)}
-        for frame in frames_of(events, sorted(self.streams)):
+        self._gather()  # earlier events take their numbers first
+        for frame in frames_of(events, sorted(self.streams), first_seq=self._buffer.sequence):
+            if id(frame) not in own and frame.batch.schema.get_field_index("event_id") < 0:
+                numbers = self._buffer.sequence
+                numbers[frame.stream] = numbers.get(frame.stream, 0) + frame.num_rows
             self._push(frame, None, typed=id(frame) in own)
 
     def _push(self, frame: Frame, origin: Origin | None, *, typed: bool) -> int:

@@ -68,10 +68,17 @@ def normalised(event: Mapping[str, Any], streams: Sequence[str]) -> tuple[str, d
     return str(stream), fields
 
 
-def frames_of(events: Iterable[Mapping[str, Any] | Frame], streams: Sequence[str], *, run: str = "") -> list[Frame]:
+def frames_of(
+    events: Iterable[Mapping[str, Any] | Frame],
+    streams: Sequence[str],
+    *,
+    run: str = "",
+    first_seq: Mapping[str, int] | None = None,
+) -> list[Frame]:
     """Frames of the events, in their order, grouped by stream; frames are passed through.
 
-    Events without ``event_id`` are numbered within their stream, in that order. Raises InvalidEvent.
+    Events without ``event_id`` are numbered within their stream, in that order, from ``first_seq`` of the stream on
+    (default 0). Raises InvalidEvent.
     """
     frames: list[Frame] = []
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -86,7 +93,8 @@ def frames_of(events: Iterable[Mapping[str, Any] | Frame], streams: Sequence[str
     for stream, found in rows.items():
         given = [row for row in found if row.get("event_id") is not None]
         own = [row for row in found if row.get("event_id") is None]
-        frames += [frame_of(stream, part, run=run) for part in (own, given) if part]
+        first = (first_seq or {}).get(stream, 0)
+        frames += [frame_of(stream, part, run=run, first_seq=first) for part in (own, given) if part]
     return frames
 
 

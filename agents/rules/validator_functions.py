@@ -54,6 +54,9 @@ class ValidatorFunction:
         try:
             changed, refused = self.definition(frame, **options)
             _check_identity(frame, changed)
+            for row in refused:
+                if isinstance(row, bool) or not 0 <= row < frame.num_rows:
+                    raise ValueError(f"it refused row {row!r} of a frame of {frame.num_rows} rows")
             return changed, {int(row): str(reason) for row, reason in refused.items()}
         except Exception as error:  # noqa: BLE001  a user's function: rows that it fails on are refused, not lost
             return frame, dict.fromkeys(range(frame.num_rows), _failure(error))
@@ -80,8 +83,10 @@ class ValidatorFunction:
         before = dict(zip(names, columns, strict=True))
         for name, changed in changes.items():
             old = before.get(name, [None] * frame.num_rows)
-            made = [now if now is not _UNSET else then for now, then in zip(changed, old, strict=True)]
-            frame = frame.with_column(name, _column(made, frame.column(name).type if name in before else None))
+            column, misfits = _fitted(name, changed, old, frame.column(name).type if name in before else None)
+            refused |= {row: reason for row, reason in misfits.items() if row not in refused}
+            if column is not None:
+                frame = frame.with_column(name, column)
         return frame, refused
 
 
@@ -127,6 +132,48 @@ def like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     return column
 
 
+def _fitted(
+    name: str, changed: list[Any], old: list[Any], wanted: pa.DataType | None
+) -> tuple[pa.Array | None, dict[int, str]]:
+    """The column of a changed field (None: as before), and the rows whose value no column holds beside the others."""
+    made = [now if now is not _UNSET else then for now, then in zip(changed, old, strict=True)]
+    try:
+        return _column(made, wanted), {}
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
+        pass  # some value does not fit; which one is found below
+    rows = [row for row, value in enumerate(changed) if value is not _UNSET]
+    kinds = {row: _kind(changed[row]) for row in rows}
+    unchanged = [_kind(value) for row, value in enumerate(old) if row not in kinds and value is not None]
+    first = next((kind for kind in (*unchanged, *kinds.values()) if kind not in ("null", "other")), "null")
+    misfits = {
+        row: f"the validator failed: it set {name!r} to {changed[row]!r:.100}; expected a {first}, as in other events"
+        for row in rows
+        if kinds[row] not in ("null", first)
+    }
+    made = [old[row] if row in misfits else value for row, value in enumerate(made)]
+    if first == "number":
+        made = [float(value) if _kind(value) == "number" else value for value in made]
+    try:
+        return _column(made, wanted), misfits
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError) as error:
+        return None, {row: misfits.get(row, _failure(error)) for row in rows}
+
+
+def _kind(value: Any) -> str:
+    """Kind of a single value; ``other`` for what no field can hold."""
+    try:
+        kind = pa.array([value]).type
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
+        return "other"
+    if pa.types.is_null(kind):
+        return "null"
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return "number"
+    return "string" if pa.types.is_string(kind) else str(kind)
+
+
 def _column(values: list[Any], wanted: pa.DataType | None) -> pa.Array:
     column = pa.array(values)
     if pa.types.is_null(column.type):
@@ -145,9 +192,13 @@ def _check_names(changes: Mapping[str, Any]) -> None:
 def _check_identity(before: Frame, after: Any) -> None:
     if not isinstance(after, Frame):
         raise TypeError(f"expected it to return the frame and the refused rows, got {type(after).__name__}")
+    if (after.stream, after.run, after.weight) != (before.stream, before.run, before.weight):
+        raise ValueError("it changed the stream, run or weight of the frame; expected the same")
     same = after.num_rows == before.num_rows and np.array_equal(after.timestamps(), before.timestamps())
     if not same or not all(after.column(name).equals(before.column(name)) for name in ("key", "type")):
         raise ValueError("it changed rows, timestamps, keys or types; expected the same rows in the same order")
+    if not np.array_equal(after.sequences(), before.sequences()):
+        raise ValueError("it changed the numbers of rows, by which events have their ids; expected the same")
 
 
 def _failure(error: Exception) -> str:

@@ -267,8 +267,22 @@ def test_two_rules_of_one_name_are_an_invalid_rule() -> None:
 
 def test_an_event_pushed_alone_completes_a_match_that_a_frame_began() -> None:
     engine = Engine(PAIR, consistency="eventual")
-    engine.push(A)
+    engine.push(frame("axon_1", [(0, "k", "A", 1.0)]))
     event = {"stream": "axon_2", "timestamp": S, "key": "k", "type": "B", "value": 2.0}
     (found,) = engine.push_event(event)
     assert (found.rule, found.status, found.emit["spread"]) == ("type_A_and_B_within_2s", "provisional", 1.0)
     assert [each.status for each in engine.advance(2 * S).matches] == ["confirmed"]
+
+
+def test_events_pushed_in_several_calls_have_ids_of_their_own() -> None:
+    rules = load_rules("rules: [{name: any_a, seq: [{as: a, stream: A}]}]")
+    events = [{"stream": "A", "timestamp": time, "key": "k", "value": 1} for time in (1, 2, 3, 4)]
+    engine = Engine(rules)
+    engine.push_events(events[:1])
+    engine.push_event(events[1])
+    engine.push_events(events[2:3])
+    engine.push_event(events[3])
+    table = engine.flush().matches
+    assert engine.duplicates == 0
+    assert [found.time_us for found in table] == [1, 2, 3, 4]
+    assert [found.id for found in table] == [found.id for found in match(rules, events)]

@@ -1,5 +1,6 @@
 """Validators in Python: what they may return, what an exception does, and how rule files name them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from astrocyte import Frame, RuleSet, Validator, load_rules, match
 from astrocyte.agents.ingest.validate import Validators
-from astrocyte.agents.rules.validator_functions import register_validator
+from astrocyte.agents.rules.validator_functions import ValidatorFunction, register_validator
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
 from astrocyte.testing import check_validator
 
@@ -120,3 +121,30 @@ def test_check_validator_returns_the_reasons_and_detects_state_between_calls():
 
     with pytest.raises(AssertionError, match="keep no state"):
         check_validator(Validator(stream="s", use=forgetful), events)
+
+
+@pytest.mark.parametrize("bad", ["text", object(), 2**70, "\ud800", [1, "a"], {"a": 1}, b"bytes"])
+def test_a_value_that_no_column_holds_refuses_its_event_alone(bad):
+    function = ValidatorFunction(lambda event: {"value": bad if event["value"] == 2 else event["value"] + 1})
+    frame = Frame.from_columns(
+        "A", "", {"timestamp": [1, 2, 3], "key": ["k"] * 3, "type": ["t"] * 3, "value": [1, 2, 3]}
+    )
+    changed, refused = function.apply(frame, {})
+    assert list(refused) == [1]
+    assert "it set 'value' to" in refused[1]
+    assert [changed.column("value").to_pylist()[row] for row in (0, 2)] == [2, 4]
+
+
+@pytest.mark.parametrize("rows", [{10: "x"}, {-1: "x"}, {True: "x"}, {"a": "x"}])
+def test_a_frame_validator_that_refuses_rows_that_are_not_there_refuses_all(rows):
+    function = ValidatorFunction(lambda frame: (frame, rows), per="frame")
+    frame = Frame.from_columns("A", "", {"timestamp": [1, 2], "key": ["k"] * 2, "type": ["t"] * 2, "value": [1, 2]})
+    _, refused = function.apply(frame, {})
+    assert sorted(refused) == [0, 1]
+
+
+def test_a_frame_validator_keeps_the_stream_and_the_numbers_of_rows():
+    frame = Frame.from_columns("A", "", {"timestamp": [1], "key": ["k"], "type": ["t"], "value": [1]})
+    for changed in (replace(frame, stream="B"), replace(frame, first_seq=5), replace(frame, weight=2.0)):
+        _, refused = ValidatorFunction(lambda _, made=changed: (made, {}), per="frame").apply(frame, {})
+        assert list(refused) == [0]
