@@ -35,7 +35,7 @@ from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
-from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
+from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import MONO_PREFIX, mono_topic, state_topic
 
@@ -112,6 +112,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         KafkaStateStore(settings.broker, state_topic(group)),
         lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
+        lambda place: app.consumer.at_end(TP(*place)),
         partitions=settings.partitions,
         snapshot_interval_us=settings.snapshot_interval,
         idle_timeout_us=settings.idle_timeout,
