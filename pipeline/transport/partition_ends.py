@@ -28,13 +28,19 @@ _WAITS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class AtEnd:
-    """An uninterrupted span of answers that all found the partition to end at one offset, which is read up to."""
+    """An uninterrupted span of answers that found the partition to end at one offset.
+
+    It says something only of a reader that has come to this offset.
+    """
 
     offset: int
     since_s: float
     """When the first of these fetches was sent, by the monotonic clock."""
     until_s: float
     """When the last of them was sent: what came later may not have been seen yet."""
+    reading_since_s: float
+    """Since when fetches were answered without a gap, wherever the partition ended: what has said nothing since then,
+    on a partition that is read up to its end, is silent."""
     delivered: int | None = None
     """Offset after the newest chunk that was handed to an agent; None if none was. Before the agent is done with it,
     something still waits to be processed."""
@@ -50,7 +56,7 @@ class PartitionEnds:
         self._lock = Lock()
 
     def at_end(self, partition: TP) -> AtEnd | None:
-        """The span that still lasts, None if the partition may have something to read or was not fetched lately."""
+        """The span that still lasts, None if the partition's end is not known or was not asked for lately."""
         span = self._spans.get(partition)
         return None if span is None or self._monotonic() - span.until_s > self._gap_s else span
 
@@ -61,11 +67,16 @@ class PartitionEnds:
         """
         with self._lock:
             known = self._spans.pop(partition, None)
-            if records or end is None or end < 0 or end != offset:
+            if end is None or end < 0:
                 return
-            goes_on = known is not None and known.offset == offset and sent_s - known.until_s <= self._gap_s
-            since_s = known.since_s if known is not None and goes_on else sent_s
-            self._spans[partition] = AtEnd(offset, since_s, sent_s)
+            goes_on = known is not None and sent_s - known.until_s <= self._gap_s
+            still = goes_on and known is not None and not records and known.offset == offset == end
+            self._spans[partition] = AtEnd(
+                end,
+                known.since_s if still and known is not None else sent_s,
+                sent_s,
+                known.reading_since_s if goes_on and known is not None else sent_s,
+            )
 
     def interrupt(self, partitions: Iterable[TP]) -> None:
         """Spans of these partitions end: a fetch failed, or they are paused, placed anew or revoked."""

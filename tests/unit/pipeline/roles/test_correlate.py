@@ -99,7 +99,9 @@ class Worker:
     def at_end(self, place):
         """What the transport's consumer says."""
         end = self.ends.at_end(TP(*place))
-        return end and replace(end, delivered=self.tracker.delivered_to(TP(*place)))
+        if end is None or end.offset != self.tracker.position(TP(*place)):
+            return None
+        return replace(end, delivered=self.tracker.delivered_to(TP(*place)))
 
     def deliver(self, topic: str, offset: int, value: bytes, key: bytes | None = None):
         """A chunk of one record was fetched and waits in the agent's queue."""
