@@ -59,6 +59,8 @@ class Sending:
         self._sequence = 0
         self.frames: list[Frame] = []
         self._thread = threading.Thread(target=self._send)
+
+    def start(self) -> None:
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
@@ -68,7 +70,8 @@ class Sending:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(60)
+        if self._thread.ident is not None:
+            self._thread.join(60)
 
     @property
     def events(self) -> int:
@@ -113,7 +116,7 @@ class Worker:
 def correlating(
     address: str, folder: Path, *, slow_s: float = 0.0, backlog_s: float = 0.0, **wishes: object
 ) -> Iterator[tuple[Settings, Sending, Worker]]:
-    """Settings, a producer and a worker, which has begun to emit unless there is a backlog; it must end well."""
+    """Settings, a producer that begins before the worker or once it reads, and the worker, which must end well."""
     rules = folder / "rules.yaml"
     rules.write_text(RULES + (SLOW if slow_s else ""))
     settings = load_settings(
@@ -121,14 +124,18 @@ def correlating(
         snapshot_interval="500ms", roles=("correlate",), plugins=(PLUGIN,) if slow_s else (), **wishes,
     )  # fmt: skip
     asyncio.run(make_topics(settings, [*mono_topics(STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, CLOCK]))
+    begun = recorded(address)
     sending = Sending(settings)
     worker = None
     try:
         if backlog_s:
+            sending.start()
             sending.wait(backlog_s)
         worker = Worker(settings, folder / "worker.log", SLOW_VALIDATOR_S=str(slow_s))
         if not backlog_s:
-            wait_until(lambda: matches(address), 90, "the worker does not begin")
+            # A worker records where each of its domains begins.
+            wait_until(lambda: recorded(address) >= begun + settings.partitions, 120, "the worker does not begin")
+            sending.start()
         yield settings, sending, worker
     except BaseException:
         if worker is not None:
@@ -140,6 +147,11 @@ def correlating(
             worker.signal(signal.SIGCONT)
             worker.process.terminate()
             assert worker.process.wait(60) == 0
+
+
+def recorded(address: str) -> int:
+    """Number of records about idleness."""
+    return sum(len(part) for part in read_all(address, CLOCK).values())
 
 
 def matches(address: str) -> list[str]:
