@@ -199,10 +199,14 @@ class Domain:
                 self._advance(lane, output)
         return output
 
-    def wake(self) -> None:
-        """Events arrive after all was idle: wait for every topic again, so that the first makes no other late."""
+    def activate(self, places: Iterable[TopicPartition], *, asserting: bool = False) -> None:
+        """The partitions are no longer known to be idle: event time waits for them again.
+
+        Producers that assert watermarks and were given up are waited for only with ``asserting``.
+        """
+        places = list(places)
         for lane in self._lanes:
-            lane.watermarks.wake()
+            lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
 
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
         """All topics are idle; event time advances to ``until_us``."""

@@ -253,11 +253,16 @@ class Watermarks:
         if until_us is not None and not held and (self._sources or self._domain_us > NEVER_US):
             self._domain_us = max(self._domain_us, until_us)
 
-    def wake(self) -> None:
-        """An idle domain receives a frame: every place and source delays its watermark again."""
-        self._idle_places.clear()
-        for state in self._sources.values():
-            state.idle = False
+    def activate(self, places: Iterable[TopicPartition | tuple[str, int]], *, asserting: bool = False) -> None:
+        """Undo `mark_idle`: these places delay the domain again until they are heard of.
+
+        Sources whose producers assert watermarks and were given up stay idle, unless ``asserting``.
+        """
+        places = {TopicPartition(*place) for place in places}
+        self._idle_places -= places
+        for source, state in self._sources.items():
+            if source.place in places and (asserting or not state.asserts):
+                state.idle = False
 
     def reset(self) -> None:
         """Restart after `finished`: no sources, no watermark; expected places and counters are kept.

@@ -95,7 +95,11 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
         return
     try:
         body = orjson.loads(record.value)
-        found.idle.setdefault(int(body["partition"]), []).append(body)
+        entries = found.idle.setdefault(int(body["partition"]), [])
+        if body.get("restored"):
+            # After a crash a worker reads again from here: what it had found idle further on was not so.
+            entries[:] = [each for each in entries if _is_before(each["positions"], body["positions"])]
+        entries.append(body)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         pass  # record of a later version; without it the log is correlated by its own watermarks
 
@@ -105,10 +109,7 @@ class _Partition:
     """One group's engine on one partition."""
 
     domain: Domain
-    absent: tuple[TopicPartition, ...]
-    """Topics of which the log has no messages in this partition: they do not delay the watermark."""
     idle: deque[dict[str, Any]]
-    asleep: bool = False
 
 
 class OfflineRun:
@@ -161,10 +162,11 @@ class OfflineRun:
                     for topic in sorted(topics)
                     if not _is_present(sources.get(topic, topic), number, found, made, repartitioned=topic in sources)
                 )
+                # Topics that the log does not hold for this partition delay event time nowhere.
                 domain.mark_idle(absent)
                 # A worker records idleness for one watermark over all groups; only a single group has the same one.
                 idle = deque(found.idle.get(number, ()) if len(self._groups) == 1 else ())
-                domains.append(_Partition(domain, absent, idle))
+                domains.append(_Partition(domain, idle))
             self._domains.append(domains)
 
     @property
@@ -210,21 +212,13 @@ class OfflineRun:
         return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
 
     def _feed_domain(self, part: _Partition, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
-        if part.asleep:
-            part.domain.wake()
-            part.domain.mark_idle(part.absent)
-            part.asleep = False
         if not part.idle:
             yield part.domain.feed(topic, raws)
             return
         for raw in raws:
-            yield part.domain.feed(topic, [raw])
             while part.idle and _reached(part.domain, part.idle[0]):
-                entry = part.idle.popleft()
-                yield part.domain.mark_idle(TopicPartition(name, part.domain.partition) for name in entry["idle"])
-                if entry.get("until_us") is not None:
-                    yield part.domain.mark_all_idle(entry["until_us"])
-                    part.asleep = True
+                yield _repeat(part.domain, part.idle.popleft())
+            yield part.domain.feed(topic, [raw])
 
     def _follow(self, number: int, output: DomainOutput) -> Iterator[DomainOutput]:
         """The output, and the outputs of the groups that read its frames."""
@@ -282,6 +276,20 @@ def _is_present(topic: str, number: int, found: Survey, made: set[str], *, repar
     if repartitioned:
         return any(name == topic for name, _ in found.places)
     return (topic, number) in found.places
+
+
+def _repeat(domain: Domain, entry: Mapping[str, Any]) -> DomainOutput:
+    """What a worker decided about idleness, in the order in which it did."""
+    asserting = bool(entry.get("asserting"))
+    output = domain.mark_idle((TopicPartition(name, domain.partition) for name in entry["idle"]), asserting=asserting)
+    if entry.get("until_us") is not None:
+        output.extend(domain.mark_all_idle(entry["until_us"]))
+    domain.activate((TopicPartition(name, domain.partition) for name in entry.get("active", ())), asserting=asserting)
+    return output
+
+
+def _is_before(positions: Mapping[str, int], limit: Mapping[str, int]) -> bool:
+    return all(offset <= limit.get(topic, 0) for topic, offset in positions.items())
 
 
 def _reached(domain: Domain, entry: Mapping[str, Any]) -> bool:

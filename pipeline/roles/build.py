@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import mode
@@ -35,7 +36,8 @@ from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
-from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
+from astrocyte.pipeline.transport.partition_ends import AtEnd
+from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import MONO_PREFIX, mono_topic, state_topic
 
@@ -112,6 +114,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         KafkaStateStore(settings.broker, state_topic(group)),
         lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
+        lambda place: _at_end(app, *place),
         partitions=settings.partitions,
         snapshot_interval_us=settings.snapshot_interval,
         idle_timeout_us=settings.idle_timeout,
@@ -202,7 +205,9 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
 
     async def end_silent() -> None:
         for repartitioner in repartitioners:
-            await _forward(app, repartitioner, repartitioner.silence(time.monotonic(), settings.idle_timeout / 1e6))
+            at_end = partial(_at_end, app, repartitioner.repartition.source)
+            silent = repartitioner.silence(at_end, settings.idle_timeout / 1e6)
+            await _carry(app, repartitioner, silent)
 
     configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
     repeat(app, end_silent, 1.0)
@@ -210,7 +215,12 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
         _build_repartition_agent(app, repartitioner)
 
 
-async def _forward(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame]) -> None:
+def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
+    end: AtEnd | None = app.consumer.at_end(TP(topic, partition))
+    return end
+
+
+async def _carry(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame]) -> None:
     repartition = repartitioner.repartition
     records = [
         record
@@ -225,9 +235,11 @@ def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner) -> No
     async def forward(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            # The correlate role writes the dead letters, since it reads the original stream too.
-            frames, _ = repartitioner.step(chunk.partition, chunk.records, time.monotonic())
-            await _forward(app, repartitioner, frames)
+            # What cannot be read is a dead letter of the role that correlates, so it is left to that.
+            began_s = time.monotonic()
+            frames, _ = repartitioner.step(chunk.partition, chunk.records, began_s)
+            await _carry(app, repartitioner, frames)
+            repartitioner.carried(chunk.partition, chunk.next_offset, began_s, time.monotonic())
             event.ack()
 
     name = f"repartition-{repartitioner.repartition.stream}-{repartitioner.repartition.field}"

@@ -9,7 +9,9 @@ windows close would not suffice: which events pair may depend on how earlier, lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +22,11 @@ import orjson
 from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.roles.idleness import End, Idleness
 from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
-from astrocyte.pipeline.transport.producer_record import ProducerRecord
+from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.topics import CLOCK, STATS, TopicPartition
 
@@ -38,7 +41,9 @@ _MOST_UNCONFIRMED: Final = 64 << 20
 _SNAPSHOT_SHARE: Final = 0.1
 """Share of its time that a domain may spend on snapshots; large states are stored less often."""
 _STORING_S: Final = 1.0
-"""Most that storing a snapshot may count as cost; the rest is time spent waiting for an unavailable broker."""
+"""What storing a snapshot may cost; all beyond it is waiting for a broker that is away, no cost of the state."""
+_WRITE_PROOF_S: Final = 2.0
+"""A broker that takes longer than this for a record holds producers up, too."""
 _LONGEST_PAUSE_S: Final = 60.0
 """Longest time between snapshots, and so between commits, unless the interval is longer."""
 
@@ -56,14 +61,22 @@ class StateStore(Protocol):
 @dataclass(slots=True, eq=False)
 class _Partition:
     domain: Domain
+    sources: Idleness
     number: int = 0
     """Number of the last snapshot."""
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """The newest delivery of each topic; acknowledging it covers those before it."""
     unconfirmed: list[tuple[asyncio.Future[Any], int]] = field(default_factory=list)
-    heard_s: dict[TopicPartition, float] = field(default_factory=dict)
-    lag: dict[TopicPartition, int] = field(default_factory=dict)
-    idle: set[TopicPartition] = field(default_factory=set)
+    assigned: set[TopicPartition] = field(default_factory=set)
+    """Topics whose assignment is not recorded yet."""
+    restored: bool = True
+    """No record says yet where this life of the domain begins."""
+    until_us: int | None = None
+    """How far event time has come while all topics are idle."""
+    recorded_until_us: int | None = None
+    wrote_s: float = -math.inf
+    """When the broker was last seen to take a record in time."""
+    writing: asyncio.Task[None] | None = None
     next_snapshot_s: float = 0.0
     dirty: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -78,6 +91,7 @@ class Correlator:
         store: StateStore,
         send_batch: Callable[[str, int, Sequence[ProducerRecord]], Awaitable[Sequence[asyncio.Future[Any]]]],
         deliver: Callable[[Iterable[ProducerRecord]], Awaitable[None]],
+        at_end: Callable[[TopicPartition], End | None],
         *,
         partitions: int,
         snapshot_interval_us: int,
@@ -90,6 +104,7 @@ class Correlator:
         self._store = store
         self._send_batch = send_batch
         self._deliver = deliver
+        self._at_end = at_end
         self._partitions = partitions
         self._interval_s = snapshot_interval_us / 1e6
         self._idle_s = idle_timeout_us / 1e6
@@ -119,15 +134,19 @@ class Correlator:
             for tp, offset in committed.items():
                 if tp.partition != partition:
                     continue
-                part.heard_s[TopicPartition(tp.topic, tp.partition)] = now_s
-                # Without a snapshot the state is empty; committed input is not read again.
+                place = TopicPartition(tp.topic, tp.partition)
+                part.sources.assigned(place, now_s)
+                part.assigned.add(place)
+                # Without a snapshot the state is empty, whatever was committed: what was committed is done.
                 start = positions.get(tp.topic, offset)
                 if start is not None:
                     starts[tp] = positions[tp.topic] = start
         return starts
 
     async def _begin(self, partition: int) -> _Partition:
-        part = _Partition(self._make_domain(partition), next_snapshot_s=self._monotonic() + self._interval_s)
+        part = _Partition(
+            self._make_domain(partition), Idleness(self._at_end), next_snapshot_s=self._monotonic() + self._interval_s
+        )
         loaded = await self._store.load(partition)
         if loaded is not None:
             part.number = loaded[0]
@@ -170,16 +189,13 @@ class Correlator:
             if delivery.stale:
                 return
             place = TopicPartition(chunk.topic, chunk.partition)
-            now_s = self._monotonic()
-            if len(part.idle) == len(part.heard_s):
-                part.domain.wake()
-                part.idle.clear()
-                part.heard_s = dict.fromkeys(part.heard_s, now_s)
-            part.heard_s[place] = now_s
-            part.lag[place] = chunk.highwater - chunk.next_offset
-            part.idle.discard(place)
+            await self._begin_life(part)
+            sources = part.sources
+            away = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
+            await self._wait_again(part, sources.idle if sources.all_idle else away)
             output = part.domain.feed(chunk.topic, chunk.records)
             part.domain.positions[chunk.topic] = max(part.domain.positions.get(chunk.topic, 0), chunk.next_offset)
+            sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
             await self._send_output(part, output)
@@ -220,55 +236,110 @@ class Correlator:
         """Called a few times a second: find idle sources and store snapshots that are due."""
         now_s = self._monotonic()
         for part in list(self._domains.values()):
-            await self._find_idle(part, now_s)
+            await self._find_idle(part)
         due = [part for part in self._domains.values() if part.dirty and now_s >= part.next_snapshot_s]
         await asyncio.gather(*(self._snapshot(part) for part in due))
 
-    async def _find_idle(self, part: _Partition, now_s: float) -> None:
-        silent = self._silent(part, now_s, self._idle_s)
-        gone = self._silent(part, now_s, self._producer_s) & part.idle if part.domain.asserting else set()
-        fresh = silent - part.idle
-        asleep = len(silent) == len(part.heard_s) and part.domain.newest_us is not None
-        if not (fresh or gone or (asleep and not part.domain.asserting)):
-            return
+    async def _find_idle(self, part: _Partition) -> None:
+        sources = part.sources
         async with part.lock:
-            part.idle |= fresh
-            output = part.domain.mark_idle(sorted(fresh))
-            if gone:
-                logger.warning(
-                    "%s: silent producers no longer delay event time (ASTROCYTE_PRODUCER_TIMEOUT)", sorted(gone)
-                )
+            await self._begin_life(part)
+            silent = sources.silent(self._idle_s)
+            # The evidence for these has ended, so that they may have something to say.
+            await self._wait_again(part, sources.idle - silent - sources.given_up)
+            fresh = silent - sources.idle
+            if fresh and not self._accepts_writes(part):
+                return
+            gone = sources.silent(self._producer_s) & sources.idle - sources.given_up
+            output = DomainOutput()
+            if fresh:
+                sources.idle |= fresh
+                output.extend(part.domain.mark_idle(sorted(fresh)))
+                await self._record(part, idle=sorted(fresh))
+            if gone and part.domain.asserting:
+                logger.warning("%s: producers that ended without a word are given up", sorted(gone))
+                sources.given_up |= gone
                 output.extend(part.domain.mark_idle(sorted(gone), asserting=True))
-            until_us = None
-            if asleep and not part.domain.asserting:
-                # Event time advances with the wall clock, so that windows close although no event follows.
-                newest_us = part.domain.newest_us or 0
-                until_us = newest_us + int((now_s - max(part.heard_s.values())) * 1e6)
-                output.extend(part.domain.mark_all_idle(until_us))
-            if fresh or gone:
-                await self._record_idle(part, sorted(fresh | gone), until_us, asserting=bool(gone))
+                await self._record(part, idle=sorted(gone), asserting=True)
+            newest_us = part.domain.newest_us
+            if len(silent) == len(sources.heard_s) and newest_us is not None and not part.domain.asserting:
+                # Event time goes on as the clock does, so that windows close though nothing follows. What returns may
+                # be out of order by the lateness, as ever.
+                elapsed_s = min(sources.silent_s(place) for place in sources.heard_s)
+                part.until_us = newest_us - part.domain.lateness_us + int(elapsed_s * 1e6)
+                output.extend(part.domain.mark_all_idle(part.until_us))
+                if fresh:
+                    await self._record(part)
             if output:
                 part.dirty = True
             await self._send_output(part, output)
 
-    def _silent(self, part: _Partition, now_s: float, timeout_s: float) -> set[TopicPartition]:
-        return {
-            place
-            for place, heard_s in part.heard_s.items()
-            if now_s - heard_s > timeout_s and part.lag.get(place, 0) == 0
-        }
+    def _accepts_writes(self, part: _Partition) -> bool:
+        """Whether the broker has just taken a record: while it takes none, silence of producers means nothing."""
+        if self._monotonic() - part.wrote_s <= max(_WRITE_PROOF_S, self._idle_s):
+            return True
+        if part.writing is None or part.writing.done():
+            part.writing = asyncio.create_task(self._write_proof(part))
+        return False
 
-    async def _record_idle(
-        self, part: _Partition, places: Sequence[TopicPartition], until_us: int | None, *, asserting: bool
+    async def _write_proof(self, part: _Partition) -> None:
+        began_s = self._monotonic()
+        stats = _stats_record(part.domain)
+        # A refusal for good also fails the next snapshot, which reports it.
+        with contextlib.suppress(DeliveryFailed):
+            await asyncio.gather(*await self._send_batch(STATS, 0, [stats]))
+        now_s = self._monotonic()
+        if now_s - began_s <= _WRITE_PROOF_S:
+            part.wrote_s = now_s
+        else:
+            # Producers, too, have had to wait, and will now send what they kept.
+            part.sources.heard_s = dict.fromkeys(part.sources.heard_s, now_s)
+
+    async def _begin_life(self, part: _Partition) -> None:
+        """Wait for topics that were assigned, whatever an earlier life knew of their idleness."""
+        if part.assigned:
+            part.domain.activate(part.assigned)
+            await self._record(part, active=sorted(part.assigned), restored=part.restored)
+            part.assigned, part.restored = set(), False
+
+    async def _wait_again(self, part: _Partition, places: set[TopicPartition]) -> None:
+        """These idle topics may have something on its way: event time waits for them again.
+
+        Where all were idle it waits for all, so that the first that is heard of makes no other late.
+        """
+        if not places:
+            return
+        sources = part.sources
+        everything = sources.all_idle
+        active = sorted(sources.idle if everything else places)
+        part.domain.activate(active, asserting=everything)
+        await self._record(part, active=active, asserting=everything)
+        if everything:
+            sources.restart(self._monotonic())
+            part.until_us = part.recorded_until_us = None
+        else:
+            sources.idle -= places
+
+    async def _record(
+        self,
+        part: _Partition,
+        *,
+        idle: Sequence[TopicPartition] = (),
+        active: Sequence[TopicPartition] = (),
+        asserting: bool = False,
+        restored: bool = False,
     ) -> None:
-        """Record idleness beside the data: it alone depends on a wall clock, and a replay must repeat it."""
+        """Idleness is the one thing that comes from a clock, so it is recorded beside the data."""
         body = {
             "partition": part.domain.partition,
-            "idle": [place.topic for place in places],
-            "until_us": until_us,
+            "idle": [place.topic for place in idle],
+            "until_us": part.until_us,
+            "active": [place.topic for place in active],
             "asserting": asserting,
+            "restored": restored,
             "positions": part.domain.positions,
         }
+        part.recorded_until_us = part.until_us
         key = str(part.domain.partition).encode()
         futures = await self._send_batch(CLOCK, 0, [ProducerRecord(CLOCK, orjson.dumps(body), key, 0)])
         part.unconfirmed += [(future, 0) for future in futures]
@@ -278,9 +349,11 @@ class Correlator:
         async with part.lock:
             if not part.dirty and not part.deliveries:
                 return
+            if part.until_us != part.recorded_until_us:
+                await self._record(part)
             began_s = self._monotonic()
             state = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "domain": part.domain.snapshot()}
-            stats = part.domain.counters.as_dict() | {"watermark_us": part.domain.watermark_us}
+            stats_record = _stats_record(part.domain)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]
             part.dirty = False
@@ -292,8 +365,6 @@ class Correlator:
         if unconfirmed:
             await asyncio.gather(*unconfirmed)
         partition = part.domain.partition
-        key = f"correlate/{partition}".encode()
-        stats_record = ProducerRecord(STATS, orjson.dumps(stats), key, 0)
         storing_s = self._monotonic()
         await self._deliver([*self._store.messages(partition, number, data), stats_record])
         for delivery in deliveries.values():
@@ -301,3 +372,8 @@ class Correlator:
         now_s = self._monotonic()
         cost_s += min(now_s - storing_s, _STORING_S)
         part.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))
+
+
+def _stats_record(domain: Domain) -> ProducerRecord:
+    stats = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
+    return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

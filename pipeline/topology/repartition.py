@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.pipeline.topology.plan import Repartition
@@ -12,7 +13,23 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 
-__all__ = ["Repartitioner"]
+__all__ = ["End", "Repartitioner"]
+
+
+class End(Protocol):
+    """What is known of a partition that is read up to its end (`pipeline.transport.partition_ends.AtEnd`)."""
+
+    @property
+    def until_s(self) -> float:
+        """When the newest answered fetch was sent, in monotonic seconds."""
+
+    @property
+    def reading_since_s(self) -> float:
+        """Since when fetches were answered without a gap."""
+
+    @property
+    def delivered(self) -> int | None:
+        """Offset after the newest chunk that was handed to the role; None if none was."""
 
 
 @dataclass(slots=True)
@@ -32,9 +49,12 @@ class Repartitioner:
     """By input partition: when each origin last sent, until it ends or is reported as silent; infinity for one that
     asserts watermarks. A partition that has not sent yet counts as one of an origin without a name.
     """
+    _carried: dict[int, int] = field(default_factory=dict)
+    """By input partition: offset after what was carried over since the partition was assigned."""
 
     def assign(self, partitions: Iterable[int], now_s: float = 0.0) -> None:
         """The input partitions that this worker reads."""
+        self._carried.clear()
         self._heard_s = {number: self._heard_s.get(number, {"": now_s}) for number in partitions}
 
     def step(
@@ -56,11 +76,27 @@ class Repartitioner:
                 self._newest_us.pop((partition, frame.origin), None)
         return frames, letters
 
-    def silence(self, now_s: float, timeout_s: float) -> list[Frame]:
-        """Frames that end the origins from which a partition received nothing for ``timeout_s``; one frame each."""
+    def carried(self, partition: int, next_offset: int, began_s: float, now_s: float) -> None:
+        """What `step` made of a chunk at ``began_s`` is confirmed; only now does the silence after it begin."""
+        self._carried[partition] = next_offset
+        heard = self._heard_s.get(partition, {})
+        heard.update({origin: now_s for origin, moment in heard.items() if began_s <= moment < now_s})
+
+    def silence(self, at_end: Callable[[int], End | None], timeout_s: float) -> list[Frame]:
+        """Frames that end the origins that have said nothing on a partition for ``timeout_s``, once each.
+
+        ``at_end`` says what the broker has answered about an input partition. Only time in which it answered counts,
+        and only once all that it had was carried over.
+        """
         frames = []
         for number, heard in self._heard_s.items():
-            for origin in sorted(origin for origin, moment in heard.items() if now_s - moment > timeout_s):
+            end = at_end(number)
+            if end is None or (end.delivered is not None and self._carried.get(number, -1) < end.delivered):
+                continue
+            proven_s = end.until_s - timeout_s
+            if proven_s < end.reading_since_s:
+                continue
+            for origin in sorted(origin for origin, moment in heard.items() if moment <= proven_s):
                 del heard[origin]
                 self._newest_us.pop((number, origin), None)
                 frames.append(self._empty(origin, number, end=True))

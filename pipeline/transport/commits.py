@@ -19,12 +19,13 @@ P = TypeVar("P", bound=Hashable)
 class _Log:
     """Tracking of one partition from an assignment or a seek until the next."""
 
-    __slots__ = ("acks", "committed", "live", "open", "position", "start", "through")
+    __slots__ = ("acks", "committed", "delivered_to", "live", "open", "position", "start", "through")
 
     def __init__(self, start: int | None, committed: int | None) -> None:
         self.start = start
         self.position = start
         self.committed = committed
+        self.delivered_to: int | None = None
         self.open: deque[Delivery] = deque()
         self.through = -1
         self.live = True
@@ -125,7 +126,7 @@ class CommitTracker(Generic[P]):
         log = self._at(partition, first)
         delivery = Delivery(log, first, next_offset)
         log.open.append(delivery)
-        log.position = next_offset
+        log.position = log.delivered_to = next_offset
         return delivery
 
     def advanced(self, partition: P, position: int) -> None:
@@ -136,6 +137,11 @@ class CommitTracker(Generic[P]):
         """Where reading continues, None if unknown."""
         log = self._logs.get(partition)
         return None if log is None else log.position
+
+    def delivered_to(self, partition: P) -> int | None:
+        """Offset after the newest delivery, None if nothing was delivered yet."""
+        log = self._logs.get(partition)
+        return None if log is None else log.delivered_to
 
     def held(self, partition: P) -> int:
         """Number of open deliveries."""

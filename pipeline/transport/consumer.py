@@ -7,6 +7,7 @@ import contextlib
 import gc
 import inspect
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Final, cast
 
@@ -20,6 +21,7 @@ from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
 from astrocyte.pipeline.transport.options import TransportOptions, options_of
+from astrocyte.pipeline.transport.partition_ends import AtEnd, PartitionEnds, longest_gap_s
 from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = ["Consumer", "WorkerStalled"]
@@ -48,6 +50,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.tracker: CommitTracker[TP] = CommitTracker()
         self.options: TransportOptions = options_of(self.app)
+        self.ends = PartitionEnds(gap_s=longest_gap_s(self.options.fetch_max_wait_ms))
         self._paused_tps: set[TP] = set()
         self._resumed = asyncio.Event()
         self._chunked: dict[str, bool] = {}
@@ -87,8 +90,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._paused_tps.update(partitions)
 
     def resume(self, partitions: Iterable[TP]) -> None:
-        """Continue the delivery of ``partitions``."""
-        self._paused_tps.difference_update(partitions)
+        """Deliver ``partitions`` again."""
+        partitions = set(partitions)
+        self._paused_tps -= partitions
+        self.ends.interrupt(partitions)
         self._resumed.set()
 
     def beat(self) -> None:
@@ -101,6 +106,16 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._resumed.set()
 
     # -- reading
+
+    def at_end(self, partition: TP) -> AtEnd | None:
+        """The span in which answered fetches found that ``partition`` ends where its delivery to agents has come.
+
+        None while it is paused, being assigned, or has something that was not handed to an agent.
+        """
+        end = self.ends.at_end(partition)
+        if end is None or partition in self._paused_tps or self.tracker.position(partition) != end.offset:
+            return None
+        return replace(end, delivered=self.tracker.delivered_to(partition))
 
     async def _drain_messages(self, fetcher: Any) -> None:
         # Records fetched by an earlier, cancelled loop were dropped: every partition is positioned again.
@@ -222,6 +237,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     async def seek(self, partition: TP, offset: int) -> None:
         """Continue reading ``partition`` at ``offset``; open deliveries of it become stale."""
         place = await self._thread.place({partition: offset})
+        self.ends.interrupt([partition])
         self.tracker.assign(partition, place[partition], None)
 
     async def _place(self, partitions: set[TP], generation: int) -> None:
@@ -235,6 +251,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             if not self._current(generation):
                 return
             places = await self._thread.place(chosen)
+            self.ends.interrupt(partitions)
         except (IllegalStateError, KafkaError, TimeoutError) as error:
             self.log.info("positions are not known yet (%r); retrying", error)
             await asyncio.sleep(0.2)
@@ -254,6 +271,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self._finish(revoked)
         self.tracker.forget(self.tracker.partitions)
         self._paused_tps -= revoked
+        self.ends.interrupt_all()
         await super().on_partitions_revoked(revoked)
 
     async def _finish(self, partitions: set[TP]) -> None:

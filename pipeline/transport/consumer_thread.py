@@ -16,6 +16,7 @@ from faust.types import TP
 
 from astrocyte.pipeline.transport.assignor import DomainAssignor
 from astrocyte.pipeline.transport.client_log import StateLog
+from astrocyte.pipeline.transport.partition_ends import observe_fetches
 
 __all__ = ["ConsumerThread", "Fetched", "Reading"]
 
@@ -64,6 +65,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 await consumer.stop()
                 await asyncio.sleep(_RETRY_S)
             else:
+                observe_fetches(consumer._fetcher, self.consumer.ends)
                 self._consumer = consumer
                 state.back()
                 return

@@ -191,7 +191,7 @@ def test_a_domain_that_becomes_active_again_waits_for_every_partition() -> None:
     clock = Watermarks(expected=[A.place, B.place])
     see(clock, A, 100)
     clock.mark_all_idle()
-    clock.wake()
+    clock.activate([A.place, B.place])
     see(clock, A, 900)
     assert clock.watermark_us == 100
     see(clock, B, 500)

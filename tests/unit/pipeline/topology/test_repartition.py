@@ -3,6 +3,7 @@ import numpy as np
 from astrocyte.pipeline.roles.output_records import repartitioned
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
+from astrocyte.pipeline.transport.partition_ends import AtEnd
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.partitioning import partition_of
@@ -24,6 +25,11 @@ def step(repartitioner: Repartitioner, partition: int, given: Frame, now_s: floa
     assert letters == []
     (made,) = frames
     return made
+
+
+def ends(until_s: float, *, reading_since_s: float = -1e9, delivered: int | None = None):
+    """What the broker says of every partition: it ends where reading has come, without a gap for long."""
+    return lambda _number: AtEnd(0, reading_since_s, until_s, reading_since_s, delivered)
 
 
 def test_rows_keep_their_ids_and_go_where_the_field_hashes():
@@ -53,28 +59,47 @@ def test_an_idle_partition_is_ended_once_and_returns():
     repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
     repartitioner.assign([0, 1], now_s=0.0)
     step(repartitioner, 0, frame(), now_s=3.0)
-    ended = repartitioner.silence(6.0, 5.0)
+    ended = repartitioner.silence(ends(6.0), 5.0)
     assert [(each.origin, each.end, each.num_rows) for each in ended] == [("/1", True, 0)]
-    assert repartitioner.silence(7.0, 5.0) == []
+    assert repartitioner.silence(ends(7.0), 5.0) == []
     assert step(repartitioner, 1, frame(), now_s=7.5).end is False
-    assert [each.origin for each in repartitioner.silence(9.0, 5.0)] == ["/0"]
-    assert [each.origin for each in repartitioner.silence(16.0, 5.0)] == ["/1"]
+    assert [each.origin for each in repartitioner.silence(ends(9.0), 5.0)] == ["/0"]
+    assert [each.origin for each in repartitioner.silence(ends(16.0), 5.0)] == ["/1"]
+
+
+def test_a_process_that_stood_still_or_is_behind_ends_nobody():
+    repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
+    repartitioner.assign([0], now_s=0.0)
+    assert repartitioner.silence(lambda _number: None, 5.0) == [], "no fetch was answered lately"
+    assert repartitioner.silence(ends(20.0, reading_since_s=16.0), 5.0) == [], "none was for a while"
+    assert repartitioner.silence(ends(20.0, delivered=3), 5.0) == [], "a chunk waits in the queue"
+    repartitioner.carried(0, 3, 18.0, 18.0)
+    assert len(repartitioner.silence(ends(20.0, delivered=3), 5.0)) == 1
+
+
+def test_the_time_that_a_broker_takes_for_what_was_carried_over_is_no_silence():
+    repartitioner = Repartitioner(REPARTITION, 1, lateness_us=0)
+    repartitioner.assign([0], now_s=0.0)
+    step(repartitioner, 0, frame(), now_s=1.0)
+    repartitioner.carried(0, 1, 1.0, 30.0)
+    assert repartitioner.silence(ends(34.0, delivered=1), 5.0) == []
+    assert len(repartitioner.silence(ends(35.5, delivered=1), 5.0)) == 1
 
 
 def test_the_end_of_an_idle_partition_does_not_concern_the_others():
     repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
     repartitioner.assign([0], now_s=0.0)
-    (ended,) = repartitioner.silence(6.0, 5.0)
+    (ended,) = repartitioner.silence(ends(6.0), 5.0)
     assert ended.peers == ()
 
 
 def test_when_one_of_all_idle_partitions_resumes_the_reader_waits_for_all_until_they_are_idle_again():
     repartitioner = Repartitioner(REPARTITION, 3, lateness_us=0)
     repartitioner.assign([0, 1], now_s=0.0)  # the third is another worker's
-    assert len(repartitioner.silence(6.0, 5.0)) == 2
+    assert len(repartitioner.silence(ends(6.0), 5.0)) == 2
     frames, _ = repartitioner.step(0, [RawRecord(0, 0, None, encode_frame(frame()))], 10.0)
     assert [(each.origin, each.end, each.num_rows) for each in frames] == [("/1", False, 0), ("/0", False, 6)]
-    assert [each.origin for each in repartitioner.silence(16.0, 5.0)] == ["/0", "/1"]
+    assert [each.origin for each in repartitioner.silence(ends(16.0), 5.0)] == ["/0", "/1"]
 
 
 def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle():
@@ -82,7 +107,7 @@ def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle
     repartitioner.assign([0, 1], now_s=0.0)
     step(repartitioner, 0, frame(), now_s=4.0)
     step(repartitioner, 1, frame(origin="run", watermark_us=9), now_s=5.0)
-    assert [each.origin for each in repartitioner.silence(6.0, 5.0)] == ["/1"]
+    assert [each.origin for each in repartitioner.silence(ends(6.0), 5.0)] == ["/1"]
 
 
 def test_state_of_runs_is_removed_at_their_ends():
@@ -93,7 +118,7 @@ def test_state_of_runs_is_removed_at_their_ends():
         step(repartitioner, 0, frame(origin=f"run{number}", watermark_us=9, end=number % 2 == 0), now_s=1.0)
         if number % 2:
             step(repartitioner, 0, frame(origin=f"run{number}", end=True), now_s=2.0)
-    assert [each.origin for each in repartitioner.silence(60.0, 5.0)] == ["/0"]
+    assert [each.origin for each in repartitioner.silence(ends(60.0), 5.0)] == ["/0"]
     assert repartitioner._newest_us == {}
     assert repartitioner._heard_s == {0: {}}
 
@@ -102,4 +127,6 @@ def test_a_producer_that_asserts_watermarks_is_not_ended_for_being_slow():
     repartitioner = Repartitioner(REPARTITION, 1, lateness_us=0)
     repartitioner.assign([0], now_s=0.0)
     step(repartitioner, 0, frame(origin="run", watermark_us=9), now_s=0.0)
-    assert [each.origin for each in repartitioner.silence(60.0, 5.0)] == ["/0"], "an origin without name may yet come"
+    assert [each.origin for each in repartitioner.silence(ends(60.0), 5.0)] == ["/0"], (
+        "an origin without name may yet come"
+    )

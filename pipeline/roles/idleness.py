@@ -1,0 +1,82 @@
+"""Which topics of one domain are idle, by what the broker has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from astrocyte.schemas.topics import TopicPartition
+
+__all__ = ["End", "Idleness"]
+
+
+class End(Protocol):
+    """An uninterrupted span in which a partition was at its end (`pipeline.transport.partition_ends.AtEnd`)."""
+
+    @property
+    def since_s(self) -> float:
+        """Beginning of the span."""
+
+    @property
+    def until_s(self) -> float:
+        """Up to here it is proven."""
+
+    @property
+    def delivered(self) -> int | None:
+        """Offset after the newest chunk that was handed to the role; None if none was."""
+
+
+@dataclass(slots=True)
+class Idleness:
+    """What was heard of each topic, and which topics the domain takes for idle. Times are monotonic seconds.
+
+    A topic is silent for as long as answered fetches found it at its end with nothing left to process. Neither the
+    wall clock nor the age of its last chunk counts: both grow while this process stands still or is behind.
+    """
+
+    at_end: Callable[[TopicPartition], End | None]
+    heard_s: dict[TopicPartition, float] = field(default_factory=dict)
+    handled: dict[TopicPartition, int] = field(default_factory=dict)
+    """Offset after the newest chunk of each topic that was processed since the topic was assigned."""
+    idle: set[TopicPartition] = field(default_factory=set)
+    given_up: set[TopicPartition] = field(default_factory=set)
+    """Idle topics whose producers assert watermarks and are no longer waited for."""
+
+    def assigned(self, place: TopicPartition, now_s: float) -> None:
+        """Reading of a topic begins."""
+        self.heard_s[place] = now_s
+        self.handled.pop(place, None)
+        self._heard(place)
+
+    def processed(self, place: TopicPartition, next_offset: int, now_s: float) -> None:
+        """A chunk that ends before ``next_offset`` is done."""
+        self.heard_s[place] = now_s
+        self.handled[place] = next_offset
+        self._heard(place)
+
+    def restart(self, now_s: float) -> None:
+        """Begin to wait for every topic anew."""
+        self.heard_s = dict.fromkeys(self.heard_s, now_s)
+        self.idle.clear()
+        self.given_up.clear()
+
+    def silent_s(self, place: TopicPartition) -> float:
+        """For how long the topic is known to be silent; zero while it is not at its end."""
+        end = self.at_end(place)
+        if end is None or (end.delivered is not None and self.handled.get(place, -1) < end.delivered):
+            return 0.0
+        return max(0.0, end.until_s - max(end.since_s, self.heard_s[place]))
+
+    def silent(self, timeout_s: float) -> set[TopicPartition]:
+        """Topics that are known to be silent for so long."""
+        return {place for place in self.heard_s if self.silent_s(place) >= timeout_s}
+
+    @property
+    def all_idle(self) -> bool:
+        """Whether every topic is idle."""
+        return len(self.idle) == len(self.heard_s)
+
+    def _heard(self, place: TopicPartition) -> None:
+        self.idle.discard(place)
+        self.given_up.discard(place)
