@@ -154,7 +154,7 @@ class TestConsumer:
         tracker = CommitTracker()
         tracker.assign(A, 5)
         empty_answers(ends, clock, 1.0)
-        return SimpleNamespace(ends=ends, tracker=tracker, _held_back=set(), _resumed=asyncio.Event())
+        return SimpleNamespace(ends=ends, tracker=tracker, _paused_tps=set(), _resumed=asyncio.Event())
 
     def test_records_that_were_fetched_and_not_handed_out_are_no_end(self, consumer):
         assert Consumer.at_end(consumer, A) is None
