@@ -24,7 +24,7 @@ from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.shift import repartition
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
+from astrocyte.schemas.topics import ALERTS, CLOCK, MULTI_EVENTS
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
 
 app = typer.Typer()
@@ -176,6 +176,27 @@ def test_a_topic_missing_from_the_log_does_not_delay_the_watermark(pair, tmp_pat
     run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
     assert list(outputs) == []
     assert run.counters.processed == 96
+
+
+def about_idleness(offset: int, positions: dict[str, int], **meta) -> ConsumedRecord:
+    body = {"partition": 0, "idle": [], "until_us": None, "active": [], "asserting": False, "positions": positions}
+    return ConsumedRecord(CLOCK, 0, offset, 0, b"0", orjson.dumps(body | meta))
+
+
+def test_the_idleness_that_a_worker_recorded_is_repeated_with_its_end(pair, tmp_path):
+    events = in_json(spikes(), partitions=1)
+    topics = sorted({record.topic for record in events})
+    first = dict.fromkeys(topics, 1)
+    gone = about_idleness(0, first, idle=topics, until_us=T0_US + 3_600_000_000)
+    path = write_log(tmp_path / "gone.jsonl", [*events, gone])
+    run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
+    list(outputs)
+    assert run.counters.late > 0, "event time went on for an hour while all was idle"
+    back = about_idleness(1, {}, active=topics, restored=True)
+    path = write_log(tmp_path / "back.jsonl", [*events, gone, back])
+    run, outputs = run_rules(pair, [path], lateness_us=LATENESS)
+    list(outputs)
+    assert run.counters.late == 0, "the worker crashed after this and read again from the beginning"
 
 
 def test_the_pipeline_s_own_topics_are_no_input(pair, log, tmp_path):
