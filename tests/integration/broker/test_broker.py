@@ -171,7 +171,7 @@ async def test_a_transactional_producer_is_refused_with_a_fatal_error(broker, ca
     with pytest.raises(TransactionalIdAuthorizationFailed):
         await producer.start()
     await producer.stop()
-    assert "asked for a transaction" in caplog.text
+    assert "requested a transaction" in caplog.text
 
 
 def test_a_transactional_librdkafka_producer_is_refused_with_a_fatal_error(tmp_path):

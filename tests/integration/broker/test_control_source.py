@@ -19,8 +19,9 @@ from astrocyte.pipeline.simulation.controls import KafkaControls
 from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.simulator.runtime.controls import Control
-from tests.support.broker import BrokerThread, wait_until
+from tests.support.broker import BrokerThread
 from tests.support.brokers import read_all
+from tests.support.waiting import wait_until
 
 TOPIC = "control.difficulty"
 

@@ -42,7 +42,9 @@ def environment(wheel, tmp_path_factory) -> Path:
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "dependencies.pth").write_text(
+        "\n".join(path for path in sys.path if path.endswith("site-packages")) + "\n"
+    )
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*install, str(wheel)], check=True)
     done = subprocess.run([*install, "openai-agents==0.24.0"], capture_output=True, text=True, check=False)

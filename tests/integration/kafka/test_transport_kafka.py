@@ -14,7 +14,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from astrocyte.pipeline.kafka.client import ensure_topics
-from astrocyte.pipeline.transport.producer import ConfirmedProducer, ProducerRecord, producer_settings
+from astrocyte.pipeline.transport.producer import ConfirmedProducer
+from astrocyte.pipeline.transport.producer_record import ProducerRecord, producer_settings
 from tests.support.brokers import Broker, read_all
 from tests.support.kafka import Kafka
 from tests.support.waiting import wait_until
