@@ -31,7 +31,7 @@ def test_attempt_that_ran_out_of_time_names_the_bound_and_what_it_waited_for():
     attempt = the_attempt(rule, events("ABXXX", values=[5, 4]))
     assert (attempt.ended, attempt.ended_us, attempt.waited_for) == ("window", 3_000_000, ("b",))
     assert attempt.taken == (("a", 0),)
-    assert "within of 3s was over" in attempt.reason
+    assert "within of 3s expired" in attempt.reason
     assert "value > a.value (value = 4, a.value = 5)" in attempt.reason or "type == 'B'" in attempt.reason
 
 
@@ -91,7 +91,7 @@ def test_conjunction_reports_which_step_was_missing():
     rule = Rule(name="r", within="2s", all=[step("a", "A"), step("b", "B")])
     report = why_not(rule, events("AXXB"))
     assert [attempt.waited_for for attempt in report.attempts] == [("b",), ("a",)]
-    assert "no event fitted b" in report.attempts[0].reason
+    assert "no event fits b" in report.attempts[0].reason
 
 
 def test_mermaid_shows_every_state_step_and_condition():
@@ -111,7 +111,7 @@ def test_mermaid_shows_every_state_step_and_condition():
     arrows = re.findall(r"(s\d+) -[-.] \"(.*)\" [-.]-> (s\d+)", text)
     assert {end for arrow in arrows for end in (arrow[0], arrow[2])} <= states
     assert any(label.startswith("b: ") for _, label, _ in arrows)
-    assert "no came: given up" in text
+    assert "forbidden no: stop" in text
     assert "9s since the first event" in text
     assert "x#lt;y" in text
 

@@ -126,7 +126,7 @@ async def test_a_stopped_sink_ends_and_reports_that_nothing_was_confirmed():
         ({"token": "wrong"}, r"answered 401: the token is not valid; set ASTROCYTE_INFLUX_TOKEN"),
         ({"org": "other"}, r"answered 404: organisation 'other' .* astrocyte influx setup"),
         ({"bucket": "other"}, r"bucket 'other' does not exist"),
-        ({"url": "localhost:8086"}, r"'localhost:8086' is no address of InfluxDB; .* http://host:8086"),
+        ({"url": "localhost:8086"}, r"InfluxDB address 'localhost:8086'; expected .* http://host:8086"),
     ],
 )
 async def test_an_error_that_retries_cannot_fix_stops_the_sink_and_confirms_nothing(options, said):
@@ -207,7 +207,7 @@ async def test_points_older_than_the_bucket_keeps_are_counted_and_not_rejected(c
         assert await written(sink, batch_of(100)) == []
     assert (sink.written, sink.expired) == (50, 50)
     assert stub.count() == {"problem_solving": 50}
-    assert "older than bucket 'astrocyte' keeps" in caplog.text
+    assert "older than the retention of bucket 'astrocyte'" in caplog.text
 
 
 async def test_a_sink_must_be_opened():
