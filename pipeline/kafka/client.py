@@ -28,6 +28,7 @@ __all__ = [
     "UnknownTopic",
     "admin_client",
     "consumer_client",
+    "discard",
     "ensure_topics",
     "partition_counts",
     "producer_client",
@@ -137,8 +138,6 @@ async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafka
     It is flushed at the end of the context, and closed at once where an error ends it. Raises BrokerUnavailable.
     """
     from aiokafka import AIOKafkaProducer
-
-    from astrocyte.pipeline.transport.producer import discard
 
     settings: dict[str, Any] = {
         "enable_idempotence": True,
@@ -418,3 +417,30 @@ def _record(message: Any) -> ConsumedRecord:
         tuple(message.headers),
         "logappend" if message.timestamp_type == 1 else "create" if message.timestamp_type == 0 else "unknown",
     )
+
+
+async def discard(producer: AIOKafkaProducer | None) -> None:
+    """Close a producer without waiting for records that it holds; the caller keeps those that are not confirmed."""
+    from aiokafka.errors import KafkaError
+
+    if producer is None:
+        return
+    producer._closed = True
+    producer._message_accumulator._closed = True
+    sender = producer._sender.sender_task
+    if sender is not None and not sender.done():
+        sender.cancel()
+    # Closing the connections fails the requests in flight, for which the cancelled sender waits.
+    with contextlib.suppress(KafkaError, OSError):
+        await producer.client.close()
+    if sender is not None:
+        with contextlib.suppress(asyncio.CancelledError, KafkaError, TimeoutError):
+            await asyncio.wait_for(sender, 5.0)
+    held = producer._message_accumulator
+    # Batches that were to be sent again are not among the pending ones, where aiokafka then looks for them.
+    held._pending_batches.update(batch for batches in held._batches.values() for batch in batches)
+    batches = list(held._pending_batches)
+    held.fail_all(KafkaError("closed"))
+    for batch in batches:
+        if batch._drain_waiter.done() and not batch._drain_waiter.cancelled():
+            batch._drain_waiter.exception()  # otherwise asyncio warns that its exception was never retrieved

@@ -19,6 +19,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
+from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
@@ -36,7 +37,6 @@ from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
-from astrocyte.pipeline.transport.partition_ends import AtEnd
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import MONO_PREFIX, mono_topic, state_topic

@@ -22,7 +22,8 @@ import orjson
 from astrocyte.agents.domain import Domain, DomainOutput
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.roles.idleness import End, Idleness
+from astrocyte.pipeline.kafka.partition_end import AtEnd
+from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
@@ -91,7 +92,7 @@ class Correlator:
         store: StateStore,
         send_batch: Callable[[str, int, Sequence[ProducerRecord]], Awaitable[Sequence[asyncio.Future[Any]]]],
         deliver: Callable[[Iterable[ProducerRecord]], Awaitable[None]],
-        at_end: Callable[[TopicPartition], End | None],
+        at_end: Callable[[TopicPartition], AtEnd | None],
         *,
         partitions: int,
         snapshot_interval_us: int,
@@ -191,8 +192,9 @@ class Correlator:
             place = TopicPartition(chunk.topic, chunk.partition)
             await self._begin_life(part)
             sources = part.sources
-            away = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
-            await self._wait_again(part, sources.idle if sources.all_idle else away)
+            if sources.idle:
+                active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
+                await self._wait_again(part, sources.idle if sources.all_idle else active)
             output = part.domain.feed(chunk.topic, chunk.records)
             part.domain.positions[chunk.topic] = max(part.domain.positions.get(chunk.topic, 0), chunk.next_offset)
             sources.processed(place, chunk.next_offset, self._monotonic())
@@ -245,7 +247,7 @@ class Correlator:
         async with part.lock:
             await self._begin_life(part)
             silent = sources.silent(self._idle_s)
-            # The evidence for these has ended, so that they may have something to say.
+            # The evidence for these has ended: records may have arrived.
             await self._wait_again(part, sources.idle - silent - sources.given_up)
             fresh = silent - sources.idle
             if fresh and not self._accepts_writes(part):
@@ -257,14 +259,16 @@ class Correlator:
                 output.extend(part.domain.mark_idle(sorted(fresh)))
                 await self._record(part, idle=sorted(fresh))
             if gone and part.domain.asserting:
-                logger.warning("%s: producers that ended without a word are given up", sorted(gone))
+                logger.warning(
+                    "%s: silent producers no longer delay event time (ASTROCYTE_PRODUCER_TIMEOUT)", sorted(gone)
+                )
                 sources.given_up |= gone
                 output.extend(part.domain.mark_idle(sorted(gone), asserting=True))
                 await self._record(part, idle=sorted(gone), asserting=True)
             newest_us = part.domain.newest_us
             if len(silent) == len(sources.heard_s) and newest_us is not None and not part.domain.asserting:
-                # Event time goes on as the clock does, so that windows close though nothing follows. What returns may
-                # be out of order by the lateness, as ever.
+                # Event time advances with the clock, so that windows close although no event follows. Later events may
+                # be out of order by the lateness, as always.
                 elapsed_s = min(sources.silent_s(place) for place in sources.heard_s)
                 part.until_us = newest_us - part.domain.lateness_us + int(elapsed_s * 1e6)
                 output.extend(part.domain.mark_all_idle(part.until_us))
@@ -292,20 +296,20 @@ class Correlator:
         if now_s - began_s <= _WRITE_PROOF_S:
             part.wrote_s = now_s
         else:
-            # Producers, too, have had to wait, and will now send what they kept.
+            # Producers had to wait, too, and will now send what they kept.
             part.sources.heard_s = dict.fromkeys(part.sources.heard_s, now_s)
 
     async def _begin_life(self, part: _Partition) -> None:
-        """Wait for topics that were assigned, whatever an earlier life knew of their idleness."""
+        """Wait for topics that were assigned, whether or not they were idle before."""
         if part.assigned:
             part.domain.activate(part.assigned)
             await self._record(part, active=sorted(part.assigned), restored=part.restored)
             part.assigned, part.restored = set(), False
 
     async def _wait_again(self, part: _Partition, places: set[TopicPartition]) -> None:
-        """These idle topics may have something on its way: event time waits for them again.
+        """These idle topics may hold records that are not read yet: event time waits for them again.
 
-        Where all were idle it waits for all, so that the first that is heard of makes no other late.
+        If all were idle it waits for all, so that the first one to send makes no other late.
         """
         if not places:
             return
@@ -329,7 +333,7 @@ class Correlator:
         asserting: bool = False,
         restored: bool = False,
     ) -> None:
-        """Idleness is the one thing that comes from a clock, so it is recorded beside the data."""
+        """Record idleness beside the data: it alone depends on a clock, and a replay must repeat it."""
         body = {
             "partition": part.domain.partition,
             "idle": [place.topic for place in idle],

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["End", "Idleness"]
-
-
-class End(Protocol):
-    """An uninterrupted span in which a partition was at its end (`pipeline.transport.partition_ends.AtEnd`)."""
-
-    @property
-    def since_s(self) -> float:
-        """Beginning of the span."""
-
-    @property
-    def until_s(self) -> float:
-        """Up to here it is proven."""
-
-    @property
-    def delivered(self) -> int | None:
-        """Offset after the newest chunk that was handed to the role; None if none was."""
+__all__ = ["Idleness"]
 
 
 @dataclass(slots=True)
 class Idleness:
-    """What was heard of each topic, and which topics the domain takes for idle. Times are monotonic seconds.
+    """When each topic was last active, and which topics are idle. Times are monotonic seconds.
 
     A topic is silent for as long as answered fetches found it at its end with nothing left to process. Neither the
-    wall clock nor the age of its last chunk counts: both grow while this process stands still or is behind.
+    wall clock nor the age of its last chunk counts: both grow while this process is stopped or behind.
     """
 
-    at_end: Callable[[TopicPartition], End | None]
+    at_end: Callable[[TopicPartition], AtEnd | None]
     heard_s: dict[TopicPartition, float] = field(default_factory=dict)
     handled: dict[TopicPartition, int] = field(default_factory=dict)
     """Offset after the newest chunk of each topic that was processed since the topic was assigned."""

@@ -5,31 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 
-__all__ = ["End", "Repartitioner"]
-
-
-class End(Protocol):
-    """What is known of a partition that is read up to its end (`pipeline.transport.partition_ends.AtEnd`)."""
-
-    @property
-    def until_s(self) -> float:
-        """When the newest answered fetch was sent, in monotonic seconds."""
-
-    @property
-    def reading_since_s(self) -> float:
-        """Since when fetches were answered without a gap."""
-
-    @property
-    def delivered(self) -> int | None:
-        """Offset after the newest chunk that was handed to the role; None if none was."""
+__all__ = ["Repartitioner"]
 
 
 @dataclass(slots=True)
@@ -82,7 +66,7 @@ class Repartitioner:
         heard = self._heard_s.get(partition, {})
         heard.update({origin: now_s for origin, moment in heard.items() if began_s <= moment < now_s})
 
-    def silence(self, at_end: Callable[[int], End | None], timeout_s: float) -> list[Frame]:
+    def silence(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> list[Frame]:
         """Frames that end the origins that have said nothing on a partition for ``timeout_s``, once each.
 
         ``at_end`` says what the broker has answered about an input partition. Only time in which it answered counts,

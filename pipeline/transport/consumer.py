@@ -16,12 +16,13 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
+from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage
 from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
 from astrocyte.pipeline.transport.options import TransportOptions, options_of
-from astrocyte.pipeline.transport.partition_ends import AtEnd, PartitionEnds, longest_gap_s
+from astrocyte.pipeline.transport.partition_ends import PartitionEnds, longest_gap_s
 from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = ["Consumer", "WorkerStalled"]

@@ -1,49 +1,30 @@
 """Which partitions are at their ends, as far as the answers of the broker prove it.
 
 A fetch that was answered with no records, for the offset at which the answer says that the partition ends, proves that
-nothing was there to read. Two such answers for one offset prove that nothing came between them. That is evidence only
-for the time in which fetches were answered: while the broker is away or this process stands still, producers may have
-to wait, so a longer gap between two answers begins a new span.
+there was nothing to read. Two such answers for one offset prove that nothing arrived between them. This is evidence
+only for the time in which fetches were answered: while the broker is unavailable or this process is stopped, producers
+may have to wait, so a longer gap between two answers begins a new span.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 
 from aiokafka.protocol.fetch import FetchRequest
 from faust.types import TP
 
-__all__ = ["LONGEST_GAP_S", "AtEnd", "PartitionEnds", "longest_gap_s", "observe_fetches"]
+from astrocyte.pipeline.kafka.partition_end import AtEnd
+
+__all__ = ["LONGEST_GAP_S", "PartitionEnds", "longest_gap_s", "observe_fetches"]
 
 LONGEST_GAP_S: Final = 2.0
 """Longest time between two answers of one span. A busy worker fetches this often; one that stands still, or that waits
 for its broker, does not."""
 _WAITS: Final = 20
 """The same, in times for which the broker keeps a fetch open."""
-
-
-@dataclass(frozen=True, slots=True)
-class AtEnd:
-    """An uninterrupted span of answers that found the partition to end at one offset.
-
-    It says something only of a reader that has come to this offset.
-    """
-
-    offset: int
-    since_s: float
-    """When the first of these fetches was sent, by the monotonic clock."""
-    until_s: float
-    """When the last of them was sent: what came later may not have been seen yet."""
-    reading_since_s: float
-    """Since when fetches were answered without a gap, wherever the partition ended: what has said nothing since then,
-    on a partition that is read up to its end, is silent."""
-    delivered: int | None = None
-    """Offset after the newest chunk that was handed to an agent; None if none was. Before the agent is done with it,
-    something still waits to be processed."""
 
 
 class PartitionEnds:

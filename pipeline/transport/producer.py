@@ -28,6 +28,7 @@ from aiokafka.errors import (
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from astrocyte.pipeline.kafka.client import discard
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.pipeline.transport.producer_record import (
     PERMANENT,
@@ -37,7 +38,7 @@ from astrocyte.pipeline.transport.producer_record import (
 )
 from astrocyte.schemas.partitioning import partitions_of
 
-__all__ = ["ConfirmedProducer", "discard"]
+__all__ = ["ConfirmedProducer"]
 
 _SILENT_S: Final = 3.0
 _REFUSALS: Final = 3
@@ -401,28 +402,3 @@ def _hand_on(target: asyncio.Future[Any], source: asyncio.Future[Any]) -> None:
         target.set_exception(error)
     else:
         target.set_result(source.result()[0])
-
-
-async def discard(producer: AIOKafkaProducer | None) -> None:
-    """Close without waiting for what it still holds, which is in the outbox anyway."""
-    if producer is None:
-        return
-    producer._closed = True
-    producer._message_accumulator._closed = True
-    sender = producer._sender.sender_task
-    if sender is not None and not sender.done():
-        sender.cancel()
-    # Closing the connections fails the requests in flight, for which the cancelled sender waits.
-    with contextlib.suppress(KafkaError, OSError):
-        await producer.client.close()
-    if sender is not None:
-        with contextlib.suppress(asyncio.CancelledError, KafkaError, TimeoutError):
-            await asyncio.wait_for(sender, 5.0)
-    held = producer._message_accumulator
-    # Batches that were to be sent again are not among the pending ones, where aiokafka then looks for them.
-    held._pending_batches.update(batch for batches in held._batches.values() for batch in batches)
-    batches = list(held._pending_batches)
-    held.fail_all(KafkaError("closed"))
-    for batch in batches:
-        if batch._drain_waiter.done() and not batch._drain_waiter.cancelled():
-            batch._drain_waiter.exception()  # nobody waits for it, which asyncio would complain of

@@ -51,12 +51,12 @@ ARROWS: dict[str, dict[str, str]] = {
         "cli": "analysis bench broker console demo kafka logging recording roles settings simulation topology "
         "transport",
         "demo": "broker console kafka recording roles settings simulation topology",
-        "kafka": "transport",
         "recording": "kafka",
         "roles": "kafka logging metrics role_registry settings state topology transport",
         "simulation": "console kafka recording settings transport",
         "state": "kafka transport",
         "topology": "kafka settings",
+        "transport": "kafka",
     },
     "pipeline/broker": {
         "groups": "protocol storage",

@@ -1,9 +1,9 @@
 import numpy as np
 
+from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import repartitioned
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.pipeline.transport.partition_ends import AtEnd
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.partitioning import partition_of

@@ -8,9 +8,10 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.fetch import FetchRequest
 from faust.types import TP
 
+from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer import Consumer
-from astrocyte.pipeline.transport.partition_ends import AtEnd, PartitionEnds, longest_gap_s, observe_fetches
+from astrocyte.pipeline.transport.partition_ends import PartitionEnds, longest_gap_s, observe_fetches
 
 A, B = TP("a", 0), TP("b", 0)
 

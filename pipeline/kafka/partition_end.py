@@ -1,0 +1,27 @@
+"""A partition at its end, as answered fetches prove it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["AtEnd"]
+
+
+@dataclass(frozen=True, slots=True)
+class AtEnd:
+    """An uninterrupted span of answers that found the partition to end at one offset.
+
+    It says something only of a reader that has come to this offset.
+    """
+
+    offset: int
+    since_s: float
+    """When the first of these fetches was sent, by the monotonic clock."""
+    until_s: float
+    """When the last of them was sent: later records may not have been seen yet."""
+    reading_since_s: float
+    """Since when fetches were answered without a gap, wherever the partition ended: a source that sent nothing since
+    then, on a partition that is read up to its end, is silent."""
+    delivered: int | None = None
+    """Offset after the newest chunk that was handed to an agent; None if none was. Until the agent has finished
+    that chunk, records still wait to be processed."""
