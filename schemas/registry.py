@@ -50,8 +50,9 @@ def import_object(reference: str, what: str) -> Any:
 class Registry(Generic[T]):
     """Objects of one ``kind`` by name, looked up in this order: registered by the program, shipped, installed.
 
-    ``shipped`` maps names to objects or to ``module:attribute`` strings. ``convert(name, found)`` turns the object
-    into what `get` returns and raises InvalidSettings for an object of another kind.
+    ``shipped`` maps names to objects or to ``module:attribute`` strings. `get` returns an instance of ``of``, made
+    from the class where that was given, or what ``convert(name, found)`` makes of the object; both raise
+    InvalidSettings for an object of another kind.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Registry(Generic[T]):
         *,
         group: str,
         shipped: Mapping[str, Any] | None = None,
+        of: type[T] | None = None,
         convert: Callable[[str, Any], T] | None = None,
     ) -> None:
         self.kind, self.group = kind, group
         self._shipped = dict(shipped or {})
         self._registered: dict[str, Any] = {}
+        self._of = of
         self._convert = convert
         self._loaded: dict[str, T] = {}
         self._installed: dict[str, EntryPoint] | None = None
@@ -131,8 +134,21 @@ class Registry(Generic[T]):
             found = self._registered.get(name, found)
         else:
             raise InvalidSettings(self.unknown(name))
-        converted: T = found if self._convert is None else self._convert(name, found)
-        return converted
+        return self.converted(name, found)
+
+    def converted(self, name: str, found: Any) -> T:
+        """What `get` returns for an object ``found`` of that name. Raises InvalidSettings."""
+        if self._convert is not None:
+            return self._convert(name, found)
+        if self._of is not None:
+            if isinstance(found, type) and issubclass(found, self._of):
+                found = found()
+            if not isinstance(found, self._of):
+                raise InvalidSettings(
+                    f"{self.kind} {name!r}: expected a {self._of.__name__} or its class, got {type(found).__name__}"
+                )
+        made: T = found
+        return made
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         if self._installed is None:

@@ -163,14 +163,6 @@ class Scenario(ABC):
         return ()
 
 
-def _convert(name: str, found: Any) -> Scenario:
-    if isinstance(found, type) and issubclass(found, Scenario):
-        found = found()
-    if not isinstance(found, Scenario):
-        raise InvalidSettings(f"scenario {name!r}: expected a simulator Scenario, got {type(found).__name__}")
-    return found
-
-
 SCENARIOS: Final[Registry[Scenario]] = Registry(
     "scenario",
     group="astrocyte.scenarios",
@@ -178,7 +170,7 @@ SCENARIOS: Final[Registry[Scenario]] = Registry(
         name: f"astrocyte.simulator.scenarios.{name}.scenario:{name.upper()}"
         for name in ("axons", "cells", "dna", "ecology", "kernels")
     },
-    convert=_convert,
+    of=Scenario,
 )
 """Scenarios by name; each is loaded on first use."""
 
@@ -202,5 +194,5 @@ def load_scenario(scenario: str | Scenario) -> Scenario:
     if isinstance(scenario, Scenario):
         return scenario
     if ":" in scenario:
-        return _convert(scenario, import_object(scenario, f"scenario {scenario!r}"))
+        return SCENARIOS.converted(scenario, import_object(scenario, f"scenario {scenario!r}"))
     return SCENARIOS.get(scenario)

@@ -88,14 +88,6 @@ class _Function(Controller):
         return state, [self.command(self.name, frame, values) for values in found]
 
 
-def _convert(name: str, found: Any) -> Controller:
-    if isinstance(found, type) and issubclass(found, Controller):
-        found = found()
-    if not isinstance(found, Controller):
-        raise InvalidSettings(f"controller {name!r} is a {type(found).__name__}; expected a Controller or its class")
-    return found
-
-
 CONTROLLERS: Final[Registry[Controller]] = Registry(
     "controller",
     group="astrocyte.controllers",
@@ -103,7 +95,7 @@ CONTROLLERS: Final[Registry[Controller]] = Registry(
         "difficulty": "astrocyte.agents.controllers.controllers:DifficultyController",
         "ga": "astrocyte.agents.controllers.controllers:GeneticController",
     },
-    convert=_convert,
+    of=Controller,
 )
 """Controllers by the name of their control."""
 
