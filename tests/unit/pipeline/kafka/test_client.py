@@ -21,7 +21,7 @@ class LosesTheFirstCancellation:
         while self._cancelled < 2:
             self.running.set()
             try:
-                await asyncio.Event().wait()
+                await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
                 self._cancelled += 1
 
