@@ -18,6 +18,8 @@ from tests.support.worlds import (
     trace,
 )
 
+pytestmark = pytest.mark.time_limit(30, "runs thousands of generations")
+
 
 def test_an_advantageous_mutant_fixes_with_the_probability_of_moran() -> None:
     # Death, then birth by fitness among the survivors ("death-birth"): Hindersin and Traulsen 2015.

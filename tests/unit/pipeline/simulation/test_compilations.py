@@ -1,7 +1,6 @@
 """Compiled simulations are kept between runs."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,24 +40,3 @@ def test_a_home_that_cannot_be_written_to_keeps_nothing(clean, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder would be")
     assert keep_compilations() is None
     assert SETTING not in os.environ
-
-
-def test_a_second_run_compiles_nothing_anew_and_writes_the_same_events(tmp_path):
-    quick = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # on a fast machine it compiles in less than a second
-    environment = {**os.environ, **quick, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    del environment[SETTING]
-    logs = []
-    for name, more in (("first", {}), ("second", {}), ("without", {SETTING: ""})):
-        log = tmp_path / f"{name}.jsonl"
-        code = "from astrocyte.pipeline.cli.app import main; main()"
-        arguments = ["simulate", "axons", "--ticks", "20", "--seed", "3", "--run", "r", "--out", str(log)]
-        subprocess.run(
-            [sys.executable, "-c", code, *arguments], env=environment | more, check=True, capture_output=True
-        )
-        logs.append(log.read_bytes())
-        kept = sorted(path.name for path in (tmp_path / "cache").rglob("*-cache"))
-        if name == "first":
-            after_first = kept
-    assert after_first
-    assert kept == after_first
-    assert logs[0] == logs[1] == logs[2]
