@@ -1,6 +1,7 @@
 """The birth, death and mutation mechanisms against exact results of population genetics (seeds are fixed)."""
 
 import numpy as np
+import pytest
 from scipy.special import digamma
 from scipy.stats import binom, entropy
 
