@@ -22,6 +22,13 @@ _STAMPS: Final[list[structlog.typing.Processor]] = [
 _LIBRARIES: Final = ("aiokafka", "asyncio", "faust", "mode", "sqlalchemy", "alembic")
 
 
+class HideServiceMessages(logging.Filter):
+    """Leave out the start and stop of every service of Faust and mode: ``[^--Consumer]: Starting...``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or not str(record.msg).startswith("[^")
+
+
 def logging_config(level: str, *, json: bool) -> dict[str, Any]:
     """Configuration for ``logging.config.dictConfig``: one handler on stderr, which writes JSON lines or plain text."""
     renderer: structlog.typing.Processor = (
@@ -38,7 +45,14 @@ def logging_config(level: str, *, json: bool) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"default": formatter},
-        "handlers": {"default": {"class": "logging.StreamHandler", "formatter": "default"}},
+        "filters": {"services": {"()": HideServiceMessages}},
+        "handlers": {
+            "default": {
+                "class": "logging.StreamHandler",
+                "formatter": "default",
+                "filters": [] if level == "debug" else ["services"],
+            }
+        },
         "root": {"level": level.upper(), "handlers": ["default"]},
         # The libraries' messages about their own start and stop matter only for debugging.
         "loggers": {} if level == "debug" else {name: {"level": "WARNING"} for name in _LIBRARIES},

@@ -53,7 +53,8 @@ _DURATIONS = (
 
 def worker_command(extra: Sequence[str] = ()) -> list[str]:
     """Command line of one Faust worker; ``extra`` are Faust's own options."""
-    return [sys.executable, "-m", "faust", "-A", "astrocyte.pipeline.app", "worker", "--without-web", *extra]
+    command = [sys.executable, "-m", "faust", "-A", "astrocyte.pipeline.app", "--quiet", "worker", "--without-web"]
+    return [*command, *extra]
 
 
 @dataclass(slots=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import faust
 import orjson
+from faust.types import TP
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.pipeline.kafka.client import BrokerUnavailable
@@ -38,6 +40,7 @@ class WorkerApp(faust.App):  # type: ignore[misc]
                 event.ack()
     """
 
+    role: str = ""
     prepare: Callable[[], Awaitable[None]] | None = None
     close_down: Callable[[], Awaitable[None]] | None = None
 
@@ -78,6 +81,18 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         """Do nothing: there are no tables whose files would need a folder."""
 
 
+async def report_partitions(app: WorkerApp, assigned: AbstractSet[TP], **_signal: Any) -> None:
+    """Log what the role reads from now on."""
+    numbers: dict[str, list[int]] = {}
+    for topic, partition in sorted(assigned):
+        numbers.setdefault(topic, []).append(partition)
+    if not numbers:
+        logger.info("role %s is ready and reads nothing: other workers of its group have all partitions", app.role)
+        return
+    places = "; ".join(f"{topic} {','.join(map(str, parts))}" for topic, parts in numbers.items())
+    logger.info("role %s is ready and reads (topic and partitions): %s", app.role, places)
+
+
 class PlainWorker(faust.Worker):  # type: ignore[misc]
     """Faust's worker without its spinner, which would suppress every log line below a warning."""
 
@@ -101,6 +116,8 @@ def make_app(settings: Settings, role: str) -> WorkerApp:
         ),
     )
     app.worker_settings = settings
+    app.role = role
+    app.on_partitions_assigned.connect(report_partitions)
     configure(app, TransportOptions(liveness_timeout_s=settings.liveness_timeout / 1e6))
     return app
 
