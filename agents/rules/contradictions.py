@@ -106,7 +106,7 @@ def _test(node: Node) -> tuple[Node, _Test] | None:
 def _exclude(parts: list[Node]) -> bool:
     tests: dict[Node, list[_Test]] = {}
     orders: dict[tuple[Node, Node], frozenset[int]] = {}
-    nulls, texts = set(), set()
+    nulls, strings = set(), set()
     if any(isinstance(part, Not) and part.value in parts for part in parts):
         return True
     for part in parts:
@@ -122,13 +122,13 @@ def _exclude(parts: list[Node]) -> bool:
         elif isinstance(part, IsNull):
             nulls.add(part.value)
         elif isinstance(part, Text):
-            texts.add(part.value)
+            strings.add(part.value)
     if any(not left for left in orders.values()):
         return True
     compared = {side for pair in orders for side in pair}
-    if nulls & (tests.keys() | compared | texts):
+    if nulls & (tests.keys() | compared | strings):
         return True
-    return any(_empty(each, value in texts) for value, each in tests.items())
+    return any(_empty(each, value in strings) for value, each in tests.items())
 
 
 def _empty(tests: list[_Test], is_text: bool) -> bool:

@@ -74,7 +74,7 @@ def test_what_yaml_cannot_hold_is_a_problem_of_one_line(text, message):
         ("windows: [{name: w, by: ' ', from: A, every: 1s, select: {n: count()}}]", "window 'w': by: is empty"),
         ("windows: [{name: w, from: A, every: 1s, select: {n: cont()}}]", "window 'w': select.n: unknown function"),
         ("validators: [{stream: A, where: 'x >'}]", "validator 'validators[0]': where: not an expression"),
-        ("saccules: [{stream: A, sample: 3}]", "validator 'saccules[0]': sample: expected a value less than"),
+        ("validators: [{stream: A, sample: 3}]", "validator 'validators[0]': sample: expected a value less than"),
         ("streams: [{name: S, kye: a}]", "stream 'S': kye: unknown field 'kye'; did you mean 'key'?"),
         ("rules: [{name: r, seq: [{as: a, stream: on}]}]", "got true; YAML reads yes, no, on"),
         ("rules: [{name: r, version: 1.10, seq: [{as: a, stream: A}]}]", "version: expected text, got 1.1; put it in"),
