@@ -43,6 +43,8 @@ from astrocyte.schemas.frames import Frame
 __all__ = ["Matcher"]
 
 _FOREVER: Final = 2**62
+_EVENTS_PER_CHECK: Final = 256
+"""Single events between two looks at the tables, since a look costs a tenth of an event."""
 _NOTHING: Final = MatchBatch.of([])
 
 
@@ -218,7 +220,8 @@ class Matcher:
         words = plan.word(event)
         if not any(words):
             return _NOTHING
-        self._recycle()
+        if self._seq % _EVENTS_PER_CHECK == 0:
+            self._recycle()
         single = self._single
         t = int(event["timestamp"])
         wide = single.fill(event, plan.captures, t, ref)

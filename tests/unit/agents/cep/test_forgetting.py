@@ -136,14 +136,14 @@ def test_memory_and_snapshots_do_not_grow_with_the_strings_that_were_seen(monkey
     monkeypatch.setattr(keys, "LEAST", 2_000)
     states, snapshots = run_distinct_strings(30, 1_500)
     assert max(states[15:]) < 1.25 * max(states[:10])
-    assert max(snapshots) - min(snapshots) < 2_000
+    assert max(snapshots[15:]) < 1.01 * max(snapshots[:10])
 
 
 @pytest.mark.soak
 def test_ten_million_distinct_strings_leave_memory_and_snapshots_flat():
     states, snapshots = run_distinct_strings(100, 50_000)  # two columns
     assert max(states[20:]) < 1.25 * max(states[:20])
-    assert max(snapshots) - min(snapshots) < 100_000
+    assert max(snapshots[20:]) < 1.01 * max(snapshots[:20])
 
 
 def test_marks_are_set_for_boxed_strings_only():

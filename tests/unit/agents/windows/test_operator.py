@@ -364,6 +364,7 @@ def test_low_water_is_the_oldest_row_of_an_open_window() -> None:
 def test_memory_is_bounded_by_open_windows() -> None:
     for kind in KINDS:
         operator = window(kind, {"n": "count()", "d": "count_distinct(x)", "q": "quantile(x, 0.5)"})
+        operator = WindowOperator(operator.spec, waiting=tuple)  # rows are added as soon as they are prepared
         for step in range(60):
             start = step * 50
             events = [{"timestamp": start + row // 40, "key": f"k{step}-{row}", "x": float(row)} for row in range(200)]
