@@ -402,7 +402,7 @@ def test_flush_lets_time_start_anew() -> None:
 )
 def test_a_bad_selection_names_window_field_and_position(select: str, message: str) -> None:
     text = f"windows:\n  - {{name: w, from: s, every: 1s, select: {{good: count(), bad: '{select}'}}}}\n"
-    with pytest.raises(InvalidRule, match=f"2:.*: rule 'w': .*select.bad: .*{message}.*at character"):
+    with pytest.raises(InvalidRule, match=f"2:.*: window 'w': .*select.bad: .*{message}.*at character"):
         load_rules(text)
 
 
