@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before any test imports JAX, here and in child processes
+# Before any test imports JAX, here and in child processes. What is compiled is shared by all of them.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 
 # Fixtures are found in every folder, and a server that lasts for the session is started once.
 pytest_plugins = [

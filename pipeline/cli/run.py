@@ -48,8 +48,10 @@ def demo_command(
     """Run the whole pipeline on this machine: broker, simulator, workers and stores, with live progress."""
     from astrocyte.pipeline.demo.demo import Demo, DemoOptions
     from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.simulation.compilations import keep_compilations
 
     load_settings()  # imports the plugins, which may register the scenario
+    keep_compilations()
     options = DemoOptions(
         scenario=scenario, seconds=seconds, data=data, seed=seed, size=size, partitions=partitions, shuffle=shuffle,
         rules=tuple(str(path) for path in rules or ()), database=database,
@@ -105,8 +107,10 @@ def simulate_command(
     as_json: AsJson = False,
 ) -> None:
     """Run a scenario: its events go to Kafka, or to a recorded log with --out."""
+    from astrocyte.pipeline.simulation.compilations import keep_compilations
     from astrocyte.pipeline.simulation.run import SimulationOptions, run_simulation
 
+    keep_compilations()
     if ticks is None and seconds is None:
         seconds = 10.0
     options = SimulationOptions(

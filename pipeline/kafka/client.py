@@ -12,7 +12,7 @@ import heapq
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
@@ -29,6 +29,7 @@ __all__ = [
     "admin_client",
     "consumer_client",
     "discard",
+    "ended",
     "ensure_topics",
     "partition_counts",
     "producer_client",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _TIMEOUT_S: Final = 10.0
+_CLOSE_S: Final = 1.5
 _STALL_S: Final = 15.0
 _LARGEST: Final = 256 << 20
 
@@ -87,13 +89,23 @@ async def _started(client: Any, broker: str) -> None:
         with _limited_log():
             await asyncio.wait_for(client.start(), _TIMEOUT_S)
     except (KafkaError, OSError, TimeoutError, ValueError) as error:
-        stop = getattr(client, "stop", None) or client.close
         with contextlib.suppress(Exception):
-            await stop()
+            await ended(getattr(client, "stop", None) or client.close)
         raise BrokerUnavailable(
             f"no Kafka broker answers at {broker} ({type(error).__name__}); start one with 'astrocyte broker --data "
             "DIR', or name another with -b or ASTROCYTE_BROKER"
         ) from None
+
+
+async def ended(close: Callable[[], Awaitable[object]], limit_s: float = _CLOSE_S) -> None:
+    """Await ``close()`` of one of aiokafka's clients; after ``limit_s`` seconds cancel what it waits for.
+
+    It cancels tasks and waits for their end. Up to Python 3.11 a task does not notice that it was cancelled if the
+    response that it awaits arrives at the same moment (`asyncio.wait_for`); the second cancellation ends it.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await close()
 
 
 @contextlib.asynccontextmanager
@@ -107,7 +119,7 @@ async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
         with _translated(broker):
             yield client
     finally:
-        await client.close()
+        await ended(client.close)
 
 
 @contextlib.asynccontextmanager
@@ -128,7 +140,7 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
         with _translated(broker):
             yield client
     finally:
-        await client.stop()
+        await ended(client.stop)
 
 
 @contextlib.asynccontextmanager
@@ -438,7 +450,7 @@ async def discard(producer: AIOKafkaProducer | None) -> None:
         sender.cancel()
     # Closing the connections fails the requests in flight, for which the cancelled sender waits.
     with contextlib.suppress(KafkaError, OSError):
-        await producer.client.close()
+        await ended(producer.client.close)
     if sender is not None:
         with contextlib.suppress(asyncio.CancelledError, KafkaError, TimeoutError):
             await asyncio.wait_for(sender, 5.0)

@@ -14,6 +14,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from astrocyte.pipeline.kafka.client import ended
 from astrocyte.pipeline.transport.assignor import DomainAssignor
 from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.partition_ends import observe_fetches
@@ -22,6 +23,8 @@ __all__ = ["ConsumerThread", "Fetched", "Reading"]
 
 _COMMIT_S: Final = 10.0
 _RETRY_S: Final = 0.5
+_LEAVE_S: Final = 10.0
+"""Leaving a group and closing its connections takes no longer than this."""
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 await consumer.start()
             except (KafkaError, OSError) as error:
                 state.away(f"{type(error).__name__}: {error}")
-                await consumer.stop()
+                await ended(consumer.stop, _LEAVE_S)
                 await asyncio.sleep(_RETRY_S)
             else:
                 observe_fetches(consumer._fetcher, self.consumer.ends)
@@ -76,11 +79,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         if self._consumer is None:
             return
         try:
-            await self._consumer.stop()
+            await ended(self._consumer.stop, _LEAVE_S)
         except (asyncio.CancelledError, KafkaError):
             # aiokafka's fetcher propagates the cancellation of its own tasks while the broker is unavailable. That
             # would end this thread without an error, and Faust would wait for it for ever.
-            await self._consumer._client.close()
+            await ended(self._consumer._client.close)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         conf = self.app.conf

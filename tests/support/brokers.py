@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from astrocyte.pipeline.broker import BrokerProcess
 from tests.support.kafka import Kafka, kafka_or_skip
@@ -48,12 +49,30 @@ def shared_embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker
 
 @pytest.fixture(scope="session")
 def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A running Kafka for the whole session; tests use their own topics and groups and leave it running."""
+    """A running Kafka for the whole session; tests use their own topics and groups, or take `empty_kafka`."""
     kafka_or_skip()
     broker = Kafka(tmp_path_factory.mktemp("kafka"))
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+def empty_kafka(real_kafka: Kafka) -> Kafka:
+    """The session's Kafka without topics, for tests that cannot name their own: starting another one takes longer."""
+    asyncio.run(_delete_topics(real_kafka.address))
+    return real_kafka
+
+
+async def _delete_topics(address: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    try:
+        async with asyncio.timeout(60):
+            while topics := [topic for topic in await admin.list_topics() if not topic.startswith("__")]:
+                await admin.delete_topics(topics)
+    finally:
+        await admin.close()
 
 
 @pytest.fixture(params=BOTH)
@@ -84,8 +103,7 @@ def own_broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     if request.param == "embedded":
         yield request.getfixturevalue("own_embedded")
         return
-    # The session's Kafka: starting another one takes longer than restarting this one.
-    broker: Kafka = request.getfixturevalue("real_kafka")
+    broker: Kafka = request.getfixturevalue("empty_kafka")
     yield broker
     broker.kill()
     broker.start()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -18,8 +21,8 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.tap import Selector, columns_line, compile_format, envelope_line, json_line, tap
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from tests.support.broker import BrokerThread, kcat
+from tests.support.brokers import pause
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, produce, write_log
-from tests.support.waiting import wait_until
 
 app = typer.Typer()
 cli_log.register(app)
@@ -33,8 +36,6 @@ def mixed_records() -> list[ConsumedRecord]:
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory):
-    import asyncio
-
     with BrokerThread(tmp_path_factory.mktemp("broker")) as running:
         asyncio.run(produce(running.address, mixed_records()))
         asyncio.run(
@@ -239,17 +240,31 @@ def test_a_closed_pipe_ends_it_without_an_error(tmp_path):
     assert tapping.returncode == 0
 
 
+@contextlib.contextmanager
+def following(address: str, topic: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``astrocyte tap --follow`` after it has shown its first three events."""
+    command = [sys.executable, "-c", SCRIPT, "tap", topic, "-b", address, "--follow", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tapping:
+        try:
+            assert tapping.stdout is not None
+            lines = [tapping.stdout.readline() for _ in range(3)]
+            assert all(json.loads(line)["source_stream"] == "stream:axon_2" for line in lines)
+            yield tapping
+        finally:
+            tapping.kill()
+
+
 def test_following_prints_incoming_messages_and_ctrl_c_ends_without_an_error(broker):
-    tapping = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "tap", "mono.axon_2", "-b", broker, "--follow", "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert tapping.stdout is not None
-    lines = [tapping.stdout.readline() for _ in range(3)]
-    assert all(json.loads(line)["source_stream"] == "stream:axon_2" for line in lines)
-    tapping.send_signal(signal.SIGINT)
-    out, err = tapping.communicate(timeout=30)
-    assert (out, err) == (b"", b"")
-    assert tapping.returncode == 130
-    wait_until(lambda: tapping.poll() is not None)
+    with following(broker, "mono.axon_2") as tapping:
+        tapping.send_signal(signal.SIGINT)
+        assert tapping.communicate(timeout=30) == (b"", b"")
+        assert tapping.returncode == 130
+
+
+def test_ctrl_c_ends_a_tap_though_its_broker_hangs(own_embedded):
+    asyncio.run(produce(own_embedded.address, json_messages(axon_frame("axon_2", ["k"] * 3, range(3)))))
+    with following(own_embedded.address, "mono.axon_2") as tapping:
+        pause(own_embedded)
+        tapping.send_signal(signal.SIGINT)
+        assert tapping.communicate(timeout=10) == (b"", b"")
+        assert tapping.returncode == 130

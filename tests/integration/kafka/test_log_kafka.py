@@ -29,7 +29,7 @@ STRANGE = [
 
 @pytest.fixture
 def kafka(request):
-    return request.getfixturevalue("real_kafka").address
+    return request.getfixturevalue("empty_kafka").address
 
 
 def frames() -> list[ConsumedRecord]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -53,3 +54,24 @@ with stop_on_signal("stopping") as stop:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "stopping\n")
+
+
+def test_a_second_run_compiles_nothing_anew_and_writes_the_same_events(tmp_path):
+    quick = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # on a fast machine it compiles in less than a second
+    environment = {**os.environ, **quick, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
+    logs = []
+    for name, more in (("first", {}), ("second", {}), ("without", {"JAX_COMPILATION_CACHE_DIR": ""})):
+        log = tmp_path / f"{name}.jsonl"
+        code = "from astrocyte.pipeline.cli.app import main; main()"
+        arguments = ["simulate", "axons", "--ticks", "20", "--seed", "3", "--run", "r", "--out", str(log)]
+        subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=environment | more, check=True, capture_output=True
+        )
+        logs.append(log.read_bytes())
+        kept = sorted(path.name for path in (tmp_path / "cache").rglob("*-cache"))
+        if name == "first":
+            after_first = kept
+    assert after_first
+    assert kept == after_first
+    assert logs[0] == logs[1] == logs[2]

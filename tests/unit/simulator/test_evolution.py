@@ -1,6 +1,7 @@
 """The birth, death and mutation mechanisms against exact results of population genetics (seeds are fixed)."""
 
 import numpy as np
+import pytest
 from scipy.special import digamma
 from scipy.stats import binom, entropy
 
@@ -17,6 +18,8 @@ from tests.support.worlds import (
     last_states,
     trace,
 )
+
+pytestmark = pytest.mark.time_limit(30, "runs thousands of generations")
 
 
 def test_an_advantageous_mutant_fixes_with_the_probability_of_moran() -> None:

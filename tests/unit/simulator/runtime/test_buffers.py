@@ -13,6 +13,8 @@ from astrocyte.simulator.runtime.buffers import ROUNDS_TO_SHRINK, Buffers, Buffe
 from astrocyte.simulator.runtime.world import TRACES
 from tests.support.bursts import BURSTS, GREEDY, SLOTS, BurstsConfig
 
+pytestmark = pytest.mark.time_limit(30, "compiles a world in several sizes")
+
 
 def frames(config: BurstsConfig, ticks: int, **options: object) -> bytes:
     sink = MemorySink()

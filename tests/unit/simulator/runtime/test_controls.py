@@ -11,6 +11,8 @@ from astrocyte.simulator.scenario import InvalidControl
 from astrocyte.simulator.scenarios.cells.config import CellsConfig
 from astrocyte.simulator.scenarios.cells.scenario import CELLS
 
+pytestmark = pytest.mark.time_limit(30, "compiles a world")
+
 CONFIG = CellsConfig(size=1024, routine_share=0.2)
 
 

@@ -13,6 +13,8 @@ from astrocyte.simulator.scenarios.cells.config import CellsConfig
 from astrocyte.simulator.testing import check_scenario
 from tests.support.worlds import MORAN, MoranConfig, trace
 
+pytestmark = pytest.mark.time_limit(30, "compiles every world")
+
 
 @pytest.mark.parametrize("name", scenario_names())
 def test_every_registered_scenario_keeps_the_contract(name: str) -> None:

@@ -1,0 +1,44 @@
+"""Compiled simulations are kept between runs, in the user's cache folder.
+
+Compiling a world takes 5 to 15 s, reading it back takes one. The simulator itself leaves JAX's settings to the program
+that embeds it; the commands call `keep_compilations`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+__all__ = ["keep_compilations"]
+
+_FOLDER: Final = "JAX_COMPILATION_CACHE_DIR"
+
+
+def keep_compilations() -> Path | None:
+    """Let JAX keep what it compiles, and return the folder; None where no folder can be made.
+
+    JAX's own setting ``JAX_COMPILATION_CACHE_DIR`` takes precedence; empty, it keeps nothing. Child processes inherit
+    the setting.
+    """
+    given = os.environ.get(_FOLDER)
+    if given is not None:
+        return Path(given) if given else None
+    import llvmlite.binding
+
+    # Code for one processor may not run on another, and home folders are shared by machines.
+    processor = f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.binding.get_host_cpu_features().flatten()}"
+    name = f"jax-{hashlib.sha256(processor.encode()).hexdigest()[:12]}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        # As XDG's specification says, a relative path is ignored.
+        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "astrocyte" / name
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None  # no home, or none that can be written to: every run compiles anew
+    os.environ[_FOLDER] = str(folder)
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_compilation_cache_dir", str(folder))
+    return folder
