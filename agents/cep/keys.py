@@ -23,7 +23,8 @@ __all__ = ["KeyTable", "Selected", "touched"]
 _COUNT, _BYTES, _FREE = range(3)
 _CACHED: Final = 8
 _NO_STRINGS: Final = pa.array([""], pa.utf8())
-_NEVER: Final = -(2**62)
+LEAST: Final = 65_536
+"""Number of strings up to which a table is not swept: a sweep then costs more than it frees."""
 
 
 _ENTRY: Final = np.dtype([("hash", "u8"), ("start", "i8"), ("size", "i4")], align=True)
@@ -84,7 +85,7 @@ def _touched(words, rows, mask):
 
 
 @kernel
-def _select(codes, known, seen, epoch, t, first_ref, rows, key, times, ref, mask, unknown, count):
+def _select(codes, known, t, first_ref, rows, key, times, ref, mask, unknown, count):
     """Keep those of the first ``count`` rows that have a key, in ``rows`` and ``mask``; fill in key, time and handle.
 
     ``known[code]`` is the number of a dictionary entry, -1 before its first look-up. Returns how many rows are kept,
@@ -99,9 +100,7 @@ def _select(codes, known, seen, epoch, t, first_ref, rows, key, times, ref, mask
             continue
         number = np.int64(known[np.uint64(code)])
         u = np.uint64(n)
-        if number >= 0:
-            seen[np.uint64(number)] = epoch
-        else:
+        if number < 0:
             unknown[np.uint64(later)] = n
             later += 1
         rows[u] = row
@@ -114,8 +113,7 @@ def _select(codes, known, seen, epoch, t, first_ref, rows, key, times, ref, mask
 
 
 @kernel
-def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, entries, arena, free, seen, G, epoch, rows,
-             key):  # fmt: skip
+def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, entries, arena, free, G, rows, key):
     """Look up numbers for the ``count`` indices in ``unknown``; ``at[0]`` is the next. False: no room for a new key.
 
     The memory for a string is prefetched some strings ahead: its index in the table, then the entry found there.
@@ -175,7 +173,6 @@ def _look_up(at, unknown, count, hashes, codes, offsets, data, known, table, ent
                     arena[G[_BYTES] + i - start] = data[i]
                 G[_BYTES] += stop - start
             known[code] = number
-        seen[number] = epoch
         key[place] = number
     return True
 
@@ -240,17 +237,21 @@ def touched(words: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.ui
 
 
 class KeyTable:
-    """Numbers of the keys of one correlation field."""
+    """Numbers of the keys of one correlation field, or of other strings.
 
-    def __init__(self, *, room: int = 1024) -> None:
+    ``least`` is the number of strings up to which the table is never `due` for a sweep (`recycle`), by default LEAST.
+    """
+
+    def __init__(self, *, room: int = 1024, least: int | None = None) -> None:
         size = 1 << max(2, (2 * room - 1).bit_length())
         self._table = np.full(size, -1, np.int32)
         self._entries = _entries(size // 2)
-        self._seen = np.zeros(size // 2, np.uint8)
         self._free = np.zeros(size // 2, np.int64)
         self._arena = np.zeros(8 * size, np.uint8)
         self._globals = np.zeros(3, np.int64)
-        self._epoch, self._newest, self._newest_before = 1, _NEVER, _NEVER
+        self._room = room
+        self.least = LEAST if least is None else least
+        self._sweep_at = 0
         self._single: dict[str, int] = {}
         self._cache: dict[tuple[int, int], _Dictionary] = {}
 
@@ -260,8 +261,13 @@ class KeyTable:
     @property
     def nbytes(self) -> int:
         """Memory of the table in bytes."""
-        arrays = (self._table, self._entries, self._seen, self._free, self._arena)
+        arrays = (self._table, self._entries, self._free, self._arena)
         return sum(array.nbytes for array in arrays)
+
+    @property
+    def due(self) -> bool:
+        """Whether the table has grown to twice what the last sweep found alive, so that `recycle` is worth its cost."""
+        return len(self) >= max(self._sweep_at, self.least)
 
     @property
     def numbers(self) -> int:
@@ -286,19 +292,14 @@ class KeyTable:
         if strings.array.null_count:
             codes = np.where(np.asarray(strings.array.is_null())[codes] & (codes >= 0), np.int32(-1), codes)
         count = len(rows)
-        if len(t):
-            self._newest = max(self._newest, int(t.max()))
         codes = plain(codes)
         key, times, ref = np.empty(count, np.int32), np.empty(count, np.int64), np.empty(count, np.int64)
         unknown = np.empty(count, np.int64)
-        end, later = _select(
-            codes, strings.known, self._seen, self._epoch, plain(t), first_ref, rows, key, times, ref, mask, unknown,
-            count,
-        )  # fmt: skip
+        end, later = _select(codes, strings.known, plain(t), first_ref, rows, key, times, ref, mask, unknown, count)
         at, hashes = np.zeros(1, np.int64), np.empty(later, np.uint64)
         while later and not _look_up(
             at, unknown, later, hashes, codes, strings.offsets, strings.data, strings.known, self._table, self._entries,
-            self._arena, self._free, self._seen, self._globals, self._epoch, rows, key,
+            self._arena, self._free, self._globals, rows, key,
         ):  # fmt: skip
             self._grow()
         if end < count:
@@ -324,28 +325,22 @@ class KeyTable:
         found = self._cache[address] = _Dictionary(dictionary, known, plain(offsets), plain(data))
         return found
 
-    def number(self, text: str, t: int) -> int:
-        """Number of the key ``text`` of one event at ``t`` microseconds."""
+    def number(self, text: str) -> int:
+        """Number of the key ``text`` of one event."""
         number = self._single.get(text)
         if number is None:
-            column = pa.array([text]).dictionary_encode()
-            number = int(self.select(column, np.ones(1, np.uint64), np.array([t], np.int64), 0).key[0])
-            self._cache.clear()
-            self._single[text] = number
-        else:
-            self._seen[number] = self._epoch
-            self._newest = max(self._newest, t)
+            number = self._single[text] = self.intern(text)
         return number
 
     def intern(self, text: str) -> int:
-        """Number of one string without a time; only for tables that are never recycled."""
+        """Number of one string that is unlikely to come again."""
         data = np.frombuffer(text.encode("utf-8", "surrogatepass") or b"\0", np.uint8)
         offsets = np.array([0, len(data) if text else 0], np.int32)
         first, known, number = np.zeros(1, np.int64), np.full(1, -1, np.int32), np.empty(1, np.int32)
         at, hashes, codes = np.zeros(1, np.int64), np.empty(1, np.uint64), np.zeros(1, np.int32)
         while not _look_up(
             at, first, 1, hashes, codes, offsets, plain(data), known, self._table, self._entries, self._arena,
-            self._free, self._seen, self._globals, self._epoch, first, number,
+            self._free, self._globals, first, number,
         ):  # fmt: skip
             self._grow()
         return int(number[0])
@@ -362,38 +357,51 @@ class KeyTable:
         _gather(numbers, self._entries, self._arena, offsets, data)
         return pa.StringArray.from_buffers(len(numbers), pa.py_buffer(offsets), pa.py_buffer(data))
 
-    def recycle(self, live: NDArray[np.bool_], now_us: int) -> int:
-        """Free numbers that are not ``live`` and were not used since the last call; returns how many.
+    def recycle(self, live: NDArray[np.bool_]) -> int:
+        """Free all numbers that are not ``live``; returns how many. Memory follows the numbers that are left.
 
-        Numbers are freed only when time has passed the newest row, since earlier rows may still wait to be processed.
+        ``live`` has one flag for every number below `numbers`. Whatever holds a number must have marked it.
         """
-        count, numbers = self.numbers, np.empty(0, np.int64)
-        if now_us > self._newest_before:
-            gone = (self._entries["size"][:count] >= 0) & ~live[:count] & (self._seen[:count] != self._epoch)
-            numbers = np.flatnonzero(gone)
-        self._epoch = self._epoch % 255 + 1
-        self._newest_before = self._newest
-        if not len(numbers):
-            return 0
-        self._entries["size"][numbers] = -1
-        free = int(self._globals[_FREE])
-        self._free[free : free + len(numbers)] = numbers
-        self._globals[_FREE] = free + len(numbers)
+        before, kept = len(self), self._kept(live)
+        data, starts = self._bytes(kept)
+        count = int(kept[-1]) + 1 if len(kept) else 0
+        size = min(len(self._table), 1 << max(2, (2 * max(self._room, 2 * count) - 1).bit_length()))
+        old, self._entries, self._free = self._entries, _entries(size // 2), np.zeros(size // 2, np.int64)
+        self._entries[kept] = old[kept]
+        self._entries["start"][kept] = starts
+        self._arena = np.zeros(max(8 * size, 1 << (2 * len(data)).bit_length()), np.uint8)
+        self._arena[: len(data)] = data
+        self._set_free(kept, count)
+        self._globals[_COUNT], self._globals[_BYTES] = count, len(data)
         self._single.clear()
         self._cache.clear()
-        kept = np.flatnonzero(self._entries["size"][:count] >= 0).astype(np.int32)
+        self._rehash(size)
+        self._sweep_at = 2 * len(kept)
+        return before - len(kept)
+
+    def _kept(self, live: NDArray[np.bool_] | None) -> NDArray[np.int32]:
+        count = self.numbers
+        kept = self._entries["size"][:count] >= 0
+        return np.flatnonzero(kept if live is None else kept & live[:count]).astype(np.int32)
+
+    def _bytes(self, kept: NDArray[np.int32]) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Bytes of the strings with these numbers, one after the other, and where each begins."""
         offsets = np.zeros(len(kept) + 1, np.int32)
         data = np.empty(int(self._entries["size"][kept].sum()), np.uint8)
         _gather(kept, self._entries, self._arena, offsets, data)
-        self._arena[: len(data)] = data
-        self._entries["start"][kept] = offsets[:-1]
-        self._globals[_BYTES] = len(data)
-        self._rehash(len(self._table))
-        return len(numbers)
+        return data, offsets[:-1]
+
+    def _set_free(self, kept: NDArray[np.int32], count: int) -> None:
+        """Make all other numbers below ``count`` free, the lowest to be taken first, so that the table stays short."""
+        free = np.ones(count, np.bool_)
+        free[kept] = False
+        numbers = np.flatnonzero(free)[::-1]
+        self._free[: len(numbers)] = numbers
+        self._globals[_FREE] = len(numbers)
 
     def _grow(self) -> None:
         if 2 * (self.numbers + 1) > len(self._table) or self.numbers >= len(self._entries):
-            self._seen, self._free = _doubled(self._seen), _doubled(self._free)
+            self._free = _doubled(self._free)
             self._entries = np.concatenate([self._entries, _entries(len(self._entries))])
             self._rehash(2 * len(self._table))
         else:
@@ -403,31 +411,26 @@ class KeyTable:
         self._table = np.full(size, -1, np.int32)
         _refill(self._table, self._entries, self.numbers)
 
-    def snapshot(self) -> dict[str, NDArray[Any]]:
-        """Copy of the table as arrays."""
-        count, size, free = (int(number) for number in self._globals)
-        return {
-            "starts": self._entries["start"][:count].copy(),
-            "sizes": self._entries["size"][:count].copy(),
-            "seen": self._seen[:count].copy(),
-            "epoch": np.array([self._epoch, self._newest, self._newest_before]),
-            "free": self._free[:free].copy(),
-            "arena": self._arena[:size].copy(),
-        }
+    def snapshot(self, live: NDArray[np.bool_] | None = None) -> dict[str, NDArray[Any]]:
+        """The strings of the numbers that are ``live`` (None: of all), as arrays."""
+        kept = self._kept(live)
+        data, _ = self._bytes(kept)
+        return {"numbers": kept, "sizes": self._entries["size"][kept], "arena": data}
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
-        """Restore a snapshot."""
-        count, free, size = (len(snapshot[name]) for name in ("sizes", "free", "arena"))
-        self.__init__(room=max(1024, 2 * count))  # type: ignore[misc]
-        self._entries["start"][:count] = snapshot["starts"]
-        self._entries["size"][:count] = snapshot["sizes"]
-        self._seen[:count] = snapshot["seen"]
-        self._epoch, self._newest, self._newest_before = (int(number) for number in snapshot["epoch"])
-        self._free[:free] = snapshot["free"]
-        while len(self._arena) < size:
+        """Restore a snapshot: its strings have the numbers that they had."""
+        kept, sizes = np.asarray(snapshot["numbers"], np.int32), np.asarray(snapshot["sizes"], np.int32)
+        data = np.asarray(snapshot["arena"], np.uint8)
+        count = int(kept[-1]) + 1 if len(kept) else 0
+        self.__init__(room=max(self._room, 2 * count), least=self.least)  # type: ignore[misc]
+        self._entries["size"][kept] = sizes
+        self._entries["start"][kept] = np.cumsum(sizes, dtype=np.int64) - sizes
+        while len(self._arena) < len(data):
             self._arena = _doubled(self._arena)
-        self._arena[:size] = snapshot["arena"]
-        self._globals[:] = count, size, free
+        self._arena[: len(data)] = data
+        self._set_free(kept, count)
+        self._globals[_COUNT], self._globals[_BYTES] = count, len(data)
+        self._sweep_at = 2 * len(kept)
         _hash_all(self._entries, self._arena, count)
         self._rehash(len(self._table))
 

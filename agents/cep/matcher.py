@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from astrocyte.agents.cep.predicates import captured
 from astrocyte.agents.cep.rows import Outputs, Prepared, Rows, plain
 from astrocyte.agents.cep.sequence.operator import FIRST_ROOM, SequenceOperator
 from astrocyte.agents.cep.single_event import Single
-from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.agents.cep.values import TextNumbers, mark
 from astrocyte.agents.expressions.columns import Columns
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.errors import InvalidRule
@@ -43,8 +43,8 @@ from astrocyte.schemas.frames import Frame
 __all__ = ["Matcher"]
 
 _FOREVER: Final = 2**62
-LEAST_KEYS: Final = 1_000_000
-"""Number of keys in a table up to which unused key numbers are not recycled."""
+_EVENTS_PER_CHECK: Final = 256
+"""Single events between two looks at the tables, since a look costs a tenth of an event."""
 _NOTHING: Final = MatchBatch.of([])
 
 
@@ -52,11 +52,17 @@ class Matcher:
     """All rules of one domain with their partial matches. Not thread-safe.
 
     ``room`` is the initial capacity of the pools; ``clock`` returns nanoseconds and measures the ``microseconds`` of
-    the counters (None: they stay 0).
+    the counters (None: they stay 0). ``waiting`` gives all entries that were prepared and not processed yet: with it,
+    keys and strings to which neither these nor the state refer are forgotten (None: they are kept for ever).
     """
 
     def __init__(
-        self, rules: Sequence[Rule], *, room: int = FIRST_ROOM, clock: Callable[[], int] | None = None
+        self,
+        rules: Sequence[Rule],
+        *,
+        room: int = FIRST_ROOM,
+        clock: Callable[[], int] | None = None,
+        waiting: Callable[[], Iterable[Prepared]] | None = None,
     ) -> None:
         self._strings = TextNumbers()
         self._sequence = SequenceOperator(self._strings, room=room)
@@ -70,7 +76,7 @@ class Matcher:
         self._clock = clock
         self._seq = 0
         self._now = -_FOREVER
-        self._least_keys = self._sweep_at = LEAST_KEYS
+        self._waiting = waiting
         self.update(rules)
 
     # -- rules -------------------------------------------------------------------------------------------------------
@@ -146,6 +152,7 @@ class Matcher:
         count = frame.num_rows
         if plan is None or count == 0:
             return Prepared.empty()
+        self._recycle()
         columns = Columns(lambda name: frame.column(name) if frame.has(name) else None, count)
         t = frame.timestamps()
         parts = []
@@ -162,8 +169,6 @@ class Matcher:
 
     def _key_column(self, frame: Frame, by: str | None) -> tuple[KeyTable, pa.Array]:
         table = self._keys[by]
-        if len(table) >= self._sweep_at:
-            self._recycle()
         if by is None:
             return table, pa.DictionaryArray.from_arrays(pa.array(np.zeros(frame.num_rows, np.int32)), pa.array([""]))
         return table, frame.column(by) if frame.has(by) else pa.nulls(frame.num_rows, pa.utf8())
@@ -215,6 +220,8 @@ class Matcher:
         words = plan.word(event)
         if not any(words):
             return _NOTHING
+        if self._seq % _EVENTS_PER_CHECK == 0:
+            self._recycle()
         single = self._single
         t = int(event["timestamp"])
         wide = single.fill(event, plan.captures, t, ref)
@@ -222,7 +229,7 @@ class Matcher:
         self._now = max(self._now, t)
         found: list[tuple[int, Outputs]] = []
         for group, word in zip(plan.groups, words, strict=True):
-            key = single.key(group, event, t) if word else -1
+            key = single.key(group, event) if word else -1
             if key < 0:
                 continue
             batch = single.batch(group, self._seq - 1, key, word, wide)
@@ -325,27 +332,50 @@ class Matcher:
             self._nanoseconds[slot] = self._nanoseconds.get(slot, 0) + nanoseconds * share // sum(work)
 
     def _recycle(self) -> None:
-        """Recycle the numbers of keys that no state refers to, so that memory follows the open windows."""
-        held = 0
+        """Forget keys and strings that nothing refers to, if a table is due: memory follows the open windows."""
+        if self._strings.due and (live := self._live_strings()) is not None:
+            self._strings.recycle(live)
+            self._single.forget()
         for by, table in self._keys.items():
-            live = np.zeros(table.numbers, np.bool_)
-            for slot, place in self._groups.places.items():
-                if self._groups.all[place.group].by == by:
-                    self._operator(slot).mark_keys(slot, live)
-            table.recycle(live, self._now)
-            held = max(held, len(table))
-        self._sweep_at = max(self._least_keys, 2 * held)
+            if table.due and (live := self._live_keys(by)) is not None:
+                table.recycle(live)
+
+    def _live_strings(self) -> NDArray[np.bool_] | None:
+        """A flag for every number of a string: whether something refers to it. None if that is not known."""
+        if self._waiting is None:
+            return None
+        live = self._strings.unmarked
+        for operator in self._operators:
+            operator.mark_strings(live)
+        for rows in self._waiting():
+            mark(rows.columns, live)
+        return live
+
+    def _live_keys(self, by: str | None) -> NDArray[np.bool_] | None:
+        """A flag for every number of a key of the field: whether something refers to it. None if that is not known."""
+        if self._waiting is None:
+            return None
+        live = np.zeros(self._keys[by].numbers, np.bool_)
+        for slot, place in self._groups.places.items():
+            if self._groups.all[place.group].by == by:
+                self._operator(slot).mark_keys(slot, live)
+        groups = [group.number for group in self._groups.all if group.by == by]
+        for rows in self._waiting():
+            live[rows.key if len(groups) == len(self._groups.all) else rows.key[np.isin(rows.group, groups)]] = True
+        return live
 
     # -- snapshots ---------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """The whole state as arrays; `restore` it in a matcher that has the same rules."""
         rules = [[*name, slot, *self._groups.places[slot].where] for name, slot in self._slots.items()]
-        about = {"rules": rules, "fields": self._fields, "strings": self._strings.strings, "by": list(self._keys),
-                 "seq": self._seq, "now": self._now}  # fmt: skip
+        about = {"rules": rules, "fields": self._fields, "by": list(self._keys), "seq": self._seq, "now": self._now}
         arrays: dict[str, NDArray[Any]] = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
-        for prefix, part in self._parts().items():
-            arrays |= {f"{prefix}.{name}": array for name, array in part.snapshot().items()}
+        parts = {prefix: part.snapshot() for prefix, part in self._states().items()}
+        parts["strings"] = self._strings.snapshot(self._live_strings())
+        parts |= {f"keys{i}": table.snapshot(self._live_keys(by)) for i, (by, table) in enumerate(self._keys.items())}
+        for prefix, part in parts.items():
+            arrays |= {f"{prefix}.{name}": array for name, array in part.items()}
         return arrays
 
     def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
@@ -359,7 +389,7 @@ class Matcher:
                 f"the snapshot was made with other rules or other versions of them ({other}); restore it with the "
                 "rules it was made with, then update them"
             )
-        self._strings.replace(about["strings"])
+        self._strings.restore(_part(snapshot, "strings"))
         self._sequence, self._conjunction = SequenceOperator(self._strings, room=self._room), None
         self._groups = PredicateGroups(about["fields"])
         self._keys = {by: KeyTable() for by in about["by"]}
@@ -372,13 +402,18 @@ class Matcher:
         self._begin(fresh)
         self._lay_out()
         self._seq, self._now = about["seq"], about["now"]
-        for prefix, part in self._parts().items():
-            start = len(prefix) + 1
-            part.restore({name[start:]: array for name, array in snapshot.items() if name.startswith(f"{prefix}.")})
-
-    def _parts(self) -> dict[str, Any]:
         keys = {f"keys{index}": table for index, table in enumerate(self._keys.values())}
-        return {**dict(zip(("automaton", "conjunction"), self._operators, strict=False)), **keys}
+        restored: dict[str, Operator | KeyTable] = {**self._states(), **keys}
+        for prefix, part in restored.items():
+            part.restore(_part(snapshot, prefix))
+
+    def _states(self) -> dict[str, Operator]:
+        return dict(zip(("automaton", "conjunction"), self._operators, strict=False))
+
+
+def _part(snapshot: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    start = len(prefix) + 1
+    return {name[start:]: array for name, array in snapshot.items() if name.startswith(f"{prefix}.")}
 
 
 def _compiled(rule: Rule) -> RuleProgram:

@@ -83,6 +83,9 @@ class Operator(Protocol):
     def mark_keys(self, slot: int, live: NDArray[np.bool_]) -> None:
         """Set ``live[key]`` for every key number that the rule's state holds."""
 
+    def mark_strings(self, live: NDArray[np.bool_]) -> None:
+        """Set ``live[number]`` for every string that the state or a constant of a rule holds."""
+
     def size(self) -> dict[str, int]:
         """Number of items in the state, by kind, and its size in ``bytes``."""
 

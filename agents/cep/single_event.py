@@ -46,16 +46,20 @@ class Single:
             )
             self._by.append((group.by, keys.get(group.by)))
 
-    def key(self, group: int, event: Mapping[str, Any], t: int) -> int:
+    def forget(self) -> None:
+        """Forget the values of the last event: the numbers of its strings may be given to others."""
+        self._columns[:] = np.nan
+
+    def key(self, group: int, event: Mapping[str, Any]) -> int:
         """Number of the event's key for the group; -1 where it has none."""
         by, table = self._by[group]
         assert table is not None
         if by is None:
-            return table.number("", t)
+            return table.number("")
         value = event.get(by)
         if value is None:
             return -1
-        return table.number(value if isinstance(value, str) else str(value), t)
+        return table.number(value if isinstance(value, str) else str(value))
 
     def fill(self, event: Mapping[str, Any], captures: tuple[int, ...], t: int, ref: int) -> bool:
         """Write the event into the row; True if an integer does not fit into float64."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.keys import KeyTable
 from astrocyte.agents.expressions.numbers import EXACT, clean, split_integers
-from astrocyte.agents.expressions.vm import BOX
+from astrocyte.agents.expressions.vm import BOX, PAYLOAD
 
-__all__ = ["TextNumbers"]
+__all__ = ["TextNumbers", "mark", "mark_constants"]
 
 ROOM: Final = 16
 CACHED: Final = 65_536
@@ -23,17 +23,26 @@ _NULL: Final = (math.nan, 0.0)
 
 
 class TextNumbers:
-    """Numbers of strings, in order of first occurrence, and the table of their bytes."""
+    """Numbers of the strings that captured values and constants hold, and the table of their bytes."""
 
-    def __init__(self, strings: Iterable[str] = ()) -> None:
-        self.replace(strings)
-
-    def replace(self, strings: Iterable[str]) -> None:
-        """Replace the table by exactly these strings, numbered in this order."""
+    def __init__(self) -> None:
         self._table = KeyTable(room=ROOM)
         self._single: dict[str, np.float64] = {}
-        for text in strings:
-            self._table.intern(text)
+
+    @property
+    def due(self) -> bool:
+        """Whether `recycle` is worth its cost."""
+        return self._table.due
+
+    @property
+    def unmarked(self) -> NDArray[np.bool_]:
+        """A flag for every number, for `mark` and `mark_constants` to set."""
+        return np.zeros(self._table.numbers, np.bool_)
+
+    def recycle(self, live: NDArray[np.bool_]) -> int:
+        """Forget the strings whose numbers are not ``live``; returns how many. The other numbers stay."""
+        self._single.clear()
+        return self._table.recycle(live)
 
     def box(self, text: str) -> np.float64:
         """The NaN that stands for ``text``."""
@@ -80,13 +89,24 @@ class TextNumbers:
         """Memory of the table."""
         return self._table.nbytes
 
-    @property
-    def strings(self) -> list[str]:
-        """All strings in the table, in the order of their numbers."""
-        entries, arena = self.arrays
-        data = arena.tobytes()
-        return [
-            data[start : start + size].decode("utf-8", "surrogatepass")
-            for start, size in zip(*(entries[name][: self._table.numbers].tolist() for name in ("start", "size")),
-                                   strict=True)
-        ]  # fmt: skip
+    def snapshot(self, live: NDArray[np.bool_] | None = None) -> dict[str, NDArray[Any]]:
+        """The strings of the numbers that are ``live`` (None: of all), as arrays."""
+        return self._table.snapshot(live)
+
+    def restore(self, snapshot: Mapping[str, NDArray[Any]]) -> None:
+        """Restore a snapshot: its strings have the numbers that they had."""
+        self._single.clear()
+        self._table.restore(snapshot)
+
+
+def mark(values: NDArray[np.float64], live: NDArray[np.bool_]) -> None:
+    """Set the flags of the strings that ``values`` hold as boxed NaN; payloads beyond the table are something else."""
+    bits = np.ascontiguousarray(values).reshape(-1)
+    payloads = bits[np.isnan(bits)].view(np.uint64) & np.uint64(PAYLOAD)
+    live[payloads[(payloads > 0) & (payloads <= len(live))].astype(np.int64) - 1] = True
+
+
+def mark_constants(constants: NDArray[np.float64], live: NDArray[np.bool_]) -> None:
+    """Set the flags of the strings among constants as the stack machine represents them, shape [constants, 2]."""
+    numbers = constants[np.isnan(constants[:, 0]), 1]
+    live[numbers[(numbers > 0) & (numbers <= len(live))].astype(np.int64) - 1] = True

@@ -37,7 +37,7 @@ class EventualPass:
     def __init__(self, tables: MatchTables, gather: Callable[[], None]) -> None:
         self._tables = tables
         self._gather = gather
-        self._matcher = Matcher([], clock=None)
+        self._matcher = Matcher([], clock=None, waiting=tuple)  # rows are processed as soon as they are prepared
         self._singles = Singles()
         self._provisional = Provisional()
         self._given: list[MatchTable] = []

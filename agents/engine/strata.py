@@ -58,8 +58,8 @@ class _Window:
     """A window operator and the rows that wait for it."""
 
     def __init__(self, spec: Window, catalog: Catalog) -> None:
-        self.operator = WindowOperator(spec, catalog=catalog)
         self.waiting: Reorder[WindowRows] = Reorder()
+        self.operator = WindowOperator(spec, catalog=catalog, waiting=self.waiting.rows)
 
 
 class Stratum:
@@ -67,8 +67,8 @@ class Stratum:
 
     def __init__(self, catalog: Catalog, clock: Callable[[], int] | None) -> None:
         self._catalog = catalog
-        self.matcher = Matcher([], clock=clock)
         self.waiting: Reorder[Prepared] = Reorder()
+        self.matcher = Matcher([], clock=clock, waiting=self.waiting.rows)
         self._windows: dict[str, _Window] = {}
 
     def update(self, rules: Sequence[Rule], windows: Sequence[Window]) -> None:

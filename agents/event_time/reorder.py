@@ -8,7 +8,7 @@ timestamp keep the order in which it wrote them. Ids that producers set are orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Protocol, Self, TypeVar
@@ -139,6 +139,10 @@ class Reorder(Generic[Rows]):
     def clear(self) -> None:
         """Drop all rows."""
         self._waiting = []
+
+    def rows(self) -> Iterator[Rows]:
+        """The pending rows alone."""
+        return (part.rows for part in self._waiting)
 
     def parts(self) -> Sequence[Pending[Rows]]:
         """The pending rows, frame by frame."""

@@ -5,6 +5,7 @@ A small subset of Python's expression syntax, parsed once into `agents.expressio
     type == 'A' and value > 2 * last(a.value)      fields of the current event; events matched earlier, by step
     name in ('x', 'y') or 'ab' in name             membership; text contains text (also startswith, endswith)
     energy is not None and 0 < energy <= 10        null tests; chained comparisons
+    `http-status` == 500 or active == true         any name, in backquotes; constants as in YAML and JSON
 
 ``step.field`` is the field of the last event matched to the step; ``sum mean min max count first last`` aggregate all
 of the step's matched events, which never include the current event. A step's own name denotes the current event outside
@@ -19,10 +20,12 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import warnings
 from collections.abc import Collection
 from typing import Final
 
+from astrocyte.agents.expressions.lexer import end_of_braces, to_python
 from astrocyte.agents.expressions.nodes import (
     Aggregate,
     And,
@@ -109,10 +112,10 @@ def parse_template(
         if char in "{}" and text[index : index + 2] == char * 2:
             literal, index = literal + char, index + 2
         elif char == "{":
-            end = text.find("}", index)
+            end = end_of_braces(text, index + 1)
             if end < 0:
                 raise ExpressionError("this brace is never closed; write {{ for a literal brace", text, index)
-            inside, _, spec = text[index + 1 : end].partition(":")
+            inside, _, spec = _without_format(text[index + 1 : end])
             try:
                 format(1.0, spec)
             except ValueError:
@@ -132,6 +135,13 @@ def parse_template(
     if literal or not pieces:
         pieces.append((literal, None, ""))
     return tuple(pieces)
+
+
+def _without_format(text: str) -> tuple[str, str, str]:
+    """Expression, colon and number format of a piece in braces; a colon in a string or in backquotes is no format."""
+    masked = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", lambda found: " " * len(found[0]), text)
+    at = masked.find(":")
+    return (text, "", "") if at < 0 else (text[:at], ":", text[at + 1 :])
 
 
 class _Parser:
@@ -155,12 +165,12 @@ class _Parser:
     def parse(self) -> Node:
         if len(self.text) > MAX_CHARACTERS:
             raise self.error(f"expected at most {MAX_CHARACTERS} characters, got {len(self.text)}", 0)
-        flat = self.text.replace("\n", " ").replace("\r", " ")
+        flat, self.names = to_python(self.text)
         stripped = flat.strip()
         self.shift = len(flat) - len(flat.lstrip())
         if not stripped:
             raise self.error("the expression is empty; write a condition such as value > 3", 0)
-        self.encoded = stripped.encode()
+        self.encoded = stripped.encode("utf-8", "surrogatepass")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)
@@ -175,7 +185,19 @@ class _Parser:
         return ExpressionError(reason, self.text, position)
 
     def at(self, tree: ast.expr) -> int:
-        return self.shift + len(self.encoded[: tree.col_offset].decode())
+        return self.place(tree.col_offset)
+
+    def place(self, offset: int) -> int:
+        return self.shift + len(self.encoded[:offset].decode("utf-8", "surrogatepass"))
+
+    def name(self, tree: ast.Name) -> str:
+        """The name as it was written."""
+        return self.names[self.at(tree)]
+
+    def attribute(self, tree: ast.Attribute) -> str:
+        """The name after the dot as it was written."""
+        assert tree.end_col_offset is not None
+        return self.names[self.place(tree.end_col_offset) - len(tree.attr)]
 
     def refuse(self, tree: ast.expr, reason: str) -> ExpressionError:
         return self.error(reason, self.at(tree))
@@ -188,10 +210,10 @@ class _Parser:
         match tree:
             case ast.Constant(value):
                 return self.constant(tree, value)
-            case ast.Name(name):
-                return self.bare(tree, name)
-            case ast.Attribute(ast.Name(step), name):
-                return self.dotted(tree, step, name)
+            case ast.Name():
+                return self.bare(tree, self.name(tree))
+            case ast.Attribute(ast.Name() as step):
+                return self.dotted(tree, self.name(step), self.attribute(tree))
             case ast.UnaryOp(ast.Not(), operand):
                 return Not(self.convert(operand, below), at=at)
             case ast.UnaryOp(ast.USub(), operand):
@@ -204,6 +226,7 @@ class _Parser:
                 return Arith(_ARITHMETIC[type(op)], sides[0], sides[1], at=at)
             case ast.BoolOp(op, values):
                 parts = tuple(self.convert(value, below) for value in values)
+                self.check_parts(values, parts, "and" if isinstance(op, ast.And) else "or")
                 return And(parts, at=at) if isinstance(op, ast.And) else Or(parts, at=at)
             case ast.Compare(left, ops, comparators):
                 pairs = zip([left, *comparators[:-1]], ops, comparators, strict=True)
@@ -215,6 +238,15 @@ class _Parser:
                 raise self.refuse(
                     tree, f"{type(tree).__name__} is not part of the rule language; it has fields, and, or, not, "
                     "comparisons, + - * / %, in, is None and functions"
+                )  # fmt: skip
+
+    def check_parts(self, trees: list[ast.expr], parts: tuple[Node, ...], word: str) -> None:
+        """Refuse ``room == 'a' or 'b'``, whose second part is always true."""
+        for tree, part in zip(trees, parts, strict=True):
+            if isinstance(part, Constant) and not isinstance(part.value, bool | None):
+                raise self.refuse(
+                    tree, f"{part.value!r} alone is not a condition; write a whole comparison on both sides of "
+                    f"{word}, or field in ('a', 'b')"
                 )  # fmt: skip
 
     def constant(self, tree: ast.Constant, value: object) -> Constant:
@@ -243,7 +275,10 @@ class _Parser:
     def dotted(self, tree: ast.Attribute, step: str, name: str) -> Node:
         if step not in self.steps:
             known = ", ".join(sorted(self.steps)) or "none"
-            raise self.refuse(tree, f"unknown step {step!r} (steps here: {known})")
+            raise self.refuse(
+                tree, f"unknown step {step!r} (steps here: {known}); a field with a dot in its name is written in "
+                f"backquotes: `{step}.{name}`"
+            )  # fmt: skip
         if step == self.own and not self.in_aggregate:
             return Field(None, name, at=self.at(tree))
         return Field(step, name, at=self.at(tree))
@@ -259,8 +294,13 @@ class _Parser:
             inside = self.membership(left, right, depth)
             return inside if isinstance(op, ast.In) else Not(inside, at=at)
         sides = self.convert(left, depth), self.convert(right, depth)
-        if any(isinstance(side, Constant) and side.value is None for side in sides):
-            raise self.refuse(tree, "a comparison with None is never true; write 'is None' or 'is not None'")
+        nulls = [isinstance(side, Constant) and side.value is None for side in sides]
+        if any(nulls):
+            if all(nulls) or not isinstance(op, ast.Eq | ast.NotEq):
+                raise self.refuse(tree, "a comparison with null is never true; write 'is None' or 'is not None'")
+            # `note != null` has one meaning; as a comparison of values it would never be true.
+            test = IsNull(sides[nulls.index(False)], at=at)
+            return test if isinstance(op, ast.Eq) else Not(test, at=at)
         return Compare(_COMPARISONS[type(op)], sides[0], sides[1], at=at)
 
     def membership(self, left: ast.expr, right: ast.expr, depth: int) -> Node:
@@ -280,11 +320,11 @@ class _Parser:
 
     def call(self, tree: ast.Call, func: ast.expr, args: list[ast.expr], depth: int) -> Node:
         at = self.at(tree)
-        if isinstance(func, ast.Attribute) and func.attr in _TEXT_TESTS:
-            return self.text_test(tree, func.attr, [func.value, *args], depth)
+        if isinstance(func, ast.Attribute) and self.attribute(func) in _TEXT_TESTS:
+            return self.text_test(tree, self.attribute(func), [func.value, *args], depth)
         if not isinstance(func, ast.Name):
             raise self.refuse(tree, "only named functions can be called")
-        name = func.id
+        name = self.name(func)
         if name in _TEXT_TESTS:
             return self.text_test(tree, name, args, depth)
         if name in self.aggregates and not (name in _FUNCTIONS and len(args) > 1):
@@ -315,8 +355,8 @@ class _Parser:
             return Aggregate(name, None, nodes, at=at)
         if len(args) != 1:
             raise self.refuse(tree, f"{name} takes one field of a step: {name}(step.field)")
-        if name == "count" and isinstance(args[0], ast.Name) and args[0].id in self.steps:
-            return Aggregate(name, args[0].id, (), at=at)
+        if name == "count" and isinstance(args[0], ast.Name) and self.name(args[0]) in self.steps:
+            return Aggregate(name, self.name(args[0]), (), at=at)
         self.in_aggregate = True
         node = self.convert(args[0], depth)
         self.in_aggregate = False

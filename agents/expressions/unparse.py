@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from astrocyte.agents.expressions.lexer import is_name
 from astrocyte.agents.expressions.nodes import (
     Aggregate,
     And,
@@ -31,7 +32,8 @@ def to_text(node: Node) -> str:
         case Constant(value):
             return repr(value)
         case Field(step, name):
-            return name if step is None else f"{step}.{name}"
+            written = name if is_name(name) else f"`{name}`"
+            return written if step is None else f"{step}.{written}"
         case Aggregate(func, step, ()) if step is not None:
             return f"{func}({step})"
         case Aggregate(func, _, args) | Call(func, args):

@@ -22,12 +22,14 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Node, parse, parse_template
+from astrocyte.agents.rules.contradictions import contradiction, implies, reads_step
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.steps import (
     Contiguity,
@@ -131,6 +133,12 @@ def _skip(value: Any) -> Any:
     return value
 
 
+def _by(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty; name a field, or write null to match events of all keys together")
+    return value
+
+
 def _on_timeout(value: Any) -> Any:
     return {} if value is True else None if value is False else value
 
@@ -140,7 +148,7 @@ class Rule(Model):
 
     name: str = Field(pattern=r"^[A-Za-z_][\w.-]*$", max_length=120)
     description: str = ""
-    by: str | None = "key"
+    by: Annotated[str | None, BeforeValidator(_by)] = "key"
     """Field that all events of a match share; None: events of all keys match together."""
     within: Annotated[Within | None, BeforeValidator(_within)] = None
     seq: tuple[Element, ...] | None = Field(default=None, min_length=1)
@@ -215,13 +223,46 @@ class Rule(Model):
 
     def _check_expressions(self) -> None:
         for step in self.steps:
-            self.condition(step)
-            self.until(step)
+            _refuse_never(f"{step.name}.where", self.condition(step))
+            _refuse_never(f"{step.name}.until", self.until(step))
         for part in _walk(self.members):
             if isinstance(part, Group):
-                self.until(part)
+                _refuse_never("group.until", self.until(part))
+        if self.kind == "seq":
+            self._check_order()
         for _ in (self.emit_nodes, self.timeout_emit_nodes, self.confidence_node, self.message, self.timeout_message):
             pass
+
+    def _check_order(self) -> None:
+        """Refuse what no order of events can fulfil: events that are read too early, and loops that end themselves."""
+        named = _named(self.members)
+        for index, step in enumerate(named):
+            if not isinstance(step, Step):
+                continue
+            later = {str(each.name) for each in leaves(named[index + 1 :])}
+            early = reads_step(self.condition(step), later)
+            if early is not None:
+                raise ValueError(
+                    f"{step.name}.where: {early} is always null here, since step {early.partition('.')[0]!r} comes "
+                    f"later, so the condition is never true; move it to that step"
+                )
+        for part in (self, *_walk(self.members)):
+            if isinstance(part, Rule | Group) and part.kind == "seq":
+                for loop, after in pairwise(part.members):
+                    self._check_loop_before_not(loop, after)
+
+    def _check_loop_before_not(self, loop: Step | Group, after: Step | Group) -> None:
+        """A ``not`` after a loop is in force between the loop's events as well, as in Flink."""
+        if not (isinstance(loop, Step) and isinstance(after, Step) and after.negated and after.contiguity != "next"):
+            return
+        if loop.at_least < 2 or not set(loop.stream) <= set(after.stream) or loop.until is not None:
+            return
+        if implies(self.condition(loop), self.condition(after)):
+            raise ValueError(
+                f"step {loop.name!r} can never be complete: the negated step after a loop forbids its events between "
+                f"the events of the loop too, and every event of {loop.name!r} is one of them; write "
+                f"{loop.at_least} separate steps instead of the loop"
+            )
 
     @property
     def kind(self) -> Literal["seq", "all", "any"]:
@@ -362,6 +403,12 @@ def _parse(where: str, text: str, steps: Collection[str], own: str | None, *, ba
         return parse(text, steps=steps, own=own, bare_fields=bare)
     except ExpressionError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def _refuse_never(where: str, node: Node | None) -> None:
+    reason = contradiction(node)
+    if reason is not None:
+        raise ValueError(f"{where}: {reason}, so that the rule has no match; change one of them, or write or")
 
 
 def _template(where: str, text: str, steps: Collection[str]) -> tuple[tuple[str, Node | None, str], ...]:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from astrocyte.schemas.errors import InvalidRule
 
-__all__ = ["InvalidRules", "Location", "RuleProblem", "closest", "problems_of", "unknown"]
+__all__ = ["InvalidRules", "Location", "RuleProblem", "closest", "problems_of", "shown", "unknown"]
 
 Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleProblem:
-    """One problem; line and column count from 1, ``path`` leads to the value inside its rule."""
+    """One problem; line and column count from 1, ``path`` leads to the value inside its rule.
+
+    ``rule`` is the name of the rule, or of the entry of another list; ``kind`` says which it is (window, validator).
+    """
 
     message: str
     rule: str | None = None
@@ -27,10 +30,11 @@ class RuleProblem:
     line: int | None = None
     column: int | None = None
     path: Location = ()
+    kind: str = "rule"
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        named = f"rule {self.rule!r}" if self.rule else ""
+        named = f"{self.kind} {self.rule!r}" if self.rule else ""
         return ": ".join(part for part in (place, named, self.field, self.message) if part)
 
 
@@ -42,7 +46,9 @@ class InvalidRules(InvalidRule):
         self.problems = tuple(problems)
 
 
-def problems_of(error: ValidationError, *, rule: str | None = None, known: Collection[str] = ()) -> list[RuleProblem]:
+def problems_of(
+    error: ValidationError, *, rule: str | None = None, kind: str = "rule", known: Collection[str] = ()
+) -> list[RuleProblem]:
     """Problems of a validation error; ``known`` are the field names to suggest for a misspelled one."""
     problems = []
     for detail in error.errors():
@@ -50,20 +56,55 @@ def problems_of(error: ValidationError, *, rule: str | None = None, known: Colle
             continue  # repeats a problem of an element of the list
         path = tuple(part for part in detail["loc"] if part not in ("step", "group"))
         field = ".".join(str(part) for part in path)
-        problems.append(RuleProblem(_message(detail, path, known), rule=rule, field=field, path=path))
+        message = _message(detail, path, known)
+        problems.append(RuleProblem(message, rule=rule, kind=kind, field=field, path=path))
     return problems
 
 
 def _message(detail: Mapping[str, Any], path: Location, known: Collection[str]) -> str:
-    match detail["type"]:
+    kind, value, limits = detail["type"], detail["input"], detail.get("ctx", {})
+    match kind:
         case "extra_forbidden":
             return unknown(str(path[-1]), known)
         case "missing":
             return "is missing"
         case "value_error":
-            return str(detail["ctx"]["error"])
+            return str(limits["error"])
+        case "literal_error":
+            return f"expected {limits['expected']}, got {shown(value)}"
+        case "string_pattern_mismatch":
+            return f"expected a name of letters, digits, _, . and - that begins with a letter or _, got {shown(value)}"
+        case "string_too_short":
+            return "is empty; write a name"
+        case "too_short":
+            return "is empty; give at least one entry"
+        case "int_parsing" | "int_from_float" | "int_type":
+            return f"expected a whole number, got {shown(value)}"
+        case _ if kind in _EXPECTED:
+            hint = ""
+            if kind in ("string_type", "tuple_type") and isinstance(value, bool):
+                hint = "; YAML reads yes, no, on, off, true and false as booleans: put the word in quotation marks"
+            elif kind == "string_type" and value is not None and not isinstance(value, dict | list | tuple):
+                hint = "; put it in quotation marks"
+            return f"expected {_EXPECTED[kind]}, got {shown(value)}{hint}"
         case _:
-            return f"{detail['msg']} (got {detail['input']!r})"
+            # pydantic's words: "Input should be less than or equal to 1"
+            return f"{str(detail['msg']).replace('Input should be', 'expected a value')}, got {shown(value)}"
+
+
+_EXPECTED: Final = {
+    "string_type": "text", "bool_type": "true or false", "bool_parsing": "true or false", "dict_type": "a mapping",
+    "mapping_type": "a mapping", "model_type": "a mapping", "model_attributes_type": "a mapping", "list_type": "a list",
+    "tuple_type": "a name or a list", "float_type": "a number", "float_parsing": "a number",
+}  # fmt: skip
+
+
+def shown(value: object) -> str:
+    """A value as YAML writes it, shortened."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def unknown(name: str, known: Collection[str]) -> str:

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from astrocyte.agents.expressions.lexer import is_name
 from astrocyte.agents.rules.problems import InvalidRules, problems_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ __all__ = ["Contiguity", "Duration", "Element", "Group", "Model", "Step", "Until
 _UNITS: Final = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _DURATION: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|h|d)\s*")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEYWORDS: Final = frozenset({"and", "or", "not", "in", "is", "None", "True", "False", "if", "else", "for", "lambda"})
 
 Contiguity = Literal["next", "followed_by", "followed_by_any"]
 
@@ -63,6 +63,21 @@ Duration = Annotated[int, BeforeValidator(parse_duration), PlainSerializer(forma
 """Microseconds, written with a unit."""
 
 
+def field_name(value: Any) -> Any:
+    """A field by which events are grouped. Raises ValueError for an empty name."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty; name a field, or leave by out to use the key")
+    return value
+
+
+def stream_names(value: Any) -> Any:
+    """One stream or several as a tuple. Raises ValueError for an empty name."""
+    names = (value,) if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and any(isinstance(name, str) and not name.strip() for name in names):
+        raise ValueError("the name of a stream is empty; name one")
+    return names
+
+
 class _Raising(ModelMetaclass):
     def __call__(self, *args: Any, **data: Any) -> Any:
         try:
@@ -70,8 +85,11 @@ class _Raising(ModelMetaclass):
         except ValidationError as error:
             fields: dict[str, Any] = vars(self)["__pydantic_fields__"]
             known = {field.serialization_alias or name for name, field in fields.items()}
-            rule = data.get("name") if self.__name__ == "Rule" else None
-            raise InvalidRules(problems_of(error, rule=rule, known=known)) from None
+            labelled = self.__name__ in ("Rule", "Window")
+            rule = data.get("name") if labelled else None
+            raise InvalidRules(
+                problems_of(error, rule=rule, kind=self.__name__.lower() if labelled else "rule", known=known)
+            ) from None
 
 
 class Model(BaseModel, metaclass=_Raising):
@@ -160,15 +178,11 @@ class Quantified(Model):
         return self.at_most != 1
 
 
-def _streams(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 class Step(Quantified):
     """One event (or a loop of events) of one of ``stream`` for which ``where`` holds."""
 
     name: str | None = Field(default=None, validation_alias=AliasChoices("as", "name"), serialization_alias="as")
-    stream: Annotated[tuple[str, ...], BeforeValidator(_streams)] = Field(min_length=1)
+    stream: Annotated[tuple[str, ...], BeforeValidator(stream_names)] = Field(min_length=1)
     where: str | None = None
     negated: bool = Field(default=False, validation_alias=AliasChoices("not", "negated"), serialization_alias="not")
     """No such event may occur (before what follows, or before the window closes)."""
@@ -185,7 +199,7 @@ class Step(Quantified):
 
     @model_validator(mode="after")
     def _check_step(self) -> Self:
-        if self.name is not None and (not _IDENTIFIER.fullmatch(self.name) or self.name in _KEYWORDS):
+        if self.name is not None and (not _IDENTIFIER.fullmatch(self.name) or not is_name(self.name)):
             raise ValueError(f"step name {self.name!r} cannot be used in expressions; use letters, digits and _")
         if self.negated:
             if self.loops or self.may_be_absent or self.times is not None:

@@ -14,17 +14,14 @@ from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer, mode
 
 from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
-from astrocyte.agents.rules.steps import Model
+from astrocyte.agents.rules.contradictions import contradiction
+from astrocyte.agents.rules.steps import Model, stream_names
 from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import RESERVED
 
 __all__ = ["Validator"]
-
-
-def _streams(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 def _name_of(use: Any) -> Any:
@@ -37,7 +34,7 @@ class Validator(Model):
     The parts are applied in the order of the attributes here, several validators of a stream in the order of the file.
     """
 
-    stream: Annotated[tuple[str, ...], BeforeValidator(_streams)] = Field(min_length=1)
+    stream: Annotated[tuple[str, ...], BeforeValidator(stream_names)] = Field(min_length=1)
     non_finite: Literal["reject", "null", "keep"] | None = None
     """NaN and infinite values: the event is refused (the default), the value becomes null, or it is kept. The first
     validator of a stream that sets this decides, before any other part is applied."""
@@ -81,7 +78,10 @@ class Validator(Model):
                     )
         if self.options and self.use is None:
             raise ValueError("with applies to use, which is missing; add use or leave with out")
-        _ = self.where_node, self.set_nodes, self.function
+        _ = self.set_nodes, self.function
+        reason = contradiction(self.where_node)
+        if reason is not None:
+            raise ValueError(f"where: {reason}, so that every event would be refused; change one of them, or write or")
         return self
 
     @cached_property

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
+from astrocyte.agents.rules.contradictions import contradiction
 from astrocyte.agents.rules.select import Select, parse_select
-from astrocyte.agents.rules.steps import Duration, Model
+from astrocyte.agents.rules.steps import Duration, Model, field_name
 
 __all__ = ["Window"]
+
+
+def _by(value: Any) -> Any:
+    if value is None:
+        raise ValueError(
+            "a window needs a field to group by, got null (by: null is for rules only); leave by out to group by the "
+            "key, or set a constant field in a validator and group by that"
+        )
+    return field_name(value)
 
 
 class Window(Model):
@@ -23,8 +33,8 @@ class Window(Model):
     """
 
     name: str = Field(pattern=r"^[A-Za-z_][\w.-]*$")
-    source: str = Field(validation_alias=AliasChoices("from", "source"), serialization_alias="from")
-    by: str = "key"
+    source: str = Field(min_length=1, validation_alias=AliasChoices("from", "source"), serialization_alias="from")
+    by: Annotated[str, BeforeValidator(_by)] = "key"
     every: Duration | None = None
     size: Duration | None = None
     sliding: Duration | None = None
@@ -71,7 +81,10 @@ class Window(Model):
 
     @model_validator(mode="after")
     def _check_expressions(self) -> Self:
-        _ = self.parsed, self.where_node
+        _ = self.parsed
+        reason = contradiction(self.where_node)
+        if reason is not None:
+            raise ValueError(f"where: {reason}, so that the window has no events; change one of them, or write or")
         return self
 
     @cached_property

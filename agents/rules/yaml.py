@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import ValidationError
 
 from astrocyte.agents.expressions.parser import Field, Node, walk
+from astrocyte.agents.rules.documents import read_document
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
-from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, closest, problems_of, unknown
+from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, closest, problems_of, shown, unknown
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
 from astrocyte.agents.rules.validators import Validator
@@ -31,6 +31,8 @@ _FIELDS: Final = sorted(
 )
 _ENTRANCE: Final = ("validators", "saccules")
 """The key of the list of validators, and its older name."""
+_KINDS: Final = {"rules": "rule", "windows": "window", "streams": "stream"} | dict.fromkeys(_ENTRANCE, "validator")
+"""What an entry of each list is called in messages."""
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
@@ -48,33 +50,8 @@ def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> 
             source = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRules([RuleProblem(message=f"cannot be read: {error}", file=file)]) from None
-    places: dict[Location, tuple[int, int]] = {}
-    if isinstance(source, str):
-        try:
-            node = yaml.compose(source, Loader=yaml.SafeLoader)
-            data = yaml.safe_load(source)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-            reason = f"not YAML: {getattr(error, 'problem', None) or error}"
-            raise InvalidRules([RuleProblem(message=reason, file=file, line=line, column=column)]) from None
-        places = dict(_places(node, ()))
-    else:
-        data = source
+    data, places = read_document(source, file) if isinstance(source, str) else (source, {})
     return _Reader(file, places, known_streams).read(data)
-
-
-def _places(node: yaml.Node | None, path: Location) -> Iterator[tuple[Location, tuple[int, int]]]:
-    """Line and column of every value, by its path."""
-    if node is None:
-        return
-    yield path, (node.start_mark.line + 1, node.start_mark.column + 1)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _places(value, (*path, str(key.value)))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _places(value, (*path, index))
 
 
 class _Reader:
@@ -89,8 +66,9 @@ class _Reader:
     def report(self, message: str, path: Location, *, rule: str | None = None, field: str = "") -> None:
         place = next((self.places[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.places), None)
         line, column = place or (None, None)
+        kind = _KINDS.get(str(path[0]), "rule") if path else "rule"
         self.problems.append(
-            RuleProblem(message=message, rule=rule, field=field, file=self.file, line=line, column=column)
+            RuleProblem(message=message, rule=rule, field=field, file=self.file, line=line, column=column, kind=kind)
         )
 
     def read(self, data: Any) -> RuleSet:
@@ -125,7 +103,7 @@ class _Reader:
         for index, item in enumerate(items):
             name = str(item.get("name", f"{section}[{index}]")) if isinstance(item, Mapping) else f"{section}[{index}]"
             if not isinstance(item, Mapping):
-                self.report(f"expected a mapping, got {item!r}", (section, index), rule=name)
+                self.report(f"expected a mapping, got {shown(item)}", (section, index), rule=name)
                 continue
             try:
                 yield model.model_validate(item)

@@ -61,6 +61,10 @@ class Groups:
         if keys > len(self.heads):
             self.heads = np.concatenate([self.heads, np.full(max(keys, 64), -1, np.int32)])
 
+    def keep_keys(self, keys: int) -> None:
+        """Give back the room for key numbers from ``keys`` on, none of which has a group."""
+        self.heads = self.heads[:keys].copy()
+
     def grow(self, wanted: int = 1) -> None:
         """Double the number of slots until ``wanted`` are free."""
         old = len(self.slots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -43,15 +43,24 @@ class WindowOperator:
     (older than the watermark, with no window open for them) are left out, and `add` returns them.
 
     Memory is proportional to the open windows: one slot per key and pane, plus the values that quantile,
-    count_distinct and entropy keep (see `agents.rules.select.AggregateCall`).
+    count_distinct and entropy keep (see `agents.rules.select.AggregateCall`). ``waiting`` gives all rows that were
+    prepared and not added yet: with it, keys to which neither these nor the state refer are forgotten (None: they are
+    kept for ever).
     """
 
-    def __init__(self, spec: Window, *, catalog: Catalog = CATALOG) -> None:
+    def __init__(
+        self,
+        spec: Window,
+        *,
+        catalog: Catalog = CATALOG,
+        waiting: Callable[[], Iterable[WindowRows]] | None = None,
+    ) -> None:
         self.spec = spec
         self._catalog = catalog
         self._select = spec.parsed
         self._where = spec.where_node
-        self._keys = KeyTable()
+        self._keys = KeyTable(least=_EVICT_ABOVE)
+        self._waiting = waiting
         self._runs: dict[str, int] = {}
         self._by_type: pa.DataType | None = None
         self._layout: Layout | None = None
@@ -81,7 +90,7 @@ class WindowOperator:
         numbers[selected.rows] = selected.key
         numbers = numbers if whole else numbers[row]
         if (numbers < 0).any():
-            numbers[numbers < 0] = self._keys.number(_NULL, int(t.max()))
+            numbers[numbers < 0] = self._keys.number(_NULL)
         run = np.full(len(row), self._runs.setdefault(frame.run, len(self._runs)), np.int32)
         weights = None if frame.weight == 1.0 else np.full(len(row), frame.weight)
         return WindowRows(t, row, numbers, run, weights, self._layout.columns(fields))
@@ -105,10 +114,10 @@ class WindowOperator:
         if self.spec.late == "revise":
             self._corrections += self._frames(self._windows.updates(preliminary=False))
         frame = self._join(self._frames(self._windows.close(watermark_us)))
-        if len(self._keys) > _EVICT_ABOVE:
-            live = self._live_keys()
-            if len(self._keys) > 4 * int(live.sum()):
-                self._keys.recycle(live, watermark_us)
+        live = self._live_keys() if self._keys.due else None
+        if live is not None:
+            self._keys.recycle(live)
+            self._windows.groups.keep_keys(self._keys.numbers)
         return frame
 
     def updates(self) -> Frame | None:
@@ -131,7 +140,7 @@ class WindowOperator:
         if self._layout is not None:
             # The types of the columns are kept; keys, runs and the watermark are not.
             self._build(Layout(self._select, self._layout.kinds))
-            self._keys, self._runs = KeyTable(), {}
+            self._keys, self._runs = KeyTable(least=_EVICT_ABOVE), {}
         return frame
 
     def low_water_us(self) -> int | None:
@@ -147,7 +156,7 @@ class WindowOperator:
     def snapshot(self) -> dict[str, Any]:
         """State as nested mappings of arrays and bytes."""
         parts: dict[str, Any] = {
-            "keys": self._keys.snapshot(),
+            "keys": self._keys.snapshot(self._live_keys()),
             "runs": orjson.dumps(list(self._runs)),
             "corrections": {str(number): encode_frame(frame) for number, frame in enumerate(self._corrections)},
         }
@@ -159,7 +168,7 @@ class WindowOperator:
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Restore the snapshot of an operator with the same specification."""
-        self._keys = KeyTable()
+        self._keys = KeyTable(least=_EVICT_ABOVE)
         self._keys.restore(snapshot["keys"])
         self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
         self._corrections = [decode_frame(data) for data in snapshot["corrections"].values()]
@@ -202,12 +211,20 @@ class WindowOperator:
         self._by_type = TEXT if pa.types.is_string(kind) else kind
         return column
 
-    def _live_keys(self) -> NDArray[np.bool_]:
+    def _live_keys(self) -> NDArray[np.bool_] | None:
+        """A flag for every number of a key: whether something refers to it. None if that is not known."""
         capacity = self._keys.numbers
-        if isinstance(self._windows, SlidingWindows):
-            return self._windows.live_keys(capacity)
-        assert self._windows is not None
-        return self._windows.groups.live_keys(capacity)
+        if self._waiting is None:
+            return None
+        if self._windows is None:
+            live = np.zeros(capacity, np.bool_)
+        elif isinstance(self._windows, SlidingWindows):
+            live = self._windows.live_keys(capacity)
+        else:
+            live = self._windows.groups.live_keys(capacity)
+        for rows in self._waiting():
+            live[rows.key] = True
+        return live
 
     def _frames(self, due: Iterable[Results]) -> list[Frame]:
         """Frames of the results, made while their groups still have their slots."""

@@ -306,7 +306,7 @@ def _read(*files: str) -> RuleSet:
 
 
 def _names_rules(path: str, shipped: dict[str, Path]) -> bool:
-    return path.endswith((".yaml", ".yml")) or (path in shipped and not Path(path).exists())
+    return path.endswith((".yaml", ".yml")) or (path in shipped and not Path(path).is_file())
 
 
 def _default_rules() -> tuple[str, ...]:

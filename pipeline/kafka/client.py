@@ -201,12 +201,18 @@ async def ensure_topics(
     *,
     replication: int = 1,
     config: Mapping[str, Mapping[str, str]] | None = None,
+    check: Callable[[Mapping[str, int]], None] | None = None,
 ) -> dict[str, int]:
-    """Create the missing topics; returns the actual partition count of each."""
+    """Create the missing topics; returns the actual partition count of each.
+
+    ``check`` is called with the counts of those that exist; if it raises, nothing has been created.
+    """
     from aiokafka.admin import NewTopic
 
     async with admin_client(broker) as client:
         there = await partition_counts(client)
+        if check is not None:
+            check({name: there[name] for name in partitions if name in there})
         absent = [name for name in partitions if name not in there]
         if absent:
             response = await client.create_topics(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client
+from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.settings import Settings
 
 __all__ = ["group_health", "group_lag"]
@@ -23,16 +24,21 @@ async def group_lag(broker: str, group: str) -> int | None:
 
 
 async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Members, state and lag of the group of every role of the settings."""
+    """Members, state and lag of the consumer group of each role.
+
+    Roles that are set are always among them, and others that run. Where none are set, they are those that have a group
+    on the broker, since a worker chooses some itself; without any, the default ones.
+    """
     states: dict[str, dict[str, Any]] = {}
-    for role in settings.roles:
-        group = f"{settings.group}-{role}"
-        async with admin_client(settings.broker) as admin:
-            response = (await admin.describe_consumer_groups([group]))[0]
-        _, _, state, _, _, members, *_ = response.groups[0]
-        states[role] = {
-            "state": state or "Empty",
-            "members": len(members),
-            "lag": await group_lag(settings.broker, group),
-        }
+    async with admin_client(settings.broker) as admin:
+        groups = {str(group[0]) for group in await admin.list_consumer_groups()}
+        there = [role for role in role_names() if f"{settings.group}-{role}" in groups]
+        chosen = "roles" in settings.model_fields_set
+        for role in dict.fromkeys((*(settings.roles if chosen or not there else ()), *there)):
+            response = (await admin.describe_consumer_groups([f"{settings.group}-{role}"]))[0]
+            _, _, state, _, _, members, *_ = response.groups[0]
+            if members or role in settings.roles or not chosen:
+                states[role] = {"state": state or "Empty", "members": len(members)}
+    for role, found in states.items():
+        found["lag"] = await group_lag(settings.broker, f"{settings.group}-{role}")
     return states

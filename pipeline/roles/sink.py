@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,11 +17,9 @@ import mode
 import numpy as np
 import orjson
 
-from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
 from astrocyte.agents.sinks.base import (
     OnRetry,
-    RecordKind,
     Rejected,
     RetryNotice,
     Sink,
@@ -29,47 +27,33 @@ from astrocyte.agents.sinks.base import (
     SourcedFrame,
     SourcedRecords,
 )
-from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
+from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.worker_app import repeat
 from astrocyte.pipeline.settings import Settings
-from astrocyte.pipeline.topology.topics import make_topics
+from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 from astrocyte.schemas.topics import (
-    ALERTS,
     CONTROL_PREFIX,
-    DEAD_LETTERS,
-    MULTI_EVENTS,
     RULES,
-    SIMULATIONS,
-    control_topic,
-    metrics_topic,
-    mono_topic,
 )
 
-__all__ = ["RECORD_TOPICS", "SinkRunner", "build_sink", "decode_for_sink"]
+__all__ = ["SinkRunner", "build_sink", "decode_for_sink"]
 
 logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.05
 _FINISH_S: Final = 10.0
 
-RECORD_TOPICS: Final[Mapping[str, RecordKind]] = {
-    MULTI_EVENTS: "multi_events",
-    ALERTS: "alerts",
-    DEAD_LETTERS: "dead_letters",
-    SIMULATIONS: "simulations",
-}
-"""Topics whose messages are JSON records of one kind."""
 _EXTENSIONS: Final = {
     "ce_ruleversion": "rule_version",
     "ce_simulationid": "simulation_id",
@@ -233,7 +217,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.definition(context)
-    topics = _topics(settings, kind)
+    topics = sink_topics(settings, kind)
     runner = SinkRunner(
         sink,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
@@ -286,26 +270,6 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
     else:
         if done:
             logger.info("%s: retention removed %s rows", context.name, done)
-
-
-def _topics(settings: Settings, kind: SinkType) -> list[str]:
-    """Topics that a kind of sink reads. Raises InvalidSettings where there are none."""
-    if kind.streams is None:
-        streams: Iterable[str] = settings.streams or tuple(event_type.stream for event_type in CATALOG)
-    else:
-        streams = kind.streams() if callable(kind.streams) else kind.streams
-    topics = [mono_topic(stream) for stream in streams]
-    if kind.windows:
-        from astrocyte.pipeline.topology.rule_files import read_rule_files
-
-        windows = read_rule_files(settings.rules).windows if settings.rules else ()
-        topics += [metrics_topic(window.name) for window in windows]
-    topics += [topic for topic, record in RECORD_TOPICS.items() if kind.records is None or record in kind.records]
-    if kind.audited:
-        topics += [RULES, *(control_topic(name) for name in CONTROLLERS.names())]
-    if not topics:
-        raise InvalidSettings("the sink reads no streams and no records; give register_sink streams=... or records=...")
-    return topics
 
 
 def _listener(app: Any) -> OnRetry:

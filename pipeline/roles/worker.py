@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,10 +16,21 @@ from typing import IO, Final
 
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.settings import Settings
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
-__all__ = ["RESTART_STATUS", "RoleProcesses", "environment_of", "needed_roles", "run_roles", "worker_command"]
+__all__ = [
+    "REFUSED_STATUS",
+    "RESTART_STATUS",
+    "RoleProcesses",
+    "check_topics",
+    "environment_of",
+    "needed_roles",
+    "run_roles",
+    "worker_command",
+]
 
+REFUSED_STATUS: Final = 2
+"""Exit status of a worker whose settings or rules cannot work, so that starting it again would not help."""
 RESTART_STATUS: Final = 75
 """Exit status of a worker that must be restarted, because changed rules read other topics."""
 
@@ -59,7 +71,9 @@ def worker_command(extra: Sequence[str] = ()) -> list[str]:
 
 @dataclass(slots=True)
 class RoleProcesses:
-    """One child process for each role. A role that ends is started again; one that keeps failing ends them all.
+    """One child process for each role. A role that ends is started again.
+
+    One that refuses to start, or that keeps failing, ends them all.
 
     The children end with this process, also if it is killed.
     """
@@ -93,7 +107,10 @@ class RoleProcesses:
         return {role: child.pid for role, child in self._children.items()}
 
     def check(self, now_s: float) -> None:
-        """Restart roles that have ended. Raises AstrocyteError for one that ended too often within a minute."""
+        """Restart roles that have ended.
+
+        Raises AstrocyteError for one that ended too often within a minute, or that cannot start as it is set up.
+        """
         for role, child in list(self._children.items()):
             status = child.poll()
             if status is None:
@@ -101,6 +118,8 @@ class RoleProcesses:
             if status == RESTART_STATUS:
                 self._start(role)
                 continue
+            if status == REFUSED_STATUS:
+                raise InvalidSettings(f"role {role!r} cannot start with these settings or rules; see its message above")
             recent = [moment for moment in self._restarts.get(role, []) if now_s - moment < 60]
             if len(recent) >= self.most_restarts:
                 raise AstrocyteError(
@@ -138,13 +157,41 @@ def needed_roles(settings: Settings) -> tuple[str, ...]:
     return roles
 
 
+def check_topics(settings: Settings) -> None:
+    """Compare the topics of all roles with the settings, before one of them creates any; waits for the broker.
+
+    Roles that start together would otherwise create topics while one of them refuses. Raises InvalidSettings.
+    """
+    from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions
+    from astrocyte.pipeline.topology.plan import make_plan
+    from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+    from astrocyte.pipeline.topology.topics import check_partitions, role_topics
+
+    topics = role_topics(settings, make_plan(read_rule_files(settings.rules or DEFAULT_RULES)))
+    reported = False
+    while True:
+        try:
+            there = asyncio.run(topic_partitions(settings.broker))
+            break
+        except BrokerUnavailable as error:
+            if not reported:
+                sys.stderr.write(f"astrocyte: waiting for the broker: {error}\n")
+                reported = True
+            time.sleep(0.5)
+    check_partitions(there, dict.fromkeys(topics, settings.partitions))
+
+
 def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
-    """Run the roles of the settings until SIGINT or SIGTERM; a single role replaces this process."""
+    """Run the roles of the settings until SIGINT or SIGTERM; a single role replaces this process.
+
+    Raises InvalidSettings or InvalidRule, with nothing created, for settings that the broker's topics contradict.
+    """
     settings = settings.model_copy(update={"roles": needed_roles(settings)})
     if len(settings.roles) == 1:
         command = worker_command(faust_options)
         sys.stdout.flush()
         os.execve(command[0], command, environment_of(settings))
+    check_topics(settings)
     processes = RoleProcesses(settings, settings.roles, tuple(faust_options))
     stopping = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -20,6 +21,7 @@ from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
+from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["WorkerApp", "make_app", "repeat", "until_available"]
@@ -63,12 +65,19 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         return [item.frame for item in found]
 
     async def on_first_start(self) -> None:
-        """Wait for the broker, create topics, then start as usual."""
+        """Wait for the broker, create topics, then start as usual.
+
+        What cannot start ends the process with one line, as in `pipeline.app`: Faust would print a long traceback.
+        """
         declared = getattr(self, "_declared", None)
-        if declared:
-            await until_available(lambda: make_topics(self.worker_settings, declared))
-        if self.prepare is not None:
-            await until_available(self.prepare)
+        try:
+            if declared:
+                await until_available(lambda: make_topics(self.worker_settings, declared))
+            if self.prepare is not None:
+                await until_available(self.prepare)
+        except AstrocyteError as error:
+            os.write(2, f"astrocyte: {error}\n".encode())  # Faust turns sys.stderr into log lines
+            os._exit(2 if isinstance(error, InvalidRule | InvalidSettings) else 1)
         await super().on_first_start()
 
     async def on_shutdown(self) -> None:

@@ -29,8 +29,10 @@ def read_rule_files(files: Iterable[str | Path]) -> RuleSet:
     sets = []
     for file in files:
         path = Path(file)
-        if not path.exists() and str(file) in shipped:
-            path = shipped[str(file)]
+        if not path.is_file() and str(file) in shipped:
+            path = shipped[str(file)]  # a folder of that name is not a rule file
+        if path.is_dir():
+            raise InvalidRule(f"{str(file)!r} is a folder; name the rule files in it")
         if not path.exists():
             raise InvalidRule(
                 f"no rule file {str(file)!r}; give a path, or the name of a shipped one: {', '.join(shipped)}"

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
+from astrocyte.agents.controllers.base import CONTROLLERS
+from astrocyte.agents.sinks.base import RecordKind
+from astrocyte.agents.sinks.registry import SINKS, SinkType
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import Plan
+from astrocyte.pipeline.topology.rule_files import read_rule_files
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import (
     ALERTS,
     CLOCK,
+    CONTROL_PREFIX,
     DEAD_LETTERS,
     LATE,
     MULTI_EVENTS,
     RULES,
     SIMULATIONS,
     STATS,
+    control_topic,
     metrics_topic,
     mono_topic,
 )
 
-__all__ = ["make_topics", "mono_topics", "output_topics"]
+__all__ = [
+    "RECORD_TOPICS",
+    "check_partitions",
+    "make_topics",
+    "mono_topics",
+    "output_topics",
+    "role_topics",
+    "sink_topics",
+]
 
+_SINGLE: Final = (RULES, STATS, CLOCK, SIMULATIONS)
+"""Topics with one partition."""
+RECORD_TOPICS: Final[Mapping[str, RecordKind]] = {
+    MULTI_EVENTS: "multi_events",
+    ALERTS: "alerts",
+    DEAD_LETTERS: "dead_letters",
+    SIMULATIONS: "simulations",
+}
+"""Topics whose messages are JSON records of one kind."""
 _COMPACTED = {"cleanup.policy": "compact"}
 _LARGE = {"max.message.bytes": str(32 << 20)}
 
@@ -34,24 +59,92 @@ def output_topics(plan: Plan) -> tuple[str, ...]:
     return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)))
 
 
+def sink_topics(settings: Settings, kind: SinkType) -> list[str]:
+    """Topics that a kind of sink reads. Raises InvalidSettings where there are none."""
+    if kind.streams is None:
+        streams: Iterable[str] = settings.streams or tuple(event_type.stream for event_type in CATALOG)
+    else:
+        streams = kind.streams() if callable(kind.streams) else kind.streams
+    topics = [mono_topic(stream) for stream in streams]
+    if kind.windows:
+        windows = read_rule_files(settings.rules).windows if settings.rules else ()
+        topics += [metrics_topic(window.name) for window in windows]
+    topics += [topic for topic, record in RECORD_TOPICS.items() if kind.records is None or record in kind.records]
+    if kind.audited:
+        topics += [RULES, *(control_topic(name) for name in CONTROLLERS.names())]
+    if not topics:
+        raise InvalidSettings("the sink reads no streams and no records; give register_sink streams=... or records=...")
+    return topics
+
+
+def role_topics(settings: Settings, plan: Plan) -> tuple[str, ...]:
+    """Topics with the partition count of the settings that the roles of the settings read or write.
+
+    Roles of your own are not known here; they check their topics when they start.
+    """
+    topics: list[str] = []
+    for role in settings.roles:
+        if role in ("correlate", "repartition"):
+            sources = [repartition.source for repartition in plan.repartitions]
+            topics += [*plan.topics, *sources, *mono_topics(settings.streams), *output_topics(plan)]
+        elif role in SINKS:
+            found = sink_topics(settings, SINKS.get(role))
+            topics += [topic for topic in found if topic not in _SINGLE and not topic.startswith(CONTROL_PREFIX)]
+    return tuple(dict.fromkeys(topics))
+
+
 async def make_topics(
     settings: Settings, topics: Iterable[str], *, compacted: Iterable[str] = (), single: Iterable[str] = ()
 ) -> None:
     """Create missing topics with the partition count of the settings; ``single`` ones have one and are compacted.
 
-    Raises InvalidSettings if a topic exists with another partition count.
+    Raises InvalidSettings, before it creates anything, if a topic exists with another partition count.
     """
-    fixed = dict.fromkeys((RULES, STATS, CLOCK, SIMULATIONS, *single), 1)
+    fixed = dict.fromkeys((*_SINGLE, *single), 1)
     compacted = {*compacted, *single, RULES, STATS} - {CLOCK}
     partitions = dict.fromkeys((*topics, *compacted), settings.partitions) | fixed
     config = {topic: _COMPACTED | _LARGE if topic in compacted else _LARGE for topic in partitions}
-    found = await ensure_topics(settings.broker, partitions, replication=settings.replication, config=config)
-    for topic, count in found.items():
-        if count != partitions[topic]:
-            raise InvalidSettings(
-                f"topic {topic!r}: expected {partitions[topic]} partitions, got {count}; all topics of a "
-                f"pipeline have the same number: set ASTROCYTE_PARTITIONS={count}, or use another broker or topic"
-            )
+
+    def check(there: Mapping[str, int]) -> None:
+        check_partitions(there, {topic: partitions[topic] for topic in there})
+
+    found = await ensure_topics(
+        settings.broker, partitions, replication=settings.replication, config=config, check=check
+    )
+    check(found)  # another client may have created one meanwhile
+
+
+def check_partitions(there: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    """Compare the partition counts of topics with those of the settings. Raises InvalidSettings, with what to do."""
+    wrong = [topic for topic in wanted if topic in there and there[topic] != wanted[topic]]
+    if not wrong:
+        return
+    single = [topic for topic in wrong if wanted[topic] == 1 and topic in _SINGLE]
+    if single:
+        raise InvalidSettings(
+            f"topic {single[0]!r}: expected 1 partition, got {there[single[0]]}; its order is that of its messages: "
+            "create it again with one, or use another broker"
+        )
+    counts: dict[int, list[str]] = {}
+    for topic, expected in wanted.items():
+        if topic in there and (expected != 1 or topic not in _SINGLE):
+            counts.setdefault(there[topic], []).append(topic)
+    expected = wanted[wrong[0]]
+    if len(counts) == 1:
+        (count,) = counts
+        raise InvalidSettings(
+            f"topic {wrong[0]!r}: expected {expected} partitions, got {count}; all topics of a pipeline have the same "
+            f"number: set ASTROCYTE_PARTITIONS={count}, or use another broker or topic"
+        )
+    several = "; ".join(f"{count}: {_listed(topics)}" for count, topics in sorted(counts.items()))
+    raise InvalidSettings(
+        f"expected topics with {expected} partitions, got different numbers ({several}); all topics of a pipeline have "
+        "the same number: create those of one number again with the other, or use another broker"
+    )
+
+
+def _listed(topics: list[str]) -> str:
+    return ", ".join(topics[:3]) + (f" and {len(topics) - 3} more" if len(topics) > 3 else "")
 
 
 def mono_topics(streams: Iterable[str]) -> tuple[str, ...]:

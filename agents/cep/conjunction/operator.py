@@ -20,7 +20,7 @@ from astrocyte.agents.cep.conjunction import waiting_lists as layout
 from astrocyte.agents.cep.conjunction.program import ConjunctionProgram
 from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Outputs
-from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.agents.cep.values import TextNumbers, mark, mark_constants
 from astrocyte.agents.expressions.bytecode import MAX_STACK, Op
 
 __all__ = ["ConjunctionOperator"]
@@ -201,6 +201,11 @@ class ConjunctionOperator:
         """Set ``live[key]`` for every key that has events waiting for the rule."""
         waiting = self._waiting(values=False)
         live[waiting.keys[waiting.slots == slot]] = True
+
+    def mark_strings(self, live: NDArray[np.bool_]) -> None:
+        """Set ``live[number]`` for every string that a waiting event or a constant of a rule holds."""
+        mark(self._waiting().values[:, : self._tables.fields.shape[1]], live)
+        mark_constants(self._tables.constants, live)
 
     def counters(self, slot: int) -> NDArray[np.int64]:
         """Totals of the rule, in the order of `agents.cep.operator.COUNTERS`."""

@@ -21,7 +21,7 @@ from astrocyte.agents.cep.sequence import pools as kernel_pools
 from astrocyte.agents.cep.sequence import step as kernel
 from astrocyte.agents.cep.sequence import timers as kernel_time
 from astrocyte.agents.cep.sequence.tables import build_tables
-from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.agents.cep.values import TextNumbers, mark, mark_constants
 from astrocyte.agents.expressions.bytecode import MAX_STACK
 from astrocyte.schemas.errors import AstrocyteError
 
@@ -258,6 +258,12 @@ class SequenceOperator:
         """Set ``live[key]`` for every key that has runs or waiting matches of the rule."""
         H = self._state.H
         live[H["key"][(H["rule"] == slot + 1) & ((H["runs"] > 0) | (H["waiting"] > 0))]] = True
+
+    def mark_strings(self, live: NDArray[np.bool_]) -> None:
+        """Set ``live[number]`` for every string that a partial match or a constant of a rule holds."""
+        high = int(self._state.G[layout.G_NODE_HIGH])
+        mark(self._state.V[:high][self._state.N[:high]["users"] > 0], live)
+        mark_constants(self._tables.consts, live)
 
     def counters(self, slot: int) -> NDArray[np.int64]:
         """Totals of the rule, in the order of `agents.cep.operator.COUNTERS`."""

@@ -9,8 +9,8 @@ import pytest
 from astrocyte.agents.cep.keys import KeyTable
 
 
-def numbers(table, column, *, t=0):
-    selected = table.select(column, np.ones(len(column), np.uint64), np.full(len(column), t), 0)
+def numbers(table, column):
+    selected = table.select(column, np.ones(len(column), np.uint64), np.zeros(len(column), np.int64), 0)
     return dict(zip(selected.rows.tolist(), selected.key.tolist(), strict=True))
 
 
@@ -23,7 +23,7 @@ def test_equal_strings_have_equal_numbers_in_every_encoding():
     assert len(set(plain.values())) == 4
     assert numbers(table, pa.array(strings).dictionary_encode()) == plain
     assert numbers(table, pa.array(["x", *strings]).dictionary_encode().slice(1)) == plain
-    assert table.number("b", 0) == plain[1]
+    assert table.number("b") == plain[1]
 
 
 def test_rows_without_any_key_are_left_out():
@@ -77,30 +77,53 @@ def test_snapshot_restores_to_the_same_numbers():
     assert len(other) == 100
 
 
-def test_number_is_reused_only_when_nothing_can_refer_to_it():
+def test_a_number_is_reused_once_nothing_refers_to_it():
     table = KeyTable()
-    given = numbers(table, pa.array(["gone", "held", "new"]), t=5)
-    live = np.array([False, True, False])
-    assert table.recycle(live, 10) == 0  # asked for since the last call
-    numbers(table, pa.array(["new"]), t=6)
-    assert table.recycle(live, 5) == 0  # rows of time 5 may still wait
-    numbers(table, pa.array(["new"]), t=7)
-    assert table.recycle(live, 8) == 1
+    given = numbers(table, pa.array(["held", "gone", "new"]))
+    assert table.recycle(np.array([True, False, True])) == 1
     assert len(table) == 2
-    again = numbers(table, pa.array(["fresh", "held", "new"]), t=9)
-    assert again[0] == given[0]
-    assert (again[1], again[2]) == (given[1], given[2])
+    again = numbers(table, pa.array(["fresh", "held", "new"]))
+    assert (again[0], again[1], again[2]) == (given[1], given[0], given[2])
     assert table.strings(np.array([again[0]], np.int32)).to_pylist() == ["fresh"]
+
+
+def test_memory_follows_the_strings_that_are_alive():
+    table = KeyTable(room=16, least=100)
+    peak = 0
+    for start in range(0, 100_000, 1_000):
+        given = numbers(table, pa.array([f"string-{number}" for number in range(start, start + 1_000)]))
+        if table.due:
+            live = np.zeros(table.numbers, np.bool_)
+            live[given[0]] = True
+            table.recycle(live)
+        peak = max(peak, table.nbytes)
+    assert peak < 500_000
+    assert len(table) <= 2_000
+    size = sum(array.nbytes for array in table.snapshot(np.arange(table.numbers) == given[999]).values())
+    assert size < 100
+
+
+def test_a_snapshot_of_the_live_strings_restores_their_numbers_and_frees_the_others():
+    table = KeyTable(room=1)
+    given = numbers(table, pa.array(["a", "b", "", "d", "e"]))
+    live = np.zeros(table.numbers, np.bool_)
+    live[[given[2], given[3]]] = True
+    other = KeyTable(room=1)
+    other.restore(table.snapshot(live))
+    assert len(other) == 2
+    assert other.strings(np.array([given[2], given[3]], np.int32)).to_pylist() == ["", "d"]
+    again = numbers(other, pa.array(["x", "d", "y", ""]))
+    assert (again[1], again[3]) == (given[3], given[2])
+    assert {again[0], again[2]} == {given[0], given[1]}
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_recycled_tables_keep_their_strings(seed):
     rng = np.random.default_rng(seed)
-    table, now = KeyTable(room=1), 0
+    table = KeyTable(room=1)
     for _ in range(30):
         strings = [f"k{number}" for number in rng.integers(0, 400, 100)]
-        given = numbers(table, pa.array(strings), t=now)
+        given = numbers(table, pa.array(strings))
         order = np.array([given[row] for row in range(100)], np.int32)
         assert table.strings(order).to_pylist() == strings
-        table.recycle(rng.random(table.numbers) < 0.3, now + 1)
-        now += 10
+        table.recycle(rng.random(table.numbers) < 0.3)

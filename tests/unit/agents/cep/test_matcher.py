@@ -425,8 +425,8 @@ def test_low_water_and_live_refs_follow_the_partial_matches():
 
 def test_keys_without_references_are_removed():
     rule = Rule(name="r", within="1s", seq=[kind("a"), kind("b")])
-    matcher = Matcher([rule])
-    matcher._least_keys = matcher._sweep_at = 100
+    matcher = Matcher([rule], waiting=tuple)
+    matcher._keys["key"].least = 100
     for start in range(0, 2000, 50):
         keys = [f"key-{start + number}" for number in range(50)]
         matcher.process(matcher.prepare(frame("A" * 50, times=[start] * 50, keys=keys)))

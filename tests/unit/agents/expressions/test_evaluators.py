@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from astrocyte import Engine, load_rules, match
@@ -23,6 +23,7 @@ from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.ingest.dicts import column_of, frame_of
+from astrocyte.agents.rules.contradictions import contradiction, implies
 from tests.support import reference_expressions as reference
 
 Event = dict[str, Any]
@@ -136,6 +137,20 @@ def test_a_condition_holds_in_columns_and_for_single_events_as_the_reference_say
 
 
 @SINGLE
+@given(events=rows(1, 5), first=conditions_of(own, own), second=conditions_of(own, own))
+@example(events=[{"x": True, "y": None}], first="x == 1", second="x == True")
+@example(events=[{"x": 2**63 - 1, "y": None}], first="x >= 9223372036854775807", second="x < 9223372036854775808.0")
+def test_a_condition_that_is_called_contradictory_or_implied_is_so_for_every_event(
+    events: list[Event], first: str, second: str
+) -> None:
+    both, one, two = parse(f"{first} and {second}"), parse(first), parse(second)
+    never, follows = contradiction(both) is not None, implies(one, two)
+    for event in events:
+        assert not (never and reference.truth(both, event))
+        assert not (follows and reference.truth(one, event) and not reference.truth(two, event))
+
+
+@SINGLE
 @given(events=rows(1, 5), text=numbers_of(own))
 @example(events=[{"x": -(2**63)}], text="abs(x)")
 @example(events=[{"x": 2**53 + 1}], text="min(x, 1e300)")
@@ -175,8 +190,8 @@ def final(matches: Any) -> set[tuple[str, str]]:
 
 def holds_in_every_order(text: str, pairs: list[tuple[Event, Event]], *, kinds: bool = False) -> None:
     """The rules match each key's pair if the reference says so, in any order of events; ``kinds``: as frames only."""
-    rules = load_rules(KEEP + RULES.format(where=quoted(text)))
     node = parse(text, steps=("a", "b"), own="b")
+    rules = load_rules(KEEP + RULES.format(where=quoted(text)))
     for first in (0, 1):
         events = []
         wanted = set()
@@ -245,6 +260,7 @@ def pairs(draw: Any, *, kinds: bool = False) -> list[tuple[Event, Event]]:
 def test_a_condition_over_two_events_holds_as_the_reference_says_in_every_order_of_arrival(
     found: list[tuple[Event, Event]], text: str
 ) -> None:
+    assume(contradiction(parse(text, steps=("a", "b"), own="b")) is None)  # such a rule is refused
     holds_in_every_order(text, found)
 
 
@@ -252,6 +268,7 @@ def test_a_condition_over_two_events_holds_as_the_reference_says_in_every_order_
 @given(found=pairs(kinds=True), text=conditions_of(either, own))
 @example(found=[({"x": "1"}, {"x": 1}), ({"x": 1}, {"x": 1}), ({"x": None}, {"x": "1"})], text="x == a.x or x > a.x")
 def test_fields_may_be_of_another_kind_in_every_frame(found: list[tuple[Event, Event]], text: str) -> None:
+    assume(contradiction(parse(text, steps=("a", "b"), own="b")) is None)  # such a rule is refused
     holds_in_every_order(text, found, kinds=True)
 
 
@@ -269,11 +286,12 @@ several = st.sampled_from(
 def test_functions_over_the_events_of_a_step_have_the_value_of_the_reference(
     events: list[Event], last: list[Event], text: str
 ) -> None:
+    node: Node = parse(text, steps=("a", "b"), own="b")
+    assume(contradiction(node) is None)  # such a rule is refused
     rules = load_rules(
         f"{KEEP}rules: [{{name: r, within: 10us, skip: past_last, seq: [{{as: a, stream: A, times: {len(events)}}}, "
         f"{{as: b, stream: B, where: {quoted(text)}}}]}}]"
     )
-    node: Node = parse(text, steps=("a", "b"), own="b")
     wanted = reference.truth(node, last[0], {"a": events})
     assert bool(compile_scalar(node)(last[0], {"a": events})) == wanted
     history = [{"stream": "A", "key": "k", "timestamp": i, **event} for i, event in enumerate(events)]

@@ -364,6 +364,7 @@ def test_low_water_is_the_oldest_row_of_an_open_window() -> None:
 def test_memory_is_bounded_by_open_windows() -> None:
     for kind in KINDS:
         operator = window(kind, {"n": "count()", "d": "count_distinct(x)", "q": "quantile(x, 0.5)"})
+        operator = WindowOperator(operator.spec, waiting=tuple)  # rows are added as soon as they are prepared
         for step in range(60):
             start = step * 50
             events = [{"timestamp": start + row // 40, "key": f"k{step}-{row}", "x": float(row)} for row in range(200)]
@@ -401,7 +402,7 @@ def test_flush_lets_time_start_anew() -> None:
 )
 def test_a_bad_selection_names_window_field_and_position(select: str, message: str) -> None:
     text = f"windows:\n  - {{name: w, from: s, every: 1s, select: {{good: count(), bad: '{select}'}}}}\n"
-    with pytest.raises(InvalidRule, match=f"2:.*: rule 'w': .*select.bad: .*{message}.*at character"):
+    with pytest.raises(InvalidRule, match=f"2:.*: window 'w': .*select.bad: .*{message}.*at character"):
         load_rules(text)
 
 

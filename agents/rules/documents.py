@@ -1,0 +1,113 @@
+"""YAML text to plain values, with the line of each value. What YAML would silently drop or join is refused here.
+
+PyYAML keeps the last of two equal keys, expands aliases without a limit, and joins the lines of folded text, so that a
+comment inside it would hide the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from astrocyte.agents.expressions.lexer import comment_at
+from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem
+
+__all__ = ["Document", "read_document"]
+
+MOST_VALUES: Final = 200_000
+MAX_DEPTH: Final = 64
+_EXPRESSIONS: Final = frozenset({"where", "until", "confidence"})
+_OF_EXPRESSIONS: Final = frozenset({"emit", "select", "set"})
+
+
+class Document(NamedTuple):
+    """Values of a file, and line and column (from 1) of each by its path."""
+
+    data: Any
+    places: dict[Location, tuple[int, int]]
+
+
+def read_document(text: str, file: str | None = None) -> Document:
+    """The values of a YAML text. Raises InvalidRules with all problems found; ``file`` is only named in them."""
+    problems: list[RuleProblem] = []
+
+    def report(message: str, mark: Any) -> None:
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (None, None)
+        problems.append(RuleProblem(message=message, file=file, line=line, column=column))
+
+    data, places = None, {}
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            for message, mark in _faults(node, set(), ""):
+                report(message, mark)
+            if not problems:
+                data = loader.construct_document(node)
+                places = dict(_places(node, ()))
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or str(error)
+        report(f"not YAML: {' '.join(reason.split())}", getattr(error, "problem_mark", None))
+    except RecursionError:
+        report(f"nested too deeply; at most {MAX_DEPTH} levels are allowed", None)
+    except ValueError as error:  # a date or number that Python cannot represent, or too many values
+        report(f"a value cannot be read: {error}; put it in quotation marks if it is text", None)
+    if problems:
+        raise InvalidRules(problems)
+    return Document(data, places)
+
+
+def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str, Any]]:
+    """Repeated keys, and comments that folding would extend; each node once, however often an alias repeats it."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        first: dict[tuple[str, str], Any] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                name = (key.tag, key.value)
+                if name in first:
+                    lines = f"in line {first[name].line + 1} and in line {key.start_mark.line + 1}"
+                    yield f"{key.value!r} is given twice, {lines}; keep one of them", key.start_mark
+                first.setdefault(name, key.start_mark)
+                if key.value in _EXPRESSIONS or parent in _OF_EXPRESSIONS:
+                    yield from _folded_comment(value)
+            yield from _faults(value, seen, str(key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            yield from _faults(each, seen, "")
+
+
+def _folded_comment(node: yaml.Node) -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, yaml.ScalarNode) or node.style not in (">", '"', "'"):
+        return
+    at = comment_at(node.value)
+    if at is None:
+        return
+    written = str(node.start_mark.buffer)[node.start_mark.pointer : node.end_mark.pointer]
+    lines = [line.strip() for line in written.splitlines()[1 if node.style == ">" else 0 :] if line.strip()]
+    if any("#" in line for line in lines[:-1]):
+        message = "YAML joins the lines of this text, so that its comment would hide the lines after it"
+        yield f"{message}; write | (where: |) to keep the lines apart", node.start_mark
+
+
+def _places(node: yaml.Node, path: Location) -> Iterator[tuple[Location, tuple[int, int]]]:
+    """Line and column of every value, by its path. Raises YAMLError for too many values (aliases of aliases)."""
+    count = 0
+    stack: list[tuple[yaml.Node, Location]] = [(node, path)]
+    while stack:
+        node, path = stack.pop()
+        count += 1
+        if count > MOST_VALUES or len(path) > MAX_DEPTH:
+            raise yaml.YAMLError(
+                f"expected at most {MOST_VALUES:,} values in {MAX_DEPTH} levels, got more; does an alias contain "
+                "itself?"
+            )
+        yield path, (node.start_mark.line + 1, node.start_mark.column + 1)
+        if isinstance(node, yaml.MappingNode):
+            stack += [(value, (*path, str(key.value))) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            stack += [(value, (*path, index)) for index, value in enumerate(node.value)]

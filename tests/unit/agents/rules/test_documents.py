@@ -1,0 +1,94 @@
+"""Rule files say what they mean: what YAML would drop, join or expand is refused with its lines."""
+
+import pytest
+
+from astrocyte.agents.rules.model import InvalidRules, Window
+from astrocyte.agents.rules.yaml import load_rules
+
+STEP = "rules:\n  - name: r\n    seq:\n      - as: a\n        stream: A\n"
+
+
+def problems(text):
+    with pytest.raises(InvalidRules) as caught:
+        load_rules(text)
+    return [(found.line, str(found)) for found in caught.value.problems]
+
+
+def test_every_repeated_key_is_reported_with_both_lines():
+    text = STEP + "        where: 'value > 3'\n        where: 'x == 1'\n    name: q\nrules: []\n"
+    found = problems(text)
+    assert [line for line, _ in found] == [7, 8, 9]
+    assert "'where' is given twice, in line 6 and in line 7" in found[0][1]
+    assert "'rules' is given twice, in line 1 and in line 9" in found[2][1]
+
+
+def test_a_key_beside_a_merged_mapping_is_not_a_repetition():
+    text = "rules:\n  - &r {name: r, seq: [{as: a, stream: A}]}\n  - {<<: *r, name: q}\n"
+    assert [rule.name for rule in load_rules(text).rules] == ["r", "q"]
+
+
+@pytest.mark.parametrize("opening", [">\n          ", '"', "'"])
+def test_a_comment_in_joined_lines_is_refused_unless_it_is_in_the_last(opening):
+    close = opening if opening in "'\"" else ""
+    inside = f"        where: {opening}value > 3{{}}\n          and x == 1{{}}{close}\n"
+    ((line, message),) = problems(STEP + inside.format("  # degrees", ""))
+    assert line == 6
+    assert "write |" in message
+    rules = load_rules(STEP + inside.format("", "  # degrees"))
+    assert rules.rules[0].condition(rules.rules[0].steps[0]) is not None
+
+
+def test_a_comment_in_a_block_ends_with_its_line():
+    text = STEP + "        where: |\n          value > 30   # degrees\n          and room == 'kitchen'\n"
+    plain = STEP + "        where: \"value > 30 and room == 'kitchen'\"\n"
+    found, wanted = (load_rules(each).rules[0] for each in (text, plain))
+    assert found.condition(found.steps[0]) == wanted.condition(wanted.steps[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules: &a [*a]\n", "does an alias contain itself"),
+        ("a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+            f"{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in zip("abcde", "bcdef", strict=True)),
+         "200,000 values"),
+        ("rules: " + "[" * 5000, "nested too deeply"),
+        ("rules: [{name: r, version: 2026-13-45}]\n", "quotation marks"),
+        ("rules: \0", "not YAML"),
+        ("rules: []\n---\nrules: []\n", "another document"),
+        ("? [a]\n: 1\n", "not YAML"),
+    ],
+)  # fmt: skip
+def test_what_yaml_cannot_hold_is_a_problem_of_one_line(text, message):
+    ((_, found),) = problems(text)
+    assert message in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules: [{name: r, by: '', seq: [{as: a, stream: A}]}]", "rule 'r': by: is empty; name a field, or write"),
+        ("windows: [{name: w, by: null, from: A, every: 1s, select: {n: count()}}]",
+         "window 'w': by: a window needs a field to group by, got null"),
+        ("windows: [{name: w, by: ' ', from: A, every: 1s, select: {n: count()}}]", "window 'w': by: is empty"),
+        ("windows: [{name: w, from: A, every: 1s, select: {n: cont()}}]", "window 'w': select.n: unknown function"),
+        ("validators: [{stream: A, where: 'x >'}]", "validator 'validators[0]': where: not an expression"),
+        ("validators: [{stream: A, sample: 3}]", "validator 'validators[0]': sample: expected a value less than"),
+        ("streams: [{name: S, kye: a}]", "stream 'S': kye: unknown field 'kye'; did you mean 'key'?"),
+        ("rules: [{name: r, seq: [{as: a, stream: on}]}]", "got true; YAML reads yes, no, on"),
+        ("rules: [{name: r, version: 1.10, seq: [{as: a, stream: A}]}]", "version: expected text, got 1.1; put it in"),
+        ("rules: [{name: r, seq: [{as: a, stream: ''}]}]", "the name of a stream is empty"),
+        ("rules: [{name: r, seq: [{as: a, stream: A, min: x}]}]", "min: expected a whole number, got 'x'"),
+        ("rules: [{name: r, seq: [{as: a, stream: A, contiguity: nxt}]}]", "expected 'next', 'followed_by' or"),
+    ],
+)  # fmt: skip
+def test_a_problem_says_what_came_and_what_kind_of_entry_has_it(text, message):
+    ((_, found),) = problems(text)
+    assert message in found
+    assert "Input should" not in found
+
+
+def test_a_window_in_python_is_called_a_window():
+    with pytest.raises(InvalidRules, match=r"^window 'w': by: a window needs"):
+        Window(name="w", source="A", by=None, every="1s", select={"n": "count()"})
