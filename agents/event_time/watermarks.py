@@ -17,15 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.times import NEVER_US
+from astrocyte.schemas.times import CEILING_US, NEVER_US
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Observed", "Source", "Watermarks"]
+__all__ = ["ENDED_KEPT", "MAX_JUMP_US", "Observed", "Source", "Watermarks"]
 
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
 """A year: how far ahead of its source's newest timestamp a timestamp may be by default."""
-CEILING_US: Final = 4_102_444_800 * 1_000_000
-"""The year 2100: a timestamp at or after it is in the wrong unit, or its producer's clock is wrong."""
 ENDED_KEPT: Final = 16_384
 """Number of ended sources that are kept: the ones that ended, or were announced by a peer, last."""
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.event_time.watermarks import CEILING_US, Observed, Source, Watermarks
+from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.times import NEVER_US
+from astrocyte.schemas.times import CEILING_US, NEVER_US
 from astrocyte.schemas.topics import TopicPartition
 
 A, B = Source("mono.axon_1", 0), Source("mono.axon_2", 0)
