@@ -22,6 +22,7 @@ __all__ = [
     "EPOCH",
     "NEVER_US",
     "TimeUnit",
+    "is_in_calendar",
     "iso_from_us",
     "iso_strings",
     "time_us",
@@ -66,12 +67,17 @@ def us_from_datetime(moment: datetime) -> int:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
 
 
+def is_in_calendar(time_us: int) -> bool:
+    """Whether a time lies in the years 1 to 9999, so that it has an ISO 8601 text and a datetime."""
+    return _FIRST_US <= time_us < _AFTER_US
+
+
 def iso_from_us(time_us: int) -> str:
     """ISO 8601 text of microseconds since 1970 (UTC); whole seconds have no fraction. Never raises.
 
     A time outside the years 1 to 9999 has no such text and gives the number with its unit: ``1772359200000000000 us``.
     """
-    if not _FIRST_US <= time_us < _AFTER_US:
+    if not is_in_calendar(time_us):
         return f"{time_us} us"
     return utc_from_us(time_us).replace(tzinfo=None).isoformat() + "Z"
 

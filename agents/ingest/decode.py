@@ -20,7 +20,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.times import is_in_calendar, iso_from_us
 from astrocyte.schemas.topics import stream_of
 
 __all__ = ["dead_letter", "decode_chunk"]
@@ -29,7 +29,14 @@ __all__ = ["dead_letter", "decode_chunk"]
 def dead_letter(
     record: KafkaRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
 ) -> DeadLetter:
-    """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent."""
+    """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent.
+
+    Without a Kafka timestamp, or with one outside the calendar, the letter has none, and its reason says which.
+    """
+    time_us = record.timestamp * 1000
+    dated = record.timestamp != -1 and is_in_calendar(time_us)
+    if record.timestamp != -1 and not dated and str(record.timestamp) not in reason:
+        reason += f" (Kafka timestamp {record.timestamp})"
     return DeadLetter.model_validate(
         {
             "letter_id": str(hash_id("dead", topic, str(partition), str(record.offset), str(row), stage)),
@@ -39,7 +46,7 @@ def dead_letter(
             "partition": partition,
             "offset": record.offset,
             "row": row,
-            "timestamp": iso_from_us(record.timestamp * 1000),
+            "timestamp": iso_from_us(time_us) if dated else None,
             "key_b64": None if record.key is None else b64encode(record.key).decode(),
             "payload_b64": None if record.value is None else b64encode(record.value).decode(),
             "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
