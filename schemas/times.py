@@ -21,11 +21,13 @@ __all__ = [
     "CEILING_US",
     "EPOCH",
     "NEVER_US",
+    "TIME_NAMES",
     "TimeUnit",
     "is_in_calendar",
     "iso_from_us",
     "iso_strings",
     "time_us",
+    "unit_of",
     "us_from_datetime",
     "us_from_iso",
     "us_from_ms",
@@ -40,6 +42,9 @@ NEVER_US: Final = -(2**63)
 """Earlier than every time: the watermark of a source that has sent no event yet."""
 CEILING_US: Final = 4_102_444_800 * 1_000_000
 """The year 2100: an event time at or after it is in the wrong unit, or its producer's clock is wrong."""
+
+TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
+"""Members of a JSON event that hold its time: the first that is not null counts."""
 
 _DAY_US: Final = 86_400 * 1_000_000
 _FIRST_US: Final = -62_135_596_800 * 1_000_000
@@ -128,11 +133,16 @@ def time_us(value: Any, unit: TimeUnit | None = None) -> int:
     return _us_from_number(value.item() if isinstance(value, np.generic) else value, unit, value)
 
 
+def unit_of(number: int | float | Decimal) -> TimeUnit | None:
+    """Unit of a number that counts from 1970, by its magnitude; None for one that is too large for any."""
+    return next((name for bound, name in _BOUNDS if -bound < number < bound), None)
+
+
 def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given: Any) -> int:
     if unit is not None and unit not in get_args(TimeUnit):
         raise ValueError(f"unit {unit!r}; expected one of {', '.join(get_args(TimeUnit))}")
     if isinstance(number, int) or math.isfinite(number):
-        kind = unit or next((name for bound, name in _BOUNDS if abs(number) < bound), None)
+        kind = unit or unit_of(number)
         if kind is not None:
             factor, divisor = _PER_UNIT[kind]
             result = number * factor // divisor if isinstance(number, int) else round(number * factor / divisor)

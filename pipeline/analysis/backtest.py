@@ -15,7 +15,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
-from astrocyte.schemas.times import iso_from_us, us_from_iso
+from astrocyte.schemas.times import iso_from_us, time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
 __all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]
@@ -233,7 +233,7 @@ def _made(key: bytes | None, value: bytes) -> Made:
     return Made(
         body["event_id"],
         body["correlation_rule"],
-        us_from_iso(body["timestamp"]),
+        time_us(body["timestamp"]),
         None if key is None else key.decode("utf-8", "replace"),
         tuple(body["source_events"]),
     )

@@ -22,7 +22,7 @@ from astrocyte.schemas.frames import RESERVED, Frame
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, json_text, typed_column, uniform_columns
-from astrocyte.schemas.times import iso_from_us, iso_strings, time_us, us_from_ms
+from astrocyte.schemas.times import TIME_NAMES, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
     "JSON_CONTENT_TYPE",
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 JSON_CONTENT_TYPE: Final = "application/json"
-_TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 _DNA_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
 _FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
 _VERSION: Final = ("ce_specversion", b"1.0")
@@ -249,8 +248,8 @@ def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Pa
         envelope = _DNA_KEYS
     else:
         envelope = _FLAT_KEYS
-    time_name = next((name for name in _TIME_NAMES if body.get(name) is not None), None)
-    fields = {name: value for name, value in body.items() if name not in envelope and name not in _TIME_NAMES[:1]}
+    time_name = next((name for name in TIME_NAMES if body.get(name) is not None), None)
+    fields = {name: value for name, value in body.items() if name not in envelope and name not in TIME_NAMES[:1]}
     if time_name is not None:
         fields.pop(time_name, None)
     for part in ("metadata", "payload"):
