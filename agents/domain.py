@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
-from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, NO_KAFKA_TIME_US, Admitted, ClockGuard
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
+from astrocyte.agents.ingest.decode import dead_letter, decode_chunk, kafka_times
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import alert_records, multi_event_records
 from astrocyte.agents.rules.model import RuleSet
@@ -28,7 +28,6 @@ from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
-from astrocyte.schemas.times import us_from_ms
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
@@ -87,12 +86,14 @@ class _Intake:
     counted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """One event that waits: as validated, and as the dead letter that it becomes if its clock is wrong."""
+    """One event that waits until its clock is judged: row ``row`` as it came, row ``kept_row`` as validated."""
 
     sourced: SourcedFrame
-    letter: DeadLetter
+    row: int
+    kept: Frame
+    kept_row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +228,17 @@ class Domain:
         for lane in self._lanes:
             lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
 
-    def trust(self, until_us: int | None = None) -> DomainOutput:
-        """Accept events that wait, up to a time that the caller knows to have passed; None: the input has ended."""
+    def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:
+        """Accept events that wait if a clock that shows ``until_us`` explains them, in idle places all of its past.
+
+        Without ``until_us`` the input has ended: all are accepted.
+        """
         output = DomainOutput()
-        for step in self._clocks.trust(until_us):
+        steps = self._clocks.trust(until_us, idle=frozenset(idle))
+        for step in steps:
             self._decide(step, output)
-        if output or not self._clocks.waiting:
-            for lane in self._lanes:
-                self._advance(lane, output)
+        for lane in self._lanes if steps else ():
+            self._advance(lane, output)
         return output
 
     def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
@@ -263,37 +267,41 @@ class Domain:
             self.counters.sampled += passed.sampled
         source = Source(topic, self.partition, frame.origin)
         steps = None
-        made: dict[int, int] = {}
         if intake.counted and not self._is_asserted(source, frame):
 
             def wait(row: int) -> _Waiter:
-                waiter = self._waiter(intake, kept.take(np.array([row])), int(rows[row]))
-                made[id(waiter)] = row
-                return waiter
+                self.counters.received -= 1  # until it is decided
+                return _Waiter(intake.sourced, int(rows[row]), kept, row)
 
-            stamps = _kafka_times(intake.sourced, rows, records)
+            stamps = kafka_times(intake.sourced, rows, records)
             steps = self._clocks.admit(source, kept.timestamps(), kept.column("key"), stamps, wait)
         if steps is None:
             self._observe(intake, kept, rows)
             return
-        batch: list[int] = []
+        singly = intake.sourced.offsets is not None
+        chosen: list[int] = []
         for step in steps:
-            if step.waited is None and intake.sourced.offsets is not None:
-                self._observe(intake, *_part(kept, rows, step.rows))
-            elif step.waited is None:
-                batch += step.rows
-            elif intake.sourced.offsets is None and step.reason is None and id(step.waited.item) in made:
-                # The rows of one frame came at once, so none of them makes another late.
-                batch.append(made[id(step.waited.item)])
+            if step.waited is None:
+                chosen += step.rows
+            elif step.reason is None and step.waited.item.kept is kept:
+                chosen.append(step.waited.item.kept_row)
                 self.counters.received += 1
             else:
+                if singly:
+                    self._observe_part(intake, kept, rows, chosen)
+                    chosen = []
                 self._decide(step, intake.output)
-        if batch:
-            self._observe(intake, *_part(kept, rows, sorted(batch)))
+        # The rows of one frame came at once, so none of them makes another late.
+        self._observe_part(intake, kept, rows, chosen if singly else sorted(chosen))
         if frame.end:
             for step in self._clocks.trust(of=source):
                 self._decide(step, intake.output)
             self._observe(intake, kept.take(np.zeros(0, np.int64)), rows[:0])
+
+    def _observe_part(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64], chosen: Sequence[int]) -> None:
+        if chosen:
+            taken = np.array(chosen, np.int64)
+            self._observe(intake, replace(kept.take(taken), end=False), rows[taken])
 
     def _is_asserted(self, source: Source, frame: Frame) -> bool:
         """Whether the producer vouches for the times of its source, or the frame has none to judge."""
@@ -301,24 +309,18 @@ class Domain:
             return True
         return any(lane.watermarks.is_asserted(source) for lane in self._lanes_of.get(source.topic, ()))
 
-    def _waiter(self, intake: _Intake, kept: Frame, row: int) -> _Waiter:
-        self.counters.received -= 1  # until it is decided
-        sourced, offset = intake.sourced, intake.sourced.offset_of(row)
-        alone = replace(kept, end=False, peers=())
-        waiting = SourcedFrame(alone, sourced.topic, self.partition, offset, np.array([offset], np.int64))
-        return _Waiter(waiting, self._letter(sourced, row, "", "clock"))
-
     def _decide(self, step: Admitted[_Waiter], output: DomainOutput) -> None:
         """Accept or refuse an event that waited."""
         if step.waited is None:
             return
         waiter = step.waited.item
+        intake = _Intake(waiter.sourced, output, counted=True)
         self.counters.received += 1
         if step.reason is None:
-            self._observe(_Intake(waiter.sourced, output, True), waiter.sourced.frame, np.zeros(1, np.int64))
+            row = np.array([waiter.row], np.int64)
+            self._observe(intake, replace(waiter.kept.take(np.array([waiter.kept_row])), end=False, peers=()), row)
         else:
-            output.dead_letters.append(waiter.letter.model_copy(update={"reason": step.reason}))
-            self.counters.dead += 1
+            self._dead_letter_row(intake, waiter.row, step.reason, "clock")
 
     def _observe(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Advance the watermarks by accepted rows and give those that are on time to the engines."""
@@ -387,15 +389,15 @@ class Domain:
     def _dead_letter_row(self, intake: _Intake, row: int, reason: str, stage: str) -> None:
         if not intake.counted:
             return  # rows of an internal topic were checked where they were first read
-        intake.output.dead_letters.append(self._letter(intake.sourced, row, reason, stage))
-        self.counters.dead += 1
-
-    def _letter(self, sourced: SourcedFrame, row: int, reason: str, stage: str) -> DeadLetter:
+        sourced = intake.sourced
         record = frame_to_records(sourced.frame.take(np.array([row])), self._catalog)[0]
         time_ms = int(sourced.frame.timestamps()[row]) // 1000
         raw = RawRecord(sourced.offset_of(row), time_ms, record.key, record.value, record.headers)
         inside = row if sourced.offsets is None else None
-        return dead_letter(raw, sourced.topic, self.partition, reason=reason, stage=stage, row=inside)
+        intake.output.dead_letters.append(
+            dead_letter(raw, sourced.topic, self.partition, reason=reason, stage=stage, row=inside)
+        )
+        self.counters.dead += 1
 
     def _advance(self, lane: _Lane, output: DomainOutput) -> None:
         if lane.watermarks.finished:
@@ -451,35 +453,23 @@ class Domain:
             if lane.engine is not None:
                 lane.engine.restore(state["engine"])
 
-    def _unpack(self, packed: Any) -> _Waiter:
-        frame, offset = decode_frame(bytes(packed["frame"])), int(packed["offset"])
-        offsets = np.array([offset], np.int64)
-        return _Waiter(
-            SourcedFrame(frame, packed["topic"], self.partition, offset, offsets),
-            DeadLetter.model_validate_json(bytes(packed["letter"])),
-        )
-
-
-def _part(kept: Frame, rows: NDArray[np.int64], chosen: Sequence[int]) -> tuple[Frame, NDArray[np.int64]]:
-    taken = np.array(chosen, np.int64)
-    return replace(kept.take(taken), end=False), rows[taken]
+    def _unpack(self, packed: Mapping[str, Any]) -> _Waiter:
+        offset, row = int(packed["offset"]), int(packed["row"])
+        frames = [decode_frame(bytes(packed[name])) for name in ("frame", "kept")]
+        offsets = np.array([offset], np.int64) if packed["singly"] else None
+        sourced = SourcedFrame(frames[0], packed["topic"], self.partition, offset, offsets)
+        return _Waiter(sourced, row, frames[1], 0)
 
 
 def _pack(waiter: _Waiter) -> dict[str, Any]:
-    sourced = waiter.sourced
+    sourced, singly = waiter.sourced, waiter.sourced.offsets is not None
+    # The number of a frame's row is part of its dead letter, so such a frame is kept whole.
+    frame = sourced.frame.take(np.array([waiter.row])) if singly else sourced.frame
     return {
         "topic": sourced.topic,
-        "offset": sourced.offset,
-        "frame": encode_frame(sourced.frame),
-        "letter": waiter.letter.model_dump_json().encode(),
+        "offset": sourced.offset_of(waiter.row),
+        "singly": singly,
+        "row": 0 if singly else waiter.row,
+        "frame": encode_frame(frame),
+        "kept": encode_frame(waiter.kept.take(np.array([waiter.kept_row]))),
     }
-
-
-def _kafka_times(sourced: SourcedFrame, rows: NDArray[np.int64], records: Sequence[KafkaRecord]) -> NDArray[np.int64]:
-    """Kafka timestamp of each row's message in microseconds; `NO_KAFKA_TIME_US` where it has none that can be true."""
-    offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
-    wanted = np.full(len(rows), sourced.offset, np.int64) if sourced.offsets is None else sourced.offsets[rows]
-    places = np.searchsorted(offsets, wanted)
-    times = [us_from_ms(record.timestamp) for record in records]
-    known = np.array([NO_KAFKA_TIME_US if time_us is None else time_us for time_us in times], np.int64)
-    return known[places]

@@ -1,15 +1,18 @@
 """Protection of event time from one wrong clock: which events may advance the watermark of their source.
 
-An event is *ahead* if its time is more than ``tolerance_us`` after the Kafka timestamp of its message and also after
-the newest time of every other key of its source. So is one whose Kafka timestamp itself jumped so far. An event that is
-ahead waits outside the engine, where it makes no other event late, until the log shows which clock was wrong:
+An event is *ahead* if its time is more than ``tolerance_us`` after the newest time of every other key of its source,
+and Kafka's time does not explain that: its lead over its Kafka timestamp is more than the tolerance above theirs, or
+its Kafka timestamp jumped itself. While a source has one key only, an event is ahead if it is so far after its Kafka
+timestamp. An event that is ahead waits outside the engine, where it makes no other event late, until the log shows
+which clock was wrong:
 
 - another key reaches its time: it is accepted, as though it had come then;
-- an event follows it, of any key, that is not late but more than ``tolerance_us`` before it, and at least as near to
-  its own Kafka timestamp: it is refused;
-- the caller knows that its time has passed (`trust`), or the input has ended, or `MOST_WAITING` events wait and are as
-  near to their Kafka timestamps as the source is: it is accepted. So a gap of years is nothing special, nor is the
-  only device that is left.
+- events follow it that are not late but more than the tolerance before it, and at least as near to their own Kafka
+  timestamps: it is contradicted. If two other keys do so, or its own, it is refused;
+- `MOST_WAITING` events wait: they are accepted if they came in a row and are as near to Kafka's time as the source is,
+  so that the only device that is left, or a gap of years, is nothing special; else they are refused;
+- the caller knows that its time has passed (`trust`): it is accepted;
+- the input has ended: it is accepted unless it is contradicted.
 
 Waiting events of a source all have one key: of two keys that are ahead, one has reached the time of the other. Every
 decision is a function of the events before it in the log, so it is the same however the log is cut into chunks.
@@ -17,8 +20,8 @@ decision is a function of the events before it in the log, so it is the same how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,6 +30,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.watermarks import Source
 from astrocyte.schemas.times import NEVER_US, iso_from_us
+from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["CLOCK_TOLERANCE_US", "MOST_WAITING", "NO_KAFKA_TIME_US", "Admitted", "ClockGuard", "Waiting"]
 
@@ -44,7 +48,7 @@ Item = TypeVar("Item")
 Key = str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Waiting(Generic[Item]):
     """An event that waits; ``item`` is the caller's."""
 
@@ -52,6 +56,8 @@ class Waiting(Generic[Item]):
     time_us: int
     kafka_us: int
     item: Item
+    against: tuple[Key, int] | None = None
+    """Key and time of an event that contradicts it."""
 
 
 class Admitted(NamedTuple, Generic[Item]):
@@ -66,37 +72,67 @@ class Admitted(NamedTuple, Generic[Item]):
 
 
 @dataclass(slots=True)
-class _Clock(Generic[Item]):
-    """What is known of one source's time."""
+class _Top:
+    """Greatest value of all keys, and of all keys but that of the greatest; `NEVER_US` where there is none."""
 
     key: Key = None
-    newest_us: int = NEVER_US
-    """Newest accepted time, and its key."""
-    second_us: int = NEVER_US
-    """Newest accepted time of all other keys."""
-    apart_us: int = _FAR_US
-    """How far the newest accepted time was from its Kafka timestamp."""
+    first: int = NEVER_US
+    second: int = NEVER_US
+
+    def add(self, key: Key, value: int) -> bool:
+        """Take a value into account; returns whether the key of the greatest changed."""
+        changed = value > self.first and self.first != NEVER_US and key != self.key
+        if changed:
+            self.second = self.first
+        if value > self.first:
+            self.key, self.first = key, value
+        elif key != self.key:
+            self.second = max(self.second, value)
+        return changed
+
+    def add_all(self, keys: pa.DictionaryArray, values: NDArray[np.int64]) -> None:
+        """`add` of every value, in any order."""
+        if int(values.max()) <= self.second:
+            return
+        codes = keys.indices.fill_null(-1).to_numpy()
+        first = int(values.argmax())
+        others = np.flatnonzero(codes != codes[first])
+        for row in [first, int(others[values[others].argmax()])] if len(others) else [first]:
+            self.add(keys[row].as_py(), int(values[row]))
+
+    def others(self, key: Key) -> int:
+        """Greatest value of the other keys."""
+        return self.second if key == self.key else self.first
+
+
+@dataclass(slots=True)
+class _Clock(Generic[Item]):
+    """What is known of one source's time, from its accepted events."""
+
+    times: _Top = field(default_factory=_Top)
+    leads: _Top = field(default_factory=_Top)
+    """Times less Kafka timestamps, of events whose Kafka timestamp did not jump."""
     kafka_us: int = NO_KAFKA_TIME_US
     """Newest Kafka timestamp that did not jump."""
+    apart_us: int = _FAR_US
+    """How far the newest time was from its Kafka timestamp."""
     alone: bool = False
     """The key of the newest time may go on by itself: it was ahead for long, and no other key contradicted it."""
+    passed_over: bool = False
+    """Another key has sent events before the waiting ones, after them in the log."""
     waiting: list[Waiting[Item]] = field(default_factory=list)
 
     def others_us(self, key: Key) -> int:
         """Newest time of the other keys, accepted or waiting."""
-        known = self.second_us if key == self.key else self.newest_us
+        known = self.times.others(key)
         if self.waiting and self.waiting[0].key != key:
             return max(known, *(each.time_us for each in self.waiting))
         return known
 
-    def accept(self, key: Key, time_us: int, kafka_us: int) -> None:
-        """Take the time of an accepted event into account."""
-        if self.newest_us == NEVER_US or time_us > self.newest_us:
-            if self.newest_us != NEVER_US and key != self.key:
-                self.second_us, self.alone = self.newest_us, False
-            self.key, self.newest_us, self.apart_us = key, time_us, _distance(time_us, kafka_us)
-        elif key != self.key:
-            self.second_us = max(self.second_us, time_us)
+    def keep(self, waiting: list[Waiting[Item]]) -> None:
+        """Replace the waiting events."""
+        self.waiting = waiting
+        self.passed_over = self.passed_over and bool(waiting)
 
 
 class ClockGuard(Generic[Item]):
@@ -104,6 +140,7 @@ class ClockGuard(Generic[Item]):
 
     def __init__(self, *, tolerance_us: int = CLOCK_TOLERANCE_US, lateness_us: int = 0) -> None:
         self.tolerance_us = max(tolerance_us, lateness_us)
+        self.lateness_us = lateness_us
         self._clocks: dict[Source, _Clock[Item]] = {}
 
     @property
@@ -130,8 +167,7 @@ class ClockGuard(Generic[Item]):
             clock = self._clocks[source] = _Clock()
         kafka_us = np.where(kafka_us >= _FIRST_KAFKA_US, kafka_us, NO_KAFKA_TIME_US)
         if self._is_plain(clock, times_us, kafka_us):
-            _accept_all(clock, times_us, keys, kafka_us)
-            clock.kafka_us = max(clock.kafka_us, int(kafka_us.max()))
+            self._accept_all(clock, times_us, keys, kafka_us)
             return None
         names = [*keys.dictionary.to_pylist(), None]
         codes = keys.indices.fill_null(len(names) - 1).to_pylist()
@@ -159,15 +195,30 @@ class ClockGuard(Generic[Item]):
             return None
         return [*steps, Admitted(run)] if run else steps
 
-    def trust(self, until_us: int | None = None, *, of: Source | None = None) -> list[Admitted[Item]]:
-        """Accept events that wait (of one source): all, or those not more than the tolerance after ``until_us``."""
-        limit = None if until_us is None else until_us + self.tolerance_us
+    def trust(
+        self, until_us: int | None = None, *, of: Source | None = None, idle: Container[TopicPartition] = ()
+    ) -> list[Admitted[Item]]:
+        """Accept events that wait (of one source): all, or those that a clock which shows ``until_us`` explains.
+
+        Those are events whose Kafka timestamps it has reached, and which are not ahead of these; in ``idle`` places,
+        where nothing follows, all events whose times it has reached.
+        """
         released: list[Admitted[Item]] = []
         for source, clock in self._clocks.items():
             if clock.waiting and of in (None, source):
-                chosen = [each for each in clock.waiting if limit is None or each.time_us <= limit]
-                released += self._release(clock, chosen)
-                clock.alone = clock.alone or bool(chosen)
+                limit = None if until_us is None else until_us + self.tolerance_us
+                at_rest = source.place in idle
+                chosen = [
+                    each
+                    for each in clock.waiting
+                    if limit is None or self._explains(clock, each, limit, at_rest=at_rest)
+                ]
+                refused = [each for each in chosen if limit is None and each.against is not None]
+                accepted = [each for each in chosen if limit is not None or each.against is None]
+                clock.keep([each for each in clock.waiting if each not in refused])
+                released += [Admitted((), each, self._reason(each)) for each in refused]
+                released += self._release(clock, accepted)
+                clock.alone = clock.alone or bool(accepted)
         return released
 
     def forget(self, source: Source) -> None:
@@ -179,70 +230,110 @@ class ClockGuard(Generic[Item]):
         return [
             [
                 list(source),
-                [clock.key, clock.newest_us, clock.second_us, clock.apart_us, clock.kafka_us, clock.alone],
-                [[each.key, each.time_us, each.kafka_us, pack(each.item)] for each in clock.waiting],
+                [clock.times.key, clock.times.first, clock.times.second],
+                [clock.leads.key, clock.leads.first, clock.leads.second],
+                [clock.kafka_us, clock.apart_us, clock.alone, clock.passed_over],
+                [[each.key, each.time_us, each.kafka_us, pack(each.item), each.against] for each in clock.waiting],
             ]
             for source, clock in self._clocks.items()
         ]
 
-    def restore(self, snapshot: Sequence[Sequence[Sequence[object]]], unpack: Callable[[object], Item]) -> None:
+    def restore(self, snapshot: Sequence[Sequence[Any]], unpack: Callable[[Any], Item]) -> None:
         """Restore the state of `snapshot`."""
         self._clocks = {}
-        for source, values, waiting in snapshot:
-            clock: _Clock[Item] = _Clock(*values)  # type: ignore[arg-type]
-            for key, time_us, kafka_us, item in waiting:  # type: ignore[misc]
-                clock.waiting.append(Waiting(key, time_us, kafka_us, unpack(item)))  # type: ignore[has-type]
-            self._clocks[Source(*source)] = clock  # type: ignore[arg-type]
+        for source, times, leads, values, waiting in snapshot:
+            clock: _Clock[Item] = _Clock(_Top(*times), _Top(*leads), *values)
+            clock.waiting = [
+                Waiting(key, time_us, kafka_us, unpack(item), None if against is None else tuple(against))
+                for key, time_us, kafka_us, item, against in waiting
+            ]
+            self._clocks[Source(*source)] = clock
 
     def _is_plain(self, clock: _Clock[Item], times_us: NDArray[np.int64], kafka_us: NDArray[np.int64]) -> bool:
-        """Whether every row is accepted whatever the rows before it are: with two keys known, both limits only grow."""
-        if clock.waiting or clock.alone or clock.second_us == NEVER_US:
+        """Whether every row is accepted whatever the rows before it are: with two keys known, all limits only grow."""
+        if clock.waiting or clock.alone or clock.times.second == NEVER_US:
             return False
-        stamp_limit = clock.kafka_us + self.tolerance_us
-        if int(kafka_us.max()) > stamp_limit:
+        if int(kafka_us.max()) > clock.kafka_us + self.tolerance_us:
             return False
-        limit = clock.second_us + self.tolerance_us
-        return int(times_us.max()) <= limit or bool(
-            ((times_us <= limit) | (times_us <= kafka_us + self.tolerance_us)).all()
-        )
+        near = times_us <= clock.times.second + self.tolerance_us
+        if near.all():
+            return True
+        known = kafka_us != NO_KAFKA_TIME_US
+        leads = times_us - np.where(known, kafka_us, 0)
+        return bool((near | (known & (leads <= clock.leads.second + self.tolerance_us))).all())
 
     def _is_accepted(self, clock: _Clock[Item], event: Waiting[None]) -> bool:
         others_us = clock.others_us(event.key)
         if others_us != NEVER_US and event.time_us <= others_us + self.tolerance_us:
             return True
-        first = clock.newest_us == NEVER_US
-        if event.kafka_us == NO_KAFKA_TIME_US and first:
-            return not clock.waiting  # nothing to compare it with
-        if self._is_steady(clock, event) and event.time_us <= event.kafka_us + self.tolerance_us:
+        lead_us = clock.leads.others(event.key)
+        steady = lead_us != NEVER_US and self._is_steady(clock, event)
+        if steady and event.time_us - event.kafka_us <= lead_us + self.tolerance_us:
             return True
-        goes_on = not first and event.key == clock.key and (clock.alone or clock.second_us == NEVER_US)
-        return goes_on and event.time_us <= clock.newest_us + self.tolerance_us
+        only = others_us == NEVER_US
+        if only and (event.kafka_us == NO_KAFKA_TIME_US or event.time_us <= event.kafka_us + self.tolerance_us):
+            return True  # there is no other key that it could harm
+        goes_on = event.key == clock.times.key and (clock.alone or only)
+        return goes_on and event.time_us <= clock.times.first + self.tolerance_us
 
     def _is_steady(self, clock: _Clock[Item], event: Waiting[Any]) -> bool:
         """Whether the event's Kafka timestamp is known and did not jump."""
         known = event.kafka_us != NO_KAFKA_TIME_US
         return known and (clock.kafka_us == NO_KAFKA_TIME_US or event.kafka_us <= clock.kafka_us + self.tolerance_us)
 
-    def _accept(self, clock: _Clock[Item], event: Waiting[Any], *, waited: bool = False) -> None:
-        if waited or self._is_steady(clock, event):
+    def _accept(self, clock: _Clock[Item], event: Waiting[Any], *, sure: bool = False) -> None:
+        """Take an event into account; ``sure``: its Kafka timestamp, too, although it jumped."""
+        if event.kafka_us != NO_KAFKA_TIME_US and (sure or self._is_steady(clock, event)):
             clock.kafka_us = max(clock.kafka_us, event.kafka_us)
-        clock.accept(event.key, event.time_us, event.kafka_us)
+            clock.leads.add(event.key, event.time_us - event.kafka_us)
+        if event.time_us > clock.times.first:
+            clock.apart_us = _distance(event.time_us, event.kafka_us)
+        if clock.times.add(event.key, event.time_us):
+            clock.alone = False
+
+    def _accept_all(
+        self,
+        clock: _Clock[Item],
+        times_us: NDArray[np.int64],
+        keys: pa.DictionaryArray,
+        kafka_us: NDArray[np.int64],
+    ) -> None:
+        """`_accept` of every row of a plain frame."""
+        known = kafka_us != NO_KAFKA_TIME_US
+        clock.kafka_us = max(clock.kafka_us, int(kafka_us.max()))
+        if known.any():
+            clock.leads.add_all(keys, np.where(known, times_us - np.where(known, kafka_us, 0), NEVER_US))
+        newest = int(times_us.argmax())
+        if int(times_us[newest]) > clock.times.first:
+            clock.apart_us = _distance(int(times_us[newest]), int(kafka_us[newest]))
+        clock.times.add_all(keys, times_us)
+
+    def _explains(self, clock: _Clock[Item], event: Waiting[Item], limit_us: int, *, at_rest: bool) -> bool:
+        """Whether a clock that shows the limit (less the tolerance) says that the event's time has come."""
+        if at_rest:
+            return event.time_us <= limit_us and event.against is None
+        lead_us = max(0, clock.leads.first) + self.tolerance_us
+        known = event.kafka_us != NO_KAFKA_TIME_US
+        return known and event.kafka_us <= limit_us and event.time_us - event.kafka_us <= lead_us
 
     def _settle(self, clock: _Clock[Item], event: Waiting[None]) -> list[Admitted[Item]]:
         """Waiting events that an event decides: refused or accepted, in the order in which they came."""
-        # An event far behind the source is late, and says nothing about the newest time.
-        speaks = clock.newest_us == NEVER_US or event.time_us >= clock.newest_us - self.tolerance_us
+        # A late event says nothing about the newest time.
+        speaks = clock.times.first == NEVER_US or event.time_us >= clock.times.first - self.lateness_us
         decided: list[Admitted[Item]] = []
         rest = []
         for each in clock.waiting:
-            if speaks and event.time_us < each.time_us - self.tolerance_us and self._is_nearer(event, each):
-                decided.append(Admitted((), each, self._reason(each, event)))
+            before = speaks and event.time_us < each.time_us - self.tolerance_us
+            nearer = before and self._is_nearer(event, each)
+            if nearer and (event.key == each.key or (each.against is not None and each.against[0] != event.key)):
+                decided.append(Admitted((), each, self._reason(replace(each, against=(event.key, event.time_us)))))
             elif event.key != each.key and event.time_us >= each.time_us:
-                self._accept(clock, each, waited=True)
+                self._accept(clock, each, sure=True)
                 decided.append(Admitted((), each))
             else:
-                rest.append(each)
-        clock.waiting = rest
+                clock.passed_over |= before and event.key != each.key
+                rest.append(replace(each, against=(event.key, event.time_us)) if nearer else each)
+        clock.keep(rest)
         return decided
 
     def _is_nearer(self, event: Waiting[None], waiting: Waiting[Item]) -> bool:
@@ -255,46 +346,33 @@ class ClockGuard(Generic[Item]):
         if len(clock.waiting) < MOST_WAITING:
             return []
         chosen = clock.waiting
-        if all(_distance(each.time_us, each.kafka_us) <= clock.apart_us for each in chosen):
+        near = all(_distance(each.time_us, each.kafka_us) <= clock.apart_us for each in chosen)
+        if near and not clock.passed_over:
             decided = self._release(clock, chosen)
             clock.alone = True
             return decided
-        clock.waiting = []
-        return [Admitted((), each, self._reason(each, None)) for each in chosen]
+        clock.keep([])
+        return [Admitted((), each, self._reason(each)) for each in chosen]
 
     def _release(self, clock: _Clock[Item], chosen: Sequence[Waiting[Item]]) -> list[Admitted[Item]]:
         if chosen:
             for each in chosen:
-                self._accept(clock, each, waited=True)
+                self._accept(clock, each, sure=True)
             gone = {id(each) for each in chosen}
-            clock.waiting = [each for each in clock.waiting if id(each) not in gone]
+            clock.keep([each for each in clock.waiting if id(each) not in gone])
         return [Admitted((), each) for each in chosen]
 
-    def _reason(self, waited: Waiting[Item], event: Waiting[None] | None) -> str:
+    def _reason(self, waited: Waiting[Item]) -> str:
         stamp = "none" if waited.kafka_us == NO_KAFKA_TIME_US else iso_from_us(waited.kafka_us)
-        after = (
-            f"{MOST_WAITING} such events came in a row"
-            if event is None
-            else f"an event of {iso_from_us(event.time_us)} (key {event.key!r}) came after it"
-        )
+        after = f"{MOST_WAITING} such events waited"
+        if waited.against is not None:
+            key, time_us = waited.against
+            after = f"an event of {iso_from_us(time_us)} (key {key!r}) came after it"
         return (
-            f"timestamp {iso_from_us(waited.time_us)} is ahead of its Kafka timestamp ({stamp}) and of every other key "
-            f"of its source by more than the clock tolerance of {self.tolerance_us / 1e6:g} s, and {after}; the clock "
-            f"of key {waited.key!r} is wrong (ASTROCYTE_CLOCK_TOLERANCE)"
+            f"timestamp {iso_from_us(waited.time_us)} is ahead of every other key of its source by more than the clock "
+            f"tolerance of {self.tolerance_us / 1e6:g} s, which its Kafka timestamp ({stamp}) does not explain, and "
+            f"{after}; the clock of key {waited.key!r} is wrong (ASTROCYTE_CLOCK_TOLERANCE)"
         )
-
-
-def _accept_all(
-    clock: _Clock[Item], times_us: NDArray[np.int64], keys: pa.DictionaryArray, kafka_us: NDArray[np.int64]
-) -> None:
-    """`_Clock.accept` of every row: only the newest time, and the newest of another key, matter."""
-    if int(times_us.max()) <= clock.second_us:
-        return
-    codes = keys.indices.fill_null(-1).to_numpy()
-    newest = int(times_us.argmax())
-    others = np.flatnonzero(codes != codes[newest])
-    for row in [newest, int(others[times_us[others].argmax()])] if len(others) else [newest]:
-        clock.accept(keys[row].as_py(), int(times_us[row]), int(kafka_us[row]))
 
 
 def _distance(time_us: int, kafka_us: int) -> int:

@@ -43,6 +43,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 _DURATIONS = (
     "lateness",
+    "clock_tolerance",
     "idle_timeout",
     "producer_timeout",
     "snapshot_interval",
