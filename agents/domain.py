@@ -8,7 +8,7 @@ gives exactly the outputs of an uninterrupted run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
+from astrocyte.agents.ingest.decode import dead_letter, decode_chunk, kafka_times
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import alert_records, multi_event_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
-from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
@@ -35,7 +35,10 @@ __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled."""
+    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled.
+
+    An event that waits until the log shows whether its clock is right (`ClockGuard`) is not counted before that.
+    """
 
     received: int = 0
     """Rows decoded, and messages that could not be decoded."""
@@ -83,6 +86,16 @@ class _Intake:
     counted: bool
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """One event that waits until its clock is judged: row ``row`` as it came, row ``kept_row`` as validated."""
+
+    sourced: SourcedFrame
+    row: int
+    kept: Frame
+    kept_row: int
+
+
 @dataclass(frozen=True, slots=True)
 class DomainGroup:
     """One engine of a domain and the topics that feed it, by stream."""
@@ -117,6 +130,7 @@ class Domain:
         groups: Sequence[DomainGroup],
         *,
         lateness_us: int = 0,
+        clock_tolerance_us: int = CLOCK_TOLERANCE_US,
         validators: Validators | None = None,
         topics: Iterable[str],
         internal: Iterable[str] = (),
@@ -131,6 +145,7 @@ class Domain:
         self._validators = validators or Validators((), catalog=catalog)
         self._internal = frozenset(internal)
         self._catalog = catalog
+        self._clocks: ClockGuard[_Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
         engines: list[tuple[str, Engine | None, frozenset[str]]] = [
@@ -161,6 +176,11 @@ class Domain:
         return max(known) + self.lateness_us if known else None
 
     @property
+    def waiting(self) -> int:
+        """Number of events that wait until the log shows whether their clock is right."""
+        return self._clocks.waiting
+
+    @property
     def asserting(self) -> bool:
         """Whether a producer that asserts watermarks determines event time."""
         return any(lane.watermarks.asserting for lane in self._lanes)
@@ -178,7 +198,7 @@ class Domain:
         if counted:
             self._dead_letter(letters, output)
         for sourced in frames:
-            self._take(_Intake(sourced, output, counted))
+            self._take(_Intake(sourced, output, counted), records)
         self.positions[topic] = records[-1].offset + 1
         for lane in self._lanes_of.get(topic, ()):
             self._advance(lane, output)
@@ -208,9 +228,22 @@ class Domain:
         for lane in self._lanes:
             lane.watermarks.activate((place for place in places if place.topic in lane.topics), asserting=asserting)
 
-    def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
-        """All topics are idle; event time advances to ``until_us``."""
+    def trust(self, until_us: int | None = None, idle: Iterable[TopicPartition] = ()) -> DomainOutput:
+        """Accept events that wait if a clock that shows ``until_us`` explains them, in idle places all of its past.
+
+        Without ``until_us`` the input has ended: all are accepted.
+        """
         output = DomainOutput()
+        steps = self._clocks.trust(until_us, idle=frozenset(idle))
+        for step in steps:
+            self._decide(step, output)
+        for lane in self._lanes if steps else ():
+            self._advance(lane, output)
+        return output
+
+    def mark_all_idle(self, until_us: int | None = None) -> DomainOutput:
+        """All topics are idle; event time advances to ``until_us``, and to its end without one."""
+        output = DomainOutput() if until_us is not None else self.trust()
         for lane in self._lanes:
             lane.watermarks.mark_all_idle(until_us)
             self._advance(lane, output)
@@ -223,44 +256,101 @@ class Domain:
             self._emit(group.engine.flush(), output)
         return output
 
-    def _take(self, intake: _Intake) -> None:
+    def _take(self, intake: _Intake, records: Sequence[KafkaRecord]) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
         passed = self._validators.apply(frame)
         for row, reason in passed.refused:
             self._dead_letter_row(intake, row, reason, "validate")
         kept, rows = passed.frame, passed.rows
-        late = np.zeros(kept.num_rows, np.bool_)
-        rejected = np.zeros(kept.num_rows, np.bool_)
-        duplicates = 0
+        if intake.counted:
+            self.counters.received += frame.num_rows
+            self.counters.sampled += passed.sampled
         source = Source(topic, self.partition, frame.origin)
+        steps = None
+        if intake.counted and not self._is_asserted(source, frame):
+
+            def wait(row: int) -> _Waiter:
+                self.counters.received -= 1  # until it is decided
+                return _Waiter(intake.sourced, int(rows[row]), kept, row)
+
+            stamps = kafka_times(intake.sourced, rows, records)
+            steps = self._clocks.admit(source, kept.timestamps(), kept.column("key"), stamps, wait)
+        if steps is None:
+            self._observe(intake, kept, rows)
+            return
+        singly = intake.sourced.offsets is not None
+        chosen: list[int] = []
+        for step in steps:
+            if step.waited is None:
+                chosen += step.rows
+            elif step.reason is None and step.waited.item.kept is kept:
+                chosen.append(step.waited.item.kept_row)
+                self.counters.received += 1
+            else:
+                if singly:
+                    self._observe_part(intake, kept, rows, chosen)
+                    chosen = []
+                self._decide(step, intake.output)
+        # The rows of one frame came at once, so none of them makes another late.
+        self._observe_part(intake, kept, rows, chosen if singly else sorted(chosen))
+        if frame.end:
+            for step in self._clocks.trust(of=source):
+                self._decide(step, intake.output)
+            self._observe(intake, kept.take(np.zeros(0, np.int64)), rows[:0])
+
+    def _observe_part(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64], chosen: Sequence[int]) -> None:
+        if chosen:
+            taken = np.array(chosen, np.int64)
+            self._observe(intake, replace(kept.take(taken), end=False), rows[taken])
+
+    def _is_asserted(self, source: Source, frame: Frame) -> bool:
+        """Whether the producer vouches for the times of its source, or the frame has none to judge."""
+        if frame.watermark_us is not None or frame.peers or not frame.num_rows:
+            return True
+        return any(lane.watermarks.is_asserted(source) for lane in self._lanes_of.get(source.topic, ()))
+
+    def _decide(self, step: Admitted[_Waiter], output: DomainOutput) -> None:
+        """Accept or refuse an event that waited."""
+        if step.waited is None:
+            return
+        waiter = step.waited.item
+        intake = _Intake(waiter.sourced, output, counted=True)
+        self.counters.received += 1
+        if step.reason is None:
+            row = np.array([waiter.row], np.int64)
+            self._observe(intake, replace(waiter.kept.take(np.array([waiter.kept_row])), end=False, peers=()), row)
+        else:
+            self._dead_letter_row(intake, waiter.row, step.reason, "clock")
+
+    def _observe(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
+        """Advance the watermarks by accepted rows and give those that are on time to the engines."""
+        topic = intake.sourced.topic
+        late = np.zeros(kept.num_rows, np.bool_)
+        duplicates = 0
+        source = Source(topic, self.partition, kept.origin)
         for lane in self._lanes_of.get(topic, ()):
-            named = frame.end or not lane.watermarks.has_announced(source)
+            named = kept.end or not lane.watermarks.has_announced(source)
             verdict = lane.watermarks.observe(
                 source,
                 kept.timestamps(),
-                watermark_us=frame.watermark_us,
-                end=frame.end,
+                watermark_us=kept.watermark_us,
+                end=kept.end,
                 one_by_one=intake.sourced.offsets is not None,
-                peers=self._peers(lane, frame, topic) if named else (),
+                peers=self._peers(lane, kept, topic) if named else (),
             )
             late |= verdict.late
-            rejected |= verdict.rejected
             if lane.engine is not None:
                 if verdict.late.any():
                     lane.engine.push_late(kept.take(np.flatnonzero(verdict.late)))
                 duplicates = max(duplicates, self._push(lane.engine, intake.sourced, kept, rows, verdict.on_time))
-        for row in np.flatnonzero(rejected).tolist():
-            reason = f"timestamp {iso_from_us(int(kept.timestamps()[row]))} is too far in the future of its source"
-            self._dead_letter_row(intake, int(rows[row]), reason, "clock")
+        if kept.end:
+            self._clocks.forget(source)
         if late.any():
             self._put_late(intake, kept, rows, np.flatnonzero(late))
         if intake.counted:
-            counters = self.counters
-            counters.received += frame.num_rows
-            counters.sampled += passed.sampled
-            counters.late += int(late.sum())
-            counters.duplicate += duplicates
-            counters.processed += kept.num_rows - int((late | rejected).sum()) - duplicates
+            self.counters.late += int(late.sum())
+            self.counters.duplicate += duplicates
+            self.counters.processed += kept.num_rows - int(late.sum()) - duplicates
 
     def _push(
         self, engine: Engine, sourced: SourcedFrame, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
@@ -347,12 +437,14 @@ class Domain:
                 }
                 for lane in self._lanes
             },
+            "clocks": self._clocks.snapshot(_pack),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Restore a snapshot; groups that it lacks begin empty."""
         self.positions = orjson.loads(bytes(snapshot["positions"]))
         self.counters = Counters(**orjson.loads(bytes(snapshot["counters"])))
+        self._clocks.restore(snapshot.get("clocks", ()), self._unpack)
         for lane in self._lanes:
             state = snapshot["lanes"].get(lane.name)
             if state is None:
@@ -360,3 +452,24 @@ class Domain:
             lane.watermarks.restore(state["clock"])
             if lane.engine is not None:
                 lane.engine.restore(state["engine"])
+
+    def _unpack(self, packed: Mapping[str, Any]) -> _Waiter:
+        offset, row = int(packed["offset"]), int(packed["row"])
+        frames = [decode_frame(bytes(packed[name])) for name in ("frame", "kept")]
+        offsets = np.array([offset], np.int64) if packed["singly"] else None
+        sourced = SourcedFrame(frames[0], packed["topic"], self.partition, offset, offsets)
+        return _Waiter(sourced, row, frames[1], 0)
+
+
+def _pack(waiter: _Waiter) -> dict[str, Any]:
+    sourced, singly = waiter.sourced, waiter.sourced.offsets is not None
+    # The number of a frame's row is part of its dead letter, so such a frame is kept whole.
+    frame = sourced.frame.take(np.array([waiter.row])) if singly else sourced.frame
+    return {
+        "topic": sourced.topic,
+        "offset": sourced.offset_of(waiter.row),
+        "singly": singly,
+        "row": 0 if singly else waiter.row,
+        "frame": encode_frame(frame),
+        "kept": encode_frame(waiter.kept.take(np.array([waiter.kept_row]))),
+    }

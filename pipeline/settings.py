@@ -84,6 +84,11 @@ class Settings(BaseSettings):
     )
     consistency: Literal["strong", "eventual"] = "strong"
     lateness: Duration = Field(1_000_000, ge=0, description="how far out of order the events of a partition may arrive")
+    clock_tolerance: Duration = Field(
+        3_600_000_000,
+        ge=0,
+        description="how far an event may be ahead of its Kafka timestamp and of all other keys",
+    )
     idle_timeout: Duration = Field(
         5_000_000, gt=0, description="time after which an idle source no longer delays the watermark"
     )

@@ -1,22 +1,69 @@
-"""Times: microseconds since 1970 (UTC) as integers, their text forms, and the value that precedes all times."""
+"""Times: microseconds since 1970 (UTC) as integers, their text forms, and the value that precedes all times.
+
+Other programs send times in a wrong unit, and such a time must still be displayed, compared and written. So only
+`utc_from_us` raises on a time outside the years 1 to 9999, which are those of `datetime`.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EPOCH", "NEVER_US", "iso_from_us", "iso_strings", "us_from_datetime", "us_from_iso", "utc_from_us"]
+from astrocyte.schemas.errors import InvalidEvent
+
+__all__ = [
+    "CEILING_US",
+    "EPOCH",
+    "NEVER_US",
+    "TIME_NAMES",
+    "TimeUnit",
+    "is_in_calendar",
+    "iso_from_us",
+    "iso_strings",
+    "time_us",
+    "unit_of",
+    "us_from_datetime",
+    "us_from_iso",
+    "us_from_ms",
+    "utc_from_us",
+]
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+"""Unit of a number that counts from 1970."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER_US: Final = -(2**63)
 """Earlier than every time: the watermark of a source that has sent no event yet."""
+CEILING_US: Final = 4_102_444_800 * 1_000_000
+"""The year 2100: an event time at or after it is in the wrong unit, or its producer's clock is wrong."""
+
+TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
+"""Members of a JSON event that hold its time: the first that is not null counts."""
+
+_DAY_US: Final = 86_400 * 1_000_000
+_FIRST_US: Final = -62_135_596_800 * 1_000_000
+_AFTER_US: Final = 253_402_300_800 * 1_000_000
+"""The years 1 to 9999, which `datetime` can hold."""
+_PER_UNIT: Final[dict[str, tuple[int, int]]] = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
+"""Microseconds in a unit, as numerator and denominator."""
+_BOUNDS: Final[tuple[tuple[float, TimeUnit], ...]] = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns"))
+"""A number whose magnitude is below the bound is in this unit: the readings of one number in two units are always a
+factor of 1000 apart, and only one of them lies between the years 1973 and 5138."""
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+_BASIC_DATE: Final = re.compile(r"[0-9]{8}", re.ASCII)
+_ISO: Final = re.compile(r"[0-9]{4}-?([0-9]{2}-?[0-9]{2}|W[0-9]{2}(-?[0-9])?)([Tt ].+)?", re.ASCII)
+_HOUR_24: Final = re.compile(r"(?<=[Tt ])24(?=(:?00(:?00([.,]0+)?)?)?(Z|z|[+-][0-9:]+)?$)", re.ASCII)
+_WANTED: Final = "expected ISO 8601 text, such as 2025-09-28T10:30:00Z, or a number: s, ms, us or ns since 1970"
 
 
 def utc_from_us(time_us: int) -> datetime:
-    """Datetime in UTC. Raises OverflowError after the year 9999."""
+    """Datetime in UTC. Raises OverflowError before the year 1 and after the year 9999."""
     return EPOCH + timedelta(microseconds=time_us)
 
 
@@ -25,17 +72,80 @@ def us_from_datetime(moment: datetime) -> int:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
 
 
+def is_in_calendar(time_us: int) -> bool:
+    """Whether a time lies in the years 1 to 9999, so that it has an ISO 8601 text and a datetime."""
+    return _FIRST_US <= time_us < _AFTER_US
+
+
 def iso_from_us(time_us: int) -> str:
-    """ISO 8601 text of microseconds since 1970 (UTC); whole seconds have no fraction."""
+    """ISO 8601 text of microseconds since 1970 (UTC); whole seconds have no fraction. Never raises.
+
+    A time outside the years 1 to 9999 has no such text and gives the number with its unit: ``1772359200000000000 us``.
+    """
+    if not is_in_calendar(time_us):
+        return f"{time_us} us"
     return utc_from_us(time_us).replace(tzinfo=None).isoformat() + "Z"
 
 
 def iso_strings(times_us: NDArray[np.int64]) -> list[str]:
     """`iso_from_us` of a whole column."""
+    if len(times_us) and not (int(times_us.min()) >= _FIRST_US and int(times_us.max()) < _AFTER_US):
+        return [iso_from_us(time_us) for time_us in times_us.tolist()]
     strings = np.datetime_as_string(times_us.view("M8[us]"), timezone="UTC").tolist()
     return [f"{text[:19]}Z" if text.endswith(".000000Z") else text for text in strings]
 
 
 def us_from_iso(text: str) -> int:
-    """Microseconds since 1970 of ISO 8601 text; text without a zone is taken as UTC. Raises ValueError."""
-    return us_from_datetime(datetime.fromisoformat(text))
+    """Microseconds since 1970 of ISO 8601 text; text without a zone is taken as UTC. Raises ValueError.
+
+    Hour 24 is midnight at the end of the day. The word UTC after a space, as several databases write it, is a zone.
+    """
+    plain = text[:-4] + "Z" if text.endswith(" UTC") else text
+    if not _ISO.fullmatch(plain):
+        raise ValueError(f"{text!r} is not ISO 8601")
+    midnight, changed = _HOUR_24.subn("00", plain, count=1)
+    return us_from_datetime(datetime.fromisoformat(midnight)) + changed * _DAY_US
+
+
+def us_from_ms(time_ms: int) -> int | None:
+    """Microseconds of a Kafka timestamp; None if it is not that of an event: before 1970 (-1: none) or after 2100."""
+    time_us = time_ms * 1000
+    return time_us if 0 <= time_us < CEILING_US else None
+
+
+def time_us(value: Any, unit: TimeUnit | None = None) -> int:
+    """Microseconds since 1970 of a time as events carry it. Raises InvalidEvent.
+
+    ISO 8601 text, a datetime, or a number, also as text (64-bit numbers are written so by protobuf and OTLP). ``unit``
+    is the unit of numbers; without one their magnitude decides. Text of eight digits is a date where no unit is given.
+    """
+    if type(value) is str:
+        if _NUMBER.fullmatch(value) and (unit is not None or not _BASIC_DATE.fullmatch(value)):
+            return _us_from_number(int(value) if value.lstrip("+-").isdigit() else Decimal(value), unit, value)
+        try:
+            return us_from_iso(value)
+        except ValueError:
+            raise InvalidEvent(f"timestamp {value!r}; {_WANTED}") from None
+    if isinstance(value, datetime):
+        return us_from_datetime(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InvalidEvent(f"timestamp {value!r} of type {type(value).__name__}; {_WANTED}")
+    return _us_from_number(value.item() if isinstance(value, np.generic) else value, unit, value)
+
+
+def unit_of(number: int | float | Decimal) -> TimeUnit | None:
+    """Unit of a number that counts from 1970, by its magnitude; None for one that is too large for any."""
+    return next((name for bound, name in _BOUNDS if -bound < number < bound), None)
+
+
+def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given: Any) -> int:
+    if unit is not None and unit not in get_args(TimeUnit):
+        raise ValueError(f"unit {unit!r}; expected one of {', '.join(get_args(TimeUnit))}")
+    if isinstance(number, int) or math.isfinite(number):
+        kind = unit or unit_of(number)
+        if kind is not None:
+            factor, divisor = _PER_UNIT[kind]
+            result = number * factor // divisor if isinstance(number, int) else round(number * factor / divisor)
+            if NEVER_US < result < -NEVER_US:
+                return result
+    raise InvalidEvent(f"timestamp {given!r} is out of range; {_WANTED}")

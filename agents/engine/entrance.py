@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from astrocyte.agents.event_time.event_store import Origin
-from astrocyte.agents.event_time.watermarks import CEILING_US
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.times import CEILING_US
 
 __all__ = ["Entrance", "RefusedEvent"]
 

@@ -17,15 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.times import NEVER_US
+from astrocyte.schemas.times import CEILING_US, NEVER_US
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["CEILING_US", "ENDED_KEPT", "MAX_JUMP_US", "Observed", "Source", "Watermarks"]
+__all__ = ["ENDED_KEPT", "MAX_JUMP_US", "Observed", "Source", "Watermarks"]
 
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
-"""A year: how far ahead of its source's newest timestamp a timestamp may be by default."""
-CEILING_US: Final = 4_102_444_800 * 1_000_000
-"""The year 2100: a timestamp at or after it is in the wrong unit, or its producer's clock is wrong."""
+"""A year: how far ahead of its source's newest timestamp an asserted watermark may be by default."""
 ENDED_KEPT: Final = 16_384
 """Number of ended sources that are kept: the ones that ended, or were announced by a peer, last."""
 
@@ -46,13 +44,11 @@ class Source(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """Classification of each row of one frame; exactly one of the three flags is set for a row."""
+    """Classification of each row of one frame; exactly one of the two flags is set for a row."""
 
     on_time: Flags
     late: Flags
     """Older than the watermark: written to the topic of late events."""
-    rejected: Flags
-    """Too far in the future: written to the dead letters."""
 
 
 @dataclass(slots=True)
@@ -70,8 +66,9 @@ class Watermarks:
     """Watermarks of the sources of one domain.
 
     ``expected`` places delay the domain's watermark until each has sent a frame or is declared idle, so that a slow
-    start of one partition does not make events late. A timestamp more than ``max_jump_us`` ahead of its source's newest
-    one, or not before ``ceiling_us``, is rejected and advances no watermark: a wrong clock must not close every window.
+    start of one partition does not make events late. An asserted watermark more than ``max_jump_us`` ahead of its
+    source's newest timestamp, or after ``ceiling_us``, is ignored. Events with wrong clocks are kept away by the caller
+    (`ClockGuard`).
     """
 
     def __init__(
@@ -93,8 +90,6 @@ class Watermarks:
         self.ceiling_us = ceiling_us
         self.late = 0
         """Late rows so far."""
-        self.rejected = 0
-        """Rows rejected as too far in the future so far."""
         self.refused_punctuation = 0
         """Watermarks asserted by producers that were ignored because they were too far in the future."""
         self._expected = {TopicPartition(*place) for place in expected}
@@ -142,6 +137,11 @@ class Watermarks:
         """Replace the expected places (after a new assignment of partitions)."""
         self._expected = {TopicPartition(*place) for place in places}
         self._advance()
+
+    def is_asserted(self, source: Source) -> bool:
+        """Whether the source's producer asserts its watermarks, or was announced by one that does."""
+        state = self._sources.get(source)
+        return state is not None and state.asserts
 
     def announce(self, source: Source) -> None:
         """Expect frames of a source that a peer has named: it delays the domain's watermark until its first frame.
@@ -202,16 +202,14 @@ class Watermarks:
         self._closed_places.discard(source.place)
         self._ended.pop(source, None)
         times = np.asarray(timestamps, np.int64)
-        rejected = self._too_far(state, times, one_by_one)
-        sound = times[~rejected] if rejected.any() else times
         floor = max(state.watermark_us, self._domain_us)
         limits: NDArray[np.int64] | int = floor
         if one_by_one and len(times):
-            seen = np.maximum.accumulate(np.where(rejected, NEVER_US + self.lateness_us, times))
+            seen = np.maximum.accumulate(times)
             limits = np.maximum(np.concatenate([[floor], seen[:-1] - self.lateness_us]), floor)
-        late = (times < limits) & ~rejected
-        if len(sound):
-            state.newest_us = max(state.newest_us, int(sound.max()))
+        late = times < limits
+        if len(times):
+            state.newest_us = max(state.newest_us, int(times.max()))
             state.watermark_us = max(state.watermark_us, state.newest_us - self.lateness_us)
         if watermark_us is not None:
             self._punctuate(state, watermark_us)
@@ -224,8 +222,7 @@ class Watermarks:
                 del self._ended[next(iter(self._ended))]
         self._advance()
         self.late += int(late.sum())
-        self.rejected += int(rejected.sum())
-        return Observed(~(late | rejected), late, rejected)
+        return Observed(~late, late)
 
     def mark_idle(self, source: Source | TopicPartition, *, asserting: bool = False) -> None:
         """A source, or all of a place, no longer delays the domain's watermark until it sends a frame again.
@@ -292,9 +289,7 @@ class Watermarks:
             "asserts": np.array([state.asserts for state in states], np.bool_),
             "announced": np.array([state.announced for state in states], np.bool_),
             "ended_together": np.array(list(self._ended.values()), np.bool_),
-            "totals": np.array(
-                [self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation], np.int64
-            ),
+            "totals": np.array([self._domain_us, self._closed, self.late, self.refused_punctuation], np.int64),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -316,7 +311,8 @@ class Watermarks:
             Source(*source): bool(flag) for source, flag in zip(names["ended"], together.tolist(), strict=True)
         }
         totals = [int(total) for total in snapshot["totals"]]
-        self._domain_us, self._closed, self.late, self.rejected, self.refused_punctuation = totals
+        self._domain_us, self._closed, self.late = totals[:3]
+        self.refused_punctuation = totals[-1]  # snapshots of earlier versions have a number between
 
     def _announce_peers(self, source: Source, peers: Sequence[Source], *, begins: bool) -> None:
         if self.has_announced(source):
@@ -328,26 +324,6 @@ class Watermarks:
                     del self._ended[peer]
         for peer in peers:
             self.announce(peer)
-
-    def _too_far(self, state: _State, times: NDArray[np.int64], one_by_one: bool) -> Flags:
-        if not len(times):
-            return np.zeros(0, np.bool_)
-        newest = state.newest_us
-        if newest == NEVER_US:
-            # The first frame has no predecessor to compare with: its own oldest row is used instead.
-            newest = int(times[0] if one_by_one else times.min())
-        limit = min(newest + self.max_jump_us, self.ceiling_us - 1)
-        if int(times.max()) <= limit:
-            return np.zeros(len(times), np.bool_)
-        if not one_by_one:
-            return times > limit
-        flags = np.zeros(len(times), np.bool_)
-        for row, time_us in enumerate(times.tolist()):
-            if time_us > min(newest + self.max_jump_us, self.ceiling_us - 1):
-                flags[row] = True
-            else:
-                newest = max(newest, time_us)
-        return flags
 
     def _punctuate(self, state: _State, watermark_us: int) -> None:
         limit = self.ceiling_us if state.newest_us == NEVER_US else state.newest_us + self.max_jump_us

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
+from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
 from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, chosen_decoders, run_decoder
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
@@ -20,16 +22,23 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
 from astrocyte.schemas.topics import stream_of
 
-__all__ = ["dead_letter", "decode_chunk"]
+__all__ = ["dead_letter", "decode_chunk", "kafka_times"]
 
 
 def dead_letter(
     record: KafkaRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
 ) -> DeadLetter:
-    """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent."""
+    """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent.
+
+    Without a Kafka timestamp, or with one outside the calendar, the letter has none, and its reason says which.
+    """
+    time_us = record.timestamp * 1000
+    dated = record.timestamp != -1 and is_in_calendar(time_us)
+    if record.timestamp != -1 and not dated and str(record.timestamp) not in reason:
+        reason += f" (Kafka timestamp {record.timestamp})"
     return DeadLetter.model_validate(
         {
             "letter_id": str(hash_id("dead", topic, str(partition), str(record.offset), str(row), stage)),
@@ -39,7 +48,7 @@ def dead_letter(
             "partition": partition,
             "offset": record.offset,
             "row": row,
-            "timestamp": iso_from_us(record.timestamp * 1000),
+            "timestamp": iso_from_us(time_us) if dated else None,
             "key_b64": None if record.key is None else b64encode(record.key).decode(),
             "payload_b64": None if record.value is None else b64encode(record.value).decode(),
             "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
@@ -112,3 +121,13 @@ def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[Ka
         last = first + len(list(same))
         yield decoder, records[first:last]
         first = last
+
+
+def kafka_times(sourced: SourcedFrame, rows: NDArray[np.int64], records: Sequence[KafkaRecord]) -> NDArray[np.int64]:
+    """Kafka timestamp of each row's message in microseconds; `NO_KAFKA_TIME_US` where it has none that can be true."""
+    offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
+    wanted = np.full(len(rows), sourced.offset, np.int64) if sourced.offsets is None else sourced.offsets[rows]
+    places = np.searchsorted(offsets, wanted)
+    times = [us_from_ms(record.timestamp) for record in records]
+    known = np.array([NO_KAFKA_TIME_US if time_us is None else time_us for time_us in times], np.int64)
+    return known[places]

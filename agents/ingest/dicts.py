@@ -7,7 +7,6 @@ or a datetime), ``key``, ``type`` and its fields, and optionally ``event_id``. E
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +15,7 @@ import pyarrow as pa
 from astrocyte.agents.expressions.numbers import nearest_float
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import TEXT, Frame
-from astrocyte.schemas.times import us_from_datetime, us_from_iso
+from astrocyte.schemas.times import NEVER_US, time_us
 
 __all__ = ["column_of", "frames_of", "normalised", "time_of"]
 
@@ -25,22 +24,15 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 
 
 def time_of(value: Any) -> int:
-    """Microseconds since 1970 of an event's ``timestamp``. Raises InvalidEvent."""
-    if type(value) is int:
+    """Microseconds since 1970 of an event's ``timestamp``: whole numbers are microseconds. Raises InvalidEvent."""
+    if type(value) is int and NEVER_US < value < -NEVER_US:
         return value
-    if isinstance(value, str):
-        try:
-            return us_from_iso(value)
-        except ValueError as error:
-            raise InvalidEvent(f"timestamp {value!r}; expected ISO 8601 text: {error}") from error
-    if isinstance(value, datetime):
-        return us_from_datetime(value)
-    if isinstance(value, np.integer):
-        return int(value)
-    raise InvalidEvent(
-        f"timestamp {value!r} of type {type(value).__name__}; expected integer microseconds since 1970 (UTC), ISO 8601 "
-        "text or a datetime"
-    )
+    if isinstance(value, float | np.floating):  # `time.time()` has seconds: read as microseconds it would be 1970
+        raise InvalidEvent(
+            f"timestamp {value!r} of type {type(value).__name__}; expected integer microseconds since 1970 (UTC), "
+            "ISO 8601 text or a datetime"
+        )
+    return time_us(value, "us")
 
 
 def normalised(event: Mapping[str, Any], streams: Sequence[str]) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from astrocyte.agents.event_time.watermarks import CEILING_US
 from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
 from astrocyte.agents.expressions.nodes import Field, Node, walk
 from astrocyte.agents.rules.validator_functions import ValidatorFunction, like
@@ -23,6 +22,7 @@ from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
+from astrocyte.schemas.times import CEILING_US
 
 __all__ = ["Passed", "Validators"]
 

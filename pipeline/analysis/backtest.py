@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
-from astrocyte.schemas.times import iso_from_us, us_from_iso
+from astrocyte.schemas.times import iso_from_us, time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
 __all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]
@@ -138,9 +139,11 @@ class Verified:
         }
 
 
-def backtest(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -> Backtest:
+def backtest(
+    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, clock_tolerance_us: int = CLOCK_TOLERANCE_US
+) -> Backtest:
     """Run the rules over the logs. Rules without a match are listed with zeros."""
-    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us)
+    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us)
     result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set())
     for output in outputs:
         for made in made_of(output):
@@ -189,7 +192,9 @@ def _beyond(made: Iterable[Made], shared: Counter[tuple[str, tuple[str, ...]]]) 
     return tuple(rest)
 
 
-def verify(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -> Verified:
+def verify(
+    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, clock_tolerance_us: int = CLOCK_TOLERANCE_US
+) -> Verified:
     """Run the rules over logs and compare with their multi events and alerts. Raises InvalidLog if there are none."""
     recorded: dict[str, Made] = {}
     alerts: dict[str, str] = {}
@@ -208,7 +213,7 @@ def verify(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -
             f"{', '.join(map(str, paths))}: no multi events to compare with; record {MULTI_EVENTS} and {ALERTS} beside "
             "the input, or count the matches with 'astrocyte backtest'"
         )
-    now = backtest(ruleset, paths, lateness_us=lateness_us)
+    now = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us)
     made_now = {made.event_id: made for made in now.made}
     # Recorded outputs of rules that the given files do not contain are not compared.
     ours = {name: made for name, made in recorded.items() if made.rule in now.rules}
@@ -233,7 +238,7 @@ def _made(key: bytes | None, value: bytes) -> Made:
     return Made(
         body["event_id"],
         body["correlation_rule"],
-        us_from_iso(body["timestamp"]),
+        time_us(body["timestamp"]),
         None if key is None else key.decode("utf-8", "replace"),
         tuple(body["source_events"]),
     )

@@ -12,6 +12,7 @@ import orjson
 
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.record import ConsumedRecord
@@ -125,6 +126,7 @@ class OfflineRun:
         found: Survey,
         *,
         lateness_us: int,
+        clock_tolerance_us: int = CLOCK_TOLERANCE_US,
         consistency: Literal["strong", "eventual"] = "strong",
     ) -> None:
         plan = make_plan(ruleset)
@@ -135,7 +137,9 @@ class OfflineRun:
             self._numbers.setdefault(topic, []).append(number)
         self._repartitions: dict[str, list[tuple[Repartition, Repartitioner]]] = {}
         for repartition in plan.repartitions:
-            repartitioner = Repartitioner(repartition, self.partitions, lateness_us=lateness_us)
+            repartitioner = Repartitioner(
+                repartition, self.partitions, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us
+            )
             self._repartitions.setdefault(repartition.source, []).append((repartition, repartitioner))
         self._groups = _in_order(plan.groups)
         self._domains: list[list[_Partition]] = []
@@ -153,6 +157,7 @@ class OfflineRun:
                     number,
                     [DomainGroup(group.field, engine, group.topics, group.exports)],
                     lateness_us=lateness_us,
+                    clock_tolerance_us=clock_tolerance_us,
                     topics=topics,
                     internal=internal,
                     validators=Validators(ruleset.validators),
@@ -182,6 +187,9 @@ class OfflineRun:
         """Outputs of the messages, then of the end of all input."""
         for batch in _batches(records):
             yield from self._feed(batch)
+        for repartition, repartitioner in (each for parts in self._repartitions.values() for each in parts):
+            for frame in repartitioner.trust():
+                yield from self._send(repartitioned(repartition.stream, repartition.field, frame, self.partitions))
         for number, domains in enumerate(self._domains):
             for part in domains:
                 # The input has ended: no source delays the watermark any more, then all windows close.
@@ -248,10 +256,17 @@ def run_rules(
     paths: Sequence[str | Path],
     *,
     lateness_us: int,
+    clock_tolerance_us: int = CLOCK_TOLERANCE_US,
     consistency: Literal["strong", "eventual"] = "strong",
 ) -> tuple[OfflineRun, Iterator[DomainOutput]]:
     """The run of a rule set over logs, and an iterator over its outputs. Raises InvalidLog, InvalidRule."""
-    run = OfflineRun(ruleset, survey(paths), lateness_us=lateness_us, consistency=consistency)
+    run = OfflineRun(
+        ruleset,
+        survey(paths),
+        lateness_us=lateness_us,
+        clock_tolerance_us=clock_tolerance_us,
+        consistency=consistency,
+    )
     return run, run.run(record for path in paths for record in read_log(path))
 
 
@@ -281,7 +296,10 @@ def _is_present(topic: str, number: int, found: Survey, made: set[str], *, repar
 def _repeat(domain: Domain, entry: Mapping[str, Any]) -> DomainOutput:
     """What a worker decided about idleness, in the order in which it did."""
     asserting = bool(entry.get("asserting"))
-    output = domain.mark_idle((TopicPartition(name, domain.partition) for name in entry["idle"]), asserting=asserting)
+    idle = [TopicPartition(name, domain.partition) for name in entry["idle"]]
+    output = domain.mark_idle(idle, asserting=asserting)
+    if entry.get("trusted_us") is not None:
+        output.extend(domain.trust(entry["trusted_us"], idle))
     if entry.get("until_us") is not None:
         output.extend(domain.mark_all_idle(entry["until_us"]))
     domain.activate((TopicPartition(name, domain.partition) for name in entry.get("active", ())), asserting=asserting)

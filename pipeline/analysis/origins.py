@@ -14,7 +14,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.tap import Selector
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.times import us_from_iso
+from astrocyte.schemas.times import time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
 __all__ = ["BrokerOrigin", "LogOrigin", "SqlOrigin", "explained_of"]
@@ -192,7 +192,7 @@ def explained_of(record: ConsumedRecord) -> Explained:
                 source_id,
                 stream,
                 entry.get("step"),
-                None if time is None else us_from_iso(time),
+                None if time is None else time_us(time),
                 entry.get("topic"),
                 entry.get("partition"),
                 entry.get("offset"),
@@ -202,7 +202,7 @@ def explained_of(record: ConsumedRecord) -> Explained:
     return Explained(
         body["event_id"],
         body.get("correlation_rule", "?"),
-        us_from_iso(body["timestamp"]),
+        time_us(body["timestamp"]),
         sources,
         next((value for name, value in headers.items() if name in ("ce_ruleversion", "ce_rule_version")), None),
         None if record.key is None else record.key.decode("utf-8", "replace"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.backtest import Made, backtest
 from astrocyte.pipeline.recording.format import InvalidLog
@@ -84,7 +85,13 @@ class Score:
 
 
 def score(
-    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, slack_us: int, against_all: bool = False
+    ruleset: RuleSet,
+    paths: Sequence[str | Path],
+    *,
+    lateness_us: int,
+    clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    slack_us: int,
+    against_all: bool = False,
 ) -> list[Score]:
     """Score of every rule against the anomalies that name it in the stream ``truth``, or against all of them.
 
@@ -96,7 +103,7 @@ def score(
             f"{', '.join(map(str, paths))}: no planted events (topic {mono_topic(TRUTH)}) to score against; simulate a "
             "scenario that plants some, and record that topic too"
         )
-    made = backtest(ruleset, paths, lateness_us=lateness_us).made
+    made = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us).made
     within = {rule.name: rule.within.time if rule.within is not None else 0 for rule in ruleset.rules}
     names = [rule.name for rule in ruleset.rules]
     return [

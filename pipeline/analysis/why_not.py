@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from astrocyte.agents.cep.explain.why_not import Attempt, WhyNot
 from astrocyte.agents.cep.explain.why_not import why_not as follow
 from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.analysis.backtest import made_of
@@ -32,10 +33,13 @@ class _Run(NamedTuple):
     ruleset: RuleSet
     paths: Sequence[str | Path]
     lateness_us: int
+    clock_tolerance_us: int
 
     def outputs(self) -> Iterator[DomainOutput]:
         """Outputs of the rules over the logs."""
-        return run_rules(self.ruleset, self.paths, lateness_us=self.lateness_us)[1]
+        return run_rules(
+            self.ruleset, self.paths, lateness_us=self.lateness_us, clock_tolerance_us=self.clock_tolerance_us
+        )[1]
 
 
 class Followed(NamedTuple):
@@ -114,6 +118,7 @@ def why_not(
     at: str | None,
     lateness_us: int,
     now_us: int,
+    clock_tolerance_us: int = CLOCK_TOLERANCE_US,
 ) -> Report:
     """Follow ``rule`` over the events of ``key``; ``at`` (a time, or a span from the first event) selects an instant.
 
@@ -124,7 +129,7 @@ def why_not(
         names = ", ".join(each.name for each in ruleset.rules)
         raise InvalidSettings(f"no rule {rule!r}; the files have {names}")
     keys: dict[str, int] = {}
-    run = _Run(ruleset, paths, lateness_us)
+    run = _Run(ruleset, paths, lateness_us, clock_tolerance_us)
     unsorted = _events(chosen, run, key, keys)
     events = sorted(unsorted, key=lambda each: (each.time_us, each.fields["stream"], each.event_id))
     if chosen.by is not None and (key is None or key not in keys):

@@ -346,7 +346,8 @@ def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
         arrow = "" if plan.target(topic) == topic else f" -> {plan.target(topic)}"
         what = f"{totals.count:,} messages ({totals.frames:,} frames, {size_text(totals.bytes)})"
         sys.stdout.write(f"{topic}{arrow}: {what} of {plan.partitions[topic]} partitions\n")
-    sys.stdout.write(f"{plan.total:,} messages from {first} to {last}, in {seconds:.1f} s; nothing was sent\n")
+    when = "without a Kafka time" if first is None else f"from {first} to {last}, in {seconds:.1f} s"
+    sys.stdout.write(f"{plan.total:,} messages {when}; nothing was sent\n")
 
 
 def _note_outputs(plan: Plan) -> None:

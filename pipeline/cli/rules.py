@@ -52,7 +52,9 @@ def match_command(
     """Run rules over recorded logs, without a broker; print multi events as JSON lines, as the pipeline emits them."""
     from astrocyte.pipeline.analysis.offline import run_rules
 
-    run, outputs = run_rules(_read(rules), paths, lateness_us=_lateness(lateness))
+    run, outputs = run_rules(
+        _read(rules), paths, lateness_us=_lateness(lateness), clock_tolerance_us=_clock_tolerance()
+    )
     count = 0
     with pipe_may_close():
         for output in outputs:
@@ -80,8 +82,12 @@ def backtest_command(
     from astrocyte.pipeline.analysis.backtest import backtest, compare
 
     lateness_us = _lateness(lateness)
-    first = backtest(_read(rules), paths, lateness_us=lateness_us)
-    second = None if against is None else backtest(_read(against), paths, lateness_us=lateness_us)
+    first = backtest(_read(rules), paths, lateness_us=lateness_us, clock_tolerance_us=_clock_tolerance())
+    second = (
+        None
+        if against is None
+        else backtest(_read(against), paths, lateness_us=lateness_us, clock_tolerance_us=_clock_tolerance())
+    )
     if as_json:
         body: dict[str, Any] = {"a": first.as_json()}
         if second is not None:
@@ -113,7 +119,9 @@ def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, sh
     files = [*rules, *(path for path in paths if _names_rules(path, shipped))]
     if not logs:
         raise InvalidSettings("--verify needs a recorded log; give one that contains input and multi.events")
-    done = verify(_read(*(files or _default_rules())), logs, lateness_us=_lateness(None))
+    done = verify(
+        _read(*(files or _default_rules())), logs, lateness_us=_lateness(None), clock_tolerance_us=_clock_tolerance()
+    )
     if as_json:
         print_json(done.as_json(show))
     else:
@@ -154,7 +162,12 @@ def score_command(
     from astrocyte.pipeline.kafka.offsets import parse_span_us
 
     scores = score(
-        _read(rules), paths, lateness_us=_lateness(lateness), slack_us=parse_span_us(slack), against_all=against_all
+        _read(rules),
+        paths,
+        lateness_us=_lateness(lateness),
+        clock_tolerance_us=_clock_tolerance(),
+        slack_us=parse_span_us(slack),
+        against_all=against_all,
     )
     if as_json:
         print_json({"rules": [each.as_json(show) for each in scores]})
@@ -245,6 +258,7 @@ def why_not_command(
         key=key,
         at=at,
         lateness_us=_lateness(lateness),
+        clock_tolerance_us=_clock_tolerance(),
         now_us=time.time_ns() // 1000,
     )
     if as_json:
@@ -323,6 +337,12 @@ def _lateness(text: str | None) -> int:
     from astrocyte.pipeline.settings import load_settings
 
     return load_settings().lateness
+
+
+def _clock_tolerance() -> int:
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().clock_tolerance
 
 
 def _made_line(made: Any) -> str:

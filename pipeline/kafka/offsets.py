@@ -13,6 +13,7 @@ from astrocyte.schemas.times import us_from_iso
 
 __all__ = ["EARLIEST", "LATEST", "Start", "parse_offsets", "parse_span_us", "parse_start", "parse_time_us"]
 
+_LIMIT: Final = 2**63
 _FORMS: Final = "earliest, latest, an offset, -N (the last N), s@MILLISECONDS, 2025-09-28T10:30:00Z or '10m ago'"
 
 
@@ -55,13 +56,13 @@ def parse_time_us(text: str, *, now_us: int) -> int:
         return now_us
     if plain.startswith("@"):
         try:
-            return round(float(plain[1:]) * 1_000_000)
-        except ValueError:
+            return _checked(round(float(plain[1:]) * 1_000_000), text)
+        except (ValueError, OverflowError):
             pass
     found = re.fullmatch(r"-?\s*(.+?)\s+ago|-\s*(\d.*[a-z])", plain)
     try:
         if found:
-            return now_us - parse_duration(found[1] or found[2])
+            return _checked(now_us - parse_duration(found[1] or found[2]), text)
         return us_from_iso(plain)
     except ValueError:
         raise InvalidSettings(
@@ -103,4 +104,13 @@ def parse_offsets(options: Sequence[str], *, now_us: int) -> tuple[Start | None,
 
 
 def _milliseconds(text: str, now_us: int) -> int:
-    return int(text) if re.fullmatch(r"-?\d+", text) else parse_time_us(text, now_us=now_us) // 1000
+    if not re.fullmatch(r"-?[0-9]+", text):
+        return parse_time_us(text, now_us=now_us) // 1000
+    return _checked(int(text), text)
+
+
+def _checked(number: int, text: str) -> int:
+    """A number that Kafka can take. Raises InvalidSettings."""
+    if not -_LIMIT <= number < _LIMIT:
+        raise InvalidSettings(f"expected a time, got {text!r}, which is more than 64 bits hold")
+    return number

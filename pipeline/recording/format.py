@@ -29,6 +29,7 @@ __all__ = [
 
 FORMAT: Final = 1
 """Version of the format; a reader rejects a newer one."""
+_LIMIT: Final = 2**63
 
 
 class InvalidLog(AstrocyteError):
@@ -118,8 +119,10 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
         topic, partition, offset, time_ms = body["topic"], body["partition"], body["offset"], body.get("ts")
         if time_ms is None:
             time_ms = -1
-        if not (type(topic) is str and type(partition) is type(offset) is type(time_ms) is int):
+        numbers = (partition, offset, time_ms)
+        if type(topic) is not str or not all(type(each) is int and -_LIMIT <= each < _LIMIT for each in numbers):
             raise _mistyped(body)
+        topic.encode()
         key, value = body.get("key_b64"), body.get("payload_b64")
         return ConsumedRecord(
             topic,
@@ -136,6 +139,8 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
             "expected an object with topic, partition, offset, ts, key and payload as printed by kcat -J, "
             f"got one without {error.args[0]!r}"
         ) from None
+    except (UnicodeEncodeError, orjson.JSONEncodeError):
+        raise InvalidLog(f"a lone surrogate in {_surrogate_in(body)!r}") from None
     except (binascii.Error, TypeError, AttributeError) as error:
         raise InvalidLog(f"invalid base64: {error}") from None
 
@@ -159,9 +164,20 @@ def _header(body: dict[str, Any]) -> LogHeader:
 def _mistyped(body: dict[str, Any]) -> InvalidLog:
     for name, kind in (("topic", str), ("partition", int), ("offset", int), ("ts", int)):
         value = body.get(name)
-        if type(value) is not kind:
-            return InvalidLog(f"{name!r}: expected {'a string' if kind is str else 'an integer'}, got {value!r}")
+        if type(value) is not kind or (isinstance(value, int) and not -_LIMIT <= value < _LIMIT):
+            wanted = "a string" if kind is str else "an integer of 64 bits"
+            return InvalidLog(f"{name!r}: expected {wanted}, got {value!r}")
     raise AssertionError
+
+
+def _surrogate_in(body: dict[str, Any]) -> str:
+    """Name of the first member whose text has no bytes: half of a character that needs two UTF-16 code units."""
+    for name in ("topic", "key", "payload", "headers"):
+        try:
+            json.dumps(body.get(name), ensure_ascii=False).encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            return name
+    return "headers"
 
 
 def _bytes(value: Any) -> bytes | None:
@@ -177,7 +193,10 @@ def _headers(body: dict[str, Any]) -> Headers:
     given = body.get("headers")
     if not given:
         return ()
-    return tuple([(name, _bytes(value)) for name, value in _pairs(given)])
+    pairs = [(name, _bytes(value)) for name, value in _pairs(given)]
+    for name, _ in pairs:
+        name.encode()
+    return tuple(pairs)
 
 
 def _pairs(given: Any) -> Iterable[tuple[str, str | None]]:

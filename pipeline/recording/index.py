@@ -17,6 +17,7 @@ import orjson
 import zstandard
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
+from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["SKIPPABLE", "Block", "Index", "Totals", "index_frame", "read_index"]
 
@@ -50,7 +51,7 @@ class Totals:
     """Of keys and values."""
     largest: int = 0
     first_ms: int = -1
-    """Least and greatest timestamp; -1 where no message has one."""
+    """Least and greatest timestamp; -1 where no message has one between 1970 and 2100."""
     last_ms: int = -1
 
     @property
@@ -65,7 +66,7 @@ class Totals:
         self.frames += is_frame(record)
         self.bytes += size
         self.largest = max(self.largest, size)
-        if record.timestamp_ms >= 0:
+        if us_from_ms(record.timestamp_ms) is not None:
             self.first_ms = record.timestamp_ms if self.first_ms < 0 else min(self.first_ms, record.timestamp_ms)
             self.last_ms = max(self.last_ms, record.timestamp_ms)
 

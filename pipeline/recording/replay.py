@@ -22,6 +22,7 @@ from astrocyte.pipeline.recording.pacing import Tempo
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.times import us_from_ms
 from astrocyte.schemas.topics import stream_of
 
 if TYPE_CHECKING:
@@ -212,7 +213,8 @@ def _messages(plan: Plan) -> Iterator[tuple[int, ConsumedRecord]]:
         due_ms = -1
         for record in read_log(path, start_ms=plan.selection.start_ms):
             if _selected(record, plan.selection):
-                due_ms = max(due_ms, record.timestamp_ms)
+                if us_from_ms(record.timestamp_ms) is not None:  # one in another unit would stop the replay for ever
+                    due_ms = max(due_ms, record.timestamp_ms)
                 yield due_ms, record
 
     files = [of_file(path) for path in plan.paths]
@@ -412,9 +414,10 @@ def first_ms_of(paths: Sequence[str | Path]) -> int:
     for path in paths:
         index = read_index(path)
         if index is not None and index.records:
-            first = min(first, *(block.first_ms for block in index.blocks if block.records))
+            first = min([first, *(totals.first_ms for totals in index.topics.values() if totals.first_ms >= 0)])
         else:
-            first = min([first, *(record.timestamp_ms for record in read_log(path) if record.timestamp_ms >= 0)])
+            times = (record.timestamp_ms for record in read_log(path))
+            first = min([first, *(time_ms for time_ms in times if us_from_ms(time_ms) is not None)])
     if math.isinf(first):
         raise InvalidLog(f"{', '.join(map(str, paths))}: the log holds no message with a time")
     return int(first)

@@ -15,16 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
-from astrocyte.schemas.times import iso_from_us, us_from_iso
+from astrocyte.schemas.times import CEILING_US, TIME_NAMES, is_in_calendar, iso_from_us, time_us, unit_of
 from astrocyte.schemas.topics import TRUTH
 
 __all__ = ["Shift", "first_event_us", "rename_stream", "repartition", "shift_record"]
 
-_TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
+_MOST_US: Final = 2**62
+"""Greatest shift: a sum of two such numbers is still a time."""
 _SECONDS_FIELDS: Final = ("created_at", "updated_at")
 
 
@@ -35,6 +36,10 @@ class Shift:
     event_us: int = 0
     kafka_ms: int = 0
     lap: int = 1
+
+    def __post_init__(self) -> None:
+        if abs(self.event_us) > _MOST_US or abs(self.kafka_ms) > _MOST_US:
+            raise InvalidSettings(f"shift of {self.event_us} us; expected less than 146,000 years")
 
 
 def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
@@ -67,19 +72,21 @@ def shift_record(record: ConsumedRecord, shift: Shift) -> ConsumedRecord:
 
 
 def first_event_us(record: ConsumedRecord) -> int | None:
-    """Least event time in the message, or None where it holds no event."""
+    """Least event time in the message between 1970 and 2100, or None where it holds no event of such a time."""
     if record.value is None:
         return None
     try:
         if is_frame(record):
             frame = decode_frame(record.value)
-            return int(frame.timestamps().min()) if frame.num_rows else None
+            times = [time_us for time_us in frame.timestamps().tolist() if 0 <= time_us < CEILING_US]
+            return min(times, default=None)
         body = orjson.loads(record.value)
     except (AstrocyteError, orjson.JSONDecodeError):
         return None
     if not isinstance(body, dict):
         return None
-    return next((_time_us(body[name]) for name in _TIME_NAMES if body.get(name) is not None), None)
+    found = next((_time_us(body[name]) for name in TIME_NAMES if body.get(name) is not None), None)
+    return found if found is not None and 0 <= found < CEILING_US else None
 
 
 def repartition(record: ConsumedRecord, recorded: int, count: int) -> list[ConsumedRecord]:
@@ -136,7 +143,10 @@ def _as_origin(frame: Frame, partition: int, recorded: int) -> Frame:
 
 def _shift_frame(frame: Frame, shift: Shift) -> Frame:
     batch = frame.batch
-    times = pa.array(frame.timestamps() + np.int64(shift.event_us))
+    before = frame.timestamps()
+    moved = before + np.int64(shift.event_us)
+    # A time at the end of 64 bits, which no reader accepts, stays where it is.
+    times = pa.array(np.where((moved < before) == (shift.event_us < 0), moved, before))
     batch = batch.set_column(batch.schema.get_field_index("timestamp"), "timestamp", times)
     if frame.stream == TRUTH and "until" in frame.fields:
         moved = pc.add(frame.column("until"), pa.scalar(shift.event_us, pa.int64()))
@@ -159,7 +169,7 @@ def _shift_frame(frame: Frame, shift: Shift) -> Frame:
 def _shift_body(body: dict[str, Any], shift: Shift) -> int | None:
     """Shift the times of a JSON record in place; returns the original event time in microseconds."""
     original = None
-    name = next((name for name in _TIME_NAMES if body.get(name) is not None), None)
+    name = next((name for name in TIME_NAMES if body.get(name) is not None), None)
     if name is not None:
         original = _time_us(body[name])
         body[name] = _moved(body[name], shift.event_us)
@@ -199,31 +209,34 @@ def _lap_id(text: str, lap: int) -> str:
 
 
 def _time_us(value: Any) -> int | None:
-    if isinstance(value, str):
-        try:
-            return us_from_iso(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    try:
+        return time_us(value)
+    except InvalidEvent:
         return None
-    return round(value * _scale(value))
-
-
-def _scale(value: float) -> int:
-    """Microseconds in the value's unit, inferred from its magnitude as in `schemas.json.reader`."""
-    return 1_000_000 if abs(value) < 1e11 else 1000 if abs(value) < 1e14 else 1
 
 
 def _moved(value: Any, shift_us: int) -> Any:
-    """The shifted time in its original form and unit."""
-    time_us = _time_us(value)
-    if time_us is None:
+    """The shifted time in its original form and unit; what is no time, or would be none of the calendar, as it is."""
+    original = _time_us(value)
+    if original is None or not is_in_calendar(original + shift_us):
         return value
     if isinstance(value, str):
-        return iso_from_us(time_us + shift_us)
-    scale = _scale(value)
-    moved = time_us + shift_us
+        number = _number(value)
+        return iso_from_us(original + shift_us) if number is None else str(_moved(number, shift_us))
+    unit = unit_of(value)
+    if unit == "ns":
+        return value + shift_us * 1000
+    scale = {"s": 1_000_000, "ms": 1000}.get(unit or "us", 1)
+    moved = original + shift_us
     return moved // scale if isinstance(value, int) and moved % scale == 0 else moved / scale
+
+
+def _number(text: str) -> int | float | None:
+    """Number in quotes; None for ISO 8601 text, of which a date of eight digits is one."""
+    try:
+        return None if len(text) == 8 else int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        return None
 
 
 def _headers(headers: Headers, shift: Shift, original_us: int | None) -> Headers:

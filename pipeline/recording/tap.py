@@ -21,10 +21,10 @@ from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.pipeline.recording.format import record_line
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import conform, decode_frame
 from astrocyte.schemas.json.reader import frame_to_records
-from astrocyte.schemas.times import iso_from_us, us_from_iso
+from astrocyte.schemas.times import TIME_NAMES, is_in_calendar, iso_from_us, time_us, us_from_ms
 from astrocyte.schemas.topics import stream_of
 
 __all__ = [
@@ -119,14 +119,12 @@ class Selector:
         for nested in ("metadata", "payload"):
             if isinstance(body.get(nested), dict):
                 fields.update(body[nested])
-        time = body.get("timestamp")
-        if isinstance(time, str):
-            try:
-                fields["timestamp"] = us_from_iso(time)
-            except ValueError:
-                self.unreadable += 1
-        elif isinstance(time, float):
-            fields["timestamp"] = round(time * 1e6)
+        name = next((name for name in TIME_NAMES if body.get(name) is not None), None)
+        try:
+            fields["timestamp"] = us_from_ms(record.timestamp_ms) if name is None else time_us(fields.pop(name))
+        except InvalidEvent:
+            self.unreadable += 1
+            fields["timestamp"] = None
         if record.key is not None:
             fields["key"] = record.key.decode("utf-8", "replace")
             event_type = self.catalog.find(stream_of(record.topic) or "")
@@ -255,9 +253,8 @@ def columns_line(event: Event) -> bytes:
         size = "an empty message" if event.value is None else f"{len(event.value)} bytes"
         shown = event.problem or (f"{size}" if body is None else orjson.dumps(body).decode())
         return f"{_kafka_time(record):<27} {place:<28} {_printable(key):<12} <{_printable(shown)}>\n".encode()
-    time = body.pop("timestamp", None)
-    if isinstance(time, int | float):
-        time = iso_from_us(round(time * 1_000_000))
+    name = next((name for name in TIME_NAMES if body.get(name) is not None), "timestamp")
+    time = _shown_time(body.pop(name, None))
     nested = {**(_dict(body.pop("metadata", None))), **(_dict(body.pop("payload", None)))}
     for name in _ENVELOPE if "correlation_rule" not in body else ("event_type", "lineage"):
         body.pop(name, None)
@@ -271,7 +268,21 @@ def columns_line(event: Event) -> bytes:
 
 
 def _kafka_time(record: ConsumedRecord) -> str:
-    return "-" if record.timestamp_ms < 0 else iso_from_us(record.timestamp_ms * 1000)
+    if record.timestamp_ms < 0:
+        return "-"
+    time_us = record.timestamp_ms * 1000
+    return iso_from_us(time_us) if is_in_calendar(time_us) else f"{record.timestamp_ms} ms"
+
+
+def _shown_time(value: Any) -> str | None:
+    """An event's time as a rule reads it; what is no time, or none of the calendar, as it came."""
+    if value is None:
+        return None
+    try:
+        read_us = time_us(value)
+    except InvalidEvent:
+        return _short(value)
+    return iso_from_us(read_us) if is_in_calendar(read_us) else _short(value)
 
 
 def _dict(value: Any) -> Mapping[str, Any]:

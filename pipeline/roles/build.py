@@ -103,6 +103,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             partition,
             groups,
             lateness_us=settings.lateness,
+            clock_tolerance_us=settings.clock_tolerance,
             topics=read,
             internal=internal,
             validators=Validators(live.ruleset.validators),
@@ -176,7 +177,7 @@ def _fields(plan: Plan) -> list[str]:
 
 
 def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
-    text = ruleset.model_dump_json() + f"/{settings.lateness}/{settings.consistency}"
+    text = ruleset.model_dump_json() + f"/{settings.lateness}/{settings.clock_tolerance}/{settings.consistency}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -193,7 +194,12 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
 
     app.prepare = prepare
     repartitioners = [
-        Repartitioner(repartition, settings.partitions, lateness_us=settings.lateness)
+        Repartitioner(
+            repartition,
+            settings.partitions,
+            lateness_us=settings.lateness,
+            clock_tolerance_us=settings.clock_tolerance,
+        )
         for repartition in plan.repartitions
     ]
 
@@ -205,6 +211,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
 
     async def end_silent() -> None:
         for repartitioner in repartitioners:
+            await _carry(app, repartitioner, repartitioner.trust(time.time_ns() // 1000))
             at_end = partial(_at_end, app, repartitioner.repartition.source)
             silent = repartitioner.silence(at_end, settings.idle_timeout / 1e6)
             await _carry(app, repartitioner, silent)

@@ -100,6 +100,7 @@ class Correlator:
         producer_timeout_us: int = 600_000_000,
         fingerprint: str = "",
         monotonic: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._make_domain = make_domain
         self._store = store
@@ -112,6 +113,7 @@ class Correlator:
         self._producer_s = producer_timeout_us / 1e6
         self._fingerprint = fingerprint
         self._monotonic = monotonic
+        self._now_us = now_us
         self._domains: dict[int, _Partition] = {}
 
     @property
@@ -265,6 +267,7 @@ class Correlator:
                 sources.given_up |= gone
                 output.extend(part.domain.mark_idle(sorted(gone), asserting=True))
                 await self._record(part, idle=sorted(gone), asserting=True)
+            output.extend(await self._trust_clock(part))
             newest_us = part.domain.newest_us
             if len(silent) == len(sources.heard_s) and newest_us is not None and not part.domain.asserting:
                 # Event time advances with the clock, so that windows close although no event follows. Later events may
@@ -277,6 +280,19 @@ class Correlator:
             if output:
                 part.dirty = True
             await self._send_output(part, output)
+
+    async def _trust_clock(self, part: _Partition) -> DomainOutput:
+        """Accept events that wait because no other key has come so far, if this machine's clock has."""
+        waiting = part.domain.waiting
+        if not waiting:
+            return DomainOutput()
+        now_us = self._now_us()
+        idle = sorted(part.sources.idle)
+        output = part.domain.trust(now_us, idle)
+        if part.domain.waiting < waiting:
+            part.dirty = True
+            await self._record(part, idle=idle, trusted_us=now_us)
+        return output
 
     def _accepts_writes(self, part: _Partition) -> bool:
         """Whether the broker has just taken a record: while it takes none, silence of producers means nothing."""
@@ -332,8 +348,9 @@ class Correlator:
         active: Sequence[TopicPartition] = (),
         asserting: bool = False,
         restored: bool = False,
+        trusted_us: int | None = None,
     ) -> None:
-        """Record idleness beside the data: it alone depends on a clock, and a replay must repeat it."""
+        """Record what depends on a clock beside the data, idleness and trust: a replay must repeat it."""
         body = {
             "partition": part.domain.partition,
             "idle": [place.topic for place in idle],
@@ -341,6 +358,7 @@ class Correlator:
             "active": [place.topic for place in active],
             "asserting": asserting,
             "restored": restored,
+            "trusted_us": trusted_us,
             "positions": part.domain.positions,
         }
         part.recorded_until_us = part.until_us

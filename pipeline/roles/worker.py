@@ -55,6 +55,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 _DURATIONS = (
     "lateness",
+    "clock_tolerance",
     "idle_timeout",
     "producer_timeout",
     "snapshot_interval",

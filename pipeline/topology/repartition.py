@@ -6,14 +6,28 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from astrocyte.agents.ingest.decode import decode_chunk
+import numpy as np
+
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, ClockGuard
+from astrocyte.agents.event_time.watermarks import Source
+from astrocyte.agents.ingest.decode import decode_chunk, kafka_times
+from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.times import CEILING_US
 
 __all__ = ["Repartitioner"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One event that waits, and its input partition."""
+
+    frame: Frame
+    partition: int
 
 
 @dataclass(slots=True)
@@ -28,6 +42,8 @@ class Repartitioner:
     repartition: Repartition
     partitions: int
     lateness_us: int
+    clock_tolerance_us: int = CLOCK_TOLERANCE_US
+    _clocks: ClockGuard[_Waiting] = field(init=False)
     _newest_us: dict[tuple[int, str], int] = field(default_factory=dict)
     _heard_s: dict[int, dict[str, float]] = field(default_factory=dict)
     """By input partition: when each origin last sent, until it ends or is reported as silent; infinity for one that
@@ -35,6 +51,9 @@ class Repartitioner:
     """
     _carried: dict[int, int] = field(default_factory=dict)
     """By input partition: offset after what was carried over since the partition was assigned."""
+
+    def __post_init__(self) -> None:
+        self._clocks = ClockGuard(tolerance_us=self.clock_tolerance_us, lateness_us=self.lateness_us)
 
     def assign(self, partitions: Iterable[int], now_s: float = 0.0) -> None:
         """The input partitions that this worker reads."""
@@ -48,17 +67,65 @@ class Repartitioner:
         sourced, letters = decode_chunk(self.repartition.source, partition, records)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
-        for frame in (item.frame for item in sourced):
+        for item in sourced:
+            frame = item.frame
             if frame.watermark_us is not None:
                 heard[frame.origin] = math.inf
             elif heard.get(frame.origin) != math.inf:
                 frames += self._wake(frame.origin, partition, now_s)
                 heard[frame.origin] = now_s
-            frames.append(self._relabel(frame, partition))
+            frames += [self._relabel(part, partition) for part in self._judged(item, records)]
             if frame.end:
                 del heard[frame.origin]
                 self._newest_us.pop((partition, frame.origin), None)
         return frames, letters
+
+    def trust(self, until_us: int | None = None) -> list[Frame]:
+        """Events that waited and are accepted, up to a time that the caller knows to have passed; see `ClockGuard`."""
+        return [
+            self._relabel(step.waited.item.frame, step.waited.item.partition)
+            for step in self._clocks.trust(until_us)
+            if step.waited is not None and step.reason is None
+        ]
+
+    def _judged(self, item: SourcedFrame, records: Sequence[KafkaRecord]) -> list[Frame]:
+        """The frame without the rows whose clocks are doubted, as the correlate role judges (and counts) them.
+
+        Rows that waited come first, each in a frame of its own.
+        """
+        frame = item.frame
+        if frame.watermark_us is not None or frame.peers or not frame.num_rows:
+            return [frame]
+        times = frame.timestamps()
+        rows = np.flatnonzero((times >= 0) & (times < CEILING_US))  # others are no events for any reader
+        if len(rows) < frame.num_rows:
+            frame = frame.take(rows)
+        made: dict[int, int] = {}
+
+        def wait(row: int) -> _Waiting:
+            waiting = _Waiting(replace(frame.take(np.array([row])), end=False), item.partition)
+            made[id(waiting)] = row
+            return waiting
+
+        source = Source(item.topic, item.partition, frame.origin)
+        stamps = kafka_times(item, rows, records)
+        steps = self._clocks.admit(source, frame.timestamps(), frame.column("key"), stamps, wait)
+        if steps is None:
+            return [frame]
+        before: list[Frame] = []
+        batch: list[int] = []
+        for step in steps:
+            if step.waited is None:
+                batch += step.rows
+            elif step.reason is None and id(step.waited.item) in made:
+                batch.append(made[id(step.waited.item)])
+            elif step.reason is None:
+                before.append(step.waited.item.frame)
+        if frame.end:
+            ended = self._clocks.trust(of=source)
+            before += [step.waited.item.frame for step in ended if step.waited is not None and step.reason is None]
+            self._clocks.forget(source)
+        return [*before, frame.take(np.array(sorted(batch), np.int64))]
 
     def carried(self, partition: int, next_offset: int, began_s: float, now_s: float) -> None:
         """What `step` made of a chunk at ``began_s`` is confirmed; only now does the silence after it begin."""

@@ -22,7 +22,7 @@ from astrocyte.schemas.frames import RESERVED, Frame
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, json_text, typed_column, uniform_columns
-from astrocyte.schemas.times import iso_from_us, iso_strings, us_from_iso
+from astrocyte.schemas.times import TIME_NAMES, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
     "JSON_CONTENT_TYPE",
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 JSON_CONTENT_TYPE: Final = "application/json"
-_TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 _DNA_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
 _FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
 _VERSION: Final = ("ce_specversion", b"1.0")
@@ -249,8 +248,8 @@ def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Pa
         envelope = _DNA_KEYS
     else:
         envelope = _FLAT_KEYS
-    time_name = next((name for name in _TIME_NAMES if body.get(name) is not None), None)
-    fields = {name: value for name, value in body.items() if name not in envelope and name not in _TIME_NAMES[:1]}
+    time_name = next((name for name in TIME_NAMES if body.get(name) is not None), None)
+    fields = {name: value for name, value in body.items() if name not in envelope and name not in TIME_NAMES[:1]}
     if time_name is not None:
         fields.pop(time_name, None)
     for part in ("metadata", "payload"):
@@ -294,7 +293,7 @@ def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: 
     for item in parsed:
         try:
             if item.index not in read:
-                item.time = _time_us(item.time, records[item.index])
+                item.time = _kafka_time_us(records[item.index]) if item.time is None else time_us(item.time)
         except InvalidEvent as error:
             refused.append(Refused(item.index, str(error)))
         else:
@@ -302,23 +301,15 @@ def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: 
     return kept
 
 
-def _time_us(time: Any, record: KafkaRecord) -> int:
-    if time is None:
-        return record.timestamp * 1000
-    if isinstance(time, str):
-        try:
-            return us_from_iso(time)
-        except ValueError:
-            raise InvalidEvent(f"timestamp {time!r}; expected ISO 8601, such as 2025-09-28T10:30:00Z") from None
-    if isinstance(time, bool) or not isinstance(time, int | float):
-        raise InvalidEvent(f"timestamp {time!r}; expected ISO 8601 text or a number")
-    # Seconds, milliseconds and microseconds since 1970 do not overlap between the years 1973 and 5138.
-    magnitude = abs(time)
-    scale = 1_000_000 if magnitude < 1e11 else 1000 if magnitude < 1e14 else 1
-    value = round(time * scale)
-    if magnitude >= 1e17:
-        raise InvalidEvent(f"timestamp {time!r} is after the year 5138; expected seconds, ms or us since 1970")
-    return value
+def _kafka_time_us(record: KafkaRecord) -> int:
+    found = us_from_ms(record.timestamp)
+    if found is None:
+        given = "no timestamp" if record.timestamp == -1 else f"the timestamp {record.timestamp}"
+        raise InvalidEvent(
+            f"the event has no time, and its Kafka message has {given}; expected milliseconds since 1970 before the "
+            "year 2100"
+        )
+    return found
 
 
 def _columns(parsed: list[_Parsed], event_type: EventType | None, refused: list[Refused]) -> dict[str, pa.Array]:

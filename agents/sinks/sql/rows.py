@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +24,7 @@ from astrocyte.agents.sinks.sql.targets import Target
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import TEXT, Frame, conform
 from astrocyte.schemas.tables import TextArray, Vector
-from astrocyte.schemas.times import us_from_iso
+from astrocyte.schemas.times import us_from_datetime, us_from_iso
 
 __all__ = [
     "EXTERNAL",
@@ -306,6 +306,5 @@ def _microseconds(value: datetime | str | int) -> int:
     if isinstance(value, str):
         return us_from_iso(value)
     if isinstance(value, datetime):
-        moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        return us_from_iso(moment.isoformat())
+        return us_from_datetime(value)
     return value

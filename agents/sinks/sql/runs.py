@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
 
 from astrocyte.agents.sinks.base import Sourced, SourcedRecords
 from astrocyte.agents.sinks.sql.rows import Rows, from_mappings, simulation_ids
 from astrocyte.agents.sinks.sql.targets import EXPERIMENTS, SIMULATIONS
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.times import utc_from_us
+from astrocyte.schemas.times import CEILING_US, utc_from_us
 
 __all__ = ["Runs"]
 
@@ -129,12 +128,14 @@ def _seen_in_frame(frame: Frame) -> Iterator[Seen]:
     if not frame.num_rows:
         if frame.run:
             time = frame.watermark_us if frame.end else None
-            yield frame.run, None, time, frame.end
+            yield frame.run, None, time if time is not None and 0 <= time < CEILING_US else None, frame.end
         return
     ids = simulation_ids(frame)
     times = frame.timestamps()
+    possible = (times >= 0) & (times < CEILING_US)  # other times are refused, and a date column cannot hold them
     used = pc.unique(ids.indices).to_pylist()
     codes = ids.indices.to_numpy() if len(used) > 1 else None
     for code in used:
-        own = times if codes is None else times[np.flatnonzero(codes == code)]
-        yield ids.dictionary[code].as_py(), int(own.min()), int(own.max()), frame.end
+        own = times[possible] if codes is None else times[possible & (codes == code)]
+        first, last = (int(own.min()), int(own.max())) if len(own) else (None, None)
+        yield ids.dictionary[code].as_py(), first, last, frame.end

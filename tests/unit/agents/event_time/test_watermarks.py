@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.event_time.watermarks import CEILING_US, Observed, Source, Watermarks
+from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import TopicPartition
@@ -51,8 +51,7 @@ def test_records_judged_one_by_one_do_not_depend_on_how_they_were_fetched() -> N
     clock = Watermarks(lateness_us=5)
     single = [see(clock, A, time, one_by_one=True) for time in times]
     assert whole.late.tolist() == [bool(each.late[0]) for each in single]
-    assert whole.rejected.tolist() == [bool(each.rejected[0]) for each in single]
-    assert whole.late.tolist() == [False, True, True, False, False, False, True, False, False]
+    assert whole.late.tolist() == [False, True, True, False, False, False, True, False, True]
 
 
 def test_punctuation_moves_the_watermark_up_and_never_down() -> None:
@@ -207,23 +206,6 @@ def test_a_revoked_partition_is_removed() -> None:
     assert list(clock.sources) == [A]
 
 
-def test_a_timestamp_far_in_the_future_is_rejected_and_moves_nothing() -> None:
-    clock = Watermarks(max_jump_us=1_000)
-    see(clock, A, 100)
-    verdict = see(clock, A, 110, 5_000, 120)
-    assert verdict.rejected.tolist() == [False, True, False]
-    assert verdict.on_time.tolist() == [True, False, True]
-    assert (clock.rejected, clock.watermark_us) == (1, 120)
-    assert see(clock, A, 1_100).on_time.all()
-
-
-def test_a_first_frame_is_measured_by_its_own_oldest_row_and_by_the_year_2100() -> None:
-    clock = Watermarks(max_jump_us=1_000)
-    assert see(clock, A, 9_000, 100, 200).rejected.tolist() == [True, False, False]
-    assert see(Watermarks(), A, CEILING_US, CEILING_US + 5).rejected.all()
-    assert see(Watermarks(), A, CEILING_US - 1).on_time.all()
-
-
 def test_a_watermark_far_in_the_future_is_refused_and_counted() -> None:
     clock = Watermarks(max_jump_us=1_000)
     see(clock, A, 100, watermark_us=10_000)
@@ -267,7 +249,7 @@ def test_watermarks_never_go_back_and_every_row_has_one_verdict(
     steps: list[tuple[int, list[int], str]], lateness: int
 ) -> None:
     clock = Watermarks(lateness_us=lateness, expected=[("t", 0), ("t", 1)], max_jump_us=1_000)
-    counted = np.zeros(3, np.int64)
+    counted = np.zeros(2, np.int64)
     for step in steps:
         before = clock.watermark_us
         verdict = drive(clock, step)
@@ -279,7 +261,7 @@ def test_watermarks_never_go_back_and_every_row_has_one_verdict(
         if not clock.finished and any(not clock.is_idle(source) for source in clock.sources):
             active = [time for source, time in clock.sources.items() if not clock.is_idle(source)]
             assert clock.watermark_us in (before, min(active))
-    assert (clock.late, clock.rejected) == (counted[1], counted[2])
+    assert clock.late == counted[1]
 
 
 @settings(max_examples=100, deadline=None)
@@ -303,7 +285,7 @@ def test_restored_watermarks_continue_without_a_difference(
         assert clock.watermark_us == whole.watermark_us
         assert clock.finished == whole.finished
     assert clock.snapshot().keys() == whole.snapshot().keys()
-    assert (clock.late, clock.rejected) == (whole.late, whole.rejected)
+    assert clock.late == whole.late
 
 
 ORIGINS = st.integers(2, 5)
