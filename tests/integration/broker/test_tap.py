@@ -244,7 +244,10 @@ def test_a_closed_pipe_ends_it_without_an_error(tmp_path):
 def following(address: str, topic: str) -> Iterator[subprocess.Popen[bytes]]:
     """``astrocyte tap --follow`` after it has shown its first three events."""
     command = [sys.executable, "-c", SCRIPT, "tap", topic, "-b", address, "--follow", "--json"]
+    # A shell that runs the tests in the background lets them, and so their children, ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tapping:
+        signal.signal(signal.SIGINT, before)
         try:
             assert tapping.stdout is not None
             lines = [tapping.stdout.readline() for _ in range(3)]

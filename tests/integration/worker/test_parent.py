@@ -34,7 +34,7 @@ def test_role_processes_end_when_their_parent_does(own_embedded, tmp_path, how):
         parent = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out)
     try:
         wait_until(
-            lambda: log.read_text(errors="replace").count("ConsumerThread]: Starting") >= 2,
+            lambda: log.read_text(errors="replace").count("is ready and reads") >= 2,
             120,
             lambda: log.read_text()[-2000:],
         )
