@@ -19,7 +19,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.decode import dead_letter, decode_chunk, kafka_times
+from astrocyte.agents.ingest.decode import KafkaTimes, dead_letter, decode_chunk
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import alert_records, multi_event_records
 from astrocyte.agents.rules.model import RuleSet
@@ -197,8 +197,9 @@ class Domain:
         counted = topic not in self._internal
         if counted:
             self._dead_letter(letters, output)
+        stamps = KafkaTimes(records)
         for sourced in frames:
-            self._take(_Intake(sourced, output, counted), records)
+            self._take(_Intake(sourced, output, counted), stamps)
         self.positions[topic] = records[-1].offset + 1
         for lane in self._lanes_of.get(topic, ()):
             self._advance(lane, output)
@@ -256,7 +257,7 @@ class Domain:
             self._emit(group.engine.flush(), output)
         return output
 
-    def _take(self, intake: _Intake, records: Sequence[KafkaRecord]) -> None:
+    def _take(self, intake: _Intake, stamps: KafkaTimes) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
         passed = self._validators.apply(frame)
         for row, reason in passed.refused:
@@ -273,8 +274,8 @@ class Domain:
                 self.counters.received -= 1  # until it is decided
                 return _Waiter(intake.sourced, int(rows[row]), kept, row)
 
-            stamps = kafka_times(intake.sourced, rows, records)
-            steps = self._clocks.admit(source, kept.timestamps(), kept.column("key"), stamps, wait)
+            kafka_us = stamps.of(intake.sourced, rows)
+            steps = self._clocks.admit(source, kept.timestamps(), kept.column("key"), kafka_us, wait)
         if steps is None:
             self._observe(intake, kept, rows)
             return
@@ -444,7 +445,7 @@ class Domain:
         """Restore a snapshot; groups that it lacks begin empty."""
         self.positions = orjson.loads(bytes(snapshot["positions"]))
         self.counters = Counters(**orjson.loads(bytes(snapshot["counters"])))
-        self._clocks.restore(snapshot.get("clocks", ()), self._unpack)
+        self._clocks.restore(snapshot["clocks"], self._unpack)
         for lane in self._lanes:
             state = snapshot["lanes"].get(lane.name)
             if state is None:

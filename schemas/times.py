@@ -10,7 +10,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ __all__ = [
     "NEVER_US",
     "TIME_NAMES",
     "TimeUnit",
+    "are_event_times",
     "is_in_calendar",
     "iso_from_us",
     "iso_strings",
@@ -107,6 +108,11 @@ def us_from_iso(text: str) -> int:
     return us_from_datetime(datetime.fromisoformat(midnight)) + changed * _DAY_US
 
 
+def are_event_times(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Flags of the times that an event can have: from 1970 to before `CEILING_US`."""
+    return np.asarray((times_us >= 0) & (times_us < CEILING_US))
+
+
 def us_from_ms(time_ms: int) -> int | None:
     """Microseconds of a Kafka timestamp; None if it is not that of an event: before 1970 (-1: none) or after 2100."""
     time_us = time_ms * 1000
@@ -119,6 +125,8 @@ def time_us(value: Any, unit: TimeUnit | None = None) -> int:
     ISO 8601 text, a datetime, or a number, also as text (64-bit numbers are written so by protobuf and OTLP). ``unit``
     is the unit of numbers; without one their magnitude decides. Text of eight digits is a date where no unit is given.
     """
+    if unit is None and (type(value) is float or type(value) is int):
+        return _us_from_number(value, None, value)
     if type(value) is str:
         if _NUMBER.fullmatch(value) and (unit is not None or not _BASIC_DATE.fullmatch(value)):
             return _us_from_number(int(value) if value.lstrip("+-").isdigit() else Decimal(value), unit, value)
@@ -135,17 +143,20 @@ def time_us(value: Any, unit: TimeUnit | None = None) -> int:
 
 def unit_of(number: int | float | Decimal) -> TimeUnit | None:
     """Unit of a number that counts from 1970, by its magnitude; None for one that is too large for any."""
-    return next((name for bound, name in _BOUNDS if -bound < number < bound), None)
+    magnitude: Any = abs(number)
+    for bound, name in _BOUNDS:
+        if magnitude < bound:
+            return name
+    return None
 
 
 def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given: Any) -> int:
-    if unit is not None and unit not in get_args(TimeUnit):
-        raise ValueError(f"unit {unit!r}; expected one of {', '.join(get_args(TimeUnit))}")
-    if isinstance(number, int) or math.isfinite(number):
-        kind = unit or unit_of(number)
-        if kind is not None:
-            factor, divisor = _PER_UNIT[kind]
-            result = number * factor // divisor if isinstance(number, int) else round(number * factor / divisor)
-            if NEVER_US < result < -NEVER_US:
-                return result
+    if unit is not None and unit not in _PER_UNIT:
+        raise ValueError(f"unit {unit!r}; expected one of {', '.join(_PER_UNIT)}")
+    kind = unit or unit_of(number)
+    if kind is not None and (isinstance(number, int) or math.isfinite(number)):
+        factor, divisor = _PER_UNIT[kind]
+        result = number * factor // divisor if isinstance(number, int) else round(number * factor / divisor)
+        if NEVER_US < result < -NEVER_US:
+            return result
     raise InvalidEvent(f"timestamp {given!r} is out of range; {_WANTED}")

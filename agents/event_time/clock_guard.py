@@ -90,11 +90,10 @@ class _Top:
             self.second = max(self.second, value)
         return changed
 
-    def add_all(self, keys: pa.DictionaryArray, values: NDArray[np.int64]) -> None:
-        """`add` of every value, in any order."""
+    def add_all(self, keys: pa.DictionaryArray, codes: NDArray[Any], values: NDArray[np.int64]) -> None:
+        """`add` of every value, in any order; ``codes`` are those of ``keys``."""
         if int(values.max()) <= self.second:
             return
-        codes = keys.indices.fill_null(-1).to_numpy()
         first = int(values.argmax())
         others = np.flatnonzero(codes != codes[first])
         for row in [first, int(others[values[others].argmax()])] if len(others) else [first]:
@@ -166,14 +165,14 @@ class ClockGuard(Generic[Item]):
         if clock is None:
             clock = self._clocks[source] = _Clock()
         kafka_us = np.where(kafka_us >= _FIRST_KAFKA_US, kafka_us, NO_KAFKA_TIME_US)
-        if self._is_plain(clock, times_us, kafka_us):
-            self._accept_all(clock, times_us, keys, kafka_us)
+        codes = keys.indices.to_numpy() if keys.null_count == 0 else keys.indices.fill_null(-1).to_numpy()
+        if self._is_plain(clock, times_us, keys, codes, kafka_us):
+            self._accept_all(clock, times_us, keys, codes, kafka_us)
             return None
         names = [*keys.dictionary.to_pylist(), None]
-        codes = keys.indices.fill_null(len(names) - 1).to_pylist()
         steps: list[Admitted[Item]] = []
         run: list[int] = []
-        rows = zip(codes, times_us.tolist(), kafka_us.tolist(), strict=True)
+        rows = zip(codes.tolist(), times_us.tolist(), kafka_us.tolist(), strict=True)
         for row, (code, time_us, stamp_us) in enumerate(rows):
             event = Waiting(names[code], time_us, stamp_us, None)
             decided = self._settle(clock, event) if clock.waiting else []
@@ -249,12 +248,24 @@ class ClockGuard(Generic[Item]):
             ]
             self._clocks[Source(*source)] = clock
 
-    def _is_plain(self, clock: _Clock[Item], times_us: NDArray[np.int64], kafka_us: NDArray[np.int64]) -> bool:
+    def _is_plain(
+        self,
+        clock: _Clock[Item],
+        times_us: NDArray[np.int64],
+        keys: pa.DictionaryArray,
+        codes: NDArray[Any],
+        kafka_us: NDArray[np.int64],
+    ) -> bool:
         """Whether every row is accepted whatever the rows before it are: with two keys known, all limits only grow."""
-        if clock.waiting or clock.alone or clock.times.second == NEVER_US:
+        if clock.waiting or clock.alone or clock.times.first == NEVER_US:
             return False
         if int(kafka_us.max()) > clock.kafka_us + self.tolerance_us:
             return False
+        if clock.times.second == NEVER_US:
+            if keys[0].as_py() != clock.times.key or not (codes == codes[0]).all():
+                return False
+            # The only key of a source is judged by Kafka's time alone.
+            return bool(((kafka_us == NO_KAFKA_TIME_US) | (times_us <= kafka_us + self.tolerance_us)).all())
         near = times_us <= clock.times.second + self.tolerance_us
         if near.all():
             return True
@@ -296,17 +307,18 @@ class ClockGuard(Generic[Item]):
         clock: _Clock[Item],
         times_us: NDArray[np.int64],
         keys: pa.DictionaryArray,
+        codes: NDArray[Any],
         kafka_us: NDArray[np.int64],
     ) -> None:
         """`_accept` of every row of a plain frame."""
         known = kafka_us != NO_KAFKA_TIME_US
         clock.kafka_us = max(clock.kafka_us, int(kafka_us.max()))
         if known.any():
-            clock.leads.add_all(keys, np.where(known, times_us - np.where(known, kafka_us, 0), NEVER_US))
+            clock.leads.add_all(keys, codes, np.where(known, times_us - np.where(known, kafka_us, 0), NEVER_US))
         newest = int(times_us.argmax())
         if int(times_us[newest]) > clock.times.first:
             clock.apart_us = _distance(int(times_us[newest]), int(kafka_us[newest]))
-        clock.times.add_all(keys, times_us)
+        clock.times.add_all(keys, codes, times_us)
 
     def _explains(self, clock: _Clock[Item], event: Waiting[Item], limit_us: int, *, at_rest: bool) -> bool:
         """Whether a clock that shows the limit (less the tolerance) says that the event's time has come."""

@@ -311,8 +311,7 @@ class Watermarks:
             Source(*source): bool(flag) for source, flag in zip(names["ended"], together.tolist(), strict=True)
         }
         totals = [int(total) for total in snapshot["totals"]]
-        self._domain_us, self._closed, self.late = totals[:3]
-        self.refused_punctuation = totals[-1]  # snapshots of earlier versions have a number between
+        self._domain_us, self._closed, self.late, self.refused_punctuation = totals
 
     def _announce_peers(self, source: Source, peers: Sequence[Source], *, begins: bool) -> None:
         if self.has_announced(source):

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.nodes import (
+    MIRRORED,
     And,
     Arith,
     Call,
@@ -51,7 +52,6 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
 _ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "%": np.mod,
 }  # fmt: skip
-_MIRROR: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _LEAST: Final = -(2**63)
 _SAFE: Final = 2.0**63 - 2.0**12
 """An integer result that is less than this in float64 fits into 64 bits."""
@@ -265,7 +265,7 @@ def _compare_text(op: str, left: Values, right: Values) -> Flags:
                   ">=": pc.greater_equal}[op]  # fmt: skip
         return _gather(kernel(left.strings, right.strings[0]), left.data)
     if left.data.ndim == 0 and right.data.ndim:
-        return _compare_text(_MIRROR[op], right, left)
+        return _compare_text(MIRRORED[op], right, left)
     a = np.append(np.array(left.strings.to_pylist(), dtype=object), "")[left.data]
     b = np.append(np.array(right.strings.to_pylist(), dtype=object), "")[right.data]
     return np.asarray(_COMPARE[op](a, b), np.bool_) & (left.data >= 0) & (right.data >= 0)
@@ -277,7 +277,7 @@ def _compare_numbers(op: str, left: Values, right: Values) -> Flags:
         if (a.dtype.kind == "f") is (b.dtype.kind == "f") or "b" in (a.dtype.kind, b.dtype.kind):
             return np.asarray(_COMPARE[op](a, b))
         if a.dtype.kind == "f":
-            return _compare_numbers(_MIRROR[op], right, left)
+            return _compare_numbers(MIRRORED[op], right, left)
         if b.ndim == 0:
             return _compare_to_float(op, a, float(b))
     (a, low), (b, other) = left.pair(), right.pair()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from astrocyte.schemas.errors import InvalidRule
 
 __all__ = [
+    "MIRRORED",
     "Aggregate",
     "And",
     "Arith",
@@ -26,6 +28,10 @@ __all__ = [
     "children",
     "walk",
 ]
+
+
+MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+"""By comparison: the one that holds if the sides are exchanged."""
 
 
 class ExpressionError(InvalidRule):

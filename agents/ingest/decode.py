@@ -8,6 +8,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
@@ -25,7 +26,7 @@ from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
 from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
 from astrocyte.schemas.topics import stream_of
 
-__all__ = ["dead_letter", "decode_chunk", "kafka_times"]
+__all__ = ["KafkaTimes", "dead_letter", "decode_chunk"]
 
 
 def dead_letter(
@@ -123,11 +124,22 @@ def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[Ka
         first = last
 
 
-def kafka_times(sourced: SourcedFrame, rows: NDArray[np.int64], records: Sequence[KafkaRecord]) -> NDArray[np.int64]:
-    """Kafka timestamp of each row's message in microseconds; `NO_KAFKA_TIME_US` where it has none that can be true."""
-    offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
-    wanted = np.full(len(rows), sourced.offset, np.int64) if sourced.offsets is None else sourced.offsets[rows]
-    places = np.searchsorted(offsets, wanted)
-    times = [us_from_ms(record.timestamp) for record in records]
-    known = np.array([NO_KAFKA_TIME_US if time_us is None else time_us for time_us in times], np.int64)
-    return known[places]
+class KafkaTimes:
+    """Kafka timestamps of the messages of a chunk. They are read once, for the first frame that asks for some."""
+
+    def __init__(self, records: Sequence[KafkaRecord]) -> None:
+        self._records = records
+
+    def of(self, sourced: SourcedFrame, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Timestamp of each row's message in microseconds; `NO_KAFKA_TIME_US` where it has none that can be true."""
+        offsets, times_us = self._known
+        wanted = np.full(len(rows), sourced.offset, np.int64) if sourced.offsets is None else sourced.offsets[rows]
+        return times_us[np.searchsorted(offsets, wanted)]
+
+    @cached_property
+    def _known(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        count = len(self._records)
+        offsets = np.fromiter((record.offset for record in self._records), np.int64, count)
+        times = (us_from_ms(record.timestamp) for record in self._records)
+        known = (NO_KAFKA_TIME_US if time_us is None else time_us for time_us in times)
+        return offsets, np.fromiter(known, np.int64, count)

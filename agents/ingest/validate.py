@@ -22,7 +22,7 @@ from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
-from astrocyte.schemas.times import CEILING_US
+from astrocyte.schemas.times import are_event_times
 
 __all__ = ["Passed", "Validators"]
 
@@ -105,9 +105,10 @@ class _Work:
 
     def check_times(self) -> None:
         times = self.frame.timestamps()
-        if len(times) == 0 or (int(times.min()) >= 0 and int(times.max()) < CEILING_US):
+        good = are_event_times(times)
+        if good.all():
             return
-        bad = (times < 0) | (times >= CEILING_US)
+        bad = ~good
         expected = "expected microseconds since 1970 (UTC) before the year 2100; is it in another unit?"
         self.refuse(bad, [f"timestamp {time}; {expected}" for time in times[bad].tolist()])
 

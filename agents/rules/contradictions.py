@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Final
 
 from astrocyte.agents.expressions.nodes import (
+    MIRRORED,
     And,
     Arith,
     Call,
@@ -29,7 +30,6 @@ from astrocyte.agents.expressions.unparse import to_text
 
 __all__ = ["contradiction", "implies", "reads_step"]
 
-_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _NEGATED: Final = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 _ORDERS: Final = {
     "<": frozenset({-1}), "<=": frozenset({-1, 0}), ">": frozenset({1}), ">=": frozenset({0, 1}),
@@ -96,7 +96,7 @@ def _test(node: Node) -> tuple[Node, _Test] | None:
         case Compare(op, value, Constant(constant)) if constant is not None:
             return value, (op, (constant,))
         case Compare(op, Constant(constant), value) if constant is not None:
-            return value, (_MIRRORED[op], (constant,))
+            return value, (MIRRORED[op], (constant,))
         case Member(value, values):
             return value, ("in", values)
         case _:
@@ -117,7 +117,7 @@ def _exclude(parts: list[Node]) -> bool:
             pair: tuple[Node, Node] = (part.left, part.right)
             op = part.op
             if (part.right, part.left) in orders:
-                pair, op = (part.right, part.left), _MIRRORED[op]
+                pair, op = (part.right, part.left), MIRRORED[op]
             orders[pair] = orders.get(pair, frozenset({-1, 0, 1})) & _ORDERS[op]
         elif isinstance(part, IsNull):
             nulls.add(part.value)

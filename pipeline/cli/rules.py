@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -52,9 +52,7 @@ def match_command(
     """Run rules over recorded logs, without a broker; print multi events as JSON lines, as the pipeline emits them."""
     from astrocyte.pipeline.analysis.offline import run_rules
 
-    run, outputs = run_rules(
-        _read(rules), paths, lateness_us=_lateness(lateness), clock_tolerance_us=_clock_tolerance()
-    )
+    run, outputs = run_rules(_read(rules), paths, **_event_time(lateness))
     count = 0
     with pipe_may_close():
         for output in outputs:
@@ -81,13 +79,9 @@ def backtest_command(
     """Show what rules would have found in a recorded log, and how that differs from other rules."""
     from astrocyte.pipeline.analysis.backtest import backtest, compare
 
-    lateness_us = _lateness(lateness)
-    first = backtest(_read(rules), paths, lateness_us=lateness_us, clock_tolerance_us=_clock_tolerance())
-    second = (
-        None
-        if against is None
-        else backtest(_read(against), paths, lateness_us=lateness_us, clock_tolerance_us=_clock_tolerance())
-    )
+    event_time = _event_time(lateness)
+    first = backtest(_read(rules), paths, **event_time)
+    second = None if against is None else backtest(_read(against), paths, **event_time)
     if as_json:
         body: dict[str, Any] = {"a": first.as_json()}
         if second is not None:
@@ -119,9 +113,7 @@ def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, sh
     files = [*rules, *(path for path in paths if _names_rules(path, shipped))]
     if not logs:
         raise InvalidSettings("--verify needs a recorded log; give one that contains input and multi.events")
-    done = verify(
-        _read(*(files or _default_rules())), logs, lateness_us=_lateness(None), clock_tolerance_us=_clock_tolerance()
-    )
+    done = verify(_read(*(files or _default_rules())), logs, **_event_time(None))
     if as_json:
         print_json(done.as_json(show))
     else:
@@ -164,8 +156,7 @@ def score_command(
     scores = score(
         _read(rules),
         paths,
-        lateness_us=_lateness(lateness),
-        clock_tolerance_us=_clock_tolerance(),
+        **_event_time(lateness),
         slack_us=parse_span_us(slack),
         against_all=against_all,
     )
@@ -257,8 +248,7 @@ def why_not_command(
         rule=rule,
         key=key,
         at=at,
-        lateness_us=_lateness(lateness),
-        clock_tolerance_us=_clock_tolerance(),
+        **_event_time(lateness),
         now_us=time.time_ns() // 1000,
     )
     if as_json:
@@ -329,20 +319,22 @@ def _default_rules() -> tuple[str, ...]:
     return tuple(str(path) for path in load_settings().rules) or ("axons",)
 
 
-def _lateness(text: str | None) -> int:
-    if text is not None:
-        from astrocyte.pipeline.kafka.offsets import parse_span_us
+class _EventTime(TypedDict):
+    """How far out of order events may arrive, and how far ahead their clocks may be."""
 
-        return parse_span_us(text)
+    lateness_us: int
+    clock_tolerance_us: int
+
+
+def _event_time(lateness: str | None) -> _EventTime:
+    from astrocyte.pipeline.kafka.offsets import parse_span_us
     from astrocyte.pipeline.settings import load_settings
 
-    return load_settings().lateness
-
-
-def _clock_tolerance() -> int:
-    from astrocyte.pipeline.settings import load_settings
-
-    return load_settings().clock_tolerance
+    settings = load_settings()
+    return {
+        "lateness_us": settings.lateness if lateness is None else parse_span_us(lateness),
+        "clock_tolerance_us": settings.clock_tolerance,
+    }
 
 
 def _made_line(made: Any) -> str:

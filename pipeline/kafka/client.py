@@ -37,7 +37,10 @@ __all__ = [
     "scan",
     "select_topics",
     "topic_partitions",
+    "until_available",
 ]
+
+logger = logging.getLogger(__name__)
 
 _TIMEOUT_S: Final = 10.0
 _CLOSE_S: Final = 1.5
@@ -56,13 +59,13 @@ class UnknownTopic(InvalidSettings):
 @contextlib.contextmanager
 def _limited_log() -> Iterator[None]:
     # aiokafka logs a traceback for an address that does not answer; the caller gets one error message instead.
-    logger = logging.getLogger("aiokafka")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    theirs = logging.getLogger("aiokafka")
+    before = theirs.level
+    theirs.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        theirs.setLevel(before)
 
 
 @contextlib.contextmanager
@@ -106,6 +109,19 @@ async def ended(close: Callable[[], Awaitable[object]], limit_s: float = _CLOSE_
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(limit_s):
             await close()
+
+
+async def until_available(step: Callable[[], Awaitable[Any]]) -> Any:
+    """Result of ``step``, retried while the broker is unavailable, which is logged once."""
+    reported = False
+    while True:
+        try:
+            return await step()
+        except BrokerUnavailable as error:
+            if not reported:
+                logger.warning("waiting for the broker: %s", error)
+                reported = True
+            await asyncio.sleep(0.5)
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,15 @@ from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettin
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
-from astrocyte.schemas.times import CEILING_US, TIME_NAMES, is_in_calendar, iso_from_us, time_us, unit_of
+from astrocyte.schemas.times import (
+    CEILING_US,
+    TIME_NAMES,
+    are_event_times,
+    is_in_calendar,
+    iso_from_us,
+    time_us,
+    unit_of,
+)
 from astrocyte.schemas.topics import TRUTH
 
 __all__ = ["Shift", "first_event_us", "rename_stream", "repartition", "shift_record"]
@@ -77,9 +85,9 @@ def first_event_us(record: ConsumedRecord) -> int | None:
         return None
     try:
         if is_frame(record):
-            frame = decode_frame(record.value)
-            times = [time_us for time_us in frame.timestamps().tolist() if 0 <= time_us < CEILING_US]
-            return min(times, default=None)
+            times = decode_frame(record.value).timestamps()
+            times = times[are_event_times(times)]
+            return int(times.min()) if len(times) else None
         body = orjson.loads(record.value)
     except (AstrocyteError, orjson.JSONDecodeError):
         return None

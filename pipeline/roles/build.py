@@ -19,6 +19,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
+from astrocyte.pipeline.kafka.client import until_available
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
@@ -29,7 +30,7 @@ from astrocyte.pipeline.roles.output_records import repartitioned
 from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.sink import build_sink
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
-from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat, until_available
+from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan

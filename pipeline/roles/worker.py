@@ -12,11 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+
+if TYPE_CHECKING:
+    from astrocyte.pipeline.topology.plan import Plan
 
 __all__ = [
     "REFUSED_STATUS",
@@ -148,14 +151,17 @@ class RoleProcesses:
 
 def needed_roles(settings: Settings) -> tuple[str, ...]:
     """The roles of the settings, with ``repartition`` where rules correlate a stream by a field other than its key."""
+    roles = settings.roles
+    if "correlate" in roles and "repartition" not in roles and _plan_of(settings).repartitions:
+        roles = (*roles, "repartition")
+    return roles
+
+
+def _plan_of(settings: Settings) -> Plan:
     from astrocyte.pipeline.topology.plan import make_plan
     from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 
-    roles = settings.roles
-    if "correlate" in roles and "repartition" not in roles:
-        repartitions = make_plan(read_rule_files(settings.rules or DEFAULT_RULES)).repartitions
-        roles = (*roles, "repartition") if repartitions else roles
-    return roles
+    return make_plan(read_rule_files(settings.rules or DEFAULT_RULES))
 
 
 def check_topics(settings: Settings) -> None:
@@ -163,22 +169,11 @@ def check_topics(settings: Settings) -> None:
 
     Roles that start together would otherwise create topics while one of them refuses. Raises InvalidSettings.
     """
-    from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions
-    from astrocyte.pipeline.topology.plan import make_plan
-    from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+    from astrocyte.pipeline.kafka.client import topic_partitions, until_available
     from astrocyte.pipeline.topology.topics import check_partitions, role_topics
 
-    topics = role_topics(settings, make_plan(read_rule_files(settings.rules or DEFAULT_RULES)))
-    reported = False
-    while True:
-        try:
-            there = asyncio.run(topic_partitions(settings.broker))
-            break
-        except BrokerUnavailable as error:
-            if not reported:
-                sys.stderr.write(f"astrocyte: waiting for the broker: {error}\n")
-                reported = True
-            time.sleep(0.5)
+    topics = role_topics(settings, _plan_of(settings))
+    there = asyncio.run(until_available(lambda: topic_partitions(settings.broker)))
     check_partitions(there, dict.fromkeys(topics, settings.partitions))
 
 

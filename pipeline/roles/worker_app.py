@@ -14,7 +14,7 @@ import orjson
 from faust.types import TP
 
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.pipeline.kafka.client import BrokerUnavailable
+from astrocyte.pipeline.kafka.client import until_available
 from astrocyte.pipeline.logging import logging_config
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.topics import make_topics
@@ -24,7 +24,7 @@ from astrocyte.pipeline.transport.transport import TransportOptions, app_setting
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["WorkerApp", "make_app", "repeat", "until_available"]
+__all__ = ["WorkerApp", "make_app", "repeat"]
 
 logger = logging.getLogger(__name__)
 
@@ -141,16 +141,3 @@ def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> 
 
     loop.__name__ = getattr(step, "__name__", "step")
     app.task(loop)
-
-
-async def until_available(step: Callable[[], Awaitable[Any]]) -> Any:
-    """Result of ``step``, retried while the broker is unavailable, which is logged once."""
-    reported = False
-    while True:
-        try:
-            return await step()
-        except BrokerUnavailable as error:
-            if not reported:
-                logger.warning("waiting for the broker: %s", error)
-                reported = True
-            await asyncio.sleep(0.5)

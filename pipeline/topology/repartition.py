@@ -10,14 +10,14 @@ import numpy as np
 
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
-from astrocyte.agents.ingest.decode import decode_chunk, kafka_times
+from astrocyte.agents.ingest.decode import KafkaTimes, decode_chunk
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
-from astrocyte.schemas.times import CEILING_US
+from astrocyte.schemas.times import are_event_times
 
 __all__ = ["Repartitioner"]
 
@@ -67,6 +67,7 @@ class Repartitioner:
         sourced, letters = decode_chunk(self.repartition.source, partition, records)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
+        stamps = KafkaTimes(records)
         for item in sourced:
             frame = item.frame
             if frame.watermark_us is not None:
@@ -74,7 +75,7 @@ class Repartitioner:
             elif heard.get(frame.origin) != math.inf:
                 frames += self._wake(frame.origin, partition, now_s)
                 heard[frame.origin] = now_s
-            frames += [self._relabel(part, partition) for part in self._judged(item, records)]
+            frames += [self._relabel(part, partition) for part in self._judged(item, stamps)]
             if frame.end:
                 del heard[frame.origin]
                 self._newest_us.pop((partition, frame.origin), None)
@@ -88,7 +89,7 @@ class Repartitioner:
             if step.waited is not None and step.reason is None
         ]
 
-    def _judged(self, item: SourcedFrame, records: Sequence[KafkaRecord]) -> list[Frame]:
+    def _judged(self, item: SourcedFrame, stamps: KafkaTimes) -> list[Frame]:
         """The frame without the rows whose clocks are doubted, as the correlate role judges (and counts) them.
 
         Rows that waited come first, each in a frame of its own.
@@ -96,8 +97,7 @@ class Repartitioner:
         frame = item.frame
         if frame.watermark_us is not None or frame.peers or not frame.num_rows:
             return [frame]
-        times = frame.timestamps()
-        rows = np.flatnonzero((times >= 0) & (times < CEILING_US))  # others are no events for any reader
+        rows = np.flatnonzero(are_event_times(frame.timestamps()))  # others are no events for any reader
         if len(rows) < frame.num_rows:
             frame = frame.take(rows)
         made: dict[int, int] = {}
@@ -108,8 +108,8 @@ class Repartitioner:
             return waiting
 
         source = Source(item.topic, item.partition, frame.origin)
-        stamps = kafka_times(item, rows, records)
-        steps = self._clocks.admit(source, frame.timestamps(), frame.column("key"), stamps, wait)
+        kafka_us = stamps.of(item, rows)
+        steps = self._clocks.admit(source, frame.timestamps(), frame.column("key"), kafka_us, wait)
         if steps is None:
             return [frame]
         before: list[Frame] = []

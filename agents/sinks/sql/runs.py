@@ -12,7 +12,7 @@ from astrocyte.agents.sinks.base import Sourced, SourcedRecords
 from astrocyte.agents.sinks.sql.rows import Rows, from_mappings, simulation_ids
 from astrocyte.agents.sinks.sql.targets import EXPERIMENTS, SIMULATIONS
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.times import CEILING_US, utc_from_us
+from astrocyte.schemas.times import CEILING_US, are_event_times, utc_from_us
 
 __all__ = ["Runs"]
 
@@ -132,7 +132,7 @@ def _seen_in_frame(frame: Frame) -> Iterator[Seen]:
         return
     ids = simulation_ids(frame)
     times = frame.timestamps()
-    possible = (times >= 0) & (times < CEILING_US)  # other times are refused, and a date column cannot hold them
+    possible = are_event_times(times)  # other times are refused, and a date column cannot hold them
     used = pc.unique(ids.indices).to_pylist()
     codes = ids.indices.to_numpy() if len(used) > 1 else None
     for code in used:

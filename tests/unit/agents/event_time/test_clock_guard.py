@@ -234,3 +234,44 @@ def test_a_caller_that_knows_the_time_releases_all_of_its_past_in_an_idle_place(
     _, made = guard(("a", 0, 0), ("b", 1, 0), ("a", 100, 0), ("a", 5000, 0))
     assert made.trust(TEN + 95) == []
     assert [step.waited.item for step in made.trust(TEN + 95, idle={SOURCE.place}) if step.waited is not None] == [2]
+
+
+class RowByRow(ClockGuard[int]):
+    """Judges every row by itself, also where a whole frame could be accepted at once."""
+
+    def _is_plain(self, *_frame: object) -> bool:
+        return False
+
+
+def judged(made: ClockGuard[int], events: list[tuple[str | None, int, int]], ends: list[int]) -> list[object]:
+    """What becomes of events (key, time, Kafka time) in frames that end at ``ends``, in order."""
+    decided: list[object] = []
+    for first, last in pairwise(ends):
+        if first == last:
+            continue
+        part = events[first:last]
+        keys = pa.array([key for key, _, _ in part], pa.utf8()).dictionary_encode().cast(TEXT)
+        times = np.array([TEN + at for _, at, _ in part], np.int64)
+        stamps = np.array([NO_KAFKA_TIME_US if stamp < 0 else TEN + stamp for _, _, stamp in part], np.int64)
+        steps = made.admit(SOURCE, times, keys, stamps, lambda row, first=first: first + row)
+        for step in [] if steps is None else steps:
+            accepted = [first + row for row in step.rows]
+            decided += accepted if step.waited is None else [(step.waited.item, step.reason)]
+        decided += range(first, last) if steps is None else ()
+    return decided
+
+
+@settings(max_examples=300)
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from(["a", "a", "b", None]), st.integers(0, 60), st.integers(-1, 60)), min_size=1
+    ),
+    one_key=st.booleans(),
+    cuts=st.lists(st.integers(0, 50), max_size=4),
+)
+def test_a_frame_that_is_accepted_at_once_is_judged_as_its_rows_are(events, one_key, cuts):
+    events = [("a", at, stamp) for _, at, stamp in events] if one_key else events
+    ends = [0, *sorted(min(cut, len(events)) for cut in cuts), len(events)]
+    made, slow = ClockGuard(tolerance_us=10), RowByRow(tolerance_us=10)
+    assert judged(made, events, ends) == judged(slow, events, ends)
+    assert made.snapshot(int) == slow.snapshot(int)

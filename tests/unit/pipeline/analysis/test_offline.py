@@ -199,6 +199,23 @@ def test_the_idleness_that_a_worker_recorded_is_repeated_with_its_end(pair, tmp_
     assert run.counters.late == 0, "the worker crashed after this and read again from the beginning"
 
 
+def test_the_trust_of_a_worker_s_clock_is_repeated(pair, tmp_path):
+    """Without the record, the event that is ahead waits and is contradicted by what follows it."""
+    hour = 3600 * SECOND
+    times = [("k", 0), ("j", 1), ("k", 3 * hour), ("j", 2), ("k", 3)]
+    events = []
+    for seq, (key, at) in enumerate(times):
+        (message,) = in_json([axon_frame("axon_1", [key], [at], types="A", seq=seq)], 1)
+        events.append(message._replace(offset=seq, timestamp_ms=(T0_US + at) // 1000))
+    trusted = about_idleness(0, {"mono.axon_1": 3}, trusted_us=T0_US + 3 * hour)
+    counts = []
+    for name, records in (("without", events), ("with", [*events, trusted])):
+        run, outputs = run_rules(pair, [write_log(tmp_path / f"{name}.jsonl", records)], lateness_us=LATENESS)
+        list(outputs)
+        counts.append((run.counters.processed, run.counters.dead, run.counters.late))
+    assert counts == [(4, 1, 0), (3, 0, 2)]
+
+
 def test_the_pipeline_s_own_topics_are_no_input(pair, log, tmp_path):
     made = [ConsumedRecord("metrics.x", 0, 0, 1, b"k", b"{}"), ConsumedRecord(MULTI_EVENTS, 0, 0, 1, b"k", b"{}")]
     path = write_log(tmp_path / "b.jsonl", [*read_log(log), *made])

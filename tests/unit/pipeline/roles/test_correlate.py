@@ -73,6 +73,7 @@ class Worker:
 
     def __init__(self, broker: Broker) -> None:
         self.now_s = 0.0
+        self.clock_us = START_US
         self.tracker: CommitTracker = CommitTracker()
         self.ends = PartitionEnds(monotonic=lambda: self.now_s)
         self.fetched = dict.fromkeys(TOPICS.values(), 0)
@@ -81,7 +82,7 @@ class Worker:
         self.correlator = Correlator(
             self._domain, broker, broker.send_batch, broker.deliver, self.at_end, partitions=1,
             snapshot_interval_us=1_000_000, idle_timeout_us=5_000_000, producer_timeout_us=60_000_000,
-            monotonic=lambda: self.now_s,
+            monotonic=lambda: self.now_s, now_us=lambda: self.clock_us,
         )  # fmt: skip
 
     @staticmethod
@@ -103,17 +104,17 @@ class Worker:
             return None
         return replace(end, delivered=self.tracker.delivered_to(TP(*place)))
 
-    def deliver(self, topic: str, offset: int, value: bytes, key: bytes | None = None):
+    def deliver(self, topic: str, offset: int, value: bytes, key: bytes | None = None, stamp_ms: int = 0):
         """A chunk of one record was fetched and waits in the agent's queue."""
-        record = SimpleNamespace(offset=offset, timestamp=0, key=key, value=value, headers=())
+        record = SimpleNamespace(offset=offset, timestamp=stamp_ms, key=key, value=value, headers=())
         self.log_ends[topic] = max(self.log_ends[topic], offset + 1)
         self.fetched[topic] = offset + 1
         self.ends.answered(TP(topic, 0), offset, offset + 1, records=True, sent_s=self.now_s)
         chunk = SimpleNamespace(topic=topic, partition=0, records=[record], next_offset=offset + 1)
         return chunk, self.tracker.delivered(TP(topic, 0), offset, offset + 1)
 
-    async def feed(self, topic: str, offset: int, value: bytes, key: bytes | None = None) -> None:
-        await self.correlator.handle(*self.deliver(topic, offset, value, key))
+    async def feed(self, topic: str, offset: int, value: bytes, key: bytes | None = None, stamp_ms: int = 0) -> None:
+        await self.correlator.handle(*self.deliver(topic, offset, value, key, stamp_ms))
 
     def answer(self, *topics: str) -> None:
         """The broker answers a fetch that finds nothing to return."""
@@ -149,9 +150,9 @@ def frame(stream: str, at_s: float, sequence: int, **meta) -> bytes:
     return encode_frame(Frame.from_columns(stream, "run", columns, first_seq=sequence, **meta))
 
 
-def record(stream: str, at_s: float) -> bytes:
+def record(stream: str, at_s: float, sequence: int = 0) -> bytes:
     columns = {"timestamp": np.array([START_US + int(at_s * 1e6)]), "key": ["k"], "value": [1.0]}
-    return frame_to_records(Frame.from_columns(stream, "json", columns))[0].value
+    return frame_to_records(Frame.from_columns(stream, "json", columns, first_seq=sequence))[0].value
 
 
 async def test_a_chunk_is_acknowledged_once_its_outputs_and_a_snapshot_are_confirmed():
@@ -296,6 +297,22 @@ async def test_idle_topics_of_other_programs_do_not_delay_the_watermark_and_are_
     assert len(broker.ids()) == 1
     (idle,) = (entry for entry in noted(broker) if entry["idle"])
     assert sorted(idle["idle"]) == sorted(TOPICS.values())
+
+
+async def test_an_event_whose_kafka_time_the_clock_has_reached_is_accepted_and_this_is_recorded():
+    worker = Worker(broker := Broker())
+    await worker.start()
+    hours = 3 * 3600
+    for offset, (at_s, key) in enumerate([(0.0, b"k"), (0.1, b"j"), (hours, b"k")]):
+        stamp_ms = START_US // 1000 + int(at_s * 1000)
+        await worker.feed("mono.axon_1", offset, record("axon_1", at_s, offset), key, stamp_ms)
+    domain = worker.correlator.domains[0]
+    await worker.after(1.0)
+    assert (domain.waiting, domain.counters.processed) == (1, 2)
+    worker.clock_us += hours * 1_000_000
+    await worker.after(1.0)
+    assert (domain.waiting, domain.counters.processed) == (0, 3)
+    assert [entry["trusted_us"] for entry in noted(broker) if entry["trusted_us"]] == [worker.clock_us]
 
 
 async def test_a_producer_that_asserts_watermarks_is_waited_for_until_its_timeout():
@@ -470,5 +487,5 @@ async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():
     broker = Broker()
     for key, value in parts_of("d0", 0, 1, pack_state({"format": 99})):
         broker.records["state"].append(ProducerRecord("state", value, key, 0))
-    with pytest.raises(AstrocyteError, match=r"expected a snapshot of format 2, got 99; .*delete the state topic"):
+    with pytest.raises(AstrocyteError, match=r"expected a snapshot of format 3, got 99; .*delete the state topic"):
         await Worker(broker).start()

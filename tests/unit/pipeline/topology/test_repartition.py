@@ -130,3 +130,20 @@ def test_a_producer_that_asserts_watermarks_is_not_ended_for_being_slow():
     assert [each.origin for each in repartitioner.silence(ends(60.0), 5.0)] == ["/0"], (
         "an origin without name may yet come"
     )
+
+
+def test_an_event_with_a_clock_that_is_ahead_waits_until_it_is_trusted():
+    repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
+    start, hour = 1_750_000_000_000_000, 3_600_000_000
+    made = []
+    for offset, (key, at) in enumerate([("a", 0), ("b", 1), ("a", 2 * hour), ("b", 2)]):
+        columns = {"timestamp": np.array([start + at]), "key": [key], "place": ["p"]}
+        given = Frame.from_columns("weather", "run", columns, first_seq=offset)
+        # Kafka's time jumped with the event's, so it does not say which of the two clocks is wrong.
+        stamp_ms = (start + at) // 1000
+        frames, _ = repartitioner.step(0, [RawRecord(offset, stamp_ms, None, encode_frame(given))])
+        made += [row["timestamp"] - start for frame in frames for row in frame.rows()]
+    assert made == [0, 1, 2]
+    assert repartitioner.trust(start + hour // 2) == []
+    (frame_,) = repartitioner.trust(start + 2 * hour)
+    assert [row["timestamp"] - start for row in frame_.rows()] == [2 * hour]
