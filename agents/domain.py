@@ -7,80 +7,34 @@ gives exactly the outputs of an uninterrupted run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
-from astrocyte.agents.ingest.validate import Validators
-from astrocyte.agents.matches.lineage import alert_records, multi_event_records
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
+from astrocyte.agents.ingest.validate import Passed, Validators
+from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.times import NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
-
-
-@dataclass(slots=True)
-class Counters:
-    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled."""
-
-    received: int = 0
-    """Rows decoded, and messages that could not be decoded."""
-    processed: int = 0
-    late: int = 0
-    dead: int = 0
-    duplicate: int = 0
-    """Events with the id of one that is still in the reorder buffer."""
-    sampled: int = 0
-    """Events left out by a validator's sampling."""
-    matches: int = 0
-    alerts: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Names and values."""
-        return {name: int(getattr(self, name)) for name in self.__slots__}
-
-
-@dataclass(slots=True)
-class DomainOutput:
-    """Output of one step of a domain, in order."""
-
-    multi_events: list[JsonRecord] = field(default_factory=list)
-    alerts: list[JsonRecord] = field(default_factory=list)
-    late: list[JsonRecord] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
-    """Results of windows, and matches that other groups read, by their stream."""
-
-    def extend(self, other: DomainOutput) -> None:
-        """Append the output of a later step."""
-        for name in self.__slots__:
-            getattr(self, name).extend(getattr(other, name))
-
-    def __bool__(self) -> bool:
-        return bool(self.multi_events or self.alerts or self.late or self.dead_letters or self.frames)
-
-
-@dataclass(frozen=True, slots=True)
-class _Intake:
-    """One frame on its way through a domain."""
-
-    sourced: SourcedFrame
-    output: DomainOutput
-    counted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +55,14 @@ class _Lane:
 
     def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], watermarks: Watermarks) -> None:
         self.name, self.engine, self.topics, self.watermarks = name, engine, topics, watermarks
+        self.correlated: dict[str, str] = {}
+        """By stream: the field by which rules correlate it. An event in which it is null takes part in none."""
+        self.update()
+
+    def update(self) -> None:
+        """Take over the engine's rules."""
+        rules = () if self.engine is None else self.engine.rules
+        self.correlated = {stream: rule.by for rule in rules if rule.by is not None for stream in rule.streams}
 
 
 class Domain:
@@ -108,7 +70,11 @@ class Domain:
 
     ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time
     does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
-    they were first read (repartitioned streams, results of windows).
+    they were first read (repartitioned streams, results of windows). ``list_unused``: outputs list the events that took
+    no part and are in no other output.
+
+    Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
+    counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).
     """
 
     def __init__(
@@ -121,16 +87,22 @@ class Domain:
         topics: Iterable[str],
         internal: Iterable[str] = (),
         catalog: Catalog = CATALOG,
+        list_unused: bool = False,
     ) -> None:
         self.partition = partition
         self.groups = tuple(groups)
         self.lateness_us = lateness_us
-        self.counters = Counters()
+        self._accounting = Accounting(partition, internal, catalog, listed=list_unused)
+        self.counters = self._accounting.counters
+        self.unused = self._accounting.unused
+        """What was not used since this object was made."""
+        self.fields = self._accounting.fields
+        """Fields that the rules name and what came of them, since this object was made."""
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
         self._validators = validators or Validators((), catalog=catalog)
-        self._internal = frozenset(internal)
         self._catalog = catalog
+        self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
         engines: list[tuple[str, Engine | None, frozenset[str]]] = [
@@ -174,11 +146,10 @@ class Domain:
         if not records:
             return output
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog)
-        counted = topic not in self._internal
-        if counted:
-            self._dead_letter(letters, output)
+        self._accounting.undecoded(topic, letters, output)
+        counted = self._accounting.is_counted(topic)
         for sourced in frames:
-            self._take(_Intake(sourced, output, counted))
+            self._take(Intake(sourced, output, counted))
         self.positions[topic] = records[-1].offset + 1
         for lane in self._lanes_of.get(topic, ()):
             self._advance(lane, output)
@@ -219,20 +190,20 @@ class Domain:
     def flush(self) -> DomainOutput:
         """End of input: everything closes, and the state is empty."""
         output = DomainOutput()
-        for group in self.groups:
-            self._emit(group.engine.flush(), output)
+        for lane in self._lanes:
+            if lane.engine is not None:
+                self._step(lane, lane.engine.flush, output)
         return output
 
-    def _take(self, intake: _Intake) -> None:
+    def _take(self, intake: Intake) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
-        passed = self._validators.apply(frame)
-        for row, reason in passed.refused:
-            self._dead_letter_row(intake, row, reason, "validate")
+        passed = self._validated(intake)
         kept, rows = passed.frame, passed.rows
         late = np.zeros(kept.num_rows, np.bool_)
         rejected = np.zeros(kept.num_rows, np.bool_)
-        duplicates = 0
+        repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, frame.origin)
+        self._accounting.taken(intake, kept, rows)
         for lane in self._lanes_of.get(topic, ()):
             named = frame.end or not lane.watermarks.has_announced(source)
             verdict = lane.watermarks.observe(
@@ -246,33 +217,83 @@ class Domain:
             late |= verdict.late
             rejected |= verdict.rejected
             if lane.engine is not None:
+                self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
                 if verdict.late.any():
-                    lane.engine.push_late(kept.take(np.flatnonzero(verdict.late)))
-                duplicates = max(duplicates, self._push(lane.engine, intake.sourced, kept, rows, verdict.on_time))
-        for row in np.flatnonzero(rejected).tolist():
-            reason = f"timestamp {iso_from_us(int(kept.timestamps()[row]))} is too far in the future of its source"
-            self._dead_letter_row(intake, int(rows[row]), reason, "clock")
-        if late.any():
-            self._put_late(intake, kept, rows, np.flatnonzero(late))
+                    self._push_late(intake, lane.engine, kept, rows, verdict.late)
+                twice = self._push(intake, lane.engine, kept, rows, verdict.on_time)
+                repeated = twice if len(twice) > len(repeated) else repeated
+        self._accounting.judged(
+            intake, kept, rows, late=late, rejected=rejected, repeated=repeated, watermark_us=self.watermark_us
+        )
         if intake.counted:
-            counters = self.counters
-            counters.received += frame.num_rows
-            counters.sampled += passed.sampled
-            counters.late += int(late.sum())
-            counters.duplicate += duplicates
-            counters.processed += kept.num_rows - int((late | rejected).sum()) - duplicates
+            self.counters.sampled += passed.sampled
+
+    def _validated(self, intake: Intake) -> Passed:
+        """The rows that pass the validators, also where these raise; the others become dead letters."""
+        frame = intake.sourced.frame
+        if not frame.num_rows:
+            return Passed(frame, np.empty(0, np.int64), [])
+        parts: list[Passed] = []
+
+        def attempt(first: int, last: int) -> None:
+            if last - first == frame.num_rows:
+                parts.append(self._validators.apply(frame))
+                return
+            passed = self._validators.apply(frame.take(np.arange(first, last)))
+            refused = [(first + row, reason) for row, reason in passed.refused]
+            parts.append(Passed(passed.frame, first + passed.rows, refused, passed.sampled))
+
+        def refuse(row: int, error: Exception) -> None:
+            empty = Passed(frame.slice(0, 0), np.empty(0, np.int64), [(row, reason_of("validating an event", error))])
+            parts.append(empty)
+
+        apart(frame.num_rows, attempt, refuse)
+        passed = parts[0] if len(parts) == 1 else _joined(frame, parts)
+        for row, reason in passed.refused:
+            self._accounting.refused(intake, row, reason, "validate")
+        return passed
 
     def _push(
-        self, engine: Engine, sourced: SourcedFrame, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
-    ) -> int:
-        """Give the rows that are on time to an engine; returns how many it refused as duplicates."""
+        self, intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Give the rows that are on time to an engine; returns those that it refused as duplicates.
+
+        A row on which the engine raises is noted as failed; the engine has then changed nothing for it.
+        """
         if not on_time.any():
-            return 0
+            return np.empty(0, np.int64)
         if not on_time.all():
             chosen = np.flatnonzero(on_time)
             kept, rows = kept.take(chosen), rows[chosen]
-        offsets = sourced.offset if sourced.offsets is None else sourced.offsets[rows]
-        return engine.push(kept, topic=sourced.topic, partition=self.partition, offsets=offsets)
+        sourced = intake.sourced
+        repeated: list[NDArray[np.int64]] = []
+
+        def attempt(first: int, last: int) -> None:
+            whole = last - first == kept.num_rows
+            frame, places = (kept, rows) if whole else (kept.take(np.arange(first, last)), rows[first:last])
+            offsets = sourced.offset if sourced.offsets is None else sourced.offsets[places]
+            if engine.push(frame, topic=sourced.topic, partition=self.partition, offsets=offsets):
+                repeated.append(places[engine.repeated])
+
+        def refuse(at: int, error: Exception) -> None:
+            intake.failed[int(rows[at])] = reason_of("correlating an event", error)
+
+        apart(kept.num_rows, attempt, refuse)
+        return np.concatenate([np.empty(0, np.int64), *repeated])
+
+    def _push_late(
+        self, intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.bool_]
+    ) -> None:
+        """Give late rows to the windows that revise their results."""
+        chosen = np.flatnonzero(late)
+
+        def attempt(first: int, last: int) -> None:
+            engine.push_late(kept.take(chosen[first:last]))
+
+        def refuse(at: int, error: Exception) -> None:
+            intake.failed[int(rows[chosen[at]])] = reason_of("revising a window by a late event", error)
+
+        apart(len(chosen), attempt, refuse)
 
     def _peers(self, lane: _Lane, frame: Frame, topic: str) -> list[Source]:
         """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""
@@ -280,53 +301,46 @@ class Domain:
         named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
         return [Source(name, self.partition, origin or frame.origin) for name, origin in named if name in lane.topics]
 
-    def _put_late(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.integer]) -> None:
-        sourced = intake.sourced
-        place = [
-            ("late_watermark_us", str(self.watermark_us).encode()),
-            ("source_topic", sourced.topic.encode()),
-            ("source_partition", str(self.partition).encode()),
-        ]
-        for row, record in zip(late.tolist(), frame_to_records(kept.take(late), self._catalog), strict=True):
-            offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
-            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, offset]))
-
-    def _dead_letter(self, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
-        output.dead_letters += letters
-        self.counters.dead += len(letters)
-        self.counters.received += len(letters)
-
-    def _dead_letter_row(self, intake: _Intake, row: int, reason: str, stage: str) -> None:
-        if not intake.counted:
-            return  # rows of an internal topic were checked where they were first read
-        sourced = intake.sourced
-        record = frame_to_records(sourced.frame.take(np.array([row])), self._catalog)[0]
-        time_ms = int(sourced.frame.timestamps()[row]) // 1000
-        raw = RawRecord(sourced.offset_of(row), time_ms, record.key, record.value, record.headers)
-        inside = row if sourced.offsets is None else None
-        intake.output.dead_letters.append(
-            dead_letter(raw, sourced.topic, self.partition, reason=reason, stage=stage, row=inside)
-        )
-        self.counters.dead += 1
-
     def _advance(self, lane: _Lane, output: DomainOutput) -> None:
+        if lane.engine is None:
+            if lane.watermarks.finished:
+                lane.watermarks.reset()
+            return
         if lane.watermarks.finished:
-            if lane.engine is not None:
-                self._emit(lane.engine.flush(), output)
+            self._step(lane, lane.engine.flush, output)
             lane.watermarks.reset()
-        elif lane.engine is not None:
-            self._emit(lane.engine.advance(lane.watermarks.watermark_us), output)
+        else:
+            self._step(lane, partial(lane.engine.advance, lane.watermarks.watermark_us), output)
+
+    def _step(self, lane: _Lane, step: Callable[[], EngineOutput], output: DomainOutput) -> None:
+        before_us = NEVER_US if lane.engine is None else lane.engine.watermark_us
+        try:
+            result = step()
+        except Exception as error:
+            reason_of(f"correlating by {lane.name}", error)
+            cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
+            raise OperatorFailed(
+                f"partition {self.partition}: rules and windows by {lane.name} failed while they processed the events "
+                f"after {iso_from_us(before_us) if before_us > NEVER_US else 'the start'}: {cause}; their state is "
+                "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
+                "again, from the last snapshot"
+            ) from error
+        self._emit(result, output)
 
     def _emit(self, result: EngineOutput, output: DomainOutput) -> None:
         if not result:
             return
-        multi = multi_event_records(result.matches)
-        alerts = alert_records(result.matches)
-        self.counters.matches += len(multi)
-        self.counters.alerts += len(alerts)
-        output.multi_events += multi
-        output.alerts += alerts
+        made = match_records(result.matches)
+        if made.failed or result.failed:
+            self._accounting.failed_results(made.failed, result.failed, output)
+        self.counters.matches += len(made.multi_events)
+        self.counters.alerts += len(made.alerts)
+        output.multi_events += made.multi_events
+        output.alerts += made.alerts
         output.frames += result.frames
+
+    def _note_rules(self) -> None:
+        self.fields.update(each for group in self.groups for each in named_fields(group.engine.ruleset))
 
     def update(self, rulesets: Mapping[str, RuleSet], validators: Validators | None = None) -> None:
         """Put changed rules and validators in force; unchanged rules keep their partial matches."""
@@ -334,6 +348,9 @@ class Domain:
             self._validators = validators
         for group in self.groups:
             group.engine.update(rulesets[group.field])
+        for lane in self._lanes:
+            lane.update()
+        self._note_rules()
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state, with the next offset of every topic."""
@@ -352,7 +369,8 @@ class Domain:
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Restore a snapshot; groups that it lacks begin empty."""
         self.positions = orjson.loads(bytes(snapshot["positions"]))
-        self.counters = Counters(**orjson.loads(bytes(snapshot["counters"])))
+        for name, count in orjson.loads(bytes(snapshot["counters"])).items():
+            setattr(self.counters, name, count)
         for lane in self._lanes:
             state = snapshot["lanes"].get(lane.name)
             if state is None:
@@ -360,3 +378,22 @@ class Domain:
             lane.watermarks.restore(state["clock"])
             if lane.engine is not None:
                 lane.engine.restore(state["engine"])
+
+
+def _joined(frame: Frame, parts: Sequence[Passed]) -> Passed:
+    """Results of the validators for parts of a frame, as one."""
+    made = [part.frame for part in parts if part.frame.num_rows]
+    refused = sorted(each for part in parts for each in part.refused)
+    rows = np.concatenate([part.rows for part in parts])
+    sampled = sum(part.sampled for part in parts)
+    if not made:
+        return Passed(parts[0].frame, rows, refused, sampled)
+    try:
+        batch = pa.Table.from_batches([frame.batch for frame in made]).combine_chunks().to_batches()[0]
+    except (pa.ArrowException, ValueError) as error:
+        # A validator gave the parts columns of different types.
+        reason = reason_of("validating an event", error)
+        return Passed(
+            frame.slice(0, 0), rows[:0], sorted([*refused, *((row, reason) for row in rows.tolist())]), sampled
+        )
+    return Passed(replace(frame, batch=batch, weight=made[0].weight), rows, refused, sampled)

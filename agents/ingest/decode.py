@@ -9,13 +9,14 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 
 from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, chosen_decoders, run_decoder
+from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
@@ -24,6 +25,9 @@ from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import stream_of
 
 __all__ = ["dead_letter", "decode_chunk"]
+
+_CEILING_MS: Final = 4_102_444_800_000
+"""The year 2100."""
 
 
 def dead_letter(
@@ -39,7 +43,7 @@ def dead_letter(
             "partition": partition,
             "offset": record.offset,
             "row": row,
-            "timestamp": iso_from_us(record.timestamp * 1000),
+            "timestamp": _time_text(record.timestamp),
             "key_b64": None if record.key is None else b64encode(record.key).decode(),
             "payload_b64": None if record.value is None else b64encode(record.value).decode(),
             "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
@@ -47,12 +51,17 @@ def dead_letter(
     )
 
 
+def _time_text(time_ms: int) -> str | None:
+    """ISO 8601 text of a Kafka timestamp; None for one that no event can have."""
+    return iso_from_us(time_ms * 1000) if 0 <= time_ms < _CEILING_MS else None
+
+
 def decode_chunk(
     topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
 ) -> tuple[list[SourcedFrame], list[DeadLetter]]:
     """Frames of the chunk in offset order, and dead letters of the messages that cannot be decoded.
 
-    The catalog's types are enforced.
+    The catalog's types are enforced. A message that raises anything at all is a dead letter, and the others are read.
     """
     stream = stream_of(topic) or topic
     frames: list[SourcedFrame] = []
@@ -71,8 +80,11 @@ def decode_chunk(
                 if isinstance(made, Frame):
                     event_type = None if made.has("window_start") else catalog.find(made.stream)
                     made = conform(made, event_type) if event_type is not None else made
-            except (InvalidFrame, InvalidEvent, SchemaMismatch) as error:
-                letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  a message that raises is refused, whatever it raises
+                reason = reason_of("decoding a message", error)
+                letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
             if isinstance(made, Frame):
                 frames.append(SourcedFrame(made, topic, partition, record.offset))
@@ -94,21 +106,44 @@ class _Run:
 
 
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
-    records = run.records
-    decoded, index, refused = records_to_frame(run.topic, run.partition, run.stream, records, run.catalog)
-    for item in refused:
-        record, row = (records[item.index], None) if run.source is None else (run.source, item.index)
-        reason = item.reason
+    def attempt(first: int, last: int) -> None:
+        records = run.records[first:last] if last - first < len(run.records) else run.records
+        decoded, index, refused = records_to_frame(run.topic, run.partition, run.stream, records, run.catalog)
+        for item in refused:
+            refuse_record(first + item.index, item.reason)
+        if decoded is not None:
+            offsets = np.array([records[row].offset for row in index], np.int64)
+            end = records[-1].offset
+            frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=end))
+
+    def refuse_record(at: int, reason: str) -> None:
+        record, row = (run.records[at], None) if run.source is None else (run.source, at)
         letters.append(dead_letter(record, run.topic, run.partition, reason=reason, stage="decode", row=row))
-    if decoded is not None:
-        offsets = np.array([records[row].offset for row in index], np.int64)
-        last = records[-1].offset
-        frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=last))
+
+    def refuse(at: int, error: Exception) -> None:
+        refuse_record(at, reason_of("decoding a message", error))
+
+    apart(len(run.records), attempt, refuse)
 
 
 def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
     first = 0
-    for decoder, same in groupby(chosen_decoders(records)):
+    for decoder, same in groupby(_chosen(records)):
         last = first + len(list(same))
         yield decoder, records[first:last]
         first = last
+
+
+def _chosen(records: Sequence[KafkaRecord]) -> list[Decoder]:
+    """The decoder of each message; JSON, which refuses it with a reason, for one on which a recogniser raises."""
+    try:
+        return chosen_decoders(records)
+    except Exception as error:  # noqa: BLE001  a recogniser is a function of the user's
+        reason_of("recognising a message", error)
+    chosen = []
+    for record in records:
+        try:
+            chosen += chosen_decoders([record])
+        except Exception:  # noqa: BLE001  as above
+            chosen.append(JSON)
+    return chosen
