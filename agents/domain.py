@@ -262,23 +262,21 @@ class Domain:
         """
         if not on_time.any():
             return np.empty(0, np.int64)
-        if not on_time.all():
-            chosen = np.flatnonzero(on_time)
-            kept, rows = kept.take(chosen), rows[chosen]
+        chosen = np.flatnonzero(on_time)
         sourced = intake.sourced
         repeated: list[NDArray[np.int64]] = []
 
         def attempt(first: int, last: int) -> None:
-            whole = last - first == kept.num_rows
-            frame, places = (kept, rows) if whole else (kept.take(np.arange(first, last)), rows[first:last])
+            part = chosen[first:last]
+            frame, places = (kept, rows) if len(part) == kept.num_rows else (kept.take(part), rows[part])
             offsets = sourced.offset if sourced.offsets is None else sourced.offsets[places]
             if engine.push(frame, topic=sourced.topic, partition=self.partition, offsets=offsets):
                 repeated.append(places[engine.repeated])
 
         def refuse(at: int, error: Exception) -> None:
-            intake.failed[int(rows[at])] = reason_of("correlating an event", error)
+            intake.failed[int(rows[chosen[at]])] = reason_of("correlating an event", error)
 
-        apart(kept.num_rows, attempt, refuse)
+        apart(len(chosen), attempt, refuse)
         return np.concatenate([np.empty(0, np.int64), *repeated])
 
     def _push_late(

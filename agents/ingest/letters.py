@@ -57,7 +57,11 @@ def row_letter(sourced: SourcedFrame, row: int, *, reason: str, stage: str, cata
 
 
 def _alone(frame: Frame, row: int) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
-    one = Frame(frame.stream, frame.run, frame.take(np.array([row])).batch, version=frame.version, weight=frame.weight)
+    # Not `take`, which some types of columns do not have.
+    part = frame.slice(row, row + 1)
+    one = Frame(
+        frame.stream, frame.run, part.batch, first_seq=part.first_seq, version=frame.version, weight=frame.weight
+    )
     try:
         return None, encode_frame(one), [("content-type", CONTENT_TYPE.encode())]
     except Exception:  # noqa: BLE001  the letter must be written even if nothing can hold its event
