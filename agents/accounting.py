@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,12 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord
 from astrocyte.schemas.times import iso_from_us
-from astrocyte.schemas.topics import MONO_PREFIX, metrics_topic
+from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent"]
+
+_MADE: Final = ("keyed.", "metrics.")
+"""Topics that the pipeline itself writes: nobody else reports what happens to their events."""
 
 
 @dataclass(slots=True)
@@ -121,7 +124,7 @@ class Accounting:
 
     def _reports(self, topic: str) -> bool:
         """Whether what happens to events of a topic is reported here: for each topic one domain does so."""
-        return self.is_counted(topic) or not topic.startswith(MONO_PREFIX)
+        return self.is_counted(topic) or topic.startswith(_MADE)
 
     def undecoded(self, topic: str, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
         """Messages of a topic that could not be decoded."""

@@ -32,7 +32,7 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.times import NEVER_US, iso_from_us
-from astrocyte.schemas.topics import TopicPartition
+from astrocyte.schemas.topics import TopicPartition, keyed_topic, stream_of
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
@@ -70,8 +70,9 @@ class Domain:
 
     ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time
     does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
-    they were first read (repartitioned streams, results of windows). ``list_unused``: outputs list the events that took
-    no part and are in no other output.
+    they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
+    correlate the copies of a topic: events without one are counted where the topic itself is read. ``list_unused``:
+    outputs list the events that took no part and are in no other output.
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
     counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).
@@ -87,6 +88,7 @@ class Domain:
         topics: Iterable[str],
         internal: Iterable[str] = (),
         catalog: Catalog = CATALOG,
+        copied_by: Mapping[str, Sequence[str]] | None = None,
         list_unused: bool = False,
     ) -> None:
         self.partition = partition
@@ -102,6 +104,10 @@ class Domain:
         """Next offset of every topic; what lies before it is in the state."""
         self._validators = validators or Validators((), catalog=catalog)
         self._catalog = catalog
+        self._copied_by = dict(copied_by or {})
+        self._copies = {
+            keyed_topic(stream_of(topic) or topic, by) for topic in self._copied_by for by in self._copied_by[topic]
+        }
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
@@ -204,6 +210,8 @@ class Domain:
         repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, frame.origin)
         self._accounting.taken(intake, kept, rows)
+        for by in self._copied_by.get(topic, ()) if intake.counted else ():
+            self._accounting.keyless(intake, by, kept, rows)
         for lane in self._lanes_of.get(topic, ()):
             named = frame.end or not lane.watermarks.has_announced(source)
             verdict = lane.watermarks.observe(
@@ -217,7 +225,8 @@ class Domain:
             late |= verdict.late
             rejected |= verdict.rejected
             if lane.engine is not None:
-                self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
+                if topic not in self._copies:
+                    self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
                 if verdict.late.any():
                     self._push_late(intake, lane.engine, kept, rows, verdict.late)
                 twice = self._push(intake, lane.engine, kept, rows, verdict.on_time)

@@ -6,19 +6,26 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.analysis.offline import OfflineRun, run_rules
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.times import iso_from_us, us_from_iso
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
 __all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]
+
+
+class OutputWriter(Protocol):
+    """Takes the outputs of a run (`pipeline.analysis.unused_report.RejectsFile`)."""
+
+    def write(self, output: DomainOutput) -> None:
+        """Take the output of one step."""
 
 
 class Made(NamedTuple):
@@ -67,6 +74,8 @@ class Backtest:
     events: int = 0
     late: int = 0
     dead: int = 0
+    run: OfflineRun | None = None
+    """What the rules read, and what of it was not used."""
 
     def as_json(self) -> dict[str, Any]:
         """Counts by rule and in total."""
@@ -75,6 +84,7 @@ class Backtest:
             "events": self.events,
             "late": self.late,
             "dead_letters": self.dead,
+            "unused": [] if self.run is None else self.run.unused.as_json(),
         }
 
 
@@ -138,11 +148,18 @@ class Verified:
         }
 
 
-def backtest(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -> Backtest:
-    """Run the rules over the logs. Rules without a match are listed with zeros."""
-    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us)
-    result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set())
+def backtest(
+    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, rejects: OutputWriter | None = None
+) -> Backtest:
+    """Run the rules over the logs. Rules without a match are listed with zeros.
+
+    ``rejects`` gets every output, with all events that took no part.
+    """
+    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us, list_unused=rejects is not None)
+    result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set(), run=run)
     for output in outputs:
+        if rejects is not None:
+            rejects.write(output)
         for made in made_of(output):
             count = result.rules.setdefault(made.rule, RuleCount())
             count.matches += 1

@@ -25,7 +25,7 @@ from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
-from astrocyte.pipeline.roles.output_records import repartitioned
+from astrocyte.pipeline.roles.output_records import frame_records, letter_record
 from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.sink import build_sink
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
@@ -38,6 +38,7 @@ from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_file
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import MONO_PREFIX, mono_topic, state_topic
 
@@ -220,13 +221,12 @@ def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
     return end
 
 
-async def _carry(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame]) -> None:
-    repartition = repartitioner.repartition
-    records = [
-        record
-        for frame in frames
-        for record in repartitioned(repartition.stream, repartition.field, frame, repartitioner.partitions)
-    ]
+async def _carry(
+    app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame], letters: Sequence[DeadLetter] = ()
+) -> None:
+    topic, partitions = repartitioner.repartition.topic, repartitioner.partitions
+    records = [record for frame in frames for record in frame_records(topic, frame, partitions)]
+    records += [letter_record(letter, letter.partition % partitions) for letter in letters]
     if records:
         await app.producer.send_and_confirm(records)
 
@@ -235,10 +235,9 @@ def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner) -> No
     async def forward(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            # What cannot be read is a dead letter of the role that correlates, so it is left to that.
             began_s = time.monotonic()
-            frames, _ = repartitioner.step(chunk.partition, chunk.records, began_s)
-            await _carry(app, repartitioner, frames)
+            frames, letters = repartitioner.step(chunk.partition, chunk.records, began_s)
+            await _carry(app, repartitioner, frames, letters)
             repartitioner.carried(chunk.partition, chunk.next_offset, began_s, time.monotonic())
             event.ack()
 

@@ -6,12 +6,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.agents.ingest.letters import row_letter
+from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.topology.plan import Repartition
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.partitioning import repartition
 
 __all__ = ["Repartitioner"]
 
@@ -44,11 +51,15 @@ class Repartitioner:
     def step(
         self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
     ) -> tuple[list[Frame], list[DeadLetter]]:
-        """Frames of one chunk for the internal topic, and its dead letters (which the correlate role counts)."""
-        sourced, letters = decode_chunk(self.repartition.source, partition, records)
+        """Frames of one chunk for the internal topic, and dead letters of the rows that cannot be keyed by its field.
+
+        Messages that cannot be decoded are left out: the correlate role, which counts the source, reports them.
+        """
+        sourced, _ = decode_chunk(self.repartition.source, partition, records)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
-        for frame in (item.frame for item in sourced):
+        letters: list[DeadLetter] = []
+        for frame in (self._keyed(item, letters) for item in sourced):
             if frame.watermark_us is not None:
                 heard[frame.origin] = math.inf
             elif heard.get(frame.origin) != math.inf:
@@ -99,6 +110,28 @@ class Repartitioner:
         """A frame without rows. It names no peers, because it makes no statement about partitions of other workers."""
         columns: dict[str, list[object]] = {"timestamp": [], "key": []}
         return Frame.from_columns(self.repartition.stream, "", columns, origin=_origin(origin, partition), end=end)
+
+    def _keyed(self, sourced: SourcedFrame, letters: list[DeadLetter]) -> Frame:
+        """The frame with the field as its key, without the rows on which that raises."""
+        frame, field = sourced.frame, self.repartition.field
+        try:
+            return repartition(frame, field)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  found row by row below, whatever it is
+            reason_of("repartitioning an event", error)
+        good: list[int] = []
+
+        def refuse(row: int, error: Exception) -> None:
+            reason = reason_of("repartitioning an event", error)
+            letters.append(row_letter(sourced, row, reason=reason, stage="repartition", catalog=CATALOG))
+
+        def attempt(first: int, last: int) -> None:
+            repartition(frame.take(np.arange(first, last)), field)
+            good.extend(range(first, last))
+
+        apart(frame.num_rows, attempt, refuse)
+        return repartition(frame.take(np.array(good, np.int64)), field)
 
     def _relabel(self, frame: Frame, partition: int) -> Frame:
         place = (partition, frame.origin)
