@@ -132,7 +132,7 @@ class Accounting:
             return
         output.dead_letters += letters
         for letter in letters:
-            self._note(letter)
+            self.unused.add_letter(letter)
         if self.is_counted(topic):
             self.counters.dead += len(letters)
             self.counters.received += len(letters)
@@ -238,14 +238,9 @@ class Accounting:
     def _dead(self, intake: Intake, row: int, reason: str, stage: str) -> None:
         letter = row_letter(intake.sourced, row, reason=reason, stage=stage, catalog=self._catalog)
         intake.output.dead_letters.append(letter)
-        self._note(letter)
+        self.unused.add_letter(letter)
         if intake.counted:
             self.counters.dead += 1
-
-    def _note(self, letter: DeadLetter) -> None:
-        row = "" if letter.row is None else f" row {letter.row}"
-        place = f"{letter.topic}[{letter.partition}]@{letter.offset}{row}"
-        self.unused.add("dead", letter.topic, f"{place}: {letter.reason}", detail=letter.stage)
 
     def _list(self, intake: Intake, rows: NDArray[np.int64], cause: Cause, reason: str) -> None:
         if not self._listed:

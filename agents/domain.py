@@ -128,6 +128,13 @@ class Domain:
         )
 
     @property
+    def made(self) -> frozenset[str]:
+        """Streams that the rules and windows make themselves."""
+        rulesets = [group.engine.ruleset for group in self.groups]
+        rules = {rule.name for ruleset in rulesets for rule in ruleset.rules}
+        return frozenset(rules | {window.name for ruleset in rulesets for window in ruleset.windows})
+
+    @property
     def watermark_us(self) -> int:
         """Every group has processed everything older."""
         return min(lane.watermarks.watermark_us for lane in self._lanes)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 import pyarrow as pa
 
 from astrocyte.agents.rules.named_fields import NamedField
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
 
@@ -70,6 +71,12 @@ class Unused:
             self._counts[_Key(cause, subject, detail)] = UnusedCount(count, example)
         else:
             found.count += count
+
+    def add_letter(self, letter: DeadLetter) -> None:
+        """Count one dead letter."""
+        row = "" if letter.row is None else f" row {letter.row}"
+        place = f"{letter.topic}[{letter.partition}]@{letter.offset}{row}"
+        self.add("dead", letter.topic, f"{place}: {letter.reason}", detail=letter.stage)
 
     def merge(self, other: Unused) -> None:
         """Add the counts of another."""

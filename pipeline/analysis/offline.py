@@ -26,7 +26,6 @@ from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 from astrocyte.schemas.topics import CLOCK, TopicPartition, metrics_topic
@@ -276,17 +275,13 @@ class OfflineRun:
                         yield from self._follow(number, output)
             for repartition, repartitioner in self._repartitions.get(topic, ()):
                 frames, letters = repartitioner.step(partition, raws)
+                for letter in letters:
+                    self._repartitioning.add_letter(letter)
                 if letters:
-                    self._repartition_letters(letters)
                     yield DomainOutput(dead_letters=letters)
                 for frame in frames:
                     waiting = self._with_peers(frame, topic, partition)
                     yield from self._send(frame_records(repartition.topic, waiting, self.partitions))
-
-    def _repartition_letters(self, letters: Sequence[DeadLetter]) -> None:
-        for letter in letters:
-            example = f"{letter.topic}[{letter.partition}]@{letter.offset}: {letter.reason}"
-            self._repartitioning.add("dead", letter.topic, example, detail=letter.stage)
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which are read one after another here."""

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO, Final
 
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
+from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.errors import AstrocyteError
 
@@ -92,7 +93,10 @@ class RoleProcesses:
         return {role: child.pid for role, child in self._children.items()}
 
     def check(self, now_s: float) -> None:
-        """Restart roles that have ended. Raises AstrocyteError for one that ended too often within a minute."""
+        """Restart roles that have ended.
+
+        Raises AstrocyteError for one that ended too often within a minute, or that stopped for good.
+        """
         for role, child in list(self._children.items()):
             status = child.poll()
             if status is None:
@@ -100,6 +104,8 @@ class RoleProcesses:
             if status == RESTART_STATUS:
                 self._start(role)
                 continue
+            if status == STOPPED_STATUS:
+                raise AstrocyteError(f"role {role!r} has stopped; its last log line says why")
             recent = [moment for moment in self._restarts.get(role, []) if now_s - moment < 60]
             if len(recent) >= self.most_restarts:
                 raise AstrocyteError(
