@@ -21,7 +21,7 @@ from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Inta
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN, decode_chunk
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.ingest.validate import Passed, Validators
 from astrocyte.agents.matches.records import match_records
@@ -229,6 +229,9 @@ class Domain:
                 one_by_one=intake.sourced.offsets is not None,
                 peers=self._peers(lane, frame, topic) if named else (),
             )
+            if frame.origin == RETRY_ORIGIN:
+                # Old events, sent again one at a time: the partition's producers determine its event time.
+                lane.watermarks.mark_idle(source)
             late |= verdict.late
             rejected |= verdict.rejected
             if lane.engine is not None:

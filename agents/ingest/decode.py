@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
 
@@ -20,12 +20,14 @@ from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
+from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import stream_of
 
-__all__ = ["dead_letter", "decode_chunk"]
+__all__ = ["RETRY_ORIGIN", "dead_letter", "decode_chunk"]
 
+RETRY_ORIGIN: Final = "astrocyte.retry"
+"""Origin of the frames of dead letters that were sent again."""
 _CEILING_MS: Final = 4_102_444_800_000
 """The year 2100."""
 
@@ -87,6 +89,7 @@ def decode_chunk(
                 letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
             if isinstance(made, Frame):
+                made = retried_frame(made) if is_retried(record) else made
                 frames.append(SourcedFrame(made, topic, partition, record.offset))
             else:
                 _read_json(_Run(topic, partition, stream, made, catalog, record), frames, letters)
@@ -112,6 +115,9 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
         for item in refused:
             refuse_record(first + item.index, item.reason)
         if decoded is not None:
+            decoded = (
+                retried_frame(decoded) if is_retried(records[0] if run.source is None else run.source) else decoded
+            )
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
             frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=end))
@@ -128,10 +134,16 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
 
 def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
     first = 0
-    for decoder, same in groupby(_chosen(records)):
+    # Messages that were sent again say nothing about event time, so they form frames of their own.
+    for (decoder, _), same in groupby(zip(_chosen(records), map(is_retried, records), strict=True)):
         last = first + len(list(same))
         yield decoder, records[first:last]
         first = last
+
+
+def retried_frame(frame: Frame) -> Frame:
+    """The frame of a dead letter that was sent again: it comes from a source that never delays event time."""
+    return replace(frame, origin=RETRY_ORIGIN, watermark_us=None, end=False, peers=())
 
 
 def _chosen(records: Sequence[KafkaRecord]) -> list[Decoder]:

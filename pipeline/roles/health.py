@@ -46,7 +46,7 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 async def correlate_health(broker: str) -> dict[str, Any]:
-    """What the domains have reported last: ``unused`` since their workers began, and what is ``absent`` in all of them."""
+    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them."""
     newest: dict[bytes, dict[str, Any]] = {}
     if STATS in await topic_partitions(broker):
         async for key, value in messages_of_topic(broker, STATS):

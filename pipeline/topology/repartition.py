@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN, decode_chunk
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -60,6 +60,9 @@ class Repartitioner:
         frames: list[Frame] = []
         letters: list[DeadLetter] = []
         for frame in (self._keyed(item, letters) for item in sourced):
+            if frame.origin == RETRY_ORIGIN:
+                frames.append(frame)  # its source delays no event time here either
+                continue
             if frame.watermark_us is not None:
                 heard[frame.origin] = math.inf
             elif heard.get(frame.origin) != math.inf:

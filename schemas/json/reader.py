@@ -35,14 +35,15 @@ __all__ = [
     "cloud_headers",
     "first_offset",
     "frame_to_records",
+    "is_retried",
     "records_to_frame",
 ]
 
 JSON_CONTENT_TYPE: Final = "application/json"
 LETTER_HEADER: Final = "astrocyte_letter"
-"""Header of a message that was a dead letter and was sent again: the letter's id."""
+"""First header of a message that was a dead letter and was sent again: the letter's id."""
 OFFSET_HEADER: Final = "astrocyte_offset"
-"""Header of such a message: the offset at which it was refused, of the same topic and partition."""
+"""Second header of such a message: the offset at which it was first written, of the same topic and partition."""
 _TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 _DNA_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
 _FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
@@ -243,11 +244,16 @@ def first_offset(record: KafkaRecord) -> int:
 
     It is that of the message itself, unless the message was a dead letter and was sent again.
     """
-    if record.headers:
+    if is_retried(record):
         for name, value in record.headers:
             if name == OFFSET_HEADER and value.isdigit():
                 return int(value)
     return record.offset
+
+
+def is_retried(record: KafkaRecord) -> bool:
+    """Whether the message was a dead letter and was sent again."""
+    return bool(record.headers) and record.headers[0][0] == LETTER_HEADER
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ from astrocyte.agents.matches.outputs import Columns
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.agents.windows import WindowOperator
 from astrocyte.schemas.frames import Frame, encode_frame
-from astrocyte.schemas.json.reader import RawRecord, records_to_frame
+from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER, RawRecord, records_to_frame
 
 BAD = 13.0
 PAIRS = load_rules(
@@ -321,3 +321,23 @@ def test_apart_finds_every_row_that_raises_in_order():
     apart(18, attempt, lambda row, _error: refused.append(row))
     assert refused == sorted(bad)
     assert taken == [row for row in range(18) if row not in bad]
+
+
+def test_a_letter_that_is_sent_again_does_not_delay_event_time():
+    domain = domain_of(PAIRS)
+
+    def asserting(offset: int, value: float, second: int) -> RawRecord:
+        time_us = 1_772_359_200_000_000 + second * 1_000_000
+        columns = {"timestamp": np.array([time_us]), "key": ["k"], "value": np.array([value])}
+        frame = Frame.from_columns("A", "run", columns, first_seq=offset, origin="run", watermark_us=time_us)
+        return RawRecord(offset, 0, None, encode_frame(frame))
+
+    domain.feed("mono.A", [asserting(0, 1.0, 10)])
+    headers = [(LETTER_HEADER, b"letter"), (OFFSET_HEADER, b"0")]
+    old, new = json_record(3, 1.0), json_record(20, 7.0)
+    output = domain.feed("mono.A", [RawRecord(1, 0, b"k", old.value, headers)])
+    assert len(output.late) == 1
+    domain.feed("mono.A", [RawRecord(2, 0, b"k", new.value, headers), asserting(3, 2.0, 40)])
+    assert domain.watermark_us == 1_772_359_240_000_000
+    assert domain.counters.late == 1
+    assert is_accounted(domain)
