@@ -38,7 +38,7 @@ class UnusedCount:
     example: str
 
 
-_TEXTS: Final[Mapping[Cause, str]] = {
+_SENTENCES: Final[Mapping[Cause, str]] = {
     "dead": "{count:,} {events} of {subject} refused ({detail}), such as {example}",
     "late": "{count:,} late {events} of {subject}, such as {example}",
     "duplicate": "{count:,} {events} of {subject} had the id of an event that came before, such as {example}",
@@ -103,14 +103,14 @@ class Unused:
         """The counts that `as_json` has given; items of a later version are left out."""
         unused = cls()
         for item in items:
-            if item.get("cause") in _TEXTS:
+            if item.get("cause") in _SENTENCES:
                 unused.add(item["cause"], item["of"], item["example"], detail=item["detail"], count=item["count"])
         return unused
 
 
 def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     """A sentence that says how many events were not used, and why, with the example."""
-    return _TEXTS[cause].format(
+    return _SENTENCES[cause].format(
         count=found.count, events="event" if found.count == 1 else "events", subject=subject, detail=detail,
         example=found.example,
     )  # fmt: skip

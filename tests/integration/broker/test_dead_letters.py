@@ -32,7 +32,7 @@ from tests.support.logs import produce, read_topics, running, write_log
 TOPIC = "mono.orders"
 REFUSING = load_rules(
     """
-saccules: [{stream: orders, where: "amount > 10"}]
+validators: [{stream: orders, where: "amount > 10"}]
 rules: [{name: big, seq: [{as: a, stream: orders}]}]
 """
 )
