@@ -7,83 +7,36 @@ gives exactly the outputs of an uninterrupted run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from astrocyte.agents.accounting import Accounting, Counters, DomainOutput, Intake
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.decode import KafkaTimes, dead_letter, decode_chunk
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
+from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.ingest.validate import Validators
-from astrocyte.agents.matches.lineage import alert_records, multi_event_records
+from astrocyte.agents.ingest.validate_rows import validate_rows
+from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
-from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
-from astrocyte.schemas.topics import TopicPartition
+from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.times import NEVER_US, iso_from_us
+from astrocyte.schemas.topics import TopicPartition, keyed_topic, stream_of
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
-
-
-@dataclass(slots=True)
-class Counters:
-    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled.
-
-    An event that waits until the log shows whether its clock is right (`ClockGuard`) is not counted before that.
-    """
-
-    received: int = 0
-    """Rows decoded, and messages that could not be decoded."""
-    processed: int = 0
-    late: int = 0
-    dead: int = 0
-    duplicate: int = 0
-    """Events with the id of one that is still in the reorder buffer."""
-    sampled: int = 0
-    """Events left out by a validator's sampling."""
-    matches: int = 0
-    alerts: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Names and values."""
-        return {name: int(getattr(self, name)) for name in self.__slots__}
-
-
-@dataclass(slots=True)
-class DomainOutput:
-    """Output of one step of a domain, in order."""
-
-    multi_events: list[JsonRecord] = field(default_factory=list)
-    alerts: list[JsonRecord] = field(default_factory=list)
-    late: list[JsonRecord] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    frames: list[Frame] = field(default_factory=list)
-    """Results of windows, and matches that other groups read, by their stream."""
-
-    def extend(self, other: DomainOutput) -> None:
-        """Append the output of a later step."""
-        for name in self.__slots__:
-            getattr(self, name).extend(getattr(other, name))
-
-    def __bool__(self) -> bool:
-        return bool(self.multi_events or self.alerts or self.late or self.dead_letters or self.frames)
-
-
-@dataclass(frozen=True, slots=True)
-class _Intake:
-    """One frame on its way through a domain."""
-
-    sourced: SourcedFrame
-    output: DomainOutput
-    counted: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +67,14 @@ class _Lane:
 
     def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], watermarks: Watermarks) -> None:
         self.name, self.engine, self.topics, self.watermarks = name, engine, topics, watermarks
+        self.correlated: dict[str, str] = {}
+        """By stream: the field by which rules correlate it. An event in which it is null takes part in none."""
+        self.update()
+
+    def update(self) -> None:
+        """Take over the engine's rules."""
+        rules = () if self.engine is None else self.engine.rules
+        self.correlated = {stream: rule.by for rule in rules if rule.by is not None for stream in rule.streams}
 
 
 class Domain:
@@ -121,7 +82,12 @@ class Domain:
 
     ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time
     does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
-    they were first read (repartitioned streams, results of windows).
+    they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
+    correlate the copies of a topic: events without one are counted where the topic itself is read. ``list_unused``:
+    outputs list the events that took no part and are in no other output.
+
+    Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
+    counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).
     """
 
     def __init__(
@@ -135,17 +101,28 @@ class Domain:
         topics: Iterable[str],
         internal: Iterable[str] = (),
         catalog: Catalog = CATALOG,
+        copied_by: Mapping[str, Sequence[str]] | None = None,
+        list_unused: bool = False,
     ) -> None:
         self.partition = partition
         self.groups = tuple(groups)
         self.lateness_us = lateness_us
-        self.counters = Counters()
+        self._accounting = Accounting(partition, internal, catalog, listed=list_unused)
+        self.counters = self._accounting.counters
+        self.unused = self._accounting.unused
+        """What was not used since this object was made."""
+        self.fields = self._accounting.fields
+        """Fields that the rules name and what came of them, since this object was made."""
         self.positions: dict[str, int] = {}
         """Next offset of every topic; what lies before it is in the state."""
         self._validators = validators or Validators((), catalog=catalog)
-        self._internal = frozenset(internal)
         self._catalog = catalog
         self._clocks: ClockGuard[_Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
+        self._copied_by = dict(copied_by or {})
+        self._copies = {
+            keyed_topic(stream_of(topic) or topic, by) for topic in self._copied_by for by in self._copied_by[topic]
+        }
+        self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
         engines: list[tuple[str, Engine | None, frozenset[str]]] = [
@@ -163,6 +140,13 @@ class Domain:
         return Watermarks(
             lateness_us=self.lateness_us, expected=[TopicPartition(topic, self.partition) for topic in topics]
         )
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Streams that the rules and windows make themselves."""
+        rulesets = [group.engine.ruleset for group in self.groups]
+        rules = {rule.name for ruleset in rulesets for rule in ruleset.rules}
+        return frozenset(rules | {window.name for ruleset in rulesets for window in ruleset.windows})
 
     @property
     def watermark_us(self) -> int:
@@ -194,12 +178,11 @@ class Domain:
         if not records:
             return output
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog)
-        counted = topic not in self._internal
-        if counted:
-            self._dead_letter(letters, output)
+        self._accounting.undecoded(topic, letters, output)
+        counted = self._accounting.is_counted(topic)
         stamps = KafkaTimes(records)
         for sourced in frames:
-            self._take(_Intake(sourced, output, counted), stamps)
+            self._take(Intake(sourced, output, counted), stamps)
         self.positions[topic] = records[-1].offset + 1
         for lane in self._lanes_of.get(topic, ()):
             self._advance(lane, output)
@@ -253,19 +236,16 @@ class Domain:
     def flush(self) -> DomainOutput:
         """End of input: everything closes, and the state is empty."""
         output = DomainOutput()
-        for group in self.groups:
-            self._emit(group.engine.flush(), output)
+        for lane in self._lanes:
+            if lane.engine is not None:
+                self._step(lane, lane.engine.flush, output)
         return output
 
-    def _take(self, intake: _Intake, stamps: KafkaTimes) -> None:
+    def _take(self, intake: Intake, stamps: KafkaTimes) -> None:
         frame, topic = intake.sourced.frame, intake.sourced.topic
-        passed = self._validators.apply(frame)
-        for row, reason in passed.refused:
-            self._dead_letter_row(intake, row, reason, "validate")
+        passed = validate_rows(self._validators, frame)
+        self._accounting.validated(intake, passed)
         kept, rows = passed.frame, passed.rows
-        if intake.counted:
-            self.counters.received += frame.num_rows
-            self.counters.sampled += passed.sampled
         source = Source(topic, self.partition, frame.origin)
         steps = None
         if intake.counted and not self._is_asserted(source, frame):
@@ -299,14 +279,14 @@ class Domain:
                 self._decide(step, intake.output)
             self._observe(intake, kept.take(np.zeros(0, np.int64)), rows[:0])
 
-    def _observe_part(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64], chosen: Sequence[int]) -> None:
+    def _observe_part(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], chosen: Sequence[int]) -> None:
         if chosen:
             taken = np.array(chosen, np.int64)
             self._observe(intake, replace(kept.take(taken), end=False), rows[taken])
 
     def _is_asserted(self, source: Source, frame: Frame) -> bool:
-        """Whether the producer vouches for the times of its source, or the frame has none to judge."""
-        if frame.watermark_us is not None or frame.peers or not frame.num_rows:
+        """Whether the producer or the user vouches for the times of a frame, or it has none to judge."""
+        if frame.watermark_us is not None or frame.peers or not frame.num_rows or frame.origin == RETRY_ORIGIN:
             return True
         return any(lane.watermarks.is_asserted(source) for lane in self._lanes_of.get(source.topic, ()))
 
@@ -315,20 +295,23 @@ class Domain:
         if step.waited is None:
             return
         waiter = step.waited.item
-        intake = _Intake(waiter.sourced, output, counted=True)
+        intake = Intake(waiter.sourced, output, counted=True)
         self.counters.received += 1
         if step.reason is None:
             row = np.array([waiter.row], np.int64)
             self._observe(intake, replace(waiter.kept.take(np.array([waiter.kept_row])), end=False, peers=()), row)
         else:
-            self._dead_letter_row(intake, waiter.row, step.reason, "clock")
+            self._accounting.refused(intake, waiter.row, step.reason, "clock")
 
-    def _observe(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
+    def _observe(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Advance the watermarks by accepted rows and give those that are on time to the engines."""
         topic = intake.sourced.topic
         late = np.zeros(kept.num_rows, np.bool_)
-        duplicates = 0
+        repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, kept.origin)
+        self._accounting.taken(intake, kept, rows)
+        for by in self._copied_by.get(topic, ()) if intake.counted else ():
+            self._accounting.keyless(intake, by, kept, rows)
         for lane in self._lanes_of.get(topic, ()):
             named = kept.end or not lane.watermarks.has_announced(source)
             verdict = lane.watermarks.observe(
@@ -339,31 +322,60 @@ class Domain:
                 one_by_one=intake.sourced.offsets is not None,
                 peers=self._peers(lane, kept, topic) if named else (),
             )
+            if kept.origin == RETRY_ORIGIN:
+                # Old events, sent again one at a time: the partition's producers determine its event time.
+                lane.watermarks.mark_idle(source)
             late |= verdict.late
             if lane.engine is not None:
+                if topic not in self._copies:
+                    self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
                 if verdict.late.any():
-                    lane.engine.push_late(kept.take(np.flatnonzero(verdict.late)))
-                duplicates = max(duplicates, self._push(lane.engine, intake.sourced, kept, rows, verdict.on_time))
+                    self._push_late(intake, lane.engine, kept, rows, verdict.late)
+                twice = self._push(intake, lane.engine, kept, rows, verdict.on_time)
+                repeated = twice if len(twice) > len(repeated) else repeated
         if kept.end:
             self._clocks.forget(source)
-        if late.any():
-            self._put_late(intake, kept, rows, np.flatnonzero(late))
-        if intake.counted:
-            self.counters.late += int(late.sum())
-            self.counters.duplicate += duplicates
-            self.counters.processed += kept.num_rows - int(late.sum()) - duplicates
+        self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, watermark_us=self.watermark_us)
 
     def _push(
-        self, engine: Engine, sourced: SourcedFrame, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
-    ) -> int:
-        """Give the rows that are on time to an engine; returns how many it refused as duplicates."""
+        self, intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Give the rows that are on time to an engine; returns those that it refused as duplicates.
+
+        A row on which the engine raises is noted as failed; the engine has then changed nothing for it.
+        """
         if not on_time.any():
-            return 0
-        if not on_time.all():
-            chosen = np.flatnonzero(on_time)
-            kept, rows = kept.take(chosen), rows[chosen]
-        offsets = sourced.offset if sourced.offsets is None else sourced.offsets[rows]
-        return engine.push(kept, topic=sourced.topic, partition=self.partition, offsets=offsets)
+            return np.empty(0, np.int64)
+        chosen = np.flatnonzero(on_time)
+        sourced = intake.sourced
+        repeated: list[NDArray[np.int64]] = []
+
+        def attempt(first: int, last: int) -> None:
+            part = chosen[first:last]
+            frame, places = (kept, rows) if len(part) == kept.num_rows else (kept.take(part), rows[part])
+            offsets = sourced.offset if sourced.offsets is None else sourced.offsets[places]
+            if engine.push(frame, topic=sourced.topic, partition=self.partition, offsets=offsets):
+                repeated.append(places[engine.repeated])
+
+        def refuse(at: int, error: Exception) -> None:
+            intake.failed[int(rows[chosen[at]])] = reason_of("correlating an event", error)
+
+        apart(len(chosen), attempt, refuse)
+        return np.concatenate([np.empty(0, np.int64), *repeated])
+
+    def _push_late(
+        self, intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.bool_]
+    ) -> None:
+        """Give late rows to the windows that revise their results."""
+        chosen = np.flatnonzero(late)
+
+        def attempt(first: int, last: int) -> None:
+            engine.push_late(kept.take(chosen[first:last]))
+
+        def refuse(at: int, error: Exception) -> None:
+            intake.failed[int(rows[chosen[at]])] = reason_of("revising a window by a late event", error)
+
+        apart(len(chosen), attempt, refuse)
 
     def _peers(self, lane: _Lane, frame: Frame, topic: str) -> list[Source]:
         """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""
@@ -371,53 +383,46 @@ class Domain:
         named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
         return [Source(name, self.partition, origin or frame.origin) for name, origin in named if name in lane.topics]
 
-    def _put_late(self, intake: _Intake, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.integer]) -> None:
-        sourced = intake.sourced
-        place = [
-            ("late_watermark_us", str(self.watermark_us).encode()),
-            ("source_topic", sourced.topic.encode()),
-            ("source_partition", str(self.partition).encode()),
-        ]
-        for row, record in zip(late.tolist(), frame_to_records(kept.take(late), self._catalog), strict=True):
-            offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
-            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, offset]))
-
-    def _dead_letter(self, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
-        output.dead_letters += letters
-        self.counters.dead += len(letters)
-        self.counters.received += len(letters)
-
-    def _dead_letter_row(self, intake: _Intake, row: int, reason: str, stage: str) -> None:
-        if not intake.counted:
-            return  # rows of an internal topic were checked where they were first read
-        sourced = intake.sourced
-        record = frame_to_records(sourced.frame.take(np.array([row])), self._catalog)[0]
-        time_ms = int(sourced.frame.timestamps()[row]) // 1000
-        raw = RawRecord(sourced.offset_of(row), time_ms, record.key, record.value, record.headers)
-        inside = row if sourced.offsets is None else None
-        intake.output.dead_letters.append(
-            dead_letter(raw, sourced.topic, self.partition, reason=reason, stage=stage, row=inside)
-        )
-        self.counters.dead += 1
-
     def _advance(self, lane: _Lane, output: DomainOutput) -> None:
+        if lane.engine is None:
+            if lane.watermarks.finished:
+                lane.watermarks.reset()
+            return
         if lane.watermarks.finished:
-            if lane.engine is not None:
-                self._emit(lane.engine.flush(), output)
+            self._step(lane, lane.engine.flush, output)
             lane.watermarks.reset()
-        elif lane.engine is not None:
-            self._emit(lane.engine.advance(lane.watermarks.watermark_us), output)
+        else:
+            self._step(lane, partial(lane.engine.advance, lane.watermarks.watermark_us), output)
+
+    def _step(self, lane: _Lane, step: Callable[[], EngineOutput], output: DomainOutput) -> None:
+        before_us = NEVER_US if lane.engine is None else lane.engine.watermark_us
+        try:
+            result = step()
+        except Exception as error:
+            reason_of(f"correlating by {lane.name}", error)
+            cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
+            raise OperatorFailed(
+                f"partition {self.partition}: rules and windows by {lane.name} failed while they processed the events "
+                f"after {iso_from_us(before_us) if before_us > NEVER_US else 'the start'}: {cause}; their state is "
+                "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
+                "again, from the last snapshot"
+            ) from error
+        self._emit(result, output)
 
     def _emit(self, result: EngineOutput, output: DomainOutput) -> None:
         if not result:
             return
-        multi = multi_event_records(result.matches)
-        alerts = alert_records(result.matches)
-        self.counters.matches += len(multi)
-        self.counters.alerts += len(alerts)
-        output.multi_events += multi
-        output.alerts += alerts
+        made = match_records(result.matches)
+        if made.failed or result.failed:
+            self._accounting.failed_results(made.failed, result.failed, output)
+        self.counters.matches += len(made.multi_events)
+        self.counters.alerts += len(made.alerts)
+        output.multi_events += made.multi_events
+        output.alerts += made.alerts
         output.frames += result.frames
+
+    def _note_rules(self) -> None:
+        self.fields.update(each for group in self.groups for each in named_fields(group.engine.ruleset))
 
     def update(self, rulesets: Mapping[str, RuleSet], validators: Validators | None = None) -> None:
         """Put changed rules and validators in force; unchanged rules keep their partial matches."""
@@ -425,6 +430,9 @@ class Domain:
             self._validators = validators
         for group in self.groups:
             group.engine.update(rulesets[group.field])
+        for lane in self._lanes:
+            lane.update()
+        self._note_rules()
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state, with the next offset of every topic."""
@@ -444,7 +452,8 @@ class Domain:
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Restore a snapshot; groups that it lacks begin empty."""
         self.positions = orjson.loads(bytes(snapshot["positions"]))
-        self.counters = Counters(**orjson.loads(bytes(snapshot["counters"])))
+        for name, count in orjson.loads(bytes(snapshot["counters"])).items():
+            setattr(self.counters, name, count)
         self._clocks.restore(snapshot["clocks"], self._unpack)
         for lane in self._lanes:
             state = snapshot["lanes"].get(lane.name)

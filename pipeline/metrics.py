@@ -1,4 +1,4 @@
-"""Prometheus metrics of one worker on 127.0.0.1: counters of its domains or store, delay of the watermark."""
+"""Prometheus metrics of one worker on 127.0.0.1: counters of its domains or store, what was not used, delays."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from astrocyte.agents.ingest.unused import Unused
 from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.settings import Settings
 
-__all__ = ["DomainMetrics", "StoreMetrics", "serve_metrics"]
+__all__ = ["DomainMetrics", "StoreMetrics", "UnusedMetrics", "serve_metrics"]
 
 
 class DomainMetrics:
@@ -39,24 +40,47 @@ class DomainMetrics:
                 for rule, counts in group.engine.counters().items():
                     for what, value in counts.items():
                         rules.add_metric((str(partition), rule, what), value)
-        return iter((events, rules, behind))
+        return iter((events, rules, behind, _unused(domain.unused for domain in self._domains_of().values())))
+
+
+class UnusedMetrics:
+    """Counters of what a role did not use, and why."""
+
+    def __init__(self, role: str, unused: Unused) -> None:
+        self._role, self._counts = role, unused
+
+    def collect(self) -> Iterable[Metric]:
+        """One sample for each cause, subject and detail."""
+        return [_unused([self._counts])]
+
+
+def _unused(counts: Iterable[Unused]) -> Metric:
+    total = Unused()
+    for each in counts:
+        total.merge(each)
+    family = CounterMetricFamily(
+        "astrocyte_unused", "Events and results that were not used", labels=("cause", "of", "detail")
+    )
+    for cause, subject, detail, found in total:
+        family.add_metric((cause, subject, detail), found.count)
+    return family
 
 
 class StoreMetrics:
-    """Counters of the rows that a store confirmed and rejected."""
+    """Counters of the rows that a store confirmed and rejected, and of what was not read."""
 
     def __init__(self, role: str, runner: Any) -> None:
         self._role, self._runner = role, runner
 
     def collect(self) -> Iterable[Metric]:
-        """Two samples."""
+        """Rows by outcome, and records by cause."""
         rows = CounterMetricFamily("astrocyte_store_rows", "Rows by outcome", labels=("role", "outcome"))
         rows.add_metric((self._role, "written"), self._runner.written)
         rows.add_metric((self._role, "rejected"), self._runner.rejected)
-        return [rows]
+        return [rows, _unused([self._runner.unused])]
 
 
-def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | StoreMetrics) -> int | None:
+def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | StoreMetrics | UnusedMetrics) -> int | None:
     """Serve ``/metrics``; returns the port, or None if ``metrics_port`` is not set.
 
     The roles of a worker are separate processes, so each has its own port: the setting plus its place in `role_names`.

@@ -98,6 +98,12 @@ class Settings(BaseSettings):
         description="time after which a silent producer that sends watermarks no longer delays event time",
     )
     snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of the state of a domain")
+    dead_letter_limit: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of dead letters among at least 1,000 records above which a role stops; 1 is no limit",
+    )
     liveness_timeout: Duration = Field(
         120_000_000, gt=0, description="a worker that has lag and makes no progress for this long exits"
     )

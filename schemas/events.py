@@ -111,7 +111,7 @@ class DeadLetter(_Record):
     letter_id: str
     reason: str
     stage: str = Field(
-        min_length=1, max_length=32, description="decode, validate, clock, or the name of the sink that refused it"
+        min_length=1, max_length=32, description="step that refused it (docs/events.md), or the name of a sink"
     )
     topic: str
     partition: int

@@ -12,6 +12,7 @@ __all__ = [
     "LATE",
     "MONO_PREFIX",
     "MULTI_EVENTS",
+    "RETRIES",
     "RULES",
     "SIMULATIONS",
     "STATS",
@@ -37,6 +38,8 @@ SIMULATIONS: Final = "simulations"
 """Scenario, seed and configuration of each run."""
 STATS: Final = "control.stats"
 """Counters of every domain and sink; compacted, so that the newest of each remain."""
+RETRIES: Final = "control.retries"
+"""Dead letters that were sent again, by their id; compacted."""
 TRUTH: Final = "truth"
 """Stream (not topic) of planted anomalies; its topic is ``mono.truth``."""
 

@@ -26,13 +26,14 @@ from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
 from astrocyte.agents.engine.eventual import EventualPass
-from astrocyte.agents.engine.output import EngineOutput
+from astrocyte.agents.engine.output import EngineOutput, FailedRow
 from astrocyte.agents.engine.strata import Stratum, stratify
 from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from astrocyte.agents.ingest.dicts import frame_of, frames_of, normalised
+from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.catalog import CATALOG, Catalog
@@ -45,6 +46,7 @@ __all__ = ["Consistency", "Engine"]
 Consistency = Literal["strong", "eventual"]
 FOREVER_US: Final = 2**62
 _COMPACT_ABOVE: Final = 131_072
+_NO_ROWS: Final = np.empty(0, np.int64)
 
 
 class Engine:
@@ -85,6 +87,9 @@ class Engine:
         self._buffer = EventBuffer()
         self._tables = MatchTables(self._store)
         self._late: list[Frame] = []
+        self._failed: list[FailedRow] = []
+        self.repeated = _NO_ROWS
+        """Rows of the frame that was pushed last that were refused as duplicates."""
         self._compact_at = _COMPACT_ABOVE
         self._eventual = EventualPass(self._tables, self._gather) if consistency == "eventual" else None
         self.update(rules)
@@ -152,6 +157,9 @@ class Engine:
         ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and are returned
         in the lineage. Rows that validators refuse and rows older than the watermark are returned by the next step,
         as ``refused`` and ``late``.
+
+        A frame that raises because of one of its rows has changed nothing: its rows can be pushed in parts. Raises
+        OperatorFailed where the state is not valid any more.
         """
         return self._push(frame, None if topic is None else Origin(topic, partition, offsets), typed=True)
 
@@ -167,6 +175,7 @@ class Engine:
             self._push(frame, None, typed=id(frame) in own)
 
     def _push(self, frame: Frame, origin: Origin | None, *, typed: bool) -> int:
+        self.repeated = _NO_ROWS
         if frame.num_rows == 0 or frame.stream not in self._read:
             return 0
         if self._entrance is not None:
@@ -174,23 +183,28 @@ class Engine:
             if frame.num_rows == 0:
                 return 0
         times = frame.timestamps()
+        late, rows = None, None
         if int(times.min()) < self.watermark_us:
-            late = times < self.watermark_us
-            self._late.append(frame.take(np.flatnonzero(late)))
-            self.late += int(late.sum())
-            if late.all():
-                return 0
-            frame, origin = _chosen(frame, origin, ~late)
+            is_late = times < self.watermark_us
+            late, rows = frame.take(np.flatnonzero(is_late)), np.flatnonzero(~is_late)
+            frame, origin = _chosen(frame, origin, ~is_late)
         again = self._delivered.again(frame)
-        refused = 0
+        repeated = _NO_ROWS
         if again is not None:
-            refused = int(again.sum())
-            self.duplicates += refused
-            if refused == frame.num_rows:
-                return refused
+            repeated = np.flatnonzero(again)
             frame, origin = _chosen(frame, origin, ~again)
-        self._take(frame, origin)
-        return refused
+        if frame.num_rows:
+            try:
+                self._take(frame, origin)
+            except Exception:
+                self._delivered.undo()
+                raise
+        if late is not None:
+            self._late.append(late)
+            self.late += late.num_rows
+        self.duplicates += len(repeated)
+        self.repeated = repeated if rows is None else rows[repeated]
+        return len(repeated)
 
     def push_event(self, event: Mapping[str, Any]) -> list[Match]:
         """Let one event wait for the watermark; with `eventual` consistency gives what it matches, provisionally.
@@ -246,18 +260,49 @@ class Engine:
                 stratum.push(frame, first, self._ranks.get(frame.stream, PRIMARY))
 
     def push_late(self, frame: Frame) -> bool:
-        """Give late rows to the windows with ``late: revise``; False if no window takes them."""
-        taken = [stratum.revise(frame) for stratum in self._read.get(frame.stream, ())]
-        return any(taken)
+        """Give late rows to the windows with ``late: revise``; False if no window takes them.
+
+        A frame that raises because of one of its rows has changed nothing. Raises OperatorFailed as `push` does.
+        """
+        steps = [step for stratum in self._read.get(frame.stream, ()) for step in stratum.revise(frame)]
+        try:
+            for step in steps:
+                step()
+        except Exception as error:
+            raise OperatorFailed(f"a window over {frame.stream} failed: {type(error).__name__}: {error}") from error
+        return bool(steps)
 
     def _take(self, frame: Frame, origin: Origin | None) -> None:
         first = self._store.add(frame, origin)
         rank = self._ranks.get(frame.stream, PRIMARY)
-        taken = [stratum.push(frame, first, rank) for stratum in self._read[frame.stream]]
-        if self._eventual is not None and rank == PRIMARY:
-            self._eventual.push(frame, first)
-        if not any(taken):
+        eventual = self._eventual if rank == PRIMARY else None
+        try:
+            steps = [step for stratum in self._read[frame.stream] for step in stratum.prepare(frame, first, rank)]
+            early = None if eventual is None else eventual.prepare(frame, first)
+        except Exception:
             self._store.forget_last()
+            raise
+        for step in steps:
+            step()
+        if eventual is not None and early is not None:
+            try:
+                eventual.take(early)
+            except Exception as error:
+                raise OperatorFailed(f"rules over {frame.stream} failed: {type(error).__name__}: {error}") from error
+        if not steps:
+            self._store.forget_last()
+
+    def _take_made(self, frame: Frame) -> None:
+        """Take results of rules or windows that others read; rows that raise go to the next output as ``failed``."""
+
+        def attempt(first: int, last: int) -> None:
+            whole = last - first == frame.num_rows
+            self._take(frame if whole else frame.take(np.arange(first, last)), None)
+
+        def refuse(row: int, error: Exception) -> None:
+            self._failed.append(FailedRow(frame.take(np.array([row])), reason_of("reading a result", error)))
+
+        apart(frame.num_rows, attempt, refuse)
 
     # -- output ------------------------------------------------------------------------------------------------------
 
@@ -280,7 +325,7 @@ class Engine:
                 for frame, final in stratum.close(watermark_us, self._store):
                     frames.append(frame)
                     if final and frame.stream in self._read:
-                        self._take(frame, None)
+                        self._take_made(frame)
             self._delivered.purge(watermark_us)
         output = self._output(tables, frames)
         if self._store.rows > self._compact_at:
@@ -301,7 +346,7 @@ class Engine:
             for frame, final in [*made, *((frame, True) for frame in last)]:
                 frames.append(frame)
                 if final and frame.stream in self._read:
-                    self._take(frame, None)
+                    self._take_made(frame)
         output = self._output(tables, frames)
         self._store.clear()
         self._delivered.clear()
@@ -320,18 +365,20 @@ class Engine:
         for index in np.unique(table.rule).tolist():
             name = table.rules[index].name
             if name in self.exports or name in self._read:
-                frame = table.frame_of(name)
-                if frame is not None and name in self.exports:
-                    frames.append(frame)
-                if frame is not None and name in self._read:
-                    self._take(frame, None)
+                made, failed = table.frames_of(name)
+                self._failed += failed
+                if name in self.exports:
+                    frames += made
+                for frame in made if name in self._read else ():
+                    self._take_made(frame)
 
     def _output(self, tables: list[MatchTable], frames: list[Frame]) -> EngineOutput:
         table = self._tables.merge(tables)
         if self._eventual is not None:
             table = self._eventual.settle(table, self.watermark_us)
         late, self._late = self._late, []
-        return EngineOutput(table, frames, late, [] if self._entrance is None else self._entrance.take())
+        failed, self._failed = self._failed, []
+        return EngineOutput(table, frames, late, [] if self._entrance is None else self._entrance.take(), failed)
 
     # -- state -------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.cep.rows import Prepared
 from astrocyte.agents.engine.provisional import Provisional
 from astrocyte.agents.engine.single_matches import Recent, Singles, single_matches
 from astrocyte.agents.engine.tables import MatchTables
@@ -54,9 +55,12 @@ class EventualPass:
         self._matcher.update(rules)
         self.streams = frozenset(self._matcher.streams)
 
-    def push(self, frame: Frame, first: int) -> None:
-        """Match the rows of a frame, whose handles begin at ``first``."""
-        rows = self._matcher.prepare(frame, first)
+    def prepare(self, frame: Frame, first: int) -> Prepared:
+        """Entries for `take` of the rows of a frame, whose handles begin at ``first``."""
+        return self._matcher.prepare(frame, first)
+
+    def take(self, rows: Prepared) -> None:
+        """Match prepared rows."""
         if not len(rows):
             return
         rows = rows.take(np.argsort(rows.t, kind="stable"))

@@ -16,6 +16,7 @@ from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar
+from astrocyte.agents.ingest.faults import reason_of
 from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.ids import event_ids, format_ids, match_ids, parse_ids
@@ -132,10 +133,13 @@ def single_matches(
             one = MatchedEvent(event_id, each.stream, each.event["timestamp"], fields)
             by_step[name] = (*by_step.get(name, ()), one)
         key = None if rule.by is None else events[0].event.get(rule.by)
+        try:
+            values = singles.values(rule, timed_out=timed_out).match(prior)
+        except Exception as error:  # noqa: BLE001  an expression of the rule, evaluated on values of any kind
+            values = {"failure": reason_of(f"emit or alert of rule {rule.name!r}", error)}
         found = Match(
             rule=rule.name, version=rule.content_version, id=strings[0], key=None if key is None else str(key),
-            time_us=int(batch.time_us[i]), events=by_step, timed_out=timed_out, status="provisional",
-            **singles.values(rule, timed_out=timed_out).match(prior),
+            time_us=int(batch.time_us[i]), events=by_step, timed_out=timed_out, status="provisional", **values,
         )  # fmt: skip
         made.append((found, own.tobytes(), steps[part], refs[part]))
     return made

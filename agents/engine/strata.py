@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -20,6 +21,7 @@ from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.cep.rows import Prepared
 from astrocyte.agents.event_time.event_store import Block, EventStore
 from astrocyte.agents.event_time.reorder import Pending, Reorder
+from astrocyte.agents.ingest.faults import OperatorFailed
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.windows import WindowOperator, WindowRows
@@ -88,29 +90,36 @@ class Stratum:
         """Streams that the stratum reads."""
         return self.matcher.streams | {window.operator.spec.source for window in self._windows.values()}
 
-    def push(self, frame: Frame, first_ref: int, rank: int) -> bool:
-        """Let the rows of a frame wait; False if none can matter. Row i has the ref ``first_ref`` + i."""
-        taken = False
+    def prepare(self, frame: Frame, first_ref: int, rank: int) -> list[Callable[[], None]]:
+        """Steps that let the rows of a frame wait, none if no row can matter. Row i has the ref ``first_ref`` + i.
+
+        All that a row can cause to fail happens here, and changes nothing but the numbers of keys and strings.
+        """
+        steps: list[Callable[[], None]] = []
         if frame.stream in self.matcher.streams:
             rows = self.matcher.prepare(frame, first_ref)
             if len(rows):
-                self.waiting.push(Pending.of(frame, rows, rows.ref, rank))
-                taken = True
+                steps.append(partial(self.waiting.push, Pending.of(frame, rows, rows.ref, rank)))
         for window in self._windows.values():
             if window.operator.spec.source == frame.stream:
                 chosen = window.operator.prepare(frame)
                 if len(chosen):
-                    window.waiting.push(Pending.of(frame, chosen, first_ref + chosen.row, rank))
-                    taken = True
-        return taken
+                    pending = Pending.of(frame, chosen, first_ref + chosen.row, rank)
+                    steps.append(partial(window.waiting.push, pending))
+        return steps
 
-    def revise(self, frame: Frame) -> bool:
-        """Give late rows to the windows that revise their results; False if there is none."""
+    def push(self, frame: Frame, first_ref: int, rank: int) -> bool:
+        """Let the rows of a frame wait; False if none can matter."""
+        steps = self.prepare(frame, first_ref, rank)
+        for step in steps:
+            step()
+        return bool(steps)
+
+    def revise(self, frame: Frame) -> list[Callable[[], object]]:
+        """Steps that give late rows to the windows that revise their results, none if there is no such window."""
         windows = [w.operator for w in self._windows.values() if w.operator.spec.late == "revise"]
         windows = [operator for operator in windows if operator.spec.source == frame.stream]
-        for operator in windows:
-            operator.add(frame)
-        return bool(windows)
+        return [partial(operator.add, operator.prepare(frame)) for operator in windows]
 
     def advance(self, watermark_us: int, store: EventStore) -> MatchBatch:
         """Matches of rows older than the watermark, and matches and timeouts decided by time before it."""
@@ -125,11 +134,15 @@ class Stratum:
 
     def close(self, watermark_us: int, store: EventStore) -> Iterable[tuple[Frame, bool]]:
         """Results of the stratum's windows; the flag says whether rules may read them (preliminary ones: not)."""
-        for window in self._windows.values():
-            ready = window.waiting.pop(watermark_us, store)
-            if ready is not None:
-                window.operator.add(ready[0])
-            for frame, final in ((window.operator.updates(), False), (window.operator.advance(watermark_us), True)):
+        for name, window in self._windows.items():
+            try:
+                ready = window.waiting.pop(watermark_us, store)
+                if ready is not None:
+                    window.operator.add(ready[0])
+                made = ((window.operator.updates(), False), (window.operator.advance(watermark_us), True))
+            except Exception as error:
+                raise OperatorFailed(f"window {name!r} failed: {type(error).__name__}: {error}") from error
+            for frame, final in made:
                 if frame is not None:
                     yield frame, final
 

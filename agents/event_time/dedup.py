@@ -6,7 +6,9 @@ A repeated event that the watermark has passed is late, so older ids need not be
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -37,9 +39,11 @@ class Delivered:
         self._ranges: dict[tuple[str, str], list[_Range]] = {}
         self._ids: dict[bytes, int] = {}
         self._purge_at = FIRST_PURGE
+        self._undo: Callable[[], object] | None = None
 
     def again(self, frame: Frame) -> Flags | None:
         """Flags of duplicate rows (also within the frame); None where there are none. Records the ids of the others."""
+        self._undo = None
         if not frame.num_rows:
             return None
         if frame.batch.schema.get_field_index("event_id") >= 0:
@@ -58,9 +62,11 @@ class Delivered:
         if all(last < known.first or first > known.last for known in ranges):
             tail = ranges[-1] if ranges else None
             if tail is not None and contiguous and tail.sequence is None and tail.last == first - 1:
+                self._undo = partial(_shorten, tail, tail.last, tail.newest_us)
                 tail.last, tail.newest_us = last, max(tail.newest_us, newest)
             else:
                 ranges.append(_Range(first, last, newest, sequence))
+                self._undo = ranges.pop
             return None
         return self._again_by_number(ranges, frame.sequences(), newest)
 
@@ -78,6 +84,7 @@ class Delivered:
         if not again.all():
             fresh = sequence[~again]
             ranges.append(_Range(int(fresh.min()), int(fresh.max()), newest, fresh.copy()))
+            self._undo = ranges.pop
         return again if again.any() else None
 
     def _again_by_id(self, frame: Frame) -> Flags | None:
@@ -86,6 +93,7 @@ class Delivered:
         names = [data[start : start + 16] for start in range(0, len(data), 16)]
         before = len(known)
         if known.keys().isdisjoint(names):
+            self._undo = partial(_remove, known, names)
             known.update(zip(names, times, strict=True))
             if len(known) == before + len(names):
                 return None
@@ -93,12 +101,21 @@ class Delivered:
             again[list({name: row for row, name in reversed(list(enumerate(names)))}.values())] = False
             return again
         again = np.zeros(len(names), np.bool_)
+        added = []
         for row, name in enumerate(names):
             if name in known:
                 again[row] = True
             else:
                 known[name] = times[row]
+                added.append(name)
+        self._undo = partial(_remove, known, added)
         return again
+
+    def undo(self) -> None:
+        """Forget the ids that the last call of `again` recorded: its rows were not taken."""
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
 
     def is_new(self, text: str, time_us: int) -> bool:
         """Whether no event with this id, set by its producer, was delivered before; records the id."""
@@ -124,3 +141,13 @@ class Delivered:
         """Drop all ids."""
         self._ranges.clear()
         self._ids.clear()
+        self._undo = None
+
+
+def _shorten(known: _Range, last: int, newest_us: int) -> None:
+    known.last, known.newest_us = last, newest_us
+
+
+def _remove(known: dict[bytes, int], names: Sequence[bytes]) -> None:
+    for name in names:
+        known.pop(name, None)

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
 from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, chosen_decoders, run_decoder
+from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
+from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame
 from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
 from astrocyte.schemas.topics import stream_of
 
-__all__ = ["KafkaTimes", "dead_letter", "decode_chunk"]
+__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame"]
+
+RETRY_ORIGIN: Final = "astrocyte.retry"
+"""Origin of the frames of dead letters that were sent again."""
 
 
 def dead_letter(
@@ -62,7 +66,7 @@ def decode_chunk(
 ) -> tuple[list[SourcedFrame], list[DeadLetter]]:
     """Frames of the chunk in offset order, and dead letters of the messages that cannot be decoded.
 
-    The catalog's types are enforced.
+    The catalog's types are enforced. A message that raises anything at all is a dead letter, and the others are read.
     """
     stream = stream_of(topic) or topic
     frames: list[SourcedFrame] = []
@@ -81,10 +85,14 @@ def decode_chunk(
                 if isinstance(made, Frame):
                     event_type = None if made.has("window_start") else catalog.find(made.stream)
                     made = conform(made, event_type) if event_type is not None else made
-            except (InvalidFrame, InvalidEvent, SchemaMismatch) as error:
-                letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  a message that raises is refused, whatever it raises
+                reason = reason_of("decoding a message", error)
+                letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
             if isinstance(made, Frame):
+                made = retried_frame(made) if is_retried(record) else made
                 frames.append(SourcedFrame(made, topic, partition, record.offset))
             else:
                 _read_json(_Run(topic, partition, stream, made, catalog, record), frames, letters)
@@ -104,21 +112,33 @@ class _Run:
 
 
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
-    records = run.records
-    decoded, index, refused = records_to_frame(run.topic, run.partition, run.stream, records, run.catalog)
-    for item in refused:
-        record, row = (records[item.index], None) if run.source is None else (run.source, item.index)
-        reason = item.reason
+    def attempt(first: int, last: int) -> None:
+        records = run.records[first:last] if last - first < len(run.records) else run.records
+        decoded, index, refused = records_to_frame(run.topic, run.partition, run.stream, records, run.catalog)
+        for item in refused:
+            refuse_record(first + item.index, item.reason)
+        if decoded is not None:
+            decoded = (
+                retried_frame(decoded) if is_retried(records[0] if run.source is None else run.source) else decoded
+            )
+            offsets = np.array([records[row].offset for row in index], np.int64)
+            end = records[-1].offset
+            frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=end))
+
+    def refuse_record(at: int, reason: str) -> None:
+        record, row = (run.records[at], None) if run.source is None else (run.source, at)
         letters.append(dead_letter(record, run.topic, run.partition, reason=reason, stage="decode", row=row))
-    if decoded is not None:
-        offsets = np.array([records[row].offset for row in index], np.int64)
-        last = records[-1].offset
-        frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=last))
+
+    def refuse(at: int, error: Exception) -> None:
+        refuse_record(at, reason_of("decoding a message", error))
+
+    apart(len(run.records), attempt, refuse)
 
 
 def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
     first = 0
-    for decoder, same in groupby(chosen_decoders(records)):
+    # Messages that were sent again say nothing about event time, so they form frames of their own.
+    for (decoder, _), same in groupby(zip(_chosen(records), map(is_retried, records), strict=True)):
         last = first + len(list(same))
         yield decoder, records[first:last]
         first = last
@@ -143,3 +163,23 @@ class KafkaTimes:
         times = (us_from_ms(record.timestamp) for record in self._records)
         known = (NO_KAFKA_TIME_US if time_us is None else time_us for time_us in times)
         return offsets, np.fromiter(known, np.int64, count)
+
+
+def retried_frame(frame: Frame) -> Frame:
+    """The frame of a dead letter that was sent again: it comes from a source that never delays event time."""
+    return replace(frame, origin=RETRY_ORIGIN, watermark_us=None, end=False, peers=())
+
+
+def _chosen(records: Sequence[KafkaRecord]) -> list[Decoder]:
+    """The decoder of each message; JSON, which refuses it with a reason, for one on which a recogniser raises."""
+    try:
+        return chosen_decoders(records)
+    except Exception as error:  # noqa: BLE001  a recogniser is a function of the user's
+        reason_of("recognising a message", error)
+    chosen = []
+    for record in records:
+        try:
+            chosen += chosen_decoders([record])
+        except Exception:  # noqa: BLE001  as above
+            chosen.append(JSON)
+    return chosen

@@ -23,7 +23,7 @@ import orjson
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, KafkaRecord, RawRecord
+from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, KafkaRecord, RawRecord, first_offset
 from astrocyte.schemas.registry import Registry
 
 __all__ = ["ARROW", "DECODERS", "JSON", "Decoder", "chosen_decoders", "register_decoder", "run_decoder"]
@@ -127,7 +127,7 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
         for row, event in enumerate(rows):
             body = dict(event)
             if len(rows) > 1 and body.get("event_id") is None:
-                body["event_id"] = str(hash_id(topic, str(partition), str(record.offset), str(row)))
+                body["event_id"] = str(hash_id(topic, str(partition), str(first_offset(record)), str(row)))
             value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
             records.append(RawRecord(record.offset, record.timestamp, record.key, value, record.headers))
     except AstrocyteError as error:

@@ -34,17 +34,21 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
     """Every match as a multi event (`schemas.events.MultiEvent`), in the table's order.
 
     Headers hold the rule's version (``ce_ruleversion``) and, where they apply, ``ce_timedout``, or ``ce_status``
-    (provisional, confirmed, retracted) with ``ce_provisional``.
+    (provisional, confirmed, retracted) with ``ce_provisional``. Matches whose emitted values raised are left out:
+    ``table.values.failed`` has them.
     """
     if not len(table):
         return []
     ids, times = format_ids(table.ids), iso_strings(table.time_us)
     values, confidence = table.values, table.values.confidence.tolist()
+    failed = values.failed
     shared = _SharedHeaders(table, "astrocyte.multi_event")
     keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
     found = []
     # Each body is serialised at once: thousands of live nested dictionaries would slow the garbage collector down.
     for i, (lineage, sources) in enumerate(_lineages(table)):
+        if failed and failed.get(i, ("",))[0] == "emit":
+            continue
         body: dict[str, Any] = {
             "event_id": ids[i],
             "timestamp": times[i],

@@ -179,9 +179,10 @@ def _sums(
     return np.array(sums, np.float64)
 
 
-def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool) -> Mapping[str, Any]:
+def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool, alerts: bool = True) -> Mapping[str, Any]:
     """Columns ``emit`` (mappings), ``confidence`` (an array), ``integrated`` and ``alert`` of matches of one rule.
 
+    Without ``alerts`` no message is computed, and ``alert`` is None.
     A confidence that cannot be computed is 0; without an expression for it, it is 1.
     """
     nodes = rule.timeout_emit_nodes if timed_out else rule.emit_nodes
@@ -196,14 +197,14 @@ def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool) -> Mapping[str,
     rows = zip(*emitted.values(), strict=True) if emitted else ()
     emit = [dict(zip(emitted, row, strict=True)) for row in rows] or [{}] * columns.count
     integrated = [value if isinstance(value, int | float) else None for value in emitted.get("integrated_value", ())]
-    alerts: list[tuple[Severity, str] | None] = [None] * columns.count
-    if alert is not None and message is not None:
-        alerts = [(alert.severity, text) for text in _strings(message, columns)]
+    messages: list[tuple[Severity, str] | None] = [None] * columns.count
+    if alert is not None and message is not None and alerts:
+        messages = [(alert.severity, text) for text in _strings(message, columns)]
     return {
         "emit": emit,
         "confidence": confidence,
         "integrated": integrated or [None] * columns.count,
-        "alert": alerts,
+        "alert": messages,
     }
 
 

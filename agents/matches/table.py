@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.event_store import Located
 from astrocyte.agents.ingest.dicts import column_of
+from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.matches.outputs import Columns, outputs_of
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.events import Severity
 from astrocyte.schemas.frames import TEXT, Frame
 from astrocyte.schemas.ids import Ids, format_ids, match_ids
 
-__all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "Match", "MatchAlert", "MatchTable",
-           "MatchedEvent", "in_order"]  # fmt: skip
+__all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "FailedRow", "Match", "MatchAlert",
+           "MatchTable", "MatchedEvent", "in_order"]  # fmt: skip
 
 FINAL, PROVISIONAL, CONFIRMED, RETRACTED = 0, 1, 2, 3
 STATUSES: Final = ("final", "provisional", "confirmed", "retracted")
@@ -72,6 +73,8 @@ class Match:
     timed_out: bool = False
     """Its time limit passed before the pattern was complete."""
     status: str = "final"
+    failure: str | None = None
+    """Why its emitted values, or its alert, could not be computed: what raised. None if they were."""
 
     @property
     def provisional(self) -> bool:
@@ -209,14 +212,49 @@ class MatchTable:
         """Emitted values, confidence, integrated values and alerts of all matches."""
         values = Outputs(len(self))
         for index, chosen in self.by_rule():
-            rule = self.rules[index]
             for timed_out in (False, True):
                 mine = chosen[self.timed_out[chosen] == timed_out]
                 if len(mine):
-                    part = self if len(mine) == len(self) else self.take(mine)
-                    columns = Columns(rule.positive, part.offsets, part.step, part.events)
-                    values.put(mine, outputs_of(rule, columns, timed_out=timed_out))
+                    self._fill(values, self.rules[index], mine, timed_out=timed_out)
         return values
+
+    def _fill(self, values: Outputs, rule: Rule, mine: NDArray[np.int64], *, timed_out: bool) -> None:
+        """Compute the values of one rule's matches; a match whose expressions raise is noted as failed, alone."""
+
+        def compute(first: int, last: int, *, alerts: bool = True) -> None:
+            chosen = mine[first:last]
+            part = self if len(chosen) == len(self) else self.take(chosen)
+            columns = Columns(rule.positive, part.offsets, part.step, part.events)
+            values.put(chosen, outputs_of(rule, columns, timed_out=timed_out, alerts=alerts))
+
+        def refuse(at: int, error: Exception) -> None:
+            failed: FailedStage = "alert"
+            reason = reason_of(f"the alert of rule {rule.name!r}", error)
+            try:
+                compute(at, at + 1, alerts=False)
+            except Exception as cause:  # noqa: BLE001  an expression of the rule, evaluated on values of any kind
+                failed, reason = "emit", reason_of(f"emit of rule {rule.name!r}", cause)
+            values.failed[int(mine[at])] = (failed, reason)
+
+        apart(len(mine), compute, refuse)
+
+    def frames_of(self, name: str) -> tuple[list[Frame], list[FailedRow]]:
+        """`frame_of`, in several frames where some match raises; such matches are returned apart.
+
+        Matches without emitted values, because these raised, are in neither: `Outputs.failed` has them.
+        """
+        frames: list[Frame] = []
+        failed: list[FailedRow] = []
+
+        def attempt(first: int, last: int) -> None:
+            frame = (self if last - first == len(self) else self.take(np.arange(first, last))).frame_of(name)
+            frames.extend([] if frame is None else [frame])
+
+        def refuse(at: int, error: Exception) -> None:
+            failed.append(FailedRow(self.take(np.array([at])), reason_of(f"matches of rule {name!r} as events", error)))
+
+        apart(len(self), attempt, refuse)
+        return frames, failed
 
     def frame_of(self, name: str, run: str = "") -> Frame | None:
         """Matches of the rule ``name`` as events of a stream of that name; None if there are none.
@@ -225,6 +263,8 @@ class MatchTable:
         """
         index = next((index for index, rule in enumerate(self.rules) if rule.name == name), -1)
         mine = np.flatnonzero((self.rule == index) & (self.status != RETRACTED))
+        if len(mine) and self.values.failed:
+            mine = mine[[self.values.failed.get(each, ("",))[0] != "emit" for each in mine.tolist()]]
         if not len(mine):
             return None
         part, rule = self.take(mine), self.rules[index]
@@ -276,6 +316,7 @@ class MatchTable:
                     integrated_value=self.values.integrated[i],
                     alert=None if alert is None else MatchAlert(*alert),
                     timed_out=bool(self.timed_out[i]), status=STATUSES[self.status[i]],
+                    failure=self.values.failed[i][1] if i in self.values.failed else None,
                 )
             )  # fmt: skip
         return found
@@ -298,6 +339,17 @@ class MatchTable:
 _HIDDEN: Final = ("timestamp", "seq", "event_id")
 
 
+FailedStage = Literal["emit", "alert"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FailedRow:
+    """One result that raised where other rules read it: a row of a frame, or a match; and the reason."""
+
+    result: Frame | MatchTable
+    reason: str
+
+
 class Outputs:
     """Output values, one entry per match; filled rule by rule."""
 
@@ -306,6 +358,8 @@ class Outputs:
         self.confidence = np.ones(count)
         self.integrated: list[float | int | None] = [None] * count
         self.alert: list[tuple[Severity, str] | None] = [None] * count
+        self.failed: dict[int, tuple[FailedStage, str]] = {}
+        """Matches whose emitted values, or alert, raised: what could not be computed, and the reason."""
 
     def put(self, places: NDArray[np.integer], values: Mapping[str, Any]) -> None:
         """Set the values (columns of `agents.matches.outputs.outputs_of`) of the matches at ``places``."""

@@ -6,20 +6,27 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.analysis.offline import OfflineRun, run_rules
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.times import iso_from_us, time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
 __all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]
+
+
+class OutputWriter(Protocol):
+    """Takes the outputs of a run (`pipeline.analysis.unused_report.RejectsFile`)."""
+
+    def write(self, output: DomainOutput) -> None:
+        """Take the output of one step."""
 
 
 class Made(NamedTuple):
@@ -68,6 +75,8 @@ class Backtest:
     events: int = 0
     late: int = 0
     dead: int = 0
+    run: OfflineRun | None = None
+    """What the rules read, and what of it was not used."""
 
     def as_json(self) -> dict[str, Any]:
         """Counts by rule and in total."""
@@ -76,6 +85,7 @@ class Backtest:
             "events": self.events,
             "late": self.late,
             "dead_letters": self.dead,
+            "unused": [] if self.run is None else self.run.unused.as_json(),
         }
 
 
@@ -140,12 +150,28 @@ class Verified:
 
 
 def backtest(
-    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, clock_tolerance_us: int = CLOCK_TOLERANCE_US
+    ruleset: RuleSet,
+    paths: Sequence[str | Path],
+    *,
+    lateness_us: int,
+    clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    rejects: OutputWriter | None = None,
 ) -> Backtest:
-    """Run the rules over the logs. Rules without a match are listed with zeros."""
-    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us)
-    result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set())
+    """Run the rules over the logs. Rules without a match are listed with zeros.
+
+    ``rejects`` gets every output, with all events that took no part.
+    """
+    run, outputs = run_rules(
+        ruleset,
+        paths,
+        lateness_us=lateness_us,
+        clock_tolerance_us=clock_tolerance_us,
+        list_unused=rejects is not None,
+    )
+    result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set(), run=run)
     for output in outputs:
+        if rejects is not None:
+            rejects.write(output)
         for made in made_of(output):
             count = result.rules.setdefault(made.rule, RuleCount())
             count.matches += 1

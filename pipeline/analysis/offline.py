@@ -13,14 +13,16 @@ import orjson
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
+from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import LogHeader, TornLog
 from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
-from astrocyte.pipeline.roles.output_records import frame_records, repartitioned
+from astrocyte.pipeline.roles.output_records import frame_records
 from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -42,6 +44,8 @@ class Survey:
     partitions: dict[str, int] = field(default_factory=dict)
     places: set[tuple[str, int]] = field(default_factory=set)
     records: int = 0
+    topics: dict[str, int] = field(default_factory=dict)
+    """Number of messages of each topic."""
     idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """By partition, in order: topics found idle and the positions at which they were."""
 
@@ -69,6 +73,7 @@ def survey(paths: Sequence[str | Path]) -> Survey:
         for topic, totals in index.topics.items():
             found.partitions[topic] = max(found.partitions.get(topic, 0), max(totals.messages) + 1)
             found.places.update((topic, number) for number in totals.messages)
+            found.topics[topic] = found.topics.get(topic, 0) + sum(totals.messages.values())
         found.records += index.records
         if CLOCK in index.topics:
             for record in read_log(path):
@@ -85,6 +90,7 @@ def _survey_records(path: str | Path, found: Survey) -> None:
                 continue
             found.partitions[item.topic] = max(found.partitions.get(item.topic, 0), item.partition + 1)
             found.places.add((item.topic, item.partition))
+            found.topics[item.topic] = found.topics.get(item.topic, 0) + 1
             found.records += 1
             _note_idle(item, found)
     except TornLog:
@@ -128,14 +134,18 @@ class OfflineRun:
         lateness_us: int,
         clock_tolerance_us: int = CLOCK_TOLERANCE_US,
         consistency: Literal["strong", "eventual"] = "strong",
+        list_unused: bool = False,
     ) -> None:
         plan = make_plan(ruleset)
+        self.ruleset = ruleset
+        self.found = found
         self.partitions = found.count
         self._offsets: dict[tuple[str, int], int] = {}
         self._numbers: dict[str, list[int]] = {}
         for topic, number in sorted(found.places):
             self._numbers.setdefault(topic, []).append(number)
         self._repartitions: dict[str, list[tuple[Repartition, Repartitioner]]] = {}
+        self._repartitioning = Unused()
         for repartition in plan.repartitions:
             repartitioner = Repartitioner(
                 repartition, self.partitions, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us
@@ -146,6 +156,34 @@ class OfflineRun:
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
         sources = {repartition.topic: repartition.source for repartition in plan.repartitions}
         counted: set[str] = set()
+        read = {topic for group in self._groups for topic in group.topics.values()}
+        self.inputs: dict[str, str] = {
+            sources.get(topic, topic): stream
+            for group in self._groups
+            for stream, topic in group.topics.items()
+            if topic not in made and sources.get(topic) not in made
+        }
+        """Stream of each topic that the rules read, directly or repartitioned."""
+        self._copied = self.inputs.keys() - read
+        """Topics of which rules read the repartitioned copy alone; `_counting` counts their events."""
+        self._counting = [
+            Domain(
+                number,
+                (),
+                lateness_us=lateness_us,
+                topics=self._copied,
+                validators=Validators(ruleset.validators),
+                copied_by=plan.copied_by,
+                list_unused=list_unused,
+            )
+            for number in range(self.partitions if self._copied else 0)
+        ]
+        for domain in self._counting:
+            domain.mark_idle(
+                TopicPartition(topic, domain.partition)
+                for topic in sorted(self._copied)
+                if (topic, domain.partition) not in found.places
+            )
         for group in self._groups:
             topics = set(group.topics.values())
             internal = counted | topics & (sources.keys() | made)
@@ -161,6 +199,8 @@ class OfflineRun:
                     topics=topics,
                     internal=internal,
                     validators=Validators(ruleset.validators),
+                    copied_by=plan.copied_by,
+                    list_unused=list_unused,
                 )
                 absent = tuple(
                     TopicPartition(topic, number)
@@ -178,10 +218,46 @@ class OfflineRun:
     def counters(self) -> Counters:
         """Events by outcome, summed over all domains."""
         total = Counters()
-        for part in (part for parts in self._domains for part in parts):
-            for name, value in part.domain.counters.as_dict().items():
+        for domain in self._all_domains():
+            for name, value in domain.counters.as_dict().items():
                 setattr(total, name, getattr(total, name) + value)
         return total
+
+    @property
+    def made(self) -> frozenset[str]:
+        """Streams that the rules and windows make themselves."""
+        return frozenset([window.name for window in self.ruleset.windows] + [rule.name for rule in self.ruleset.rules])
+
+    @property
+    def copies(self) -> list[tuple[str, str]]:
+        """Topics that are repartitioned, each with the topic of its copy."""
+        return [(each.source, each.topic) for every in self._repartitions.values() for each, _ in every]
+
+    def readers_of(self, stream: str) -> str:
+        """The first rule or window that reads a stream."""
+        rule = next((f"rule {rule.name!r}" for rule in self.ruleset.rules if stream in rule.streams), None)
+        return rule or next(f"window {each.name!r}" for each in self.ruleset.windows if each.source == stream)
+
+    @property
+    def unused(self) -> Unused:
+        """What was not used, and why, of all domains."""
+        total = Unused()
+        total.merge(self._repartitioning)
+        for domain in self._all_domains():
+            total.merge(domain.unused)
+        return total
+
+    @property
+    def fields(self) -> FieldsSeen:
+        """Which fields of the rules came, in any domain."""
+        total = FieldsSeen(named_fields(self.ruleset))
+        for domain in self._all_domains():
+            total.merge(domain.fields)
+        return total
+
+    def _all_domains(self) -> Iterator[Domain]:
+        yield from self._counting
+        yield from (part.domain for parts in self._domains for part in parts)
 
     def run(self, records: Iterable[ConsumedRecord]) -> Iterator[DomainOutput]:
         """Outputs of the messages, then of the end of all input."""
@@ -189,7 +265,7 @@ class OfflineRun:
             yield from self._feed(batch)
         for repartition, repartitioner in (each for parts in self._repartitions.values() for each in parts):
             for frame in repartitioner.trust():
-                yield from self._send(repartitioned(repartition.stream, repartition.field, frame, self.partitions))
+                yield from self._send(frame_records(repartition.topic, frame, self.partitions))
         for number, domains in enumerate(self._domains):
             for part in domains:
                 # The input has ended: no source delays the watermark any more, then all windows close.
@@ -199,17 +275,21 @@ class OfflineRun:
 
     def _feed(self, batch: Mapping[tuple[str, int], list[RawRecord]]) -> Iterator[DomainOutput]:
         for (topic, partition), raws in batch.items():
+            if topic in self._copied and partition < self.partitions:
+                yield self._counting[partition].feed(topic, raws)
             for number, group in enumerate(self._groups):
                 if topic in group.topics.values() and partition < self.partitions:
                     for output in self._feed_domain(self._domains[number][partition], topic, raws):
                         yield from self._follow(number, output)
             for repartition, repartitioner in self._repartitions.get(topic, ()):
-                frames, _ = repartitioner.step(partition, raws)
+                frames, letters = repartitioner.step(partition, raws)
+                for letter in letters:
+                    self._repartitioning.add_letter(letter)
+                if letters:
+                    yield DomainOutput(dead_letters=letters)
                 for frame in frames:
                     waiting = self._with_peers(frame, topic, partition)
-                    yield from self._send(
-                        repartitioned(repartition.stream, repartition.field, waiting, self.partitions)
-                    )
+                    yield from self._send(frame_records(repartition.topic, waiting, self.partitions))
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which are read one after another here."""
@@ -258,14 +338,19 @@ def run_rules(
     lateness_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
     consistency: Literal["strong", "eventual"] = "strong",
+    list_unused: bool = False,
 ) -> tuple[OfflineRun, Iterator[DomainOutput]]:
-    """The run of a rule set over logs, and an iterator over its outputs. Raises InvalidLog, InvalidRule."""
+    """The run of a rule set over logs, and an iterator over its outputs. Raises InvalidLog, InvalidRule.
+
+    ``list_unused``: the outputs list every event that took no part, also those that are in no topic.
+    """
     run = OfflineRun(
         ruleset,
         survey(paths),
         lateness_us=lateness_us,
         clock_tolerance_us=clock_tolerance_us,
         consistency=consistency,
+        list_unused=list_unused,
     )
     return run, run.run(record for path in paths for record in read_log(path))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -17,6 +18,7 @@ from astrocyte.schemas.errors import InvalidSettings
 if TYPE_CHECKING:
     from astrocyte.agents.rules.model import RuleSet
     from astrocyte.pipeline.analysis.explain import Origin
+    from astrocyte.pipeline.analysis.unused_report import RejectsFile
 
 __all__ = ["register", "verify_logs"]
 
@@ -25,6 +27,10 @@ Lateness = Annotated[
 ]
 Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
 Logs = Annotated[list[str], typer.Argument(metavar="FILE...", help="Recorded logs, or output of kcat -J.")]
+Rejects = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Write what was not used to this file: JSON lines with event and reason."),
+]
 Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 
 
@@ -48,23 +54,29 @@ def match_command(
     paths: Logs,
     alerts: Annotated[bool, typer.Option("--alerts", help="Print the alerts instead.")] = False,
     lateness: Lateness = None,
+    rejects: Rejects = None,
 ) -> None:
     """Run rules over recorded logs, without a broker; print multi events as JSON lines, as the pipeline emits them."""
     from astrocyte.pipeline.analysis.offline import run_rules
+    from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
 
-    run, outputs = run_rules(_read(rules), paths, **_event_time(lateness))
+    run, outputs = run_rules(_read(rules), paths, list_unused=rejects is not None, **_event_time(lateness))
     count = 0
-    with pipe_may_close():
+    with pipe_may_close(), RejectsFile(rejects) if rejects else nullcontext() as listed:
         for output in outputs:
+            if listed is not None:
+                listed.write(output)
             for record in output.alerts if alerts else output.multi_events:
                 sys.stdout.buffer.write(record.value + b"\n")
                 count += 1
         sys.stdout.buffer.flush()
+    check_read(run, paths)
     totals = run.counters
     say(
         f"{count:,} {'alerts' if alerts else 'multi events'} of {totals.received:,} events "
         f"({totals.late:,} late, {totals.dead:,} unreadable)"
     )
+    _say_unused(report_lines(run), listed)
 
 
 def backtest_command(
@@ -74,16 +86,22 @@ def backtest_command(
     against: Annotated[str | None, typer.Option(metavar="RULES", help="Compare with these rules.")] = None,
     lateness: Lateness = None,
     show: Show = 3,
+    rejects: Rejects = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what rules would have found in a recorded log, and how that differs from other rules."""
     from astrocyte.pipeline.analysis.backtest import backtest, compare
+    from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
 
     event_time = _event_time(lateness)
-    first = backtest(_read(rules), paths, **event_time)
+    with RejectsFile(rejects) if rejects else nullcontext() as listed:
+        first = backtest(_read(rules), paths, rejects=listed, **event_time)
+    assert first.run is not None
+    check_read(first.run, paths)
+    notes = report_lines(first.run)
     second = None if against is None else backtest(_read(against), paths, **event_time)
     if as_json:
-        body: dict[str, Any] = {"a": first.as_json()}
+        body: dict[str, Any] = {"a": first.as_json() | {"notes": notes}}
         if second is not None:
             differences = compare(first.made, second.made)
             body |= {"b": second.as_json(), "difference": {each.rule: each.as_json(show) for each in differences}}
@@ -91,6 +109,7 @@ def backtest_command(
         return
     out = sys.stdout
     out.write(f"{first.events:,} events, {first.late:,} late, {first.dead:,} unreadable\n")
+    _say_unused(notes, listed)
     for name, count in first.rules.items():
         out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts, {len(count.keys):,} keys\n")
     if second is None:
@@ -101,6 +120,14 @@ def backtest_command(
         for side, made in (("A", each.only_a), ("B", each.only_b)):
             for example in made[:show]:
                 out.write(f"  only {side}: {_made_line(example)}\n")
+
+
+def _say_unused(lines: Sequence[str], listed: RejectsFile | None) -> None:
+    """What was not used, on stderr; nothing where all was used."""
+    for line in lines:
+        say(line)
+    if listed is not None:
+        say(f"{listed.count:,} rejects written to {listed.path}")
 
 
 def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, show: int = 3) -> None:

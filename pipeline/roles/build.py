@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -16,18 +16,20 @@ import mode
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
 from astrocyte.pipeline.kafka.client import until_available
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.logging import configure_logging
-from astrocyte.pipeline.metrics import DomainMetrics, serve_metrics
+from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics, serve_metrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
-from astrocyte.pipeline.roles.output_records import repartitioned
+from astrocyte.pipeline.roles.output_records import frame_records, letter_record
 from astrocyte.pipeline.roles.parent import end_with_parent
+from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.sink import build_sink
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat
@@ -39,8 +41,9 @@ from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_file
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.topics import MONO_PREFIX, mono_topic, state_topic
+from astrocyte.schemas.topics import DEAD_LETTERS, MONO_PREFIX, mono_topic, state_topic
 
 __all__ = ["build_app", "build_control", "build_correlate", "build_repartition"]
 
@@ -107,6 +110,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             clock_tolerance_us=settings.clock_tolerance,
             topics=read,
             internal=internal,
+            copied_by=make_plan(live.ruleset).copied_by,
             validators=Validators(live.ruleset.validators),
         )
 
@@ -122,6 +126,12 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         idle_timeout_us=settings.idle_timeout,
         producer_timeout_us=settings.producer_timeout,
         fingerprint=_fingerprint(live.ruleset, settings),
+        limit=LetterLimit("correlate", settings.dead_letter_limit),
+    )
+    reporter = UnusedReporter(
+        lambda: [domain.unused for domain in correlator.domains.values()],
+        lambda: _absent(correlator.domains.values()),
+        monotonic=time.monotonic,
     )
     app.correlator = correlator
     serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains))
@@ -136,15 +146,32 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
 
     async def correlate(stream: Any) -> None:
         async for event in stream.noack().events():
-            await correlator.handle(event.value, ack_handle(event))
+            with stopping():
+                await correlator.handle(event.value, ack_handle(event))
+
+    async def tick() -> None:
+        with stopping():
+            await correlator.tick()
+        await reporter.tick()
 
     app.agent(app.topic(*read), name="domain", supervisor_strategy=mode.CrashingSupervisor)(correlate)
-    repeat(app, correlator.tick, _TICK_S)
+    repeat(app, tick, _TICK_S)
 
     @app.task
     async def rules_topic() -> None:
         async for change in follow_rules(settings.broker, live, rules_start):
             await _change_rules(change.ruleset, change.refused, plan, correlator, settings)
+
+
+def _absent(domains: Iterable[Domain]) -> list[str]:
+    """What rules read and no domain of this worker has seen yet."""
+    domains = list(domains)
+    if not domains:
+        return []
+    total = FieldsSeen(domains[0].fields.named)
+    for domain in domains:
+        total.merge(domain.fields)
+    return [f"since this worker began: {line}" for line in total.absent(domains[0].made)]
 
 
 def _warm(ruleset: RuleSet) -> None:
@@ -194,6 +221,10 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
         )
 
     app.prepare = prepare
+    unused = Unused()
+    limit = LetterLimit("repartition", settings.dead_letter_limit)
+    reporter = UnusedReporter(lambda: [unused], monotonic=time.monotonic)
+    serve_metrics(settings, "repartition", UnusedMetrics("repartition", unused))
     repartitioners = [
         Repartitioner(
             repartition,
@@ -219,8 +250,9 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
 
     configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
     repeat(app, end_silent, 1.0)
+    repeat(app, reporter.tick, 1.0)
     for repartitioner in repartitioners:
-        _build_repartition_agent(app, repartitioner)
+        _build_repartition_agent(app, repartitioner, unused, limit)
 
 
 def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
@@ -228,25 +260,27 @@ def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
     return end
 
 
-async def _carry(app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame]) -> None:
-    repartition = repartitioner.repartition
-    records = [
-        record
-        for frame in frames
-        for record in repartitioned(repartition.stream, repartition.field, frame, repartitioner.partitions)
-    ]
+async def _carry(
+    app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame], letters: Sequence[DeadLetter] = ()
+) -> None:
+    topic, partitions = repartitioner.repartition.topic, repartitioner.partitions
+    records = [record for frame in frames for record in frame_records(topic, frame, partitions)]
+    records += [letter_record(letter, letter.partition % partitions) for letter in letters]
     if records:
         await app.producer.send_and_confirm(records)
 
 
-def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner) -> None:
+def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner, unused: Unused, limit: LetterLimit) -> None:
     async def forward(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            # What cannot be read is a dead letter of the role that correlates, so it is left to that.
             began_s = time.monotonic()
-            frames, _ = repartitioner.step(chunk.partition, chunk.records, began_s)
-            await _carry(app, repartitioner, frames)
+            frames, letters = repartitioner.step(chunk.partition, chunk.records, began_s)
+            await _carry(app, repartitioner, frames, letters)
+            for letter in letters:
+                unused.add_letter(letter)
+            with stopping():
+                limit.count(sum(frame.num_rows for frame in frames) + len(letters), len(letters))
             repartitioner.carried(chunk.partition, chunk.next_offset, began_s, time.monotonic())
             event.ack()
 
@@ -259,11 +293,13 @@ def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner) -> No
 def build_control(app: WorkerApp, settings: Settings) -> None:
     """One agent that feeds the controllers."""
     memory = state_topic(str(app.conf.id))
-    runner = ControlRunner(memory)
+    runner = ControlRunner(memory, limit=LetterLimit("control", settings.dead_letter_limit))
+    reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
+    serve_metrics(settings, "control", UnusedMetrics("control", runner.unused))
     inputs = runner.topics
 
     async def prepare() -> None:
-        await make_topics(settings, inputs, single=[memory, *runner.outputs])
+        await make_topics(settings, [*inputs, DEAD_LETTERS], single=[memory, *runner.outputs])
 
     app.prepare = prepare
 
@@ -280,6 +316,9 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
             records = runner.step(chunk.topic, chunk.partition, chunk.records)
             if records:
                 await app.producer.send_and_confirm(records)
+            with stopping():
+                runner.check_limit()
             event.ack()
 
     app.agent(app.topic(*inputs), name="control", supervisor_strategy=mode.CrashingSupervisor)(control)
+    repeat(app, reporter.tick, 1.0)

@@ -6,23 +6,46 @@ with the commands that resulted, before the input is acknowledged. Controllers s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from astrocyte.agents.controllers.base import CONTROLLERS, Controller
 from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.agents.ingest.letters import row_letter
+from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.pipeline.roles.output_records import letter_record
+from astrocyte.pipeline.roles.refusals import LetterLimit
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.events import ControlEvent, DeadLetter
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.topics import control_topic
 
 __all__ = ["ControlRunner"]
 
+logger = logging.getLogger(__name__)
+
 
 class ControlRunner:
     """All controllers of one worker; each partition of an input has a state of its own."""
 
-    def __init__(self, state_topic: str, controllers: Mapping[str, Controller] | None = None) -> None:
+    def __init__(
+        self,
+        state_topic: str,
+        controllers: Mapping[str, Controller] | None = None,
+        *,
+        limit: LetterLimit | None = None,
+    ) -> None:
+        self.unused = Unused()
+        """Dead letters: rows on which a controller raised, and messages that cannot be read."""
+        self._limit = limit or LetterLimit("control", 1.0)
+        self._counted = (0, 0)
         self._state_topic = state_topic
         self._controllers = dict(CONTROLLERS.items()) if controllers is None else dict(controllers)
         self._states: dict[bytes, Any] = {}
@@ -45,14 +68,18 @@ class ControlRunner:
         """Restore the state in one message of the state topic."""
         name = (key or b"").decode(errors="replace").partition("/")[0]
         if key is not None and value is not None and name in self._controllers:
-            self._states[key] = self._controllers[name].load(value)
+            try:
+                self._states[key] = self._controllers[name].load(value)
+            except Exception as error:  # noqa: BLE001  a method of the user's, over what an earlier version wrote
+                logger.error("controller %r begins anew: its state cannot be read: %s", name, error)
+                reason_of(f"loading the state of controller {name!r}", error)
 
     def step(self, topic: str, partition: int, records: Sequence[KafkaRecord]) -> list[ProducerRecord]:
-        """Commands that result from a chunk, and the new states.
+        """Commands that result from a chunk, and the new states; dead letters of rows on which a controller raises.
 
         Raises InvalidSettings for a command of another control than the controller's own.
         """
-        frames, _ = decode_chunk(topic, partition, records)
+        frames, letters = decode_chunk(topic, partition, records)
         out: list[ProducerRecord] = []
         for name, controller in self._controllers.items():
             if controller.topic != topic:
@@ -60,7 +87,7 @@ class ControlRunner:
             key = f"{name}/{partition}".encode()
             state = before = self._states[key] if key in self._states else controller.initial()
             for item in frames:
-                state, commands = controller.step(state, item.frame)
+                state, commands = _stepped(name, controller, state, item, letters)
                 for command in commands:
                     if command.control != name:
                         raise InvalidSettings(
@@ -71,4 +98,37 @@ class ControlRunner:
             if state != before:
                 self._states[key] = state
                 out.append(ProducerRecord(self._state_topic, controller.dump(state), key, 0))
-        return out
+        for letter in letters:
+            self.unused.add_letter(letter)
+        rows = sum(item.frame.num_rows for item in frames)
+        self._counted = (rows + len(letters), len(letters))
+        return out + [letter_record(letter, partition) for letter in letters]
+
+    def check_limit(self) -> None:
+        """Raises TooManyDeadLetters if the last steps made too many."""
+        self._limit.count(*self._counted)
+
+
+def _stepped(
+    name: str, controller: Controller, state: Any, sourced: SourcedFrame, letters: list[DeadLetter]
+) -> tuple[Any, list[ControlEvent]]:
+    """State and commands after one frame. A row on which the controller raises is a dead letter and changes nothing.
+
+    A controller returns its new state and leaves the old one as it was, so a step that raised can be repeated in parts.
+    """
+    frame = sourced.frame
+    commands: list[ControlEvent] = []
+
+    def attempt(first: int, last: int) -> None:
+        nonlocal state
+        part = frame if last - first == frame.num_rows else frame.take(np.arange(first, last))
+        state, found = controller.step(state, part)
+        commands.extend(found)
+
+    def refuse(row: int, error: Exception) -> None:
+        reason = reason_of(f"controller {name!r}", error)
+        if frame.num_rows:
+            letters.append(row_letter(sourced, row, reason=reason, stage="control", catalog=CATALOG))
+
+    apart(frame.num_rows, attempt, refuse)
+    return state, commands

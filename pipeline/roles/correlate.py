@@ -25,6 +25,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records
+from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
@@ -45,6 +46,8 @@ _STORING_S: Final = 1.0
 """What storing a snapshot may cost; all beyond it is waiting for a broker that is away, no cost of the state."""
 _WRITE_PROOF_S: Final = 2.0
 """A broker that takes longer than this for a record holds producers up, too."""
+_LETTERS_S: Final = 10.0
+"""How long a role that stops waits for the broker to take its last dead letters."""
 _LONGEST_PAUSE_S: Final = 60.0
 """Longest time between snapshots, and so between commits, unless the interval is longer."""
 
@@ -99,6 +102,7 @@ class Correlator:
         idle_timeout_us: int,
         producer_timeout_us: int = 600_000_000,
         fingerprint: str = "",
+        limit: LetterLimit | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -112,6 +116,7 @@ class Correlator:
         self._idle_s = idle_timeout_us / 1e6
         self._producer_s = producer_timeout_us / 1e6
         self._fingerprint = fingerprint
+        self._limit = limit or LetterLimit("correlate", 1.0)
         self._monotonic = monotonic
         self._now_us = now_us
         self._domains: dict[int, _Partition] = {}
@@ -197,13 +202,27 @@ class Correlator:
             if sources.idle:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
+            received = part.domain.counters.received
             output = part.domain.feed(chunk.topic, chunk.records)
             part.domain.positions[chunk.topic] = max(part.domain.positions.get(chunk.topic, 0), chunk.next_offset)
             sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
             await self._send_output(part, output)
+            await self._check_letters(part, output, part.domain.counters.received - received)
         await self._back_pressure(part)
+
+    async def _check_letters(self, part: _Partition, output: DomainOutput, received: int) -> None:
+        """Raises TooManyDeadLetters, once the broker has the letters."""
+        letters = output.dead_letters
+        example = (
+            f"{letters[0].topic}[{letters[0].partition}]@{letters[0].offset}: {letters[0].reason}" if letters else ""
+        )
+        try:
+            self._limit.count(received, len(letters), example)
+        except TooManyDeadLetters:
+            await asyncio.wait([future for future, _ in part.unconfirmed], timeout=_LETTERS_S)
+            raise
 
     async def _send_output(self, part: _Partition, output: DomainOutput) -> None:
         if not output:
@@ -397,5 +416,6 @@ class Correlator:
 
 
 def _stats_record(domain: Domain) -> ProducerRecord:
-    stats = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
+    stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
+    stats |= {"unused": domain.unused.as_json(), "absent": domain.fields.absent(domain.made)}
     return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

@@ -1,14 +1,19 @@
-"""Health of the consumer groups of a pipeline: members, state and lag."""
+"""Health of the consumer groups of a pipeline: members, state and lag, and what the correlate role did not use."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from astrocyte.pipeline.kafka.client import admin_client, consumer_client
+import orjson
+
+from astrocyte.agents.ingest.unused import Unused
+from astrocyte.pipeline.kafka.client import admin_client, consumer_client, topic_partitions
 from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.state.snapshot_store import messages_of_topic
+from astrocyte.schemas.topics import STATS
 
-__all__ = ["group_health", "group_lag"]
+__all__ = ["correlate_health", "group_health", "group_lag"]
 
 
 async def group_lag(broker: str, group: str) -> int | None:
@@ -41,4 +46,25 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
                 states[role] = {"state": state or "Empty", "members": len(members)}
     for role, found in states.items():
         found["lag"] = await group_lag(settings.broker, f"{settings.group}-{role}")
+    if "correlate" in states:
+        states["correlate"] |= await correlate_health(settings.broker)
     return states
+
+
+async def correlate_health(broker: str) -> dict[str, Any]:
+    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them."""
+    newest: dict[bytes, dict[str, Any]] = {}
+    if STATS in await topic_partitions(broker):
+        async for key, value in messages_of_topic(broker, STATS):
+            if key is not None and value is not None and key.startswith(b"correlate/"):
+                newest[key] = orjson.loads(value)
+    total = Unused()
+    absent: list[set[str]] = []
+    for stats in newest.values():
+        total.merge(Unused.from_json(stats.get("unused", ())))
+        absent.append(set(stats.get("absent", ())))
+    return {
+        "unused": total.as_json(),
+        "absent": sorted(set.intersection(*absent)) if absent else [],
+        "lines": total.lines(),
+    }

@@ -10,11 +10,11 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.json.reader import JsonRecord, cloud_headers
-from astrocyte.schemas.partitioning import repartition, split_by_partition
+from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, keyed_topic, metrics_topic
+from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, metrics_topic
 
-__all__ = ["FRAME_HEADERS", "frame_records", "letter_record", "producer_records", "repartitioned"]
+__all__ = ["FRAME_HEADERS", "frame_records", "letter_record", "producer_records"]
 
 FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
 
@@ -34,11 +34,6 @@ def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRec
         ProducerRecord(topic, encode_frame(part), None, partition, FRAME_HEADERS)
         for partition, part in split_by_partition(frame, partitions)
     ]
-
-
-def repartitioned(stream: str, field: str, frame: Frame, partitions: int) -> list[ProducerRecord]:
-    """A repartitioned frame, as records for the internal topic keyed by ``field``."""
-    return frame_records(keyed_topic(stream, field), repartition(frame, field), partitions)
 
 
 def producer_records(

@@ -10,16 +10,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 import mode
 import numpy as np
 import orjson
+import pyarrow as pa
 
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
+from astrocyte.agents.ingest.faults import reason_of
+from astrocyte.agents.ingest.letters import row_records
+from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.sinks.base import (
     OnRetry,
+    RecordKind,
     Rejected,
     RetryNotice,
     Sink,
@@ -31,6 +36,7 @@ from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.output_records import letter_record
+from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.worker_app import repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
@@ -52,6 +58,11 @@ __all__ = ["SinkRunner", "build_sink", "decode_for_sink"]
 logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.05
+_OF_ROWS: Final = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError,
+    pa.ArrowException,
+)  # fmt: skip
+"""What raises because of the values in a row, or of a bug; connections and stores raise other errors."""
 _FINISH_S: Final = 10.0
 
 _EXTENSIONS: Final = {
@@ -62,38 +73,53 @@ _EXTENSIONS: Final = {
 }
 
 
-def decode_for_sink(
-    topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
-) -> tuple[list[Sourced], list[DeadLetter]]:
-    """Items of one chunk for a sink. Dead letters only of records for which no other role writes one."""
+class Decoded(NamedTuple):
+    """Items of one chunk for a sink, and what could not be read."""
+
+    items: list[Sourced]
+    letters: list[DeadLetter]
+    """Of records for which no other role writes a dead letter."""
+    unread: list[DeadLetter]
+    """Of records for which another role writes the dead letter, or that are one."""
+
+
+def decode_for_sink(topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG) -> Decoded:
+    """Items of one chunk for a sink."""
     kind = RECORD_TOPICS.get(topic)
     if topic == RULES or topic.startswith(CONTROL_PREFIX):
-        return [_audited(topic, partition, records)], []
+        return Decoded([_audited(topic, partition, records)], [], [])
     if kind is None:
-        frames, _ = decode_chunk(topic, partition, records, catalog)
-        return [item for item in frames if item.frame.num_rows or item.frame.end], []
+        frames, unread = decode_chunk(topic, partition, records, catalog)
+        return Decoded([item for item in frames if item.frame.num_rows or item.frame.end], [], unread)
     good, offsets, letters = [], [], []
     for record in records:
         try:
-            body = orjson.loads(record.value or b"")
-            if not isinstance(body, dict):
-                raise ValueError(f"expected a JSON object, got {type(body).__name__}")
+            good.append(_body_of(record, kind))
         except ValueError as error:
-            if kind != "dead_letters":
-                letters.append(dead_letter(record, topic, partition, reason=f"not JSON: {error}", stage="decode"))
-            continue
-        if kind in ("multi_events", "alerts"):
-            body.setdefault("key", None if record.key is None else record.key.decode(errors="replace"))
-            for name, value in record.headers:
-                if name in _EXTENSIONS:
-                    body[_EXTENSIONS[name]] = value.decode(errors="replace")
-        good.append(body)
-        offsets.append(record.offset)
+            letters.append(dead_letter(record, topic, partition, reason=f"not JSON: {error}", stage="decode"))
+        except Exception as error:  # noqa: BLE001  a record that raises is refused, whatever it raises
+            reason = reason_of(f"decoding a record of {topic}", error)
+            letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
+        else:
+            offsets.append(record.offset)
+    letters, unread = ([], letters) if kind == "dead_letters" else (letters, [])
     if not good:
-        return [], letters
+        return Decoded([], letters, unread)
     last = records[-1].offset
     item = SourcedRecords(kind, good, topic, partition, offsets[0], np.array(offsets, np.int64), last_offset=last)
-    return [item], letters
+    return Decoded([item], letters, unread)
+
+
+def _body_of(record: KafkaRecord, kind: RecordKind) -> dict[str, Any]:
+    body = orjson.loads(record.value or b"")
+    if not isinstance(body, dict):
+        raise ValueError(f"expected a JSON object, got {type(body).__name__}")
+    if kind in ("multi_events", "alerts"):
+        body.setdefault("key", None if record.key is None else record.key.decode(errors="replace"))
+        for name, value in record.headers:
+            if name in _EXTENSIONS:
+                body[_EXTENSIONS[name]] = value.decode(errors="replace")
+    return body
 
 
 def _audited(topic: str, partition: int, records: Sequence[KafkaRecord]) -> SourcedRecords:
@@ -120,6 +146,7 @@ class _Batch:
     letters: list[ProducerRecord] = field(default_factory=list)
     deliveries: dict[tuple[str, int], Delivery] = field(default_factory=dict)
     rows: int = 0
+    unread: int = 0
     due_s: float = float("inf")
 
 
@@ -137,6 +164,7 @@ class SinkRunner:
         linger_s: float = 1.0,
         critical_linger_s: float = 0.2,
         catalog: Catalog = CATALOG,
+        limit: LetterLimit | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
@@ -154,16 +182,22 @@ class SinkRunner:
         self.written = 0
         """Rows that the store has confirmed."""
         self.rejected = 0
+        self.unused = Unused()
+        """Records that could not be read, and rows that the store, or the code that writes them, refused."""
+        self._limit = limit or LetterLimit(self._stage, 1.0)
 
     async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[KafkaRecord]) -> None:
         """Take one chunk; returns at once unless the batch is full, which is the back-pressure."""
-        items, letters = decode_for_sink(chunk.topic, chunk.partition, records, self._catalog)
+        items, letters, unread = decode_for_sink(chunk.topic, chunk.partition, records, self._catalog)
+        for letter in (*letters, *unread):
+            self.unused.add_letter(letter)
         async with self._lock:
             batch = self._batch
             batch.items += items
             batch.letters += [letter_record(letter, chunk.partition) for letter in letters]
             batch.deliveries[chunk.topic, chunk.partition] = delivery
             batch.rows += sum(_rows(item) for item in items)
+            batch.unread += len(letters) + len(unread)
             linger_s = self._critical_linger_s if any(map(self._critical, items)) else self._linger_s
             batch.due_s = min(batch.due_s, self._monotonic() + linger_s)
             if batch.rows >= self._most_rows:
@@ -190,25 +224,99 @@ class SinkRunner:
         batch, self._batch = self._batch, _Batch()
         if not batch.deliveries:
             return
-        rejected = await self._sink.write(batch.items) if batch.items else []
+        rejected = await self._store(batch.items) if batch.items else []
         letters = batch.letters + [self._dead_letter(item) for item in rejected]
         if letters:
             await self._deliver(letters)
         self.written += batch.rows - len(rejected)
         self.rejected += len(rejected)
+        self._limit.count(batch.rows + batch.unread, len(rejected) + batch.unread)
         for delivery in batch.deliveries.values():
             delivery.ack_through()
+
+    async def _store(self, items: list[Sourced]) -> list[Rejected]:
+        """Write items. Where this raises because of what a row holds, its parts are written, and the row is refused.
+
+        A sink may be given the same rows again, so writing the parts of a batch that failed is safe. What the store
+        itself raises, or a wrong setting, is no fault of a row and ends the role.
+        """
+        rejected: list[Rejected] = []
+        waiting = [items]
+        while waiting:
+            part = waiting.pop()
+            try:
+                rejected += [_shifted(each, part) for each in await self._sink.write(part)]
+            except _OF_ROWS as error:
+                halves = _halves(part)
+                if halves is None:
+                    rejected.append(
+                        _refused(part[0], reason_of(f"writing a row by {self._stage}", error), self._catalog)
+                    )
+                else:
+                    waiting += reversed(halves)
+        return rejected
 
     def _dead_letter(self, item: Rejected) -> ProducerRecord:
         stage = self._stage
         raw = RawRecord(item.offset, 0, item.key, item.payload)
         letter = dead_letter(raw, item.topic, item.partition, reason=item.reason, stage=stage, row=item.row)
-        logger.error("%s[%s]@%s: %s refused a row: %s", item.topic, item.partition, item.offset, stage, item.reason)
+        self.unused.add_letter(letter)
         return letter_record(letter, item.partition % self._partitions)
 
 
 def _rows(item: Sourced) -> int:
     return item.frame.num_rows if isinstance(item, SourcedFrame) else len(item.records)
+
+
+def _halves(items: list[Sourced]) -> list[list[Sourced]] | None:
+    """Two parts of a batch; None for a batch of one row, or of one item without rows."""
+    if len(items) > 1:
+        middle = len(items) // 2
+        return [items[:middle], items[middle:]]
+    item, rows = items[0], _rows(items[0])
+    if rows < 2:
+        return None
+    return [[_slice(item, 0, rows // 2)], [_slice(item, rows // 2, rows)]]
+
+
+def _slice(item: Sourced, first: int, last: int) -> Sourced:
+    offsets = None if item.offsets is None else item.offsets[first:last]
+    if isinstance(item, SourcedRecords):
+        return replace(item, records=item.records[first:last], offset=item.offset_of(first), offsets=offsets)
+    offset = item.offset if offsets is None else int(offsets[0])
+    frame = item.frame.take(np.arange(first, last))
+    return _PartOfFrame(frame, item.topic, item.partition, offset, offsets, item.last_offset, _first_row(item) + first)
+
+
+@dataclass(frozen=True, slots=True)
+class _PartOfFrame(SourcedFrame):
+    """Some rows of a frame; ``first`` is the row of the message with which they begin."""
+
+    first: int = 0
+
+
+def _shifted(rejected: Rejected, items: list[Sourced]) -> Rejected:
+    """A row of a part of a frame, numbered as in its message."""
+    part = items[0]
+    if not isinstance(part, _PartOfFrame) or rejected.row is None:
+        return rejected
+    return replace(rejected, row=rejected.row + part.first)
+
+
+def _first_row(item: SourcedFrame) -> int:
+    return item.first if isinstance(item, _PartOfFrame) else 0
+
+
+def _refused(item: Sourced, reason: str, catalog: Catalog) -> Rejected:
+    """The only row of an item, as refused."""
+    if isinstance(item, SourcedRecords):
+        record = item.records[0] if item.records else {}
+        payload = orjson.dumps(record, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+        return Rejected(item.kind, item.topic, item.partition, item.offset_of(0), None, reason, None, payload)
+    found = row_records(item.frame, [0] if item.frame.num_rows else [], catalog)
+    key, payload = (found.records[0].key, found.records[0].value) if found.records else (None, b"")
+    row = _first_row(item) if item.offsets is None else None
+    return Rejected(item.frame.stream, item.topic, item.partition, item.offset_of(0), row, reason, key, payload)
 
 
 def build_sink(app: Any, settings: Settings, role: str) -> None:
@@ -224,7 +332,9 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         partitions=settings.partitions,
         stage=role,
         most_rows=kind.batch_rows,
+        limit=LetterLimit(role, settings.dead_letter_limit),
     )
+    reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
     serve_metrics(settings, role, StoreMetrics(role, runner))
 
@@ -237,7 +347,8 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
     async def revoked(_partitions: set[Any]) -> None:
         try:
-            await asyncio.wait_for(runner.finish(), _FINISH_S)
+            with stopping():
+                await asyncio.wait_for(runner.finish(), _FINISH_S)
         except TimeoutError:
             logger.warning("%s: the store did not take the last batch in time; it is read again", role)
 
@@ -252,10 +363,16 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     async def store(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            await runner.handle(chunk, ack_handle(event), chunk.records)
+            with stopping():
+                await runner.handle(chunk, ack_handle(event), chunk.records)
+
+    async def tick() -> None:
+        with stopping():
+            await runner.tick()
+        await reporter.tick()
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
-    repeat(app, runner.tick, _TICK_S)
+    repeat(app, tick, _TICK_S)
     if kind.upkeep is not None:
         upkeep = kind.upkeep
         repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)

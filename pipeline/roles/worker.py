@@ -15,6 +15,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, Final
 
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
+from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -113,7 +114,8 @@ class RoleProcesses:
     def check(self, now_s: float) -> None:
         """Restart roles that have ended.
 
-        Raises AstrocyteError for one that ended too often within a minute, or that cannot start as it is set up.
+        Raises AstrocyteError for one that ended too often within a minute, that stopped for good, or that cannot
+        start as it is set up.
         """
         for role, child in list(self._children.items()):
             status = child.poll()
@@ -124,6 +126,8 @@ class RoleProcesses:
                 continue
             if status == REFUSED_STATUS:
                 raise InvalidSettings(f"role {role!r} cannot start with these settings or rules; see its message above")
+            if status == STOPPED_STATUS:
+                raise AstrocyteError(f"role {role!r} has stopped; its last log line says why")
             recent = [moment for moment in self._restarts.get(role, []) if now_s - moment < 60]
             if len(recent) >= self.most_restarts:
                 raise AstrocyteError(

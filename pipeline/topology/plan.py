@@ -62,6 +62,18 @@ class Plan:
         """Every stream that a group reads from a topic, sorted."""
         return tuple(sorted({stream for group in self.groups for stream in group.topics}))
 
+    @property
+    def copied_by(self) -> dict[str, tuple[str, ...]]:
+        """Topics of others of which rules read copies, with the fields by which these rules correlate."""
+        fields: dict[str, tuple[str, ...]] = {}
+        for each in self.repartitions:
+            own = next(group for group in self.groups if group.field == each.field)
+            if each.source == mono_topic(each.stream) and any(
+                each.stream in rule.streams for rule in own.ruleset.rules
+            ):
+                fields[each.source] = (*fields.get(each.source, ()), each.field)
+        return fields
+
     def describe(self) -> list[str]:
         """Readable lines: which group reads which topics, and which stream is repartitioned."""
         lines = []

@@ -7,16 +7,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
-from astrocyte.agents.ingest.decode import KafkaTimes, decode_chunk
+from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
+from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.agents.ingest.letters import row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.topology.plan import Repartition
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.partitioning import repartition
 from astrocyte.schemas.times import are_event_times
 
 __all__ = ["Repartitioner"]
@@ -63,19 +69,26 @@ class Repartitioner:
     def step(
         self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
     ) -> tuple[list[Frame], list[DeadLetter]]:
-        """Frames of one chunk for the internal topic, and its dead letters (which the correlate role counts)."""
-        sourced, letters = decode_chunk(self.repartition.source, partition, records)
+        """Frames of one chunk for the internal topic, and dead letters of the rows that cannot be keyed by its field.
+
+        Messages that cannot be decoded are left out: the correlate role, which counts the source, reports them.
+        """
+        sourced, _ = decode_chunk(self.repartition.source, partition, records)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
+        letters: list[DeadLetter] = []
         stamps = KafkaTimes(records)
         for item in sourced:
-            frame = item.frame
+            frame, places = self._keyed(item, letters)
+            if frame.origin == RETRY_ORIGIN:
+                frames.append(frame)  # its source delays no event time here either
+                continue
             if frame.watermark_us is not None:
                 heard[frame.origin] = math.inf
             elif heard.get(frame.origin) != math.inf:
                 frames += self._wake(frame.origin, partition, now_s)
                 heard[frame.origin] = now_s
-            frames += [self._relabel(part, partition) for part in self._judged(item, stamps)]
+            frames += [self._relabel(part, partition) for part in self._judged(item, frame, places, stamps)]
             if frame.end:
                 del heard[frame.origin]
                 self._newest_us.pop((partition, frame.origin), None)
@@ -89,17 +102,20 @@ class Repartitioner:
             if step.waited is not None and step.reason is None
         ]
 
-    def _judged(self, item: SourcedFrame, stamps: KafkaTimes) -> list[Frame]:
+    def _judged(self, item: SourcedFrame, frame: Frame, places: NDArray[np.int64], stamps: KafkaTimes) -> list[Frame]:
         """The frame without the rows whose clocks are doubted, as the correlate role judges (and counts) them.
 
+        ``frame`` has the rows ``places`` of the item with their new key; clocks are those of the keys that they had.
         Rows that waited come first, each in a frame of its own.
         """
-        frame = item.frame
         if frame.watermark_us is not None or frame.peers or not frame.num_rows:
             return [frame]
         rows = np.flatnonzero(are_event_times(frame.timestamps()))  # others are no events for any reader
         if len(rows) < frame.num_rows:
-            frame = frame.take(rows)
+            frame, places = frame.take(rows), places[rows]
+        keys = item.frame.column("key")
+        if len(places) < len(keys):
+            keys = keys.take(pa.array(places))
         made: dict[int, int] = {}
 
         def wait(row: int) -> _Waiting:
@@ -108,8 +124,8 @@ class Repartitioner:
             return waiting
 
         source = Source(item.topic, item.partition, frame.origin)
-        kafka_us = stamps.of(item, rows)
-        steps = self._clocks.admit(source, frame.timestamps(), frame.column("key"), kafka_us, wait)
+        kafka_us = stamps.of(item, places)
+        steps = self._clocks.admit(source, frame.timestamps(), keys, kafka_us, wait)
         if steps is None:
             return [frame]
         before: list[Frame] = []
@@ -166,6 +182,29 @@ class Repartitioner:
         """A frame without rows. It names no peers, because it makes no statement about partitions of other workers."""
         columns: dict[str, list[object]] = {"timestamp": [], "key": []}
         return Frame.from_columns(self.repartition.stream, "", columns, origin=_origin(origin, partition), end=end)
+
+    def _keyed(self, sourced: SourcedFrame, letters: list[DeadLetter]) -> tuple[Frame, NDArray[np.int64]]:
+        """The frame with the field as its key, without the rows on which that raises, and the rows that it has."""
+        frame, field = sourced.frame, self.repartition.field
+        try:
+            return repartition(frame, field), np.arange(frame.num_rows)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  found row by row below, whatever it is
+            reason_of("repartitioning an event", error)
+        good: list[int] = []
+
+        def refuse(row: int, error: Exception) -> None:
+            reason = reason_of("repartitioning an event", error)
+            letters.append(row_letter(sourced, row, reason=reason, stage="repartition", catalog=CATALOG))
+
+        def attempt(first: int, last: int) -> None:
+            repartition(frame.take(np.arange(first, last)), field)
+            good.extend(range(first, last))
+
+        apart(frame.num_rows, attempt, refuse)
+        rows = np.array(good, np.int64)
+        return repartition(frame.take(rows), field), rows
 
     def _relabel(self, frame: Frame, partition: int) -> Frame:
         place = (partition, frame.origin)

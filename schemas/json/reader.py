@@ -26,16 +26,24 @@ from astrocyte.schemas.times import TIME_NAMES, iso_from_us, iso_strings, time_u
 
 __all__ = [
     "JSON_CONTENT_TYPE",
+    "LETTER_HEADER",
+    "OFFSET_HEADER",
     "JsonRecord",
     "KafkaRecord",
     "RawRecord",
     "Refused",
     "cloud_headers",
+    "first_offset",
     "frame_to_records",
+    "is_retried",
     "records_to_frame",
 ]
 
 JSON_CONTENT_TYPE: Final = "application/json"
+LETTER_HEADER: Final = "astrocyte_letter"
+"""First header of a message that was a dead letter and was sent again: the letter's id."""
+OFFSET_HEADER: Final = "astrocyte_offset"
+"""Second header of such a message: the offset at which it was first written, of the same topic and partition."""
 _DNA_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
 _FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
 _VERSION: Final = ("ce_specversion", b"1.0")
@@ -206,7 +214,7 @@ def records_to_frame(
     if not parsed:
         return None, [], sorted(refused)
     default_type = event_type.types[0] if event_type and len(event_type.types) == 1 else stream
-    places = [str(records[item.index].offset) for item in parsed]
+    places = [str(first_offset(records[item.index])) for item in parsed]
     ids = hash_ids((topic, str(partition)), places)
     if any(item.event_id is not None for item in parsed):
         own = zip(parsed, format_ids(ids), strict=True)
@@ -228,6 +236,23 @@ def records_to_frame(
         version=event_type.version if event_type else 1,
     )
     return frame, [item.index for item in parsed], sorted(refused)
+
+
+def first_offset(record: KafkaRecord) -> int:
+    """Offset at which a message was first written, from which its events have their ids.
+
+    It is that of the message itself, unless the message was a dead letter and was sent again.
+    """
+    if is_retried(record):
+        for name, value in record.headers:
+            if name == OFFSET_HEADER and value.isdigit():
+                return int(value)
+    return record.offset
+
+
+def is_retried(record: KafkaRecord) -> bool:
+    """Whether the message was a dead letter and was sent again."""
+    return bool(record.headers) and record.headers[0][0] == LETTER_HEADER
 
 
 def _reason(error: Exception) -> str:

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline import metrics
 from astrocyte.pipeline.settings import load_settings
@@ -40,7 +41,10 @@ def test_counters_of_every_domain_are_served(monkeypatch):
 
 
 def test_rows_of_a_store_are_served(monkeypatch):
-    text = served(metrics.StoreMetrics("sql", SimpleNamespace(written=5, rejected=1)), monkeypatch)
+    unused = Unused()
+    unused.add("dead", "mono.A", "mono.A[0]@5: no", detail="sql", count=3)
+    text = served(metrics.StoreMetrics("sql", SimpleNamespace(written=5, rejected=1, unused=unused)), monkeypatch)
+    assert 'astrocyte_unused_total{cause="dead",detail="sql",of="mono.A"} 3.0' in text
     assert 'astrocyte_store_rows_total{outcome="written",role="sql"} 5.0' in text
 
 

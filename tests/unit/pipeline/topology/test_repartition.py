@@ -1,7 +1,7 @@
 import numpy as np
 
 from astrocyte.pipeline.kafka.partition_end import AtEnd
-from astrocyte.pipeline.roles.output_records import repartitioned
+from astrocyte.pipeline.roles.output_records import frame_records
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
@@ -36,7 +36,7 @@ def test_rows_keep_their_ids_and_go_where_the_field_hashes():
     given = frame(origin="run", watermark_us=7, peers=("weather",))
     made = step(Repartitioner(REPARTITION, 4, lateness_us=0), 2, given)
     ids = []
-    for record in repartitioned("weather", "place", made, 4):
+    for record in frame_records(REPARTITION.topic, made, 4):
         part = decode_frame(record.value)
         assert all(partition_of(key, 4) == record.partition for key in part.column("key").to_pylist())
         assert (part.origin, part.watermark_us) == ("run/2", 7)

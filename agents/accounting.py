@@ -1,0 +1,260 @@
+"""Accounting of a domain: each event that it was given is processed, late, a duplicate, sampled or a dead letter.
+
+Nothing here raises because of an event: one that no JSON record can hold is a dead letter as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astrocyte.agents.engine.output import FailedRow
+from astrocyte.agents.ingest.letters import row_letter, row_records
+from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
+from astrocyte.agents.ingest.validate import Passed
+from astrocyte.agents.matches.records import FailedMatch, match_letter
+from astrocyte.agents.matches.table import MatchTable
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import JsonRecord
+from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.topics import metrics_topic
+
+__all__ = ["Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent"]
+
+_MADE: Final = ("keyed.", "metrics.")
+"""Topics that the pipeline itself writes: nobody else reports what happens to their events."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled.
+
+    An event that waits until the log shows whether its clock is right (`ClockGuard`) is not counted before that.
+    """
+
+    received: int = 0
+    """Rows decoded, and messages that could not be decoded."""
+    processed: int = 0
+    late: int = 0
+    dead: int = 0
+    duplicate: int = 0
+    """Events with the id of one that is still in the reorder buffer."""
+    sampled: int = 0
+    """Events left out by a validator's sampling."""
+    matches: int = 0
+    alerts: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Names and values."""
+        return {name: int(getattr(self, name)) for name in self.__slots__}
+
+
+class UnusedEvent(NamedTuple):
+    """One event that took no part, with its place and JSON record, and the reason."""
+
+    cause: Cause
+    reason: str
+    topic: str
+    partition: int
+    offset: int
+    record: JsonRecord
+
+
+@dataclass(slots=True)
+class DomainOutput:
+    """Output of one step of a domain, in order."""
+
+    multi_events: list[JsonRecord] = field(default_factory=list)
+    alerts: list[JsonRecord] = field(default_factory=list)
+    late: list[JsonRecord] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    """Results of windows, and matches that other groups read, by their stream."""
+    unused: list[UnusedEvent] = field(default_factory=list)
+    """Duplicates and events without a key, where the domain lists them."""
+
+    def extend(self, other: DomainOutput) -> None:
+        """Append the output of a later step."""
+        for name in self.__slots__:
+            getattr(self, name).extend(getattr(other, name))
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """One frame on its way through a domain."""
+
+    sourced: SourcedFrame
+    output: DomainOutput
+    counted: bool
+    """False for rows that were counted, and whose refusals were reported, where they were first read."""
+    failed: dict[int, str] = field(default_factory=dict)
+    """Rows on which an engine raised, with the reason."""
+
+    def place(self, row: int) -> str:
+        """Place of a row, as text."""
+        inside = f" row {row}" if self.sourced.offsets is None else ""
+        return f"{self.sourced.topic}[{self.sourced.partition}]@{self.sourced.offset_of(row)}{inside}"
+
+
+class Accounting:
+    """Counters of a domain, and the outputs for events that took no part; ``listed``: also the ones without a topic.
+
+    ``unused`` and ``fields`` begin with this object: they are not part of a snapshot.
+    """
+
+    def __init__(self, partition: int, internal: Iterable[str], catalog: Catalog, *, listed: bool) -> None:
+        self.partition = partition
+        self.counters = Counters()
+        self.unused = Unused()
+        self.fields = FieldsSeen()
+        self._internal = frozenset(internal)
+        self._catalog = catalog
+        self._listed = listed
+
+    def is_counted(self, topic: str) -> bool:
+        """Whether the events of a topic are counted here; others were counted where they were first read."""
+        return topic not in self._internal
+
+    def _reports(self, topic: str) -> bool:
+        """Whether what happens to events of a topic is reported here: for each topic one domain does so."""
+        return self.is_counted(topic) or topic.startswith(_MADE)
+
+    def undecoded(self, topic: str, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
+        """Messages of a topic that could not be decoded."""
+        if not self._reports(topic):
+            return
+        output.dead_letters += letters
+        for letter in letters:
+            self.unused.add_letter(letter)
+        if self.is_counted(topic):
+            self.counters.dead += len(letters)
+            self.counters.received += len(letters)
+
+    def refused(self, intake: Intake, row: int, reason: str, stage: str) -> None:
+        """A row that was refused where it was first read; for rows of other topics this was said before."""
+        if intake.counted:
+            self._dead(intake, row, reason, stage)
+
+    def validated(self, intake: Intake, passed: Passed) -> None:
+        """A frame that validators were given, and what they made of it."""
+        for row, reason in passed.refused:
+            self.refused(intake, row, reason, "validate")
+        if intake.counted:
+            self.counters.received += intake.sourced.frame.num_rows
+            self.counters.sampled += passed.sampled
+
+    def taken(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
+        """Note the fields of the rows that validators let pass."""
+        for name, kinds, count in self.fields.note(kept):
+            place = intake.place(int(rows[0]))
+            self.unused.add("kind", kept.stream, f"{place}: {kinds}", detail=name, count=count)
+
+    def keyless(self, intake: Intake, by: str | None, kept: Frame, rows: NDArray[np.int64]) -> None:
+        """Count the rows without the field ``by``, by which rules correlate their stream."""
+        if by is None or not kept.num_rows:
+            return
+        if kept.has(by):
+            column = kept.column(by)
+            column = column.indices if pa.types.is_dictionary(column.type) else column
+            if not column.null_count:
+                return
+            without = rows[np.flatnonzero(np.asarray(column.is_null()))]
+        else:
+            without = rows
+        self.unused.add("no_key", kept.stream, intake.place(int(without[0])), detail=by, count=len(without))
+        self._list(intake, without, "no_key", f"no {by!r}, by which rules correlate")
+
+    def judged(
+        self,
+        intake: Intake,
+        kept: Frame,
+        rows: NDArray[np.int64],
+        *,
+        late: NDArray[np.bool_],
+        repeated: NDArray[np.int64],
+        watermark_us: int,
+    ) -> None:
+        """Outputs and counts of rows ``rows`` of a frame, which are ``kept`` as validators gave them."""
+        if intake.failed:
+            late = late & ~np.isin(rows, list(intake.failed))
+            repeated = np.setdiff1d(repeated, list(intake.failed))
+        for row, reason in sorted(intake.failed.items()):
+            self._dead(intake, row, reason, "correlate")
+        written = self._put_late(intake, kept, rows, np.flatnonzero(late), watermark_us) if late.any() else 0
+        if len(repeated) and self._reports(intake.sourced.topic):
+            self.unused.add("duplicate", intake.sourced.topic, intake.place(int(repeated[0])), count=len(repeated))
+            self._list(intake, repeated, "duplicate", "an event with this id came before")
+        if intake.counted:
+            counters = self.counters
+            counters.late += written
+            counters.duplicate += len(repeated)
+            counters.processed += kept.num_rows - int(late.sum()) - len(intake.failed) - len(repeated)
+        intake.failed.clear()
+
+    def _put_late(
+        self, intake: Intake, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.integer], watermark_us: int
+    ) -> int:
+        """Late rows as records of the topic of late events; returns how many there are."""
+        sourced = intake.sourced
+        place = [
+            ("late_watermark_us", str(watermark_us).encode()),
+            ("source_topic", sourced.topic.encode()),
+            ("source_partition", str(self.partition).encode()),
+        ]
+        found = row_records(kept, late.tolist(), self._catalog)
+        for row, record in zip(found.rows, found.records, strict=True):
+            offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
+            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, offset]))
+        if found.rows and self._reports(sourced.topic):
+            first = found.rows[0]
+            example = f"{intake.place(int(rows[first]))} of {iso_from_us(int(kept.timestamps()[first]))}"
+            self.unused.add("late", sourced.topic, example, count=len(found.rows))
+        for row, reason in found.failed:
+            self._dead(intake, int(rows[row]), f"a late event; {reason}", "late")
+        return len(found.rows)
+
+    def failed_results(self, matches: Sequence[FailedMatch], rows: Sequence[FailedRow], output: DomainOutput) -> None:
+        """Matches and results of windows of which something raised."""
+        matches = [
+            *matches,
+            *(FailedMatch(each.result, "emit", each.reason) for each in rows if isinstance(each.result, MatchTable)),
+        ]
+        for match in matches:
+            letter = match_letter(match, self.partition)
+            output.dead_letters.append(letter)
+            rule = match.match.rules[match.match.rule[0]].name
+            example = f"{letter.topic}[{letter.partition}]@{letter.offset}: {match.reason}"
+            self.unused.add("failed", f"rule {rule!r}", example, detail=match.stage)
+        for each in rows:
+            if isinstance(each.result, Frame):
+                topic = metrics_topic(each.result.stream)
+                sourced = SourcedFrame(each.result, topic, self.partition, int(each.result.sequences()[0]))
+                self._dead(Intake(sourced, output, counted=False), 0, each.reason, "correlate")
+
+    def _dead(self, intake: Intake, row: int, reason: str, stage: str) -> None:
+        letter = row_letter(intake.sourced, row, reason=reason, stage=stage, catalog=self._catalog)
+        intake.output.dead_letters.append(letter)
+        self.unused.add_letter(letter)
+        if intake.counted:
+            self.counters.dead += 1
+
+    def _list(self, intake: Intake, rows: NDArray[np.int64], cause: Cause, reason: str) -> None:
+        if not self._listed:
+            return
+        sourced = intake.sourced
+        found = row_records(sourced.frame, rows.tolist(), self._catalog)
+        blank = [(row, JsonRecord(None, b"null", [])) for row, _ in found.failed]
+        for row, record in sorted([*zip(found.rows, found.records, strict=True), *blank], key=lambda each: each[0]):
+            offset = sourced.offset_of(row)
+            intake.output.unused.append(UnusedEvent(cause, reason, sourced.topic, self.partition, offset, record))

@@ -1,0 +1,210 @@
+"""What was not used, and why: counts by cause, each with one example, and what the fields of rules were like.
+
+It is collected a frame at a time, from what is known of a frame anyway (its columns, their types and null counts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, Literal, NamedTuple
+
+import pyarrow as pa
+
+from astrocyte.agents.rules.named_fields import NamedField
+from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.registry import did_you_mean
+
+__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount"]
+
+Cause = Literal["dead", "late", "duplicate", "no_key", "kind", "failed"]
+
+
+class _Key(NamedTuple):
+    cause: Cause
+    subject: str
+    """Topic, stream (``no_key``, ``kind``) or rule (``failed``)."""
+    detail: str
+    """Stage of a dead letter, or a field."""
+
+
+@dataclass(slots=True)
+class UnusedCount:
+    """How often one cause occurred, and the first occurrence."""
+
+    count: int
+    example: str
+
+
+_SENTENCES: Final[Mapping[Cause, str]] = {
+    "dead": "{count:,} {events} of {subject} refused ({detail}), such as {example}",
+    "late": "{count:,} late {events} of {subject}, such as {example}",
+    "duplicate": "{count:,} {events} of {subject} had the id of an event that came before, such as {example}",
+    "no_key": "{count:,} {events} of {subject} without {detail!r}, by which rules correlate, took part in nothing, "
+    "such as {example}",
+    "kind": "field {detail!r} of {subject} is of another kind than before in {count:,} {events}, such as {example}",
+    "failed": "{count:,} results of {subject} failed ({detail}), such as {example}",
+}
+
+
+class Unused:
+    """Counts of events and results that were not used. They only grow, so that a reader can tell what is new."""
+
+    def __init__(self) -> None:
+        self._counts: dict[_Key, UnusedCount] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def __iter__(self) -> Iterator[tuple[Cause, str, str, UnusedCount]]:
+        for key, found in self._counts.items():
+            yield *key, found
+
+    def add(self, cause: Cause, subject: str, example: str, *, detail: str = "", count: int = 1) -> None:
+        """Count events; ``example`` is kept if it is the first of its cause, subject and detail."""
+        if count <= 0:
+            return
+        found = self._counts.get(_Key(cause, subject, detail))
+        if found is None:
+            self._counts[_Key(cause, subject, detail)] = UnusedCount(count, example)
+        else:
+            found.count += count
+
+    def add_letter(self, letter: DeadLetter) -> None:
+        """Count one dead letter."""
+        row = "" if letter.row is None else f" row {letter.row}"
+        place = f"{letter.topic}[{letter.partition}]@{letter.offset}{row}"
+        self.add("dead", letter.topic, f"{place}: {letter.reason}", detail=letter.stage)
+
+    def merge(self, other: Unused) -> None:
+        """Add the counts of another."""
+        for cause, subject, detail, found in other:
+            self.add(cause, subject, found.example, detail=detail, count=found.count)
+
+    def count(self, cause: Cause) -> int:
+        """Total of one cause."""
+        return sum(found.count for key, found in self._counts.items() if key.cause == cause)
+
+    def lines(self) -> list[str]:
+        """One sentence for each cause, subject and detail."""
+        return [line_of(*each) for each in self]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The counts for a program to read."""
+        return [
+            {"cause": cause, "of": subject, "detail": detail, "count": found.count, "example": found.example}
+            for cause, subject, detail, found in self
+        ]
+
+    @classmethod
+    def from_json(cls, items: Iterable[Mapping[str, Any]]) -> Unused:
+        """The counts that `as_json` has given; items of a later version are left out."""
+        unused = cls()
+        for item in items:
+            if item.get("cause") in _SENTENCES:
+                unused.add(item["cause"], item["of"], item["example"], detail=item["detail"], count=item["count"])
+        return unused
+
+
+def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
+    """A sentence that says how many events were not used, and why, with the example."""
+    return _SENTENCES[cause].format(
+        count=found.count, events="event" if found.count == 1 else "events", subject=subject, detail=detail,
+        example=found.example,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class FieldsSeen:
+    """Which of the fields that rules name have come, and of which kind, by stream."""
+
+    named: tuple[NamedField, ...] = ()
+    streams: dict[str, set[str]] = field(default_factory=dict)
+    """Every stream that came, with the names of its fields as long as a named one is missing."""
+    _missing: dict[str, set[str]] = field(default_factory=dict)
+    _came: set[tuple[str, str]] = field(default_factory=set)
+    _read: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _kinds: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def update(self, named: Iterable[NamedField]) -> None:
+        """Put other rules in force."""
+        self.named = tuple(named)
+        pairs = dict.fromkeys((stream, each.field) for each in self.named for stream in each.streams)
+        self._missing, self._read = {}, {}
+        for stream, name in pairs:
+            self._read[stream] = (*self._read.get(stream, ()), name)
+            if (stream, name) not in self._came:
+                self._missing.setdefault(stream, set()).add(name)
+
+    def note(self, frame: Frame) -> list[tuple[str, str, int]]:
+        """Note a frame; gives the fields whose kind differs from before: name, both kinds, number of values."""
+        stream = frame.stream
+        if not frame.num_rows:
+            return []
+        if stream not in self.streams:
+            self.streams[stream] = set()
+        names = self._read.get(stream)
+        if names is None:
+            return []
+        missing = self._missing.get(stream)
+        if missing:
+            self.streams[stream].update(frame.fields)
+        changed = []
+        for name in names:
+            if not frame.has(name):
+                continue
+            column = frame.column(name)
+            values = len(column) - column.null_count
+            if not values:
+                continue
+            if missing and name in missing:
+                missing.discard(name)
+                self._came.add((stream, name))
+            kind = kind_of(column.type)
+            known = self._kinds.setdefault((stream, name), kind)
+            if kind != known:
+                changed.append((name, f"{kind} after {known}", values))
+        return changed
+
+    def merge(self, other: FieldsSeen) -> None:
+        """Add what another has seen of the same rules."""
+        for stream, names in other.streams.items():
+            self.streams.setdefault(stream, set()).update(names)
+        self._came |= other._came
+        self.update(self.named)
+
+    def absent(self, made: Iterable[str] = ()) -> list[str]:
+        """Sentences on streams and fields that rules name and that never came; ``made`` are streams of their own."""
+        made = set(made)
+        lines: dict[str, None] = {}
+        for each in self.named:
+            outside = [stream for stream in each.streams if stream not in made]
+            came = [stream for stream in outside if stream in self.streams]
+            if len(outside) < len(each.streams) or not came:
+                continue  # a result's fields are checked with the rules; a stream that never came is said below
+            if any((stream, each.field) in self._came for stream in came):
+                continue
+            known = sorted(set().union(*(self.streams[stream] for stream in came)) - {each.field})
+            lines[
+                f"field {each.field!r} of {' and '.join(came)}, which {each.reader} reads, never came"
+                f"{did_you_mean(each.field, known)}"
+            ] = None
+        return list(lines)
+
+
+@cache
+def kind_of(kind: pa.DataType) -> str:
+    """Kind of the values of a column: number, boolean, text, list, or the name of its type."""
+    if pa.types.is_dictionary(kind):
+        return kind_of(kind.value_type)
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return "text"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return "list"
+    return str(kind)

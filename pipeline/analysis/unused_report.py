@@ -1,0 +1,172 @@
+"""Reports of what a run of rules over logs did not use, and why; and a file that lists every such event."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+
+from astrocyte.agents.domain import DomainOutput
+from astrocyte.pipeline.analysis.offline import OfflineRun
+from astrocyte.pipeline.recording.frames import is_derived
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.registry import did_you_mean
+from astrocyte.schemas.topics import MONO_PREFIX
+
+__all__ = ["NothingRead", "RejectsFile", "check_read", "report_lines"]
+
+_SHOWN: Final = 10
+"""Maximum number of topics in one line."""
+
+
+class NothingRead(AstrocyteError):
+    """The logs hold nothing that the rules read, so that no result says anything about the rules."""
+
+
+def check_read(run: OfflineRun, paths: list[str]) -> None:
+    """Raises NothingRead if no message of the logs was of a topic that the rules read."""
+    found = run.found
+    if any(found.topics.get(topic) for topic in run.inputs):
+        return
+    where = ", ".join(paths)
+    if not found.topics:
+        raise NothingRead(f"{where}: no messages; the rules read {_listed(sorted(run.inputs))}")
+    held = [f"{topic} ({count:,})" for topic, count in sorted(found.topics.items())]
+    hint = next(filter(None, (did_you_mean(topic, unread_topics(run)) for topic in sorted(run.inputs))), "")
+    raise NothingRead(
+        f"{where}: nothing was read; it holds the topics {_listed(held)} and the rules read "
+        f"{_listed(sorted(run.inputs))}{hint}"
+    )
+
+
+def unread_topics(run: OfflineRun) -> list[str]:
+    """Topics of the logs that hold messages of others and that the rules do not read."""
+    return sorted(topic for topic in run.found.topics if topic not in run.inputs and not is_derived(topic))
+
+
+def report_lines(run: OfflineRun) -> list[str]:
+    """Sentences on what was not used, each with its count and an example; none if there is nothing to report."""
+    lines = _unused_lines(run)
+    lines += run.fields.absent(set(run.made))
+    unread = unread_topics(run)
+    absent = [topic for topic in sorted(run.inputs) if not run.found.topics.get(topic)]
+    for topic in absent:
+        reader = run.readers_of(run.inputs[topic])
+        lines.append(f"topic {topic}, which {reader} reads, is not in the log{did_you_mean(topic, unread)}")
+    # A log often holds more than a rule needs: that is worth a line only where something is missing or misnamed.
+    strange = [topic for topic in unread if absent or not topic.startswith(MONO_PREFIX)]
+    if strange:
+        counted = [f"{topic} ({run.found.topics[topic]:,})" for topic in strange]
+        lines.append(f"no rule reads the topics {_listed(counted)}")
+    return lines
+
+
+def _unused_lines(run: OfflineRun) -> list[str]:
+    """Lines on events; a late event of a stream is late in its repartitioned copy as well, which is said once."""
+    unused = run.unused
+    late = {subject: found.count for cause, subject, _, found in unused if cause == "late"}
+    copies = {copy: source for source, copy in run.copies if late.get(source, 0) >= late.get(copy, 0)}
+    return [
+        line
+        for (cause, subject, _, _), line in zip(unused, unused.lines(), strict=True)
+        if cause != "late" or subject not in copies
+    ]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) or "none") + more
+
+
+class RejectsFile:
+    """A file of JSON lines, one for each event or result that was not used: cause, reason, place and the event.
+
+    ``cause`` is dead_letter, late, duplicate or no_key. Raises AstrocyteError if it cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._late: set[str] = set()
+        self.count = 0
+        try:
+            self._file = Path(path).open("wb")  # noqa: SIM115  closed by __exit__
+        except OSError as error:
+            raise AstrocyteError(f"{path} cannot be written: {error.strerror}") from None
+
+    def write(self, output: DomainOutput) -> None:
+        """Write what the output of one step says was not used."""
+        for item in self._items(output):
+            self._file.write(orjson.dumps(item) + b"\n")
+            self.count += 1
+
+    def _items(self, output: DomainOutput) -> Iterator[dict[str, Any]]:
+        for letter in output.dead_letters:
+            yield _of_letter(letter)
+        for record in output.late:
+            headers = {name: value.decode() for name, value in record.headers if name.startswith(("source_", "late_"))}
+            event = orjson.loads(record.value)
+            event_id = str(event.get("event_id", event.get("id")))
+            if event_id in self._late:
+                continue  # late in the stream and in its repartitioned copy
+            self._late.add(event_id)
+            yield {
+                "cause": "late",
+                "reason": "older than the watermark",
+                "topic": headers.get("source_topic"),
+                "partition": int(headers.get("source_partition", -1)),
+                "offset": int(headers.get("source_offset", -1)),
+                "watermark_us": int(headers.get("late_watermark_us", 0)),
+                "key": _text(record.key),
+                "event": event,
+            }
+        for each in output.unused:
+            yield {
+                "cause": each.cause,
+                "reason": each.reason,
+                "topic": each.topic,
+                "partition": each.partition,
+                "offset": each.offset,
+                "key": _text(each.record.key),
+                "event": orjson.loads(each.record.value),
+            }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def _of_letter(letter: DeadLetter) -> dict[str, Any]:
+    item: dict[str, Any] = {
+        "cause": "dead_letter",
+        "stage": letter.stage,
+        "reason": letter.reason,
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "row": letter.row,
+        "letter_id": letter.letter_id,
+        "key": None if letter.key_b64 is None else _text(b64decode(letter.key_b64)),
+    }
+    payload = None if letter.payload_b64 is None else b64decode(letter.payload_b64)
+    try:
+        return item | {"event": None if payload is None else orjson.loads(payload)}
+    except orjson.JSONDecodeError:
+        return item | {"payload_b64": letter.payload_b64}
+
+
+def _text(data: bytes | None) -> str | None:
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return b64encode(data).decode()

@@ -1,0 +1,118 @@
+"""What `match` and `backtest` say about events, fields and topics that they did not use."""
+
+import json
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from astrocyte.pipeline.analysis.unused_report import NothingRead
+from astrocyte.pipeline.cli.app import app
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from tests.support.logs import write_log
+
+
+def run(*arguments: str):
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def event(offset: int, topic: str = "mono.A", **fields: object) -> ConsumedRecord:
+    body = {"timestamp": f"2026-03-01T10:00:{offset:02}Z"} | fields
+    return ConsumedRecord(topic, 0, offset, 1_772_359_200_000, b"k", orjson.dumps(body))
+
+
+def files(folder: Path, rules: str, *records: ConsumedRecord) -> list[str]:
+    path = folder / "rules.yaml"
+    path.write_text(rules)
+    return [str(path), str(write_log(folder / "log.jsonl", records, partitions=1))]
+
+
+HIGH = 'rules: [{name: high, seq: [{as: a, stream: A, where: "value > 3"}]}]'
+
+
+def lines(result) -> list[str]:
+    return result.stderr.splitlines()
+
+
+def test_where_all_was_used_nothing_is_added(tmp_path):
+    result = run("match", *files(tmp_path, HIGH, event(0, value=5)))
+    assert lines(result) == ["1 multi events of 1 events (0 late, 0 unreadable)"]
+
+
+def test_a_field_that_never_came_is_named_with_the_one_that_was_meant(tmp_path):
+    result = run("match", *files(tmp_path, HIGH, event(0, values=5)))
+    assert lines(result)[1:] == ["field 'value' of A, which rule 'high' reads, never came; did you mean 'values'?"]
+
+
+def test_a_topic_that_never_came_is_named_with_the_unread_ones(tmp_path):
+    rules = "rules: [{name: two, within: 1m, seq: [{as: a, stream: A}, {as: b, stream: heating}]}]"
+    result = run("match", *files(tmp_path, rules, event(0), event(0, "mono.heatings")))
+    assert lines(result)[1:] == [
+        "topic mono.heating, which rule 'two' reads, is not in the log; did you mean 'mono.heatings'?",
+        "no rule reads the topics mono.heatings (1)",
+    ]
+
+
+def test_streams_that_no_rule_needs_are_not_worth_a_line(tmp_path):
+    result = run("match", *files(tmp_path, HIGH, event(0, value=5), event(0, "mono.B")))
+    assert len(lines(result)) == 1
+
+
+@pytest.mark.parametrize("command", ["match", "backtest"])
+def test_reading_nothing_is_an_error_that_says_what_is_there(tmp_path, command):
+    arguments = files(tmp_path, HIGH, event(0, "metering"))
+    with pytest.raises(NothingRead, match=r"it holds the topics metering \(1\) and the rules read mono\.A"):
+        run(command, *arguments)
+
+
+def test_a_log_without_messages_is_an_error(tmp_path):
+    with pytest.raises(NothingRead, match=r"no messages; the rules read mono\.A"):
+        run("match", *files(tmp_path, HIGH))
+
+
+def test_events_of_a_repartitioned_stream_are_counted(tmp_path):
+    rules = "rules: [{name: r, by: device, seq: [{as: a, stream: A}]}]"
+    result = run("match", *files(tmp_path, rules, *(event(offset, device="d") for offset in range(5))))
+    assert lines(result) == ["5 multi events of 5 events (0 late, 0 unreadable)"]
+
+
+def test_a_field_that_changes_its_kind_from_chunk_to_chunk_is_reported(tmp_path):
+    records = [event(offset % 60, value=5) for offset in range(256)]
+    records += [event(offset % 60, value="high") for offset in range(256)]
+    records = [record._replace(offset=offset) for offset, record in enumerate(records)]
+    result = run("match", *files(tmp_path, HIGH, *records), "--lateness", "2m")
+    assert (
+        "field 'value' of A is of another kind than before in 256 events, such as mono.A[0]@256: text after number"
+        in (result.stderr)
+    )
+
+
+def test_late_events_duplicates_and_dead_letters_are_listed_with_their_events(tmp_path):
+    records = [
+        event(0, value=5, event_id="a"),
+        event(0, value=5, event_id="a")._replace(offset=1),
+        event(50, value=5)._replace(offset=2),
+        event(2, value=5)._replace(offset=3),
+        event(4)._replace(value=b"no json"),
+    ]
+    rejects = tmp_path / "rejects.jsonl"
+    arguments = [*files(tmp_path, HIGH, *records), "--lateness", "1s"]
+    result = run("match", *arguments, "--rejects", str(rejects))
+    found = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert sorted((each["cause"], each["offset"]) for each in found) == [
+        ("dead_letter", 4), ("duplicate", 1), ("late", 3)
+    ]  # fmt: skip
+    assert "1 late event of mono.A, such as mono.A[0]@3 of 2026-03-01T10:00:02Z" in result.stderr
+    assert "1 event of mono.A had the id of an event that came before, such as mono.A[0]@1" in result.stderr
+    assert f"3 rejects written to {rejects}" in result.stderr
+    body = json.loads(run("backtest", *arguments, "--json").stdout)
+    assert {(each["cause"], each["count"]) for each in body["a"]["unused"]} == {
+        ("dead", 1),
+        ("duplicate", 1),
+        ("late", 1),
+    }
+    assert len(body["a"]["notes"]) == 3
