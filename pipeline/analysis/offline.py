@@ -263,6 +263,8 @@ class OfflineRun:
         """Outputs of the messages, then of the end of all input."""
         for batch in _batches(records):
             yield from self._feed(batch)
+        for domain in self._counting:
+            yield domain.trust()
         for repartition, repartitioner in (each for parts in self._repartitions.values() for each in parts):
             for frame in repartitioner.trust():
                 yield from self._send(frame_records(repartition.topic, frame, self.partitions))

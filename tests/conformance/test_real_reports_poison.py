@@ -75,15 +75,22 @@ def test_the_roles_of_a_worker_go_on(name):
     )  # fmt: skip
     copies = [Repartitioner(each, 1, lateness_us=0) for each in plan.repartitions]
     output, copied = DomainOutput(), 0
+
+    def read_copies(topic, frames):
+        nonlocal copied
+        for frame in frames:
+            for record in frame_records(topic, frame, 1):
+                output.extend(domain.feed(record.topic, [RawRecord(copied, 0, record.key, record.value)]))
+                copied += 1
+
     for raw in raws(name):
         output.extend(domain.feed("mono.meters", [raw]))
         for each in copies:
             frames, refused = each.step(0, [raw])
             assert refused == []
-            for frame in frames:
-                for record in frame_records(each.repartition.topic, frame, 1):
-                    output.extend(domain.feed(record.topic, [RawRecord(copied, 0, record.key, record.value)]))
-                    copied += 1
+            read_copies(each.repartition.topic, frames)
+    for each in copies:
+        read_copies(each.repartition.topic, each.trust())
     output.extend(domain.mark_all_idle())
     output.extend(domain.flush())
     assert times_of(record.value for record in output.multi_events) == matched
