@@ -19,11 +19,13 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches.lineage import alert_records, multi_event_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, RawRecord, frame_to_records
@@ -35,7 +37,7 @@ __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled."""
+    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled + skipped."""
 
     received: int = 0
     """Rows decoded, and messages that could not be decoded."""
@@ -46,6 +48,8 @@ class Counters:
     """Events with the id of one that is still in the reorder buffer."""
     sampled: int = 0
     """Events left out by a validator's sampling."""
+    skipped: int = 0
+    """Messages that hold no event by their stream's declaration, such as the tombstones of Debezium."""
     matches: int = 0
     alerts: int = 0
 
@@ -121,6 +125,7 @@ class Domain:
         topics: Iterable[str],
         internal: Iterable[str] = (),
         catalog: Catalog = CATALOG,
+        decoders: Decoders | None = None,
     ) -> None:
         self.partition = partition
         self.groups = tuple(groups)
@@ -131,6 +136,7 @@ class Domain:
         self._validators = validators or Validators((), catalog=catalog)
         self._internal = frozenset(internal)
         self._catalog = catalog
+        self._decoders = decoders or Decoders(Contracts(catalog=catalog))
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
         engines: list[tuple[str, Engine | None, frozenset[str]]] = [
@@ -173,10 +179,15 @@ class Domain:
             records = [record for record in records if record.offset >= position]
         if not records:
             return output
-        frames, letters = decode_chunk(topic, self.partition, records, self._catalog)
+        frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         counted = topic not in self._internal
         if counted:
             self._dead_letter(letters, output)
+            contract = self._decoders.contracts.of_topic(topic)
+            if contract.declaration is not None:
+                skipped = sum(contract.skips(record.value) for record in records)
+                self.counters.skipped += skipped
+                self.counters.received += skipped
         for sourced in frames:
             self._take(_Intake(sourced, output, counted))
         self.positions[topic] = records[-1].offset + 1
@@ -300,10 +311,14 @@ class Domain:
         if not intake.counted:
             return  # rows of an internal topic were checked where they were first read
         sourced = intake.sourced
-        record = frame_to_records(sourced.frame.take(np.array([row])), self._catalog)[0]
-        time_ms = int(sourced.frame.timestamps()[row]) // 1000
-        raw = RawRecord(sourced.offset_of(row), time_ms, record.key, record.value, record.headers)
-        inside = row if sourced.offsets is None else None
+        raw: KafkaRecord
+        if sourced.received is not None:
+            raw = sourced.received[row]
+        else:
+            record = frame_to_records(sourced.frame.take(np.array([row])), self._catalog)[0]
+            time_ms = int(sourced.frame.timestamps()[row]) // 1000
+            raw = RawRecord(sourced.offset_of(row), time_ms, record.key, record.value, record.headers)
+        inside = sourced.row_of(row)
         intake.output.dead_letters.append(
             dead_letter(raw, sourced.topic, self.partition, reason=reason, stage=stage, row=inside)
         )
@@ -328,10 +343,17 @@ class Domain:
         output.alerts += alerts
         output.frames += result.frames
 
-    def update(self, rulesets: Mapping[str, RuleSet], validators: Validators | None = None) -> None:
-        """Put changed rules and validators in force; unchanged rules keep their partial matches."""
+    def update(
+        self,
+        rulesets: Mapping[str, RuleSet],
+        validators: Validators | None = None,
+        decoders: Decoders | None = None,
+    ) -> None:
+        """Put changed rules, validators and declarations in force; unchanged rules keep their partial matches."""
         if validators is not None:
             self._validators = validators
+        if decoders is not None:
+            self._decoders = decoders
         for group in self.groups:
             group.engine.update(rulesets[group.field])
 

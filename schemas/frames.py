@@ -20,14 +20,35 @@ from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
 
-__all__ = ["CONTENT_TYPE", "RESERVED", "Frame", "conform", "decode_frame", "encode_frame"]
+__all__ = [
+    "CONTENT_TYPE",
+    "RESERVED",
+    "Frame",
+    "column_name",
+    "conform",
+    "decode_frame",
+    "encode_frame",
+    "field_name",
+]
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
 RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id")
-"""Column names that are not fields of an event."""
+"""Column names that are not fields of an event. A field of such a name is in a column with an underscore after it."""
+_HIDDEN: Final = ("seq", "event_id")
+"""Reserved columns that identify a row. In rules these names are those of the event's fields."""
 
 _WIDENS: Final = {(pa.int32(), pa.int64()), (pa.float32(), pa.float64()), (pa.int32(), pa.float64())}
+
+
+def column_name(name: str) -> str:
+    """Name of the column that holds a field."""
+    return f"{name}_" if name in RESERVED else name
+
+
+def field_name(column: str) -> str:
+    """Name of the field that a column holds; the inverse of `column_name`."""
+    return column[:-1] if column.endswith("_") and column[:-1] in RESERVED else column
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,8 +122,11 @@ class Frame:
         return values
 
     def column(self, name: str) -> pa.Array:
-        """Column ``name``; ``simulation_id`` is the run where no column of that name exists. Raises KeyError."""
-        index = self.batch.schema.get_field_index(name)
+        """Column ``name``; ``simulation_id`` is the run where no column of that name exists. Raises KeyError.
+
+        ``seq`` and ``event_id`` are the event's fields of these names, where it has them.
+        """
+        index = self._index(name)
         if index >= 0:
             return self.batch.column(index)
         if name == "simulation_id":
@@ -113,7 +137,18 @@ class Frame:
 
     def has(self, name: str) -> bool:
         """Whether `column(name)` would succeed."""
-        return name == "simulation_id" or self.batch.schema.get_field_index(name) >= 0
+        return name == "simulation_id" or self._index(name) >= 0
+
+    def _index(self, name: str) -> int:
+        schema = self.batch.schema
+        index = int(schema.get_field_index(f"{name}_")) if name in _HIDDEN else -1
+        return index if index >= 0 else int(schema.get_field_index(name))
+
+    @property
+    def has_own_ids(self) -> bool:
+        """Whether a producer set the ids, as text."""
+        index = self.batch.schema.get_field_index("event_id")
+        return index >= 0 and not pa.types.is_fixed_size_binary(self.batch.column(index).type)
 
     def sequences(self) -> NDArray[np.int64]:
         """Sequence number of each row in (run, stream)."""
@@ -170,6 +205,13 @@ class Frame:
     def rows(self) -> list[dict[str, Any]]:
         """Rows as dictionaries of Python values (timestamp in microseconds). Slow: for display and tests."""
         rows: list[dict[str, Any]] = self.batch.to_pylist()
+        return rows
+
+    def event_fields(self) -> list[dict[str, Any]]:
+        """Rows as ``timestamp``, ``key``, ``type`` and the event's own fields, by the names that rules use."""
+        names = [name for name in self.batch.schema.names if name not in _HIDDEN]
+        kept = [field_name(name) if name[:-1] in _HIDDEN else name for name in names]
+        rows: list[dict[str, Any]] = self.batch.select(names).rename_columns(kept).to_pylist()
         return rows
 
 

@@ -12,16 +12,17 @@ from itertools import groupby
 
 import numpy as np
 
-from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, chosen_decoders, run_decoder
+from astrocyte.agents.ingest.declared import enforce
+from astrocyte.agents.ingest.decoders import ARROW, Decoder, Decoders, run_decoder
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, InvalidFrame, SchemaMismatch
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import KafkaRecord, records_to_frame
+from astrocyte.schemas.json.reader import KafkaRecord, RawRecord, frame_to_records, records_to_frame
 from astrocyte.schemas.times import iso_from_us
-from astrocyte.schemas.topics import stream_of
 
 __all__ = ["dead_letter", "decode_chunk"]
 
@@ -48,18 +49,26 @@ def dead_letter(
 
 
 def decode_chunk(
-    topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
+    topic: str,
+    partition: int,
+    records: Sequence[KafkaRecord],
+    catalog: Catalog = CATALOG,
+    decoders: Decoders | None = None,
 ) -> tuple[list[SourcedFrame], list[DeadLetter]]:
     """Frames of the chunk in offset order, and dead letters of the messages that cannot be decoded.
 
-    The catalog's types are enforced.
+    The types of the catalog and of the declarations (those of ``decoders``) are enforced. Messages that hold no event
+    by their stream's declaration are in neither (`schemas.contract.Contract.skips`).
     """
-    stream = stream_of(topic) or topic
+    decoders = decoders or Decoders(Contracts(catalog=catalog))
+    contract = decoders.contracts.of_topic(topic)
+    if contract.declaration is not None:
+        records = [record for record in records if not contract.skips(record.value)]
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
-    for decoder, run in _runs(records):
-        if decoder is JSON:
-            _read_json(_Run(topic, partition, stream, run, catalog), frames, letters)
+    for decoder, run in _runs(records, decoders.chosen(records, contract)):
+        if decoder.is_json:
+            _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
         for record in run:
             try:
@@ -75,10 +84,23 @@ def decode_chunk(
                 letters.append(dead_letter(record, topic, partition, reason=str(error), stage="decode"))
                 continue
             if isinstance(made, Frame):
+                made = _enforce(made, contract, SourcedFrame(made, topic, partition, record.offset), letters)
                 frames.append(SourcedFrame(made, topic, partition, record.offset))
             else:
-                _read_json(_Run(topic, partition, stream, made, catalog, record), frames, letters)
+                _read_json(_Run(topic, partition, made, contract, None, record), frames, letters)
     return frames, letters
+
+
+def _enforce(frame: Frame, contract: Contract, sourced: SourcedFrame, letters: list[DeadLetter]) -> Frame:
+    """The frame with the declared types; rows that do not fit them become dead letters."""
+    if contract.declaration is None or frame.stream != contract.stream:
+        return frame
+    found, refused = enforce(frame, contract.declaration)
+    for row, reason in refused.items():
+        key, value, headers = frame_to_records(frame.take(np.array([row])))[0]
+        raw = RawRecord(sourced.offset, int(frame.timestamps()[row]) // 1000, key, value, headers)
+        letters.append(dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage="decode", row=row))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +109,17 @@ class _Run:
 
     topic: str
     partition: int
-    stream: str
     records: Sequence[KafkaRecord]
-    catalog: Catalog
+    contract: Contract
+    envelope: str | None = None
     source: KafkaRecord | None = None
 
 
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
     records = run.records
-    decoded, index, refused = records_to_frame(run.topic, run.partition, run.stream, records, run.catalog)
+    decoded, index, refused = records_to_frame(
+        run.topic, run.partition, run.contract.stream, records, contract=run.contract, envelope=run.envelope
+    )
     for item in refused:
         record, row = (records[item.index], None) if run.source is None else (run.source, item.index)
         reason = item.reason
@@ -103,12 +127,19 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
     if decoded is not None:
         offsets = np.array([records[row].offset for row in index], np.int64)
         last = records[-1].offset
-        frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=last))
+        received = [records[row] if run.source is None else run.source for row in index]
+        frames.append(
+            SourcedFrame(
+                decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=last, received=received
+            )
+        )
 
 
-def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
+def _runs(
+    records: Sequence[KafkaRecord], chosen: Sequence[Decoder]
+) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
     first = 0
-    for decoder, same in groupby(chosen_decoders(records)):
+    for decoder, same in groupby(chosen):
         last = first + len(list(same))
         yield decoder, records[first:last]
         first = last

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import AstrocyteError, TransientError
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = [
@@ -73,10 +74,19 @@ class SourcedFrame:
     """Offset of each row, where each row was a record of its own."""
     last_offset: int | None = None
     """Offset of the last record read, where records without rows (refused ones) followed."""
+    received: Sequence[KafkaRecord] | None = None
+    """The message of each row, as it was received, where each row was a record of its own."""
 
     def offset_of(self, row: int) -> int:
         """Offset from which ``row`` was read."""
         return self.offset if self.offsets is None else int(self.offsets[row])
+
+    def row_of(self, row: int) -> int | None:
+        """Number of ``row`` inside its message; None where the message holds nothing else."""
+        if self.offsets is None:
+            return row
+        same = np.flatnonzero(self.offsets == self.offsets[row])
+        return None if len(same) == 1 else row - int(same[0])
 
 
 @dataclass(frozen=True, slots=True)

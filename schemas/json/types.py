@@ -1,0 +1,41 @@
+"""Values of a record held to the types of its stream's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from astrocyte.schemas.catalog import FieldType, arrow_type
+from astrocyte.schemas.frames import field_name
+from astrocyte.schemas.json.fast_reader import typed_column
+
+__all__ = ["TYPE_ERRORS", "misfit_reason", "misfits"]
+
+TYPE_ERRORS: Final = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError)
+"""What `typed_column` raises for values of another type."""
+_SHOWN: Final = 80
+
+
+def misfits(fields: Mapping[str, Any], types: Mapping[str, FieldType]) -> list[str]:
+    """Fields whose value is not of its type."""
+    return [name for name, kind in types.items() if not _fits(fields.get(name), kind)]
+
+
+def _fits(value: Any, kind: FieldType) -> bool:
+    if value is None:
+        return True
+    try:
+        typed_column([value], arrow_type(kind))
+    except TYPE_ERRORS:
+        return False
+    return True
+
+
+def misfit_reason(fields: Mapping[str, Any], bad: list[str], types: Mapping[str, FieldType]) -> str:
+    """Why a record is refused: its first field of another type, and its value."""
+    name = bad[0]
+    shown = repr(fields[name])
+    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+    return f"field {field_name(name)!r} is {shown}; expected {types[name]}"
