@@ -45,8 +45,10 @@ _BINARY: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MOST_ID: Final = 100
 """Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
 _OWN_SOURCE: Final = "/astrocyte/"
-_PLAIN_ATTRIBUTES: Final = frozenset({"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"})
-_BYTES: Final[Mapping[str, int]] = {"int32": 4, "int64": 8}
+_PLAIN_ATTRIBUTES: Final = frozenset(
+    {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
+)
+_BYTES: Final[Mapping[KeyReading, int]] = {"int32": 4, "int64": 8}
 
 
 @dataclass(slots=True)
@@ -89,7 +91,11 @@ class Contract:
         """Declared reading of Kafka keys."""
         if self.declaration is None:
             return None
-        return "json" if self.declaration.key.reading is None and self.decoder == DEBEZIUM else self.declaration.key.reading
+        return (
+            "json"
+            if self.declaration.key.reading is None and self.decoder == DEBEZIUM
+            else self.declaration.key.reading
+        )
 
     @property
     def null_on_type_error(self) -> frozenset[str]:
@@ -181,15 +187,19 @@ def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None
         return None
     if reading == "hex":
         return "0x" + key.hex()
-    if reading in _BYTES:
+    if reading in ("int32", "int64"):
         if len(key) != _BYTES[reading]:
-            raise InvalidEvent(f"the key has {len(key)} bytes; expected {_BYTES[reading]} by key: {{reading: {reading}}}")
+            raise InvalidEvent(
+                f"the key has {len(key)} bytes; expected {_BYTES[reading]} by key: {{reading: {reading}}}"
+            )
         return str(int.from_bytes(key, "big", signed=True))
     try:
         text = key.decode()
     except UnicodeDecodeError:
         if reading is not None:
-            raise InvalidEvent(f"the key 0x{key.hex()} is not UTF-8; expected {reading} by key: {{reading: ...}}") from None
+            raise InvalidEvent(
+                f"the key 0x{key.hex()} is not UTF-8; expected {reading} by key: {{reading: ...}}"
+            ) from None
         return "0x" + key.hex()
     if reading == "json":
         return _json_key(text)

@@ -1,4 +1,4 @@
-"""What a rule file declares of a stream: its topic, its decoder, and where key, time, id and fields stand (docs/events.md).
+"""What a rule file declares of a stream: topic, decoder, and where key, time, id and fields stand (docs/events.md).
 
 Nothing that is declared here is guessed by a reader. A *path* is a member's name, or names divided by dots
 (``after.amount``); a member whose own name holds the dots is found first.

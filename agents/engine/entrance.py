@@ -68,7 +68,7 @@ class Entrance:
         return True
 
     def admit(self, frame: Frame, origin: Origin | None, *, typed: bool) -> tuple[Frame, Origin | None]:
-        """The rows that pass, with their origin; ``typed``: the frame must have the types of catalog and declaration."""
+        """The rows that pass, with their origin; ``typed``: the frame must have the catalog's and declared types."""
         declaration = self._declared.get(frame.stream) if typed else None
         if declaration is not None:
             whole = frame

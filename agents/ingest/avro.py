@@ -1,6 +1,6 @@
-"""Avro in Confluent's wire format: a zero byte, the id of the schema in four bytes, and the record in Avro's binary form.
+"""Avro in Confluent's wire format: a zero byte, four bytes with the schema's id, and the record in Avro's binary form.
 
-Needs ``fastavro`` (``pip install 'astrocyte[avro]'``). Schemas come from a folder (``<id>.avsc``) or from a schema registry.
+Needs ``fastavro`` (``pip install 'astrocyte[avro]'``). Schemas come from a folder (``<id>.avsc``) or from a registry.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ class SchemaRegistryUnavailable(TransientError):
 
 
 def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[KafkaRecord], Any]:
-    """Decoder of Avro records; options: ``schemas`` (a folder) or ``registry`` (an address). Raises InvalidSettings."""
+    """Decoder of Avro records; options: ``schemas`` (folder) or ``registry`` (address). Raises InvalidSettings."""
     where = f"stream {contract.stream!r}: decoder 'avro'"
     try:
         from fastavro import parse_schema, schemaless_reader
         from fastavro.schema import SchemaParseException
     except ModuleNotFoundError:
-        raise InvalidSettings(f"{where} needs fastavro, which is not installed; pip install 'astrocyte[avro]'") from None
+        raise InvalidSettings(
+            f"{where} needs fastavro, which is not installed; pip install 'astrocyte[avro]'"
+        ) from None
     if len(options.keys() & {"schemas", "registry"}) != 1 or len(options) != 1:
         raise InvalidSettings(
-            f"{where} has the options {', '.join(options) or 'none'}; expected one of schemas: FOLDER (files <id>.avsc) "
+            f"{where} has the options {', '.join(options) or 'none'}; expected one of schemas: FOLDER (with <id>.avsc) "
             "and registry: http://HOST:PORT"
         )
     name, place = next(iter(options.items()))
@@ -88,7 +90,9 @@ def _from_registry(address: str, number: int) -> str:
     except urllib.error.HTTPError as error:
         if error.code == 404:
             raise InvalidEvent(f"schema {number} is unknown to the registry {address}") from None
-        raise SchemaRegistryUnavailable(f"schema registry {address} answered {error.code} for schema {number}") from error
+        raise SchemaRegistryUnavailable(
+            f"schema registry {address} answered {error.code} for schema {number}"
+        ) from error
     except (OSError, ValueError) as error:
         raise SchemaRegistryUnavailable(f"schema registry {address} cannot be read: {error}; is it running?") from error
     if body.get("schemaType", "AVRO") != "AVRO":

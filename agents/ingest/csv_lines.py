@@ -66,7 +66,9 @@ def row_reader(contract: Contract) -> Callable[[Sequence[str], Sequence[str], in
     as_text = set(_AS_TEXT)
     if contract.declaration is not None:
         declaration = contract.declaration
-        types |= {field.path or name: field.type for name, field in declaration.fields.items() if field.type is not None}
+        types |= {
+            field.path or name: field.type for name, field in declaration.fields.items() if field.type is not None
+        }
         as_text |= {declaration.id or "event_id"} - types.keys()
 
     def read(columns: Sequence[str], values: Sequence[str], number: int) -> dict[str, Any]:

@@ -135,9 +135,7 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
         )
 
 
-def _runs(
-    records: Sequence[KafkaRecord], chosen: Sequence[Decoder]
-) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
+def _runs(records: Sequence[KafkaRecord], chosen: Sequence[Decoder]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
     first = 0
     for decoder, same in groupby(chosen):
         last = first + len(list(same))

@@ -97,9 +97,7 @@ def _convert(name: str, found: Any) -> Decoder:
     return found
 
 
-DECODERS: Final[Registry[Decoder]] = Registry(
-    "decoder", group="astrocyte.decoders", shipped=_SHIPPED, convert=_convert
-)
+DECODERS: Final[Registry[Decoder]] = Registry("decoder", group="astrocyte.decoders", shipped=_SHIPPED, convert=_convert)
 """Decoders by name."""
 
 
@@ -107,9 +105,16 @@ class Decoders:
     """The decoders of a set of contracts, each configured once. Raises InvalidSettings for an unknown one."""
 
     def __init__(
-        self, contracts: Contracts, options: Callable[[str], Mapping[str, Any]] = lambda _decoder: {}
+        self,
+        contracts: Contracts,
+        options: Callable[[str], Mapping[str, Any]] = lambda _decoder: {},
+        *,
+        json_only: bool = False,
     ) -> None:
-        """``options``: settings of a decoder by its name, under those of a declaration."""
+        """``options``: settings of a decoder by its name, under those of a declaration.
+
+        ``json_only``: the messages are JSON records, whatever other decoder is declared.
+        """
         self.contracts = contracts
         self._of_stream: dict[str, Decoder] = {}
         for name, declaration in contracts.declared.items():
@@ -117,8 +122,11 @@ class Decoders:
                 continue
             chosen = declaration.decoder
             decoder = DECODERS.get(chosen.name)
-            given = {**options(chosen.name), **chosen.options}
+            if json_only and not decoder.is_json:
+                self._of_stream[name] = JSON
+                continue
             if decoder.configure is not None:
+                given = {**options(chosen.name), **chosen.options}
                 decoder = replace(decoder, definition=decoder.configure(contracts.of_stream(name), given))
             elif chosen.options:
                 odd = next(iter(chosen.options))

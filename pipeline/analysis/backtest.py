@@ -138,9 +138,9 @@ class Verified:
         }
 
 
-def backtest(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int) -> Backtest:
-    """Run the rules over the logs. Rules without a match are listed with zeros."""
-    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us)
+def backtest(ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, stream: str | None = None) -> Backtest:
+    """Run the rules over logs, or files of events of ``stream``. Rules without a match are listed with zeros."""
+    run, outputs = run_rules(ruleset, paths, lateness_us=lateness_us, stream=stream)
     result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set())
     for output in outputs:
         for made in made_of(output):

@@ -25,6 +25,16 @@ Lateness = Annotated[
 ]
 Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
 Logs = Annotated[list[str], typer.Argument(metavar="FILE...", help="Recorded logs, or output of kcat -J.")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="Recorded logs, output of kcat -J, or events as JSON lines, CSV or Parquet."
+    ),
+]
+OfStream = Annotated[
+    str | None,
+    typer.Option("--stream", metavar="NAME", help="Stream of the events of files that are no recorded logs."),
+]
 Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 
 
@@ -45,14 +55,18 @@ def register(app: typer.Typer) -> None:
 def match_command(
     *,
     rules: Rules,
-    paths: Logs,
+    paths: Inputs,
     alerts: Annotated[bool, typer.Option("--alerts", help="Print the alerts instead.")] = False,
     lateness: Lateness = None,
+    stream: OfStream = None,
 ) -> None:
-    """Run rules over recorded logs, without a broker; print multi events as JSON lines, as the pipeline emits them."""
+    """Run rules over recorded logs or files of events, without a broker.
+
+    Multi events are printed as JSON lines, as the pipeline emits them.
+    """
     from astrocyte.pipeline.analysis.offline import run_rules
 
-    run, outputs = run_rules(_read(rules), paths, lateness_us=_lateness(lateness))
+    run, outputs = run_rules(_read(rules), paths, lateness_us=_lateness(lateness), stream=stream)
     count = 0
     with pipe_may_close():
         for output in outputs:
@@ -61,18 +75,20 @@ def match_command(
                 count += 1
         sys.stdout.buffer.flush()
     totals = run.counters
-    say(
-        f"{count:,} {'alerts' if alerts else 'multi events'} of {totals.received:,} events "
-        f"({totals.late:,} late, {totals.dead:,} unreadable)"
-    )
+    unused = [f"{totals.late:,} late", f"{totals.dead:,} unreadable"]
+    unused += [f"{totals.duplicate:,} duplicates"] if totals.duplicate else []
+    unused += [f"{totals.skipped:,} tombstones"] if totals.skipped else []
+    what = "alerts" if alerts else "multi events"
+    say(f"{count:,} {what} of {totals.received:,} events ({', '.join(unused)})")
 
 
 def backtest_command(
     *,
     rules: Rules,
-    paths: Logs,
+    paths: Inputs,
     against: Annotated[str | None, typer.Option(metavar="RULES", help="Compare with these rules.")] = None,
     lateness: Lateness = None,
+    stream: OfStream = None,
     show: Show = 3,
     as_json: AsJson = False,
 ) -> None:
@@ -80,8 +96,8 @@ def backtest_command(
     from astrocyte.pipeline.analysis.backtest import backtest, compare
 
     lateness_us = _lateness(lateness)
-    first = backtest(_read(rules), paths, lateness_us=lateness_us)
-    second = None if against is None else backtest(_read(against), paths, lateness_us=lateness_us)
+    first = backtest(_read(rules), paths, lateness_us=lateness_us, stream=stream)
+    second = None if against is None else backtest(_read(against), paths, lateness_us=lateness_us, stream=stream)
     if as_json:
         body: dict[str, Any] = {"a": first.as_json()}
         if second is not None:
@@ -222,7 +238,7 @@ def _origins(db: str | None, logs: Sequence[str], broker: str | None) -> list[Or
 
 def why_not_command(
     *,
-    paths: Logs,
+    paths: Inputs,
     rule: Annotated[str, typer.Option("--rule", "-r", help="Name of the rule.")],
     key: Annotated[
         str | None, typer.Option("--key", "-k", help="Correlation key; required unless the rule has none.")
@@ -230,6 +246,7 @@ def why_not_command(
     at: Annotated[str | None, typer.Option("--at", metavar="T", help="Event time, or 10s into the log.")] = None,
     rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default: ASTROCYTE_RULES.")] = None,
     lateness: Lateness = None,
+    stream: OfStream = None,
     show: Annotated[int, typer.Option(min=0, help="Number of most recent attempts to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -246,6 +263,7 @@ def why_not_command(
         at=at,
         lateness_us=_lateness(lateness),
         now_us=time.time_ns() // 1000,
+        stream=stream,
     )
     if as_json:
         print_json(report.as_json())

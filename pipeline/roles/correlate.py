@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from astrocyte.agents.domain import Domain, DomainOutput
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
@@ -221,13 +222,17 @@ class Correlator:
         part.unconfirmed = [(future, size) for future, size in part.unconfirmed if not future.done()]
 
     async def update(
-        self, rulesets: Mapping[str, RuleSet], fingerprint: str, validators: Validators | None = None
+        self,
+        rulesets: Mapping[str, RuleSet],
+        fingerprint: str,
+        validators: Validators | None = None,
+        decoders: Decoders | None = None,
     ) -> None:
-        """Apply changed rules, by group, and changed validators to every domain."""
+        """Apply changed rules, by group, and changed validators and declarations to every domain."""
         self._fingerprint = fingerprint
         for part in list(self._domains.values()):
             async with part.lock:
-                part.domain.update(rulesets, validators)
+                part.domain.update(rulesets, validators, decoders)
                 part.dirty = True
 
     async def stop(self) -> None:

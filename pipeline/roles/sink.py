@@ -19,6 +19,8 @@ import orjson
 
 from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import (
     OnRetry,
     RecordKind,
@@ -31,15 +33,19 @@ from astrocyte.agents.sinks.base import (
 )
 from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
 from astrocyte.agents.sinks.retry import RetryPolicy
+from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.output_records import letter_record
-from astrocyte.pipeline.roles.worker_app import repeat
+from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
+from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
@@ -53,7 +59,6 @@ from astrocyte.schemas.topics import (
     SIMULATIONS,
     control_topic,
     metrics_topic,
-    mono_topic,
 )
 
 __all__ = ["RECORD_TOPICS", "SinkRunner", "build_sink", "decode_for_sink"]
@@ -79,14 +84,18 @@ _EXTENSIONS: Final = {
 
 
 def decode_for_sink(
-    topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
+    topic: str,
+    partition: int,
+    records: Sequence[KafkaRecord],
+    catalog: Catalog = CATALOG,
+    decoders: Decoders | None = None,
 ) -> tuple[list[Sourced], list[DeadLetter]]:
     """Items of one chunk for a sink. Dead letters only of records for which no other role writes one."""
     kind = RECORD_TOPICS.get(topic)
     if topic == RULES or topic.startswith(CONTROL_PREFIX):
         return [_audited(topic, partition, records)], []
     if kind is None:
-        frames, _ = decode_chunk(topic, partition, records, catalog)
+        frames, _ = decode_chunk(topic, partition, records, catalog, decoders)
         return [item for item in frames if item.frame.num_rows or item.frame.end], []
     good, offsets, letters = [], [], []
     for record in records:
@@ -154,6 +163,7 @@ class SinkRunner:
         critical_linger_s: float = 0.2,
         catalog: Catalog = CATALOG,
         monotonic: Callable[[], float] = time.monotonic,
+        decoders: Decoders | None = None,
     ) -> None:
         self._sink = sink
         self._deliver = deliver
@@ -165,6 +175,7 @@ class SinkRunner:
         self._critical_linger_s = critical_linger_s
         self._catalog = catalog
         self._monotonic = monotonic
+        self._decoders = decoders
         self._batch = _Batch()
         self._lock = asyncio.Lock()
         self.written = 0
@@ -173,7 +184,7 @@ class SinkRunner:
 
     async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[KafkaRecord]) -> None:
         """Take one chunk; returns at once unless the batch is full, which is the back-pressure."""
-        items, letters = decode_for_sink(chunk.topic, chunk.partition, records, self._catalog)
+        items, letters = decode_for_sink(chunk.topic, chunk.partition, records, self._catalog, self._decoders)
         async with self._lock:
             batch = self._batch
             batch.items += items
@@ -233,13 +244,15 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.definition(context)
-    topics = _topics(settings, kind)
+    decoders = decoders_of(_contracts(settings))
+    topics = _topics(settings, kind, decoders.contracts)
     runner = SinkRunner(
         sink,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
         partitions=settings.partitions,
         stage=role,
         most_rows=kind.batch_rows,
+        decoders=decoders,
     )
     app.store_runner = runner
     serve_metrics(settings, role, StoreMetrics(role, runner))
@@ -288,16 +301,23 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
             logger.info("%s: retention removed %s rows", context.name, done)
 
 
-def _topics(settings: Settings, kind: SinkType) -> list[str]:
+def _contracts(settings: Settings) -> Contracts:
+    """What the rule files declare, and the topics of undeclared streams; the broker is asked for them if needed."""
+    ruleset = read_rule_files(settings.rules) if settings.rules else RuleSet()
+    if all(stream in CATALOG for stream in settings.streams):
+        return contracts_of(ruleset)
+    existing = ask_broker(lambda: topic_partitions(settings.broker))
+    return contracts_of(ruleset, existing=existing, streams=settings.streams)
+
+
+def _topics(settings: Settings, kind: SinkType, contracts: Contracts) -> list[str]:
     """Topics that a kind of sink reads. Raises InvalidSettings where there are none."""
     if kind.streams is None:
         streams: Iterable[str] = settings.streams or tuple(event_type.stream for event_type in CATALOG)
     else:
         streams = kind.streams() if callable(kind.streams) else kind.streams
-    topics = [mono_topic(stream) for stream in streams]
+    topics = [contracts.topic_of(stream) for stream in streams]
     if kind.windows:
-        from astrocyte.pipeline.topology.rule_files import read_rule_files
-
         windows = read_rule_files(settings.rules).windows if settings.rules else ()
         topics += [metrics_topic(window.name) for window in windows]
     topics += [topic for topic, record in RECORD_TOPICS.items() if kind.records is None or record in kind.records]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import faust
@@ -20,7 +21,7 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["WorkerApp", "make_app", "repeat", "until_available"]
+__all__ = ["WorkerApp", "ask_broker", "make_app", "repeat", "until_available"]
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,12 @@ def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> 
 
     loop.__name__ = getattr(step, "__name__", "step")
     app.task(loop)
+
+
+def ask_broker(question: Callable[[], Awaitable[Any]]) -> Any:
+    """Answer of the broker while an app is built; on a thread with its own event loop: Faust's does not run yet."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, until_available(question)).result()
 
 
 async def until_available(step: Callable[[], Awaitable[Any]]) -> Any:

@@ -6,19 +6,21 @@ own key is not that field, the stream first goes through an internal topic keyed
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
-from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import keyed_topic, metrics_topic, mono_topic
 
-__all__ = ["ALL_KEYS", "KeyGroup", "Plan", "Repartition", "checked_plan", "contracts_of", "make_plan"]
+__all__ = ["ALL_KEYS", "KeyGroup", "Plan", "Repartition", "checked_plan", "contracts_of", "decoders_of", "make_plan"]
 
 ALL_KEYS: Final = "all"
 """Field name of the group whose rules have ``by: null``: one domain sees every event."""
@@ -54,7 +56,7 @@ class Plan:
 
     groups: tuple[KeyGroup, ...]
     repartitions: tuple[Repartition, ...]
-    contracts: Contracts = field(default_factory=Contracts, compare=False)
+    contracts: Contracts = dataclasses.field(default_factory=Contracts, compare=False)
     """What is declared of the streams, and their topics."""
 
     @property
@@ -133,17 +135,31 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collect
     return Plan(tuple(groups), tuple(repartitions.values()), contracts)
 
 
-def contracts_of(ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collection[str] = ()) -> Contracts:
-    """The contracts of the streams that a rule set reads; ``existing`` as for `make_plan`. Raises InvalidRule."""
+def contracts_of(
+    ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collection[str] = (), streams: Collection[str] = ()
+) -> Contracts:
+    """The contracts of the streams that a rule set reads, and of ``streams``; ``existing`` as for `make_plan`.
+
+    Raises InvalidRule.
+    """
     made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
     read = {stream for rule in ruleset.rules for stream in rule.streams} | {each.source for each in ruleset.windows}
     declared = {stream.name for stream in ruleset.streams if stream.topic is not None}
     topics = {
         stream: stream
-        for stream in sorted(read - made - declared)
+        for stream in sorted((read | {*streams}) - made - declared)
         if stream in existing and mono_topic(stream) not in existing
     }
     return Contracts(ruleset.streams, catalog, topics=topics)
+
+
+def decoders_of(contracts: Contracts, *, json_only: bool = False) -> Decoders:
+    """The decoders of the streams, with the settings of this process for those that need some.
+
+    ``json_only``: for rows of files, which are JSON records whatever decoder the stream's topic has. Raises
+    InvalidSettings.
+    """
+    return Decoders(contracts, lambda decoder: load_settings().of(decoder), json_only=json_only)
 
 
 def checked_plan(ruleset: RuleSet) -> Plan:
@@ -154,7 +170,7 @@ def checked_plan(ruleset: RuleSet) -> Plan:
     from astrocyte.agents.engine.engine import Engine  # loads the compiler, which a plan alone does not need
 
     plan = make_plan(ruleset)
-    Decoders(plan.contracts)
+    decoders_of(plan.contracts)
     for group in plan.groups:
         Engine(group.ruleset, exports=group.exports)
     return plan

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.schemas.events import DeadLetter
@@ -28,6 +29,7 @@ class Repartitioner:
     repartition: Repartition
     partitions: int
     lateness_us: int
+    decoders: Decoders | None = None
     _newest_us: dict[tuple[int, str], int] = field(default_factory=dict)
     _heard_s: dict[int, dict[str, float]] = field(default_factory=dict)
     """By input partition: when each origin last sent, until it ends or is reported as silent; infinity for one that
@@ -45,7 +47,7 @@ class Repartitioner:
         self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
     ) -> tuple[list[Frame], list[DeadLetter]]:
         """Frames of one chunk for the internal topic, and its dead letters (which the correlate role counts)."""
-        sourced, letters = decode_chunk(self.repartition.source, partition, records)
+        sourced, letters = decode_chunk(self.repartition.source, partition, records, decoders=self.decoders)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
         for frame in (item.frame for item in sourced):

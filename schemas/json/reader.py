@@ -262,7 +262,9 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | 
         if cloud_event(record.headers, body) is None:
             raise
     found = cloud_event(record.headers, body) if cloud and record.headers else None
-    if found is not None and (envelope is not None or not isinstance(body, dict) or envelope_of(body, contract) == "json"):
+    if found is not None and (
+        envelope is not None or not isinstance(body, dict) or envelope_of(body, contract) == "json"
+    ):
         body, envelope = found, "cloudevents"
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")

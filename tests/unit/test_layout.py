@@ -28,7 +28,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "cep": "expressions jit rules",
         "engine": "cep event_time expressions ingest matches rules windows",
         "expressions": "jit",
-        "ingest": "event_time expressions rules sinks",
+        "ingest": "expressions rules sinks",
         "matches": "event_time expressions ingest rules",
         "rules": "expressions",
         "stores": "sinks",
@@ -65,7 +65,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "schemas": {
         "event_types": "catalog",
-        "json": "catalog errors frames ids times",
+        "json": "catalog contract errors frames ids times",
         "tables": "errors",
     },
     "simulator": {
