@@ -94,7 +94,10 @@ class StreamDeclaration(_Part):
     id: str | None = None
     """Path of the member that identifies an event: a second event with its value is a duplicate."""
     fields: _Fields = Field(default_factory=dict)
-    on_type_error: Literal["dead_letter", "null"] = "dead_letter"
+    on_type_error: Annotated[
+        Literal["dead_letter", "null"],
+        BeforeValidator(lambda value: "null" if value is None else value),  # YAML reads null without quotes as None
+    ] = "dead_letter"
 
     @model_validator(mode="before")
     @classmethod

@@ -22,7 +22,7 @@ from astrocyte.schemas.json.reader import KafkaRecord
 __all__ = ["configure", "row_reader"]
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
-_DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)", re.ASCII)
 _AS_TEXT: Final = frozenset({"key", "type", "event_id", "stream", "source_stream"})
 _OPTIONS: Final = frozenset({"columns", "delimiter"})
 
@@ -92,11 +92,12 @@ def _value(text: str, kind: FieldType | None) -> Any:
         return text.lower() == "true"
     try:
         if kind in ("int64", "int32") or (kind is None and _INTEGER.fullmatch(text)):
-            return int(text)
+            number = int(text)
+            return number if -(2**63) <= number < 2**64 else text if kind else float(number)
         if kind in ("float64", "float32") or (kind is None and _DECIMAL.fullmatch(text)):
             return float(text)
         if kind in ("json", "list<float32>"):
             return orjson.loads(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     return text
