@@ -58,11 +58,13 @@ def escape_measurement(text: str) -> str:
 def escape_tag(text: str) -> str:
     """Escape the name of a tag or field, or the value of a tag.
 
-    A backslash is not escaped. A final one would escape the following separator, so a space is appended to it, as in
-    InfluxData's client.
+    A backslash has no escape, and a final one would escape the following separator, so a dot is appended to it; and
+    one more to text that ends so already, so that no two strings become one series. (With a space, as InfluxData's
+    client appends it, a backslash at the end would be the same as a space.)
     """
-    escaped = text.translate(_TAG)
-    return escaped + " " if escaped.endswith("\\") else escaped
+    if text.rstrip(".").endswith("\\"):
+        text += "."
+    return text.translate(_TAG)
 
 
 def encode_points(

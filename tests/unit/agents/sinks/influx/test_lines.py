@@ -28,10 +28,10 @@ VALUES = {
 
 
 def in_a_tag(text):
-    """The string as a tag can hold it: no control characters but as two, and a space for a backslash at the end."""
+    """The string as a tag can hold it: no control characters but as two, and a dot after a backslash at the end."""
     for plain, two in (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         text = text.replace(plain, two)
-    return text[:-1] + " " if text.endswith("\\") else text
+    return text + "." if text.rstrip(".").endswith("\\") else text
 
 
 def there(value):
@@ -110,10 +110,20 @@ def test_a_row_without_values_gives_no_point_and_is_counted():
         ("a,b=c", r"a\,b\=c"),
         ('say "no"', 'say\\ "no"'),
         ("C:\\tmp", "C:\\tmp"),
-        ("ends\\", "ends\\ "),
+        ("ends\\", "ends\\."),
+        ("ends\\.", "ends\\.."),
+        ("ends ", "ends\\ "),
+        ("ends.", "ends."),
         ("two\nlines", "two\\nlines"),
     ],
 )
 def test_tags_are_escaped_as_influxdb_reads_them(value, written):
     lines = encode_points("m", {"t": pa.array([value], TEXT)}, {"x": pa.array([1])}, np.zeros(1, np.int64))
     assert lines.payload().decode() == f"m,t={written} x=1i 0\n"
+
+
+@given(st.lists(st.text(st.sampled_from("a\\ .,="), min_size=1, max_size=5), min_size=2, max_size=2, unique=True))
+def test_two_keys_are_never_one_series(keys):
+    lines = encode_points("m", {"t": pa.array(keys, TEXT)}, {"x": pa.array([1, 1])}, np.zeros(2, np.int64))
+    points = read_points(lines.payload())
+    assert len({point.identity for point in points}) == 2
