@@ -58,8 +58,14 @@ def partition_of(key: str | bytes, partitions: int) -> int:
 
 
 def repartition(frame: Frame, field: str) -> Frame:
-    """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself is kept."""
-    column = frame.column(field)
+    """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself is kept.
+
+    Rows without the field have no key.
+    """
+    if frame.has(field):
+        column = frame.column(field)
+    else:
+        column = pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))
     if column.type != TEXT:
         column = column.cast(pa.utf8()).dictionary_encode()
     return replace(frame, batch=frame.batch.set_column(frame.batch.schema.get_field_index("key"), "key", column))
