@@ -45,6 +45,8 @@ __all__ = ["Consistency", "Engine"]
 Consistency = Literal["strong", "eventual"]
 FOREVER_US: Final = 2**62
 _COMPACT_ABOVE: Final = 131_072
+_ASIDE: Final = ("metadata", "source_stream")
+"""Members for which an event needs `agents.ingest.dicts.normalised`."""
 
 
 class Engine:
@@ -200,8 +202,10 @@ class Engine:
         Raises InvalidEvent.
         """
         stream = event.get("stream")
-        if stream is None or type(event.get("timestamp")) is not int or "metadata" in event:
+        if stream is None or type(event.get("timestamp")) is not int or any(name in event for name in _ASIDE):
             stream, event = normalised(event, sorted(self.streams))
+        else:
+            event = {name: value for name, value in event.items() if name != "stream"}
         if stream not in self._read:
             return []
         if self._entrance is not None and not self._entrance.is_plain(stream, event):
@@ -230,10 +234,9 @@ class Engine:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.sequence.get(stream, 0)
             self._buffer.sequence[stream] = sequence + 1
-        row = {name: value for name, value in event.items() if name != "stream"}
         mark = 0 if self._eventual is None else self._eventual.mark()
         late = len(self._late)
-        self._push(frame_of(stream, [row], first_seq=sequence), None, typed=False)
+        self._push(frame_of(stream, [event], first_seq=sequence), None, typed=False)
         del self._late[late:]  # a single late event is counted, not returned
         return [] if self._eventual is None else self._eventual.take_since(mark)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.agents.expressions.numbers import nearest_float
+from astrocyte.schemas import mixed
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import TEXT, Frame
 from astrocyte.schemas.times import us_from_datetime, us_from_iso
@@ -21,7 +21,6 @@ from astrocyte.schemas.times import us_from_datetime, us_from_iso
 __all__ = ["column_of", "frames_of", "normalised", "time_of"]
 
 _ASIDE: Final = frozenset({"stream", "source_stream", "metadata", "timestamp"})
-_NUMBERS: Final = frozenset({int, float, bool, type(None)})
 
 
 def time_of(value: Any) -> int:
@@ -99,7 +98,7 @@ def frames_of(
 
 
 def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", first_seq: int = 0) -> Frame:
-    """Frame of flat rows of one stream. Raises InvalidEvent if no column type can hold the values of a field."""
+    """Frame of flat rows of one stream. Raises InvalidEvent for text with a lone surrogate."""
     names = dict.fromkeys(name for row in rows for name in row)
     if "event_id" in names and all(row.get("event_id") is None for row in rows):
         del names["event_id"]
@@ -107,10 +106,12 @@ def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", f
     for name in names:
         values = [row.get(name) for row in rows]
         if name in ("key", "type"):
-            values = [value if value is None or isinstance(value, str) else str(value) for value in values]
-            columns[name] = pa.array(values, pa.utf8()).dictionary_encode().cast(TEXT)
+            columns[name] = column_of(stream, name, [mixed.key_text(value) for value in values])
+            columns[name] = mixed.key_column(columns[name])
         elif name == "timestamp":
             columns[name] = np.array(values, np.int64)
+        elif name == "event_id":
+            columns[name] = column_of(stream, name, [None if value is None else str(value) for value in values])
         else:
             columns[name] = column_of(stream, name, values)
     columns.setdefault("key", pa.array([None] * len(rows), pa.utf8()).dictionary_encode().cast(TEXT))
@@ -118,19 +119,8 @@ def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", f
 
 
 def column_of(stream: str, name: str, values: list[Any]) -> pa.Array:
-    """Column of a field's values. Raises InvalidEvent if no column type can hold them."""
+    """Column of a field's values, each of its own type. Raises InvalidEvent for text with a lone surrogate."""
     try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        kinds = {type(value) for value in values}
-        if kinds <= {int, type(None)} and all(value is None or 0 <= value < 2**64 for value in values):
-            return pa.array(values, pa.uint64())
-        if kinds <= _NUMBERS:
-            return pa.array([None if value is None else nearest_float(value) for value in values])
-        try:
-            return pa.array([None if value is None else str(value) for value in values]).dictionary_encode()
-        except (pa.ArrowInvalid, UnicodeEncodeError) as error:
-            raise InvalidEvent(f"field {name!r} of stream {stream!r} fits no column type: {error}") from error
-    if pa.types.is_null(array.type):
-        return array.cast(pa.float64())
-    return array
+        return mixed.column_of(values)
+    except (pa.ArrowException, UnicodeError, TypeError, ValueError) as error:
+        raise InvalidEvent(f"field {name!r} of stream {stream!r} cannot be read: {error}") from error

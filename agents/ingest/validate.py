@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.watermarks import CEILING_US
-from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
+from astrocyte.agents.expressions.columns import evaluate, predicate
 from astrocyte.agents.expressions.nodes import Field, Node, walk
+from astrocyte.agents.expressions.values import Columns
 from astrocyte.agents.rules.validator_functions import ValidatorFunction, like
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
+from astrocyte.schemas.mixed import MIXED, is_null, members, to_list
 
 __all__ = ["Passed", "Validators"]
 
@@ -120,17 +122,20 @@ class _Work:
             column = self.frame.column(name)
             if pa.types.is_dictionary(column.type):
                 column = column.indices
-            if column.null_count:
-                bad = np.asarray(column.is_null())
+            bad = np.asarray(is_null(column))
+            if bad.any():
                 self.refuse(bad, [f"field {name!r} is null"] * int(bad.sum()))
 
     def check_finite(self, policy: str) -> None:
         for name in self.frame.fields:
             column = self.frame.column(name)
-            if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
-                bad = _rows_of_lists(column)
-            elif pa.types.is_floating(column.type) and not _all_finite(column):
-                bad = np.asarray(pc.invert(pc.is_finite(column)).fill_null(False))
+            numbers = members(column).get("float") if column.type == MIXED else column
+            if numbers is None:
+                continue
+            if pa.types.is_list(numbers.type) and pa.types.is_floating(numbers.type.value_type):
+                bad = _rows_of_lists(numbers)
+            elif pa.types.is_floating(numbers.type) and not _all_finite(numbers):
+                bad = np.asarray(pc.invert(pc.is_finite(numbers)).fill_null(False))
             else:
                 continue
             if not bad.any():
@@ -139,7 +144,7 @@ class _Work:
                 cleaned = pc.if_else(pa.array(bad), pa.scalar(None, column.type), column)
                 self.frame = self.frame.with_column(name, cleaned)
             else:
-                values = column.filter(pa.array(bad)).to_pylist()
+                values = to_list(column.filter(pa.array(bad)))
                 self.refuse(bad, [f"field {name!r} is {_show(value)}; expected a finite number" for value in values])
 
     def transform(self, spec: Validator) -> None:
@@ -194,7 +199,7 @@ class _Work:
             return [spec.reason] * count
         names = sorted({part.name for part in walk(node) if isinstance(part, Field)})
         seen = {
-            name: self.frame.column(name).filter(pa.array(bad)).to_pylist() if self.frame.has(name) else [None] * count
+            name: to_list(self.frame.column(name).filter(pa.array(bad))) if self.frame.has(name) else [None] * count
             for name in names
         }
         return [

@@ -22,6 +22,7 @@ from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.events import Severity
 from astrocyte.schemas.frames import TEXT, Frame
 from astrocyte.schemas.ids import Ids, format_ids, match_ids
+from astrocyte.schemas.mixed import rows_of
 
 __all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "Match", "MatchAlert", "MatchTable",
            "MatchedEvent", "in_order"]  # fmt: skip
@@ -285,7 +286,7 @@ class MatchTable:
         for block, positions, rows in self.events.parts():
             frame = block.frame.take(rows)
             ids, origin = block.frame.id_strings(rows), block.origin
-            fields = frame.batch.select([n for n in frame.batch.schema.names if n not in _HIDDEN]).to_pylist()
+            fields = rows_of(frame.batch.select([n for n in frame.batch.schema.names if n not in _HIDDEN]))
             times = frame.timestamps().tolist()
             for place, row in enumerate(positions.tolist()):
                 found[row] = MatchedEvent(

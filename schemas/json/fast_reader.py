@@ -17,8 +17,9 @@ import pyarrow.json as pj
 
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.mixed import json_text
 
-__all__ = ["JSON_MONO_KEYS", "json_text", "typed_column", "uniform_columns"]
+__all__ = ["JSON_MONO_KEYS", "typed_column", "uniform_columns"]
 
 JSON_MONO_KEYS: Final = frozenset({"event_id", "timestamp", "source_stream", "type", "value", "metadata"})
 _US: Final = pa.timestamp("us", "UTC")
@@ -128,8 +129,3 @@ def typed_column(values: list[Any], kind: pa.DataType) -> pa.Array:
     if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and bool in set(map(type, values)):
         raise TypeError("expected a number, got a boolean")
     return pa.array(values, kind)
-
-
-def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,12 +1,13 @@
 """JSON records to frames and back, a whole chunk at a time.
 
 Three shapes are read: the mono event, the dna envelope, and any other flat JSON object that has a time
-(docs/events.md); fields of unlisted streams keep the types of their values. A record that cannot be read is returned
+(docs/events.md); each value of an unlisted stream keeps its own type. A record that cannot be read is returned
 with its reason, so that the caller accounts for it. CloudEvents 1.0 attributes are in the headers (Kafka binary mode).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,7 +22,8 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import RESERVED, Frame
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
-from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, json_text, typed_column, uniform_columns
+from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, typed_column, uniform_columns
+from astrocyte.schemas.mixed import LEAST, MOST, column_of
 from astrocyte.schemas.times import iso_from_us, iso_strings, us_from_iso
 
 __all__ = [
@@ -42,6 +44,8 @@ _FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")
+_DIGITS: Final = 20
+"""An integer of 64 bits has at most this many characters."""
 
 
 class JsonRecord(NamedTuple):
@@ -240,7 +244,7 @@ def _reason(error: Exception) -> str:
 def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Parsed:
     if record.value is None:
         raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
-    body = orjson.loads(record.value)
+    body = _loads(record.value)
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
     if "source_stream" in body:
@@ -275,6 +279,28 @@ def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Pa
     if fields.get("value", 0) is None and event_type is not None and "value" not in event_type.fields:
         del fields["value"]
     return _Parsed(index, None if event_id is None else str(event_id), time, kind, key, fields)
+
+
+def _loads(value: bytes) -> Any:
+    """JSON, in which NaN and Infinity stand for these numbers, as many writers have it; validators decide on them."""
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in value and b"Infinity" not in value:
+            raise
+        try:
+            body = json.loads(value, parse_int=_integer)
+            orjson.dumps(body)  # refuses lone surrogates, which the parser above lets through
+        except (ValueError, TypeError, RecursionError):
+            pass
+        else:
+            return body
+        raise
+
+
+def _integer(digits: str) -> int | float:
+    number = int(digits) if len(digits) <= _DIGITS else float(digits)
+    return number if LEAST <= number <= MOST else float(digits)
 
 
 def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:
@@ -327,7 +353,7 @@ def _columns(parsed: list[_Parsed], event_type: EventType | None, refused: list[
         names: Iterable[str] = dict.fromkeys(name for item in parsed for name in item.fields)
         # In a frame, columns with reserved names have another meaning, so the user's field is renamed.
         return {
-            f"{name}_" if name in RESERVED else name: _infer([item.fields.get(name) for item in parsed])
+            f"{name}_" if name in RESERVED else name: column_of([item.fields.get(name) for item in parsed])
             for name in names
         }
     while True:
@@ -360,22 +386,3 @@ def _fits(item: _Parsed, event_type: EventType, refused: list[Refused]) -> bool:
             refused.append(Refused(item.index, f"field {name!r} is {value!r}; expected {wanted}"))
             return False
     return True
-
-
-def _infer(values: list[Any]) -> pa.Array:
-    """Column of a field of an unlisted stream: numbers, booleans and strings as such, other values as JSON text."""
-    try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        array = None
-    if array is not None and (
-        pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)
-    ):
-        return array
-    if array is not None and pa.types.is_string(array.type):
-        return array.dictionary_encode()
-    if array is not None and pa.types.is_null(array.type):
-        return array.cast(pa.float64())
-    if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    return pa.array([None if value is None else json_text(value) for value in values], pa.utf8()).dictionary_encode()

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
+from astrocyte.agents.expressions.columns import evaluate, predicate
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Aggregate, Field, parse, parse_template
 from astrocyte.agents.expressions.scalar import compile_scalar, render
 from astrocyte.agents.expressions.unparse import to_text
+from astrocyte.agents.expressions.values import Columns
 from astrocyte.schemas.errors import InvalidRule
 
 EVENTS = [
