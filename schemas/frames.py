@@ -120,6 +120,10 @@ class Frame:
         """Whether `column(name)` would succeed."""
         return name == "simulation_id" or self.batch.schema.get_field_index(name) >= 0
 
+    def values(self, name: str) -> list[Any]:
+        """Values of column ``name`` as Python objects, each in its own type. Raises KeyError."""
+        return to_list(self.column(name))
+
     def sequences(self) -> NDArray[np.int64]:
         """Sequence number of each row in (run, stream)."""
         index = self.batch.schema.get_field_index("seq")

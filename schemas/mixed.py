@@ -39,6 +39,7 @@ __all__ = [
     "plain_column",
     "rows_of",
     "to_list",
+    "typed_column",
 ]
 
 MIXED: Final = pa.struct(
@@ -163,6 +164,29 @@ def column_of(values: Sequence[Any]) -> pa.Array:
     return _mixed(values, kinds)
 
 
+def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Python values as a column of a declared type, without loss (a float may be rounded to float32).
+
+    Raises Arrow's errors, TypeError and OverflowError for a value that is none of the type.
+    """
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, kind.value_type).dictionary_encode()
+    if kind == pa.utf8():
+        return pa.array([None if value is None else json_text(value) for value in values], kind)
+    kinds = set(map(type, values))
+    if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise TypeError("expected a number, got a boolean")
+    if float in kinds and pa.types.is_integer(kind) and not all(value % 1 == 0 for value in values if value is not None):
+        raise TypeError("expected a whole number, got a fraction")
+    column = pa.array(values, kind)
+    if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
+        beyond = [value for value, there in zip(values, column.to_pylist(), strict=True) if there in _INFINITE]
+        if any(math.isfinite(value) for value in beyond):
+            raise OverflowError("expected a number of 32 bits, got a larger one")
+    return column
+
+
+_INFINITE: Final = (math.inf, -math.inf)
 _SCALARS: Final = frozenset({int, float, str, bool})
 
 

@@ -18,7 +18,6 @@ from astrocyte.agents.controllers.base import Controller
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.mixed import to_list
 from astrocyte.schemas.times import NEVER_US, iso_from_us
 
 __all__ = ["DifficultyController", "DifficultyState", "Elite", "GeneticController", "GeneticState"]
@@ -267,7 +266,7 @@ class GeneticController(Controller):
 
 def _rows(frame: Frame, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Rows with these fields and the timestamp; a missing field is None."""
-    columns = {name: to_list(frame.column(name)) if frame.has(name) else [None] * frame.num_rows for name in names}
+    columns = {name: frame.values(name) if frame.has(name) else [None] * frame.num_rows for name in names}
     columns["timestamp"] = frame.timestamps().tolist()
     for row in range(frame.num_rows):
         yield {name: values[row] for name, values in columns.items()}

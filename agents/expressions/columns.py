@@ -47,7 +47,7 @@ from astrocyte.agents.expressions.values import (
     text_of,
 )
 
-__all__ = ["evaluate", "predicate"]
+__all__ = ["evaluate", "predicate", "truth_of"]
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
@@ -68,13 +68,14 @@ _SAFE: Final = 2.0**63 - 2.0**12
 
 def predicate(node: Node, columns: Columns) -> Flags:
     """Flags of the rows for which the condition holds, bool[rows]; null counts as false."""
-    flags = _truth(evaluate(node, columns))
+    flags = truth_of(evaluate(node, columns))
     return flags if flags.ndim else np.full(columns.rows, bool(flags))
 
 
-def _truth(values: Operand) -> Flags:
+def truth_of(values: Operand) -> Flags:
+    """Flags of the values that are true, in their shape: true, a number other than 0, or text that is not empty."""
     if isinstance(values, Mixed):
-        return np.asarray(reduce(np.logical_or, [_truth(part) for part in values.parts]))
+        return np.asarray(reduce(np.logical_or, [truth_of(part) for part in values.parts]))
     if values.strings is not None:
         return _gather(pc.not_equal(values.strings, ""), values.data)
     flags = values.data if values.data.dtype == np.bool_ else values.data != 0

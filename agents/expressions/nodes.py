@@ -24,6 +24,7 @@ __all__ = [
     "Or",
     "Text",
     "children",
+    "is_condition",
     "walk",
 ]
 
@@ -161,6 +162,12 @@ def children(node: Node) -> tuple[Node, ...]:
             return (value,)
         case _:
             return ()
+
+
+def is_condition(node: Node) -> bool:
+    """Whether the node's value is true or false, whatever the event."""
+    tests = And | Or | Not | Compare | Member | Text | IsNull
+    return isinstance(node, tests) or (isinstance(node, Constant) and isinstance(node.value, bool))
 
 
 def walk(node: Node) -> Iterator[Node]:

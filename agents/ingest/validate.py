@@ -73,7 +73,8 @@ class Validators:
             except SchemaMismatch as error:
                 every = [(row, str(error)) for row in range(frame.num_rows)]
                 return Passed(frame.slice(0, 0), np.empty(0, np.int64), every)
-        work = _Work(frame)
+        declared = {} if event_type is None else {field.name: field.type for field in event_type.arrow_schema()}
+        work = _Work(frame, declared)
         work.check_times()
         specs = self._specs.get(frame.stream, ())
         policy = next((spec.non_finite for spec in specs if spec.non_finite is not None), "reject")
@@ -86,10 +87,11 @@ class Validators:
 
 
 class _Work:
-    """One frame while the validators of its stream process it."""
+    """One frame while the validators of its stream process it; ``declared`` are the catalog's types of its fields."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, declared: Mapping[str, pa.DataType]) -> None:
         self.frame = frame
+        self.declared = declared
         self.rows = np.arange(frame.num_rows, dtype=np.int64)
         self.refused: list[tuple[int, str]] = []
         self.sampled = 0
@@ -156,8 +158,8 @@ class _Work:
             self.call(spec.function, spec.options)
         for name, node in spec.set_nodes.items():
             column = evaluate(node, self.fields()).to_arrow(self.frame.num_rows)
-            if self.frame.has(name):
-                column = like(column, self.frame.column(name).type)
+            if name in self.declared:
+                column = like(column, self.declared[name])
             self.frame = self.frame.with_column(name, column)
         if spec.rename or spec.drop:
             kept = [name for name in self.frame.batch.schema.names if name not in spec.drop]
@@ -181,7 +183,7 @@ class _Work:
         """Apply a Python validator to the remaining rows; it may accept, refuse and change them."""
         if not self.frame.num_rows:
             return
-        self.frame, refused = function.apply(self.frame, options)
+        self.frame, refused = function.apply(self.frame, options, self.declared)
         if refused:
             rows = sorted(refused)
             bad = np.zeros(self.frame.num_rows, np.bool_)

@@ -11,23 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.rows import plain
-from astrocyte.agents.expressions.columns import evaluate
-from astrocyte.agents.expressions.nodes import (
-    And,
-    Arith,
-    Call,
-    Compare,
-    Constant,
-    Field,
-    IsNull,
-    Member,
-    Negate,
-    Node,
-    Not,
-    Or,
-    Text,
-    children,
-)
+from astrocyte.agents.expressions.columns import evaluate, truth_of
+from astrocyte.agents.expressions.nodes import Arith, Call, Constant, Field, Negate, Node, children, is_condition
 from astrocyte.agents.expressions.values import Columns, Mixed, Operand, Values, bools_of, numbers_of, text_of
 from astrocyte.agents.rules.select import AggregateCall, Select
 from astrocyte.agents.windows.aggregates import State, make_state, need_of, read_results, state_of
@@ -61,7 +46,7 @@ def _kind_of(node: Node, listed: Mapping[str, Kind]) -> Kind:
             return listed.get(name, "any")
         case Constant(str()):
             return "text"
-        case And() | Or() | Not() | Compare() | Member() | Text() | IsNull() | Constant(bool()):
+        case _ if is_condition(node):
             return "bool"
         case Constant(int()):
             return "integer"
@@ -139,6 +124,8 @@ def _convert(values: Operand, need: Need, rows: int) -> ColumnData:
             return ColumnData(np.zeros(rows), np.zeros(rows, np.bool_))
         high, low = numbers.pair()
         return ColumnData(_whole(high, rows), _valid(numbers, rows), None if low is None else _whole(low, rows))
+    if need == "true":
+        return ColumnData(np.zeros(rows, np.int8), plain(np.broadcast_to(truth_of(values), (rows,))))
     if need == "label" and isinstance(values, Mixed):
         values = Mixed(None, values.text, values.bools)
         values = values if len(values.parts) > 1 else values.parts[0]

@@ -22,8 +22,8 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import RESERVED, Frame
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
-from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, typed_column, uniform_columns
-from astrocyte.schemas.mixed import LEAST, MOST, column_of
+from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, uniform_columns
+from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
 from astrocyte.schemas.times import iso_from_us, iso_strings, us_from_iso
 
 __all__ = [

@@ -39,6 +39,8 @@ def need_of(call: AggregateCall, kind: Kind) -> Need:
     match call.func:
         case "count":
             return "rows" if call.argument is None else "present"
+        case "count_if":
+            return "true"
         case "count_distinct":
             return "token"
         case "entropy":
@@ -57,7 +59,7 @@ def other_need_of(call: AggregateCall, kind: Kind) -> Need | None:
 def state_of(call: AggregateCall, need: Need) -> tuple[Any, ...]:
     """Class and arguments of the state, for `make_state`; equal for aggregates that can share a state."""
     match call.func:
-        case "count" | "sum" | "mean":
+        case "count" | "count_if" | "sum" | "mean":
             return (Moment, need)
         case "std":
             return (Spread, need)
@@ -93,7 +95,7 @@ def read_results(call: AggregateCall, state: State, slots: NDArray[np.int32], ki
     n = a["n"]
     with np.errstate(all="ignore"):
         match call.func:
-            case "count":
+            case "count" | "count_if":
                 return Column(np.rint(n).astype(np.int64))
             case "sum":
                 if kind == "integer":  # sampled rows have weights, by which integers become fractions

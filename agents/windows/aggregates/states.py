@@ -35,9 +35,9 @@ __all__ = [
     "Values",
 ]
 
-Need = Literal["rows", "present", "number", "object", "token", "label"]
-"""Input of a state: nothing, whether there is a value, numbers, Python objects, or uint64 tokens of the values (label:
-of those that are no numbers)."""
+Need = Literal["rows", "present", "true", "number", "object", "token", "label"]
+"""Input of a state: nothing, whether there is a value, whether it is true, numbers, Python objects, or uint64 tokens of
+the values (label: of those that are no numbers)."""
 
 Slots = NDArray[np.int32]
 Floats = NDArray[np.float64]
