@@ -121,7 +121,7 @@ def _json_default(value: Any) -> Any:
 
 
 def key_text(value: Any) -> str | None:
-    """The text by which a value serves as a key: equal numbers have equal texts; None for null and NaN."""
+    """The text by which a value serves as a key: equal numbers have equal strings; None for null and NaN."""
     found = plain(value)
     if found is None or isinstance(found, str):
         return found
@@ -274,8 +274,8 @@ def key_column(column: pa.Array) -> pa.Array:
         return column.cast(pa.utf8())
     if pa.types.is_floating(kind):
         encoded = column.dictionary_encode()
-        texts = pa.array([key_text(value) for value in encoded.dictionary.to_pylist()], pa.utf8())
-        return texts.take(encoded.indices)
+        strings = pa.array([key_text(value) for value in encoded.dictionary.to_pylist()], pa.utf8())
+        return strings.take(encoded.indices)
     return pa.array([key_text(value) for value in to_list(column)], pa.utf8())
 
 
@@ -307,8 +307,8 @@ def _as_mixed(column: pa.Array) -> pa.Array:
                        ("text", pa.types.is_string)):  # fmt: skip
         if test(kind):
             return _struct({name: column.cast(MIXED.field(name).type)}, len(column))
-    texts = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.utf8())
-    return _struct({"text": texts}, len(column))
+    strings = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.utf8())
+    return _struct({"text": strings}, len(column))
 
 
 # -- columns of other writers ----------------------------------------------------------------------------------------

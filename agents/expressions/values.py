@@ -215,8 +215,8 @@ def of_arrow(array: pa.Array) -> Operand:
     if pa.types.is_null(kind):
         return _null(len(array))
     if pa.types.is_nested(kind):
-        texts = [None if value is None else json_text(value) for value in array.to_pylist()]
-        return of_arrow(pa.array(texts, pa.utf8()))
+        strings = [None if value is None else json_text(value) for value in array.to_pylist()]
+        return of_arrow(pa.array(strings, pa.utf8()))
     return of_arrow(plain_column(array))
 
 
