@@ -167,7 +167,7 @@ def from_json(parts: Sequence[Sequence[Event]], consistency: Any) -> Found:
     return found_in([*records, *domain.flush().multi_events])
 
 
-@settings(max_examples=max(settings().max_examples // 3, 20))
+@settings(max_examples=max(settings().max_examples // 5, 20))
 @given(events=arrivals(), where=st.lists(st.integers(1, 8), max_size=4))
 @example(
     events=[
