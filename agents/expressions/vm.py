@@ -148,6 +148,14 @@ def is_less(strings, arena, a, b):
     return first.size < second.size
 
 
+@outer
+def is_before(strings, arena, a, b, closed):
+    """Order of two values that are no numbers: text by code point, false before true; none between the two kinds."""
+    if a > 0.0 and b > 0.0:
+        return not is_less(strings, arena, b, a) if closed else is_less(strings, arena, a, b)
+    return a < 0.0 and b < 0.0 and (a > b or (closed and a == b))
+
+
 @inner
 def is_true(strings, v, w):
     """Truth of a value: true, a number that is not 0, or text that is not empty."""
@@ -238,30 +246,31 @@ def run(load, context, code, constants, first, last, strings, arena, stack, low)
                 else:
                     v = b
                     w = bl
-            else:
-                truth = False
-                if op <= GE:
-                    if op >= GT:  # a > b is b < a
-                        a, b = b, a
-                        al, bl = bl, al
-                    closed = op == LE or op == GE
-                    if a == a and b == b:
-                        truth = a < b or (a == b and (al < bl or (closed and al == bl)))
-                    elif a != a and b != b:
-                        if al > 0.0 and bl > 0.0:
-                            truth = not is_less(strings, arena, bl, al) if closed else is_less(strings, arena, al, bl)
-                        elif al < 0.0 and bl < 0.0:
-                            truth = al > bl or (closed and al == bl)
-                elif op <= NE:
-                    truth = al == bl and (a == b or (a != a and b != b and al != 0.0))
-                    if op == NE:
-                        truth = not truth and (a == a or al != 0.0) and (b == b or bl != 0.0)
-                elif op == AND:
-                    truth = is_true(strings, a, al) and is_true(strings, b, bl)
-                else:
-                    truth = is_true(strings, a, al) or is_true(strings, b, bl)
+            elif op <= GE:
+                if op >= GT:  # a > b is b < a
+                    a, b = b, a
+                    al, bl = bl, al
+                closed = op == LE or op == GE
                 v = np.nan
-                w = TRUE if truth else FALSE
+                w = FALSE
+                if a == a and b == b:
+                    w = TRUE if a < b or (a == b and (al < bl or (closed and al == bl))) else FALSE
+                elif a != a and b != b and al != 0.0 and bl != 0.0:
+                    w = TRUE if is_before(strings, arena, al, bl, closed) else FALSE
+            elif op <= NE:
+                v = np.nan
+                w = FALSE
+                same = al == bl and (a == b or (a != a and b != b and al != 0.0))
+                if op == EQ:
+                    w = TRUE if same else FALSE
+                elif not same and (a == a or al != 0.0) and (b == b or bl != 0.0):
+                    w = TRUE
+            elif op == AND:
+                v = np.nan
+                w = TRUE if is_true(strings, a, al) and is_true(strings, b, bl) else FALSE
+            else:
+                v = np.nan
+                w = TRUE if is_true(strings, a, al) or is_true(strings, b, bl) else FALSE
             stack[at(top - 1)] = v
             low[at(top - 1)] = w
     return is_true(strings, stack[0], low[0])

@@ -27,10 +27,23 @@ class ColumnData(NamedTuple):
         """Rows in the given order (indices), those flagged (booleans), or a slice."""
         return ColumnData(*(None if each is None else each[order] for each in self))  # type: ignore[arg-type]
 
+    def as_objects(self) -> ColumnData:
+        """The same values as Python objects: numbers are floats, unless these cannot hold them."""
+        if self.data.dtype == np.object_:
+            return self
+        data = np.empty(len(self.data), np.object_)
+        data[:] = self.data.tolist()
+        if self.low is not None:
+            for row in np.flatnonzero(self.low).tolist():
+                data[row] = int(self.data[row]) + int(self.low[row])
+        return ColumnData(data, self.valid)
+
     @classmethod
     def concat(cls, pieces: Sequence[ColumnData]) -> ColumnData:
         """All rows of the pieces, concatenated."""
         valid = low = None
+        if any(piece.data.dtype == np.object_ for piece in pieces):
+            pieces = [piece.as_objects() for piece in pieces]
         if any(piece.valid is not None for piece in pieces):
             valid = np.concatenate(
                 [np.ones(len(piece.data), np.bool_) if piece.valid is None else piece.valid for piece in pieces]

@@ -118,14 +118,10 @@ class Layout:
 
 
 def _convert(values: Operand, need: Need, rows: int) -> ColumnData:
-    if need == "number":
-        numbers = numbers_of(values)
-        if numbers is None:
-            return ColumnData(np.zeros(rows), np.zeros(rows, np.bool_))
-        high, low = numbers.pair()
-        return ColumnData(_whole(high, rows), _valid(numbers, rows), None if low is None else _whole(low, rows))
     if need == "true":
         return ColumnData(np.zeros(rows, np.int8), plain(np.broadcast_to(truth_of(values), (rows,))))
+    if need == "number" or (need == "object" and numbers_of(values) is values):
+        return _numbers(numbers_of(values), rows)
     if need == "label" and isinstance(values, Mixed):
         values = Mixed(None, values.text, values.bools)
         values = values if len(values.parts) > 1 else values.parts[0]
@@ -139,27 +135,36 @@ def _convert(values: Operand, need: Need, rows: int) -> ColumnData:
     return ColumnData(_whole(tokens_of(values), rows), valid)
 
 
+def _numbers(numbers: Values | None, rows: int) -> ColumnData:
+    if numbers is None:
+        return ColumnData(np.zeros(rows), np.zeros(rows, np.bool_))
+    high, low = numbers.pair()
+    return ColumnData(_whole(high, rows), _valid(numbers, rows), None if low is None else _whole(low, rows))
+
+
 def _whole(data: NDArray[Any], rows: int) -> NDArray[Any]:
     return plain(np.broadcast_to(data, (rows,)))
 
 
 def _valid(values: Operand, rows: int) -> NDArray[np.bool_] | None:
+    if isinstance(values, Values) and values.strings is None and values.valid is None:
+        return None
     valid = np.broadcast_to(values.is_valid, (rows,))
     return None if valid.all() else plain(valid)
 
 
 def _objects(values: Operand, rows: int) -> NDArray[np.object_]:
-    """The values as Python objects: numbers as floats, unless these cannot hold them."""
-    numbers = numbers_of(values)
+    """The values as Python objects; see `ColumnData.as_objects` for numbers."""
     found = np.full(rows, None, np.object_)
-    for part in (numbers, text_of(values), bools_of(values)):
-        if part is None:
-            continue
-        if part is numbers:
-            high, low = part.pair()
-            part = Values(high, part.valid, low=low)  # noqa: PLW2901  without the flags of integers
-        listed = np.empty(rows, np.object_)
-        listed[:] = part.to_list(rows)
-        mine = np.broadcast_to(part.is_valid, (rows,))
-        found[mine] = listed[mine]
+    numbers = numbers_of(values)
+    if numbers is not None:
+        column = _numbers(numbers, rows).as_objects()
+        mine = slice(None) if column.valid is None else column.valid
+        found[mine] = column.data[mine]
+    for part in (text_of(values), bools_of(values)):
+        if part is not None:
+            listed = np.empty(rows, np.object_)
+            listed[:] = part.to_list(rows)
+            there = np.broadcast_to(part.is_valid, (rows,))
+            found[there] = listed[there]
     return found

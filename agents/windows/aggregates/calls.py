@@ -111,12 +111,14 @@ def read_results(call: AggregateCall, state: State, slots: NDArray[np.int32], ki
                 share = a["counts"] / a["counts"].sum(axis=1, keepdims=True)
                 nats = -np.where(share > 0, share * np.log(share), 0.0).sum(axis=1)
                 return _where(np.asarray(a["counts"].any(axis=1)), np.abs(nats))
-    if a["value"].dtype == np.object_:
-        return of_arrow(column_of([value if there else None for value, there in zip(a["value"], n > 0, strict=True)]))
     found = _where(n > 0, a["value"])
     low = a["low"] if "low" in a and a["low"].any() else None
     whole = np.ones(len(n), np.bool_) if kind == "integer" else None
-    return Column(found.data, found.valid, None, low, whole)
+    found = Column(found.data, found.valid, None, low, whole)
+    if "held" not in a or not a["held"].any():
+        return found
+    rows = zip(a["held"].tolist(), a["thing"], found.to_list(len(n)), strict=True)
+    return of_arrow(column_of([thing if held else number for held, thing, number in rows]))
 
 
 def first_that_is(values: Operand, others: Operand) -> Operand:

@@ -73,11 +73,7 @@ class State(ABC):
         self.need = need
         self.arrays: dict[str, NDArray[Any]] = {}
         for name, dtype in {"n": np.float64, **self.fields}.items():
-            self.arrays[name] = np.zeros(0, self.dtype_of(name, dtype))
-
-    def dtype_of(self, name: str, dtype: type) -> Any:
-        """Type of one array; arrays of values have the type of the state's input."""
-        return np.object_ if name == "value" and self.need == "object" else dtype
+            self.arrays[name] = np.zeros(0, dtype)
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` groups; new slots are empty."""
@@ -162,12 +158,17 @@ class Extreme(State):
 
 
 class Occurrence(State):
-    """First or last value in event time; for equal times the first, or the last, in processing order."""
+    """First or last value in event time; for equal times the first, or the last, in processing order.
+
+    With the need of objects a value may be of any kind: those that are no numbers are in ``thing``, flagged by ``held``.
+    """
 
     fields: ClassVar = {"time": np.int64, "value": np.float64, "low": np.float64}
 
     def __init__(self, need: Need, which: Literal["first", "last"]) -> None:
         super().__init__(need)
+        if need == "object":
+            self.arrays |= {"thing": np.zeros(0, np.object_), "held": np.zeros(0, np.bool_)}
         self._add = kernels.add_first if which == "first" else kernels.add_last
         self._merge = kernels.merge_first if which == "first" else kernels.merge_last
         self._winner = np.zeros(0, np.int64)
@@ -180,8 +181,15 @@ class Occurrence(State):
         a = self.arrays
         self._add(rows.slots, rows.t, a["n"], a["time"], self._winner)
         touched = rows.slots[self._winner[rows.slots] == np.arange(len(rows.slots))]
-        a["value"][touched] = values.data[self._winner[touched]]
-        a["low"][touched] = 0.0 if values.low is None else values.low[self._winner[touched]]
+        winners = self._winner[touched]
+        objects = values.data.dtype == np.object_
+        if self.need == "object":
+            a["held"][touched] = objects
+        if objects:
+            a["thing"][touched] = values.data[winners]
+        else:
+            a["value"][touched] = values.data[winners]
+            a["low"][touched] = 0.0 if values.low is None else values.low[winners]
         self._winner[touched] = -1
 
     def merge(self, into: Slots, other: Slots) -> None:
@@ -189,9 +197,10 @@ class Occurrence(State):
         source = np.empty(len(into), np.int64)
         self._merge(into, other, a["n"], a["time"], source)
         # Several groups may merge into one; the last assignment, in order, is that of the winner.
+        parts = [array for name, array in a.items() if name not in ("n", "time")]
         for target, origin in zip(into[source >= 0].tolist(), source[source >= 0].tolist(), strict=True):
-            a["value"][target] = a["value"][origin]
-            a["low"][target] = a["low"][origin]
+            for array in parts:
+                array[target] = array[origin]
 
 
 class Slope(State):
