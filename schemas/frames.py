@@ -14,13 +14,12 @@ from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
-from astrocyte.schemas.mixed import MIXED, column_of, key_column, members, plain_column, rows_of, to_list
+from astrocyte.schemas.mixed import MIXED, column_of, key_column, plain_column, rows_of, to_list, typed_column
 
 __all__ = ["CONTENT_TYPE", "RESERVED", "Frame", "conform", "decode_frame", "encode_frame"]
 
@@ -28,7 +27,6 @@ CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
 RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id")
 """Column names that are not fields of an event."""
-
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -329,13 +327,10 @@ def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
     if pa.types.is_null(found):
         return pa.nulls(len(array), wanted)
     if found == MIXED:
-        made = column_of(to_list(array))
-        if made.type != MIXED:
-            return _retype(made, field, where)
-        parts = members(array)
-        if pa.types.is_floating(wanted) and parts.keys() <= {"int", "uint", "float"}:
-            pieces = [_retype(part, field, where) for part in parts.values()]
-            return pc.coalesce(*pieces)
+        try:
+            return typed_column(to_list(array), wanted)
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise SchemaMismatch(f"{where}: field {field.name!r}: expected {wanted}: {error}") from error
     if _is_number(found) and _is_number(wanted) and not (found == pa.float64() and wanted == pa.float32()):
         try:
             return array.cast(wanted)

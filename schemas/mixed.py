@@ -29,6 +29,7 @@ __all__ = [
     "MOST",
     "column_of",
     "concat_columns",
+    "fits",
     "is_null",
     "json_text",
     "key_column",
@@ -58,7 +59,7 @@ _TICKS_OF_DAY_US: Final = 86_400_000_000
 # -- single values -------------------------------------------------------------------------------------------------
 
 
-def plain(value: Any) -> int | float | str | bool | None:  # noqa: PLR0911  one return for each kind
+def plain(value: Any) -> int | float | str | bool | None:
     """A Python value as an event carries it: a number, text, a boolean or None.
 
     An integer beyond 64 bits and a decimal with a fraction become the nearest float; a point in time and a duration
@@ -82,7 +83,7 @@ def plain(value: Any) -> int | float | str | bool | None:  # noqa: PLR0911  one 
         if not value.is_finite():
             return math.nan if value.is_nan() else nearest_float(float(value))
         exponent = value.as_tuple().exponent
-        whole = isinstance(exponent, int) and 0 <= exponent and LEAST <= value <= MOST
+        whole = isinstance(exponent, int) and exponent >= 0 and LEAST <= value <= MOST
         return int(value) if whole else nearest_float(value)
     if isinstance(value, Fraction):
         return nearest_float(value)
@@ -176,7 +177,11 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     kinds = set(map(type, values))
     if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise TypeError("expected a number, got a boolean")
-    if float in kinds and pa.types.is_integer(kind) and not all(value % 1 == 0 for value in values if value is not None):
+    if (
+        float in kinds
+        and pa.types.is_integer(kind)
+        and not all(value % 1 == 0 for value in values if value is not None)
+    ):
         raise TypeError("expected a whole number, got a fraction")
     column = pa.array(values, kind)
     if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
@@ -184,6 +189,15 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         if any(math.isfinite(value) for value in beyond):
             raise OverflowError("expected a number of 32 bits, got a larger one")
     return column
+
+
+def fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether `typed_column` takes a value."""
+    try:
+        typed_column([value], kind)
+    except (pa.ArrowException, TypeError, OverflowError):
+        return False
+    return True
 
 
 _INFINITE: Final = (math.inf, -math.inf)
@@ -314,7 +328,7 @@ def _as_mixed(column: pa.Array) -> pa.Array:
 # -- columns of other writers ----------------------------------------------------------------------------------------
 
 
-def plain_column(column: pa.Array) -> pa.Array:  # noqa: PLR0911  one return for each family of types
+def plain_column(column: pa.Array) -> pa.Array:
     """A column of any Arrow type as one that events have: numbers, booleans, dictionary-encoded text, lists, `MIXED`.
 
     Large and view strings become text, decimals numbers, times and durations integer microseconds (UTC), binary values
@@ -338,7 +352,7 @@ def plain_column(column: pa.Array) -> pa.Array:  # noqa: PLR0911  one return for
     if pa.types.is_decimal(kind) or _is_binary(kind):
         values = [plain(value) for value in column.to_pylist()]
         if pa.types.is_decimal(kind) and kind.scale > 0:
-            values = [None if value is None else float(value) for value in values]  # type: ignore[arg-type]
+            values = [None if value is None else float(value) for value in values]
         return column_of(values)
     return column
 
@@ -376,4 +390,3 @@ def _microseconds(column: pa.Array) -> pa.Array:
         return pc.multiply_checked(number, _PER_US[kind.unit])
     ticks = number.fill_null(0).to_numpy(zero_copy_only=False)
     return pa.array(ticks // 1000, mask=np.asarray(number.is_null()))
-

@@ -1,4 +1,4 @@
-"""Field values as the kernels carry them: pairs of float64, text and booleans boxed in NaN (`agents.expressions.vm`)."""
+"""Field values as the kernels carry them: pairs of float64; text and booleans are boxed in NaN (`expressions.vm`)."""
 
 from __future__ import annotations
 

@@ -278,7 +278,9 @@ def _arithmetic(op: str, left: Values, right: Values) -> Values:
     parts = (*_parts(a, low, b, other), left.is_integer, right.is_integer)
     sides = (np.broadcast_to(each, data.shape).reshape(-1)[rows].tolist() for each in parts)
     results = [
-        arithmetic(op, int(join_pair(x, y)) if one else join_pair(x, y), int(join_pair(z, w)) if two else join_pair(z, w))
+        arithmetic(
+            op, int(join_pair(x, y)) if one else join_pair(x, y), int(join_pair(z, w)) if two else join_pair(z, w)
+        )
         for x, y, z, w, one, two in zip(*sides, strict=True)
     ]
     return _with_rows(floats(data, valid, whole), rows, results)

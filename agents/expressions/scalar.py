@@ -117,10 +117,10 @@ def _last(events: Sequence[Event], name: str) -> Any:
     return clean(events[-1].get(name)) if events else None
 
 
-def _kind(value: Any) -> type:
+def _kind(value: Any) -> type[str | bool | float]:
     """Kind of a value that is not null: str, bool or float (any number)."""
     kind = type(value)
-    return kind if kind is str or kind is bool else float
+    return str if kind is str else bool if kind is bool else float
 
 
 def _comparison(op: str, left: Node, right: Node) -> Evaluate:

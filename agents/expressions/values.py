@@ -17,8 +17,20 @@ from numpy.typing import NDArray
 from astrocyte.agents.expressions.numbers import split_integers
 from astrocyte.schemas.mixed import MIXED, column_of, json_text, members, plain_column
 
-__all__ = ["NULL", "Columns", "Flags", "Mixed", "Operand", "Values", "bools_of", "exact_sums", "floats", "numbers_of", "of_arrow",
-           "text_of"]  # fmt: skip
+__all__ = [
+    "NULL",
+    "Columns",
+    "Flags",
+    "Mixed",
+    "Operand",
+    "Values",
+    "bools_of",
+    "exact_sums",
+    "floats",
+    "numbers_of",
+    "of_arrow",
+    "text_of",
+]
 
 Flags = NDArray[np.bool_]
 

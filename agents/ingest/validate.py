@@ -24,11 +24,12 @@ from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
-from astrocyte.schemas.mixed import MIXED, is_null, members, to_list
+from astrocyte.schemas.mixed import MIXED, fits, is_null, members, to_list
 
 __all__ = ["Passed", "Validators"]
 
 Flags = NDArray[np.bool_]
+_NARROW: Final = (pa.float32(), pa.int32())
 _SHOWN: Final = 80
 """Maximum number of characters of a value in a reason."""
 
@@ -67,14 +68,14 @@ class Validators:
         """
         # Results of a window have the window's fields, even if the catalog has a stream of the same name.
         event_type = None if not typed or frame.has("window_start") else self._catalog.find(frame.stream)
-        if event_type is not None:
-            try:
-                frame = conform(frame, event_type)
-            except SchemaMismatch as error:
-                every = [(row, str(error)) for row in range(frame.num_rows)]
-                return Passed(frame.slice(0, 0), np.empty(0, np.int64), every)
         declared = {} if event_type is None else {field.name: field.type for field in event_type.arrow_schema()}
         work = _Work(frame, declared)
+        work.check_types()
+        if event_type is not None:
+            try:
+                work.frame = conform(work.frame, event_type)
+            except SchemaMismatch as error:
+                work.refuse(np.ones(work.frame.num_rows, np.bool_), [str(error)] * work.frame.num_rows)
         work.check_times()
         specs = self._specs.get(frame.stream, ())
         policy = next((spec.non_finite for spec in specs if spec.non_finite is not None), "reject")
@@ -106,6 +107,17 @@ class _Work:
         chosen = np.flatnonzero(good)
         self.frame = self.frame.take(chosen)
         self.rows = self.rows[chosen]
+
+    def check_types(self) -> None:
+        """Refuse the rows whose value is not of the declared type, where a column has values of several types."""
+        for name, kind in self.declared.items():
+            if not self.frame.has(name) or self.frame.column(name).type != MIXED:
+                continue
+            values = self.frame.values(name)
+            bad = np.array([not fits(value, kind) for value in values], np.bool_)
+            wanted = "text" if pa.types.is_dictionary(kind) else kind
+            wrong = [value for value, there in zip(values, bad.tolist(), strict=True) if there]
+            self.refuse(bad, [f"field {name!r} is {_show(value)}; expected {wanted}" for value in wrong])
 
     def check_times(self) -> None:
         times = self.frame.timestamps()
@@ -158,8 +170,11 @@ class _Work:
             self.call(spec.function, spec.options)
         for name, node in spec.set_nodes.items():
             column = evaluate(node, self.fields()).to_arrow(self.frame.num_rows)
-            if name in self.declared:
-                column = like(column, self.declared[name])
+            wanted = self.declared.get(name)
+            if wanted is None and self.frame.has(name) and self.frame.column(name).type in _NARROW:
+                wanted = self.frame.column(name).type  # so the producer of the frame declared it
+            if wanted is not None:
+                column = like(column, wanted)
             self.frame = self.frame.with_column(name, column)
         if spec.rename or spec.drop:
             kept = [name for name in self.frame.batch.schema.names if name not in spec.drop]

@@ -166,10 +166,9 @@ def _sums(numbers: Values, match: NDArray[np.int64], count: int) -> Values:
 def _extremes(func: str, numbers: Values, match: NDArray[np.int64], count: int) -> Values:
     """Least or greatest number of each match; of equal ones the first."""
     high, low = numbers.pair()
-    keys = (match, high) if low is None else (match, high, low)
-    if func == "max":
-        keys = (match, *(-key for key in keys[1:]))
-    order = np.lexsort(keys[::-1])
+    sign = -1.0 if func == "max" else 1.0
+    keys: list[NDArray[Any]] = [sign * high, match]
+    order = np.lexsort(keys if low is None else [sign * low, *keys])
     first = order[np.flatnonzero(np.diff(match[order], prepend=-1))]
     place = np.full(count, -1, np.int64)
     place[match[first]] = first

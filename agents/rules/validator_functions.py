@@ -163,7 +163,9 @@ def _fitted(
     try:
         return _column([old[row] if row in misfits else value for row, value in enumerate(made)], wanted), misfits
     except _UNFIT as error:
-        return None, {row: misfits.get(row, _failure(error)) for row, value in enumerate(changed) if value is not _UNSET}
+        return None, {
+            row: misfits.get(row, _failure(error)) for row, value in enumerate(changed) if value is not _UNSET
+        }
 
 
 _UNFIT: Final = (pa.ArrowException, ArithmeticError, TypeError, ValueError)

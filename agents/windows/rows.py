@@ -83,9 +83,7 @@ class WindowRows:
         weights = None
         if any(part.weights is not None for part in parts):
             weights = np.concatenate([np.ones(len(part)) if part.weights is None else part.weights for part in parts])
-        columns = [
-            ColumnData.concat([part.columns[index] for part in parts]) for index in range(len(parts[0].columns))
-        ]
+        columns = [ColumnData.concat([part.columns[index] for part in parts]) for index in range(len(parts[0].columns))]
         t, row, key, run = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("t", "row", "key", "run")
         )

@@ -7,7 +7,7 @@ This is the common case. For any other chunk the readers here return None, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import orjson

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 from base64 import b64decode
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,10 @@ NAMED = 'rules: [{name: r, seq: [{as: a, stream: A, where: "x == %s"}], emit: {v
         (pa.array([0.5, 8], pa.float16()), "0.5", 0.5),
         (pa.array([Decimal("0.1"), Decimal("8.0")]), "0.1", 0.1),
         (pa.array([Decimal(2**53 + 1), Decimal(1)], pa.decimal128(20, 0)), "9007199254740993", 2**53 + 1),
-        (pa.array([datetime.datetime(1970, 1, 2), None], pa.timestamp("ns")), "86400000000", 86_400_000_000),
-        (pa.array([datetime.datetime(1970, 1, 2), None], pa.timestamp("ms", "UTC")), "86400000000", 86_400_000_000),
-        (pa.array([datetime.date(1970, 1, 2), None]), "86400000000", 86_400_000_000),
-        (pa.array([datetime.timedelta(seconds=2), None]), "2000000", 2_000_000),
+        (pa.array([datetime(1970, 1, 2), None], pa.timestamp("ns")), "86400000000", 86_400_000_000),
+        (pa.array([datetime(1970, 1, 2), None], pa.timestamp("ms", "UTC")), "86400000000", 86_400_000_000),
+        (pa.array([date(1970, 1, 2), None]), "86400000000", 86_400_000_000),
+        (pa.array([timedelta(seconds=2), None]), "2000000", 2_000_000),
         (pa.array([b"\xff", b"\xfe"]), "'/w=='", "/w=="),
         (pa.array([{"a": 1}, None]), "'{\\\"a\\\":1}'", '{"a":1}'),
         (pa.array([[1, 2], [3]]), "'[1,2]'", "[1,2]"),
@@ -140,10 +140,10 @@ def fed(rules: Any, *frames: dict[str, Any]) -> DomainOutput:
     "column",
     [
         pa.array([Decimal("1.5")]),
-        pa.array([datetime.timedelta(seconds=1)]),
+        pa.array([timedelta(seconds=1)]),
         pa.array([b"\xff"]),
         pa.array(["x"], pa.string_view()),
-        pa.array([{"a": Decimal("1.5"), "b": [b"\xff"], "c": datetime.time(1)}]),
+        pa.array([{"a": Decimal("1.5"), "b": [b"\xff"], "c": time(1)}]),
         pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
         pa.array([None], pa.null()),
     ],

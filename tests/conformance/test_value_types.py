@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -59,7 +60,10 @@ RULES = load_rules(
           - {{as: a, stream: A, times: 3}}
           - {{as: b, stream: B, where: "sum(a.x) > x or count(a.x) == x or last(a.x) == x"}}
         emit: {{s: sum(a.x), x: b.x}}
-      - {{name: both, within: 5us, all: [{{as: a, stream: A}}, {{as: b, stream: B, where: "x == a.x"}}], emit: {{v: b.x}}}}
+      - name: both
+        within: 5us
+        all: [{{as: a, stream: A}}, {{as: b, stream: B, where: "x == a.x"}}]
+        emit: {{v: b.x}}
       - {{name: level, seq: [{{as: w, stream: w}}],
          emit: {{s: w.s, m: w.m, lo: w.lo, hi: w.hi, n: w.n, f: w.f, l: w.l, d: w.d, t: w.t, e: w.e, q: w.q}}}}
     """
@@ -95,7 +99,7 @@ def arrivals(draw: Any) -> list[Event]:
 
 def cut(events: Sequence[Event], where: Sequence[int]) -> Iterator[list[Event]]:
     bounds = [0, *sorted({place for place in where if place < len(events)}), len(events)]
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds):
         yield list(events[first:last])
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from astrocyte.agents.expressions.sums import accumulate
 from astrocyte.agents.jit import loop
 
@@ -35,6 +33,7 @@ __all__ = [
     "merge_std",
     "merge_sum",
 ]
+
 
 @loop
 def add_count(slots: Any, w: Any, step: int, n: Any) -> None:

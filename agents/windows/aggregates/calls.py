@@ -147,4 +147,3 @@ def _where(valid: NDArray[np.bool_], data: NDArray[Any]) -> Column:
     if data.dtype.kind == "f":
         valid = valid & ~np.isnan(data)
     return Column(data) if valid.all() else Column(data, valid)
-

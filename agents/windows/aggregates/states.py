@@ -160,7 +160,7 @@ class Extreme(State):
 class Occurrence(State):
     """First or last value in event time; for equal times the first, or the last, in processing order.
 
-    With the need of objects a value may be of any kind: those that are no numbers are in ``thing``, flagged by ``held``.
+    With the need of objects a value may be of any kind: what is no number is in ``thing``, flagged by ``held``.
     """
 
     fields: ClassVar = {"time": np.int64, "value": np.float64, "low": np.float64}

@@ -257,7 +257,9 @@ several = st.sampled_from(
 @example(events=[{"x": math.inf}, {"x": 1.0}], last=[{"x": 1}], text="sum(a.x) > x")
 @example(events=[{"x": "a"}, {"x": ""}], last=[{"x": 1}], text="mean(a.x) is None and sum(a.x) == 0")
 @example(events=[{"x": 1e16}, {"x": 1.0}, {"x": -1e16}], last=[{"x": 1}], text="sum(a.x) == 1")
-@example(events=[{"x": 1e300}, {"x": 1e100}, {"x": 1}, {"x": -1e300}, {"x": -1e100}], last=[{"x": 1}], text="x != sum(a.x)")
+@example(
+    events=[{"x": 1e300}, {"x": 1e100}, {"x": 1}, {"x": -1e300}, {"x": -1e100}], last=[{"x": 1}], text="x != sum(a.x)"
+)
 @example(events=[{"x": True}, {"x": 3}], last=[{"x": 2}], text="count(a.x) == x and min(a.x) == 3 and sum(a.x) == 3")
 def test_functions_over_the_events_of_a_step_have_the_value_of_the_reference(
     events: list[Event], last: list[Event], text: str
