@@ -169,7 +169,8 @@ def run(load, context, code, constants, first, last, strings, arena, stack, low)
     """Truth of the condition with instructions ``first`` to ``last``.
 
     ``load(context, one, two)`` returns the pair of an operand, text and booleans as boxed NaN. ``strings`` (entries
-    with start and size) and ``arena`` (their bytes) are the table of strings; ``stack`` and ``low`` have room for MAX_STACK values.
+    with start and size) and ``arena`` (their bytes) are the table of strings; ``stack`` and ``low`` have room for
+    MAX_STACK values.
     """
     top = 0
     for pc in range(first, last):

@@ -19,8 +19,8 @@ _OF_ANYTHING: Final = ("count", "count_if", "count_distinct", "first", "last", "
 _PARAMETERS: Final = {"quantile": (1, 1), "ewma": (0, 1), "entropy": (0, 3)}
 AGGREGATES: Final = frozenset(
     {
-        "count", "count_if", "count_distinct", "sum", "mean", "std", "stddev", "min", "max", "first", "last", "quantile",
-        "median",
+        "count", "count_if", "count_distinct", "sum", "mean", "std", "stddev", "min", "max", "first", "last",
+        "quantile", "median",
         "entropy", "slope", "ewma",
     }
 )  # fmt: skip
@@ -34,14 +34,15 @@ _BOUNDS: Final = ("window_start", "window_end")
 class AggregateCall:
     """One aggregate of one expression over the rows of a group. Without values it is null; counts and sums are 0.
 
-    ``count()`` counts rows, ``count(x)`` values, ``count_if(x)`` those that are true. Text and booleans are no numbers,
-    and take part in ``count``, ``count_if``, ``count_distinct``, ``first``, ``last`` and ``entropy`` only. ``std`` is
-    the sample standard deviation (n - 1). ``quantile(x, q)`` is linear between order statistics, exact up to 8,192
-    values of a group, then a t-digest. ``entropy(x)`` is in nats: over the distinct values of declared integers, text
-    and booleans, of other numbers over 32 equal bins from the minimum to the maximum; ``entropy(x, bins)`` and ``entropy(x, bins, low, high)`` set the bins. ``slope(x)`` is the least-squares
-    change of x per second. ``ewma(x, alpha)`` moves by alpha times the difference at each row. ``count_distinct`` is
-    exact up to 65,536 values of a group, then an estimate with an error of 0.8 %. Sampled rows count with their weight
-    in count, sum, mean, std, quantile and entropy.
+    ``count()`` counts rows, ``count(x)`` values, ``count_if(x)`` those that are true. Text and booleans are no
+    numbers, and take part in ``count``, ``count_if``, ``count_distinct``, ``first``, ``last`` and ``entropy`` only.
+    ``std`` is the sample standard deviation (n - 1). ``quantile(x, q)`` is linear between order statistics, exact
+    up to 8,192 values of a group, then a t-digest. ``entropy(x)`` is in nats: over the distinct values of declared
+    integers, text and booleans, of other numbers over 32 equal bins from the minimum to the maximum; ``entropy(x,
+    bins)`` and ``entropy(x, bins, low, high)`` set the bins. ``slope(x)`` is the least-squares change of x per
+    second. ``ewma(x, alpha)`` moves by alpha times the difference at each row. ``count_distinct`` is exact up to
+    65,536 values of a group, then an estimate with an error of 0.8 %. Sampled rows count with their weight in
+    count, sum, mean, std, quantile and entropy.
     """
 
     func: str
