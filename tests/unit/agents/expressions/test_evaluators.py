@@ -57,7 +57,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
 }
 KINDS["mixed"] = st.one_of(*KINDS.values())
 FINITE = FLOATS.filter(math.isfinite).map(abs)
-CONSTANTS = st.one_of(st.integers(0, 3), INTEGERS.filter(lambda n: 0 <= n < 2**63), FINITE).map(repr)
+CONSTANTS = st.one_of(st.integers(0, 3), UNSIGNED, FINITE).map(repr)
 BOOLEANS = st.booleans().map(repr)
 TEXT_CONSTANTS = STRINGS.map(repr)
 COMPARISONS = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
