@@ -13,11 +13,13 @@ from typing import Any, Final
 
 import orjson
 
+from astrocyte.schemas import mixed
 from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.frames import column_name
 from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.mixed import json_text
 from astrocyte.schemas.times import TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
 
@@ -30,7 +32,6 @@ __all__ = [
     "cloud_event",
     "envelope_of",
     "is_uuid",
-    "json_text",
     "key_text",
     "read_event",
 ]
@@ -172,11 +173,6 @@ def scoped_id(scope: str, value: Any) -> str:
     return whole if len(whole) <= _MOST_ID else str(hash_id(scope, text))
 
 
-def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
-
-
 def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None:
     """A Kafka key as text. Raises InvalidEvent if it is not of the declared reading.
 
@@ -208,7 +204,7 @@ def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None
     return text
 
 
-def _json_key(text: str) -> str:
+def _json_key(text: str) -> str | None:
     """Key of JSON: of an object with one member, that member; a wrapper with a schema is opened."""
     try:
         found = orjson.loads(text)
@@ -218,7 +214,7 @@ def _json_key(text: str) -> str:
         found = found["payload"]
     if isinstance(found, dict) and len(found) == 1:
         found = next(iter(found.values()))
-    return json_text(found)
+    return mixed.key_text(found)
 
 
 # -- envelopes -------------------------------------------------------------------------------------------------------
@@ -298,7 +294,7 @@ def _read_json(body: Mapping[str, Any], contract: Contract) -> Event:
         elif name == "type":
             event.type = None if value is None else json_text(value)
         elif name == "key":
-            event.key = None if value is None else json_text(value)
+            event.key = mixed.key_text(value)
         else:
             fields[column_name(name)] = value
     return event
@@ -342,7 +338,7 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
             event.fields["timestamp_"] = event.time
         event.time = body["time"]
     if body.get("partitionkey") is not None:
-        event.key = json_text(body["partitionkey"])
+        event.key = mixed.key_text(body["partitionkey"])
     return event
 
 
@@ -448,7 +444,7 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
     if declared:
         assert contract.declaration is not None
         value = _lookup(event, contract.declaration.key.path or name)
-        text = None if value is None else json_text(value)
+        text = mixed.key_text(value)
         if text is None:
             text = event.key if key is None else key
         event.fields[column_name(name)] = _typed_key(text, contract, name) if value is None else value
@@ -460,8 +456,8 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
             event.fields.setdefault("key_", event.key)
         event.key = key
     elif event.key is None and inner is not None:
-        event.key = json_text(inner)
-    if inner is not None and name == "key" and json_text(inner) == event.key:
+        event.key = mixed.key_text(inner)
+    if inner is not None and name == "key" and mixed.key_text(inner) == event.key:
         del event.fields["key_"]
     if contract.event_type is not None and name not in contract.event_type.fields:
         event.fields.pop(name, None)

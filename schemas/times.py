@@ -126,7 +126,7 @@ def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given:
     if unit is not None and unit not in get_args(TimeUnit):
         raise ValueError(f"unit {unit!r}; expected one of {', '.join(get_args(TimeUnit))}")
     if isinstance(number, int) or math.isfinite(number):
-        kind = unit or next((name for bound, name in _BOUNDS if abs(number) < bound), None)
+        kind = unit or next((name for bound, name in _BOUNDS if -bound < number < bound), None)
         if kind is not None:
             factor, divisor = _PER_UNIT[kind]
             result = number * factor // divisor if isinstance(number, int) else round(number * factor / divisor)

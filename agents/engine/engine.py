@@ -210,7 +210,7 @@ class Engine:
         """
         stream = event.get("stream")
         renamed = False
-        if stream is None or not is_plain(event) or stream in self._contracts.declared:
+        if not isinstance(stream, str) or not is_plain(event) or stream in self._contracts.declared:
             try:
                 stream, event = normalised(event, sorted(self.streams), self._contracts)
             except TypeMismatch as mismatch:
@@ -219,6 +219,8 @@ class Engine:
                 self._entrance.refuse(mismatch)
                 return []
             renamed = "seq_" in event or "event_id_" in event or stream in self._contracts.declared
+        else:
+            event = {name: value for name, value in event.items() if name != "stream"}
         if stream not in self._read:
             return []
         if renamed or (self._entrance is not None and not self._entrance.is_plain(stream, event)):
@@ -247,11 +249,10 @@ class Engine:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.sequence.get(stream, 0)
             self._buffer.sequence[stream] = sequence + 1
-        row = {name: value for name, value in event.items() if name != "stream"}
         mark = 0 if self._eventual is None else self._eventual.mark()
         late = len(self._late)
         declaration = self._contracts.declared.get(stream)
-        self._push(frame_of(stream, [row], first_seq=sequence, declaration=declaration), None, typed=False)
+        self._push(frame_of(stream, [event], first_seq=sequence, declaration=declaration), None, typed=False)
         del self._late[late:]  # a single late event is counted, not returned
         return [] if self._eventual is None else self._eventual.take_since(mark)
 

@@ -20,7 +20,7 @@ from astrocyte.schemas.times import CEILING_US
 __all__ = ["Entrance", "RefusedEvent"]
 
 _HIDDEN: Final = frozenset({"timestamp", "seq", "event_id"})
-_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_PLAIN: Final = frozenset({int, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,9 @@ class Entrance:
             kind = type(value)
             if kind is float:
                 if value - value != 0.0:  # NaN and the infinite values
+                    return False
+            elif kind is str:
+                if not value.isascii() and _has_surrogate(value):
                     return False
             elif kind not in _PLAIN and not _is_sound(value):
                 return False
@@ -107,3 +110,11 @@ class Entrance:
 def _is_sound(value: Any) -> bool:
     """Whether a value of another type than Python's plain ones is a finite number; lists need a closer look."""
     return isinstance(value, np.generic) and (not isinstance(value, np.floating) or bool(np.isfinite(value)))
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

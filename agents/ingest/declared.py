@@ -12,8 +12,8 @@ from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name
-from astrocyte.schemas.json.fast_reader import typed_column
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
+from astrocyte.schemas.mixed import typed_column
 
 __all__ = ["TypeMismatch", "conforming", "enforce"]
 
@@ -49,8 +49,8 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
         column = column_name(name)
         if frame.batch.schema.get_field_index(column) < 0:
             frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
-        elif frame.column(name).type != arrow_type(kind):
-            values, bad = _typed(frame.column(name).to_pylist(), name, kind)
+        elif frame.column(column).type != arrow_type(kind):
+            values, bad = _typed(frame.values(column), name, kind)
             if declaration.on_type_error == "dead_letter":
                 refused = bad | refused
             frame = frame.with_column(column, values)

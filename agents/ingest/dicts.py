@@ -13,21 +13,19 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.agents.expressions.numbers import nearest_float
 from astrocyte.agents.ingest.declared import TypeMismatch, conforming
+from astrocyte.schemas import mixed
 from astrocyte.schemas.catalog import arrow_type
-from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, json_text, read_event
+from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import TEXT, Frame, column_name
-from astrocyte.schemas.json.fast_reader import typed_column
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
 __all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "stream_named", "time_of"]
 
 _UNDECLARED: Final = Contracts()
-_NUMBERS: Final = frozenset({int, float, bool, type(None)})
 
 
 def time_of(value: Any) -> int:
@@ -76,6 +74,7 @@ def is_plain(event: Mapping[str, Any]) -> bool:
         type(event.get("timestamp")) is int
         and "key" in event
         and "metadata" not in event
+        and "source_stream" not in event
         and "seq" not in event
         and (event.get("event_id") is None or type(event["event_id"]) is str)
     )
@@ -143,7 +142,7 @@ def frame_of(
     first_seq: int = 0,
     declaration: StreamDeclaration | None = None,
 ) -> Frame:
-    """Frame of flat rows of one stream. Raises InvalidEvent if no column type can hold the values of a field."""
+    """Frame of flat rows of one stream. Raises InvalidEvent for text with a lone surrogate."""
     types = {} if declaration is None else {column_name(name): kind for name, kind in declaration.types.items()}
     names = dict.fromkeys(name for row in rows for name in row) | dict.fromkeys(types)
     if "event_id" in names and all(row.get("event_id") is None for row in rows):
@@ -152,13 +151,16 @@ def frame_of(
     for name in names:
         values = [row.get(name) for row in rows]
         if name in ("key", "type"):
+            text = mixed.key_text if name == "key" else mixed.json_text
             absent = stream if name == "type" else None
-            values = [absent if value is None else json_text(value) for value in values]
-            columns[name] = pa.array(values, pa.utf8()).dictionary_encode().cast(TEXT)
+            values = [absent if value is None else text(value) for value in values]
+            columns[name] = mixed.key_column(column_of(stream, name, values))
         elif name in types:
-            columns[name] = typed_column(values, arrow_type(types[name]))
+            columns[name] = mixed.typed_column(values, arrow_type(types[name]))
         elif name == "timestamp":
             columns[name] = np.array(values, np.int64)
+        elif name == "event_id":
+            columns[name] = column_of(stream, name, [None if value is None else str(value) for value in values])
         else:
             columns[name] = column_of(stream, name, values)
     columns.setdefault("key", pa.array([None] * len(rows), pa.utf8()).dictionary_encode().cast(TEXT))
@@ -166,19 +168,8 @@ def frame_of(
 
 
 def column_of(stream: str, name: str, values: list[Any]) -> pa.Array:
-    """Column of a field's values. Raises InvalidEvent if no column type can hold them."""
+    """Column of a field's values, each of its own type. Raises InvalidEvent for text with a lone surrogate."""
     try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        kinds = {type(value) for value in values}
-        if kinds <= {int, type(None)} and all(value is None or 0 <= value < 2**64 for value in values):
-            return pa.array(values, pa.uint64())
-        if kinds <= _NUMBERS:
-            return pa.array([None if value is None else nearest_float(value) for value in values])
-        try:
-            return pa.array([None if value is None else str(value) for value in values]).dictionary_encode()
-        except (pa.ArrowInvalid, UnicodeEncodeError) as error:
-            raise InvalidEvent(f"field {name!r} of stream {stream!r} fits no column type: {error}") from error
-    if pa.types.is_null(array.type):
-        return array.cast(pa.float64())
-    return array
+        return mixed.column_of(values)
+    except (pa.ArrowException, UnicodeError, TypeError, ValueError) as error:
+        raise InvalidEvent(f"field {name!r} of stream {stream!r} cannot be read: {error}") from error

@@ -20,6 +20,7 @@ from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.mixed import key_column
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["Followed", "Report", "render", "why_not"]
@@ -187,12 +188,13 @@ def _rows(
 ) -> Iterator[Followed]:
     frame = chunk.frame
     values = (
-        frame.column(rule.by).to_pylist() if rule.by is not None and frame.has(rule.by) else [None] * frame.num_rows
+        key_column(frame.column(rule.by)).to_pylist()
+        if rule.by is not None and frame.has(rule.by)
+        else [None] * frame.num_rows
     )
     for value in values:
-        name = None if value is None else str(value)
-        keys[name] = keys.get(name, 0) + 1
-    wanted = [row for row, value in enumerate(values) if rule.by is None or (value is not None and str(value) == key)]
+        keys[value] = keys.get(value, 0) + 1
+    wanted = [row for row, value in enumerate(values) if rule.by is None or (value is not None and value == key)]
     if not wanted:
         return
     rows, ids = frame.event_fields(), frame.id_strings()

@@ -7,7 +7,7 @@ This is the common case. For any other chunk the readers here return None, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import orjson
@@ -17,8 +17,9 @@ import pyarrow.json as pj
 
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.mixed import typed_column
 
-__all__ = ["JSON_MONO_KEYS", "json_text", "typed_column", "uniform_columns"]
+__all__ = ["JSON_MONO_KEYS", "uniform_columns"]
 
 JSON_MONO_KEYS: Final = frozenset({"event_id", "timestamp", "source_stream", "type", "value", "metadata"})
 _US: Final = pa.timestamp("us", "UTC")
@@ -120,19 +121,3 @@ def _nested(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -
         source = bodies if name == "value" else details
         columns[name] = typed_column([body.get(name) for body in source], kind)
     return columns
-
-
-def typed_column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Python values as a column of a field's type. Raises Arrow's errors and TypeError for values of another type."""
-    if kind == TEXT:
-        return pa.array(values, pa.utf8()).dictionary_encode()
-    if kind == pa.utf8():
-        return pa.array([None if value is None else json_text(value) for value in values], kind)
-    if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and bool in set(map(type, values)):
-        raise TypeError("expected a number, got a boolean")
-    return pa.array(values, kind)
-
-
-def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,12 +1,13 @@
 """JSON records to frames and back, a whole chunk at a time.
 
-What a record means is decided by `schemas.contract`; here its events become columns. Fields of unlisted streams keep
-the types of their values. A record that cannot be read is returned with its reason, so that the caller accounts for it.
-Records are written with CloudEvents 1.0 attributes in the headers (Kafka binary mode).
+What a record means is decided by `schemas.contract`; here its events become columns. Each value of an unlisted stream
+keeps its own type, unless the stream declares one. A record that cannot be read is returned with its reason, so that
+the caller accounts for it. Records are written with CloudEvents 1.0 attributes in the headers (Kafka binary mode).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -22,8 +23,9 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
-from astrocyte.schemas.json.fast_reader import json_text, typed_column, uniform_columns
+from astrocyte.schemas.json.fast_reader import uniform_columns
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
+from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
 from astrocyte.schemas.times import TimeUnit, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
@@ -41,6 +43,8 @@ JSON_CONTENT_TYPE: Final = "application/json"
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")
+_DIGITS: Final = 20
+"""An integer of 64 bits has at most this many characters."""
 
 
 class JsonRecord(NamedTuple):
@@ -254,7 +258,7 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | 
         raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
     cloud = envelope in (None, "cloudevents")
     try:
-        body = orjson.loads(record.value)
+        body = _loads(record.value)
     except orjson.JSONDecodeError:
         if not cloud or not record.headers or _is_json(record.headers):
             raise
@@ -279,6 +283,28 @@ def _key(record: KafkaRecord, contract: Contract) -> str | None:
 def _is_json(headers: Sequence[tuple[str, bytes]]) -> bool:
     kind = next((bytes(value or b"") for name, value in headers if name.lower() == "content-type"), b"")
     return not kind or b"json" in kind
+
+
+def _loads(value: bytes) -> Any:
+    """JSON, in which NaN and Infinity stand for these numbers, as many writers have it; validators decide on them."""
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in value and b"Infinity" not in value:
+            raise
+        try:
+            body = json.loads(value, parse_int=_integer)
+            orjson.dumps(body)  # refuses lone surrogates, which the parser above lets through
+        except (ValueError, TypeError, RecursionError):
+            pass
+        else:
+            return body
+        raise
+
+
+def _integer(digits: str) -> int | float:
+    number = int(digits) if len(digits) <= _DIGITS else float(digits)
+    return number if LEAST <= number <= MOST else float(digits)
 
 
 def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:
@@ -328,7 +354,7 @@ def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) 
         try:
             for name in names:
                 values = [item.fields.get(name) for item in parsed]
-                columns[name] = typed_column(values, arrow_type(types[name])) if name in types else _infer(values)
+                columns[name] = typed_column(values, arrow_type(types[name])) if name in types else column_of(values)
         except TYPE_ERRORS:
             if not _mend_types(parsed, contract, types, refused):
                 raise
@@ -361,22 +387,3 @@ def _mend_types(
         kept.append(item)
     parsed[:] = kept
     return mended
-
-
-def _infer(values: list[Any]) -> pa.Array:
-    """Column of a field of an unlisted stream: numbers, booleans and strings as such, other values as JSON text."""
-    try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        array = None
-    if array is not None and (
-        pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)
-    ):
-        return array
-    if array is not None and pa.types.is_string(array.type):
-        return array.dictionary_encode()
-    if array is not None and pa.types.is_null(array.type):
-        return array.cast(pa.float64())
-    if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    return pa.array([None if value is None else json_text(value) for value in values], pa.utf8()).dictionary_encode()

@@ -9,28 +9,18 @@ import pyarrow as pa
 
 from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.frames import field_name
-from astrocyte.schemas.json.fast_reader import typed_column
+from astrocyte.schemas.mixed import fits
 
 __all__ = ["TYPE_ERRORS", "misfit_reason", "misfits"]
 
-TYPE_ERRORS: Final = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError)
+TYPE_ERRORS: Final = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
 """What `typed_column` raises for values of another type."""
 _SHOWN: Final = 80
 
 
 def misfits(fields: Mapping[str, Any], types: Mapping[str, FieldType]) -> list[str]:
     """Fields whose value is not of its type."""
-    return [name for name, kind in types.items() if not _fits(fields.get(name), kind)]
-
-
-def _fits(value: Any, kind: FieldType) -> bool:
-    if value is None:
-        return True
-    try:
-        typed_column([value], arrow_type(kind))
-    except TYPE_ERRORS:
-        return False
-    return True
+    return [name for name, kind in types.items() if not fits(fields.get(name), arrow_type(kind))]
 
 
 def misfit_reason(fields: Mapping[str, Any], bad: list[str], types: Mapping[str, FieldType]) -> str:

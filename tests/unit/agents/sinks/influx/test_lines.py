@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.sinks.influx.lines import encode_points
 from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.mixed import column_of
 from tests.support.line_protocol import read_points
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
@@ -127,3 +128,13 @@ def test_two_keys_are_never_one_series(keys):
     lines = encode_points("m", {"t": pa.array(keys, TEXT)}, {"x": pa.array([1, 1])}, np.zeros(2, np.int64))
     points = read_points(lines.payload())
     assert len({point.identity for point in points}) == 2
+
+
+def test_a_field_with_values_of_several_types_is_one_field_for_each_type():
+    column = column_of([5, "n/a", 0.5, True, None, 2**63])
+    points = read_points(
+        encode_points("m", {"t": column}, {"x": column, "y": pa.array(range(6))}, np.arange(6)).payload()
+    )
+    found = [{name: value for name, value in point.fields.items() if name != "y"} for point in points]
+    assert found == [{"x": 5.0}, {"x_text": "n/a"}, {"x": 0.5}, {"x_bool": True}, {}, {"x": 2.0**63}]
+    assert [dict(point.tags).get("t") for point in points] == ["5", "n/a", "0.5", "true", None, "9223372036854775808"]
