@@ -21,9 +21,10 @@ from astrocyte.agents.matches.records import FailedMatch, match_letter
 from astrocyte.agents.matches.table import MatchTable
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import JsonRecord
+from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import metrics_topic
 
@@ -35,7 +36,7 @@ _MADE: Final = ("keyed.", "metrics.")
 
 @dataclass(slots=True)
 class Counters:
-    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled.
+    """Counts of a domain's events: received = processed + late + dead + duplicate + sampled + skipped.
 
     An event that waits until the log shows whether its clock is right (`ClockGuard`) is not counted before that.
     """
@@ -49,6 +50,8 @@ class Counters:
     """Events with the id of one that is still in the reorder buffer."""
     sampled: int = 0
     """Events left out by a validator's sampling."""
+    skipped: int = 0
+    """Messages that hold no event by their stream's declaration, such as the tombstones of Debezium."""
     matches: int = 0
     alerts: int = 0
 
@@ -103,7 +106,8 @@ class Intake:
 
     def place(self, row: int) -> str:
         """Place of a row, as text."""
-        inside = f" row {row}" if self.sourced.offsets is None else ""
+        number = self.sourced.row_of(row)
+        inside = "" if number is None else f" row {number}"
         return f"{self.sourced.topic}[{self.sourced.partition}]@{self.sourced.offset_of(row)}{inside}"
 
 
@@ -140,6 +144,13 @@ class Accounting:
         if self.is_counted(topic):
             self.counters.dead += len(letters)
             self.counters.received += len(letters)
+
+    def skipped(self, topic: str, records: Sequence[KafkaRecord], contract: Contract) -> None:
+        """Count the messages that hold no event by their stream's declaration."""
+        if contract.declaration is not None and self.is_counted(topic):
+            skipped = sum(contract.skips(record.value) for record in records)
+            self.counters.skipped += skipped
+            self.counters.received += skipped
 
     def refused(self, intake: Intake, row: int, reason: str, stage: str) -> None:
         """A row that was refused where it was first read; for rows of other topics this was said before."""

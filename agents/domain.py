@@ -22,31 +22,23 @@ from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
+from astrocyte.agents.ingest.waiter import Waiter
 from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
-from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.times import NEVER_US, iso_from_us
-from astrocyte.schemas.topics import TopicPartition, keyed_topic, stream_of
+from astrocyte.schemas.topics import TopicPartition, keyed_topic
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Waiter:
-    """One event that waits until its clock is judged: row ``row`` as it came, row ``kept_row`` as validated."""
-
-    sourced: SourcedFrame
-    row: int
-    kept: Frame
-    kept_row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +93,7 @@ class Domain:
         topics: Iterable[str],
         internal: Iterable[str] = (),
         catalog: Catalog = CATALOG,
+        decoders: Decoders | None = None,
         copied_by: Mapping[str, Sequence[str]] | None = None,
         list_unused: bool = False,
     ) -> None:
@@ -117,10 +110,12 @@ class Domain:
         """Next offset of every topic; what lies before it is in the state."""
         self._validators = validators or Validators((), catalog=catalog)
         self._catalog = catalog
-        self._clocks: ClockGuard[_Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
+        self._decoders = decoders or Decoders(Contracts(catalog=catalog))
+        self._clocks: ClockGuard[Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
         self._copied_by = dict(copied_by or {})
+        contract = self._decoders.contracts.of_topic
         self._copies = {
-            keyed_topic(stream_of(topic) or topic, by) for topic in self._copied_by for by in self._copied_by[topic]
+            keyed_topic(contract(topic).stream, by) for topic in self._copied_by for by in self._copied_by[topic]
         }
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
@@ -177,8 +172,9 @@ class Domain:
             records = [record for record in records if record.offset >= position]
         if not records:
             return output
-        frames, letters = decode_chunk(topic, self.partition, records, self._catalog)
+        frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         self._accounting.undecoded(topic, letters, output)
+        self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         counted = self._accounting.is_counted(topic)
         stamps = KafkaTimes(records)
         for sourced in frames:
@@ -250,9 +246,9 @@ class Domain:
         steps = None
         if intake.counted and not self._is_asserted(source, frame):
 
-            def wait(row: int) -> _Waiter:
+            def wait(row: int) -> Waiter:
                 self.counters.received -= 1  # until it is decided
-                return _Waiter(intake.sourced, int(rows[row]), kept, row)
+                return Waiter(intake.sourced, int(rows[row]), kept, row)
 
             kafka_us = stamps.of(intake.sourced, rows)
             steps = self._clocks.admit(source, kept.timestamps(), kept.column("key"), kafka_us, wait)
@@ -290,7 +286,7 @@ class Domain:
             return True
         return any(lane.watermarks.is_asserted(source) for lane in self._lanes_of.get(source.topic, ()))
 
-    def _decide(self, step: Admitted[_Waiter], output: DomainOutput) -> None:
+    def _decide(self, step: Admitted[Waiter], output: DomainOutput) -> None:
         """Accept or refuse an event that waited."""
         if step.waited is None:
             return
@@ -424,10 +420,17 @@ class Domain:
     def _note_rules(self) -> None:
         self.fields.update(each for group in self.groups for each in named_fields(group.engine.ruleset))
 
-    def update(self, rulesets: Mapping[str, RuleSet], validators: Validators | None = None) -> None:
-        """Put changed rules and validators in force; unchanged rules keep their partial matches."""
+    def update(
+        self,
+        rulesets: Mapping[str, RuleSet],
+        validators: Validators | None = None,
+        decoders: Decoders | None = None,
+    ) -> None:
+        """Put changed rules, validators and declarations in force; unchanged rules keep their partial matches."""
         if validators is not None:
             self._validators = validators
+        if decoders is not None:
+            self._decoders = decoders
         for group in self.groups:
             group.engine.update(rulesets[group.field])
         for lane in self._lanes:
@@ -446,7 +449,7 @@ class Domain:
                 }
                 for lane in self._lanes
             },
-            "clocks": self._clocks.snapshot(_pack),
+            "clocks": self._clocks.snapshot(Waiter.pack),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -454,7 +457,7 @@ class Domain:
         self.positions = orjson.loads(bytes(snapshot["positions"]))
         for name, count in orjson.loads(bytes(snapshot["counters"])).items():
             setattr(self.counters, name, count)
-        self._clocks.restore(snapshot["clocks"], self._unpack)
+        self._clocks.restore(snapshot["clocks"], partial(Waiter.unpack, partition=self.partition))
         for lane in self._lanes:
             state = snapshot["lanes"].get(lane.name)
             if state is None:
@@ -462,24 +465,3 @@ class Domain:
             lane.watermarks.restore(state["clock"])
             if lane.engine is not None:
                 lane.engine.restore(state["engine"])
-
-    def _unpack(self, packed: Mapping[str, Any]) -> _Waiter:
-        offset, row = int(packed["offset"]), int(packed["row"])
-        frames = [decode_frame(bytes(packed[name])) for name in ("frame", "kept")]
-        offsets = np.array([offset], np.int64) if packed["singly"] else None
-        sourced = SourcedFrame(frames[0], packed["topic"], self.partition, offset, offsets)
-        return _Waiter(sourced, row, frames[1], 0)
-
-
-def _pack(waiter: _Waiter) -> dict[str, Any]:
-    sourced, singly = waiter.sourced, waiter.sourced.offsets is not None
-    # The number of a frame's row is part of its dead letter, so such a frame is kept whole.
-    frame = sourced.frame.take(np.array([waiter.row])) if singly else sourced.frame
-    return {
-        "topic": sourced.topic,
-        "offset": sourced.offset_of(waiter.row),
-        "singly": singly,
-        "row": 0 if singly else waiter.row,
-        "frame": encode_frame(frame),
-        "kept": encode_frame(waiter.kept.take(np.array([waiter.kept_row]))),
-    }

@@ -19,15 +19,35 @@ from numpy.typing import NDArray
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
+from astrocyte.schemas.mixed import MIXED, column_of, key_column, plain_column, rows_of, to_list, typed_column
 
-__all__ = ["CONTENT_TYPE", "RESERVED", "Frame", "conform", "decode_frame", "encode_frame"]
+__all__ = [
+    "CONTENT_TYPE",
+    "RESERVED",
+    "Frame",
+    "column_name",
+    "conform",
+    "decode_frame",
+    "encode_frame",
+    "field_name",
+]
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
 RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id")
-"""Column names that are not fields of an event."""
+"""Column names that are not fields of an event. A field of such a name is in a column with an underscore after it."""
+_HIDDEN: Final = ("seq", "event_id")
+"""Reserved columns that identify a row. In rules these names are those of the event's fields."""
 
-_WIDENS: Final = {(pa.int32(), pa.int64()), (pa.float32(), pa.float64()), (pa.int32(), pa.float64())}
+
+def column_name(name: str) -> str:
+    """Name of the column that holds a field."""
+    return f"{name}_" if name in RESERVED else name
+
+
+def field_name(column: str) -> str:
+    """Name of the field that a column holds; the inverse of `column_name`."""
+    return column[:-1] if column.endswith("_") and column[:-1] in RESERVED else column
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +78,8 @@ class Frame:
     ) -> Self:
         """Build a frame from equally long columns; ``timestamp`` and ``key`` must be among them.
 
-        Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is. ``meta``
+        Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is unless its type
+        has another form in frames (see `schemas.mixed.plain_column`). In a list each value keeps its own type. ``meta``
         holds the other attributes of the frame. Raises InvalidFrame.
         """
         missing = [name for name in ("timestamp", "key") if name not in columns]
@@ -67,7 +88,10 @@ class Frame:
                 f"frame of stream {stream!r} has columns {sorted(columns)} and lacks {', '.join(missing)}; "
                 "every frame needs timestamp (int64 microseconds) and key (text)"
             )
-        arrays = {name: _to_arrow(name, values) for name, values in columns.items()}
+        try:
+            arrays = {name: _to_arrow(name, values) for name, values in columns.items()}
+        except (pa.ArrowException, UnicodeError) as error:
+            raise InvalidFrame(f"columns of stream {stream!r} cannot be read: {error}") from error
         if "type" not in arrays:
             arrays["type"] = pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(len(arrays["timestamp"]), np.int32)), pa.array([stream])
@@ -101,8 +125,11 @@ class Frame:
         return values
 
     def column(self, name: str) -> pa.Array:
-        """Column ``name``; ``simulation_id`` is the run where no column of that name exists. Raises KeyError."""
-        index = self.batch.schema.get_field_index(name)
+        """Column ``name``; ``simulation_id`` is the run where no column of that name exists. Raises KeyError.
+
+        ``seq`` and ``event_id`` are the event's fields of these names, where it has them.
+        """
+        index = self._index(name)
         if index >= 0:
             return self.batch.column(index)
         if name == "simulation_id":
@@ -113,7 +140,22 @@ class Frame:
 
     def has(self, name: str) -> bool:
         """Whether `column(name)` would succeed."""
-        return name == "simulation_id" or self.batch.schema.get_field_index(name) >= 0
+        return name == "simulation_id" or self._index(name) >= 0
+
+    def _index(self, name: str) -> int:
+        schema = self.batch.schema
+        index = int(schema.get_field_index(f"{name}_")) if name in _HIDDEN else -1
+        return index if index >= 0 else int(schema.get_field_index(name))
+
+    @property
+    def has_own_ids(self) -> bool:
+        """Whether a producer set the ids, as text."""
+        index = self.batch.schema.get_field_index("event_id")
+        return index >= 0 and not pa.types.is_fixed_size_binary(self.batch.column(index).type)
+
+    def values(self, name: str) -> list[Any]:
+        """Values of column ``name`` as Python objects, each in its own type. Raises KeyError."""
+        return to_list(self.column(name))
 
     def sequences(self) -> NDArray[np.int64]:
         """Sequence number of each row in (run, stream)."""
@@ -169,23 +211,41 @@ class Frame:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows as dictionaries of Python values (timestamp in microseconds). Slow: for display and tests."""
-        rows: list[dict[str, Any]] = self.batch.to_pylist()
-        return rows
+        return rows_of(self.batch)
+
+    def event_fields(self) -> list[dict[str, Any]]:
+        """Rows as ``timestamp``, ``key``, ``type`` and the event's own fields, by the names that rules use."""
+        names = [name for name in self.batch.schema.names if name not in _HIDDEN]
+        kept = [field_name(name) if name[:-1] in _HIDDEN else name for name in names]
+        return rows_of(self.batch.select(names).rename_columns(kept))
 
 
 def _to_arrow(name: str, values: Any) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
-        return values.combine_chunks()
+        values = values.combine_chunks()
     if isinstance(values, pa.Array):
-        return values.dictionary_encode().cast(TEXT) if name in ("key", "type") and values.type == pa.utf8() else values
+        return _plain(name, values)
     if name == "timestamp":
         return pa.array(np.ascontiguousarray(values, dtype=np.int64))
-    array = pa.array(values)
-    if pa.types.is_null(array.type) and name in ("key", "type"):
-        array = array.cast(pa.utf8())
-    if pa.types.is_string(array.type) and name != "event_id":
-        array = array.dictionary_encode()
-    return array
+    if name in RESERVED:
+        return _plain(name, pa.array(values))
+    if not isinstance(values, np.ndarray):
+        return column_of(list(values))
+    if values.ndim == 1 and values.dtype.kind in "biuf":
+        return pa.array(values)
+    return column_of(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
+
+
+def _plain(name: str, column: pa.Array) -> pa.Array:
+    """A column in the form that frames have (`schemas.mixed.plain_column`)."""
+    if name == "event_id":
+        kind = column.type
+        text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
+        return column.cast(pa.utf8()) if text else column
+    if name in ("key", "type") and column.type != TEXT:
+        column = key_column(plain_column(column))
+        return (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).cast(TEXT)
+    return plain_column(column)
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -226,6 +286,9 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
             table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
             arrays = [column.combine_chunks() for column in table.columns]
             batch = pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+        columns = [_plain(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+        if any(made is not given for made, given in zip(columns, batch.columns, strict=True)):
+            batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
         frame = Frame(
             stream=meta["stream"],
             run=meta["run"],
@@ -260,8 +323,9 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
 def conform(frame: Frame, event_type: EventType) -> Frame:
     """The frame with exactly the catalog's fields, in its order.
 
-    Fields that the catalog added since the frame was written are null; fields of a newer producer are dropped;
-    int32 and float32 widen. A removed or retyped field raises SchemaMismatch naming both versions.
+    Fields that the catalog added since the frame was written are null; fields of a newer producer are dropped. A number
+    takes the type of the catalog where that loses nothing; a removed or retyped field raises SchemaMismatch naming both
+    versions.
     """
     schema = frame.batch.schema
     wanted = event_type.arrow_schema()
@@ -303,10 +367,22 @@ def _retype(array: pa.Array, field: pa.Field, where: str) -> pa.Array:
         return array
     if pa.types.is_null(found):
         return pa.nulls(len(array), wanted)
-    if (found, wanted) in _WIDENS:
-        return array.cast(wanted)
+    if found == MIXED:
+        try:
+            return typed_column(to_list(array), wanted)
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise SchemaMismatch(f"{where}: field {field.name!r}: expected {wanted}: {error}") from error
+    if _is_number(found) and _is_number(wanted) and not (found == pa.float64() and wanted == pa.float32()):
+        try:
+            return array.cast(wanted)
+        except pa.ArrowInvalid as error:
+            raise SchemaMismatch(f"{where}: field {field.name!r} is {found}; expected {wanted}: {error}") from error
     if wanted == TEXT and pa.types.is_string(found):
         return array.dictionary_encode().cast(TEXT)
     if wanted == pa.utf8() and found == TEXT:
         return array.cast(pa.utf8())
     raise SchemaMismatch(f"{where}: field {field.name!r} is {found}; expected {wanted}")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))

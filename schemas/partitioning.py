@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.schemas.frames import TEXT, Frame
+from astrocyte.schemas.mixed import key_column
 
 __all__ = ["murmur2", "partition_of", "partitions_of", "repartition", "split_by_partition"]
 
@@ -67,7 +68,8 @@ def repartition(frame: Frame, field: str) -> Frame:
     else:
         column = pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))
     if column.type != TEXT:
-        column = column.cast(pa.utf8()).dictionary_encode()
+        column = key_column(column)
+        column = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).cast(TEXT)
     return replace(frame, batch=frame.batch.set_column(frame.batch.schema.get_field_index("key"), "key", column))
 
 

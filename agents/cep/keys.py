@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.rows import plain
 from astrocyte.agents.jit import inner, kernel, prefetch
+from astrocyte.schemas.mixed import key_column
 
 __all__ = ["KeyTable", "Selected", "touched"]
 
@@ -283,6 +284,7 @@ class KeyTable:
         self, column: pa.Array, rows: NDArray[np.int64], mask: NDArray[np.uint64], t: NDArray[np.int64], first_ref: int
     ) -> Selected:
         """Those of ``rows`` that have a key, with their words ``mask``; both arrays are overwritten."""
+        column = key_column(column)
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
         indices = column.indices
@@ -308,8 +310,6 @@ class KeyTable:
 
     def _dictionary(self, dictionary: pa.Array) -> _Dictionary:
         """The strings of a dictionary with their known numbers; cached for the most recent dictionaries."""
-        if not pa.types.is_string(dictionary.type):
-            dictionary = dictionary.cast(pa.utf8())
         if not len(dictionary):
             dictionary = _NO_STRINGS  # some writers give an empty array no offsets buffer
         valid, offsets_buffer, data_buffer = dictionary.buffers()

@@ -35,7 +35,7 @@ from astrocyte.agents.cep.rows import Outputs, Prepared, Rows, plain
 from astrocyte.agents.cep.sequence.operator import FIRST_ROOM, SequenceOperator
 from astrocyte.agents.cep.single_event import Single
 from astrocyte.agents.cep.values import TextNumbers, mark
-from astrocyte.agents.expressions.columns import Columns
+from astrocyte.agents.expressions.values import Columns
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.frames import Frame

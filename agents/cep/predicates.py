@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.keys import touched
 from astrocyte.agents.cep.operator import Atom
 from astrocyte.agents.cep.rows import plain
-from astrocyte.agents.cep.values import TextNumbers
-from astrocyte.agents.expressions.columns import Columns, Values, predicate
+from astrocyte.agents.cep.values import BOOLEANS, TextNumbers
+from astrocyte.agents.expressions.columns import predicate
 from astrocyte.agents.expressions.nodes import And, Compare, Constant, Field, Node
 from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar
+from astrocyte.agents.expressions.values import Columns, Operand, Values, numbers_of, text_of
 from astrocyte.agents.jit import kernel
 
 __all__ = ["Bits", "StreamPlan", "captured"]
@@ -155,9 +156,9 @@ class StreamPlan:
             return [touched(words) for words in self.words(columns)]
         looked_up = []
         for name, equalities in self._equal.items():
-            values = columns[name]
-            found = None if values.strings is None else equalities.of(values.strings, len(self.groups))
-            if found is not None and not found.idle:
+            values = text_of(columns[name])
+            found = None if values is None else equalities.of(values.strings, len(self.groups))
+            if values is not None and found is not None and not found.idle:
                 looked_up.append((equalities, found, values))
         if not looked_up:
             return [(np.empty(0, np.int64), np.empty(0, np.uint64)) for _ in self.groups]
@@ -177,7 +178,7 @@ class StreamPlan:
         if any(self._always):
             words[:] = np.array(self._always, np.uint64)[:, None]
         for name, equalities in self._equal.items():
-            self._look_up(columns, columns[name], equalities, words)
+            self._look_up(columns, text_of(columns[name]), equalities, words)
         for node, bits in self._other.items():
             flags = predicate(node, columns)
             for group, flag in enumerate(bits):
@@ -185,9 +186,9 @@ class StreamPlan:
                     words[group] |= np.where(flags, np.uint64(flag), np.uint64(0))
         return words
 
-    def _look_up(self, columns: Columns, values: Values, equalities: _Equalities, words: Bits) -> None:
-        found = None if values.strings is None else equalities.of(values.strings, len(self.groups))
-        if found is None or found.idle:
+    def _look_up(self, columns: Columns, values: Values | None, equalities: _Equalities, words: Bits) -> None:
+        found = None if values is None else equalities.of(values.strings, len(self.groups))
+        if values is None or found is None or found.idle:
             return
         of_entry, strings = found.numbers, equalities.strings
         for group, of_bits in enumerate(found.bits):
@@ -247,18 +248,30 @@ def _equality(node: Node) -> tuple[str, str, Node | None] | None:
 
 
 def captured(
-    values: Values, rows: NDArray[np.int64] | None, strings: TextNumbers
+    values: Operand, rows: NDArray[np.int64] | None, strings: TextNumbers
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """A column as the kernels carry it (see `agents.cep.values`): high and low parts for the given rows."""
-    data = values.data if rows is None else values.data[rows]
+    if rows is not None:
+        values = values.take(rows)
+    if isinstance(values, Values):
+        return _captured(values, strings)
+    high, low = _captured(values.parts[0], strings)
+    for part in values.parts[1:]:
+        high = np.where(part.is_valid, _captured(part, strings)[0], high)  # numbers, which have low parts, come first
+    return high, low
+
+
+def _captured(values: Values, strings: TextNumbers) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     if values.strings is not None:
-        used, places = np.unique(data, return_inverse=True)
+        used, places = np.unique(values.data, return_inverse=True)
         boxes = strings.boxes(values.strings.take(pa.array(used[used >= 0])))
         return np.concatenate([np.full(len(used) - len(boxes), np.nan), boxes])[places], None
-    high, low = values.pair()
-    high, low = (high, low) if rows is None else (high[rows], None if low is None else low[rows])
+    low = None
+    if numbers_of(values) is None:
+        high = BOOLEANS[values.data.view(np.int8)]
+    else:
+        high, low = values.pair()
     if values.valid is not None:
-        valid = values.valid if rows is None else values.valid[rows]
-        high = np.where(valid, high, np.nan)
-        low = None if low is None else np.where(valid, low, 0.0)
+        high = np.where(values.valid, high, np.nan)
+        low = None if low is None else np.where(values.valid, low, 0.0)
     return high, low

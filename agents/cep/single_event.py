@@ -14,6 +14,7 @@ from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Rows
 from astrocyte.agents.cep.sequence import layout
 from astrocyte.agents.cep.values import TextNumbers
+from astrocyte.schemas.mixed import key_text
 
 if TYPE_CHECKING:
     from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups
@@ -57,9 +58,8 @@ class Single:
         if by is None:
             return table.number("")
         value = event.get(by)
-        if value is None:
-            return -1
-        return table.number(value if isinstance(value, str) else str(value))
+        text = value if isinstance(value, str) else key_text(value)
+        return -1 if text is None else table.number(text)
 
     def fill(self, event: Mapping[str, Any], captures: tuple[int, ...], t: int, ref: int) -> bool:
         """Write the event into the row; True if an integer does not fit into float64."""

@@ -1,4 +1,4 @@
-"""Field values as the kernels carry them: pairs of float64, with text boxed in NaN (see `agents.expressions.vm`)."""
+"""Field values as the kernels carry them: pairs of float64; text and booleans are boxed in NaN (`expressions.vm`)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.keys import KeyTable
 from astrocyte.agents.expressions.numbers import EXACT, clean, split_integers
-from astrocyte.agents.expressions.vm import BOX, PAYLOAD
+from astrocyte.agents.expressions.vm import BOX, FALSE, FALSE_BOX, PAYLOAD, TRUE, TRUE_BOX
 
-__all__ = ["TextNumbers", "mark", "mark_constants"]
+__all__ = ["BOOLEANS", "TextNumbers", "mark", "mark_constants"]
 
 ROOM: Final = 16
 CACHED: Final = 65_536
 """Number of strings of single events that are cached in front of the table."""
 _NULL: Final = (math.nan, 0.0)
+BOOLEANS: Final = np.array([FALSE_BOX, TRUE_BOX], np.uint64).view(np.float64)
+"""The NaNs that stand for false and true."""
 
 
 class TextNumbers:
@@ -68,15 +70,19 @@ class TextNumbers:
             return _NULL
         if isinstance(value, str):
             return self.box(value), 0.0
+        if isinstance(value, bool):
+            return BOOLEANS[int(value)], 0.0
         if isinstance(value, int) and not -EXACT <= value <= EXACT:
             high, low = split_integers(np.array([value], np.int64) if value < 2**63 else np.array([value], np.uint64))
             return float(high[0]), 0.0 if low is None else float(low[0])
         return value, 0.0
 
     def on_stack(self, constant: Any) -> tuple[float, float]:
-        """A constant as the stack machine represents it: text is NaN and its number plus 1."""
+        """A constant as the stack machine represents it: text and booleans are NaN, and the low part says which."""
         if isinstance(constant, str):
             return math.nan, float(self._table.intern(constant) + 1)
+        if isinstance(constant, bool):
+            return math.nan, TRUE if constant else FALSE
         return self.pair(constant)
 
     @property

@@ -266,7 +266,7 @@ class GeneticController(Controller):
 
 def _rows(frame: Frame, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Rows with these fields and the timestamp; a missing field is None."""
-    columns = {name: frame.column(name).to_pylist() if frame.has(name) else [None] * frame.num_rows for name in names}
+    columns = {name: frame.values(name) if frame.has(name) else [None] * frame.num_rows for name in names}
     columns["timestamp"] = frame.timestamps().tolist()
     for row in range(frame.num_rows):
         yield {name: values[row] for name, values in columns.items()}

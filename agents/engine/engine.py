@@ -32,11 +32,13 @@ from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
-from astrocyte.agents.ingest.dicts import frame_of, frames_of, normalised
+from astrocyte.agents.ingest.declared import TypeMismatch
+from astrocyte.agents.ingest.dicts import frame_of, frames_of, is_plain, normalised
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
@@ -115,6 +117,7 @@ class Engine:
             self._eventual.update(wanted[0][0])
         if self._entrance is not None:
             self._entrance.update(ruleset)
+        self._contracts = Contracts(ruleset.streams, self._catalog)
         self.ruleset = ruleset
         self._tables.update(ruleset.rules)
         self._ranks = {window.name: MADE_BY_WINDOW for window in ruleset.windows}
@@ -168,7 +171,13 @@ class Engine:
         events = list(events)
         own = {id(event) for event in events if isinstance(event, Frame)}
         self._gather()  # earlier events take their numbers first
-        for frame in frames_of(events, sorted(self.streams), first_seq=self._buffer.sequence):
+        for frame in frames_of(
+            events,
+            sorted(self.streams),
+            first_seq=self._buffer.sequence,
+            contracts=self._contracts,
+            on_refused=None if self._entrance is None else self._entrance.refuse,
+        ):
             if id(frame) not in own and frame.batch.schema.get_field_index("event_id") < 0:
                 numbers = self._buffer.sequence
                 numbers[frame.stream] = numbers.get(frame.stream, 0) + frame.num_rows
@@ -214,11 +223,21 @@ class Engine:
         Raises InvalidEvent.
         """
         stream = event.get("stream")
-        if stream is None or type(event.get("timestamp")) is not int or "metadata" in event:
-            stream, event = normalised(event, sorted(self.streams))
+        renamed = False
+        if not isinstance(stream, str) or not is_plain(event) or stream in self._contracts.declared:
+            try:
+                stream, event = normalised(event, sorted(self.streams), self._contracts)
+            except TypeMismatch as mismatch:
+                if self._entrance is None:
+                    raise
+                self._entrance.refuse(mismatch)
+                return []
+            renamed = "seq_" in event or "event_id_" in event or stream in self._contracts.declared
+        else:
+            event = {name: value for name, value in event.items() if name != "stream"}
         if stream not in self._read:
             return []
-        if self._entrance is not None and not self._entrance.is_plain(stream, event):
+        if renamed or (self._entrance is not None and not self._entrance.is_plain(stream, event)):
             return self._push_alone(stream, event)
         time = event["timestamp"]
         if time < self.watermark_us:
@@ -244,10 +263,10 @@ class Engine:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.sequence.get(stream, 0)
             self._buffer.sequence[stream] = sequence + 1
-        row = {name: value for name, value in event.items() if name != "stream"}
         mark = 0 if self._eventual is None else self._eventual.mark()
         late = len(self._late)
-        self._push(frame_of(stream, [row], first_seq=sequence), None, typed=False)
+        declaration = self._contracts.declared.get(stream)
+        self._push(frame_of(stream, [event], first_seq=sequence, declaration=declaration), None, typed=False)
         del self._late[late:]  # a single late event is counted, not returned
         return [] if self._eventual is None else self._eventual.take_since(mark)
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from astrocyte.agents.event_time.event_store import Origin
+from astrocyte.agents.ingest.declared import TypeMismatch, enforce
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import Catalog
-from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.declarations import StreamDeclaration
+from astrocyte.schemas.frames import Frame, field_name
 from astrocyte.schemas.times import CEILING_US
 
 __all__ = ["Entrance", "RefusedEvent"]
 
 _HIDDEN: Final = frozenset({"timestamp", "seq", "event_id"})
-_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_PLAIN: Final = frozenset({int, bool, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Entrance:
         self._validators = Validators((), catalog=catalog)
         self._checked: frozenset[str] = frozenset()
         """Streams of which a rule file says anything."""
+        self._declared: dict[str, StreamDeclaration] = {}
         self._found: list[RefusedEvent] = []
         self.refused = 0
         self.sampled = 0
@@ -49,6 +52,7 @@ class Entrance:
         """Put the validators of a rule set in force."""
         self._validators = Validators(ruleset.validators, catalog=self._catalog)
         self._checked = frozenset(stream for validator in ruleset.validators for stream in validator.stream)
+        self._declared = {stream.name: stream for stream in ruleset.streams}
 
     def is_plain(self, stream: str, event: Mapping[str, Any]) -> bool:
         """Whether an event needs no closer look: its stream has no validators, its time and numbers are sound."""
@@ -59,24 +63,43 @@ class Entrance:
             if kind is float:
                 if value - value != 0.0:  # NaN and the infinite values
                     return False
+            elif kind is str:
+                if not value.isascii() and _has_surrogate(value):
+                    return False
             elif kind not in _PLAIN and not _is_sound(value):
                 return False
         return True
 
     def admit(self, frame: Frame, origin: Origin | None, *, typed: bool) -> tuple[Frame, Origin | None]:
-        """The rows that pass, with their origin; ``typed``: the frame must have the catalog's types."""
+        """The rows that pass, with their origin; ``typed``: the frame must have the catalog's and declared types."""
+        declaration = self._declared.get(frame.stream) if typed else None
+        if declaration is not None:
+            whole = frame
+            frame, misfits = enforce(frame, declaration)
+            if misfits:
+                self._refuse(whole, list(misfits.items()))
+                if origin is not None:
+                    origin = origin.take(np.setdiff1d(np.arange(whole.num_rows), list(misfits)))
         passed = self._validators.apply(frame, typed=typed)
         self.sampled += passed.sampled
         if passed.refused:
-            self.refused += len(passed.refused)
-            rows = np.array([row for row, _ in passed.refused], np.int64)
-            chosen = frame.take(rows)
-            for event_id, row, (_, reason) in zip(chosen.id_strings(), chosen.rows(), passed.refused, strict=True):
-                fields = {name: value for name, value in row.items() if name not in _HIDDEN}
-                self._found.append(RefusedEvent(event_id, frame.stream, row["timestamp"], fields, reason))
+            self._refuse(frame, passed.refused)
         if origin is not None and passed.frame.num_rows < frame.num_rows:
             origin = origin.take(passed.rows)
         return passed.frame, origin
+
+    def _refuse(self, frame: Frame, refused: Sequence[tuple[int, str]]) -> None:
+        self.refused += len(refused)
+        chosen = frame.take(np.array([row for row, _ in refused], np.int64))
+        for event_id, row, (_, reason) in zip(chosen.id_strings(), chosen.event_fields(), refused, strict=True):
+            self._found.append(RefusedEvent(event_id, frame.stream, row.pop("timestamp"), row, reason))
+
+    def refuse(self, mismatch: TypeMismatch) -> None:
+        """Note an event that was refused before it was part of a frame; it has an id only if its producer set one."""
+        self.refused += 1
+        fields = {field_name(name): value for name, value in mismatch.row.items() if name not in _HIDDEN}
+        own_id = mismatch.row.get("event_id", "")
+        self._found.append(RefusedEvent(own_id, mismatch.stream, mismatch.row["timestamp"], fields, str(mismatch)))
 
     def take(self) -> list[RefusedEvent]:
         """Events refused since the last call."""
@@ -87,3 +110,11 @@ class Entrance:
 def _is_sound(value: Any) -> bool:
     """Whether a value of another type than Python's plain ones is a finite number; lists need a closer look."""
     return isinstance(value, np.generic) and (not isinstance(value, np.floating) or bool(np.isfinite(value)))
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -20,11 +20,12 @@ from astrocyte.agents.ingest.faults import reason_of
 from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.ids import event_ids, format_ids, match_ids, parse_ids
+from astrocyte.schemas.mixed import key_text
 
 __all__ = ["Recent", "Singles", "single_matches"]
 
 KEEP: Final = 65_536
-_ASIDE: Final = frozenset({"stream", "timestamp", "event_id"})
+_ASIDE: Final = frozenset({"timestamp", "event_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class _Values:
         return {
             "emit": emit,
             "confidence": float(confidence) if isinstance(confidence, int | float) else 0.0,
-            "integrated_value": integrated if isinstance(integrated, int | float) else None,
+            "integrated_value": integrated if _is_number(integrated) else None,
             "alert": alert,
         }
 
@@ -138,7 +139,7 @@ def single_matches(
         except Exception as error:  # noqa: BLE001  an expression of the rule, evaluated on values of any kind
             values = {"failure": reason_of(f"emit or alert of rule {rule.name!r}", error)}
         found = Match(
-            rule=rule.name, version=rule.content_version, id=strings[0], key=None if key is None else str(key),
+            rule=rule.name, version=rule.content_version, id=strings[0], key=key_text(key),
             time_us=int(batch.time_us[i]), events=by_step, timed_out=timed_out, status="provisional", **values,
         )  # fmt: skip
         made.append((found, own.tobytes(), steps[part], refs[part]))
@@ -153,3 +154,7 @@ def _text(value: Any, spec: str) -> str:
     if value is None:
         return "null"
     return str(value) if isinstance(value, bool | str) else format(value, spec)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -29,7 +29,7 @@ from astrocyte.agents.expressions.nodes import (
 )
 from astrocyte.schemas.errors import InvalidRule
 
-__all__ = ["MAX_STACK", "NUMBER", "NUMBER_OR_ZERO", "Code", "Op", "Operand", "Read"]
+__all__ = ["MAX_STACK", "NUMBER", "NUMBER_OR_ZERO", "PRESENT", "Code", "Op", "Operand", "Read"]
 
 MAX_STACK: Final = 64
 
@@ -43,31 +43,34 @@ class Op(IntEnum):
     NOT = 3
     ISNULL = 4
     NUMBER = 5
-    """A number is kept, text becomes null."""
+    """A number is kept, everything else becomes null."""
     NUMBER_OR_ZERO = 6
     """A number is kept, everything else becomes 0."""
-    ABS = 7
-    SQRT = 8
-    LOG = 9
-    ADD = 10
-    SUB = 11
-    MUL = 12
-    DIV = 13
-    MOD = 14
-    MIN = 15
-    MAX = 16
-    LT = 17
-    LE = 18
-    GT = 19
-    GE = 20
-    EQ = 21
-    NE = 22
-    AND = 23
-    OR = 24
+    PRESENT = 7
+    """1, of null 0."""
+    ABS = 8
+    SQRT = 9
+    LOG = 10
+    ADD = 11
+    SUB = 12
+    MUL = 13
+    DIV = 14
+    MOD = 15
+    MIN = 16
+    MAX = 17
+    LT = 18
+    LE = 19
+    GT = 20
+    GE = 21
+    EQ = 22
+    NE = 23
+    AND = 24
+    OR = 25
 
 
 NUMBER: Final = "number"
 NUMBER_OR_ZERO: Final = "number or zero"
+PRESENT: Final = "present"
 """Internal functions, which rules cannot name, for the expressions into which a `Read` turns aggregates."""
 
 Operand = tuple[int, int]
@@ -76,7 +79,8 @@ Read = Callable[[Node], Operand | Node | None]
 
 _BINARY: Final = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "/": Op.DIV, "%": Op.MOD, "min": Op.MIN, "max": Op.MAX,
                   "<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE, "==": Op.EQ, "!=": Op.NE}  # fmt: skip
-_UNARY: Final = {"abs": Op.ABS, "sqrt": Op.SQRT, "log": Op.LOG, NUMBER: Op.NUMBER, NUMBER_OR_ZERO: Op.NUMBER_OR_ZERO}
+_UNARY: Final = {"abs": Op.ABS, "sqrt": Op.SQRT, "log": Op.LOG, NUMBER: Op.NUMBER, NUMBER_OR_ZERO: Op.NUMBER_OR_ZERO,
+                 PRESENT: Op.PRESENT}  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Expressions over whole columns of a frame, with NumPy and Arrow.
 
-Text stays dictionary-encoded: a text test runs once per distinct value, followed by one gather over the rows. Integers
-are compared as integers. A row whose value is null or NaN is not ``valid``; tests of it are false.
-`agents.expressions.numbers` defines numbers and arithmetic: a row's result depends on no other row.
+A text test runs once per distinct value, followed by one gather over the rows. Integers are compared as integers. Of a
+mixed column each kind is evaluated by itself. Tests of null are false. `agents.expressions.numbers` defines numbers and
+arithmetic: a row's result depends on no other row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final
 
@@ -35,11 +34,21 @@ from astrocyte.agents.expressions.nodes import (
     Or,
     Text,
 )
-from astrocyte.agents.expressions.numbers import EXACT, arithmetic, join_pair, split_integers, whole_or_float
+from astrocyte.agents.expressions.numbers import EXACT, arithmetic, clean, join_pair, split_integers
+from astrocyte.agents.expressions.values import (
+    NULL,
+    Columns,
+    Flags,
+    Mixed,
+    Operand,
+    Values,
+    bools_of,
+    floats,
+    numbers_of,
+    text_of,
+)
 
-__all__ = ["Columns", "Values", "evaluate", "predicate"]
-
-Flags = NDArray[np.bool_]
+__all__ = ["evaluate", "predicate", "truth_of"]
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
@@ -57,156 +66,29 @@ _SAFE: Final = 2.0**63 - 2.0**12
 """An integer result that is less than this in float64 fits into 64 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
-    """One column (or one constant for all rows): numbers, booleans or text.
-
-    ``data`` is int64, float64 or bool, or, if ``strings`` is set, the codes of these strings (-1 is null). ``valid`` is
-    None if every row has a value. A constant is a 0-dimensional ``data``. If neither int64 nor float64 holds the whole
-    numbers of all rows, they are pairs: float64 ``data``, and ``low``, to be added to it.
-    """
-
-    data: NDArray[Any]
-    valid: Flags | None = None
-    strings: pa.Array | None = None
-    low: NDArray[np.float64] | None = None
-
-    @property
-    def is_valid(self) -> Flags:
-        """Flags of the rows that have a value, in the shape of ``data``."""
-        if self.strings is not None:
-            return np.asarray(self.data >= 0)
-        return np.ones(self.data.shape, np.bool_) if self.valid is None else self.valid
-
-    def pair(self) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Numbers as pairs of float64 (see `agents.expressions.numbers`); low is None if it is 0 for all rows."""
-        if self.data.dtype.kind == "i":
-            high, low = split_integers(self.data.reshape(-1))
-            return high.reshape(self.data.shape), None if low is None else low.reshape(self.data.shape)
-        return self.data.astype(np.float64, copy=False), self.low
-
-    def to_list(self, rows: int) -> list[Any]:
-        """The values of ``rows`` rows as Python objects, None where not valid."""
-        if self.low is None:
-            return list(self.to_arrow(rows).to_pylist())
-        parts = (np.broadcast_to(each, (rows,)).tolist() for each in (self.data, self.low, self.is_valid))
-        return [whole_or_float(a, b) if valid else None for a, b, valid in zip(*parts, strict=True)]
-
-    def to_arrow(self, rows: int) -> pa.Array:
-        """The column as an Arrow array of ``rows`` values, null where not valid; of pairs only the float64 part."""
-        data = np.broadcast_to(self.data, (rows,))
-        if self.strings is not None:
-            return pa.DictionaryArray.from_arrays(pa.array(data, mask=data < 0), self.strings)
-        return pa.array(data, mask=None if self.valid is None else ~np.broadcast_to(self.valid, (rows,)))
-
-
-class Columns:
-    """Fields of one record batch by name, each converted once."""
-
-    def __init__(self, column: Callable[[str], pa.Array | None], rows: int) -> None:
-        self._column = column
-        self._values: dict[str, Values] = {}
-        self.rows = rows
-
-    def __getitem__(self, name: str) -> Values:
-        values = self._values.get(name)
-        if values is None:
-            array = self._column(name)
-            values = self._values[name] = _null(self.rows) if array is None else _from_arrow(array)
-        return values
-
-    def subset(self, rows: NDArray[np.int64]) -> Columns:
-        """The same fields, for the given rows only."""
-        return _Subset(self, rows)
-
-
-class _Subset(Columns):
-    def __init__(self, whole: Columns, taken: NDArray[np.int64]) -> None:
-        super().__init__(lambda _: None, len(taken))
-        self._whole = whole
-        self._taken = taken
-
-    def __getitem__(self, name: str) -> Values:
-        values = self._values.get(name)
-        if values is None:
-            values = self._values[name] = _take(self._whole[name], self._taken)
-        return values
-
-
-def _take(values: Values, rows: NDArray[np.int64]) -> Values:
-    return Values(
-        values.data[rows],
-        None if values.valid is None else values.valid[rows],
-        values.strings,
-        None if values.low is None else values.low[rows],
-    )
-
-
-def _null(rows: int) -> Values:
-    return Values(np.zeros(rows), np.zeros(rows, np.bool_))
-
-
-def _from_arrow(array: pa.Array) -> Values:
-    kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        array = array.dictionary_encode()
-        kind = array.type
-    if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
-        codes = array.indices
-        data = codes.to_numpy() if codes.null_count == 0 else codes.fill_null(-1).to_numpy()
-        if array.dictionary.null_count:
-            data = np.where(np.asarray(array.dictionary.is_null())[data], -1, data)
-        if len(array.dictionary) > 2 * len(array) + 64:  # a slice of a large dictionary: test only what occurs
-            used, data = np.unique(data, return_inverse=True)
-            none = int(len(used) > 0 and used[0] < 0)
-            return Values(data.astype(np.int32) - none, strings=array.dictionary.take(pa.array(used[none:])))
-        return Values(data, strings=array.dictionary)
-    if pa.types.is_dictionary(kind):
-        array = array.dictionary_decode()
-        kind = array.type
-    valid = None if array.null_count == 0 else np.asarray(array.is_valid())
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        filled = array if valid is None else array.fill_null(False if pa.types.is_boolean(kind) else 0)
-        numbers = filled.to_numpy(zero_copy_only=False)
-        if numbers.dtype == np.uint64 and len(numbers) and int(numbers.max()) >= 2**63:
-            high, low = split_integers(numbers)
-            return Values(high, valid, low=low)
-        return Values(numbers if numbers.dtype == np.bool_ else numbers.astype(np.int64, copy=False), valid)
-    if pa.types.is_floating(kind):
-        return _floats(array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False))
-    return _null(len(array))
-
-
-def _floats(data: NDArray[np.float64], valid: Flags | None = None) -> Values:
-    """Numbers in which NaN is null."""
-    finite = ~np.isnan(data)
-    if finite.all():
-        return Values(data, valid)
-    return Values(data, finite if valid is None else finite & valid)
-
-
 def predicate(node: Node, columns: Columns) -> Flags:
     """Flags of the rows for which the condition holds, bool[rows]; null counts as false."""
-    values = evaluate(node, columns)
-    if values.strings is not None:
-        flags = _gather(pc.not_equal(values.strings, ""), values.data)
-    else:
-        flags = values.data if values.data.dtype == np.bool_ else values.data != 0
-        flags = flags if values.valid is None else flags & values.valid
+    flags = truth_of(evaluate(node, columns))
     return flags if flags.ndim else np.full(columns.rows, bool(flags))
 
 
-def evaluate(node: Node, columns: Columns) -> Values:
+def truth_of(values: Operand) -> Flags:
+    """Flags of the values that are true, in their shape: true, a number other than 0, or text that is not empty."""
+    if isinstance(values, Mixed):
+        return np.asarray(reduce(np.logical_or, [truth_of(part) for part in values.parts]))
+    if values.strings is not None:
+        return _gather(pc.not_equal(values.strings, ""), values.data)
+    flags = values.data if values.data.dtype == np.bool_ else values.data != 0
+    return np.asarray(flags if values.valid is None else flags & values.valid)
+
+
+def evaluate(node: Node, columns: Columns) -> Operand:
     """Values of the expression for every row; it may read fields of the current event only."""
     match node:
         case Field(None, name):
             return columns[name]
-        case Constant(None):
-            return Values(np.zeros(()), np.zeros((), np.bool_))
-        case Constant(str() as text):
-            return Values(np.zeros((), np.int32), strings=pa.array([text]))
         case Constant(value):
-            return Values(np.asarray(value))
+            return _constant(value)
         case And(parts):
             return Values(reduce(np.logical_and, [predicate(part, columns) for part in parts]))
         case Or(parts):
@@ -221,17 +103,32 @@ def evaluate(node: Node, columns: Columns) -> Values:
             return Values(_member(evaluate(value, columns), values))
         case Text(func, value, part):
             subject = evaluate(value, columns)
-            if subject.strings is None:
-                return Values(np.zeros(subject.data.shape, np.bool_))
+            text = text_of(subject)
+            if text is None or text.strings is None:
+                return Values(np.zeros(subject.is_valid.shape, np.bool_))
             test = {"contains": pc.match_substring, "startswith": pc.starts_with, "endswith": pc.ends_with}[func]
-            return Values(_gather(test(subject.strings, part), subject.data))
+            return Values(_gather(test(text.strings, part), text.data))
         case Arith(op, left, right):
-            return _arithmetic(op, evaluate(left, columns), evaluate(right, columns))
+            return _arithmetic(op, _numeric(evaluate(left, columns)), _numeric(evaluate(right, columns)))
         case Negate(value):
-            return _arithmetic("-", Values(np.asarray(0)), evaluate(value, columns))
+            return _negated(_numeric(evaluate(value, columns)))
+        case Call("present", (value,)):
+            return Values(evaluate(value, columns).is_valid.astype(np.int64))
         case Call(func, args):
             return _call(func, [_numeric(evaluate(arg, columns)) for arg in args])
     raise TypeError(f"{type(node).__name__} cannot be evaluated over columns")
+
+
+def _constant(value: int | float | str | bool | None) -> Values:
+    value = clean(value)
+    if value is None:
+        return NULL
+    if isinstance(value, str):
+        return Values(np.zeros((), np.int32), strings=pa.array([value], pa.utf8()))
+    if isinstance(value, int) and value >= 2**63:
+        high, low = split_integers(np.array([value], np.uint64))
+        return Values(high[0], low=low[0], whole=np.ones((), np.bool_))
+    return Values(np.asarray(value))
 
 
 def _gather(per_text: pa.Array, codes: NDArray[Any]) -> Flags:
@@ -245,16 +142,35 @@ def _valid(*values: Values) -> Flags | None:
     return reduce(np.logical_and, masks) if masks else None
 
 
-def _compare(op: str, left: Values, right: Values) -> Flags:
-    if (left.strings is None) is not (right.strings is None):  # different types are unequal and have no order
-        if op == "!=":
-            return np.asarray(left.is_valid & right.is_valid)
-        return np.zeros(np.broadcast_shapes(left.data.shape, right.data.shape), np.bool_)
-    if left.strings is not None and right.strings is not None:
-        return _compare_text(op, left, right)
-    flags = _compare_numbers(op, left, right)
+def _compare(op: str, left: Operand, right: Operand) -> Flags:
+    """Values of different kinds are unequal and have no order; a comparison with null is false."""
+    if isinstance(left, Values) and isinstance(right, Values):
+        if left.strings is not None and right.strings is not None:
+            return _compare_text(op, left, right)
+        one, two = numbers_of(left), numbers_of(right)
+        if one is not None and two is not None:
+            return _masked(_compare_numbers(op, one, two), one, two)
+    if op == "!=":
+        equal = _compare("==", left, right)
+        return np.asarray(left.is_valid & right.is_valid & ~equal)
+    found = np.zeros(np.broadcast_shapes(left.is_valid.shape, right.is_valid.shape), np.bool_)
+    for of_kind, compare in ((numbers_of, _compare_numbers), (bools_of, _compare_bools)):
+        a, b = of_kind(left), of_kind(right)
+        if a is not None and b is not None:
+            found = found | _masked(compare(op, a, b), a, b)
+    a, b = text_of(left), text_of(right)
+    if a is not None and b is not None:
+        found = found | _compare_text(op, a, b)
+    return found
+
+
+def _masked(flags: Flags, left: Values, right: Values) -> Flags:
     valid = _valid(left, right)
     return np.asarray(flags if valid is None else flags & valid)
+
+
+def _compare_bools(op: str, left: Values, right: Values) -> Flags:
+    return np.asarray(_COMPARE[op](left.data, right.data))
 
 
 def _compare_text(op: str, left: Values, right: Values) -> Flags:
@@ -274,7 +190,7 @@ def _compare_text(op: str, left: Values, right: Values) -> Flags:
 def _compare_numbers(op: str, left: Values, right: Values) -> Flags:
     a, b = left.data, right.data
     if left.low is None and right.low is None:
-        if (a.dtype.kind == "f") is (b.dtype.kind == "f") or "b" in (a.dtype.kind, b.dtype.kind):
+        if (a.dtype.kind == "f") is (b.dtype.kind == "f"):
             return np.asarray(_COMPARE[op](a, b))
         if a.dtype.kind == "f":
             return _compare_numbers(MIRRORED[op], right, left)
@@ -301,29 +217,38 @@ def _compare_to_float(op: str, a: NDArray[Any], limit: float) -> Flags:
     return np.asarray(_COMPARE[op](a, int(limit)))
 
 
-def _member(subject: Values, values: tuple[int | float | str | bool, ...]) -> Flags:
-    if subject.strings is not None:
+def _member(subject: Operand, values: tuple[int | float | str | bool, ...]) -> Flags:
+    found = np.zeros(subject.is_valid.shape, np.bool_)
+    text = text_of(subject)
+    if text is not None and text.strings is not None:
         wanted = pa.array([value for value in values if isinstance(value, str)], pa.utf8())
-        return _gather(pc.is_in(subject.strings, value_set=wanted), subject.data)
-    tests = [_compare("==", subject, Values(np.asarray(value))) for value in values if not isinstance(value, str)]
-    return np.asarray(reduce(np.logical_or, tests, np.zeros(subject.data.shape, np.bool_)))
+        found = found | _gather(pc.is_in(text.strings, value_set=wanted), text.data)
+    if text is subject:
+        return found
+    tests = [_compare("==", subject, _constant(value)) for value in values if not isinstance(value, str)]
+    return np.asarray(reduce(np.logical_or, tests, found))
 
 
-def _numeric(values: Values) -> Values:
-    """Operand of arithmetic: text is null, booleans are 0 and 1."""
-    if values.strings is not None:
-        return Values(np.zeros(values.data.shape), np.zeros(values.data.shape, np.bool_))
-    return Values(values.data.astype(np.int64), values.valid) if values.data.dtype == np.bool_ else values
+def _numeric(values: Operand) -> Values:
+    """Operand of arithmetic: whatever is no number is null."""
+    found = numbers_of(values)
+    if found is None:
+        shape = values.is_valid.shape
+        return Values(np.zeros(shape), np.zeros(shape, np.bool_))
+    return found
+
+
+def _negated(value: Values) -> Values:
+    return _arithmetic("-", Values(np.asarray(0)), value)
 
 
 def _arithmetic(op: str, left: Values, right: Values) -> Values:
-    left, right = _numeric(left), _numeric(right)
     valid = _valid(left, right)
     if op in "/%":
         nonzero = np.asarray(right.data != 0)
         if not nonzero.all():
             valid = nonzero if valid is None else nonzero & valid
-            right = Values(np.where(nonzero, right.data, 1), right.valid, low=right.low)
+            right = Values(np.where(nonzero, right.data, 1), right.valid, low=right.low, whole=right.whole)
     integers = left.data.dtype.kind == right.data.dtype.kind == "i"
     if integers and op != "/" and not _overflows(op, left.data, right.data):
         return Values(np.asarray(_ARITHMETIC[op](left.data, right.data)), valid)
@@ -331,7 +256,7 @@ def _arithmetic(op: str, left: Values, right: Values) -> Values:
     with np.errstate(all="ignore"):
         data = np.asarray(_ARITHMETIC[op](a, b))
         if op == "/":
-            return _floats(data, valid)
+            return floats(data, valid)
         if integers and bool(((np.abs(data) < _SAFE) | ~_flags(valid)).all()):
             return Values(np.asarray(_ARITHMETIC[op](left.data, right.data)), valid)
         # For whole numbers float64 is exact below 2**53; a result beyond 2**65 does not fit into 64 bits in any case.
@@ -343,13 +268,22 @@ def _arithmetic(op: str, left: Values, right: Values) -> Values:
             exact = (exact | (each != 0)) & (np.abs(data) < 2.0**65)
     if valid is not None:
         exact = exact & valid
+    whole = None
+    if left.is_integer.any() and right.is_integer.any():
+        whole = np.asarray(np.broadcast_to(left.is_integer & right.is_integer, data.shape) & (np.abs(data) < EXACT))
     if not exact.any():
-        return _floats(data, valid)
+        return floats(data, valid, whole)
     exact = np.broadcast_to(exact, data.shape)
     rows = np.flatnonzero(exact)
-    sides = (np.broadcast_to(each, data.shape).reshape(-1)[rows].tolist() for each in _parts(a, low, b, other))
-    results = [arithmetic(op, join_pair(x, y), join_pair(z, w)) for x, y, z, w in zip(*sides, strict=True)]
-    return _with_rows(data, valid, rows, results)
+    parts = (*_parts(a, low, b, other), left.is_integer, right.is_integer)
+    sides = (np.broadcast_to(each, data.shape).reshape(-1)[rows].tolist() for each in parts)
+    results = [
+        arithmetic(
+            op, int(join_pair(x, y)) if one else join_pair(x, y), int(join_pair(z, w)) if two else join_pair(z, w)
+        )
+        for x, y, z, w, one, two in zip(*sides, strict=True)
+    ]
+    return _with_rows(floats(data, valid, whole), rows, results)
 
 
 def _flags(valid: Flags | None) -> Flags:
@@ -363,13 +297,16 @@ def _parts(
     return a, none if low is None else low, b, none if other is None else other
 
 
-def _with_rows(data: NDArray[np.float64], valid: Flags | None, rows: NDArray[np.int64], results: list[Any]) -> Values:
-    """``data`` with ``results`` in some rows: whole numbers that float64 may not hold, floats, or None."""
-    high, low = data.reshape(-1).copy(), np.zeros(data.size)
+def _with_rows(values: Values, rows: NDArray[np.int64], results: list[Any]) -> Values:
+    """``values`` with ``results`` in some rows: integers that float64 may not hold, floats, or None."""
+    shape = values.data.shape
+    high, low = values.data.reshape(-1).copy(), np.zeros(values.data.size)
+    whole = np.zeros(high.size, np.bool_) if values.whole is None else values.whole.reshape(-1).copy()
     high[rows] = [math.nan if value is None else float(value) for value in results]
     low[rows] = [value - int(float(value)) if isinstance(value, int) else 0 for value in results]
-    found = _floats(high.reshape(data.shape), valid)
-    return Values(found.data, found.valid, low=low.reshape(data.shape)) if low.any() else found
+    whole[rows] = [isinstance(value, int) for value in results]
+    found = floats(high.reshape(shape), values.valid, whole.reshape(shape))
+    return Values(found.data, found.valid, None, low.reshape(shape), found.whole) if low.any() else found
 
 
 def _overflows(op: str, a: NDArray[Any], b: NDArray[Any]) -> bool:
@@ -381,10 +318,10 @@ def _overflows(op: str, a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 def _call(func: str, args: list[Values]) -> Values:
     if func == "abs":
-        negated = _arithmetic("-", Values(np.asarray(0)), args[0])
-        return _choose(np.asarray(args[0].data < 0), negated, args[0])
+        return _choose(np.asarray(args[0].data < 0), _negated(args[0]), args[0])
     if func in ("min", "max"):
-        return reduce(lambda a, b: _choose(_compare_numbers("<" if func == "min" else ">", a, b), a, b), args)
+        # Of equal numbers the first one counts.
+        return reduce(lambda a, b: _choose(_compare_numbers("<=" if func == "min" else ">=", a, b), a, b), args)
     numbers, valid = args[0].data.astype(np.float64), args[0].valid
     inside = numbers >= 0 if func == "sqrt" else numbers > 0
     safe = np.where(inside, numbers, 1.0)
@@ -399,11 +336,11 @@ def _log(data: NDArray[np.float64]) -> NDArray[np.float64]:
 def _choose(first: Flags, a: Values, b: Values) -> Values:
     """Per row the value of a (where ``first``) or b; null where either is null."""
     valid = _valid(a, b)
-    if a.low is None and b.low is None and a.data.dtype.kind == b.data.dtype.kind:
+    if a.data.dtype.kind == b.data.dtype.kind and all(each is None for each in (a.low, b.low, a.whole, b.whole)):
         return Values(np.where(first, a.data, b.data), valid)
     (high, low), (other, rest) = a.pair(), b.pair()
-    data = np.where(first, high, other)
+    data, whole = np.where(first, high, other), np.where(first, a.is_integer, b.is_integer)
     if low is None and rest is None:
-        return Values(data, valid)
+        return Values(data, valid, whole=whole)
     high, low, other, rest = _parts(high, low, other, rest)
-    return Values(data, valid, low=np.where(first, low, rest))
+    return Values(data, valid, None, np.where(first, low, rest), whole)

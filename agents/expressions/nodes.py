@@ -26,6 +26,7 @@ __all__ = [
     "Or",
     "Text",
     "children",
+    "is_condition",
     "walk",
 ]
 
@@ -44,16 +45,26 @@ class ExpressionError(InvalidRule):
         self.position = position
 
 
+def _typed(value: object) -> tuple[type, object]:
+    return type(value), value
+
+
 @dataclass(frozen=True, slots=True)
 class _Located:
     at: int = field(default=0, compare=False, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Constant(_Located):
-    """A number, text, boolean or None."""
+    """A number, text, boolean or None. Constants of different types differ, unlike Python's True and 1."""
 
     value: int | float | str | bool | None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Constant) and _typed(self.value) == _typed(other.value)
+
+    def __hash__(self) -> int:
+        return hash(_typed(self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +138,21 @@ class Not(_Located):
     value: Node
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Member(_Located):
     """``value`` is one of ``values`` (constants, null excluded)."""
 
     value: Node
     values: tuple[int | float | str | bool, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Member) and self._parts() == other._parts()
+
+    def __hash__(self) -> int:
+        return hash(self._parts())
+
+    def _parts(self) -> tuple[object, ...]:
+        return self.value, *map(_typed, self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +187,12 @@ def children(node: Node) -> tuple[Node, ...]:
             return (value,)
         case _:
             return ()
+
+
+def is_condition(node: Node) -> bool:
+    """Whether the node's value is true or false, whatever the event."""
+    tests = And | Or | Not | Compare | Member | Text | IsNull
+    return isinstance(node, tests) or (isinstance(node, Constant) and isinstance(node.value, bool))
 
 
 def walk(node: Node) -> Iterator[Node]:

@@ -1,10 +1,9 @@
 """Numbers of the expression language: their range and arithmetic.
 
-A number is a float64 or a whole number of 64 bits (-2**63 to 2**64 - 1); a whole number is the same number whether a
-column holds it as an integer or as a float, and true and false are 1 and 0. So the meaning of a value does not depend
-on the other values of its column. ``+ - * %`` of two whole numbers are exact if the result fits into 64 bits;
-everything else is computed in float64. Arrays hold numbers beyond float64's precision as pairs: ``high`` is the nearest
-float64, ``low`` the remainder.
+A number is a float64 or a whole number of 64 bits (-2**63 to 2**64 - 1); a whole number is the same number whether it
+was given as an integer or as a float. Booleans and text are no numbers. ``+ - * %`` of two whole numbers are exact if
+the result fits into 64 bits; everything else is computed in float64. Arrays hold numbers beyond float64's precision as
+pairs: ``high`` is the nearest float64, ``low`` the remainder.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EXACT", "arithmetic", "clean", "join_pair", "nearest_float", "split_integers", "total", "whole_or_float"]
+from astrocyte.schemas.mixed import LEAST, MOST, nearest_float, plain
+
+__all__ = ["EXACT", "accumulate", "arithmetic", "clean", "is_whole", "join_pair", "split_integers", "sum_of_pair",
+           "total"]  # fmt: skip
 
 EXACT: Final = 2**53
 """float64 holds every integer up to this one."""
-LEAST: Final = -(2**63)
-MOST: Final = 2**64 - 1
 _PLAIN: Final = frozenset({str, bool, type(None)})
 _OPERATIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "+": operator.add,
@@ -33,10 +33,7 @@ _OPERATIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 
 
 def clean(value: Any) -> Any:
-    """A field's value in the language: int, float, bool, str or None; NaN and values of other types become None.
-
-    An integer beyond 64 bits becomes the nearest float.
-    """
+    """A field's value in the language (see `schemas.mixed.plain`): int, float, bool, str or None; NaN becomes None."""
     kind = type(value)
     if kind is float:
         return value if value == value else None  # noqa: PLR0124  NaN is the only value unequal to itself
@@ -44,25 +41,12 @@ def clean(value: Any) -> Any:
         return value if LEAST <= value <= MOST else nearest_float(value)
     if kind in _PLAIN:
         return value
-    if isinstance(value, np.generic):
-        return clean(value.item()) if isinstance(value, np.number | np.bool_ | np.str_) else None
-    for plain in (bool, int, float, str):
-        if isinstance(value, plain):
-            return clean(plain(value))
-    return None
-
-
-def nearest_float(value: float) -> float:
-    """The value as a float64; an integer beyond its range becomes infinite."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+    return clean(plain(value))
 
 
 def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
     """``a op b`` of two values of the language; None if one is not a number or the result cannot be computed."""
-    if a is None or b is None or isinstance(a, str) or isinstance(b, str):
+    if not (isinstance(a, int | float) and isinstance(b, int | float)) or type(a) is bool or type(b) is bool:
         return None
     if op == "/":
         return clean(float(a) / float(b)) if b != 0 else None
@@ -74,7 +58,7 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
         result = compute(float(a), float(b)) if math.isfinite(a) or op != "%" else math.nan
         if isinstance(a, float) and isinstance(b, float) and abs(result) < EXACT and op != "%":
             return float(result)
-    if integers or (_is_whole(a) and _is_whole(b)):
+    if integers or (is_whole(a) and is_whole(b)):
         exact: int = compute(int(a), int(b))
         if LEAST <= exact <= MOST:
             return exact if integers or exact != float(exact) else float(exact)
@@ -83,20 +67,52 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
     return found
 
 
-def total(values: Sequence[int | float]) -> int | float:
-    """Sum of numbers: exact if all are whole and the sum fits into 64 bits, otherwise the nearest float64."""
-    if all(isinstance(value, int) for value in values) or all(_is_whole(value) for value in values):
-        exact = sum(int(value) for value in values)
+def accumulate(value: float, low: float, x: float, y: float) -> tuple[float, float]:
+    """Add the pair (x, y) to a running sum, itself a pair: what float64 rounds away is kept in the low part.
+
+    Exact for whole numbers of 64 bits; of other numbers about 32 digits count, so that 1e16 + 1 - 1e16 is 1. Kernels
+    compile this function, so that a sum is the same in conditions, in emitted values and in windows.
+    """
+    total = value + x
+    if not abs(total) < math.inf:
+        return total, 0.0
+    back = total - value
+    low += y + ((value - (total - back)) + (x - back))
+    value = total + low
+    return value, low - (value - total)
+
+
+def sum_of_pair(high: float, low: float, whole: bool) -> int | float | None:
+    """The sum that `accumulate` kept: an int if the numbers were (``whole``) or float64 cannot hold it; None for NaN.
+
+    A sum that is not whole, or beyond 64 bits, is the nearest float64.
+    """
+    if low and low.is_integer() and high.is_integer():
+        exact = int(high) + int(low)
         if LEAST <= exact <= MOST:
-            whole = exact != float(exact) or all(isinstance(value, int) for value in values)
-            return exact if whole else float(exact)
-    try:
-        return math.fsum(values)
-    except (OverflowError, ValueError):  # an intermediate sum beyond float64, or infinities of both signs
-        return sum(float(value) for value in values)
+            return exact
+    if whole and is_whole(high):
+        return int(high)
+    found: float | None = clean(high)
+    return found
 
 
-def _is_whole(value: float) -> bool:
+def total(values: Sequence[int | float]) -> int | float | None:
+    """Sum of numbers in their order, as every evaluator computes it (see `accumulate`)."""
+    high = low = 0.0
+    whole = True
+    for value in values:
+        if isinstance(value, int):
+            x = float(value)
+            high, low = accumulate(high, low, x, float(value - int(x)))
+        else:
+            whole = False
+            high, low = accumulate(high, low, value, 0.0)
+    return sum_of_pair(high, low, whole)
+
+
+def is_whole(value: float) -> bool:
+    """Whether a number is whole and fits into 64 bits."""
     return LEAST <= value <= MOST and (isinstance(value, int) or value.is_integer())
 
 
@@ -108,11 +124,6 @@ def split_integers(values: NDArray[np.int64] | NDArray[np.uint64]) -> tuple[NDAr
     # The difference is exact in arithmetic modulo 2**64, where a float64 of 2**64 counts as 0.
     whole = np.where(high < 2.0**63, high, high - 2.0**64).astype(np.int64)
     return high, (values.view(np.uint64) - whole.view(np.uint64)).view(np.int64).astype(np.float64)
-
-
-def whole_or_float(high: float, low: float) -> int | float:
-    """The number that a pair represents, an int if it is whole and fits into 64 bits."""
-    return int(high) + int(low) if low or _is_whole(high) else high
 
 
 def join_pair(high: float, low: float) -> int | float:

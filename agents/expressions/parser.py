@@ -43,8 +43,10 @@ from astrocyte.agents.expressions.nodes import (
     Or,
     Text,
     children,
+    is_condition,
     walk,
 )
+from astrocyte.schemas.mixed import LEAST, MOST
 
 __all__ = [
     "MATCH_AGGREGATES",
@@ -218,8 +220,11 @@ class _Parser:
                 return Not(self.convert(operand, below), at=at)
             case ast.UnaryOp(ast.USub(), operand):
                 inner = self.convert(operand, below)
-                if isinstance(inner, Constant) and isinstance(inner.value, int | float):
-                    return Constant(-inner.value, at=at)
+                value = inner.value if isinstance(inner, Constant) else None
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    if isinstance(value, int) and value > -LEAST:
+                        raise self.refuse(tree, f"expected an integer of at least {LEAST}, got a smaller one")
+                    return Constant(-value, at=at)
                 return Negate(self.number(tree, inner), at=at)
             case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
                 sides = [self.number(tree, self.convert(side, below)) for side in (left, right)]
@@ -252,8 +257,8 @@ class _Parser:
     def constant(self, tree: ast.Constant, value: object) -> Constant:
         if isinstance(value, float) and not math.isfinite(value):
             raise self.refuse(tree, "expected a finite number, got an infinite one")
-        if isinstance(value, int) and abs(value) >= 2**63:
-            raise self.refuse(tree, "expected an integer of 64 bits, got a larger one")
+        if isinstance(value, int) and value > MOST:
+            raise self.refuse(tree, f"expected an integer of 64 bits, up to {MOST}, got a larger one")
         if value is None or isinstance(value, bool | int | float | str):
             return Constant(value, at=self.at(tree))
         kind = type(value).__name__
@@ -262,6 +267,8 @@ class _Parser:
     def number(self, tree: ast.expr, node: Node) -> Node:
         if isinstance(node, Constant) and (node.value is None or isinstance(node.value, str)):
             raise self.refuse(tree, f"arithmetic: expected a number, got {node.value!r}")
+        if is_condition(node):
+            raise self.refuse(tree, "arithmetic: expected a number, got a condition; true and false are no numbers")
         return node
 
     def bare(self, tree: ast.Name, name: str) -> Node:

@@ -59,7 +59,8 @@ def compile_scalar(node: Node) -> Evaluate:
     """Closure ``(event, prior) -> value`` of the expression; None for a missing field, NaN or a failed computation."""
     match node:
         case Constant(value):
-            return lambda event, prior: value
+            constant = clean(value)
+            return lambda event, prior: constant
         case Field(None, name):
             return lambda event, prior: clean(event.get(name))
         case Field(str() as step, name):
@@ -82,9 +83,8 @@ def compile_scalar(node: Node) -> Evaluate:
             return _comparison(op, left, right)
         case Member(value, values):
             inner = compile_scalar(value)
-            strings = frozenset(each for each in values if isinstance(each, str))
-            numbers = frozenset(each for each in values if not isinstance(each, str))
-            return lambda event, prior: _member(inner(event, prior), strings, numbers)
+            kinds = {kind: frozenset(each for each in values if _kind(each) is kind) for kind in (str, bool, float)}
+            return lambda event, prior: (found := inner(event, prior)) is not None and found in kinds[_kind(found)]
         case Text(func, value, part):
             return _text(func, compile_scalar(value), part)
         case Arith(op, left, right):
@@ -93,6 +93,9 @@ def compile_scalar(node: Node) -> Evaluate:
         case Negate(value):
             inner = compile_scalar(value)
             return lambda event, prior: arithmetic("-", 0, inner(event, prior))
+        case Call("present", (value,)):
+            inner = compile_scalar(value)
+            return lambda event, prior: int(inner(event, prior) is not None)
         case Call(func, args):
             return _call(func, [compile_scalar(arg) for arg in args])
     raise TypeError(f"{type(node).__name__} cannot be evaluated over single events")
@@ -114,33 +117,33 @@ def _last(events: Sequence[Event], name: str) -> Any:
     return clean(events[-1].get(name)) if events else None
 
 
+def _kind(value: Any) -> type[str | bool | float]:
+    """Kind of a value that is not null: str, bool or float (any number)."""
+    kind = type(value)
+    return str if kind is str else bool if kind is bool else float
+
+
 def _comparison(op: str, left: Node, right: Node) -> Evaluate:
     compare = _COMPARE[op]
     a, b = compile_scalar(left), compile_scalar(right)
+    unequal = op == "!="
 
     def general(event: Event, prior: Prior) -> bool:
         x, y = a(event, prior), b(event, prior)
         if x is None or y is None:
             return False
-        if isinstance(x, str) is not isinstance(y, str):
-            return op == "!="
-        return compare(x, y)
+        return compare(x, y) if _kind(x) is _kind(y) else unequal
 
     if isinstance(left, Field) and left.step is None and isinstance(right, Constant) and _is_ordinary(right.value):
         # The most frequent condition, field against constant, without nested calls.
         name, constant = left.name, right.value
-        kind, other = (str, (int, float)) if isinstance(constant, str) else ((int, float), str)
-        unequal = op == "!="
+        kinds: tuple[type, ...] = (int, float) if _kind(constant) is float else (_kind(constant),)
 
         def test(event: Event, prior: Prior) -> bool:
             value = event.get(name)
-            if isinstance(value, kind):
+            if type(value) in kinds:
                 return value == value and compare(value, constant)  # noqa: PLR0124  NaN is unequal to itself
-            if value is None:
-                return False
-            if isinstance(value, other):
-                return unequal and value == value  # noqa: PLR0124
-            return general(event, prior)
+            return value is not None and general(event, prior)
 
         return test
 
@@ -149,13 +152,7 @@ def _comparison(op: str, left: Node, right: Node) -> Evaluate:
 
 def _is_ordinary(constant: object) -> bool:
     """Whether integers beyond 64 bits compare with the constant as the nearest floats do."""
-    return not isinstance(constant, float) or abs(constant) < EXACT
-
-
-def _member(value: Any, strings: frozenset[str], numbers: frozenset[Any]) -> bool:
-    if isinstance(value, str):
-        return value in strings
-    return isinstance(value, int | float) and value in numbers
+    return constant is not None and (isinstance(constant, str) or abs(constant) < EXACT)  # type: ignore[arg-type]
 
 
 def _text(func: str, value: Evaluate, part: str) -> Evaluate:
@@ -178,9 +175,7 @@ def _call(func: str, args: list[Evaluate]) -> Evaluate:
 
     def evaluate(event: Event, prior: Prior) -> Any:
         values = [arg(event, prior) for arg in args]
-        if any(value is None or isinstance(value, str) for value in values):
-            return None
-        return compute(*(int(value) if isinstance(value, bool) else value for value in values))
+        return compute(*values) if all(value is not None and _kind(value) is float for value in values) else None
 
     return evaluate
 
@@ -197,7 +192,7 @@ def _aggregate(func: str, step: str, args: tuple[Node, ...]) -> Evaluate:
         return [value for value in found if value is not None]
 
     def numbers(prior: Prior) -> list[Any]:
-        return [value for value in values(prior) if not isinstance(value, str)]
+        return [value for value in values(prior) if _kind(value) is float]
 
     match func:
         case "count":

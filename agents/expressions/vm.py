@@ -2,8 +2,9 @@
 
 On the stack a value is two float64. A number is ``high + low``, exact for whole numbers of 64 bits (`low` is 0 up to
 2**53), with ``high`` the nearest float64; so most comparisons are decided by ``high``. Null is NaN and 0, text is NaN
-and its number in the table of strings plus 1. If an operator keeps one float64 only, that number is the payload of the
-NaN (NaN boxing). Every other NaN has payload 0, since a NaN is either null or text.
+and its number in the table of strings plus 1, false and true are NaN and -1 and -2. If an operator keeps one float64
+only, the payload of the NaN says which (NaN boxing): the number of the text, or `FALSE_BOX` and `TRUE_BOX`. Every other
+NaN has payload 0.
 
 Strings are equal if their numbers are; their order is that of their UTF-8 bytes, which is the order of code points.
 """
@@ -17,26 +18,37 @@ from typing import Final
 
 import numpy as np
 
+from astrocyte.agents.expressions import numbers
 from astrocyte.agents.expressions.bytecode import Op
 from astrocyte.agents.jit import at, bits, inner, outer
 
-__all__ = ["BOX", "PAYLOAD", "boxed", "rounded", "run"]
+__all__ = ["BOX", "FALSE", "FALSE_BOX", "TRUE", "TRUE_BOX", "accumulate", "boxed", "rounded", "run"]
 
 BOX: Final = 0x7FF8000000000000
 PAYLOAD: Final = 0x0007FFFFFFFFFFFF
+FALSE_BOX: Final = BOX + PAYLOAD - 1
+TRUE_BOX: Final = BOX + PAYLOAD
+FALSE: Final = -1.0
+TRUE: Final = -2.0
+"""Low parts of the booleans on the stack."""
 _EXACT: Final = 2.0**53
 _HALF: Final = 2.0**63
 _FULL: Final = 2.0**64
 _BEYOND: Final = 2.0**65
 _SURELY: Final = 2.0**62
-(CONST, LOAD, NEG, NOT, ISNULL, NUMBER, NUMBER_OR_ZERO, ABS, SQRT, LOG, ADD, SUB, MUL, DIV, MOD, MIN, MAX, LT, LE, GT,
- GE, EQ, NE, AND, OR) = (int(op) for op in Op)  # fmt: skip
+(CONST, LOAD, NEG, NOT, ISNULL, NUMBER, NUMBER_OR_ZERO, PRESENT, ABS, SQRT, LOG, ADD, SUB, MUL, DIV, MOD, MIN, MAX, LT,
+ LE, GT, GE, EQ, NE, AND, OR) = (int(op) for op in Op)  # fmt: skip
+
+accumulate = inner(numbers.accumulate)
 
 
 @inner
 def boxed(value):
-    """Number plus 1 of the string that a NaN represents; 0 for null."""
-    return np.float64(bits(value) & np.uint64(PAYLOAD))
+    """What a NaN represents: the number of a string plus 1, `FALSE` or `TRUE`; 0 for null."""
+    payload = bits(value) & np.uint64(PAYLOAD)
+    if payload >= np.uint64(PAYLOAD - 1):
+        return TRUE if payload == np.uint64(PAYLOAD) else FALSE
+    return np.float64(payload)
 
 
 @inner
@@ -136,20 +148,29 @@ def is_less(strings, arena, a, b):
     return first.size < second.size
 
 
+@outer
+def is_before(strings, arena, a, b, closed):
+    """Order of two values that are no numbers: text by code point, false before true; none between the two kinds."""
+    if a > 0.0 and b > 0.0:
+        return not is_less(strings, arena, b, a) if closed else is_less(strings, arena, a, b)
+    return a < 0.0 and b < 0.0 and (a > b or (closed and a == b))
+
+
 @inner
 def is_true(strings, v, w):
-    """Truth of a value: a number that is not 0, or text that is not empty."""
+    """Truth of a value: true, a number that is not 0, or text that is not empty."""
     if v == v:
         return v != 0.0
-    return w != 0.0 and strings[np.int64(w) - 1].size > 0
+    return w == TRUE or (w > 0.0 and strings[np.int64(w) - 1].size > 0)
 
 
 @inner
 def run(load, context, code, constants, first, last, strings, arena, stack, low):
     """Truth of the condition with instructions ``first`` to ``last``.
 
-    ``load(context, one, two)`` returns the pair of an operand, text as a boxed NaN. ``strings`` (entries with start and
-    size) and ``arena`` (their bytes) are the table of strings; ``stack`` and ``low`` have room for MAX_STACK values.
+    ``load(context, one, two)`` returns the pair of an operand, text and booleans as boxed NaN. ``strings`` (entries
+    with start and size) and ``arena`` (their bytes) are the table of strings; ``stack`` and ``low`` have room for
+    MAX_STACK values.
     """
     top = 0
     for pc in range(first, last):
@@ -157,7 +178,7 @@ def run(load, context, code, constants, first, last, strings, arena, stack, low)
         if op <= LOAD:
             if op == LOAD:
                 v, w = load(context, code[at(pc), 1], code[at(pc), 2])
-                if v != v:
+                if v != v and w == 0.0:
                     w = boxed(v)
             else:
                 v = constants[at(code[at(pc), 1]), 0]
@@ -171,9 +192,13 @@ def run(load, context, code, constants, first, last, strings, arena, stack, low)
             v = a
             w = 0.0
             if op == NOT:
-                v = 0.0 if is_true(strings, a, al) else 1.0
+                v = np.nan
+                w = FALSE if is_true(strings, a, al) else TRUE
             elif op == ISNULL:
-                v = 1.0 if a != a and al == 0.0 else 0.0
+                v = np.nan
+                w = TRUE if a != a and al == 0.0 else FALSE
+            elif op == PRESENT:
+                v = 0.0 if a != a and al == 0.0 else 1.0
             elif op == SQRT:
                 v = math.sqrt(a) if a >= 0.0 else np.nan
             elif op == LOG:
@@ -227,23 +252,26 @@ def run(load, context, code, constants, first, last, strings, arena, stack, low)
                     a, b = b, a
                     al, bl = bl, al
                 closed = op == LE or op == GE
+                v = np.nan
+                w = FALSE
                 if a == a and b == b:
-                    v = 1.0 if a < b or (a == b and (al < bl or (closed and al == bl))) else 0.0
+                    w = TRUE if a < b or (a == b and (al < bl or (closed and al == bl))) else FALSE
                 elif a != a and b != b and al != 0.0 and bl != 0.0:
-                    if closed:
-                        v = 0.0 if is_less(strings, arena, bl, al) else 1.0
-                    else:
-                        v = 1.0 if is_less(strings, arena, al, bl) else 0.0
+                    w = TRUE if is_before(strings, arena, al, bl, closed) else FALSE
             elif op <= NE:
+                v = np.nan
+                w = FALSE
                 same = al == bl and (a == b or (a != a and b != b and al != 0.0))
                 if op == EQ:
-                    v = 1.0 if same else 0.0
+                    w = TRUE if same else FALSE
                 elif not same and (a == a or al != 0.0) and (b == b or bl != 0.0):
-                    v = 1.0
+                    w = TRUE
             elif op == AND:
-                v = 1.0 if is_true(strings, a, al) and is_true(strings, b, bl) else 0.0
+                v = np.nan
+                w = TRUE if is_true(strings, a, al) and is_true(strings, b, bl) else FALSE
             else:
-                v = 1.0 if is_true(strings, a, al) or is_true(strings, b, bl) else 0.0
+                v = np.nan
+                w = TRUE if is_true(strings, a, al) or is_true(strings, b, bl) else FALSE
             stack[at(top - 1)] = v
             low[at(top - 1)] = w
     return is_true(strings, stack[0], low[0])

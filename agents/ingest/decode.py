@@ -16,16 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
-from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, chosen_decoders, run_decoder
+from astrocyte.agents.ingest.declared import enforce
+from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contract, Contracts
+from astrocyte.schemas.errors import TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame
+from astrocyte.schemas.json.reader import KafkaRecord, RawRecord, frame_to_records, is_retried, records_to_frame
 from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
-from astrocyte.schemas.topics import stream_of
 
 __all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame"]
 
@@ -62,18 +64,27 @@ def dead_letter(
 
 
 def decode_chunk(
-    topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG
+    topic: str,
+    partition: int,
+    records: Sequence[KafkaRecord],
+    catalog: Catalog = CATALOG,
+    decoders: Decoders | None = None,
 ) -> tuple[list[SourcedFrame], list[DeadLetter]]:
     """Frames of the chunk in offset order, and dead letters of the messages that cannot be decoded.
 
-    The catalog's types are enforced. A message that raises anything at all is a dead letter, and the others are read.
+    The types of the catalog and of the declarations (those of ``decoders``) are enforced. A message that raises
+    anything at all is a dead letter, and the others are read; only a decoder's TransientError is raised. Messages that
+    hold no event by their stream's declaration are in neither (`schemas.contract.Contract.skips`).
     """
-    stream = stream_of(topic) or topic
+    decoders = decoders or Decoders(Contracts(catalog=catalog))
+    contract = decoders.contracts.of_topic(topic)
+    if contract.declaration is not None:
+        records = [record for record in records if not contract.skips(record.value)]
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
-    for decoder, run in _runs(records):
-        if decoder is JSON:
-            _read_json(_Run(topic, partition, stream, run, catalog), frames, letters)
+    for decoder, run in _runs(records, _chosen(decoders, records, contract)):
+        if decoder.is_json:
+            _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
         for record in run:
             try:
@@ -85,7 +96,9 @@ def decode_chunk(
                 if isinstance(made, Frame):
                     event_type = None if made.has("window_start") else catalog.find(made.stream)
                     made = conform(made, event_type) if event_type is not None else made
-            except MemoryError:
+                    made, refused = _enforce(made, contract, SourcedFrame(made, topic, partition, record.offset))
+                    letters += refused
+            except (MemoryError, TransientError):
                 raise
             except Exception as error:  # noqa: BLE001  a message that raises is refused, whatever it raises
                 reason = reason_of("decoding a message", error)
@@ -95,8 +108,21 @@ def decode_chunk(
                 made = retried_frame(made) if is_retried(record) else made
                 frames.append(SourcedFrame(made, topic, partition, record.offset))
             else:
-                _read_json(_Run(topic, partition, stream, made, catalog, record), frames, letters)
+                _read_json(_Run(topic, partition, made, contract, None, record), frames, letters)
     return frames, letters
+
+
+def _enforce(frame: Frame, contract: Contract, sourced: SourcedFrame) -> tuple[Frame, list[DeadLetter]]:
+    """The frame with the declared types, and dead letters of the rows that do not fit them."""
+    if contract.declaration is None or frame.stream != contract.stream:
+        return frame, []
+    letters = []
+    found, refused = enforce(frame, contract.declaration)
+    for row, reason in refused.items():
+        key, value, headers = frame_to_records(frame.take(np.array([row])))[0]
+        raw = RawRecord(sourced.offset, int(frame.timestamps()[row]) // 1000, key, value, headers)
+        letters.append(dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage="decode", row=row))
+    return found, letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +131,32 @@ class _Run:
 
     topic: str
     partition: int
-    stream: str
     records: Sequence[KafkaRecord]
-    catalog: Catalog
+    contract: Contract
+    envelope: str | None = None
     source: KafkaRecord | None = None
 
 
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
     def attempt(first: int, last: int) -> None:
         records = run.records[first:last] if last - first < len(run.records) else run.records
-        decoded, index, refused = records_to_frame(run.topic, run.partition, run.stream, records, run.catalog)
+        decoded, index, refused = records_to_frame(
+            run.topic, run.partition, run.contract.stream, records, contract=run.contract, envelope=run.envelope
+        )
         for item in refused:
             refuse_record(first + item.index, item.reason)
         if decoded is not None:
-            decoded = (
-                retried_frame(decoded) if is_retried(records[0] if run.source is None else run.source) else decoded
-            )
+            if is_retried(records[0] if run.source is None else run.source):
+                decoded = retried_frame(decoded)
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
-            frames.append(SourcedFrame(decoded, run.topic, run.partition, int(offsets[0]), offsets, last_offset=end))
+            received = [records[row] if run.source is None else run.source for row in index]
+            numbers = None if run.source is None or len(run.records) == 1 else np.array(index, np.int64) + first
+            frames.append(
+                SourcedFrame(
+                    decoded, run.topic, run.partition, int(offsets[0]), offsets, end, received=received, numbers=numbers
+                )
+            )
 
     def refuse_record(at: int, reason: str) -> None:
         record, row = (run.records[at], None) if run.source is None else (run.source, at)
@@ -135,10 +168,10 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
     apart(len(run.records), attempt, refuse)
 
 
-def _runs(records: Sequence[KafkaRecord]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
+def _runs(records: Sequence[KafkaRecord], chosen: Sequence[Decoder]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
     first = 0
     # Messages that were sent again say nothing about event time, so they form frames of their own.
-    for (decoder, _), same in groupby(zip(_chosen(records), map(is_retried, records), strict=True)):
+    for (decoder, _), same in groupby(zip(chosen, map(is_retried, records), strict=True)):
         last = first + len(list(same))
         yield decoder, records[first:last]
         first = last
@@ -170,16 +203,16 @@ def retried_frame(frame: Frame) -> Frame:
     return replace(frame, origin=RETRY_ORIGIN, watermark_us=None, end=False, peers=())
 
 
-def _chosen(records: Sequence[KafkaRecord]) -> list[Decoder]:
+def _chosen(decoders: Decoders, records: Sequence[KafkaRecord], contract: Contract) -> list[Decoder]:
     """The decoder of each message; JSON, which refuses it with a reason, for one on which a recogniser raises."""
     try:
-        return chosen_decoders(records)
+        return decoders.chosen(records, contract)
     except Exception as error:  # noqa: BLE001  a recogniser is a function of the user's
         reason_of("recognising a message", error)
     chosen = []
     for record in records:
         try:
-            chosen += chosen_decoders([record])
+            chosen += decoders.chosen([record], contract)
         except Exception:  # noqa: BLE001  as above
             chosen.append(JSON)
     return chosen

@@ -1,4 +1,4 @@
-"""Decoders: from one Kafka message to events. JSON records and frames are read in bulk, other forms one by one.
+"""Decoders: from Kafka messages to events. JSON records and frames are read in bulk, other forms one by one.
 
 ::
 
@@ -7,26 +7,30 @@
         value, room = record.value.decode().split(",")
         return {"value": float(value), "key": room}    # an event, like a JSON record; or a list of them; or a Frame
 
-A message goes to the decoder of its ``content-type`` header, else to the first that recognises its value, else it is
-a frame or a JSON record (a mono event, the dna envelope, or a flat object). InvalidEvent, or any other exception,
-makes the message a dead letter with that reason.
+A stream's messages go to the decoder that its declaration names (``decoder:`` under ``streams:`` of a rule file). Where
+none is declared, a message goes to the decoder of its ``content-type`` header, else to the first that recognises its
+value, else it is a frame or a JSON record, whose envelope is recognised by its members (`schemas.contract`).
+InvalidEvent, or any other exception except a TransientError, makes the message a dead letter with that reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from importlib import import_module
 from typing import Any, Final
 
 import orjson
 
-from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
+from astrocyte.schemas.contract import ENVELOPES, Contract, Contracts
+from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, KafkaRecord, RawRecord, first_offset
 from astrocyte.schemas.registry import Registry
 
-__all__ = ["ARROW", "DECODERS", "JSON", "Decoder", "chosen_decoders", "register_decoder", "run_decoder"]
+__all__ = ["ARROW", "DECODERS", "JSON", "Decoder", "Decoders", "chosen_decoders", "register_decoder", "run_decoder"]
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 """Continuation marker with which an Arrow IPC stream begins; no JSON text can begin with it."""
@@ -39,6 +43,15 @@ class Decoder:
     definition: Callable[[KafkaRecord], Any]
     content_type: str | None = None
     recognise: Callable[[bytes], bool] | None = None
+    envelope: str | None = None
+    """For JSON records, which are read in bulk: their envelope; None where each is recognised by its members."""
+    configure: Callable[[Contract, Mapping[str, Any]], Callable[[KafkaRecord], Any]] | None = None
+    """Makes ``definition`` for one stream, from its contract and the options of its declaration."""
+
+    @property
+    def is_json(self) -> bool:
+        """Whether messages are JSON records."""
+        return self is JSON or self.envelope is not None
 
 
 def _read_arrow(record: KafkaRecord) -> Frame:
@@ -53,16 +66,79 @@ ARROW: Final = Decoder(_read_arrow, CONTENT_TYPE, lambda value: value.startswith
 JSON: Final = Decoder(_read_json, JSON_CONTENT_TYPE, lambda _value: True)
 
 
+def _configured(module: str) -> Decoder:
+    """A shipped decoder that must be declared: ``astrocyte.agents.ingest.<module>`` is loaded where it is."""
+
+    def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[KafkaRecord], Any]:
+        found: Callable[[KafkaRecord], Any] = import_module(f"astrocyte.agents.ingest.{module}").configure(
+            contract, options
+        )
+        return found
+
+    return Decoder(_undeclared, configure=configure)
+
+
+def _undeclared(_record: KafkaRecord) -> Any:
+    raise InvalidEvent("this decoder needs a declaration of its stream; add it under streams: of the rule file")
+
+
+_SHIPPED: Final[dict[str, Decoder]] = {
+    "arrow": ARROW,
+    "json": JSON,
+    "avro": _configured("avro"),
+    "csv": _configured("csv_lines"),
+    **{name: Decoder(_read_json, envelope=name) for name in ENVELOPES if name not in ("json", "mono")},
+}
+
+
 def _convert(name: str, found: Any) -> Decoder:
     if not isinstance(found, Decoder):
         raise InvalidSettings(f"decoder {name!r} is a {type(found).__name__}; expected a Decoder")
     return found
 
 
-DECODERS: Final[Registry[Decoder]] = Registry(
-    "decoder", group="astrocyte.decoders", shipped={"arrow": ARROW, "json": JSON}, convert=_convert
-)
+DECODERS: Final[Registry[Decoder]] = Registry("decoder", group="astrocyte.decoders", shipped=_SHIPPED, convert=_convert)
 """Decoders by name."""
+
+
+class Decoders:
+    """The decoders of a set of contracts, each configured once. Raises InvalidSettings for an unknown one."""
+
+    def __init__(
+        self,
+        contracts: Contracts,
+        options: Callable[[str], Mapping[str, Any]] = lambda _decoder: {},
+        *,
+        json_only: bool = False,
+    ) -> None:
+        """``options``: settings of a decoder by its name, under those of a declaration.
+
+        ``json_only``: the messages are JSON records, whatever other decoder is declared.
+        """
+        self.contracts = contracts
+        self._of_stream: dict[str, Decoder] = {}
+        for name, declaration in contracts.declared.items():
+            if declaration.decoder is None:
+                continue
+            chosen = declaration.decoder
+            decoder = DECODERS.get(chosen.name)
+            if json_only and not decoder.is_json:
+                self._of_stream[name] = JSON
+                continue
+            if decoder.configure is not None:
+                given = {**options(chosen.name), **chosen.options}
+                decoder = replace(decoder, definition=decoder.configure(contracts.of_stream(name), given))
+            elif chosen.options:
+                odd = next(iter(chosen.options))
+                raise InvalidSettings(f"stream {name!r}: decoder {chosen.name!r} takes no option {odd!r}; leave it out")
+            if chosen.name == "json":
+                decoder = replace(decoder, envelope="json")
+            self._of_stream[name] = decoder
+
+    def chosen(self, records: Sequence[KafkaRecord], contract: Contract) -> list[Decoder]:
+        """The decoder of each message of a stream."""
+        declared = None if contract.declaration is None else self._of_stream.get(contract.stream)
+        return chosen_decoders(records) if declared is None else [declared] * len(records)
 
 
 def register_decoder(
@@ -89,7 +165,7 @@ def register_decoder(
 
 def chosen_decoders(records: Sequence[KafkaRecord]) -> list[Decoder]:
     """The decoder of each message. Costs one comparison per message where no other decoders are registered."""
-    own = [decoder for _, decoder in DECODERS.items() if decoder is not ARROW and decoder is not JSON]
+    own = [decoder for name, decoder in DECODERS.items() if decoder is not _SHIPPED.get(name)]
     if not own:
         return [
             ARROW if record.value is not None and record.value.startswith(ARROW_MAGIC) else JSON for record in records
@@ -128,10 +204,21 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
             body = dict(event)
             if len(rows) > 1 and body.get("event_id") is None:
                 body["event_id"] = str(hash_id(topic, str(partition), str(first_offset(record)), str(row)))
-            value = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+            value = orjson.dumps(body, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
             records.append(RawRecord(record.offset, record.timestamp, record.key, value, record.headers))
+    except TransientError:
+        raise  # nothing is wrong with the message
     except AstrocyteError as error:
         raise InvalidEvent(str(error)) from error
     except Exception as error:
         raise InvalidEvent(f"the decoder failed: {type(error).__name__}: {error}") from error
     return records
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has no form for: bytes in hexadecimal, a decimal number as a number."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "0x" + bytes(value).hex()
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")

@@ -2,25 +2,30 @@
 
 An event has ``stream`` (or ``source_stream``, as in a mono event), ``timestamp`` (integer microseconds, ISO 8601 text
 or a datetime), ``key``, ``type`` and its fields, and optionally ``event_id``. Entries of ``metadata`` count as fields.
+What a mapping means is decided by `schemas.contract`, as for a JSON record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.agents.expressions.numbers import nearest_float
+from astrocyte.agents.ingest.declared import TypeMismatch, conforming
+from astrocyte.schemas import mixed
+from astrocyte.schemas.catalog import arrow_type
+from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
+from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import TEXT, Frame
-from astrocyte.schemas.times import NEVER_US, time_us
+from astrocyte.schemas.frames import TEXT, Frame, column_name
+from astrocyte.schemas.times import NEVER_US
+from astrocyte.schemas.times import time_us as read_time
 
-__all__ = ["column_of", "frames_of", "normalised", "time_of"]
+__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "stream_named", "time_of"]
 
-_ASIDE: Final = frozenset({"stream", "source_stream", "metadata", "timestamp"})
-_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+_UNDECLARED: Final = Contracts()
 
 
 def time_of(value: Any) -> int:
@@ -32,32 +37,60 @@ def time_of(value: Any) -> int:
             f"timestamp {value!r} of type {type(value).__name__}; expected integer microseconds since 1970 (UTC), "
             "ISO 8601 text or a datetime"
         )
-    return time_us(value, "us")
+    return read_time(value, "us")
 
 
-def normalised(event: Mapping[str, Any], streams: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Stream and flat fields (``timestamp`` in microseconds) of one event; ``streams`` are the known streams.
+def normalised(
+    event: Mapping[str, Any], streams: Sequence[str], contracts: Contracts | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Stream and row (by column name, ``timestamp`` in microseconds) of one event; ``streams`` are the known streams.
 
-    An event without a stream belongs to the only known one. Raises InvalidEvent.
+    The event is what the same mapping is as a JSON record (`schemas.contract`), except that a whole number as time is
+    in microseconds where nothing declares its unit. An event without a stream belongs to the only known one. Raises
+    InvalidEvent, and TypeMismatch for a value of another type than declared.
     """
-    stream = event.get("stream")
-    if stream is None:
-        source = event.get("source_stream")
-        stream = source.removeprefix("stream:") if isinstance(source, str) else None
-    if stream is None:
-        if len(streams) != 1:
-            raise InvalidEvent(f"event {event!r} names no stream; add stream: one of {', '.join(streams) or 'none'}")
-        stream = streams[0]
-    if "timestamp" not in event:
+    stream = stream_named(event, streams)
+    contracts = contracts or _UNDECLARED
+    contract = contracts.of_stream(stream)
+    envelope = contract.decoder if contract.decoder in ENVELOPES else envelope_of(event, contract)
+    found = read_event(event, contract, envelope=envelope)
+    if found.time is None:
         raise InvalidEvent(f"event {event!r} has no timestamp; add integer microseconds, ISO 8601 text or a datetime")
-    fields = {name: value for name, value in event.items() if name not in _ASIDE}
-    metadata = event.get("metadata")
-    if isinstance(metadata, Mapping):
-        fields = {**metadata, **fields}
-    elif metadata is not None:
-        fields["metadata"] = metadata
-    fields["timestamp"] = time_of(event["timestamp"])
-    return str(stream), fields
+    declaration = contract.declaration
+    plain = envelope in ("json", "mono") and (declaration is None or declaration.time is None)
+    time_us = time_of(found.time) if plain else read_time(found.time, found.unit)
+    row: dict[str, Any] = {**found.fields, "timestamp": time_us}
+    row |= {name: value for name, value in (("key", found.key), ("type", found.type)) if value is not None}
+    if found.event_id is not None:
+        row["event_id"] = found.event_id
+    if declaration is not None:
+        row.update(conforming(row, declaration, stream))
+    return stream, row
+
+
+def is_plain(event: Mapping[str, Any]) -> bool:
+    """Whether an event that names its stream is a row already: `normalised` would change nothing but add defaults."""
+    return (
+        type(event.get("timestamp")) is int
+        and "key" in event
+        and "metadata" not in event
+        and "source_stream" not in event
+        and "seq" not in event
+        and (event.get("event_id") is None or type(event["event_id"]) is str)
+    )
+
+
+def stream_named(event: Mapping[str, Any], streams: Sequence[str]) -> str:
+    """Stream of an event: the one that it names, else the only known one. Raises InvalidEvent."""
+    stream = event.get("stream")
+    if isinstance(stream, str):
+        return stream
+    source = event.get("source_stream")
+    if isinstance(source, str):
+        return source.removeprefix("stream:")
+    if len(streams) != 1:
+        raise InvalidEvent(f"event {event!r} names no stream; add stream: one of {', '.join(streams) or 'none'}")
+    return streams[0]
 
 
 def frames_of(
@@ -66,11 +99,13 @@ def frames_of(
     *,
     run: str = "",
     first_seq: Mapping[str, int] | None = None,
+    contracts: Contracts | None = None,
+    on_refused: Callable[[TypeMismatch], None] | None = None,
 ) -> list[Frame]:
     """Frames of the events, in their order, grouped by stream; frames are passed through.
 
-    Events without ``event_id`` are numbered within their stream, in that order, from ``first_seq`` of the stream on
-    (default 0). Raises InvalidEvent.
+    Events without an id are numbered within their stream, in that order, from ``first_seq`` of the stream on
+    (default 0). ``on_refused`` is called for an event with a value of another type than declared. Raises InvalidEvent.
     """
     frames: list[Frame] = []
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -80,29 +115,52 @@ def frames_of(
             continue
         if not isinstance(event, Mapping):
             raise InvalidEvent(f"expected an event (a mapping) or a Frame, got {type(event).__name__} {event!r}")
-        stream, fields = normalised(event, streams)
+        try:
+            stream, fields = normalised(event, streams, contracts)
+        except TypeMismatch as mismatch:
+            if on_refused is None:
+                raise
+            on_refused(mismatch)
+            continue
         rows.setdefault(stream, []).append(fields)
     for stream, found in rows.items():
         given = [row for row in found if row.get("event_id") is not None]
         own = [row for row in found if row.get("event_id") is None]
         first = (first_seq or {}).get(stream, 0)
-        frames += [frame_of(stream, part, run=run, first_seq=first) for part in (own, given) if part]
+        declaration = None if contracts is None else contracts.declared.get(stream)
+        frames += [
+            frame_of(stream, part, run=run, first_seq=first, declaration=declaration) for part in (own, given) if part
+        ]
     return frames
 
 
-def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", first_seq: int = 0) -> Frame:
-    """Frame of flat rows of one stream. Raises InvalidEvent if no column type can hold the values of a field."""
-    names = dict.fromkeys(name for row in rows for name in row)
+def frame_of(
+    stream: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    run: str = "",
+    first_seq: int = 0,
+    declaration: StreamDeclaration | None = None,
+) -> Frame:
+    """Frame of flat rows of one stream. Raises InvalidEvent for text with a lone surrogate."""
+    types = {} if declaration is None else {column_name(name): kind for name, kind in declaration.types.items()}
+    names = dict.fromkeys(name for row in rows for name in row) | dict.fromkeys(types)
     if "event_id" in names and all(row.get("event_id") is None for row in rows):
         del names["event_id"]
     columns: dict[str, Any] = {}
     for name in names:
         values = [row.get(name) for row in rows]
         if name in ("key", "type"):
-            values = [value if value is None or isinstance(value, str) else str(value) for value in values]
-            columns[name] = pa.array(values, pa.utf8()).dictionary_encode().cast(TEXT)
+            text = mixed.key_text if name == "key" else mixed.json_text
+            absent = stream if name == "type" else None
+            values = [absent if value is None else text(value) for value in values]
+            columns[name] = mixed.key_column(column_of(stream, name, values))
+        elif name in types:
+            columns[name] = mixed.typed_column(values, arrow_type(types[name]))
         elif name == "timestamp":
             columns[name] = np.array(values, np.int64)
+        elif name == "event_id":
+            columns[name] = column_of(stream, name, [None if value is None else str(value) for value in values])
         else:
             columns[name] = column_of(stream, name, values)
     columns.setdefault("key", pa.array([None] * len(rows), pa.utf8()).dictionary_encode().cast(TEXT))
@@ -110,19 +168,8 @@ def frame_of(stream: str, rows: Sequence[Mapping[str, Any]], *, run: str = "", f
 
 
 def column_of(stream: str, name: str, values: list[Any]) -> pa.Array:
-    """Column of a field's values. Raises InvalidEvent if no column type can hold them."""
+    """Column of a field's values, each of its own type. Raises InvalidEvent for text with a lone surrogate."""
     try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        kinds = {type(value) for value in values}
-        if kinds <= {int, type(None)} and all(value is None or 0 <= value < 2**64 for value in values):
-            return pa.array(values, pa.uint64())
-        if kinds <= _NUMBERS:
-            return pa.array([None if value is None else nearest_float(value) for value in values])
-        try:
-            return pa.array([None if value is None else str(value) for value in values]).dictionary_encode()
-        except (pa.ArrowInvalid, UnicodeEncodeError) as error:
-            raise InvalidEvent(f"field {name!r} of stream {stream!r} fits no column type: {error}") from error
-    if pa.types.is_null(array.type):
-        return array.cast(pa.float64())
-    return array
+        return mixed.column_of(values)
+    except (pa.ArrowException, UnicodeError, TypeError, ValueError) as error:
+        raise InvalidEvent(f"field {name!r} of stream {stream!r} cannot be read: {error}") from error

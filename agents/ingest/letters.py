@@ -44,16 +44,22 @@ def row_records(frame: Frame, rows: Sequence[int], catalog: Catalog) -> RowRecor
 
 
 def row_letter(sourced: SourcedFrame, row: int, *, reason: str, stage: str, catalog: Catalog) -> DeadLetter:
-    """Dead letter of one row: its JSON record, or a frame of this row alone where no JSON record can hold it."""
+    """Dead letter of one row: the message as it was received, where that held one record.
+
+    Of a row of a frame it is the row's JSON record, or a frame of this row alone where no JSON record can hold it.
+    """
+    raw = _raw(sourced, row, catalog) if sourced.received is None else sourced.received[row]
+    inside = sourced.row_of(row)
+    return dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage=stage, row=inside)
+
+
+def _raw(sourced: SourcedFrame, row: int, catalog: Catalog) -> RawRecord:
     frame = sourced.frame
     found = row_records(frame, [row], catalog)
     key: bytes | None
     value: bytes | None
     key, value, headers = found.records[0] if found.records else _alone(frame, row)
-    time_ms = int(frame.timestamps()[row]) // 1000
-    raw = RawRecord(sourced.offset_of(row), time_ms, key, value, headers)
-    inside = row if sourced.offsets is None else None
-    return dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage=stage, row=inside)
+    return RawRecord(sourced.offset_of(row), int(frame.timestamps()[row]) // 1000, key, value, headers)
 
 
 def _alone(frame: Frame, row: int) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:

@@ -15,18 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
+from astrocyte.agents.expressions.columns import evaluate, predicate
 from astrocyte.agents.expressions.nodes import Field, Node, walk
+from astrocyte.agents.expressions.values import Columns
 from astrocyte.agents.rules.validator_functions import ValidatorFunction, like
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
+from astrocyte.schemas.mixed import MIXED, fits, is_null, members, to_list
 from astrocyte.schemas.times import are_event_times
 
 __all__ = ["Passed", "Validators"]
 
 Flags = NDArray[np.bool_]
+_NARROW: Final = (pa.float32(), pa.int32())
 _SHOWN: Final = 80
 """Maximum number of characters of a value in a reason."""
 
@@ -65,13 +68,14 @@ class Validators:
         """
         # Results of a window have the window's fields, even if the catalog has a stream of the same name.
         event_type = None if not typed or frame.has("window_start") else self._catalog.find(frame.stream)
+        declared = {} if event_type is None else {field.name: field.type for field in event_type.arrow_schema()}
+        work = _Work(frame, declared)
+        work.check_types()
         if event_type is not None:
             try:
-                frame = conform(frame, event_type)
+                work.frame = conform(work.frame, event_type)
             except SchemaMismatch as error:
-                every = [(row, str(error)) for row in range(frame.num_rows)]
-                return Passed(frame.slice(0, 0), np.empty(0, np.int64), every)
-        work = _Work(frame)
+                work.refuse(np.ones(work.frame.num_rows, np.bool_), [str(error)] * work.frame.num_rows)
         work.check_times()
         specs = self._specs.get(frame.stream, ())
         policy = next((spec.non_finite for spec in specs if spec.non_finite is not None), "reject")
@@ -84,10 +88,11 @@ class Validators:
 
 
 class _Work:
-    """One frame while the validators of its stream process it."""
+    """One frame while the validators of its stream process it; ``declared`` are the catalog's types of its fields."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame, declared: Mapping[str, pa.DataType]) -> None:
         self.frame = frame
+        self.declared = declared
         self.rows = np.arange(frame.num_rows, dtype=np.int64)
         self.refused: list[tuple[int, str]] = []
         self.sampled = 0
@@ -102,6 +107,17 @@ class _Work:
         chosen = np.flatnonzero(good)
         self.frame = self.frame.take(chosen)
         self.rows = self.rows[chosen]
+
+    def check_types(self) -> None:
+        """Refuse the rows whose value is not of the declared type, where a column has values of several types."""
+        for name, kind in self.declared.items():
+            if not self.frame.has(name) or self.frame.column(name).type != MIXED:
+                continue
+            values = self.frame.values(name)
+            bad = np.array([not fits(value, kind) for value in values], np.bool_)
+            wanted = "text" if pa.types.is_dictionary(kind) else kind
+            wrong = [value for value, there in zip(values, bad.tolist(), strict=True) if there]
+            self.refuse(bad, [f"field {name!r} is {_show(value)}; expected {wanted}" for value in wrong])
 
     def check_times(self) -> None:
         times = self.frame.timestamps()
@@ -121,17 +137,20 @@ class _Work:
             column = self.frame.column(name)
             if pa.types.is_dictionary(column.type):
                 column = column.indices
-            if column.null_count:
-                bad = np.asarray(column.is_null())
+            bad = np.asarray(is_null(column))
+            if bad.any():
                 self.refuse(bad, [f"field {name!r} is null"] * int(bad.sum()))
 
     def check_finite(self, policy: str) -> None:
         for name in self.frame.fields:
             column = self.frame.column(name)
-            if pa.types.is_list(column.type) and pa.types.is_floating(column.type.value_type):
-                bad = _rows_of_lists(column)
-            elif pa.types.is_floating(column.type) and not _all_finite(column):
-                bad = np.asarray(pc.invert(pc.is_finite(column)).fill_null(False))
+            numbers = members(column).get("float") if column.type == MIXED else column
+            if numbers is None:
+                continue
+            if pa.types.is_list(numbers.type) and pa.types.is_floating(numbers.type.value_type):
+                bad = _rows_of_lists(numbers)
+            elif pa.types.is_floating(numbers.type) and not _all_finite(numbers):
+                bad = np.asarray(pc.invert(pc.is_finite(numbers)).fill_null(False))
             else:
                 continue
             if not bad.any():
@@ -140,7 +159,7 @@ class _Work:
                 cleaned = pc.if_else(pa.array(bad), pa.scalar(None, column.type), column)
                 self.frame = self.frame.with_column(name, cleaned)
             else:
-                values = column.filter(pa.array(bad)).to_pylist()
+                values = to_list(column.filter(pa.array(bad)))
                 self.refuse(bad, [f"field {name!r} is {_show(value)}; expected a finite number" for value in values])
 
     def transform(self, spec: Validator) -> None:
@@ -152,8 +171,11 @@ class _Work:
             self.call(spec.function, spec.options)
         for name, node in spec.set_nodes.items():
             column = evaluate(node, self.fields()).to_arrow(self.frame.num_rows)
-            if self.frame.has(name):
-                column = like(column, self.frame.column(name).type)
+            wanted = self.declared.get(name)
+            if wanted is None and self.frame.has(name) and self.frame.column(name).type in _NARROW:
+                wanted = self.frame.column(name).type  # so the producer of the frame declared it
+            if wanted is not None:
+                column = like(column, wanted)
             self.frame = self.frame.with_column(name, column)
         if spec.rename or spec.drop:
             kept = [name for name in self.frame.batch.schema.names if name not in spec.drop]
@@ -177,7 +199,7 @@ class _Work:
         """Apply a Python validator to the remaining rows; it may accept, refuse and change them."""
         if not self.frame.num_rows:
             return
-        self.frame, refused = function.apply(self.frame, options)
+        self.frame, refused = function.apply(self.frame, options, self.declared)
         if refused:
             rows = sorted(refused)
             bad = np.zeros(self.frame.num_rows, np.bool_)
@@ -195,7 +217,7 @@ class _Work:
             return [spec.reason] * count
         names = sorted({part.name for part in walk(node) if isinstance(part, Field)})
         seen = {
-            name: self.frame.column(name).filter(pa.array(bad)).to_pylist() if self.frame.has(name) else [None] * count
+            name: to_list(self.frame.column(name).filter(pa.array(bad))) if self.frame.has(name) else [None] * count
             for name in names
         }
         return [

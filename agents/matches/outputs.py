@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.event_store import Located
-from astrocyte.agents.expressions.columns import Columns as FieldColumns
 from astrocyte.agents.expressions.columns import evaluate
 from astrocyte.agents.expressions.nodes import (
     Aggregate,
@@ -32,14 +31,16 @@ from astrocyte.agents.expressions.nodes import (
     Or,
     Text,
 )
-from astrocyte.agents.expressions.numbers import EXACT, total
+from astrocyte.agents.expressions.sums import add_pairs
+from astrocyte.agents.expressions.values import Columns as FieldColumns
+from astrocyte.agents.expressions.values import Operand, Values, exact_sums, floats, numbers_of, of_arrow
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.events import Severity
+from astrocyte.schemas.mixed import concat_columns
 
 __all__ = ["Columns", "gather", "outputs_of"]
 
 Template = tuple[tuple[str, Node | None, str], ...]
-_REDUCE: Final = {"min": np.minimum, "max": np.maximum}
 
 
 class Columns:
@@ -53,7 +54,7 @@ class Columns:
         self._match = np.repeat(np.arange(self.count), np.diff(offsets))
         self._step = step
         self._events = events
-        self._cache: dict[str, pa.Array] = {}
+        self._cache: dict[str, pa.Array | Operand] = {}
 
     def evaluate(self, node: Node) -> list[Any]:
         """Value of an expression for each match, as Python values; null is None."""
@@ -85,7 +86,7 @@ class Columns:
             rows = np.flatnonzero(self._step == self._number[step])
             match = self._match[rows]
             if name is None:
-                column = pa.array(np.bincount(match, minlength=self.count))
+                column: pa.Array | Operand = Values(np.bincount(match, minlength=self.count))
             elif func in ("first", "last"):
                 # Where several events assign to one place, NumPy keeps the last assignment.
                 place = np.full(self.count, -1, np.int64)
@@ -93,7 +94,7 @@ class Columns:
                 place[match[order]] = rows[order]
                 column = gather(self._events, place, name)
             else:
-                column = _aggregate(func, gather(self._events, rows, name), match, self.count)
+                column = _aggregate(func, of_arrow(gather(self._events, rows, name)), match, self.count)
             self._cache[label] = column
         return Field(None, label)
 
@@ -113,70 +114,68 @@ def gather(events: Located, places: NDArray[np.int64], name: str) -> pa.Array:
         parts.append(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
     if len(parts) == 1 and len(there) == len(places):
         return parts[0] if (np.diff(positions[0]) == 1).all() else parts[0].take(pa.array(np.argsort(positions[0])))
-    joined = _joined(parts)
+    joined = concat_columns(parts)
     order = np.full(len(places), -1, np.int64)
     order[np.concatenate(positions)] = np.arange(len(joined))
     return joined.take(pa.array(order, mask=order < 0))
 
 
-def _joined(parts: Sequence[pa.Array]) -> pa.Array:
-    kinds = {part.type for part in parts if not pa.types.is_null(part.type)}
-    if len(kinds) <= 1:
-        kind = kinds.pop() if kinds else pa.float64()
-        return pa.concat_arrays([part.cast(kind) for part in parts])
-    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds):
-        whole = all(pa.types.is_integer(kind) for kind in kinds)
-        return pa.concat_arrays([part.cast(pa.int64() if whole else pa.float64()) for part in parts])
-    return pa.concat_arrays([part.cast(pa.utf8()) for part in parts])
+def _aggregate(func: str, column: Operand, match: NDArray[np.int64], count: int) -> Values:
+    """Aggregate the values of each match (``match`` ascends). Nulls are ignored; without a value it is null.
 
-
-def _aggregate(func: str, values: pa.Array, match: NDArray[np.int64], count: int) -> pa.Array:
-    """Aggregate the values of each match (``match`` ascends). Nulls and NaN are ignored; without a value it is null."""
-    valid = np.asarray(values.is_valid())
-    if pa.types.is_floating(values.type):
-        valid &= ~np.isnan(values.fill_null(np.nan).to_numpy(zero_copy_only=False))
-    match = match[valid]
-    numbers = np.bincount(match, minlength=count)
+    Functions other than count take numbers only.
+    """
     if func == "count":
-        return pa.array(numbers)
-    numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type)
-    if not numeric:
-        values, match, numbers = pa.array([], pa.float64()), match[:0], np.zeros_like(numbers)
-    else:
-        values = values.filter(pa.array(valid))
-    data = values.to_numpy(zero_copy_only=False)
-    data = data.astype(np.int64) if data.dtype.kind in "bi" else data.astype(np.float64)
-    starts = np.flatnonzero(np.diff(match, prepend=-1))
+        return Values(np.bincount(match[column.is_valid], minlength=count))
+    numbers = numbers_of(column)
+    if numbers is None:
+        numbers = Values(np.zeros(len(match)), np.zeros(len(match), np.bool_))
+    rows = np.flatnonzero(numbers.is_valid)
+    numbers, match = numbers.take(rows), match[rows]
     if func in ("sum", "mean"):
-        result = _sums(data, match, starts, count)
-    else:
-        result = np.zeros(count, data.dtype)
-        if len(starts):
-            result[match[starts]] = _REDUCE[func].reduceat(data, starts)
-    if func == "mean":
-        result = np.divide(result, numbers, out=np.zeros(count), where=numbers > 0)
-    return pa.array(result, mask=None if func == "sum" else numbers == 0)
+        found = _sums(numbers, match, count)
+        number = np.bincount(match, minlength=count)
+        if func == "sum":
+            return found
+        high = found.pair()[0]
+        valid = found.is_valid & (number > 0)
+        return floats(np.divide(high, number, out=np.zeros(count), where=number > 0), valid)
+    return _extremes(func, numbers, match, count)
 
 
-def _sums(
-    data: NDArray[Any], match: NDArray[np.int64], starts: NDArray[np.int64], count: int
-) -> NDArray[np.int64] | NDArray[np.uint64] | NDArray[np.float64]:
-    """Sum of each match; integer sums are int64, or uint64 or float64 if they do not fit."""
-    result = np.zeros(count, data.dtype)
-    lengths = np.diff(np.append(starts, len(data)))
-    if not len(starts):
-        return result
-    few = data.dtype.kind == "f" and int(lengths.max()) <= 2 and bool((np.abs(data) < EXACT / 2).all())
-    if few or (data.dtype.kind == "i" and int(lengths.max()) * max(int(data.max()), -int(data.min())) < 2**63):
-        result[match[starts]] = np.add.reduceat(data, starts)
-        return result
-    sums: list[int | float] = [0] * count
-    for place, part in zip(match[starts].tolist(), np.split(data, starts[1:]), strict=True):
-        sums[place] = total(part.tolist())
-    least, most = min(sums), max(sums)
-    if all(isinstance(each, int) for each in sums) and least >= -(2**63) and (most < 2**63 or least >= 0):
-        return np.array(sums, np.int64) if most < 2**63 else np.array(sums, np.uint64)
-    return np.array(sums, np.float64)
+def _sums(numbers: Values, match: NDArray[np.int64], count: int) -> Values:
+    """Sum of the numbers of each match, as `agents.expressions.numbers.total` computes it."""
+    starts = np.flatnonzero(np.diff(match, prepend=-1))
+    data = numbers.data
+    if data.dtype.kind == "i":
+        most = int(np.diff(np.append(starts, len(data))).max(initial=0))
+        if not len(data) or most * max(int(data.max()), -int(data.min())) < 2**63:
+            sums = np.zeros(count, np.int64)
+            if len(starts):
+                sums[match[starts]] = np.add.reduceat(data, starts)
+            return Values(sums)
+    high, low = numbers.pair()
+    totals, rests = np.zeros(count), np.zeros(count)
+    rest = np.zeros(1) if low is None else low
+    add_pairs(match, high, rest, int(low is not None), totals, rests)
+    whole = np.ones(count, np.bool_)
+    whole[match[~np.broadcast_to(numbers.is_integer, match.shape)]] = False
+    return exact_sums(totals, rests, whole)
+
+
+def _extremes(func: str, numbers: Values, match: NDArray[np.int64], count: int) -> Values:
+    """Least or greatest number of each match; of equal ones the first."""
+    high, low = numbers.pair()
+    sign = -1.0 if func == "max" else 1.0
+    keys: list[NDArray[Any]] = [sign * high, match]
+    order = np.lexsort(keys if low is None else [sign * low, *keys])
+    first = order[np.flatnonzero(np.diff(match[order], prepend=-1))]
+    place = np.full(count, -1, np.int64)
+    place[match[first]] = first
+    if not len(first):
+        return Values(np.zeros(count), np.zeros(count, np.bool_))
+    found = numbers.take(np.maximum(place, 0))
+    return replace(found, valid=place >= 0)
 
 
 def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool, alerts: bool = True) -> Mapping[str, Any]:
@@ -196,7 +195,7 @@ def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool, alerts: bool = 
     emitted = {name: columns.evaluate(node) for name, node in nodes.items()}
     rows = zip(*emitted.values(), strict=True) if emitted else ()
     emit = [dict(zip(emitted, row, strict=True)) for row in rows] or [{}] * columns.count
-    integrated = [value if isinstance(value, int | float) else None for value in emitted.get("integrated_value", ())]
+    integrated = [value if _is_number(value) else None for value in emitted.get("integrated_value", ())]
     messages: list[tuple[Severity, str] | None] = [None] * columns.count
     if alert is not None and message is not None and alerts:
         messages = [(alert.severity, text) for text in _strings(message, columns)]
@@ -206,6 +205,10 @@ def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool, alerts: bool = 
         "integrated": integrated or [None] * columns.count,
         "alert": messages,
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _strings(template: Template, columns: Columns) -> list[str]:

@@ -326,17 +326,14 @@ class MatchTable:
         for block, positions, rows in self.events.parts():
             frame = block.frame.take(rows)
             ids, origin = block.frame.id_strings(rows), block.origin
-            fields = frame.batch.select([n for n in frame.batch.schema.names if n not in _HIDDEN]).to_pylist()
-            times = frame.timestamps().tolist()
+            fields = frame.event_fields()
+            times = [each.pop("timestamp") for each in fields]
             for place, row in enumerate(positions.tolist()):
                 found[row] = MatchedEvent(
                     ids[place], frame.stream, times[place], fields[place],
                     *(() if origin is None else (origin.topic, origin.partition, origin.offset_of(int(rows[place])))),
                 )  # fmt: skip
         return found
-
-
-_HIDDEN: Final = ("timestamp", "seq", "event_id")
 
 
 FailedStage = Literal["emit", "alert"]

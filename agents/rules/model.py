@@ -46,6 +46,7 @@ from astrocyte.agents.rules.steps import (
 )
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
+from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.events import Severity
 
@@ -356,12 +357,8 @@ class Rule(Model):
         return self.within is not None or single or "max_partials" in self.model_fields_set
 
 
-class Stream(Model):
-    """Declaration of a user's stream: ``key`` is the meaning of the message key, ``fields`` are names and types."""
-
-    name: str
-    key: str = "key"
-    fields: dict[str, str] = Field(default_factory=dict)
+class Stream(Model, StreamDeclaration):
+    """Declaration of a stream: its topic and decoder, its key, time and id, its fields and their types."""
 
 
 class RuleSet(Model):

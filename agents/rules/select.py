@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from astrocyte.agents.expressions.nodes import Aggregate, Constant, ExpressionError, Field, Node
+from astrocyte.agents.expressions.nodes import Aggregate, Constant, ExpressionError, Field, Node, is_condition
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.schemas.frames import RESERVED
 
@@ -14,10 +14,13 @@ __all__ = ["AGGREGATES", "RESULT_FIELDS", "AggregateCall", "Select", "aggregate_
 
 DEFAULT_ALPHA: Final = 0.3
 _SAME: Final = {"stddev": "std", "median": "quantile"}
+_OF_ANYTHING: Final = ("count", "count_if", "count_distinct", "first", "last", "entropy")
+"""Functions of values that need not be numbers."""
 _PARAMETERS: Final = {"quantile": (1, 1), "ewma": (0, 1), "entropy": (0, 3)}
 AGGREGATES: Final = frozenset(
     {
-        "count", "count_distinct", "sum", "mean", "std", "stddev", "min", "max", "first", "last", "quantile", "median",
+        "count", "count_if", "count_distinct", "sum", "mean", "std", "stddev", "min", "max", "first", "last",
+        "quantile", "median",
         "entropy", "slope", "ewma",
     }
 )  # fmt: skip
@@ -31,13 +34,15 @@ _BOUNDS: Final = ("window_start", "window_end")
 class AggregateCall:
     """One aggregate of one expression over the rows of a group. Without values it is null; counts and sums are 0.
 
-    ``count()`` counts rows, ``count(x)`` values. ``std`` is the sample standard deviation (n - 1). ``quantile(x, q)``
-    is linear between order statistics, exact up to 8,192 values of a group, then a t-digest. ``entropy(x)`` is in
-    nats: over the distinct values of text, integers and booleans, otherwise over 32 equal bins from the minimum to the
-    maximum; ``entropy(x, bins)`` and ``entropy(x, bins, low, high)`` set the bins. ``slope(x)`` is the least-squares
-    change of x per second. ``ewma(x, alpha)`` moves by alpha times the difference at each row. ``count_distinct`` is
-    exact up to 65,536 values of a group, then an estimate with an error of 0.8 %. Sampled rows count with their weight
-    in count, sum, mean, std, quantile and entropy.
+    ``count()`` counts rows, ``count(x)`` values, ``count_if(x)`` those that are true. Text and booleans are no
+    numbers, and take part in ``count``, ``count_if``, ``count_distinct``, ``first``, ``last`` and ``entropy`` only.
+    ``std`` is the sample standard deviation (n - 1). ``quantile(x, q)`` is linear between order statistics, exact
+    up to 8,192 values of a group, then a t-digest. ``entropy(x)`` is in nats: over the distinct values of declared
+    integers, text and booleans, of other numbers over 32 equal bins from the minimum to the maximum; ``entropy(x,
+    bins)`` and ``entropy(x, bins, low, high)`` set the bins. ``slope(x)`` is the least-squares change of x per
+    second. ``ewma(x, alpha)`` moves by alpha times the difference at each row. ``count_distinct`` is exact up to
+    65,536 values of a group, then an estimate with an error of 0.8 %. Sampled rows count with their weight in
+    count, sum, mean, std, quantile and entropy.
     """
 
     func: str
@@ -108,6 +113,8 @@ def aggregate_call(node: Aggregate, text: str) -> AggregateCall:
         forms = {"quantile": "quantile(x, 0.9)", "ewma": "ewma(x, 0.3)", "entropy": "entropy(x, bins, low, high)"}
         form = forms.get(node.func, f"{node.func}(x)")
         raise refuse(f"expected {form}, got {node.func} with {len(node.args)} arguments")
+    if func not in _OF_ANYTHING and is_condition(node.args[0]):
+        raise refuse(f"{node.func} of a condition: true and false are no numbers; count with count_if(condition)")
     parameters = [0.5] if node.func == "median" else []
     for argument in node.args[1:]:
         if not isinstance(argument, Constant) or isinstance(argument.value, str | bool | None):

@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import RESERVED, Frame
+from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
 from astrocyte.schemas.registry import Registry
 
 __all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "register_validator"]
@@ -46,9 +47,14 @@ class ValidatorFunction:
     definition: Callable[..., Any]
     per: Literal["event", "frame"] = "event"
 
-    def apply(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
-        """The frame as changed by the function, with all its rows, and the reasons of the refused rows."""
-        return self._frame(frame, options) if self.per == "frame" else self._rows(frame, options)
+    def apply(
+        self, frame: Frame, options: Mapping[str, Any], declared: Mapping[str, pa.DataType] | None = None
+    ) -> tuple[Frame, dict[int, str]]:
+        """The frame as changed by the function, with all its rows, and the reasons of the refused rows.
+
+        ``declared`` are the types that fields must have.
+        """
+        return self._frame(frame, options) if self.per == "frame" else self._rows(frame, options, declared or {})
 
     def _frame(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
         try:
@@ -61,9 +67,11 @@ class ValidatorFunction:
         except Exception as error:  # noqa: BLE001  a user's function: rows that it fails on are refused, not lost
             return frame, dict.fromkeys(range(frame.num_rows), _failure(error))
 
-    def _rows(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
+    def _rows(
+        self, frame: Frame, options: Mapping[str, Any], declared: Mapping[str, pa.DataType]
+    ) -> tuple[Frame, dict[int, str]]:
         names = ["timestamp", "key", "type", *frame.fields]
-        columns = [frame.column(name).to_pylist() for name in names]
+        columns = [frame.values(name) for name in names]
         refused: dict[int, str] = {}
         changes: dict[str, list[Any]] = {}
         for row, values in enumerate(zip(*columns, strict=True)):
@@ -83,7 +91,7 @@ class ValidatorFunction:
         before = dict(zip(names, columns, strict=True))
         for name, changed in changes.items():
             old = before.get(name, [None] * frame.num_rows)
-            column, misfits = _fitted(name, changed, old, frame.column(name).type if name in before else None)
+            column, misfits = _fitted(name, changed, old, declared.get(name))
             refused |= {row: reason for row, reason in misfits.items() if row not in refused}
             if column is not None:
                 frame = frame.with_column(name, column)
@@ -120,7 +128,7 @@ def register_validator(
 
 
 def like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """The column in the original type of the field, unless that would lose more than floating-point precision."""
+    """The column in the type of the catalog, unless that would lose more than floating-point precision."""
     numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if numeric and pa.types.is_floating(wanted):
         return column.cast(wanted, safe=False)
@@ -135,52 +143,45 @@ def like(column: pa.Array, wanted: pa.DataType) -> pa.Array:
 def _fitted(
     name: str, changed: list[Any], old: list[Any], wanted: pa.DataType | None
 ) -> tuple[pa.Array | None, dict[int, str]]:
-    """The column of a changed field (None: as before), and the rows whose value no column holds beside the others."""
+    """The column of a changed field (None: as before), and the rows whose value it cannot hold.
+
+    ``wanted`` is the type that the catalog gives the field; otherwise each value keeps its own.
+    """
     made = [now if now is not _UNSET else then for now, then in zip(changed, old, strict=True)]
     try:
         return _column(made, wanted), {}
-    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
+    except _UNFIT:
         pass  # some value does not fit; which one is found below
-    rows = [row for row, value in enumerate(changed) if value is not _UNSET]
-    kinds = {row: _kind(changed[row]) for row in rows}
-    unchanged = [_kind(value) for row, value in enumerate(old) if row not in kinds and value is not None]
-    first = next((kind for kind in (*unchanged, *kinds.values()) if kind not in ("null", "other")), "null")
-    misfits = {
-        row: f"the validator failed: it set {name!r} to {changed[row]!r:.100}; expected a {first}, as in other events"
-        for row in rows
-        if kinds[row] not in ("null", first)
-    }
-    made = [old[row] if row in misfits else value for row, value in enumerate(made)]
-    if first == "number":
-        made = [float(value) if _kind(value) == "number" else value for value in made]
+    expected = "a value that an event can have" if wanted is None else f"{wanted}, as the catalog says"
+    misfits = {}
+    for row, value in enumerate(changed):
+        if value is not _UNSET:
+            try:
+                _column([value], wanted)
+            except _UNFIT:
+                misfits[row] = f"the validator failed: it set {name!r} to {value!r:.100}; expected {expected}"
     try:
-        return _column(made, wanted), misfits
-    except (pa.ArrowException, ArithmeticError, TypeError, ValueError) as error:
-        return None, {row: misfits.get(row, _failure(error)) for row in rows}
+        return _column([old[row] if row in misfits else value for row, value in enumerate(made)], wanted), misfits
+    except _UNFIT as error:
+        return None, {
+            row: misfits.get(row, _failure(error)) for row, value in enumerate(changed) if value is not _UNSET
+        }
 
 
-def _kind(value: Any) -> str:
-    """Kind of a single value; ``other`` for what no field can hold."""
-    try:
-        kind = pa.array([value]).type
-    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
-        return "other"
-    if pa.types.is_null(kind):
-        return "null"
-    if pa.types.is_boolean(kind):
-        return "boolean"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "number"
-    return "string" if pa.types.is_string(kind) else str(kind)
+_UNFIT: Final = (pa.ArrowException, ArithmeticError, TypeError, ValueError)
 
 
 def _column(values: list[Any], wanted: pa.DataType | None) -> pa.Array:
-    column = pa.array(values)
-    if pa.types.is_null(column.type):
-        return column.cast(wanted or pa.float64())
-    if pa.types.is_string(column.type):
-        return column.dictionary_encode()
-    return column if wanted is None else like(column, wanted)
+    for kind in set(map(type, values)) - _USUAL:
+        pa.array([next(value for value in values if type(value) is kind)])  # refuses objects that are no values
+    if wanted is None:
+        if any(type(value) is int and not LEAST <= value <= MOST for value in values):
+            raise ValueError("an integer beyond 64 bits")
+        return column_of(values)
+    return typed_column(values, wanted)
+
+
+_USUAL: Final = frozenset({int, float, str, bool, type(None)})
 
 
 def _check_names(changes: Mapping[str, Any]) -> None:

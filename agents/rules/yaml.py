@@ -117,7 +117,7 @@ class _Reader:
         fields: dict[str, set[str] | None] = {
             window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]
         }
-        fields |= {stream.name: set(stream.fields) for stream in parts["streams"] if stream.fields}
+        fields |= {stream.name: {*stream.fields, stream.key.field} for stream in parts["streams"] if stream.fields}
         for validator in parts["validators"]:
             for stream in validator.stream:
                 entering = self.fields_of(stream, fields)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import AstrocyteError, TransientError
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = [
@@ -73,10 +74,21 @@ class SourcedFrame:
     """Offset of each row, where each row was a record of its own."""
     last_offset: int | None = None
     """Offset of the last record read, where records without rows (refused ones) followed."""
+    received: Sequence[KafkaRecord] | None = None
+    """The message of each row, as it was received, where each row was a record of its own."""
+
+    numbers: NDArray[np.int64] | None = None
+    """Number of each row inside its message, where that is not the number of the row, or a record of its own."""
 
     def offset_of(self, row: int) -> int:
         """Offset from which ``row`` was read."""
         return self.offset if self.offsets is None else int(self.offsets[row])
+
+    def row_of(self, row: int) -> int | None:
+        """Number of ``row`` inside its message; None where the message holds nothing else."""
+        if self.numbers is not None:
+            return int(self.numbers[row])
+        return row if self.offsets is None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.windows.aggregates import Members, State
-from astrocyte.agents.windows.rows import WindowRows
+from astrocyte.agents.windows.rows import ColumnData, WindowRows
 
 __all__ = ["SLOT", "Groups", "Slots"]
 
@@ -103,16 +103,16 @@ class Groups:
         kept = slots >= 0
         if not kept.all():
             members, rows = members.take(kept), rows.take(kept)
-        nothing = np.empty(0)
+        nothing = ColumnData(np.empty(0))
         for state, column in self.states:
             if column is None:
                 state.add(members, nothing)
                 continue
-            data, valid = rows.columns[column]
-            if valid is None or valid.all():
-                state.add(members, data)
+            values = rows.columns[column]
+            if values.valid is None or values.valid.all():
+                state.add(members, values)
             else:
-                state.add(members.take(valid), data[valid])
+                state.add(members.take(values.valid), values.take(values.valid))
 
     def merge(self, into: Slots, other: Slots) -> None:
         """Merge the newer group ``other[j]`` into ``into[j]``, in that order."""

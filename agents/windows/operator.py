@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.keys import KeyTable
 from astrocyte.agents.cep.rows import plain
-from astrocyte.agents.expressions.columns import Columns, predicate
+from astrocyte.agents.expressions.columns import predicate
+from astrocyte.agents.expressions.values import Columns
 from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.windows.groups import Groups
 from astrocyte.agents.windows.panes import FOREVER_US, PaneWindows, Results
@@ -24,6 +25,7 @@ from astrocyte.agents.windows.tokens import hash_strings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import TEXT, Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import match_ids
+from astrocyte.schemas.mixed import MIXED, column_of, concat_columns, members
 
 __all__ = ["WindowOperator"]
 
@@ -79,7 +81,7 @@ class WindowOperator:
         if self._layout is None:
             if not len(row):
                 return self._no_rows()
-            self._build(Layout(self._select, kinds_of(self._select, frame, fields, self._catalog)))
+            self._build(Layout(self._select, kinds_of(self._select, frame.stream, self._catalog)))
         assert self._layout is not None
         whole = len(row) == frame.num_rows
         t = plain(frame.timestamps()) if whole else frame.timestamps()[row]
@@ -207,8 +209,7 @@ class WindowOperator:
             # In a frame without the field the keys are null, as they would be beside records that have it.
             return pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))
         column = frame.column(by)
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        self._by_type = TEXT if pa.types.is_string(kind) else kind
+        self._by_type = _together(self._by_type, column)
         return column
 
     def _live_keys(self) -> NDArray[np.bool_] | None:
@@ -262,6 +263,8 @@ class WindowOperator:
         """The keys in the type of the field."""
         if self._by_type is None or self._by_type == TEXT:
             return keys
+        if self._by_type == MIXED:
+            return column_of([None if text is None else _number(text) for text in keys.to_pylist()])
         try:
             return keys.cast(pa.utf8()).cast(self._by_type)
         except pa.ArrowInvalid:
@@ -285,7 +288,32 @@ class WindowOperator:
         frames = [frame for frame in frames if frame.num_rows]
         if len(frames) <= 1:
             return frames[0] if frames else None
-        table = pa.Table.from_batches([frame.batch for frame in frames]).unify_dictionaries().combine_chunks()
-        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        columns = {}
+        for name in frames[0].batch.schema.names:
+            pieces = [frame.batch.column(name) for frame in frames]
+            if len({piece.type for piece in pieces}) == 1:
+                columns[name] = pa.chunked_array(pieces).unify_dictionaries().combine_chunks()
+            else:
+                columns[name] = concat_columns(pieces)
         runs = {frame.run for frame in frames}
         return Frame.from_columns(self.spec.name, runs.pop() if len(runs) == 1 else "", columns)
+
+
+def _together(known: pa.DataType | None, column: pa.Array) -> pa.DataType | None:
+    """Type of a field that had ``known`` before: text if it ever holds some, `MIXED` for numbers of several types."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or (kind == MIXED and {"text", "bool"} & members(column).keys()):
+        return TEXT
+    if known is None or known == kind:
+        return kind
+    if pa.types.is_null(kind) or column.null_count == len(column):
+        return known
+    numeric = all(each == MIXED or pa.types.is_integer(each) or pa.types.is_floating(each) for each in (known, kind))
+    return MIXED if numeric else TEXT
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

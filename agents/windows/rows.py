@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 __all__ = ["ColumnData", "WindowRows"]
 
 
 class ColumnData(NamedTuple):
-    """One column; rows that are not ``valid`` have no value (``valid`` None: all rows have one)."""
+    """One column; rows that are not ``valid`` have no value (``valid`` None: all rows have one).
+
+    ``low`` is to be added to numbers that float64 cannot hold (None: to none).
+    """
 
     data: NDArray[Any]
     valid: NDArray[np.bool_] | None = None
+    low: NDArray[np.float64] | None = None
+
+    def take(self, order: NDArray[np.integer] | NDArray[np.bool_] | slice) -> ColumnData:
+        """Rows in the given order (indices), those flagged (booleans), or a slice."""
+        return ColumnData(*(None if each is None else each[order] for each in self))  # type: ignore[arg-type]
+
+    def as_objects(self) -> ColumnData:
+        """The same values as Python objects: numbers are floats, unless these cannot hold them."""
+        if self.data.dtype == np.object_:
+            return self
+        data = np.empty(len(self.data), np.object_)
+        data[:] = self.data.tolist()
+        if self.low is not None:
+            for row in np.flatnonzero(self.low).tolist():
+                data[row] = int(self.data[row]) + int(self.low[row])
+        return ColumnData(data, self.valid)
+
+    @classmethod
+    def concat(cls, pieces: Sequence[ColumnData]) -> ColumnData:
+        """All rows of the pieces, concatenated."""
+        valid = low = None
+        if any(piece.data.dtype == np.object_ for piece in pieces):
+            pieces = [piece.as_objects() for piece in pieces]
+        if any(piece.valid is not None for piece in pieces):
+            valid = np.concatenate(
+                [np.ones(len(piece.data), np.bool_) if piece.valid is None else piece.valid for piece in pieces]
+            )
+        if any(piece.low is not None for piece in pieces):
+            low = np.concatenate([np.zeros(len(piece.data)) if piece.low is None else piece.low for piece in pieces])
+        return cls(np.concatenate([piece.data for piece in pieces]), valid, low)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,10 +70,7 @@ class WindowRows:
 
     def take(self, order: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Self:
         """Rows in the given order (indices), those flagged (booleans), or a slice."""
-        columns = (
-            ColumnData(column.data[order], None if column.valid is None else column.valid[order])
-            for column in self.columns
-        )
+        columns = (column.take(order) for column in self.columns)
         weights = None if self.weights is None else self.weights[order]
         return type(self)(self.t[order], self.row[order], self.key[order], self.run[order], weights, tuple(columns))
 
@@ -53,15 +83,7 @@ class WindowRows:
         weights = None
         if any(part.weights is not None for part in parts):
             weights = np.concatenate([np.ones(len(part)) if part.weights is None else part.weights for part in parts])
-        columns = []
-        for index in range(len(parts[0].columns)):
-            pieces = [part.columns[index] for part in parts]
-            valid = None
-            if any(piece.valid is not None for piece in pieces):
-                valid = np.concatenate(
-                    [np.ones(len(piece.data), np.bool_) if piece.valid is None else piece.valid for piece in pieces]
-                )
-            columns.append(ColumnData(np.concatenate([piece.data for piece in pieces]), valid))
+        columns = [ColumnData.concat([part.columns[index] for part in parts]) for index in range(len(parts[0].columns))]
         t, row, key, run = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("t", "row", "key", "run")
         )
@@ -74,9 +96,10 @@ class WindowRows:
             parts["weights"] = self.weights
         for index, column in enumerate(self.columns):
             objects = column.data.dtype == np.object_
-            parts[f"data{index}"] = orjson.dumps(column.data.tolist()) if objects else column.data
-            if column.valid is not None:
-                parts[f"valid{index}"] = column.valid
+            parts[f"data{index}"] = json.dumps(column.data.tolist()).encode() if objects else column.data
+            for name in ("valid", "low"):
+                if getattr(column, name) is not None:
+                    parts[f"{name}{index}"] = getattr(column, name)
         parts["columns"] = len(self.columns)
         return parts
 
@@ -87,9 +110,9 @@ class WindowRows:
         for index in range(int(snapshot["columns"])):
             data = snapshot[f"data{index}"]
             if not isinstance(data, np.ndarray):
-                strings = orjson.loads(bytes(data))
-                data = np.empty(len(strings), np.object_)
-                data[:] = strings
-            columns.append(ColumnData(data, snapshot.get(f"valid{index}")))
+                values = json.loads(bytes(data))
+                data = np.empty(len(values), np.object_)
+                data[:] = values
+            columns.append(ColumnData(data, snapshot.get(f"valid{index}"), snapshot.get(f"low{index}")))
         t, row, key, run = (snapshot[name] for name in ("t", "row", "key", "run"))
         return cls(t, row, key, run, snapshot.get("weights"), tuple(columns))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,53 +11,58 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.rows import plain
-from astrocyte.agents.expressions.columns import Columns, Values, evaluate
-from astrocyte.agents.expressions.nodes import Field, walk
+from astrocyte.agents.expressions.columns import evaluate, truth_of
+from astrocyte.agents.expressions.nodes import Arith, Call, Constant, Field, Negate, Node, children, is_condition
+from astrocyte.agents.expressions.values import Columns, Mixed, Operand, Values, bools_of, numbers_of, text_of
 from astrocyte.agents.rules.select import AggregateCall, Select
 from astrocyte.agents.windows.aggregates import State, make_state, need_of, read_results, state_of
-from astrocyte.agents.windows.aggregates.calls import Kind
+from astrocyte.agents.windows.aggregates.calls import Kind, first_that_is, other_need_of
 from astrocyte.agents.windows.aggregates.states import Need
 from astrocyte.agents.windows.rows import ColumnData
 from astrocyte.agents.windows.tokens import tokens_of
 from astrocyte.schemas.catalog import Catalog
-from astrocyte.schemas.frames import Frame
 
 __all__ = ["Layout", "kinds_of"]
 
-_INTEGERS: Final = ("int64", "int32")
+_KINDS: Final[dict[str, Kind]] = {"int64": "integer", "int32": "integer", "float64": "number", "float32": "number",
+                                  "bool": "bool", "string": "text", "json": "text"}  # fmt: skip
 
 
-def kinds_of(select: Select, frame: Frame, columns: Columns, catalog: Catalog) -> list[Kind]:
-    """Type of each argument: from the catalog, and for fields that it does not list, from this first frame.
+def kinds_of(select: Select, stream: str, catalog: Catalog) -> list[Kind]:
+    """What each argument holds, by the catalog.
 
-    Numbers of a stream that the catalog does not list are float64, because one record may have 3 and the next 3.5.
+    A field that it does not list may hold anything, so that no result depends on which event came first. Numbers
+    among its values count as float64, because one event may have 3 and the next 3.5.
     """
-    event_type = catalog.find(frame.stream)
-    listed = dict(event_type.fields) if event_type is not None else {}
-    listed |= {"timestamp": "int64", "key": "string", "type": "string"}
-    kinds: list[Kind] = []
-    for node in select.arguments:
-        values = evaluate(node, columns)
-        names = [part.name for part in walk(node) if isinstance(part, Field)]
-        of_field = listed.get(node.name) if isinstance(node, Field) else None
-        if of_field == "string" or (of_field is None and values.strings is not None):
-            kinds.append("text")
-        elif values.data.dtype == np.bool_:
-            kinds.append("bool")
-        elif of_field in _INTEGERS or (
-            values.data.dtype.kind == "i" and all(listed.get(name) in _INTEGERS for name in names)
-        ):
-            kinds.append("integer")
-        else:
-            kinds.append("number")
-    return kinds
+    event_type = catalog.find(stream)
+    listed = {} if event_type is None else {name: _KINDS.get(kind, "any") for name, kind in event_type.fields.items()}
+    listed |= {"timestamp": "integer", "key": "text", "type": "text"}
+    return [_kind_of(node, listed) for node in select.arguments]
+
+
+def _kind_of(node: Node, listed: Mapping[str, Kind]) -> Kind:
+    match node:
+        case Field(None, name):
+            return listed.get(name, "any")
+        case Constant(str()):
+            return "text"
+        case _ if is_condition(node):
+            return "bool"
+        case Constant(int()):
+            return "integer"
+        case Arith("+" | "-" | "*" | "%") | Negate() | Call("abs" | "min" | "max"):
+            return "integer" if all(_kind_of(part, listed) == "integer" for part in children(node)) else "number"
+        case _:
+            return "number"
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     call: AggregateCall
-    state: int
     kind: Kind
+    state: int
+    other: int | None
+    """State that gives the results of groups for which the first has none."""
 
 
 class Layout:
@@ -69,22 +74,27 @@ class Layout:
         self._columns: list[tuple[int, Need]] = []
         self._readers: list[_Reader] = []
         self.states: list[tuple[State, int | None]] = []
-        made: dict[tuple[Any, ...], int] = {}
+        self._made: dict[tuple[Any, ...], int] = {}
         for call in select.calls:
-            kind: Kind = "number"
-            column = None
-            if call.argument is not None:
-                argument = select.arguments.index(call.argument)
-                kind = self.kinds[argument]
-                wanted = (argument, need_of(call, kind))
-                if wanted not in self._columns:
-                    self._columns.append(wanted)
-                column = self._columns.index(wanted)
-            recipe = state_of(call, kind)
-            if (recipe, column) not in made:
-                made[recipe, column] = len(self.states)
-                self.states.append((make_state(recipe), column))
-            self._readers.append(_Reader(call, made[recipe, column], kind))
+            kind: Kind = "number" if call.argument is None else self.kinds[select.arguments.index(call.argument)]
+            other = other_need_of(call, kind)
+            state = self._state(call, need_of(call, kind))
+            self._readers.append(_Reader(call, kind, state, None if other is None else self._state(call, other)))
+        del self._made
+
+    def _state(self, call: AggregateCall, need: Need) -> int:
+        """Number of the state with this input, which is made where there is none yet."""
+        column = None
+        if call.argument is not None:
+            wanted = (self._select.arguments.index(call.argument), need)
+            if wanted not in self._columns:
+                self._columns.append(wanted)
+            column = self._columns.index(wanted)
+        recipe = state_of(call, need)
+        if (recipe, column) not in self._made:
+            self._made[recipe, column] = len(self.states)
+            self.states.append((make_state(recipe), column))
+        return self._made[recipe, column]
 
     def columns(self, fields: Columns) -> tuple[ColumnData, ...]:
         """The columns that the states read, for the rows of ``fields``."""
@@ -95,37 +105,66 @@ class Layout:
         self, slots: NDArray[np.int32], start: NDArray[np.int64], end: NDArray[np.int64]
     ) -> dict[str, pa.Array]:
         """Selected fields of the given groups."""
-        found = {
-            f"#{index}": read_results(reader.call, self.states[reader.state][0], slots, reader.kind)
-            for index, reader in enumerate(self._readers)
-        }
+        found: dict[str, Operand] = {}
+        for index, reader in enumerate(self._readers):
+            values = read_results(reader.call, self.states[reader.state][0], slots, reader.kind)
+            if reader.other is not None:
+                other = read_results(reader.call, self.states[reader.other][0], slots, reader.kind)
+                values = first_that_is(values, other)
+            found[f"#{index}"] = values
         found |= {"window_start": Values(start), "window_end": Values(end)}
-        columns = Columns(lambda name: found[name].to_arrow(len(slots)), len(slots))
+        columns = Columns(found.get, len(slots))
         return {name: evaluate(node, columns).to_arrow(len(slots)) for name, node in self._select.outputs.items()}
 
 
-def _convert(values: Values, need: Need, rows: int) -> ColumnData:
-    column = _typed(values, need, rows)
-    return column if need == "object" else ColumnData(plain(column.data), column.valid)
-
-
-def _typed(values: Values, need: Need, rows: int) -> ColumnData:
-    data = np.broadcast_to(values.data, (rows,))
-    valid = None if values.valid is None else np.broadcast_to(values.valid, (rows,))
-    if values.strings is not None:
-        valid = None if (data >= 0).all() else np.asarray(data >= 0)
-    if need == "token":
-        return ColumnData(tokens_of(Values(data, valid, values.strings)), valid)
+def _convert(values: Operand, need: Need, rows: int) -> ColumnData:
+    if need == "true":
+        return ColumnData(np.zeros(rows, np.int8), plain(np.broadcast_to(truth_of(values), (rows,))))
+    if need == "number" or (need == "object" and numbers_of(values) is values):
+        return _numbers(numbers_of(values), rows)
+    if need == "label" and isinstance(values, Mixed):
+        values = Mixed(None, values.text, values.bools)
+        values = values if len(values.parts) > 1 else values.parts[0]
+    if need == "label" and isinstance(values, Values) and numbers_of(values) is not None:
+        return ColumnData(np.zeros(rows, np.uint64), np.zeros(rows, np.bool_))
+    valid = _valid(values, rows)
+    if need == "present":
+        return ColumnData(np.zeros(rows, np.int8), valid)
     if need == "object":
-        if values.strings is None:
-            return ColumnData(np.full(rows, None, np.object_), np.zeros(rows, np.bool_))
-        return ColumnData(np.array([*values.strings.to_pylist(), None], np.object_)[data], valid)
-    if values.strings is not None:
-        return ColumnData(np.zeros(rows, np.int64 if need == "integer" else np.float64), np.zeros(rows, np.bool_))
-    if need == "number":
-        return ColumnData(data.astype(np.float64, copy=False), valid)
-    if data.dtype.kind == "f":
-        whole = np.isfinite(data) & (np.abs(data) < 2.0**63)
-        kept = np.where(whole, data, 0.0)
-        return ColumnData(np.rint(kept).astype(np.int64), whole if valid is None else whole & valid)
-    return ColumnData(data.astype(np.int64, copy=False), valid)
+        return ColumnData(_objects(values, rows), valid)
+    return ColumnData(_whole(tokens_of(values), rows), valid)
+
+
+def _numbers(numbers: Values | None, rows: int) -> ColumnData:
+    if numbers is None:
+        return ColumnData(np.zeros(rows), np.zeros(rows, np.bool_))
+    high, low = numbers.pair()
+    return ColumnData(_whole(high, rows), _valid(numbers, rows), None if low is None else _whole(low, rows))
+
+
+def _whole(data: NDArray[Any], rows: int) -> NDArray[Any]:
+    return plain(np.broadcast_to(data, (rows,)))
+
+
+def _valid(values: Operand, rows: int) -> NDArray[np.bool_] | None:
+    if isinstance(values, Values) and values.strings is None and values.valid is None:
+        return None
+    valid = np.broadcast_to(values.is_valid, (rows,))
+    return None if valid.all() else plain(valid)
+
+
+def _objects(values: Operand, rows: int) -> NDArray[np.object_]:
+    """The values as Python objects; see `ColumnData.as_objects` for numbers."""
+    found = np.full(rows, None, np.object_)
+    numbers = numbers_of(values)
+    if numbers is not None:
+        column = _numbers(numbers, rows).as_objects()
+        mine = slice(None) if column.valid is None else column.valid
+        found[mine] = column.data[mine]
+    for part in (text_of(values), bools_of(values)):
+        if part is not None:
+            listed = np.empty(rows, np.object_)
+            listed[:] = part.to_list(rows)
+            there = np.broadcast_to(part.is_valid, (rows,))
+            found[there] = listed[there]
+    return found

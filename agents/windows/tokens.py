@@ -1,22 +1,25 @@
 """Tokens: 64-bit representatives of values, used to count distinct values.
 
-Equal values have equal tokens, independent of their type: 3, 3.0 and an int32 3 are one value. Integers represent
+Equal values have equal tokens: 3, 3.0 and an int32 3 are one value, true and "3" others. Integers represent
 themselves and so are exact; strings are hashed (the probability that any two of a million strings collide is one in 40
 million).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.expressions.columns import Values
+from astrocyte.agents.expressions.values import Operand, Values, numbers_of
 from astrocyte.agents.jit import loop
 
 __all__ = ["hash_strings", "tokens_of"]
+
+_BOOLEANS: Final = np.array([0x9AE16A3B2F90404F, 0xC949D7C7509E6557], np.uint64)
+"""Tokens of false and true, which are no numbers."""
 
 
 @loop
@@ -41,15 +44,31 @@ def hash_strings(strings: pa.Array, seed: int = 0) -> NDArray[np.uint64]:
     return out
 
 
-def tokens_of(values: Values) -> NDArray[np.uint64]:
+def tokens_of(values: Operand) -> NDArray[np.uint64]:
     """Token of each value of a column; the tokens of nulls are undefined."""
+    if isinstance(values, Values):
+        return _tokens(values)
+    first, *others = values.parts
+    tokens = _tokens(first)
+    for part in others:
+        tokens = np.where(part.is_valid, _tokens(part), tokens)
+    return tokens
+
+
+def _tokens(values: Values) -> NDArray[np.uint64]:
     if values.strings is not None:
         table: NDArray[np.uint64] = np.append(hash_strings(values.strings), np.uint64(0))
         return np.asarray(table[values.data])
+    if numbers_of(values) is None:
+        return _BOOLEANS[values.data.astype(np.int8)]
+    if values.data.dtype.kind == "i":
+        return values.data.view(np.uint64)
     data = values.data
-    if data.dtype.kind != "f":
-        return data.astype(np.int64).view(np.uint64)
     bits = data.view(np.uint64).copy()
-    whole = (np.abs(data) < 2.0**53) & (data == np.trunc(data))
-    bits[whole] = data[whole].astype(np.int64).view(np.uint64)
+    whole = (data >= -(2.0**63)) & (data <= 2.0**64) & (data == np.trunc(data))
+    chosen = data[whole]
+    integers = np.where(chosen < 2.0**63, chosen, chosen - 2.0**64).astype(np.int64)
+    if values.low is not None:
+        integers += values.low[whole].astype(np.int64)
+    bits[whole] = integers.view(np.uint64)
     return bits

@@ -155,9 +155,10 @@ def backtest(
     *,
     lateness_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    stream: str | None = None,
     rejects: OutputWriter | None = None,
 ) -> Backtest:
-    """Run the rules over the logs. Rules without a match are listed with zeros.
+    """Run the rules over logs, or files of events of ``stream``. Rules without a match are listed with zeros.
 
     ``rejects`` gets every output, with all events that took no part.
     """
@@ -166,6 +167,7 @@ def backtest(
         paths,
         lateness_us=lateness_us,
         clock_tolerance_us=clock_tolerance_us,
+        stream=stream,
         list_unused=rejects is not None,
     )
     result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set(), run=run)

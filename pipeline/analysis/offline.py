@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
-
-import orjson
 
 from astrocyte.agents.domain import Counters, Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
@@ -17,98 +15,21 @@ from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
+from astrocyte.pipeline.analysis.inputs import Inputs, Survey
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.format import LogHeader, TornLog
 from astrocyte.pipeline.recording.frames import is_derived
-from astrocyte.pipeline.recording.index import read_index
-from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.roles.output_records import frame_records
 from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
-from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
-from astrocyte.schemas.topics import CLOCK, TopicPartition, metrics_topic
+from astrocyte.schemas.topics import TopicPartition, metrics_topic
 
-__all__ = ["OfflineRun", "Survey", "run_rules", "survey"]
+__all__ = ["OfflineRun", "run_rules"]
 
 _BATCH: Final = 256
 _BATCH_BYTES: Final = 4 << 20
-
-
-@dataclass(slots=True)
-class Survey:
-    """Content of logs: partition counts, partitions with messages, and the idleness that a worker recorded."""
-
-    partitions: dict[str, int] = field(default_factory=dict)
-    places: set[tuple[str, int]] = field(default_factory=set)
-    records: int = 0
-    topics: dict[str, int] = field(default_factory=dict)
-    """Number of messages of each topic."""
-    idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    """By partition, in order: topics found idle and the positions at which they were."""
-
-    @property
-    def count(self) -> int:
-        """Number of domains: the partition count of the input topics."""
-        return max([self.partitions[topic] for topic in self.partitions if not is_derived(topic)], default=1)
-
-
-def survey(paths: Sequence[str | Path]) -> Survey:
-    """Survey logs, by their indexes where they have one. Raises InvalidLog."""
-    found = Survey()
-    for path in paths:
-        if str(path) == "-":
-            raise InvalidSettings(
-                "expected a file, got standard input; rules read a log twice, so record it to a file first"
-            )
-        index = read_index(path)
-        if index is None:
-            _survey_records(path, found)
-            continue
-        header = read_header(path)
-        for topic, count in (header.partitions if header else {}).items():
-            found.partitions[topic] = max(count, found.partitions.get(topic, 0))
-        for topic, totals in index.topics.items():
-            found.partitions[topic] = max(found.partitions.get(topic, 0), max(totals.messages) + 1)
-            found.places.update((topic, number) for number in totals.messages)
-            found.topics[topic] = found.topics.get(topic, 0) + sum(totals.messages.values())
-        found.records += index.records
-        if CLOCK in index.topics:
-            for record in read_log(path):
-                _note_idle(record, found)
-    return found
-
-
-def _survey_records(path: str | Path, found: Survey) -> None:
-    try:
-        for item in open_log(path):
-            if isinstance(item, LogHeader):
-                for topic, count in item.partitions.items():
-                    found.partitions[topic] = max(count, found.partitions.get(topic, 0))
-                continue
-            found.partitions[item.topic] = max(found.partitions.get(item.topic, 0), item.partition + 1)
-            found.places.add((item.topic, item.partition))
-            found.topics[item.topic] = found.topics.get(item.topic, 0) + 1
-            found.records += 1
-            _note_idle(item, found)
-    except TornLog:
-        pass  # reported when the log is read for its events
-
-
-def _note_idle(record: ConsumedRecord, found: Survey) -> None:
-    if record.topic != CLOCK or record.value is None:
-        return
-    try:
-        body = orjson.loads(record.value)
-        entries = found.idle.setdefault(int(body["partition"]), [])
-        if body.get("restored"):
-            # After a crash a worker reads again from here: what it had found idle further on was not so.
-            entries[:] = [each for each in entries if _is_before(each["positions"], body["positions"])]
-        entries.append(body)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        pass  # record of a later version; without it the log is correlated by its own watermarks
 
 
 @dataclass(slots=True)
@@ -129,14 +50,15 @@ class OfflineRun:
     def __init__(
         self,
         ruleset: RuleSet,
-        found: Survey,
+        inputs: Inputs,
         *,
         lateness_us: int,
         clock_tolerance_us: int = CLOCK_TOLERANCE_US,
         consistency: Literal["strong", "eventual"] = "strong",
         list_unused: bool = False,
     ) -> None:
-        plan = make_plan(ruleset)
+        found = inputs.found
+        plan = make_plan(ruleset, existing=found.partitions)
         self.ruleset = ruleset
         self.found = found
         self.partitions = found.count
@@ -148,7 +70,11 @@ class OfflineRun:
         self._repartitioning = Unused()
         for repartition in plan.repartitions:
             repartitioner = Repartitioner(
-                repartition, self.partitions, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us
+                repartition,
+                self.partitions,
+                lateness_us=lateness_us,
+                clock_tolerance_us=clock_tolerance_us,
+                decoders=inputs.decoders,
             )
             self._repartitions.setdefault(repartition.source, []).append((repartition, repartitioner))
         self._groups = _in_order(plan.groups)
@@ -201,6 +127,7 @@ class OfflineRun:
                     validators=Validators(ruleset.validators),
                     copied_by=plan.copied_by,
                     list_unused=list_unused,
+                    decoders=inputs.decoders,
                 )
                 absent = tuple(
                     TopicPartition(topic, number)
@@ -340,21 +267,24 @@ def run_rules(
     lateness_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
     consistency: Literal["strong", "eventual"] = "strong",
+    stream: str | None = None,
     list_unused: bool = False,
 ) -> tuple[OfflineRun, Iterator[DomainOutput]]:
-    """The run of a rule set over logs, and an iterator over its outputs. Raises InvalidLog, InvalidRule.
+    """The run of a rule set over logs or files of events, and an iterator over its outputs.
 
-    ``list_unused``: the outputs list every event that took no part, also those that are in no topic.
+    ``stream`` is that of every event of files (`pipeline.analysis.inputs.Inputs`). ``list_unused``: the outputs list
+    every event that took no part, also those that are in no topic. Raises InvalidLog, InvalidRule.
     """
+    inputs = Inputs(ruleset, paths, stream=stream)
     run = OfflineRun(
         ruleset,
-        survey(paths),
+        inputs,
         lateness_us=lateness_us,
         clock_tolerance_us=clock_tolerance_us,
         consistency=consistency,
         list_unused=list_unused,
     )
-    return run, run.run(record for path in paths for record in read_log(path))
+    return run, run.run(inputs.records())
 
 
 def _made_by(group: KeyGroup) -> set[str]:
@@ -391,10 +321,6 @@ def _repeat(domain: Domain, entry: Mapping[str, Any]) -> DomainOutput:
         output.extend(domain.mark_all_idle(entry["until_us"]))
     domain.activate((TopicPartition(name, domain.partition) for name in entry.get("active", ())), asserting=asserting)
     return output
-
-
-def _is_before(positions: Mapping[str, int], limit: Mapping[str, int]) -> bool:
-    return all(offset <= limit.get(topic, 0) for topic, offset in positions.items())
 
 
 def _reached(domain: Domain, entry: Mapping[str, Any]) -> bool:

@@ -15,11 +15,13 @@ from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.analysis.backtest import made_of
+from astrocyte.pipeline.analysis.inputs import Inputs
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.mixed import key_column
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["Followed", "Report", "render", "why_not"]
@@ -34,11 +36,16 @@ class _Run(NamedTuple):
     paths: Sequence[str | Path]
     lateness_us: int
     clock_tolerance_us: int
+    stream: str | None = None
 
     def outputs(self) -> Iterator[DomainOutput]:
         """Outputs of the rules over the logs."""
         return run_rules(
-            self.ruleset, self.paths, lateness_us=self.lateness_us, clock_tolerance_us=self.clock_tolerance_us
+            self.ruleset,
+            self.paths,
+            lateness_us=self.lateness_us,
+            clock_tolerance_us=self.clock_tolerance_us,
+            stream=self.stream,
         )[1]
 
 
@@ -119,6 +126,7 @@ def why_not(
     lateness_us: int,
     now_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    stream: str | None = None,
 ) -> Report:
     """Follow ``rule`` over the events of ``key``; ``at`` (a time, or a span from the first event) selects an instant.
 
@@ -128,16 +136,24 @@ def why_not(
     if chosen is None:
         names = ", ".join(each.name for each in ruleset.rules)
         raise InvalidSettings(f"no rule {rule!r}; the files have {names}")
-    keys: dict[str, int] = {}
-    run = _Run(ruleset, paths, lateness_us, clock_tolerance_us)
+    keys: dict[str | None, int] = {}
+    run = _Run(ruleset, paths, lateness_us, clock_tolerance_us, stream)
     unsorted = _events(chosen, run, key, keys)
     events = sorted(unsorted, key=lambda each: (each.time_us, each.fields["stream"], each.event_id))
     if chosen.by is not None and (key is None or key not in keys):
         if not keys:
             raise InvalidLog(f"{', '.join(map(str, paths))}: no events of the rule's streams {sorted(chosen.streams)}")
+        without = keys.pop(None, 0)
+        if not keys:
+            raise InvalidSettings(
+                f"{without} events of its streams, all with {chosen.by} null, so they take part in nothing; write "
+                "by: null or by: FIELD"
+            )
         most = sorted(keys, key=lambda each: -keys[each])[:_MOST_KEYS]
         what = "--key is needed" if key is None else f"key {key!r} has no events"
-        raise InvalidSettings(f"{what}: rule {rule!r} correlates by {chosen.by!r}; keys in the log: {', '.join(most)}")
+        raise InvalidSettings(
+            f"{what}: rule {rule!r} correlates by {chosen.by!r}; keys in the log: {', '.join(map(str, most))}"
+        )
     at_us = None if at is None else _instant(at, events[0].time_us if events else 0, now_us)
     if chosen.kind != "all":
         return Report(key, at_us, follow(chosen, [event.fields for event in events], at_us=at_us), tuple(events))
@@ -163,13 +179,13 @@ def _with_matches(found: WhyNot, rule: Rule, events: Sequence[Followed], run: _R
     return replace(found, attempts=tuple(attempts), matches=len(set(owner.values())))
 
 
-def _events(rule: Rule, run: _Run, key: str | None, keys: dict[str, int]) -> Iterator[Followed]:
+def _events(rule: Rule, run: _Run, key: str | None, keys: dict[str | None, int]) -> Iterator[Followed]:
     """Events of the key in the log, and results of windows and rules; ``keys`` counts the events of every key."""
     made = {window.name for window in run.ruleset.windows} | {each.name for each in run.ruleset.rules}
-    for path in run.paths:
-        for chunk in chunks_of(path, on_bad="skip"):
-            if chunk.frame.stream in rule.streams:
-                yield from _rows(chunk, rule, key, keys, placed=True)
+    inputs = Inputs(run.ruleset, run.paths, stream=run.stream)
+    for chunk in chunks_of(inputs.records(), on_bad="skip", decoders=inputs.decoders):
+        if chunk.frame.stream in rule.streams:
+            yield from _rows(chunk, rule, key, keys, placed=True)
     if made & set(rule.streams):
         for frame in (frame for output in run.outputs() for frame in output.frames):
             if frame.stream in rule.streams:
@@ -177,19 +193,20 @@ def _events(rule: Rule, run: _Run, key: str | None, keys: dict[str, int]) -> Ite
 
 
 def _rows(
-    chunk: SourcedFrame, rule: Rule, key: str | None, keys: dict[str, int], *, placed: bool
+    chunk: SourcedFrame, rule: Rule, key: str | None, keys: dict[str | None, int], *, placed: bool
 ) -> Iterator[Followed]:
     frame = chunk.frame
     values = (
-        frame.column(rule.by).to_pylist() if rule.by is not None and frame.has(rule.by) else [None] * frame.num_rows
+        key_column(frame.column(rule.by)).to_pylist()
+        if rule.by is not None and frame.has(rule.by)
+        else [None] * frame.num_rows
     )
     for value in values:
-        if value is not None:
-            keys[str(value)] = keys.get(str(value), 0) + 1
-    wanted = [row for row, value in enumerate(values) if rule.by is None or (value is not None and str(value) == key)]
+        keys[value] = keys.get(value, 0) + 1
+    wanted = [row for row, value in enumerate(values) if rule.by is None or (value is not None and value == key)]
     if not wanted:
         return
-    rows, ids = frame.rows(), frame.id_strings()
+    rows, ids = frame.event_fields(), frame.id_strings()
     for row in wanted:
         fields = {"simulation_id": frame.run, **rows[row], "stream": frame.stream}
         if placed:

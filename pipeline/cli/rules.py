@@ -31,6 +31,16 @@ Rejects = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Write what was not used to this file: JSON lines with event and reason."),
 ]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="Recorded logs, output of kcat -J, or events as JSON lines, CSV or Parquet."
+    ),
+]
+OfStream = Annotated[
+    str | None,
+    typer.Option("--stream", metavar="NAME", help="Stream of the events of files that are no recorded logs."),
+]
 Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 
 
@@ -51,16 +61,22 @@ def register(app: typer.Typer) -> None:
 def match_command(
     *,
     rules: Rules,
-    paths: Logs,
+    paths: Inputs,
     alerts: Annotated[bool, typer.Option("--alerts", help="Print the alerts instead.")] = False,
     lateness: Lateness = None,
+    stream: OfStream = None,
     rejects: Rejects = None,
 ) -> None:
-    """Run rules over recorded logs, without a broker; print multi events as JSON lines, as the pipeline emits them."""
+    """Run rules over recorded logs or files of events, without a broker.
+
+    Multi events are printed as JSON lines, as the pipeline emits them.
+    """
     from astrocyte.pipeline.analysis.offline import run_rules
     from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
 
-    run, outputs = run_rules(_read(rules), paths, list_unused=rejects is not None, **_event_time(lateness))
+    run, outputs = run_rules(
+        _read(rules), paths, stream=stream, list_unused=rejects is not None, **_event_time(lateness)
+    )
     count = 0
     with pipe_may_close(), RejectsFile(rejects) if rejects else nullcontext() as listed:
         for output in outputs:
@@ -72,19 +88,21 @@ def match_command(
         sys.stdout.buffer.flush()
     check_read(run, paths)
     totals = run.counters
-    say(
-        f"{count:,} {'alerts' if alerts else 'multi events'} of {totals.received:,} events "
-        f"({totals.late:,} late, {totals.dead:,} unreadable)"
-    )
+    unused = [f"{totals.late:,} late", f"{totals.dead:,} unreadable"]
+    unused += [f"{totals.duplicate:,} duplicates"] if totals.duplicate else []
+    unused += [f"{totals.skipped:,} tombstones"] if totals.skipped else []
+    what = "alerts" if alerts else "multi events"
+    say(f"{count:,} {what} of {totals.received:,} events ({', '.join(unused)})")
     _say_unused(report_lines(run), listed)
 
 
 def backtest_command(
     *,
     rules: Rules,
-    paths: Logs,
+    paths: Inputs,
     against: Annotated[str | None, typer.Option(metavar="RULES", help="Compare with these rules.")] = None,
     lateness: Lateness = None,
+    stream: OfStream = None,
     show: Show = 3,
     rejects: Rejects = None,
     as_json: AsJson = False,
@@ -95,11 +113,11 @@ def backtest_command(
 
     event_time = _event_time(lateness)
     with RejectsFile(rejects) if rejects else nullcontext() as listed:
-        first = backtest(_read(rules), paths, rejects=listed, **event_time)
+        first = backtest(_read(rules), paths, stream=stream, rejects=listed, **event_time)
     assert first.run is not None
     check_read(first.run, paths)
     notes = report_lines(first.run)
-    second = None if against is None else backtest(_read(against), paths, **event_time)
+    second = None if against is None else backtest(_read(against), paths, stream=stream, **event_time)
     if as_json:
         body: dict[str, Any] = {"a": first.as_json() | {"notes": notes}}
         if second is not None:
@@ -253,7 +271,7 @@ def _origins(db: str | None, logs: Sequence[str], broker: str | None) -> list[Or
 
 def why_not_command(
     *,
-    paths: Logs,
+    paths: Inputs,
     rule: Annotated[str, typer.Option("--rule", "-r", help="Name of the rule.")],
     key: Annotated[
         str | None, typer.Option("--key", "-k", help="Correlation key; required unless the rule has none.")
@@ -261,6 +279,7 @@ def why_not_command(
     at: Annotated[str | None, typer.Option("--at", metavar="T", help="Event time, or 10s into the log.")] = None,
     rules: Annotated[list[str] | None, typer.Option("--rules", help="Rule files; default: ASTROCYTE_RULES.")] = None,
     lateness: Lateness = None,
+    stream: OfStream = None,
     show: Annotated[int, typer.Option(min=0, help="Number of most recent attempts to show.")] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -277,6 +296,7 @@ def why_not_command(
         at=at,
         **_event_time(lateness),
         now_us=time.time_ns() // 1000,
+        stream=stream,
     )
     if as_json:
         print_json(report.as_json())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.pipeline.recording.format import InvalidLog
@@ -47,12 +48,13 @@ def chunks_of(
     catalog: Catalog = CATALOG,
     derived: bool = False,
     on_bad: OnBad = "raise",
+    decoders: Decoders | None = None,
 ) -> Iterator[SourcedFrame]:
     """Events of a log (or of records) as frames with the offset of each row; within a partition in order.
 
     Topics that the pipeline writes (`is_derived`) are left out unless ``derived``; a topic whose name contains no
-    stream is its own stream. ``on_bad`` decides about a message without an event: raise InvalidLog, skip it, or call
-    the given function.
+    stream is its own stream. ``decoders`` are those of declared streams. ``on_bad`` decides about a message without an
+    event: raise InvalidLog, skip it, or call the given function.
     """
     records = read_log(source) if isinstance(source, str | Path) else source
     for group in _groups(records, derived):
@@ -62,7 +64,7 @@ def chunks_of(
             raw = RawRecord(record.offset, record.timestamp_ms, record.key, record.value, headers)
             parts.setdefault((record.topic, record.partition), []).append(raw)
         for (topic, partition), raws in parts.items():
-            frames, letters = decode_chunk(topic, partition, raws, catalog)
+            frames, letters = decode_chunk(topic, partition, raws, catalog, decoders)
             for letter in letters:
                 _report(letter, on_bad)
             yield from frames

@@ -18,7 +18,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog, parse_line
 from astrocyte.pipeline.recording.index import SKIPPABLE, read_index
 
-__all__ = ["open_log", "read_header", "read_log"]
+__all__ = ["open_log", "read_header", "read_lines", "read_log"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,18 @@ def read_log(
             log.warning("%s", error)
         else:
             on_torn(error)
+
+
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """Lines of a file, decompressed, without their newlines. Raises InvalidLog."""
+    try:
+        with Path(path).open("rb") as file:
+            for line, _ in _lines(file, str(path)):
+                yield line
+    except OSError as error:
+        raise InvalidLog(f"{path}: {error.strerror}") from None
+    except _Damage as damage:
+        raise InvalidLog(f"{path} is damaged or ends inside a compressed block: {damage}") from None
 
 
 def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[ConsumedRecord | LogHeader]:

@@ -14,9 +14,10 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from astrocyte.agents.expressions.columns import Columns, predicate
+from astrocyte.agents.expressions.columns import predicate
 from astrocyte.agents.expressions.parser import Node, parse
 from astrocyte.agents.expressions.scalar import compile_scalar
+from astrocyte.agents.expressions.values import Columns
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.pipeline.recording.format import record_line

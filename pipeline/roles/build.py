@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
-from astrocyte.pipeline.kafka.client import until_available
+from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics, serve_metrics
@@ -32,10 +31,10 @@ from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.sink import build_sink
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
-from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat
+from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
-from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan
+from astrocyte.pipeline.topology.plan import Plan, checked_plan, contracts_of, decoders_of, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
@@ -43,7 +42,7 @@ from astrocyte.pipeline.topology.topics import make_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.topics import DEAD_LETTERS, MONO_PREFIX, mono_topic, state_topic
+from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
 
 __all__ = ["build_app", "build_control", "build_correlate", "build_repartition"]
 
@@ -66,23 +65,22 @@ def build_app(settings: Settings) -> WorkerApp:
     return app
 
 
-def _rules_now(settings: Settings) -> tuple[LiveRules, int]:
-    """Rules of the files and of the topic. Uses a thread with its own event loop: that of Faust is not running yet."""
+def _rules_now(settings: Settings) -> tuple[LiveRules, int, frozenset[str]]:
+    """Rules of the files and of the topic, the offset after these, and the topics that exist."""
     base = read_rule_files(settings.rules or DEFAULT_RULES)
     live = LiveRules(base, accept=checked_plan)
-    with ThreadPoolExecutor(1) as pool:
-        start = pool.submit(asyncio.run, until_available(lambda: load_live_rules(settings.broker, live))).result()
-    return live, int(start)
+    start = ask_broker(lambda: load_live_rules(settings.broker, live))
+    return live, int(start), frozenset(ask_broker(lambda: topic_partitions(settings.broker)))
 
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
     """Domains over all streams that the rules read."""
-    live, rules_start = _rules_now(settings)
-    plan = make_plan(live.ruleset)
-    internal = {topic for topic in plan.topics if not topic.startswith(MONO_PREFIX)}
+    live, rules_start, existing = _rules_now(settings)
+    plan = make_plan(live.ruleset, existing=existing)
+    internal = set(plan.topics) - set(plan.inputs)
     # The original of a repartitioned stream is read as well: its events are validated and counted there.
-    sources = {repartition.source for repartition in plan.repartitions if repartition.source.startswith(MONO_PREFIX)}
-    read = sorted({*plan.topics, *sources, *(mono_topic(stream) for stream in settings.streams)})
+    contracts = contracts_of(live.ruleset, existing=existing, streams=settings.streams)
+    read = sorted({*plan.topics, *plan.inputs, *map(contracts.topic_of, settings.streams)})
     group = str(app.conf.id)
 
     async def prepare() -> None:
@@ -101,7 +99,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
                 each.topics,
                 each.exports,
             )
-            for each in make_plan(live.ruleset).groups
+            for each in make_plan(live.ruleset, existing=existing).groups
         ]
         return Domain(
             partition,
@@ -110,8 +108,9 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             clock_tolerance_us=settings.clock_tolerance,
             topics=read,
             internal=internal,
-            copied_by=make_plan(live.ruleset).copied_by,
+            copied_by=make_plan(live.ruleset, existing=existing).copied_by,
             validators=Validators(live.ruleset.validators),
+            decoders=decoders_of(contracts_of(live.ruleset, existing=existing, streams=settings.streams)),
         )
 
     # The app's producer exists only once the app has started, hence the lambdas.
@@ -160,7 +159,9 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     @app.task
     async def rules_topic() -> None:
         async for change in follow_rules(settings.broker, live, rules_start):
-            await _change_rules(change.ruleset, change.refused, plan, correlator, settings)
+            if change.refused is None:
+                changed = make_plan(change.ruleset, existing=existing)
+                await _change_rules(change.ruleset, changed, plan, correlator, settings)
 
 
 def _absent(domains: Iterable[Domain]) -> list[str]:
@@ -182,11 +183,8 @@ def _warm(ruleset: RuleSet) -> None:
 
 
 async def _change_rules(
-    ruleset: RuleSet, refused: str | None, plan: Plan, correlator: Correlator, settings: Settings
+    ruleset: RuleSet, changed: Plan, plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
-    if refused is not None:
-        return
-    changed = make_plan(ruleset)
     if changed.topics != plan.topics or changed.repartitions != plan.repartitions or _fields(changed) != _fields(plan):
         logger.warning("the changed rules read other topics; the worker exits, to be restarted with them")
         await correlator.stop()
@@ -196,6 +194,7 @@ async def _change_rules(
         {group.field: group.ruleset for group in changed.groups},
         _fingerprint(ruleset, settings),
         Validators(ruleset.validators),
+        decoders_of(changed.contracts),
     )
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
@@ -211,8 +210,9 @@ def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:
     """Agents that copy streams to the internal topics keyed as the rules need them."""
-    live, _ = _rules_now(settings)
-    plan = make_plan(live.ruleset)
+    live, _, existing = _rules_now(settings)
+    plan = make_plan(live.ruleset, existing=existing)
+    decoders = decoders_of(plan.contracts)
 
     async def prepare() -> None:
         sources = [repartition.source for repartition in plan.repartitions]
@@ -231,6 +231,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             settings.partitions,
             lateness_us=settings.lateness,
             clock_tolerance_us=settings.clock_tolerance,
+            decoders=decoders,
         )
         for repartition in plan.repartitions
     ]

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from astrocyte.agents.domain import Domain, DomainOutput
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.partition_end import AtEnd
@@ -36,7 +37,7 @@ __all__ = ["Correlator", "StateStore"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Version of the content of a snapshot."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
@@ -242,13 +243,17 @@ class Correlator:
         part.unconfirmed = [(future, size) for future, size in part.unconfirmed if not future.done()]
 
     async def update(
-        self, rulesets: Mapping[str, RuleSet], fingerprint: str, validators: Validators | None = None
+        self,
+        rulesets: Mapping[str, RuleSet],
+        fingerprint: str,
+        validators: Validators | None = None,
+        decoders: Decoders | None = None,
     ) -> None:
-        """Apply changed rules, by group, and changed validators to every domain."""
+        """Apply changed rules, by group, and changed validators and declarations to every domain."""
         self._fingerprint = fingerprint
         for part in list(self._domains.values()):
             async with part.lock:
-                part.domain.update(rulesets, validators)
+                part.domain.update(rulesets, validators, decoders)
                 part.dirty = True
 
     async def stop(self) -> None:

@@ -19,9 +19,11 @@ import orjson
 import pyarrow as pa
 
 from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import reason_of
 from astrocyte.agents.ingest.letters import row_records
 from astrocyte.agents.ingest.unused import Unused
+from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import (
     OnRetry,
     RecordKind,
@@ -34,16 +36,20 @@ from astrocyte.agents.sinks.base import (
 )
 from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
+from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
-from astrocyte.pipeline.roles.worker_app import repeat
+from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
+from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
@@ -83,13 +89,19 @@ class Decoded(NamedTuple):
     """Of records for which another role writes the dead letter, or that are one."""
 
 
-def decode_for_sink(topic: str, partition: int, records: Sequence[KafkaRecord], catalog: Catalog = CATALOG) -> Decoded:
+def decode_for_sink(
+    topic: str,
+    partition: int,
+    records: Sequence[KafkaRecord],
+    catalog: Catalog = CATALOG,
+    decoders: Decoders | None = None,
+) -> Decoded:
     """Items of one chunk for a sink."""
     kind = RECORD_TOPICS.get(topic)
     if topic == RULES or topic.startswith(CONTROL_PREFIX):
         return Decoded([_audited(topic, partition, records)], [], [])
     if kind is None:
-        frames, unread = decode_chunk(topic, partition, records, catalog)
+        frames, unread = decode_chunk(topic, partition, records, catalog, decoders)
         return Decoded([item for item in frames if item.frame.num_rows or item.frame.end], [], unread)
     good, offsets, letters = [], [], []
     for record in records:
@@ -166,6 +178,7 @@ class SinkRunner:
         catalog: Catalog = CATALOG,
         limit: LetterLimit | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        decoders: Decoders | None = None,
     ) -> None:
         self._sink = sink
         self._deliver = deliver
@@ -177,6 +190,7 @@ class SinkRunner:
         self._critical_linger_s = critical_linger_s
         self._catalog = catalog
         self._monotonic = monotonic
+        self._decoders = decoders
         self._batch = _Batch()
         self._lock = asyncio.Lock()
         self.written = 0
@@ -188,7 +202,7 @@ class SinkRunner:
 
     async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[KafkaRecord]) -> None:
         """Take one chunk; returns at once unless the batch is full, which is the back-pressure."""
-        items, letters, unread = decode_for_sink(chunk.topic, chunk.partition, records, self._catalog)
+        items, letters, unread = decode_for_sink(chunk.topic, chunk.partition, records, self._catalog, self._decoders)
         for letter in (*letters, *unread):
             self.unused.add_letter(letter)
         async with self._lock:
@@ -285,20 +299,23 @@ def _slice(item: Sourced, first: int, last: int) -> Sourced:
         return replace(item, records=item.records[first:last], offset=item.offset_of(first), offsets=offsets)
     offset = item.offset if offsets is None else int(offsets[0])
     frame = item.frame.take(np.arange(first, last))
-    return _PartOfFrame(frame, item.topic, item.partition, offset, offsets, item.last_offset, _first_row(item) + first)
+    received = None if item.received is None else item.received[first:last]
+    numbers = None if item.numbers is None else item.numbers[first:last]
+    place = (frame, item.topic, item.partition, offset, offsets, item.last_offset)
+    return _PartOfFrame(*place, received=received, numbers=numbers, first=_first_row(item) + first)
 
 
 @dataclass(frozen=True, slots=True)
 class _PartOfFrame(SourcedFrame):
-    """Some rows of a frame; ``first`` is the row of the message with which they begin."""
+    """Some rows of a frame; ``first`` is the row of the frame with which they begin."""
 
     first: int = 0
 
 
 def _shifted(rejected: Rejected, items: list[Sourced]) -> Rejected:
-    """A row of a part of a frame, numbered as in its message."""
+    """A row of a part of a message that is a frame, numbered as in its message."""
     part = items[0]
-    if not isinstance(part, _PartOfFrame) or rejected.row is None:
+    if not isinstance(part, _PartOfFrame) or part.offsets is not None or rejected.row is None:
         return rejected
     return replace(rejected, row=rejected.row + part.first)
 
@@ -315,7 +332,7 @@ def _refused(item: Sourced, reason: str, catalog: Catalog) -> Rejected:
         return Rejected(item.kind, item.topic, item.partition, item.offset_of(0), None, reason, None, payload)
     found = row_records(item.frame, [0] if item.frame.num_rows else [], catalog)
     key, payload = (found.records[0].key, found.records[0].value) if found.records else (None, b"")
-    row = _first_row(item) if item.offsets is None else None
+    row = _first_row(item) if item.offsets is None else item.row_of(0)
     return Rejected(item.frame.stream, item.topic, item.partition, item.offset_of(0), row, reason, key, payload)
 
 
@@ -325,7 +342,8 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.definition(context)
-    topics = sink_topics(settings, kind)
+    decoders = decoders_of(_contracts(settings))
+    topics = sink_topics(settings, kind, decoders.contracts)
     runner = SinkRunner(
         sink,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
@@ -333,6 +351,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         stage=role,
         most_rows=kind.batch_rows,
         limit=LetterLimit(role, settings.dead_letter_limit),
+        decoders=decoders,
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
@@ -387,6 +406,15 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
     else:
         if done:
             logger.info("%s: retention removed %s rows", context.name, done)
+
+
+def _contracts(settings: Settings) -> Contracts:
+    """What the rule files declare, and the topics of undeclared streams; the broker is asked for them if needed."""
+    ruleset = read_rule_files(settings.rules) if settings.rules else RuleSet()
+    if all(stream in CATALOG for stream in settings.streams):
+        return contracts_of(ruleset)
+    existing = ask_broker(lambda: topic_partitions(settings.broker))
+    return contracts_of(ruleset, existing=existing, streams=settings.streams)
 
 
 def _listener(app: Any) -> OnRetry:

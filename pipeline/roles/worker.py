@@ -20,7 +20,7 @@ from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 if TYPE_CHECKING:
-    from astrocyte.pipeline.topology.plan import Plan
+    from astrocyte.agents.rules.model import RuleSet
 
 __all__ = [
     "REFUSED_STATUS",
@@ -156,16 +156,21 @@ class RoleProcesses:
 def needed_roles(settings: Settings) -> tuple[str, ...]:
     """The roles of the settings, with ``repartition`` where rules correlate a stream by a field other than its key."""
     roles = settings.roles
-    if "correlate" in roles and "repartition" not in roles and _plan_of(settings).repartitions:
+    if "correlate" in roles and "repartition" not in roles and _repartitions(settings):
         roles = (*roles, "repartition")
     return roles
 
 
-def _plan_of(settings: Settings) -> Plan:
+def _repartitions(settings: Settings) -> bool:
     from astrocyte.pipeline.topology.plan import make_plan
+
+    return bool(make_plan(_ruleset_of(settings)).repartitions)
+
+
+def _ruleset_of(settings: Settings) -> RuleSet:
     from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 
-    return make_plan(read_rule_files(settings.rules or DEFAULT_RULES))
+    return read_rule_files(settings.rules or DEFAULT_RULES)
 
 
 def check_topics(settings: Settings) -> None:
@@ -174,10 +179,14 @@ def check_topics(settings: Settings) -> None:
     Roles that start together would otherwise create topics while one of them refuses. Raises InvalidSettings.
     """
     from astrocyte.pipeline.kafka.client import topic_partitions, until_available
+    from astrocyte.pipeline.topology.plan import contracts_of, make_plan
     from astrocyte.pipeline.topology.topics import check_partitions, role_topics
 
-    topics = role_topics(settings, _plan_of(settings))
+    ruleset = _ruleset_of(settings)
+    make_plan(ruleset)  # refused without a broker
     there = asyncio.run(until_available(lambda: topic_partitions(settings.broker)))
+    contracts = contracts_of(ruleset, existing=there, streams=settings.streams)
+    topics = role_topics(settings, make_plan(ruleset, existing=there), contracts)
     check_partitions(there, dict.fromkeys(topics, settings.partitions))
 
 

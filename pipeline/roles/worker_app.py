@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import faust
@@ -24,7 +25,7 @@ from astrocyte.pipeline.transport.transport import TransportOptions, app_setting
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["WorkerApp", "make_app", "repeat"]
+__all__ = ["WorkerApp", "ask_broker", "make_app", "repeat"]
 
 logger = logging.getLogger(__name__)
 
@@ -141,3 +142,9 @@ def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> 
 
     loop.__name__ = getattr(step, "__name__", "step")
     app.task(loop)
+
+
+def ask_broker(question: Callable[[], Awaitable[Any]]) -> Any:
+    """Answer of the broker while an app is built; on a thread with its own event loop: Faust's does not run yet."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, until_available(question)).result()

@@ -6,16 +6,21 @@ own key is not that field, the stream first goes through an internal topic keyed
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import keyed_topic, metrics_topic, mono_topic
 
-__all__ = ["ALL_KEYS", "KeyGroup", "Plan", "Repartition", "checked_plan", "make_plan"]
+__all__ = ["ALL_KEYS", "KeyGroup", "Plan", "Repartition", "checked_plan", "contracts_of", "decoders_of", "make_plan"]
 
 ALL_KEYS: Final = "all"
 """Field name of the group whose rules have ``by: null``: one domain sees every event."""
@@ -51,6 +56,18 @@ class Plan:
 
     groups: tuple[KeyGroup, ...]
     repartitions: tuple[Repartition, ...]
+    contracts: Contracts = dataclasses.field(default_factory=Contracts, compare=False)
+    """What is declared of the streams, and their topics."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Topics that others write and a domain reads, itself or by a repartitioned copy, sorted."""
+        copies = {repartition.topic for repartition in self.repartitions}
+        made = {window.name for group in self.groups for window in group.ruleset.windows}
+        made |= {rule.name for group in self.groups for rule in group.ruleset.rules}
+        topics = {topic for group in self.groups for name, topic in group.topics.items() if name not in made}
+        sources = {each.source for each in self.repartitions if each.stream not in made}
+        return tuple(sorted(topics - copies | sources))
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -68,7 +85,7 @@ class Plan:
         fields: dict[str, tuple[str, ...]] = {}
         for each in self.repartitions:
             own = next(group for group in self.groups if group.field == each.field)
-            if each.source == mono_topic(each.stream) and any(
+            if each.source == self.contracts.topic_of(each.stream) and any(
                 each.stream in rule.streams for rule in own.ruleset.rules
             ):
                 fields[each.source] = (*fields.get(each.source, ()), each.field)
@@ -88,15 +105,18 @@ class Plan:
         return lines
 
 
-def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
+def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collection[str] = ()) -> Plan:
     """The plan of a rule set. Streams that are not declared are assumed to be keyed by ``key``.
 
-    Raises InvalidRule if rules or windows read one another in a circle, also across groups.
+    ``existing`` are the topics of the broker or the log: a stream that is not declared and whose topic
+    ``mono.<stream>`` does not exist is read from the topic of its own name, if that does. Raises InvalidRule if rules
+    or windows read one another in a circle, also across groups, and if two streams share a topic.
     """
+    contracts = contracts_of(ruleset, catalog, existing=existing)
     _refuse_circles(ruleset)
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
-    declared = {stream.name: stream.key for stream in ruleset.streams}
+    declared = {each.name: each.key.field if each.is_partitioned else None for each in ruleset.streams}
     repartitions: dict[str, Repartition] = {}
     groups: list[KeyGroup] = []
     for field in dict.fromkeys(made.values()):
@@ -110,9 +130,10 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
         for stream in sorted(wanted):
             if stream in made and made[stream] == field:
                 continue  # made inside this group, in event-time order
-            source = metrics_topic(stream) if stream in made else mono_topic(stream)
+            source = metrics_topic(stream) if stream in made else contracts.topic_of(stream)
             key = made[stream] if stream in made else _key_of(stream, declared, catalog)
-            if field in ("key", key):
+            # A key that the topic is not partitioned by (None) is read from the body: the stream is copied by it.
+            if field == key or (field == "key" and key is not None):
                 topics[stream] = source
             else:
                 topics[stream] = keyed_topic(stream, field)
@@ -123,7 +144,34 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG) -> Plan:
         replace(group, exports=frozenset(rule.name for rule in group.ruleset.rules if rule.name in read))
         for group in groups
     ]
-    return Plan(tuple(groups), tuple(repartitions.values()))
+    return Plan(tuple(groups), tuple(repartitions.values()), contracts)
+
+
+def contracts_of(
+    ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collection[str] = (), streams: Collection[str] = ()
+) -> Contracts:
+    """The contracts of the streams that a rule set reads, and of ``streams``; ``existing`` as for `make_plan`.
+
+    Raises InvalidRule.
+    """
+    made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
+    read = {stream for rule in ruleset.rules for stream in rule.streams} | {each.source for each in ruleset.windows}
+    declared = {stream.name for stream in ruleset.streams if stream.topic is not None}
+    topics = {
+        stream: stream
+        for stream in sorted((read | {*streams}) - made - declared)
+        if stream in existing and mono_topic(stream) not in existing
+    }
+    return Contracts(ruleset.streams, catalog, topics=topics)
+
+
+def decoders_of(contracts: Contracts, *, json_only: bool = False) -> Decoders:
+    """The decoders of the streams, with the settings of this process for those that need some.
+
+    ``json_only``: for rows of files, which are JSON records whatever decoder the stream's topic has. Raises
+    InvalidSettings.
+    """
+    return Decoders(contracts, lambda decoder: load_settings().of(decoder), json_only=json_only)
 
 
 def checked_plan(ruleset: RuleSet) -> Plan:
@@ -134,6 +182,7 @@ def checked_plan(ruleset: RuleSet) -> Plan:
     from astrocyte.agents.engine.engine import Engine  # loads the compiler, which a plan alone does not need
 
     plan = make_plan(ruleset)
+    decoders_of(plan.contracts)
     for group in plan.groups:
         Engine(group.ruleset, exports=group.exports)
     return plan
@@ -157,7 +206,7 @@ def _refuse_circles(ruleset: RuleSet) -> None:
         ) from None
 
 
-def _key_of(stream: str, declared: dict[str, str], catalog: Catalog) -> str:
+def _key_of(stream: str, declared: dict[str, str | None], catalog: Catalog) -> str | None:
     if stream in declared:
         return declared[stream]
     event_type = catalog.find(stream)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -49,6 +50,7 @@ class Repartitioner:
     partitions: int
     lateness_us: int
     clock_tolerance_us: int = CLOCK_TOLERANCE_US
+    decoders: Decoders | None = None
     _clocks: ClockGuard[_Waiting] = field(init=False)
     _newest_us: dict[tuple[int, str], int] = field(default_factory=dict)
     _heard_s: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class Repartitioner:
 
         Messages that cannot be decoded are left out: the correlate role, which counts the source, reports them.
         """
-        sourced, _ = decode_chunk(self.repartition.source, partition, records)
+        sourced, _ = decode_chunk(self.repartition.source, partition, records, decoders=self.decoders)
         heard = self._heard_s.setdefault(partition, {"": now_s})
         frames: list[Frame] = []
         letters: list[DeadLetter] = []

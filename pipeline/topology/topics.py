@@ -13,6 +13,7 @@ from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import Plan
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import (
     ALERTS,
@@ -59,13 +60,13 @@ def output_topics(plan: Plan) -> tuple[str, ...]:
     return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)))
 
 
-def sink_topics(settings: Settings, kind: SinkType) -> list[str]:
+def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts) -> list[str]:
     """Topics that a kind of sink reads. Raises InvalidSettings where there are none."""
     if kind.streams is None:
         streams: Iterable[str] = settings.streams or tuple(event_type.stream for event_type in CATALOG)
     else:
         streams = kind.streams() if callable(kind.streams) else kind.streams
-    topics = [mono_topic(stream) for stream in streams]
+    topics = [contracts.topic_of(stream) for stream in streams]
     if kind.windows:
         windows = read_rule_files(settings.rules).windows if settings.rules else ()
         topics += [metrics_topic(window.name) for window in windows]
@@ -77,7 +78,7 @@ def sink_topics(settings: Settings, kind: SinkType) -> list[str]:
     return topics
 
 
-def role_topics(settings: Settings, plan: Plan) -> tuple[str, ...]:
+def role_topics(settings: Settings, plan: Plan, contracts: Contracts) -> tuple[str, ...]:
     """Topics with the partition count of the settings that the roles of the settings read or write.
 
     Roles of your own are not known here; they check their topics when they start.
@@ -86,9 +87,9 @@ def role_topics(settings: Settings, plan: Plan) -> tuple[str, ...]:
     for role in settings.roles:
         if role in ("correlate", "repartition"):
             sources = [repartition.source for repartition in plan.repartitions]
-            topics += [*plan.topics, *sources, *mono_topics(settings.streams), *output_topics(plan)]
+            topics += [*plan.topics, *sources, *map(contracts.topic_of, settings.streams), *output_topics(plan)]
         elif role in SINKS:
-            found = sink_topics(settings, SINKS.get(role))
+            found = sink_topics(settings, SINKS.get(role), contracts)
             topics += [topic for topic in found if topic not in _SINGLE and not topic.startswith(CONTROL_PREFIX)]
     return tuple(dict.fromkeys(topics))
 

@@ -9,6 +9,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astrocyte.schemas.mixed import MIXED, json_text, members, plain_column
+
 __all__ = ["json_objects", "json_values"]
 
 _TO_ESCAPE: Final = r'["\\[:cntrl:]]'
@@ -20,6 +22,9 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
 
     ``parsed``: the column holds JSON text, which is embedded as JSON.
     """
+    if column.type == MIXED:
+        parts = [_where(part, json_values(part)) for part in members(column).values()]
+        return pc.coalesce(*parts, pa.array(["null"] * len(column), pa.utf8()))
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if parsed:
@@ -31,12 +36,19 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
     elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
         return pc.fill_null(pc.cast(column, pa.utf8()), "null")
     else:
+        column = plain_column(column)
+        if not pa.types.is_nested(column.type) and not pa.types.is_null(column.type):
+            return json_values(column)
         strings = [None if value is None else _dumped(value) for value in column.to_pylist()]
     return pc.fill_null(pa.array(strings, pa.utf8()), "null")
 
 
+def _where(part: pa.Array, strings: pa.StringArray) -> pa.StringArray:
+    return pc.if_else(part.is_valid(), strings, pa.scalar(None, pa.utf8()))
+
+
 def _dumped(value: Any) -> str:
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value).decode() if isinstance(value, str) else json_text(value)
 
 
 def _floating(column: pa.Array) -> pa.StringArray:

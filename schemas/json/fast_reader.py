@@ -7,7 +7,7 @@ This is the common case. For any other chunk the readers here return None, and t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import orjson
@@ -17,8 +17,9 @@ import pyarrow.json as pj
 
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.mixed import typed_column
 
-__all__ = ["JSON_MONO_KEYS", "json_text", "typed_column", "uniform_columns"]
+__all__ = ["JSON_MONO_KEYS", "uniform_columns"]
 
 JSON_MONO_KEYS: Final = frozenset({"event_id", "timestamp", "source_stream", "type", "value", "metadata"})
 _US: Final = pa.timestamp("us", "UTC")
@@ -26,6 +27,7 @@ _BLOCK: Final = 1 << 18
 """Bytes of JSON that are parsed at once: as much as fits into the processor's cache."""
 _EXACT: Final = {pa.float64(): 2.0**53, pa.float32(): 2.0**24}
 """Bound below which a floating-point type represents every integer exactly."""
+_CONTROLS: Final = "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]"
 _NEEDED: Final = ("timestamp", "key", "type", "event_id")
 
 
@@ -46,6 +48,8 @@ def uniform_columns(records: Sequence[_Record], event_type: EventType | None) ->
         columns = _plain(records, wanted) if plain else _nested(records, wanted)
         if columns is not None:
             columns["key"] = pa.array([record.key for record in records], pa.binary()).cast(pa.utf8())
+            if pc.any(pc.match_substring_regex(columns["key"], _CONTROLS)).as_py():
+                return None  # binary keys, which the general reader writes in hexadecimal
             columns["timestamp"] = pc.cast(columns["timestamp"], _US).cast(pa.int64())
     except (orjson.JSONDecodeError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError, AttributeError):
         return None
@@ -117,19 +121,3 @@ def _nested(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -
         source = bodies if name == "value" else details
         columns[name] = typed_column([body.get(name) for body in source], kind)
     return columns
-
-
-def typed_column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Python values as a column of a field's type. Raises Arrow's errors and TypeError for values of another type."""
-    if kind == TEXT:
-        return pa.array(values, pa.utf8()).dictionary_encode()
-    if kind == pa.utf8():
-        return pa.array([None if value is None else json_text(value) for value in values], kind)
-    if (pa.types.is_floating(kind) or pa.types.is_integer(kind)) and bool in set(map(type, values)):
-        raise TypeError("expected a number, got a boolean")
-    return pa.array(values, kind)
-
-
-def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()

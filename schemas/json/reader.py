@@ -1,13 +1,14 @@
 """JSON records to frames and back, a whole chunk at a time.
 
-Three shapes are read: the mono event, the dna envelope, and any other flat JSON object that has a time
-(docs/events.md); fields of unlisted streams keep the types of their values. A record that cannot be read is returned
-with its reason, so that the caller accounts for it. CloudEvents 1.0 attributes are in the headers (Kafka binary mode).
+What a record means is decided by `schemas.contract`; here its events become columns. Each value of an unlisted stream
+keeps its own type, unless the stream declares one. A record that cannot be read is returned with its reason, so that
+the caller accounts for it. Records are written with CloudEvents 1.0 attributes in the headers (Kafka binary mode).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -16,13 +17,16 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
+from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
+from astrocyte.schemas.contract import Contract, cloud_event, envelope_of, key_text, read_event
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import RESERVED, Frame
+from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
-from astrocyte.schemas.json.fast_reader import JSON_MONO_KEYS, json_text, typed_column, uniform_columns
-from astrocyte.schemas.times import TIME_NAMES, iso_from_us, iso_strings, time_us, us_from_ms
+from astrocyte.schemas.json.fast_reader import uniform_columns
+from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
+from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
+from astrocyte.schemas.times import TimeUnit, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
     "JSON_CONTENT_TYPE",
@@ -44,11 +48,11 @@ LETTER_HEADER: Final = "astrocyte_letter"
 """First header of a message that was a dead letter and was sent again: the letter's id."""
 OFFSET_HEADER: Final = "astrocyte_offset"
 """Second header of such a message: the offset at which it was first written, of the same topic and partition."""
-_DNA_KEYS: Final = frozenset({"id", "type", "source", "target", "timestamp", "payload", "meta"})
-_FLAT_KEYS: Final = frozenset({"event_id", "type", "metadata"})
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")
+_DIGITS: Final = 20
+"""An integer of 64 bits has at most this many characters."""
 
 
 class JsonRecord(NamedTuple):
@@ -111,6 +115,9 @@ class _Parsed:
     type: str | None
     key: str | None
     fields: dict[str, Any]
+    """By column name."""
+    unit: TimeUnit | None = None
+    """Unit of a number in ``time``, where it is stated."""
 
 
 def cloud_headers(
@@ -136,14 +143,16 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
         name: json_values(frame.column(name), parsed=event_type is not None and event_type.fields.get(name) == "json")
         for name in frame.fields
     }
+    columns = {field_name(name): column for name, column in columns.items()}
     times = frame.timestamps()
     keys, types = strings_of(frame.column("key")), strings_of(frame.column("type"))
     ids, strings = frame.id_strings(), iso_strings(times)
     kind = json_values(frame.column("type"))
     members: dict[str, pa.StringArray | str]
     if event_type is not None and event_type.envelope == "dna":
-        stamps = zip((times // 1000).tolist(), ids, strict=True)
-        ids = [f"evt_dna_{time_ms}_{text.replace('-', '')}" for time_ms, text in stamps]
+        if not frame.has_own_ids:  # an id that a producer set is kept as it is
+            stamps = zip((times // 1000).tolist(), ids, strict=True)
+            ids = [f"evt_dna_{time_ms}_{text.replace('-', '')}" for time_ms, text in stamps]
         members = {
             "id": json_values(pa.array(ids, pa.utf8())),
             "type": kind,
@@ -192,25 +201,33 @@ def records_to_frame(
     stream: str,
     records: Sequence[KafkaRecord],
     catalog: Catalog = CATALOG,
+    *,
+    contract: Contract | None = None,
+    envelope: str | None = None,
 ) -> tuple[Frame | None, list[int], list[Refused]]:
     """A frame of the readable records, the index of each of its rows in ``records``, and the refused records.
+
+    ``contract`` says what is declared of the stream (default: what the catalog lists), ``envelope`` the form of the
+    records (default: each is recognised by its members).
 
     An event without an id gets the hash of (topic, partition, offset), so that reading it again gives the same id. The
     frame's run and origin are empty: records of other programs have one watermark per partition.
     """
-    event_type = catalog.find(stream)
-    uniform = uniform_columns(records, event_type)
+    contract = Contract(stream, None, catalog.find(stream)) if contract is None else contract
+    event_type = contract.event_type
+    plain = contract.declaration is None and envelope is None
+    uniform = uniform_columns(records, event_type) if plain else None
     if uniform is not None and event_type is not None:
         return Frame.from_columns(stream, "", uniform, version=event_type.version), list(range(len(records))), []
     parsed: list[_Parsed] = []
     refused: list[Refused] = []
     for index, record in enumerate(records):
         try:
-            parsed.append(_parse(index, record, event_type))
+            parsed.append(_parse(index, record, contract, envelope))
         except (InvalidEvent, orjson.JSONDecodeError, UnicodeDecodeError) as error:
             refused.append(Refused(index, _reason(error)))
     parsed = _with_times(parsed, records, refused)
-    columns = _columns(parsed, event_type, refused)
+    columns = _columns(parsed, contract, refused)
     if not parsed:
         return None, [], sorted(refused)
     default_type = event_type.types[0] if event_type and len(event_type.types) == 1 else stream
@@ -261,49 +278,63 @@ def _reason(error: Exception) -> str:
     return f"not JSON in UTF-8: {error}"
 
 
-def _parse(index: int, record: KafkaRecord, event_type: EventType | None) -> _Parsed:
+def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | None) -> _Parsed:
     if record.value is None:
         raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
-    body = orjson.loads(record.value)
+    cloud = envelope in (None, "cloudevents")
+    try:
+        body = _loads(record.value)
+    except orjson.JSONDecodeError:
+        if not cloud or not record.headers or _is_json(record.headers):
+            raise
+        body = record.value.decode()  # in the binary mode of CloudEvents the value may be text of any kind
+        if cloud_event(record.headers, body) is None:
+            raise
+    found = cloud_event(record.headers, body) if cloud and record.headers else None
+    if found is not None and (
+        envelope is not None or not isinstance(body, dict) or envelope_of(body, contract) == "json"
+    ):
+        body, envelope = found, "cloudevents"
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
-    if "source_stream" in body:
-        envelope = JSON_MONO_KEYS - {"value"}
-    elif "payload" in body and "meta" in body:
-        envelope = _DNA_KEYS
-    else:
-        envelope = _FLAT_KEYS
-    time_name = next((name for name in TIME_NAMES if body.get(name) is not None), None)
-    fields = {name: value for name, value in body.items() if name not in envelope and name not in TIME_NAMES[:1]}
-    if time_name is not None:
-        fields.pop(time_name, None)
-    for part in ("metadata", "payload"):
-        nested = body.get(part) if part in envelope else None
-        if isinstance(nested, dict):
-            fields.update(nested)
-        elif nested is not None:
-            raise InvalidEvent(f"{part!r} is {nested!r}; expected a JSON object")
-    event_id = body.get("event_id", body.get("id") if envelope is _DNA_KEYS else None)
-    kind = body.get("type")
-    if kind is not None and not isinstance(kind, str):
-        raise InvalidEvent(f"'type' is {kind!r}; expected a string")
-    time = None if time_name is None else body[time_name]
-    key_name = event_type.key if event_type else "key"
-    if record.key is not None:
-        key: str | None = record.key.decode()
-    else:
-        given = fields.get(key_name)
-        key = None if given is None else str(given)
-    if event_type is None or key_name not in event_type.fields:
-        fields.pop(key_name, None)
-    if fields.get("value", 0) is None and event_type is not None and "value" not in event_type.fields:
-        del fields["value"]
-    return _Parsed(index, None if event_id is None else str(event_id), time, kind, key, fields)
+    event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
+    return _Parsed(index, event.event_id, event.time, event.type, event.key, event.fields, event.unit)
+
+
+def _key(record: KafkaRecord, contract: Contract) -> str | None:
+    return None if record.key is None else key_text(record.key, contract.reading)
+
+
+def _is_json(headers: Sequence[tuple[str, bytes]]) -> bool:
+    kind = next((bytes(value or b"") for name, value in headers if name.lower() == "content-type"), b"")
+    return not kind or b"json" in kind
+
+
+def _loads(value: bytes) -> Any:
+    """JSON, in which NaN and Infinity stand for these numbers, as many writers have it; validators decide on them."""
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in value and b"Infinity" not in value:
+            raise
+        try:
+            body = json.loads(value, parse_int=_integer)
+            orjson.dumps(body)  # refuses lone surrogates, which the parser above lets through
+        except (ValueError, TypeError, RecursionError):
+            pass
+        else:
+            return body
+        raise
+
+
+def _integer(digits: str) -> int | float:
+    number = int(digits) if len(digits) <= _DIGITS else float(digits)
+    return number if LEAST <= number <= MOST else float(digits)
 
 
 def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:
     """Convert times to microseconds, strings in one pass; records whose time cannot be read move to ``refused``."""
-    worded = [item for item in parsed if isinstance(item.time, str)]
+    worded = [item for item in parsed if isinstance(item.time, str) and item.unit is None]
     read: set[int] = set()
     if worded:
         try:
@@ -318,7 +349,7 @@ def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: 
     for item in parsed:
         try:
             if item.index not in read:
-                item.time = _kafka_time_us(records[item.index]) if item.time is None else time_us(item.time)
+                item.time = _kafka_time_us(records[item.index]) if item.time is None else time_us(item.time, item.unit)
         except InvalidEvent as error:
             refused.append(Refused(item.index, str(error)))
         else:
@@ -337,61 +368,47 @@ def _kafka_time_us(record: KafkaRecord) -> int:
     return found
 
 
-def _columns(parsed: list[_Parsed], event_type: EventType | None, refused: list[Refused]) -> dict[str, pa.Array]:
-    """Columns of the fields; records whose fields do not fit the catalog's types move to ``refused``."""
-    if event_type is None:
-        names: Iterable[str] = dict.fromkeys(name for item in parsed for name in item.fields)
-        # In a frame, columns with reserved names have another meaning, so the user's field is renamed.
-        return {
-            f"{name}_" if name in RESERVED else name: _infer([item.fields.get(name) for item in parsed])
-            for name in names
-        }
+def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) -> dict[str, pa.Array]:
+    """Columns of the fields; records whose fields do not fit the listed or declared types move to ``refused``."""
+    types = _types(contract)
+    names = dict.fromkeys(types)
+    if contract.event_type is None:
+        names |= dict.fromkeys(name for item in parsed for name in item.fields)
+    columns: dict[str, pa.Array] = {}
     while True:
-        columns: dict[str, pa.Array] = {}
         try:
-            for name, kind in _wanted(event_type):
-                columns[name] = typed_column([item.fields.get(name) for item in parsed], kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
-            bad = [item for item in parsed if not _fits(item, event_type, refused)]
-            if not bad:
+            for name in names:
+                values = [item.fields.get(name) for item in parsed]
+                columns[name] = typed_column(values, arrow_type(types[name])) if name in types else column_of(values)
+        except TYPE_ERRORS:
+            if not _mend_types(parsed, contract, types, refused):
                 raise
-            dropped = {id(item) for item in bad}
-            parsed[:] = [item for item in parsed if id(item) not in dropped]
             continue
         return columns
 
 
-def _wanted(event_type: EventType) -> list[tuple[str, pa.DataType]]:
-    schema = event_type.arrow_schema()
-    return [(field.name, field.type) for field in schema][3:]
+def _types(contract: Contract) -> dict[str, FieldType]:
+    """Types of the fields by column: those of the catalog, and those of the declaration, which win."""
+    types = dict(contract.event_type.fields) if contract.event_type is not None else {}
+    if contract.declaration is not None:
+        types |= {column_name(name): kind for name, kind in contract.declaration.types.items()}
+    return types
 
 
-def _fits(item: _Parsed, event_type: EventType, refused: list[Refused]) -> bool:
-    for name, kind in _wanted(event_type):
-        value = item.fields.get(name)
-        try:
-            typed_column([value], kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError):
-            wanted = event_type.fields[name]
-            refused.append(Refused(item.index, f"field {name!r} is {value!r}; expected {wanted}"))
-            return False
-    return True
-
-
-def _infer(values: list[Any]) -> pa.Array:
-    """Column of a field of an unlisted stream: numbers, booleans and strings as such, other values as JSON text."""
-    try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        array = None
-    if array is not None and (
-        pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)
-    ):
-        return array
-    if array is not None and pa.types.is_string(array.type):
-        return array.dictionary_encode()
-    if array is not None and pa.types.is_null(array.type):
-        return array.cast(pa.float64())
-    if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    return pa.array([None if value is None else json_text(value) for value in values], pa.utf8()).dictionary_encode()
+def _mend_types(
+    parsed: list[_Parsed], contract: Contract, types: Mapping[str, FieldType], refused: list[Refused]
+) -> bool:
+    """Refuse records whose values are of another type, or make these null as declared; False if all values fit."""
+    mended = False
+    kept = []
+    nullable = contract.null_on_type_error
+    for item in parsed:
+        bad = misfits(item.fields, types)
+        mended = mended or bool(bad)
+        if not nullable.issuperset(bad):
+            refused.append(Refused(item.index, misfit_reason(item.fields, bad, types)))
+            continue
+        item.fields = item.fields | dict.fromkeys(bad)
+        kept.append(item)
+    parsed[:] = kept
+    return mended

@@ -32,7 +32,7 @@ Event = Mapping[str, Any]
 
 
 def truth(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -> bool:
-    """Whether a condition holds: its value is a number other than 0, or a string that is not empty."""
+    """Whether a condition holds: its value is true, a number other than 0, or a string that is not empty."""
     return bool(value(node, event, prior))
 
 
@@ -44,7 +44,7 @@ def value(node: Node, event: Event, prior: Mapping[str, Sequence[Event]] = {}) -
 
     match node:
         case Constant(constant):
-            return constant
+            return known(constant)
         case Field(None, name):
             return known(event.get(name))
         case Field(str() as step, name):
@@ -86,11 +86,16 @@ def known(found: Any) -> Any:
     return found
 
 
+def kind(found: Any) -> str:
+    """Kind of a value that is not null."""
+    return "boolean" if isinstance(found, bool) else "text" if isinstance(found, str) else "number"
+
+
 def compare(op: str, a: Any, b: Any) -> bool:
-    """Comparison with null is false; strings and numbers are unequal and have no order; otherwise as in mathematics."""
+    """Comparison with null is false; different kinds are unequal and have no order; otherwise as in mathematics."""
     if a is None or b is None:
         return False
-    if isinstance(a, str) != isinstance(b, str):
+    if kind(a) != kind(b):
         return op == "!="
     test: dict[str, Any] = {"<": lt, "<=": le, ">": gt, ">=": ge, "==": eq, "!=": ne}
     return bool(test[op](a, b))
@@ -103,7 +108,7 @@ def is_whole(number: float) -> bool:
 
 def arith(op: str, a: Any, b: Any) -> Any:
     """Exact for whole numbers of 64 bits as long as the result is one; otherwise in float64."""
-    if a is None or b is None or isinstance(a, str) or isinstance(b, str) or (op in "/%" and b == 0):
+    if a is None or b is None or {kind(a), kind(b)} != {"number"} or (op in "/%" and b == 0):
         return None
     operations = {"+": lambda x, y: x + y, "-": lambda x, y: x - y, "*": lambda x, y: x * y, "/": lambda x, y: x / y,
                   "%": lambda x, y: x % y}  # fmt: skip
@@ -117,7 +122,7 @@ def arith(op: str, a: Any, b: Any) -> Any:
 
 def call(func: str, args: list[Any]) -> Any:
     """Functions of numbers; null where an argument is none."""
-    if any(each is None or isinstance(each, str) for each in args):
+    if any(each is None or kind(each) != "number" for each in args):
         return None
     first = args[0]
     match func:
@@ -131,7 +136,7 @@ def call(func: str, args: list[Any]) -> Any:
 
 
 def aggregate(func: str, events: Sequence[Event], names: list[str]) -> Any:
-    """Over the events of a step; nulls are skipped, and so are strings where numbers are expected."""
+    """Over the events of a step; nulls are skipped, and so is what is no number where numbers are expected."""
     if not names:
         return len(events)
     found = [known(event.get(names[0])) for event in events]
@@ -140,7 +145,7 @@ def aggregate(func: str, events: Sequence[Event], names: list[str]) -> Any:
     there = [each for each in found if each is not None]
     if func == "count":
         return len(there)
-    numbers = [each for each in there if not isinstance(each, str)]
+    numbers = [each for each in there if kind(each) == "number"]
     match func:
         case "sum":
             return total(numbers)
@@ -150,19 +155,26 @@ def aggregate(func: str, events: Sequence[Event], names: list[str]) -> Any:
 
 
 def total(numbers: list[Any]) -> Any:
-    """The exact sum, if all are whole and it is too; otherwise the float64 nearest to the sum."""
+    """The exact sum, if all are whole and it is too; otherwise a float64, after each step exact to 106 bits."""
     if all(is_whole(each) for each in numbers):
         exact = sum(int(each) for each in numbers)
         if is_whole(exact):
             return exact
-    if all(math.isfinite(each) for each in numbers):
-        return nearest(sum(Fraction(each) for each in numbers))
-    return known(sum(float(each) for each in numbers))
+    if not all(math.isfinite(each) for each in numbers):
+        return known(sum(float(each) for each in numbers))
+    high = low = 0.0
+    for each in numbers:
+        rest = Fraction(each) - Fraction(float(each))
+        if not math.isfinite(high + float(each)):
+            return high + float(each) if math.isfinite(high) else high
+        lost = Fraction(high) + Fraction(float(each)) - Fraction(high + float(each))
+        low += float(rest) + float(lost)
+        high, low = two_sum(high + float(each), low)
+    both = Fraction(high) + Fraction(low)
+    return int(both) if low and float(low).is_integer() and high.is_integer() and is_whole(both) else high
 
 
-def nearest(exact: Fraction | int) -> float:
-    """The float64 nearest to an exact number."""
-    try:
-        return float(exact)
-    except OverflowError:
-        return math.inf if exact > 0 else -math.inf
+def two_sum(high: float, low: float) -> tuple[float, float]:
+    """The nearest float64 of ``high + low``, and what it loses."""
+    found = high + low
+    return found, float(Fraction(high) + Fraction(low) - Fraction(found))

@@ -45,6 +45,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "influx": "base retry",
         "sql": "base retry",
     },
+    "agents/windows": {
+        "aggregates": "rows",
+    },
     "pipeline": {
         "analysis": "kafka recording roles topology transport",
         "bench": "broker kafka roles settings simulation topology transport",
@@ -65,7 +68,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "schemas": {
         "event_types": "catalog",
-        "json": "catalog errors frames ids times",
+        "json": "catalog contract errors frames ids mixed times",
         "tables": "errors",
     },
     "simulator": {

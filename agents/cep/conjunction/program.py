@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from astrocyte.agents.cep.operator import Atom
-from astrocyte.agents.expressions.bytecode import NUMBER, NUMBER_OR_ZERO, Code, Operand
+from astrocyte.agents.expressions.bytecode import NUMBER, NUMBER_OR_ZERO, PRESENT, Code, Operand
 from astrocyte.agents.expressions.nodes import (
     Aggregate,
     And,
@@ -154,7 +154,7 @@ class _Compiler:
             case Aggregate("count", str(), ()):
                 return Constant(1)
             case Aggregate("count", str(), (value,)):
-                return Not(IsNull(value))
+                return Call(PRESENT, (value,))
             case Aggregate("sum", str(), (value,)):
                 return Call(NUMBER_OR_ZERO, (value,))
             case Aggregate("mean", str(), (value,)):
@@ -219,7 +219,7 @@ def _localised(node: Node) -> Node:
         case Aggregate("count", _, ()):
             return Constant(1)
         case Aggregate("count", _, (value,)):
-            return Not(IsNull(_localised(value)))
+            return Call(PRESENT, (_localised(value),))
         case Aggregate(_, _, (value,)):
             return _localised(value)
         case Call(_, args):

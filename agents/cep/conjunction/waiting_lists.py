@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from astrocyte.agents.expressions.vm import run
+from astrocyte.agents.expressions.vm import FALSE, TRUE, run
 from astrocyte.agents.jit import inner, outer
 
 # Rule table, one row a rule. Slots are the rule's steps, those with events of a match first (R_POSITIVE of them), then
@@ -312,14 +312,14 @@ def load(context, slot, field):
     x = X.chosen[slot]
     if x == S.rules[rule, G_HIGH]:
         if field < 0:
-            v = np.float64((S.all[A_WORD] >> (-1 - field)) & 1)
+            w = TRUE if (S.all[A_WORD] >> (-1 - field)) & 1 else FALSE
         else:
             v = E.columns[B.fields[rule, field], i]
             if E.lows.shape[0]:
                 w = E.lows[B.fields[rule, field], i]
     elif x != EMPTY:
         if field < 0:
-            v = np.float64((S.words[at(S, rule, x)] >> (-1 - field)) & 1)
+            w = TRUE if (S.words[at(S, rule, x)] >> (-1 - field)) & 1 else FALSE
         else:
             fields = B.fields.shape[1]
             v = S.values[at(S, rule, x), field]

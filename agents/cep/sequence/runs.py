@@ -62,7 +62,7 @@ from astrocyte.agents.cep.sequence.layout import (
     VALUES,
     Rule,
 )
-from astrocyte.agents.expressions.vm import boxed
+from astrocyte.agents.expressions.vm import accumulate, boxed
 from astrocyte.agents.jit import at, inner, prefetch
 
 
@@ -220,15 +220,7 @@ def update_slot(T, S, s, j, n, step, prev, B, i):
                 if running == NUMBERS:
                     value += 1.0
                 elif running == SUM:
-                    total = value + x
-                    if abs(total) < np.inf:
-                        back = total - value
-                        low += y + ((value - (total - back)) + (x - back))
-                        value = total + low
-                        low = low - (value - total)
-                    else:
-                        value = total
-                        low = 0.0
+                    value, low = accumulate(value, low, x, y)
                 elif running == MIN:
                     if not (value < x or (value == x and low <= y)):
                         value = x

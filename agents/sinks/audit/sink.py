@@ -20,7 +20,6 @@ from astrocyte.agents.sinks.sql.rows import EXTERNAL, find_problems, from_mappin
 from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.targets import POSITIONS, of_table
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.tables import AuditEntryRow
 
@@ -97,7 +96,7 @@ def _wanted(batch: Sequence[Sourced]) -> tuple[list[dict[str, Any]], list[Reject
     wanted: list[dict[str, Any]] = []
     rejected: list[Rejected] = []
     for item in batch:
-        events = _of_frame(item.frame) if isinstance(item, SourcedFrame) else _of_records(item)
+        events = _of_frame(item) if isinstance(item, SourcedFrame) else _of_records(item)
         bad = _problems(events)
         for row, event in enumerate(events):
             if row not in bad:
@@ -128,14 +127,18 @@ def _problems(events: Sequence[dict[str, Any]]) -> dict[int, str]:
     return rows.bad
 
 
-def _of_frame(frame: Frame) -> list[dict[str, Any]]:
+def _of_frame(item: SourcedFrame) -> list[dict[str, Any]]:
+    frame = item.frame
     if not frame.num_rows:
         return []
     kinds = frame.column("type").to_pylist()
     subjects = (frame.column("agent_id") if frame.has("agent_id") else frame.column("key")).to_pylist()
     simulation = frame.run or EXTERNAL
     try:
-        payloads = [record.value.decode() for record in frame_to_records(frame)]
+        if item.received is not None:
+            payloads = [(message.value or b"").decode() for message in item.received]
+        else:
+            payloads = [record.value.decode() for record in frame_to_records(frame)]
     except (AstrocyteError, ValueError, TypeError):
         payloads = [orjson.dumps(row, default=repr).decode() for row in frame.rows()]
     return [

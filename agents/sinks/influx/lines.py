@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.mixed import MIXED, key_column, members
 
 __all__ = ["Lines", "encode_points", "escape_measurement", "escape_tag"]
 
@@ -25,6 +26,7 @@ _STRING: Final = pa.large_utf8()
 _CONTROLS: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MEASUREMENT: Final = str.maketrans({",": "\\,", " ": "\\ ", **_CONTROLS})
 _TAG: Final = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", **_CONTROLS})
+_NUMBERS: Final = ("int", "uint", "float")
 _QUOTED: Final = str.maketrans({'"': '\\"', "\\": "\\\\"})
 
 
@@ -58,11 +60,13 @@ def escape_measurement(text: str) -> str:
 def escape_tag(text: str) -> str:
     """Escape the name of a tag or field, or the value of a tag.
 
-    A backslash is not escaped. A final one would escape the following separator, so a space is appended to it, as in
-    InfluxData's client.
+    A backslash has no escape, and a final one would escape the following separator, so a dot is appended to it; and
+    one more to text that ends so already, so that no two strings become one series. (With a space, as InfluxData's
+    client appends it, a backslash at the end would be the same as a space.)
     """
-    escaped = text.translate(_TAG)
-    return escaped + " " if escaped.endswith("\\") else escaped
+    if text.rstrip(".").endswith("\\"):
+        text += "."
+    return text.translate(_TAG)
 
 
 def encode_points(
@@ -130,7 +134,7 @@ def _surrounded(before: str, strings: pa.Array, after: str) -> pa.Array:
 
 def _add_fields(join: _Join, fields: Mapping[str, pa.Array], count: int) -> NDArray[np.bool_] | None:
     """Add the fields, separated by commas; returns flags of the rows that have a field, None if all have."""
-    found = [(escape_tag(name), *_field_strings(column)) for name, column in fields.items()]
+    found = [(escape_tag(name), *_field_strings(column)) for name, column in _by_type(fields).items()]
     found = [
         (label, quote, strings, after) for label, quote, strings, after in found if strings.null_count < len(strings)
     ]
@@ -151,8 +155,28 @@ def _add_fields(join: _Join, fields: Mapping[str, pa.Array], count: int) -> NDAr
     return np.asarray(pc.greater(pc.binary_length(body), 0))
 
 
+def _by_type(fields: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+    """The fields, of which those with values of several types become one for each: a field has one type in InfluxDB.
+
+    Numbers stay in ``name``, as floats; text is in ``name_text`` and booleans are in ``name_bool``.
+    """
+    found: dict[str, pa.Array] = {}
+    for name, column in fields.items():
+        if column.type != MIXED:
+            found[name] = column
+            continue
+        parts = members(column)
+        numbers = [pc.cast(part, pa.float64(), safe=False) for kind, part in parts.items() if kind in _NUMBERS]
+        if numbers:
+            found[name] = pc.coalesce(*numbers)
+        found |= {f"{name}_{kind}": part for kind, part in parts.items() if kind not in _NUMBERS}
+    return found
+
+
 def _tag_strings(column: pa.Array) -> pa.Array:
     """Values of a tag as strings; null where the value is null or empty, because InfluxDB allows no empty tag."""
+    if column.type == MIXED:
+        column = key_column(column)
     if pa.types.is_string(column.type):
         column = column.dictionary_encode()
     if column.type == TEXT:

@@ -93,7 +93,7 @@ def _rejected(item: Sourced, row: int, reason: str) -> Rejected:
     if isinstance(item, SourcedRecords):
         record = orjson.dumps(item.records[row], default=repr)
         return Rejected(item.kind, item.topic, item.partition, item.offset_of(row), None, reason, None, record)
-    inside = row if item.offsets is None else None
+    inside = item.row_of(row)
     place = (item.topic, item.partition, item.offset_of(row))
     frame = item.frame.take(np.array([row]))
     if not _in_range(frame.timestamps()).all():

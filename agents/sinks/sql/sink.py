@@ -235,10 +235,8 @@ def _rejected(group: _Batch, unit: int, reason: str) -> Rejected:
         key, payload = None, json.dumps(item.records[row], default=repr).encode()
     else:
         key, payload = _row_record(item.frame, row)
-    whole = isinstance(item, SourcedRecords) or item.offsets is not None
-    return Rejected(
-        group.name, item.topic, item.partition, item.offset_of(row), None if whole else row, reason, key, payload
-    )
+    inside = None if isinstance(item, SourcedRecords) else item.row_of(row)
+    return Rejected(group.name, item.topic, item.partition, item.offset_of(row), inside, reason, key, payload)
 
 
 def _row_record(frame: Frame, row: int) -> tuple[bytes | None, bytes]:

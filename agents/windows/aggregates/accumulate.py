@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from astrocyte.agents.expressions.sums import accumulate
 from astrocyte.agents.jit import loop
 
 __all__ = [
@@ -33,22 +32,7 @@ __all__ = [
     "merge_slope",
     "merge_std",
     "merge_sum",
-    "saturate",
 ]
-
-_INT_MAX = np.int64(2**63 - 1)
-_INT_MIN = np.int64(-(2**63))
-
-
-@loop
-def saturate(a: Any, b: Any) -> Any:
-    """Sum of two int64 that saturates at the limits of the range instead of wrapping."""
-    # Checked before adding: the compiler assumes that a sum of signed integers does not wrap.
-    if b > 0 and a > _INT_MAX - b:
-        return _INT_MAX
-    if b < 0 and a < _INT_MIN - b:
-        return _INT_MIN
-    return a + b
 
 
 @loop
@@ -58,33 +42,19 @@ def add_count(slots: Any, w: Any, step: int, n: Any) -> None:
 
 
 @loop
-def add_sum(slots: Any, x: Any, w: Any, step: int, n: Any, total: Any) -> None:
+def add_sum(slots: Any, x: Any, low: Any, low_step: int, w: Any, step: int, n: Any, total: Any, rest: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
         n[s] += w[i * step]
-        total[s] += x[i] * w[i * step]
+        total[s], rest[s] = accumulate(total[s], rest[s], x[i] * w[i * step], low[i * low_step] * w[i * step])
 
 
 @loop
-def add_integers(slots: Any, x: Any, n: Any, total: Any) -> None:
-    for i in range(len(slots)):
-        s = slots[i]
-        n[s] += 1.0
-        total[s] = saturate(total[s], x[i])
-
-
-@loop
-def merge_sum(into: Any, other: Any, n: Any, total: Any) -> None:
+def merge_sum(into: Any, other: Any, n: Any, total: Any, rest: Any) -> None:
     for j in range(len(into)):
-        n[into[j]] += n[other[j]]
-        total[into[j]] += total[other[j]]
-
-
-@loop
-def merge_integers(into: Any, other: Any, n: Any, total: Any) -> None:
-    for j in range(len(into)):
-        n[into[j]] += n[other[j]]
-        total[into[j]] = saturate(total[into[j]], total[other[j]])
+        a, b = into[j], other[j]
+        n[a] += n[b]
+        total[a], rest[a] = accumulate(total[a], rest[a], total[b], rest[b])
 
 
 @loop
@@ -113,38 +83,42 @@ def merge_std(into: Any, other: Any, n: Any, mean: Any, m2: Any) -> None:
 
 
 @loop
-def add_min(slots: Any, x: Any, n: Any, least: Any) -> None:
+def add_min(slots: Any, x: Any, low: Any, step: int, n: Any, least: Any, rest: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
-        if n[s] == 0.0 or x[i] < least[s]:
+        if n[s] == 0.0 or x[i] < least[s] or (x[i] == least[s] and low[i * step] < rest[s]):
             least[s] = x[i]
+            rest[s] = low[i * step]
         n[s] += 1.0
 
 
 @loop
-def merge_min(into: Any, other: Any, n: Any, least: Any) -> None:
+def merge_min(into: Any, other: Any, n: Any, least: Any, rest: Any) -> None:
     for j in range(len(into)):
         a, b = into[j], other[j]
-        if n[b] > 0.0 and (n[a] == 0.0 or least[b] < least[a]):
+        if n[b] > 0.0 and (n[a] == 0.0 or least[b] < least[a] or (least[b] == least[a] and rest[b] < rest[a])):
             least[a] = least[b]
+            rest[a] = rest[b]
         n[a] += n[b]
 
 
 @loop
-def add_max(slots: Any, x: Any, n: Any, most: Any) -> None:
+def add_max(slots: Any, x: Any, low: Any, step: int, n: Any, most: Any, rest: Any) -> None:
     for i in range(len(slots)):
         s = slots[i]
-        if n[s] == 0.0 or x[i] > most[s]:
+        if n[s] == 0.0 or x[i] > most[s] or (x[i] == most[s] and low[i * step] > rest[s]):
             most[s] = x[i]
+            rest[s] = low[i * step]
         n[s] += 1.0
 
 
 @loop
-def merge_max(into: Any, other: Any, n: Any, most: Any) -> None:
+def merge_max(into: Any, other: Any, n: Any, most: Any, rest: Any) -> None:
     for j in range(len(into)):
         a, b = into[j], other[j]
-        if n[b] > 0.0 and (n[a] == 0.0 or most[b] > most[a]):
+        if n[b] > 0.0 and (n[a] == 0.0 or most[b] > most[a] or (most[b] == most[a] and rest[b] > rest[a])):
             most[a] = most[b]
+            rest[a] = rest[b]
         n[a] += n[b]
 
 

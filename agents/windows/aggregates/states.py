@@ -7,17 +7,18 @@ the sum of one field share a state. Operations are vectorised over all groups.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from astrocyte.agents.windows.aggregates import accumulate as kernels
 from astrocyte.agents.windows.aggregates.bags import TOKENS, Arena
+from astrocyte.agents.windows.rows import ColumnData
 
 __all__ = [
     "Ewma",
@@ -34,12 +35,14 @@ __all__ = [
     "Values",
 ]
 
-Need = Literal["rows", "number", "integer", "object", "token"]
-"""Input of a state: nothing, float64, int64, Python objects, or uint64 tokens of the values."""
+Need = Literal["rows", "present", "true", "number", "object", "token", "label"]
+"""Input of a state: nothing, whether there is a value, whether it is true, numbers, Python objects, or uint64 tokens of
+the values (label: of those that are no numbers)."""
 
 Slots = NDArray[np.int32]
 Floats = NDArray[np.float64]
 _ONE: Final = np.ones(1)
+_ZERO: Final = np.zeros(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,13 +73,7 @@ class State(ABC):
         self.need = need
         self.arrays: dict[str, NDArray[Any]] = {}
         for name, dtype in {"n": np.float64, **self.fields}.items():
-            self.arrays[name] = np.zeros(0, self.dtype_of(name, dtype))
-
-    def dtype_of(self, name: str, dtype: type) -> Any:
-        """Type of one array; arrays of values have the type of the state's input."""
-        if name not in ("total", "value"):
-            return dtype
-        return {"integer": np.int64, "object": np.object_}.get(self.need, dtype)
+            self.arrays[name] = np.zeros(0, dtype)
 
     def grow(self, capacity: int) -> None:
         """Make room for ``capacity`` groups; new slots are empty."""
@@ -90,8 +87,8 @@ class State(ABC):
             array[slots] = 0
 
     @abstractmethod
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        """Add the rows with their values ``x`` (empty if the state needs none) to their groups."""
+    def add(self, rows: Members, values: ColumnData) -> None:
+        """Add the rows with their values, all valid (empty if the state needs none), to their groups."""
 
     @abstractmethod
     def merge(self, into: Slots, other: Slots) -> None:
@@ -102,35 +99,33 @@ class State(ABC):
         parts: dict[str, Any] = {}
         for name, array in self.arrays.items():
             taken = array[slots]
-            parts[name] = orjson.dumps(taken.tolist()) if taken.dtype == np.object_ else taken
+            parts[name] = json.dumps(taken.tolist()).encode() if taken.dtype == np.object_ else taken
         return parts
 
     def restore(self, slots: NDArray[np.integer], snapshot: Mapping[str, Any]) -> None:
         """Write a snapshot's groups to the given (empty) slots."""
         for name, array in self.arrays.items():
-            array[slots] = orjson.loads(bytes(snapshot[name])) if array.dtype == np.object_ else snapshot[name]
+            array[slots] = json.loads(bytes(snapshot[name])) if array.dtype == np.object_ else snapshot[name]
+
+
+def _low(values: ColumnData) -> tuple[Floats, int]:
+    """Low parts as kernel arguments: an array and the step from one row's to the next."""
+    return (_ZERO, 0) if values.low is None else (values.low, 1)
 
 
 class Moment(State):
-    """Weight and sum; for columns that are not numbers, and for rows without a column, the weight alone."""
+    """Weight and sum, which is kept as a pair (`agents.expressions.numbers.accumulate`); or the weight alone."""
 
-    fields: ClassVar = {"total": np.float64}
+    fields: ClassVar = {"total": np.float64, "rest": np.float64}
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        n, total, (w, step) = self.arrays["n"], self.arrays["total"], rows.w
+    def add(self, rows: Members, values: ColumnData) -> None:
         if self.need == "number":
-            kernels.add_sum(rows.slots, x, w, step, n, total)
-        elif self.need == "integer" and step == 0:
-            kernels.add_integers(rows.slots, x, n, total)
+            kernels.add_sum(rows.slots, values.data, *_low(values), *rows.w, *self.arrays.values())
         else:
-            kernels.add_count(rows.slots, w, step, n)
-            if self.need == "integer":
-                # Each product is rounded, so that a sum of integers is an integer.
-                kernels.add_integers(rows.slots, np.rint(x * w).astype(np.int64), np.zeros_like(n), total)
+            kernels.add_count(rows.slots, *rows.w, self.arrays["n"])
 
     def merge(self, into: Slots, other: Slots) -> None:
-        merge = kernels.merge_integers if self.need == "integer" else kernels.merge_sum
-        merge(into, other, self.arrays["n"], self.arrays["total"])
+        kernels.merge_sum(into, other, *self.arrays.values())
 
 
 class Spread(State):
@@ -138,8 +133,8 @@ class Spread(State):
 
     fields: ClassVar = {"mean": np.float64, "m2": np.float64}
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        kernels.add_std(rows.slots, x, *rows.w, *self.arrays.values())
+    def add(self, rows: Members, values: ColumnData) -> None:
+        kernels.add_std(rows.slots, values.data, *rows.w, *self.arrays.values())
 
     def merge(self, into: Slots, other: Slots) -> None:
         kernels.merge_std(into, other, *self.arrays.values())
@@ -148,27 +143,32 @@ class Spread(State):
 class Extreme(State):
     """Least or greatest value."""
 
-    fields: ClassVar = {"value": np.float64}
+    fields: ClassVar = {"value": np.float64, "low": np.float64}
 
     def __init__(self, need: Need, which: Literal["min", "max"]) -> None:
         super().__init__(need)
         self._add = kernels.add_min if which == "min" else kernels.add_max
         self._merge = kernels.merge_min if which == "min" else kernels.merge_max
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        self._add(rows.slots, x, *self.arrays.values())
+    def add(self, rows: Members, values: ColumnData) -> None:
+        self._add(rows.slots, values.data, *_low(values), *self.arrays.values())
 
     def merge(self, into: Slots, other: Slots) -> None:
         self._merge(into, other, *self.arrays.values())
 
 
 class Occurrence(State):
-    """First or last value in event time; for equal times the first, or the last, in processing order."""
+    """First or last value in event time; for equal times the first, or the last, in processing order.
 
-    fields: ClassVar = {"time": np.int64, "value": np.float64}
+    With the need of objects a value may be of any kind: what is no number is in ``thing``, flagged by ``held``.
+    """
+
+    fields: ClassVar = {"time": np.int64, "value": np.float64, "low": np.float64}
 
     def __init__(self, need: Need, which: Literal["first", "last"]) -> None:
         super().__init__(need)
+        if need == "object":
+            self.arrays |= {"thing": np.zeros(0, np.object_), "held": np.zeros(0, np.bool_)}
         self._add = kernels.add_first if which == "first" else kernels.add_last
         self._merge = kernels.merge_first if which == "first" else kernels.merge_last
         self._winner = np.zeros(0, np.int64)
@@ -177,11 +177,19 @@ class Occurrence(State):
         super().grow(capacity)
         self._winner = np.full(capacity, -1, np.int64)
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
+    def add(self, rows: Members, values: ColumnData) -> None:
         a = self.arrays
         self._add(rows.slots, rows.t, a["n"], a["time"], self._winner)
         touched = rows.slots[self._winner[rows.slots] == np.arange(len(rows.slots))]
-        a["value"][touched] = x[self._winner[touched]]
+        winners = self._winner[touched]
+        objects = values.data.dtype == np.object_
+        if self.need == "object":
+            a["held"][touched] = objects
+        if objects:
+            a["thing"][touched] = values.data[winners]
+        else:
+            a["value"][touched] = values.data[winners]
+            a["low"][touched] = 0.0 if values.low is None else values.low[winners]
         self._winner[touched] = -1
 
     def merge(self, into: Slots, other: Slots) -> None:
@@ -189,8 +197,10 @@ class Occurrence(State):
         source = np.empty(len(into), np.int64)
         self._merge(into, other, a["n"], a["time"], source)
         # Several groups may merge into one; the last assignment, in order, is that of the winner.
+        parts = [array for name, array in a.items() if name not in ("n", "time")]
         for target, origin in zip(into[source >= 0].tolist(), source[source >= 0].tolist(), strict=True):
-            a["value"][target] = a["value"][origin]
+            for array in parts:
+                array[target] = array[origin]
 
 
 class Slope(State):
@@ -200,8 +210,8 @@ class Slope(State):
         "origin": np.int64, "mean_t": np.float64, "mean_x": np.float64, "ctt": np.float64, "ctx": np.float64,
     }  # fmt: skip
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        kernels.add_slope(rows.slots, rows.t, x, *self.arrays.values())
+    def add(self, rows: Members, values: ColumnData) -> None:
+        kernels.add_slope(rows.slots, rows.t, values.data, *self.arrays.values())
 
     def merge(self, into: Slots, other: Slots) -> None:
         kernels.merge_slope(into, other, *self.arrays.values())
@@ -216,8 +226,8 @@ class Ewma(State):
         super().__init__(need)
         self.alpha = alpha
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        kernels.add_ewma(rows.slots, x, self.alpha, *self.arrays.values())
+    def add(self, rows: Members, values: ColumnData) -> None:
+        kernels.add_ewma(rows.slots, values.data, self.alpha, *self.arrays.values())
 
     def merge(self, into: Slots, other: Slots) -> None:
         kernels.merge_ewma(into, other, self.alpha, *self.arrays.values())
@@ -231,8 +241,8 @@ class Histogram(State):
         self.low, self.high = low, high
         self.arrays["counts"] = np.zeros((0, bins))
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        kernels.add_histogram(rows.slots, x, *rows.w, self.low, self.high, self.arrays["counts"])
+    def add(self, rows: Members, values: ColumnData) -> None:
+        kernels.add_histogram(rows.slots, values.data, *rows.w, self.low, self.high, self.arrays["counts"])
 
     def merge(self, into: Slots, other: Slots) -> None:
         counts = self.arrays["counts"]
@@ -253,8 +263,8 @@ class _Bag(State):
     def clear(self, slots: NDArray[np.integer]) -> None:
         self.arena.clear(slots)
 
-    def add(self, rows: Members, x: NDArray[Any]) -> None:
-        self.arena.add(rows.slots, x, *rows.w)
+    def add(self, rows: Members, values: ColumnData) -> None:
+        self.arena.add(rows.slots, values.data, *rows.w)
 
     def merge(self, into: Slots, other: Slots) -> None:
         self.arena.merge(into, other)

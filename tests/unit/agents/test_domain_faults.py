@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.ingest import decode, faults
+from astrocyte.agents.ingest import decode, decoders, faults
 from astrocyte.agents.ingest.faults import OperatorFailed, apart
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.matches import outputs
@@ -133,8 +133,8 @@ def test_a_recogniser_that_raises_leaves_its_message_to_the_json_reader(monkeypa
             raise RuntimeError("a bug")
         return chosen(records)
 
-    chosen = decode.chosen_decoders
-    monkeypatch.setattr(decode, "chosen_decoders", broken)
+    chosen = decoders.chosen_decoders
+    monkeypatch.setattr(decoders, "chosen_decoders", broken)
     output = run(domain_of(PAIRS), [json_record(0, 0.0), json_record(1, 1.0), json_record(2, 2.0)])
     assert len(pairs(output)) == 2
 

@@ -286,3 +286,51 @@ def test_events_pushed_in_several_calls_have_ids_of_their_own() -> None:
     assert engine.duplicates == 0
     assert [found.time_us for found in table] == [1, 2, 3, 4]
     assert [found.id for found in table] == [found.id for found in match(rules, events)]
+
+
+@pytest.mark.parametrize("consistency", ["strong", "eventual"])
+def test_the_member_stream_names_the_stream_and_a_field_of_that_name_is_in_metadata(consistency: Any) -> None:
+    rules = load_rules(
+        """
+        rules:
+          - {name: field, seq: [{as: a, stream: A, where: "stream == 'north'"}], emit: {v: a.stream}}
+          - {name: none, seq: [{as: a, stream: A, where: "stream is None and source_stream is None"}]}
+        """
+    )
+    events = [
+        {"stream": "A", "timestamp": 1, "key": "k"},
+        {"source_stream": "stream:A", "timestamp": 2, "key": "k"},
+        {"stream": "A", "source_stream": "stream:B", "timestamp": 3, "key": "k"},
+        {"stream": "A", "timestamp": 4, "key": "k", "metadata": {"stream": "north"}},
+    ]
+    wanted = [("none", 1, None), ("none", 2, None), ("none", 3, None), ("field", 4, "north")]
+
+    def shown(found: Any) -> list[Any]:
+        matches = [each for each in found if each.status in ("final", "confirmed")]
+        for each in matches:
+            (event,) = each.events["a"]
+            assert event.fields.get("stream") == each.emit.get("v")
+        return [(each.rule, each.time_us, each.emit.get("v")) for each in matches]
+
+    assert shown(match(rules, events)) == wanted
+    engine = Engine(rules, consistency=consistency)
+    early = [found for event in events for found in engine.push_event(event)]
+    assert [found.events["a"][0].fields.get("stream") for found in early] == (
+        [None, None, None, "north"] if consistency == "eventual" else []
+    )
+    assert shown([*engine.advance(100).matches.matches(), *engine.flush().matches.matches()]) == wanted
+
+
+def test_a_frame_with_a_value_of_another_type_than_the_declared_loses_that_row_alone() -> None:
+    rules = load_rules("rules: [{name: high, seq: [{as: a, stream: axon_1, where: value > 3}], emit: {v: a.value}}]")
+    columns = {"timestamp": [1, 2, 3, 4], "key": ["k"] * 4, "type": ["A"] * 4, "value": [5, "n/a", True, 7.5]}
+    engine = Engine(rules)
+    engine.push(Frame.from_columns("axon_1", "r", columns))
+    output = engine.flush()
+    assert [repr(found.emit["v"]) for found in output.matches] == ["5.0", "7.5"]
+    assert [event.reason for event in output.refused] == [
+        "field 'value' is 'n/a'; expected double", "field 'value' is True; expected double",
+    ]  # fmt: skip
+    engine.push(Frame.from_columns("axon_1", "r", {**columns, "value": [5, 6, 7, 2**53 + 1]}, first_seq=4))
+    (event, *_) = engine.flush().refused
+    assert "expected double" in event.reason

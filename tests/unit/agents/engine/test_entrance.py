@@ -68,7 +68,7 @@ def test_match_and_the_command_agree_on_the_same_log(tmp_path: Any) -> None:
     records = [
         ConsumedRecord(
             f"mono.{event['stream']}", 0, offset, event["timestamp"] // 1000, b"k",
-            orjson.dumps({name: value for name, value in event.items() if name != "stream"}), [],
+            orjson.dumps(event), [],
         )
         for offset, event in enumerate(sound)
     ]  # fmt: skip

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.expressions.columns import Columns, evaluate, predicate
+from astrocyte.agents.expressions.columns import evaluate, predicate
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Aggregate, Field, parse, parse_template
 from astrocyte.agents.expressions.scalar import compile_scalar, render
 from astrocyte.agents.expressions.unparse import to_text
+from astrocyte.agents.expressions.values import Columns
 from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.mixed import column_of
 
 EVENTS = [
     {"value": 1.5, "count": 3, "name": "alpha", "flag": True},
@@ -211,3 +213,28 @@ def test_null_arithmetic_and_division_by_zero_are_null():
     columns = Columns(lambda name: pa.array([0]) if name == "x" else pa.array([None], pa.int64()), 1)
     for text in ("1 / x", "1 % x", "x + y", "log(x)", "sqrt(x - 1)", "-y"):
         assert not np.broadcast_to(evaluate(parse(text), columns).is_valid, (1,))[0]
+
+
+def test_constants_have_64_bits_and_a_condition_is_no_number() -> None:
+    columns = Columns({"x": column_of([2**64 - 1, 2**63, -(2**63), "n/a", True])}.get, 5)
+    for text, rows in (
+        ("x == 18446744073709551615", [0]),
+        ("x >= 9223372036854775808", [0, 1]),
+        ("x == -9223372036854775808", [2]),
+        ("x in (9223372036854775808, 'n/a')", [1, 3]),
+        ("x in (1, True)", [4]),
+        ("x == 1 or x + 1 is None", [3, 4]),
+    ):
+        node = parse(text)
+        assert np.flatnonzero(predicate(node, columns)).tolist() == rows, text
+        for row, value in enumerate([2**64 - 1, 2**63, -(2**63), "n/a", True]):
+            assert bool(compile_scalar(node)({"x": value}, {})) == (row in rows), (text, value)
+    for text, message in (
+        ("x == 18446744073709551616", "expected an integer of 64 bits, up to 18446744073709551615"),
+        ("x == -9223372036854775809", "expected an integer of at least -9223372036854775808"),
+        ("x + (y > 3) > 1", "expected a number, got a condition; true and false are no numbers"),
+        ("-True == x", "expected a number, got a condition"),
+        ("min(x, y == 3) > 1", "expected a number, got a condition"),
+    ):
+        with pytest.raises(ExpressionError, match=message):
+            parse(text)

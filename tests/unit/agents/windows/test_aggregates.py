@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte.agents.rules.select import AggregateCall, parse_select
-from astrocyte.agents.windows.aggregates import Members, State, make_state, read_results, state_of
+from astrocyte.agents.windows.aggregates import Members, State, make_state, need_of, read_results, state_of
 from astrocyte.agents.windows.aggregates.bags import TOKENS, VALUES
 from astrocyte.agents.windows.aggregates.calls import Kind
+from astrocyte.agents.windows.rows import ColumnData
 from tests.support import window_oracle
 
 NUMERIC = [
@@ -28,7 +29,7 @@ def call_of(text: str) -> AggregateCall:
 
 
 def fresh_state(call: AggregateCall, kind: Kind = "number", places: int = 4) -> State:
-    state = make_state(state_of(call, kind))
+    state = make_state(state_of(call, need_of(call, kind)))
     state.grow(places)
     return state
 
@@ -36,7 +37,7 @@ def fresh_state(call: AggregateCall, kind: Kind = "number", places: int = 4) -> 
 def feed(state: State, values: np.ndarray[Any, Any], *, slot: int = 0, start: int = 0, weights: Any = None) -> None:
     slots = np.full(len(values), slot, np.int32)
     t = np.arange(start, start + len(values), dtype=np.int64) * 1_000
-    state.add(Members(slots, t, weights), values)
+    state.add(Members(slots, t, weights), ColumnData(values))
 
 
 def read(call: AggregateCall, state: State, slot: int = 0, kind: Kind = "number") -> Any:
@@ -100,7 +101,7 @@ def test_many_groups_may_outgrow_the_arena_at_once() -> None:
     rng = np.random.default_rng(3)
     slots = rng.integers(0, 500, 100_000).astype(np.int32)
     values = rng.normal(size=100_000)
-    state.add(Members(slots, np.zeros(100_000, np.int64)), values)
+    state.add(Members(slots, np.zeros(100_000, np.int64)), ColumnData(values))
     found = read_results(call, state, np.arange(500, dtype=np.int32), "number").data
     assert np.allclose(found, [np.median(values[slots == slot]) for slot in range(500)])
 

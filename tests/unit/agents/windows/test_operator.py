@@ -17,6 +17,7 @@ from astrocyte.agents.rules.model import Window
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.agents.windows import WindowOperator, WindowRows, windows_for
 from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.mixed import column_of
 from tests.support import window_oracle
 
 SELECT = {f"f{index}": text for index, text in enumerate(window_oracle.AGGREGATES)}
@@ -45,7 +46,7 @@ def frame_of(events: list[dict[str, Any]], run: str = "r", **meta: Any) -> Frame
     columns = {
         "timestamp": np.array([event["timestamp"] for event in events], np.int64),
         "key": pa.array([event["key"] for event in events], pa.utf8()),
-        "x": pa.array([event["x"] for event in events], pa.float64()),
+        "x": column_of([event["x"] for event in events]),
         "name": pa.array([event.get("name") for event in events], pa.utf8()).dictionary_encode(),
     }
     return Frame.from_columns("stream", run, columns, **meta)
@@ -335,11 +336,42 @@ def test_integers_of_the_catalog_stay_exact_beyond_the_doubles() -> None:
     assert (row["top"], row["all"], row["last"], row["alive"]) == (2**60 + 3, 2**61 + 4, 2**60 + 3, 3.5)
 
 
-def test_a_sum_of_integers_that_does_not_fit_stays_at_the_end_of_the_range() -> None:
+@pytest.mark.parametrize(("count", "total"), [(2, 2**63 + 2), (4, float(2**64 + 4))])
+def test_a_sum_of_integers_never_overflows(count: int, total: float) -> None:
     operator = WindowOperator(Window(name="w", source="population_metrics", every="10us", select={"all": "sum(tick)"}))
-    columns = {"timestamp": np.array([1, 2]), "key": ["r", "r"], "tick": np.array([2**62, 2**62], np.int64)}
+    columns = {"timestamp": np.arange(count), "key": ["r"] * count, "tick": np.full(count, 2**62 + 1, np.int64)}
     operator.add(Frame.from_columns("population_metrics", "r", columns))
-    assert rows_of(operator.flush())[0]["all"] == 2**63 - 1
+    found = rows_of(operator.flush())[0]["all"]
+    assert repr(found) == repr(total)
+
+
+def test_numbers_text_and_booleans_of_one_field_are_aggregated_by_their_kinds() -> None:
+    select = {"sum": "sum(x)", "mean": "mean(x)", "most": "max(x)", "n": "count(x)", "distinct": "count_distinct(x)",
+              "first": "first(x)", "last": "last(x)", "bits": "entropy(x)"}  # fmt: skip
+    for values in (["n/a", 2**53 + 1, None, True, 1, 0.5, 1.0], ["n/a", True]):
+        rows = [{"timestamp": index, "key": "a", "x": value} for index, value in enumerate(values)]
+        whole, single = window(select=select), window(select=select)
+        whole.add(frame_of(rows))
+        for row in rows:
+            single.add(frame_of([row]))
+        (found,) = rows_of(whole.flush())
+        assert found == rows_of(single.flush())[0]
+        if len(values) > 2:
+            wanted = (2**53 + 3.5, (2**53 + 3.5) / 4, 2**53 + 1, 6, 5, "n/a", 1.0)
+        else:
+            wanted = (0, None, None, 2, 2, "n/a", True)
+            assert found["bits"] == pytest.approx(math.log(2))
+        assert tuple(found[name] for name in list(select)[:-1]) == wanted
+
+
+def test_conditions_are_counted_by_count_if() -> None:
+    operator = window(select={"n": "count_if(x > 2)", "named": "count_if(name == 'a')", "flags": "count_if(x)"})
+    rows = [{"x": 3, "name": "a"}, {"x": None, "name": "b"}, {"x": "n/a", "name": "a"}, {"x": 2.5}, {"x": 0}]
+    operator.add(frame_of([{"timestamp": index, "key": "a", **row} for index, row in enumerate(rows)]))
+    (found,) = rows_of(operator.flush())
+    assert (found["n"], found["named"], found["flags"]) == (2, 2, 3)
+    with pytest.raises(InvalidRule, match="sum of a condition: true and false are no numbers; count with count_if"):
+        window(select={"n": "sum(x > 2)"})
 
 
 def test_rows_that_stand_for_several_count_so() -> None:

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.backtest import Made, backtest, compare, verify
-from astrocyte.pipeline.analysis.offline import run_rules, survey
+from astrocyte.pipeline.analysis.inputs import survey
+from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
 from astrocyte.pipeline.cli import log as cli_log
 from astrocyte.pipeline.cli import rules as cli_rules

@@ -116,8 +116,6 @@ def test_the_documented_example_is_read_and_unknown_fields_are_left_out():
         (b'{"timestamp":"yesterday"}', "'yesterday'; expected ISO 8601"),
         (b'{"timestamp":true}', "timestamp True of type bool; expected ISO 8601 text"),
         (b'{"timestamp":1e300}', "timestamp 1e+300 is out of range"),
-        (b'{"type":7}', "'type' is 7"),
-        (b'{"metadata":[1]}', "'metadata' is"),
         (b'{"value":"ten"}', "field 'value' is 'ten'; expected float64"),
         (b'{"value":true}', "field 'value' is True"),
         (b'{"value":{"a":1}}', "field 'value' is"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.sinks.influx.lines import encode_points
 from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.mixed import column_of
 from tests.support.line_protocol import read_points
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
@@ -28,10 +29,10 @@ VALUES = {
 
 
 def in_a_tag(text):
-    """The string as a tag can hold it: no control characters but as two, and a space for a backslash at the end."""
+    """The string as a tag can hold it: no control characters but as two, and a dot after a backslash at the end."""
     for plain, two in (("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         text = text.replace(plain, two)
-    return text[:-1] + " " if text.endswith("\\") else text
+    return text + "." if text.rstrip(".").endswith("\\") else text
 
 
 def there(value):
@@ -110,10 +111,30 @@ def test_a_row_without_values_gives_no_point_and_is_counted():
         ("a,b=c", r"a\,b\=c"),
         ('say "no"', 'say\\ "no"'),
         ("C:\\tmp", "C:\\tmp"),
-        ("ends\\", "ends\\ "),
+        ("ends\\", "ends\\."),
+        ("ends\\.", "ends\\.."),
+        ("ends ", "ends\\ "),
+        ("ends.", "ends."),
         ("two\nlines", "two\\nlines"),
     ],
 )
 def test_tags_are_escaped_as_influxdb_reads_them(value, written):
     lines = encode_points("m", {"t": pa.array([value], TEXT)}, {"x": pa.array([1])}, np.zeros(1, np.int64))
     assert lines.payload().decode() == f"m,t={written} x=1i 0\n"
+
+
+@given(st.lists(st.text(st.sampled_from("a\\ .,="), min_size=1, max_size=5), min_size=2, max_size=2, unique=True))
+def test_two_keys_are_never_one_series(keys):
+    lines = encode_points("m", {"t": pa.array(keys, TEXT)}, {"x": pa.array([1, 1])}, np.zeros(2, np.int64))
+    points = read_points(lines.payload())
+    assert len({point.identity for point in points}) == 2
+
+
+def test_a_field_with_values_of_several_types_is_one_field_for_each_type():
+    column = column_of([5, "n/a", 0.5, True, None, 2**63])
+    points = read_points(
+        encode_points("m", {"t": column}, {"x": column, "y": pa.array(range(6))}, np.arange(6)).payload()
+    )
+    found = [{name: value for name, value in point.fields.items() if name != "y"} for point in points]
+    assert found == [{"x": 5.0}, {"x_text": "n/a"}, {"x": 0.5}, {"x_bool": True}, {}, {"x": 2.0**63}]
+    assert [dict(point.tags).get("t") for point in points] == ["5", "n/a", "0.5", "true", None, "9223372036854775808"]

@@ -1,0 +1,103 @@
+"""Lines of comma-separated values: the decoder ``csv``, and the values of CSV files.
+
+CSV has no types. A value of a field with a declared type is read as one of that type; any other is a number or a truth
+value if it is written as JSON writes it, null if it is empty, and text otherwise.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from astrocyte.schemas.catalog import FieldType
+from astrocyte.schemas.contract import Contract
+from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
+from astrocyte.schemas.json.reader import KafkaRecord
+
+__all__ = ["configure", "row_reader"]
+
+_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
+_DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)", re.ASCII)
+_AS_TEXT: Final = frozenset({"key", "type", "event_id", "stream", "source_stream"})
+_OPTIONS: Final = frozenset({"columns", "delimiter"})
+
+
+def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[KafkaRecord], Any]:
+    """Decoder of messages of one or more lines without a header. Raises InvalidSettings.
+
+    Options: ``columns``, the names in order (default: the declared fields), and ``delimiter`` (default: a comma).
+    """
+    where = f"stream {contract.stream!r}: decoder 'csv'"
+    odd = sorted(options.keys() - _OPTIONS)
+    if odd:
+        raise InvalidSettings(f"{where} has the option {odd[0]!r}; expected columns or delimiter")
+    columns = options.get("columns")
+    if columns is None and contract.declaration is not None:
+        columns = list(contract.declaration.fields)
+    if not isinstance(columns, list) or not columns or not all(isinstance(name, str) for name in columns):
+        raise InvalidSettings(
+            f"{where} needs the names of the columns: decoder: {{name: csv, columns: [timestamp, room, value]}}"
+        )
+    delimiter = options.get("delimiter", ",")
+    if not isinstance(delimiter, str) or len(delimiter) != 1:
+        raise InvalidSettings(f"{where}: delimiter is {delimiter!r}; expected one character")
+    read = row_reader(contract)
+
+    def decode(record: KafkaRecord) -> list[dict[str, Any]]:
+        if record.value is None:
+            raise InvalidEvent("expected lines of CSV, got a message without a value (a tombstone)")
+        lines = csv.reader(io.StringIO(record.value.decode()), delimiter=delimiter, strict=True)
+        return [read(columns, line, number) for number, line in enumerate(lines, 1) if line]
+
+    return decode
+
+
+def row_reader(contract: Contract) -> Callable[[Sequence[str], Sequence[str], int], dict[str, Any]]:
+    """Function of column names, values and the number of their line, which gives the event as JSON would hold it.
+
+    It raises InvalidEvent for another number of values than of columns.
+    """
+    types = dict(contract.event_type.fields) if contract.event_type is not None else {}
+    as_text = set(_AS_TEXT)
+    if contract.declaration is not None:
+        declaration = contract.declaration
+        types |= {
+            field.path or name: field.type for name, field in declaration.fields.items() if field.type is not None
+        }
+        as_text |= {declaration.id or "event_id"} - types.keys()
+
+    def read(columns: Sequence[str], values: Sequence[str], number: int) -> dict[str, Any]:
+        if len(values) != len(columns):
+            raise InvalidEvent(f"line {number} has {len(values)} values; expected {len(columns)}: {', '.join(columns)}")
+        return {
+            name: (value or None) if name in as_text else _value(value, types.get(name))
+            for name, value in zip(columns, values, strict=True)
+        }
+
+    return read
+
+
+def _value(text: str, kind: FieldType | None) -> Any:
+    """The value that text stands for; text that is not of the type stays text, which its type then refuses."""
+    if text == "":
+        return None
+    if kind == "string":
+        return text
+    if kind in ("bool", None) and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        if kind in ("int64", "int32") or (kind is None and _INTEGER.fullmatch(text)):
+            number = int(text)
+            return number if -(2**63) <= number < 2**64 else text if kind else float(number)
+        if kind in ("float64", "float32") or (kind is None and _DECIMAL.fullmatch(text)):
+            return float(text)
+        if kind in ("json", "list<float32>"):
+            return orjson.loads(text)
+    except (ValueError, OverflowError):
+        pass
+    return text

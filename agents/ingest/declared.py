@@ -1,0 +1,78 @@
+"""Declared types, held to by the rows of frames and by single events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from astrocyte.schemas.catalog import FieldType, arrow_type
+from astrocyte.schemas.declarations import StreamDeclaration
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.frames import Frame, column_name
+from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
+from astrocyte.schemas.mixed import typed_column
+
+__all__ = ["TypeMismatch", "conforming", "enforce"]
+
+
+class TypeMismatch(InvalidEvent):
+    """An event with a value of another type than declared: ``row`` holds its fields by column name."""
+
+    def __init__(self, reason: str, stream: str, row: Mapping[str, Any]) -> None:
+        super().__init__(reason)
+        self.stream = stream
+        self.row = row
+
+
+def conforming(row: Mapping[str, Any], declaration: StreamDeclaration, stream: str) -> Mapping[str, Any]:
+    """The fields of a row (by column name) that become null, where that is declared for values of another type.
+
+    Raises TypeMismatch.
+    """
+    types = {column_name(name): kind for name, kind in declaration.types.items()}
+    bad = misfits(row, types)
+    if bad and declaration.on_type_error == "dead_letter":
+        raise TypeMismatch(misfit_reason(row, bad, types), stream, row)
+    return dict.fromkeys(bad)
+
+
+def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[int, str]]:
+    """The rows whose fields fit the declared types, as columns of these, and the reason for each other row.
+
+    A field that stands at a path in JSON is a column of its own name in a frame.
+    """
+    refused: dict[int, str] = {}
+    for name, kind in declaration.types.items():
+        column = column_name(name)
+        if frame.batch.schema.get_field_index(column) < 0:
+            frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
+        elif frame.column(column).type != arrow_type(kind):
+            values, bad = _typed(frame.values(column), name, kind)
+            if declaration.on_type_error == "dead_letter":
+                refused = bad | refused
+            frame = frame.with_column(column, values)
+    key = declaration.key.field
+    if key != "key" and frame.batch.schema.get_field_index(column_name(key)) < 0:
+        frame = frame.with_column(column_name(key), frame.column("key"))
+    if refused:
+        good = np.ones(frame.num_rows, np.bool_)
+        good[list(refused)] = False
+        frame = frame.take(np.flatnonzero(good))
+    return frame, dict(sorted(refused.items()))
+
+
+def _typed(values: list[Any], name: str, kind: FieldType) -> tuple[pa.Array, dict[int, str]]:
+    """Column of the values, null for those of another type, and the reason for each of these."""
+    bad: dict[int, str] = {}
+    try:
+        return typed_column(values, arrow_type(kind)), bad
+    except TYPE_ERRORS:
+        pass
+    for row, value in enumerate(values):
+        if misfits({name: value}, {name: kind}):
+            bad[row] = misfit_reason({name: value}, [name], {name: kind})
+            values[row] = None
+    return typed_column(values, arrow_type(kind)), bad

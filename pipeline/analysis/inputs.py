@@ -1,0 +1,151 @@
+"""What rules run over: recorded logs, or files of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.event_files import EventFiles, form_of
+from astrocyte.pipeline.recording.format import LogHeader, TornLog
+from astrocyte.pipeline.recording.frames import is_derived
+from astrocyte.pipeline.recording.index import read_index
+from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
+from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.topics import CLOCK
+
+__all__ = ["Inputs", "Survey", "survey"]
+
+
+@dataclass(slots=True)
+class Survey:
+    """Content of logs: partition counts, partitions with messages, and the idleness that a worker recorded."""
+
+    partitions: dict[str, int] = field(default_factory=dict)
+    places: set[tuple[str, int]] = field(default_factory=set)
+    records: int = 0
+    topics: dict[str, int] = field(default_factory=dict)
+    """Number of messages of each topic."""
+    idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """By partition, in order: topics found idle and the positions at which they were."""
+
+    @property
+    def count(self) -> int:
+        """Number of domains: the partition count of the input topics."""
+        return max([self.partitions[topic] for topic in self.partitions if not is_derived(topic)], default=1)
+
+
+class Inputs:
+    """Logs or files of events, surveyed, and how their messages are decoded for a rule set.
+
+    ``stream`` is that of every event of files, for which see `pipeline.recording.event_files`. Raises InvalidLog, and
+    InvalidSettings for logs and files of events together.
+    """
+
+    def __init__(self, ruleset: RuleSet, paths: Sequence[str | Path], *, stream: str | None = None) -> None:
+        self.paths = paths
+        forms = {path: form_of(path) for path in paths}
+        files = [path for path, form in forms.items() if form != "log"]
+        if files and len(files) < len(forms):
+            log = next(path for path, form in forms.items() if form == "log")
+            raise InvalidSettings(
+                f"{log} is a recorded log and {files[0]} a file of events ({forms[files[0]]}); give files of one kind"
+            )
+        if stream is not None and not files:
+            raise InvalidSettings("--stream is for files of events; the topics of a recorded log name their streams")
+        self._files: EventFiles | None = None
+        if files:
+            contracts = contracts_of(ruleset)
+            made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
+            read = {name for rule in ruleset.rules for name in rule.streams} | {each.source for each in ruleset.windows}
+            self._files = EventFiles(paths, contracts, sorted(read - made), stream)
+        self.found = self._survey()
+        self.decoders: Decoders = decoders_of(
+            contracts_of(ruleset, existing=self.found.partitions), json_only=bool(files)
+        )
+
+    def records(self) -> Iterator[ConsumedRecord]:
+        """All messages, in order."""
+        if self._files is not None:
+            yield from self._files.records()
+            return
+        for path in self.paths:
+            yield from read_log(path)
+
+    def _survey(self) -> Survey:
+        if self._files is None:
+            return survey(self.paths)
+        found = Survey()
+        for record in self._files.records():
+            found.partitions[record.topic] = 1
+            found.places.add((record.topic, 0))
+            found.topics[record.topic] = found.topics.get(record.topic, 0) + 1
+            found.records += 1
+        return found
+
+
+def survey(paths: Sequence[str | Path]) -> Survey:
+    """Survey logs, by their indexes where they have one. Raises InvalidLog."""
+    found = Survey()
+    for path in paths:
+        if str(path) == "-":
+            raise InvalidSettings(
+                "expected a file, got standard input; rules read a log twice, so record it to a file first"
+            )
+        index = read_index(path)
+        if index is None:
+            _survey_records(path, found)
+            continue
+        header = read_header(path)
+        for topic, count in (header.partitions if header else {}).items():
+            found.partitions[topic] = max(count, found.partitions.get(topic, 0))
+        for topic, totals in index.topics.items():
+            found.partitions[topic] = max(found.partitions.get(topic, 0), max(totals.messages) + 1)
+            found.places.update((topic, number) for number in totals.messages)
+            found.topics[topic] = found.topics.get(topic, 0) + sum(totals.messages.values())
+        found.records += index.records
+        if CLOCK in index.topics:
+            for record in read_log(path):
+                _note_idle(record, found)
+    return found
+
+
+def _survey_records(path: str | Path, found: Survey) -> None:
+    try:
+        for item in open_log(path):
+            if isinstance(item, LogHeader):
+                for topic, count in item.partitions.items():
+                    found.partitions[topic] = max(count, found.partitions.get(topic, 0))
+                continue
+            found.partitions[item.topic] = max(found.partitions.get(item.topic, 0), item.partition + 1)
+            found.places.add((item.topic, item.partition))
+            found.topics[item.topic] = found.topics.get(item.topic, 0) + 1
+            found.records += 1
+            _note_idle(item, found)
+    except TornLog:
+        pass  # reported when the log is read for its events
+
+
+def _note_idle(record: ConsumedRecord, found: Survey) -> None:
+    if record.topic != CLOCK or record.value is None:
+        return
+    try:
+        body = orjson.loads(record.value)
+        entries = found.idle.setdefault(int(body["partition"]), [])
+        if body.get("restored"):
+            # After a crash a worker reads again from here: what it had found idle further on was not so.
+            entries[:] = [each for each in entries if _is_before(each["positions"], body["positions"])]
+        entries.append(body)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        pass  # record of a later version; without it the log is correlated by its own watermarks
+
+
+def _is_before(positions: Mapping[str, int], limit: Mapping[str, int]) -> bool:
+    return all(offset <= limit.get(topic, 0) for topic, offset in positions.items())

@@ -1,0 +1,474 @@
+"""The contract of an event: how a mapping, wherever it was read, becomes an event (docs/events.md).
+
+JSON records of topics and logs, lines of files and mappings given to Python all pass through `read_event`, so that the
+same mapping is the same event everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from astrocyte.schemas import mixed
+from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
+from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
+from astrocyte.schemas.errors import InvalidEvent, InvalidRule
+from astrocyte.schemas.frames import column_name
+from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.mixed import json_text
+from astrocyte.schemas.times import TimeUnit
+from astrocyte.schemas.topics import mono_topic, stream_of
+
+__all__ = [
+    "ENVELOPES",
+    "TIME_NAMES",
+    "Contract",
+    "Contracts",
+    "Event",
+    "cloud_event",
+    "envelope_of",
+    "is_uuid",
+    "key_text",
+    "read_event",
+]
+
+TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
+"""Members that are read as the event time, the first that is not null."""
+
+_UUID: Final = re.compile(
+    r"(?:.*_)?(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})", re.IGNORECASE | re.ASCII
+)
+_BINARY: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_MOST_ID: Final = 100
+"""Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
+_OWN_SOURCE: Final = "/astrocyte/"
+_PLAIN_ATTRIBUTES: Final = frozenset(
+    {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
+)
+_BYTES: Final[Mapping[KeyReading, int]] = {"int32": 4, "int64": 8}
+
+
+@dataclass(slots=True)
+class Event:
+    """One event, flattened. ``fields`` are by column name; paths of a declaration are looked up in ``document``."""
+
+    fields: dict[str, Any]
+    document: Mapping[str, Any] = field(default_factory=dict)
+    event_id: str | None = None
+    time: Any = None
+    """As it was written; None: the event has none."""
+    unit: TimeUnit | None = None
+    """Unit of a number in ``time``, where it is stated."""
+    type: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What is known of one stream: its declaration in a rule file, and its event type in the catalog."""
+
+    stream: str
+    declaration: StreamDeclaration | None = None
+    event_type: EventType | None = None
+
+    @property
+    def key_field(self) -> str:
+        """The field that the key of the stream is."""
+        if self.declaration is not None and self.declaration.key.field != "key":
+            return self.declaration.key.field
+        return self.event_type.key if self.event_type is not None else "key"
+
+    @property
+    def decoder(self) -> str | None:
+        """Declared decoder."""
+        return None if self.declaration is None or self.declaration.decoder is None else self.declaration.decoder.name
+
+    @property
+    def reading(self) -> KeyReading | None:
+        """Declared reading of Kafka keys."""
+        if self.declaration is None:
+            return None
+        return (
+            "json"
+            if self.declaration.key.reading is None and self.decoder == DEBEZIUM
+            else self.declaration.key.reading
+        )
+
+    @property
+    def null_on_type_error(self) -> frozenset[str]:
+        """Columns whose values become null where they are not of the declared type."""
+        if self.declaration is None or self.declaration.on_type_error != "null":
+            return frozenset()
+        return frozenset(map(column_name, self.declaration.types))
+
+    def skips(self, value: bytes | None) -> bool:
+        """Whether a message holds no event by declaration: Debezium follows each deletion with a tombstone."""
+        return value is None and self.decoder == DEBEZIUM
+
+
+class Contracts:
+    """The contracts of all streams: declared ones, those of the catalog, and what holds for any other."""
+
+    def __init__(
+        self,
+        declarations: Iterable[StreamDeclaration] = (),
+        catalog: Catalog = CATALOG,
+        *,
+        topics: Mapping[str, str] | None = None,
+    ) -> None:
+        """``topics``: topic by stream, where an undeclared stream is in another than ``mono.<stream>``."""
+        self.catalog = catalog
+        self.declared = {each.name: each for each in declarations}
+        self.topics = dict(topics or {})
+        for name, each in self.declared.items():
+            self.topics[name] = each.topic or self.topics.get(name) or mono_topic(name)
+        self._streams: dict[str, str] = {}
+        for stream, topic in self.topics.items():
+            if self._streams.setdefault(topic, stream) != stream:
+                raise InvalidRule(
+                    f"streams {self._streams[topic]!r} and {stream!r} both name the topic {topic!r}; a topic carries "
+                    "one stream: declare it once and let the rules select by a field"
+                )
+
+    def topic_of(self, stream: str) -> str:
+        """Topic of a stream."""
+        return self.topics.get(stream) or mono_topic(stream)
+
+    def of_topic(self, topic: str) -> Contract:
+        """Contract of the stream that a topic carries; the topic's own name where it names no stream.
+
+        Declarations hold for the stream's own topic. What the pipeline itself writes (repartitioned copies, results of
+        windows) has been read by them before.
+        """
+        if topic in self._streams:
+            return self.of_stream(self._streams[topic])
+        stream = stream_of(topic) or topic
+        if stream in self.topics and topic == mono_topic(stream):
+            stream = topic  # this stream is in another topic
+        return Contract(stream, None, self.catalog.find(stream))
+
+    def of_stream(self, stream: str) -> Contract:
+        """Contract of a stream."""
+        return Contract(stream, self.declared.get(stream), self.catalog.find(stream))
+
+
+# -- ids and keys ----------------------------------------------------------------------------------------------------
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID, with or without a prefix that ends in an underscore."""
+    return _UUID.fullmatch(text) is not None
+
+
+def scoped_id(scope: str, value: Any) -> str:
+    """Id of an event from a value that is unique within ``scope`` only; a UUID is taken as it is."""
+    text = value if isinstance(value, str) else json_text(value)
+    if is_uuid(text):
+        return text
+    whole = f"{scope}:{text}"
+    return whole if len(whole) <= _MOST_ID else str(hash_id(scope, text))
+
+
+def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None:
+    """A Kafka key as text. Raises InvalidEvent if it is not of the declared reading.
+
+    Without a declaration, UTF-8 without control characters is text; any other key is binary and is written in
+    hexadecimal (``0x00000000000004d2``), so that no two keys become one.
+    """
+    if key is None:
+        return None
+    if reading == "hex":
+        return "0x" + key.hex()
+    if reading in ("int32", "int64"):
+        if len(key) != _BYTES[reading]:
+            raise InvalidEvent(
+                f"the key has {len(key)} bytes; expected {_BYTES[reading]} by key: {{reading: {reading}}}"
+            )
+        return str(int.from_bytes(key, "big", signed=True))
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        if reading is not None:
+            raise InvalidEvent(
+                f"the key 0x{key.hex()} is not UTF-8; expected {reading} by key: {{reading: ...}}"
+            ) from None
+        return "0x" + key.hex()
+    if reading == "json":
+        return _json_key(text)
+    if reading is None and not text.isprintable() and _BINARY.search(text):
+        return "0x" + key.hex()
+    return text
+
+
+def _json_key(text: str) -> str | None:
+    """Key of JSON: of an object with one member, that member; a wrapper with a schema is opened."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    if isinstance(found, dict) and found.keys() == {"schema", "payload"}:
+        found = found["payload"]
+    if isinstance(found, dict) and len(found) == 1:
+        found = next(iter(found.values()))
+    return mixed.key_text(found)
+
+
+# -- envelopes -------------------------------------------------------------------------------------------------------
+
+
+def envelope_of(body: Mapping[str, Any], contract: Contract) -> str:
+    """Name of the envelope in which a body holds an event, by its members: see docs/events.md."""
+    if _is_mono(body):
+        return "mono"
+    if body.get("stream") == contract.stream:
+        return "json"  # a flat record in Astrocyte's own form
+    dna = contract.event_type is not None and contract.event_type.envelope == "dna"
+    if "payload" in body:
+        inner = body["payload"]
+        if isinstance(inner, Mapping):
+            if dna or body.keys() >= {"id", "type", "source", "target"}:
+                return "dna"
+            if "schema" in body and _is_change(inner):
+                return DEBEZIUM
+    elif _is_change(body):
+        return DEBEZIUM
+    if isinstance(body.get("specversion"), str) and body.keys() >= {"id", "source", "type"}:
+        return "cloudevents"
+    return "json"
+
+
+def _is_change(body: Mapping[str, Any]) -> bool:
+    return (
+        isinstance(body.get("op"), str)
+        and ("after" in body or "before" in body)
+        and isinstance(body.get("source"), Mapping)
+    )
+
+
+def _put(fields: dict[str, Any], members: Mapping[str, Any]) -> None:
+    for name, value in members.items():
+        fields[column_name(name)] = value
+
+
+def _time_name(body: Mapping[str, Any]) -> str | None:
+    return next((name for name in TIME_NAMES if body.get(name) is not None), None)
+
+
+def _is_mono(body: Mapping[str, Any]) -> bool:
+    source = body.get("source_stream")
+    return isinstance(source, str) and source.startswith("stream:")
+
+
+def _read_json(body: Mapping[str, Any], contract: Contract) -> Event:
+    """A mono event or a flat record: members at the top are fields, and win over those of ``metadata``."""
+    declared = None if contract.declaration is None else contract.declaration.time
+    time_name = None if declared is not None else _time_name(body)
+    names_stream = {
+        name
+        for name in ("stream", "source_stream")
+        if name in body and body[name] in (contract.stream, f"stream:{contract.stream}")
+    }
+    if _is_mono(body):
+        names_stream.add("source_stream")
+    aside = {"metadata", time_name, *names_stream}
+    if declared is None or declared.field == "timestamp":
+        aside.add("timestamp")
+    event = Event({}, body, time=None if time_name is None else body[time_name])
+    fields, nested = event.fields, body.get("metadata")
+    if isinstance(nested, Mapping):
+        _put(fields, nested)
+    elif nested is not None:
+        fields["metadata"] = nested
+    for name, value in body.items():
+        if name in aside:
+            continue
+        if name == "event_id":
+            if isinstance(value, str) and (names_stream or is_uuid(value)):
+                event.event_id = value
+            elif value is not None:
+                fields["event_id_"] = value
+        elif name == "type":
+            event.type = None if value is None else json_text(value)
+        elif name == "key":
+            event.key = mixed.key_text(value)
+        else:
+            fields[column_name(name)] = value
+    return event
+
+
+def _read_dna(body: Mapping[str, Any], contract: Contract) -> Event:  # noqa: ARG001  the signature of all envelopes
+    payload = body.get("payload")
+    if not isinstance(payload, Mapping):
+        raise InvalidEvent(f"'payload' is {payload!r}; expected a JSON object, as in the dna envelope")
+    time_name = _time_name(body)
+    event = Event({}, body, time=None if time_name is None else body[time_name])
+    _put(event.fields, payload)
+    aside = {"id", "type", "source", "target", "payload", "meta", "timestamp", "event_id", time_name}
+    _put(event.fields, {name: value for name, value in body.items() if name not in aside})
+    event_id = body.get("event_id", body.get("id"))
+    event.event_id = None if event_id is None else json_text(event_id)
+    event.type = None if body.get("type") is None else json_text(body["type"])
+    return event
+
+
+def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
+    missing = [name for name in ("specversion", "id", "source", "type") if body.get(name) is None]
+    if missing:
+        raise InvalidEvent(
+            f"expected a CloudEvent with specversion, id, source and type; it has no {', '.join(missing)}"
+        )
+    data = body.get("data", body.get("data_base64"))
+    event = _read_json(data, contract) if isinstance(data, Mapping) else Event({} if data is None else {"data": data})
+    event.document = body
+    for name, value in body.items():
+        if name not in _PLAIN_ATTRIBUTES:
+            event.fields.setdefault(f"ce_{name}", value)
+    if event.event_id is not None:
+        event.fields["event_id_"] = event.event_id
+    if event.type is not None:
+        event.fields["type_"] = event.type
+    event.event_id = scoped_id(str(body["source"]), body["id"])
+    event.type = str(body["type"])
+    if body.get("time") is not None:
+        if event.time is not None:
+            event.fields["timestamp_"] = event.time
+        event.time = body["time"]
+    if body.get("partitionkey") is not None:
+        event.key = mixed.key_text(body["partitionkey"])
+    return event
+
+
+def cloud_event(headers: Sequence[tuple[str, bytes | None]], data: Any) -> dict[str, Any] | None:
+    """A message in CloudEvents' binary mode as the event would be in structured mode; None for any other message.
+
+    Records that Astrocyte wrote are none: they have the headers, too, but hold everything in their value.
+    """
+    if not any(name == "ce_id" for name, _ in headers):
+        return None
+    found: dict[str, Any] = {
+        name[3:]: bytes(value).decode("utf-8", "replace")
+        for name, value in headers
+        if name.startswith("ce_") and value is not None
+    }
+    if found.get("source", "").startswith(_OWN_SOURCE) or (isinstance(data, Mapping) and _is_mono(data)):
+        return None
+    return {"specversion": "1.0", "source": "", "type": "", **found, "data": data}
+
+
+def _read_debezium(body: Mapping[str, Any], contract: Contract) -> Event:  # noqa: ARG001
+    if "payload" in body and isinstance(body["payload"], Mapping):
+        body = body["payload"]
+    if not isinstance(body.get("op"), str):
+        raise InvalidEvent(
+            f"expected a Debezium event with op, before and after, got members {', '.join(map(repr, body)) or 'none'}; "
+            "for rows without this envelope declare decoder: json"
+        )
+    row = body.get("after") if body.get("after") is not None else body.get("before")
+    if row is not None and not isinstance(row, Mapping):
+        raise InvalidEvent(f"'after' is {row!r}; expected a JSON object, the row of a Debezium event")
+    event = Event({}, body)
+    _put(event.fields, row or {})
+    event.fields.setdefault("op", body["op"])
+    source = body.get("source")
+    event.time = source.get("ts_ms") if isinstance(source, Mapping) else None
+    event.time = body.get("ts_ms") if event.time is None else event.time
+    event.unit = "ms"
+    kind = event.fields.pop("type_", None)
+    event.type = None if kind is None else json_text(kind)
+    return event
+
+
+ENVELOPES: Final[Mapping[str, Callable[[Mapping[str, Any], Contract], Event]]] = {
+    "json": _read_json,
+    "mono": _read_json,
+    "dna": _read_dna,
+    "cloudevents": _read_cloudevent,
+    DEBEZIUM: _read_debezium,
+}
+"""Readers of the envelopes, by name."""
+
+
+# -- the event -------------------------------------------------------------------------------------------------------
+
+
+def read_event(
+    body: Mapping[str, Any], contract: Contract, *, key: str | None = None, envelope: str | None = None
+) -> Event:
+    """The event that a mapping holds. Raises InvalidEvent.
+
+    ``key`` is the Kafka key, which wins over a key in the body unless that is declared. ``envelope`` names the
+    envelope; by default it is recognised by the members of the mapping.
+    """
+    event = ENVELOPES[envelope or envelope_of(body, contract)](body, contract)
+    if contract.declaration is not None:
+        _apply(contract.declaration, event)
+    _settle_key(event, contract, key)
+    return event
+
+
+def _lookup(event: Event, path: str) -> Any:
+    """Value at a path: in the event as its envelope holds it, else among its fields; None where there is none."""
+    if path in event.document:
+        return event.document[path]
+    found: Any = event.document
+    for name in path.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            return event.fields.get(column_name(path))
+        found = found[name]
+    return found
+
+
+def _apply(declaration: StreamDeclaration, event: Event) -> None:
+    if declaration.time is not None:
+        path = declaration.time.field
+        event.time, event.unit = _lookup(event, path), declaration.time.unit
+        if event.time is None:
+            raise InvalidEvent(f"the declared time {path!r} is missing or null")
+    if declaration.id is not None:
+        value = _lookup(event, declaration.id)
+        if value is None:
+            raise InvalidEvent(f"the declared id {declaration.id!r} is missing or null")
+        event.event_id = scoped_id(declaration.name, value)
+    for name, spec in declaration.fields.items():
+        if spec.path is not None:
+            event.fields[column_name(name)] = _lookup(event, spec.path)
+
+
+def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
+    name = contract.key_field
+    declared = contract.declaration is not None and contract.declaration.key.field != "key"
+    if declared:
+        assert contract.declaration is not None
+        value = _lookup(event, contract.declaration.key.path or name)
+        text = mixed.key_text(value)
+        if text is None:
+            text = event.key if key is None else key
+        event.fields[column_name(name)] = _typed_key(text, contract, name) if value is None else value
+        event.key = text
+        return
+    inner = event.fields.get("key_") if name == "key" else event.fields.get(name)
+    if key is not None:
+        if event.key is not None and event.key != key:
+            event.fields.setdefault("key_", event.key)
+        event.key = key
+    elif event.key is None and inner is not None:
+        event.key = mixed.key_text(inner)
+    if inner is not None and name == "key" and mixed.key_text(inner) == event.key:
+        del event.fields["key_"]
+    if contract.event_type is not None and name not in contract.event_type.fields:
+        event.fields.pop(name, None)
+
+
+def _typed_key(text: str | None, contract: Contract, name: str) -> Any:
+    """The Kafka key as the value of the field that it is, of the declared type."""
+    declared = contract.declaration.types.get(name) if contract.declaration is not None else None
+    if text is None or declared not in ("int64", "int32", "float64", "float32"):
+        return text
+    try:
+        return int(text) if declared.startswith("int") else float(text)
+    except ValueError:
+        return text

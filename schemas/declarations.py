@@ -1,0 +1,124 @@
+"""What a rule file declares of a stream: topic, decoder, and where key, time, id and fields stand (docs/events.md).
+
+Nothing that is declared here is guessed by a reader. A *path* is a member's name, or names divided by dots
+(``after.amount``); a member whose own name holds the dots is found first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from astrocyte.schemas.catalog import FieldType
+from astrocyte.schemas.times import TimeUnit
+
+__all__ = [
+    "DecoderChoice",
+    "FieldDeclaration",
+    "KeyDeclaration",
+    "KeyReading",
+    "StreamDeclaration",
+    "TimeDeclaration",
+]
+
+KeyReading = Literal["text", "int32", "int64", "hex", "json"]
+"""How the bytes of a Kafka key are read; int32 and int64 are big-endian, as Kafka's own serializers write them."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
+
+
+class DecoderChoice(_Part):
+    """Decoder of a stream's messages, by its registered name, with its options (those of ``csv`` and ``avro``)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class KeyDeclaration(_Part):
+    """Which field the key of the stream is, and how the Kafka key is read where the body does not have that field.
+
+    ``partitioned``: messages of one key are in one partition of the topic, because the producer partitions by this
+    field. Without it the stream is repartitioned by the field first (default: true, but false for ``debezium``,
+    whose keys are primary keys).
+    """
+
+    field: str = "key"
+    path: str | None = None
+    """Where the field stands in the body; default: the field's name."""
+    reading: KeyReading | None = None
+    partitioned: bool | None = None
+
+
+class TimeDeclaration(_Part):
+    """Which member is the event time. Without ``unit`` the unit of a number is decided by its magnitude."""
+
+    field: str
+    unit: TimeUnit | None = None
+
+
+class FieldDeclaration(_Part):
+    """Type of a field, and where it stands; without ``type`` each value keeps its own."""
+
+    type: FieldType | None = None
+    path: str | None = None
+
+
+def _named(name: str) -> Any:
+    """Validator of a shorthand: one string stands for a mapping with that member."""
+    return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
+
+
+_Fields = dict[str, Annotated[FieldDeclaration, _named("type")]]
+
+
+class StreamDeclaration(_Part):
+    """Declaration of one stream. All but ``name`` may be left out."""
+
+    name: str
+    topic: str | None = None
+    """Topic that carries the stream; default: ``mono.<name>``."""
+    decoder: Annotated[DecoderChoice | None, _named("name")] = None
+    """Default: each message is recognised by its content type and its content."""
+    key: Annotated[KeyDeclaration, _named("field")] = KeyDeclaration()
+    time: Annotated[TimeDeclaration | None, _named("field")] = None
+    id: str | None = None
+    """Path of the member that identifies an event: a second event with its value is a duplicate."""
+    fields: _Fields = Field(default_factory=dict)
+    on_type_error: Annotated[
+        Literal["dead_letter", "null"],
+        BeforeValidator(lambda value: "null" if value is None else value),  # YAML reads null without quotes as None
+    ] = "dead_letter"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _last_name_of_path(cls, value: Any) -> Any:
+        # "key: after.customer_id" is the field customer_id, which stands at that path.
+        if isinstance(value, dict) and isinstance(value.get("key"), str) and "." in value["key"]:
+            path = value["key"]
+            return value | {"key": {"field": path.rpartition(".")[2], "path": path}}
+        return value
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether the topic is partitioned by the key field."""
+        if self.key.partitioned is not None:
+            return self.key.partitioned
+        return self.decoder is None or self.decoder.name != DEBEZIUM
+
+    @property
+    def types(self) -> dict[str, FieldType]:
+        """Declared types by field."""
+        return {name: field.type for name, field in self.fields.items() if field.type is not None}
+
+
+DEBEZIUM: Final = "debezium"

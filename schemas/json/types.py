@@ -1,0 +1,31 @@
+"""Values of a record held to the types of its stream's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from astrocyte.schemas.catalog import FieldType, arrow_type
+from astrocyte.schemas.frames import field_name
+from astrocyte.schemas.mixed import fits
+
+__all__ = ["TYPE_ERRORS", "misfit_reason", "misfits"]
+
+TYPE_ERRORS: Final = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
+"""What `typed_column` raises for values of another type."""
+_SHOWN: Final = 80
+
+
+def misfits(fields: Mapping[str, Any], types: Mapping[str, FieldType]) -> list[str]:
+    """Fields whose value is not of its type."""
+    return [name for name, kind in types.items() if not fits(fields.get(name), arrow_type(kind))]
+
+
+def misfit_reason(fields: Mapping[str, Any], bad: list[str], types: Mapping[str, FieldType]) -> str:
+    """Why a record is refused: its first field of another type, and its value."""
+    name = bad[0]
+    shown = repr(fields[name])
+    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+    return f"field {field_name(name)!r} is {shown}; expected {types[name]}"

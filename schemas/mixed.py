@@ -1,0 +1,392 @@
+"""Columns whose values keep their own types, whichever values stand beside them.
+
+A column whose values have one type is an ordinary Arrow column. Values of several types (a number beside text, an
+integer beside a fraction) make a column of type `MIXED`: a struct with a member for each type, of which a row has at
+most one; a row without any is null. It survives IPC, take, filter and concatenation, and other programs can read it.
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astrocyte.schemas.times import us_from_datetime
+
+__all__ = [
+    "LEAST",
+    "MIXED",
+    "MOST",
+    "column_of",
+    "concat_columns",
+    "fits",
+    "is_null",
+    "json_text",
+    "key_column",
+    "key_text",
+    "members",
+    "nearest_float",
+    "plain",
+    "plain_column",
+    "rows_of",
+    "to_list",
+    "typed_column",
+]
+
+MIXED: Final = pa.struct(
+    [("int", pa.int64()), ("uint", pa.uint64()), ("float", pa.float64()), ("text", pa.utf8()), ("bool", pa.bool_())]
+)
+"""``uint`` holds integers from 2**63 on; ``int`` all others."""
+LEAST: Final = -(2**63)
+MOST: Final = 2**64 - 1
+"""Range of the integers that are kept exactly; an integer beyond it becomes the nearest float."""
+_PLAIN: Final = frozenset({str, bool, float, type(None)})
+_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_US: Final = timedelta(microseconds=1)
+_TICKS_OF_DAY_US: Final = 86_400_000_000
+
+
+# -- single values -------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> int | float | str | bool | None:
+    """A Python value as an event carries it: a number, text, a boolean or None.
+
+    An integer beyond 64 bits and a decimal with a fraction become the nearest float; a point in time and a duration
+    integer microseconds (UTC); bytes base64 text; a list or an object its JSON text.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value  # type: ignore[no-any-return]
+    if kind is int:
+        return value if LEAST <= value <= MOST else nearest_float(value)
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return None if np.isnat(value) else int(value.astype(f"{value.dtype.kind}8[us]").astype(np.int64))
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, Enum):
+        return plain(value.value)
+    for simple in (bool, int, float, str):
+        if isinstance(value, simple):
+            return plain(simple(value))
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return math.nan if value.is_nan() else nearest_float(float(value))
+        exponent = value.as_tuple().exponent
+        whole = isinstance(exponent, int) and exponent >= 0 and LEAST <= value <= MOST
+        return int(value) if whole else nearest_float(value)
+    if isinstance(value, Fraction):
+        return nearest_float(value)
+    if isinstance(value, datetime):
+        return us_from_datetime(value)
+    if isinstance(value, date):
+        return (value.toordinal() - date(1970, 1, 1).toordinal()) * _TICKS_OF_DAY_US
+    if isinstance(value, time):
+        return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
+    if isinstance(value, timedelta):
+        return value // _US
+    if isinstance(value, bytes | bytearray | memoryview):
+        return b64encode(value).decode()
+    if isinstance(value, Mapping | list | tuple | set | frozenset | np.ndarray):
+        return json_text(value)
+    return str(value)
+
+
+def nearest_float(value: float | Decimal | Fraction) -> float:
+    """The value as a float64; one beyond its range becomes infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def json_text(value: Any) -> str:
+    """A string unchanged, any other value as JSON."""
+    return value if isinstance(value, str) else orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, set | frozenset | np.ndarray) else plain(value)
+
+
+def key_text(value: Any) -> str | None:
+    """The text by which a value serves as a key: equal numbers have equal strings; None for null and NaN."""
+    found = plain(value)
+    if found is None or isinstance(found, str):
+        return found
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    if isinstance(found, float):
+        if math.isnan(found):
+            return None
+        if LEAST <= found <= MOST and found.is_integer():
+            return str(int(found))
+    return str(found)
+
+
+# -- columns of Python values --------------------------------------------------------------------------------------
+
+
+def column_of(values: Sequence[Any]) -> pa.Array:
+    """Column of Python values, each of its own type: typed where all have one type, otherwise `MIXED`.
+
+    Text is dictionary-encoded; without values the column is float64. Raises UnicodeEncodeError for a lone surrogate.
+    """
+    kinds = set(map(type, values))
+    kinds.discard(type(None))
+    if len(kinds) <= 1:
+        if not kinds or kinds == {float}:
+            return pa.array(values, pa.float64())
+        if kinds == {str}:
+            return pa.array(values, pa.utf8()).dictionary_encode()
+        if kinds == {bool}:
+            return pa.array(values, pa.bool_())
+    if not kinds <= _SCALARS:
+        return column_of([plain(value) for value in values])
+    if kinds == {int}:
+        try:
+            return pa.array(values, pa.int64())
+        except (pa.ArrowInvalid, OverflowError):
+            pass  # some need 64 bits without a sign, or more
+    if int in kinds and any(type(value) is int and not LEAST <= value <= MOST for value in values):
+        return column_of([plain(value) for value in values])
+    return _mixed(values, kinds)
+
+
+def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Python values as a column of a declared type, without loss (a float may be rounded to float32).
+
+    Raises Arrow's errors, TypeError and OverflowError for a value that is none of the type.
+    """
+    if pa.types.is_dictionary(kind):
+        return pa.array(values, kind.value_type).dictionary_encode()
+    if kind == pa.utf8():
+        return pa.array([None if value is None else json_text(value) for value in values], kind)
+    kinds = set(map(type, values))
+    if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        raise TypeError("expected a number, got a boolean")
+    if (
+        float in kinds
+        and pa.types.is_integer(kind)
+        and not all(value % 1 == 0 for value in values if value is not None)
+    ):
+        raise TypeError("expected a whole number, got a fraction")
+    column = pa.array(values, kind)
+    if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
+        beyond = [value for value, there in zip(values, column.to_pylist(), strict=True) if there in _INFINITE]
+        if any(math.isfinite(value) for value in beyond):
+            raise OverflowError("expected a number of 32 bits, got a larger one")
+    return column
+
+
+def fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether `typed_column` takes a value."""
+    try:
+        typed_column([value], kind)
+    except (pa.ArrowException, TypeError, OverflowError, UnicodeError):
+        return False
+    return True
+
+
+_INFINITE: Final = (math.inf, -math.inf)
+_SCALARS: Final = frozenset({int, float, str, bool})
+
+
+def _mixed(values: Sequence[Any], kinds: set[type]) -> pa.Array:
+    parts: dict[str, pa.Array] = {}
+    for name, kind in (("float", float), ("text", str), ("bool", bool)):
+        if kind in kinds:
+            chosen = [value if type(value) is kind else None for value in values]
+            parts[name] = pa.array(chosen, MIXED.field(name).type)
+    if int in kinds:
+        whole = [value if type(value) is int else None for value in values]
+        try:
+            parts["int"] = pa.array(whole, pa.int64())
+        except (pa.ArrowInvalid, OverflowError):
+            parts["int"] = pa.array([None if each is None or each >= 2**63 else each for each in whole], pa.int64())
+            parts["uint"] = pa.array([None if each is None or each < 2**63 else each for each in whole], pa.uint64())
+    return _struct(parts, len(values))
+
+
+def _struct(parts: Mapping[str, pa.Array], rows: int) -> pa.Array:
+    arrays = [parts.get(field.name) for field in MIXED]
+    arrays = [pa.nulls(rows, field.type) if each is None else each for each, field in zip(arrays, MIXED, strict=True)]
+    nulls = _all([part.is_null() for part in parts.values()], rows)
+    return pa.StructArray.from_arrays(arrays, fields=list(MIXED), mask=nulls)
+
+
+def _all(flags: Sequence[pa.Array], rows: int) -> pa.Array | None:
+    """Flags of the rows that all have; None if there is no such row."""
+    if not flags:
+        return pa.array(np.ones(rows, np.bool_))
+    found = np.logical_and.reduce([each.to_numpy(zero_copy_only=False) for each in flags])
+    return pa.array(found) if found.any() else None
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def members(column: pa.Array) -> dict[str, pa.Array]:
+    """Members of a `MIXED` column that have values, by name; each null where a row's value has another type."""
+    parts = zip((field.name for field in MIXED), column.flatten(), strict=True)
+    return {name: part for name, part in parts if part.null_count < len(part)}
+
+
+def is_null(column: pa.Array) -> pa.Array:
+    """Flags of the rows without a value; NaN is a value."""
+    if column.type != MIXED:
+        return column.is_null()
+    nulls = _all([part.is_null() for part in members(column).values()], len(column))
+    return pa.array(np.zeros(len(column), np.bool_)) if nulls is None else nulls
+
+
+def to_list(column: pa.Array) -> list[Any]:
+    """The values as Python objects, each in its own type."""
+    if column.type != MIXED:
+        values: list[Any] = column.to_pylist()
+        return values
+    found: list[Any] = [None] * len(column)
+    for part in members(column).values():
+        rows = np.flatnonzero(np.asarray(part.is_valid()))
+        for row, value in zip(rows.tolist(), part.drop_null().to_pylist(), strict=True):
+            found[row] = value
+    return found
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows of a batch as dictionaries of Python values."""
+    if MIXED not in batch.schema.types:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    names = batch.schema.names
+    columns = [to_list(column) for column in batch.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def key_column(column: pa.Array) -> pa.Array:
+    """A column's values as keys (see `key_text`): a dictionary-encoded or plain column of text."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
+        return column
+    if pa.types.is_string(kind):
+        return column
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return column.cast(pa.utf8())
+    if pa.types.is_null(kind):
+        return column.cast(pa.utf8())
+    if pa.types.is_floating(kind):
+        encoded = column.dictionary_encode()
+        strings = pa.array([key_text(value) for value in encoded.dictionary.to_pylist()], pa.utf8())
+        return strings.take(encoded.indices)
+    return pa.array([key_text(value) for value in to_list(column)], pa.utf8())
+
+
+# -- combining -------------------------------------------------------------------------------------------------------
+
+
+def concat_columns(columns: Sequence[pa.Array]) -> pa.Array:
+    """Columns one after the other; of different types they make a `MIXED` one."""
+    columns = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in columns]
+    kinds = {each.type for each in columns if not pa.types.is_null(each.type)}
+    if len(kinds) > 1:
+        return pa.concat_arrays([_as_mixed(each) for each in columns])
+    kind = kinds.pop() if kinds else pa.float64()
+    return pa.concat_arrays([pa.nulls(len(each), kind) if pa.types.is_null(each.type) else each for each in columns])
+
+
+def _as_mixed(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if kind == MIXED:
+        return column
+    if pa.types.is_null(kind):
+        return pa.nulls(len(column), MIXED)
+    if kind == pa.uint64():
+        large = pc.greater_equal(column, pa.scalar(2**63, pa.uint64()))
+        none = pa.scalar(None, pa.uint64())
+        small = pc.if_else(large, none, column).cast(pa.int64())
+        return _struct({"int": small, "uint": pc.if_else(large, column, none)}, len(column))
+    for name, test in (("int", pa.types.is_integer), ("float", pa.types.is_floating), ("bool", pa.types.is_boolean),
+                       ("text", pa.types.is_string)):  # fmt: skip
+        if test(kind):
+            return _struct({name: column.cast(MIXED.field(name).type)}, len(column))
+    strings = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.utf8())
+    return _struct({"text": strings}, len(column))
+
+
+# -- columns of other writers ----------------------------------------------------------------------------------------
+
+
+def plain_column(column: pa.Array) -> pa.Array:
+    """A column of any Arrow type as one that events have: numbers, booleans, dictionary-encoded text, lists, `MIXED`.
+
+    Large and view strings become text, decimals numbers, times and durations integer microseconds (UTC), binary values
+    base64 text. Lists, structs and maps stay as they are. Raises ArrowInvalid if a time is out of range.
+    """
+    kind = column.type
+    if _is_usual(kind):
+        return column
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_column(column.storage)
+    if pa.types.is_dictionary(kind):
+        return plain_column(column.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return plain_column(pc.run_end_decode(column))
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.utf8()).dictionary_encode()
+    if pa.types.is_float16(kind):
+        return column.cast(pa.float32())
+    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
+        return _microseconds(column)
+    if pa.types.is_decimal(kind) or _is_binary(kind):
+        values = [plain(value) for value in column.to_pylist()]
+        if pa.types.is_decimal(kind) and kind.scale > 0:
+            values = [None if value is None else float(value) for value in values]
+        return column_of(values)
+    return column
+
+
+def _is_usual(kind: pa.DataType) -> bool:
+    return bool(
+        (pa.types.is_primitive(kind) and not pa.types.is_temporal(kind) and not pa.types.is_float16(kind)
+         and not pa.types.is_decimal(kind))
+        or pa.types.is_string(kind)
+        or (pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type))
+        or pa.types.is_null(kind)
+        or pa.types.is_nested(kind)
+    )  # fmt: skip
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
+_PER_US: Final = {"s": 1_000_000, "ms": 1000, "us": 1}
+
+
+def _microseconds(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_date(kind):
+        column = column.cast(pa.timestamp("s" if kind == pa.date32() else "ms"))
+        kind = column.type
+    number = column.cast(pa.int32()).cast(pa.int64()) if kind.bit_width == 32 else column.cast(pa.int64())
+    if kind.unit != "ns":
+        return pc.multiply_checked(number, _PER_US[kind.unit])
+    ticks = number.fill_null(0).to_numpy(zero_copy_only=False)
+    return pa.array(ticks // 1000, mask=np.asarray(number.is_null()))

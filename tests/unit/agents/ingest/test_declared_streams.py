@@ -1,0 +1,364 @@
+"""Declared streams: decoders, paths, types, keys, times and ids, in messages, frames and mappings."""
+
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import fastavro
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+
+from astrocyte import Engine, Frame, InvalidRules, Stream, encode_frame, load_rules, match
+from astrocyte.agents.domain import Domain, DomainGroup
+from astrocyte.agents.ingest.avro import SchemaRegistryUnavailable
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from astrocyte.schemas.json.reader import RawRecord
+
+START_US = 1_759_055_400_000_000
+
+
+def decoders(text: str) -> Decoders:
+    return Decoders(Contracts(load_rules(f"streams:\n  - {text}\n").streams))
+
+
+def read(text: str, *messages: RawRecord):
+    found = decoders(text)
+    (name,) = found.contracts.declared
+    frames, letters = decode_chunk(found.contracts.topic_of(name), 0, messages, decoders=found)
+    return [row for item in frames for row in item.frame.event_fields()], letters, frames
+
+
+def message(value, *, key: bytes | None = b"k", offset: int = 0, headers=()) -> RawRecord:
+    return RawRecord(offset, START_US // 1000, key, value if isinstance(value, bytes) else orjson.dumps(value), headers)
+
+
+# -- declarations ----------------------------------------------------------------------------------------------------
+
+
+def test_shorthands_stand_for_the_whole_declaration():
+    short = Stream(name="orders", decoder="debezium", key="after.customer", time="at", fields={"amount": "float64"})
+    whole = Stream(
+        name="orders",
+        decoder={"name": "debezium"},
+        key={"field": "customer", "path": "after.customer"},
+        time={"field": "at"},
+        fields={"amount": {"type": "float64"}},
+    )
+    assert short == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{name: a, fields: {x: float}}", "float64"),
+        ("{name: a, time: {field: t, unit: min}}", "'s', 'ms', 'us' or 'ns'"),
+        ("{name: a, key: {reading: int16}}", "'text', 'int32', 'int64', 'hex' or 'json'"),
+        ("{name: a, on_type_error: drop}", "dead_letter"),
+        ("{name: a, topics: x}", "topic"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_with_what_is_possible(text, reason):
+    with pytest.raises(InvalidRules, match=reason):
+        load_rules(f"streams:\n  - {text}\n")
+
+
+def test_an_unknown_decoder_or_option_is_refused_before_anything_runs():
+    with pytest.raises(InvalidSettings, match="avro"):
+        decoders("{name: a, decoder: avroo}")
+    with pytest.raises(InvalidSettings, match="takes no option 'columns'"):
+        decoders("{name: a, decoder: {name: debezium, columns: [x]}}")
+    with pytest.raises(InvalidSettings, match="needs the names of the columns"):
+        decoders("{name: a, decoder: csv}")
+    with pytest.raises(InvalidSettings, match="one of schemas: FOLDER"):
+        decoders("{name: a, decoder: avro}")
+
+
+def test_two_streams_of_one_topic_are_refused():
+    with pytest.raises(InvalidRule, match="'a' and 'b' both name the topic 't'"):
+        Contracts([Stream(name="a", topic="t"), Stream(name="b", topic="t")])
+
+
+# -- times, ids, keys, types -----------------------------------------------------------------------------------------
+
+
+def test_a_declared_unit_of_time_is_not_guessed():
+    rows, letters, _ = read(
+        "{name: a, time: {field: at, unit: us}}", message({"at": 3}), message({"at": "1759055400000000"})
+    )
+    assert [row["timestamp"] for row in rows] == [3, START_US]
+    assert letters == []
+
+
+def test_an_event_without_its_declared_time_or_id_is_refused():
+    _, letters, _ = read("{name: a, time: at, id: nr}", message({"nr": 1}), message({"at": 1}, offset=1))
+    assert [letter.reason for letter in letters] == [
+        "the declared time 'at' is missing or null",
+        "the declared id 'nr' is missing or null",
+    ]
+
+
+def test_with_a_declared_time_another_timestamp_is_a_field():
+    ((row,), _, _) = read(
+        "{name: a, time: {field: at, unit: s}}", message({"at": 1, "timestamp": "2025-01-01T00:00:00Z"})
+    )
+    assert (row["timestamp"], row["timestamp_"]) == (1_000_000, "2025-01-01T00:00:00Z")
+
+
+def test_declared_ids_are_unique_in_their_stream_only():
+    (_, _, (first,)) = read("{name: a, id: nr}", message({"nr": 1}), message({"nr": 1}), message({"nr": 2}))
+    (_, _, (second,)) = read("{name: b, id: nr}", message({"nr": 1}))
+    assert first.frame.id_strings() == ["a:1", "a:1", "a:2"]
+    assert second.frame.id_strings() == ["b:1"]
+
+
+def test_a_declared_key_in_the_body_wins_over_the_kafka_key():
+    rows, _, _ = read("{name: a, key: who}", message({"who": "x"}, key=b"y"), message({"v": 1}, key=b"y"))
+    assert [(row["key"], row["who"]) for row in rows] == [("x", "x"), ("y", "y")]
+
+
+def test_without_a_declaration_the_kafka_key_wins_and_the_other_is_kept():
+    frames, _ = decode_chunk("mono.a", 0, [message({"key": "x"}, key=b"y"), message({"key": "x"}, key=None)])
+    assert [(row["key"], row["key_"]) for row in frames[0].frame.event_fields()] == [("y", "x"), ("x", None)]
+
+
+TYPED = "{name: a, key: who, fields: {who: int64, value: float64, note: {path: inner.note, type: string}}%s}"
+VALUES = [{"value": 1.5, "inner": {"note": "n"}}, {"value": "n/a"}, {"value": 2, "inner": {"note": 3}}, {"value": None}]
+
+
+def test_a_value_of_another_type_is_a_dead_letter_or_null_as_declared():
+    messages = [message(value, key=b"7", offset=offset) for offset, value in enumerate(VALUES)]
+    rows, letters, _ = read(TYPED % "", *messages)
+    assert [(row["who"], row["value"], row["note"]) for row in rows] == [(7, 1.5, "n"), (7, None, None)]
+    assert [(letter.offset, letter.reason) for letter in letters] == [
+        (1, "field 'value' is 'n/a'; expected float64"),
+        (2, "field 'note' is 3; expected string"),
+    ]
+    rows, letters, _ = read(TYPED % ", on_type_error: null", *messages)
+    assert [(row["value"], row["note"]) for row in rows] == [(1.5, "n"), (None, None), (2.0, None), (None, None)]
+    assert letters == []
+
+
+def test_declared_types_hold_in_frames():
+    columns = {"timestamp": np.arange(3), "key": ["7"] * 3, "value": pa.array(["1", "x", None]), "note": ["n"] * 3}
+    frame = Frame.from_columns("a", "run", columns)
+    strict = "{name: a, fields: {value: string, count: int64}}"
+    rows, letters, _ = read(strict, message(encode_frame(frame)))
+    assert [row["value"] for row in rows] == ["1", "x", None]
+    assert [row["count"] for row in rows] == [None] * 3
+    rows, letters, _ = read("{name: a, key: who, fields: {value: float64}}", message(encode_frame(frame), offset=4))
+    assert [(row["timestamp"], row["who"], row["value"]) for row in rows] == [(2, "7", None)]
+    assert [(letter.offset, letter.row) for letter in letters] == [(4, 0), (4, 1)]
+    engine = Engine(
+        load_rules("streams: [{name: a, fields: {value: float64}}]\nrules: [{name: r, seq: [{as: x, stream: a}]}]")
+    )
+    engine.push(frame)
+    output = engine.flush()
+    assert len(output.matches.matches()) == 1
+    assert [(each.timestamp_us, each.reason) for each in output.refused] == [
+        (0, "field 'value' is '1'; expected float64"),
+        (1, "field 'value' is 'x'; expected float64"),
+    ]
+
+
+def test_declared_types_and_paths_hold_for_mappings_given_to_python():
+    rules = load_rules(
+        f"streams:\n  - {TYPED % ''}\n"
+        "rules: [{name: r, by: who, seq: [{as: x, stream: a}], emit: {note: x.note}}]"
+    )
+    events = [{"timestamp": at, "who": 7, **value} for at, value in enumerate(VALUES)]
+    found = match(rules, events)
+    assert [(each.key, each.emit) for each in found] == [("7", {"note": "n"}), ("7", {"note": None})]
+    assert [each.reason for each in found.refused] == [
+        "field 'value' is 'n/a'; expected float64",
+        "field 'note' is 3; expected string",
+    ]
+
+
+@pytest.mark.parametrize("consistency", ["strong", "eventual"])
+def test_events_pushed_one_by_one_are_read_as_declared(consistency):
+    text = f"streams:\n  - {TYPED % ''}\n"
+    text += "rules: [{name: r, by: who, seq: [{as: x, stream: a, where: \"note == 'n'\"}]}]"
+    engine = Engine(load_rules(text), consistency=consistency)
+    provisional = [
+        each for at, value in enumerate(VALUES) for each in engine.push_event({"timestamp": at, "who": 7, **value})
+    ]
+    assert len(provisional) == (consistency == "eventual")
+    output = engine.flush()
+    assert [each.key for each in output.matches.matches()] == ["7"]
+    assert len(output.refused) == 2
+
+
+@pytest.mark.parametrize("consistency", ["strong", "eventual"])
+def test_four_events_with_one_code_as_event_id_are_four_events(consistency):
+    rules = load_rules('rules: [{name: r, seq: [{as: x, stream: logons, where: "event_id == 4625"}]}]')
+    engine = Engine(rules, consistency=consistency)
+    for at in range(4):
+        engine.push_event({"stream": "logons", "timestamp": at, "key": "u", "event_id": 4625, "seq": at})
+    assert len(engine.flush().matches.matches()) == 4
+    assert engine.duplicates == 0
+
+
+# -- decoders --------------------------------------------------------------------------------------------------------
+
+
+def test_tombstones_of_a_declared_debezium_stream_are_skipped_and_counted():
+    found = decoders("{name: orders, decoder: debezium}")
+    rules = load_rules("rules: [{name: r, seq: [{as: a, stream: orders}]}]")
+    topics = {"orders": "mono.orders"}
+    domain = Domain(
+        0, [DomainGroup("key", Engine(rules, validated=True), topics)], topics=topics.values(), decoders=found
+    )
+    change = {"op": "d", "before": {"id": 1}, "source": {"ts_ms": START_US // 1000}}
+    output = domain.feed("mono.orders", [message(change), RawRecord(1, 0, b"k", None)])
+    output.extend(domain.flush())
+    assert (len(output.multi_events), len(output.dead_letters)) == (1, 0)
+    counters = domain.counters
+    assert (counters.received, counters.processed, counters.skipped) == (2, 1, 1)
+    assert domain.positions == {"mono.orders": 2}
+
+
+def test_columns_of_a_changed_row_with_reserved_names_are_fields():
+    row = {"id": 1, "timestamp": "t", "key": "k2", "type": "gold", "seq": 5, "metadata": {"a": 1}, "op": "x"}
+    ((found,), _, _) = read("{name: a, decoder: debezium}", message({"op": "r", "after": row, "source": {"ts_ms": 1}}))
+    assert (found["timestamp_"], found["key"], found["key_"], found["type"], found["seq"], found["op"]) == (
+        "t", "k", "k2", "gold", 5, "x",
+    )  # fmt: skip
+
+
+def test_a_message_that_is_no_change_of_a_row_is_refused_with_what_to_declare():
+    _, letters, _ = read("{name: a, decoder: debezium}", message({"id": 1}))
+    assert letters[0].reason == (
+        "expected a Debezium event with op, before and after, got members 'id'; for rows without this envelope declare "
+        "decoder: json"
+    )
+
+
+def test_cloudevents_of_two_sources_with_the_same_id_are_two_events():
+    event = {"specversion": "1.0", "id": "1", "type": "t", "data": {"value": 1}}
+    frames, _ = decode_chunk(
+        "mono.a",
+        0,
+        [message({**event, "source": "/a"}), message({**event, "source": "/b"}), message({**event, "source": "/a"})],
+    )
+    assert frames[0].frame.id_strings() == ["/a:1", "/b:1", "/a:1"]
+
+
+def test_headers_of_a_cloudevent_are_honoured_unless_the_record_is_one_of_ours():
+    headers = [("ce_id", b"9"), ("ce_source", b"/s"), ("ce_type", b"t"), ("ce_time", b"2025-09-28T10:30:00Z")]
+    text = [*headers, ("content-type", b"text/plain")]
+    mono = {
+        "event_id": "e",
+        "timestamp": "2025-09-28T10:31:00Z",
+        "source_stream": "stream:a",
+        "type": "A",
+        "metadata": {},
+    }
+    frames, letters = decode_chunk(
+        "mono.a", 0,
+        [
+            message({"value": 1, "type": "inner", "event_id": 5}, headers=headers),
+            message(b"21 degrees", headers=text),
+            message(mono, headers=headers),
+            message({"value": 2}, headers=[("ce_id", b"9"), ("ce_source", b"/astrocyte/run/a")]),
+        ],
+    )  # fmt: skip
+    assert letters == []
+    rows, ids = frames[0].frame.event_fields(), frames[0].frame.id_strings()
+    assert (rows[0]["timestamp"], rows[0]["type"], rows[0]["type_"], rows[0]["event_id"]) == (START_US, "t", "inner", 5)
+    assert ids[:3] == ["/s:9", "/s:9", "e"]
+    assert rows[1]["data"] == "21 degrees"
+    assert (rows[2]["type"], rows[2].get("ce_source")) == ("A", None)
+    assert rows[3]["ce_source"] is None
+
+
+def test_an_incomplete_structured_cloudevent_is_refused():
+    _, letters, _ = read("{name: a, decoder: cloudevents}", message({"specversion": "1.0", "id": "1", "data": {}}))
+    assert letters[0].reason.endswith("it has no source, type")
+
+
+def test_lines_of_csv_keep_to_their_columns():
+    text = "{name: a, decoder: {name: csv, columns: [time, key, value, note]}, fields: {value: float64}}"
+    rows, letters, frames = read(
+        text, message(b'1759055400,k,1.5,007\n1759055401,k,,"a,b"\n', key=None), message(b"1,2", offset=1)
+    )
+    assert [(row["timestamp"], row["value"], row["note"]) for row in rows] == [
+        (START_US, 1.5, "007"),
+        (START_US + 1_000_000, None, "a,b"),
+    ]
+    assert len(set(frames[0].frame.id_strings())) == 2
+    assert letters[0].reason == "line 1 has 2 values; expected 4: time, key, value, note"
+    _, letters, _ = read(text, message(b"1759055400,k,1.5,x\n1759055400,k,x,x", key=None))
+    assert [(letter.row, letter.reason) for letter in letters] == [(1, "field 'value' is 'x'; expected float64")]
+
+
+# -- Avro ------------------------------------------------------------------------------------------------------------
+
+SCHEMA = {
+    "type": "record",
+    "name": "R",
+    "fields": [{"name": "ts", "type": "long"}, {"name": "value", "type": "double"}],
+}
+
+
+def avro(number: int, record: dict) -> bytes:
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema(SCHEMA), record)
+    return b"\0" + number.to_bytes(4, "big") + stream.getvalue()
+
+
+@pytest.fixture
+def registry():
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            known = self.path == "/schemas/ids/7"
+            self.send_response(200 if known else 404 if self.path != "/schemas/ids/9" else 500)
+            self.end_headers()
+            if known:
+                self.wfile.write(json.dumps({"schema": json.dumps(SCHEMA)}).encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_avro_records_are_read_with_the_schemas_of_a_registry(registry):
+    text = f"{{name: a, decoder: {{name: avro, registry: '{registry}'}}}}"
+    good = avro(7, {"ts": START_US, "value": 1.5})
+    values = [good, avro(8, {"ts": 1, "value": 1}), good[:9], good + b"x", b"{}"]
+    rows, letters, _ = read(text, *(message(value, offset=offset) for offset, value in enumerate(values)))
+    assert [(row["timestamp"], row["value"]) for row in rows] == [(START_US, 1.5)]
+    reasons = {letter.offset: letter.reason for letter in letters}
+    assert reasons[1].startswith("schema 8 is unknown to the registry")
+    assert "decoder failed" in reasons[2]
+    assert "1 bytes follow the record of schema 7" in reasons[3]
+    assert "expected Avro in Confluent's wire format" in reasons[4]
+
+
+def test_messages_wait_for_a_registry_that_does_not_answer(registry):
+    for address, number in ((registry, 9), ("http://127.0.0.1:9", 7)):
+        text = f"{{name: a, decoder: {{name: avro, registry: '{address}'}}}}"
+        with pytest.raises(SchemaRegistryUnavailable):
+            read(text, message(avro(number, {"ts": 1, "value": 1})))
+
+
+def test_an_unknown_schema_of_a_folder_is_named(tmp_path):
+    (tmp_path / "7.avsc").write_text(json.dumps(SCHEMA))
+    text = f"{{name: a, decoder: {{name: avro, schemas: '{tmp_path}'}}}}"
+    rows, letters, _ = read(
+        text, message(avro(7, {"ts": START_US, "value": 2})), message(avro(8, {"ts": 1, "value": 1}))
+    )
+    assert [row["value"] for row in rows] == [2.0]
+    assert "there is no file 8.avsc" in letters[0].reason
