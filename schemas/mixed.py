@@ -51,6 +51,8 @@ LEAST: Final = -(2**63)
 MOST: Final = 2**64 - 1
 """Range of the integers that are kept exactly; an integer beyond it becomes the nearest float."""
 _PLAIN: Final = frozenset({str, bool, float, type(None)})
+_OF_JSON: Final = _PLAIN | {int, list, dict}
+_NESTED: Final = (Mapping, list, tuple, set, frozenset, np.ndarray)
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _US: Final = timedelta(microseconds=1)
 _TICKS_OF_DAY_US: Final = 86_400_000_000
@@ -97,7 +99,7 @@ def plain(value: Any) -> int | float | str | bool | None:
         return value // _US
     if isinstance(value, bytes | bytearray | memoryview):
         return b64encode(value).decode()
-    if isinstance(value, Mapping | list | tuple | set | frozenset | np.ndarray):
+    if isinstance(value, _NESTED):
         return json_text(value)
     return str(value)
 
@@ -170,11 +172,15 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
     Raises Arrow's errors, TypeError and OverflowError for a value that is none of the type.
     """
+    kinds = set(map(type, values))
+    if not kinds <= _OF_JSON:
+        # Arrow would cut off the fraction of a Decimal, and does not take a datetime or a NumPy value for every type.
+        values = [value if type(value) in _OF_JSON or isinstance(value, _NESTED) else plain(value) for value in values]
+        kinds = set(map(type, values))
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode()
     if kind == pa.utf8():
         return pa.array([None if value is None else json_text(value) for value in values], kind)
-    kinds = set(map(type, values))
     if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise TypeError("expected a number, got a boolean")
     if (

@@ -99,5 +99,6 @@ def _value(text: str, kind: FieldType | None) -> Any:
         if kind in ("json", "list<float32>"):
             return orjson.loads(text)
     except (ValueError, OverflowError):
-        pass
+        if kind in ("int64", "int32"):
+            return _value(text, "float64")  # 5.0 is the integer 5, and a fraction is refused by the type
     return text

@@ -17,17 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from importlib import import_module
 from typing import Any, Final
-
-import orjson
 
 from astrocyte.schemas.contract import ENVELOPES, Contract, Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, KafkaRecord, RawRecord, first_offset
+from astrocyte.schemas.json.text import dumps, loads
 from astrocyte.schemas.registry import Registry
 
 __all__ = ["ARROW", "DECODERS", "JSON", "Decoder", "Decoders", "chosen_decoders", "register_decoder", "run_decoder"]
@@ -59,7 +57,7 @@ def _read_arrow(record: KafkaRecord) -> Frame:
 
 
 def _read_json(record: KafkaRecord) -> Any:
-    return orjson.loads(record.value or b"")
+    return loads(record.value or b"")
 
 
 ARROW: Final = Decoder(_read_arrow, CONTENT_TYPE, lambda value: value.startswith(ARROW_MAGIC))
@@ -204,7 +202,7 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
             body = dict(event)
             if len(rows) > 1 and body.get("event_id") is None:
                 body["event_id"] = str(hash_id(topic, str(partition), str(first_offset(record)), str(row)))
-            value = orjson.dumps(body, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+            value = dumps(body)
             records.append(RawRecord(record.offset, record.timestamp, record.key, value, record.headers))
     except TransientError:
         raise  # nothing is wrong with the message
@@ -213,12 +211,3 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
     except Exception as error:
         raise InvalidEvent(f"the decoder failed: {type(error).__name__}: {error}") from error
     return records
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON has no form for: bytes in hexadecimal, a decimal number as a number."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return "0x" + bytes(value).hex()
-    if isinstance(value, Decimal):
-        return float(value)
-    raise TypeError(f"no JSON form for {type(value).__name__}")

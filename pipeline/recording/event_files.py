@@ -11,7 +11,6 @@ import gzip
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -23,6 +22,8 @@ from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_lines
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
+from astrocyte.schemas.json.text import dumps, loads
+from astrocyte.schemas.mixed import rows_of
 
 __all__ = ["EventFiles", "form_of"]
 
@@ -45,7 +46,7 @@ def form_of(path: str | Path) -> Form:
             if file.read(len(_PARQUET)) == _PARQUET:
                 return "parquet"
         first = next((line for line in read_lines(path) if line.strip()), b"")
-        body = orjson.loads(first)
+        body = loads(first)
     except (OSError, InvalidLog, orjson.JSONDecodeError):
         return "log"
     own = isinstance(body, dict) and (body.keys() >= _LOG_MEMBERS or body.get("type") == "log-header")
@@ -112,7 +113,7 @@ class EventFiles:
                     if stream not in readers:
                         readers[stream] = row_reader(self.contracts.of_stream(stream))
                     body = readers[stream](columns, values, lines.line_num)
-                    yield orjson.dumps(body), body
+                    yield dumps(body), body
             except (csv.Error, InvalidEvent, UnicodeDecodeError) as error:
                 raise InvalidLog(f"{path}, line {lines.line_num}: {error}") from None
 
@@ -140,7 +141,7 @@ def _json_lines(path: str | Path) -> Iterator[tuple[bytes, Any]]:
         if not line.strip():
             continue
         try:
-            body = orjson.loads(line)
+            body = loads(line)
         except orjson.JSONDecodeError:
             body = None
         yield line, body
@@ -161,14 +162,7 @@ def _parquet(path: str | Path) -> Iterator[tuple[bytes, Any]]:
                         batch = batch.set_column(
                             batch.schema.get_field_index(name), name, column.cast(kind, safe=False)
                         )
-                for body in batch.to_pylist():
-                    yield orjson.dumps(body, default=_plain), body
+                for body in rows_of(batch):
+                    yield dumps(body), body
     except (pa.ArrowException, OSError) as error:
         raise InvalidLog(f"{path}: {error}") from None
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON has no form for: bytes in hexadecimal, a decimal number as a number."""
-    if isinstance(value, bytes):
-        return "0x" + value.hex()
-    return float(value) if isinstance(value, Decimal) else str(value)

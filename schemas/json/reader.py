@@ -7,7 +7,6 @@ the caller accounts for it. Records are written with CloudEvents 1.0 attributes 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -24,8 +23,9 @@ from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.ids import format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import uniform_columns
+from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
-from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
+from astrocyte.schemas.mixed import column_of, typed_column
 from astrocyte.schemas.times import TimeUnit, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
@@ -51,8 +51,6 @@ OFFSET_HEADER: Final = "astrocyte_offset"
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")
-_DIGITS: Final = 20
-"""An integer of 64 bits has at most this many characters."""
 
 
 class JsonRecord(NamedTuple):
@@ -283,7 +281,7 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | 
         raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
     cloud = envelope in (None, "cloudevents")
     try:
-        body = _loads(record.value)
+        body = loads(record.value)
     except orjson.JSONDecodeError:
         if not cloud or not record.headers or _is_json(record.headers):
             raise
@@ -308,28 +306,6 @@ def _key(record: KafkaRecord, contract: Contract) -> str | None:
 def _is_json(headers: Sequence[tuple[str, bytes]]) -> bool:
     kind = next((bytes(value or b"") for name, value in headers if name.lower() == "content-type"), b"")
     return not kind or b"json" in kind
-
-
-def _loads(value: bytes) -> Any:
-    """JSON, in which NaN and Infinity stand for these numbers, as many writers have it; validators decide on them."""
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError:
-        if b"NaN" not in value and b"Infinity" not in value:
-            raise
-        try:
-            body = json.loads(value, parse_int=_integer)
-            orjson.dumps(body)  # refuses lone surrogates, which the parser above lets through
-        except (ValueError, TypeError, RecursionError):
-            pass
-        else:
-            return body
-        raise
-
-
-def _integer(digits: str) -> int | float:
-    number = int(digits) if len(digits) <= _DIGITS else float(digits)
-    return number if LEAST <= number <= MOST else float(digits)
 
 
 def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: list[Refused]) -> list[_Parsed]:

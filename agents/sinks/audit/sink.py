@@ -21,6 +21,7 @@ from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.targets import POSITIONS, of_table
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.mixed import key_column
 from astrocyte.schemas.tables import AuditEntryRow
 
 __all__ = ["AuditSink", "append_to_store", "audit_entries", "export_audit", "verify_audit"]
@@ -132,7 +133,7 @@ def _of_frame(item: SourcedFrame) -> list[dict[str, Any]]:
     if not frame.num_rows:
         return []
     kinds = frame.column("type").to_pylist()
-    subjects = (frame.column("agent_id") if frame.has("agent_id") else frame.column("key")).to_pylist()
+    subjects = key_column(frame.column("agent_id" if frame.has("agent_id") else "key")).to_pylist()
     simulation = frame.run or EXTERNAL
     try:
         if item.received is not None:

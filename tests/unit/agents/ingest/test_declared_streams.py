@@ -3,6 +3,8 @@
 import io
 import json
 import threading
+from datetime import UTC, datetime
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import fastavro
@@ -166,6 +168,82 @@ def test_declared_types_hold_in_frames():
     ]
 
 
+def test_a_declared_number_takes_what_loses_nothing_and_other_fields_keep_each_value():
+    frame = Frame.from_columns(
+        "a",
+        "",
+        {"timestamp": range(5), "key": ["k"] * 5, "n": [1, 2.0, 2.5, "3", True], "free": [1, 0.5, "x", True, None]},
+    )
+    text = "{name: a, fields: {n: int64}}"
+    events = [{"timestamp": row["timestamp"], "n": row["n"], "free": row["free"]} for row in frame.rows()]
+    for messages in ([message(encode_frame(frame))], [message(event) for event in events]):
+        rows, letters, _ = read(text, *messages)
+        assert [(type(row["n"]), row["n"], row["free"]) for row in rows] == [(int, 1, 1), (int, 2, 0.5)]
+        assert [letter.reason for letter in letters] == [
+            f"field 'n' is {value}; expected int64" for value in ("2.5", "'3'", "True")
+        ]
+        rows, letters, _ = read("{name: a, fields: {n: int64}, on_type_error: null}", *messages)
+        assert [row["n"] for row in rows] == [1, 2, None, None, None]
+        assert [row["free"] for row in rows] == [1, 0.5, "x", True, None]
+        assert letters == []
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "found"),
+    [
+        (Decimal("4.5"), "int64", None),
+        (Decimal("4.5"), "float64", 4.5),
+        (Decimal(4), "float64", 4.0),
+        (np.int32(4), "float64", 4.0),
+        (np.bool_(True), "int64", None),
+        (datetime(2020, 1, 1, tzinfo=UTC), "int64", 1_577_836_800_000_000),
+        ("\ud800", "string", None),
+    ],
+)
+def test_values_of_python_are_of_the_declared_type_where_they_are_in_a_frame(value, kind, found):
+    rules = load_rules(
+        f"streams: [{{name: a, fields: {{v: {kind}}}}}]\n"
+        "rules: [{name: r, seq: [{as: x, stream: a}], emit: {v: x.v}}]"
+    )
+    event = {"timestamp": 1, "key": "k", "v": value}
+    given = [[event]]
+    if value != "\ud800":
+        given.append([Frame.from_columns("a", "", {"timestamp": [1], "key": ["k"], "v": [value]})])
+    for events in given:
+        assert [each.emit["v"] for each in match(rules, events)] == ([] if found is None else [found])
+        assert len(match(rules, events).refused) == (found is None)
+    engine = Engine(rules)
+    engine.push_event(event)
+    assert [each.emit["v"] for each in engine.flush().matches.matches()] == ([] if found is None else [found])
+
+
+def test_events_with_and_without_ids_keep_the_types_of_their_values():
+    rules = load_rules("rules: [{name: r, seq: [{as: x, stream: a}], emit: {v: x.v}}]")
+    values = [False, False, 1, 1.5, "text", "false", None, 2**63]
+    ids = [f"73ef885b-fdf0-87c8-90be-1d60884f4e8{number}" if number % 2 else None for number in range(len(values))]
+    events = [
+        {"stream": "a", "timestamp": at, "key": "k", "v": value, "event_id": own}
+        for at, (value, own) in enumerate(zip(values, ids, strict=True))
+    ]
+    expected = [(type(value), value) for value in values]
+    found = sorted(match(rules, events), key=lambda each: each.time_us)
+    assert [(type(each.emit["v"]), each.emit["v"]) for each in found] == expected
+    engine = Engine(rules)
+    for event in events:
+        engine.push_event(event)
+    found = sorted(engine.flush().matches.matches(), key=lambda each: each.time_us)
+    assert [(type(each.emit["v"]), each.emit["v"]) for each in found] == expected
+
+
+def test_keys_that_are_equal_numbers_are_one_key():
+    rules = load_rules("rules: [{name: r, by: key, within: 1s, seq: [{as: x, stream: a}, {as: y, stream: a}]}]")
+    for first, second in ((7, 7.0), (7, "7"), (True, "true")):
+        events = [{"timestamp": at, "key": key} for at, key in enumerate((first, second))]
+        assert len(match(rules, events)) == 1
+        rows, _, _ = read("{name: a}", *(message({"ts": 1, "key": key}, key=None) for key in (first, second)))
+        assert rows[0]["key"] == rows[1]["key"]
+
+
 def test_declared_types_and_paths_hold_for_mappings_given_to_python():
     rules = load_rules(
         f"streams:\n  - {TYPED % ''}\n"
@@ -293,6 +371,9 @@ def test_lines_of_csv_keep_to_their_columns():
     ]
     assert len(set(frames[0].frame.id_strings())) == 2
     assert letters[0].reason == "line 1 has 2 values; expected 4: time, key, value, note"
+    whole = text.replace("float64", "int64")
+    rows, letters, _ = read(whole, message(b"1759055400,k,5.0,x", key=None), message(b"1759055400,k,5.5,x", key=None))
+    assert ([row["value"] for row in rows], letters[0].reason) == ([5], "field 'value' is 5.5; expected int64")
     _, letters, _ = read(text, message(b"1759055400,k,1.5,x\n1759055400,k,x,x", key=None))
     assert [(letter.row, letter.reason) for letter in letters] == [(1, "field 'value' is 'x'; expected float64")]
 

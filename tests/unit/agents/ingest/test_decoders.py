@@ -1,5 +1,7 @@
 """Messages of other formats: chosen by content type or by content, and counted as JSON records are."""
 
+from decimal import Decimal
+
 import numpy as np
 import orjson
 import pytest
@@ -51,6 +53,24 @@ def test_messages_of_several_forms_are_read_in_offset_order():
     ]
     assert frames[0].frame.rows()[0]["value"] == 21.5
     assert frames[0].frame.rows()[0]["key"] == "room 1"
+    assert letters == []
+
+
+def test_a_decoder_keeps_numbers_that_are_not_finite_and_large_ones():
+    def numbers(message: RawRecord):
+        return {
+            "value": float(message.value),
+            "part": [np.float32("nan")],
+            "whole": Decimal(2**62),
+            "half": Decimal("0.5"),
+        }
+
+    register_decoder("csv", numbers, content_type="text/csv")
+    chunk = [record(offset, value, CSV) for offset, value in enumerate((b"nan", b"-inf", b"1"))]
+    frames, letters = decode_chunk("mono.room", 0, chunk)
+    rows = [row for item in frames for row in item.frame.rows()]
+    assert [repr(row["value"]) for row in rows] == ["nan", "-inf", "1.0"]
+    assert [(row["whole"], row["half"]) for row in rows] == [(2**62, 0.5)] * 3
     assert letters == []
 
 

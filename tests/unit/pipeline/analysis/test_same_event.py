@@ -19,11 +19,12 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, record_line
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.mixed import column_of
 from astrocyte.schemas.times import iso_from_us
 from tests.support.logs import write_log
 
 A_DAY = 86_400_000_000
-EMIT = "emit: {amount: a.amount, count: a.count, note: a.note, flag: a.flag, kind: a.type, seq: a.seq}"
+EMIT = "emit: {amount: a.amount, count: a.count, note: a.note, flag: a.flag, kind: a.type, seq: a.seq, any: a.any}"
 DECLARED = load_rules(f"""
 streams:
   - name: orders
@@ -42,12 +43,13 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32)
 COUNTS = st.integers(-(2**53), 2**53)
 TIMES_MS = st.integers(1_700_000_000_000, 1_700_000_000_000 + A_DAY // 1000 - 1)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    "amount": st.none() | FLOATS,
-    "count": st.none() | COUNTS,
+    "amount": st.none() | FLOATS | COUNTS | WORDS | st.booleans(),
+    "count": st.none() | COUNTS | FLOATS | WORDS | st.booleans(),
     "note": st.none() | WORDS,
     "flag": st.none() | st.booleans(),
     "seq": COUNTS,
     "type": st.none() | WORDS,
+    "any": st.none() | FLOATS | COUNTS | WORDS | st.booleans(),
 }
 declared_events = st.lists(
     st.fixed_dictionaries(
@@ -101,7 +103,7 @@ def write_all(folder: Path, events: list[dict[str, Any]]) -> dict[str, Path]:
     columns: dict[str, Any] = {name: [event[name] for event in events] for name in names}
     if any(isinstance(value, str) for value in columns.get("timestamp", ())):
         columns["timestamp"] = [str(value) for value in columns["timestamp"]]
-    pq.write_table(pa.table(columns), paths["parquet"])
+    pq.write_table(pa.table({name: column_of(values) for name, values in columns.items()}), paths["parquet"])
     return paths
 
 
@@ -219,6 +221,27 @@ def test_times_and_binary_values_of_parquet_have_a_json_form(tmp_path):
     ((time, key, amount, _, note, *_),) = of_files(UNDECLARED, path)[0]
     assert (time, key, amount, note) == ("2023-11-14T22:13:20Z", "k", 1.0, "0xff")
     assert uuid.UUID(of_files(UNDECLARED, path)[2][0]).version == 8
+
+
+def test_a_number_that_is_not_finite_is_refused_in_every_file(tmp_path):
+    rules = load_rules("""
+streams: [{name: orders, fields: {amount: float64}}]
+rules: [{name: r, seq: [{as: a, stream: orders}]}]
+""")
+    amounts = ("NaN", "-Infinity", "1.5")
+    lines = [f'{{"ts": {at}, "key": "k", "amount": {text}}}' for at, text in enumerate(amounts)]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    lines = [f"{at},k,{text}" for at, text in enumerate(amounts)]
+    (tmp_path / "events.csv").write_text("\n".join(["ts,key,amount", *lines]))
+    table = {"ts": [0, 1, 2], "key": ["k"] * 3, "amount": [float(text) for text in amounts]}
+    pq.write_table(pa.table(table), tmp_path / "events.parquet")
+    for name in ("events.jsonl", "events.csv", "events.parquet"):
+        outputs = list(run_rules(rules, [tmp_path / name], lateness_us=0)[1])
+        assert sum(len(output.multi_events) for output in outputs) == 1
+        assert [letter.reason for output in outputs for letter in output.dead_letters] == [
+            "field 'amount' is nan; expected a finite number",
+            "field 'amount' is -inf; expected a finite number",
+        ]
 
 
 def test_a_log_written_by_this_project_is_still_a_log(tmp_path):

@@ -1,0 +1,82 @@
+"""JSON text of events. ``NaN``, ``Infinity`` and ``-Infinity`` stand for these numbers, as many programs write them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from astrocyte.schemas.mixed import LEAST, MOST, plain
+
+__all__ = ["dumps", "loads"]
+
+_DIGITS: Final = 20
+"""An integer of 64 bits has at most this many characters."""
+
+
+def loads(text: bytes) -> Any:
+    """The value of a JSON text; validators decide on numbers that are not finite. Raises orjson.JSONDecodeError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise
+        try:
+            body = json.loads(text, parse_int=_integer)
+            orjson.dumps(body)  # refuses lone surrogates, which the parser above lets through
+        except (ValueError, TypeError, RecursionError):
+            pass
+        else:
+            return body
+        raise
+
+
+def _integer(digits: str) -> int | float:
+    number = int(digits) if len(digits) <= _DIGITS else float(digits)
+    return number if LEAST <= number <= MOST else float(digits)
+
+
+def dumps(body: Mapping[str, Any]) -> bytes:
+    """A mapping as the JSON text that `loads` reads.
+
+    Bytes are written in hexadecimal, times as ISO text, durations in microseconds, and decimal numbers as numbers.
+    Raises TypeError for a value that has no JSON form.
+    """
+    text = orjson.dumps(body, default=_default, option=orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" in text and not _is_finite(body):  # it writes null for these
+        return json.dumps(body, default=_with_names).encode()
+    return text
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in a value are finite."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind != "f" or bool(np.isfinite(value).all())
+    return not isinstance(value, float | Decimal) or math.isfinite(value)
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "0x" + bytes(value).hex()
+    if isinstance(value, Decimal | timedelta):
+        return plain(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _with_names(value: Any) -> Any:
+    """For the writer that names NaN and Infinity: what it does not know, as the other writer has it."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Decimal):
+        return plain(value)
+    return orjson.loads(orjson.dumps(value, default=_default))
