@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from uuid import UUID
 
 import orjson
 import pytest
@@ -93,8 +94,8 @@ def test_a_field_that_changes_its_kind_from_chunk_to_chunk_is_reported(tmp_path)
 
 def test_late_events_duplicates_and_dead_letters_are_listed_with_their_events(tmp_path):
     records = [
-        event(0, value=5, event_id="a"),
-        event(0, value=5, event_id="a")._replace(offset=1),
+        event(0, value=5, event_id=str(UUID(int=1))),
+        event(0, value=5, event_id=str(UUID(int=1)))._replace(offset=1),
         event(50, value=5)._replace(offset=2),
         event(2, value=5)._replace(offset=3),
         event(4)._replace(value=b"no json"),
