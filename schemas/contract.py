@@ -25,6 +25,8 @@ from astrocyte.schemas.topics import mono_topic, stream_of
 
 __all__ = [
     "ENVELOPES",
+    "FRAME_ROW",
+    "OWN_SOURCE",
     "TIME_NAMES",
     "Contract",
     "Contracts",
@@ -34,8 +36,11 @@ __all__ = [
     "is_uuid",
     "key_text",
     "read_event",
+    "read_frame_row",
 ]
 
+FRAME_ROW: Final = "frame_row"
+"""Envelope of a row of a frame that was a dead letter and was sent again as a JSON record: see `read_frame_row`."""
 TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 """Members that are read as the event time, the first that is not null."""
 
@@ -45,7 +50,8 @@ _UUID: Final = re.compile(
 _BINARY: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MOST_ID: Final = 100
 """Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
-_OWN_SOURCE: Final = "/astrocyte/"
+OWN_SOURCE: Final = "/astrocyte/"
+"""Beginning of the header ``ce_source`` of records that Astrocyte writes."""
 _PLAIN_ATTRIBUTES: Final = frozenset(
     {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
 )
@@ -354,7 +360,7 @@ def cloud_event(headers: Sequence[tuple[str, bytes | None]], data: Any) -> dict[
         for name, value in headers
         if name.startswith("ce_") and value is not None
     }
-    if found.get("source", "").startswith(_OWN_SOURCE) or (isinstance(data, Mapping) and _is_mono(data)):
+    if found.get("source", "").startswith(OWN_SOURCE) or (isinstance(data, Mapping) and _is_mono(data)):
         return None
     return {"specversion": "1.0", "source": "", "type": "", **found, "data": data}
 
@@ -410,6 +416,18 @@ def read_event(
     return event
 
 
+def read_frame_row(body: Mapping[str, Any], contract: Contract, *, key: str | None) -> Event:
+    """The event of a row of a frame that was written as a JSON record, with the key of the frame.
+
+    As in frames, the paths, the time and the id of a declaration do not apply: a field stands under its own name.
+    """
+    event = read_event(body, Contract(contract.stream, None, contract.event_type), key=key)
+    declaration = contract.declaration
+    if declaration is not None and declaration.is_partitioned and contract.key_field != "key":
+        event.fields.setdefault(column_name(contract.key_field), event.key)
+    return event
+
+
 def _lookup(event: Event, path: str) -> Any:
     """Value at a path: in the event as its envelope holds it, else among its fields; None where there is none."""
     if path in event.document:
@@ -445,8 +463,8 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
         assert contract.declaration is not None
         value = _lookup(event, contract.declaration.key.path or name)
         text = mixed.key_text(value)
-        if text is None:
-            text = event.key if key is None else key
+        if text is None and contract.declaration.is_partitioned:
+            text = event.key if key is None else key  # otherwise the Kafka key is something else
         event.fields[column_name(name)] = _typed_key(text, contract, name) if value is None else value
         event.key = text
         return

@@ -55,7 +55,7 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
                 refused = bad | refused
             frame = frame.with_column(column, values)
     key = declaration.key.field
-    if key != "key" and frame.batch.schema.get_field_index(column_name(key)) < 0:
+    if key != "key" and declaration.is_partitioned and frame.batch.schema.get_field_index(column_name(key)) < 0:
         frame = frame.with_column(column_name(key), frame.column("key"))
     if refused:
         good = np.ones(frame.num_rows, np.bool_)
