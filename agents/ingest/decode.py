@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
-from astrocyte.agents.ingest.declared import enforce
+from astrocyte.agents.ingest.declared import enforce, unmixed
 from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, of_retried, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -101,9 +101,7 @@ def decode_chunk(
                     else run_decoder(decoder, record, topic, partition)
                 )
                 if isinstance(made, Frame):
-                    event_type = None if made.has("window_start") else catalog.find(made.stream)
-                    made = conform(made, event_type) if event_type is not None else made
-                    made, refused = _enforce(made, contract, SourcedFrame(made, topic, partition, record.offset))
+                    sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
                     letters += refused
                 else:
                     numbers = _meant(record, len(made))
@@ -114,25 +112,40 @@ def decode_chunk(
                 letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
             if isinstance(made, Frame):
-                made = retried_frame(made) if retried else made
-                frames.append(SourcedFrame(made, topic, partition, record.offset))
+                frames.append(replace(sourced, frame=retried_frame(sourced.frame)) if retried else sourced)
             else:
                 part, single = [made[number] for number in numbers], len(made) == 1
                 _read_json(_Run(topic, partition, part, contract, None, record, numbers, single), frames, letters)
     return frames, letters
 
 
-def _enforce(frame: Frame, contract: Contract, sourced: SourcedFrame) -> tuple[Frame, list[DeadLetter]]:
-    """The frame with the declared types, and dead letters of the rows that do not fit them."""
-    if contract.declaration is None or frame.stream != contract.stream:
-        return frame, []
+def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple[SourcedFrame, list[DeadLetter]]:
+    """The frame with the types of the catalog and the declaration, and dead letters of the rows that do not fit them.
+
+    Raises SchemaMismatch for a column of which no row fits the catalog.
+    """
+    whole, rows, reasons = sourced.frame, np.arange(sourced.frame.num_rows), dict[int, str]()
+
+    def leave(refused: dict[int, str]) -> None:
+        nonlocal rows
+        reasons.update({int(rows[row]): reason for row, reason in refused.items()})
+        rows = np.delete(rows, list(refused))
+
+    frame = whole
+    event_type = None if frame.has("window_start") else catalog.find(frame.stream)
+    if event_type is not None:
+        frame, refused = unmixed(frame, event_type.fields)
+        leave(refused)
+        frame = conform(frame, event_type)
+    if contract.declaration is not None and frame.stream == contract.stream:
+        frame, refused = enforce(frame, contract.declaration)
+        leave(refused)
     letters = []
-    found, refused = enforce(frame, contract.declaration)
-    for row, reason in refused.items():
-        key, value, headers = frame_to_records(frame.take(np.array([row])))[0]
-        raw = RawRecord(sourced.offset, int(frame.timestamps()[row]) // 1000, key, value, headers)
+    for row, reason in sorted(reasons.items()):
+        key, value, headers = frame_to_records(whole.take(np.array([row])))[0]
+        raw = RawRecord(sourced.offset, int(whole.timestamps()[row]) // 1000, key, value, headers)
         letters.append(dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage="decode", row=row))
-    return found, letters
+    return replace(sourced, frame=frame, numbers=rows if reasons else None), letters
 
 
 @dataclass(frozen=True, slots=True)
