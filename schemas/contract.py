@@ -26,7 +26,6 @@ from astrocyte.schemas.topics import mono_topic, stream_of
 __all__ = [
     "ENVELOPES",
     "FRAME_ROW",
-    "OWN_SOURCE",
     "TIME_NAMES",
     "Contract",
     "Contracts",
@@ -50,8 +49,7 @@ _UUID: Final = re.compile(
 _BINARY: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MOST_ID: Final = 100
 """Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
-OWN_SOURCE: Final = "/astrocyte/"
-"""Beginning of the header ``ce_source`` of records that Astrocyte writes."""
+_OWN_SOURCE: Final = "/astrocyte/"
 _PLAIN_ATTRIBUTES: Final = frozenset(
     {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
 )
@@ -360,7 +358,7 @@ def cloud_event(headers: Sequence[tuple[str, bytes | None]], data: Any) -> dict[
         for name, value in headers
         if name.startswith("ce_") and value is not None
     }
-    if found.get("source", "").startswith(OWN_SOURCE) or (isinstance(data, Mapping) and _is_mono(data)):
+    if found.get("source", "").startswith(_OWN_SOURCE) or (isinstance(data, Mapping) and _is_mono(data)):
         return None
     return {"specversion": "1.0", "source": "", "type": "", **found, "data": data}
 

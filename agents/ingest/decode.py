@@ -27,6 +27,8 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import (
+    ROW_ALONE,
+    ROW_HEADER,
     KafkaRecord,
     RawRecord,
     frame_to_records,
@@ -36,7 +38,7 @@ from astrocyte.schemas.json.reader import (
 )
 from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
 
-__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame"]
+__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame", "row_record"]
 
 RETRY_ORIGIN: Final = "astrocyte.retry"
 """Origin of the frames of dead letters that were sent again."""
@@ -68,6 +70,13 @@ def dead_letter(
             "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
         }
     )
+
+
+def row_record(
+    offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+) -> RawRecord:
+    """A record that holds an event itself, not the message in which it came; a retry reads it as that."""
+    return RawRecord(offset, timestamp_ms, key, value, [*headers, (ROW_HEADER, ROW_ALONE)])
 
 
 def decode_chunk(
@@ -143,7 +152,7 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
     letters = []
     for row, reason in sorted(reasons.items()):
         key, value, headers = frame_to_records(whole.take(np.array([row])))[0]
-        raw = RawRecord(sourced.offset, int(whole.timestamps()[row]) // 1000, key, value, headers)
+        raw = row_record(sourced.offset, int(whole.timestamps()[row]) // 1000, key, value, headers)
         letters.append(dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage="decode", row=row))
     return replace(sourced, frame=frame, numbers=rows if reasons else None), letters
 

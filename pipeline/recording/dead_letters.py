@@ -3,8 +3,9 @@
 A letter is sent to the topic and partition of the message that was refused, with its key, value and headers, after two
 headers of its own (`schemas.json.reader.LETTER_HEADER`, `OFFSET_HEADER`). Events have their ids from the offset at
 which the message was first written, so that an event keeps its id however often it is sent. A third header,
-`ROW_HEADER`, follows where the letter was of one event among several. A row of a frame is sent as the JSON record that
-the letter holds, with the row's id; a message of several events once, naming those whose letters are sent.
+`ROW_HEADER`, follows where the letter was of one event among several of a message, which is sent once and names those
+whose letters are sent. A letter that holds an event itself (a row of a frame, a row that a store refused) has that
+header already.
 
 The topic ``control.retries`` notes each letter that was sent, so that none is sent twice, and where a retry began: one
 that was killed is completed by the next, which first finds in the topics what had been sent.
@@ -24,10 +25,8 @@ import orjson
 from astrocyte.pipeline.kafka.client import consumer_client, ensure_topics, producer_client, scan, topic_partitions
 from astrocyte.pipeline.kafka.offsets import Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers
-from astrocyte.schemas.contract import OWN_SOURCE
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.frames import CONTENT_TYPE
 from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER, ROW_ALONE, ROW_HEADER
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import DEAD_LETTERS, RETRIES
@@ -168,9 +167,9 @@ def message_of(letter: DeadLetter) -> Message | str:
     first = next((value for name, value in headers if name == OFFSET_HEADER), None) or str(letter.offset).encode()
     headers = [each for each in headers if each[0] not in (LETTER_HEADER, OFFSET_HEADER)]
     marks: list[tuple[str, bytes | None]] = [(LETTER_HEADER, letter.letter_id.encode()), (OFFSET_HEADER, first)]
-    if letter.row is not None:
+    if letter.row is not None and (ROW_HEADER, ROW_ALONE) not in headers:
         headers = [each for each in headers if each[0] != ROW_HEADER]
-        marks.append((ROW_HEADER, ROW_ALONE if _is_frame_row(headers) else str(letter.row).encode()))
+        marks.append((ROW_HEADER, str(letter.row).encode()))
     return Message(
         letter.topic,
         letter.partition,
@@ -179,13 +178,6 @@ def message_of(letter: DeadLetter) -> Message | str:
         (*marks, *headers),
         None if letter.timestamp is None else us_from_iso(letter.timestamp) // 1000,
     )
-
-
-def _is_frame_row(headers: Sequence[tuple[str, bytes | None]]) -> bool:
-    """Whether a letter of one event holds a row of a frame (`agents.ingest.letters`), rather than the whole message."""
-    given = dict(headers)
-    source = given.get("ce_source") or b""
-    return given.get("content-type") == CONTENT_TYPE.encode() or source.startswith(OWN_SOURCE.encode())
 
 
 def retried_messages(letters: Iterable[DeadLetter]) -> tuple[list[Message], list[tuple[DeadLetter, str]]]:

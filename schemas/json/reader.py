@@ -61,9 +61,9 @@ OFFSET_HEADER: Final = "astrocyte_offset"
 """Second header of such a message: the offset at which it was first written, of the same topic and partition."""
 ROW_HEADER: Final = "astrocyte_row"
 """Header of such a message where the letter was of one event among several: the numbers of the events that are meant,
-divided by commas, since the others were used before; or `ROW_ALONE`."""
+divided by commas, since the others were used before; or `ROW_ALONE`, which the letter itself has."""
 ROW_ALONE: Final = b"alone"
-"""The message is a row of a frame, as a JSON record or a frame of its own, and not what the producer sent."""
+"""The message is one event, as a JSON record of Astrocyte or a frame of one row, and not what its producer sent."""
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")

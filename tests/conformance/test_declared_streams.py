@@ -5,6 +5,7 @@ A letter of a declared stream that is sent again is the event that it would have
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.recording.dead_letters import retried_messages
+from astrocyte.pipeline.roles.sink import SinkRunner
 from astrocyte.pipeline.topology.plan import decoders_of, make_plan
 from astrocyte.schemas import mixed
 from astrocyte.schemas.contract import Contract, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
+from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 
@@ -184,6 +187,40 @@ def test_a_header_of_another_program_that_names_no_event_refuses_that_message_al
     domain = domain_of(rules)
     assert len(domain.feed(TOPIC, [odd, record._replace(offset=1)]).dead_letters) == 1
     assert domain.counters.processed == 2
+
+
+class FullStore:
+    """A sink that can write nothing, because of what the rows hold."""
+
+    name = "full"
+
+    async def write(self, batch):
+        raise ValueError("no room")
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_row_that_a_store_refused_is_the_same_event_when_it_is_sent_again(form):
+    make, declaration = FORMS[form]
+    path = "path: after.v, " if form == "debezium" else ""
+    rules = rules_of(f"{declaration}, fields: {{v: {{{path}type: float64}}}}")
+    records = make([1.5, 2.5])
+    sent = []
+
+    async def deliver(letters):
+        sent.extend(DeadLetter.model_validate_json(letter.value) for letter in letters)
+
+    decoders = decoders_of(make_plan(rules).contracts)
+    runner = SinkRunner(FullStore(), deliver, partitions=1, decoders=decoders)
+    delivery = SimpleNamespace(ack_through=lambda: None)
+    await runner.handle(SimpleNamespace(topic=TOPIC, partition=0), delivery, records)
+    await runner.finish()
+
+    again, clean = domain_of(rules), domain_of(rules)
+    output, expected = retried(again, sent, len(records)), clean.feed(TOPIC, records)
+    output.extend(ended(again))
+    expected.extend(ended(clean))
+    assert output.dead_letters == []
+    assert found(output) == found(expected) != []
 
 
 COPIED = """
