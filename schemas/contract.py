@@ -25,6 +25,7 @@ from astrocyte.schemas.topics import mono_topic, stream_of
 
 __all__ = [
     "ENVELOPES",
+    "FRAME_ROW",
     "Contract",
     "Contracts",
     "Event",
@@ -33,7 +34,11 @@ __all__ = [
     "is_uuid",
     "key_text",
     "read_event",
+    "read_frame_row",
 ]
+
+FRAME_ROW: Final = "frame_row"
+"""Envelope of a row of a frame that was a dead letter and was sent again as a JSON record: see `read_frame_row`."""
 
 _UUID: Final = re.compile(
     r"(?:.*_)?(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})", re.IGNORECASE | re.ASCII
@@ -406,6 +411,18 @@ def read_event(
     return event
 
 
+def read_frame_row(body: Mapping[str, Any], contract: Contract, *, key: str | None) -> Event:
+    """The event of a row of a frame that was written as a JSON record, with the key of the frame.
+
+    As in frames, the paths, the time and the id of a declaration do not apply: a field stands under its own name.
+    """
+    event = read_event(body, Contract(contract.stream, None, contract.event_type), key=key)
+    declaration = contract.declaration
+    if declaration is not None and declaration.is_partitioned and contract.key_field != "key":
+        event.fields.setdefault(column_name(contract.key_field), event.key)
+    return event
+
+
 def _lookup(event: Event, path: str) -> Any:
     """Value at a path: in the event as its envelope holds it, else among its fields; None where there is none."""
     if path in event.document:
@@ -441,8 +458,8 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
         assert contract.declaration is not None
         value = _lookup(event, contract.declaration.key.path or name)
         text = mixed.key_text(value)
-        if text is None:
-            text = event.key if key is None else key
+        if text is None and contract.declaration.is_partitioned:
+            text = event.key if key is None else key  # otherwise the Kafka key is something else
         event.fields[column_name(name)] = _typed_key(text, contract, name) if value is None else value
         event.key = text
         return

@@ -13,9 +13,9 @@ from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
-from astrocyte.schemas.mixed import typed_column
+from astrocyte.schemas.mixed import MIXED, typed_column
 
-__all__ = ["TypeMismatch", "conforming", "enforce"]
+__all__ = ["TypeMismatch", "conforming", "enforce", "unmixed"]
 
 
 class TypeMismatch(InvalidEvent):
@@ -55,12 +55,25 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
                 refused = bad | refused
             frame = frame.with_column(column, values)
     key = declaration.key.field
-    if key != "key" and frame.batch.schema.get_field_index(column_name(key)) < 0:
+    if key != "key" and declaration.is_partitioned and frame.batch.schema.get_field_index(column_name(key)) < 0:
         frame = frame.with_column(column_name(key), frame.column("key"))
+    return _without(frame, refused)
+
+
+def unmixed(frame: Frame, types: Mapping[str, FieldType]) -> tuple[Frame, dict[int, str]]:
+    """The rows whose mixed columns hold values of the types by column, as columns of these; a reason for each other."""
+    refused: dict[int, str] = {}
+    for name, kind in types.items():
+        if frame.has(name) and frame.column(name).type == MIXED:
+            values, bad = _typed(frame.values(name), name, kind)
+            refused = bad | refused
+            frame = frame.with_column(name, values)
+    return _without(frame, refused)
+
+
+def _without(frame: Frame, refused: Mapping[int, str]) -> tuple[Frame, dict[int, str]]:
     if refused:
-        good = np.ones(frame.num_rows, np.bool_)
-        good[list(refused)] = False
-        frame = frame.take(np.flatnonzero(good))
+        frame = frame.take(np.delete(np.arange(frame.num_rows), list(refused)))
     return frame, dict(sorted(refused.items()))
 
 

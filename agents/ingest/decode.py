@@ -16,20 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
-from astrocyte.agents.ingest.declared import enforce
-from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, run_decoder
+from astrocyte.agents.ingest.declared import enforce, unmixed
+from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, of_retried, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contract, Contracts
-from astrocyte.schemas.errors import TransientError
+from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import KafkaRecord, RawRecord, frame_to_records, is_retried, records_to_frame
+from astrocyte.schemas.json.reader import (
+    ROW_ALONE,
+    ROW_HEADER,
+    KafkaRecord,
+    RawRecord,
+    frame_to_records,
+    is_retried,
+    records_to_frame,
+    retried_rows,
+)
 from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
 
-__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame"]
+__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame", "row_record"]
 
 RETRY_ORIGIN: Final = "astrocyte.retry"
 """Origin of the frames of dead letters that were sent again."""
@@ -63,6 +72,13 @@ def dead_letter(
     )
 
 
+def row_record(
+    offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+) -> RawRecord:
+    """A record that holds an event itself, not the message in which it came; a retry reads it as that."""
+    return RawRecord(offset, timestamp_ms, key, value, [*headers, (ROW_HEADER, ROW_ALONE)])
+
+
 def decode_chunk(
     topic: str,
     partition: int,
@@ -82,7 +98,7 @@ def decode_chunk(
         records = [record for record in records if not contract.skips(record.value)]
     frames: list[SourcedFrame] = []
     letters: list[DeadLetter] = []
-    for decoder, run in _runs(records, _chosen(decoders, records, contract)):
+    for decoder, retried, run in _runs(records, _chosen(decoders, records, contract)):
         if decoder.is_json:
             _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
@@ -94,10 +110,10 @@ def decode_chunk(
                     else run_decoder(decoder, record, topic, partition)
                 )
                 if isinstance(made, Frame):
-                    event_type = None if made.has("window_start") else catalog.find(made.stream)
-                    made = conform(made, event_type) if event_type is not None else made
-                    made, refused = _enforce(made, contract, SourcedFrame(made, topic, partition, record.offset))
+                    sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
                     letters += refused
+                else:
+                    numbers = _meant(record, len(made))
             except (MemoryError, TransientError):
                 raise
             except Exception as error:  # noqa: BLE001  a message that raises is refused, whatever it raises
@@ -105,24 +121,40 @@ def decode_chunk(
                 letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
             if isinstance(made, Frame):
-                made = retried_frame(made) if is_retried(record) else made
-                frames.append(SourcedFrame(made, topic, partition, record.offset))
+                frames.append(replace(sourced, frame=retried_frame(sourced.frame)) if retried else sourced)
             else:
-                _read_json(_Run(topic, partition, made, contract, None, record), frames, letters)
+                part, single = [made[number] for number in numbers], len(made) == 1
+                _read_json(_Run(topic, partition, part, contract, None, record, numbers, single), frames, letters)
     return frames, letters
 
 
-def _enforce(frame: Frame, contract: Contract, sourced: SourcedFrame) -> tuple[Frame, list[DeadLetter]]:
-    """The frame with the declared types, and dead letters of the rows that do not fit them."""
-    if contract.declaration is None or frame.stream != contract.stream:
-        return frame, []
+def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple[SourcedFrame, list[DeadLetter]]:
+    """The frame with the types of the catalog and the declaration, and dead letters of the rows that do not fit them.
+
+    Raises SchemaMismatch for a column of which no row fits the catalog.
+    """
+    whole, rows, reasons = sourced.frame, np.arange(sourced.frame.num_rows), dict[int, str]()
+
+    def leave(refused: dict[int, str]) -> None:
+        nonlocal rows
+        reasons.update({int(rows[row]): reason for row, reason in refused.items()})
+        rows = np.delete(rows, list(refused))
+
+    frame = whole
+    event_type = None if frame.has("window_start") else catalog.find(frame.stream)
+    if event_type is not None:
+        frame, refused = unmixed(frame, event_type.fields)
+        leave(refused)
+        frame = conform(frame, event_type)
+    if contract.declaration is not None and frame.stream == contract.stream:
+        frame, refused = enforce(frame, contract.declaration)
+        leave(refused)
     letters = []
-    found, refused = enforce(frame, contract.declaration)
-    for row, reason in refused.items():
-        key, value, headers = frame_to_records(frame.take(np.array([row])))[0]
-        raw = RawRecord(sourced.offset, int(frame.timestamps()[row]) // 1000, key, value, headers)
+    for row, reason in sorted(reasons.items()):
+        key, value, headers = frame_to_records(whole.take(np.array([row])))[0]
+        raw = row_record(sourced.offset, int(whole.timestamps()[row]) // 1000, key, value, headers)
         letters.append(dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage="decode", row=row))
-    return found, letters
+    return replace(sourced, frame=frame, numbers=rows if reasons else None), letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +167,10 @@ class _Run:
     contract: Contract
     envelope: str | None = None
     source: KafkaRecord | None = None
+    numbers: Sequence[int] = ()
+    """Number of each record inside ``source``."""
+    single: bool = False
+    """Whether ``source`` holds nothing else."""
 
 
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
@@ -151,7 +187,8 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
             received = [records[row] if run.source is None else run.source for row in index]
-            numbers = None if run.source is None or len(run.records) == 1 else np.array(index, np.int64) + first
+            numbered = run.source is not None and not run.single
+            numbers = np.array([run.numbers[first + row] for row in index], np.int64) if numbered else None
             frames.append(
                 SourcedFrame(
                     decoded, run.topic, run.partition, int(offsets[0]), offsets, end, received=received, numbers=numbers
@@ -159,7 +196,7 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
             )
 
     def refuse_record(at: int, reason: str) -> None:
-        record, row = (run.records[at], None) if run.source is None else (run.source, at)
+        record, row = (run.records[at], None) if run.source is None else (run.source, run.numbers[at])
         letters.append(dead_letter(record, run.topic, run.partition, reason=reason, stage="decode", row=row))
 
     def refuse(at: int, error: Exception) -> None:
@@ -168,12 +205,38 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
     apart(len(run.records), attempt, refuse)
 
 
-def _runs(records: Sequence[KafkaRecord], chosen: Sequence[Decoder]) -> Iterator[tuple[Decoder, Sequence[KafkaRecord]]]:
+def _meant(record: KafkaRecord, count: int) -> Sequence[int]:
+    """Numbers of the events of a message that are meant: all ``count``, except in one that was sent again for some.
+
+    Raises InvalidEvent.
+    """
+    given = retried_rows(record)
+    if given is None:
+        return range(count)
+    numbers = [int(number) for number in given.split(b",") if number.isdigit()]
+    if not numbers or max(numbers) >= count:
+        raise InvalidEvent(
+            f"the dead letter is of event {given.decode('ascii', 'replace')} of the message, which now holds {count} "
+            "events; send the message itself again"
+        )
+    return numbers
+
+
+def _runs(
+    records: Sequence[KafkaRecord], chosen: Sequence[Decoder]
+) -> Iterator[tuple[Decoder, bool, Sequence[KafkaRecord]]]:
+    """Consecutive records with the same decoder, and whether they are messages that were sent again."""
     first = 0
+    retried = list(map(is_retried, records))
+    if any(retried):
+        chosen = [
+            of_retried(record, decoder) if again else decoder
+            for record, decoder, again in zip(records, chosen, retried, strict=True)
+        ]
     # Messages that were sent again say nothing about event time, so they form frames of their own.
-    for (decoder, _), same in groupby(zip(chosen, map(is_retried, records), strict=True)):
+    for (decoder, again), same in groupby(zip(chosen, retried, strict=True)):
         last = first + len(list(same))
-        yield decoder, records[first:last]
+        yield decoder, again, records[first:last]
         first = last
 
 

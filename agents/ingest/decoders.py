@@ -20,15 +20,32 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final
 
-from astrocyte.schemas.contract import ENVELOPES, Contract, Contracts
+from astrocyte.schemas.contract import ENVELOPES, FRAME_ROW, Contract, Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, KafkaRecord, RawRecord, first_offset
+from astrocyte.schemas.json.reader import (
+    JSON_CONTENT_TYPE,
+    ROW_ALONE,
+    KafkaRecord,
+    RawRecord,
+    first_offset,
+    retried_rows,
+)
 from astrocyte.schemas.json.text import dumps, loads
 from astrocyte.schemas.registry import Registry
 
-__all__ = ["ARROW", "DECODERS", "JSON", "Decoder", "Decoders", "chosen_decoders", "register_decoder", "run_decoder"]
+__all__ = [
+    "ARROW",
+    "DECODERS",
+    "JSON",
+    "Decoder",
+    "Decoders",
+    "chosen_decoders",
+    "of_retried",
+    "register_decoder",
+    "run_decoder",
+]
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 """Continuation marker with which an Arrow IPC stream begins; no JSON text can begin with it."""
@@ -62,6 +79,7 @@ def _read_json(record: KafkaRecord) -> Any:
 
 ARROW: Final = Decoder(_read_arrow, CONTENT_TYPE, lambda value: value.startswith(ARROW_MAGIC))
 JSON: Final = Decoder(_read_json, JSON_CONTENT_TYPE, lambda _value: True)
+_ROW: Final = Decoder(_read_json, envelope=FRAME_ROW)
 
 
 def _configured(module: str) -> Decoder:
@@ -137,6 +155,13 @@ class Decoders:
         """The decoder of each message of a stream."""
         declared = None if contract.declaration is None else self._of_stream.get(contract.stream)
         return chosen_decoders(records) if declared is None else [declared] * len(records)
+
+
+def of_retried(record: KafkaRecord, decoder: Decoder) -> Decoder:
+    """The decoder of a message that was a dead letter: ``decoder``, which its topic has, unless it is a frame's row."""
+    if retried_rows(record) != ROW_ALONE:
+        return decoder
+    return ARROW if record.value is not None and record.value.startswith(ARROW_MAGIC) else _ROW
 
 
 def register_decoder(

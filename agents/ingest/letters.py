@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astrocyte.agents.ingest.decode import dead_letter
+from astrocyte.agents.ingest.decode import dead_letter, row_record
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import Catalog
@@ -59,7 +59,7 @@ def _raw(sourced: SourcedFrame, row: int, catalog: Catalog) -> RawRecord:
     key: bytes | None
     value: bytes | None
     key, value, headers = found.records[0] if found.records else _alone(frame, row)
-    return RawRecord(sourced.offset_of(row), int(frame.timestamps()[row]) // 1000, key, value, headers)
+    return row_record(sourced.offset_of(row), int(frame.timestamps()[row]) // 1000, key, value, headers)
 
 
 def _alone(frame: Frame, row: int) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:

@@ -125,6 +125,8 @@ class FieldsSeen:
     """Every stream that came, with the names of its fields as long as a named one is missing."""
     _missing: dict[str, set[str]] = field(default_factory=dict)
     _came: set[tuple[str, str]] = field(default_factory=set)
+    _null: set[tuple[str, str]] = field(default_factory=set)
+    """Fields that came without a value."""
     _read: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _kinds: dict[tuple[str, str], str] = field(default_factory=dict)
 
@@ -158,6 +160,7 @@ class FieldsSeen:
             column = frame.column(name)
             values = len(column) - column.null_count
             if not values:
+                self._null.add((stream, name))
                 continue
             if missing and name in missing:
                 missing.discard(name)
@@ -173,6 +176,7 @@ class FieldsSeen:
         for stream, names in other.streams.items():
             self.streams.setdefault(stream, set()).update(names)
         self._came |= other._came
+        self._null |= other._null
         self.update(self.named)
 
     def absent(self, made: Iterable[str] = ()) -> list[str]:
@@ -186,9 +190,10 @@ class FieldsSeen:
                 continue  # a result's fields are checked with the rules; a stream that never came is said below
             if any((stream, each.field) in self._came for stream in came):
                 continue
+            what = "was always null" if any((stream, each.field) in self._null for stream in came) else "never came"
             known = sorted(set().union(*(self.streams[stream] for stream in came)) - {each.field})
             lines[
-                f"field {each.field!r} of {' and '.join(came)}, which {each.reader} reads, never came"
+                f"field {each.field!r} of {' and '.join(came)}, which {each.reader} reads, {what}"
                 f"{did_you_mean(each.field, known)}"
             ] = None
         return list(lines)

@@ -108,8 +108,8 @@ def shown(value: object) -> str:
 
 
 def unknown(name: str, known: Collection[str]) -> str:
-    """Message about an unknown field, with a suggestion."""
-    return f"unknown field {name!r}{closest(name, known)}"
+    """Message about an unknown field, with a suggestion: another name, where the field is known elsewhere only."""
+    return f"unknown field {name!r}{closest(name, [each for each in known if each != name])}"
 
 
 def closest(name: str, known: Collection[Any]) -> str:

@@ -2,8 +2,10 @@
 
 A letter is sent to the topic and partition of the message that was refused, with its key, value and headers, after two
 headers of its own (`schemas.json.reader.LETTER_HEADER`, `OFFSET_HEADER`). Events have their ids from the offset at
-which the message was first written, so that an event keeps its id however often it is sent. A letter of one row of a
-frame is sent as the JSON record that it holds, with the row's id.
+which the message was first written, so that an event keeps its id however often it is sent. A third header,
+`ROW_HEADER`, follows where the letter was of one event among several of a message, which is sent once and names those
+whose letters are sent. A letter that holds an event itself (a row of a frame, a row that a store refused) has that
+header already.
 
 The topic ``control.retries`` notes each letter that was sent, so that none is sent twice, and where a retry began: one
 that was killed is completed by the next, which first finds in the topics what had been sent.
@@ -25,7 +27,7 @@ from astrocyte.pipeline.kafka.offsets import Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER
+from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER, ROW_ALONE, ROW_HEADER
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import DEAD_LETTERS, RETRIES
 
@@ -39,6 +41,7 @@ __all__ = [
     "letters_of_broker",
     "message_of",
     "retried_ids",
+    "retried_messages",
     "retry",
 ]
 
@@ -163,14 +166,53 @@ def message_of(letter: DeadLetter) -> Message | str:
     headers: list[tuple[str, bytes | None]] = [(name, b64decode(value)) for name, value in letter.headers]
     first = next((value for name, value in headers if name == OFFSET_HEADER), None) or str(letter.offset).encode()
     headers = [each for each in headers if each[0] not in (LETTER_HEADER, OFFSET_HEADER)]
+    marks: list[tuple[str, bytes | None]] = [(LETTER_HEADER, letter.letter_id.encode()), (OFFSET_HEADER, first)]
+    if letter.row is not None and (ROW_HEADER, ROW_ALONE) not in headers:
+        headers = [each for each in headers if each[0] != ROW_HEADER]
+        marks.append((ROW_HEADER, str(letter.row).encode()))
     return Message(
         letter.topic,
         letter.partition,
         None if letter.key_b64 is None else b64decode(letter.key_b64),
         None if letter.payload_b64 is None else b64decode(letter.payload_b64),
-        ((LETTER_HEADER, letter.letter_id.encode()), (OFFSET_HEADER, first), *headers),
+        (*marks, *headers),
         None if letter.timestamp is None else us_from_iso(letter.timestamp) // 1000,
     )
+
+
+def retried_messages(letters: Iterable[DeadLetter]) -> tuple[list[Message], list[tuple[DeadLetter, str]]]:
+    """The messages to send again for some letters, and the letters for which there is none, with the reason."""
+    groups, refused = _grouped(letters, None)
+    return [_message_of_all(group) for group in groups], refused
+
+
+def _grouped(
+    letters: Iterable[DeadLetter], known: Mapping[str, int] | None
+) -> tuple[list[list[tuple[DeadLetter, Message]]], list[tuple[DeadLetter, str]]]:
+    """Letters with their messages, those of one message together, and the letters without one, with the reason."""
+    groups: dict[tuple[Any, ...], list[tuple[DeadLetter, Message]]] = {}
+    refused: list[tuple[DeadLetter, str]] = []
+    for letter in letters:
+        message = message_of(letter)
+        if not isinstance(message, str) and known is not None and message.partition >= known.get(message.topic, 0):
+            message = f"the broker has no partition {message.partition} of topic {message.topic!r}"
+        if isinstance(message, str):
+            refused.append((letter, message))
+        else:
+            place = (letter.topic, letter.partition, letter.offset, message.value)
+            groups.setdefault(place, []).append((letter, message))
+    return list(groups.values()), refused
+
+
+def _message_of_all(group: Sequence[tuple[DeadLetter, Message]]) -> Message:
+    """The message to send for letters of several of its events."""
+    rows = [dict(each.headers).get(ROW_HEADER) for _, each in group]
+    message = group[rows.index(None) if None in rows else 0][1]  # rather that of a letter of the whole message
+    joined = {LETTER_HEADER: b",".join(letter.letter_id.encode() for letter, _ in group)}
+    if None not in rows:
+        joined[ROW_HEADER] = b",".join(dict.fromkeys(row for row in rows if row is not None))
+    headers = tuple((name, joined.get(name, value)) for name, value in message.headers)
+    return message._replace(headers=headers)
 
 
 @dataclass(slots=True)
@@ -215,28 +257,17 @@ async def retry(broker: str, letters: Sequence[DeadLetter], *, replication: int 
     known = await topic_partitions(broker)
     unnoted = await _sent_since(broker, begun, known) - ids
     result = Retried(resumed=len(unnoted))
-    groups: dict[tuple[Any, ...], list[tuple[DeadLetter, Message]]] = {}
-    for letter in letters:
-        if letter.letter_id in ids or letter.letter_id in unnoted:
-            result.before += 1
-            continue
-        message = message_of(letter)
-        if not isinstance(message, str) and message.partition >= known.get(message.topic, 0):
-            message = f"the broker has no partition {message.partition} of topic {message.topic!r}"
-        if isinstance(message, str):
-            result.refused.append((letter, message))
-        else:
-            # Letters of several events of one message that a decoder read: the message is sent once.
-            place = (letter.topic, letter.partition, letter.offset, message.value)
-            groups.setdefault(place if letter.stage == "decode" else (letter.letter_id,), []).append((letter, message))
+    fresh = [letter for letter in letters if letter.letter_id not in ids and letter.letter_id not in unnoted]
+    result.before = len(letters) - len(fresh)
+    groups, result.refused = _grouped(fresh, known)
     if dry_run:
-        result.sent = [letter for group in groups.values() for letter, _ in group]
+        result.sent = [letter for group in groups for letter, _ in group]
         return result
     if groups or unnoted:
         await ensure_topics(
             broker, {RETRIES: 1}, replication=replication, config={RETRIES: {"cleanup.policy": "compact"}}
         )
-        await _send(broker, list(groups.values()), unnoted, result)
+        await _send(broker, groups, unnoted, result)
     return result
 
 
@@ -255,7 +286,7 @@ async def _send(
         await note((_BEGUN, [[*place, ends[place]] for place in places]))
         for first in range(0, len(groups), _BATCH):
             batch = groups[first : first + _BATCH]
-            futures = [await producer.send(**_arguments(group[0][1])) for group in batch]
+            futures = [await producer.send(**_arguments(_message_of_all(group))) for group in batch]
             places_sent = await asyncio.gather(*futures)
             notes: list[tuple[bytes, Any]] = []
             for group, sent in zip(batch, places_sent, strict=True):
@@ -304,7 +335,7 @@ def _letter_ids(records: Iterable[ConsumedRecord]) -> Iterator[str]:
     for record in records:
         for name, value in record.headers[:1]:
             if name == LETTER_HEADER and value is not None:
-                yield value.decode()
+                yield from value.decode().split(",")
 
 
 def one_of(letters: Sequence[Found], given: str) -> Found:

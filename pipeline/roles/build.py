@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -34,12 +34,13 @@ from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
-from astrocyte.pipeline.topology.plan import Plan, checked_plan, contracts_of, decoders_of, make_plan
+from astrocyte.pipeline.topology.plan import Plan, Repartition, checked_plan, contracts_of, decoders_of, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
+from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
@@ -160,8 +161,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     async def rules_topic() -> None:
         async for change in follow_rules(settings.broker, live, rules_start):
             if change.refused is None:
-                changed = make_plan(change.ruleset, existing=existing)
-                await _change_rules(change.ruleset, changed, plan, correlator, settings)
+                await _change_rules(change.ruleset, existing, plan, correlator, settings)
 
 
 def _absent(domains: Iterable[Domain]) -> list[str]:
@@ -183,8 +183,9 @@ def _warm(ruleset: RuleSet) -> None:
 
 
 async def _change_rules(
-    ruleset: RuleSet, changed: Plan, plan: Plan, correlator: Correlator, settings: Settings
+    ruleset: RuleSet, existing: Collection[str], plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
+    changed = make_plan(ruleset, existing=existing)
     if changed.topics != plan.topics or changed.repartitions != plan.repartitions or _fields(changed) != _fields(plan):
         logger.warning("the changed rules read other topics; the worker exits, to be restarted with them")
         await correlator.stop()
@@ -194,7 +195,7 @@ async def _change_rules(
         {group.field: group.ruleset for group in changed.groups},
         _fingerprint(ruleset, settings),
         Validators(ruleset.validators),
-        decoders_of(changed.contracts),
+        decoders_of(contracts_of(ruleset, existing=existing, streams=settings.streams)),
     )
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
@@ -210,7 +211,7 @@ def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:
     """Agents that copy streams to the internal topics keyed as the rules need them."""
-    live, _, existing = _rules_now(settings)
+    live, rules_start, existing = _rules_now(settings)
     plan = make_plan(live.ruleset, existing=existing)
     decoders = decoders_of(plan.contracts)
 
@@ -254,6 +255,18 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
     repeat(app, reporter.tick, 1.0)
     for repartitioner in repartitioners:
         _build_repartition_agent(app, repartitioner, unused, limit)
+
+    @app.task
+    async def rules_topic() -> None:
+        async for change in follow_rules(settings.broker, live, rules_start):
+            if change.refused is None and _copies(make_plan(change.ruleset, existing=existing)) != _copies(plan):
+                logger.warning("the changed rules copy or declare other streams; the worker exits, to be restarted")
+                os._exit(RESTART_STATUS)
+
+
+def _copies(plan: Plan) -> list[tuple[Repartition, StreamDeclaration | None]]:
+    """What is copied, and how its originals are read."""
+    return [(each, plan.contracts.declared.get(each.stream)) for each in plan.repartitions]
 
 
 def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from astrocyte.agents.ingest.decode import dead_letter, decode_chunk
+from astrocyte.agents.ingest.decode import dead_letter, decode_chunk, row_record
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import reason_of
 from astrocyte.agents.ingest.letters import row_records
@@ -272,7 +272,8 @@ class SinkRunner:
 
     def _dead_letter(self, item: Rejected) -> ProducerRecord:
         stage = self._stage
-        raw = RawRecord(item.offset, 0, item.key, item.payload)
+        make = RawRecord if item.topic in RECORD_TOPICS else row_record
+        raw = make(item.offset, 0, item.key, item.payload)
         letter = dead_letter(raw, item.topic, item.partition, reason=item.reason, stage=stage, row=item.row)
         self.unused.add_letter(letter)
         return letter_record(letter, item.partition % self._partitions)
@@ -315,7 +316,9 @@ class _PartOfFrame(SourcedFrame):
 def _shifted(rejected: Rejected, items: list[Sourced]) -> Rejected:
     """A row of a part of a message that is a frame, numbered as in its message."""
     part = items[0]
-    if not isinstance(part, _PartOfFrame) or part.offsets is not None or rejected.row is None:
+    if not isinstance(part, _PartOfFrame) or part.offsets is not None or part.numbers is not None:
+        return rejected
+    if rejected.row is None:
         return rejected
     return replace(rejected, row=rejected.row + part.first)
 
@@ -332,7 +335,7 @@ def _refused(item: Sourced, reason: str, catalog: Catalog) -> Rejected:
         return Rejected(item.kind, item.topic, item.partition, item.offset_of(0), None, reason, None, payload)
     found = row_records(item.frame, [0] if item.frame.num_rows else [], catalog)
     key, payload = (found.records[0].key, found.records[0].value) if found.records else (None, b"")
-    row = _first_row(item) if item.offsets is None else item.row_of(0)
+    row = item.row_of(0) if item.numbers is not None or item.offsets is not None else _first_row(item)
     return Rejected(item.frame.stream, item.topic, item.partition, item.offset_of(0), row, reason, key, payload)
 
 

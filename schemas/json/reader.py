@@ -17,7 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
-from astrocyte.schemas.contract import Contract, cloud_event, envelope_of, key_text, read_event
+from astrocyte.schemas.contract import (
+    FRAME_ROW,
+    Contract,
+    cloud_event,
+    envelope_of,
+    key_text,
+    read_event,
+    read_frame_row,
+)
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.ids import Ids, format_ids, hash_ids
@@ -33,6 +41,8 @@ __all__ = [
     "JSON_CONTENT_TYPE",
     "LETTER_HEADER",
     "OFFSET_HEADER",
+    "ROW_ALONE",
+    "ROW_HEADER",
     "JsonRecord",
     "KafkaRecord",
     "RawRecord",
@@ -42,13 +52,19 @@ __all__ = [
     "frame_to_records",
     "is_retried",
     "records_to_frame",
+    "retried_rows",
 ]
 
 JSON_CONTENT_TYPE: Final = "application/json"
 LETTER_HEADER: Final = "astrocyte_letter"
-"""First header of a message that was a dead letter and was sent again: the letter's id."""
+"""First header of a message that was a dead letter and was sent again: the letter's id, or several with commas."""
 OFFSET_HEADER: Final = "astrocyte_offset"
 """Second header of such a message: the offset at which it was first written, of the same topic and partition."""
+ROW_HEADER: Final = "astrocyte_row"
+"""Header of such a message where the letter was of one event among several: the numbers of the events that are meant,
+divided by commas, since the others were used before; or `ROW_ALONE`, which the letter itself has."""
+ROW_ALONE: Final = b"alone"
+"""The message is one event, as a JSON record of Astrocyte or a frame of one row, and not what its producer sent."""
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")
@@ -282,6 +298,11 @@ def is_retried(record: KafkaRecord) -> bool:
     return bool(record.headers) and record.headers[0][0] == LETTER_HEADER
 
 
+def retried_rows(record: KafkaRecord) -> bytes | None:
+    """What the `ROW_HEADER` of a message says that was a dead letter and was sent again; None without one."""
+    return next((value for name, value in record.headers if name == ROW_HEADER), None) if is_retried(record) else None
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, InvalidEvent):
         return str(error)
@@ -307,7 +328,10 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | 
         body, envelope = found, "cloudevents"
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
-    event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
+    if envelope == FRAME_ROW:
+        event = read_frame_row(body, contract, key=None if record.key is None else record.key.decode())
+    else:
+        event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
     return _Parsed(index, event.event_id, event.time, event.type, event.key, event.fields, event.unit)
 
 

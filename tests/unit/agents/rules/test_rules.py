@@ -201,6 +201,12 @@ def test_misspelt_field_gets_a_suggestion():
     assert found.message == "unknown field 'were'; did you mean 'where'?"
 
 
+def test_a_field_of_another_part_is_not_suggested_where_it_is_refused():
+    found = problem("validators: [{stream: s, fields: {x: {}}}]\nrules: [{name: r, seq: [{as: a, stream: s}]}]\n")
+    assert "unknown field 'fields'" in found.message
+    assert "did you mean 'fields'" not in found.message
+
+
 def test_misspelt_field_of_a_known_stream_gets_a_suggestion():
     found = problem("rules:\n  - {name: r, within: 2s, seq: [{as: a, stream: axon_1, where: 'valu > 1'}]}\n")
     assert "no field 'valu'; did you mean 'value'?" in found.message

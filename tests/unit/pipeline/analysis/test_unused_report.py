@@ -49,6 +49,11 @@ def test_a_field_that_never_came_is_named_with_the_one_that_was_meant(tmp_path):
     assert lines(result)[1:] == ["field 'value' of A, which rule 'high' reads, never came; did you mean 'values'?"]
 
 
+def test_a_field_that_came_without_a_value_is_said_to_be_null(tmp_path):
+    result = run("match", *files(tmp_path, HIGH, event(0, value=None, other=1), event(1, value=None)))
+    assert lines(result)[1:] == ["field 'value' of A, which rule 'high' reads, was always null"]
+
+
 def test_a_topic_that_never_came_is_named_with_the_unread_ones(tmp_path):
     rules = "rules: [{name: two, within: 1m, seq: [{as: a, stream: A}, {as: b, stream: heating}]}]"
     result = run("match", *files(tmp_path, rules, event(0), event(0, "mono.heatings")))
