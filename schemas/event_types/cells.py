@@ -88,6 +88,8 @@ EVENT_TYPES = (
             "mutation_magnitude": "float32",
             "fitness_delta": "float32",
             "generation_gap": "int32",
+            "generation": "int32",
+            "age_ticks": "int32",
         },
         types=("birth", "death", "mutation", "division"),
         priority="critical",

@@ -37,6 +37,8 @@ EVENT_TYPES = (
             "mutation_keys": "json",
             "traits_delta": "json",
             "reason": "string",
+            "dna_size": "int32",
+            "traits_count": "int32",
             "created_at": "float64",
         },
         types=("dna.mutation_applied",),
