@@ -163,7 +163,8 @@ def _state(
         "current_health": jnp.maximum(agents["health"], 0),
         "is_defending": defending,
         "total_reward": agents["reward"],
-        "age": (ctx.tick - agents["birth_tick"]).astype(jnp.int32),
+        # After the step; a newborn's birth is the next one.
+        "age": (ctx.tick + 1 - agents["birth_tick"]).astype(jnp.int32),
     }
 
 

@@ -140,6 +140,17 @@ def test_shares_of_a_step_follow_the_state_of_the_map_and_the_agents(run):
     assert steps[-1]["dominant_genome_ratio"] == pytest.approx(share.max())
 
 
+def test_the_age_of_an_agent_counts_its_steps_as_the_mean_age_does(run):
+    rows, _, interval = run
+    born = {row["agent_id"]: row["birth_time"] for row in rows["agents"] if row["type"] == "born"}
+    for state in rows["agent_states"]:
+        assert state["age"] == state["step_number"] + 1 - born[state["agent_id"]]
+    for row in rows["simulation_steps"]:
+        total = interval.metrics["age"][row["step_number"]].sum()
+        assert row["average_agent_age"] == total // row["total_agents"]
+    assert min(state["age"] for state in rows["agent_states"]) == 0
+
+
 def test_depletion_empties_the_map_and_is_in_the_truth(run):
     steps = run[0]["simulation_steps"]
     assert steps[40]["total_resources"] < 0.2 * steps[39]["total_resources"]
