@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from astrocyte.schemas.errors import UnknownEventType
 
-__all__ = ["CATALOG", "Catalog", "EventType", "FieldType", "arrow_type"]
+__all__ = ["CATALOG", "Catalog", "EventType", "Field", "FieldType", "arrow_type"]
 
 FieldType = Literal["int64", "int32", "float64", "float32", "bool", "string", "json", "list<float32>"]
 
@@ -38,8 +38,27 @@ def arrow_type(field_type: FieldType) -> pa.DataType:
 
 
 @dataclass(frozen=True, slots=True)
+class Field:
+    """Definition of one field: type, meaning, unit and range. docs/fields.md is generated from these.
+
+    ``low`` and ``high`` bound numbers (each number of a list), both included. ``values`` are all values of a text.
+    ``null`` says when there is no value; without it there always is one. ``constant`` says why the field may have one
+    value in a whole run; without it the values differ.
+    """
+
+    type: FieldType
+    doc: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    values: tuple[str, ...] = ()
+    null: str = ""
+    constant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EventType:
-    """What one stream carries.
+    """What one stream carries. Fields are given by type in ``fields``, or with their definitions in ``about``.
 
     ``key`` names what the stream's Kafka keys identify, by which it is partitioned. ``priority``
     "critical" is never sampled and is flushed to stores at once; "routine" may be sampled or batched.
@@ -48,13 +67,19 @@ class EventType:
 
     stream: str
     key: str
-    fields: Mapping[str, FieldType]
+    fields: Mapping[str, FieldType] = field(default_factory=dict)
     types: tuple[str, ...] = ()
     priority: Literal["critical", "routine"] = "routine"
     lossless: bool = True
     version: int = 1
     envelope: Literal["mono", "dna"] = "mono"
     doc: str = ""
+    about: Mapping[str, Field] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fields that are defined in ``about`` need not be repeated."""
+        if self.about:
+            object.__setattr__(self, "fields", {name: each.type for name, each in self.about.items()} | {**self.fields})
 
     def arrow_schema(self) -> pa.Schema:
         """Columns of a frame of this type, in the order in which they are written."""

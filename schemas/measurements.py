@@ -40,7 +40,8 @@ class Measurement:
 
     ``tags`` and ``fields`` name columns (``key`` and ``type`` among them). ``entities`` are tags of unbounded
     cardinality: only ids below the configured limit are tags, others are a field of the same name. Where ``apart`` is
-    false, measurement, tags and time already identify a row, and its time is not shifted.
+    false, measurement, tags and time already identify a row, and its time is not shifted. The field ``weight`` is the
+    number of events for which a sampled row stands; points of a stream that is not sampled may lack it.
     """
 
     name: str
@@ -54,7 +55,7 @@ _CELLS: Final = (
     Measurement(
         "cell_vitals",
         ("cell_id", "generation", "lineage"),
-        ("energy", "mass", "age_ticks", "alive"),
+        ("energy", "mass", "age_ticks", "alive", "weight"),
         entities=("cell_id", "lineage"),
     ),
     Measurement(
@@ -62,14 +63,14 @@ _CELLS: Final = (
         ("cell_id", "genome_type"),
         (
             "metabolism", "growth_rate", "division_size", "mutation_rate", "neural_weights", "tpu_cores",
-            "tpu_memory", "tpu_efficiency",
+            "tpu_memory", "tpu_efficiency", "weight",
         ),
         entities=("cell_id",),
     ),
     Measurement(
         "problem_solving",
         ("cell_id", "problem_type", "difficulty"),
-        ("accuracy", "energy_reward", "processing_time", "tpu_utilization"),
+        ("accuracy", "energy_reward", "processing_time", "tpu_utilization", "weight"),
         entities=("cell_id",),
     ),
     Measurement(
@@ -80,7 +81,7 @@ _CELLS: Final = (
     Measurement(
         "evolutionary_events",
         ("event_type", "cell_id", "parent_id"),
-        ("mutation_magnitude", "fitness_delta", "generation_gap"),
+        ("mutation_magnitude", "fitness_delta", "generation_gap", "generation", "age_ticks"),
         entities=("cell_id", "parent_id"),
     ),
 )  # fmt: skip

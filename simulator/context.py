@@ -259,24 +259,29 @@ class Context:
         tell: Callable[[Population, Array], Mapping[str, Any]],
         *,
         zero: tuple[str, ...] = (),
+        also: Mapping[str, Callable[[Population, Array], tuple[Array, Mapping[str, Any]]]] | None = None,
     ) -> Population:
         """Deaths: the population without the slots of ``dead``, and one event of ``kind`` for each.
 
         ``tell(rows, slots)`` gets the rows of the dead and their slots, and returns the event's columns. Traits named
-        in ``zero`` become 0 in the slots of the dead.
+        in ``zero`` become 0 in the slots of the dead. ``also`` gives further kinds of events about some of the dead: a
+        function of the same arguments that returns a mask over the rows, and the columns.
         """
 
         def run(population: Population) -> Any:
             index, count = self.stored(lambda mask: compact(mask, self._capacities[kind]), dead)
-            emitted = tell({name: take(values, index) for name, values in population.items()}, index)
+            rows = {name: take(values, index) for name, values in population.items()}
+            further = {name: make(rows, index) for name, make in (also or {}).items()}
             cleared = {name: jnp.where(dead, 0, population[name]) for name in zero}
-            return count, dict(emitted), {**cleared, "alive": population["alive"] & ~dead}
+            return count, dict(tell(rows, index)), further, {**cleared, "alive": population["alive"] & ~dead}
 
         # One stored block, so that slots are freed only after the dead were read: otherwise XLA copies what `tell`
         # reads.
-        count, emitted, changed = self.stored(run, population)
+        count, emitted, further, changed = self.stored(run, population)
         self.need(kind, count)
         self._record(kind, count, None, emitted, lambda value: value)
+        for name, (mask, columns) in further.items():
+            self.emit(name, mask & (jnp.arange(mask.shape[0]) < count), **columns)
         return {**population, **changed}
 
     def claim(self, tile: Array, want: Array, tiles: int, *, luck: Array | None = None) -> Array:

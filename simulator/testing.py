@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.catalog import CATALOG, Field
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame, conform, encode_frame
 from astrocyte.simulator.config import configure
@@ -16,21 +18,21 @@ from astrocyte.simulator.emission.assembly import Assembler
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.scenario import Interval, Scenario, load_scenario
 
-__all__ = ["check_frames", "check_scenario"]
+__all__ = ["check_frames", "check_scenario", "check_values"]
 
 
 def check_scenario(scenario: str | Scenario, *, ticks: int = 60, seed: int = 1, **settings: Any) -> list[str]:
     """Run the scenario's sample world (changed by ``settings``) and return its violations; an empty list means none.
 
-    Checked: frames have the catalog's fields, are in order and numbered without gaps, and no row is older than a
-    watermark before it; the population changes by births less deaths; `Scenario.violations` finds nothing; another
+    Checked: frames have the catalog's fields, with values in the ranges that it defines (`check_values`), are in order
+    and numbered without gaps, and no row is older than a watermark before it; the population changes by births less deaths; `Scenario.violations` finds nothing; another
     chunk length gives the same bytes and the same state.
     """
     world_of = load_scenario(scenario)
     config = configure(world_of.Config, {**world_of.sample, **settings}, scenario=world_of.name)
     runs = [_run(world_of, config, seed, ticks, chunk_ticks) for chunk_ticks in (10, 7)]
     (frames, intervals, states), (again, _, states_again) = runs
-    wrong = list(check_frames(frames))
+    wrong = [*check_frames(frames), *check_values(frames)]
     if [encode_frame(frame) for frame in frames] != [encode_frame(frame) for frame in again]:
         wrong.append("another chunk length gave other frames")
     if _bytes(states) != _bytes(states_again):
@@ -87,6 +89,51 @@ def check_frames(frames: list[Frame]) -> Iterator[str]:
             ended.add(stream)
     if missing := set(numbers) - ended:
         yield f"{min(missing)}: no frame ended it"
+
+
+def check_values(frames: list[Frame], *, varying: bool = False) -> Iterator[str]:
+    """Values that the catalog's definitions of their fields exclude, of streams that have such definitions.
+
+    That is a number out of its range or not finite, a text that is none of the field's, and a null in a field that
+    always has a value. With ``varying`` also a field that has one value in all frames, and should have several.
+    """
+    columns: dict[tuple[str, str], list[pa.Array]] = {}
+    for frame in frames:
+        listed = CATALOG.find(frame.stream)
+        for name in () if listed is None or not frame.num_rows else listed.about:
+            if frame.has(name):
+                column = frame.column(name)
+                if pa.types.is_dictionary(column.type):
+                    column = column.cast(column.type.value_type)
+                columns.setdefault((frame.stream, name), []).append(column)
+    for (stream, name), parts in columns.items():
+        column = pa.chunked_array(parts)
+        for problem in _excluded(CATALOG[stream].about[name], column):
+            yield f"{stream}.{name}: {problem}"
+        if varying and not CATALOG[stream].about[name].constant:
+            values = column.to_pylist()
+            if len(values) > 1 and all(value == values[0] for value in values):
+                yield f"{stream}.{name}: all {len(values)} values are {values[0]!r}; expected several"
+
+
+def _excluded(field: Field, column: pa.ChunkedArray) -> Iterator[str]:
+    if column.null_count and not field.null:
+        yield f"{column.null_count} of {len(column)} values are null; expected a value"
+    if pa.types.is_list(column.type):
+        column = pc.list_flatten(column)
+    if field.values:
+        others = sorted({value for value in column.to_pylist() if value is not None} - {*field.values})
+        if others:
+            yield f"got {others[0]!r}; expected one of {', '.join(field.values)}"
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)) or len(column) == column.null_count:
+        return
+    if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column)).as_py():
+        yield "a value is not finite"
+    least, most = (float(value.as_py()) for value in pc.min_max(column).values())
+    if field.low is not None and least < np.float32(field.low):
+        yield f"got {least}; expected at least {field.low}"
+    if field.high is not None and most > np.float32(field.high):
+        yield f"got {most}; expected at most {field.high}"
 
 
 def _population(intervals: list[Interval]) -> Iterator[str]:

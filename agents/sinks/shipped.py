@@ -67,7 +67,7 @@ def _dna_streams() -> list[str]:
 
 
 # SQL indexes are written by page: larger batches rewrite fewer pages twice.
-SQL: Final = SinkType(_sql, batch_rows=100_000, upkeep=_retain)
+SQL: Final = SinkType(_sql, batch_rows=100_000, upkeep=_retain, windows=True)
 INFLUX: Final = SinkType(_influx, windows=True)
 AUDIT: Final = SinkType(_audit, streams=_dna_streams, records=(), audited=True)
 FILE: Final = SinkType(_file)

@@ -24,6 +24,7 @@ from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics, serve_metrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
+from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.output_records import frame_records, letter_record
@@ -307,7 +308,9 @@ def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner, unuse
 def build_control(app: WorkerApp, settings: Settings) -> None:
     """One agent that feeds the controllers."""
     memory = state_topic(str(app.conf.id))
-    runner = ControlRunner(memory, limit=LetterLimit("control", settings.dead_letter_limit))
+    ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
+    limit = LetterLimit("control", settings.dead_letter_limit)
+    runner = ControlRunner(memory, limit=limit, acceptance=Acceptance(ruleset))
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     serve_metrics(settings, "control", UnusedMetrics("control", runner.unused))
     inputs = runner.topics

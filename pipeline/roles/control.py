@@ -18,6 +18,7 @@ from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import row_letter
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -41,7 +42,9 @@ class ControlRunner:
         controllers: Mapping[str, Controller] | None = None,
         *,
         limit: LetterLimit | None = None,
+        acceptance: Acceptance = EVERYTHING,
     ) -> None:
+        self._acceptance = acceptance
         self.unused = Unused()
         """Dead letters: rows on which a controller raised, and messages that cannot be read."""
         self._limit = limit or LetterLimit("control", 1.0)
@@ -80,6 +83,11 @@ class ControlRunner:
         Raises InvalidSettings for a command of another control than the controller's own.
         """
         frames, letters = decode_chunk(topic, partition, records)
+        accepted = self._acceptance.accept(frames)
+        frames = [item for item in accepted.items if isinstance(item, SourcedFrame)]
+        letters = letters + accepted.letters
+        for letter in accepted.refused:
+            self.unused.add_letter(letter)
         out: list[ProducerRecord] = []
         for name, controller in self._controllers.items():
             if controller.topic != topic:

@@ -38,12 +38,13 @@ from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
+from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.rule_files import read_rule_files
+from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -179,7 +180,9 @@ class SinkRunner:
         limit: LetterLimit | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         decoders: Decoders | None = None,
+        acceptance: Acceptance = EVERYTHING,
     ) -> None:
+        self._acceptance = acceptance
         self._sink = sink
         self._deliver = deliver
         self._partitions = partitions
@@ -203,6 +206,8 @@ class SinkRunner:
     async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[KafkaRecord]) -> None:
         """Take one chunk; returns at once unless the batch is full, which is the back-pressure."""
         items, letters, unread = decode_for_sink(chunk.topic, chunk.partition, records, self._catalog, self._decoders)
+        accepted = self._acceptance.accept(items)
+        items, letters, unread = accepted.items, letters + accepted.letters, unread + accepted.refused
         for letter in (*letters, *unread):
             self.unused.add_letter(letter)
         async with self._lock:
@@ -345,7 +350,8 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.definition(context)
-    decoders = decoders_of(_contracts(settings))
+    ruleset = read_rule_files(settings.rules) if settings.rules else RuleSet()
+    decoders = decoders_of(_contracts(settings, ruleset))
     topics = sink_topics(settings, kind, decoders.contracts)
     runner = SinkRunner(
         sink,
@@ -355,6 +361,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         most_rows=kind.batch_rows,
         limit=LetterLimit(role, settings.dead_letter_limit),
         decoders=decoders,
+        acceptance=Acceptance(ruleset if settings.rules else read_rule_files(DEFAULT_RULES)),
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
@@ -411,9 +418,8 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
             logger.info("%s: retention removed %s rows", context.name, done)
 
 
-def _contracts(settings: Settings) -> Contracts:
+def _contracts(settings: Settings, ruleset: RuleSet) -> Contracts:
     """What the rule files declare, and the topics of undeclared streams; the broker is asked for them if needed."""
-    ruleset = read_rule_files(settings.rules) if settings.rules else RuleSet()
     if all(stream in CATALOG for stream in settings.streams):
         return contracts_of(ruleset)
     existing = ask_broker(lambda: topic_partitions(settings.broker))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from astrocyte.schemas.catalog import EventType
+from astrocyte.schemas.catalog import EventType, Field
 
 __all__ = ["AXON_TYPES", "EVENT_TYPES"]
 
@@ -13,7 +13,7 @@ EVENT_TYPES = (
         EventType(
             stream=f"axon_{number}",
             key="domain",
-            fields={"value": "float64"},
+            about={"value": Field("float64", "strength of the spike; planted ones have more than 20", "strength", 1.0)},
             types=AXON_TYPES,
             doc=f"Spikes on axon {number}, keyed by the domain that they reach.",
         )
@@ -22,10 +22,17 @@ EVENT_TYPES = (
     EventType(
         stream="truth",
         key="key",
-        fields={"kind": "string", "rule": "string", "until": "int64", "members": "json"},
+        about={
+            "kind": Field("string", "kind of the planted anomaly", constant="where one kind is planted"),
+            "rule": Field("string", "rule that should find it", constant="where one kind is planted"),
+            "until": Field("int64", "end of the interval that begins at the event's time", "us since 1970", low=0),
+            "members": Field(
+                "json", "JSON list of the planted events, each as stream and sequence number", null="where it has none",
+                constant="where it has none",
+            ),
+        },
         types=("planted",),
         priority="critical",
-        doc="Planted anomalies: the kind, its key, the interval [timestamp, until] in microseconds, and "
-        "which rule should find it; ``members`` is a JSON list of the planted events (stream, sequence).",
+        doc="Planted anomalies: what was planted, for which key, and when.",
     ),
-)
+)  # fmt: skip

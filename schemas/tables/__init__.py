@@ -6,8 +6,9 @@ connection: engines and connections are in `agents.sinks`.
 
 from __future__ import annotations
 
+from astrocyte.schemas.tables.axons import Spike
 from astrocyte.schemas.tables.base import Base, TextArray, Vector
-from astrocyte.schemas.tables.cells import Cell, CellGenome, EvolutionaryEvent, ProblemResult
+from astrocyte.schemas.tables.cells import Cell, CellGenome, EvolutionaryEvent, PopulationMetrics, ProblemResult
 from astrocyte.schemas.tables.dna import DnaMutation, DnaSnapshot, KarmaScore
 from astrocyte.schemas.tables.ecology import (
     ActionModel,
@@ -20,7 +21,7 @@ from astrocyte.schemas.tables.ecology import (
     resource_state_id,
 )
 from astrocyte.schemas.tables.experiments import ExperimentModel, Simulation, SimulationConfig
-from astrocyte.schemas.tables.kernels import BASIN_SIZE, KernelGeometry, WarHistory
+from astrocyte.schemas.tables.kernels import BASIN_SIZE, KernelGeometry, KernelHistory, WarHistory
 from astrocyte.schemas.tables.outputs import (
     AlertRow,
     AuditEntryRow,
@@ -28,6 +29,7 @@ from astrocyte.schemas.tables.outputs import (
     MultiEventRow,
     MultiEventSource,
     SinkPosition,
+    WindowResult,
 )
 
 __all__ = [
@@ -48,17 +50,21 @@ __all__ = [
     "HealthIncident",
     "KarmaScore",
     "KernelGeometry",
+    "KernelHistory",
     "LearningExperienceModel",
     "MultiEventRow",
     "MultiEventSource",
+    "PopulationMetrics",
     "ProblemResult",
     "ResourceModel",
     "Simulation",
     "SimulationConfig",
     "SimulationStepModel",
     "SinkPosition",
+    "Spike",
     "TextArray",
     "Vector",
     "WarHistory",
+    "WindowResult",
     "resource_state_id",
 ]

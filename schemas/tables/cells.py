@@ -1,4 +1,4 @@
-"""Tables of the ``cells`` scenario: cells, genomes, problem results and evolutionary events.
+"""Tables of the ``cells`` scenario: cells, genomes, problem results, evolutionary events, and the population.
 
 Vitals are sampled, so a result may refer to a cell without vitals: ``cell_id`` is therefore not a foreign key.
 """
@@ -6,27 +6,33 @@ Vitals are sampled, so a result may refer to a cell without vitals: ``cell_id`` 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Index, Integer, LargeBinary, PrimaryKeyConstraint, String
+from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from astrocyte.schemas.tables.base import Base, Real, Recorded, simulation_key
 
-__all__ = ["Cell", "CellGenome", "EvolutionaryEvent", "ProblemResult"]
+__all__ = ["Cell", "CellGenome", "EvolutionaryEvent", "PopulationMetrics", "ProblemResult"]
 
 
 class Cell(Base):
-    """The newest vitals of one cell; ``timestamp`` is their event time in microseconds."""
+    """The newest vitals of one cell, and its death; ``timestamp`` is the vitals' event time in microseconds.
+
+    Every death is recorded here. Of a cell that died without having been sampled, generation and death alone are known,
+    and ``timestamp`` is 0.
+    """
 
     __tablename__ = "cells"
 
     cell_id: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
     simulation_id: Mapped[str] = simulation_key()
-    timestamp: Mapped[int] = mapped_column(BigInteger)
+    timestamp: Mapped[int] = mapped_column(BigInteger, server_default=sql_text("0"))
     generation: Mapped[int | None] = mapped_column(Integer)
     lineage: Mapped[int | None] = mapped_column(BigInteger)
     energy: Mapped[float | None] = mapped_column(Real)
     mass: Mapped[float | None] = mapped_column(Real)
     age_ticks: Mapped[int | None] = mapped_column(Integer)
     alive: Mapped[bool | None] = mapped_column(Boolean)
+    died_at: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         PrimaryKeyConstraint("cell_id", "simulation_id"),
@@ -97,6 +103,8 @@ class EvolutionaryEvent(Recorded, Base):
     mutation_magnitude: Mapped[float | None] = mapped_column(Real)
     fitness_delta: Mapped[float | None] = mapped_column(Real)
     generation_gap: Mapped[int | None] = mapped_column(Integer)
+    generation: Mapped[int | None] = mapped_column(Integer)
+    age_ticks: Mapped[int | None] = mapped_column(Integer)
 
     __table_args__ = (
         PrimaryKeyConstraint("simulation_id", "id"),
@@ -104,3 +112,23 @@ class EvolutionaryEvent(Recorded, Base):
         Index(None, "parent_id", "simulation_id"),
         Index(None, "simulation_id", "timestamp"),
     )
+
+
+class PopulationMetrics(Base):
+    """One row of the population's metrics; ``timestamp`` is the event time of the tick in microseconds."""
+
+    __tablename__ = "population_metrics"
+
+    simulation_id: Mapped[str] = simulation_key()
+    tick: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
+    timestamp: Mapped[int] = mapped_column(BigInteger)
+    total_population: Mapped[int | None] = mapped_column(BigInteger)
+    avg_accuracy: Mapped[float | None] = mapped_column(Real)
+    genome_diversity: Mapped[float | None] = mapped_column(Real)
+    avg_generation: Mapped[float | None] = mapped_column(Real)
+    energy_efficiency: Mapped[float | None] = mapped_column(Real)
+    births: Mapped[int | None] = mapped_column(BigInteger)
+    deaths: Mapped[int | None] = mapped_column(BigInteger)
+    avg_energy: Mapped[float | None] = mapped_column(Real)
+
+    __table_args__ = (PrimaryKeyConstraint("simulation_id", "tick"), Index(None, "simulation_id", "timestamp"))

@@ -56,6 +56,8 @@ class DnaMutation(Base):
     mutation_keys: Mapped[Any | None] = mapped_column(Json)
     traits_delta: Mapped[Any | None] = mapped_column(Json)
     reason: Mapped[str | None] = mapped_column(Text)
+    dna_size: Mapped[int | None] = mapped_column(Integer)
+    traits_count: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[float | None] = mapped_column(Real)
 
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Tables of the ``kernels`` scenario: kernels with their basins, and their wars."""
+"""Tables of the ``kernels`` scenario: kernels with their basins, their history, and their wars."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sqlalchemy import BigInteger, DateTime, ForeignKeyConstraint, Index, Intege
 from sqlalchemy import text as sql_text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from astrocyte.schemas.tables.base import Base, Real, TextArray, Vector, simulation_key, vector_index
+from astrocyte.schemas.tables.base import Base, Real, Recorded, TextArray, Vector, simulation_key, vector_index
 
-__all__ = ["BASIN_SIZE", "KernelGeometry", "WarHistory"]
+__all__ = ["BASIN_SIZE", "KernelGeometry", "KernelHistory", "WarHistory"]
 
 BASIN_SIZE: Final = 8
 """Number of a basin's coordinates."""
@@ -53,6 +53,36 @@ class KernelGeometry(Base):
         PrimaryKeyConstraint("kernel_id", "simulation_id"),
         Index(None, "simulation_id", "phi"),
         vector_index("ix_kernel_geometry_basin", "basin_coordinates"),
+    )
+
+
+class KernelHistory(Recorded, Base):
+    """What changes of a kernel, at each of its events; ``id`` is the event's sequence number in its run.
+
+    ``status`` is the event's type. `KernelGeometry` holds the newest of these rows, with what never changes.
+    """
+
+    __tablename__ = "kernel_history"
+
+    id: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
+    simulation_id: Mapped[str] = simulation_key()
+    timestamp: Mapped[int] = mapped_column(BigInteger)
+    kernel_id: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str | None] = mapped_column(String(16))
+    basin_coordinates: Mapped[list[float] | None] = mapped_column(Vector(BASIN_SIZE))
+    phi: Mapped[float | None] = mapped_column(Real)
+    kappa: Mapped[float | None] = mapped_column(Real)
+    regime: Mapped[str | None] = mapped_column(String(32))
+    generation: Mapped[int | None] = mapped_column(Integer)
+    success_count: Mapped[int | None] = mapped_column(Integer)
+    failure_count: Mapped[int | None] = mapped_column(Integer)
+    ecological_niche: Mapped[str | None] = mapped_column(String(32))
+    breeding_target: Mapped[str | None] = mapped_column(String(64))
+    training_steps: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        PrimaryKeyConstraint("simulation_id", "id"),
+        Index(None, "simulation_id", "kernel_id", "timestamp"),
     )
 
 

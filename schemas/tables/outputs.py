@@ -1,4 +1,4 @@
-"""Tables of the pipeline's outputs: multi events with their sources, alerts, dead letters, audit log, positions."""
+"""Tables of the pipeline's outputs: multi events with their sources, windows, alerts, dead letters, audit log, positions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from astrocyte.schemas.tables.base import Base, Json, Real, Recorded, simulation_key
 
-__all__ = ["AlertRow", "AuditEntryRow", "DeadLetterRow", "MultiEventRow", "MultiEventSource", "SinkPosition"]
+__all__ = [
+    "AlertRow",
+    "AuditEntryRow",
+    "DeadLetterRow",
+    "MultiEventRow",
+    "MultiEventSource",
+    "SinkPosition",
+    "WindowResult",
+]
 
 
 class MultiEventRow(Recorded, Base):
@@ -59,6 +67,32 @@ class MultiEventSource(Base):
     source_offset: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (PrimaryKeyConstraint("event_id", "position"), Index(None, "source_event_id"))
+
+
+class WindowResult(Recorded, Base):
+    """One field of one result of a window: a curve is the rows of one window, key and field, by ``window_end``.
+
+    Times are event times in microseconds, start included and end excluded. A later revision replaces an earlier one.
+    ``value`` holds numbers (true is 1), ``text`` everything else. ``result_id`` is the id by which a multi event names
+    the result as its source.
+    """
+
+    __tablename__ = "window_results"
+
+    window_name: Mapped[str] = mapped_column(String(128))
+    simulation_id: Mapped[str] = simulation_key()
+    event_key: Mapped[str] = mapped_column(String(256))
+    field: Mapped[str] = mapped_column(String(128))
+    window_end: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
+    window_start: Mapped[int] = mapped_column(BigInteger, autoincrement=False)
+    value: Mapped[float | None] = mapped_column(Real)
+    text: Mapped[str | None] = mapped_column(Text)
+    result_id: Mapped[str | None] = mapped_column(String(64))
+
+    __table_args__ = (
+        PrimaryKeyConstraint("simulation_id", "window_name", "field", "event_key", "window_end", "window_start"),
+        Index(None, "result_id"),
+    )
 
 
 class AlertRow(Recorded, Base):

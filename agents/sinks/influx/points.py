@@ -40,6 +40,7 @@ _RECORDS: Final[Mapping[RecordKind, tuple[Measurement, str]]] = {
 _RENAMED: Final = {"correlation_rule": "rule"}
 _NUMBERS: Final = frozenset({"integrated_value", "confidence"})
 _COUNTS: Final = frozenset({"sources"})
+_WEIGHT: Final = "weight"
 _PARTITIONS_APART: Final = 16
 _MOST_US: Final = (2**63 - 1) // 1_000 - 10_000
 """Greatest distance from 1970 in microseconds whose nanoseconds, shifted by up to a tick, fit 64 bits."""
@@ -149,6 +150,8 @@ def frame_lines(
         times_ns = times_apart(frame.timestamps(), numbers + _start(frame.run))
     tags = {name: frame.column(name) for name in measurement.tags if frame.has(name)}
     fields = {name: frame.column(name) for name in measurement.fields if frame.has(name)}
+    if measurement.apart and not frame.has(_WEIGHT) and (frame.weight != 1.0 or _WEIGHT in measurement.fields):
+        fields[_WEIGHT] = pa.array(np.full(frame.num_rows, frame.weight))
     if rules.run_tag:
         tags["simulation_id"] = frame.column("simulation_id")
         fields.pop("simulation_id", None)

@@ -35,7 +35,10 @@ class Change:
 
 
 def _population(bucket: str, target: str, org: str) -> str:
-    """Flux equivalent of the window ``population_stats`` of the rules for cells: per minute, from problem_solving."""
+    """Flux equivalent of the window ``population_stats`` of the rules for cells: per minute, from problem_solving.
+
+    The window counts the attempts for which the sampled rows stand, so the task sums their weights.
+    """
     return f"""option task = {{name: "astrocyte_population_stats", every: 1m, offset: 10s}}
 
 results = (field) => from(bucket: "{bucket}")
@@ -45,7 +48,7 @@ results = (field) => from(bucket: "{bucket}")
 
 union(tables: [
   results(field: "accuracy") |> mean() |> map(fn: (r) => ({{_field: "mean_accuracy", _value: r._value}})),
-  results(field: "accuracy") |> count() |> map(fn: (r) => ({{_field: "count_cell_id", _value: float(v: r._value)}})),
+  results(field: "weight") |> sum() |> map(fn: (r) => ({{_field: "count_cell_id", _value: r._value}})),
   results(field: "energy_reward") |> stddev() |> map(fn: (r) => ({{_field: "stddev_energy", _value: r._value}})),
 ])
   |> map(fn: (r) => ({{r with _measurement: "population_stats", _time: now()}}))

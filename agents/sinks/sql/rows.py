@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Float, Integer, LargeBinary, String, Text
 from sqlalchemy.types import TypeEngine
 
-from astrocyte.agents.sinks.sql.targets import Target
+from astrocyte.agents.sinks.sql.targets import Also, Target
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import TEXT, Frame, conform
 from astrocyte.schemas.tables import TextArray, Vector
@@ -36,6 +36,7 @@ __all__ = [
     "row_numbers",
     "simulation_ids",
     "stage_frame",
+    "stage_some",
 ]
 
 EXTERNAL: Final = "external"
@@ -109,6 +110,8 @@ def stage_frame(
             columns[name] = pa.array(np.full(count, recorded_at, np.int64))
         elif source == "id" and not frame.has("id"):
             columns[name] = pa.array(row_numbers(frame))
+        elif source == "stream" and not frame.has("stream"):
+            columns[name] = pa.array([frame.stream] * count).dictionary_encode().cast(TEXT)
         elif frame.has(source):
             columns[name] = frame.column(source)
         else:
@@ -116,6 +119,23 @@ def stage_frame(
     rows = Rows(target, columns, np.arange(first_unit, first_unit + count))
     find_problems(rows)
     return rows
+
+
+def stage_some(frame: Frame, also: Also, recorded_at: int, first_unit: int = 0, catalog: Catalog = CATALOG) -> Rows:
+    """The events that go to a further table as well, as its rows. Raises SchemaMismatch as `stage_frame`."""
+    if also.where is None:
+        return stage_frame(frame, also.target, recorded_at, first_unit, catalog)
+    chosen = np.zeros(frame.num_rows, np.bool_)
+    if frame.has(also.where):
+        column = frame.column(also.where)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_string(column.type):
+            chosen = np.asarray(pc.equal(column, also.equals).fill_null(False))
+    indices = np.flatnonzero(chosen)
+    rows = stage_frame(frame.take(indices), also.target, recorded_at, 0, catalog)
+    return Rows(rows.target, rows.columns, first_unit + indices, {first_unit + int(indices[unit]): reason
+                                                                  for unit, reason in rows.bad.items()})  # fmt: skip
 
 
 def simulation_ids(frame: Frame) -> pa.Array:

@@ -19,12 +19,14 @@ from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, Sourced
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.sql.connection import SqlConnection, make_tables
 from astrocyte.agents.sinks.sql.records import stage_records
-from astrocyte.agents.sinks.sql.rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame
+from astrocyte.agents.sinks.sql.rows import Rows, concat_rows, from_mappings, parent_rows, stage_frame, stage_some
 from astrocyte.agents.sinks.sql.runs import Runs
 from astrocyte.agents.sinks.sql.targets import KIND_TARGETS, POSITIONS, TABLES, registered_tables
+from astrocyte.agents.sinks.sql.windows import stage_window
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["SqlSink"]
 
@@ -99,9 +101,11 @@ class SqlSink(SqlConnection):
                 if item.kind in KIND_TARGETS:
                     tables = stage_records(item.kind, item.records, now)
                     groups.append(_group(item.kind, tables, [(0, item)], len(item.records)))
+            elif item.frame.num_rows and item.topic == metrics_topic(item.frame.stream):
+                groups.append(_stage_windows(item, now))
             elif item.frame.num_rows and item.frame.stream in TABLES:
                 frames[item.frame.stream].append(item)
-        groups.sort(key=lambda group: _KIND_ORDER[group.name])
+        groups.sort(key=lambda group: _KIND_ORDER.get(group.name, len(_KIND_ORDER)))
         groups += [_stage_stream(stream, items, now) for stream, items in _in_order(frames)]
         positions = [
             {"sink": self.name, "topic": topic, "partition_number": part, "next_offset": following, "recorded_at": now}
@@ -209,18 +213,26 @@ def _in_order(frames: Mapping[str, list[SourcedFrame]]) -> list[tuple[str, list[
 
 def _stage_stream(stream: str, items: Sequence[SourcedFrame], now: int) -> _Batch:
     target = TABLES.get(stream)
-    parts, placed, refused, unit = [], [], {}, 0
+    parts: list[list[Rows]] = [[] for _ in range(1 + len(target.also))]
+    placed, refused, unit = [], {}, 0
     for item in items:
         placed.append((unit, cast("Sourced", item)))
         try:
-            parts.append(stage_frame(item.frame, target, now, unit))
+            staged = stage_frame(item.frame, target, now, unit)
+            further = [stage_some(item.frame, also, now, unit) for also in target.also]
         except AstrocyteError as error:
             refused.update(dict.fromkeys(range(unit, unit + item.frame.num_rows), str(error)))
+        else:
+            for part, rows in zip(parts, (staged, *further), strict=True):
+                part.append(rows)
         unit += item.frame.num_rows
-    tables = [concat_rows(parts)] if parts else []
-    group = _group(stream, tables, placed, unit)
+    group = _group(stream, [concat_rows(part) for part in parts if part], placed, unit)
     group.refused |= refused
     return group
+
+
+def _stage_windows(item: SourcedFrame, now: int) -> _Batch:
+    return _group(item.frame.stream, [stage_window(item.frame, now)], [(0, item)], item.frame.num_rows)
 
 
 def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], units: int) -> _Batch:

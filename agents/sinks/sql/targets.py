@@ -30,18 +30,22 @@ from astrocyte.schemas.tables import (
     HealthIncident,
     KarmaScore,
     KernelGeometry,
+    KernelHistory,
     LearningExperienceModel,
     MultiEventRow,
     MultiEventSource,
+    PopulationMetrics,
     ProblemResult,
     ResourceModel,
     Simulation,
     SimulationConfig,
     SimulationStepModel,
     SinkPosition,
+    Spike,
     TextArray,
     Vector,
     WarHistory,
+    WindowResult,
 )
 
 __all__ = [
@@ -52,6 +56,8 @@ __all__ = [
     "SIMULATIONS",
     "STREAM_TARGETS",
     "TABLES",
+    "WINDOWS",
+    "Also",
     "Computed",
     "Conflict",
     "Encoding",
@@ -98,6 +104,15 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
+class Also:
+    """A further table that the events of a stream, or those whose column ``where`` has the value ``equals``, go to."""
+
+    target: Target
+    where: str | None = None
+    equals: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One table and how staged columns become its rows.
 
@@ -112,6 +127,10 @@ class Target:
     parents: tuple[Parent, ...] = ()
     sort: tuple[str, ...] = ()
     """Staged columns by which a batch is sorted, for locality in the table's largest index."""
+    also: tuple[Also, ...] = ()
+    """Further tables, written after this one."""
+    merged: Mapping[str, str] = field(default_factory=dict)
+    """Table column -> SQL expression for its value where the row exists, with ``{new}`` and ``{table}``."""
 
     @property
     def values(self) -> dict[str, str]:
@@ -145,6 +164,8 @@ class Target:
 
     def _merged(self, name: str) -> str:
         new, old = f"excluded.{_quoted(name)}", f"{self.table.name}.{_quoted(name)}"
+        if name in self.merged:
+            return self.merged[name].format(new=new, table=self.table.name)
         if self.conflict in ("replace", "latest"):
             return new
         if self.conflict == "fill":
@@ -244,7 +265,8 @@ def _kernel(column: str) -> Parent:
 
 
 def _snapshot_of_mutation() -> Parent:
-    names = ("snapshot_id", "simulation_id", "agent_id", "version", "parent_snapshot_id", "reason", "created_at")
+    names = ("snapshot_id", "simulation_id", "agent_id", "version", "parent_snapshot_id", "reason", "dna_size",
+             "traits_count", "created_at")  # fmt: skip
     target = Target(
         _table(DnaSnapshot),
         {name: name for name in names},
@@ -256,7 +278,21 @@ def _snapshot_of_mutation() -> Parent:
     return Parent(target, "snapshot_id", {name: name for name in names})
 
 
+_DEATH: Final = Target(
+    _table(Cell),
+    {"cell_id": "cell_id", "simulation_id": "simulation_id", "generation": "generation", "died_at": "timestamp"},
+    conflict="fill",
+    computed={"alive": Computed("0", lambda columns: pa.array([False] * len(columns["cell_id"])))},
+)
+"""A death: it never changes the vitals of the cell, so that rows do not depend on which of the two is read first."""
+
+
 STREAM_TARGETS: Final[Mapping[str, Target]] = {
+    **{
+        f"axon_{number}": _of_stream(Spike, f"axon_{number}", "axon=stream", "id", "domain=key", "type")
+        for number in (1, 2, 3)
+    },
+    "population_metrics": _of_stream(PopulationMetrics, "population_metrics"),
     "agents": _of_stream(AgentModel, "agents", conflict="fill"),
     "agent_states": _of_stream(
         AgentStateModel,
@@ -278,7 +314,12 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
     ),
     "learning_experiences": _of_stream(LearningExperienceModel, "learning_experiences", parents=(_agent(),)),
     "health_incidents": _of_stream(HealthIncident, "health_incidents", parents=(_agent(),)),
-    "cell_vitals": _of_stream(Cell, "cell_vitals", conflict="latest"),
+    "cell_vitals": _of_stream(
+        Cell,
+        "cell_vitals",
+        conflict="latest",
+        merged={"alive": "CASE WHEN {table}.died_at IS NULL THEN {new} ELSE {table}.alive END"},
+    ),
     "genome_data": _of_stream(CellGenome, "genome_data", conflict="latest"),
     "problem_solving": _of_stream(
         ProblemResult,
@@ -289,8 +330,16 @@ STREAM_TARGETS: Final[Mapping[str, Target]] = {
             "solved": Computed("{type} = 'solved'", lambda columns: pc.equal(columns["type"].cast(pa.utf8()), "solved"))
         },
     ),
-    "evolutionary_events": _of_stream(EvolutionaryEvent, "evolutionary_events", "id"),
-    "kernel_geometry": _of_stream(KernelGeometry, "kernel_geometry", "status=type", conflict="latest"),
+    "evolutionary_events": _of_stream(
+        EvolutionaryEvent, "evolutionary_events", "id", also=(Also(_DEATH, "event_type", "death"),)
+    ),
+    "kernel_geometry": _of_stream(
+        KernelGeometry,
+        "kernel_geometry",
+        "status=type",
+        conflict="latest",
+        also=(Also(_of_stream(KernelHistory, "kernel_geometry", "id", "status=type")),),
+    ),
     "war_history": _of_stream(
         WarHistory, "war_history", parents=(_kernel("attacker_id"), _kernel("defender_id"), _kernel("winner_id"))
     ),
@@ -327,6 +376,8 @@ SIMULATIONS: Final = of_table(
     Simulation, "simulation_id", "experiment_id", "start_time", "end_time", "status", conflict="greatest"
 )
 EXPERIMENTS: Final = of_table(ExperimentModel, "experiment_id", "name", "creation_date", "status", conflict="ignore")
+WINDOWS: Final = of_table(WindowResult)
+"""Results of windows, one row for each field."""
 POSITIONS: Final = of_table(SinkPosition, conflict="greatest")
 
 KIND_TARGETS: Final[Mapping[str, tuple[Target, ...]]] = {

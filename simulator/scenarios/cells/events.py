@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from astrocyte.simulator.context import NO_PLACE, Births, Context, Selected
+from astrocyte.simulator.context import Births, Context, Selected
 from astrocyte.simulator.event_spec import Column, EventSpec, HostRow
 from astrocyte.simulator.population import Population, take
 from astrocyte.simulator.rng import unit
@@ -32,6 +32,7 @@ __all__ = [
     "death_columns",
     "emit_births",
     "emit_routine",
+    "last_vitals",
     "level_of",
     "population_rows",
     "record_traits",
@@ -44,18 +45,25 @@ HISTOGRAMS = {"metabolism_histogram": BINS, "tpu_cores_histogram": BINS}
 """Metrics that count cells by trait, in bins of equal ratio; only in ticks of population_metrics."""
 _EVENT_TYPES = ("birth", "death", "mutation", "division")
 _GENOME_TYPES = ("bio", "ai", "tpu")
+_FLOWS = ("births", "deaths", "income", "cost", "accuracy", "attempts")
+"""Metrics that a row of population_metrics sums over the ticks since the row before."""
 
 
 def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
     """Kinds of events of cells."""
-    evolution = (
+    own = (
         Column("event_type", "enum", _EVENT_TYPES),
         Column("cell_id", "id"),
+        Column("generation", dtype="int32"),
+        Column("age_ticks", dtype="int32"),
+    )
+    inherited = (
         Column("parent_id", "id"),
         Column("mutation_magnitude"),
         Column("fitness_delta"),
         Column("generation_gap", dtype="int32"),
     )
+    evolution = {"birth": (*own, *inherited), "death": own, "mutation": (*own, *inherited), "division": own}
     sample = max(int(static.slots * static.routine_share * 1.3) // 32 * 32 + 64, 128)
     weight, every = 1.0 / static.routine_share, static.routine_every
     vitals = (
@@ -85,9 +93,10 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
     )
     return (
         *(
-            EventSpec(kind, "evolutionary_events", evolution, "event_type", capacity=static.burst)
-            for kind in _EVENT_TYPES
+            EventSpec(kind, "evolutionary_events", columns, "event_type", capacity=static.burst)
+            for kind, columns in evolution.items()
         ),
+        EventSpec("last", "cell_vitals", vitals, "vitals", capacity=max(static.burst // 32 * 32, 128), weight=weight),
         EventSpec("vitals", "cell_vitals", vitals, "vitals", capacity=sample, weight=weight, every=every),
         EventSpec("genome", "genome_data", genome, "genome", capacity=sample, weight=weight, every=every),
         EventSpec("problem", "problem_solving", problem, "outcome", capacity=sample, weight=weight, every=every),
@@ -95,39 +104,64 @@ def cell_events(static: CellsStatic) -> tuple[EventSpec, ...]:
 
 
 def death_columns(ctx: Context, cells: Population, slots: Array) -> dict[str, Any]:
-    """Columns of deaths from the rows of the dead; generation_gap is the age."""
+    """Columns of deaths from the rows of the dead."""
     return {
         "event_type": jnp.int32(_EVENT_TYPES.index("death")),
         "cell_id": (cells["birth_tick"], ctx.place(slots)),
-        "parent_id": _no_id(),
-        "mutation_magnitude": jnp.float32(0),
-        "fitness_delta": jnp.float32(0),
-        "generation_gap": (ctx.tick - cells["birth_tick"]).astype(jnp.int32),
+        "generation": cells["generation"],
+        "age_ticks": (ctx.tick - cells["birth_tick"]).astype(jnp.int32),
     }
+
+
+def last_vitals(ctx: Context, static: CellsStatic, cells: Population, slots: Array) -> tuple[Array, dict[str, Any]]:
+    """Which of the dead are in the sample, and their vitals, with ``alive`` false; energy is not negative."""
+    vitals = _vitals(ctx, cells, slots)
+    vitals |= {"energy": jnp.maximum(cells["energy"], 0), "alive": jnp.zeros(slots.shape, bool)}
+    return _sampled(ctx, static, cells, slots), vitals
+
+
+def _vitals(ctx: Context, cells: Population, slots: Array) -> dict[str, Any]:
+    return {
+        "cell_id": (cells["birth_tick"], ctx.place(slots)),
+        "generation": cells["generation"],
+        "lineage": (jnp.uint32(0), cells["lineage"]),
+        "energy": cells["energy"],
+        "mass": cells["mass"],
+        "age_ticks": (ctx.tick - cells["birth_tick"]).astype(jnp.int32),
+        "alive": cells["alive"],
+    }
+
+
+def _sampled(ctx: Context, static: CellsStatic, cells: Population, slots: Array | None = None) -> Array:
+    threshold = jnp.uint32(min(int(static.routine_share * 2**32), 0xFFFFFFFF))
+    return sample_word(ctx.place(slots) ^ (cells["birth_tick"] * jnp.uint32(0xC2B2AE35)), ctx.tick) <= threshold
 
 
 def emit_births(ctx: Context, births: Births, mutation: Mapping[str, Array]) -> None:
     """One birth and one division per child, and a mutation where there is one; ``mutation`` has rows of births."""
     rows = births.parent.shape[0]
     mother_tick = mutation["mother_tick"]
-    child = (jnp.full(rows, ctx.tick + 1, jnp.uint32), ctx.place(births.slot))
     mother = (mother_tick, ctx.place(births.parent))
-    gap = (ctx.tick + 1 - mother_tick).astype(jnp.int32)
-    magnitude, delta = mutation["magnitude"], mutation["delta"]
-
-    def columns(kind: str, cell: Any, parent: Any, magnitude: Array, delta: Array) -> dict[str, Any]:
-        code = jnp.int32(_EVENT_TYPES.index(kind))
-        return {"event_type": code, "cell_id": cell, "parent_id": parent, "mutation_magnitude": magnitude,
-                "fitness_delta": delta, "generation_gap": gap}  # fmt: skip
-
-    zero = jnp.float32(0)
-    ctx.emit_rows("birth", births.count, **columns("birth", child, mother, magnitude, delta))
-    ctx.emit_rows("division", births.count, **columns("division", mother, _no_id(), zero, zero))
-    ctx.emit("mutation", births.valid & mutation["mutated"], **columns("mutation", child, mother, magnitude, delta))
-
-
-def _no_id() -> tuple[Array, Array]:
-    return jnp.uint32(0), jnp.uint32(NO_PLACE)
+    child = {
+        "cell_id": (jnp.full(rows, ctx.tick + 1, jnp.uint32), ctx.place(births.slot)),
+        "generation": mutation["generation"],
+        "age_ticks": jnp.zeros(rows, jnp.int32),
+        "parent_id": mother,
+        "mutation_magnitude": mutation["magnitude"],
+        "fitness_delta": mutation["delta"],
+        "generation_gap": mutation["generation"] - mutation["mother_generation"],
+    }
+    code = {kind: jnp.int32(number) for number, kind in enumerate(_EVENT_TYPES)}
+    ctx.emit_rows("birth", births.count, event_type=code["birth"], **child)
+    ctx.emit_rows(
+        "division",
+        births.count,
+        event_type=code["division"],
+        cell_id=mother,
+        generation=mutation["mother_generation"],
+        age_ticks=(ctx.tick - mother_tick).astype(jnp.int32),
+    )
+    ctx.emit("mutation", births.valid & mutation["mutated"], event_type=code["mutation"], **child)
 
 
 def level_of(word: Array) -> Array:
@@ -147,11 +181,9 @@ def emit_routine(
     ctx: Context, static: CellsStatic, cells: Population, attempt: Mapping[str, Array], present: Array
 ) -> None:
     """State, genome and attempt of a sample of the cells in ``present``, every ``routine_every`` ticks."""
-    threshold = jnp.uint32(min(int(static.routine_share * 2**32), 0xFFFFFFFF))
 
     def body(inner: Context) -> None:
-        word = sample_word(inner.place() ^ (cells["birth_tick"] * jnp.uint32(0xC2B2AE35)), inner.tick)
-        chosen = inner.select("vitals", present & (word <= threshold))
+        chosen = inner.select("vitals", present & _sampled(inner, static, cells))
         taken = {name: take(values, chosen.index) for name, values in cells.items()}
         tried = {name: values[chosen.index] if values.ndim else values for name, values in attempt.items()}
         _emit_sample(inner, chosen, taken, tried)
@@ -160,18 +192,9 @@ def emit_routine(
 
 
 def _emit_sample(ctx: Context, chosen: Selected, taken: Population, tried: Mapping[str, Array]) -> None:
-    cell = (taken["birth_tick"], ctx.place(chosen.index))
-    ctx.emit_rows(
-        "vitals",
-        chosen.count,
-        cell_id=cell,
-        generation=taken["generation"],
-        lineage=(jnp.uint32(0), taken["lineage"]),
-        energy=taken["energy"],
-        mass=taken["mass"],
-        age_ticks=(ctx.tick - taken["birth_tick"]).astype(jnp.int32),
-        alive=taken["alive"],
-    )
+    vitals = _vitals(ctx, taken, chosen.index)
+    cell = vitals["cell_id"]
+    ctx.emit_rows("vitals", chosen.count, **vitals)
     genome = taken["genome"]
     trait = {name: genome[row] for name, row in ROW.items()}
     weights = genome[len(TRAITS) :]
@@ -226,12 +249,16 @@ def record_traits(ctx: Context, static: CellsStatic, cells: Population) -> None:
 
 
 def population_rows(config: CellsConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:
-    """``population_metrics`` every ``metrics_every`` ticks; births, deaths and efficiency since the row before."""
+    """``population_metrics`` every ``metrics_every`` ticks; accuracy, births, deaths, efficiency since the row before.
+
+    The accuracy is a mean over all attempts of these ticks: each tick has one problem, whose type and inputs alone
+    would decide the accuracy of a tick.
+    """
     metrics = interval.metrics
     for offset, tick in enumerate(range(interval.first_tick, interval.end_tick)):
         total = {name: values[offset].sum(axis=0) for name, values in metrics.items()}
         total = {name: value if value.ndim else value.item() for name, value in total.items()}
-        for name in ("births", "deaths", "income", "cost"):
+        for name in _FLOWS:
             memory[name] = memory.get(name, 0) + total[name]
         if tick % config.metrics_every:
             continue
@@ -240,7 +267,7 @@ def population_rows(config: CellsConfig, interval: Interval, memory: dict[str, A
             "simulation_id": interval.run,
             "tick": tick,
             "total_population": total["alive"],
-            "avg_accuracy": total["accuracy"] / 65_536 / max(total["attempts"], 1),
+            "avg_accuracy": memory["accuracy"] / 65_536 / max(memory["attempts"], 1),
             "genome_diversity": _diversity(total),
             "avg_generation": total["generation"] / alive,
             "energy_efficiency": memory["income"] / memory["cost"] if memory["cost"] else 0.0,
@@ -248,7 +275,7 @@ def population_rows(config: CellsConfig, interval: Interval, memory: dict[str, A
             "deaths": memory["deaths"],
             "avg_energy": total["energy"] / ENERGY_UNIT / alive,
         }
-        memory.update(births=0, deaths=0, income=0, cost=0)
+        memory.update(dict.fromkeys(_FLOWS, 0))
         yield HostRow("population_metrics", tick, "snapshot", values)
 
 

@@ -52,6 +52,7 @@ from astrocyte.simulator.scenarios.cells.events import (
     death_columns,
     emit_births,
     emit_routine,
+    last_vitals,
     level_of,
     population_rows,
     record_traits,
@@ -151,7 +152,14 @@ class Cells(Scenario):
         ctx.metric("attempts", jnp.sum(cells["alive"], dtype=jnp.int32))
         ctx.metric("deaths", jnp.sum(outcome.dead, dtype=jnp.int32))
         cells = {**cells, "energy": outcome.energy, "mass": outcome.mass}
-        cells = ctx.remove(cells, outcome.dead, "death", partial(death_columns, ctx), zero=("energy",))
+        cells = ctx.remove(
+            cells,
+            outcome.dead,
+            "death",
+            partial(death_columns, ctx),
+            zero=("energy",),
+            also={"last": partial(last_vitals, ctx, static)},
+        )
         cells, births = _divide(params, ctx, cells, words[1], 1.0 - strength["stagnation"][0])
         ctx.metric("births", births.count)
         ctx.metric("alive", births.alive)
@@ -308,11 +316,13 @@ def _divide(
             "magnitude": put(zero, row, jnp.sqrt(jnp.mean(noise * noise, axis=0)), valid),
             "delta": put(zero, row, gain, valid),
             "mother_tick": mothers["birth_tick"],
+            "mother_generation": mothers["generation"],
+            "generation": mothers["generation"] + 1,
         }
         daughter = put(genome, row, after, valid)
         half = mothers["energy"] >> 1
         mass = 0.5 * mothers["mass"]
-        own = {"genome": daughter, "energy": half, "mass": mass, "generation": mothers["generation"] + 1}
+        own = {"genome": daughter, "energy": half, "mass": mass, "generation": emitted["generation"]}
         return own, {"energy": mothers["energy"] - half, "mass": mass}, emitted
 
     # The low bits of the word are unused so far; the product moves them to the high bits, which `spawn` uses.

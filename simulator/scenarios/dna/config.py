@@ -13,7 +13,17 @@ from pydantic import Field, model_validator
 from astrocyte.simulator.anomalies import plant_params
 from astrocyte.simulator.config import ScenarioConfig
 
-__all__ = ["ELITE", "KEYS", "LOADINGS", "PLANT_KINDS", "TRAITS", "DnaConfig", "DnaStatic", "dna_params"]
+__all__ = [
+    "ELITE",
+    "KEYS",
+    "LEAST_SETTING",
+    "LOADINGS",
+    "PLANT_KINDS",
+    "TRAITS",
+    "DnaConfig",
+    "DnaStatic",
+    "dna_params",
+]
 
 ELITE = 0.85
 """Least karma of a snapshot in the elite pool."""
@@ -22,6 +32,8 @@ KEYS = (
     "context_window", "memory_depth", "tool_budget", "retries", "parallelism", "timeout",
 )  # fmt: skip
 """Keys of a configuration; values are scaled to 0..1."""
+LEAST_SETTING = 0.25
+"""A key below this value is left at its default: it is no part of the configuration that a snapshot holds."""
 TRAITS = ("creativity", "precision", "speed", "caution", "focus")
 PLANT_KINDS = ("breakthrough", "stagnation", "outage")
 ISLAND_AGENTS = 65_536
@@ -38,7 +50,7 @@ def _loadings() -> NDArray[np.float32]:
 
 
 LOADINGS = _loadings()
-"""traits = LOADINGS @ keys; float32[traits, keys]."""
+"""traits = LOADINGS @ keys; float32[traits, keys]. A snapshot holds the traits that are above 0."""
 
 
 class DnaConfig(ScenarioConfig):

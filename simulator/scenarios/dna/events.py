@@ -68,13 +68,13 @@ def dna_events(static: DnaStatic) -> tuple[EventSpec, ...]:
               Column("agent_id", "derived", derive=agent_strings), Column("version", dtype="int32"))  # fmt: skip
     parent = Column("parent_snapshot_id", "id")
     created = Column("created_at", "derived", derive=_seconds)
+    size = (Column("dna_size", dtype="int32"), Column("traits_count", dtype="int32"))
     updated = Column("updated_at", "derived", derive=_seconds)
     snapshot = (
         *common,
         parent,
         Column("source", "enum", SOURCES),
-        Column("dna_size", dtype="int32"),
-        Column("traits_count", dtype="int32"),
+        *size,
         Column("cause", "hidden", dtype="int32"),
         Column("back_to", "hidden", dtype="int32"),
         Column("reason", "derived", derive=_snapshot_reasons),
@@ -90,6 +90,7 @@ def dna_events(static: DnaStatic) -> tuple[EventSpec, ...]:
         Column("mutation_keys", "derived", derive=_mutation_keys),
         Column("traits_delta", "derived", derive=_traits_delta),
         Column("reason", "derived", derive=_mutation_reasons),
+        *size,
         created,
     )
     first = (*common, Column("karma_score"), updated)

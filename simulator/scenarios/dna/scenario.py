@@ -31,6 +31,7 @@ from astrocyte.simulator.scenarios.dna.config import (
     ISLAND_AGENTS,
     ISLAND_POPULATIONS,
     KEYS,
+    LEAST_SETTING,
     LOADINGS,
     PLANT_KINDS,
     DnaConfig,
@@ -140,8 +141,7 @@ class Dna(Scenario):
             **common,
             parent_snapshot_id=(parent, parent_place),
             source=(cause == BACKUP).astype(jnp.int32),
-            dna_size=jnp.int32(len(KEYS)),
-            traits_count=jnp.int32(LOADINGS.shape[0]),
+            **_size(jnp.where(back, state["best_genome"], state["genome"])),
             cause=cause,
             back_to=state["best_version"],
         )
@@ -156,6 +156,7 @@ class Dna(Scenario):
             delta=jnp.asarray(LOADINGS) @ change,
             mate=mate,
             elite=elite,
+            **_size(child),
         )
         ctx.metric("mutations", jnp.sum(bred, dtype=jnp.int32))
         ctx.metric("snapshots", jnp.sum(made, dtype=jnp.int32))
@@ -190,6 +191,14 @@ def _hash(words: Array) -> Array:
 def karma_of(genome: Array, target: Array, sharpness: Array) -> Array:
     """Karma of configurations [keys, n] without the noise of evaluation."""
     return jnp.exp(-sharpness * jnp.mean((genome - target[:, None]) ** 2, axis=0))
+
+
+def _size(genome: Array) -> dict[str, Array]:
+    """Numbers of keys and traits that snapshots of configurations [keys, n] hold; int32[n]."""
+    return {
+        "dna_size": jnp.sum(genome >= LEAST_SETTING, axis=0, dtype=jnp.int32),
+        "traits_count": jnp.sum(jnp.asarray(LOADINGS) @ genome > 0.0, axis=0, dtype=jnp.int32),
+    }
 
 
 def _evaluate(

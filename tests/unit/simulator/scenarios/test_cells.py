@@ -119,7 +119,7 @@ def test_population_metrics_are_those_of_the_cells(recorded) -> None:
     vitals = rows(frames, "cell_vitals")
     at = CONFIG.tick_time_us(50)
     row = int(np.flatnonzero(found["tick"] == 50)[0])
-    energy = vitals["energy"][vitals["timestamp"] == at]
+    energy = vitals["energy"][(vitals["timestamp"] == at) & vitals["alive"]]
     assert found["total_population"][row] == metrics["alive"][50]
     # Newborns of the tick are counted, but first sampled in a later one.
     assert 0 <= found["total_population"][row] - len(energy) <= metrics["births"][50]
@@ -128,11 +128,49 @@ def test_population_metrics_are_those_of_the_cells(recorded) -> None:
     assert found["births"].sum() == metrics["births"][: found["tick"].max() + 1].sum()
 
 
+def test_each_death_has_last_vitals_with_alive_false(recorded) -> None:
+    vitals, events = rows(recorded[0], "cell_vitals"), rows(recorded[0], "evolutionary_events")
+    died = events["event_type"] == "death"
+    last = ~vitals["alive"]
+    deaths = dict(zip(events["cell_id"][died], events["age_ticks"][died], strict=True))
+    assert dict(zip(vitals["cell_id"][last], vitals["age_ticks"][last], strict=True)) == deaths
+    assert (vitals["energy"] >= 0).all()
+
+
+def test_a_generation_gap_is_in_generations_and_an_age_in_ticks(recorded) -> None:
+    events, vitals = rows(recorded[0], "evolutionary_events"), rows(recorded[0], "cell_vitals")
+    inherits = np.isin(events["event_type"], ("birth", "mutation"))
+    assert set(events["generation_gap"][inherits]) == {1}
+    assert set(events["generation_gap"][~inherits]) == {None}
+    generation = dict(zip(vitals["cell_id"], vitals["generation"], strict=True))
+    for name in ("birth", "death", "division"):
+        own = events["event_type"] == name
+        known = [(cell, got) for cell, got in zip(events["cell_id"][own], events["generation"][own], strict=True)
+                 if cell in generation]  # fmt: skip
+        assert len(known) > 50
+        assert all(generation[cell] == got for cell, got in known)
+    ages = events["age_ticks"][events["event_type"] == "division"]
+    assert set(events["age_ticks"][inherits]) == {0}
+    assert len(set(ages)) > 5
+
+
+def test_accuracy_is_the_mean_over_all_attempts_since_the_row_before(recorded) -> None:
+    frames, metrics = recorded
+    found = rows(frames, "population_metrics")
+    for tick, accuracy in zip(found["tick"], found["avg_accuracy"], strict=True):
+        ticks = slice(max(tick - CONFIG.metrics_every + 1, 0), tick + 1)
+        expected = metrics["accuracy"][ticks].sum() / 65_536 / metrics["attempts"][ticks].sum()
+        assert accuracy == pytest.approx(expected, rel=1e-12)
+    single = metrics["accuracy"] / 65_536 / metrics["attempts"]
+    assert np.abs(np.diff(found["avg_accuracy"][1:])).mean() < np.abs(np.diff(single[:: CONFIG.metrics_every])).mean()
+
+
 def test_a_sampled_row_carries_the_number_of_cells_it_stands_for() -> None:
     sink = MemorySink()
     simulate(CELLS, CONFIG.model_copy(update={"routine_share": 0.2}), seed=9, ticks=60, sink=sink)
     vitals = [frame for frame in sink.of("cell_vitals") if frame.num_rows]
     assert {frame.weight for frame in vitals} == {5.0}
     population = [row["total_population"] for frame in sink.of("population_metrics") for row in frame.batch.to_pylist()]
-    estimate = sum(frame.num_rows * frame.weight for frame in vitals) / 6
+    living = sum(int(np.sum(frame.column("alive").to_pylist())) for frame in vitals)
+    estimate = living * 5.0 / 6
     assert estimate == pytest.approx(np.mean(population), rel=0.15)

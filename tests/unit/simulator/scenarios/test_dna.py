@@ -47,8 +47,8 @@ def test_initial_setup_is_a_manual_first_snapshot_and_then_its_first_score(histo
     for rows in histories.values():
         made, scored = rows[:2]
         assert made["stream"] == "dna.snapshot_created"
-        wanted = {"version": 1, "source": "manual", "parent_snapshot_id": None, "dna_size": len(KEYS),
-                  "traits_count": len(TRAITS), "reason": "Initial configuration snapshot"}  # fmt: skip
+        wanted = {"version": 1, "source": "manual", "parent_snapshot_id": None,
+                  "reason": "Initial configuration snapshot"}  # fmt: skip
         assert {name: made[name] for name in wanted} == wanted
         assert made["created_at"] == made["timestamp"] / 1e6
         assert scored["stream"] == "dna.karma_updated"
@@ -56,6 +56,20 @@ def test_initial_setup_is_a_manual_first_snapshot_and_then_its_first_score(histo
         assert scored["previous_score"] is None
         assert scored["score_delta"] is None
         assert scored["timestamp"] > made["timestamp"]
+
+
+def test_sizes_count_the_keys_and_traits_that_a_snapshot_holds(histories):
+    made = [row for rows in histories.values() for row in rows if row["stream"] != "dna.karma_updated"]
+    for name, most in (("dna_size", len(KEYS)), ("traits_count", len(TRAITS))):
+        values = [row[name] for row in made]
+        assert len(set(values)) > 2
+        assert all(0 <= value <= most for value in values)
+    for rows in histories.values():
+        known = {row["snapshot_id"]: row for row in rows if row["stream"] != "dna.karma_updated"}
+        for row in known.values():
+            if row["stream"] == "dna.snapshot_created" and row["parent_snapshot_id"] is not None:
+                parent = known[row["parent_snapshot_id"]]
+                assert (row["dna_size"], row["traits_count"]) == (parent["dna_size"], parent["traits_count"])
 
 
 def test_optimisation_run_alternates_mutations_and_scores_of_their_own_snapshots(histories):

@@ -1,5 +1,8 @@
 """The ecology: valid references between streams, closed ledgers, and stable cycles of predator and prey."""
 
+import math
+from collections import Counter
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +11,8 @@ from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.simulator.emission.assembly import Assembler
 from astrocyte.simulator.runtime.world import World
-from astrocyte.simulator.scenarios.ecology.config import ACTIONS, TYPES
+from astrocyte.simulator.scenarios.ecology.config import ACTIONS, GENOMES, TYPES
+from astrocyte.simulator.scenarios.ecology.events import evenness
 from astrocyte.simulator.scenarios.ecology.map import grow, neighbours, occupant, partners, prey_first, take_from
 
 TICKS = 60
@@ -102,6 +106,49 @@ def test_incidents_have_a_cause_that_fits_the_change_of_health(run):
         if row["cause"] in ("attack", "starvation"):
             assert row["health_after"] < row["health_before"]
         assert (row["details"] is not None) == (row["cause"] == "attack")
+
+
+def test_distribution_entropy_is_one_where_all_tiles_hold_the_same_and_falls_with_inequality():
+    def of(amounts):
+        weighted = sum(round(amount * math.log(max(amount, 1))) for amount in amounts)
+        return evenness(sum(amounts), weighted, len(amounts))
+
+    assert of([5_000] * 64) == pytest.approx(1.0, abs=1e-4)
+    assert of([5_000] * 32 + [0] * 32) == pytest.approx(math.log(32) / math.log(64), abs=1e-4)
+    assert of([5_000] + [0] * 63) == pytest.approx(0.0, abs=1e-4)
+    assert of([0] * 64) == 0.0
+
+
+def test_shares_of_a_step_follow_the_state_of_the_map_and_the_agents(run):
+    rows, _, _ = run
+    steps = rows["simulation_steps"]
+    for name in ("resource_efficiency", "resource_distribution_entropy", "genetic_diversity"):
+        values = [row[name] for row in steps]
+        assert all(0.0 < value < 1.0 for value in values), name
+        assert max(values) - min(values) > 0.02, name
+    for row in steps:
+        left, gathered = row["total_resources"], row["resources_consumed"]
+        assert row["resource_efficiency"] == pytest.approx(gathered / (gathered + left))
+    agents = {}
+    for row in rows["agents"]:
+        if row["type"] == "born":
+            agents[row["agent_id"]] = row["genome_id"]
+        else:
+            del agents[row["agent_id"]]
+    share = np.array(list(Counter(agents.values()).values())) / len(agents)
+    assert steps[-1]["genetic_diversity"] == pytest.approx(1.0 / (share**2).sum() / GENOMES)
+    assert steps[-1]["dominant_genome_ratio"] == pytest.approx(share.max())
+
+
+def test_the_age_of_an_agent_counts_its_steps_as_the_mean_age_does(run):
+    rows, _, interval = run
+    born = {row["agent_id"]: row["birth_time"] for row in rows["agents"] if row["type"] == "born"}
+    for state in rows["agent_states"]:
+        assert state["age"] == state["step_number"] + 1 - born[state["agent_id"]]
+    for row in rows["simulation_steps"]:
+        total = interval.metrics["age"][row["step_number"]].sum()
+        assert row["average_agent_age"] == total // row["total_agents"]
+    assert min(state["age"] for state in rows["agent_states"]) == 0
 
 
 def test_depletion_empties_the_map_and_is_in_the_truth(run):
