@@ -20,9 +20,10 @@ from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.frames import decode_frame, encode_frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 
-__all__ = ["COPY_HEADER", "Copied", "CopiesOnce", "end_of", "positions_of"]
+__all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "end_of", "positions_of"]
 
 COPY_HEADER: Final = "astrocyte-copied"
+WAITED: Final = -2
 _ROWS: Final = 24
 """Bits of a position for the row inside its message; the others are the message's offset."""
 _HEAD: Final = struct.Struct("<iqI")
@@ -48,11 +49,16 @@ class Copied:
 
     partition: int
     through: int
-    """No row up to this position follows, but the open ones; -1 in a message with one event that waited."""
+    """No row up to this position follows, but the open ones; `WAITED` in a message with one event that waited."""
     positions: NDArray[np.int64]
     """Position of each row, in order."""
     open: Sequence[int] = ()
     """Positions of the events that wait."""
+
+    @property
+    def waited(self) -> bool:
+        """Whether this is an event that waited, and says nothing about others."""
+        return self.through == WAITED
 
     def pack(self) -> bytes:
         """Value of the header."""
@@ -102,15 +108,14 @@ class CopiesOnce:
     def _take(self, topic: str, record: KafkaRecord, copied: Copied) -> KafkaRecord | None:
         known = self._sources.get((topic, copied.partition))
         if known is None:
-            first = min([copied.through + 1, *copied.positions[:1].tolist()]) if copied.through >= 0 else 2**62
+            first = min([copied.through + 1, *copied.positions[:1].tolist()]) if not copied.waited else 2**62
             known = self._sources[topic, copied.partition] = _Source(first)
         before = known.through
         known.open.update(position for position in copied.open if position > before)
         if copied.through > before and not known.open and (not len(copied.positions) or copied.positions[0] > before):
             known.through = copied.through
             return record
-        waited = copied.through < 0
-        fresh = np.array([known.takes(each, waited=waited) for each in copied.positions.tolist()], np.bool_)
+        fresh = np.array([known.takes(each, waited=copied.waited) for each in copied.positions.tolist()], np.bool_)
         known.open.difference_update(copied.positions.tolist())
         if copied.through > before:
             known.through = copied.through

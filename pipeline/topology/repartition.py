@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
-from astrocyte.agents.ingest.copies import Copied, end_of, positions_of
+from astrocyte.agents.ingest.copies import WAITED, Copied, end_of, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import apart, reason_of
@@ -316,7 +316,7 @@ class Repartitioner:
 def _released(steps: Iterable[Admitted[_Waiting]]) -> list[Copy]:
     """Copies of the events that waited and are accepted."""
     accepted = [step.waited.item for step in steps if step.waited is not None and step.reason is None]
-    return [Copy(each.frame, Copied(each.partition, -1, np.array([each.position], np.int64))) for each in accepted]
+    return [Copy(each.frame, Copied(each.partition, WAITED, np.array([each.position], np.int64))) for each in accepted]
 
 
 def _origin(origin: str, partition: int) -> str:
