@@ -21,6 +21,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
+from astrocyte.agents.ingest.copies import CopiesOnce
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
@@ -112,6 +113,7 @@ class Domain:
         self._catalog = catalog
         self._decoders = decoders or Decoders(Contracts(catalog=catalog))
         self._clocks: ClockGuard[Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
+        self._taken = CopiesOnce()
         self._copied_by = dict(copied_by or {})
         contract = self._decoders.contracts.of_topic
         self._copies = {
@@ -165,21 +167,25 @@ class Domain:
         return any(lane.watermarks.asserting for lane in self._lanes)
 
     def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
-        """Take a chunk of one topic, in offset order; records before the topic's position are skipped."""
+        """Take a chunk of one topic, in offset order; records before the topic's position are skipped.
+
+        So are copies that a repartition role writes again after a crash.
+        """
         output = DomainOutput()
         position = self.positions.get(topic, 0)
         if records and records[0].offset < position:
             records = [record for record in records if record.offset >= position]
         if not records:
             return output
+        self.positions[topic] = records[-1].offset + 1
+        counted = self._accounting.is_counted(topic)
+        records = records if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         self._accounting.undecoded(topic, letters, output)
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
-        counted = self._accounting.is_counted(topic)
         stamps = KafkaTimes(records)
         for sourced in frames:
             self._take(Intake(sourced, output, counted), stamps)
-        self.positions[topic] = records[-1].offset + 1
         for lane in self._lanes_of.get(topic, ()):
             self._advance(lane, output)
         return output
@@ -450,6 +456,7 @@ class Domain:
                 for lane in self._lanes
             },
             "clocks": self._clocks.snapshot(Waiter.pack),
+            "taken": self._taken.snapshot(),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -458,6 +465,7 @@ class Domain:
         for name, count in orjson.loads(bytes(snapshot["counters"])).items():
             setattr(self.counters, name, count)
         self._clocks.restore(snapshot["clocks"], partial(Waiter.unpack, partition=self.partition))
+        self._taken.restore(snapshot["taken"])
         for lane in self._lanes:
             state = snapshot["lanes"].get(lane.name)
             if state is None:

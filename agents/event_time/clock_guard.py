@@ -147,6 +147,15 @@ class ClockGuard(Generic[Item]):
         """Number of events that wait."""
         return sum(len(clock.waiting) for clock in self._clocks.values())
 
+    def items(self) -> list[Item]:
+        """Items of the events that wait."""
+        return [each.item for clock in self._clocks.values() for each in clock.waiting]
+
+    @property
+    def sources(self) -> list[Source]:
+        """Sources that are known."""
+        return list(self._clocks)
+
     def admit(
         self,
         source: Source,
@@ -224,7 +233,7 @@ class ClockGuard(Generic[Item]):
         """Drop a source that has ended; a later run may be of another time. Its waiting events must have been taken."""
         self._clocks.pop(source, None)
 
-    def snapshot(self, pack: Callable[[Item], object]) -> list[object]:
+    def snapshot(self, pack: Callable[[Item], object]) -> list[list[Any]]:
         """State as JSON values; ``pack`` makes one of an item."""
         return [
             [

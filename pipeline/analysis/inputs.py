@@ -35,6 +35,9 @@ class Survey:
     """Number of messages of each topic."""
     idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """By partition, in order: topics found idle and the positions at which they were."""
+    trusted: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
+    """By topic of copies and input partition, in order: the offset before which events that waited were accepted, and
+    the time that the worker's clock showed."""
 
     @property
     def count(self) -> int:
@@ -138,6 +141,11 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
         return
     try:
         body = orjson.loads(record.value)
+        if "repartition" in body:
+            ((_, offset),) = body["positions"].items()
+            place = (body["repartition"], int(body["partition"]))
+            found.trusted.setdefault(place, []).append((int(offset), int(body["trusted_us"])))
+            return
         entries = found.idle.setdefault(int(body["partition"]), [])
         if body.get("restored"):
             # After a crash a worker reads again from here: what it had found idle further on was not so.

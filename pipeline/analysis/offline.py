@@ -68,6 +68,7 @@ class OfflineRun:
             self._numbers.setdefault(topic, []).append(number)
         self._repartitions: dict[str, list[tuple[Repartition, Repartitioner]]] = {}
         self._repartitioning = Unused()
+        self._trusted = {place: deque(entries) for place, entries in found.trusted.items()}
         for repartition in plan.repartitions:
             repartitioner = Repartitioner(
                 repartition,
@@ -195,8 +196,10 @@ class OfflineRun:
         for domain in self._counting:
             yield domain.trust()
         for repartition, repartitioner in (each for parts in self._repartitions.values() for each in parts):
-            for frame in repartitioner.trust():
-                yield from self._send(frame_records(repartition.topic, frame, self.partitions))
+            for (topic, partition), trusted in self._trusted.items():
+                for _, until_us in trusted if topic == repartition.topic else ():
+                    yield from self._trust(repartition, repartitioner, partition, until_us)
+            yield from self._trust(repartition, repartitioner, None, None)
         for number, domains in enumerate(self._domains):
             for part in domains:
                 # The input has ended: no source delays the watermark any more, then all windows close.
@@ -213,14 +216,30 @@ class OfflineRun:
                     for output in self._feed_domain(self._domains[number][partition], topic, raws):
                         yield from self._follow(number, output)
             for repartition, repartitioner in self._repartitions.get(topic, ()):
-                frames, letters = repartitioner.step(partition, raws)
-                for letter in letters:
-                    self._repartitioning.add_letter(letter)
-                if letters:
-                    yield DomainOutput(dead_letters=letters)
-                for frame in frames:
-                    waiting = self._with_peers(frame, topic, partition)
-                    yield from self._send(frame_records(repartition.topic, waiting, self.partitions))
+                yield from self._copy(repartition, repartitioner, partition, raws)
+
+    def _copy(
+        self, repartition: Repartition, repartitioner: Repartitioner, partition: int, raws: Sequence[RawRecord]
+    ) -> Iterator[DomainOutput]:
+        """What the copies of some messages bring about, with the decisions that a worker recorded between them."""
+        trusted = self._trusted.get((repartition.topic, partition))
+        for part in [[raw] for raw in raws] if trusted else [raws]:
+            while trusted and trusted[0][0] <= part[0].offset:
+                yield from self._trust(repartition, repartitioner, partition, trusted.popleft()[1])
+            copies, letters = repartitioner.step(partition, part)
+            for letter in letters:
+                self._repartitioning.add_letter(letter)
+            if letters:
+                yield DomainOutput(dead_letters=letters)
+            for copy in copies:
+                frame = self._with_peers(copy.frame, repartition.source, partition)
+                yield from self._send(frame_records(repartition.topic, frame, self.partitions))
+
+    def _trust(
+        self, repartition: Repartition, repartitioner: Repartitioner, partition: int | None, until_us: int | None
+    ) -> Iterator[DomainOutput]:
+        for copy in repartitioner.trust(until_us, partition=partition):
+            yield from self._send(frame_records(repartition.topic, copy.frame, self.partitions))
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which are read one after another here."""

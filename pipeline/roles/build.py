@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -27,9 +27,9 @@ from astrocyte.pipeline.role_registry import ROLES, check_role
 from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.correlate import Correlator
-from astrocyte.pipeline.roles.output_records import frame_records, letter_record
 from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
+from astrocyte.pipeline.roles.repartition import RepartitionRunner
 from astrocyte.pipeline.roles.sink import build_sink
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
@@ -42,8 +42,6 @@ from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, lo
 from astrocyte.pipeline.topology.topics import make_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.declarations import StreamDeclaration
-from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
 
 __all__ = ["build_app", "build_control", "build_correlate", "build_repartition"]
@@ -216,46 +214,56 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
     plan = make_plan(live.ruleset, existing=existing)
     decoders = decoders_of(plan.contracts)
 
+    memory = state_topic(str(app.conf.id))
+
     async def prepare() -> None:
         sources = [repartition.source for repartition in plan.repartitions]
-        await make_topics(
-            settings, [*sources, *(repartition.topic for repartition in plan.repartitions), *output_topics(plan)]
-        )
+        copies = [repartition.topic for repartition in plan.repartitions]
+        await make_topics(settings, [*sources, *copies, *output_topics(plan)], single=[memory])
 
     app.prepare = prepare
     unused = Unused()
     limit = LetterLimit("repartition", settings.dead_letter_limit)
     reporter = UnusedReporter(lambda: [unused], monotonic=time.monotonic)
     serve_metrics(settings, "repartition", UnusedMetrics("repartition", unused))
-    repartitioners = [
-        Repartitioner(
-            repartition,
-            settings.partitions,
-            lateness_us=settings.lateness,
-            clock_tolerance_us=settings.clock_tolerance,
-            decoders=decoders,
+    runners = [
+        RepartitionRunner(
+            Repartitioner(
+                repartition,
+                settings.partitions,
+                lateness_us=settings.lateness,
+                clock_tolerance_us=settings.clock_tolerance,
+                decoders=decoders,
+            ),
+            memory,
+            lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  it exists once the app has started
         )
         for repartition in plan.repartitions
     ]
 
-    async def assigned(_committed: Any) -> None:
-        now_s = time.monotonic()
-        for repartitioner in repartitioners:
-            mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == repartitioner.repartition.source}
-            repartitioner.assign(mine, now_s)
+    async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
+        messages = messages_of_topic(settings.broker, memory)
+        states = {key: value async for key, value in messages if key is not None and value is not None}
+        starts: dict[Any, int] = {}
+        for runner in runners:
+            source = runner.repartitioner.repartition.source
+            mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == source}
+            placed = {tp.partition for tp in committed if tp.topic == source}
+            for number, offset in runner.assigned(placed, mine, states).items():
+                # Several copies of one topic: each skips what its own state contains.
+                starts[TP(source, number)] = min(offset, starts.get(TP(source, number), offset))
+        return starts
 
-    async def end_silent() -> None:
-        for repartitioner in repartitioners:
-            await _carry(app, repartitioner, repartitioner.trust(time.time_ns() // 1000))
-            at_end = partial(_at_end, app, repartitioner.repartition.source)
-            silent = repartitioner.silence(at_end, settings.idle_timeout / 1e6)
-            await _carry(app, repartitioner, silent)
+    async def tick() -> None:
+        for runner in runners:
+            at_end = partial(_at_end, app, runner.repartitioner.repartition.source)
+            await runner.tick(at_end, settings.idle_timeout / 1e6)
 
     configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
-    repeat(app, end_silent, 1.0)
+    repeat(app, tick, 1.0)
     repeat(app, reporter.tick, 1.0)
-    for repartitioner in repartitioners:
-        _build_repartition_agent(app, repartitioner, unused, limit)
+    for runner in runners:
+        _build_repartition_agent(app, runner, unused, limit)
 
     @app.task
     async def rules_topic() -> None:
@@ -275,34 +283,19 @@ def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
     return end
 
 
-async def _carry(
-    app: WorkerApp, repartitioner: Repartitioner, frames: Sequence[Frame], letters: Sequence[DeadLetter] = ()
-) -> None:
-    topic, partitions = repartitioner.repartition.topic, repartitioner.partitions
-    records = [record for frame in frames for record in frame_records(topic, frame, partitions)]
-    records += [letter_record(letter, letter.partition % partitions) for letter in letters]
-    if records:
-        await app.producer.send_and_confirm(records)
-
-
-def _build_repartition_agent(app: WorkerApp, repartitioner: Repartitioner, unused: Unused, limit: LetterLimit) -> None:
+def _build_repartition_agent(app: WorkerApp, runner: RepartitionRunner, unused: Unused, limit: LetterLimit) -> None:
     async def forward(stream: Any) -> None:
         async for event in stream.noack().events():
-            chunk = event.value
-            began_s = time.monotonic()
-            frames, letters = repartitioner.step(chunk.partition, chunk.records, began_s)
-            await _carry(app, repartitioner, frames, letters)
+            rows, letters = await runner.handle(event.value)
             for letter in letters:
                 unused.add_letter(letter)
             with stopping():
-                limit.count(sum(frame.num_rows for frame in frames) + len(letters), len(letters))
-            repartitioner.carried(chunk.partition, chunk.next_offset, began_s, time.monotonic())
+                limit.count(rows + len(letters), len(letters))
             event.ack()
 
-    name = f"repartition-{repartitioner.repartition.stream}-{repartitioner.repartition.field}"
-    app.agent(app.topic(repartitioner.repartition.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(
-        forward
-    )
+    repartition = runner.repartitioner.repartition
+    name = f"repartition-{repartition.stream}-{repartition.field}"
+    app.agent(app.topic(repartition.source), name=name, supervisor_strategy=mode.CrashingSupervisor)(forward)
 
 
 def build_control(app: WorkerApp, settings: Settings) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
+import pyarrow as pa
+
 from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.ingest.copies import COPY_HEADER
+from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
@@ -14,9 +19,11 @@ from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, metrics_topic
 
-__all__ = ["FRAME_HEADERS", "frame_records", "letter_record", "producer_records"]
+__all__ = ["FRAME_HEADERS", "copy_records", "frame_records", "letter_record", "producer_records"]
 
 FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
+_POSITION: Final = "astrocyte position"
+"""Column that lasts only until the rows are divided."""
 
 
 def letter_record(letter: DeadLetter, partition: int) -> ProducerRecord:
@@ -34,6 +41,22 @@ def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRec
         ProducerRecord(topic, encode_frame(part), None, partition, FRAME_HEADERS)
         for partition, part in split_by_partition(frame, partitions)
     ]
+
+
+def copy_records(topic: str, copy: Copy, partitions: int) -> list[ProducerRecord]:
+    """A repartitioned frame, one record for each partition that it concerns, with where its rows come from."""
+    copied = copy.copied
+    if copied is None:
+        return frame_records(topic, copy.frame, partitions)
+    marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
+    records = []
+    for partition, part in split_by_partition(marked, partitions):
+        header = replace(copied, positions=part.column(_POSITION).to_numpy()).pack()
+        frame = replace(part, batch=part.batch.drop_columns([_POSITION]))
+        records.append(
+            ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
+        )
+    return records
 
 
 def producer_records(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, ClockGuard
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
+from astrocyte.agents.ingest.copies import WAITED, Copied, end_of, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import apart, reason_of
@@ -21,20 +23,38 @@ from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.partitioning import repartition
 from astrocyte.schemas.times import are_event_times
 
-__all__ = ["Repartitioner"]
+__all__ = ["Copy", "Repartitioner"]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A frame for the internal topic, and from where its rows come; None in one that only speaks of event time."""
+
+    frame: Frame
+    copied: Copied | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """One event that waits, and its input partition."""
+    """One event that waits, its input partition and its position there."""
 
     frame: Frame
     partition: int
+    position: int
+
+    def pack(self) -> list[Any]:
+        """The event for a snapshot."""
+        return [encode_frame(self.frame), self.partition, self.position]
+
+    @classmethod
+    def unpack(cls, packed: Sequence[Any]) -> _Waiting:
+        """The event of a snapshot."""
+        return cls(decode_frame(bytes(packed[0])), *packed[1:])
 
 
 @dataclass(slots=True)
@@ -44,6 +64,9 @@ class Repartitioner:
     Every frame carries a watermark: that of the producer, or the newest timestamp minus the lateness. The reader waits
     for every input partition, so a silent one is reported to it as ended (`silence`) until it sends again. When all
     were silent and one sends, the reader waits for all of them again.
+
+    A copy names the positions of its rows, so that its reader takes each once although chunks are repeated after a
+    crash. Doubted events wait in `snapshot`, from which the next owner of an input partition goes on.
     """
 
     repartition: Repartition
@@ -59,6 +82,8 @@ class Repartitioner:
     """
     _carried: dict[int, int] = field(default_factory=dict)
     """By input partition: offset after what was carried over since the partition was assigned."""
+    _begins: dict[int, int] = field(default_factory=dict)
+    """By input partition: offset of the first message that the restored state does not contain."""
 
     def __post_init__(self) -> None:
         self._clocks = ClockGuard(tolerance_us=self.clock_tolerance_us, lateness_us=self.lateness_us)
@@ -68,82 +93,147 @@ class Repartitioner:
         self._carried.clear()
         self._heard_s = {number: self._heard_s.get(number, {"": now_s}) for number in partitions}
 
+    def snapshot(self, partition: int, next_offset: int) -> dict[str, Any]:
+        """State of an input partition before the message at ``next_offset``, for `restore`."""
+        clocks = [each for each in self._clocks.snapshot(_Waiting.pack) if each[0][1] == partition]
+        newest = [[origin, time_us] for (number, origin), time_us in self._newest_us.items() if number == partition]
+        return {"next_offset": next_offset, "clocks": clocks, "newest_us": newest}
+
+    def restore(self, snapshots: Mapping[int, Mapping[str, Any] | None]) -> None:
+        """Replace the state of some input partitions; None is an empty one.
+
+        Of records that follow, those that a state contains are skipped.
+        """
+        kept = [each for each in self._clocks.snapshot(_Waiting.pack) if each[0][1] not in snapshots]
+        self._newest_us = {place: time_us for place, time_us in self._newest_us.items() if place[0] not in snapshots}
+        for partition, state in snapshots.items():
+            self._begins.pop(partition, None)
+            if state is not None:
+                self._begins[partition] = int(state["next_offset"])
+                kept += state["clocks"]
+                self._newest_us.update({(partition, origin): time_us for origin, time_us in state["newest_us"]})
+        self._clocks.restore(kept, _Waiting.unpack)
+
     def step(
         self, partition: int, records: Sequence[KafkaRecord], now_s: float = 0.0
-    ) -> tuple[list[Frame], list[DeadLetter]]:
-        """Frames of one chunk for the internal topic, and dead letters of the rows that cannot be keyed by its field.
+    ) -> tuple[list[Copy], list[DeadLetter]]:
+        """Copies of one chunk for the internal topic, and dead letters of the rows that cannot be keyed by its field.
 
         Messages that cannot be decoded are left out: the correlate role, which counts the source, reports them.
         """
+        begin = self._begins.get(partition, 0)
+        if records and records[0].offset < begin:
+            records = [record for record in records if record.offset >= begin]
         sourced, _ = decode_chunk(self.repartition.source, partition, records, decoders=self.decoders)
         heard = self._heard_s.setdefault(partition, {"": now_s})
-        frames: list[Frame] = []
+        copies: list[Copy] = []
         letters: list[DeadLetter] = []
         stamps = KafkaTimes(records)
         for item in sourced:
             frame, places = self._keyed(item, letters)
             if frame.origin == RETRY_ORIGIN:
-                frames.append(frame)  # its source delays no event time here either
+                # Its source delays no event time here either.
+                copies.append(Copy(frame, self._copied(item, positions_of(item)[places])))
                 continue
             if frame.watermark_us is not None:
                 heard[frame.origin] = math.inf
             elif heard.get(frame.origin) != math.inf:
-                frames += self._wake(frame.origin, partition, now_s)
+                copies += [Copy(each) for each in self._wake(frame.origin, partition, now_s)]
                 heard[frame.origin] = now_s
-            frames += [self._relabel(part, partition) for part in self._judged(item, frame, places, stamps)]
+            for copy in self._judged(item, frame, places, stamps):
+                copies.append(replace(copy, frame=self._relabel(copy.frame, partition)))
             if frame.end:
                 del heard[frame.origin]
                 self._newest_us.pop((partition, frame.origin), None)
-        return frames, letters
+        return copies, letters
 
-    def trust(self, until_us: int | None = None) -> list[Frame]:
-        """Events that waited and are accepted, up to a time that the caller knows to have passed; see `ClockGuard`."""
+    def trust(self, until_us: int | None = None, *, partition: int | None = None) -> list[Copy]:
+        """Events that waited and are accepted, up to a time that the caller knows to have passed; see `ClockGuard`.
+
+        ``partition``: only those of an input partition.
+        """
+        clocks = self._clocks
+        sources = [source for source in clocks.sources if partition in (None, source.partition)]
+        steps = [step for source in sources for step in clocks.trust(until_us, of=source)]
         return [
-            self._relabel(step.waited.item.frame, step.waited.item.partition)
-            for step in self._clocks.trust(until_us)
-            if step.waited is not None and step.reason is None
+            replace(copy, frame=self._relabel(copy.frame, copy.copied.partition))
+            for copy in _released(steps)
+            if copy.copied is not None
         ]
 
-    def _judged(self, item: SourcedFrame, frame: Frame, places: NDArray[np.int64], stamps: KafkaTimes) -> list[Frame]:
+    @property
+    def waiting(self) -> int:
+        """Number of events that wait."""
+        return self._clocks.waiting
+
+    def _judged(self, item: SourcedFrame, frame: Frame, places: NDArray[np.int64], stamps: KafkaTimes) -> list[Copy]:
         """The frame without the rows whose clocks are doubted, as the correlate role judges (and counts) them.
 
         ``frame`` has the rows ``places`` of the item with their new key; clocks are those of the keys that they had.
-        Rows that waited come first, each in a frame of its own.
+        Rows that waited are in frames of their own.
         """
+        positions = positions_of(item)[places]
         if frame.watermark_us is not None or frame.peers or not frame.num_rows:
-            return [frame]
+            return [Copy(frame, self._copied(item, positions))]
         rows = np.flatnonzero(are_event_times(frame.timestamps()))  # others are no events for any reader
         if len(rows) < frame.num_rows:
-            frame, places = frame.take(rows), places[rows]
+            frame, places, positions = frame.take(rows), places[rows], positions[rows]
         keys = item.frame.column("key")
         if len(places) < len(keys):
             keys = keys.take(pa.array(places))
+        source = Source(item.topic, item.partition, frame.origin)
+        waited = self._open(item.partition)
         made: dict[int, int] = {}
 
         def wait(row: int) -> _Waiting:
-            waiting = _Waiting(replace(frame.take(np.array([row])), end=False), item.partition)
-            made[id(waiting)] = row
-            return waiting
+            position = int(positions[row])
+            made[position] = row
+            return _Waiting(replace(frame.take(np.array([row])), end=False), item.partition, position)
 
-        source = Source(item.topic, item.partition, frame.origin)
-        kafka_us = stamps.of(item, places)
-        steps = self._clocks.admit(source, frame.timestamps(), keys, kafka_us, wait)
+        steps = self._clocks.admit(source, frame.timestamps(), keys, stamps.of(item, places), wait)
         if steps is None:
-            return [frame]
-        before: list[Frame] = []
+            return [Copy(frame, self._copied(item, positions))]
+        # Records are copied in the order in which they were accepted; the rows of one message come at once.
+        singly = item.offsets is not None
+        at_once = set() if singly else {step.waited.item.position for step in steps if step.waited} & made.keys()
+        opened = sorted((waited | made.keys()) - at_once)
+        first = Copied(item.partition, int(positions[0]) - 1, positions[:0], opened)
+        copies = [Copy(replace(frame.slice(0, 0), end=False), first)]
         batch: list[int] = []
+
+        def part(copied: Copied | None = None) -> None:
+            rows = np.array(batch if singly else sorted(batch), np.int64)
+            known = copied or Copied(item.partition, int(positions[rows[-1]]), positions[rows], opened)
+            end = copied is not None and frame.end
+            copies.append(Copy(replace(frame.take(rows), end=end), replace(known, positions=positions[rows])))
+            batch.clear()
+
         for step in steps:
             if step.waited is None:
                 batch += step.rows
-            elif step.reason is None and id(step.waited.item) in made:
-                batch.append(made[id(step.waited.item)])
+            elif step.waited.item.position in at_once:
+                batch += [made[step.waited.item.position]] if step.reason is None else []
             elif step.reason is None:
-                before.append(step.waited.item.frame)
+                if singly and batch:
+                    part()
+                copies += _released([step])
         if frame.end:
-            ended = self._clocks.trust(of=source)
-            before += [step.waited.item.frame for step in ended if step.waited is not None and step.reason is None]
+            if batch:
+                part()
+            copies += _released(self._clocks.trust(of=source))
             self._clocks.forget(source)
-        return [*before, frame.take(np.array(sorted(batch), np.int64))]
+        part(self._copied(item, positions[:0], after=frame.end))
+        return copies
+
+    def _open(self, partition: int) -> set[int]:
+        """Positions of the events of an input partition that wait."""
+        return {each.position for each in self._clocks.items() if each.partition == partition}
+
+    def _copied(self, item: SourcedFrame, positions: NDArray[np.int64], *, after: bool = False) -> Copied:
+        """From where the last rows of an item come; ``after``: the frame comes after all rows of its message."""
+        every = positions_of(item)
+        through = int(every[-1]) if len(every) and not after else end_of(item.offset)
+        return Copied(item.partition, through, positions, sorted(self._open(item.partition)))
 
     def carried(self, partition: int, next_offset: int, began_s: float, now_s: float) -> None:
         """What `step` made of a chunk at ``began_s`` is confirmed; only now does the silence after it begin."""
@@ -151,7 +241,7 @@ class Repartitioner:
         heard = self._heard_s.get(partition, {})
         heard.update({origin: now_s for origin, moment in heard.items() if began_s <= moment < now_s})
 
-    def silence(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> list[Frame]:
+    def silence(self, at_end: Callable[[int], AtEnd | None], timeout_s: float) -> list[Copy]:
         """Frames that end the origins that have said nothing on a partition for ``timeout_s``, once each.
 
         ``at_end`` says what the broker has answered about an input partition. Only time in which it answered counts,
@@ -168,7 +258,7 @@ class Repartitioner:
             for origin in sorted(origin for origin, moment in heard.items() if moment <= proven_s):
                 del heard[origin]
                 self._newest_us.pop((number, origin), None)
-                frames.append(self._empty(origin, number, end=True))
+                frames.append(Copy(self._empty(origin, number, end=True)))
         return frames
 
     def _wake(self, origin: str, partition: int, now_s: float) -> list[Frame]:
@@ -221,6 +311,12 @@ class Repartitioner:
                 waited_for = sorted({partition, *self._heard_s})
         peers = tuple(f"{frame.stream}@{_origin(frame.origin, other)}" for other in waited_for)
         return replace(frame, origin=_origin(frame.origin, partition), watermark_us=watermark_us, peers=peers)
+
+
+def _released(steps: Iterable[Admitted[_Waiting]]) -> list[Copy]:
+    """Copies of the events that waited and are accepted."""
+    accepted = [step.waited.item for step in steps if step.waited is not None and step.reason is None]
+    return [Copy(each.frame, Copied(each.partition, WAITED, np.array([each.position], np.int64))) for each in accepted]
 
 
 def _origin(origin: str, partition: int) -> str:

@@ -14,7 +14,7 @@ from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.cli.app import app
-from astrocyte.pipeline.roles.output_records import frame_records
+from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import read_rule_files
@@ -76,19 +76,20 @@ def test_the_roles_of_a_worker_go_on(name):
     copies = [Repartitioner(each, 1, lateness_us=0) for each in plan.repartitions]
     output, copied = DomainOutput(), 0
 
-    def read_copies(topic, frames):
+    def read_copies(topic, made):
         nonlocal copied
-        for frame in frames:
-            for record in frame_records(topic, frame, 1):
-                output.extend(domain.feed(record.topic, [RawRecord(copied, 0, record.key, record.value)]))
+        for copy in made:
+            for record in copy_records(topic, copy, 1):
+                raw = RawRecord(copied, 0, record.key, record.value, tuple(record.headers))
+                output.extend(domain.feed(record.topic, [raw]))
                 copied += 1
 
     for raw in raws(name):
         output.extend(domain.feed("mono.meters", [raw]))
         for each in copies:
-            frames, refused = each.step(0, [raw])
+            made, refused = each.step(0, [raw])
             assert refused == []
-            read_copies(each.repartition.topic, frames)
+            read_copies(each.repartition.topic, made)
     for each in copies:
         read_copies(each.repartition.topic, each.trust())
     output.extend(domain.mark_all_idle())

@@ -1,256 +1,169 @@
-"""Workers that stand still or are overloaded, and brokers that go away, make no event late.
+"""Workers that stand still, die, move or are overloaded, and brokers that go away, make no event late.
 
-Two streams of single JSON records are correlated by a real worker. Whatever happens to it, the matches are those of
-all events, and those that `match` finds in the recorded log.
+Events are single JSON records, or frames without watermarks. Whatever happens, no event is late, the matches are those
+that `match` finds in the recorded log, and every event is accounted for. `make faults ARGS="-k idleness"` runs the long
+forms as well, on both brokers, and prints a table.
 """
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-import orjson
 import pytest
 
-from astrocyte import Engine, load_rules
-from astrocyte.pipeline.analysis.offline import run_rules
-from astrocyte.pipeline.recording.record import record
-from astrocyte.pipeline.roles.worker import environment_of, worker_command
-from astrocyte.pipeline.settings import Settings, load_settings
-from astrocyte.pipeline.simulation.publish import KafkaSink
-from astrocyte.pipeline.topology.topics import make_topics, mono_topics
-from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS
-from tests.support.brokers import read_all
-from tests.support.waiting import wait_until
+from tests.support.broker import full_disk
+from tests.support.kafka import Kafka
+from tests.support.live import FORMS, NEIGHBOUR, Live, correlating
 
-STREAMS = ("quiet_a", "quiet_b")
-RULES = """
-rules:
-  - name: together
-    within: 100ms
-    all: [{as: a, stream: quiet_a}, {as: b, stream: quiet_b}]
-"""
-SLOW = """
-validators:
-  - {stream: quiet_a, use: slow}
-"""
-TICK_S = 0.05
-ROWS = 10
-"""Events of each stream in a tick."""
-PLUGIN = "tests.support.slow_validator"
+Act = Callable[[Live], None]
 
 
-class Sending:
-    """Events of both streams, with the time of now, from a thread until asked to stop."""
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the workers or the broker, between two quiet times, and settings under which it does."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._stop = threading.Event()
-        self._dice = np.random.default_rng(7)
-        self._sequence = 0
-        self.frames: list[Frame] = []
-        self._thread = threading.Thread(target=self._send)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def wait(self, seconds: float) -> None:
-        """Until events of so many seconds more were sent."""
-        enough = len(self.frames) + len(STREAMS) * seconds / TICK_S
-        wait_until(lambda: len(self.frames) >= enough, seconds * 3 + 10, "the producer does not go on")
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(60)
-
-    @property
-    def events(self) -> int:
-        return sum(frame.num_rows for frame in self.frames)
-
-    def _send(self) -> None:
-        with KafkaSink(self._settings.broker, partitions=self._settings.partitions, form="json") as sink:
-            while not self._stop.wait(TICK_S):
-                for frame in self.tick(time.time_ns() // 1000):
-                    sink.write(frame)
-
-    def tick(self, now_us: int) -> list[Frame]:
-        """Events of the last 50 ms."""
-        made = []
-        for stream in STREAMS:
-            columns = {
-                "timestamp": now_us - np.sort(self._dice.integers(0, int(TICK_S * 1e6), ROWS))[::-1],
-                "key": [f"k{number}" for number in self._dice.integers(0, 8, ROWS)],
-                "value": self._dice.random(ROWS),
-            }
-            made.append(Frame.from_columns(stream, "run", columns, first_seq=self._sequence))
-        self._sequence += ROWS
-        self.frames += made
-        return made
+    act: Act
+    options: Mapping[str, Any] = field(default_factory=dict)
+    repeats: bool = False
+    """A worker dies, so that it may emit matches twice."""
+    timeout_s: float = 120
 
 
-class Worker:
-    """A worker that correlates, as a process."""
-
-    def __init__(self, settings: Settings, log: Path, **environment: str) -> None:
-        self.log = log
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                worker_command(), env=environment_of(settings) | environment, stdout=out, stderr=out
-            )
-
-    def signal(self, number: int) -> None:
-        self.process.send_signal(number)
+def nothing(_live: Live) -> None:
+    pass
 
 
-@contextmanager
-def correlating(
-    address: str, folder: Path, *, slow_s: float = 0.0, backlog_s: float = 0.0, **wishes: object
-) -> Iterator[tuple[Settings, Sending, Worker]]:
-    """Settings, a producer that begins before the worker or once it reads, and the worker, which must end well."""
-    rules = folder / "rules.yaml"
-    rules.write_text(RULES + (SLOW if slow_s else ""))
-    settings = load_settings(
-        broker=address, group=f"idle-{folder.name}", rules=(rules,), partitions=2, streams=STREAMS,
-        snapshot_interval="500ms", roles=("correlate",), plugins=(PLUGIN,) if slow_s else (), **wishes,
-    )  # fmt: skip
-    asyncio.run(make_topics(settings, [*mono_topics(STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, CLOCK]))
-    begun = recorded(address)
-    sending = Sending(settings)
-    worker = None
-    try:
-        if backlog_s:
-            sending.start()
-            sending.wait(backlog_s)
-        worker = Worker(settings, folder / "worker.log", SLOW_VALIDATOR_S=str(slow_s))
-        if not backlog_s:
-            # A worker records where each of its domains begins.
-            wait_until(lambda: recorded(address) >= begun + settings.partitions, 120, "the worker does not begin")
-            sending.start()
-        yield settings, sending, worker
-    except BaseException:
-        if worker is not None:
-            sys.stderr.write(worker.log.read_text(errors="replace")[-3000:])
-        raise
-    finally:
-        sending.stop()
-        if worker is not None:
-            worker.signal(signal.SIGCONT)
-            worker.process.terminate()
-            assert worker.process.wait(60) == 0
+def sends_for(seconds: float) -> Act:
+    return lambda live: live.sending.wait(seconds)
 
 
-def recorded(address: str) -> int:
-    """Number of records about idleness."""
-    return sum(len(part) for part in read_all(address, CLOCK).values())
+def stopped_for(seconds: float, *, times: int = 1, between_s: float = 0.1) -> Act:
+    def act(live: Live) -> None:
+        for _ in range(times):
+            live.worker.signal(signal.SIGSTOP)
+            live.sending.wait(seconds)
+            live.worker.signal(signal.SIGCONT)
+            live.sending.wait(between_s)
+
+    return act
 
 
-def matches(address: str) -> list[str]:
-    """Ids of what was emitted, in the order of the partitions."""
-    return [
-        orjson.loads(each.value)["event_id"]
-        for part in read_all(address, MULTI_EVENTS).values()
-        for each in part
-        if dict(each.headers)["ce_source"].endswith(b"/together")
-    ]
+def workers_killed(times: int, *, after_s: float) -> Act:
+    """kill -9 of every worker in turn."""
+
+    def act(live: Live) -> None:
+        for _ in range(times):
+            for worker in live.workers:
+                live.sending.wait(after_s)
+                worker.kill()
+                worker.start()
+
+    return act
 
 
-def late(address: str) -> list[bytes]:
-    return [each.value for part in read_all(address, LATE).values() for each in part if b'"quiet_' in each.value]
+def broker_killed(times: int, *, for_s: float, between_s: float) -> Act:
+    def act(live: Live) -> None:
+        for _ in range(times):
+            live.broker.kill()
+            live.sending.wait(for_s)
+            live.broker.start()
+            live.sending.wait(between_s)
+
+    return act
 
 
-def expected(settings: Settings, frames: list[Frame]) -> set[str]:
-    """Ids of all matches: what an engine finds that gets every event before its end."""
-    engine = Engine(load_rules(Path(settings.rules[0])))
-    for frame in frames:
-        engine.push(frame)
-    return {match.id for match in engine.flush().matches}
+def broker_full_for(seconds: float) -> Act:
+    """No file of the broker can grow. A Kafka whose only folder fails ends, and is started again when there is room."""
+
+    def act(live: Live) -> None:
+        with full_disk(live.broker.pid):
+            live.sending.wait(seconds)
+        if isinstance(live.broker, Kafka):
+            live.broker.kill()
+            live.broker.start()
+
+    return act
 
 
-def in_the_log(settings: Settings, path: Path, *topics: str) -> tuple[set[str], int]:
-    """Ids and number of late events that `match` finds in the recorded log."""
-    asyncio.run(record(settings.broker, [*mono_topics(STREAMS), *topics], path))
-    ruleset = load_rules(Path(settings.rules[0]))
-    run, outputs = run_rules(ruleset, [path], lateness_us=settings.lateness)
-    ids = {orjson.loads(each.value)["event_id"] for output in outputs for each in output.multi_events}
-    return ids, run.counters.late
+def second_worker(*, for_s: float, killed: bool = False) -> Act:
+    """A second worker joins the group, and leaves it or dies."""
+
+    def act(live: Live) -> None:
+        other = live.add("correlate")
+        other.ready()
+        live.sending.wait(for_s)
+        if killed:
+            other.kill()
+        else:
+            other.stop()
+        live.sending.wait(for_s)
+
+    return act
 
 
-def check(fault: str, settings: Settings, sending: Sending, folder: Path, *topics: str) -> None:
-    """Nothing is late, and the worker's matches are all there are; prints a line about it."""
-    sending.stop()
-    wanted = expected(settings, sending.frames)
-    assert len(wanted) > 300
-    found: list[str] = []
-
-    def done() -> bool:
-        found[:] = matches(settings.broker)
-        return len(found) >= len(wanted) or bool(late(settings.broker))
-
-    try:
-        wait_until(done, 90, lambda: f"{len(found)} of {len(wanted)} matches")
-    finally:
-        line = f"{sending.events} events, {len(late(settings.broker))} late, {len(found)} matches of {len(wanted)}"
-        print(f"\n{fault}: {line}", flush=True)
-    assert late(settings.broker) == []
-    assert sorted(found) == sorted(wanted)
-    assert in_the_log(settings, folder / "recorded.jsonl.zst", *topics) == (wanted, 0)
+def check(broker: Any, folder: Any, fault: Fault, **options: Any) -> dict[str, int]:
+    with correlating(broker, folder, **fault.options, **options) as live:
+        if "backlog_s" not in fault.options:
+            live.sending.wait(2)
+        fault.act(live)
+        if "backlog_s" not in fault.options:
+            live.sending.wait(2)
+        return live.check(repeats=fault.repeats, timeout_s=fault.timeout_s)
 
 
-@pytest.mark.parametrize("seconds", [7, 15])
-def test_a_worker_that_is_stopped_and_goes_on_makes_nothing_late(own_embedded, tmp_path, seconds):
-    with correlating(own_embedded.address, tmp_path) as (settings, sending, worker):
-        sending.wait(2)
-        worker.signal(signal.SIGSTOP)
-        sending.wait(seconds)
-        worker.signal(signal.SIGCONT)
-        sending.wait(3)
-        check(f"worker stopped for {seconds} s", settings, sending, tmp_path, CLOCK)
+HASTY = {"lateness": "200ms", "idle_timeout": "1s"}
+"""The shortest times that may lie between events: what takes seconds is then as long a pause as minutes are."""
+
+SHORT = {
+    "worker stopped for 4 s, five times": Fault(stopped_for(1.5, times=5), HASTY),
+    "worker stopped for 7 s": Fault(stopped_for(7), HASTY),
+    "worker killed": Fault(workers_killed(1, after_s=1), HASTY, repeats=True),
+    "worker and its repartitioning killed": Fault(
+        workers_killed(2, after_s=1), HASTY | {"by": "place", "session_timeout": "3s"}, repeats=True
+    ),
+    "second worker joins and leaves": Fault(second_worker(for_s=3), HASTY),
+    "worker at three times its capacity": Fault(sends_for(5), HASTY | {"slow": {"quiet_a": 0.015}}),
+    "slow neighbour topic": Fault(sends_for(4), HASTY | {"slow": {NEIGHBOUR: 0.007}}),
+    "backlog at the start": Fault(nothing, HASTY | {"slow": {"quiet_a": 0.005}, "backlog_s": (8, 0.05)}),
+}
+BROKERS = {
+    "broker killed": Fault(broker_killed(1, for_s=7, between_s=1), HASTY),
+    "disk full": Fault(broker_full_for(7), HASTY),
+}
+LONG = {
+    "worker stopped for 7 s": Fault(stopped_for(7)),
+    "worker stopped for 30 s": Fault(stopped_for(30)),
+    "worker stopped for 90 s": Fault(stopped_for(90)),
+    "worker killed four times": Fault(workers_killed(4, after_s=3), repeats=True),
+    "worker and its repartitioning killed": Fault(workers_killed(3, after_s=3), {"by": "place"}, repeats=True),
+    "broker killed four times": Fault(broker_killed(4, for_s=7, between_s=4)),
+    "disk full for 60 s": Fault(broker_full_for(60)),
+    "worker at three times its capacity for 30 s": Fault(sends_for(30), {"slow": {"quiet_a": 0.015}}, timeout_s=300),
+    "backlog of an hour": Fault(nothing, {"backlog_s": (3600, 1.0)}),
+    "second worker joins and leaves": Fault(second_worker(for_s=10)),
+    "second worker joins and dies": Fault(second_worker(for_s=15, killed=True), repeats=True),
+    "slow neighbour topic": Fault(sends_for(20), {"slow": {NEIGHBOUR: 0.01}}, timeout_s=300),
+}
 
 
-def test_a_worker_that_gets_little_time_makes_nothing_late(own_embedded, tmp_path):
-    with correlating(own_embedded.address, tmp_path, idle_timeout="1s") as (settings, sending, worker):
-        for _ in range(5):
-            worker.signal(signal.SIGSTOP)
-            sending.wait(1.5)
-            worker.signal(signal.SIGCONT)
-            sending.wait(0.1)
-        check("worker stopped five times", settings, sending, tmp_path, CLOCK)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("fault", SHORT)
+def test_nothing_is_late(own_embedded, tmp_path, fault, form):
+    check(own_embedded, tmp_path, SHORT[fault], form=form)
 
 
-def test_a_worker_at_a_third_of_the_speed_that_it_needs_makes_nothing_late(own_embedded, tmp_path):
-    limits = {"lateness": "200ms", "idle_timeout": "1s"}
-    with correlating(own_embedded.address, tmp_path, slow_s=0.015, **limits) as (settings, sending, _):
-        sending.wait(8)
-        check("worker overloaded threefold", settings, sending, tmp_path, CLOCK)
+@pytest.mark.parametrize("fault", BROKERS)
+def test_nothing_is_late_when_the_broker_is_away_or_full(own_broker, tmp_path, fault):
+    check(own_broker, tmp_path, BROKERS[fault])
 
 
-def test_what_was_written_before_the_worker_starts_is_not_late(own_embedded, tmp_path):
-    limits = {"lateness": "200ms", "idle_timeout": "1s"}
-    with correlating(own_embedded.address, tmp_path, slow_s=0.005, backlog_s=8, **limits) as (settings, sending, _):
-        check("backlog before the start", settings, sending, tmp_path, CLOCK)
-
-
-def killed_for(broker, seconds: float, sending: Sending) -> None:
-    broker.kill()
-    sending.wait(seconds)
-    broker.start()
-
-
-def test_a_broker_that_is_killed_and_started_makes_nothing_late(own_broker, tmp_path):
-    # A Kafka that other tests use as well holds what their workers found idle.
-    topics = () if type(own_broker).__name__ == "Kafka" else (CLOCK,)
-    with correlating(own_broker.address, tmp_path) as (settings, sending, _):
-        sending.wait(2)
-        killed_for(own_broker, 7, sending)
-        sending.wait(3)
-        check("broker killed for 7 s", settings, sending, tmp_path, *topics)
+@pytest.mark.soak
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("fault", LONG)
+def test_nothing_is_late_in_the_long_form(own_broker, tmp_path, fault, form, record_property):
+    found = check(own_broker, tmp_path, LONG[fault], form=form)
+    kind = "Kafka" if isinstance(own_broker, Kafka) else "embedded"
+    record_property("experiment", {"fault": fault, "form": form, "broker": kind} | found)

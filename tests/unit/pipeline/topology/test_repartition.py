@@ -24,7 +24,7 @@ def step(repartitioner: Repartitioner, partition: int, given: Frame, now_s: floa
     frames, letters = repartitioner.step(partition, [RawRecord(0, 0, None, encode_frame(given))], now_s)
     assert letters == []
     (made,) = frames
-    return made
+    return made.frame
 
 
 def ends(until_s: float, *, reading_since_s: float = -1e9, delivered: int | None = None):
@@ -60,11 +60,11 @@ def test_an_idle_partition_is_ended_once_and_returns():
     repartitioner.assign([0, 1], now_s=0.0)
     step(repartitioner, 0, frame(), now_s=3.0)
     ended = repartitioner.silence(ends(6.0), 5.0)
-    assert [(each.origin, each.end, each.num_rows) for each in ended] == [("/1", True, 0)]
+    assert [(each.frame.origin, each.frame.end, each.frame.num_rows) for each in ended] == [("/1", True, 0)]
     assert repartitioner.silence(ends(7.0), 5.0) == []
     assert step(repartitioner, 1, frame(), now_s=7.5).end is False
-    assert [each.origin for each in repartitioner.silence(ends(9.0), 5.0)] == ["/0"]
-    assert [each.origin for each in repartitioner.silence(ends(16.0), 5.0)] == ["/1"]
+    assert [each.frame.origin for each in repartitioner.silence(ends(9.0), 5.0)] == ["/0"]
+    assert [each.frame.origin for each in repartitioner.silence(ends(16.0), 5.0)] == ["/1"]
 
 
 def test_a_process_that_stood_still_or_is_behind_ends_nobody():
@@ -90,7 +90,7 @@ def test_the_end_of_an_idle_partition_does_not_concern_the_others():
     repartitioner = Repartitioner(REPARTITION, 2, lateness_us=0)
     repartitioner.assign([0], now_s=0.0)
     (ended,) = repartitioner.silence(ends(6.0), 5.0)
-    assert ended.peers == ()
+    assert ended.frame.peers == ()
 
 
 def test_when_one_of_all_idle_partitions_resumes_the_reader_waits_for_all_until_they_are_idle_again():
@@ -98,8 +98,11 @@ def test_when_one_of_all_idle_partitions_resumes_the_reader_waits_for_all_until_
     repartitioner.assign([0, 1], now_s=0.0)  # the third is another worker's
     assert len(repartitioner.silence(ends(6.0), 5.0)) == 2
     frames, _ = repartitioner.step(0, [RawRecord(0, 0, None, encode_frame(frame()))], 10.0)
-    assert [(each.origin, each.end, each.num_rows) for each in frames] == [("/1", False, 0), ("/0", False, 6)]
-    assert [each.origin for each in repartitioner.silence(ends(16.0), 5.0)] == ["/0", "/1"]
+    assert [(each.frame.origin, each.frame.end, each.frame.num_rows) for each in frames] == [
+        ("/1", False, 0),
+        ("/0", False, 6),
+    ]
+    assert [each.frame.origin for each in repartitioner.silence(ends(16.0), 5.0)] == ["/0", "/1"]
 
 
 def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle():
@@ -107,7 +110,7 @@ def test_one_producer_that_asserts_watermarks_does_not_hide_that_another_is_idle
     repartitioner.assign([0, 1], now_s=0.0)
     step(repartitioner, 0, frame(), now_s=4.0)
     step(repartitioner, 1, frame(origin="run", watermark_us=9), now_s=5.0)
-    assert [each.origin for each in repartitioner.silence(ends(6.0), 5.0)] == ["/1"]
+    assert [each.frame.origin for each in repartitioner.silence(ends(6.0), 5.0)] == ["/1"]
 
 
 def test_state_of_runs_is_removed_at_their_ends():
@@ -118,7 +121,7 @@ def test_state_of_runs_is_removed_at_their_ends():
         step(repartitioner, 0, frame(origin=f"run{number}", watermark_us=9, end=number % 2 == 0), now_s=1.0)
         if number % 2:
             step(repartitioner, 0, frame(origin=f"run{number}", end=True), now_s=2.0)
-    assert [each.origin for each in repartitioner.silence(ends(60.0), 5.0)] == ["/0"]
+    assert [each.frame.origin for each in repartitioner.silence(ends(60.0), 5.0)] == ["/0"]
     assert repartitioner._newest_us == {}
     assert repartitioner._heard_s == {0: {}}
 
@@ -127,7 +130,7 @@ def test_a_producer_that_asserts_watermarks_is_not_ended_for_being_slow():
     repartitioner = Repartitioner(REPARTITION, 1, lateness_us=0)
     repartitioner.assign([0], now_s=0.0)
     step(repartitioner, 0, frame(origin="run", watermark_us=9), now_s=0.0)
-    assert [each.origin for each in repartitioner.silence(ends(60.0), 5.0)] == ["/0"], (
+    assert [each.frame.origin for each in repartitioner.silence(ends(60.0), 5.0)] == ["/0"], (
         "an origin without name may yet come"
     )
 
@@ -142,8 +145,8 @@ def test_an_event_with_a_clock_that_is_ahead_waits_until_it_is_trusted():
         # Kafka's time jumped with the event's, so it does not say which of the two clocks is wrong.
         stamp_ms = (start + at) // 1000
         frames, _ = repartitioner.step(0, [RawRecord(offset, stamp_ms, None, encode_frame(given))])
-        made += [row["timestamp"] - start for frame in frames for row in frame.rows()]
+        made += [row["timestamp"] - start for copy in frames for row in copy.frame.rows()]
     assert made == [0, 1, 2]
     assert repartitioner.trust(start + hour // 2) == []
-    (frame_,) = repartitioner.trust(start + 2 * hour)
-    assert [row["timestamp"] - start for row in frame_.rows()] == [2 * hour]
+    (copy,) = repartitioner.trust(start + 2 * hour)
+    assert [row["timestamp"] - start for row in copy.frame.rows()] == [2 * hour]

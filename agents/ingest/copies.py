@@ -1,0 +1,141 @@
+"""Copies of events in internal topics: each is taken once, although its writer repeats itself after a crash.
+
+The writer (`pipeline.topology.repartition`) names with each message the partition from which its rows were copied and
+their positions there. Positions grow, so what is not beyond the last one came before. Events that waited until their
+clocks were judged come later than their position: the messages before them say which positions are still open.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.schemas.frames import decode_frame, encode_frame
+from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
+
+__all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "end_of", "positions_of"]
+
+COPY_HEADER: Final = "astrocyte-copied"
+WAITED: Final = -2
+_ROWS: Final = 24
+"""Bits of a position for the row inside its message; the others are the message's offset."""
+_HEAD: Final = struct.Struct("<iqI")
+
+
+def positions_of(sourced: SourcedFrame) -> NDArray[np.int64]:
+    """Position of each row in its partition: greater than those of all rows before it."""
+    count = sourced.frame.num_rows
+    offsets = np.full(count, sourced.offset, np.int64) if sourced.offsets is None else sourced.offsets
+    if sourced.numbers is not None:
+        return (offsets << _ROWS) + sourced.numbers
+    return (offsets << _ROWS) + (np.arange(count) if sourced.offsets is None else 0)
+
+
+def end_of(offset: int) -> int:
+    """Position after all rows of the message at an offset, and before those of the next."""
+    return ((offset + 1) << _ROWS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """From where the rows of one message were copied."""
+
+    partition: int
+    through: int
+    """No row up to this position follows, but the open ones; `WAITED` in a message with one event that waited."""
+    positions: NDArray[np.int64]
+    """Position of each row, in order."""
+    open: Sequence[int] = ()
+    """Positions of the events that wait."""
+
+    @property
+    def waited(self) -> bool:
+        """Whether this is an event that waited, and says nothing about others."""
+        return self.through == WAITED
+
+    def pack(self) -> bytes:
+        """Value of the header."""
+        numbers = np.concatenate([np.array(self.open, np.int64), self.positions])
+        body = np.diff(numbers, prepend=np.int64(0)).astype("<i8").tobytes()
+        return _HEAD.pack(self.partition, self.through, len(self.open)) + zlib.compress(body, 1)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Copied:
+        """The inverse of `pack`. Raises ValueError."""
+        try:
+            partition, through, count = _HEAD.unpack_from(data)
+            numbers = np.cumsum(np.frombuffer(zlib.decompress(data[_HEAD.size :]), "<i8")).astype(np.int64)
+        except (struct.error, zlib.error) as error:
+            raise ValueError(f"header {COPY_HEADER}: {error}") from None
+        return cls(partition, through, numbers[count:], tuple(numbers[:count].tolist()))
+
+
+@dataclass(slots=True)
+class _Source:
+    first: int
+    """Position at which reading began: what was open then is not known, so it is taken."""
+    through: int = -1
+    open: set[int] = field(default_factory=set)
+
+    def takes(self, position: int, *, waited: bool) -> bool:
+        """Whether a row has not come before."""
+        return position in self.open or position < self.first or (position > self.through and not waited)
+
+
+class CopiesOnce:
+    """Which copies were taken, by topic and the partition from which they were copied."""
+
+    def __init__(self) -> None:
+        self._sources: dict[tuple[str, int], _Source] = {}
+
+    def fresh(self, topic: str, records: Iterable[KafkaRecord]) -> list[KafkaRecord]:
+        """The messages without the rows that came before; others than copies are returned as they are."""
+        kept = []
+        for record in records:
+            packed = next((value for name, value in record.headers if name == COPY_HEADER), None)
+            taken = record if packed is None else self._take(topic, record, Copied.unpack(packed))
+            if taken is not None:
+                kept.append(taken)
+        return kept
+
+    def _take(self, topic: str, record: KafkaRecord, copied: Copied) -> KafkaRecord | None:
+        known = self._sources.get((topic, copied.partition))
+        if known is None:
+            first = min([copied.through + 1, *copied.positions[:1].tolist()]) if not copied.waited else 2**62
+            known = self._sources[topic, copied.partition] = _Source(first)
+        before = known.through
+        known.open.update(position for position in copied.open if position > before)
+        if copied.through > before and not known.open and (not len(copied.positions) or copied.positions[0] > before):
+            known.through = copied.through
+            return record
+        fresh = np.array([known.takes(each, waited=copied.waited) for each in copied.positions.tolist()], np.bool_)
+        known.open.difference_update(copied.positions.tolist())
+        if copied.through > before:
+            known.through = copied.through
+            # What the writer no longer has among the open ones was refused.
+            known.open.intersection_update(copied.open)
+        elif not fresh.any():
+            return None
+        if fresh.all():
+            return record
+        frame = decode_frame(record.value or b"")
+        rows = np.flatnonzero(fresh)
+        return RawRecord(record.offset, record.timestamp, record.key, encode_frame(frame.take(rows)), record.headers)
+
+    def snapshot(self) -> list[list[Any]]:
+        """State as JSON values."""
+        return [[*place, known.first, known.through, sorted(known.open)] for place, known in self._sources.items()]
+
+    def restore(self, snapshot: Iterable[Sequence[Any]]) -> None:
+        """Restore the state of `snapshot`."""
+        self._sources = {
+            (topic, partition): _Source(first, through, set(waiting))
+            for topic, partition, first, through, waiting in snapshot
+        }
