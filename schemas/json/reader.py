@@ -40,6 +40,7 @@ __all__ = [
     "first_offset",
     "frame_to_records",
     "is_retried",
+    "read_body",
     "records_to_frame",
 ]
 
@@ -276,7 +277,13 @@ def _reason(error: Exception) -> str:
     return f"not JSON in UTF-8: {error}"
 
 
-def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | None) -> _Parsed:
+def read_body(
+    record: KafkaRecord, contract: Contract, envelope: str | None = None
+) -> tuple[Mapping[str, Any], str | None]:
+    """The object that a JSON record holds, and the envelope in which it holds an event where the headers decide it.
+
+    Raises InvalidEvent, JSONDecodeError and UnicodeDecodeError for a record that holds no object.
+    """
     if record.value is None:
         raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
     cloud = envelope in (None, "cloudevents")
@@ -295,6 +302,11 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | 
         body, envelope = found, "cloudevents"
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
+    return body, envelope
+
+
+def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | None) -> _Parsed:
+    body, envelope = read_body(record, contract, envelope)
     event = read_event(body, contract, key=_key(record, contract), envelope=envelope)
     return _Parsed(index, event.event_id, event.time, event.type, event.key, event.fields, event.unit)
 
