@@ -18,7 +18,7 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import column_name
 from astrocyte.schemas.times import CEILING_US, TimeUnit, time_us, unit_of
 
-__all__ = ["Proposal", "Seen", "propose"]
+__all__ = ["Proposal", "Seen", "numbers_of_time", "propose"]
 
 _FROM_US: Final = 631_152_000 * 1_000_000
 """The year 1990: a number that stands for an earlier time is rather a count or an id."""
@@ -75,7 +75,7 @@ def propose(
     partitions: int = 1,
     csv: CsvForm | None = None,
 ) -> Proposal:
-    """A declaration for the messages of a stream; ``topic`` is given where its name does not follow from the stream's."""
+    """A declaration for the messages of a stream; ``topic`` is given where it is not that of the stream's name."""
     given: dict[str, Any] = {"name": contract.stream}
     if topic is not None:
         given["topic"] = topic
@@ -101,7 +101,7 @@ def propose(
     seen = list(_members(events, forms.opened).values())
     _propose_time(proposal, events, seen, forms, is_file=is_file)
     if contract.event_type is None:
-        _propose_key(proposal, events, seen, [each.record.key for _, each in read], form, partitions)
+        _propose_key(proposal, read, seen, form=form, partitions=partitions)
         _propose_id(proposal, seen, events, form)
         _propose_paths(proposal, seen)
     return proposal
@@ -172,10 +172,24 @@ def _propose_time(
         )
     if is_file:
         proposal.problem = (
-            f"no member is a time that can be read (expected {', '.join(TIME_NAMES)}, or another one with ISO 8601 text "
-            "or a number of s, ms, us or ns since 1970), and a file has no other time"
+            f"no member is a time that can be read (expected {', '.join(TIME_NAMES)}, or another one with ISO 8601 "
+            "text or a number of s, ms, us or ns since 1970), and a file has no other time"
         )
     proposal.time = "the time of the Kafka message"
+
+
+def numbers_of_time(forms: Forms, contract: Contract) -> list[float]:
+    """The numbers that stand where a declaration says the event time is."""
+    found = []
+    for each in forms.opened:
+        try:
+            event = read_event(each.body, contract, envelope=each.envelope)
+        except InvalidEvent:
+            continue
+        if contract.declaration is not None and contract.declaration.time is not None:
+            number = _number(event.time)
+            found += [] if number is None else [number]
+    return found
 
 
 def _time_member(event: Event) -> str | None:
@@ -236,12 +250,13 @@ def _snake(name: str) -> str:
 
 def _propose_key(
     proposal: Proposal,
-    events: Sequence[Event],
+    read: Sequence[tuple[Event, Opened]],
     seen: Sequence[Seen],
-    keys: Sequence[bytes | None],
+    *,
     form: str | None,
     partitions: int,
 ) -> None:
+    events, keys = [event for event, _ in read], [each.record.key for _, each in read]
     kafka = [key for key in keys if key is not None]
     timed = proposal.declaration.get("time", {}).get("field")
     ranked = sorted(

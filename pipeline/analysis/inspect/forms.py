@@ -14,7 +14,7 @@ import orjson
 
 from astrocyte.agents.ingest.decoders import ARROW, DECODERS, JSON, Decoder, Decoders, run_decoder
 from astrocyte.schemas.contract import Contract, envelope_of
-from astrocyte.schemas.errors import InvalidEvent, TransientError
+from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord, read_body
 
@@ -71,7 +71,12 @@ def forms_of(topic: str, partition: int, records: Sequence[RawRecord], decoders:
             _open(record, contract, decoder.envelope, found)
         else:
             name = names.get(id(decoder), contract.decoder or "own")
-            _decode(topic, partition, record, decoder, name, found)
+            made = _decoded(record, decoder, topic, partition)
+            found.counts["unreadable" if made is None else name] += 1
+            if made is None:
+                found.unreadable.append(record)
+            elif not isinstance(made, Frame):
+                found.opened += [Opened(each, orjson.loads(each.value or b"{}"), "json") for each in made]
 
 
 def _open(record: RawRecord, contract: Contract, envelope: str | None, found: Forms) -> None:
@@ -86,18 +91,12 @@ def _open(record: RawRecord, contract: Contract, envelope: str | None, found: Fo
     found.opened.append(Opened(record, body, name))
 
 
-def _decode(topic: str, partition: int, record: RawRecord, decoder: Decoder, name: str, found: Forms) -> None:
+def _decoded(record: RawRecord, decoder: Decoder, topic: str, partition: int) -> Frame | list[RawRecord] | None:
+    """What a decoder makes of a message; None for one that it refuses."""
     try:
-        made = run_decoder(decoder, record, topic, partition)
-    except TransientError:
-        raise
+        return run_decoder(decoder, record, topic, partition)
     except InvalidEvent:
-        found.counts["unreadable"] += 1
-        found.unreadable.append(record)
-        return
-    found.counts[name] += 1
-    if not isinstance(made, Frame):
-        found.opened += [Opened(each, orjson.loads(each.value or b"{}"), "json") for each in made]
+        return None
 
 
 # -- forms that need a declaration -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["SHARES", "Inspection", "NothingFound", "Refusal", "StreamReport", "make_report", "refusals_of"]
+__all__ = ["SHARES", "Inspection", "NothingFound", "Refusal", "StreamReport", "make_report", "refusals_of", "span_text"]
 
 SHARES: Final = (0.0, 0.001, 0.01)
 """Shares of late events for which the lateness is given."""
@@ -66,6 +66,12 @@ class StreamReport:
     """Messages that are equal to an earlier one in key and value."""
     kafka_span_s: float = 0.0
     messages: int = 0
+    studied_times: list[float] = field(default_factory=list)
+    """Numbers that stand where the event time is declared, of a part of the sample."""
+
+    def keys_by(self, name: str) -> KeyStats:
+        """Statistics of another field by which rules correlate."""
+        return self.keys if name == self.key_field else key_stats(self.reading.frames, name)
 
     @property
     def key_field(self) -> str:
@@ -250,3 +256,21 @@ class Inspection:
     def recommended_us(self) -> int:
         """Lateness at which no event of any topic is late: a process has one for all."""
         return max((report.recommended_us for report in self.reports), default=0)
+
+
+def span_text(us: int) -> str:
+    """A span of time in the two largest units that it has, such as ``2h 5m`` or ``1.25s``."""
+    if us < 1_000_000:
+        return "0s" if us == 0 else f"{us / 1000:g}ms" if us >= 1000 else f"{us}us"
+    if us < 60_000_000:
+        return f"{us / 1e6:.3g}s"
+    seconds = round(us / 1e6)
+    units = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    found: list[str] = []
+    for size, unit in units:
+        if seconds >= size and len(found) < 2:
+            found.append(f"{seconds // size}{unit}")
+            seconds %= size
+        elif found:
+            break
+    return " ".join(found)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.analysis.inspect.declare import Proposal, propose
+from astrocyte.pipeline.analysis.inspect.declare import Proposal, numbers_of_time, propose
 from astrocyte.pipeline.analysis.inspect.forms import Forms, avro_schemas, csv_form, forms_of
 from astrocyte.pipeline.analysis.inspect.reading import raw_records, read_sample
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, make_report
@@ -32,7 +32,7 @@ from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import mono_topic, stream_of
 
-__all__ = ["LIMIT", "Request", "inspect", "take_sample"]
+__all__ = ["LIMIT", "Request", "inspect", "read_again", "take_sample"]
 
 LIMIT: Final = 100_000
 """Events of a topic, and of a log or file, that are read by default."""
@@ -54,10 +54,19 @@ class Request:
     ruleset: RuleSet | None = None
     stream: str | None = None
     limit: int = LIMIT
+    path: str | None = None
+    """File to read in place of the target: what standard input held."""
+
+    @property
+    def file(self) -> str:
+        """Path of the file that is read."""
+        return self.path or self.target
 
     @property
     def is_path(self) -> bool:
         """Whether the target is a file. Raises InvalidSettings for the path of one that does not exist."""
+        if self.path is not None:
+            return True
         if self.broker is not None:
             return False
         if Path(self.target).is_file():
@@ -74,12 +83,12 @@ def take_sample(request: Request) -> Sample:
     if not request.is_path:
         address = request.broker or request.settings.broker
         return read_topics(address, [request.target], limit=request.limit, limit_s=READ_S)
-    if form_of(request.target) == "log":
+    if form_of(request.file) == "log":
         if request.stream is not None:
             raise InvalidSettings("--stream is for files of events; the topics of a recorded log name their streams")
-        return read_log_sample(request.target, limit=request.limit)
+        return read_log_sample(request.file, limit=request.limit)
     return read_file(
-        request.target,
+        request.file,
         _file_contracts(request),
         limit=request.limit,
         stream=request.stream or _only_stream(request.ruleset),
@@ -88,7 +97,7 @@ def take_sample(request: Request) -> Sample:
 
 
 def _named(request: Request) -> str:
-    return stream_name(Path(request.target).name.partition(".")[0])
+    return stream_name(Path(request.file).name.partition(".")[0])
 
 
 def _only_stream(ruleset: RuleSet | None) -> str | None:
@@ -104,7 +113,7 @@ def _file_contracts(request: Request) -> Contracts:
     """Contracts by which the rows of a file are taken; CSV with another delimiter than a comma is recognised."""
     if request.ruleset is not None:
         return contracts_of(request.ruleset)
-    delimiter = _delimiter(request.target)
+    delimiter = _delimiter(request.file)
     if delimiter is None:
         return Contracts()
     decoder = {"name": "csv", "delimiter": delimiter}
@@ -154,6 +163,7 @@ def inspect(request: Request, sample: Sample) -> Inspection:
         report = make_report(topic, contracts.of_topic(where), sample.form, records, reading)
         report.counts, report.proposal = dict(forms.counts.most_common()), proposal
         report.is_proposed = request.ruleset is None
+        report.studied_times = numbers_of_time(forms, report.contract)
         report.held, report.partition_count = sample.held_by(topic), sample.partitions.get(topic, 1)
         found.reports.append(report)
     return found
@@ -168,9 +178,14 @@ def _nothing(sample: Sample) -> str:
     return f"{sample.name}: no events; there is nothing to inspect.{more}"
 
 
+def read_again(request: Request, sample: Sample, ruleset: RuleSet) -> Sample:
+    """The sample as rules have it: the values of CSV depend on the declared types."""
+    return _typed_rows(request, contracts_of(ruleset)) if sample.form == "csv" else sample
+
+
 def _typed_rows(request: Request, contracts: Contracts) -> Sample:
     """The rows of a CSV file as a declaration has them."""
-    return read_file(request.target, contracts, limit=request.limit, stream=request.stream, named=_named(request))
+    return read_file(request.file, contracts, limit=request.limit, stream=request.stream, named=_named(request))
 
 
 def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tuple[Forms, str, Proposal | None]:
@@ -205,7 +220,7 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
         proposed = propose(
             contract, forms, topic=wanted, is_file=sample.is_file, partitions=len(sample.of(topic)), csv=csv
         )
-    if sample.form == "csv" and (delimiter := _delimiter(request.target)) is not None:
+    if sample.form == "csv" and (delimiter := _delimiter(request.file)) is not None:
         columns = list(forms.opened[0].body) if forms.opened else []
         proposed.declaration["decoder"] = {"name": "csv", "columns": columns, "delimiter": delimiter}
     elif sample.form in ("csv", "parquet"):

@@ -133,9 +133,7 @@ async def _read_topics(broker: str, patterns: Sequence[str], *, limit: int, limi
         for topic in topics:
             sample.records[TopicPartition(topic, 0)] = []
         few = {place: min(_PROBE, held[place]) for place in places}
-        probe = await _fetch(
-            client, _tails(ends, few), ends, deadline
-        )
+        probe = await _fetch(client, _tails(ends, few), ends, deadline)
         wanted: dict[Place, int] = {}
         for topic in topics:
             own = {place: held[place] for place in places if place.topic == topic}

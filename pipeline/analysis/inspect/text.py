@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats
-from astrocyte.pipeline.analysis.inspect.report import SHARES, Inspection, StreamReport
+from astrocyte.pipeline.analysis.inspect.fit import Fit
+from astrocyte.pipeline.analysis.inspect.report import SHARES, Inspection, StreamReport, span_text
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["render", "span_text"]
+__all__ = ["render", "render_fit"]
 
 _LABEL: Final = 12
 _FIELDS: Final = 40
@@ -36,30 +37,36 @@ _FILES: Final = {"log": "recorded log", "json": "JSON lines", "csv": "CSV file",
 
 def render(found: Inspection, *, width: int | None = None) -> str:
     """The reports as text, at most ``width`` columns wide (default: the terminal, between 60 and 120)."""
-    if width is None:
-        width = shutil.get_terminal_size((100, 24)).columns
-    width = max(60, min(width, 120))
+    width = _width(width)
     parts = ["\n".join(_lines(found, report, width)) for report in found.reports]
     parts += [f"topic {topic}: no messages" for topic in found.empty]
     return "\n\n".join(parts) + "\n"
 
 
-def span_text(us: int) -> str:
-    """A span of time in the two largest units that it has, such as ``2h 5m`` or ``1.25s``."""
-    if us < 1_000_000:
-        return "0s" if us == 0 else f"{us / 1000:g}ms" if us >= 1000 else f"{us}us"
-    if us < 60_000_000:
-        return f"{us / 1e6:.3g}s"
-    seconds = round(us / 1e6)
-    units = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
-    found = []
-    for size, unit in units:
-        if seconds >= size and len(found) < 2:
-            found.append(f"{seconds // size}{unit}")
-            seconds %= size
-        elif found:
-            break
-    return " ".join(found)
+def render_fit(found: Fit, name: str, *, width: int | None = None) -> str:
+    """How rules fit, as text."""
+    width = _width(width)
+    count = f"{len(found.rules)} {'rule' if len(found.rules) == 1 else 'rules'}"
+    what = (
+        "fit"
+        if not found.problems
+        else f"{len(found.problems)} {'problem' if len(found.problems) == 1 else 'problems'}"
+    )
+    lines = list(_wrapped(f"rules {name}: {count}, {what}", width, "  "))
+    for each in found.rules:
+        text = f"{each.name}: {each.matches:,} {'match' if each.matches == 1 else 'matches'} on the sample"
+        text += f" ({each.keys:,} keys)" if each.keys > 1 else ""
+        text += f', such as "{_short(each.example, 80)}"' if each.example else ""
+        if each.open_events is not None:
+            text += f"; keeps about {each.open_events:,.0f} events of its time limit"
+        lines += _labelled("", [text], width)
+    lines += _labelled("problems", found.problems, width)
+    lines += _labelled("notes", found.notes, width)
+    return "\n".join(lines) + "\n"
+
+
+def _width(width: int | None) -> int:
+    return max(60, min(shutil.get_terminal_size((100, 24)).columns if width is None else width, 120))
 
 
 def _lines(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:
@@ -101,8 +108,9 @@ def _head(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:
 
 def _form(report: StreamReport) -> list[str]:
     if report.form == "csv":
-        decoder = report.contract.declaration.decoder if report.contract.declaration is not None else None
-        delimiter = "," if decoder is None else decoder.options.get("delimiter", ",")
+        declaration = report.contract.declaration
+        options = {} if declaration is None or declaration.decoder is None else declaration.decoder.options
+        delimiter = options.get("delimiter", ",")
         return [f"CSV with a header line, delimiter {delimiter!r}"]
     total = sum(report.counts.values())
     names = [
@@ -168,7 +176,8 @@ def _lateness(report: StreamReport) -> list[str]:
     rare = by_name["all"][SHARES[1]]
     if by_name["all"][0.0] > 10 * max(rare, 1_000_000):
         lines.append(
-            f"a few events are very late: with {span_text(rare)} at most {SHARES[1]:.1%} are late, and results come sooner"
+            f"a few events are very late: with {span_text(rare)} at most {SHARES[1]:.1%} are late, and results come "
+            "sooner"
         )
     return lines
 
@@ -240,9 +249,7 @@ def _fields(report: StreamReport, width: int) -> Iterator[str]:
     if not shown:
         yield from _labelled("fields", ["none"], width)
         return
-    rows = [
-        [each.name, _type(each), f"{each.nulls:,}" if each.nulls else "-", _values(each)] for each in shown
-    ]
+    rows = [[each.name, _type(each), f"{each.nulls:,}" if each.nulls else "-", _values(each)] for each in shown]
     rows.insert(0, ["name", "type", "nulls", "values"])
     sizes = [min(28, max(len(row[column]) for row in rows)) for column in range(3)]
     left = width - _LABEL - sum(sizes) - 6
@@ -281,7 +288,13 @@ def _values(each: FieldStats) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f'"{_short(value, 40)}"' if isinstance(value, str) else str(value).lower() if value in (True, False) else str(value)
+    return (
+        f'"{_short(value, 40)}"'
+        if isinstance(value, str)
+        else str(value).lower()
+        if value in (True, False)
+        else str(value)
+    )
 
 
 def _counted(counts: Mapping[str, int]) -> str:
