@@ -56,17 +56,15 @@ def inspect_command(
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Read about N events: the newest of a topic, the first of a file.")
-    ] = 100_000,
+    ] = 50_000,
     as_json: AsJson = False,
 ) -> None:
     """Show what a topic, log or file holds, whether rules fit it, and write a rule file to begin with.
 
     Events are read as a worker and `match` read them. Nothing is committed and no group is joined.
     """
-    from astrocyte.pipeline.analysis.inspect.fit import fit
     from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
     from astrocyte.pipeline.analysis.inspect.sample import standard_input
-    from astrocyte.pipeline.analysis.inspect.starter import make_starter, refuse_to_replace, write_starter
     from astrocyte.pipeline.analysis.inspect.text import render, render_fit
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.rule_files import read_rule_files
@@ -74,6 +72,8 @@ def inspect_command(
     if rules and write is not None:
         raise InvalidSettings("--rules checks rules and --write makes a file of new ones; give one of them")
     if write is not None:
+        from astrocyte.pipeline.analysis.inspect.starter import make_starter, refuse_to_replace, write_starter
+
         refuse_to_replace(write, overwrite=force)
     broker_address(broker)  # limits the log of the client
     settings = load_settings()
@@ -83,7 +83,11 @@ def inspect_command(
         request = Request(target, settings, broker=broker, ruleset=ruleset, stream=stream, limit=limit, path=path)
         sample = take_sample(request)
         found = inspect(request, sample)
-        fitted = None if ruleset is None else fit(ruleset, sample, found, settings)
+        fitted = None
+        if ruleset is not None:
+            from astrocyte.pipeline.analysis.inspect.fit import fit
+
+            fitted = fit(ruleset, sample, found, settings)
         starter = None if write is None else make_starter(request, sample, found, path=write)
     if write is not None and starter is not None:
         write_starter(starter, write, overwrite=force)

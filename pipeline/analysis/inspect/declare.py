@@ -39,6 +39,8 @@ _KEY_WORDS: Final = re.compile(
 )
 _ID_WORDS: Final = re.compile(r"(?:^|_)(?:id|key|uuid|guid|no|number)$")
 _ID_NAMES: Final = frozenset({"id", "uuid", "guid", "event_id", "event_uuid", "message_id", "msg_id", "record_id"})
+_UNNAMED: Final = re.compile(r"column_\d+")
+"""A column of CSV without a header has no name that says what it is."""
 _DATE_LIKE: Final = re.compile(r"\d{1,4}[/.-]\w{1,9}[/.-]\d{1,4}\b|\b\d{1,2}:\d{2}:\d{2}\b")
 
 
@@ -150,7 +152,8 @@ def _propose_time(
         names = {_time_member(event) for event in own}
         name = names.pop() if len(names) == 1 else None
         unit = own[0].unit or _unit([event.time for event in own])
-        proposal.time = f"{name or 'the time of the envelope'}, {unit or 'ISO 8601 text'}"
+        where = "source.ts_ms of the envelope" if forms.only == DEBEZIUM else "the time of the envelope"
+        proposal.time = f"{name or where}, {unit or 'ISO 8601 text'}"
         if name in TIME_NAMES and forms.only in ("json", "csv"):
             proposal.declaration["time"] = {"field": name} | ({"unit": unit} if unit else {})
         if named:
@@ -227,7 +230,7 @@ def _time_candidate(each: Seen, events: int) -> tuple[tuple[int, int], Seen, Tim
     worded = bool(_TIME_WORDS.search(_snake(each.path.rpartition(".")[2])))
     if unit is None and not all(isinstance(value, str) and len(value) >= 8 for value in each.values[:50]):
         return None
-    if unit is not None and not worded:
+    if unit is not None and not worded and not _UNNAMED.fullmatch(each.name):
         return None  # a number may be anything
     times = [_time(value, unit) for value in each.values]
     good = sum(time is not None and time >= _FROM_US for time in times)

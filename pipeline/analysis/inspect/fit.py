@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from astrocyte.agents.expressions.nodes import Compare, Constant, Field, Member, Node, Text, walk
+from astrocyte.agents.ingest.unused import line_of
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.agents.rules.windows import Window
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
-from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import Fit, Inspection, RuleResult, StreamReport, span_text
 from astrocyte.pipeline.analysis.inspect.sample import Sample
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
-from astrocyte.pipeline.analysis.unused_report import report_lines
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.times import unit_of
 
-__all__ = ["Fit", "RuleResult", "fit"]
+__all__ = ["fit"]
 
 _SKEW: Final = 0.3
 """Share of the events from which on one key is worth a line: one partition, and so one process, has them all."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleResult:
-    """What one rule gives on the sample."""
-
-    name: str
-    matches: int
-    keys: int
-    example: str | None
-    open_events: float | None
-    """Events in its time limit at the sample's rate: what it may have to keep."""
-
-
-@dataclass(slots=True)
-class Fit:
-    """How rules fit a sample."""
-
-    rules: list[RuleResult] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """What keeps a rule from working as it is meant."""
-    notes: list[str] = field(default_factory=list)
-    late: int = 0
-    lateness_us: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """The result for a program to read."""
-        return {
-            "rules": [
-                {
-                    "name": each.name,
-                    "matches": each.matches,
-                    "keys": each.keys,
-                    "example": each.example,
-                    "open_events": each.open_events,
-                }
-                for each in self.rules
-            ],
-            "problems": self.problems,
-            "notes": self.notes,
-            "late": self.late,
-            "lateness_us": self.lateness_us,
-        }
 
 
 def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings) -> Fit:
@@ -79,7 +35,9 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     by_stream = {report.contract.stream: report for report in found.reports}
     result = Fit(late=trial.run.counters.late, lateness_us=settings.lateness)
     result.problems += _topics(trial, sample)
-    result.problems += [line for line in report_lines(trial.run) if not line.startswith(("topic ", "no rule reads"))]
+    # Late and refused events are said with the events themselves.
+    result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in ("late", "dead")]
+    result.problems += trial.run.fields.absent(trial.run.made)
     result.problems += _comparisons(ruleset, by_stream)
     result.problems += _units(found.reports)
     result.problems += _keys(ruleset, by_stream)
@@ -109,7 +67,6 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
 def _topics(trial: Trial, sample: Sample) -> Iterator[str]:
     """Topics that the rules read and that are not there."""
     inputs = trial.run.inputs
-    unused = [topic for topic in sample.known if topic not in inputs]
     for topic in sorted(inputs):
         reader = trial.run.readers_of(inputs[topic])
         if topic in trial.run.found.topics:
@@ -122,7 +79,7 @@ def _topics(trial: Trial, sample: Sample) -> Iterator[str]:
             yield f"topic {topic}, which {reader} reads, holds no messages"
             continue
         where = "on the broker" if sample.form == "topic" else "in the file"
-        yield f"topic {topic}, which {reader} reads, is not {where}{did_you_mean(topic, unused)}"
+        yield f"topic {topic}, which {reader} reads, is not {where}{did_you_mean(topic, sample.known)}"
 
 
 def _conditions(ruleset: RuleSet) -> Iterator[tuple[str, Node, Mapping[str | None, Sequence[str]]]]:

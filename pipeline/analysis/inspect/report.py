@@ -18,7 +18,18 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["SHARES", "Inspection", "NothingFound", "Refusal", "StreamReport", "make_report", "refusals_of", "span_text"]
+__all__ = [
+    "SHARES",
+    "Fit",
+    "Inspection",
+    "NothingFound",
+    "Refusal",
+    "RuleResult",
+    "StreamReport",
+    "make_report",
+    "refusals_of",
+    "span_text",
+]
 
 SHARES: Final = (0.0, 0.001, 0.01)
 """Shares of late events for which the lateness is given."""
@@ -256,6 +267,49 @@ class Inspection:
     def recommended_us(self) -> int:
         """Lateness at which no event of any topic is late: a process has one for all."""
         return max((report.recommended_us for report in self.reports), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """What one rule gives on the sample."""
+
+    name: str
+    matches: int
+    keys: int
+    example: str | None
+    open_events: float | None
+    """Events in its time limit at the sample's rate: what it may have to keep."""
+
+
+@dataclass(slots=True)
+class Fit:
+    """How rules fit a sample."""
+
+    rules: list[RuleResult] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What keeps a rule from working as it is meant."""
+    notes: list[str] = field(default_factory=list)
+    late: int = 0
+    lateness_us: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The result for a program to read."""
+        return {
+            "rules": [
+                {
+                    "name": each.name,
+                    "matches": each.matches,
+                    "keys": each.keys,
+                    "example": each.example,
+                    "open_events": each.open_events,
+                }
+                for each in self.rules
+            ],
+            "problems": self.problems,
+            "notes": self.notes,
+            "late": self.late,
+            "lateness_us": self.lateness_us,
+        }
 
 
 def span_text(us: int) -> str:

@@ -34,7 +34,7 @@ from astrocyte.schemas.topics import mono_topic, stream_of
 
 __all__ = ["LIMIT", "Request", "inspect", "read_again", "take_sample"]
 
-LIMIT: Final = 100_000
+LIMIT: Final = 50_000
 """Events of a topic, and of a log or file, that are read by default."""
 READ_S: Final = 2.5
 """Time in which the messages of topics are read."""

@@ -271,8 +271,13 @@ def _note_on(each: FieldStats) -> str:
         examples = ", ".join(json.dumps(value, ensure_ascii=False) for value in each.examples())
         return f"mixed: {counts}, such as {' '.join(examples.split())[:60]}"
     if each.least is not None and each.most is not None:
-        note = f"{each.least} to {each.most}" if each.least != each.most else f"always {each.least}"
+        least, most = _short_number(each.least), _short_number(each.most)
+        note = f"{least} to {most}" if least != most else f"always {least}"
     else:
         note = ", ".join(json.dumps(value, ensure_ascii=False) for value in each.examples())
         note = note if len(note) <= 60 else note[:57] + "..."
     return note + (f"; {each.nulls:,} null" if each.nulls else "")
+
+
+def _short_number(value: float) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

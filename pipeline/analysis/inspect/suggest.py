@@ -29,6 +29,7 @@ _CATEGORIES: Final = re.compile(r"action|event|type|status|state|page|op$|kind|m
 _IDS: Final = re.compile(
     r"(^|_)(id|uuid|guid|no|number|ts|time|timestamp|date|at|version|port|zip|year|lat|lon)$", re.IGNORECASE
 )
+_FAR: Final = 6e8
 _TEXT: Final = re.compile(r"[\w .:/@+-]{1,40}")
 _SPANS_US: Final = tuple(
     number * unit
@@ -73,7 +74,10 @@ def _is_usable(report: StreamReport, each: FieldStats) -> bool:
     taken = {report.key_field, *TIME_NAMES}
     if declaration is not None:
         taken |= {declaration.id or "", _time_name(declaration)}
-    return each.name not in taken and "`" not in each.name and not _IDS.search(each.name)
+    if each.name in taken or "`" in each.name or each.name.startswith("ce_") or _IDS.search(each.name):
+        return False
+    # Numbers that lie close together and far from zero are times or counters.
+    return each.least is None or each.most is None or each.least < _FAR or each.most > 1.5 * each.least
 
 
 def _time_name(declaration: StreamDeclaration) -> str:

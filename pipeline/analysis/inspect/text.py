@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats
-from astrocyte.pipeline.analysis.inspect.fit import Fit
-from astrocyte.pipeline.analysis.inspect.report import SHARES, Inspection, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import SHARES, Fit, Inspection, StreamReport, span_text
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["render", "render_fit"]
@@ -164,12 +163,12 @@ def _lateness(report: StreamReport) -> list[str]:
         return [f"every partition is in order; --lateness {recommended} (ASTROCYTE_LATENESS={recommended}) is enough"]
     by_name = report.lateness
     names = [name for name in by_name if name != "all"]
-    lines = [f"{late:,} of {len(lags):,} events ({late / len(lags):.1%}) are out of order; they are late"]
-    rows = [["", *(f"for {share:.1%}".replace(".0%", "%") for share in SHARES)]]
-    rows[0][1] = "for none"
+    most = span_text(by_name["all"][0.0])
+    lines = [f"{late:,} of {len(lags):,} events ({late / len(lags):.1%}) are out of order, by {most} at most"]
+    rows = [["lateness needed for", *(f"{share:.1%} late".replace(".0%", "%") for share in SHARES)]]
     if 1 < len(names) <= _PARTITIONS:
-        rows += [[f"partition {name}", *map(span_text, by_name[name].values())] for name in names]
-    rows.append(["with lateness", *map(span_text, by_name["all"].values())])
+        rows += [[f"  partition {name}", *map(span_text, by_name[name].values())] for name in names]
+    rows.append(["  all" if len(rows) > 1 else "", *map(span_text, by_name["all"].values())])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += ["  ".join(text.ljust(size) for text, size in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(f"recommended: --lateness {recommended}, ASTROCYTE_LATENESS={recommended} for a worker")
@@ -205,8 +204,12 @@ def _skew(keys: KeyStats) -> str:
     if heaviest is None or len(keys.counts) == 1:
         return ""
     name, share = heaviest
-    text = f"; the heaviest, {_short(name)}, has {share:.1%} of the events"
-    return text + (f", the heaviest 10 {keys.share_of(10):.1%}" if len(keys.counts) > 20 else "")
+    text = f"; the heaviest, {_short(name)}, has {_percent(share)} of the events"
+    return text + (f", the heaviest 10 {_percent(keys.share_of(10))}" if len(keys.counts) > 20 else "")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"
 
 
 def _rate(report: StreamReport) -> str:
@@ -228,16 +231,16 @@ def _duplicates(report: StreamReport) -> str:
         parts.append(f"{report.duplicates:,} events have the id of an earlier one")
     if report.equal:
         parts.append(f"{report.equal:,} messages are equal to an earlier one")
-    if report.reading.counters.skipped:
-        parts.append(f"{report.reading.counters.skipped:,} tombstones are skipped")
     return ", ".join(parts) or "none"
 
 
 def _refused(report: StreamReport) -> Iterator[str]:
     total = sum(each.count for each in report.refused)
-    if not total:
+    skipped = report.reading.counters.skipped
+    if skipped:
+        yield f"{skipped:,} tombstones are skipped"
+    elif not total:
         yield "none"
-        return
     for each in report.refused[:5]:
         yield f"{each.count:,} ({each.stage}), such as {_short(each.example, 240)}"
     if len(report.refused) > 5:
@@ -305,7 +308,7 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _figure(value: float) -> str:
     if isinstance(value, int):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 and value == value // 1 else f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _short(text: str, most: int = 60) -> str:
