@@ -130,9 +130,10 @@ def _mismatch(reader: str, name: Field, value: Any, report: StreamReport | None)
     others = [each for each in stats.examples() if _kind(each) != wanted]
     example = f", such as {others[0]!r}" if others else ""
     what = f"{reader} compares {name.name!r} of {report.contract.stream} with the {wanted} {value!r}"
+    article = "" if wanted == "text" else "a "
     if same:
         return f"{what}; {stats.count - same:,} of {stats.count:,} values are no {wanted}{example}, and never compare"
-    return f"{what}, but none of its {stats.count:,} values is one{example}; this is never true"
+    return f"{what}, but none of its {stats.count:,} values is {article}{wanted}{example}; this is never true"
 
 
 def _of_kind(stats: FieldStats, kind: str) -> int:

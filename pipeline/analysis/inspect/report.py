@@ -86,8 +86,9 @@ class StreamReport:
 
     @property
     def key_field(self) -> str:
-        """The field that the key is, as rules name it."""
-        return self.contract.key_field
+        """The field that the key is, as rules name it: ``key`` where that is no field of the events."""
+        name = self.contract.key_field
+        return name if any(frame.has(name) for frame in self.reading.all_frames) else "key"
 
     @property
     def span_us(self) -> int:

@@ -20,7 +20,7 @@ from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
 from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, suggest
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from astrocyte.schemas.topics import mono_topic
+from astrocyte.schemas.topics import TRUTH, mono_topic
 
 __all__ = ["Starter", "make_starter", "refuse_to_replace", "write_starter"]
 
@@ -55,7 +55,10 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     )
     if not reports:
         raise InvalidSettings(f"no rule file can be written: {problem or 'no message holds an event that can be read'}")
-    largest = sorted(reports, key=lambda report: -report.reading.events)[:_STREAMS]
+    largest = sorted(
+        (report for report in reports if report.contract.stream != TRUTH), key=lambda report: -report.reading.events
+    )
+    largest = largest[:_STREAMS] or reports[:1]
     suggestions = {
         report.topic: suggest(report, prefix="" if len(largest) == 1 else f"{stream_name(report.contract.stream)}_")
         for report in largest
@@ -174,12 +177,14 @@ def _body(
             "windows:\n" + "\n".join(_comment(each.window_comment) + _item(each.window or {}) for each in windows)
         )
     rules = []
+    explained: set[str] = set()
     for each in chosen:
-        comment = each.comment
+        comment = "" if each.comment in explained else f"{each.comment} "
+        explained.add(each.comment)
         if results is not None:
             count = results.matches[each.rule["name"]]
             example = results.example.get(each.rule["name"])
-            comment += f" On the sample: {count:,} {'match' if count == 1 else 'matches'}"
+            comment += f"On the sample: {count:,} {'match' if count == 1 else 'matches'}"
             comment += f", such as {json.dumps(example, ensure_ascii=False)}." if example else "."
         rules.append(_comment(comment) + _item(each.rule))
     parts.append("rules:\n" + "\n".join(rules))

@@ -63,7 +63,7 @@ def quoted(name: str) -> str:
 
 def suggest(report: StreamReport, *, prefix: str = "") -> list[Suggestion]:
     """Rules over one stream, the best first. Names begin with ``prefix``."""
-    by = report.key_field if len(report.keys.counts) > 0 else None
+    by = report.key_field if report.keys.counts else None
     made = [_threshold(report, by, prefix), _pair(report, by, prefix), _busy(report, by, prefix)]
     found = [each for each in made if each is not None]
     return found or [_every(report, by, prefix)]
@@ -226,7 +226,7 @@ def _busy(report: StreamReport, by: str | None, prefix: str) -> Suggestion | Non
         return None
     limit = int(min(np.quantile(sizes, 0.95), sizes.max() - 1))
     span, stream = format_duration(every), report.contract.stream
-    name = _name(prefix, stream, "per", span)
+    name = _name("", stream, "per", span)
     window = {"name": name, "from": stream, "by": by, "every": span, "select": {"events": "count()"}}
     rule = {
         "name": _name(prefix, "busy"),

@@ -186,7 +186,8 @@ def _key(report: StreamReport) -> list[str]:
     name = report.key_field
     declaration = report.contract.declaration
     path = declaration.key.path if declaration is not None else None
-    subject = f"{path} as {name}" if path is not None else "key" if name == "key" else name
+    own = report.contract.key_field
+    subject = f"{path} as {name}" if path is not None else name if name == own else f"{name} (the {own})"
     if not keys.counts:
         return [f"{subject}: no event has a key; rules need by: null or another field"]
     lines = [f"{subject}: {len(keys.counts):,} {'key' if len(keys.counts) == 1 else 'different keys'}{_skew(keys)}"]
