@@ -27,7 +27,9 @@ _SHARE: Final = 0.95
 _DEPTH: Final = 3
 _PREFIX: Final = {"cloudevents": "data.", DEBEZIUM: "after.", "dna": "payload."}
 """Where the fields of an event stand in its envelope."""
-_DECLARED: Final = frozenset({"json", "cloudevents", DEBEZIUM, "dna", "arrow"})
+_DECLARED: Final = frozenset({"json", "cloudevents", DEBEZIUM, "dna", "arrow", "avro"})
+_ROWS: Final = ("json", "csv", "avro")
+"""Forms without an envelope that says where the time stands."""
 _TIME_WORDS: Final = re.compile(
     r"(?:^|_)(?:time|timestamp|ts|t|date|datetime|at|when|created|occurred|updated|received|logged|millis|epoch)(?:_|$)"
 )
@@ -154,7 +156,7 @@ def _propose_time(
         unit = own[0].unit or _unit([event.time for event in own])
         where = "source.ts_ms of the envelope" if forms.only == DEBEZIUM else "the time of the envelope"
         proposal.time = f"{name or where}, {unit or 'ISO 8601 text'}"
-        if name in TIME_NAMES and forms.only in ("json", "csv"):
+        if name in TIME_NAMES and forms.only in _ROWS:
             proposal.declaration["time"] = {"field": name} | ({"unit": unit} if unit else {})
         if named:
             proposal.hints.append(f"other times: {', '.join(path for path, _ in named[:4])}")
@@ -363,7 +365,7 @@ def _key_rank(each: Seen, events: int) -> tuple[int, int, float] | None:
 
 def _propose_id(proposal: Proposal, seen: Sequence[Seen], events: Sequence[Event], form: str | None) -> None:
     """A member that identifies an event: nearly all values are different, where they are not the id already."""
-    if form not in ("json", "csv") or all(event.event_id is not None for event in events):
+    if form not in _ROWS or all(event.event_id is not None for event in events):
         return
     for each in seen:
         if _snake(each.path) not in _ID_NAMES or len(each.values) != len(events):
