@@ -17,7 +17,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount"]
+__all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
 
 Cause = Literal["dead", "late", "duplicate", "no_key", "kind", "failed"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -21,7 +21,7 @@ from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import CLOCK
 
-__all__ = ["Inputs", "Survey", "survey"]
+__all__ = ["Inputs", "RunInputs", "Survey", "survey"]
 
 
 @dataclass(slots=True)
@@ -43,6 +43,18 @@ class Survey:
     def count(self) -> int:
         """Number of domains: the partition count of the input topics."""
         return max([self.partitions[topic] for topic in self.partitions if not is_derived(topic)], default=1)
+
+
+class RunInputs(Protocol):
+    """What a run of rules needs to know of its input before it reads it."""
+
+    @property
+    def found(self) -> Survey:
+        """Content of the input."""
+
+    @property
+    def decoders(self) -> Decoders:
+        """How its messages are decoded."""
 
 
 class Inputs:

@@ -15,7 +15,7 @@ from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
-from astrocyte.pipeline.analysis.inputs import Inputs, Survey
+from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.roles.output_records import frame_records
@@ -50,7 +50,7 @@ class OfflineRun:
     def __init__(
         self,
         ruleset: RuleSet,
-        inputs: Inputs,
+        inputs: RunInputs,
         *,
         lateness_us: int,
         clock_tolerance_us: int = CLOCK_TOLERANCE_US,

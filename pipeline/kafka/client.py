@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
+from astrocyte.schemas.registry import did_you_mean
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -34,6 +35,7 @@ __all__ = [
     "partition_counts",
     "producer_client",
     "read_at",
+    "record_of",
     "scan",
     "select_topics",
     "topic_partitions",
@@ -204,7 +206,7 @@ def select_topics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
         if not found:
             there = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
             raise UnknownTopic(
-                f"no topic {pattern!r}; the broker has {there}" if known else
+                f"no topic {pattern!r}; the broker has {there}{did_you_mean(pattern, known)}" if known else
                 f"no topic {pattern!r}; the broker has no topics yet"
             )  # fmt: skip
         chosen.update(dict.fromkeys(found))
@@ -312,7 +314,7 @@ async def scan(
                 if until_ms is not None and message.timestamp >= until_ms:
                     open_places.remove(place)
                     break
-                records.append(_record(message))
+                records.append(record_of(message))
         yield records
 
 
@@ -331,7 +333,7 @@ async def read_at(client: AIOKafkaConsumer, topic: str, partition: int, offset: 
     client.seek(place, offset)
     while await client.position(place) <= offset:
         for message in (await client.getmany(place, timeout_ms=500, max_records=1)).get(place, ()):
-            return _record(message) if message.offset == offset else None
+            return record_of(message) if message.offset == offset else None
     return None
 
 
@@ -349,7 +351,7 @@ async def _until_end(
         empty = [place for place, records in waiting.items() if not records]
         batches = await client.getmany(*empty, timeout_ms=500)
         for place, messages in batches.items():
-            waiting[place].extend(_record(message) for message in messages if message.offset < ends[place])
+            waiting[place].extend(record_of(message) for message in messages if message.offset < ends[place])
         for place in empty:
             # A position beyond the last message: the rest was compacted, or is a transaction marker.
             if place not in batches and await client.position(place) < ends[place]:
@@ -440,7 +442,8 @@ async def _check_alive(client: AIOKafkaConsumer, places: Sequence[TopicPartition
         ) from None
 
 
-def _record(message: Any) -> ConsumedRecord:
+def record_of(message: Any) -> ConsumedRecord:
+    """A message of aiokafka as the record that it is."""
     return ConsumedRecord(
         message.topic,
         message.partition,

@@ -51,6 +51,7 @@ __all__ = [
     "first_offset",
     "frame_to_records",
     "is_retried",
+    "read_body",
     "records_to_frame",
     "retried_rows",
 ]
@@ -309,7 +310,13 @@ def _reason(error: Exception) -> str:
     return f"not JSON in UTF-8: {error}"
 
 
-def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | None) -> _Parsed:
+def read_body(
+    record: KafkaRecord, contract: Contract, envelope: str | None = None
+) -> tuple[Mapping[str, Any], str | None]:
+    """The object that a JSON record holds, and the envelope in which it holds an event where the headers decide it.
+
+    Raises InvalidEvent, JSONDecodeError and UnicodeDecodeError for a record that holds no object.
+    """
     if record.value is None:
         raise InvalidEvent("expected an event, got a message without a value (a tombstone)")
     cloud = envelope in (None, "cloudevents")
@@ -328,6 +335,11 @@ def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | 
         body, envelope = found, "cloudevents"
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
+    return body, envelope
+
+
+def _parse(index: int, record: KafkaRecord, contract: Contract, envelope: str | None) -> _Parsed:
+    body, envelope = read_body(record, contract, envelope)
     if envelope == FRAME_ROW:
         event = read_frame_row(body, contract, key=None if record.key is None else record.key.decode())
     else:

@@ -1,0 +1,209 @@
+"""Whether rules fit what was found: streams, fields, kinds of values, keys, lateness, memory, and what they match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from astrocyte.agents.expressions.nodes import Compare, Constant, Field, Member, Node, Text, walk
+from astrocyte.agents.ingest.unused import line_of
+from astrocyte.agents.rules.model import Rule, RuleSet
+from astrocyte.agents.rules.steps import format_duration
+from astrocyte.agents.rules.windows import Window
+from astrocyte.pipeline.analysis.inspect.columns import FieldStats
+from astrocyte.pipeline.analysis.inspect.report import Fit, Inspection, RuleResult, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.sample import Sample
+from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
+from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.registry import did_you_mean
+from astrocyte.schemas.times import unit_of
+
+__all__ = ["fit"]
+
+_SKEW: Final = 0.3
+"""Share of the events from which on one key is worth a line: one partition, and so one process, has them all."""
+
+
+def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings) -> Fit:
+    """Run the rules over the sample and compare what they name with what it holds."""
+    trial = try_rules(
+        ruleset,
+        sample,
+        lateness_us=settings.lateness,
+        clock_tolerance_us=settings.clock_tolerance,
+    )
+    by_stream = {report.contract.stream: report for report in found.reports}
+    result = Fit(late=trial.run.counters.late, lateness_us=settings.lateness)
+    result.problems += _topics(trial, sample)
+    # Late and refused events are said with the events themselves.
+    result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in ("late", "dead")]
+    result.problems += trial.run.fields.absent(trial.run.made)
+    result.problems += _comparisons(ruleset, by_stream)
+    result.problems += _units(found.reports)
+    result.problems += _keys(ruleset, by_stream)
+    if found.recommended_us > settings.lateness and result.late:
+        wanted = format_duration(found.recommended_us)
+        result.problems.append(
+            f"{result.late:,} events are late with the lateness of {span_text(settings.lateness)}; none are "
+            f"with {wanted} (ASTROCYTE_LATENESS={wanted})"
+        )
+    for report in found.reports:
+        if report.contract.declaration is None and report.proposal is not None:
+            result.notes += [f"declare {need}" for need in report.proposal.needs]
+    for rule in ruleset.rules:
+        result.rules.append(
+            RuleResult(
+                rule.name,
+                trial.matches[rule.name],
+                len(trial.keys.get(rule.name, ())),
+                trial.example.get(rule.name),
+                _open_events(rule, by_stream),
+            )
+        )
+    result.notes += _spans(ruleset, by_stream)
+    return result
+
+
+def _topics(trial: Trial, sample: Sample) -> Iterator[str]:
+    """Topics that the rules read and that are not there."""
+    inputs = trial.run.inputs
+    for topic in sorted(inputs):
+        reader = trial.run.readers_of(inputs[topic])
+        if topic in trial.run.found.topics:
+            continue
+        own = topic if topic in sample.known else inputs[topic]  # a topic may have the stream's own name
+        if own in sample.known and own not in sample.topics and sample.form == "topic":
+            yield f"topic {own}, which {reader} reads as well, is not part of this sample"
+            continue
+        if topic in sample.known:
+            yield f"topic {topic}, which {reader} reads, holds no messages"
+            continue
+        where = "on the broker" if sample.form == "topic" else "in the file"
+        yield f"topic {topic}, which {reader} reads, is not {where}{did_you_mean(topic, sample.known)}"
+
+
+def _conditions(ruleset: RuleSet) -> Iterator[tuple[str, Node, Mapping[str | None, Sequence[str]]]]:
+    """Conditions, with the streams of their fields by step; None is the event itself."""
+    for rule in ruleset.rules:
+        streams: dict[str | None, Sequence[str]] = {str(step.name): step.stream for step in rule.steps}
+        for step in rule.steps:
+            condition = rule.condition(step)
+            if condition is not None:
+                yield f"rule {rule.name!r}", condition, {**streams, None: step.stream}
+    for window in ruleset.windows:
+        if window.where_node is not None:
+            yield f"window {window.name!r}", window.where_node, {None: (window.source,)}
+
+
+def _comparisons(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str]:
+    """Comparisons of a field with a constant of a kind that none, or not all, of its values have."""
+    said: set[str] = set()
+    for reader, condition, streams in _conditions(ruleset):
+        for node in walk(condition):
+            for name, value in _compared(node):
+                for stream in streams.get(name.step, ()):
+                    line = _mismatch(reader, name, value, reports.get(stream))
+                    if line is not None and line not in said:
+                        said.add(line)
+                        yield line
+
+
+def _compared(node: Node) -> Iterator[tuple[Field, Any]]:
+    match node:
+        case Compare(_, Field() as name, Constant(value)) | Compare(_, Constant(value), Field() as name):
+            if value is not None:
+                yield name, value
+        case Member(Field() as name, values):
+            yield from ((name, value) for value in values[:1])
+        case Text(_, Field() as name, part):
+            yield name, part
+
+
+def _mismatch(reader: str, name: Field, value: Any, report: StreamReport | None) -> str | None:
+    stats = None if report is None else next((each for each in report.fields if each.name == name.name), None)
+    if report is None or stats is None or not stats.count:
+        return None
+    wanted = "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+    same = _of_kind(stats, wanted)
+    if same == stats.count:
+        return None
+    others = [each for each in stats.examples() if _kind(each) != wanted]
+    example = f", such as {others[0]!r}" if others else ""
+    what = f"{reader} compares {name.name!r} of {report.contract.stream} with the {wanted} {value!r}"
+    article = "" if wanted == "text" else "a "
+    if same:
+        return f"{what}; {stats.count - same:,} of {stats.count:,} values are no {wanted}{example}, and never compare"
+    return f"{what}, but none of its {stats.count:,} values is {article}{wanted}{example}; this is never true"
+
+
+def _of_kind(stats: FieldStats, kind: str) -> int:
+    return stats.kinds["integer"] + stats.kinds["number"] if kind == "number" else stats.kinds[kind]
+
+
+def _kind(value: Any) -> str:
+    return "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def _units(reports: Sequence[StreamReport]) -> Iterator[str]:
+    """Declared units that the magnitude of the numbers contradicts."""
+    for report in reports:
+        time = None if report.contract.declaration is None else report.contract.declaration.time
+        if time is None or time.unit is None or not report.studied_times:
+            continue
+        units = {unit_of(number) for number in report.studied_times}
+        if len(units) == 1 and (unit := units.pop()) is not None and unit != time.unit:
+            yield (
+                f"the time {time.field!r} of {report.contract.stream} is declared in {time.unit}, but numbers such as "
+                f"{report.studied_times[0]} look like {unit}"
+            )
+
+
+def _keys(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str]:
+    """Keys of which one has a large part of the events."""
+    named: set[tuple[str, str]] = set()
+    readers: list[tuple[str | None, Sequence[str]]] = [(rule.by, rule.streams) for rule in ruleset.rules]
+    readers += [(window.by, (window.source,)) for window in ruleset.windows]
+    for by, streams in readers:
+        for stream in streams:
+            report = reports.get(stream)
+            if by is None or report is None or (stream, by) in named:
+                continue
+            named.add((stream, by))
+            keys = report.keys_by(by)
+            heaviest = keys.heaviest
+            if heaviest is not None and len(keys.counts) > 2 and heaviest[1] > _SKEW:
+                yield (
+                    f"{heaviest[1]:.0%} of the events of {stream} have the {by} {heaviest[0]!r}: one process of a "
+                    "worker correlates them all"
+                )
+
+
+def _rate(streams: Sequence[str], reports: Mapping[str, StreamReport]) -> float | None:
+    rates = [rate for stream in streams if stream in reports and (rate := reports[stream].rate) is not None]
+    return sum(rates) if rates else None
+
+
+def _limit_us(entry: Rule | Window) -> int | None:
+    if isinstance(entry, Window):
+        return entry.size_us
+    return None if entry.within is None else entry.within.time
+
+
+def _open_events(rule: Rule, reports: Mapping[str, StreamReport]) -> float | None:
+    rate, limit_us = _rate(rule.streams, reports), _limit_us(rule)
+    return None if rate is None or limit_us is None else rate * limit_us / 1e6
+
+
+def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str]:
+    """Time limits that are longer than the sample."""
+    entries: list[Rule | Window] = [*ruleset.rules, *ruleset.windows]
+    for entry in entries:
+        limit_us = _limit_us(entry)
+        streams = entry.streams if isinstance(entry, Rule) else (entry.source,)
+        spans = [reports[stream].span_us for stream in streams if stream in reports]
+        if limit_us is not None and spans and max(spans) < limit_us:
+            kind = "rule" if isinstance(entry, Rule) else "window"
+            yield (
+                f"{kind} {entry.name!r} looks at {format_duration(limit_us)}, and the sample covers "
+                f"{span_text(max(spans))} only: read more with --limit"
+            )

@@ -1,0 +1,150 @@
+"""Which form the messages of a topic have: the decoder or envelope by which each would be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from astrocyte.agents.ingest.decoders import ARROW, DECODERS, JSON, Decoder, Decoders, run_decoder
+from astrocyte.schemas.contract import Contract, envelope_of
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import RawRecord, read_body
+
+__all__ = ["CsvForm", "Forms", "Opened", "avro_schemas", "csv_form", "forms_of"]
+
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_NAME: Final = re.compile(r"[A-Za-z_@][\w.@ -]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One message as the object that it holds, before it is read as an event."""
+
+    record: RawRecord
+    body: Mapping[str, Any]
+    envelope: str
+
+
+@dataclass(slots=True)
+class Forms:
+    """Messages by form."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """By ``json``, ``mono``, ``cloudevents``, ``debezium``, ``dna``, ``arrow``, the name of a decoder, ``tombstone``
+    and ``unreadable``."""
+    opened: list[Opened] = field(default_factory=list)
+    unreadable: list[RawRecord] = field(default_factory=list)
+
+    @property
+    def only(self) -> str | None:
+        """The form of all messages that hold an event, if there is one; a few unreadable ones do not count."""
+        known = {name: count for name, count in self.counts.items() if name not in ("tombstone", "unreadable")}
+        if not known or self.counts["unreadable"] > sum(known.values()):
+            return None
+        if set(known) == {"json", "mono"}:
+            return "json"
+        return next(iter(known)) if len(known) == 1 else None
+
+
+def forms_of(topic: str, partition: int, records: Sequence[RawRecord], decoders: Decoders, found: Forms) -> None:
+    """Add the messages of one partition to ``found``."""
+    contract = decoders.contracts.of_topic(topic)
+    names = {id(decoder): name for name, decoder in DECODERS.items()}
+    for record in records:
+        try:
+            (decoder,) = decoders.chosen([record], contract)
+        except Exception:  # noqa: BLE001  a recogniser is a function of the user's; reading says what it raises
+            decoder = JSON
+        if record.value is None:
+            found.counts["tombstone"] += 1
+        elif decoder is ARROW:
+            found.counts["arrow"] += 1
+        elif decoder.is_json:
+            _open(record, contract, decoder.envelope, found)
+        else:
+            name = names.get(id(decoder), contract.decoder or "own")
+            made = _decoded(record, decoder, topic, partition)
+            found.counts["unreadable" if made is None else name] += 1
+            if made is None:
+                found.unreadable.append(record)
+            elif not isinstance(made, Frame):
+                found.opened += [Opened(each, orjson.loads(each.value or b"{}"), "json") for each in made]
+
+
+def _open(record: RawRecord, contract: Contract, envelope: str | None, found: Forms) -> None:
+    try:
+        body, cloud = read_body(record, contract, envelope)
+    except (InvalidEvent, orjson.JSONDecodeError, UnicodeDecodeError):
+        found.counts["unreadable"] += 1
+        found.unreadable.append(record)
+        return
+    name = cloud or envelope_of(body, contract)
+    found.counts[name] += 1
+    found.opened.append(Opened(record, body, name))
+
+
+def _decoded(record: RawRecord, decoder: Decoder, topic: str, partition: int) -> Frame | list[RawRecord] | None:
+    """What a decoder makes of a message; None for one that it refuses."""
+    try:
+        return run_decoder(decoder, record, topic, partition)
+    except InvalidEvent:
+        return None
+
+
+# -- forms that need a declaration -----------------------------------------------------------------------------------
+
+
+def avro_schemas(records: Sequence[RawRecord]) -> list[int]:
+    """Ids of the schemas, if the messages are in Confluent's wire format."""
+    values = [record.value for record in records if record.value is not None]
+    if not values or not all(len(value) > 5 and value[0] == 0 for value in values):
+        return []
+    return sorted({int.from_bytes(value[1:5], "big") for value in values})
+
+
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    """Lines of delimited values."""
+
+    columns: tuple[str, ...]
+    delimiter: str
+    named: bool
+    """Whether the first message gave the names of the columns."""
+
+
+def csv_form(records: Sequence[RawRecord]) -> CsvForm | None:
+    """The form of the messages if they are lines of delimited values, at least two in each line."""
+    try:
+        texts = [record.value.decode() for record in records if record.value is not None]
+    except UnicodeDecodeError:
+        return None
+    for delimiter in _DELIMITERS:
+        try:
+            rows = [row for text in texts for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)]
+        except csv.Error:
+            continue
+        widths = {len(row) for row in rows if row}
+        if len(widths) != 1 or (width := widths.pop()) < 2:
+            continue
+        first = rows[0]
+        named = len(rows) > 1 and len(set(first)) == width and all(_NAME.fullmatch(text) for text in first)
+        named = named and not any(row == first for row in rows[1:]) and any(_is_number(text) for text in rows[1])
+        columns = tuple(first) if named else tuple(f"column_{number}" for number in range(1, width + 1))
+        return CsvForm(columns, delimiter, named)
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

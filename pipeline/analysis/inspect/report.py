@@ -1,0 +1,331 @@
+"""What was found in one topic or file: figures for people (`text`) and for programs (`as_json`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
+from astrocyte.pipeline.analysis.inspect.declare import Proposal
+from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
+from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
+from astrocyte.schemas.contract import Contract
+from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.events import DeadLetter
+from astrocyte.schemas.times import iso_from_us
+
+__all__ = [
+    "SHARES",
+    "Fit",
+    "Inspection",
+    "NothingFound",
+    "Refusal",
+    "RuleResult",
+    "StreamReport",
+    "make_report",
+    "refusals_of",
+    "span_text",
+]
+
+SHARES: Final = (0.0, 0.001, 0.01)
+"""Shares of late events for which the lateness is given."""
+_LONGEST_S: Final = 10_000_000
+"""Longest range of times in seconds of which the busiest second is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Messages or rows that are refused for one reason."""
+
+    stage: str
+    count: int
+    example: str
+    """The first: place and reason."""
+
+
+@dataclass(slots=True)
+class StreamReport:
+    """What one topic holds, as a worker reads it."""
+
+    topic: str
+    contract: Contract
+    """Contract by which the events were read."""
+    form: str
+    """``topic``, ``log``, or the form of a file."""
+    counts: Mapping[str, int]
+    """Messages of a part of the sample, by form."""
+    partitions: dict[int, int]
+    """Messages of the sample by partition."""
+    held: int | None
+    reading: Reading
+    fields: list[FieldStats]
+    types: dict[str, int]
+    keys: KeyStats
+    refused: list[Refusal]
+    proposal: Proposal | None = None
+    """What was proposed for a stream that is not declared."""
+    is_proposed: bool = False
+    """Whether the events were read as proposed."""
+    partition_count: int = 1
+    duplicates: int = 0
+    """Events with the id of an earlier one."""
+    equal: int = 0
+    """Messages that are equal to an earlier one in key and value."""
+    kafka_span_s: float = 0.0
+    messages: int = 0
+    studied_times: list[float] = field(default_factory=list)
+    """Numbers that stand where the event time is declared, of a part of the sample."""
+
+    def keys_by(self, name: str) -> KeyStats:
+        """Statistics of another field by which rules correlate."""
+        return self.keys if name == self.key_field else key_stats(self.reading.frames, name)
+
+    @property
+    def key_field(self) -> str:
+        """The field that the key is, as rules name it: ``key`` where that is no field of the events."""
+        name = self.contract.key_field
+        return name if any(frame.has(name) for frame in self.reading.all_frames) else "key"
+
+    @property
+    def span_us(self) -> int:
+        """Time from the oldest event to the newest."""
+        times = self.reading.times_us()
+        return int(times.max() - times.min()) if len(times) else 0
+
+    @property
+    def rate(self) -> float | None:
+        """Events for each second of event time; None where all have one time."""
+        return self.reading.events / (self.span_us / 1e6) if self.span_us else None
+
+    @property
+    def peak(self) -> int | None:
+        """Most events in one second of event time."""
+        times = self.reading.times_us()
+        if not len(times) or self.span_us > _LONGEST_S * 1e6:
+            return None
+        return int(np.bincount((times - times.min()) // 1_000_000).max())
+
+    @property
+    def lateness(self) -> dict[str, dict[float, int]]:
+        """Needed lateness in microseconds by share of late events, for each partition and for ``all``."""
+        parts = {str(number): lags for number, lags in self.reading.lags_us.items() if len(lags)}
+        parts["all"] = self.reading.all_lags_us()
+        return {name: {share: lateness_for(lags, share) for share in SHARES} for name, lags in parts.items()}
+
+    @property
+    def recommended_us(self) -> int:
+        """Lateness at which none of the events is late."""
+        return recommended_lateness(self.reading.all_lags_us())
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for a program to read; times in microseconds and as text."""
+        times = self.reading.times_us()
+        lags = self.reading.all_lags_us()
+        heaviest = self.keys.heaviest
+        return {
+            "topic": self.topic,
+            "stream": self.contract.stream,
+            "form": self.form,
+            "messages": {"sampled": self.messages, "held": self.held, "by_form": dict(self.counts)},
+            "partitions": {str(number): count for number, count in self.partitions.items()},
+            "partition_count": self.partition_count,
+            "events": self.reading.events,
+            "declared": self.contract.declaration is not None and not self.is_proposed,
+            "proposal": None if self.proposal is None else self.proposal.declaration,
+            "needs": [] if self.proposal is None else self.proposal.needs,
+            "hints": [] if self.proposal is None else self.proposal.hints,
+            "time": {
+                "read_from": None if self.proposal is None else self.proposal.time,
+                "first": iso_from_us(int(times.min())) if len(times) else None,
+                "last": iso_from_us(int(times.max())) if len(times) else None,
+                "span_us": self.span_us,
+                "out_of_order": int((lags > 0).sum()),
+            },
+            "lateness_us": {
+                name: {f"{share:g}": value for share, value in values.items()} for name, values in self.lateness.items()
+            },
+            "recommended_lateness_us": self.recommended_us,
+            "rate": {"event_time": self.rate, "peak": self.peak, "kafka_time": self.kafka_rate},
+            "key": {
+                "field": self.key_field,
+                "distinct": len(self.keys.counts),
+                "without": self.keys.without,
+                "heaviest": None if heaviest is None else {"key": heaviest[0], "share": heaviest[1]},
+                "in_several_partitions": self.keys.spread,
+            },
+            "types": self.types,
+            "fields": [
+                {
+                    "name": each.name,
+                    "type": each.type,
+                    "kinds": dict(each.kinds),
+                    "nulls": each.nulls,
+                    "range": None if each.least is None else [each.least, each.most],
+                    "distinct": None if each.overflown else len(each.values),
+                    "examples": each.examples(),
+                }
+                for each in self.fields
+            ],
+            "refused": [{"stage": each.stage, "count": each.count, "example": each.example} for each in self.refused],
+            "duplicates": {"by_id": self.duplicates, "equal_messages": self.equal},
+            "skipped": self.reading.counters.skipped,
+        }
+
+    @property
+    def kafka_rate(self) -> float | None:
+        """Messages for each second of Kafka's time."""
+        return self.messages / self.kafka_span_s if self.kafka_span_s else None
+
+
+def make_report(
+    topic: str, contract: Contract, form: str, records: Mapping[int, Sequence[ConsumedRecord]], reading: Reading
+) -> StreamReport:
+    """The report on one topic, without what is known of its declaration and its messages' forms."""
+    frames = reading.all_frames
+    types = key_stats(reading.frames, "type").counts
+    stamps = [record.timestamp_ms for each in records.values() for record in each if record.timestamp_ms >= 0]
+    return StreamReport(
+        topic,
+        contract,
+        form,
+        {},
+        {number: len(each) for number, each in records.items()},
+        None,
+        reading,
+        field_stats(frames),
+        dict(types.most_common()),
+        key_stats(reading.frames, contract.key_field if _has(reading, contract.key_field) else "key"),
+        refusals_of(reading.letters),
+        duplicates=_duplicates(reading),
+        equal=_equal(records),
+        kafka_span_s=(max(stamps) - min(stamps)) / 1000 if stamps else 0.0,
+        messages=sum(map(len, records.values())),
+    )
+
+
+def _has(reading: Reading, name: str) -> bool:
+    return any(frame.has(name) for frame in reading.all_frames)
+
+
+def _duplicates(reading: Reading) -> int:
+    seen: set[str] = set()
+    count = 0
+    for frame in reading.all_frames:
+        if frame.has_own_ids:
+            ids = frame.id_strings()
+            count += len(ids)
+            seen.update(ids)
+    return count - len(seen)
+
+
+def _equal(records: Mapping[int, Sequence[ConsumedRecord]]) -> int:
+    whole = [
+        (record.key, record.value, record.headers)
+        for each in records.values()
+        for record in each
+        if record.value is not None and not is_frame(record)
+    ]
+    return len(whole) - len(set(whole))
+
+
+_VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\d+|0x[0-9a-f]+")
+
+
+def refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
+    """Dead letters by reason, most frequent first; reasons that differ in values only are one."""
+    groups: dict[tuple[str, str], list[DeadLetter]] = {}
+    for letter in letters:
+        groups.setdefault((letter.stage, _VARYING.sub("#", letter.reason)), []).append(letter)
+    found = []
+    for (stage, _), group in groups.items():
+        first = group[0]
+        row = "" if first.row is None else f" row {first.row}"
+        place = f"{first.topic}[{first.partition}]@{first.offset}{row}"
+        found.append(Refusal(stage, len(group), f"{place}: {first.reason}"))
+    return sorted(found, key=lambda each: -each.count)
+
+
+class NothingFound(AstrocyteError):
+    """What was inspected holds no message or no event."""
+
+
+@dataclass(slots=True)
+class Inspection:
+    """Reports on all topics of a sample."""
+
+    name: str
+    form: str
+    complete: bool
+    reports: list[StreamReport] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    """Topics without a message."""
+
+    @property
+    def recommended_us(self) -> int:
+        """Lateness at which no event of any topic is late: a process has one for all."""
+        return max((report.recommended_us for report in self.reports), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleResult:
+    """What one rule gives on the sample."""
+
+    name: str
+    matches: int
+    keys: int
+    example: str | None
+    open_events: float | None
+    """Events in its time limit at the sample's rate: what it may have to keep."""
+
+
+@dataclass(slots=True)
+class Fit:
+    """How rules fit a sample."""
+
+    rules: list[RuleResult] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What keeps a rule from working as it is meant."""
+    notes: list[str] = field(default_factory=list)
+    late: int = 0
+    lateness_us: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The result for a program to read."""
+        return {
+            "rules": [
+                {
+                    "name": each.name,
+                    "matches": each.matches,
+                    "keys": each.keys,
+                    "example": each.example,
+                    "open_events": each.open_events,
+                }
+                for each in self.rules
+            ],
+            "problems": self.problems,
+            "notes": self.notes,
+            "late": self.late,
+            "lateness_us": self.lateness_us,
+        }
+
+
+def span_text(us: int) -> str:
+    """A span of time in the two largest units that it has, such as ``2h 5m`` or ``1.25s``."""
+    if us < 1_000_000:
+        return "0s" if us == 0 else f"{us / 1000:g}ms" if us >= 1000 else f"{us}us"
+    if us < 60_000_000:
+        return f"{us / 1e6:.3g}s"
+    seconds = round(us / 1e6)
+    units = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+    found: list[str] = []
+    for size, unit in units:
+        if seconds >= size and len(found) < 2:
+            found.append(f"{seconds // size}{unit}")
+            seconds %= size
+        elif found:
+            break
+    return " ".join(found)
