@@ -12,11 +12,11 @@ import orjson
 
 from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened
 from astrocyte.schemas import mixed
-from astrocyte.schemas.contract import TIME_NAMES, Contract, Event, is_uuid, key_text, read_event
+from astrocyte.schemas.contract import Contract, Event, is_uuid, key_text, read_event
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import column_name
-from astrocyte.schemas.times import CEILING_US, TimeUnit, time_us, unit_of
+from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, time_us, unit_of
 
 __all__ = ["Proposal", "Seen", "numbers_of_time", "propose"]
 
