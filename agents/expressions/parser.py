@@ -80,6 +80,16 @@ MATCH_AGGREGATES: Final = frozenset({"sum", "mean", "min", "max", "count", "firs
 _FUNCTIONS: Final = {"abs": (1, 1), "sqrt": (1, 1), "log": (1, 1), "min": (2, 16), "max": (2, 16)}
 _TEXT_TESTS: Final = ("startswith", "endswith", "contains")
 _ARITHMETIC: Final = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%"}
+_OTHER_OPERATORS: Final = {
+    ast.RShift: "'>>'", ast.LShift: "'<<'", ast.BitAnd: "'&'", ast.BitOr: "'|'", ast.BitXor: "'^'", ast.Pow: "'**'",
+    ast.FloorDiv: "'//'", ast.MatMult: "'@'", ast.Invert: "'~'",
+}  # fmt: skip
+_OTHER_FORMS: Final = {
+    ast.Lambda: "lambda", ast.IfExp: "'if ... else'", ast.Subscript: "'[...]'", ast.List: "a list", ast.Dict: "'{...}'",
+    ast.Set: "'{...}'", ast.Tuple: "a tuple", ast.ListComp: "a comprehension", ast.GeneratorExp: "a comprehension",
+    ast.JoinedStr: "an f-string", ast.NamedExpr: "':='", ast.Starred: "'*'", ast.Await: "await",
+    ast.Call: "a call with named arguments", ast.Attribute: "a field of a field",
+}  # fmt: skip
 _COMPARISONS: Final = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 
 
@@ -241,7 +251,7 @@ class _Parser:
                 return self.call(tree, func, args, below)
             case _:
                 raise self.refuse(
-                    tree, f"{type(tree).__name__} is not part of the rule language; it has fields, and, or, not, "
+                    tree, f"{_named(tree)} is not part of the rule language; it has fields, and, or, not, "
                     "comparisons, + - * / %, in, is None and functions"
                 )  # fmt: skip
 
@@ -370,3 +380,10 @@ class _Parser:
         if not (isinstance(node, Field) and node.step is not None):
             raise self.refuse(tree, f"{name} aggregates the events of a step: write {name}(step.field)")
         return Aggregate(name, node.step, (node,), at=at)
+
+
+def _named(tree: ast.expr) -> str:
+    """What a part of an expression is, as its author wrote it."""
+    if isinstance(tree, ast.BinOp | ast.UnaryOp):
+        return _OTHER_OPERATORS.get(type(tree.op), type(tree.op).__name__)
+    return _OTHER_FORMS.get(type(tree), type(tree).__name__)

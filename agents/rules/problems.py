@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,8 +9,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["InvalidRules", "Location", "RuleProblem", "closest", "problems_of", "shown", "unknown"]
+__all__ = ["InvalidRules", "Location", "RuleProblem", "problems_of", "shown", "unknown"]
 
 Location = tuple[str | int, ...]
 
@@ -109,10 +109,4 @@ def shown(value: object) -> str:
 
 def unknown(name: str, known: Collection[str]) -> str:
     """Message about an unknown field, with a suggestion: another name, where the field is known elsewhere only."""
-    return f"unknown field {name!r}{closest(name, [each for each in known if each != name])}"
-
-
-def closest(name: str, known: Collection[Any]) -> str:
-    """A suggestion of the known name most similar to ``name``; empty if none is similar."""
-    found = difflib.get_close_matches(name, [str(each) for each in known], n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"unknown field {name!r}{did_you_mean(name, [str(each) for each in known if each != name])}"

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from astrocyte.agents.expressions.parser import Field, Node, walk
 from astrocyte.agents.rules.documents import read_document
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
-from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, closest, problems_of, shown, unknown
+from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["load_rules"]
 
@@ -129,7 +130,7 @@ class _Reader:
             for step in rule.steps:
                 for stream in step.stream:
                     if self.known is not None and stream not in made and stream not in self.known:
-                        hint = closest(stream, [*made, *self.known])
+                        hint = did_you_mean(stream, [*made, *self.known])
                         self.report(
                             f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}",
                             ("rules", index), rule=rule.name, field=f"{step.name}.stream",
@@ -141,20 +142,20 @@ class _Reader:
                 known = set().union(*(each for each in listed if each is not None)) | _IMPLICIT | {rule.by}
                 for part in walk(node):
                     if isinstance(part, Field) and part.step is None and part.name not in known:
-                        hint = closest(part.name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
+                        hint = did_you_mean(part.name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
                         self.report(
                             f"stream {'/'.join(step.stream)} has no field {part.name!r}{hint}",
                             ("rules", index), rule=rule.name, field=f"{step.name}.where",
                         )  # fmt: skip
         for index, window in enumerate(parts["windows"]):
             if self.known is not None and window.source not in made and window.source not in self.known:
-                hint = closest(window.source, [*made, *self.known])
+                hint = did_you_mean(window.source, [*made, *self.known])
                 message = f"unknown stream {window.source!r}{hint}"
                 self.report(message, ("windows", index), rule=window.name, field="from")
             self.check_window(window, index, self.fields_of(window.source, fields))
         for section, index, stream in _entered(entrance):
             if self.known is not None and stream not in made and stream not in self.known:
-                message = f"unknown stream {stream!r}{closest(stream, [*made, *self.known])}"
+                message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
                 self.report(message, (section, index), rule=f"{section}[{index}]", field="stream")
 
     def check_window(self, window: Window, index: int, listed: set[str] | None) -> None:
@@ -169,7 +170,7 @@ class _Reader:
         for field, names in reads.items():
             for name in names:
                 if name not in known:
-                    hint = closest(name, known) or f"; its fields: {', '.join(sorted(listed))}"
+                    hint = did_you_mean(name, known) or f"; its fields: {', '.join(sorted(listed))}"
                     self.report(
                         f"stream {window.source} has no field {name!r}{hint}",
                         ("windows", index, field), rule=window.name, field=field,

@@ -52,6 +52,8 @@ class Score:
     delays_us: list[int] = field(default_factory=list)
     """Time from each anomaly that was found to its first match, see `score_matches`."""
     missed: list[Planted] = field(default_factory=list)
+    absent: bool = False
+    """The anomalies name this rule, and the rule files do not have it; so nothing was scored."""
 
     @property
     def precision(self) -> float | None:
@@ -69,6 +71,7 @@ class Score:
         quantile = {name: float(np.quantile(delays, q)) for name, q in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))}
         return {
             "rule": self.rule,
+            "absent": self.absent,
             "planted": self.planted,
             "found": self.found,
             "matches": self.matches,
@@ -95,7 +98,8 @@ def score(
 ) -> list[Score]:
     """Score of every rule against the anomalies that name it in the stream ``truth``, or against all of them.
 
-    Raises InvalidLog for logs without that stream.
+    After these come the rules that anomalies name and the rule set does not have, as ``absent``. Raises
+    InvalidLog for logs without that stream.
     """
     planted = [each for path in paths for each in planted_in(path)]
     if not planted:
@@ -106,7 +110,7 @@ def score(
     made = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us).made
     within = {rule.name: rule.within.time if rule.within is not None else 0 for rule in ruleset.rules}
     names = [rule.name for rule in ruleset.rules]
-    return [
+    scores = [
         score_matches(
             name,
             [each for each in planted if against_all or each.rule == name],
@@ -115,6 +119,11 @@ def score(
         )
         for name in names
     ]
+    if not against_all:
+        for name in sorted({each.rule for each in planted}.difference(names)):
+            missed = [each for each in planted if each.rule == name]
+            scores.append(Score(name, planted=len(missed), missed=missed, absent=True))
+    return scores
 
 
 def planted_in(path: str | Path) -> list[Planted]:

@@ -130,6 +130,8 @@ def tap_command(
             )
             seen = asyncio.run(work)
         output.flush()
+    for line in selector.absent():
+        say(line)
     if selector.unreadable:
         say(f"{selector.unreadable} messages contain no event (shown: {seen} events)")
 

@@ -214,6 +214,11 @@ def score_command(
     )
     for each in scores:
         figures = each.as_json(show)
+        if each.absent:
+            kinds = ", ".join(sorted({missed.kind for missed in each.missed}))
+            named = f"rule {each.rule!r} is not in the rule files" if each.rule else "they name no rule"
+            out.write(f"not scored: {each.planted:,} anomalies of kind {kinds}; {named}\n")
+            continue
         delay = figures["delay_s"]
         delay_text = "-" if delay is None else f"{delay['p50']:.3f} s, {delay['p95']:.3f} s"
         out.write(

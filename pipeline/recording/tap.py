@@ -15,7 +15,8 @@ import numpy as np
 import orjson
 
 from astrocyte.agents.expressions.columns import predicate
-from astrocyte.agents.expressions.parser import Node, parse
+from astrocyte.agents.expressions.nodes import Field, Node, walk
+from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.values import Columns
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
@@ -25,6 +26,7 @@ from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import conform, decode_frame
 from astrocyte.schemas.json.reader import frame_to_records
+from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.times import TIME_NAMES, is_in_calendar, iso_from_us, time_us, us_from_ms
 from astrocyte.schemas.topics import stream_of
 
@@ -77,6 +79,20 @@ class Selector:
         self._test = None if self._node is None else compile_scalar(self._node)
         self.unreadable = 0
         """Number of messages without a readable event."""
+        nodes = () if self._node is None else walk(self._node)
+        self._absent = {node.name for node in nodes if isinstance(node, Field)}
+        self._known: set[str] = set()
+
+    def absent(self) -> list[str]:
+        """A line for each field that ``where`` names and no event had; none where there was no event."""
+        if not self._known:
+            return []
+        lines = (f"no event has the field {name!r}{did_you_mean(name, self._known)}" for name in sorted(self._absent))
+        return list(lines)
+
+    def _note(self, names: Iterable[str]) -> None:
+        self._known.update(names)
+        self._absent -= self._known
 
     def __call__(self, records: Iterable[ConsumedRecord]) -> Iterator[Event]:
         """Events of the messages, in order."""
@@ -99,6 +115,8 @@ class Selector:
             return
         rows = np.arange(frame.num_rows)
         if self._node is not None:
+            if self._absent and frame.num_rows:
+                self._note(["timestamp", "key", "type", "simulation_id", *frame.fields])
             columns = Columns(lambda name: frame.column(name) if frame.has(name) else None, frame.num_rows)
             rows = np.flatnonzero(predicate(self._node, columns))
             if not len(rows):
@@ -131,6 +149,8 @@ class Selector:
             event_type = self.catalog.find(stream_of(record.topic) or "")
             if event_type is not None:
                 fields.setdefault(event_type.key, fields["key"])
+        if self._absent:
+            self._note(fields)
         return fields
 
 
@@ -167,20 +187,37 @@ def tap_records(
     count: int | None = None,
     partitions: Iterable[int] | None = None,
 ) -> int:
-    """`tap` over the messages of a log; topics are names or patterns, an empty sequence means all."""
+    """`tap` over the messages of a log; topics are names or patterns, an empty sequence means all.
+
+    Raises UnknownTopic.
+    """
     wanted = None if partitions is None else frozenset(partitions)
     chosen = (
         record
-        for record in records
-        if (not topics or any(fnmatch.fnmatchcase(record.topic, pattern) for pattern in topics))
-        and (wanted is None or record.partition in wanted)
-        and (until_ms is None or record.timestamp_ms < until_ms)
+        for record in _matching(records, topics)
+        if (wanted is None or record.partition in wanted) and (until_ms is None or record.timestamp_ms < until_ms)
     )
     seen = 0
     for event in itertools.islice(selector(chosen), count):
         write(event)
         seen += 1
     return seen
+
+
+def _matching(records: Iterable[ConsumedRecord], topics: Sequence[str]) -> Iterator[ConsumedRecord]:
+    """The messages of the topics. Raises UnknownTopic, at the end, for a name or pattern that no message matches."""
+    from astrocyte.pipeline.kafka.client import UnknownTopic
+
+    there: dict[str, bool] = {}
+    for record in records:
+        if record.topic not in there:
+            there[record.topic] = not topics or any(fnmatch.fnmatchcase(record.topic, each) for each in topics)
+        if there[record.topic]:
+            yield record
+    for pattern in topics:
+        if not fnmatch.filter(there, pattern):
+            has = f"the log has {', '.join(sorted(there))}" if there else "the log is empty"
+            raise UnknownTopic(f"no topic {pattern!r}; {has}{did_you_mean(pattern, there)}")
 
 
 async def _drain(

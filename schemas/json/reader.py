@@ -194,7 +194,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
     bodies = pc.cast(json_objects(members, frame.num_rows), pa.binary()).to_pylist()
     # Rows share header objects: the fewer containers there are, the less the garbage collector has to traverse.
     source = ("ce_source", f"/astrocyte/{frame.run}/{frame.stream}".encode())
-    kinds = {name: ("ce_type", f"astrocyte.{frame.stream}.{name}".encode()) for name in set(types)}
+    kinds = {name: ("ce_type", _ce_type(frame.stream, name).encode()) for name in set(types)}
     return [
         JsonRecord(
             None if key is None else key.encode(),
@@ -203,6 +203,11 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
         )
         for key, body, event_id, name, text in zip(keys, bodies, ids, types, strings, strict=True)
     ]
+
+
+def _ce_type(stream: str, kind: str) -> str:
+    """Type of a CloudEvent: that of the event within its stream, which is not named twice."""
+    return f"astrocyte.{stream}" if kind == stream else f"astrocyte.{stream}.{kind}"
 
 
 def strings_of(column: pa.DictionaryArray) -> list[Any]:

@@ -207,6 +207,15 @@ def test_a_log_is_tapped_without_a_broker(tmp_path):
     assert len(run("--log", str(path), "--where", "type == 'B'")) == 2
 
 
+def test_topics_and_fields_that_never_came_are_named(tmp_path):
+    log = str(write_log(tmp_path / "a.jsonl.zst", mixed_records()))
+    with pytest.raises(UnknownTopic, match=r"no topic 'mono\.axon_7'; the log has .*did you mean 'mono\.axon_\d'"):
+        run("mono.axon_7", "--log", log)
+    program = CliRunner().invoke(app, ["tap", "--log", log, "--where", "valeu > 3 and type == 'B'"])
+    assert program.stdout == ""
+    assert "no event has the field 'valeu'; did you mean 'value'?" in program.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -352,6 +352,18 @@ def test_rules_are_scored_against_planted_anomalies(pair, log, tmp_path):
     assert result.as_json(1)["missed"][0]["key"] == "d9"
 
 
+def test_anomalies_whose_rule_is_not_in_the_files_are_reported_as_not_scored(pair, log, tmp_path):
+    planted = truth("pair", [("d0", 0, 10_000, [["axon_1", 0], ["axon_2", 0]])])
+    other = truth("lost", [("d1", 0, 5, []), ("d2", 3, 9, [])])._replace(offset=1)
+    path = write_log(tmp_path / "a.jsonl", [*read_log(log), planted, other])
+    first, absent = score(pair, [path], lateness_us=LATENESS, slack_us=0)
+    assert (first.rule, first.absent, absent.rule, absent.absent, absent.planted) == ("pair", False, "lost", True, 2)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(PAIR)
+    shown = run("score", str(rules), str(path))
+    assert "not scored: 2 anomalies of kind coincidence; rule 'lost' is not in the rule files" in shown.stdout
+
+
 def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
     planted = [Planted("collapse", "r", "run", 100, 200), Planted("collapse", "r", "run", 1000, 1100)]
 
