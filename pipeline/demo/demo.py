@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from astrocyte.agents.warm import warm
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.console import say
-from astrocyte.pipeline.demo.view import DemoView, Summary
+from astrocyte.pipeline.demo.view import DemoView, Summary, accounted
 from astrocyte.pipeline.demo.world import WorldSink
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import RoleProcesses, needed_roles
@@ -39,7 +39,7 @@ _MARK: Final = "astrocyte-demo.json"
 _LEFT: Final = ("broker", "influx", "logs", "astrocyte.db", "astrocyte.db-wal", "astrocyte.db-shm", "events.jsonl.zst")
 _GRACE_S: Final = 120.0
 """Time without progress, once all events are emitted, after which unprocessed events count as lost."""
-_COUNTED: Final = ("processed", "late", "dead", "matches", "alerts", "duplicate")
+_COUNTED: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped", "matches", "alerts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +230,7 @@ class Demo:
             view.update(self._options.seconds, totals, simulation.world_now, draining=True)
             # The correlating groups first: their output must be in Kafka before the lag of the sinks is read.
             lags = [await group_lag(settings.broker, f"{settings.group}-{role}") for role in settings.roles]
-            accounted = totals["processed"] + totals["late"] + totals["dead"]
-            if accounted >= simulation.emitted and not any(lag != 0 for lag in lags):
+            if accounted(totals) >= simulation.emitted and not any(lag != 0 for lag in lags):
                 return
             if (totals, lags) != seen:
                 seen, moved_s = (totals, lags), time.monotonic()

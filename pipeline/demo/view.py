@@ -16,7 +16,7 @@ from astrocyte.agents.sinks.sql.url import database_url
 from astrocyte.pipeline.demo.stores import count_points, read_database
 from astrocyte.pipeline.demo.world import sparkline
 
-__all__ = ["DemoView", "Summary"]
+__all__ = ["DemoView", "Summary", "accounted"]
 
 
 class DemoView:
@@ -29,6 +29,7 @@ class DemoView:
         self._live: Any = None
         self._task: Any = None
         self._printed_s = 0.0
+        self._printed = ""
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -54,7 +55,12 @@ class DemoView:
         """Show the progress of the run and the state of the world."""
         if self._quiet:
             return
-        what = "finishing" if draining else f"{simulated_s:.0f} of {self._seconds:.0f} s"
+        if draining:
+            what = "finishing"
+        elif simulated_s > 0:
+            what = f"{simulated_s:.0f} of {self._seconds:.0f} s"
+        else:
+            what = "starting workers and compiling the simulation"
         text = (
             f"{self._scenario}: {what}, {totals['processed']:,} events processed, "
             f"{totals['matches']:,} multi events, {totals['alerts']:,} alerts"
@@ -62,14 +68,19 @@ class DemoView:
         text += "".join(f", {name} {_figure(value)}" for name, value in (world or {}).items())
         if self._live is not None:
             self._live.update(self._task, description=text, completed=simulated_s)
-        elif time.monotonic() - self._printed_s > 2:
-            self._printed_s = time.monotonic()
+        elif time.monotonic() - self._printed_s > 2 and text != self._printed:
+            self._printed_s, self._printed = time.monotonic(), text
             sys.stderr.write(text + "\n")
+
+
+def accounted(counts: Mapping[str, int]) -> int:
+    """Number of events of which the counters say what became of them."""
+    return sum(counts.get(name, 0) for name in ("processed", "late", "dead", "duplicate", "sampled", "skipped"))
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Results of a demo. ``lost`` is the number of emitted events minus those processed, late or dead."""
+    """Results of a demo. ``lost`` is the number of emitted events minus those that are accounted for."""
 
     mono_events: int
     multi_events: int
@@ -114,7 +125,7 @@ class Summary:
             dead_letters=max(counts["dead"], stored.rows.get("dead_letters", 0)),
             sql_rows=sum(stored.rows.values()),
             influx_points=count_points(data / "influx"),
-            lost=emitted - counts["processed"] - counts["late"] - counts["dead"],
+            lost=emitted - accounted(counts),
             seconds=round(seconds, 2),
             run=run,
             data=data,
@@ -152,7 +163,7 @@ class Summary:
             ("dead letters", self.dead_letters, "topic dead_letters"),
             ("SQL rows", self.sql_rows, database),
             ("InfluxDB points", self.influx_points, str(self.data / "influx")),
-            ("lost events", self.lost, "emitted - processed - late - dead"),
+            ("lost events", self.lost, "emitted, and neither processed, late, refused nor left out"),
         ):
             table.add_row(what, f"{count:,}", where)
         console.print(table)
