@@ -97,6 +97,8 @@ class OfflineRun:
                 number,
                 (),
                 lateness_us=lateness_us,
+                clock_tolerance_us=clock_tolerance_us,
+                decoders=inputs.decoders,
                 topics=self._copied,
                 validators=Validators(ruleset.validators),
                 copied_by=plan.copied_by,

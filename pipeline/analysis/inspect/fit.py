@@ -42,9 +42,10 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result.problems += _units(found.reports)
     result.problems += _keys(ruleset, by_stream)
     if found.recommended_us > settings.lateness and result.late:
-        wanted = format_duration(found.recommended_us)
+        wanted, one = format_duration(found.recommended_us), result.late == 1
+        events = "1 event is" if one else f"{result.late:,} events are"
         result.problems.append(
-            f"{result.late:,} events are late with the lateness of {span_text(settings.lateness)}; none are "
+            f"{events} late with the lateness of {span_text(settings.lateness)}; {'none is' if one else 'none are'} "
             f"with {wanted} (ASTROCYTE_LATENESS={wanted})"
         )
     for report in found.reports:

@@ -255,10 +255,13 @@ def _fields(report: StreamReport, width: int) -> Iterator[str]:
         return
     rows = [[each.name, _type(each), f"{each.nulls:,}" if each.nulls else "-", _values(each)] for each in shown]
     rows.insert(0, ["name", "type", "nulls", "values"])
-    sizes = [min(28, max(len(row[column]) for row in rows)) for column in range(3)]
+    most = min(28, (width - _LABEL) // 3)
+    sizes = [min(most, max(len(row[column]) for row in rows)) for column in range(3)]
     left = width - _LABEL - sum(sizes) - 6
     lines = [
-        "  ".join(text.ljust(size) for text, size in zip(row[:3], sizes, strict=True)) + "  " + _short(row[3], left)
+        "  ".join(_short(text, size).ljust(size) for text, size in zip(row[:3], sizes, strict=True))
+        + "  "
+        + _short(row[3], left)
         for row in rows
     ]
     if len(report.fields) > _FIELDS:
@@ -321,7 +324,7 @@ def _labelled(label: str, lines: Sequence[str], width: int) -> Iterator[str]:
     """Lines beside their label; long ones are wrapped. None without lines."""
     for number, line in enumerate(lines):
         start = (label if number == 0 else "").ljust(_LABEL)
-        if len(line) + _LABEL <= width or "  " in line:
+        if len(line) + _LABEL <= width:
             yield (start + line).rstrip()
         else:
             yield from _wrapped(start + line, width, " " * (_LABEL + 2))

@@ -143,9 +143,7 @@ def test_cloudevents_of_both_modes_are_found(tmp_path):
     for number, n in enumerate(range(1, 40, 2), len(records)):
         names = {"specversion": "1.0", "id": str(n), "source": "/s", "type": "reading", "time": when[n]}
         headers = tuple((f"ce_{name}", text.encode()) for name, text in names.items())
-        records.append(
-            ConsumedRecord("shop.orders", 0, number, START_S * 1000, None, orjson.dumps({"v": n}), headers)
-        )
+        records.append(ConsumedRecord("shop.orders", 0, number, START_S * 1000, None, orjson.dumps({"v": n}), headers))
     report = report_on(tmp_path, records)
     assert (report.counts, report.refused) == ({"cloudevents": 40}, [])
     assert report.proposal.declaration == {"name": "orders", "topic": "shop.orders", "decoder": "cloudevents"}
@@ -171,7 +169,11 @@ def test_avro_says_where_its_schemas_have_to_be_named(tmp_path):
 
 def test_avro_is_read_where_its_schemas_are_known(tmp_path, monkeypatch):
     fastavro = pytest.importorskip("fastavro", reason="the extra avro is not installed")
-    schema = {"type": "record", "name": "Room", "fields": [{"name": "ts", "type": "long"}, {"name": "v", "type": "int"}]}
+    schema = {
+        "type": "record",
+        "name": "Room",
+        "fields": [{"name": "ts", "type": "long"}, {"name": "v", "type": "int"}],
+    }
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "5.avsc").write_bytes(orjson.dumps(schema))
     values = []

@@ -37,9 +37,7 @@ def lags(times_us: list[int]) -> np.ndarray:
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=60), st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.5]))
 def test_the_lateness_for_a_share_is_the_smallest_at_which_no_more_are_late(times_us, share):
-    wanted = next(
-        lateness for lateness in range(102) if late_with(times_us, lateness) <= int(share * len(times_us))
-    )
+    wanted = next(lateness for lateness in range(102) if late_with(times_us, lateness) <= int(share * len(times_us)))
     assert lateness_for(lags(times_us), share) == wanted
 
 
