@@ -68,7 +68,7 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     while True:
         text = _body(reports, suggestions, untyped)
         trial = _tried(request, sample, text, found.recommended_us)
-        strict = {name for reason in trial.refusals if (name := _field_in(reason)) is not None}
+        strict = {name for reason in trial.refusals for name in _fields_in(reason)}
         new = {
             report.topic: strict & {each.name for each in report.fields} - untyped.get(report.topic, set())
             for report in reports
@@ -91,9 +91,10 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     return Starter(_header(request, found, commands) + body, ruleset, dict(trial.matches), commands)
 
 
-def _field_in(reason: str) -> str | None:
+def _fields_in(reason: str) -> set[str]:
+    """The field whose value was refused, also as rules write one with a reserved name."""
     match = _FIELD.search(reason)
-    return None if match is None else match[1]
+    return set() if match is None else {match[1], f"{match[1]}_"}
 
 
 def _tried(request: Request, sample: Sample, text: str, lateness_us: int) -> Trial:
