@@ -29,7 +29,7 @@ _STREAMS: Final = 3
 _WIDTH: Final = 100
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[1-9][0-9]*(us|ms|s|m|h|d)")
 _YAML_WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "none", "nan", "inf"})
-_FIELD: Final = re.compile(r"field '(.+?)' is ")
+_FIELD: Final = re.compile(r"field (['\"])(.+?)\1 is ")
 
 
 @dataclass(slots=True)
@@ -73,12 +73,13 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
             report.topic: strict & {each.name for each in report.fields} - untyped.get(report.topic, set())
             for report in reports
         }
-        if len(trial.refusals) <= refused or not any(new.values()):
+        if len(trial.refusals) <= refused:
             break
-        # A value did not fit the type that all others have: no type is declared.
-        untyped = {topic: untyped.get(topic, set()) | names for topic, names in new.items()}
-    if len(trial.refusals) > refused:
-        raise AstrocyteError(f"the declaration refuses events that can be read without it: {trial.refusals[0]}")
+        # A value is not of the type that it seemed to have (a list looks like text): no type is declared.
+        every = {report.topic: {each.name for each in report.fields} for report in reports}
+        if untyped == every:
+            raise AstrocyteError(f"the declaration refuses events that can be read without it: {trial.refusals[0]}")
+        untyped = {topic: untyped.get(topic, set()) | new[topic] for topic in every} if any(new.values()) else every
     kept = {topic: [each for each in made if trial.matches[each.rule["name"]]] for topic, made in suggestions.items()}
     if not any(kept.values()):
         report = largest[0]
@@ -94,7 +95,7 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
 def _fields_in(reason: str) -> set[str]:
     """The field whose value was refused, also as rules write one with a reserved name."""
     match = _FIELD.search(reason)
-    return set() if match is None else {match[1], f"{match[1]}_"}
+    return set() if match is None else {match[2], f"{match[2]}_"}
 
 
 def _tried(request: Request, sample: Sample, text: str, lateness_us: int) -> Trial:
@@ -259,7 +260,7 @@ def _field_lines(report: StreamReport, paths: Mapping[str, Any], untyped: set[st
     parents = {spec["path"].partition(".")[0] for spec in paths.values()}
     lines = []
     for each in report.fields:
-        if each.name in parents and each.name not in paths:
+        if each.name in parents and each.name not in paths and all(str(value)[:1] == "{" for value in each.values):
             continue  # an object whose members are fields of their own
         spec: dict[str, Any] = dict(paths.get(each.name, {}))
         if each.type is not None and each.name not in untyped:

@@ -220,10 +220,22 @@ def test_rules_and_a_new_file_are_not_asked_for_at_once(tmp_path, monkeypatch):
         run("inspect", "x.jsonl", "--rules", "axons", "--write", "x.yaml")
 
 
-NAMES = st.sampled_from(
-    ["value", "user-agent", "on", "null", "a b", "type", "key", "event_id", "seq", "and", "count", "x`y", "größe", "1st",
-     "timestamp_", "it's", 'say "x"', "#tag", "a.b", "metadata", "stream", "{x}"]
-)  # fmt: skip
+PLAIN_NAMES = [
+    "value",
+    "on",
+    "null",
+    "type",
+    "key",
+    "event_id",
+    "seq",
+    "and",
+    "count",
+    "timestamp_",
+    "metadata",
+    "stream",
+]
+ODD_NAMES = ["a b", "a.b", "user-agent", "x`y", "größe", "1st", "it's", 'it\'s "x"', "#tag", "{x}", "back\\slash"]
+NAMES = st.sampled_from(PLAIN_NAMES + ODD_NAMES)
 TEXTS = ["a", "b's", 'c"', "{d}", "2025-01-01", "12", "", "\\", "# no comment", "é"]
 VALUES = (
     st.none()
