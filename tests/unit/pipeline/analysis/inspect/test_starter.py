@@ -249,7 +249,7 @@ VALUES = (
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(st.lists(st.dictionaries(NAMES, VALUES, max_size=5), min_size=1, max_size=30), st.booleans())
 def test_a_starter_for_any_events_is_valid_reads_them_all_and_matches(tmp_path_factory, bodies, in_topic):
     folder = tmp_path_factory.mktemp("starter")
