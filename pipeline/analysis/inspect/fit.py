@@ -63,7 +63,7 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
                 _open_events(rule, by_stream),
             )
         )
-    result.notes += _spans(ruleset, by_stream)
+    result.notes += _spans(ruleset, by_stream, complete=found.complete)
     return result
 
 
@@ -200,7 +200,7 @@ def _open_events(rule: Rule, reports: Mapping[str, StreamReport]) -> float | Non
     return None if rate is None or limit_us is None else rate * limit_us / 1e6
 
 
-def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str]:
+def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport], *, complete: bool) -> Iterator[str]:
     """Time limits that are longer than the sample."""
     entries: list[Rule | Window] = [*ruleset.rules, *ruleset.windows]
     for entry in entries:
@@ -209,7 +209,6 @@ def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[st
         spans = [reports[stream].span_us for stream in streams if stream in reports]
         if limit_us is not None and spans and max(spans) < limit_us:
             kind = "rule" if isinstance(entry, Rule) else "window"
-            yield (
-                f"{kind} {entry.name!r} looks at {format_duration(limit_us)}, and the sample covers "
-                f"{span_text(max(spans))} only: read more with --limit"
-            )
+            more = "" if complete else ": read more with --limit"
+            covered = span_text(max(spans))
+            yield f"{kind} {entry.name!r} looks at {format_duration(limit_us)}, and the sample covers {covered} only{more}"

@@ -274,7 +274,7 @@ def _note_on(each: FieldStats) -> str:
     if not each.count:
         return "always null"
     if each.is_mixed:
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in each.kinds.items())
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in each.kinds.items())
         examples = ", ".join(json.dumps(value, ensure_ascii=False) for value in each.examples())
         return f"mixed: {counts}, such as {' '.join(examples.split())[:60]}"
     if each.least is not None and each.most is not None:

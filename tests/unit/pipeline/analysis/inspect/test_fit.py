@@ -123,4 +123,4 @@ def test_what_a_time_limit_keeps_follows_from_the_rate(tmp_path):
 
 def test_a_time_limit_longer_than_the_sample_is_noted(tmp_path):
     found = fitted(tmp_path, rule("value > 8", within="1h"))
-    assert found.notes == ["rule 'hot' looks at 1h, and the sample covers 39s only: read more with --limit"]
+    assert found.notes == ["rule 'hot' looks at 1h, and the sample covers 39s only"]
