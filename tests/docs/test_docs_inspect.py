@@ -32,10 +32,8 @@ def run(command: str) -> str:
 
 
 def test_the_commands_print_and_write_what_the_page_shows(folder):
-    shown = [
-        block.removeprefix("$ ").partition("\n")
-        for block in re.findall(r"^```\n(\$.*?)^```", EXAMPLE, re.MULTILINE | re.DOTALL)
-    ]
+    found = re.findall(r"^```\n(\$.*?)^```", EXAMPLE, re.MULTILINE | re.DOTALL)
+    shown = [block.removeprefix("$ ").partition("\n") for block in found]
     assert len(shown) == 3
     for command, _, output in shown:
         printed = run(command)

@@ -210,5 +210,5 @@ def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport], *, complete: b
         if limit_us is not None and spans and max(spans) < limit_us:
             kind = "rule" if isinstance(entry, Rule) else "window"
             more = "" if complete else ": read more with --limit"
-            covered = span_text(max(spans))
-            yield f"{kind} {entry.name!r} looks at {format_duration(limit_us)}, and the sample covers {covered} only{more}"
+            limit, covered = format_duration(limit_us), span_text(max(spans))
+            yield f"{kind} {entry.name!r} looks at {limit}, and the sample covers {covered} only{more}"

@@ -164,9 +164,8 @@ def _lateness(report: StreamReport) -> list[str]:
     by_name = report.lateness
     names = [name for name in by_name if name != "all"]
     most = span_text(by_name["all"][0.0])
-    lines = [
-        f"{late:,} of {len(lags):,} events ({late / len(lags):.1%}) {'is' if late == 1 else 'are'} out of order, by {most} at most"
-    ]
+    share, be = late / len(lags), "is" if late == 1 else "are"
+    lines = [f"{late:,} of {len(lags):,} events ({share:.1%}) {be} out of order, by {most} at most"]
     rows = [["lateness needed for", *(f"{share:.1%} late".replace(".0%", "%") for share in SHARES)]]
     if 1 < len(names) <= _PARTITIONS:
         rows += [[f"  partition {name}", *map(span_text, by_name[name].values())] for name in names]

@@ -236,14 +236,14 @@ PLAIN_NAMES = [
 ]
 ODD_NAMES = ["a b", "a.b", "user-agent", "x`y", "größe", "1st", "it's", 'it\'s "x"', "#tag", "{x}", "back\\slash"]
 NAMES = st.sampled_from(PLAIN_NAMES + ODD_NAMES)
-TEXTS = ["a", "b's", 'c"', "{d}", "2025-01-01", "12", "", "\\", "# no comment", "é"]
+STRINGS = ["a", "b's", 'c"', "{d}", "2025-01-01", "12", "", "\\", "# no comment", "é"]
 VALUES = (
     st.none()
     | st.booleans()
     | st.integers(-5, 5)
     | st.integers(2**53, 2**64 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(TEXTS)
+    | st.sampled_from(STRINGS)
     | st.lists(st.integers(0, 3), max_size=2)
     | st.dictionaries(st.sampled_from(["p", "q r", "id"]), st.integers(0, 3), max_size=2)
 )
