@@ -180,6 +180,7 @@ def _propose_time(
             f"no member is a time that can be read (expected {', '.join(TIME_NAMES)}, or another one with ISO 8601 "
             "text or a number of s, ms, us or ns since 1970), and a file has no other time"
         )
+        return
     proposal.time = "the time of the Kafka message"
 
 

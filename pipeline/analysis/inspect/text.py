@@ -94,7 +94,7 @@ def _head(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:
     if report.form != "topic":
         subject += f", topic {report.topic}" if report.form == "log" else f", stream {report.contract.stream}"
     what = "messages" if report.form in ("topic", "log") else "rows"
-    which = "the newest" if report.form == "topic" else "the first"
+    which = "part of the newest," if found.cut else "the newest" if report.form == "topic" else "the first"
     if report.held is not None and report.held > report.messages:
         share = f"{which} {report.messages:,} of {report.held:,} {what}"
     elif not found.complete and report.form != "topic":

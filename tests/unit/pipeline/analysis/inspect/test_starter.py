@@ -24,7 +24,7 @@ from astrocyte.pipeline.analysis.inspect.starter import make_starter
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.format import record_line
+from astrocyte.pipeline.recording.format import InvalidLog, record_line
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.errors import InvalidSettings
 from tests.support.logs import write_log
@@ -164,6 +164,32 @@ def test_a_file_without_events_is_an_error(tmp_path, monkeypatch, content):
     (tmp_path / "x.jsonl").write_bytes(content)
     with pytest.raises(NothingFound, match=r"x\.jsonl: no events"):
         run("inspect", "x.jsonl")
+
+
+def test_a_file_of_another_form_says_which_forms_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "values.txt").write_text("a;b\n1;2\n")
+    with pytest.raises(
+        InvalidLog, match=r"values\.txt, .*; expected a recorded log .* or CSV whose name ends in \.csv"
+    ):
+        run("inspect", "values.txt")
+
+
+def test_messages_that_are_no_events_are_shown_and_end_with_a_failure(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    records = [ConsumedRecord("notes", 0, n, START_S * 1000, None, b"hello %d" % n) for n in range(9)]
+    write_log(tmp_path / "notes.jsonl", records, partitions=1)
+    done = run("inspect", "notes.jsonl")
+    assert done.exit_code == 1
+    assert "form        unreadable; 1 partition" in done.stdout
+    assert "refused     9 (decode), such as notes[0]@0: not JSON in UTF-8" in done.stdout
+
+
+def test_standard_input_that_is_longer_than_the_limit_is_a_part(tmp_path):
+    lines = [orjson.dumps({"timestamp": START_S + n, "key": "k"}) for n in range(30)]
+    done = run("inspect", "-", "--json", "--limit", "20", stdin=b"\n".join(lines))
+    body = json.loads(done.stdout)
+    assert (body["complete"], body["reports"][0]["events"]) == (False, 20)
 
 
 def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tmp_path, monkeypatch):
