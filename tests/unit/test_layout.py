@@ -49,7 +49,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "aggregates": "rows",
     },
     "pipeline": {
-        "analysis": "kafka recording roles topology transport",
+        "analysis": "kafka recording roles settings topology transport",
         "bench": "broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo kafka logging recording roles settings simulation topology "
         "transport",
@@ -60,6 +60,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "state": "kafka transport",
         "topology": "kafka settings",
         "transport": "kafka",
+    },
+    "pipeline/analysis": {
+        "inspect": "inputs offline",
     },
     "pipeline/broker": {
         "groups": "protocol storage",

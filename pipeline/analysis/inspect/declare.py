@@ -180,6 +180,7 @@ def _propose_time(
             f"no member is a time that can be read (expected {', '.join(TIME_NAMES)}, or another one with ISO 8601 "
             "text or a number of s, ms, us or ns since 1970), and a file has no other time"
         )
+        return
     proposal.time = "the time of the Kafka message"
 
 
@@ -317,8 +318,8 @@ def _key_reading(keys: Sequence[bytes]) -> KeyReading | None:
     """The reading that binary and JSON keys need; None for text."""
     if all(key[:1] in b"{[" and _is_json(key) for key in keys[:100]):
         return "json"
-    texts = [key_text(key) for key in keys]
-    if not any(text is not None and text.startswith("0x") for text in texts):
+    strings = [key_text(key) for key in keys]
+    if not any(text is not None and text.startswith("0x") for text in strings):
         return None
     sizes = {len(key) for key in keys}
     return "int64" if sizes == {8} else "int32" if sizes == {4} else "hex"

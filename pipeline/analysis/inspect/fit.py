@@ -38,13 +38,16 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     # Late and refused events are said with the events themselves.
     result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in ("late", "dead")]
     result.problems += trial.run.fields.absent(trial.run.made)
-    result.problems += _comparisons(ruleset, by_stream)
+    never, partly = _comparisons(ruleset, by_stream)
+    result.problems += never
+    result.notes += partly
     result.problems += _units(found.reports)
     result.problems += _keys(ruleset, by_stream)
     if found.recommended_us > settings.lateness and result.late:
-        wanted = format_duration(found.recommended_us)
+        wanted, one = format_duration(found.recommended_us), result.late == 1
+        events = "1 event is" if one else f"{result.late:,} events are"
         result.problems.append(
-            f"{result.late:,} events are late with the lateness of {span_text(settings.lateness)}; none are "
+            f"{events} late with the lateness of {span_text(settings.lateness)}; {'none is' if one else 'none are'} "
             f"with {wanted} (ASTROCYTE_LATENESS={wanted})"
         )
     for report in found.reports:
@@ -60,7 +63,7 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
                 _open_events(rule, by_stream),
             )
         )
-    result.notes += _spans(ruleset, by_stream)
+    result.notes += _spans(ruleset, by_stream, complete=found.complete)
     return result
 
 
@@ -95,17 +98,18 @@ def _conditions(ruleset: RuleSet) -> Iterator[tuple[str, Node, Mapping[str | Non
             yield f"window {window.name!r}", window.where_node, {None: (window.source,)}
 
 
-def _comparisons(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str]:
-    """Comparisons of a field with a constant of a kind that none, or not all, of its values have."""
-    said: set[str] = set()
+def _comparisons(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> tuple[list[str], list[str]]:
+    """Comparisons of a field with a constant of a kind that none, and that not all, of its values have."""
+    never: dict[str, None] = {}
+    partly: dict[str, None] = {}
     for reader, condition, streams in _conditions(ruleset):
         for node in walk(condition):
             for name, value in _compared(node):
                 for stream in streams.get(name.step, ()):
-                    line = _mismatch(reader, name, value, reports.get(stream))
-                    if line is not None and line not in said:
-                        said.add(line)
-                        yield line
+                    line, some = _mismatch(reader, name, value, reports.get(stream))
+                    if line is not None:
+                        (partly if some else never)[line] = None
+    return list(never), list(partly)
 
 
 def _compared(node: Node) -> Iterator[tuple[Field, Any]]:
@@ -119,21 +123,23 @@ def _compared(node: Node) -> Iterator[tuple[Field, Any]]:
             yield name, part
 
 
-def _mismatch(reader: str, name: Field, value: Any, report: StreamReport | None) -> str | None:
+def _mismatch(reader: str, name: Field, value: Any, report: StreamReport | None) -> tuple[str | None, bool]:
+    """A sentence if the values of a field are not of the constant's kind, and whether some of them are."""
     stats = None if report is None else next((each for each in report.fields if each.name == name.name), None)
     if report is None or stats is None or not stats.count:
-        return None
+        return None, False
     wanted = "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
     same = _of_kind(stats, wanted)
     if same == stats.count:
-        return None
+        return None, True
     others = [each for each in stats.examples() if _kind(each) != wanted]
     example = f", such as {others[0]!r}" if others else ""
     what = f"{reader} compares {name.name!r} of {report.contract.stream} with the {wanted} {value!r}"
-    article = "" if wanted == "text" else "a "
     if same:
-        return f"{what}; {stats.count - same:,} of {stats.count:,} values are no {wanted}{example}, and never compare"
-    return f"{what}, but none of its {stats.count:,} values is {article}{wanted}{example}; this is never true"
+        rest = f"{stats.count - same:,} of {stats.count:,} values are no {wanted}{example}, and never compare"
+        return f"{what}; {rest}", True
+    article = "" if wanted == "text" else "a "
+    return f"{what}, but none of its {stats.count:,} values is {article}{wanted}{example}; this is never true", False
 
 
 def _of_kind(stats: FieldStats, kind: str) -> int:
@@ -194,7 +200,7 @@ def _open_events(rule: Rule, reports: Mapping[str, StreamReport]) -> float | Non
     return None if rate is None or limit_us is None else rate * limit_us / 1e6
 
 
-def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str]:
+def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport], *, complete: bool) -> Iterator[str]:
     """Time limits that are longer than the sample."""
     entries: list[Rule | Window] = [*ruleset.rules, *ruleset.windows]
     for entry in entries:
@@ -203,7 +209,6 @@ def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[st
         spans = [reports[stream].span_us for stream in streams if stream in reports]
         if limit_us is not None and spans and max(spans) < limit_us:
             kind = "rule" if isinstance(entry, Rule) else "window"
-            yield (
-                f"{kind} {entry.name!r} looks at {format_duration(limit_us)}, and the sample covers "
-                f"{span_text(max(spans))} only: read more with --limit"
-            )
+            more = "" if complete else ": read more with --limit"
+            limit, covered = format_duration(limit_us), span_text(max(spans))
+            yield f"{kind} {entry.name!r} looks at {limit}, and the sample covers {covered} only{more}"

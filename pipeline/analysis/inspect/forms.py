@@ -123,12 +123,12 @@ class CsvForm:
 def csv_form(records: Sequence[RawRecord]) -> CsvForm | None:
     """The form of the messages if they are lines of delimited values, at least two in each line."""
     try:
-        texts = [record.value.decode() for record in records if record.value is not None]
+        strings = [record.value.decode() for record in records if record.value is not None]
     except UnicodeDecodeError:
         return None
     for delimiter in _DELIMITERS:
         try:
-            rows = [row for text in texts for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)]
+            rows = [row for text in strings for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)]
         except csv.Error:
             continue
         widths = {len(row) for row in rows if row}

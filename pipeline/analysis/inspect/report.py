@@ -260,6 +260,8 @@ class Inspection:
     name: str
     form: str
     complete: bool
+    cut: bool = False
+    """Whether reading a topic ended because it took too long."""
     reports: list[StreamReport] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     """Topics without a message."""

@@ -23,6 +23,7 @@ from astrocyte.pipeline.analysis.inspect.sample import (
 )
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.event_files import form_of
+from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_lines
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
@@ -86,7 +87,13 @@ def take_sample(request: Request) -> Sample:
     if form_of(request.file) == "log":
         if request.stream is not None:
             raise InvalidSettings("--stream is for files of events; the topics of a recorded log name their streams")
-        return read_log_sample(request.file, limit=request.limit)
+        try:
+            return read_log_sample(request.file, limit=request.limit)
+        except InvalidLog as error:
+            raise InvalidLog(
+                f"{error}; expected a recorded log or output of kcat -J, JSON lines, Parquet, or CSV whose name ends "
+                "in .csv"
+            ) from None
     return read_file(
         request.file,
         _file_contracts(request),
@@ -134,7 +141,7 @@ def _delimiter(path: str) -> str | None:
 
 def inspect(request: Request, sample: Sample) -> Inspection:
     """The reports on a sample: read as the rules declare it, else as it is proposed. Raises NothingFound."""
-    found = Inspection(request.target, sample.form, sample.complete)
+    found = Inspection(request.target, sample.form, sample.complete, sample.cut)
     found.empty = [topic for topic in sample.topics if not any(sample.of(topic).values())]
     if len(found.empty) == len(sample.topics):
         raise NothingFound(_nothing(sample))

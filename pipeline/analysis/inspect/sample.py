@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sample", "events_of", "read_file", "read_log_sample", "read_topics", "standard_input", "stream_name"]
 
-_PROBE: Final = 20
+_PROBE: Final = 5
 """Newest messages of a partition that are read first, to learn how large they are."""
 _BYTES: Final = 256 << 20
 """Largest sample in bytes."""
@@ -58,6 +58,8 @@ class Sample:
     """Partition count of each topic."""
     complete: bool = True
     """Whether the sample is everything."""
+    cut: bool = False
+    """Whether reading ended because it took too long, so that the newest messages may be missing."""
     known: tuple[str, ...] = ()
     """All topics of the broker or the log, also those of which there is no sample."""
     broker: str | None = None
@@ -138,9 +140,10 @@ async def _read_topics(broker: str, patterns: Sequence[str], *, limit: int, limi
         for topic in topics:
             own = {place: held[place] for place in places if place.topic == topic}
             wanted |= _shares(own, _messages(probe, own, limit, len(topics)))
-        found = probe
+        found = {place: probe[place][-wanted[place] :] if wanted[place] else [] for place in places}
         if any(wanted[place] > len(probe[place]) for place in places):
             found = await _fetch(client, _tails(ends, wanted), ends, deadline)
+            sample.cut = time.monotonic() >= deadline
     for place, records in found.items():
         if records:
             sample.records[TopicPartition(*place)] = records
@@ -282,5 +285,5 @@ def _copy(source: IO[bytes], target: IO[bytes], limit: int) -> None:
     if b"\0" in first or first[:2] == b"\x1f\x8b" or first[:4] == b"\x28\xb5\x2f\xfd":
         shutil.copyfileobj(source, target)
         return
-    for line in islice(source, limit):
+    for line in islice(source, limit):  # one more than is read, so that it is seen that there is more
         target.write(line)

@@ -29,7 +29,7 @@ _STREAMS: Final = 3
 _WIDTH: Final = 100
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[1-9][0-9]*(us|ms|s|m|h|d)")
 _YAML_WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "none", "nan", "inf"})
-_FIELD: Final = re.compile(r"field '(.+?)' is ")
+_FIELD: Final = re.compile(r"field (['\"])(.+?)\1 is ")
 
 
 @dataclass(slots=True)
@@ -68,17 +68,18 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     while True:
         text = _body(reports, suggestions, untyped)
         trial = _tried(request, sample, text, found.recommended_us)
-        strict = {name for reason in trial.refusals if (name := _field_in(reason)) is not None}
+        strict = {name for reason in trial.refusals for name in _fields_in(reason)}
         new = {
             report.topic: strict & {each.name for each in report.fields} - untyped.get(report.topic, set())
             for report in reports
         }
-        if len(trial.refusals) <= refused or not any(new.values()):
+        if len(trial.refusals) <= refused:
             break
-        # A value did not fit the type that all others have: no type is declared.
-        untyped = {topic: untyped.get(topic, set()) | names for topic, names in new.items()}
-    if len(trial.refusals) > refused:
-        raise AstrocyteError(f"the declaration refuses events that can be read without it: {trial.refusals[0]}")
+        # A value is not of the type that it seemed to have (a list looks like text): no type is declared.
+        every = {report.topic: {each.name for each in report.fields} for report in reports}
+        if untyped == every:
+            raise AstrocyteError(f"the declaration refuses events that can be read without it: {trial.refusals[0]}")
+        untyped = {topic: untyped.get(topic, set()) | new[topic] for topic in every} if any(new.values()) else every
     kept = {topic: [each for each in made if trial.matches[each.rule["name"]]] for topic, made in suggestions.items()}
     if not any(kept.values()):
         report = largest[0]
@@ -91,9 +92,10 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     return Starter(_header(request, found, commands) + body, ruleset, dict(trial.matches), commands)
 
 
-def _field_in(reason: str) -> str | None:
+def _fields_in(reason: str) -> set[str]:
+    """The field whose value was refused, also as rules write one with a reserved name."""
     match = _FIELD.search(reason)
-    return None if match is None else match[1]
+    return set() if match is None else {match[2], f"{match[2]}_"}
 
 
 def _tried(request: Request, sample: Sample, text: str, lateness_us: int) -> Trial:
@@ -258,7 +260,7 @@ def _field_lines(report: StreamReport, paths: Mapping[str, Any], untyped: set[st
     parents = {spec["path"].partition(".")[0] for spec in paths.values()}
     lines = []
     for each in report.fields:
-        if each.name in parents and each.name not in paths:
+        if each.name in parents and each.name not in paths and all(str(value)[:1] == "{" for value in each.values):
             continue  # an object whose members are fields of their own
         spec: dict[str, Any] = dict(paths.get(each.name, {}))
         if each.type is not None and each.name not in untyped:
@@ -272,7 +274,7 @@ def _note_on(each: FieldStats) -> str:
     if not each.count:
         return "always null"
     if each.is_mixed:
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in each.kinds.items())
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in each.kinds.items())
         examples = ", ".join(json.dumps(value, ensure_ascii=False) for value in each.examples())
         return f"mixed: {counts}, such as {' '.join(examples.split())[:60]}"
     if each.least is not None and each.most is not None:

@@ -65,8 +65,11 @@ def suggest(report: StreamReport, *, prefix: str = "") -> list[Suggestion]:
     """Rules over one stream, the best first. Names begin with ``prefix``."""
     by = report.key_field if report.keys.counts else None
     made = [_threshold(report, by, prefix), _pair(report, by, prefix), _busy(report, by, prefix)]
-    found = [each for each in made if each is not None]
-    return found or [_every(report, by, prefix)]
+    found = [each for each in made if each is not None] or [_every(report, by, prefix)]
+    for each in found:
+        if each.rule["name"] == report.contract.stream:  # its matches are a stream of their own
+            each.rule["name"] += "_found"
+    return found
 
 
 def _is_usable(report: StreamReport, each: FieldStats) -> bool:
@@ -85,7 +88,8 @@ def _time_name(declaration: StreamDeclaration) -> str:
 
 
 def _name(prefix: str, *parts: str) -> str:
-    return prefix + "_".join(re.sub(r"\W+", "_", part).strip("_") or "x" for part in parts)
+    name = prefix + "_".join(re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_") or "x" for part in parts)
+    return f"r_{name}" if name[:1].isdigit() else name
 
 
 def _threshold(report: StreamReport, by: str | None, prefix: str) -> Suggestion | None:

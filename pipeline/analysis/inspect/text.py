@@ -94,7 +94,7 @@ def _head(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:
     if report.form != "topic":
         subject += f", topic {report.topic}" if report.form == "log" else f", stream {report.contract.stream}"
     what = "messages" if report.form in ("topic", "log") else "rows"
-    which = "the newest" if report.form == "topic" else "the first"
+    which = "part of the newest," if found.cut else "the newest" if report.form == "topic" else "the first"
     if report.held is not None and report.held > report.messages:
         share = f"{which} {report.messages:,} of {report.held:,} {what}"
     elif not found.complete and report.form != "topic":
@@ -164,7 +164,8 @@ def _lateness(report: StreamReport) -> list[str]:
     by_name = report.lateness
     names = [name for name in by_name if name != "all"]
     most = span_text(by_name["all"][0.0])
-    lines = [f"{late:,} of {len(lags):,} events ({late / len(lags):.1%}) are out of order, by {most} at most"]
+    share, be = late / len(lags), "is" if late == 1 else "are"
+    lines = [f"{late:,} of {len(lags):,} events ({share:.1%}) {be} out of order, by {most} at most"]
     rows = [["lateness needed for", *(f"{share:.1%} late".replace(".0%", "%") for share in SHARES)]]
     if 1 < len(names) <= _PARTITIONS:
         rows += [[f"  partition {name}", *map(span_text, by_name[name].values())] for name in names]
@@ -255,10 +256,13 @@ def _fields(report: StreamReport, width: int) -> Iterator[str]:
         return
     rows = [[each.name, _type(each), f"{each.nulls:,}" if each.nulls else "-", _values(each)] for each in shown]
     rows.insert(0, ["name", "type", "nulls", "values"])
-    sizes = [min(28, max(len(row[column]) for row in rows)) for column in range(3)]
+    most = min(28, (width - _LABEL) // 3)
+    sizes = [min(most, max(len(row[column]) for row in rows)) for column in range(3)]
     left = width - _LABEL - sum(sizes) - 6
     lines = [
-        "  ".join(text.ljust(size) for text, size in zip(row[:3], sizes, strict=True)) + "  " + _short(row[3], left)
+        "  ".join(_short(text, size).ljust(size) for text, size in zip(row[:3], sizes, strict=True))
+        + "  "
+        + _short(row[3], left)
         for row in rows
     ]
     if len(report.fields) > _FIELDS:
@@ -321,7 +325,7 @@ def _labelled(label: str, lines: Sequence[str], width: int) -> Iterator[str]:
     """Lines beside their label; long ones are wrapped. None without lines."""
     for number, line in enumerate(lines):
         start = (label if number == 0 else "").ljust(_LABEL)
-        if len(line) + _LABEL <= width or "  " in line:
+        if len(line) + _LABEL <= width:
             yield (start + line).rstrip()
         else:
             yield from _wrapped(start + line, width, " " * (_LABEL + 2))

@@ -8,7 +8,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from astrocyte.pipeline.analysis.unused_report import NothingRead
+from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from tests.support.logs import write_log
@@ -122,3 +124,19 @@ def test_late_events_duplicates_and_dead_letters_are_listed_with_their_events(tm
         ("late", 1),
     }
     assert len(body["a"]["notes"]) == 3
+
+
+def test_a_declared_stream_that_is_repartitioned_is_counted_as_it_is_declared(tmp_path):
+    path = tmp_path / "rooms.jsonl"
+    bodies = [{"at": 1_759_055_400 + number, "room": "attic", "value": number} for number in range(9)]
+    path.write_bytes(b"\n".join(orjson.dumps(body | {"floor": 1} if body["value"] > 2 else body) for body in bodies))
+    rules = load_rules(
+        "streams: [{name: rooms, time: {field: at, unit: s}, key: room}]\n"
+        "rules: [{name: hot, by: floor, seq: [{as: a, stream: rooms, where: 'value > 7'}]}]"
+    )
+    run, outputs = run_rules(rules, [path], lateness_us=0)
+    assert sum(len(output.multi_events) for output in outputs) == 1
+    assert (run.counters.received, run.counters.dead) == (9, 0)
+    assert report_lines(run) == [
+        "3 events of rooms without 'floor', by which rules correlate, took part in nothing, such as mono.rooms[0]@0"
+    ]
