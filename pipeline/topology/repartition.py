@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.partitioning import repartition
-from astrocyte.schemas.times import are_event_times
+from astrocyte.schemas.times import NEVER_US, are_event_times
 
 __all__ = ["Repartitioner"]
 
@@ -90,7 +91,9 @@ class Repartitioner:
             elif heard.get(frame.origin) != math.inf:
                 frames += self._wake(frame.origin, partition, now_s)
                 heard[frame.origin] = now_s
-            frames += [self._relabel(part, partition) for part in self._judged(item, frame, places, stamps)]
+            for judged in self._judged(item, frame, places, stamps):
+                parts = [judged] if item.offsets is None else self._one_by_one(judged, partition)
+                frames += [self._relabel(part, partition) for part in parts]
             if frame.end:
                 del heard[frame.origin]
                 self._newest_us.pop((partition, frame.origin), None)
@@ -108,7 +111,7 @@ class Repartitioner:
         """The frame without the rows whose clocks are doubted, as the correlate role judges (and counts) them.
 
         ``frame`` has the rows ``places`` of the item with their new key; clocks are those of the keys that they had.
-        Rows that waited come first, each in a frame of its own.
+        Rows that waited are frames of their own: before the others, or in their place where each row was a message.
         """
         if frame.watermark_us is not None or frame.peers or not frame.num_rows:
             return [frame]
@@ -130,6 +133,7 @@ class Repartitioner:
         steps = self._clocks.admit(source, frame.timestamps(), keys, kafka_us, wait)
         if steps is None:
             return [frame]
+        singly = item.offsets is not None
         before: list[Frame] = []
         batch: list[int] = []
         for step in steps:
@@ -138,12 +142,34 @@ class Repartitioner:
             elif step.reason is None and id(step.waited.item) in made:
                 batch.append(made[id(step.waited.item)])
             elif step.reason is None:
+                if singly and batch:
+                    before.append(frame.take(np.array(batch, np.int64)))
+                    batch = []
                 before.append(step.waited.item.frame)
         if frame.end:
             ended = self._clocks.trust(of=source)
             before += [step.waited.item.frame for step in ended if step.waited is not None and step.reason is None]
             self._clocks.forget(source)
-        return [*before, frame.take(np.array(sorted(batch), np.int64))]
+        return [*before, frame.take(np.array(batch if singly else sorted(batch), np.int64))]
+
+    def _one_by_one(self, frame: Frame, partition: int) -> list[Frame]:
+        """The frame in parts, none of which has a row that only rows before it in the part make late.
+
+        The rows of a frame come at once for its reader, but these were messages of their own: which of them are late
+        must not depend on how fetches divided them.
+        """
+        times = frame.timestamps()
+        if frame.num_rows < 2:
+            return [frame]
+        newest_us = self._newest_us.get((partition, frame.origin), NEVER_US + self.lateness_us)
+        limits = np.maximum.accumulate(np.concatenate([[newest_us], times[:-1]])) - self.lateness_us
+        cuts: list[int] = []
+        limit_us = int(limits[0])
+        for row in np.flatnonzero(times < limits).tolist():
+            if times[row] >= limit_us:
+                cuts.append(row)
+                limit_us = int(limits[row])
+        return [frame.take(np.arange(first, last)) for first, last in pairwise([0, *cuts, frame.num_rows])]
 
     def carried(self, partition: int, next_offset: int, began_s: float, now_s: float) -> None:
         """What `step` made of a chunk at ``began_s`` is confirmed; only now does the silence after it begin."""
