@@ -75,6 +75,9 @@ class Backtest:
     events: int = 0
     late: int = 0
     dead: int = 0
+    duplicates: int = 0
+    sampled: int = 0
+    skipped: int = 0
     run: OfflineRun | None = None
     """What the rules read, and what of it was not used."""
 
@@ -85,6 +88,9 @@ class Backtest:
             "events": self.events,
             "late": self.late,
             "dead_letters": self.dead,
+            "duplicates": self.duplicates,
+            "sampled": self.sampled,
+            "skipped": self.skipped,
             "unused": [] if self.run is None else self.run.unused.as_json(),
         }
 
@@ -187,6 +193,7 @@ def backtest(
             result.rules.setdefault(body["rule"], RuleCount()).alerts += 1
     counters = run.counters
     result.events, result.late, result.dead = counters.received, counters.late, counters.dead
+    result.duplicates, result.sampled, result.skipped = counters.duplicate, counters.sampled, counters.skipped
     return result
 
 

@@ -3,50 +3,94 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import orjson
+
 from astrocyte.agents.cep.explain.why_not import Attempt, WhyNot
 from astrocyte.agents.cep.explain.why_not import why_not as follow
-from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
+from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.rules.model import Rule, RuleSet
-from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.analysis.backtest import made_of
 from astrocyte.pipeline.analysis.inputs import Inputs
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
+from astrocyte.pipeline.recording.dead_letters import RESULT_STAGES
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.frames import chunks_of
+from astrocyte.pipeline.topology.plan import ALL_KEYS, make_plan
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.json.reader import JsonRecord
 from astrocyte.schemas.mixed import key_column
 from astrocyte.schemas.times import iso_from_us
 
-__all__ = ["Followed", "Report", "render", "why_not"]
+__all__ = ["Followed", "NotUsed", "Report", "render", "why_not"]
 
 _MOST_KEYS = 8
+_Place = tuple[str, int, int, int | None]
+"""Topic, partition, offset, and row in the message."""
 
 
-class _Run(NamedTuple):
-    """Rules over logs."""
+class _Run:
+    """Rules over logs: what they put out, and which events took no part."""
 
-    ruleset: RuleSet
-    paths: Sequence[str | Path]
-    lateness_us: int
-    clock_tolerance_us: int
-    stream: str | None = None
+    def __init__(
+        self,
+        ruleset: RuleSet,
+        paths: Sequence[str | Path],
+        *,
+        lateness_us: int,
+        clock_tolerance_us: int,
+        stream: str | None,
+    ) -> None:
+        self.ruleset = ruleset
+        self.inputs = Inputs(ruleset, paths, stream=stream)
+        _, outputs = run_rules(
+            ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, stream=stream,
+            list_unused=True,
+        )  # fmt: skip
+        self.outputs = list(outputs)
+        plan = make_plan(ruleset, existing=self.inputs.found.partitions)
+        self.topics = {(group.field, stream): topic for group in plan.groups for stream, topic in group.topics.items()}
+        """Topic that the rules of a group read, by the group's field and the stream."""
+        self.letters: dict[_Place, str] = {}
+        """Stage of what was refused, by its place."""
+        self.late: Counter[tuple[str, str]] = Counter()
+        """Number of late events by the topic in which they were read, and id."""
+        self.repeated: Counter[tuple[str, str]] = Counter()
+        for output in self.outputs:
+            for letter in output.dead_letters:
+                if letter.stage not in RESULT_STAGES:
+                    self.letters[letter.topic, letter.partition, letter.offset, letter.row] = letter.stage
+            for record in output.late:
+                topic = next(value for name, value in record.headers if name == "source_topic").decode()
+                self.late[topic, _event_id_of(record)] += 1
+            for each in output.unused:
+                if each.cause == "duplicate":
+                    self.repeated[each.topic, _event_id_of(each.record)] += 1
 
-    def outputs(self) -> Iterator[DomainOutput]:
-        """Outputs of the rules over the logs."""
-        return run_rules(
-            self.ruleset,
-            self.paths,
-            lateness_us=self.lateness_us,
-            clock_tolerance_us=self.clock_tolerance_us,
-            stream=self.stream,
-        )[1]
+
+def _event_id_of(record: JsonRecord) -> str:
+    """Id of an event's JSON record, of either envelope."""
+    body = orjson.loads(record.value) or {}
+    return str(body.get("event_id", body.get("id")))
+
+
+class NotUsed(NamedTuple):
+    """One event of the rule's streams and key that took no part: why, and where it stands."""
+
+    cause: str
+    topic: str
+    partition: int
+    offset: int
 
 
 class Followed(NamedTuple):
@@ -78,6 +122,7 @@ class Report:
     at_us: int | None
     found: WhyNot
     events: tuple[Followed, ...]
+    unused: tuple[NotUsed, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The report as nested objects."""
@@ -87,6 +132,7 @@ class Report:
             "at": None if self.at_us is None else iso_from_us(self.at_us),
             "events": self.found.events,
             "matches": self.found.matches,
+            "unused": [each._asdict() for each in self.unused],
             "steps": [
                 {
                     "step": step.step,
@@ -137,8 +183,9 @@ def why_not(
         names = ", ".join(each.name for each in ruleset.rules)
         raise InvalidSettings(f"no rule {rule!r}; the files have {names}")
     keys: dict[str | None, int] = {}
-    run = _Run(ruleset, paths, lateness_us, clock_tolerance_us, stream)
-    unsorted = _events(chosen, run, key, keys)
+    run = _Run(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, stream=stream)
+    unused: list[NotUsed] = []
+    unsorted = _events(chosen, run, key, keys, unused)
     events = sorted(unsorted, key=lambda each: (each.time_us, each.fields["stream"], each.event_id))
     if chosen.by is not None and (key is None or key not in keys):
         if not keys:
@@ -156,19 +203,20 @@ def why_not(
         )
     at_us = None if at is None else _instant(at, events[0].time_us if events else 0, now_us)
     if chosen.kind != "all":
-        return Report(key, at_us, follow(chosen, [event.fields for event in events], at_us=at_us), tuple(events))
+        found = follow(chosen, [event.fields for event in events], at_us=at_us)
+        return Report(key, at_us, found, tuple(events), tuple(unused))
     if at_us is not None and chosen.within is not None:
         reach = chosen.within.time + chosen.within.closed
         events = [event for event in events if abs(event.time_us - at_us) < reach]
     found = follow(chosen, [event.fields for event in events], at_us=at_us)
-    return Report(key, at_us, _with_matches(found, chosen, events, run), tuple(events))
+    return Report(key, at_us, _with_matches(found, chosen, events, run), tuple(events), tuple(unused))
 
 
 def _with_matches(found: WhyNot, rule: Rule, events: Sequence[Followed], run: _Run) -> WhyNot:
     """Mark the attempts of an ``all`` whose event is in a match: only the engine decides the pairing."""
     ids = {event.event_id for event in events}
     owner: dict[str, str] = {}
-    for made in (made for output in run.outputs() for made in made_of(output) if made.rule == rule.name):
+    for made in (made for output in run.outputs for made in made_of(output) if made.rule == rule.name):
         owner |= {source: made.event_id for source in made.sources if source in ids}
     attempts = []
     for attempt in found.attempts:
@@ -179,23 +227,54 @@ def _with_matches(found: WhyNot, rule: Rule, events: Sequence[Followed], run: _R
     return replace(found, attempts=tuple(attempts), matches=len(set(owner.values())))
 
 
-def _events(rule: Rule, run: _Run, key: str | None, keys: dict[str | None, int]) -> Iterator[Followed]:
-    """Events of the key in the log, and results of windows and rules; ``keys`` counts the events of every key."""
-    made = {window.name for window in run.ruleset.windows} | {each.name for each in run.ruleset.rules}
-    inputs = Inputs(run.ruleset, run.paths, stream=run.stream)
-    for chunk in chunks_of(inputs.records(), on_bad="skip", decoders=inputs.decoders):
-        if chunk.frame.stream in rule.streams:
-            yield from _rows(chunk, rule, key, keys, placed=True)
-    if made & set(rule.streams):
-        for frame in (frame for output in run.outputs() for frame in output.frames):
-            if frame.stream in rule.streams:
-                yield from _rows(SourcedFrame(frame, "", 0, 0), rule, key, keys, placed=False)
-
-
-def _rows(
-    chunk: SourcedFrame, rule: Rule, key: str | None, keys: dict[str | None, int], *, placed: bool
+def _events(
+    rule: Rule, run: _Run, key: str | None, keys: dict[str | None, int], unused: list[NotUsed]
 ) -> Iterator[Followed]:
-    frame = chunk.frame
+    """Events of the key in the log as validators left them, and results of windows and rules.
+
+    ``keys`` counts the events of every key; those of ``key`` that took no part are added to ``unused``.
+    """
+    validators = Validators(run.ruleset.validators)
+    candidates: list[tuple[str, tuple[str, int, int], Followed]] = []
+    for chunk in chunks_of(run.inputs.records(), on_bad="skip", decoders=run.inputs.decoders):
+        if chunk.frame.stream not in rule.streams:
+            continue
+        passed = validate_rows(validators, chunk.frame)
+        refused = [row for row, _ in passed.refused]
+        of_key = _rows_of(chunk.frame.take(np.array(refused, np.int64)), rule, key, keys)
+        unused += [
+            NotUsed("refused (validate)", chunk.topic, chunk.partition, chunk.offset_of(refused[row])) for row in of_key
+        ]
+        topic = run.topics.get((rule.by or ALL_KEYS, chunk.frame.stream), chunk.topic)
+        for kept, event in _followed(passed.frame, rule, key, keys):
+            row = int(passed.rows[kept])
+            place = (chunk.topic, chunk.partition, chunk.offset_of(row))
+            stage = run.letters.get((*place, chunk.row_of(row)))
+            if stage is not None:
+                unused.append(NotUsed(f"refused ({stage})", *place))
+            else:
+                candidates.append((topic, place, event))
+    # Of several events with one id, the last ones are the repeated or late ones.
+    used: list[Followed] = []
+    for topic, place, event in reversed(candidates):
+        named = (topic, event.event_id)
+        for cause, counts in (("late", run.late), ("duplicate", run.repeated)):
+            if counts[named] > 0:
+                counts[named] -= 1
+                unused.append(NotUsed(cause, *place))
+                break
+        else:
+            used.append(Followed(event.fields, event.event_id, *place))
+    yield from used
+    made = {window.name for window in run.ruleset.windows} | {each.name for each in run.ruleset.rules}
+    if made & set(rule.streams):
+        for frame in (frame for output in run.outputs for frame in output.frames):
+            if frame.stream in rule.streams:
+                yield from (event for _, event in _followed(frame, rule, key, keys))
+
+
+def _rows_of(frame: Frame, rule: Rule, key: str | None, keys: dict[str | None, int]) -> list[int]:
+    """Rows of the key; ``keys`` counts the rows of every key."""
     values = (
         key_column(frame.column(rule.by)).to_pylist()
         if rule.by is not None and frame.has(rule.by)
@@ -203,16 +282,18 @@ def _rows(
     )
     for value in values:
         keys[value] = keys.get(value, 0) + 1
-    wanted = [row for row, value in enumerate(values) if rule.by is None or (value is not None and value == key)]
+    return [row for row, value in enumerate(values) if rule.by is None or (value is not None and value == key)]
+
+
+def _followed(frame: Frame, rule: Rule, key: str | None, keys: dict[str | None, int]) -> Iterator[tuple[int, Followed]]:
+    """Rows of the key, and their events without a place."""
+    wanted = _rows_of(frame, rule, key, keys)
     if not wanted:
         return
     rows, ids = frame.event_fields(), frame.id_strings()
     for row in wanted:
         fields = {"simulation_id": frame.run, **rows[row], "stream": frame.stream}
-        if placed:
-            yield Followed(fields, ids[row], chunk.topic, chunk.partition, chunk.offset_of(row))
-        else:
-            yield Followed(fields, ids[row], None, None, None)
+        yield row, Followed(fields, ids[row], None, None, None)
 
 
 def _instant(text: str, first_us: int, now_us: int) -> int:
@@ -231,6 +312,13 @@ def render(report: Report, *, show: int = 20) -> str:
     found = report.found
     key = "" if report.key is None else f", key {report.key}"
     lines = [f"rule {found.rule}{key}: {found.events} events of its streams, {found.matches} matches"]
+    causes: dict[str, list[NotUsed]] = {}
+    for each in report.unused:
+        causes.setdefault(each.cause, []).append(each)
+    for cause, events in causes.items():
+        first = min(events, key=lambda each: each.offset)
+        place = f"{first.topic}[{first.partition}]@{first.offset}"
+        lines.append(f"not among them: {len(events):,} {cause}, such as {place}")
     for step in found.steps:
         lines.append(f"step {step.step}: {step.fitted} of {step.seen} events fit")
         lines += [f"  {count} failed {part}" for part, count in step.failed.items()]

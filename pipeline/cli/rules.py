@@ -16,6 +16,7 @@ from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
+    from astrocyte.agents.accounting import Counters
     from astrocyte.agents.rules.model import RuleSet
     from astrocyte.pipeline.analysis.explain import Origin
     from astrocyte.pipeline.analysis.unused_report import RejectsFile
@@ -88,12 +89,18 @@ def match_command(
         sys.stdout.buffer.flush()
     check_read(run, paths)
     totals = run.counters
-    unused = [f"{totals.late:,} late", f"{totals.dead:,} unreadable"]
-    unused += [f"{totals.duplicate:,} duplicates"] if totals.duplicate else []
-    unused += [f"{totals.skipped:,} tombstones"] if totals.skipped else []
     what = "alerts" if alerts else "multi events"
-    say(f"{count:,} {what} of {totals.received:,} events ({', '.join(unused)})")
+    say(f"{count:,} {what} of {totals.received:,} events ({_not_processed(totals)})")
     _say_unused(report_lines(run), listed)
+
+
+def _not_processed(totals: Counters) -> str:
+    """Counts of the events that rules did not see; those that are rare only where there are some."""
+    parts = [f"{totals.late:,} late", f"{totals.dead:,} unreadable"]
+    parts += [f"{totals.duplicate:,} duplicates"] if totals.duplicate else []
+    parts += [f"{totals.sampled:,} sampled away"] if totals.sampled else []
+    parts += [f"{totals.skipped:,} tombstones"] if totals.skipped else []
+    return ", ".join(parts)
 
 
 def backtest_command(
@@ -126,7 +133,7 @@ def backtest_command(
         print_json(body)
         return
     out = sys.stdout
-    out.write(f"{first.events:,} events, {first.late:,} late, {first.dead:,} unreadable\n")
+    out.write(f"{first.events:,} events, {_not_processed(first.run.counters)}\n")
     _say_unused(notes, listed)
     for name, count in first.rules.items():
         out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts, {len(count.keys):,} keys\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.partitioning import repartition
-from astrocyte.schemas.times import are_event_times
+from astrocyte.schemas.times import NEVER_US, are_event_times
 
 __all__ = ["Copy", "Repartitioner"]
 
@@ -141,7 +142,8 @@ class Repartitioner:
                 copies += [Copy(each) for each in self._wake(frame.origin, partition, now_s)]
                 heard[frame.origin] = now_s
             for copy in self._judged(item, frame, places, stamps):
-                copies.append(replace(copy, frame=self._relabel(copy.frame, partition)))
+                parts = [copy] if item.offsets is None else self._one_by_one(copy, partition)
+                copies += [replace(part, frame=self._relabel(part.frame, partition)) for part in parts]
             if frame.end:
                 del heard[frame.origin]
                 self._newest_us.pop((partition, frame.origin), None)
@@ -224,6 +226,31 @@ class Repartitioner:
             self._clocks.forget(source)
         part(self._copied(item, positions[:0], after=frame.end))
         return copies
+
+    def _one_by_one(self, copy: Copy, partition: int) -> list[Copy]:
+        """The copy in parts, none of which has a row that only rows before it in the part make late.
+
+        The rows of a frame come at once for its reader, but these were messages of their own: which of them are late
+        must not depend on how fetches divided them.
+        """
+        frame, copied = copy.frame, copy.copied
+        if frame.num_rows < 2 or copied is None:
+            return [copy]
+        times = frame.timestamps()
+        newest_us = self._newest_us.get((partition, frame.origin), NEVER_US + self.lateness_us)
+        limits = np.maximum.accumulate(np.concatenate([[newest_us], times[:-1]])) - self.lateness_us
+        cuts: list[int] = []
+        limit_us = int(limits[0])
+        for row in np.flatnonzero(times < limits).tolist():
+            if times[row] >= limit_us:
+                cuts.append(row)
+                limit_us = int(limits[row])
+        parts = []
+        for first, last in pairwise([0, *cuts, frame.num_rows]):
+            through = copied.through if last == frame.num_rows else int(copied.positions[last - 1])
+            known = replace(copied, positions=copied.positions[first:last], through=through)
+            parts.append(Copy(frame.take(np.arange(first, last)), known))
+        return parts
 
     def _open(self, partition: int) -> set[int]:
         """Positions of the events of an input partition that wait."""

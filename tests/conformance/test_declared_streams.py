@@ -5,6 +5,7 @@ A letter of a declared stream that is sent again is the event that it would have
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.analysis import offline
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.recording.dead_letters import retried_messages
 from astrocyte.pipeline.roles.sink import SinkRunner
@@ -283,3 +285,42 @@ def test_the_kafka_key_of_a_stream_that_is_partitioned_by_something_else_is_not_
     assert read_event(row, Contract("rooms", stream), key="7").key is None
     partitioned = StreamDeclaration(name="rooms", decoder="debezium", key={"field": "room", "partitioned": True})
     assert read_event(row, Contract("rooms", partitioned), key="7").key == "7"
+
+
+PAIRS = """
+streams:
+  - {name: rooms, topic: plant.rooms, decoder: debezium, key: room, time: {field: after.at, unit: us}}
+rules:
+  - name: rising
+    by: room
+    within: 3h
+    seq: [{as: a, stream: rooms, where: "v > 5"}, {as: b, stream: rooms, where: "v > a.v"}]
+"""
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3, 4])
+def test_late_events_and_wrong_clocks_of_a_copied_stream_do_not_depend_on_how_messages_are_divided(
+    seed, tmp_path, monkeypatch
+):
+    dice = random.Random(seed)
+    rows, at = [], NOON_MS * 1000
+    for _ in range(60):
+        at += dice.choice([0, 1_000_000, 1_000_000, 7_200_000_000 if dice.random() < 0.1 else 0])
+        behind = dice.choice([5, 30]) * 1_000_000 if dice.random() < 0.2 else 0
+        ahead = 36_000_000_000 if dice.random() < 0.1 else 0
+        rows.append({"room": dice.choice(["r", "s", None]), "v": dice.randrange(12), "at": at - behind + ahead})
+    log = log_of(tmp_path / "log.jsonl", rows)
+    results = []
+    for size in (1, 7, 256):
+        monkeypatch.setattr(offline, "_BATCH", size)
+        run, outputs = run_rules(load_rules(PAIRS), [log], lateness_us=1_000_000)
+        output = DomainOutput()
+        for each in outputs:
+            output.extend(each)
+        late = {orjson.loads(record.value)["event_id"] for record in output.late}
+        letters = sorted(letter.offset for letter in output.dead_letters)
+        ids = sorted(orjson.loads(record.value)["event_id"] for record in output.multi_events)
+        results.append((ids, late, letters, run.counters.as_dict()))
+    assert results[0] == results[1] == results[2]
+    assert results[0][0]
+    assert results[0][1]

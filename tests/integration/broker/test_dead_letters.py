@@ -25,7 +25,7 @@ from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, encode_frame
-from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER, RawRecord
+from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER, ROW_HEADER, RawRecord
 from astrocyte.schemas.topics import DEAD_LETTERS, RETRIES
 from tests.support.logs import produce, read_topics, running, write_log
 
@@ -183,6 +183,30 @@ async def test_a_retry_that_is_killed_is_completed_by_the_next_which_loses_and_r
     again = (await messages(broker))[len(records) :]
     assert sorted(record.headers[0][1].decode() for record in again) == sorted(each.letter_id for each in letters)
     assert (await retry(broker, letters)).sent == []
+
+
+@pytest.mark.parametrize(("topic", "most"), [(TOPIC, 2), (RETRIES, 0), (RETRIES, 4)])
+async def test_a_message_with_letters_of_several_events_is_sent_once_also_by_a_retry_that_is_killed(
+    broker, topic, most
+):
+    letters = [
+        DeadLetter(letter_id=f"{offset}-{row}", reason="r", stage=stage, topic=TOPIC, partition=0, offset=offset,
+                   row=row, payload_b64="MSwyLDM=")
+        for offset in range(6) for row, stage in ((0, "decode"), (2, "validate"))
+    ]  # fmt: skip
+    sent = [letter_record(letter, 0) for letter in letters]
+    first = [ConsumedRecord(TOPIC, 0, 0, 1_772_360_000_000, b"k", b"1,2,3")]
+    numbered = enumerate(sent)
+    dead = [ConsumedRecord(DEAD_LETTERS, 0, n, 1_772_360_000_000, each.key, each.value) for n, each in numbered]
+    await produce(broker, [*first, *dead], partitions=1)
+    command = [sys.executable, "-c", KILLED, broker, topic, str(most)]
+    killed = await asyncio.to_thread(subprocess.run, command, env=os.environ, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    result = await retry(broker, letters)
+    assert len(result.sent) + result.before == len(letters)
+    again = [dict(record.headers) for record in (await messages(broker))[1:]]
+    assert sorted(headers[LETTER_HEADER] for headers in again) == [b"%d-0,%d-2" % (n, n) for n in range(6)]
+    assert {headers[ROW_HEADER] for headers in again} == {b"0,2"}
 
 
 async def test_results_and_absent_places_cannot_be_sent_and_say_why(broker):

@@ -140,3 +140,24 @@ def test_a_declared_stream_that_is_repartitioned_is_counted_as_it_is_declared(tm
     assert report_lines(run) == [
         "3 events of rooms without 'floor', by which rules correlate, took part in nothing, such as mono.rooms[0]@0"
     ]
+
+
+COUNTED = """
+streams: [{name: A, decoder: debezium}]
+validators: [{stream: A, sample: 0.5}]
+rules: [{name: any, seq: [{as: a, stream: A}]}]
+"""
+
+
+@pytest.mark.parametrize("command", ["match", "backtest"])
+def test_every_event_that_rules_did_not_see_is_in_the_counts(tmp_path, command):
+    body = orjson.dumps({"op": "c", "after": {"v": 1}, "source": {"ts_ms": 1_772_359_200_000}})
+    changes = [ConsumedRecord("mono.A", 0, offset, 0, b"k", body) for offset in range(20)]
+    tombstones = [ConsumedRecord("mono.A", 0, offset, 0, b"k", None) for offset in (20, 21)]
+    arguments = files(tmp_path, COUNTED, *changes, *tombstones)
+    result = run(command, *arguments)
+    said = next(line for line in (result.stdout + result.stderr).splitlines() if "unreadable" in line)
+    processed = json.loads(run("backtest", *arguments, "--json").stdout)["a"]
+    assert (processed["events"], processed["skipped"]) == (22, 2)
+    assert 0 < processed["sampled"] < 20
+    assert f"{processed['sampled']} sampled away, 2 tombstones" in said
