@@ -6,9 +6,13 @@ import pytest
 
 from tests.support.live import FORMS, correlating
 
+ALL = [(form, by) for form in FORMS for by in ("key", "place")]
+SHORT = {("json", "place"), ("frames", "key")}
 
-@pytest.mark.parametrize("by", ["key", "place"])
-@pytest.mark.parametrize("form", FORMS)
+
+@pytest.mark.parametrize(
+    ("form", "by"), [each if each in SHORT else pytest.param(*each, marks=pytest.mark.soak) for each in ALL]
+)
 def test_only_the_events_of_a_wrong_clock_are_refused_although_every_worker_is_killed(own_embedded, tmp_path, form, by):
     limits = {"lateness": "200ms", "idle_timeout": "1s", "session_timeout": "3s"}
     with correlating(own_embedded, tmp_path, form=form, by=by, **limits) as live:
