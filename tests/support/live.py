@@ -248,10 +248,14 @@ class Live:
         counters: dict[str, int] = {}
 
         def done() -> bool:
-            found[:] = self.matches()
-            counters.update(self.counters())
+            if self.records(LATE):
+                return True
             # A worker at its end has counted everything in the snapshot that it stored last.
-            return (len(set(found)) >= len(wanted) and counters["received"] >= events) or bool(self.records(LATE))
+            counters.update(self.counters())
+            if counters["received"] < events:
+                return False
+            found[:] = self.matches()
+            return len(set(found)) >= len(wanted)
 
         wait_until(done, timeout_s, lambda: f"{len(set(found))} of {len(wanted)} matches, counters {counters}")
         late = len(self.records(LATE))
