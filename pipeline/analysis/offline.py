@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -220,11 +221,14 @@ class OfflineRun:
         self, repartition: Repartition, repartitioner: Repartitioner, partition: int, raws: Sequence[RawRecord]
     ) -> Iterator[DomainOutput]:
         """What the copies of some messages bring about, with the decisions that a worker recorded between them."""
-        trusted = self._trusted.get((repartition.topic, partition))
-        for part in [[raw] for raw in raws] if trusted else [raws]:
-            while trusted and trusted[0].offset <= part[0].offset:
+        trusted = self._trusted.get((repartition.topic, partition), deque[Trusted]())
+        first = 0
+        while first < len(raws):
+            while trusted and trusted[0].offset <= raws[first].offset:
                 yield from self._trust(repartition, repartitioner, partition, trusted.popleft())
-            copies, letters = repartitioner.step(partition, part)
+            last = bisect_left(raws, trusted[0].offset, first, key=_offset) if trusted else len(raws)
+            copies, letters = repartitioner.step(partition, raws[first:last])
+            first = last
             for letter in letters:
                 self._repartitioning.add_letter(letter)
             if letters:
@@ -250,13 +254,16 @@ class OfflineRun:
         return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
 
     def _feed_domain(self, part: _Partition, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
-        if not part.idle:
-            yield part.domain.feed(topic, raws)
-            return
-        for raw in raws:
+        first = 0
+        while first < len(raws):
             while part.idle and _reached(part, part.idle[0]):
                 yield _repeat(part.domain, part.idle.popleft())
-            yield part.domain.feed(topic, [raw])
+            # What a worker recorded comes between two messages; until there, all at once.
+            limit = part.idle[0].get("positions", {}).get(topic, 0) if part.idle else 0
+            last = bisect_left(raws, limit, first, key=_offset)
+            last = last if last > first else len(raws)
+            yield part.domain.feed(topic, raws[first:last])
+            first = last
 
     def _follow(self, number: int, output: DomainOutput) -> Iterator[DomainOutput]:
         """The output, and the outputs of the groups that read its frames."""
@@ -342,6 +349,10 @@ def _repeat(domain: Domain, entry: Mapping[str, Any]) -> DomainOutput:
         output.extend(domain.mark_all_idle(entry["until_us"]))
     domain.activate((TopicPartition(name, domain.partition) for name in entry.get("active", ())), asserting=asserting)
     return output
+
+
+def _offset(raw: KafkaRecord) -> int:
+    return raw.offset
 
 
 def _reached(part: _Partition, entry: Mapping[str, Any]) -> bool:
