@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -21,7 +21,17 @@ from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.topics import CLOCK
 
-__all__ = ["Inputs", "RunInputs", "Survey", "survey"]
+__all__ = ["Inputs", "RunInputs", "Survey", "Trusted", "survey"]
+
+
+class Trusted(NamedTuple):
+    """Events that waited before the message at an offset were accepted."""
+
+    offset: int
+    until_us: int
+    """What the worker's clock showed."""
+    idle: bool
+    """Whether the input partition was silent."""
 
 
 @dataclass(slots=True)
@@ -35,9 +45,8 @@ class Survey:
     """Number of messages of each topic."""
     idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """By partition, in order: topics found idle and the positions at which they were."""
-    trusted: dict[tuple[str, int], list[tuple[int, int]]] = field(default_factory=dict)
-    """By topic of copies and input partition, in order: the offset before which events that waited were accepted, and
-    the time that the worker's clock showed."""
+    trusted: dict[tuple[str, int], list[Trusted]] = field(default_factory=dict)
+    """By topic of copies and input partition, in order: when the repartition role accepted events that waited."""
 
     @property
     def count(self) -> int:
@@ -156,7 +165,9 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
         if "repartition" in body:
             ((_, offset),) = body["positions"].items()
             place = (body["repartition"], int(body["partition"]))
-            found.trusted.setdefault(place, []).append((int(offset), int(body["trusted_us"])))
+            found.trusted.setdefault(place, []).append(
+                Trusted(int(offset), int(body["trusted_us"]), bool(body["idle"]))
+            )
             return
         entries = found.idle.setdefault(int(body["partition"]), [])
         if body.get("restored"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
-from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey
+from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Trusted
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.roles.output_records import frame_records
@@ -34,9 +35,10 @@ _BATCH_BYTES: Final = 4 << 20
 
 @dataclass(slots=True)
 class _Partition:
-    """One group's engine on one partition."""
+    """One group's engine on one partition, and what a worker recorded about the topics that it reads."""
 
     domain: Domain
+    topics: frozenset[str]
     idle: deque[dict[str, Any]]
 
 
@@ -93,8 +95,9 @@ class OfflineRun:
         """Stream of each topic that the rules read, directly or repartitioned."""
         self._copied = self.inputs.keys() - read
         """Topics of which rules read the repartitioned copy alone; `_counting` counts their events."""
-        self._counting = [
-            Domain(
+        self._counting: list[_Partition] = []
+        for number in range(self.partitions if self._copied else 0):
+            domain = Domain(
                 number,
                 (),
                 lateness_us=lateness_us,
@@ -105,14 +108,10 @@ class OfflineRun:
                 list_unused=list_unused,
                 decoders=inputs.decoders,
             )
-            for number in range(self.partitions if self._copied else 0)
-        ]
-        for domain in self._counting:
             domain.mark_idle(
-                TopicPartition(topic, domain.partition)
-                for topic in sorted(self._copied)
-                if (topic, domain.partition) not in found.places
+                TopicPartition(topic, number) for topic in sorted(self._copied) if (topic, number) not in found.places
             )
+            self._counting.append(_Partition(domain, frozenset(self._copied), deque(found.idle.get(number, ()))))
         for group in self._groups:
             topics = set(group.topics.values())
             internal = counted | topics & (sources.keys() | made)
@@ -141,7 +140,7 @@ class OfflineRun:
                 domain.mark_idle(absent)
                 # A worker records idleness for one watermark over all groups; only a single group has the same one.
                 idle = deque(found.idle.get(number, ()) if len(self._groups) == 1 else ())
-                domains.append(_Partition(domain, idle))
+                domains.append(_Partition(domain, frozenset(topics), idle))
             self._domains.append(domains)
 
     @property
@@ -186,19 +185,19 @@ class OfflineRun:
         return total
 
     def _all_domains(self) -> Iterator[Domain]:
-        yield from self._counting
+        yield from (part.domain for part in self._counting)
         yield from (part.domain for parts in self._domains for part in parts)
 
     def run(self, records: Iterable[ConsumedRecord]) -> Iterator[DomainOutput]:
         """Outputs of the messages, then of the end of all input."""
         for batch in _batches(records):
             yield from self._feed(batch)
-        for domain in self._counting:
-            yield domain.trust()
+        for part in self._counting:
+            yield part.domain.trust()
         for repartition, repartitioner in (each for parts in self._repartitions.values() for each in parts):
             for (topic, partition), trusted in self._trusted.items():
-                for _, until_us in trusted if topic == repartition.topic else ():
-                    yield from self._trust(repartition, repartitioner, partition, until_us)
+                for each in trusted if topic == repartition.topic else ():
+                    yield from self._trust(repartition, repartitioner, partition, each)
             yield from self._trust(repartition, repartitioner, None, None)
         for number, domains in enumerate(self._domains):
             for part in domains:
@@ -210,7 +209,7 @@ class OfflineRun:
     def _feed(self, batch: Mapping[tuple[str, int], list[RawRecord]]) -> Iterator[DomainOutput]:
         for (topic, partition), raws in batch.items():
             if topic in self._copied and partition < self.partitions:
-                yield self._counting[partition].feed(topic, raws)
+                yield from self._feed_domain(self._counting[partition], topic, raws)
             for number, group in enumerate(self._groups):
                 if topic in group.topics.values() and partition < self.partitions:
                     for output in self._feed_domain(self._domains[number][partition], topic, raws):
@@ -222,11 +221,14 @@ class OfflineRun:
         self, repartition: Repartition, repartitioner: Repartitioner, partition: int, raws: Sequence[RawRecord]
     ) -> Iterator[DomainOutput]:
         """What the copies of some messages bring about, with the decisions that a worker recorded between them."""
-        trusted = self._trusted.get((repartition.topic, partition))
-        for part in [[raw] for raw in raws] if trusted else [raws]:
-            while trusted and trusted[0][0] <= part[0].offset:
-                yield from self._trust(repartition, repartitioner, partition, trusted.popleft()[1])
-            copies, letters = repartitioner.step(partition, part)
+        trusted = self._trusted.get((repartition.topic, partition), deque[Trusted]())
+        first = 0
+        while first < len(raws):
+            while trusted and trusted[0].offset <= raws[first].offset:
+                yield from self._trust(repartition, repartitioner, partition, trusted.popleft())
+            last = bisect_left(raws, trusted[0].offset, first, key=_offset) if trusted else len(raws)
+            copies, letters = repartitioner.step(partition, raws[first:last])
+            first = last
             for letter in letters:
                 self._repartitioning.add_letter(letter)
             if letters:
@@ -236,9 +238,11 @@ class OfflineRun:
                 yield from self._send(frame_records(repartition.topic, frame, self.partitions))
 
     def _trust(
-        self, repartition: Repartition, repartitioner: Repartitioner, partition: int | None, until_us: int | None
+        self, repartition: Repartition, repartitioner: Repartitioner, partition: int | None, trusted: Trusted | None
     ) -> Iterator[DomainOutput]:
-        for copy in repartitioner.trust(until_us, partition=partition):
+        """Copies of the events that waited, as a worker's clock decided, or at the end of the input."""
+        until_us, idle = (None, False) if trusted is None else (trusted.until_us, trusted.idle)
+        for copy in repartitioner.trust(until_us, partition=partition, idle=idle):
             yield from self._send(frame_records(repartition.topic, copy.frame, self.partitions))
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
@@ -250,13 +254,16 @@ class OfflineRun:
         return replace(frame, peers=tuple(f"{frame.stream}@{origin}/{number}" for number in others))
 
     def _feed_domain(self, part: _Partition, topic: str, raws: Sequence[KafkaRecord]) -> Iterator[DomainOutput]:
-        if not part.idle:
-            yield part.domain.feed(topic, raws)
-            return
-        for raw in raws:
-            while part.idle and _reached(part.domain, part.idle[0]):
+        first = 0
+        while first < len(raws):
+            while part.idle and _reached(part, part.idle[0]):
                 yield _repeat(part.domain, part.idle.popleft())
-            yield part.domain.feed(topic, [raw])
+            # What a worker recorded comes between two messages; until there, all at once.
+            limit = part.idle[0].get("positions", {}).get(topic, 0) if part.idle else 0
+            last = bisect_left(raws, limit, first, key=_offset)
+            last = last if last > first else len(raws)
+            yield part.domain.feed(topic, raws[first:last])
+            first = last
 
     def _follow(self, number: int, output: DomainOutput) -> Iterator[DomainOutput]:
         """The output, and the outputs of the groups that read its frames."""
@@ -344,10 +351,13 @@ def _repeat(domain: Domain, entry: Mapping[str, Any]) -> DomainOutput:
     return output
 
 
-def _reached(domain: Domain, entry: Mapping[str, Any]) -> bool:
-    read = {topic for group in domain.groups for topic in group.topics.values()}
-    wanted = {topic: offset for topic, offset in entry.get("positions", {}).items() if topic in read}
-    return all(domain.positions.get(topic, 0) >= offset for topic, offset in wanted.items())
+def _offset(raw: KafkaRecord) -> int:
+    return raw.offset
+
+
+def _reached(part: _Partition, entry: Mapping[str, Any]) -> bool:
+    wanted = {topic: offset for topic, offset in entry.get("positions", {}).items() if topic in part.topics}
+    return all(part.domain.positions.get(topic, 0) >= offset for topic, offset in wanted.items())
 
 
 def _batches(records: Iterable[ConsumedRecord]) -> Iterator[dict[tuple[str, int], list[RawRecord]]]:

@@ -84,11 +84,12 @@ class RepartitionRunner:
         """Called every second: accept events whose time has come, and report silent partitions."""
         for number in sorted(self._next) if self.repartitioner.waiting else ():
             now_us = self._now_us()
-            copies = self.repartitioner.trust(now_us, partition=number)
+            idle = self.repartitioner.is_silent(number)
+            copies = self.repartitioner.trust(now_us, partition=number, idle=idle)
             if copies:
                 # The next state has them among the accepted events.
                 self._due_s.pop(number, None)
-                await self._carry(copies, (), [self._trusted(number, now_us)])
+                await self._carry(copies, (), [self._trusted(number, now_us, idle=idle)])
         await self._carry(self.repartitioner.silence(at_end, timeout_s))
 
     async def _carry(
@@ -107,13 +108,14 @@ class RepartitionRunner:
         data = pack_state(self.repartitioner.snapshot(number, next_offset))
         return ProducerRecord(self._state_topic, data, self._key(number), 0)
 
-    def _trusted(self, number: int, now_us: int) -> ProducerRecord:
+    def _trusted(self, number: int, now_us: int, *, idle: bool) -> ProducerRecord:
         """Record of what depends on a clock beside the data: a replay must repeat it."""
         plan = self.repartitioner.repartition
         body = {
             "repartition": plan.topic,
             "partition": number,
             "trusted_us": now_us,
+            "idle": idle,
             "positions": {plan.source: self._next.get(number, 0)},
         }
         return ProducerRecord(CLOCK, orjson.dumps(body), self._key(number), 0)

@@ -149,19 +149,27 @@ class Repartitioner:
                 self._newest_us.pop((partition, frame.origin), None)
         return copies, letters
 
-    def trust(self, until_us: int | None = None, *, partition: int | None = None) -> list[Copy]:
+    def trust(self, until_us: int | None = None, *, partition: int | None = None, idle: bool = False) -> list[Copy]:
         """Events that waited and are accepted, up to a time that the caller knows to have passed; see `ClockGuard`.
 
-        ``partition``: only those of an input partition.
+        ``partition``: only those of an input partition, which may be ``idle``.
         """
         clocks = self._clocks
         sources = [source for source in clocks.sources if partition in (None, source.partition)]
-        steps = [step for source in sources for step in clocks.trust(until_us, of=source)]
+        steps = [
+            step
+            for source in sources
+            for step in clocks.trust(until_us, of=source, idle=(source.place,) if idle else ())
+        ]
         return [
             replace(copy, frame=self._relabel(copy.frame, copy.copied.partition))
             for copy in _released(steps)
             if copy.copied is not None
         ]
+
+    def is_silent(self, partition: int) -> bool:
+        """Whether every origin of an input partition was reported as silent or has ended."""
+        return partition in self._heard_s and not self._heard_s[partition]
 
     @property
     def waiting(self) -> int:

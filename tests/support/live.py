@@ -42,6 +42,8 @@ ROWS = 10
 """Events of each stream in a tick."""
 PLUGIN = "tests.support.slow_validator"
 PARTITIONS = 2
+WRONG_KEY = "k3"
+AHEAD_US = 2 * 3_600_000_000
 OUTPUTS = (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, CLOCK)
 
 
@@ -64,6 +66,10 @@ class Sending:
         self._dice = np.random.default_rng(7)
         self._sequence = 0
         self.frames: list[Frame] = []
+        self.right: list[Frame] = []
+        """The same without the events of a wrong clock."""
+        self.wrong_clock = False
+        """Whether the clock of the key `WRONG_KEY` is two hours ahead."""
         self._thread = threading.Thread(target=self._send)
 
     def start(self) -> None:
@@ -96,6 +102,11 @@ class Sending:
         """Number of events so far."""
         return sum(frame.num_rows for frame in self.frames)
 
+    @property
+    def refused(self) -> int:
+        """Number of events with a wrong clock."""
+        return self.events - sum(frame.num_rows for frame in self.right)
+
     def _sink(self) -> KafkaSink:
         return KafkaSink(self._settings.broker, partitions=self._settings.partitions, form=self._form)
 
@@ -109,13 +120,17 @@ class Sending:
         """Events of the last 50 ms."""
         made = []
         for stream in self._settings.streams:
+            keys = [f"k{number}" for number in self._dice.integers(0, 8, ROWS)]
+            wrong = np.array([self.wrong_clock and key == WRONG_KEY for key in keys])
+            times = now_us - np.sort(self._dice.integers(0, int(tick_s * 1e6), ROWS))[::-1]
             columns = {
-                "timestamp": now_us - np.sort(self._dice.integers(0, int(tick_s * 1e6), ROWS))[::-1],
-                "key": [f"k{number}" for number in self._dice.integers(0, 8, ROWS)],
+                "timestamp": times + np.where(wrong, AHEAD_US, 0),
+                "key": keys,
                 "place": [f"p{number}" for number in self._dice.integers(0, 8, ROWS)],
                 "value": self._dice.random(ROWS),
             }
             made.append(Frame.from_columns(stream, "run", columns, first_seq=self._sequence))
+            self.right.append(made[-1].take(np.flatnonzero(~wrong)) if wrong.any() else made[-1])
         self._sequence += ROWS
         self.frames += made
         return made
@@ -204,7 +219,7 @@ class Live:
     def expected(self) -> set[str]:
         """Ids of all matches: what an engine finds that gets every event before its end."""
         engine = Engine(load_rules(self.settings.rules[0]))
-        for frame in self.sending.frames:
+        for frame in self.sending.right:
             engine.push(frame)
         return {match.id for match in engine.flush().matches}
 
@@ -227,26 +242,34 @@ class Live:
         ``repeats``: a worker was killed, so that it may have emitted matches twice.
         """
         self.sending.stop()
-        wanted, events = self.expected(), self.sending.events
+        wanted, events, refused = self.expected(), self.sending.events, self.sending.refused
         assert len(wanted) > 300
         found: list[str] = []
         counters: dict[str, int] = {}
 
         def done() -> bool:
-            found[:] = self.matches()
-            counters.update(self.counters())
+            if self.records(LATE):
+                return True
             # A worker at its end has counted everything in the snapshot that it stored last.
-            return (len(set(found)) >= len(wanted) and counters["received"] >= events) or bool(self.records(LATE))
+            counters.update(self.counters())
+            if counters["received"] < events:
+                return False
+            found[:] = self.matches()
+            return len(set(found)) >= len(wanted)
 
         wait_until(done, timeout_s, lambda: f"{len(set(found))} of {len(wanted)} matches, counters {counters}")
         late = len(self.records(LATE))
         assert (late, counters["late"]) == (0, 0), f"{late} late of {events} events, counters {counters}"
         assert sorted(set(found) if repeats else found) == sorted(wanted)
-        assert self.records(DEAD_LETTERS) == []
-        assert (counters["received"], counters["processed"]) == (events, events), counters
+        letters = [orjson.loads(each.value) for each in self.records(DEAD_LETTERS)]
+        assert {each["stage"] for each in letters} <= {"clock"}
+        assert len({each["letter_id"] for each in letters}) == refused
+        assert repeats or len(letters) == refused
+        accounted = {"received": events, "processed": events - refused, "dead": refused, "late": 0}
+        assert {name: counters[name] for name in accounted} == accounted
         ids, offline = self.offline()
         assert sorted(ids) == sorted(wanted)
-        assert (offline["received"], offline["processed"], offline["late"]) == (events, events, 0), offline
+        assert {name: offline[name] for name in accounted} == accounted
         return {"events": events, "late": late, "matches": len(set(found)), "offline": len(ids)}
 
 

@@ -217,6 +217,35 @@ def test_the_trust_of_a_worker_s_clock_is_repeated(pair, tmp_path):
     assert counts == [(4, 1, 0), (3, 0, 2)]
 
 
+def test_the_trust_of_a_repartition_role_s_clock_is_repeated(tmp_path):
+    """The copy of an event that is ahead is matched where the role has accepted it, and refused without the record."""
+    hour = 3600 * SECOND
+    times = [("k", 0), ("j", 1), ("k", 3 * hour), ("j", 2), ("k", 3)]
+    events = []
+    for seq, (key, at) in enumerate(times):
+        (message,) = in_json([axon_frame("axon_1", [key], [at], types="A", seq=seq)], 1)
+        events.append(message._replace(offset=seq, timestamp_ms=(T0_US + at) // 1000))
+    rules = load_rules(
+        """
+        streams: [{name: axon_1, key: key}]
+        rules:
+          - {name: near, by: type, within: 1s, all: [{as: a, stream: axon_1}, {as: b, stream: axon_1}]}
+        """
+    )
+    copy, source = "keyed.type.axon_1", {"mono.axon_1": 3}
+    trusted = [
+        about_idleness(0, {"mono.axon_1": 3}, trusted_us=T0_US + 3 * hour),
+        about_idleness(1, source, repartition=copy, idle=False, trusted_us=T0_US + 3 * hour),
+    ]
+    counts = []
+    for name, records in (("without", events), ("with", [*events, *trusted])):
+        run, outputs = run_rules(rules, [write_log(tmp_path / f"{name}.jsonl", records)], lateness_us=LATENESS)
+        late = sum(len(output.late) for output in outputs)
+        counts.append((run.counters.processed, run.counters.dead, run.counters.late, late))
+    # The two late events are reported where they are counted and where their copies are read.
+    assert counts == [(4, 1, 0, 0), (3, 0, 2, 4)]
+
+
 def test_the_pipeline_s_own_topics_are_no_input(pair, log, tmp_path):
     made = [ConsumedRecord("metrics.x", 0, 0, 1, b"k", b"{}"), ConsumedRecord(MULTI_EVENTS, 0, 0, 1, b"k", b"{}")]
     path = write_log(tmp_path / "b.jsonl", [*read_log(log), *made])

@@ -1,4 +1,4 @@
-"""The repartition role over crashes: each event is taken once by the reader of the copies, whatever is written again."""
+"""The repartition role over crashes: the reader of the copies takes each event once, whatever is written again."""
 
 from __future__ import annotations
 
