@@ -9,6 +9,7 @@ __all__ = [
     "CLOCK",
     "CONTROL_PREFIX",
     "DEAD_LETTERS",
+    "KEYED_PREFIX",
     "LATE",
     "MONO_PREFIX",
     "MULTI_EVENTS",
@@ -28,6 +29,7 @@ __all__ = [
 
 MONO_PREFIX: Final = "mono."
 CONTROL_PREFIX: Final = "control."
+KEYED_PREFIX: Final = "keyed."
 MULTI_EVENTS: Final = "multi.events"
 ALERTS: Final = "alerts"
 LATE: Final = "late"
@@ -68,7 +70,7 @@ def metrics_topic(window: str) -> str:
 
 def keyed_topic(stream: str, field: str) -> str:
     """Internal topic of ``stream`` repartitioned by ``field``."""
-    return f"keyed.{field}.{stream}"
+    return f"{KEYED_PREFIX}{field}.{stream}"
 
 
 def state_topic(group: str) -> str:
@@ -82,6 +84,6 @@ def stream_of(topic: str) -> str | None:
         return topic[len(MONO_PREFIX) :]
     if topic.startswith("metrics."):
         return topic[len("metrics.") :]
-    if topic.startswith("keyed."):
+    if topic.startswith(KEYED_PREFIX):
         return topic.split(".", 2)[2]
     return None

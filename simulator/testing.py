@@ -25,8 +25,8 @@ def check_scenario(scenario: str | Scenario, *, ticks: int = 60, seed: int = 1, 
     """Run the scenario's sample world (changed by ``settings``) and return its violations; an empty list means none.
 
     Checked: frames have the catalog's fields, with values in the ranges that it defines (`check_values`), are in order
-    and numbered without gaps, and no row is older than a watermark before it; the population changes by births less deaths; `Scenario.violations` finds nothing; another
-    chunk length gives the same bytes and the same state.
+    and numbered without gaps, and no row is older than a watermark before it; the population changes by births less
+    deaths; `Scenario.violations` finds nothing; another chunk length gives the same bytes and the same state.
     """
     world_of = load_scenario(scenario)
     config = configure(world_of.Config, {**world_of.sample, **settings}, scenario=world_of.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,10 +24,10 @@ from astrocyte.agents.windows.sliding import SlidingWindows
 from astrocyte.agents.windows.tokens import hash_strings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import TEXT, Frame, decode_frame, encode_frame
-from astrocyte.schemas.ids import match_ids
+from astrocyte.schemas.ids import Ids, match_ids
 from astrocyte.schemas.mixed import MIXED, column_of, concat_columns, members
 
-__all__ = ["WindowOperator"]
+__all__ = ["WindowOperator", "result_ids"]
 
 _Windows = PaneWindows | SessionWindows | SlidingWindows
 _EVICT_ABOVE: Final = 4_096
@@ -96,6 +96,10 @@ class WindowOperator:
         run = np.full(len(row), self._runs.setdefault(frame.run, len(self._runs)), np.int32)
         weights = None if frame.weight == 1.0 else np.full(len(row), frame.weight)
         return WindowRows(t, row, numbers, run, weights, self._layout.columns(fields))
+
+    def keys_of(self, rows: WindowRows) -> list[str | None]:
+        """Key of each prepared row as text, None where it has none."""
+        return [None if key == _NULL else key for key in self._keys.strings(rows.key).to_pylist()]
 
     def add(self, rows: WindowRows | Frame) -> NDArray[np.int64]:
         """Add rows in processing order; returns the indices in ``rows`` of those that were late and left out."""
@@ -271,17 +275,9 @@ class WindowOperator:
             return keys  # earlier records had text there
 
     def _ids(self, results: Results, strings: pa.Array) -> pa.Array:
-        """Ids of the results as a column: functions of (window, key, start, end)."""
-        count = len(results.slots)
-        parts = np.empty((count, 2, 2), np.uint64)
-        parts[:, 0, 0], parts[:, 0, 1] = hash_strings(strings), hash_strings(strings, _SECOND)
-        parts[:, 1, 0] = results.start.astype(np.int64).view(np.uint64)
-        parts[:, 1, 1] = results.end.astype(np.int64).view(np.uint64)
-        ids = match_ids(
-            self.spec.name, "window", parts.reshape(-1, 2), np.tile([0, 1], count), np.arange(0, 2 * count + 1, 2)
-        )
-        data = pa.py_buffer(ids.astype(">u8").tobytes())
-        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), count, [None, data])
+        """Ids of the results as a column."""
+        data = pa.py_buffer(_ids_of(self.spec.name, strings, results.start, results.end).astype(">u8").tobytes())
+        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(results.slots), [None, data])
 
     def _join(self, frames: list[Frame]) -> Frame | None:
         """One frame of the results of several windows, in order of their end."""
@@ -297,6 +293,21 @@ class WindowOperator:
                 columns[name] = concat_columns(pieces)
         runs = {frame.run for frame in frames}
         return Frame.from_columns(self.spec.name, runs.pop() if len(runs) == 1 else "", columns)
+
+
+def result_ids(window: str, keys: Sequence[str | None], start_us: Sequence[int], end_us: Sequence[int]) -> Ids:
+    """Ids of results of a window, which are functions of (window, key, start, end); shape [n, 2]."""
+    strings = pa.array([_NULL if key is None else key for key in keys], pa.utf8())
+    return _ids_of(window, strings, np.array(start_us, np.int64), np.array(end_us, np.int64))
+
+
+def _ids_of(window: str, strings: pa.Array, start: NDArray[np.int64], end: NDArray[np.int64]) -> Ids:
+    count = len(strings)
+    parts = np.empty((count, 2, 2), np.uint64)
+    parts[:, 0, 0], parts[:, 0, 1] = hash_strings(strings), hash_strings(strings, _SECOND)
+    parts[:, 1, 0] = start.astype(np.int64).view(np.uint64)
+    parts[:, 1, 1] = end.astype(np.int64).view(np.uint64)
+    return match_ids(window, "window", parts.reshape(-1, 2), np.tile([0, 1], count), np.arange(0, 2 * count + 1, 2))
 
 
 def _together(known: pa.DataType | None, column: pa.Array) -> pa.DataType | None:

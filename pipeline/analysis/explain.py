@@ -25,6 +25,8 @@ __all__ = [
 ]
 
 _DEPTH: Final = 16
+_SHOWN: Final = 12
+"""Largest number of sources of one multi event or window that are shown as text."""
 
 
 class NoSuchEvent(AstrocyteError):
@@ -45,7 +47,9 @@ class SourceEvent:
     fields: dict[str, Any] | None = None
     """The event's JSON record, if it could be read."""
     made_of: Explained | None = None
-    """Its own lineage, if it is a multi event."""
+    """Its own lineage, if it is a multi event or a window's result."""
+    copy: tuple[str, int | None, int | None] | None = None
+    """Place of the repartitioned copy that the rule read, where ``topic`` is that of the event itself."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,8 @@ class Explained:
     confidence: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     alerts: list[dict[str, Any]] = field(default_factory=list)
+    note: str | None = None
+    """What could not be found, and what to do."""
 
     def as_json(self) -> dict[str, Any]:
         """The tree as nested objects."""
@@ -75,6 +81,7 @@ class Explained:
             "confidence": self.confidence,
             "details": self.details,
             "alerts": self.alerts,
+            "note": self.note,
             "sources": [_source_json(source) for source in self.sources],
         }
 
@@ -91,12 +98,25 @@ class Origin(Protocol):
         """Fill in the fields of the sources that can be read at their offsets."""
 
 
-def explain(event_id: str, origins: Sequence[Origin]) -> Explained:
-    """The lineage tree of a multi event, from the first origin that has it. Raises NoSuchEvent."""
+class Tracer(Protocol):
+    """Finds the events behind sources that have no place of their own; see `pipeline.analysis.ancestry`."""
+
+    def trace_copy(self, source: SourceEvent) -> None:
+        """Give a source that was read from a repartitioned copy the place of the event itself."""
+
+    def of_window(self, source: SourceEvent) -> Explained | None:
+        """The events from which a window's result was computed."""
+
+
+def explain(event_id: str, origins: Sequence[Origin], tracer: Tracer | None = None) -> Explained:
+    """The lineage tree of a multi event, from the first origin that has it. Raises NoSuchEvent.
+
+    With a ``tracer`` it leads through windows and repartitioned copies to the events themselves.
+    """
     for origin in origins:
         found = origin.find(event_id)
         if found is not None:
-            _explain_sources(found, origins, origin, 0)
+            _explain_sources(found, origins, origin, tracer, 0)
             return found
     places = " or ".join(origin.name for origin in origins)
     raise NoSuchEvent(
@@ -105,7 +125,12 @@ def explain(event_id: str, origins: Sequence[Origin]) -> Explained:
     )
 
 
-def _explain_sources(found: Explained, origins: Sequence[Origin], first: Origin, depth: int) -> None:
+def _explain_sources(
+    found: Explained, origins: Sequence[Origin], first: Origin, tracer: Tracer | None, depth: int
+) -> None:
+    for source in found.sources if tracer is not None else ():
+        assert tracer is not None
+        tracer.trace_copy(source)
     for origin in (first, *(other for other in origins if other is not first)):
         origin.read([source for source in found.sources if source.fields is None and source.topic is not None])
     if depth >= _DEPTH:
@@ -114,7 +139,22 @@ def _explain_sources(found: Explained, origins: Sequence[Origin], first: Origin,
         if source.topic is None or not source.topic.startswith("mono."):
             source.made_of = first.find(source.event_id)
             if source.made_of is not None:
-                _explain_sources(source.made_of, origins, first, depth + 1)
+                _explain_sources(source.made_of, origins, first, tracer, depth + 1)
+            elif tracer is not None:
+                source.made_of = tracer.of_window(source)
+                if source.made_of is not None:
+                    _explain_made(source.made_of, tracer, depth + 1)
+
+
+def _explain_made(found: Explained, tracer: Tracer, depth: int) -> None:
+    """Windows over windows; the fields of the events of a window are not read, as there may be very many."""
+    if depth >= _DEPTH:
+        return
+    for source in found.sources:
+        if source.topic is None or not source.topic.startswith("mono."):
+            source.made_of = tracer.of_window(source)
+            if source.made_of is not None:
+                _explain_made(source.made_of, tracer, depth + 1)
 
 
 def _source_json(source: SourceEvent) -> dict[str, Any]:
@@ -126,6 +166,7 @@ def _source_json(source: SourceEvent) -> dict[str, Any]:
         "topic": source.topic,
         "partition": source.partition,
         "offset": source.offset,
+        "copy": None if source.copy is None else dict(zip(("topic", "partition", "offset"), source.copy, strict=True)),
         "event": source.fields,
         "made_of": None if source.made_of is None else source.made_of.as_json(),
     }
@@ -146,13 +187,19 @@ def _lines(explained: Explained) -> Iterator[str]:
         yield f"│  {shown}"
     for alert in explained.alerts:
         yield f"│  alert ({alert['severity']}): {alert['message']}"
-    for number, source in enumerate(explained.sources):
-        last = number == len(explained.sources) - 1
+    if explained.note is not None:
+        yield f"└─ {explained.note}"
+    total = len(explained.sources)
+    shown_sources = explained.sources if total <= _SHOWN else [*explained.sources[: _SHOWN - 1], explained.sources[-1]]
+    for number, source in enumerate(shown_sources):
+        last = number == len(shown_sources) - 1
+        if last and len(shown_sources) < total:
+            yield f"├─ ... {total - len(shown_sources):,} more of {total:,} (all with --json)"
         branch, trunk = ("└─ ", "   ") if last else ("├─ ", "│  ")
         step = f"{source.step}: " if source.step else ""
         yield f"{branch}{step}{source.stream or '?'}  {source.event_id}"
         time = "" if source.time_us is None else f"{iso_from_us(source.time_us)}  "
-        place = "place unknown" if source.topic is None else f"{source.topic}[{source.partition}]@{source.offset}"
+        place = _place(source)
         yield f"{trunk}   {time}{place}"
         if source.fields is not None:
             inner = {name: value for name, value in source.fields.items() if name in ("type", "value")}
@@ -164,6 +211,16 @@ def _lines(explained: Explained) -> Iterator[str]:
         if source.made_of is not None:
             for line in _lines(source.made_of):
                 yield f"{trunk}   {line}"
+
+
+def _place(source: SourceEvent) -> str:
+    if source.topic is None:
+        return "no place of its own" if source.made_of is not None else "place unknown"
+    place = f"{source.topic}[{source.partition}]@{source.offset}"
+    if source.copy is not None:
+        topic, partition, offset = source.copy
+        place += f", read as {topic}[{partition}]@{offset}"
+    return place
 
 
 def _value(value: Any) -> str:

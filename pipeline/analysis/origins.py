@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from astrocyte.pipeline.analysis.ancestry import WindowSpan
 from astrocyte.pipeline.analysis.explain import Explained, NoSuchEvent, SourceEvent
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
@@ -42,6 +43,14 @@ class LogOrigin:
                     if not wanted:
                         return
 
+    def records(self, topic: str) -> Iterator[ConsumedRecord]:
+        """See `pipeline.analysis.ancestry.Store`."""
+        return (record for record in self._records() if record.topic == topic)
+
+    def window_result(self, _window: str, _result_id: str) -> WindowSpan | None:
+        """None: results in a log are among the records of their topic."""
+        return None
+
     def _records(self) -> Iterator[ConsumedRecord]:
         for path in self.paths:
             yield from read_log(path)
@@ -63,6 +72,14 @@ class BrokerOrigin:
         wanted = _by_place(sources)
         if wanted:
             asyncio.run(self._read(wanted))
+
+    def records(self, topic: str) -> list[ConsumedRecord]:
+        """See `pipeline.analysis.ancestry.Store`."""
+        return asyncio.run(self._topic(topic))
+
+    def window_result(self, _window: str, _result_id: str) -> WindowSpan | None:
+        """None: results on a broker are among the records of their topic."""
+        return None
 
     async def _topic(self, topic: str) -> list[ConsumedRecord]:
         from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
@@ -130,6 +147,29 @@ class SqlOrigin:
 
     def read(self, sources: Sequence[SourceEvent]) -> None:
         """Do nothing: SQL does not store all mono events."""
+
+    def records(self, _topic: str) -> Iterable[ConsumedRecord]:
+        """None: SQL holds no messages."""
+        return ()
+
+    def window_result(self, window: str, result_id: str) -> WindowSpan | None:
+        """See `pipeline.analysis.ancestry.Store`."""
+        from sqlalchemy import select
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from astrocyte.schemas.tables.outputs import WindowResult
+
+        results = WindowResult.__table__
+        query = select(results).where(results.c.result_id == result_id, results.c.window_name == window)
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(query).mappings().all()
+        except SQLAlchemyError:
+            return None  # a database of an earlier version has no results of windows
+        if not rows:
+            return None
+        fields = {row["field"]: row["text"] if row["value"] is None else row["value"] for row in rows}
+        return WindowSpan(rows[0]["event_key"] or None, rows[0]["window_start"], rows[0]["window_end"], fields)
 
 
 def _from_rows(row: Any, sources: Iterable[Any], alerts: Iterable[Any]) -> Explained:

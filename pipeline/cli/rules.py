@@ -18,7 +18,7 @@ from astrocyte.schemas.errors import InvalidSettings
 if TYPE_CHECKING:
     from astrocyte.agents.accounting import Counters
     from astrocyte.agents.rules.model import RuleSet
-    from astrocyte.pipeline.analysis.explain import Origin
+    from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
     from astrocyte.pipeline.analysis.unused_report import RejectsFile
 
 __all__ = ["register", "verify_logs"]
@@ -247,24 +247,53 @@ def explain_command(
         str | None,
         typer.Option("--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Look on this broker."),
     ] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option("--rules", help="Rule files with the windows; default: ASTROCYTE_RULES and the shipped ones."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the lineage of a multi event, down to topic, partition and offset."""
+    from astrocyte.pipeline.analysis.ancestry import Ancestry
     from astrocyte.pipeline.analysis.explain import explain, render
 
-    tree = explain(event_id, _origins(db, log or [], broker))
+    origins = _origins(db, log or [], broker)
+    tree = explain(event_id, origins, Ancestry(_rules_with_windows(rules), origins))
     if as_json:
         print_json(tree.as_json())
         return
     sys.stdout.write(render(tree))
 
 
-def _origins(db: str | None, logs: Sequence[str], broker: str | None) -> list[Origin]:
+def _rules_with_windows(rules: list[str] | None) -> RuleSet:
+    """The given rules, or those of the settings with the shipped ones whose names they do not use."""
+    from astrocyte.agents.rules.model import RuleSet
+    from astrocyte.pipeline.topology.rule_files import shipped_rules
+
+    if rules:
+        return _read(*rules)
+    found = _read(*_default_rules())
+    for name in shipped_rules():
+        other = _read(name)
+        known = {window.name for window in found.windows}
+        windows = tuple(window for window in other.windows if window.name not in known)
+        judged = {stream for spec in found.validators for stream in spec.stream}
+        validators = tuple(spec for spec in other.validators if not judged & {*spec.stream})
+        found = RuleSet(
+            rules=found.rules,
+            windows=(*found.windows, *windows),
+            validators=(*found.validators, *validators),
+            streams=found.streams,
+        )
+    return found
+
+
+def _origins(db: str | None, logs: Sequence[str], broker: str | None) -> list[SqlOrigin | LogOrigin | BrokerOrigin]:
     """Origins to search: those given, else the database of the settings if it exists, else their broker."""
     from astrocyte.pipeline.analysis.explain import NoSuchEvent
     from astrocyte.pipeline.analysis.origins import BrokerOrigin, LogOrigin, SqlOrigin
 
-    origins: list[Origin] = []
+    origins: list[SqlOrigin | LogOrigin | BrokerOrigin] = []
     if db is not None:
         origins.append(SqlOrigin(db))
     if logs:

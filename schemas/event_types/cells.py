@@ -29,7 +29,7 @@ EVENT_TYPES = (
             "alive": Field("bool", "false in the last vitals of a cell, at its death"),
         },
         types=("vitals",),
-        doc="State of one cell, of a sample of the living every few ticks, and of a sample of the dying at their death.",
+        doc="State of one cell: of a sample of the living every few ticks, and of a sample of the dying.",
     ),
     EventType(
         stream="genome_data",

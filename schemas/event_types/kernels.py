@@ -22,7 +22,7 @@ EVENT_TYPES = (
             "basin_coordinates": Field("list<float32>", "8 coordinates; the roots have length 1", "length"),
             "parent_kernels": Field("json", "JSON list of the parents' ids: none, one, or two"),
             "phi": Field("float64", _PHI, "share", 0.0, 1.0),
-            "kappa": Field("float64", "coupling; training returns it to 64, lost wars raise it by 4", "coupling", low=0),
+            "kappa": Field("float64", "coupling; training returns it to 64, a lost war raises it", "coupling", low=0),
             "regime": Field(
                 "string", "linear for kappa below 40, geometric below 80, else breakdown",
                 values=("linear", "geometric", "breakdown"),
@@ -36,7 +36,7 @@ EVENT_TYPES = (
             "target_function": Field("string", "what the kernel is for, a function of the root"),
             "valence": Field("int32", "1 + number of the element group modulo 4", low=1, high=4),
             "breeding_target": Field("string", "element group with which the kernel breeds"),
-            "training_steps": Field("int64", "training steps since birth, with those of merged parents", "steps", low=0),
+            "training_steps": Field("int64", "training steps, with those of merged parents", "steps", low=0),
             "spawned_at": Field("int64", "event time of the kernel's birth", "us since 1970", low=0),
         },
         types=("spawned", "merged", "bred", "updated", "retired"),

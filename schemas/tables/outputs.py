@@ -1,4 +1,4 @@
-"""Tables of the pipeline's outputs: multi events with their sources, windows, alerts, dead letters, audit log, positions."""
+"""Tables of the pipeline's outputs: multi events and their sources, windows, alerts, dead letters, audit, positions."""
 
 from __future__ import annotations
 

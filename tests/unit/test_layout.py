@@ -72,7 +72,7 @@ ARROWS: dict[str, dict[str, str]] = {
     "schemas": {
         "event_types": "catalog",
         "json": "catalog contract errors frames ids mixed times",
-        "tables": "errors",
+        "tables": "catalog errors",
     },
     "simulator": {
         "emission": "config event_spec runtime scenario",

@@ -26,12 +26,12 @@ def stage_window(frame: Frame, recorded_at: int) -> Rows:
     keys = [key if key is not None else "" for key in to_list(frame.column("key"))]
     names = [name for name in frame.fields if name not in _ABOUT and not _repeats(frame, name, keys)]
     values: list[float | None] = []
-    texts: list[str | None] = []
+    strings: list[str | None] = []
     for name in names:
         for value in to_list(frame.column(name)):
             number = _number(value)
             values.append(number)
-            texts.append(None if value is None or number is not None else _text(value))
+            strings.append(None if value is None or number is not None else _text(value))
     times = len(names)
     ends = frame.column("window_end") if frame.has("window_end") else frame.column("timestamp")
     starts = frame.column("window_start") if frame.has("window_start") else ends
@@ -43,7 +43,7 @@ def stage_window(frame: Frame, recorded_at: int) -> Rows:
         "window_end": _repeated(ends, times),
         "window_start": _repeated(starts, times),
         "value": pa.array(values, pa.float64()),
-        "text": pa.array(texts, pa.utf8()),
+        "text": pa.array(strings, pa.utf8()),
         "result_id": pa.array(format_ids(frame.ids()) * times, pa.utf8()),
         "recorded_at": pa.array(np.full(count * times, recorded_at, np.int64)),
     }

@@ -9,35 +9,14 @@ from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
 from astrocyte.schemas.frames import Frame
 from astrocyte.simulator.testing import check_values
+from tests.support.small_worlds import SMALL_WORLDS
 
 SHIPPED = {module.__name__.rsplit(".", 1)[1]: module.EVENT_TYPES for module in (axons, cells, dna, ecology, kernels)}
-WORLDS = {
-    "axons": (60, {"domains": 32, "plant_hz": 2.0, "rate_hz": (20.0, 20.0, 20.0)}),
-    "cells": (
-        120,
-        {
-            "size": 512,
-            "routine_share": 0.3,
-            "plants": [{"kind": "collapse", "at_tick": 60, "strength": 0.5},
-                       {"kind": "depletion", "at_tick": 90, "ticks": 20, "strength": 0.9}],
-        },
-    ),
-    "ecology": (
-        100,
-        {"size": 256, "routine_every": 5, "routine_share": 0.5, "steps_every": 5, "upkeep": 0.4, "old_age": 20,
-         "starvation_threshold": 8, "starvation_damage": 0.2, "tile_share": 0.1,
-         "plants": [{"kind": "collapse", "at_tick": 50, "strength": 0.4}]},
-    ),
-    "kernels": (200, {"size": 96, "war": 0.02, "spawn": 0.02, "breed": 0.05, "merge_radius": 0.6, "merge_every": 20,
-                      "plants": [{"kind": "breakdown", "at_tick": 60, "strength": 0.5}]}),
-    "dna": (120, {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02, "backup": 0.02}),
-}  # fmt: skip
-_CODES = {"list<float32>", "json"}
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+@pytest.fixture(scope="module", params=SMALL_WORLDS)
 def run(request):
-    ticks, settings = WORLDS[request.param]
+    ticks, settings = SMALL_WORLDS[request.param]
     sink = MemorySink()
     simulate(request.param, settings, seed=3, ticks=ticks, sink=sink)
     return request.param, [frame for frame in sink.frames if frame.num_rows]
