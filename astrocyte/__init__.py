@@ -9,10 +9,11 @@
     for found in match(rule, events):
         print(found.key, found.time_us, found.events["a"][0].fields)
 
-`match` takes all events at once; an `Engine` takes them as they arrive. The public names are those in ``__all__`` here,
-in `astrocyte.scenario` (for authors of scenarios), `astrocyte.sink` (for authors of sinks) and `astrocyte.testing`, and
-`astrocyte.pipeline.app` for Faust; everything else may change between versions. Importing this package opens no
-connection and loads no large library: names that need one are imported at their first use.
+`match` takes all events at once; an `Engine` takes them as they arrive; `connect` publishes a program's own events. The
+public names are those in ``__all__`` here, in `astrocyte.scenario` (for authors of scenarios), `astrocyte.sink` (for
+authors of sinks) and `astrocyte.testing`, and `astrocyte.pipeline.app` for Faust; everything else may change between
+versions. Importing this package opens no connection and loads no large library: names that need one are imported at
+their first use.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.agents.sinks.base import Sink
     from astrocyte.agents.sinks.registry import register_sink
+    from astrocyte.pipeline.embed.outbox import PublisherCounts
+    from astrocyte.pipeline.embed.publisher import Publisher, connect
     from astrocyte.pipeline.role_registry import register_role
     from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
     from astrocyte.schemas.errors import AstrocyteError
@@ -59,6 +62,8 @@ _HOME = {
     "Match": "agents.matches.table",
     "MatchTable": "agents.matches.table",
     "MatchedEvent": "agents.matches.table",
+    "Publisher": "pipeline.embed.publisher",
+    "PublisherCounts": "pipeline.embed.outbox",
     "RefusedEvent": "agents.engine.entrance",
     "Rule": "agents.rules.model",
     "RuleSet": "agents.rules.model",
@@ -68,6 +73,7 @@ _HOME = {
     "Stream": "agents.rules.model",
     "Validator": "agents.rules.validators",
     "Window": "agents.rules.windows",
+    "connect": "pipeline.embed.publisher",
     "decode_frame": "schemas.frames",
     "encode_frame": "schemas.frames",
     "load_rules": "agents.rules.yaml",
@@ -95,6 +101,8 @@ __all__ = [
     "Match",
     "MatchTable",
     "MatchedEvent",
+    "Publisher",
+    "PublisherCounts",
     "RefusedEvent",
     "Rule",
     "RuleSet",
@@ -104,6 +112,7 @@ __all__ = [
     "Stream",
     "Validator",
     "Window",
+    "connect",
     "decode_frame",
     "encode_frame",
     "load_rules",
