@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.agents.sinks.base import Sink
     from astrocyte.agents.sinks.registry import register_sink
+    from astrocyte.pipeline.embed.consumer import Consumer, ConsumerCounts
+    from astrocyte.pipeline.embed.handlers import Event
     from astrocyte.pipeline.embed.outbox import PublisherCounts
     from astrocyte.pipeline.embed.publisher import Publisher, connect
     from astrocyte.pipeline.role_registry import register_role
@@ -52,9 +54,12 @@ _HOME = {
     "CATALOG": "schemas.catalog",
     "AstrocyteError": "schemas.errors",
     "Catalog": "schemas.catalog",
+    "Consumer": "pipeline.embed.consumer",
+    "ConsumerCounts": "pipeline.embed.consumer",
     "Controller": "agents.controllers.base",
     "Engine": "agents.engine.engine",
     "EngineOutput": "agents.engine.output",
+    "Event": "pipeline.embed.handlers",
     "EventType": "schemas.catalog",
     "Frame": "schemas.frames",
     "Group": "agents.rules.steps",
@@ -91,9 +96,12 @@ __all__ = [
     "CATALOG",
     "AstrocyteError",
     "Catalog",
+    "Consumer",
+    "ConsumerCounts",
     "Controller",
     "Engine",
     "EngineOutput",
+    "Event",
     "EventType",
     "Frame",
     "Group",

@@ -154,22 +154,26 @@ class StreamEncoder:
         if key is not None and types.get(self.key_field) == "string":
             fields.setdefault(self.key_field, key)
 
-    def messages(self, events: Sequence[EncodedEvent], run: str) -> list[Message]:
-        """The Kafka messages of events of this stream; an id is a function of the run and the event's number."""
+    def ids(self, events: Sequence[EncodedEvent], run: str) -> list[str]:
+        """Ids of events of this stream: their own, else a function of the run and the event's number."""
         made = format_ids(event_ids(run, self.stream, np.array([event.seq for event in events], np.int64)))
+        if self.dna:
+            pairs = zip(events, made, strict=True)
+            made = [f"evt_dna_{event.time_us // 1000}_{new_id.replace('-', '')}" for event, new_id in pairs]
+        return [
+            new_id if event.event_id is None else event.event_id for event, new_id in zip(events, made, strict=True)
+        ]
+
+    def messages(self, events: Sequence[EncodedEvent], run: str) -> list[Message]:
+        """The Kafka messages of events of this stream."""
         moments = iso_strings(np.array([event.time_us for event in events], np.int64))
         source = ("ce_source", f"/astrocyte/{run}/{self.stream}".encode())
         kinds = {name: self._kind(name) for name in {event.type for event in events}}
         keys = {event.key: None if event.key is None else event.key.encode() for event in events}
         messages = []
-        for event, new_id, moment in zip(events, made, moments, strict=True):
+        for event, event_id, moment in zip(events, self.ids(events, run), moments, strict=True):
             kind, kind_json = kinds[event.type]
-            stamp = moment.encode()
-            if event.event_id is not None:
-                event_id, id_json = event.event_id, orjson.dumps(event.event_id)
-            else:
-                event_id = f"evt_dna_{event.time_us // 1000}_{new_id.replace('-', '')}" if self.dna else new_id
-                id_json = b'"%b"' % event_id.encode()
+            stamp, id_json = moment.encode(), orjson.dumps(event_id)
             if self.dna:
                 seconds = orjson.dumps(event.time_us / 1e6)
                 value = _DNA % (id_json, kind_json, seconds, event.body)

@@ -7,15 +7,17 @@ import atexit
 import logging
 import os
 import threading
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, TypeVar, get_args
 
 from astrocyte.pipeline.embed.delivery import Delivery, MissedLog, Target
 from astrocyte.pipeline.embed.encoding import StreamEncoder
+from astrocyte.pipeline.embed.handlers import Dispatcher, Handler, Handlers
 from astrocyte.pipeline.embed.outbox import Outbox, OverflowPolicy, PublisherCounts
 from astrocyte.pipeline.embed.vocabularies import CellEvents, DnaEvents, KernelEvents
 from astrocyte.pipeline.settings import load_settings
@@ -24,6 +26,9 @@ from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 __all__ = ["Publisher", "connect"]
 
 _CLOSE_S: Final = 5.0
+_HANDLER_S: Final = 2.0
+"""Time that a handler which runs when the publisher is closed has to return."""
+H = TypeVar("H", bound=Handler)
 _log = logging.getLogger("astrocyte.publisher")
 
 
@@ -100,6 +105,9 @@ class Publisher:
         self._encoders: dict[str, StreamEncoder] = {}
         self._numbers = count()
         self._reported: set[str] = set()
+        self._handlers = Handlers()
+        self._dispatcher: Dispatcher | None = None
+        self._limits = (buffer_events, buffer_bytes, overflow)
         self._closing = threading.Lock()
         self._closed = False
         self._pid = os.getpid()
@@ -132,7 +140,25 @@ class Publisher:
         accepted, was_empty = self._outbox.put(encoded)
         if was_empty:
             self._delivery.wake()
+        if self._dispatcher is not None:
+            self._dispatcher.put(encoded)
         return accepted
+
+    def on(self, *patterns: str) -> Callable[[H], H]:
+        """Decorator: the function, or coroutine function, handles events of this publisher, in this process.
+
+        A pattern is the name of a stream or a shell pattern, such as ``dna.*``. Handlers run one after another on a
+        thread of their own, whether or not a broker is there; `handler_counts` says what became of their events. For
+        events of other programs there is `Consumer`.
+        """
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher(self._handlers, self.run, *self._limits)
+        return self._handlers.on(*patterns)
+
+    @property
+    def handler_counts(self) -> PublisherCounts:
+        """What became of the events for which this process has handlers; ``delivered`` are those handled."""
+        return PublisherCounts() if self._dispatcher is None else self._dispatcher.counts
 
     @property
     def dna(self) -> DnaEvents:
@@ -153,8 +179,15 @@ class Publisher:
         return self._outbox.counts
 
     def flush(self, timeout_s: float = _CLOSE_S) -> bool:
-        """Wait until the events emitted so far are delivered or dropped; returns whether that was within the time."""
-        return self._outbox.wait_empty(timeout_s)
+        """Wait until the events emitted so far are delivered or dropped, and handled; returns whether they are.
+
+        Not to be called by a handler, which it would wait for.
+        """
+        deadline = time.monotonic() + timeout_s
+        done = self._outbox.wait_empty(timeout_s)
+        if self._dispatcher is not None:
+            done = self._dispatcher.wait_empty(max(0.0, deadline - time.monotonic())) and done
+        return done
 
     def close(self, timeout_s: float | None = None) -> PublisherCounts:
         """Flush, disconnect, and return the final counts; returns within the timeout and some seconds.
@@ -164,7 +197,9 @@ class Publisher:
         with self._closing:
             if not self._closed and self._pid == os.getpid():
                 self._closed = True
-                self._outbox.wait_empty(self._close_timeout_s if timeout_s is None else timeout_s)
+                self.flush(self._close_timeout_s if timeout_s is None else timeout_s)
+                if self._dispatcher is not None:
+                    self._dispatcher.stop(_HANDLER_S)
                 self._delivery.stop()
                 atexit.unregister(self.close)
                 self._report_sum()
