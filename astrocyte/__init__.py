@@ -39,10 +39,13 @@ if TYPE_CHECKING:
     from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.agents.sinks.base import Sink
     from astrocyte.agents.sinks.registry import register_sink
+    from astrocyte.agents.stores.experiment import ExperimentDatabase
     from astrocyte.pipeline.embed.consumer import Consumer, ConsumerCounts
     from astrocyte.pipeline.embed.handlers import Event
     from astrocyte.pipeline.embed.outbox import PublisherCounts
     from astrocyte.pipeline.embed.publisher import Publisher, connect
+    from astrocyte.pipeline.experiments.runner import ExperimentRunner
+    from astrocyte.pipeline.experiments.sweep import Sweep
     from astrocyte.pipeline.role_registry import register_role
     from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
     from astrocyte.schemas.errors import AstrocyteError
@@ -61,6 +64,8 @@ _HOME = {
     "EngineOutput": "agents.engine.output",
     "Event": "pipeline.embed.handlers",
     "EventType": "schemas.catalog",
+    "ExperimentDatabase": "agents.stores.experiment",
+    "ExperimentRunner": "pipeline.experiments.runner",
     "Frame": "schemas.frames",
     "Group": "agents.rules.steps",
     "InvalidRules": "agents.rules.problems",
@@ -76,6 +81,7 @@ _HOME = {
     "Sink": "agents.sinks.base",
     "Step": "agents.rules.steps",
     "Stream": "agents.rules.model",
+    "Sweep": "pipeline.experiments.sweep",
     "Validator": "agents.rules.validators",
     "Window": "agents.rules.windows",
     "connect": "pipeline.embed.publisher",
@@ -103,6 +109,8 @@ __all__ = [
     "EngineOutput",
     "Event",
     "EventType",
+    "ExperimentDatabase",
+    "ExperimentRunner",
     "Frame",
     "Group",
     "InvalidRules",
@@ -118,6 +126,7 @@ __all__ = [
     "Sink",
     "Step",
     "Stream",
+    "Sweep",
     "Validator",
     "Window",
     "connect",

@@ -15,7 +15,7 @@ import astrocyte
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.kafka.client import ensure_topics
 from tests.support.brokers import pause, read_all, resume
-from tests.support.waiting import wait_until
+from tests.support.waiting import loop_turns, wait_until
 
 SLOW_EMIT_S = 3.0  # of one event, on a machine shared by many; one that waited for the broker would take 10 s or more
 
@@ -77,7 +77,7 @@ def test_events_of_threads_and_coroutines_arrive_once_and_in_the_order_of_their_
         async def emit_some(first: int) -> None:
             for n in range(first, first + 500):
                 publisher.emit(stream, {"value": n}, key=str(first))
-                await asyncio.sleep(0)
+                await loop_turns(1)
 
         async def emit_from_tasks() -> None:
             await asyncio.gather(*(emit_some(first) for first in (0, 1_000)))

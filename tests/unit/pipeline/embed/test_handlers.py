@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -11,6 +10,7 @@ import pytest
 
 import astrocyte
 from astrocyte.schemas.errors import InvalidSettings
+from tests.support.waiting import loop_turns
 
 NOWHERE = "127.0.0.1:1"
 
@@ -27,7 +27,7 @@ def test_events_reach_the_handlers_whose_pattern_matches_each_once_and_in_order(
     @publisher.on("dna.*")
     @publisher.on("dna.karma_updated")
     async def dna(event):
-        await asyncio.sleep(0)
+        await loop_turns(1)
         seen["dna"].append(event.fields["snapshot_id"])
 
     @publisher.on("rooms")
