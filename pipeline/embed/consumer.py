@@ -365,11 +365,11 @@ def _parsed(value: Any) -> Any:
 
 def _restore_nested(row: dict[str, Any], name: str, record: RawRecord) -> None:
     """Give lists and objects of a JSON record back their form: columns hold them as JSON text."""
-    texts = [each for each, value in row.items() if isinstance(value, str) and value[:1] in ("[", "{")]
-    if not texts:
+    held = [each for each, value in row.items() if isinstance(value, str) and value[:1] in ("[", "{")]
+    if not held:
         return
     with contextlib.suppress(orjson.JSONDecodeError, InvalidEvent):  # messages of other decoders stay as they are
         body = orjson.loads(record.value or b"")
         if isinstance(body, Mapping):
             fields = read_event(body, Contract(name)).fields
-            row |= {each: fields[each] for each in texts if isinstance(fields.get(each), list | dict)}
+            row |= {each: fields[each] for each in held if isinstance(fields.get(each), list | dict)}

@@ -79,8 +79,8 @@ class Sweep(BaseModel):
         if both:
             raise ValueError(f"{min(both)!r} is in settings and in vary; leave one of them out")
         for name, values in self.vary.items():
-            texts = [orjson.dumps(each) for each in values]
-            if len(set(texts)) < len(texts):
+            held = [orjson.dumps(each) for each in values]
+            if len(set(held)) < len(held):
                 raise ValueError(f"vary: {name} has a value twice")
         if self.count > _MOST_RUNS:
             raise ValueError(f"the sweep has {self.count:,} runs; expected at most {_MOST_RUNS:,}")
