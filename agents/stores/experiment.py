@@ -32,12 +32,15 @@ from astrocyte.agents.stores.logger import FlushFailed, SimulationLogger
 from astrocyte.agents.stores.repositories import (
     ActionRepository,
     AgentRepository,
+    CellRepository,
     DataRetriever,
+    DnaRepository,
     ExperimentRecord,
     ExperimentRepository,
     KernelRepository,
     LearningRepository,
     LineageRepository,
+    OutputRepository,
     PopulationRepository,
     SimilarKernel,
     SimulationRecord,
@@ -304,6 +307,26 @@ class SimulationView:
     def __init__(self, database: ExperimentDatabase, simulation_id: str) -> None:
         self.simulation_id = simulation_id
         self._database = database
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine of the database, for queries of your own."""
+        return self._database.engine
+
+    @property
+    def cells(self) -> CellRepository:
+        """Cells of this simulation, their genomes, problems and evolutionary events."""
+        return CellRepository(self._database.engine, self.simulation_id)
+
+    @property
+    def dna(self) -> DnaRepository:
+        """Snapshots, mutations and scores of this simulation."""
+        return DnaRepository(self._database.engine, self.simulation_id)
+
+    @property
+    def outputs(self) -> OutputRepository:
+        """Alerts, multi events and dead letters about this simulation."""
+        return OutputRepository(self._database.engine, self.simulation_id)
 
     @property
     def agents(self) -> AgentRepository:
