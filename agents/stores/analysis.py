@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from sqlalchemy import case, cast, func, select
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import aliased
 
-from astrocyte.agents.stores.repositories import ActionSummary, Agent, AgentState, Descent, Incident
+from astrocyte.agents.stores.repositories import (
+    ActionRepository,
+    ActionSummary,
+    Agent,
+    AgentRepository,
+    AgentState,
+    Descent,
+    Incident,
+    LineageRepository,
+    PopulationRepository,
+    StateRepository,
+)
 from astrocyte.schemas.tables import ActionModel, AgentModel, SimulationStepModel
 from astrocyte.schemas.tables.base import Real
-
-if TYPE_CHECKING:
-    from astrocyte.agents.stores.experiment import SimulationView
 
 __all__ = [
     "Advantage",
@@ -31,6 +40,25 @@ TYPES: Final = ("system", "independent", "control")
 """Types of agents that ``simulation_steps`` counts."""
 
 
+class Simulation(Protocol):
+    """What is read of a simulation; a `SimulationView` has all of it."""
+
+    simulation_id: str
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def agents(self) -> AgentRepository: ...
+    @property
+    def states(self) -> StateRepository: ...
+    @property
+    def actions(self) -> ActionRepository: ...
+    @property
+    def lineages(self) -> LineageRepository: ...
+    @property
+    def populations(self) -> PopulationRepository: ...
+
+
 @dataclass(frozen=True, slots=True)
 class AgentProfile:
     """All that is known of one agent."""
@@ -45,7 +73,7 @@ class AgentProfile:
     """Steps from birth to death; None while it lives, or where its birth is not known."""
 
 
-def agent_profile(simulation: SimulationView, agent_id: str) -> AgentProfile | None:
+def agent_profile(simulation: Simulation, agent_id: str) -> AgentProfile | None:
     """The profile of an agent, or None if the simulation does not have it."""
     agent = simulation.agents.get(agent_id)
     if agent is None:
@@ -85,7 +113,7 @@ class Dominance:
     """Type that was dominant last."""
 
 
-def dominance_steps(simulation: SimulationView) -> Iterator[DominanceStep]:
+def dominance_steps(simulation: Simulation) -> Iterator[DominanceStep]:
     """The dominant type of each step, in order of steps, streamed."""
     for step, counts in _counts(simulation):
         total, most = sum(counts.values()), max(counts.values())
@@ -94,7 +122,7 @@ def dominance_steps(simulation: SimulationView) -> Iterator[DominanceStep]:
         yield DominanceStep(step, dominant, most / total if total else 0.0)
 
 
-def dominance(simulation: SimulationView) -> Dominance:
+def dominance(simulation: Simulation) -> Dominance:
     """Which type of agents dominated the population, for how long, and how often that changed."""
     shares = dict.fromkeys(TYPES, 0.0)
     held = dict.fromkeys(TYPES, 0)
@@ -116,7 +144,7 @@ def dominance(simulation: SimulationView) -> Dominance:
     return Dominance(held, means, switches, last)
 
 
-def _counts(simulation: SimulationView) -> Iterator[tuple[int, dict[str, int]]]:
+def _counts(simulation: Simulation) -> Iterator[tuple[int, dict[str, int]]]:
     for step in simulation.populations.steps():
         counts = (step.system_agents, step.independent_agents, step.control_agents)
         yield step.step_number, dict(zip(TYPES, (count or 0 for count in counts), strict=True))
@@ -164,7 +192,7 @@ class _Sums:
         )  # fmt: skip
 
 
-def advantage(simulation: SimulationView) -> list[Advantage]:
+def advantage(simulation: Simulation) -> list[Advantage]:
     """How long agents of each type live, how many survive, breed, and earn, beside all other agents; by type."""
     by_type = _sums(simulation)
     found = []
@@ -176,7 +204,7 @@ def advantage(simulation: SimulationView) -> list[Advantage]:
     return found
 
 
-def _sums(simulation: SimulationView) -> dict[str, _Sums]:
+def _sums(simulation: Simulation) -> dict[str, _Sums]:
     agents, actions, steps = AgentModel, ActionModel, SimulationStepModel
     child = aliased(AgentModel)
     own = simulation.simulation_id

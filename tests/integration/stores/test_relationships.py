@@ -79,7 +79,7 @@ def test_the_profile_of_an_agent_is_what_its_tables_say(experiment):
     profile = agent_profile(simulation, "c")
     assert (profile.agent.birth_time, profile.lifetime, profile.children) == (3, None, 0)
     assert [each.agent_id for each in profile.ancestors] == ["a"]
-    profile = agent_profile(simulation, "a")
+    profile = simulation.profile("a")
     assert (profile.latest.step_number, profile.children, len(profile.incidents)) == (5, 1, 1)
     assert {each.action_type: each.count for each in profile.actions} == {"gather": 1, "move": 1}
     assert agent_profile(simulation, "b").lifetime == 4
@@ -92,7 +92,7 @@ def test_dominance_is_the_type_with_most_agents_and_how_often_it_changed(experim
     assert steps == [
         ("control", 2 / 3), (None, 0.5), ("system", 2 / 3), ("system", 2 / 3), (None, 0.0), ("control", 0.75)
     ]  # fmt: skip
-    found = dominance(simulation)
+    found = simulation.dominance()
     assert found.steps == {"system": 2, "independent": 0, "control": 2}
     assert found.mean_share["system"] == pytest.approx((1 / 3 + 1 / 2 + 2 / 3 + 2 / 3 + 1 / 4) / 5)
     assert (found.switches, found.final) == (2, "control")
@@ -100,7 +100,7 @@ def test_dominance_is_the_type_with_most_agents_and_how_often_it_changed(experim
 
 
 def test_advantage_is_the_difference_of_a_type_from_all_others(experiment):
-    control, system = advantage(experiment.open_simulation("sim_001"))
+    control, system = experiment.open_simulation("sim_001").advantage()
     assert (system.agent_type, system.agents, control.agents) == ("system", 3, 1)
     assert system.mean_lifetime == pytest.approx((5 + 4 + 2) / 3)
     assert control.mean_lifetime == 2.0
