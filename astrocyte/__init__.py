@@ -9,10 +9,11 @@
     for found in match(rule, events):
         print(found.key, found.time_us, found.events["a"][0].fields)
 
-`match` takes all events at once; an `Engine` takes them as they arrive. The public names are those in ``__all__`` here,
-in `astrocyte.scenario` (for authors of scenarios), `astrocyte.sink` (for authors of sinks) and `astrocyte.testing`, and
-`astrocyte.pipeline.app` for Faust; everything else may change between versions. Importing this package opens no
-connection and loads no large library: names that need one are imported at their first use.
+`match` takes all events at once; an `Engine` takes them as they arrive; `connect` publishes a program's own events. The
+public names are those in ``__all__`` here, in `astrocyte.scenario` (for authors of scenarios), `astrocyte.sink` (for
+authors of sinks) and `astrocyte.testing`, and `astrocyte.pipeline.app` for Faust; everything else may change between
+versions. Importing this package opens no connection and loads no large library: names that need one are imported at
+their first use.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
     from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.agents.sinks.base import Sink
     from astrocyte.agents.sinks.registry import register_sink
+    from astrocyte.agents.stores.experiment import ExperimentDatabase
+    from astrocyte.pipeline.embed.consumer import Consumer, ConsumerCounts
+    from astrocyte.pipeline.embed.handlers import Event
+    from astrocyte.pipeline.embed.outbox import PublisherCounts
+    from astrocyte.pipeline.embed.publisher import Publisher, connect
+    from astrocyte.pipeline.experiments.runner import ExperimentRunner
+    from astrocyte.pipeline.experiments.sweep import Sweep
     from astrocyte.pipeline.role_registry import register_role
     from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
     from astrocyte.schemas.errors import AstrocyteError
@@ -49,16 +57,23 @@ _HOME = {
     "CATALOG": "schemas.catalog",
     "AstrocyteError": "schemas.errors",
     "Catalog": "schemas.catalog",
+    "Consumer": "pipeline.embed.consumer",
+    "ConsumerCounts": "pipeline.embed.consumer",
     "Controller": "agents.controllers.base",
     "Engine": "agents.engine.engine",
     "EngineOutput": "agents.engine.output",
+    "Event": "pipeline.embed.handlers",
     "EventType": "schemas.catalog",
+    "ExperimentDatabase": "agents.stores.experiment",
+    "ExperimentRunner": "pipeline.experiments.runner",
     "Frame": "schemas.frames",
     "Group": "agents.rules.steps",
     "InvalidRules": "agents.rules.problems",
     "Match": "agents.matches.table",
     "MatchTable": "agents.matches.table",
     "MatchedEvent": "agents.matches.table",
+    "Publisher": "pipeline.embed.publisher",
+    "PublisherCounts": "pipeline.embed.outbox",
     "RefusedEvent": "agents.engine.entrance",
     "Rule": "agents.rules.model",
     "RuleSet": "agents.rules.model",
@@ -66,8 +81,10 @@ _HOME = {
     "Sink": "agents.sinks.base",
     "Step": "agents.rules.steps",
     "Stream": "agents.rules.model",
+    "Sweep": "pipeline.experiments.sweep",
     "Validator": "agents.rules.validators",
     "Window": "agents.rules.windows",
+    "connect": "pipeline.embed.publisher",
     "decode_frame": "schemas.frames",
     "encode_frame": "schemas.frames",
     "load_rules": "agents.rules.yaml",
@@ -85,16 +102,23 @@ __all__ = [
     "CATALOG",
     "AstrocyteError",
     "Catalog",
+    "Consumer",
+    "ConsumerCounts",
     "Controller",
     "Engine",
     "EngineOutput",
+    "Event",
     "EventType",
+    "ExperimentDatabase",
+    "ExperimentRunner",
     "Frame",
     "Group",
     "InvalidRules",
     "Match",
     "MatchTable",
     "MatchedEvent",
+    "Publisher",
+    "PublisherCounts",
     "RefusedEvent",
     "Rule",
     "RuleSet",
@@ -102,8 +126,10 @@ __all__ = [
     "Sink",
     "Step",
     "Stream",
+    "Sweep",
     "Validator",
     "Window",
+    "connect",
     "decode_frame",
     "encode_frame",
     "load_rules",

@@ -28,16 +28,20 @@ from astrocyte.agents.sinks.sql.engines import engine_of, engine_over
 from astrocyte.agents.sinks.sql.records import stage_records
 from astrocyte.agents.sinks.sql.sqlite import SqliteStore
 from astrocyte.agents.sinks.sql.url import database_url, open_store, sqlite_path
+from astrocyte.agents.stores.analysis import Advantage, AgentProfile, Dominance, advantage, agent_profile, dominance
 from astrocyte.agents.stores.logger import FlushFailed, SimulationLogger
 from astrocyte.agents.stores.repositories import (
     ActionRepository,
     AgentRepository,
+    CellRepository,
     DataRetriever,
+    DnaRepository,
     ExperimentRecord,
     ExperimentRepository,
     KernelRepository,
     LearningRepository,
     LineageRepository,
+    OutputRepository,
     PopulationRepository,
     SimilarKernel,
     SimulationRecord,
@@ -306,6 +310,26 @@ class SimulationView:
         self._database = database
 
     @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine of the database, for queries of your own."""
+        return self._database.engine
+
+    @property
+    def cells(self) -> CellRepository:
+        """Cells of this simulation, their genomes, problems and evolutionary events."""
+        return CellRepository(self._database.engine, self.simulation_id)
+
+    @property
+    def dna(self) -> DnaRepository:
+        """Snapshots, mutations and scores of this simulation."""
+        return DnaRepository(self._database.engine, self.simulation_id)
+
+    @property
+    def outputs(self) -> OutputRepository:
+        """Alerts, multi events and dead letters about this simulation."""
+        return OutputRepository(self._database.engine, self.simulation_id)
+
+    @property
     def agents(self) -> AgentRepository:
         """Agents of this simulation."""
         return AgentRepository(self._database.engine, self.simulation_id)
@@ -339,6 +363,18 @@ class SimulationView:
     def lineages(self) -> LineageRepository:
         """Descent of this simulation's agents."""
         return LineageRepository(self._database.engine, self.simulation_id)
+
+    def profile(self, agent_id: str) -> AgentProfile | None:
+        """All that is known of one agent, or None."""
+        return agent_profile(self, agent_id)
+
+    def dominance(self) -> Dominance:
+        """Which type of agents dominated the population, for how long, and how often that changed."""
+        return dominance(self)
+
+    def advantage(self) -> list[Advantage]:
+        """How long agents of each type live, survive, breed and earn, beside all other agents."""
+        return advantage(self)
 
 
 class SimulationContext(SimulationView):

@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_PARTS: Final = ("run", "inspect", "log", "letters", "rules", "store")
+_PARTS: Final = ("run", "inspect", "log", "letters", "rules", "store", "experiments")
 """Modules with a function ``register(app)``, in the order in which their commands are listed."""
 
 

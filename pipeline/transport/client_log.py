@@ -41,8 +41,9 @@ _LOST_CONNECTION: Final = (
 class StateLog:
     """Reports that the broker became unavailable and that it is available again, once each."""
 
-    def __init__(self, who: str, broker: str) -> None:
+    def __init__(self, who: str, broker: str, meanwhile: str = "no data is lost") -> None:
         self._who = who
+        self._meanwhile = meanwhile
         self._broker = broker
         self._log = logging.getLogger("astrocyte.broker_state")
         self._unavailable_since: float | None = None
@@ -52,11 +53,12 @@ class StateLog:
         if self._unavailable_since is None:
             self._unavailable_since = time.monotonic()
             self._log.warning(
-                "%s: the broker at %s is unavailable (%s); retrying until it answers, no data is lost; "
+                "%s: the broker at %s is unavailable (%s); retrying until it answers, %s; "
                 "check that it is running and that ASTROCYTE_BROKER is correct",
                 self._who,
                 self._broker,
                 reason,
+                self._meanwhile,
             )
 
     def back(self) -> None:

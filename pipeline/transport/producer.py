@@ -68,10 +68,17 @@ def _looked_at(future: asyncio.Future[Any]) -> None:
 class ConfirmedProducer:
     """A producer that survives its broker. Belongs to one event loop.
 
-    ``settings`` are those of AIOKafkaProducer; ``should_stop`` ends the endless retries.
+    ``settings`` are those of AIOKafkaProducer; ``should_stop`` ends the endless retries; ``state`` reports that the
+    broker is unavailable.
     """
 
-    def __init__(self, settings: Mapping[str, Any], *, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+        state: StateLog | None = None,
+    ) -> None:
         limit_client_log()
         self._settings = dict(settings)
         self._should_stop = should_stop
@@ -84,7 +91,7 @@ class ConfirmedProducer:
         self._watching: asyncio.Task[None] | None = None
         self._broken: BaseException | None = None
         self._moved_at = time.monotonic()
-        self._state = StateLog("producer", str(self._settings["bootstrap_servers"]))
+        self._state = state or StateLog("producer", str(self._settings["bootstrap_servers"]))
         self.current: AIOKafkaProducer | None = None
         """The aiokafka producer in use, None while there is none."""
 

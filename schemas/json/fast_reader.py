@@ -19,8 +19,10 @@ from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.frames import TEXT
 from astrocyte.schemas.mixed import typed_column
 
-__all__ = ["JSON_MONO_KEYS", "uniform_columns"]
+__all__ = ["JSON_MONO_KEYS", "SIMULATION", "uniform_columns"]
 
+SIMULATION: Final = "simulation_id"
+"""Field that events of every listed stream may have, whether or not the catalog lists it for theirs."""
 JSON_MONO_KEYS: Final = frozenset({"event_id", "timestamp", "source_stream", "type", "value", "metadata"})
 _US: Final = pa.timestamp("us", "UTC")
 _BLOCK: Final = 1 << 18
@@ -55,7 +57,11 @@ def uniform_columns(records: Sequence[_Record], event_type: EventType | None) ->
         return None
     if columns is None or any(columns[name].null_count for name in _NEEDED):
         return None
-    order = ["timestamp", "key", "type", *(name for name, _ in wanted), "event_id"]
+    order = ["timestamp", "key", "type", *(name for name, _ in wanted)]
+    if event_type.key == SIMULATION and SIMULATION not in event_type.fields:
+        columns[SIMULATION] = columns["key"].dictionary_encode()
+        order.append(SIMULATION)
+    order.append("event_id")
     return {name: columns[name] for name in order}
 
 
@@ -77,6 +83,8 @@ def _plain(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) ->
     batch = table.combine_chunks().to_batches()[0]
     details = batch.column("metadata")
     if details.null_count:
+        return None
+    if SIMULATION not in dict(wanted) and details.type.get_field_index(SIMULATION) >= 0:
         return None
     columns = {name: batch.column(name) for name in ("timestamp", "type", "event_id")}
     for name, kind in wanted:
@@ -116,6 +124,8 @@ def _nested(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) -
     if not all(body.keys() == JSON_MONO_KEYS for body in bodies):
         return None
     details = [body["metadata"] for body in bodies]
+    if SIMULATION not in dict(wanted) and any(SIMULATION in each for each in details):
+        return None
     columns = {name: pa.array([body[name] for body in bodies], pa.utf8()) for name in ("timestamp", "type", "event_id")}
     for name, kind in wanted:
         source = bodies if name == "value" else details

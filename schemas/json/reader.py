@@ -30,11 +30,12 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.ids import Ids, format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
-from astrocyte.schemas.json.fast_reader import uniform_columns
+from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
 from astrocyte.schemas.mixed import column_of, typed_column
+from astrocyte.schemas.mixed import key_text as key_of
 from astrocyte.schemas.times import TimeUnit, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
@@ -413,7 +414,22 @@ def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) 
             if not _mend_types(parsed, contract, types, refused):
                 raise
             continue
-        return columns
+        return columns | _simulations(parsed, contract)
+
+
+def _simulations(parsed: list[_Parsed], contract: Contract) -> dict[str, pa.Array]:
+    """The simulation of each event of a listed stream, where events name one: the stream's key, or a field.
+
+    Frames carry it as their run; it is what the tables of the stores are divided by.
+    """
+    event_type = contract.event_type
+    if event_type is None or SIMULATION in event_type.fields:
+        return {}
+    by_key = contract.key_field == SIMULATION
+    values = [item.key if by_key else key_of(item.fields.get(SIMULATION)) for item in parsed]
+    if all(value is None for value in values):
+        return {}
+    return {SIMULATION: typed_column(values, arrow_type("string"))}
 
 
 def _types(contract: Contract) -> dict[str, FieldType]:

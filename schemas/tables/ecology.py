@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Index, Integer, PrimaryKeyConstraint, String, text
 from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from astrocyte.schemas.tables.base import Base, Real, Recorded, simulation_key
+from astrocyte.schemas.tables.experiments import Simulation
 
 __all__ = [
     "ActionModel",
@@ -30,6 +31,13 @@ __all__ = [
 
 def _of_agent(column: str = "agent_id") -> ForeignKeyConstraint:
     return ForeignKeyConstraint([column, "simulation_id"], ["agents.agent_id", "agents.simulation_id"])
+
+
+def _by_agent(model: str) -> str:
+    return (
+        f"and_(AgentModel.agent_id == foreign({model}.agent_id), "
+        f"AgentModel.simulation_id == foreign({model}.simulation_id))"
+    )
 
 
 def _of_state(column: str) -> ForeignKeyConstraint:
@@ -66,6 +74,21 @@ class AgentModel(Base):
     parent_id: Mapped[str | None] = mapped_column(String(64))
     generation: Mapped[int | None] = mapped_column(Integer)
 
+    # For queries: rows are written by the sinks and the logger, in batches. Two foreign keys of an action name agents.
+    simulation: Mapped[Simulation] = relationship(viewonly=True)
+    states: Mapped[list[AgentStateModel]] = relationship(
+        viewonly=True, back_populates="agent", order_by="AgentStateModel.step_number"
+    )
+    actions: Mapped[list[ActionModel]] = relationship(
+        viewonly=True, back_populates="agent", order_by="ActionModel.action_id", primaryjoin=_by_agent("ActionModel")
+    )
+    health_incidents: Mapped[list[HealthIncident]] = relationship(
+        viewonly=True, back_populates="agent", order_by="HealthIncident.incident_id"
+    )
+    learning_experiences: Mapped[list[LearningExperienceModel]] = relationship(
+        viewonly=True, back_populates="agent", order_by="LearningExperienceModel.experience_id"
+    )
+
     __table_args__ = (
         PrimaryKeyConstraint("agent_id", "simulation_id"),
         Index(None, "simulation_id", "agent_type"),
@@ -97,6 +120,8 @@ class AgentStateModel(Recorded, Base):
     is_defending: Mapped[bool | None] = mapped_column(Boolean)
     total_reward: Mapped[float | None] = mapped_column(Real)
     age: Mapped[int | None] = mapped_column(Integer)
+
+    agent: Mapped[AgentModel] = relationship(viewonly=True, back_populates="states")
 
     # agents already refers to simulations: a second foreign key would only cost a check for every row.
     __table_args__ = (
@@ -186,6 +211,10 @@ class ActionModel(Recorded, Base):
     reward: Mapped[float | None] = mapped_column(Real)
     details: Mapped[str | None] = mapped_column(String(1024))
 
+    agent: Mapped[AgentModel] = relationship(
+        viewonly=True, back_populates="actions", primaryjoin=_by_agent("ActionModel")
+    )
+
     __table_args__ = (
         PrimaryKeyConstraint("action_id", "simulation_id"),
         _of_agent(),
@@ -215,6 +244,8 @@ class LearningExperienceModel(Recorded, Base):
     action_taken_mapped: Mapped[str | None] = mapped_column(String(20))
     reward: Mapped[float | None] = mapped_column(Real)
 
+    agent: Mapped[AgentModel] = relationship(viewonly=True, back_populates="learning_experiences")
+
     __table_args__ = (
         PrimaryKeyConstraint("experience_id", "simulation_id"),
         _of_agent(),
@@ -237,6 +268,8 @@ class HealthIncident(Recorded, Base):
     health_after: Mapped[float | None] = mapped_column(Real)
     cause: Mapped[str | None] = mapped_column(String(50))
     details: Mapped[str | None] = mapped_column(String(512))
+
+    agent: Mapped[AgentModel] = relationship(viewonly=True, back_populates="health_incidents")
 
     __table_args__ = (
         PrimaryKeyConstraint("incident_id", "simulation_id"),

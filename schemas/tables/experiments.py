@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, Integer, String, Text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from astrocyte.schemas.tables.base import SIMULATION_ID, Base, Json, simulation_key
 
@@ -30,6 +30,10 @@ class ExperimentModel(Base):
     results_summary: Mapped[Any | None] = mapped_column(Json)
     notes: Mapped[str | None] = mapped_column(Text)
 
+    simulations: Mapped[list[Simulation]] = relationship(
+        back_populates="experiment", order_by="Simulation.simulation_id"
+    )
+
 
 class Simulation(Base):
     """One run. Its id is the run id of the frames, as text ('sim_001').
@@ -47,6 +51,14 @@ class Simulation(Base):
     parameters: Mapped[Any | None] = mapped_column(Json)
     results_summary: Mapped[Any | None] = mapped_column(Json)
     simulation_db_path: Mapped[str | None] = mapped_column(String(255))
+
+    experiment: Mapped[ExperimentModel | None] = relationship(back_populates="simulations")
+    config: Mapped[list[SimulationConfig]] = relationship(viewonly=True, order_by="SimulationConfig.config_id")
+    # By name, as the module of agents imports this one.
+    agents: Mapped[list[Any]] = relationship("AgentModel", viewonly=True, order_by="AgentModel.agent_id")
+    steps: Mapped[list[Any]] = relationship(
+        "SimulationStepModel", viewonly=True, order_by="SimulationStepModel.step_number"
+    )
 
     __table_args__ = (Index(None, "experiment_id"),)
 

@@ -5,12 +5,14 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 
 from astrocyte.pipeline.kafka.client import producer_client
 from astrocyte.pipeline.roles.worker import RoleProcesses
@@ -49,7 +51,8 @@ def run(*arguments: str, cwd: Path) -> str:
 
 
 def test_every_extension_point_has_a_page_and_the_index_links_to_it():
-    assert set(PAGES) == {"index", "stream", "validator", "rule", "sink", "table", "scenario", "controller", "agent"}
+    extensions = {"stream", "validator", "rule", "sink", "table", "scenario", "controller", "agent"}
+    assert set(PAGES) == {"index", "publish", "consume", "experiment", *extensions}
     index = (FOLDER / "index.md").read_text()
     assert all(f"({page}.md)" in index for page in PAGES if page != "index")
 
@@ -155,3 +158,37 @@ def test_own_stream_table_sink_and_agent_run_in_real_workers(worker, tmp_path):
     assert stored(tmp_path / "own.db") == [("attic", 31.5), ("cellar", 12.0)]
     (letter,) = bodies(DEAD_LETTERS)
     assert letter["reason"] == "the decoder failed: ValueError: could not convert string to float: 'much'"
+
+
+def test_the_programs_that_publish_and_handle_events_meet_on_a_broker(own_embedded, tmp_path, monkeypatch):  # noqa: F811
+    written("publish", tmp_path)
+    written("consume", tmp_path)
+    monkeypatch.setenv("ASTROCYTE_BROKER", own_embedded.address)
+    run("snapshots.py", cwd=tmp_path)
+    (record,) = [each for part in read_all(own_embedded.address, "mono.config_sizes").values() for each in part]
+    assert orjson.loads(record.value)["value"] == 2
+    with subprocess.Popen(
+        [sys.executable, "dashboard.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as dashboard:
+        assert dashboard.stdout is not None
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(dashboard.stdout or ()))
+        reader.start()
+        try:
+
+            def seen() -> bool:
+                run("snapshots.py", cwd=tmp_path)  # the dashboard's group begins at the end of the topics
+                return any(line.startswith("dna.snapshot_created coder {") for line in lines)
+
+            wait_until(seen, 60)
+        finally:
+            dashboard.terminate()
+            reader.join()
+    assert dashboard.returncode == 0
+
+
+def test_the_sweep_of_the_page_is_one():
+    from astrocyte.pipeline.experiments.sweep import Sweep
+
+    (text,) = [text for kind, text in blocks("experiment") if kind == "yaml"]
+    assert Sweep(**yaml.safe_load(text)).count == 15

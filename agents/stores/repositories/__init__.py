@@ -11,8 +11,25 @@ from astrocyte.agents.stores.repositories.behaviour import (
     LearningProgress,
     LearningRepository,
 )
+from astrocyte.agents.stores.repositories.cells import (
+    Cell,
+    CellRepository,
+    Evolution,
+    Genome,
+    Problem,
+    ProblemSummary,
+    TraitMeans,
+)
+from astrocyte.agents.stores.repositories.dna import DnaRepository, Mutation, Score, Snapshot
 from astrocyte.agents.stores.repositories.experiments import ExperimentRecord, ExperimentRepository, SimulationRecord
 from astrocyte.agents.stores.repositories.kernels import Kernel, KernelRepository, SimilarKernel, War
+from astrocyte.agents.stores.repositories.outputs import (
+    Letter,
+    OutputRepository,
+    Source,
+    StoredAlert,
+    StoredMultiEvent,
+)
 from astrocyte.agents.stores.repositories.populations import DataRetriever, PopulationRepository, Step
 from astrocyte.agents.stores.repositories.states import AgentState, ResourceState, StateMeans, StateRepository
 
@@ -23,23 +40,39 @@ __all__ = [
     "Agent",
     "AgentRepository",
     "AgentState",
+    "Cell",
+    "CellRepository",
     "DataRetriever",
     "Descent",
+    "DnaRepository",
+    "Evolution",
     "Experience",
     "ExperimentRecord",
     "ExperimentRepository",
+    "Genome",
     "Incident",
     "Kernel",
     "KernelRepository",
     "LearningProgress",
     "LearningRepository",
+    "Letter",
     "LineageRepository",
+    "Mutation",
+    "OutputRepository",
     "PopulationRepository",
+    "Problem",
+    "ProblemSummary",
     "ResourceState",
+    "Score",
     "SimilarKernel",
     "SimulationRecord",
+    "Snapshot",
+    "Source",
     "StateMeans",
     "StateRepository",
     "Step",
+    "StoredAlert",
+    "StoredMultiEvent",
+    "TraitMeans",
     "War",
 ]

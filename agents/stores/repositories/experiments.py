@@ -37,6 +37,10 @@ class SimulationRecord:
     status: str | None
     start_time: datetime | None
     end_time: datetime | None
+    parameters: Any = None
+    """Settings and seed, as JSON values."""
+    results_summary: Any = None
+    """Results of the run, as JSON values."""
 
 
 class ExperimentRepository:

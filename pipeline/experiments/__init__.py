@@ -1,0 +1,1 @@
+"""Experiments: sweeps over settings and seeds, their results in the database, and the comparison of these."""

@@ -1,0 +1,175 @@
+"""Sweeps in a database: what is stored, what a second call does, what a failure leaves; the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from astrocyte import ExperimentDatabase, ExperimentRunner, Sweep
+from astrocyte.pipeline.experiments.runner import results_of
+from astrocyte.pipeline.recording.frames import frames_of
+from astrocyte.schemas.errors import InvalidSettings
+
+ROOT = Path(__file__).parents[3]
+
+
+def growth(context, settings, seed):
+    for step in range(3):
+        context.logger.log_step(step, metrics={"total_agents": seed + round(settings["rate"] * step)})
+    if settings["rate"] < 0:
+        raise ValueError("a rate below 0")
+    return {"agents": seed + settings["rate"] * 2}
+
+
+@pytest.fixture
+def sweep() -> Sweep:
+    return Sweep(experiment="growth", seeds=(1, 2), vary={"rate": [1, 10]}, hypothesis="faster is more")
+
+
+def dump(address: str) -> dict[str, list]:
+    """Every row of every table that the runs write."""
+    tables = ("experiments", "simulations", "simulation_steps", "simulation_config")
+    with ExperimentDatabase(address) as database, database.engine.connect() as connection:
+        return {table: sorted(map(str, connection.execute(text(f"SELECT * FROM {table}")))) for table in tables}
+
+
+def test_every_run_is_a_simulation_with_its_settings_rows_and_results(database, sweep):
+    seen = []
+    runner = ExperimentRunner(database, sweep, growth)
+    results = runner.run(progress=lambda done, total, result: seen.append((done, total, result.status)))
+    assert seen == [(number, 4, "completed") for number in range(1, 5)]
+    assert [result.results["agents"] for result in results] == [3, 4, 21, 22]
+    with ExperimentDatabase(database, "growth") as opened:
+        (experiment,) = opened.experiments()
+        assert (experiment.status, experiment.simulations) == ("completed", 4)
+        first = opened.simulations()[0]
+        assert first.parameters["settings"] == first.parameters["varied"]
+        assert first.results_summary == {
+            "results": {"agents": first.parameters["seed"] + first.parameters["varied"]["rate"] * 2}
+        }
+        assert isinstance(first.end_time, datetime)
+        for result in results:
+            steps = [step.total_agents for step in opened.open_simulation(result.simulation_id).populations.steps()]
+            assert steps == [result.seed + result.varied["rate"] * step for step in range(3)]
+        with opened.engine.connect() as connection:
+            summary = connection.execute(text("SELECT results_summary FROM experiments")).scalar()
+    summary = json.loads(summary) if isinstance(summary, str) else summary
+    assert (summary["runs"], summary["completed"], summary["failed"]) == (4, 4, 0)
+    assert [row["results"]["agents"]["mean"] for row in summary["comparison"]] == [3.5, 21.5]
+
+
+def test_reading_and_comparing_change_nothing(database, sweep):
+    runner = ExperimentRunner(database, sweep, growth)
+    runner.run()
+    before = dump(database)
+    assert [row.results["agents"].mean for row in runner.compare().rows] == [3.5, 21.5]
+    with ExperimentDatabase(database, "growth") as opened:
+        for result in results_of(opened):
+            view = opened.open_simulation(result.simulation_id)
+            assert view.populations.latest() is not None
+        assert opened.retriever.population_statistics().num_rows == 4
+    assert dump(database) == before
+
+
+def test_a_second_call_runs_only_what_is_new(database, sweep):
+    calls = []
+
+    def counted(context, settings, seed):
+        calls.append((settings["rate"], seed))
+        return growth(context, settings, seed)
+
+    ExperimentRunner(database, sweep, counted).run()
+    wider = sweep.model_copy(update={"vary": {"rate": (1, 10, 5)}, "seeds": (1, 2, 3)})
+    results = ExperimentRunner(database, wider, counted).run()
+    assert len(results) == 9
+    assert sum(result.skipped for result in results) == 4
+    assert len(calls) == len(set(calls)) == 9
+
+
+def test_a_run_that_raises_fails_alone_and_is_repeated_by_the_next_call(database, sweep):
+    wrong = sweep.model_copy(update={"vary": {"rate": (-1, 1)}})
+    results = ExperimentRunner(database, wrong, growth).run()
+    assert [result.status for result in results] == ["failed", "failed", "completed", "completed"]
+    assert results[0].error == "ValueError: a rate below 0"
+    with ExperimentDatabase(database) as opened:
+        assert opened.experiments()[0].status == "failed"
+    repaired = ExperimentRunner(database, wrong, lambda context, settings, seed: {"agents": 1}).run()
+    assert [(result.status, result.skipped) for result in repaired] == [
+        ("completed", False), ("completed", False), ("completed", True), ("completed", True)
+    ]  # fmt: skip
+    with ExperimentDatabase(database, "growth") as opened:
+        assert opened.experiments()[0].status == "completed"
+        assert all(each.status == "completed" and each.end_time for each in opened.simulations())
+
+
+def test_a_sweep_that_is_stopped_or_interrupted_continues_where_it_was(database, sweep):
+    def interrupted(context, settings, seed):
+        if (settings["rate"], seed) == (10, 1):
+            raise KeyboardInterrupt
+        return growth(context, settings, seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        ExperimentRunner(database, sweep, interrupted).run()
+    done = []
+    ExperimentRunner(database, sweep, growth).run(
+        progress=lambda _done, _total, result: done.append(result), stop=lambda: len(done) == 3
+    )
+    assert [result.skipped for result in done] == [True, True, False]
+    with ExperimentDatabase(database) as opened:
+        assert opened.experiments()[0].status == "stopped"
+    assert [result.skipped for result in ExperimentRunner(database, sweep, growth).run()] == [True] * 3 + [False]
+
+
+def test_a_runner_needs_a_scenario_or_a_function_and_checks_all_settings_first(tmp_path, sweep):
+    with pytest.raises(InvalidSettings, match="no scenario and ticks"):
+        ExperimentRunner(tmp_path / "x.db", sweep)
+    wrong = Sweep(experiment="e", seeds=(0,), scenario="axons", ticks=5, vary={"domains": [4, -4]})
+    with pytest.raises(InvalidSettings, match="domains"):
+        ExperimentRunner(tmp_path / "x.db", wrong)
+    assert not (tmp_path / "x.db").exists()
+
+
+def command(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+    code = "from astrocyte.pipeline.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "experiment", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def test_the_command_runs_lists_and_compares_a_sweep_of_a_scenario(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(
+        "experiment: spikes\nscenario: axons\nseeds: [3, 4]\nticks: 100\nsettings: {domains: 8}\nlogs: logs\n"
+        "measures: {count: count(axon_1), value: mean(axon_1.value)}\n"
+    )
+    done = command("run", "sweep.yaml", "--db", "e.db", "--json", cwd=tmp_path)
+    printed = json.loads(done.stdout)
+    assert "2/2 spikes-" in done.stderr
+    for run in printed["runs"]:
+        log = tmp_path / "logs" / f"{run['simulation_id']}.jsonl.zst"
+        values = [row["value"] for _, _, _, frame in frames_of(log) if frame.stream == "axon_1" for row in frame.rows()]
+        assert run["results"]["count"] == len(values) > 0
+        assert run["results"]["value"] == pytest.approx(sum(values) / len(values))
+    assert "was completed before" in command("run", "sweep.yaml", "--db", "e.db", cwd=tmp_path).stderr
+    listed = json.loads(command("ls", "--db", "e.db", "--json", cwd=tmp_path).stdout)
+    assert [(each["experiment_id"], each["simulations"]) for each in listed["experiments"]] == [("spikes", 2)]
+    assert command("ls", "spikes", "--db", "e.db", cwd=tmp_path).stdout.count("completed") == 2
+    compared = json.loads(
+        command("compare", "spikes", "--db", "e.db", "--result", "count", "--json", cwd=tmp_path).stdout
+    )
+    assert compared["comparison"][0]["results"]["count"]["count"] == 2
+    wrong = command("compare", "spikes", "--db", "e.db", "--result", "size", cwd=tmp_path, status=2)
+    assert "no run has a result 'size'; there are count, value" in wrong.stderr
+
+
+def test_listing_a_database_that_is_not_there_creates_none(tmp_path):
+    done = command("ls", "--db", "absent.db", cwd=tmp_path, status=2)
+    assert "there is no database absent.db" in done.stderr
+    assert list(tmp_path.iterdir()) == []

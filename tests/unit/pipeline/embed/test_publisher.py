@@ -1,0 +1,268 @@
+"""A publisher without a broker: events in the wire form that every reader takes, and the sum of its counts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import astrocyte
+from astrocyte import CATALOG, AstrocyteError
+from astrocyte.pipeline.embed.encoding import EncodedEvent, StreamEncoder, messages_of
+from astrocyte.pipeline.embed.outbox import Outbox
+from astrocyte.pipeline.recording.frames import frames_of
+from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
+from astrocyte.schemas.events import DnaEvent, MonoEvent
+from astrocyte.schemas.json.reader import RawRecord, records_to_frame
+from astrocyte.schemas.times import iso_from_us, time_us
+from tests.support.waiting import wait_until
+
+NOWHERE = "127.0.0.1:1"
+SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = (
+    SCALARS
+    | st.text(st.characters(codec="utf-8", exclude_categories=("Cc",)), max_size=5)
+    | st.lists(st.integers(0, 9), max_size=3)
+)
+NAMES = st.sampled_from(["value", "room", "metadata_", "key", "type", "a", "seq", "ts"])
+TIMES = st.integers(0, 2**50)
+
+
+def received(message, stream):
+    frame, _, refused = records_to_frame(
+        message.topic, 0, stream, [RawRecord(0, 0, message.key, message.value, message.headers)]
+    )
+    assert refused == []
+    return frame
+
+
+def one_message(stream, event, key=None, seq=0):
+    (message,) = messages_of([StreamEncoder(stream).encode(event, key, seq)], "run")
+    return message
+
+
+@given(st.dictionaries(NAMES.filter(lambda name: name != "ts"), VALUES), st.dictionaries(NAMES, VALUES), TIMES)
+def test_what_is_emitted_is_the_event_that_the_same_mapping_is_as_a_record(event, nested, moment):
+    event = {**event, "timestamp": iso_from_us(moment), "stream": "rooms", "metadata": nested}
+    frame, _, refused = records_to_frame("mono.rooms", 0, "rooms", [RawRecord(0, 0, None, orjson.dumps(event))])
+    assert refused == []
+    ours, theirs = received(one_message("rooms", event), "rooms").rows()[0], frame.rows()[0]
+    for row in (ours, theirs):
+        row.pop("event_id")
+        row.setdefault("value", None)  # which a mono event always has
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("event_type", list(CATALOG), ids=lambda each: each.stream)
+def test_events_of_every_catalog_stream_are_records_of_their_model(event_type):
+    samples = {"int64": 1, "int32": 2, "float64": 0.5, "float32": 0.25, "bool": True, "string": "x", "json": ["a"]}
+    fields = {name: samples.get(kind, [1.0, 2.0]) for name, kind in event_type.fields.items()}
+    message = one_message(event_type.stream, {**fields, "type": event_type.types[0], "timestamp": 5}, key="k")
+    (DnaEvent if event_type.envelope == "dna" else MonoEvent).model_validate_json(message.value)
+    (row,) = received(message, event_type.stream).rows()
+    assert row["timestamp"] == 5
+    assert (row["key"], row["type"]) == ("k", event_type.types[0])
+    assert all(row[name] is not None for name in event_type.fields)
+
+
+def test_time_is_a_datetime_text_or_microseconds_and_now_by_default():
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    for value in (moment, "2026-01-02T03:04:05Z", time_us(moment)):
+        assert StreamEncoder("rooms").encode({"timestamp": value}, None, 0).time_us == time_us(moment)
+    before = time.time_ns() // 1000
+    assert before <= StreamEncoder("rooms").encode({}, None, 0).time_us <= time.time_ns() // 1000
+
+
+@pytest.mark.parametrize(
+    ("stream", "event", "message"),
+    [
+        ("rooms", {"value": math.nan}, "'value' is nan; JSON has finite numbers"),
+        ("rooms", {"deep": {"list": [1.0, math.inf]}}, "'deep.list' is inf"),
+        ("rooms", {"value": np.float64("nan")}, "'value' is nan"),
+        ("rooms", {"value": object()}, "is no JSON"),
+        ("rooms", {"value": 2**70}, "is no JSON"),
+        ("rooms", [1], "as a mapping, got list"),
+        ("rooms", {"timestamp": -1}, "expected a time from 1970 to 2100"),
+        ("rooms", {"timestamp": "soon"}, "timestamp 'soon'"),
+        ("rooms", {"value": "x" * 1_000_000}, "expected at most 921,600"),
+        ("rooms", {"event_id": 7}, "event_id 7; expected text"),
+        ("rooms", {"key": "a\x01"}, "has control characters"),
+        ("my rooms", {}, "stream 'my rooms'; expected letters"),
+        ("cell_vitals", {"enrgy": 1.0}, "has no field 'enrgy'"),
+        ("cell_vitals", {"energy": "much"}, "field 'energy' of stream 'cell_vitals' is 'much'; expected float32"),
+        ("cell_vitals", {"generation": 2**31}, "expected int32"),
+    ],
+)
+def test_an_event_that_no_consumer_could_read_is_refused_where_it_is_made(stream, event, message):
+    with astrocyte.connect(NOWHERE, close_timeout_s=0) as publisher:
+        with pytest.raises(InvalidEvent, match=message.replace("(", r"\(")):
+            publisher.emit(stream, event)
+        assert publisher.counts.emitted == 0
+    with astrocyte.connect(NOWHERE, close_timeout_s=0, invalid="drop") as publisher:
+        assert not publisher.emit(stream, event)
+        assert (publisher.counts.emitted, publisher.counts.dropped) == (1, 1)
+
+
+def test_numpy_values_are_sent_as_numbers():
+    message = one_message("rooms", {"value": np.float32(0.5), "n": np.int64(3), "list": np.arange(3)})
+    (row,) = received(message, "rooms").rows()
+    assert (row["value"], row["n"], row["list"]) == (0.5, 3, "[0,1,2]")
+
+
+def test_later_changes_of_a_mapping_are_not_part_of_the_event():
+    event = {"value": 1, "list": [1]}
+    encoded = StreamEncoder("rooms").encode(event, None, 0)
+    event["value"] = 2
+    event["list"].append(2)
+    (message,) = messages_of([encoded], "run")
+    body = orjson.loads(message.value)
+    assert (body["value"], body["metadata"]) == (1, {"list": [1]})
+
+
+def event_of(size: int, seq: int) -> EncodedEvent:
+    return EncodedEvent(StreamEncoder("rooms"), seq, 0, None, "rooms", b"null", b"x" * size, None)
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("put"), st.integers(1, 400)),
+    st.tuples(st.just("take"), st.integers(1, 5)),
+    st.tuples(st.sampled_from(["delivered", "logged", "refused", "back"]), st.integers(0, 5)),
+)
+
+
+@given(st.lists(ACTIONS, max_size=60), st.sampled_from(["drop_newest", "drop_oldest"]), st.integers(1, 8))
+def test_emitted_is_the_sum_of_the_other_counts_whatever_happens(actions, policy, room):
+    reported = []
+    outbox = Outbox(room, 2_000, policy, on_drop=reported.append)
+    flying: list[int] = []
+    accepted = []
+    for seq, (name, number) in enumerate(actions):
+        if name == "put":
+            before = outbox.counts
+            taken, _ = outbox.put(event_of(number, seq))
+            accepted += [seq] * taken
+            assert outbox.counts.emitted == before.emitted + 1
+            assert taken or policy == "drop_newest" or flying
+        elif name == "take":
+            flying += [event.seq for event in outbox.take(number, 10_000)]
+        elif name == "back":
+            outbox.take_back()
+            flying.clear()
+        else:
+            outbox.settle(flying[:number], None if name == "refused" else name, "no")
+            del flying[:number]
+        counts = outbox.counts
+        assert counts.emitted == counts.delivered + counts.buffered + counts.dropped + counts.logged
+        assert counts.dropped == sum(counts.reasons.values())
+        assert counts.buffered <= room
+    left = outbox.close()
+    assert [event.seq for event in left] == sorted(event.seq for event in left)
+    assert {event.seq for event in left} <= set(accepted)
+    assert len(left) == outbox.counts.buffered
+    assert bool(reported) == bool(outbox.counts.dropped)
+
+
+def test_the_oldest_or_the_newest_event_is_dropped_when_the_buffer_is_full():
+    for policy, kept in (("drop_newest", [0, 1]), ("drop_oldest", [2, 3])):
+        outbox = Outbox(2, 10_000, policy, on_drop=lambda reason: None)
+        for seq in range(4):
+            outbox.put(event_of(1, seq))
+        assert [event.seq for event in outbox.close()] == kept
+
+
+def test_without_a_broker_emit_returns_at_once_and_there_is_one_warning_for_each_fact(caplog):
+    caplog.set_level(logging.WARNING)
+    began = time.monotonic()
+    with astrocyte.connect(NOWHERE, buffer_events=50, close_timeout_s=0.1) as publisher:
+        accepted = [publisher.emit("rooms", {"value": n}) for n in range(80)]
+        assert accepted == [True] * 50 + [False] * 30
+        counts = publisher.counts
+        assert (counts.emitted, counts.buffered, counts.dropped) == (80, 50, 30)
+        wait_until(lambda: "is unavailable" in caplog.text)
+        assert not publisher.flush(0.05)
+    assert time.monotonic() - began < 20
+    counts = publisher.counts
+    assert (counts.emitted, counts.delivered, counts.buffered, counts.dropped) == (80, 0, 0, 80)
+    assert set(counts.reasons) == {"the buffer is full", "the publisher was closed before the broker confirmed"}
+    assert [caplog.text.count(text) for text in ("is unavailable", "is dropped", "were not delivered")] == [1, 1, 1]
+
+
+def test_what_cannot_be_sent_is_kept_in_a_log_that_every_tool_reads(tmp_path):
+    folder = tmp_path / "missed"
+    with astrocyte.connect(NOWHERE, buffer_events=400, missed=folder, close_timeout_s=0) as publisher:
+        for n in range(1_000):
+            wait_until(lambda: publisher.counts.buffered < 350)
+            publisher.emit("rooms", {"value": n}, key=f"room {n % 7}")
+    counts = publisher.counts
+    assert (counts.emitted, counts.logged, counts.dropped, counts.buffered) == (1_000, 1_000, 0, 0)
+    (log,) = folder.iterdir()
+    found = [row["value"] for _, _, _, frame in frames_of(log) for row in frame.rows()]
+    assert sorted(found) == list(range(1_000))
+
+
+def test_threads_and_coroutines_share_a_publisher():
+    with astrocyte.connect(NOWHERE, buffer_events=3_000, close_timeout_s=0) as publisher:
+        threads = [
+            threading.Thread(target=lambda: [publisher.emit("rooms", {"value": n}) for n in range(1_000)])
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        counts = publisher.counts
+    assert (counts.emitted, counts.buffered, counts.dropped) == (4_000, 3_000, 1_000)
+
+
+async def test_closing_does_not_block_the_event_loop():
+    async with astrocyte.connect(NOWHERE, close_timeout_s=0.2) as publisher:
+        publisher.emit("rooms", {"value": 1})
+    assert publisher.counts.dropped == 1
+    assert await publisher.aclose() == publisher.counts
+    assert not publisher.emit("rooms", {"value": 2})
+    assert (publisher.counts.emitted, publisher.counts.dropped) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "no name"}, "name 'no name'"),
+        ({"buffer_events": 0}, "a buffer of 0 events"),
+        ({"overflow": "block"}, "overflow 'block'; expected one of drop_newest, drop_oldest"),
+        ({"invalid": "ignore"}, "invalid 'ignore'"),
+        ({"missed": __file__}, "is a file; expected a folder"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(InvalidSettings, match=message):
+        astrocyte.connect(NOWHERE, **options)
+
+
+def test_a_program_that_forgets_to_close_ends_and_says_what_was_lost():
+    code = f"import astrocyte; p = astrocyte.connect({NOWHERE!r}, close_timeout_s=0.1); p.emit('rooms', {{'value': 1}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "1 of 1 events were not delivered" in done.stderr
+
+
+def test_a_publisher_is_not_used_in_a_forked_child():
+    with astrocyte.connect(NOWHERE, close_timeout_s=0) as publisher:
+        child = os.fork()
+        if child == 0:
+            try:
+                publisher.emit("rooms", {"value": 1})
+            except AstrocyteError as error:
+                os._exit(7 if "after forking" in str(error) else 1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
