@@ -95,5 +95,5 @@ def _times(values: list[Any]) -> NDArray[np.int64] | None:
 
 def _keys(records: Sequence[_Record]) -> pa.Array:
     keys = [record.key for record in records]
-    texts = {key: None if key is None else key_text(key) for key in set(keys)}
-    return pa.array([texts[key] for key in keys], pa.utf8())
+    strings = {key: None if key is None else key_text(key) for key in set(keys)}
+    return pa.array([strings[key] for key in keys], pa.utf8())
