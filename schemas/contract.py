@@ -20,12 +20,11 @@ from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.frames import column_name
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.mixed import json_text
-from astrocyte.schemas.times import TimeUnit
+from astrocyte.schemas.times import TIME_NAMES, TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
 
 __all__ = [
     "ENVELOPES",
-    "TIME_NAMES",
     "Contract",
     "Contracts",
     "Event",
@@ -35,9 +34,6 @@ __all__ = [
     "key_text",
     "read_event",
 ]
-
-TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
-"""Members that are read as the event time, the first that is not null."""
 
 _UUID: Final = re.compile(
     r"(?:.*_)?(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})", re.IGNORECASE | re.ASCII

@@ -8,6 +8,7 @@ or text, for records whose producer set the ids).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
@@ -71,6 +72,7 @@ class Frame:
     """Streams that the same origin writes: a reader's watermark waits for each of them."""
     weight: float = 1.0
     """How many events each row represents (1/p for rows sampled with probability p)."""
+    _times: NDArray[np.int64] | None = dataclasses.field(default=None, init=False, repr=False)
 
     @classmethod
     def from_columns(
@@ -121,8 +123,11 @@ class Frame:
 
     def timestamps(self) -> NDArray[np.int64]:
         """Event times in microseconds, as a view."""
-        values: NDArray[np.int64] = self.batch.column("timestamp").to_numpy()
-        return values
+        if self._times is None:
+            object.__setattr__(self, "_times", self.batch.column("timestamp").to_numpy())
+        times: NDArray[np.int64] | None = self._times
+        assert times is not None
+        return times
 
     def column(self, name: str) -> pa.Array:
         """Column ``name``; ``simulation_id`` is the run where no column of that name exists. Raises KeyError.

@@ -21,6 +21,7 @@ __all__ = [
     "CEILING_US",
     "EPOCH",
     "NEVER_US",
+    "PER_UNIT",
     "TIME_NAMES",
     "TimeUnit",
     "are_event_times",
@@ -51,7 +52,7 @@ _DAY_US: Final = 86_400 * 1_000_000
 _FIRST_US: Final = -62_135_596_800 * 1_000_000
 _AFTER_US: Final = 253_402_300_800 * 1_000_000
 """The years 1 to 9999, which `datetime` can hold."""
-_PER_UNIT: Final[dict[str, tuple[int, int]]] = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
+PER_UNIT: Final[dict[str, tuple[int, int]]] = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
 """Microseconds in a unit, as numerator and denominator."""
 _BOUNDS: Final[tuple[tuple[float, TimeUnit], ...]] = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns"))
 """A number whose magnitude is below the bound is in this unit: the readings of one number in two units are always a
@@ -151,11 +152,11 @@ def unit_of(number: int | float | Decimal) -> TimeUnit | None:
 
 
 def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given: Any) -> int:
-    if unit is not None and unit not in _PER_UNIT:
-        raise ValueError(f"unit {unit!r}; expected one of {', '.join(_PER_UNIT)}")
+    if unit is not None and unit not in PER_UNIT:
+        raise ValueError(f"unit {unit!r}; expected one of {', '.join(PER_UNIT)}")
     kind = unit or unit_of(number)
     if kind is not None and (isinstance(number, int) or math.isfinite(number)):
-        factor, divisor = _PER_UNIT[kind]
+        factor, divisor = PER_UNIT[kind]
         result = number * factor // divisor if isinstance(number, int) else round(number * factor / divisor)
         if NEVER_US < result < -NEVER_US:
             return result

@@ -97,10 +97,12 @@ class OfflineRun:
                 number,
                 (),
                 lateness_us=lateness_us,
+                clock_tolerance_us=clock_tolerance_us,
                 topics=self._copied,
                 validators=Validators(ruleset.validators),
                 copied_by=plan.copied_by,
                 list_unused=list_unused,
+                decoders=inputs.decoders,
             )
             for number in range(self.partitions if self._copied else 0)
         ]

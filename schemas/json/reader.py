@@ -20,9 +20,10 @@ from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.contract import Contract, cloud_event, envelope_of, key_text, read_event
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name, field_name
-from astrocyte.schemas.ids import format_ids, hash_ids
+from astrocyte.schemas.ids import Ids, format_ids, hash_ids
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
+from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
 from astrocyte.schemas.mixed import column_of, typed_column
@@ -218,6 +219,10 @@ def records_to_frame(
     uniform = uniform_columns(records, event_type) if plain else None
     if uniform is not None and event_type is not None:
         return Frame.from_columns(stream, "", uniform, version=event_type.version), list(range(len(records))), []
+    flat = flat_columns(records) if plain and event_type is None else None
+    if flat is not None:
+        flat["event_id"] = _binary(_offset_ids(topic, partition, records))
+        return Frame.from_columns(stream, "", flat), list(range(len(records))), []
     parsed: list[_Parsed] = []
     refused: list[Refused] = []
     for index, record in enumerate(records):
@@ -230,15 +235,11 @@ def records_to_frame(
     if not parsed:
         return None, [], sorted(refused)
     default_type = event_type.types[0] if event_type and len(event_type.types) == 1 else stream
-    places = [str(first_offset(records[item.index])) for item in parsed]
-    ids = hash_ids((topic, str(partition)), places)
+    ids = _offset_ids(topic, partition, [records[item.index] for item in parsed])
+    event_id = _binary(ids)
     if any(item.event_id is not None for item in parsed):
         own = zip(parsed, format_ids(ids), strict=True)
         event_id = pa.array([text if item.event_id is None else item.event_id for item, text in own], pa.utf8())
-    else:
-        event_id = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(16), len(ids), [None, pa.py_buffer(ids.astype(">u8").tobytes())]
-        )
     frame = Frame.from_columns(
         stream,
         "",
@@ -252,6 +253,17 @@ def records_to_frame(
         version=event_type.version if event_type else 1,
     )
     return frame, [item.index for item in parsed], sorted(refused)
+
+
+def _offset_ids(topic: str, partition: int, records: Sequence[KafkaRecord]) -> Ids:
+    """Ids of events without an id of their own."""
+    return hash_ids((topic, str(partition)), [str(first_offset(record)) for record in records])
+
+
+def _binary(ids: Ids) -> pa.Array:
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(16), len(ids), [None, pa.py_buffer(ids.astype(">u8").tobytes())]
+    )
 
 
 def first_offset(record: KafkaRecord) -> int:

@@ -1,0 +1,99 @@
+"""Reader of chunks in which every record is a flat object with the same members, column by column.
+
+This is how other programs write most of their streams: ``{"timestamp": ..., "user": ..., "value": ...}``. For any other
+chunk the reader here returns None, and the general reader (`schemas.json.reader`) reads it record by record; both give
+the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from astrocyte.schemas.contract import key_text
+from astrocyte.schemas.frames import column_name
+from astrocyte.schemas.mixed import column_of
+from astrocyte.schemas.times import PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms
+
+__all__ = ["flat_columns"]
+
+_APART: Final = frozenset(
+    {"source_stream", "stream", "metadata", "event_id", "type", "key", "key_", "payload", "op", "specversion"}
+)
+"""Members that may have a meaning of their own (`schemas.contract`): the general reader knows which."""
+_US: Final = pa.timestamp("us", "UTC")
+
+
+class _Record(Protocol):
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+def flat_columns(records: Sequence[_Record]) -> dict[str, Any] | None:
+    """Columns of the fields, with ``timestamp`` (int64, microseconds) and ``key``; None if the records differ in form.
+
+    The stream must neither be declared nor listed in the catalog, so that no type is given.
+    """
+    if not records or records[0].value is None:
+        return None
+    try:
+        first = orjson.loads(records[0].value)
+        if not isinstance(first, dict) or not _APART.isdisjoint(first):
+            return None
+        if any(name == "ce_id" for record in records for name, _ in record.headers):
+            return None
+        bodies = [orjson.loads(record.value) for record in records]  # type: ignore[arg-type]
+        names = tuple(first)
+        if not all(type(body) is dict and tuple(body) == names for body in bodies):
+            return None
+        time_name = next((name for name in TIME_NAMES if name in first), None)
+        times = _kafka_times(records) if time_name is None else _times([body[time_name] for body in bodies])
+        if times is None:
+            return None
+        columns: dict[str, Any] = {"timestamp": times, "key": _keys(records)}
+        for name in names:
+            if name != time_name:
+                columns[column_name(name)] = column_of([body[name] for body in bodies])
+    except (orjson.JSONDecodeError, TypeError, pa.ArrowInvalid, OverflowError, UnicodeEncodeError):
+        return None  # the general reader finds the record that is wrong, and says why
+    return columns
+
+
+def _kafka_times(records: Sequence[_Record]) -> NDArray[np.int64] | None:
+    times = [us_from_ms(record.timestamp) for record in records]
+    return None if None in times else np.array(times, np.int64)
+
+
+def _times(values: list[Any]) -> NDArray[np.int64] | None:
+    """Microseconds, as `schemas.times.time_us` of each; None where one is null or they are of several types."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return np.asarray(pc.cast(pa.array(values), _US).cast(pa.int64()))
+    if kinds not in ({float}, {int}):
+        return None
+    least, most = min(values, key=abs), max(values, key=abs)
+    unit = unit_of(most)
+    if unit is None or unit_of(least) != unit:
+        return np.array([time_us(value) for value in values], np.int64)
+    factor, divisor = PER_UNIT[unit]
+    if kinds == {int}:
+        return np.array(values, np.int64) * factor // divisor
+    return np.rint(np.array(values) * factor / divisor).astype(np.int64)
+
+
+def _keys(records: Sequence[_Record]) -> pa.Array:
+    keys = [record.key for record in records]
+    texts = {key: None if key is None else key_text(key) for key in set(keys)}
+    return pa.array([texts[key] for key in keys], pa.utf8())
