@@ -17,6 +17,7 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Trusted
+from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.roles.output_records import frame_records
@@ -81,6 +82,7 @@ class OfflineRun:
             )
             self._repartitions.setdefault(repartition.source, []).append((repartition, repartitioner))
         self._groups = _in_order(plan.groups)
+        self.key_places = KeyPlaces(plan.groups, found.partitions, [each.topic for each in plan.repartitions])
         self._domains: list[list[_Partition]] = []
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
         sources = {repartition.topic: repartition.source for repartition in plan.repartitions}
@@ -208,6 +210,7 @@ class OfflineRun:
 
     def _feed(self, batch: Mapping[tuple[str, int], list[RawRecord]]) -> Iterator[DomainOutput]:
         for (topic, partition), raws in batch.items():
+            self.key_places.look(topic, partition, raws)
             if topic in self._copied and partition < self.partitions:
                 yield from self._feed_domain(self._counting[partition], topic, raws)
             for number, group in enumerate(self._groups):

@@ -53,6 +53,7 @@ def report_lines(run: OfflineRun) -> list[str]:
     """Sentences on what was not used, each with its count and an example; none if there is nothing to report."""
     lines = _unused_lines(run)
     lines += run.fields.absent(set(run.made))
+    lines += run.key_places.apart.values()
     unread = unread_topics(run)
     absent = [topic for topic in sorted(run.inputs) if not run.found.topics.get(topic)]
     for topic in absent:

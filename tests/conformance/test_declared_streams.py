@@ -22,6 +22,7 @@ from astrocyte.pipeline.analysis import offline
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.recording.dead_letters import retried_messages
 from astrocyte.pipeline.roles.sink import SinkRunner
+from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.topology.plan import decoders_of, make_plan
 from astrocyte.schemas import mixed
 from astrocyte.schemas.contract import Contract, read_event
@@ -324,3 +325,75 @@ def test_late_events_and_wrong_clocks_of_a_copied_stream_do_not_depend_on_how_me
     assert results[0] == results[1] == results[2]
     assert results[0][0]
     assert results[0][1]
+
+
+MIXED = """
+streams: [{name: rooms, topic: plant.rooms, key: room, time: {field: at, unit: us}}]
+validators: [{stream: rooms, where: "v != 0.5"}]
+windows: [{name: w, from: rooms, by: room, every: 5s, select: {n: count(), m: max(v), c: count(v)}}]
+rules:
+  - name: same
+    by: room
+    within: 20s
+    seq: [{as: a, stream: rooms, where: "v is not None"}, {as: b, stream: rooms, where: "v == a.v"}]
+    emit: {v: a.v, w: b.v}
+  - name: text_and_number
+    by: room
+    within: 10s
+    all: [{as: a, stream: rooms, where: "v == 'x'"}, {as: b, stream: rooms, where: "v == 1"}]
+    emit: {v: a.v, w: b.v}
+  - {name: counted, by: room, seq: [{as: x, stream: w}], emit: {n: x.n, m: x.m, c: x.c}}
+"""
+VALUES = [1, "x", 2**60 + 1, 0.5, True, None, [1, 2], {"a": 1}, "é", -0.0, 2**63 + 5]
+
+
+def mixed_messages(form: str, dice: random.Random) -> list[RawRecord]:
+    """Messages with values of every kind, some of which are hours ahead; in frames two rows each."""
+    messages, at_us = [], NOON_MS * 1000
+    for offset in range(60):
+        at_us += dice.choice([1, 1000, 1_000_000, 1_000_000])
+        time_us = at_us + (36_000_000_000 + offset if dice.random() < 0.1 else 0)
+        room, values = dice.choice("rs"), [dice.choice(VALUES), dice.choice(VALUES)]
+        if form == "json":
+            value = orjson.dumps({"at": time_us, "v": values[0], "room": room})
+        else:
+            columns = {"timestamp": np.array([time_us, time_us + 1]), "key": [room, room], "room": [room, room]}
+            frame = Frame.from_columns("rooms", "", {**columns, "v": mixed.column_of(values)}, first_seq=2 * offset)
+            value = encode_frame(frame)
+        messages.append(RawRecord(offset, at_us // 1000, room.encode(), value))
+    return messages
+
+
+def mixed_domain() -> Domain:
+    rules = load_rules(MIXED)
+    plan = make_plan(rules)
+    (group,) = plan.groups
+    return Domain(
+        0, [DomainGroup(group.field, Engine(group.ruleset, validated=True), group.topics)], topics=plan.topics,
+        lateness_us=5_000_000, validators=Validators(rules.validators), decoders=decoders_of(plan.contracts),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["json", "frames"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_snapshots_with_mixed_values_and_waiting_events_change_nothing(form, seed):
+    dice = random.Random(seed)
+    messages = mixed_messages(form, dice)
+    whole, restarted = mixed_domain(), mixed_domain()
+    expected, output, waited = DomainOutput(), DomainOutput(), 0
+    for message in messages:
+        expected.extend(whole.feed(TOPIC, [message]))
+        output.extend(restarted.feed(TOPIC, [message]))
+        if dice.random() < 0.15:
+            waited += restarted.waiting
+            state = pack_state(restarted.snapshot())
+            restarted = mixed_domain()
+            restarted.restore(unpack_state(state))
+    expected.extend(ended(whole))
+    output.extend(ended(restarted))
+    assert [record.value for record in output.multi_events] == [record.value for record in expected.multi_events]
+    assert [record.value for record in output.late] == [record.value for record in expected.late]
+    assert output.dead_letters == expected.dead_letters
+    assert restarted.counters == whole.counters
+    assert waited
+    assert expected.multi_events

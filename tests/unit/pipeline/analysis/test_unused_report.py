@@ -13,6 +13,8 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import LogHeader
+from astrocyte.pipeline.recording.writer import LogWriter
 from tests.support.logs import write_log
 
 
@@ -161,3 +163,25 @@ def test_every_event_that_rules_did_not_see_is_in_the_counts(tmp_path, command):
     assert (processed["events"], processed["skipped"]) == (22, 2)
     assert 0 < processed["sampled"] < 20
     assert f"{processed['sampled']} sampled away, 2 tombstones" in said
+
+
+def test_keys_in_different_partitions_of_joined_topics_are_reported(tmp_path):
+    rules = "rules: [{name: both, within: 1m, all: [{as: a, stream: A}, {as: b, stream: B}]}]"
+    records = [event(0, "mono.A"), event(1, "mono.B")._replace(partition=2, offset=0)]
+    path = tmp_path / "rules.yaml"
+    path.write_text(rules)
+    log = tmp_path / "log.jsonl"
+    with LogWriter(log, LogHeader({"mono.A": 1, "mono.B": 3})) as writer:
+        for record in records:
+            writer.write(record)
+    (line,) = lines(run("match", str(path), str(log)))[1:]
+    assert line.startswith("key 'k' is in partition 0 of mono.A (1 partitions) and in partition 2 of mono.B (3)")
+
+
+def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
+    rules = "rules: [{name: both, within: 1m, all: [{as: a, stream: A}, {as: b, stream: B}]}]"
+    records = [event(0, "mono.A")._replace(partition=1), event(0, "mono.B")._replace(partition=1)]
+    path = tmp_path / "rules.yaml"
+    path.write_text(rules)
+    log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
+    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
