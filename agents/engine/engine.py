@@ -39,7 +39,7 @@ from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
 
@@ -443,18 +443,37 @@ class Engine:
             "strata": {str(number): stratum.snapshot() for number, stratum in enumerate(self._strata)},
             "store": self._store.snapshot(),
             "sequence": orjson.dumps(self._buffer.sequence),
+            "rules": self.ruleset.model_dump_json().encode(),
         }
         if self._eventual is not None:
             parts["eventual"] = self._eventual.snapshot()
         return parts
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Restore the snapshot of an engine with the same rules. Raises InvalidRule where they differ."""
+        """Restore a snapshot. Rules in force that it was made without begin empty, as after `update`.
+
+        Raises InvalidRule if the rules of the snapshot cannot be read by this version.
+        """
+        try:
+            before = RuleSet.model_validate_json(bytes(snapshot["rules"]))
+        except ValueError as error:
+            raise InvalidRule(f"the rules of the snapshot are not valid in this version: {error}") from None
+        wanted = self.ruleset
+        if before == wanted:
+            self._restore(snapshot)
+            return
+        self.update(before)
+        self._restore(snapshot)
+        self.update(wanted)
+
+    def _restore(self, snapshot: Mapping[str, Any]) -> None:
         self._store.restore(snapshot["store"])
         self._buffer = EventBuffer()
         self._buffer.sequence = orjson.loads(bytes(snapshot["sequence"]))
         blocks = self._store.blocks()
         for number, stratum in enumerate(self._strata):
+            if str(number) not in snapshot["strata"]:
+                continue  # of other rules; it is empty
             stratum.restore(snapshot["strata"][str(number)], blocks, lambda name: self._ranks.get(name, PRIMARY))
         self.watermark_us, self.duplicates, self.late, refused, sampled = snapshot["times"].tolist()
         if self._entrance is not None:

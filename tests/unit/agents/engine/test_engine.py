@@ -174,10 +174,47 @@ def test_an_unchanged_rule_keeps_its_partial_matches_when_another_changes() -> N
     assert [rule.name for rule in engine.rules] == ["other", "type_A_and_B_within_2s"]
 
 
-def test_a_snapshot_is_refused_by_an_engine_with_other_rules() -> None:
-    snapshot = Engine(PAIR).snapshot()
-    with pytest.raises(InvalidRule, match="other rules"):
-        Engine(Rule(name="x", seq=[{"as": "a", "stream": "s"}])).restore(snapshot)
+OTHER_RULES = {
+    "one condition changed": ("value > 0.5", "value > 2.5"),
+    "a rule renamed": ("name: high", "name: higher"),
+    "another window": ("every: 4s", "every: 2s"),
+    "no rule over the rule": ("  - {name: over, by: key, seq: [{as: h, stream: high}]}\n", ""),
+    "another stream": ("stream: axon_2, where", "stream: axon_1, where"),
+    "another span": ("within: 9s", "within: 5s"),
+}
+LAYERS = """
+windows:
+  - {name: counts, from: axon_1, by: key, every: 4s, select: {n: count()}}
+rules:
+  - {name: pair, by: key, within: 9s, all: [{as: a, stream: axon_1}, {as: b, stream: axon_2, where: "value > 0.5"}]}
+  - {name: high, by: key, seq: [{as: a, stream: axon_1, where: "value > 0.5"}]}
+  - {name: over, by: key, seq: [{as: h, stream: high}]}
+  - {name: busy, by: key, seq: [{as: w, stream: counts, where: "n > 0"}]}
+"""
+
+
+@pytest.mark.parametrize("change", OTHER_RULES)
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("consistency", ["strong", "eventual"])
+def test_a_snapshot_under_changed_rules_goes_on_as_a_running_engine_whose_rules_change(change, back, consistency):
+    before, after = load_rules(LAYERS), load_rules(LAYERS.replace(*OTHER_RULES[change]))
+    assert before != after
+    if back:
+        before, after = after, before
+    running = Engine(before, consistency=consistency)
+    running.push(A)
+    running.push(frame("axon_2", [(1 * S, "k", "B", 2.0)]))
+    running.advance(2 * S)
+    restarted = Engine(after, consistency=consistency)
+    restarted.restore(running.snapshot())
+    running.update(after)
+    made = []
+    for engine in (running, restarted):
+        engine.push(frame("axon_2", [(4 * S, "k", "B", 2.0), (9 * S, "l", "B", 4.0)], first_seq=1))
+        engine.push(frame("axon_1", [(10 * S, "k", "A", 3.0)], first_seq=2))
+        outputs = [engine.advance(8 * S), engine.flush()]
+        made.append(sorted((each.rule, each.id, each.status, each.time_us) for o in outputs for each in o.matches))
+    assert made[0] == made[1] != []
 
 
 def test_events_of_one_instant_keep_the_order_of_their_producer() -> None:
