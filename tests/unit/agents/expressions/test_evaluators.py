@@ -64,13 +64,19 @@ TEXT_CONSTANTS = STRINGS.map(repr)
 COMPARISONS = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
 
 
+def has_negative(text: str) -> bool:
+    """Whether the negative of an expression is one; that of an integer above 2**63 has no 64 bits, and is refused."""
+    return not text.isdigit() or int(text) <= 2**63
+
+
 def numbers_of(fields: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Expressions of numbers over the given fields."""
 
     def larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         return st.one_of(
             st.tuples(inner, st.sampled_from("+-*/%"), inner).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
-            st.tuples(st.sampled_from(["abs", "sqrt", "log", "-"]), inner).map(lambda p: f"{p[0]}({p[1]})"),
+            st.tuples(st.sampled_from(["abs", "sqrt", "log"]), inner).map(lambda p: f"{p[0]}({p[1]})"),
+            inner.filter(has_negative).map(lambda text: f"-({text})"),
             st.tuples(st.sampled_from(["min", "max"]), inner, inner).map(lambda p: f"{p[0]}({p[1]}, {p[2]})"),
         )
 
