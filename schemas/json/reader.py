@@ -20,7 +20,6 @@ from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.contract import (
     FRAME_ROW,
     Contract,
-    cloud_event,
     envelope_of,
     key_text,
     read_event,
@@ -29,6 +28,7 @@ from astrocyte.schemas.contract import (
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.ids import Ids, format_ids, hash_ids
+from astrocyte.schemas.json.cloudevents import cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
@@ -334,11 +334,14 @@ def read_body(
         body = record.value.decode()  # in the binary mode of CloudEvents the value may be text of any kind
         if cloud_event(record.headers, body) is None:
             raise
-    found = cloud_event(record.headers, body) if cloud and record.headers else None
-    if found is not None and (
-        envelope is not None or not isinstance(body, dict) or envelope_of(body, contract) == "json"
+    if (
+        cloud
+        and record.headers
+        and (envelope is not None or not isinstance(body, dict) or envelope_of(body, contract) == "json")
     ):
-        body, envelope = found, "cloudevents"
+        found = cloud_event(record.headers, body, declared=envelope is not None)
+        if found is not None:
+            body, envelope = found, "cloudevents"
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
     return body, envelope
