@@ -45,10 +45,12 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result.problems += _keys(ruleset, by_stream)
     if found.recommended_us > settings.lateness and result.late:
         wanted, one = format_duration(found.recommended_us), result.late == 1
+        strays = any(report.strays for report in found.reports)
+        aside = ", apart from events far from the others and those after them" if strays else ""
         events = "1 event is" if one else f"{result.late:,} events are"
         result.problems.append(
             f"{events} late with the lateness of {span_text(settings.lateness)}; {'none is' if one else 'none are'} "
-            f"with {wanted} (ASTROCYTE_LATENESS={wanted})"
+            f"with {wanted} (ASTROCYTE_LATENESS={wanted}){aside}"
         )
     for report in found.reports:
         if report.contract.declaration is None and report.proposal is not None:
@@ -206,7 +208,7 @@ def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport], *, complete: b
     for entry in entries:
         limit_us = _limit_us(entry)
         streams = entry.streams if isinstance(entry, Rule) else (entry.source,)
-        spans = [reports[stream].span_us for stream in streams if stream in reports]
+        spans = [reports[stream].usual_span_us for stream in streams if stream in reports]
         if limit_us is not None and spans and max(spans) < limit_us:
             kind = "rule" if isinstance(entry, Rule) else "window"
             more = "" if complete else ": read more with --limit"

@@ -78,6 +78,7 @@ def _lines(found: Inspection, report: StreamReport, width: int) -> Iterator[str]
         yield from _labelled("rate", [_rate(report)], width)
     yield from _labelled("duplicates", [_duplicates(report)], width)
     yield from _labelled("refused", list(_refused(report)), width)
+    yield from _labelled("problems", report.problems, width)
     if report.reading.events:
         if len(report.types) > 1:
             yield from _labelled("types", [_counted(report.types)], width)
