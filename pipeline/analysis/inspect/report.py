@@ -11,6 +11,7 @@ import numpy as np
 
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
 from astrocyte.pipeline.analysis.inspect.declare import Proposal
+from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
 from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
 from astrocyte.pipeline.analysis.inspect.strays import usual_times
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
@@ -78,6 +79,8 @@ class StreamReport:
     """Messages that are equal to an earlier one in key and value."""
     kafka_span_s: float = 0.0
     messages: int = 0
+    readable_as: str | None = None
+    """How most messages can be read where rules declare the stream wrongly, such as ``with decoder: csv``."""
     studied_times: list[float] = field(default_factory=list)
     """Numbers that stand where the event time is declared, of a part of the sample."""
 
@@ -96,6 +99,12 @@ class StreamReport:
         """Time from the oldest event to the newest."""
         times = self.reading.times_us()
         return int(times.max() - times.min()) if len(times) else 0
+
+    @property
+    def declares_wrongly(self) -> bool:
+        """Whether rules declare the stream so that nearly all messages are refused."""
+        declared = self.contract.declaration is not None and not self.is_proposed
+        return declared and sum(each.count for each in self.refused) >= MAJORITY * self.messages
 
     @property
     def usual_span_us(self) -> int:

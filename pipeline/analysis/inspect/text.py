@@ -17,6 +17,8 @@ __all__ = ["render", "render_fit"]
 _LABEL: Final = 12
 _FIELDS: Final = 40
 """Most fields that are shown."""
+_REASON: Final = 800
+"""Longest reason of a refusal: the key of a wrong clock is at its end."""
 _PARTITIONS: Final = 8
 """Most partitions that are shown one by one."""
 _FORMS: Final = {
@@ -245,7 +247,7 @@ def _refused(report: StreamReport) -> Iterator[str]:
     elif not total:
         yield "none"
     for each in report.refused[:5]:
-        yield f"{each.count:,} ({each.stage}), such as {_short(each.example, 240)}"
+        yield f"{each.count:,} ({each.stage}), such as {_short(each.example, _REASON)}"
     if len(report.refused) > 5:
         yield f"{total - sum(each.count for each in report.refused[:5]):,} for other reasons"
 
