@@ -194,15 +194,18 @@ class Accounting:
         *,
         late: NDArray[np.bool_],
         repeated: NDArray[np.int64],
-        watermark_us: int,
+        limits_us: NDArray[np.int64],
     ) -> None:
-        """Outputs and counts of rows ``rows`` of a frame, which are ``kept`` as validators gave them."""
+        """Outputs and counts of rows ``rows`` of a frame, which are ``kept`` as validators gave them.
+
+        ``limits_us``: the watermark that made each late row late, in microseconds.
+        """
         if intake.failed:
             late = late & ~np.isin(rows, list(intake.failed))
             repeated = np.setdiff1d(repeated, list(intake.failed))
         for row, reason in sorted(intake.failed.items()):
             self._dead(intake, row, reason, "correlate")
-        written = self._put_late(intake, kept, rows, np.flatnonzero(late), watermark_us) if late.any() else 0
+        written = self._put_late(intake, kept, rows, np.flatnonzero(late), limits_us) if late.any() else 0
         if len(repeated) and self._reports(intake.sourced.topic):
             self.unused.add("duplicate", intake.sourced.topic, intake.place(int(repeated[0])), count=len(repeated))
             self._list(intake, repeated, "duplicate", "an event with this id came before")
@@ -214,19 +217,26 @@ class Accounting:
         intake.failed.clear()
 
     def _put_late(
-        self, intake: Intake, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.integer], watermark_us: int
+        self,
+        intake: Intake,
+        kept: Frame,
+        rows: NDArray[np.int64],
+        late: NDArray[np.integer],
+        limits_us: NDArray[np.int64],
     ) -> int:
         """Late rows as records of the topic of late events; returns how many there are."""
         sourced = intake.sourced
         place = [
-            ("late_watermark_us", str(watermark_us).encode()),
             ("source_topic", sourced.topic.encode()),
             ("source_partition", str(self.partition).encode()),
         ]
         found = row_records(kept, late.tolist(), self._catalog)
         for row, record in zip(found.rows, found.records, strict=True):
-            offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
-            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, offset]))
+            own = [
+                ("late_watermark_us", str(int(limits_us[row])).encode()),
+                ("source_offset", str(sourced.offset_of(int(rows[row]))).encode()),
+            ]
+            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, *own]))
         if found.rows and self._reports(sourced.topic):
             first = found.rows[0]
             example = f"{intake.place(int(rows[first]))} of {iso_from_us(int(kept.timestamps()[first]))}"

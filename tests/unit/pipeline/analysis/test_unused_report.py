@@ -128,6 +128,15 @@ def test_late_events_duplicates_and_dead_letters_are_listed_with_their_events(tm
     assert len(body["a"]["notes"]) == 3
 
 
+def test_a_late_event_is_listed_with_the_watermark_that_made_it_late(tmp_path):
+    records = [event(second)._replace(offset=offset) for offset, second in enumerate([10, 30, 20, 50, 40, 59])]
+    rejects = tmp_path / "rejects.jsonl"
+    run("match", *files(tmp_path, HIGH, *records), "--lateness", "2s", "--rejects", str(rejects))
+    found = [json.loads(line) for line in rejects.read_text().splitlines()]
+    start_us = 1_772_359_200_000_000
+    assert [(each["offset"], each["watermark_us"] - start_us) for each in found] == [(2, 28_000_000), (4, 48_000_000)]
+
+
 def test_a_declared_stream_that_is_repartitioned_is_counted_as_it_is_declared(tmp_path):
     path = tmp_path / "rooms.jsonl"
     bodies = [{"at": 1_759_055_400 + number, "room": "attic", "value": number} for number in range(9)]
