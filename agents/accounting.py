@@ -25,7 +25,7 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
 from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent"]
@@ -170,6 +170,22 @@ class Accounting:
         for name, kinds, count in self.fields.note(kept):
             place = intake.place(int(rows[0]))
             self.unused.add("kind", kept.stream, f"{place}: {kinds}", detail=name, count=count)
+
+    def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
+        """Count the rows of JSON records whose declared unit makes their times those of the seventies."""
+        time = None if contract.declaration is None else contract.declaration.time
+        if time is None or time.unit is None or intake.sourced.offsets is None or not intake.counted:
+            return
+        times_us = kept.timestamps()
+        doubted = np.flatnonzero(times_us < DOUBTED_US)
+        if not len(doubted):
+            return
+        first_us = int(times_us[doubted[0]])
+        factor, divisor = PER_UNIT[time.unit]
+        better = fitting_unit(first_us * divisor // factor)
+        example = f"{intake.place(int(rows[doubted[0]]))} of {iso_from_us(first_us)}"
+        example += f"; did you mean unit: {better}?" if better is not None else ""
+        self.unused.add("unit", kept.stream, example, detail=time.unit, count=len(doubted))
 
     def keyless(self, intake: Intake, by: str | None, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Count the rows without the field ``by``, by which rules correlate their stream."""

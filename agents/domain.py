@@ -313,6 +313,7 @@ class Domain:
         repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, kept.origin)
         self._accounting.taken(intake, kept, rows)
+        self._accounting.dated(intake, kept, rows, self._decoders.contracts.of_topic(topic))
         for by in self._copied_by.get(topic, ()) if intake.counted else ():
             self._accounting.keyless(intake, by, kept, rows)
         for lane in self._lanes_of.get(topic, ()):

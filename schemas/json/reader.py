@@ -36,7 +36,7 @@ from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
 from astrocyte.schemas.mixed import column_of, typed_column
 from astrocyte.schemas.mixed import key_text as key_of
-from astrocyte.schemas.times import TimeUnit, iso_from_us, iso_strings, time_us, us_from_ms
+from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
     "JSON_CONTENT_TYPE",
@@ -382,12 +382,18 @@ def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: 
     for item in parsed:
         try:
             if item.index not in read:
-                item.time = _kafka_time_us(records[item.index]) if item.time is None else time_us(item.time, item.unit)
+                item.time = _time_us(item, records[item.index])
         except InvalidEvent as error:
             refused.append(Refused(item.index, str(error)))
         else:
             kept.append(item)
     return kept
+
+
+def _time_us(item: _Parsed, record: KafkaRecord) -> int:
+    if item.time is None:
+        return _kafka_time_us(record)
+    return time_us(item.time) if item.unit is None else event_time_us(item.time, item.unit)
 
 
 def _kafka_time_us(record: KafkaRecord) -> int:
