@@ -25,7 +25,7 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord
-from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
 from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent"]
@@ -171,6 +171,22 @@ class Accounting:
             place = intake.place(int(rows[0]))
             self.unused.add("kind", kept.stream, f"{place}: {kinds}", detail=name, count=count)
 
+    def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
+        """Count the rows of JSON records whose declared unit makes their times those of the seventies."""
+        time = None if contract.declaration is None else contract.declaration.time
+        if time is None or time.unit is None or intake.sourced.offsets is None or not intake.counted:
+            return
+        times_us = kept.timestamps()
+        doubted = np.flatnonzero(times_us < DOUBTED_US)
+        if not len(doubted):
+            return
+        first_us = int(times_us[doubted[0]])
+        factor, divisor = PER_UNIT[time.unit]
+        better = fitting_unit(first_us * divisor // factor)
+        example = f"{intake.place(int(rows[doubted[0]]))} of {iso_from_us(first_us)}"
+        example += f"; did you mean unit: {better}?" if better is not None else ""
+        self.unused.add("unit", kept.stream, example, detail=time.unit, count=len(doubted))
+
     def keyless(self, intake: Intake, by: str | None, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Count the rows without the field ``by``, by which rules correlate their stream."""
         if by is None or not kept.num_rows:
@@ -194,15 +210,18 @@ class Accounting:
         *,
         late: NDArray[np.bool_],
         repeated: NDArray[np.int64],
-        watermark_us: int,
+        limits_us: NDArray[np.int64],
     ) -> None:
-        """Outputs and counts of rows ``rows`` of a frame, which are ``kept`` as validators gave them."""
+        """Outputs and counts of rows ``rows`` of a frame, which are ``kept`` as validators gave them.
+
+        ``limits_us``: the watermark that made each late row late, in microseconds.
+        """
         if intake.failed:
             late = late & ~np.isin(rows, list(intake.failed))
             repeated = np.setdiff1d(repeated, list(intake.failed))
         for row, reason in sorted(intake.failed.items()):
             self._dead(intake, row, reason, "correlate")
-        written = self._put_late(intake, kept, rows, np.flatnonzero(late), watermark_us) if late.any() else 0
+        written = self._put_late(intake, kept, rows, np.flatnonzero(late), limits_us) if late.any() else 0
         if len(repeated) and self._reports(intake.sourced.topic):
             self.unused.add("duplicate", intake.sourced.topic, intake.place(int(repeated[0])), count=len(repeated))
             self._list(intake, repeated, "duplicate", "an event with this id came before")
@@ -214,19 +233,26 @@ class Accounting:
         intake.failed.clear()
 
     def _put_late(
-        self, intake: Intake, kept: Frame, rows: NDArray[np.int64], late: NDArray[np.integer], watermark_us: int
+        self,
+        intake: Intake,
+        kept: Frame,
+        rows: NDArray[np.int64],
+        late: NDArray[np.integer],
+        limits_us: NDArray[np.int64],
     ) -> int:
         """Late rows as records of the topic of late events; returns how many there are."""
         sourced = intake.sourced
         place = [
-            ("late_watermark_us", str(watermark_us).encode()),
             ("source_topic", sourced.topic.encode()),
             ("source_partition", str(self.partition).encode()),
         ]
         found = row_records(kept, late.tolist(), self._catalog)
         for row, record in zip(found.rows, found.records, strict=True):
-            offset = ("source_offset", str(sourced.offset_of(int(rows[row]))).encode())
-            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, offset]))
+            own = [
+                ("late_watermark_us", str(int(limits_us[row])).encode()),
+                ("source_offset", str(sourced.offset_of(int(rows[row]))).encode()),
+            ]
+            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, *own]))
         if found.rows and self._reports(sourced.topic):
             first = found.rows[0]
             example = f"{intake.place(int(rows[first]))} of {iso_from_us(int(kept.timestamps()[first]))}"

@@ -309,9 +309,11 @@ class Domain:
         """Advance the watermarks by accepted rows and give those that are on time to the engines."""
         topic = intake.sourced.topic
         late = np.zeros(kept.num_rows, np.bool_)
+        limits_us = np.full(kept.num_rows, NEVER_US, np.int64)
         repeated = np.empty(0, np.int64)
         source = Source(topic, self.partition, kept.origin)
         self._accounting.taken(intake, kept, rows)
+        self._accounting.dated(intake, kept, rows, self._decoders.contracts.of_topic(topic))
         for by in self._copied_by.get(topic, ()) if intake.counted else ():
             self._accounting.keyless(intake, by, kept, rows)
         for lane in self._lanes_of.get(topic, ()):
@@ -328,6 +330,7 @@ class Domain:
                 # Old events, sent again one at a time: the partition's producers determine its event time.
                 lane.watermarks.mark_idle(source)
             late |= verdict.late
+            limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
                 if topic not in self._copies:
                     self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
@@ -337,7 +340,7 @@ class Domain:
                 repeated = twice if len(twice) > len(repeated) else repeated
         if kept.end:
             self._clocks.forget(source)
-        self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, watermark_us=self.watermark_us)
+        self._accounting.judged(intake, kept, rows, late=late, repeated=repeated, limits_us=limits_us)
 
     def _push(
         self, intake: Intake, engine: Engine, kept: Frame, rows: NDArray[np.int64], on_time: NDArray[np.bool_]

@@ -7,7 +7,7 @@ same mapping is the same event everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclarati
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.frames import column_name
 from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes
 from astrocyte.schemas.mixed import json_text
 from astrocyte.schemas.times import TIME_NAMES, TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
@@ -29,7 +30,6 @@ __all__ = [
     "Contract",
     "Contracts",
     "Event",
-    "cloud_event",
     "envelope_of",
     "is_uuid",
     "key_text",
@@ -46,7 +46,6 @@ _UUID: Final = re.compile(
 _BINARY: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MOST_ID: Final = 100
 """Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
-_OWN_SOURCE: Final = "/astrocyte/"
 _PLAIN_ATTRIBUTES: Final = frozenset(
     {"specversion", "time", "type", "datacontenttype", "dataschema", "data", "data_base64"}
 )
@@ -223,7 +222,7 @@ def _json_key(text: str) -> str | None:
 
 def envelope_of(body: Mapping[str, Any], contract: Contract) -> str:
     """Name of the envelope in which a body holds an event, by its members: see docs/events.md."""
-    if _is_mono(body):
+    if is_mono(body):
         return "mono"
     if body.get("stream") == contract.stream:
         return "json"  # a flat record in Astrocyte's own form
@@ -237,9 +236,7 @@ def envelope_of(body: Mapping[str, Any], contract: Contract) -> str:
                 return DEBEZIUM
     elif _is_change(body):
         return DEBEZIUM
-    if isinstance(body.get("specversion"), str) and body.keys() >= {"id", "source", "type"}:
-        return "cloudevents"
-    return "json"
+    return "cloudevents" if is_structured(body) else "json"
 
 
 def _is_change(body: Mapping[str, Any]) -> bool:
@@ -259,11 +256,6 @@ def _time_name(body: Mapping[str, Any]) -> str | None:
     return next((name for name in TIME_NAMES if body.get(name) is not None), None)
 
 
-def _is_mono(body: Mapping[str, Any]) -> bool:
-    source = body.get("source_stream")
-    return isinstance(source, str) and source.startswith("stream:")
-
-
 def _read_json(body: Mapping[str, Any], contract: Contract) -> Event:
     """A mono event or a flat record: members at the top are fields, and win over those of ``metadata``."""
     declared = None if contract.declaration is None else contract.declaration.time
@@ -273,7 +265,7 @@ def _read_json(body: Mapping[str, Any], contract: Contract) -> Event:
         for name in ("stream", "source_stream")
         if name in body and body[name] in (contract.stream, f"stream:{contract.stream}")
     }
-    if _is_mono(body):
+    if is_mono(body):
         names_stream.add("source_stream")
     aside = {"metadata", time_name, *names_stream}
     if declared is None or declared.field == "timestamp":
@@ -317,7 +309,7 @@ def _read_dna(body: Mapping[str, Any], contract: Contract) -> Event:  # noqa: AR
 
 
 def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
-    missing = [name for name in ("specversion", "id", "source", "type") if body.get(name) is None]
+    missing = missing_attributes(body)
     if missing:
         raise InvalidEvent(
             f"expected a CloudEvent with specversion, id, source and type; it has no {', '.join(missing)}"
@@ -341,23 +333,6 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
     if body.get("partitionkey") is not None:
         event.key = mixed.key_text(body["partitionkey"])
     return event
-
-
-def cloud_event(headers: Sequence[tuple[str, bytes | None]], data: Any) -> dict[str, Any] | None:
-    """A message in CloudEvents' binary mode as the event would be in structured mode; None for any other message.
-
-    Records that Astrocyte wrote are none: they have the headers, too, but hold everything in their value.
-    """
-    if not any(name == "ce_id" for name, _ in headers):
-        return None
-    found: dict[str, Any] = {
-        name[3:]: bytes(value).decode("utf-8", "replace")
-        for name, value in headers
-        if name.startswith("ce_") and value is not None
-    }
-    if found.get("source", "").startswith(_OWN_SOURCE) or (isinstance(data, Mapping) and _is_mono(data)):
-        return None
-    return {"specversion": "1.0", "source": "", "type": "", **found, "data": data}
 
 
 def _read_debezium(body: Mapping[str, Any], contract: Contract) -> Event:  # noqa: ARG001

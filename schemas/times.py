@@ -19,12 +19,15 @@ from astrocyte.schemas.errors import InvalidEvent
 
 __all__ = [
     "CEILING_US",
+    "DOUBTED_US",
     "EPOCH",
     "NEVER_US",
     "PER_UNIT",
     "TIME_NAMES",
     "TimeUnit",
     "are_event_times",
+    "event_time_us",
+    "fitting_unit",
     "is_in_calendar",
     "iso_from_us",
     "iso_strings",
@@ -44,6 +47,8 @@ NEVER_US: Final = -(2**63)
 """Earlier than every time: the watermark of a source that has sent no event yet."""
 CEILING_US: Final = 4_102_444_800 * 1_000_000
 """The year 2100: an event time at or after it is in the wrong unit, or its producer's clock is wrong."""
+DOUBTED_US: Final = 315_532_800 * 1_000_000
+"""The year 1980: an earlier event time in a declared unit is rather a number in another unit."""
 
 TIME_NAMES: Final = ("timestamp", "time", "ts", "event_time")
 """Members of a JSON event that hold its time: the first that is not null counts."""
@@ -140,6 +145,27 @@ def time_us(value: Any, unit: TimeUnit | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InvalidEvent(f"timestamp {value!r} of type {type(value).__name__}; {_WANTED}")
     return _us_from_number(value.item() if isinstance(value, np.generic) else value, unit, value)
+
+
+def event_time_us(value: Any, unit: TimeUnit) -> int:
+    """`time_us` of a time in a stated unit. Raises InvalidEvent, with the value that came, outside 1970 to 2100."""
+    found = time_us(value, unit)
+    if 0 <= found < CEILING_US:
+        return found
+    better = fitting_unit(value)
+    advice = "" if better in (None, unit) else f"; in {better} it is {iso_from_us(time_us(value, better))}"
+    raise InvalidEvent(f"timestamp {value!r} in {unit} is not between the years 1970 and 2100{advice}")
+
+
+def fitting_unit(value: Any) -> TimeUnit | None:
+    """The unit in which a number is a time between 1980 and 2100; None without one."""
+    for unit in PER_UNIT:
+        try:
+            if DOUBTED_US <= time_us(value, unit) < CEILING_US:  # type: ignore[arg-type]
+                return unit  # type: ignore[return-value]
+        except InvalidEvent:
+            continue
+    return None
 
 
 def unit_of(number: int | float | Decimal) -> TimeUnit | None:

@@ -44,11 +44,13 @@ class Source(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """Classification of each row of one frame; exactly one of the two flags is set for a row."""
+    """Classification of each row of one frame; exactly one of the first two flags is set for a row."""
 
     on_time: Flags
     late: Flags
     """Older than the watermark: written to the topic of late events."""
+    limits_us: NDArray[np.int64]
+    """The watermark with which each row was compared."""
 
 
 @dataclass(slots=True)
@@ -203,7 +205,7 @@ class Watermarks:
         self._ended.pop(source, None)
         times = np.asarray(timestamps, np.int64)
         floor = max(state.watermark_us, self._domain_us)
-        limits: NDArray[np.int64] | int = floor
+        limits = np.full(len(times), floor, np.int64)
         if one_by_one and len(times):
             seen = np.maximum.accumulate(times)
             limits = np.maximum(np.concatenate([[floor], seen[:-1] - self.lateness_us]), floor)
@@ -222,7 +224,7 @@ class Watermarks:
                 del self._ended[next(iter(self._ended))]
         self._advance()
         self.late += int(late.sum())
-        return Observed(~late, late)
+        return Observed(~late, late, limits)
 
     def mark_idle(self, source: Source | TopicPartition, *, asserting: bool = False) -> None:
         """A source, or all of a place, no longer delays the domain's watermark until it sends a frame again.

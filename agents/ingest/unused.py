@@ -19,7 +19,7 @@ from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
 
-Cause = Literal["dead", "late", "duplicate", "no_key", "kind", "failed"]
+Cause = Literal["dead", "late", "duplicate", "no_key", "kind", "failed", "unit"]
 
 
 class _Key(NamedTuple):
@@ -45,6 +45,7 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "no_key": "{count:,} {events} of {subject} without {detail!r}, by which rules correlate, took part in nothing, "
     "such as {example}",
     "kind": "field {detail!r} of {subject} is of another kind than before in {count:,} {events}, such as {example}",
+    "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
     "failed": "{count:,} results of {subject} failed ({detail}), such as {example}",
 }
 

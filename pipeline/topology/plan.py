@@ -85,6 +85,8 @@ class Plan:
         fields: dict[str, tuple[str, ...]] = {}
         for each in self.repartitions:
             own = next(group for group in self.groups if group.field == each.field)
+            if each.field == ALL_KEYS:
+                continue  # no field of the events: those of rules with by: null
             if each.source == self.contracts.topic_of(each.stream) and any(
                 each.stream in rule.streams for rule in own.ruleset.rules
             ):

@@ -52,7 +52,7 @@ def flat_columns(records: Sequence[_Record]) -> dict[str, Any] | None:
         first = orjson.loads(records[0].value)
         if not isinstance(first, dict) or not _APART.isdisjoint(first):
             return None
-        if any(name == "ce_id" for record in records for name, _ in record.headers):
+        if any(name in ("ce_id", "ce_specversion") for record in records for name, _ in record.headers):
             return None
         bodies = [orjson.loads(record.value) for record in records]  # type: ignore[arg-type]
         names = tuple(first)

@@ -20,7 +20,6 @@ from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.contract import (
     FRAME_ROW,
     Contract,
-    cloud_event,
     envelope_of,
     key_text,
     read_event,
@@ -29,6 +28,7 @@ from astrocyte.schemas.contract import (
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.ids import Ids, format_ids, hash_ids
+from astrocyte.schemas.json.cloudevents import cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
@@ -36,7 +36,7 @@ from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
 from astrocyte.schemas.mixed import column_of, typed_column
 from astrocyte.schemas.mixed import key_text as key_of
-from astrocyte.schemas.times import TimeUnit, iso_from_us, iso_strings, time_us, us_from_ms
+from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
     "JSON_CONTENT_TYPE",
@@ -334,11 +334,14 @@ def read_body(
         body = record.value.decode()  # in the binary mode of CloudEvents the value may be text of any kind
         if cloud_event(record.headers, body) is None:
             raise
-    found = cloud_event(record.headers, body) if cloud and record.headers else None
-    if found is not None and (
-        envelope is not None or not isinstance(body, dict) or envelope_of(body, contract) == "json"
+    if (
+        cloud
+        and record.headers
+        and (envelope is not None or not isinstance(body, dict) or envelope_of(body, contract) == "json")
     ):
-        body, envelope = found, "cloudevents"
+        found = cloud_event(record.headers, body, declared=envelope is not None)
+        if found is not None:
+            body, envelope = found, "cloudevents"
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
     return body, envelope
@@ -379,12 +382,18 @@ def _with_times(parsed: list[_Parsed], records: Sequence[KafkaRecord], refused: 
     for item in parsed:
         try:
             if item.index not in read:
-                item.time = _kafka_time_us(records[item.index]) if item.time is None else time_us(item.time, item.unit)
+                item.time = _time_us(item, records[item.index])
         except InvalidEvent as error:
             refused.append(Refused(item.index, str(error)))
         else:
             kept.append(item)
     return kept
+
+
+def _time_us(item: _Parsed, record: KafkaRecord) -> int:
+    if item.time is None:
+        return _kafka_time_us(record)
+    return time_us(item.time) if item.unit is None else event_time_us(item.time, item.unit)
 
 
 def _kafka_time_us(record: KafkaRecord) -> int:

@@ -66,6 +66,8 @@ class Proposal:
     """Why the declaration is needed: what would happen without it."""
     hints: list[str] = field(default_factory=list)
     """Members that might serve as time or key as well, and what cannot be read."""
+    problems: list[str] = field(default_factory=list)
+    """Messages of another form than nearly all others."""
     problem: str | None = None
     """Why no event can be read, also with the declaration."""
 
@@ -84,7 +86,7 @@ def propose(
     if topic is not None:
         given["topic"] = topic
     proposal = Proposal(given)
-    form = forms.only
+    form = forms.main
     if csv is not None:
         given["decoder"] = {"name": "csv", "columns": list(csv.columns)}
         if csv.delimiter != ",":
@@ -97,6 +99,9 @@ def propose(
     if form == "arrow" and csv is None:
         proposal.time = "timestamp, a column of microseconds"
         return proposal
+    if contract.event_type is None:
+        proposal.problems += _strays(forms)
+    forms = forms.usual()
     read = list(_events(forms.opened, contract))
     events = [event for event, _ in read]
     if not events:
@@ -109,6 +114,19 @@ def propose(
         _propose_id(proposal, seen, events, form)
         _propose_paths(proposal, seen)
     return proposal
+
+
+def _strays(forms: Forms) -> Iterator[str]:
+    """Messages of other forms, which do not change the declaration."""
+    total = forms.known.total()
+    for name in dict.fromkeys(each.envelope for each in forms.strays):
+        same = [each for each in forms.strays if each.envelope == name]
+        be = "is" if len(same) == 1 else "are"
+        effect = "reads them as flat records" if forms.main == "json" else "refuses them"
+        yield (
+            f"{len(same):,} of {total:,} messages studied {be} {name}, not {forms.main}, "
+            f"such as that at offset {same[0].record.offset}: decoder: {forms.main} {effect}"
+        )
 
 
 def _events(opened: Sequence[Opened], contract: Contract) -> Iterator[tuple[Event, Opened]]:
@@ -154,9 +172,9 @@ def _propose_time(
         names = {_time_member(event) for event in own}
         name = names.pop() if len(names) == 1 else None
         unit = own[0].unit or _unit([event.time for event in own])
-        where = "source.ts_ms of the envelope" if forms.only == DEBEZIUM else "the time of the envelope"
+        where = "source.ts_ms of the envelope" if forms.main == DEBEZIUM else "the time of the envelope"
         proposal.time = f"{name or where}, {unit or 'ISO 8601 text'}"
-        if name in TIME_NAMES and forms.only in _ROWS:
+        if name in TIME_NAMES and forms.main in _ROWS:
             proposal.declaration["time"] = {"field": name} | ({"unit": unit} if unit else {})
         if named:
             proposal.hints.append(f"other times: {', '.join(path for path, _ in named[:4])}")

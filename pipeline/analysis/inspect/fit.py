@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from astrocyte.agents.expressions.nodes import Compare, Constant, Field, Member, Node, Text, walk
@@ -20,6 +20,8 @@ from astrocyte.schemas.times import unit_of
 
 __all__ = ["fit"]
 
+_REASONS: Final = 5
+"""Most reasons of refusals that are given for one topic."""
 _SKEW: Final = 0.3
 """Share of the events from which on one key is worth a line: one partition, and so one process, has them all."""
 
@@ -35,8 +37,9 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     by_stream = {report.contract.stream: report for report in found.reports}
     result = Fit(late=trial.run.counters.late, lateness_us=settings.lateness)
     result.problems += _topics(trial, sample)
-    # Late and refused events are said with the events themselves.
-    result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in ("late", "dead")]
+    result.problems += _refused(found.reports, set(trial.run.inputs.values()))
+    # Said with more above (by reason) and below (the unit that fits, the lateness that they need).
+    result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in ("late", "dead", "unit")]
     result.problems += trial.run.fields.absent(trial.run.made)
     never, partly = _comparisons(ruleset, by_stream)
     result.problems += never
@@ -45,10 +48,12 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result.problems += _keys(ruleset, by_stream)
     if found.recommended_us > settings.lateness and result.late:
         wanted, one = format_duration(found.recommended_us), result.late == 1
+        strays = any(report.strays for report in found.reports)
+        aside = ", apart from events far from the others and those after them" if strays else ""
         events = "1 event is" if one else f"{result.late:,} events are"
         result.problems.append(
             f"{events} late with the lateness of {span_text(settings.lateness)}; {'none is' if one else 'none are'} "
-            f"with {wanted} (ASTROCYTE_LATENESS={wanted})"
+            f"with {wanted} (ASTROCYTE_LATENESS={wanted}){aside}"
         )
     for report in found.reports:
         if report.contract.declaration is None and report.proposal is not None:
@@ -83,6 +88,23 @@ def _topics(trial: Trial, sample: Sample) -> Iterator[str]:
             continue
         where = "on the broker" if sample.form == "topic" else "in the file"
         yield f"topic {topic}, which {reader} reads, is not {where}{did_you_mean(topic, sample.known)}"
+
+
+def _refused(reports: Sequence[StreamReport], read: Container[str]) -> Iterator[str]:
+    """Messages that become dead letters, by reason."""
+    for report in reports:
+        if report.contract.stream not in read or not report.refused:
+            continue
+        if report.declares_wrongly:
+            as_what = "" if report.readable_as is None else f"; they can be read {report.readable_as}"
+            yield f"nearly all messages of {report.topic} are refused as the rules declare the stream{as_what}"
+        elif not report.reading.events:
+            yield f"no message of {report.topic} can be read"
+        for each in report.refused[:_REASONS]:
+            what = "1 event is" if each.count == 1 else f"{each.count:,} events are"
+            yield f"{what} refused ({each.stage}), such as {each.example}"
+        if rest := sum(each.count for each in report.refused[_REASONS:]):
+            yield f"{rest:,} are refused for other reasons"
 
 
 def _conditions(ruleset: RuleSet) -> Iterator[tuple[str, Node, Mapping[str | None, Sequence[str]]]]:
@@ -179,8 +201,8 @@ def _keys(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str
             heaviest = keys.heaviest
             if heaviest is not None and len(keys.counts) > 2 and heaviest[1] > _SKEW:
                 yield (
-                    f"{heaviest[1]:.0%} of the events of {stream} have the {by} {heaviest[0]!r}: one process of a "
-                    "worker correlates them all"
+                    f"{heaviest[1]:.0%} of the events of {stream} have the {by} {heaviest[0]!r}; those of one {by} are "
+                    "handled by a single process, so more partitions or processes do not share this load"
                 )
 
 
@@ -206,7 +228,7 @@ def _spans(ruleset: RuleSet, reports: Mapping[str, StreamReport], *, complete: b
     for entry in entries:
         limit_us = _limit_us(entry)
         streams = entry.streams if isinstance(entry, Rule) else (entry.source,)
-        spans = [reports[stream].span_us for stream in streams if stream in reports]
+        spans = [each.usual_span_us for each in map(reports.get, streams) if each is not None and each.reading.events]
         if limit_us is not None and spans and max(spans) < limit_us:
             kind = "rule" if isinstance(entry, Rule) else "window"
             more = "" if complete else ": read more with --limit"

@@ -13,13 +13,15 @@ from typing import Any, Final
 import orjson
 
 from astrocyte.agents.ingest.decoders import ARROW, DECODERS, JSON, Decoder, Decoders, run_decoder
-from astrocyte.schemas.contract import Contract, envelope_of
+from astrocyte.schemas.contract import ENVELOPES, Contract, envelope_of
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord, read_body
 
-__all__ = ["CsvForm", "Forms", "Opened", "avro_schemas", "csv_form", "forms_of"]
+__all__ = ["MAJORITY", "CsvForm", "Forms", "Opened", "avro_schemas", "csv_form", "forms_of"]
 
+MAJORITY: Final = 0.95
+"""Share of the messages from which on a form is that of a topic, and the others are strays."""
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _NAME: Final = re.compile(r"[A-Za-z_@][\w.@ -]*")
 
@@ -44,14 +46,33 @@ class Forms:
     unreadable: list[RawRecord] = field(default_factory=list)
 
     @property
-    def only(self) -> str | None:
-        """The form of all messages that hold an event, if there is one; a few unreadable ones do not count."""
-        known = {name: count for name, count in self.counts.items() if name not in ("tombstone", "unreadable")}
-        if not known or self.counts["unreadable"] > sum(known.values()):
+    def known(self) -> Counter[str]:
+        """Messages that hold an event, by form; ``json`` includes mono events where there are both."""
+        known = Counter({name: n for name, n in self.counts.items() if name not in ("tombstone", "unreadable")})
+        if known["json"] and known["mono"]:
+            known["json"] += known.pop("mono")
+        return +known
+
+    @property
+    def main(self) -> str | None:
+        """The form of nearly all messages that hold an event, if there is one; a few unreadable ones do not count."""
+        known = self.known
+        if not known or self.counts["unreadable"] > known.total():
             return None
-        if set(known) == {"json", "mono"}:
-            return "json"
-        return next(iter(known)) if len(known) == 1 else None
+        ((name, count),) = known.most_common(1)
+        return name if count >= MAJORITY * known.total() else None
+
+    @property
+    def strays(self) -> list[Opened]:
+        """Opened messages of another form than the main one."""
+        main = self.main
+        same = {"json", "mono"} if main == "json" else {main}
+        return [each for each in self.opened if each.envelope not in same] if main in ENVELOPES else []
+
+    def usual(self) -> Forms:
+        """The messages without the strays."""
+        strays = set(map(id, self.strays))
+        return Forms(self.counts, [each for each in self.opened if id(each) not in strays], self.unreadable)
 
 
 def forms_of(topic: str, partition: int, records: Sequence[RawRecord], decoders: Decoders, found: Forms) -> None:

@@ -63,7 +63,7 @@ class _Lags(Watermarks):
         self.lags_us.append(np.where(limits > times, limits - times, 0))
         super().observe(source, times, watermark_us=watermark_us, end=end, one_by_one=one_by_one, peers=peers)
         late = np.zeros(len(times), np.bool_)
-        return Observed(~late, late)
+        return Observed(~late, late, limits)
 
 
 class _Reader(Domain):

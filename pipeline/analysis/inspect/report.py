@@ -11,7 +11,9 @@ import numpy as np
 
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
 from astrocyte.pipeline.analysis.inspect.declare import Proposal
+from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
 from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
+from astrocyte.pipeline.analysis.inspect.strays import usual_times
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import AstrocyteError
@@ -77,6 +79,8 @@ class StreamReport:
     """Messages that are equal to an earlier one in key and value."""
     kafka_span_s: float = 0.0
     messages: int = 0
+    readable_as: str | None = None
+    """How most messages can be read where rules declare the stream wrongly, such as ``with decoder: csv``."""
     studied_times: list[float] = field(default_factory=list)
     """Numbers that stand where the event time is declared, of a part of the sample."""
 
@@ -97,17 +101,60 @@ class StreamReport:
         return int(times.max() - times.min()) if len(times) else 0
 
     @property
+    def declares_wrongly(self) -> bool:
+        """Whether rules declare the stream so that nearly all messages are refused."""
+        declared = self.contract.declaration is not None and not self.is_proposed
+        return declared and sum(each.count for each in self.refused) >= MAJORITY * self.messages
+
+    @property
+    def usual_span_us(self) -> int:
+        """Time from the oldest event to the newest without those that are far from nearly all others."""
+        found = usual_times(self.reading.times_us())
+        return 0 if found is None else found[1] - found[0]
+
+    @property
+    def strays(self) -> list[tuple[int, int]]:
+        """Partition and time in microseconds of the events that are far from nearly all others."""
+        found = usual_times(self.reading.times_us())
+        if found is None:
+            return []
+        first, last = found
+        return [
+            (number, time_us)
+            for number, frames in self.reading.frames.items()
+            for frame in frames
+            for time_us in frame.timestamps().tolist()
+            if not first <= time_us <= last
+        ]
+
+    @property
+    def problems(self) -> list[str]:
+        """Messages and events that differ from nearly all others."""
+        lines = [] if self.proposal is None else list(self.proposal.problems)
+        if strays := self.strays:
+            number, time_us = strays[0]
+            what = "1 event is" if len(strays) == 1 else f"{len(strays):,} events are"
+            lines.append(
+                f"{what} dated far from the others, such as {iso_from_us(time_us)} in partition {number}: the others "
+                f"span {span_text(self.usual_span_us)}, and a time far ahead makes the events after it late"
+            )
+        return lines
+
+    @property
     def rate(self) -> float | None:
-        """Events for each second of event time; None where all have one time."""
-        return self.reading.events / (self.span_us / 1e6) if self.span_us else None
+        """Events for each second of event time, without those far from the others; None where all have one time."""
+        span_us = self.usual_span_us
+        return (self.reading.events - len(self.strays)) / (span_us / 1e6) if span_us else None
 
     @property
     def peak(self) -> int | None:
-        """Most events in one second of event time."""
+        """Most events in one second of event time, without those that are far from the others."""
         times = self.reading.times_us()
-        if not len(times) or self.span_us > _LONGEST_S * 1e6:
+        found = usual_times(times)
+        if found is None or found[1] - found[0] > _LONGEST_S * 1e6:
             return None
-        return int(np.bincount((times - times.min()) // 1_000_000).max())
+        usual = times[(times >= found[0]) & (times <= found[1])]
+        return int(np.bincount((usual - found[0]) // 1_000_000).max())
 
     @property
     def lateness(self) -> dict[str, dict[float, int]]:
@@ -118,8 +165,9 @@ class StreamReport:
 
     @property
     def recommended_us(self) -> int:
-        """Lateness at which none of the events is late."""
-        return recommended_lateness(self.reading.all_lags_us())
+        """Lateness at which none of the events is late, apart from what events do that are far from the others."""
+        lags = self.reading.all_lags_us()
+        return recommended_lateness(lags[lags <= self.usual_span_us] if self.strays else lags)
 
     def as_json(self) -> dict[str, Any]:
         """The report for a program to read; times in microseconds and as text."""
@@ -137,6 +185,7 @@ class StreamReport:
             "declared": self.contract.declaration is not None and not self.is_proposed,
             "proposal": None if self.proposal is None else self.proposal.declaration,
             "needs": [] if self.proposal is None else self.proposal.needs,
+            "problems": self.problems,
             "hints": [] if self.proposal is None else self.proposal.hints,
             "time": {
                 "read_from": None if self.proposal is None else self.proposal.time,

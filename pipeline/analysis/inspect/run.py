@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -171,9 +171,37 @@ def inspect(request: Request, sample: Sample) -> Inspection:
         report.counts, report.proposal = dict(forms.counts.most_common()), proposal
         report.is_proposed = request.ruleset is None
         report.studied_times = numbers_of_time(forms, report.contract)
+        if report.declares_wrongly:
+            report.readable_as = _readable_as(request, sample, topic, report.contract)
         report.held, report.partition_count = sample.held_by(topic), sample.partitions.get(topic, 1)
         found.reports.append(report)
     return found
+
+
+def _readable_as(request: Request, sample: Sample, topic: str, declared: Contract) -> str | None:
+    """The decoder, other than the declared one, by which most messages of a topic can be read; None without one."""
+    free = replace(request, ruleset=None, stream=declared.stream)
+    _, name, proposal = _study(free, sample, topic, Contracts())
+    if proposal is None:
+        return None
+    given = _for_reading(proposal, sample)
+    decoder = given.get("decoder")
+    named = decoder["name"] if isinstance(decoder, Mapping) else decoder
+    if (named or "json") == (declared.decoder or "json"):
+        return None
+    contracts = Contracts([StreamDeclaration.model_validate(given)])
+    records = sample.of(topic)
+    reading = read_sample(
+        contracts.topic_of(name) if sample.is_file else topic,
+        records,
+        decoders_of(contracts, json_only=sample.is_file),
+        Validators(()),
+        lateness_us=request.settings.lateness,
+        clock_tolerance_us=request.settings.clock_tolerance,
+    )
+    if 2 * reading.events < sum(map(len, records.values())):
+        return None
+    return "without a decoder" if named in (None, "json") else f"with decoder: {named}"
 
 
 def _nothing(sample: Sample) -> str:

@@ -217,9 +217,9 @@ def _span_of(us: float) -> int:
 
 def _busy(report: StreamReport, by: str | None, prefix: str) -> Suggestion | None:
     """Keys with many events in a window."""
-    if by is None or not report.span_us:
+    if by is None or not report.usual_span_us:
         return None
-    every = _span_of(report.span_us / 60)
+    every = _span_of(report.usual_span_us / 60)
     counts: Counter[tuple[str | None, int]] = Counter()
     for frame in report.reading.all_frames:
         keys = mixed.to_list(mixed.key_column(frame.column(_key_column(report, frame))))

@@ -17,6 +17,8 @@ __all__ = ["render", "render_fit"]
 _LABEL: Final = 12
 _FIELDS: Final = 40
 """Most fields that are shown."""
+_REASON: Final = 800
+"""Longest reason of a refusal: the key of a wrong clock is at its end."""
 _PARTITIONS: Final = 8
 """Most partitions that are shown one by one."""
 _FORMS: Final = {
@@ -78,6 +80,7 @@ def _lines(found: Inspection, report: StreamReport, width: int) -> Iterator[str]
         yield from _labelled("rate", [_rate(report)], width)
     yield from _labelled("duplicates", [_duplicates(report)], width)
     yield from _labelled("refused", list(_refused(report)), width)
+    yield from _labelled("problems", report.problems, width)
     if report.reading.events:
         if len(report.types) > 1:
             yield from _labelled("types", [_counted(report.types)], width)
@@ -244,7 +247,7 @@ def _refused(report: StreamReport) -> Iterator[str]:
     elif not total:
         yield "none"
     for each in report.refused[:5]:
-        yield f"{each.count:,} ({each.stage}), such as {_short(each.example, 240)}"
+        yield f"{each.count:,} ({each.stage}), such as {_short(each.example, _REASON)}"
     if len(report.refused) > 5:
         yield f"{total - sum(each.count for each in report.refused[:5]):,} for other reasons"
 

@@ -147,6 +147,7 @@ def test_a_late_event_goes_to_late_with_its_place_and_is_not_matched():
     (late,) = [record for output in outputs for record in output.late]
     assert orjson.loads(late.value)["timestamp"].endswith("40.010000Z")
     assert dict(late.headers)["source_offset"] == b"1"
+    assert dict(late.headers)["late_watermark_us"] == str(START_US + 1_000_000).encode()
     assert (domain.counters.processed, domain.counters.late) == (2, 1)
 
 

@@ -254,9 +254,9 @@ def test_watermarks_never_go_back_and_every_row_has_one_verdict(
         before = clock.watermark_us
         verdict = drive(clock, step)
         if verdict is not None:
-            assert (np.sum(verdict, axis=0) == 1).all()
+            assert (np.sum(verdict[:2], axis=0) == 1).all()
             assert not (verdict.on_time & (np.array(step[1], np.int64) < before)).any(), "passed rows are late"
-            counted += [int(flags.sum()) for flags in verdict]
+            counted += [int(flags.sum()) for flags in verdict[:2]]
         assert clock.watermark_us >= before
         if not clock.finished and any(not clock.is_idle(source) for source in clock.sources):
             active = [time for source, time in clock.sources.items() if not clock.is_idle(source)]

@@ -128,6 +128,57 @@ def test_late_events_duplicates_and_dead_letters_are_listed_with_their_events(tm
     assert len(body["a"]["notes"]) == 3
 
 
+def test_a_late_event_is_listed_with_the_watermark_that_made_it_late(tmp_path):
+    records = [event(second)._replace(offset=offset) for offset, second in enumerate([10, 30, 20, 50, 40, 59])]
+    rejects = tmp_path / "rejects.jsonl"
+    run("match", *files(tmp_path, HIGH, *records), "--lateness", "2s", "--rejects", str(rejects))
+    found = [json.loads(line) for line in rejects.read_text().splitlines()]
+    start_us = 1_772_359_200_000_000
+    assert [(each["offset"], each["watermark_us"] - start_us) for each in found] == [(2, 28_000_000), (4, 48_000_000)]
+
+
+def test_events_of_a_keyed_stream_take_part_in_rules_without_a_key(tmp_path):
+    result = run("match", *files(tmp_path, in_unit("s"), at(0, 1_764_408_608)))
+    assert lines(result) == ["1 multi events of 1 events (0 late, 0 unreadable)"]
+
+
+def in_unit(unit: str, by: str = "null") -> str:
+    declaration = f"{{name: A, time: {{field: at, unit: {unit}}}, key: room}}"
+    return f"streams: [{declaration}]\nrules: [{{name: r, by: {by}, seq: [{{as: a, stream: A}}]}}]"
+
+
+def at(number: int, time: object) -> ConsumedRecord:
+    return event(0, at=time, room="attic")._replace(offset=number)
+
+
+@pytest.mark.parametrize("by", ["null", "room", "floor"])
+def test_a_declared_unit_that_dates_events_before_1980_is_doubted_in_one_line(tmp_path, by):
+    records = [at(number, 1_764_408_608_004 + number) for number in range(3)]
+    result = run("match", *files(tmp_path, in_unit("us", by), *records))
+    (line,) = [line for line in lines(result) if "1970" in line]
+    assert line == (
+        "3 events of A, whose time is declared in us, dated before 1980, such as mono.A[0]@0 of "
+        "1970-01-21T10:06:48.608004Z; did you mean unit: ms?"
+    )
+    (tmp_path / "log.jsonl").unlink()
+    right = run("match", *files(tmp_path, in_unit("ms", by), *records))
+    assert not [line for line in lines(right) if "unit" in line]
+
+
+def test_a_time_outside_its_declared_unit_is_refused_with_the_value_that_came(tmp_path):
+    records = [at(0, 1_764_408_608_004), at(1, "1764408608004"), at(2, -5), at(3, 1_764_408_608)]
+    rejects = tmp_path / "rejects.jsonl"
+    run("match", *files(tmp_path, in_unit("s"), *records), "--rejects", str(rejects))
+    found = [json.loads(line) for line in rejects.read_text().splitlines()]
+    wanted = "in s is not between the years 1970 and 2100"
+    fitting = "; in ms it is 2025-11-29T09:30:08.004000Z"
+    assert [(each["offset"], each["reason"]) for each in found] == [
+        (0, f"timestamp 1764408608004 {wanted}{fitting}"),
+        (1, f"timestamp '1764408608004' {wanted}{fitting}"),
+        (2, f"timestamp -5 {wanted}"),
+    ]
+
+
 def test_a_declared_stream_that_is_repartitioned_is_counted_as_it_is_declared(tmp_path):
     path = tmp_path / "rooms.jsonl"
     bodies = [{"at": 1_759_055_400 + number, "room": "attic", "value": number} for number in range(9)]

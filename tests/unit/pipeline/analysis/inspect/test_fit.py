@@ -8,8 +8,10 @@ import pytest
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.fit import fit
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.text import render_fit
+from astrocyte.pipeline.analysis.inspect.text import render, render_fit
+from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.settings import Settings
+from tests.support.logs import write_log
 
 START_S = 1_759_055_400
 STREAM = "streams: [{name: rooms, time: {field: at, unit: s}, key: room}]\n"
@@ -98,6 +100,66 @@ def test_a_heavy_key_is_said_with_its_share(tmp_path):
     bodies = [body | {"room": "hall" if number % 10 else f"r{number}"} for number, body in enumerate(rooms())]
     (said,) = fitted(tmp_path, rule("value > 8"), bodies).problems
     assert said.startswith("90% of the events of rooms have the room 'hall'")
+
+
+def fitted_log(tmp_path, values: list[bytes], declaration: str):
+    records = [
+        ConsumedRecord("plant.boilers", 0, number, (START_S + number) * 1000, f"b{number % 4}".encode(), value)
+        for number, value in enumerate(values)
+    ]
+    path = write_log(tmp_path / "boilers.jsonl", records, partitions=1)
+    ruleset = load_rules(f"streams: [{{name: boilers, topic: plant.boilers, {declaration}}}]\n{HOT}")
+    request = Request(str(path), Settings(), ruleset=ruleset)
+    sample = take_sample(request)
+    found = inspect(request, sample)
+    return fit(ruleset, sample, found, request.settings), found
+
+
+HOT = "rules: [{name: hot, by: null, within: 5m, seq: [{as: a, stream: boilers}]}]\n"
+EVENT = {"specversion": "1.0", "source": "/s", "type": "t", "data": {"temp": 3}}
+
+
+@pytest.mark.parametrize(
+    ("write", "declaration", "reason", "advice"),
+    [
+        (lambda n: b"%d;b%d;%d.5" % (START_S + n, n % 4, n), "key: boiler", "not JSON", "with decoder: csv"),
+        (
+            lambda n: b'{"at": %d, "temp": %d}' % (START_S + n, n),
+            "decoder: {name: csv, columns: [at, temp, room]}",
+            "expected 3",
+            "without a decoder",
+        ),
+        (
+            lambda n: orjson.dumps({**EVENT, "id": str(n)}),
+            "decoder: debezium",
+            "expected a Debezium event",
+            "with decoder: cloudevents",
+        ),
+        (lambda n: b'{"at": %d, "temp": %d}' % (START_S + n, n), "time: {field: when}", "the declared time", None),
+    ],
+)
+def test_a_declaration_that_refuses_all_messages_does_not_fit(tmp_path, write, declaration, reason, advice):
+    found, _ = fitted_log(tmp_path, [write(number) for number in range(48)], declaration)
+    first, second, *_ = found.problems
+    assert first == "nearly all messages of plant.boilers are refused as the rules declare the stream" + (
+        "" if advice is None else f"; they can be read {advice}"
+    )
+    assert second.startswith("48 events are refused (decode), such as plant.boilers[0]@0: ")
+    assert reason in second
+    assert "1 rule, fit" not in render_fit(found, "hot.yaml")
+    assert found.notes == []
+
+
+def test_refusals_by_a_wrong_clock_are_a_problem_that_names_the_key(tmp_path):
+    values = [
+        orjson.dumps({"at": START_S + number + (5 * 3600 if number % 4 == 3 else 0), "temp": number})
+        for number in range(79)
+    ]
+    found, inspection = fitted_log(tmp_path, values, "time: {field: at, unit: s}")
+    (problem,) = [line for line in found.problems if "(clock)" in line]
+    assert problem.startswith("19 events are refused (clock), such as plant.boilers[0]@3: ")
+    for text in (render_fit(found, "hot.yaml"), render(inspection)):
+        assert "the clock of key 'b3' is wrong" in " ".join(text.split())
 
 
 def test_a_unit_that_the_numbers_contradict_is_said(tmp_path):

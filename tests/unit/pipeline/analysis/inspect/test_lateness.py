@@ -101,7 +101,7 @@ def log_of(tmp_path, events, partitions: int, *, frames: bool, kafka: bool):
 
 @settings(max_examples=60)
 @given(EVENTS, st.integers(1, 3), st.booleans(), st.booleans())
-def test_the_recommended_lateness_makes_no_event_of_the_sample_late_in_the_engine(
+def test_the_recommended_lateness_makes_no_event_late_except_by_events_far_from_the_others(
     tmp_path_factory, events, partitions, frames, kafka
 ):
     path = log_of(tmp_path_factory.mktemp("log"), events, partitions, frames=frames, kafka=kafka)
@@ -109,7 +109,8 @@ def test_the_recommended_lateness_makes_no_event_of_the_sample_late_in_the_engin
     run, outputs = run_rules(RULES, [path], lateness_us=report.recommended_us)
     for _ in outputs:
         pass
-    assert run.counters.late == 0
+    far = int((report.reading.all_lags_us() > report.usual_span_us).sum()) if report.strays else 0
+    assert run.counters.late <= far
 
 
 @settings(max_examples=40)

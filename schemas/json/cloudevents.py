@@ -1,0 +1,60 @@
+"""CloudEvents: which messages are some, and the binary mode, in which the attributes are headers (docs/events.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from astrocyte.schemas.errors import InvalidEvent
+
+__all__ = ["cloud_event", "is_mono", "is_structured", "missing_attributes"]
+
+_NEEDED_ATTRIBUTES: Final = ("specversion", "id", "source", "type")
+_OWN_SOURCE: Final = "/astrocyte/"
+
+
+def is_mono(body: Mapping[str, Any]) -> bool:
+    """Whether a body is a mono event, which Astrocyte writes: it may have the headers of a CloudEvent, and is none."""
+    source = body.get("source_stream")
+    return isinstance(source, str) and source.startswith("stream:")
+
+
+def is_structured(body: Mapping[str, Any]) -> bool:
+    """Whether a body is a CloudEvent, complete or not: text ``specversion`` alone may be a field like any other."""
+    named = sum(name in body for name in ("id", "source", "type"))
+    return isinstance(body.get("specversion"), str) and (named > 1 or "data" in body or "data_base64" in body)
+
+
+def missing_attributes(body: Mapping[str, Any]) -> list[str]:
+    """Required attributes that a CloudEvent lacks; an empty one is missing, because it tells no events apart."""
+    return [name for name in _NEEDED_ATTRIBUTES if body.get(name) in (None, "")]
+
+
+def cloud_event(
+    headers: Sequence[tuple[str, bytes | None]], data: Any, *, declared: bool = False
+) -> dict[str, Any] | None:
+    """A message in CloudEvents' binary mode as the event would be in structured mode; None for any other message.
+
+    It is one if it has the header ``ce_specversion`` or ``ce_id``; where the stream is ``declared`` to hold such, any
+    required attribute. Records that Astrocyte wrote are none: they have the headers, too, but hold everything in
+    their value. Raises InvalidEvent for a message that lacks a required attribute; ``specversion`` is 1.0 by default.
+    """
+    found: dict[str, Any] = {
+        name[3:]: bytes(value).decode("utf-8", "replace")
+        for name, value in headers
+        if name.startswith("ce_") and value is not None
+    }
+    if found.keys().isdisjoint(_NEEDED_ATTRIBUTES if declared else ("specversion", "id")):
+        return None
+    if found.get("source", "").startswith(_OWN_SOURCE) or (isinstance(data, Mapping) and is_mono(data)):
+        return None
+    found.setdefault("specversion", "1.0")
+    missing = missing_attributes(found)
+    if missing:
+        if isinstance(data, Mapping) and is_structured(data):
+            return None  # some attributes are repeated in the headers; the value holds the event
+        raise InvalidEvent(
+            "expected a CloudEvent with the headers ce_specversion, ce_id, ce_source and ce_type; it has no "
+            + ", ".join(f"ce_{name}" for name in missing)
+        )
+    return {**found, "data": data}

@@ -1,0 +1,99 @@
+"""CloudEvents that lack a required attribute, and records that only look like CloudEvents."""
+
+import orjson
+import pytest
+
+from astrocyte import load_rules
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.json.reader import RawRecord
+
+
+def decoders(text: str) -> Decoders:
+    return Decoders(Contracts(load_rules(f"streams:\n  - {text}\n").streams))
+
+
+def read(text: str, *messages: RawRecord):
+    frames, letters = decode_chunk("mono.a", 0, messages, decoders=decoders(text))
+    return [row for item in frames for row in item.frame.event_fields()], letters, frames
+
+
+def message(value, *, offset: int = 0, headers=()) -> RawRecord:
+    body = value if isinstance(value, bytes) else orjson.dumps(value)
+    return RawRecord(offset, 1_759_055_400_000, b"k", body, headers)
+
+
+_CLOUD = {"specversion": b"1.0", "id": b"9", "source": b"/s", "type": b"t"}
+
+
+@pytest.mark.parametrize("stream", ["{name: a, decoder: cloudevents}", "{name: a}", None])
+@pytest.mark.parametrize("missing", ["id", "source", "type"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_binary_cloudevent_without_an_attribute_is_a_dead_letter_that_names_it(stream, missing, empty):
+    present = {name: value for name, value in _CLOUD.items() if empty or name != missing}
+    headers = [(f"ce_{name}", b"" if name == missing else value) for name, value in present.items()]
+    records = [
+        message({"value": 1}, headers=headers),
+        message({"value": 2}, headers=[(f"ce_{name}", value) for name, value in _CLOUD.items()], offset=1),
+    ]
+    given = None if stream is None else decoders(stream)
+    frames, letters = decode_chunk("mono.a", 0, records, decoders=given)
+    assert [letter.reason for letter in letters] == [
+        "expected a CloudEvent with the headers ce_specversion, ce_id, ce_source and ce_type; it has no ce_" + missing
+    ]
+    assert [row["value"] for item in frames for row in item.frame.event_fields()] == [2]
+    assert len(decode_chunk("mono.a", 0, records[:1], decoders=given)[1]) == 1
+
+
+def test_a_binary_cloudevent_with_text_names_what_it_lacks_and_not_json():
+    text = [("ce_specversion", b"1.0"), ("ce_source", b"/s"), ("ce_type", b"t"), ("content-type", b"text/plain")]
+    _, letters = decode_chunk("mono.a", 0, [message(b"21 degrees", headers=text)])
+    assert letters[0].reason.endswith("it has no ce_id")
+
+
+def test_a_structured_cloudevent_with_some_attributes_in_headers_is_read_from_its_value():
+    body = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {"value": 3}}
+    rows, letters, _ = read("{name: a, decoder: cloudevents}", message(body, headers=[("ce_specversion", b"1.0")]))
+    assert (letters, [row["value"] for row in rows]) == ([], [3])
+
+
+@pytest.mark.parametrize(
+    ("body", "missing"),
+    [
+        ({"specversion": "1.0", "source": "/s", "type": "t", "data": {"value": 1}}, "id"),
+        ({"specversion": "1.0", "id": "", "source": "/s", "type": "t", "data": {"value": 1}}, "id"),
+        ({"specversion": "1.0", "id": "1", "source": "/s"}, "type"),
+        ({"specversion": "1.0", "data": {"value": 1}}, "id, source, type"),
+        ({"specversion": "1.0", "data_base64": "AA=="}, "id, source, type"),
+    ],
+)
+def test_a_structured_cloudevent_without_attributes_is_a_dead_letter_also_where_no_decoder_is_declared(body, missing):
+    wanted = f"expected a CloudEvent with specversion, id, source and type; it has no {missing}"
+    for stream in ("{name: a, decoder: cloudevents}", "{name: a}"):
+        _, letters, _ = read(stream, message(body))
+        assert [letter.reason for letter in letters] == [wanted]
+    _, letters = decode_chunk("mono.a", 0, [message(body), message({"value": 1}, offset=1)])
+    assert [letter.reason for letter in letters] == [wanted]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"specversion": "2.1", "value": 1},
+        {"specversion": "2.1", "type": "t", "value": 1},
+        {"specversion": 1, "id": "1", "source": "/s", "value": 1},
+        {"spec_version": "1.0", "id": "1", "source": "/s", "data": 2, "value": 1},
+        {"id": "1", "source": "/s", "type": "t", "data": 2, "value": 1},
+    ],
+)
+def test_a_flat_record_with_a_field_like_specversion_stays_one(body):
+    frames, letters = decode_chunk("mono.a", 0, [message(body)])
+    assert letters == []
+    (row,) = frames[0].frame.event_fields()
+    assert {name: row[name] for name in body} == body
+
+
+def test_decoder_json_reads_a_record_that_looks_like_a_cloudevent_as_flat():
+    rows, letters, _ = read("{name: a, decoder: json}", message({"specversion": "1.0", "data": "x"}))
+    assert (letters, rows[0]["specversion"], rows[0]["data"]) == ([], "1.0", "x")

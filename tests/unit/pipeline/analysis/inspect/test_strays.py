@@ -1,0 +1,134 @@
+"""A few messages of another form, or dated far from the others, change neither the proposal nor the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import orjson
+import pytest
+
+from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
+from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.inspect.strays import usual_times
+from astrocyte.pipeline.analysis.inspect.text import render
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.settings import Settings
+from tests.support.logs import write_log
+
+START_S = 1_759_055_400
+START = datetime.fromtimestamp(START_S, UTC)
+YEAR_US = 365 * 86_400_000_000
+
+
+def event(number: int, **more: object) -> dict[str, object]:
+    return {
+        "specversion": "1.0",
+        "id": str(number),
+        "source": "/shop",
+        "type": "click",
+        "time": (START + timedelta(seconds=number)).isoformat(),
+        "data": {"by": f"u{number // 10 % 5}", "ms": number % 90},
+        **more,
+    }
+
+
+def record(number: int, body: object, headers: Sequence[tuple[str, bytes]] = (), at_ms: int = 0) -> ConsumedRecord:
+    value = None if body is None else orjson.dumps(body)
+    return ConsumedRecord("shop.web", 0, number, START_S * 1000 + number + at_ms, None, value, tuple(headers))
+
+
+def inspected(tmp_path, records: Sequence[ConsumedRecord]):
+    path = write_log(tmp_path / "web.jsonl", records, partitions=1)
+    request = Request(str(path), Settings())
+    sample = take_sample(request)
+    return request, sample, inspect(request, sample)
+
+
+def written(tmp_path, records: Sequence[ConsumedRecord]) -> str:
+    folder = tmp_path / f"written{len(list(tmp_path.iterdir()))}"
+    folder.mkdir()
+    request, sample, found = inspected(folder, records)
+    return make_starter(request, sample, found, path="web.yaml").text.partition("\n\n")[2]
+
+
+STRAYS = {
+    "without an id": [{name: value for name, value in event(150).items() if name != "id"}],
+    "a flat record": [{"by": "u1", "ms": 3, "data": {"by": "u9"}}],
+    "a change of a row": [{"op": "c", "after": {"by": "u1"}, "source": {"ts_ms": START_S * 1000}}],
+    "several": [{"a": 1}, {"specversion": "1.0", "data": {"x": {"y": 2}}}, {"b": {"c": 3}}],
+}
+
+
+@pytest.mark.parametrize("strays", STRAYS.values(), ids=STRAYS)
+def test_a_few_messages_of_another_form_leave_the_declaration_as_it_is(tmp_path, strays):
+    bodies = [event(number) for number in range(200)]
+    bodies[100:100] = strays
+    _, _, found = inspected(tmp_path, [record(number, body) for number, body in enumerate(bodies)])
+    (report,) = found.reports
+    assert report.proposal.declaration == {
+        "name": "web",
+        "topic": "shop.web",
+        "decoder": "cloudevents",
+        "key": "by",
+    }
+    assert (report.reading.events, sum(each.count for each in report.refused)) == (200, len(strays))
+
+
+def test_messages_of_another_form_are_named_as_a_problem_with_their_number_and_place(tmp_path):
+    bodies = [*(event(number) for number in range(100)), {"by": "u1"}, {"op": "c", "after": {}, "source": {}}]
+    _, _, found = inspected(tmp_path, [record(number, body) for number, body in enumerate(bodies)])
+    rest = "decoder: cloudevents refuses them"
+    assert found.reports[0].problems == [
+        f"1 of 102 messages studied is json, not cloudevents, such as that at offset 100: {rest}",
+        f"1 of 102 messages studied is debezium, not cloudevents, such as that at offset 101: {rest}",
+    ]
+    assert "problems    1 of 102 messages" in render(found, width=100)
+
+
+def test_forms_of_which_neither_is_rare_give_no_decoder(tmp_path):
+    bodies = [event(number) if number % 10 else {"by": "u1"} for number in range(200)]
+    _, _, found = inspected(tmp_path, [record(number, body) for number, body in enumerate(bodies)])
+    assert "decoder" not in found.reports[0].proposal.declaration
+    assert found.reports[0].problems == []
+
+
+@pytest.mark.parametrize("away_s", [-365 * 86_400, 365 * 86_400])
+def test_one_event_dated_far_from_the_others_changes_neither_windows_nor_the_lateness(tmp_path, away_s):
+    usual = [record(number, event(number)) for number in range(300)]
+    if away_s < 0:
+        far = record(300, event(300, time=(START + timedelta(seconds=away_s)).isoformat()))
+    else:  # without a time of its own: that of the Kafka message, which no other clock contradicts
+        far = record(300, event(300, time=None), at_ms=away_s * 1000 - 300)
+    records = [*usual, far]
+    _, _, found = inspected(tmp_path, records)
+    (report,) = found.reports
+    assert (report.usual_span_us, report.strays) == (299_000_000, [(0, (START_S + away_s) * 1_000_000)])
+    assert report.rate == pytest.approx(1, rel=0.01)
+    assert report.recommended_us == 1_000_000
+    (problem,) = report.problems
+    assert problem.startswith("1 event is dated far from the others, such as ")
+    assert "every: 5s" in written(tmp_path, usual)
+    assert "every: 5s" in written(tmp_path, records)
+
+
+def test_times_without_strays_are_taken_whole():
+    for times in (
+        [],
+        [5],
+        [5, 10**15],
+        [1, 2, 3, 10**15],
+        list(range(1000)),
+        [7] * 50 + [10**12],
+        [*range(38), 10**15],
+    ):
+        found = usual_times(np.array(times, np.int64))
+        assert found == ((min(times), max(times)) if times else None)
+
+
+def test_strays_are_few_and_far():
+    times = list(range(0, 100_000, 1000))
+    assert usual_times(np.array([*times, YEAR_US, -YEAR_US], np.int64)) == (0, 99_000)
+    assert usual_times(np.array([*times, 500_000], np.int64)) == (0, 500_000)
+    assert usual_times(np.array([*times, *[YEAR_US] * 10], np.int64)) == (0, YEAR_US)
