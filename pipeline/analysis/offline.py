@@ -85,6 +85,10 @@ class OfflineRun:
         self.key_places = KeyPlaces(plan.groups, found.partitions, [each.topic for each in plan.repartitions])
         self._domains: list[list[_Partition]] = []
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
+        self.partitioned_by: dict[str, str] = {
+            topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
+        }
+        """Topics with messages in several partitions that are taken to be partitioned by a key, with it."""
         sources = {repartition.topic: repartition.source for repartition in plan.repartitions}
         counted: set[str] = set()
         read = {topic for group in self._groups for topic in group.topics.values()}
@@ -130,6 +134,7 @@ class OfflineRun:
                     internal=internal,
                     validators=Validators(ruleset.validators),
                     copied_by=plan.copied_by,
+                    partitioned_by=self.partitioned_by,
                     list_unused=list_unused,
                     decoders=inputs.decoders,
                 )

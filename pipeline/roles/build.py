@@ -109,6 +109,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             topics=read,
             internal=internal,
             copied_by=make_plan(live.ruleset, existing=existing).copied_by,
+            partitioned_by=plan.partitioned_by if settings.partitions > 1 else {},
             validators=Validators(live.ruleset.validators),
             decoders=decoders_of(contracts_of(live.ruleset, existing=existing, streams=settings.streams)),
         )

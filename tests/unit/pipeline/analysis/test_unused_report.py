@@ -185,3 +185,42 @@ def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
     path.write_text(rules)
     log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
     assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
+
+
+VISITS = """
+streams: [{name: clicks, topic: web.clicks, key: %s}]
+rules: [{name: r, by: visitor, seq: [{as: a, stream: clicks}]}]
+"""
+
+
+def visits(folder: Path, key: str, *places: tuple[int, bytes | None]) -> list[str]:
+    """A log of clicks, each with its partition (of two) and Kafka key."""
+    records = []
+    for number, (partition, kafka_key) in enumerate(places):
+        body = orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "visitor": "v"})
+        offset = sum(each.partition == partition for each in records)
+        records.append(ConsumedRecord("web.clicks", partition, offset, 1_772_359_200_000, kafka_key, body))
+    (folder / "rules.yaml").write_text(VISITS % key)
+    return [str(folder / "rules.yaml"), str(write_log(folder / "log.jsonl", records, partitions=2))]
+
+
+def test_messages_without_a_kafka_key_are_counted_with_what_to_declare(tmp_path):
+    result = run("match", *visits(tmp_path, "visitor", (0, b"v"), (1, None), (0, None)))
+    (line,) = lines(result)[1:]
+    assert line.startswith("2 messages of web.clicks came without a Kafka key")
+    assert "'key: {field: visitor, partitioned: false}'" in line
+    assert line.endswith(("such as web.clicks[1]@0", "such as web.clicks[0]@1"))
+
+
+@pytest.mark.parametrize(
+    ("key", "places"),
+    [
+        ("visitor", [(0, b"v"), (0, b"v"), (1, b"w")]),
+        ("visitor", [(0, None), (0, None)]),
+        ("{field: visitor, partitioned: false}", [(0, None), (1, None)]),
+        ("{field: visitor, partitioned: true}", [(0, None), (1, None)]),
+    ],
+    ids=["keys", "one partition", "repartitioned", "stated by the declaration"],
+)
+def test_messages_whose_events_meet_are_not_reported(tmp_path, key, places):
+    assert lines(run("match", *visits(tmp_path, key, *places)))[1:] == []
