@@ -77,8 +77,8 @@ class Domain:
     does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
     they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
     correlate the copies of a topic: events without one are counted where the topic itself is read. ``partitioned_by``
-    names the key by which producers of a topic with several partitions are taken to divide its messages: those without a
-    Kafka key are counted. ``list_unused``: outputs list the events that took no part and are in no other output.
+    names the key by which producers of a topic with several partitions are taken to divide its messages: those without
+    a Kafka key are counted. ``list_unused``: outputs list the events that took no part and are in no other output.
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
     counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).

@@ -45,8 +45,8 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "no_key": "{count:,} {events} of {subject} without {detail!r}, by which rules correlate, took part in nothing, "
     "such as {example}",
     "unkeyed": "{count:,} {messages} of {subject} came without a Kafka key, so events of one {detail} may be in "
-    "several partitions and then never meet; declare 'key: {{field: {detail}, partitioned: false}}' ('partitioned: true' "
-    "if the producer itself chooses the partition by {detail}); such as {example}",
+    "several partitions and then never meet; declare 'key: {{field: {detail}, partitioned: false}}' "
+    "('partitioned: true' if the producer itself chooses the partition by {detail}); such as {example}",
     "kind": "field {detail!r} of {subject} is of another kind than before in {count:,} {events}, such as {example}",
     "failed": "{count:,} results of {subject} failed ({detail}), such as {example}",
 }

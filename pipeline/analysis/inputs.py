@@ -14,12 +14,11 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.event_files import EventFiles, form_of
 from astrocyte.pipeline.recording.format import LogHeader, TornLog
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.topics import CLOCK
+from astrocyte.schemas.topics import CLOCK, is_derived
 
 __all__ = ["Inputs", "RunInputs", "Survey", "Trusted", "survey"]
 

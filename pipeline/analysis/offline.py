@@ -19,14 +19,13 @@ from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Trusted
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.roles.output_records import frame_records
 from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
-from astrocyte.schemas.topics import TopicPartition, metrics_topic
+from astrocyte.schemas.topics import TopicPartition, is_derived, metrics_topic
 
 __all__ = ["OfflineRun", "run_rules"]
 

@@ -12,11 +12,10 @@ import orjson
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.pipeline.analysis.offline import OfflineRun
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.registry import did_you_mean
-from astrocyte.schemas.topics import MONO_PREFIX
+from astrocyte.schemas.topics import MONO_PREFIX, is_derived
 
 __all__ = ["NothingRead", "RejectsFile", "check_read", "report_lines"]
 
