@@ -34,7 +34,7 @@ def test_an_unknown_topic_is_said_with_the_users_topics_before_others():
     with pytest.raises(UnknownTopic) as error:
         select_topics(["orders"], OURS + SHIPPED + more + USERS)
     text = str(error.value)
-    assert f"the broker has {', '.join(more + USERS)}, mono.axon_1, " in text
+    assert f"the broker has {', '.join(sorted(more) + USERS)}, mono.axon_1, " in text
     assert text.endswith(" and 8 more; did you mean 'shop.public.orders'?")
 
 

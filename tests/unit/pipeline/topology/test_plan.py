@@ -96,9 +96,9 @@ windows: [{name: sums, from: one, by: island, every: 10s, select: {n: count()}}]
 rules:
   - {name: apart, by: key, within: 1s, seq: [{as: a, stream: two}]}
   - {name: one, by: key, within: 1s, seq: [{as: a, stream: two}]}
-  - {name: two, by: domain, within: 1s, seq: [{as: a, stream: sums}]}
+  - {name: two, by: n, within: 1s, seq: [{as: a, stream: sums}]}
 """
-    wanted = r"circle: sums -> one -> two -> sums \(sums by island, one by key, two by domain\); break it"
+    wanted = r"circle: sums -> one -> two -> sums \(sums by island, one by key, two by n\); break it"
     with pytest.raises(InvalidRule, match=wanted):
         plan_of(text)
 
