@@ -52,6 +52,10 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
 }
 
 
+_NO_KEY: Final = "declare under streams: which field is their key, such as 'key: customer_id', or give the rule a 'by'"
+"""What to do about events without a key where a rule correlates by it."""
+
+
 class Unused:
     """Counts of events and results that were not used. They only grow, so that a reader can tell what is new."""
 
@@ -113,10 +117,11 @@ class Unused:
 
 def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     """A sentence that says how many events were not used, and why, with the example."""
-    return _SENTENCES[cause].format(
+    line = _SENTENCES[cause].format(
         count=found.count, events="event" if found.count == 1 else "events",
         messages="message" if found.count == 1 else "messages", subject=subject, detail=detail, example=found.example,
     )  # fmt: skip
+    return f"{line}; {_NO_KEY}" if (cause, detail) == ("no_key", "key") else line
 
 
 @dataclass(slots=True)

@@ -23,6 +23,11 @@ _SHOWN: Final = 10
 """Maximum number of topics in one line."""
 
 
+LATE_REMEDY: Final = (
+    "; --lateness (ASTROCYTE_LATENESS) says how late an event may arrive, and 'astrocyte inspect' what the events need"
+)
+
+
 class NothingRead(AstrocyteError):
     """The logs hold nothing that the rules read, so that no result says anything about the rules."""
 
@@ -72,7 +77,7 @@ def _unused_lines(run: OfflineRun) -> list[str]:
     late = {subject: found.count for cause, subject, _, found in unused if cause == "late"}
     copies = {copy: source for source, copy in run.copies if late.get(source, 0) >= late.get(copy, 0)}
     return [
-        line
+        line + (LATE_REMEDY if cause == "late" else "")
         for (cause, subject, _, _), line in zip(unused, unused.lines(), strict=True)
         if cause != "late" or subject not in copies
     ]
