@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.engine.output import FailedRow
+from astrocyte.agents.ingest.decoders import ARROW_MAGIC
 from astrocyte.agents.ingest.letters import row_letter, row_records
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
@@ -24,7 +25,7 @@ from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord
+from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
 from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
 from astrocyte.schemas.topics import metrics_topic
 
@@ -151,6 +152,24 @@ class Accounting:
             skipped = sum(contract.skips(record.value) for record in records)
             self.counters.skipped += skipped
             self.counters.received += skipped
+
+    def unkeyed(self, topic: str, records: Sequence[KafkaRecord], by: str | None) -> None:
+        """Count messages without a Kafka key of a topic that is taken to be partitioned by ``by``.
+
+        Frames have their keys in their rows, and messages that were sent again are where they were.
+        """
+        if by is None:
+            return
+        found = [
+            record.offset
+            for record in records
+            if record.key is None
+            and record.value
+            and not record.value.startswith(ARROW_MAGIC)
+            and not is_retried(record)
+        ]
+        if found:
+            self.unused.add("unkeyed", topic, f"{topic}[{self.partition}]@{found[0]}", detail=by, count=len(found))
 
     def refused(self, intake: Intake, row: int, reason: str, stage: str) -> None:
         """A row that was refused where it was first read; for rows of other topics this was said before."""

@@ -76,8 +76,9 @@ class Domain:
     ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time
     does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
     they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
-    correlate the copies of a topic: events without one are counted where the topic itself is read. ``list_unused``:
-    outputs list the events that took no part and are in no other output.
+    correlate the copies of a topic: events without one are counted where the topic itself is read. ``partitioned_by``
+    names the key by which producers of a topic with several partitions are taken to divide its messages: those without
+    a Kafka key are counted. ``list_unused``: outputs list the events that took no part and are in no other output.
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
     counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).
@@ -96,6 +97,7 @@ class Domain:
         catalog: Catalog = CATALOG,
         decoders: Decoders | None = None,
         copied_by: Mapping[str, Sequence[str]] | None = None,
+        partitioned_by: Mapping[str, str] | None = None,
         list_unused: bool = False,
     ) -> None:
         self.partition = partition
@@ -115,6 +117,7 @@ class Domain:
         self._clocks: ClockGuard[Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
         self._taken = CopiesOnce()
         self._copied_by = dict(copied_by or {})
+        self._partitioned_by = dict(partitioned_by or {})
         contract = self._decoders.contracts.of_topic
         self._copies = {
             keyed_topic(contract(topic).stream, by) for topic in self._copied_by for by in self._copied_by[topic]
@@ -182,6 +185,7 @@ class Domain:
         records = records if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         self._accounting.undecoded(topic, letters, output)
+        self._accounting.unkeyed(topic, records, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         stamps = KafkaTimes(records)
         for sourced in frames:

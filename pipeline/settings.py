@@ -6,8 +6,11 @@ the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
 
 from __future__ import annotations
 
+import difflib
+import logging
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -26,6 +29,9 @@ from astrocyte.pipeline.role_registry import check_role
 from astrocyte.schemas.errors import InvalidSettings
 
 __all__ = ["Settings", "load_settings"]
+
+
+logger = logging.getLogger(__name__)
 
 
 def _duration(value: Any) -> int:
@@ -185,6 +191,9 @@ def load_settings(**overrides: Any) -> Settings:
     """
     settings = _read_settings({name: value for name, value in overrides.items() if value is not None})
     load_plugins(settings.plugins)
+    for variable in sorted(os.environ):
+        if variable.startswith("ASTROCYTE_") and (meant := _meant_by(variable)):
+            _warn_once(variable, meant)
     for role in settings.roles:
         try:
             check_role(role)
@@ -205,3 +214,16 @@ def _read_settings(given: dict[str, Any]) -> Settings:
         raise InvalidSettings("settings: " + "; ".join(lines)) from None
     except (OSError, ValueError) as error:
         raise InvalidSettings(f"settings: astrocyte.toml cannot be read: {error}") from None
+
+
+def _meant_by(variable: str) -> str:
+    """The variable that was meant by one that is no setting but is spelt almost as one; else empty."""
+    name = variable.lower().removeprefix("astrocyte_")
+    fields = Settings.model_fields
+    close = () if name in fields else difflib.get_close_matches(name, fields, n=1, cutoff=0.85)
+    return f"ASTROCYTE_{close[0].upper()}" if close else ""
+
+
+@cache
+def _warn_once(variable: str, meant: str) -> None:
+    logger.warning("%s is no setting of Astrocyte; did you mean %s?", variable, meant)

@@ -49,7 +49,7 @@ class KeyDeclaration(_Part):
 
     ``partitioned``: messages of one key are in one partition of the topic, because the producer partitions by this
     field. Without it the stream is repartitioned by the field first (default: true, but false for ``debezium``,
-    whose keys are primary keys).
+    whose keys are primary keys). Where it is stated, messages without a Kafka key are not reported.
     """
 
     field: str = "key"

@@ -20,6 +20,7 @@ __all__ = [
     "TRUTH",
     "TopicPartition",
     "control_topic",
+    "is_derived",
     "keyed_topic",
     "metrics_topic",
     "mono_topic",
@@ -44,6 +45,9 @@ RETRIES: Final = "control.retries"
 """Dead letters that were sent again, by their id; compacted."""
 TRUTH: Final = "truth"
 """Stream (not topic) of planted anomalies; its topic is ``mono.truth``."""
+
+
+_OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 
 
 class TopicPartition(NamedTuple):
@@ -87,3 +91,8 @@ def stream_of(topic: str) -> str | None:
     if topic.startswith(KEYED_PREFIX):
         return topic.split(".", 2)[2]
     return None
+
+
+def is_derived(topic: str) -> bool:
+    """Whether the pipeline itself writes ``topic``: outputs, control, state, window results, repartitioned copies."""
+    return topic in _OUTPUTS or topic.startswith((CONTROL_PREFIX, "metrics.", KEYED_PREFIX, "state.", "__"))

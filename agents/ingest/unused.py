@@ -19,7 +19,7 @@ from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
 
-Cause = Literal["dead", "late", "duplicate", "no_key", "kind", "failed", "unit"]
+Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "failed", "unit"]
 
 
 class _Key(NamedTuple):
@@ -27,7 +27,7 @@ class _Key(NamedTuple):
     subject: str
     """Topic, stream (``no_key``, ``kind``) or rule (``failed``)."""
     detail: str
-    """Stage of a dead letter, or a field."""
+    """Stage of a dead letter, or a field (``unkeyed``: the key by which the topic is taken to be partitioned)."""
 
 
 @dataclass(slots=True)
@@ -44,10 +44,17 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "duplicate": "{count:,} {events} of {subject} had the id of an event that came before, such as {example}",
     "no_key": "{count:,} {events} of {subject} without {detail!r}, by which rules correlate, took part in nothing, "
     "such as {example}",
+    "unkeyed": "{count:,} {messages} of {subject} came without a Kafka key, so events of one {detail} may be in "
+    "several partitions and then never meet; declare 'key: {{field: {detail}, partitioned: false}}' "
+    "('partitioned: true' if the producer itself chooses the partition by {detail}); such as {example}",
     "kind": "field {detail!r} of {subject} is of another kind than before in {count:,} {events}, such as {example}",
     "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
     "failed": "{count:,} results of {subject} failed ({detail}), such as {example}",
 }
+
+
+_NO_KEY: Final = "declare under streams: which field is their key, such as 'key: customer_id', or give the rule a 'by'"
+"""What to do about events without a key where a rule correlates by it."""
 
 
 class Unused:
@@ -111,10 +118,11 @@ class Unused:
 
 def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     """A sentence that says how many events were not used, and why, with the example."""
-    return _SENTENCES[cause].format(
-        count=found.count, events="event" if found.count == 1 else "events", subject=subject, detail=detail,
-        example=found.example,
+    line = _SENTENCES[cause].format(
+        count=found.count, events="event" if found.count == 1 else "events",
+        messages="message" if found.count == 1 else "messages", subject=subject, detail=detail, example=found.example,
     )  # fmt: skip
+    return f"{line}; {_NO_KEY}" if (cause, detail) == ("no_key", "key") else line
 
 
 @dataclass(slots=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, children
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 
-__all__ = ["NamedField", "named_fields"]
+__all__ = ["NamedField", "fields_in", "named_fields"]
 
 _ALWAYS: Final = frozenset({"timestamp", "key", "type", "simulation_id"})
 """Fields that every event has."""
@@ -60,12 +60,22 @@ def _of_window(window: Window) -> Iterable[NamedField]:
 
 
 def _named(reader: str, node: Node, streams: Mapping[str, Sequence[str]], own: Sequence[str]) -> Iterable[NamedField]:
+    return (NamedField(reader, of, name) for of, name in fields_in(node, streams, own))
+
+
+def fields_in(
+    node: Node, streams: Mapping[str, Sequence[str]], own: Sequence[str] = ()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The fields that an expression reads, each with the streams of which it is.
+
+    ``streams`` are those of each step, ``own`` those of the event itself.
+    """
     if isinstance(node, Field):
         of = own if node.step is None else streams.get(node.step, ())
         if of:
-            yield NamedField(reader, tuple(of), node.name)
+            yield tuple(of), node.name
         return
     if isinstance(node, Aggregate) and node.step is not None:
         own = streams.get(node.step, ())
     for part in children(node):
-        yield from _named(reader, part, streams, own)
+        yield from fields_in(part, streams, own)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from astrocyte.agents.expressions.parser import Field, Node, walk
 from astrocyte.agents.rules.documents import read_document
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
+from astrocyte.agents.rules.named_fields import fields_in
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
@@ -118,7 +119,7 @@ class _Reader:
         fields: dict[str, set[str] | None] = {
             window.name: {*window.select, *RESULT_FIELDS, window.by} for window in parts["windows"]
         }
-        fields |= {stream.name: {*stream.fields, stream.key.field} for stream in parts["streams"] if stream.fields}
+        fields |= {stream.name: _declared(stream) for stream in parts["streams"] if stream.fields}
         for validator in parts["validators"]:
             for stream in validator.stream:
                 entering = self.fields_of(stream, fields)
@@ -135,18 +136,7 @@ class _Reader:
                             f"unknown stream {stream!r}{hint or '; declare it under streams: if it is your own'}",
                             ("rules", index), rule=rule.name, field=f"{step.name}.stream",
                         )  # fmt: skip
-                listed = [self.fields_of(stream, fields) for stream in step.stream]
-                node = rule.condition(step)
-                if node is None or any(each is None for each in listed):
-                    continue
-                known = set().union(*(each for each in listed if each is not None)) | _IMPLICIT | {rule.by}
-                for part in walk(node):
-                    if isinstance(part, Field) and part.step is None and part.name not in known:
-                        hint = did_you_mean(part.name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
-                        self.report(
-                            f"stream {'/'.join(step.stream)} has no field {part.name!r}{hint}",
-                            ("rules", index), rule=rule.name, field=f"{step.name}.where",
-                        )  # fmt: skip
+            self.check_rule(rule, index, fields)
         for index, window in enumerate(parts["windows"]):
             if self.known is not None and window.source not in made and window.source not in self.known:
                 hint = did_you_mean(window.source, [*made, *self.known])
@@ -157,6 +147,26 @@ class _Reader:
             if self.known is not None and stream not in made and stream not in self.known:
                 message = f"unknown stream {stream!r}{did_you_mean(stream, [*made, *self.known])}"
                 self.report(message, (section, index), rule=f"{section}[{index}]", field="stream")
+
+    def check_rule(self, rule: Rule, index: int, fields: Mapping[str, set[str] | None]) -> None:
+        """Report fields that the rule reads and that no stream of their step has, where these list their fields."""
+        streams = {str(step.name): step.stream for step in rule.steps}
+        for field, part, found in _reads(rule, streams):
+            for names, name in dict.fromkeys(found):
+                listed = [self.fields_of(stream, fields) for stream in names]
+                if any(each is None for each in listed):
+                    continue
+                types = [event_type for stream in names if (event_type := CATALOG.find(stream)) is not None]
+                known = set().union(*(each for each in listed if each is not None)) | _IMPLICIT
+                known |= {event_type.key for event_type in types} | (
+                    {rule.by} if part != ("by",) and rule.by else set()
+                )
+                if name not in known:
+                    hint = did_you_mean(name, known) or f"; its fields: {', '.join(sorted(known - _IMPLICIT))}"
+                    self.report(
+                        f"stream {'/'.join(names)} has no field {name!r}{hint}",
+                        ("rules", index, *part), rule=rule.name, field=field,
+                    )  # fmt: skip
 
     def check_window(self, window: Window, index: int, listed: set[str] | None) -> None:
         """Report fields that the window reads and its source does not have."""
@@ -192,11 +202,38 @@ class _Reader:
                 )  # fmt: skip
 
 
+def _declared(stream: Stream) -> set[str]:
+    """Names of the members that a declaration states."""
+    named = {*stream.fields, stream.key.field}
+    return named | ({stream.time.field} if stream.time is not None else set()) | ({stream.id} if stream.id else set())
+
+
 def _entered(entrance: Mapping[str, list[Validator]]) -> Iterator[tuple[str, int, str]]:
     """Section, index and stream, for each stream of each validator."""
     for section, validators in entrance.items():
         for index, validator in enumerate(validators):
             yield from ((section, index, stream) for stream in validator.stream)
+
+
+_Reads = Iterator[tuple[str, Location, list[tuple[tuple[str, ...], str]]]]
+"""Place of an expression, by name and path, and the fields that it reads, each with its streams."""
+
+
+def _reads(rule: Rule, streams: Mapping[str, tuple[str, ...]]) -> _Reads:
+    if rule.by is not None:
+        yield "by", ("by",), [(step.stream, rule.by) for step in rule.steps]
+    for step in rule.steps:
+        node = rule.condition(step)
+        if node is not None:
+            yield f"{step.name}.where", (), list(fields_in(node, streams, step.stream))
+    outputs: list[tuple[Location, Node | None]] = [(("emit", name), node) for name, node in rule.emit_nodes.items()]
+    outputs += [(("on_timeout", "emit", name), node) for name, node in rule.timeout_emit_nodes.items()]
+    outputs += [(("confidence",), rule.confidence_node)] if rule.confidence is not None else []
+    outputs += [(("alert", "message"), node) for _, node, _ in rule.message or ()]
+    outputs += [(("on_timeout", "alert", "message"), node) for _, node, _ in rule.timeout_message or ()]
+    for path, output in outputs:
+        if output is not None:
+            yield ".".join(map(str, path)), path, list(fields_in(output, streams))
 
 
 def _field_names(node: Node | None) -> list[str]:

@@ -14,12 +14,12 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.event_files import EventFiles, form_of
 from astrocyte.pipeline.recording.format import LogHeader, TornLog
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.topics import CLOCK
+from astrocyte.schemas.registry import did_you_mean
+from astrocyte.schemas.topics import CLOCK, is_derived
 
 __all__ = ["Inputs", "RunInputs", "Survey", "Trusted", "survey"]
 
@@ -89,6 +89,12 @@ class Inputs:
             contracts = contracts_of(ruleset)
             made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
             read = {name for rule in ruleset.rules for name in rule.streams} | {each.source for each in ruleset.windows}
+            if stream is not None and stream not in read - made:
+                streams = sorted(read - made)
+                raise InvalidSettings(
+                    f"--stream {stream}: no rule or window reads this stream; they read "
+                    f"{', '.join(streams) or 'none'}{did_you_mean(stream, streams)}"
+                )
             self._files = EventFiles(paths, contracts, sorted(read - made), stream)
         self.found = self._survey()
         self.decoders: Decoders = decoders_of(

@@ -19,14 +19,13 @@ from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Trusted
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.roles.output_records import frame_records
 from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
-from astrocyte.schemas.topics import TopicPartition, metrics_topic
+from astrocyte.schemas.topics import TopicPartition, is_derived, metrics_topic
 
 __all__ = ["OfflineRun", "run_rules"]
 
@@ -85,6 +84,10 @@ class OfflineRun:
         self.key_places = KeyPlaces(plan.groups, found.partitions, [each.topic for each in plan.repartitions])
         self._domains: list[list[_Partition]] = []
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
+        self.partitioned_by: dict[str, str] = {
+            topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
+        }
+        """Topics with messages in several partitions that are taken to be partitioned by a key, with it."""
         sources = {repartition.topic: repartition.source for repartition in plan.repartitions}
         counted: set[str] = set()
         read = {topic for group in self._groups for topic in group.topics.values()}
@@ -130,6 +133,7 @@ class OfflineRun:
                     internal=internal,
                     validators=Validators(ruleset.validators),
                     copied_by=plan.copied_by,
+                    partitioned_by=self.partitioned_by,
                     list_unused=list_unused,
                     decoders=inputs.decoders,
                 )

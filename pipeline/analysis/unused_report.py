@@ -12,16 +12,20 @@ import orjson
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.pipeline.analysis.offline import OfflineRun
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.registry import did_you_mean
-from astrocyte.schemas.topics import MONO_PREFIX
+from astrocyte.schemas.topics import MONO_PREFIX, is_derived
 
 __all__ = ["NothingRead", "RejectsFile", "check_read", "report_lines"]
 
 _SHOWN: Final = 10
 """Maximum number of topics in one line."""
+
+
+LATE_REMEDY: Final = (
+    "; --lateness (ASTROCYTE_LATENESS) says how late an event may arrive, and 'astrocyte inspect' what the events need"
+)
 
 
 class NothingRead(AstrocyteError):
@@ -73,7 +77,7 @@ def _unused_lines(run: OfflineRun) -> list[str]:
     late = {subject: found.count for cause, subject, _, found in unused if cause == "late"}
     copies = {copy: source for source, copy in run.copies if late.get(source, 0) >= late.get(copy, 0)}
     return [
-        line
+        line + (LATE_REMEDY if cause == "late" else "")
         for (cause, subject, _, _), line in zip(unused, unused.lines(), strict=True)
         if cause != "late" or subject not in copies
     ]

@@ -7,6 +7,8 @@ import json
 import sys
 import time
 from base64 import b64decode
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,6 +71,8 @@ def ls_command(
         sys.stdout.flush()
     unreadable = f", {letters.unreadable:,} messages of the topic are no dead letters" if letters.unreadable else ""
     say(f"{len(found):,} of {len(letters.found):,} dead letters{unreadable}")
+    if not found and letters.found:
+        say(_there(letters.found))
 
 
 def show_command(
@@ -127,7 +131,13 @@ def retry_command(
     chosen = _filter(ids=ids, topics=topic, stages=stage, reason=reason, key=key, since=since, until=until)
     if chosen.selects_all and not everything:
         raise InvalidSettings("no letters selected; give ids, a filter such as --topic mono.orders, or --all")
-    letters = [each.letter for each in _read(log, broker).found if chosen(each)]
+    there = _read(log, broker).found
+    for given in ids or ():
+        if not any(each.letter.letter_id.startswith(given) for each in there):
+            raise InvalidSettings(f"no dead letter has the id {given!r}; 'astrocyte dead-letters ls' lists them")
+    letters = [each.letter for each in there if chosen(each)]
+    if not letters and there:
+        say(_there(there))
     result = asyncio.run(retry(broker_address(broker), letters, replication=replication(), dry_run=dry_run))
     if as_json:
         print_json(result.as_json())
@@ -166,6 +176,18 @@ def _filter(
         None if since is None else parse_time_us(since, now_us=now_us) // 1000,
         None if until is None else parse_time_us(until, now_us=now_us) // 1000,
     )
+
+
+def _there(found: Sequence[Found]) -> str:
+    """The stages and topics of all letters, for a filter that selects none."""
+    parts = []
+    for what, names in (
+        ("stages", Counter(each.letter.stage for each in found)),
+        ("topics", Counter(each.letter.topic for each in found)),
+    ):
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        parts.append(f"{what}: {', '.join(f'{name} ({count:,})' for name, count in names.most_common(10))}{more}")
+    return "no letter was selected; there are letters of the " + ", and of the ".join(parts)
 
 
 def _read(log: str | None, broker: str | None) -> Letters:

@@ -353,7 +353,7 @@ def _print_plan(plan: Plan, rate: float, *, as_json: bool) -> None:
 
 
 def _note_outputs(plan: Plan) -> None:
-    from astrocyte.pipeline.recording.frames import is_derived
+    from astrocyte.schemas.topics import is_derived
 
     outputs = sorted(topic for topic in plan.topics if is_derived(topic))
     if outputs:

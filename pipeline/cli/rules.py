@@ -75,6 +75,7 @@ def match_command(
     from astrocyte.pipeline.analysis.offline import run_rules
     from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
 
+    _refuse_swapped(rules, paths)
     run, outputs = run_rules(
         _read(rules), paths, stream=stream, list_unused=rejects is not None, **_event_time(lateness)
     )
@@ -118,6 +119,7 @@ def backtest_command(
     from astrocyte.pipeline.analysis.backtest import backtest, compare
     from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
 
+    _refuse_swapped(rules, paths)
     event_time = _event_time(lateness)
     with RejectsFile(rejects) if rejects else nullcontext() as listed:
         first = backtest(_read(rules), paths, stream=stream, rejects=listed, **event_time)
@@ -205,6 +207,7 @@ def score_command(
     from astrocyte.pipeline.analysis.score import score
     from astrocyte.pipeline.kafka.offsets import parse_span_us
 
+    _refuse_swapped(rules, paths)
     scores = score(
         _read(rules),
         paths,
@@ -397,6 +400,13 @@ def _read(*files: str) -> RuleSet:
     return read_rule_files(files)
 
 
+def _refuse_swapped(rules: str, paths: Sequence[str]) -> None:
+    """Raises InvalidSettings where the rule file stands after the log."""
+    swapped = next((path for path in paths if path.endswith((".yaml", ".yml"))), None)
+    if swapped is not None and not rules.endswith((".yaml", ".yml")) and Path(rules).is_file():
+        raise InvalidSettings(f"the rule file comes first, then the events: {swapped} {rules}")
+
+
 def _names_rules(path: str, shipped: dict[str, Path]) -> bool:
     return path.endswith((".yaml", ".yml")) or (path in shipped and not Path(path).is_file())
 
@@ -450,6 +460,7 @@ def publish_command(
     from astrocyte.pipeline.kafka.client import producer_client
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan
+    from astrocyte.pipeline.topology.rule_updates import check_published
     from astrocyte.pipeline.topology.topics import make_topics
     from astrocyte.schemas.topics import RULES
 
@@ -468,6 +479,8 @@ def publish_command(
             for name, text in messages:
                 await producer.send_and_wait(RULES, text, key=name.encode(), partition=0)
 
+    if remove:
+        asyncio.run(check_published(settings.broker, remove))
     asyncio.run(send())
     for name, text in messages:
         say(f"{name}: {'removed' if text is None else 'published'}")

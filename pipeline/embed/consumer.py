@@ -20,14 +20,13 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.embed.handlers import Event, Handler, Handlers, is_async, name_of
 from astrocyte.pipeline.kafka.client import ended, topic_partitions
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.contract import Contract, read_event
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.topics import stream_of
+from astrocyte.schemas.topics import is_derived, stream_of
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition

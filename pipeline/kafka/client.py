@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
-from astrocyte.schemas.registry import did_you_mean
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -204,9 +204,9 @@ def select_topics(patterns: Iterable[str], known: Iterable[str]) -> list[str]:
     for pattern in patterns:
         found = [name for name in known if name == pattern] or fnmatch.filter(known, pattern)
         if not found:
-            there = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
             raise UnknownTopic(
-                f"no topic {pattern!r}; the broker has {there}{did_you_mean(pattern, known)}" if known else
+                f"no topic {pattern!r}; the broker has {listed_topics(known)}{did_you_mean_topic(pattern, known)}"
+                if known else
                 f"no topic {pattern!r}; the broker has no topics yet"
             )  # fmt: skip
         chosen.update(dict.fromkeys(found))

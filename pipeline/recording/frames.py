@@ -23,23 +23,17 @@ from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, RULES
+from astrocyte.schemas.topics import is_derived
 
-__all__ = ["OnBad", "chunks_of", "frames_of", "is_derived"]
+__all__ = ["OnBad", "chunks_of", "frames_of"]
 
 log = logging.getLogger(__name__)
 
 _GROUP: Final = 1024
 """Number of messages decoded together; JSON records among them share a frame."""
-_OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 
 
 OnBad = Literal["raise", "skip"] | Callable[[DeadLetter], None]
-
-
-def is_derived(topic: str) -> bool:
-    """Whether the pipeline itself writes ``topic``: outputs, control, state, window results, repartitioned copies."""
-    return topic in _OUTPUTS or topic.startswith(("control.", "metrics.", "keyed.", "state.", "__"))
 
 
 def chunks_of(

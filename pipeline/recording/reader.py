@@ -84,6 +84,8 @@ def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[Consu
             try:
                 item = parse_line(line)
             except InvalidLog as error:
+                if records == 0 and (hint := _not_lines(line, whole=whole)):
+                    raise InvalidLog(f"{name}: {hint}") from None
                 if not whole:
                     raise TornLog(
                         f"log {name} ends inside a record (a crash, or an interrupted copy): the {records} records "
@@ -103,6 +105,19 @@ def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[Consu
     finally:
         if str(path) != "-":
             file.close()
+
+
+def _not_lines(line: bytes, *, whole: bool) -> str:
+    """What a file holds that begins with this line, where that is JSON over several lines; else empty."""
+    text = line.strip()
+    if text.startswith(b"["):
+        return "it holds a JSON array; expected one JSON object a line, such as 'jq -c .[]' makes of it"
+    if whole and text.startswith(b"{") and text.endswith((b"{", b"[", b",")):
+        return (
+            "it holds JSON objects over several lines, or with commas between them; expected one JSON object a line "
+            "and nothing after it, such as 'jq -c .' makes of objects"
+        )
+    return ""
 
 
 class _Damage(Exception):

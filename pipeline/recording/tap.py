@@ -21,6 +21,7 @@ from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.values import Columns
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
+from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topics
 from astrocyte.pipeline.recording.format import record_line
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
@@ -216,8 +217,8 @@ def _matching(records: Iterable[ConsumedRecord], topics: Sequence[str]) -> Itera
             yield record
     for pattern in topics:
         if not fnmatch.filter(there, pattern):
-            has = f"the log has {', '.join(sorted(there))}" if there else "the log is empty"
-            raise UnknownTopic(f"no topic {pattern!r}; {has}{did_you_mean(pattern, there)}")
+            has = f"the log has {listed_topics(there)}" if there else "the log is empty"
+            raise UnknownTopic(f"no topic {pattern!r}; {has}{did_you_mean_topic(pattern, there)}")
 
 
 async def _drain(

@@ -39,7 +39,7 @@ from astrocyte.pipeline.topology.plan import Plan, Repartition, checked_plan, co
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
-from astrocyte.pipeline.topology.topics import make_topics, output_topics
+from astrocyte.pipeline.topology.topics import make_topics, new_declared_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
@@ -88,6 +88,8 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         await asyncio.to_thread(_warm, live.ruleset)
         topics = [*read, *(repartition.source for repartition in plan.repartitions), *output_topics(plan)]
         await make_topics(settings, topics, compacted=[state_topic(group)])
+        for line in new_declared_topics(contracts, plan.topics, existing):
+            logger.warning("%s", line)
 
     app.prepare = prepare
 
@@ -109,6 +111,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             topics=read,
             internal=internal,
             copied_by=make_plan(live.ruleset, existing=existing).copied_by,
+            partitioned_by=plan.partitioned_by if settings.partitions > 1 else {},
             validators=Validators(live.ruleset.validators),
             decoders=decoders_of(contracts_of(live.ruleset, existing=existing, streams=settings.streams)),
         )
@@ -220,6 +223,8 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
         sources = [repartition.source for repartition in plan.repartitions]
         copies = [repartition.topic for repartition in plan.repartitions]
         await make_topics(settings, [*sources, *copies, *output_topics(plan)], single=[memory])
+        for line in new_declared_topics(plan.contracts, sources, existing):
+            logger.warning("%s", line)
 
     app.prepare = prepare
     unused = Unused()

@@ -93,6 +93,23 @@ class Plan:
                 fields[each.source] = (*fields.get(each.source, ()), each.field)
         return fields
 
+    @property
+    def partitioned_by(self) -> dict[str, str]:
+        """Topics of others that a domain reads as they are, with the key by which they are taken to be partitioned.
+
+        Not those of which a declaration states it (``partitioned: true``), nor the catalog's own.
+        """
+        own = set(self.inputs)
+        found: dict[str, str] = {}
+        for group in self.groups:
+            for stream, topic in group.topics.items():
+                contract = self.contracts.of_stream(stream)
+                declared = contract.declaration
+                vouched = contract.event_type is not None if declared is None else declared.key.partitioned
+                if topic in own and not vouched:
+                    found[topic] = contract.key_field
+        return found
+
     def describe(self) -> list[str]:
         """Readable lines: which group reads which topics, and which stream is repartitioned."""
         lines = []

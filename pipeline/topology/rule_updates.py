@@ -14,11 +14,12 @@ from typing import Any
 
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.yaml import load_rules
-from astrocyte.pipeline.kafka.client import consumer_client
-from astrocyte.schemas.errors import InvalidRule
+from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import RULES
 
-__all__ = ["LiveRules", "RuleChange", "follow_rules", "load_live_rules"]
+__all__ = ["LiveRules", "RuleChange", "check_published", "follow_rules", "load_live_rules"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,3 +106,19 @@ async def follow_rules(broker: str, live: LiveRules, start: int) -> AsyncIterato
             for messages in (await consumer.getmany(place, timeout_ms=1000)).values():
                 for message in messages:
                     yield live.apply((message.key or b"").decode(errors="replace"), message.value)
+
+
+async def check_published(broker: str, names: Iterable[str]) -> None:
+    """Raises InvalidSettings for a name under which no rule file is published, or none any more."""
+    newest: dict[str, bytes | None] = {}
+    if RULES in await topic_partitions(broker):
+        async with consumer_client(broker) as client:
+            async for records in scan(client, {RULES: 1}):
+                newest |= {(each.key or b"").decode("utf-8", "replace"): each.value for each in records}
+    published = sorted(name for name, text in newest.items() if text)
+    for name in names:
+        if name not in published:
+            raise InvalidSettings(
+                f"no rule file {name!r} is published; published are {', '.join(published) or 'none'}"
+                f"{did_you_mean(name, published)}"
+            )

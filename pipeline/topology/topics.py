@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.agents.sinks.base import RecordKind
 from astrocyte.agents.sinks.registry import SINKS, SinkType
 from astrocyte.pipeline.kafka.client import ensure_topics
+from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import Plan
 from astrocyte.pipeline.topology.rule_files import read_rule_files
@@ -35,6 +36,7 @@ __all__ = [
     "check_partitions",
     "make_topics",
     "mono_topics",
+    "new_declared_topics",
     "output_topics",
     "role_topics",
     "sink_topics",
@@ -113,6 +115,17 @@ async def make_topics(
         settings.broker, partitions, replication=settings.replication, config=config, check=check
     )
     check(found)  # another client may have created one meanwhile
+
+
+def new_declared_topics(contracts: Contracts, topics: Iterable[str], existing: Collection[str]) -> list[str]:
+    """Sentences on topics that declarations name and that the broker does not have: a worker creates them, empty."""
+    named = {each.topic: each.name for each in contracts.declared.values() if each.topic is not None}
+    return [
+        f"topic {topic!r}, which the declaration of stream {named[topic]!r} names, was not on the broker and is "
+        f"created, empty{did_you_mean_topic(topic, existing)}"
+        for topic in dict.fromkeys(topics)
+        if topic in named and topic not in existing
+    ]
 
 
 def check_partitions(there: Mapping[str, int], wanted: Mapping[str, int]) -> None:

@@ -46,6 +46,7 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result.notes += partly
     result.problems += _units(found.reports)
     result.problems += _keys(ruleset, by_stream)
+    result.problems += _spread(trial, found.reports)
     if found.recommended_us > settings.lateness and result.late:
         wanted, one = format_duration(found.recommended_us), result.late == 1
         strays = any(report.strays for report in found.reports)
@@ -204,6 +205,19 @@ def _keys(ruleset: RuleSet, reports: Mapping[str, StreamReport]) -> Iterator[str
                     f"{heaviest[1]:.0%} of the events of {stream} have the {by} {heaviest[0]!r}; those of one {by} are "
                     "handled by a single process, so more partitions or processes do not share this load"
                 )
+
+
+def _spread(trial: Trial, reports: Sequence[StreamReport]) -> Iterator[str]:
+    """Topics that rules read as they are although their producer does not partition them by the key."""
+    said = {subject for cause, subject, _, _ in trial.run.unused if cause == "unkeyed"}
+    for report in reports:
+        by = trial.run.partitioned_by.get(report.topic)
+        if by is not None and report.topic not in said and (spread := report.keys_by(by).spread):
+            keys = "1 key has" if spread == 1 else f"{spread:,} keys have"
+            yield (
+                f"{keys} events in several partitions of {report.topic}, which never meet: its producer partitions it "
+                f"by something else than {by}; declare 'key: {{field: {by}, partitioned: false}}'"
+            )
 
 
 def _rate(streams: Sequence[str], reports: Mapping[str, StreamReport]) -> float | None:

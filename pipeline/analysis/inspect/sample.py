@@ -22,13 +22,12 @@ from astrocyte.pipeline.kafka.client import consumer_client, record_of, select_t
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.pipeline.recording.event_files import EventFiles, form_of
 from astrocyte.pipeline.recording.format import LogHeader, TornLog
-from astrocyte.pipeline.recording.frames import is_derived
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import decode_frame
-from astrocyte.schemas.topics import TopicPartition
+from astrocyte.schemas.topics import TopicPartition, is_derived
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer

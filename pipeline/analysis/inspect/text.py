@@ -199,7 +199,8 @@ def _key(report: StreamReport) -> list[str]:
         lines.append(f"{keys.without:,} events without it take part in no rule by {name}")
     if keys.spread:
         lines.append(
-            f"{keys.spread:,} keys have events in several partitions: the topic is partitioned by something else"
+            f"{keys.spread:,} keys have events in several partitions: the topic is partitioned by something else than "
+            f"{name} (declare 'key: {{field: {name}, partitioned: false}}')"
         )
     return lines
 

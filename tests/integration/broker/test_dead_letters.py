@@ -237,7 +237,14 @@ async def test_the_commands_list_show_and_retry_by_filters(broker):
     assert line.startswith(f"2026-03-01T10:13:20Z      {letters[1].letter_id[:8]}  mono.orders[0]@2")
     assert "1 of 4 dead letters" in listed.stderr
     assert (await asyncio.to_thread(run, "ls", "-b", broker, "--key", "nobody")).stdout == ""
-    assert (await asyncio.to_thread(run, "ls", "-b", broker, "--stage", "clock")).stdout == ""
+    none = await asyncio.to_thread(run, "ls", "-b", broker, "--stage", "clock")
+    assert none.stdout == ""
+    assert "there are letters of the stages: " in none.stderr
+    assert "and of the topics: mono.orders (4)" in none.stderr
+    nothing = await asyncio.to_thread(run, "retry", "-b", broker, "--topic", "mono.order")
+    assert "and of the topics: mono.orders (4)" in nothing.stderr
+    with pytest.raises(InvalidSettings, match="no dead letter has the id '999'"):
+        await asyncio.to_thread(run, "retry", "-b", broker, "999", letters[1].letter_id)
     shown = await asyncio.to_thread(run, "show", "-b", broker, letters[1].letter_id[:10])
     assert "header     source: till" in shown.stdout or "payload    " in shown.stdout
     assert '"amount":7' in shown.stdout

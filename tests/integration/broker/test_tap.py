@@ -188,7 +188,7 @@ def test_times_of_kafka_bound_what_is_read(broker, tmp_path):
 
 
 async def test_an_unknown_topic_lists_the_known_ones(broker):
-    with pytest.raises(UnknownTopic, match=r"no topic 'nope'; the broker has mono.axon_1, mono.axon_2, notes"):
+    with pytest.raises(UnknownTopic, match=r"no topic 'nope'; the broker has notes, mono.axon_1, mono.axon_2"):
         await tap(broker, ["nope"], print, selector=Selector())
     with pytest.raises(UnknownTopic, match="no partition 9"):
         await tap(broker, ["notes"], print, selector=Selector(), partitions=[9])

@@ -1,8 +1,11 @@
 """A worker reads topics that keep their own names: by a declaration, and where no topic with the prefix exists."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import orjson
 
@@ -52,22 +55,39 @@ def test_a_worker_reads_topics_under_their_own_names_as_match_does(own_embedded,
     wanted = {orjson.loads(each.value)["event_id"] for output in outputs for each in output.multi_events}
     assert (len(wanted), run.counters.dead) == (4 + 6, 0)
 
+    with worker(address, rules) as log_of:
+        wait_until(lambda: found(address) == wanted, 50, lambda: f"{found(address)}; {log_of()[-2000:]}")
+    topics = asyncio.run(topic_partitions(address))
+    assert not {"mono.orders", "mono.visits"} & topics.keys()
+
+
+def test_a_worker_says_that_it_creates_a_declared_topic_and_which_one_may_be_meant(own_embedded, tmp_path):  # noqa: F811
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(
+        RULES.replace("topic: shop.orders", "topic: shop.order").replace("decoder: debezium", "decoder: json")
+    )
+    asyncio.run(send(own_embedded.address))
+    line = "topic 'shop.order', which the declaration of stream 'orders' names, was not on the broker and is created"
+    with worker(own_embedded.address, rules) as log_of:
+        wait_until(lambda: "is ready" in log_of(), 50, log_of)
+        assert log_of().count(line) == 1
+        assert "did you mean 'shop.orders'?" in log_of()
+
+
+@contextlib.contextmanager
+def worker(address: str, rules: Path) -> Iterator[Callable[[], str]]:
+    """A worker that correlates by the rules; gives its log."""
     code = "from astrocyte.pipeline.cli.app import main; main()"
     command = [sys.executable, "-c", code, "worker", "--rules", str(rules), "--role", "correlate", "--broker", address]
-    with (tmp_path / "worker.log").open("wb") as out:
+    log = rules.parent / "worker.log"
+    with log.open("wb") as out:
         environment = {"ASTROCYTE_PARTITIONS": "2", "ASTROCYTE_IDLE_TIMEOUT": "1s", "PATH": "/usr/bin:/bin"}
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=rules.parent, env=environment, stdout=out, stderr=out)
     try:
-        wait_until(
-            lambda: found(address) == wanted,
-            50,
-            lambda: f"{found(address)}; {(tmp_path / 'worker.log').read_text()[-2000:]}",
-        )
+        yield log.read_text
     finally:
         process.terminate()
         process.wait(30)
-    topics = asyncio.run(topic_partitions(address))
-    assert not {"mono.orders", "mono.visits"} & topics.keys()
 
 
 def found(address: str) -> set[str]:

@@ -310,6 +310,19 @@ def test_events_without_the_field_of_a_rule_are_counted_and_take_part_in_nothing
     assert [(each.cause, each.offset) for each in output.unused] == [("no_key", 0), ("no_key", 2)]
 
 
+def test_messages_without_a_kafka_key_are_counted_where_a_topic_is_taken_to_be_partitioned_by_one():
+    rules = load_rules("rules: [{name: r, by: device, seq: [{as: a, stream: A}]}]")
+    group = DomainGroup("device", Engine(rules, validated=True), {"A": "mono.A"})
+    domain = Domain(3, [group], topics=["mono.A"], partitioned_by={"mono.A": "device"})
+    keyed = json_record(0, 1.0, device="d")
+    keyless = json_record(1, 1.0, device="d")._replace(key=None)
+    run(domain, [keyed, keyless], [frame_record(2, [1.0], first_seq=9)])
+    said = [(cause, of, detail, found.count, found.example) for cause, of, detail, found in domain.unused]
+    assert said[0] == ("unkeyed", "mono.A", "device", 1, "mono.A[3]@1")
+    assert [each[0] for each in said[1:]] == ["no_key"]  # the frame has no device
+    assert is_accounted(domain)
+
+
 def test_apart_finds_every_row_that_raises_in_order():
     bad, taken, refused = {0, 5, 6, 17}, [], []
 

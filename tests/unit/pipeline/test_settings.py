@@ -57,3 +57,13 @@ def test_a_child_process_gets_the_same_settings(monkeypatch):
     for name, value in environment_of(settings).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == settings
+
+
+def test_a_variable_that_is_almost_a_setting_is_said_once_with_the_setting(monkeypatch, caplog):
+    monkeypatch.setenv("ASTROCYTE_LATENES", "5s")
+    monkeypatch.setenv("ASTROCYTE_WEBHOOK_URL", "http://127.0.0.1")
+    for _ in range(2):
+        load_settings()
+    assert [each.getMessage() for each in caplog.records] == [
+        "ASTROCYTE_LATENES is no setting of Astrocyte; did you mean ASTROCYTE_LATENESS?"
+    ]

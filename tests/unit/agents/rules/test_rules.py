@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -270,3 +271,58 @@ def test_window_has_exactly_one_extent():
     for extent in ({}, {"every": "1s", "session": "2s"}, {"every": "2s", "size": "1s"}):
         with pytest.raises(InvalidRules):
             Window(name="w", source="s", select={"n": "count()"}, **extent)
+
+
+CLICKS = """
+streams: [{name: clicks, key: visitor, time: at, id: uid, fields: {total: float64, kind: string}}]
+rules:
+  - name: r
+    by: BY
+    within: 1s
+    seq: [{as: a, stream: clicks}, {as: b, stream: [clicks, clicks2], where: "WHERE"}]
+    emit: {EMIT: "last(a.EMITTED)"}
+    alert: {severity: info, message: "bought for {a.MESSAGE:.2f} at {a.at} as {a.uid}"}
+    on_timeout: {emit: {n: "a.TIMED"}, alert: {severity: info, message: "{a.LATE}"}}
+"""
+RIGHT = {
+    "BY": "visitor", "WHERE": "total > a.total", "EMITTED": "total", "EMIT": "n", "MESSAGE": "total", "TIMED": "kind",
+    "LATE": "visitor",
+}  # fmt: skip
+
+
+def clicks(**wrong: str) -> str:
+    text = CLICKS.replace("[clicks, clicks2]", "clicks")
+    for name, value in (RIGHT | wrong).items():
+        text = re.sub(rf"\b{name}\b", value, text)
+    return text
+
+
+def test_a_rule_that_names_declared_fields_only_is_valid():
+    assert load_rules(clicks()).rules[0].by == "visitor"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "line"),
+    [
+        ({"BY": "vistor"}, "by", 5),
+        ({"WHERE": "totl > 3"}, "b.where", None),
+        ({"WHERE": "total > a.totl"}, "b.where", None),
+        ({"EMITTED": "totl"}, "emit.n", 8),
+        ({"MESSAGE": "totl"}, "alert.message", 9),
+        ({"TIMED": "kindd"}, "on_timeout.emit.n", 10),
+        ({"LATE": "vistor"}, "on_timeout.alert.message", 10),
+    ],
+)
+def test_what_a_rule_reads_is_compared_with_the_declared_fields(wrong, field, line):
+    found = problem(clicks(**wrong))
+    meant = {"vistor": "visitor", "kindd": "kind"}.get(next(iter(wrong.values())), "total")
+    assert (found.field, "stream clicks has no field" in found.message) == (field, True)
+    assert found.message.endswith(f"did you mean {meant!r}?")
+    assert line is None or found.line == line
+
+
+def test_fields_of_a_step_with_a_stream_that_lists_none_may_have_any_name():
+    text = CLICKS
+    for name, value in (RIGHT | {"WHERE": "anything > 3"}).items():
+        text = re.sub(rf"\b{name}\b", value, text)
+    assert load_rules(text).rules[0].steps[1].where == "anything > 3"

@@ -13,8 +13,9 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.format import LogHeader
+from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
 from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.schemas.errors import InvalidSettings
 from tests.support.logs import write_log
 
 
@@ -236,3 +237,89 @@ def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
     path.write_text(rules)
     log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
     assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
+
+
+VISITS = """
+streams: [{name: clicks, topic: web.clicks, key: %s}]
+rules: [{name: r, by: visitor, seq: [{as: a, stream: clicks}]}]
+"""
+
+
+def visits(folder: Path, key: str, *places: tuple[int, bytes | None]) -> list[str]:
+    """A log of clicks, each with its partition (of two) and Kafka key."""
+    records = []
+    for number, (partition, kafka_key) in enumerate(places):
+        body = orjson.dumps({"timestamp": f"2026-03-01T10:00:{number:02}Z", "visitor": "v"})
+        offset = sum(each.partition == partition for each in records)
+        records.append(ConsumedRecord("web.clicks", partition, offset, 1_772_359_200_000, kafka_key, body))
+    (folder / "rules.yaml").write_text(VISITS % key)
+    return [str(folder / "rules.yaml"), str(write_log(folder / "log.jsonl", records, partitions=2))]
+
+
+def test_messages_without_a_kafka_key_are_counted_with_what_to_declare(tmp_path):
+    result = run("match", *visits(tmp_path, "visitor", (0, b"v"), (1, None), (0, None)))
+    (line,) = lines(result)[1:]
+    assert line.startswith("2 messages of web.clicks came without a Kafka key")
+    assert "'key: {field: visitor, partitioned: false}'" in line
+    assert line.endswith(("such as web.clicks[1]@0", "such as web.clicks[0]@1"))
+
+
+@pytest.mark.parametrize(
+    ("key", "places"),
+    [
+        ("visitor", [(0, b"v"), (0, b"v"), (1, b"w")]),
+        ("visitor", [(0, None), (0, None)]),
+        ("{field: visitor, partitioned: false}", [(0, None), (1, None)]),
+        ("{field: visitor, partitioned: true}", [(0, None), (1, None)]),
+    ],
+    ids=["keys", "one partition", "repartitioned", "stated by the declaration"],
+)
+def test_messages_whose_events_meet_are_not_reported(tmp_path, key, places):
+    assert lines(run("match", *visits(tmp_path, key, *places)))[1:] == []
+
+
+def event_file(folder: Path, text: str) -> list[str]:
+    (folder / "rules.yaml").write_text(HIGH)
+    (folder / "events.json").write_text(text)
+    return [str(folder / "rules.yaml"), str(folder / "events.json")]
+
+
+ROW = '{"timestamp": "2026-03-01T10:00:00Z", "key": "k", "value": 5}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"[{ROW}]", f"[\n{ROW},\n{ROW}\n]\n", json.dumps(json.loads(ROW), indent=2) + "\n", f"{ROW},\n{ROW}\n"],
+    ids=["array in one line", "array", "indented", "commas"],
+)
+@pytest.mark.parametrize("command", ["match", "backtest"])
+def test_a_file_of_json_that_is_not_one_object_a_line_is_refused_with_what_to_do(tmp_path, command, text):
+    with pytest.raises(InvalidLog, match=r"events\.json: .*; expected one JSON object a line"):
+        run(command, *event_file(tmp_path, text))
+
+
+def test_late_events_are_said_with_the_option_that_allows_for_them(tmp_path):
+    times = [event(number) for number in (0, 30, 1)]
+    records = [each._replace(offset=number) for number, each in enumerate(times)]
+    result = run("match", *files(tmp_path, HIGH.replace("value > 3", "true"), *records), "--lateness", "1s")
+    (line,) = [each for each in lines(result)[1:] if "late" in each]
+    assert "--lateness" in line
+    assert "astrocyte inspect" in line
+
+
+def test_events_without_any_key_are_said_with_what_to_declare(tmp_path):
+    record = event(0, value=5)._replace(key=None)
+    (line,) = lines(run("match", *files(tmp_path, HIGH, record)))[1:]
+    assert "'key: customer_id'" in line
+
+
+def test_a_stream_that_no_rule_reads_is_refused_with_those_that_rules_read(tmp_path):
+    with pytest.raises(InvalidSettings, match="--stream B: no rule or window reads this stream; they read A"):
+        run("match", *event_file(tmp_path, ROW + "\n"), "--stream", "B")
+
+
+@pytest.mark.parametrize("command", ["match", "backtest", "score"])
+def test_a_log_before_the_rules_is_refused_with_the_right_order(tmp_path, command):
+    rules, events = event_file(tmp_path, ROW + "\n")
+    with pytest.raises(InvalidSettings, match=r"the rule file comes first, .*: \S+rules\.yaml \S+events\.json"):
+        run(command, events, rules)

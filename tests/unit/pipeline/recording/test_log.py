@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog, parse_line, record_line
-from astrocyte.pipeline.recording.frames import chunks_of, frames_of, is_derived
+from astrocyte.pipeline.recording.frames import chunks_of, frames_of
 from astrocyte.pipeline.recording.index import read_index
 from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.schemas.topics import is_derived
 from tests.support.logs import T0_US, axon_frame, frame_messages, json_messages, write_log
 
 RECORDS = st.builds(

@@ -96,9 +96,9 @@ windows: [{name: sums, from: one, by: island, every: 10s, select: {n: count()}}]
 rules:
   - {name: apart, by: key, within: 1s, seq: [{as: a, stream: two}]}
   - {name: one, by: key, within: 1s, seq: [{as: a, stream: two}]}
-  - {name: two, by: domain, within: 1s, seq: [{as: a, stream: sums}]}
+  - {name: two, by: n, within: 1s, seq: [{as: a, stream: sums}]}
 """
-    wanted = r"circle: sums -> one -> two -> sums \(sums by island, one by key, two by domain\); break it"
+    wanted = r"circle: sums -> one -> two -> sums \(sums by island, one by key, two by n\); break it"
     with pytest.raises(InvalidRule, match=wanted):
         plan_of(text)
 
@@ -106,3 +106,23 @@ rules:
 def test_a_rule_that_reads_its_own_matches_is_a_cycle():
     with pytest.raises(InvalidRule, match=r"circle: one -> one \(one by key\)"):
         plan_of("rules: [{name: one, by: key, within: 1s, seq: [{as: a, stream: one}]}]")
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        ("visitor", {"web.clicks": "visitor"}),
+        ("{field: visitor, partitioned: false}", {}),
+        ("{field: visitor, partitioned: true}", {}),
+        ("session", {}),
+    ],
+)
+def test_a_topic_that_is_read_as_it_is_is_taken_to_be_partitioned_by_its_key(key, found):
+    plan = plan_of(f"""
+streams: [{{name: clicks, topic: web.clicks, key: {key}}}]
+rules:
+  - {{name: r, by: visitor, seq: [{{as: a, stream: clicks}}]}}
+  - {{name: own, by: domain, seq: [{{as: a, stream: spikes}}]}}
+  - {{name: anywhere, by: null, seq: [{{as: a, stream: other}}]}}
+""")
+    assert plan.partitioned_by == found

@@ -186,3 +186,26 @@ def test_what_a_time_limit_keeps_follows_from_the_rate(tmp_path):
 def test_a_time_limit_longer_than_the_sample_is_noted(tmp_path):
     found = fitted(tmp_path, rule("value > 8", within="1h"))
     assert found.notes == ["rule 'hot' looks at 1h, and the sample covers 39s only"]
+
+
+@pytest.mark.parametrize(
+    ("kafka_key", "problem"),
+    [
+        (None, "40 messages of rooms came without a Kafka key"),
+        (b"door", "4 keys have events in several partitions of rooms, which never meet"),
+    ],
+)
+def test_a_topic_that_is_not_partitioned_by_the_declared_key_is_a_problem(tmp_path, kafka_key, problem):
+    records = [
+        ConsumedRecord(
+            "rooms", number // 4 % 2, number // 8 * 4 + number % 4, body["at"] * 1000, kafka_key, orjson.dumps(body)
+        )
+        for number, body in enumerate(rooms())
+    ]
+    path = write_log(tmp_path / "log.jsonl", records, partitions=2)
+    ruleset = load_rules(STREAM.replace("name: rooms", "name: rooms, topic: rooms") + rule("value > 8"))
+    request = Request(str(path), Settings(), ruleset=ruleset)
+    sample = take_sample(request)
+    (said,) = fit(ruleset, sample, inspect(request, sample), request.settings).problems
+    assert said.startswith(problem)
+    assert "declare 'key: {field: room, partitioned: false}'" in said

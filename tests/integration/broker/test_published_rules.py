@@ -1,0 +1,30 @@
+"""Rule files that are published and removed by the command."""
+
+import pytest
+from typer.testing import CliRunner
+
+from astrocyte.pipeline.cli.app import app
+from astrocyte.schemas.errors import InvalidSettings
+from tests.support.logs import running
+
+BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"
+
+
+def test_removing_a_rule_file_that_is_not_published_is_refused_with_those_that_are(tmp_path):
+    (tmp_path / "mine.yaml").write_text(BASE)
+
+    def publish(broker: str, *arguments: str) -> str:
+        result = CliRunner().invoke(app, ["rules", "publish", *arguments, "-b", broker])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.stderr
+
+    with running(tmp_path / "data") as broker:
+        with pytest.raises(InvalidSettings, match="no rule file 'mine' is published; published are none"):
+            publish(broker, "--remove", "mine")
+        publish(broker, str(tmp_path / "mine.yaml"))
+        with pytest.raises(InvalidSettings, match="no rule file 'mien' is published; published are mine; did you mean"):
+            publish(broker, "--remove", "mien")
+        assert "mine: removed" in publish(broker, "--remove", "mine")
+        with pytest.raises(InvalidSettings, match="published are none"):
+            publish(broker, "--remove", "mine")
