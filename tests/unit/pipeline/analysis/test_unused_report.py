@@ -48,6 +48,16 @@ def test_where_all_was_used_nothing_is_added(tmp_path):
     assert lines(result) == ["1 multi events of 1 events (0 late, 0 unreadable)"]
 
 
+def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_unused(tmp_path):
+    records = [ConsumedRecord(*event(offset, value=5)[:4], None, event(offset, value=5).value) for offset in range(3)]
+    rejects = tmp_path / "rejects.jsonl"
+    by_null = HIGH.replace("name: high", "name: high, by: null")
+    result = run("match", *files(tmp_path, by_null, *records), "--rejects", str(rejects))
+    assert lines(result)[0] == "3 multi events of 3 events (0 late, 0 unreadable)"
+    assert not rejects.read_bytes()
+    assert "took part in nothing" not in result.stderr
+
+
 def test_a_field_that_never_came_is_named_with_the_one_that_was_meant(tmp_path):
     result = run("match", *files(tmp_path, HIGH, event(0, values=5)))
     assert lines(result)[1:] == ["field 'value' of A, which rule 'high' reads, never came; did you mean 'values'?"]
