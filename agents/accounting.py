@@ -167,9 +167,11 @@ class Accounting:
 
     def taken(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Note the fields of the rows that validators let pass."""
-        for name, kinds, count in self.fields.note(kept):
-            place = intake.place(int(rows[0]))
-            self.unused.add("kind", kept.stream, f"{place}: {kinds}", detail=name, count=count)
+        for changed in self.fields.note(kept):
+            place = intake.place(int(rows[changed.row]))
+            self.unused.add(
+                "kind", kept.stream, f"{place}: {changed.kinds}", detail=changed.field, count=changed.values
+            )
 
     def keyless(self, intake: Intake, by: str | None, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Count the rows without the field ``by``, by which rules correlate their stream."""
