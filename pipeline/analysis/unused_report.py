@@ -68,14 +68,19 @@ def report_lines(run: OfflineRun) -> list[str]:
 
 
 def _unused_lines(run: OfflineRun) -> list[str]:
-    """Lines on events; a late event of a stream is late in its repartitioned copy as well, which is said once."""
+    """Lines on events; one that is late or repeated in a stream is so in its copies as well, which is said once."""
     unused = run.unused
-    late = {subject: found.count for cause, subject, _, found in unused if cause == "late"}
-    copies = {copy: source for source, copy in run.copies if late.get(source, 0) >= late.get(copy, 0)}
+    counts = {(cause, subject): found.count for cause, subject, _, found in unused if cause in ("late", "duplicate")}
+    said = {
+        (cause, copy)
+        for cause, copy in counts
+        for source, name in run.copies
+        if name == copy and counts.get((cause, source), 0) >= counts[cause, copy]
+    }
     return [
         line
         for (cause, subject, _, _), line in zip(unused, unused.lines(), strict=True)
-        if cause != "late" or subject not in copies
+        if (cause, subject) not in said
     ]
 
 

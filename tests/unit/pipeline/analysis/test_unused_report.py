@@ -117,6 +117,14 @@ def test_a_field_that_changes_its_kind_from_chunk_to_chunk_is_reported(tmp_path)
     )
 
 
+@pytest.mark.parametrize("by", ["key", "device", "null"])
+def test_duplicates_are_in_the_summary_by_whatever_rules_correlate(tmp_path, by):
+    rules = f"rules: [{{name: r, by: {by}, seq: [{{as: a, stream: A}}]}}]"
+    twice = [event(0, event_id=str(UUID(int=1)), device="d")._replace(offset=offset) for offset in range(2)]
+    result = run("match", *files(tmp_path, rules, *twice))
+    assert lines(result)[0] == "1 multi events of 2 events (0 late, 0 unreadable, 1 duplicates)"
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
 @pytest.mark.parametrize("form", ["json", "frames"])
 def test_values_of_another_kind_are_counted_one_by_one_however_messages_are_divided(form, size):
