@@ -186,9 +186,11 @@ class Accounting:
 
     def taken(self, intake: Intake, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Note the fields of the rows that validators let pass."""
-        for name, kinds, count in self.fields.note(kept):
-            place = intake.place(int(rows[0]))
-            self.unused.add("kind", kept.stream, f"{place}: {kinds}", detail=name, count=count)
+        for changed in self.fields.note(kept):
+            place = intake.place(int(rows[changed.row]))
+            self.unused.add(
+                "kind", kept.stream, f"{place}: {changed.kinds}", detail=changed.field, count=changed.values
+            )
 
     def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
         """Count the rows of JSON records whose declared unit makes their times those of the seventies."""

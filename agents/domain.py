@@ -405,13 +405,14 @@ class Domain:
 
     def _step(self, lane: _Lane, step: Callable[[], EngineOutput], output: DomainOutput) -> None:
         before_us = NEVER_US if lane.engine is None else lane.engine.watermark_us
+        by = lane.name or "null"
         try:
             result = step()
         except Exception as error:
-            reason_of(f"correlating by {lane.name}", error)
+            reason_of(f"correlating by {by}", error)
             cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
             raise OperatorFailed(
-                f"partition {self.partition}: rules and windows by {lane.name} failed while they processed the events "
+                f"partition {self.partition}: rules and windows by {by} failed while they processed the events "
                 f"after {iso_from_us(before_us) if before_us > NEVER_US else 'the start'}: {cause}; their state is "
                 "not valid any more. Nothing of this was acknowledged: mend or remove the rule or window and start "
                 "again, from the last snapshot"

@@ -350,8 +350,10 @@ def _read_debezium(body: Mapping[str, Any], contract: Contract) -> Event:  # noq
     _put(event.fields, row or {})
     event.fields.setdefault("op", body["op"])
     source = body.get("source")
-    event.time = source.get("ts_ms") if isinstance(source, Mapping) else None
-    event.time = body.get("ts_ms") if event.time is None else event.time
+    # Connectors write 0 for the rows of a snapshot whose time in the database they do not know.
+    known = source.get("ts_ms") if isinstance(source, Mapping) else None
+    event.time = body.get("ts_ms") if known is None or (type(known) is int and known == 0) else known
+    event.time = known if event.time is None else event.time
     event.unit = "ms"
     kind = event.fields.pop("type_", None)
     event.type = None if kind is None else json_text(kind)

@@ -21,6 +21,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import us_from_datetime
 
 __all__ = [
@@ -54,6 +55,8 @@ _PLAIN: Final = frozenset({str, bool, float, type(None)})
 _OF_JSON: Final = _PLAIN | {int, list, dict}
 _NESTED: Final = (Mapping, list, tuple, set, frozenset, np.ndarray)
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_DEEPEST: Final = 254
+"""Nesting that orjson writes at most."""
 _US: Final = timedelta(microseconds=1)
 _TICKS_OF_DAY_US: Final = 86_400_000_000
 
@@ -113,8 +116,15 @@ def nearest_float(value: float | Decimal | Fraction) -> float:
 
 
 def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
+    """A string unchanged, any other value as JSON. Raises InvalidEvent for one that is nested too deeply."""
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
+    except TypeError as error:
+        if "recursion" not in str(error).lower():
+            raise
+        raise InvalidEvent(f"a value is nested too deeply; expected at most {_DEEPEST} levels") from None
 
 
 def _json_default(value: Any) -> Any:

@@ -61,9 +61,9 @@ def partition_of(key: str | bytes, partitions: int) -> int:
 def repartition(frame: Frame, field: str) -> Frame:
     """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself is kept.
 
-    Rows without the field have no key.
+    Rows without the field have no key, and none has one where the field is empty: all go to one partition.
     """
-    if frame.has(field):
+    if field and frame.has(field):
         column = frame.column(field)
     else:
         column = pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))

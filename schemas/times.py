@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime, timedelta
+from calendar import isleap
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -64,7 +65,8 @@ _BOUNDS: Final[tuple[tuple[float, TimeUnit], ...]] = ((1e11, "s"), (1e14, "ms"),
 factor of 1000 apart, and only one of them lies between the years 1973 and 5138."""
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _BASIC_DATE: Final = re.compile(r"[0-9]{8}", re.ASCII)
-_ISO: Final = re.compile(r"[0-9]{4}-?([0-9]{2}-?[0-9]{2}|W[0-9]{2}(-?[0-9])?)([Tt ].+)?", re.ASCII)
+_ISO: Final = re.compile(r"[0-9]{4}-?([0-9]{2}-?[0-9]{2}|W[0-9]{2}(-?[0-9])?|[0-9]{3})([Tt ].+)?", re.ASCII)
+_ORDINAL: Final = re.compile(r"^([0-9]{4})-?([0-9]{3})(?=[Tt ]|$)", re.ASCII)
 _HOUR_24: Final = re.compile(r"(?<=[Tt ])24(?=(:?00(:?00([.,]0+)?)?)?(Z|z|[+-][0-9:]+)?$)", re.ASCII)
 _WANTED: Final = "expected ISO 8601 text, such as 2025-09-28T10:30:00Z, or a number: s, ms, us or ns since 1970"
 
@@ -107,11 +109,20 @@ def us_from_iso(text: str) -> int:
 
     Hour 24 is midnight at the end of the day. The word UTC after a space, as several databases write it, is a zone.
     """
-    plain = text[:-4] + "Z" if text.endswith(" UTC") else text
+    plain = text[:-4] + "Z" if text.endswith(" UTC") else text[:-1] + "Z" if text.endswith("z") else text
     if not _ISO.fullmatch(plain):
         raise ValueError(f"{text!r} is not ISO 8601")
+    plain = _ORDINAL.sub(_calendar_date, plain, count=1)
     midnight, changed = _HOUR_24.subn("00", plain, count=1)
     return us_from_datetime(datetime.fromisoformat(midnight)) + changed * _DAY_US
+
+
+def _calendar_date(ordinal: re.Match[str]) -> str:
+    """The date of a year and a day of it. Raises ValueError for a day that the year does not have."""
+    year, day = map(int, ordinal.groups())
+    if not 1 <= day <= 365 + isleap(year):
+        raise ValueError(f"the year {year} has no day {day}")
+    return (date(year, 1, 1) + timedelta(days=day - 1)).isoformat()
 
 
 def are_event_times(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:

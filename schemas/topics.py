@@ -73,7 +73,7 @@ def metrics_topic(window: str) -> str:
 
 
 def keyed_topic(stream: str, field: str) -> str:
-    """Internal topic of ``stream`` repartitioned by ``field``."""
+    """Internal topic of ``stream`` repartitioned by ``field``, which is empty where all events come together."""
     return f"{KEYED_PREFIX}{field}.{stream}"
 
 

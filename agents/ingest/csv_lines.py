@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -19,7 +20,7 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
 
-__all__ = ["configure", "row_reader"]
+__all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-][0-9]+)", re.ASCII)
@@ -51,10 +52,53 @@ def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[Kafka
     def decode(record: KafkaRecord) -> list[dict[str, Any]]:
         if record.value is None:
             raise InvalidEvent("expected lines of CSV, got a message without a value (a tombstone)")
-        lines = csv.reader(io.StringIO(record.value.decode()), delimiter=delimiter, strict=True)
+        lines = csv.reader(io.StringIO(record.value.decode("utf-8-sig")), delimiter=delimiter, strict=True)
         return [read(columns, line, number) for number, line in enumerate(lines, 1) if line]
 
     return decode
+
+
+class CsvRow(NamedTuple):
+    """One row of a CSV file: the number of its first line, its text, and its values or the reason why it has none."""
+
+    number: int
+    text: str
+    values: list[str]
+    reason: str | None = None
+
+
+def csv_rows(lines: Iterable[str], delimiter: str) -> Iterator[CsvRow]:
+    """The rows of lines with their line ends, without blank ones.
+
+    A line with a wrong quote is a row without values. Those that the quote made part of it are read for themselves.
+    """
+    numbered = iter(enumerate(lines, 1))
+    again: deque[tuple[int, str]] = deque()
+    taken: list[tuple[int, str]] = []
+
+    def feed() -> Iterator[str]:
+        while True:
+            found = again.popleft() if again else next(numbered, None)
+            if found is None:
+                return
+            taken.append(found)
+            yield found[1]
+
+    while True:
+        taken.clear()
+        try:
+            values = next(csv.reader(feed(), delimiter=delimiter, strict=True), None)
+        except csv.Error as error:
+            again.extendleft(reversed(taken[1:]))
+            yield CsvRow(taken[0][0], taken[0][1].rstrip("\r\n"), [], str(error))
+            continue
+        if values is None:
+            return
+        text = "".join(line for _, line in taken).rstrip("\r\n")
+        if not text.isascii() and any("\udc80" <= character <= "\udcff" for character in text):
+            yield CsvRow(taken[0][0], text, [], "not text in UTF-8")
+        elif values:
+            yield CsvRow(taken[0][0], text, values)
 
 
 def row_reader(contract: Contract) -> Callable[[Sequence[str], Sequence[str], int], dict[str, Any]]:

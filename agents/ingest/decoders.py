@@ -39,6 +39,7 @@ __all__ = [
     "ARROW",
     "DECODERS",
     "JSON",
+    "REFUSED_HEADER",
     "Decoder",
     "Decoders",
     "chosen_decoders",
@@ -49,6 +50,10 @@ __all__ = [
 
 ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
 """Continuation marker with which an Arrow IPC stream begins; no JSON text can begin with it."""
+
+
+REFUSED_HEADER: Final = "astrocyte_refused"
+"""Only header of a row of a file that holds no event: the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,17 @@ def _read_arrow(record: KafkaRecord) -> Frame:
     return decode_frame(record.value or b"")
 
 
+def _refuse(record: KafkaRecord) -> Any:
+    raise InvalidEvent(record.headers[0][1].decode())
+
+
 def _read_json(record: KafkaRecord) -> Any:
     return loads(record.value or b"")
 
 
 ARROW: Final = Decoder(_read_arrow, CONTENT_TYPE, lambda value: value.startswith(ARROW_MAGIC))
 JSON: Final = Decoder(_read_json, JSON_CONTENT_TYPE, lambda _value: True)
+_REFUSED: Final = Decoder(_refuse)
 _ROW: Final = Decoder(_read_json, envelope=FRAME_ROW)
 
 
@@ -129,9 +139,11 @@ class Decoders:
     ) -> None:
         """``options``: settings of a decoder by its name, under those of a declaration.
 
-        ``json_only``: the messages are JSON records, whatever other decoder is declared.
+        ``json_only``: the messages are the rows of files. They are JSON records, whatever other decoder is declared,
+        or are refused by their `REFUSED_HEADER`.
         """
         self.contracts = contracts
+        self._json_only = json_only
         self._of_stream: dict[str, Decoder] = {}
         for name, declaration in contracts.declared.items():
             if declaration.decoder is None:
@@ -154,7 +166,12 @@ class Decoders:
     def chosen(self, records: Sequence[KafkaRecord], contract: Contract) -> list[Decoder]:
         """The decoder of each message of a stream."""
         declared = None if contract.declaration is None else self._of_stream.get(contract.stream)
-        return chosen_decoders(records) if declared is None else [declared] * len(records)
+        chosen = chosen_decoders(records) if declared is None else [declared] * len(records)
+        if self._json_only:
+            for number, record in enumerate(records):
+                if record.headers and record.headers[0][0] == REFUSED_HEADER:
+                    chosen[number] = _REFUSED
+        return chosen
 
 
 def of_retried(record: KafkaRecord, decoder: Decoder) -> Decoder:

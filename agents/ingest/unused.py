@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from astrocyte.agents.rules.named_fields import NamedField
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.mixed import MIXED, members
 from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
@@ -47,7 +50,7 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "unkeyed": "{count:,} {messages} of {subject} came without a Kafka key, so events of one {detail} may be in "
     "several partitions and then never meet; declare 'key: {{field: {detail}, partitioned: false}}' "
     "('partitioned: true' if the producer itself chooses the partition by {detail}); such as {example}",
-    "kind": "field {detail!r} of {subject} is of another kind than before in {count:,} {events}, such as {example}",
+    "kind": "field {detail!r} of {subject} is of another kind than at first in {count:,} {events}, such as {example}",
     "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
     "failed": "{count:,} results of {subject} failed ({detail}), such as {example}",
 }
@@ -125,6 +128,17 @@ def line_of(cause: Cause, subject: str, detail: str, found: UnusedCount) -> str:
     return f"{line}; {_NO_KEY}" if (cause, detail) == ("no_key", "key") else line
 
 
+class ChangedKind(NamedTuple):
+    """Values of a field in a frame that are of another kind than its first value."""
+
+    field: str
+    kinds: str
+    """Kind of the first of them, and that of the field."""
+    row: int
+    """Row of the first of them."""
+    values: int
+
+
 @dataclass(slots=True)
 class FieldsSeen:
     """Which of the fields that rules name have come, and of which kind, by stream."""
@@ -138,6 +152,7 @@ class FieldsSeen:
     """Fields that came without a value."""
     _read: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _kinds: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Kind of the first value of a field."""
 
     def update(self, named: Iterable[NamedField]) -> None:
         """Put other rules in force."""
@@ -149,8 +164,8 @@ class FieldsSeen:
             if (stream, name) not in self._came:
                 self._missing.setdefault(stream, set()).add(name)
 
-    def note(self, frame: Frame) -> list[tuple[str, str, int]]:
-        """Note a frame; gives the fields whose kind differs from before: name, both kinds, number of values."""
+    def note(self, frame: Frame) -> list[ChangedKind]:
+        """Note a frame; gives its fields with values of another kind than the first that came."""
         stream = frame.stream
         if not frame.num_rows:
             return []
@@ -174,10 +189,21 @@ class FieldsSeen:
             if missing and name in missing:
                 missing.discard(name)
                 self._came.add((stream, name))
-            kind = kind_of(column.type)
-            known = self._kinds.setdefault((stream, name), kind)
-            if kind != known:
-                changed.append((name, f"{kind} after {known}", values))
+            if column.type == MIXED:
+                found = _kinds_of_mixed(column)
+            elif self._kinds.get((stream, name)) == kind_of(column.type):
+                continue
+            else:
+                found = {kind_of(column.type): np.flatnonzero(np.asarray(column.is_valid()))}
+            if not found:
+                continue
+            by_row = sorted(found, key=lambda kind: int(found[kind][0]))
+            known = self._kinds.setdefault((stream, name), by_row[0])
+            others = [kind for kind in by_row if kind != known]
+            if others:
+                row = int(found[others[0]][0])
+                count = sum(len(found[kind]) for kind in others)
+                changed.append(ChangedKind(name, f"{others[0]} after {known}", row, count))
         return changed
 
     def merge(self, other: FieldsSeen) -> None:
@@ -208,17 +234,39 @@ class FieldsSeen:
         return list(lines)
 
 
+_KINDS: Final = {
+    "number": (
+        pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_temporal,
+    ),
+    "text": (
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary,
+        pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view,
+    ),
+    "list": (
+        pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
+        pa.types.is_large_list_view,
+    ),
+    "object": (pa.types.is_struct, pa.types.is_map),
+}  # fmt: skip
+"""Kinds of values, and the Arrow types that have them in events: times are numbers, and bytes are text."""
+
+
 @cache
 def kind_of(kind: pa.DataType) -> str:
-    """Kind of the values of a column: number, boolean, text, list, or the name of its type."""
+    """Kind of the values of a column of one type: number, boolean, text, list, object, or value of another type."""
     if pa.types.is_dictionary(kind):
         return kind_of(kind.value_type)
     if pa.types.is_boolean(kind):
         return "boolean"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return "number"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return "text"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return "list"
-    return str(kind)
+    for name, tests in _KINDS.items():
+        if any(test(kind) for test in tests):
+            return name
+    return "value of another type"
+
+
+def _kinds_of_mixed(column: pa.Array) -> dict[str, NDArray[np.int64]]:
+    """Rows of the values of each kind in a column whose values keep their own types."""
+    rows: dict[str, list[NDArray[np.int64]]] = {}
+    for part in members(column).values():
+        rows.setdefault(kind_of(part.type), []).append(np.flatnonzero(np.asarray(part.is_valid())))
+    return {kind: np.sort(np.concatenate(parts)) for kind, parts in rows.items()}

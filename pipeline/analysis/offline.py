@@ -151,11 +151,16 @@ class OfflineRun:
 
     @property
     def counters(self) -> Counters:
-        """Events by outcome, summed over all domains."""
+        """Events by outcome, summed over all domains; an event repeated in the copy alone is a duplicate as well."""
         total = Counters()
         for domain in self._all_domains():
             for name, value in domain.counters.as_dict().items():
                 setattr(total, name, getattr(total, name) + value)
+        repeated = {subject: found.count for cause, subject, _, found in self.unused if cause == "duplicate"}
+        for topic in self._copied:
+            count = max(repeated.get(copy, 0) for source, copy in self.copies if source == topic)
+            total.duplicate += count
+            total.processed -= count
         return total
 
     @property

@@ -72,14 +72,19 @@ def report_lines(run: OfflineRun) -> list[str]:
 
 
 def _unused_lines(run: OfflineRun) -> list[str]:
-    """Lines on events; a late event of a stream is late in its repartitioned copy as well, which is said once."""
+    """Lines on events; one that is late or repeated in a stream is so in its copies as well, which is said once."""
     unused = run.unused
-    late = {subject: found.count for cause, subject, _, found in unused if cause == "late"}
-    copies = {copy: source for source, copy in run.copies if late.get(source, 0) >= late.get(copy, 0)}
+    counts = {(cause, subject): found.count for cause, subject, _, found in unused if cause in ("late", "duplicate")}
+    said = {
+        (cause, copy)
+        for cause, copy in counts
+        for source, name in run.copies
+        if name == copy and counts.get((cause, source), 0) >= counts[cause, copy]
+    }
     return [
         line + (LATE_REMEDY if cause == "late" else "")
         for (cause, subject, _, _), line in zip(unused, unused.lines(), strict=True)
-        if cause != "late" or subject not in copies
+        if (cause, subject) not in said
     ]
 
 
@@ -127,7 +132,7 @@ class RejectsFile:
                 "offset": int(headers.get("source_offset", -1)),
                 "watermark_us": int(headers.get("late_watermark_us", 0)),
                 "key": _text(record.key),
-                "event": event,
+                **_content(record.value),
             }
         for each in output.unused:
             yield {
@@ -137,7 +142,7 @@ class RejectsFile:
                 "partition": each.partition,
                 "offset": each.offset,
                 "key": _text(each.record.key),
-                "event": orjson.loads(each.record.value),
+                **_content(each.record.value),
             }
 
     def __enter__(self) -> Self:
@@ -161,11 +166,17 @@ def _of_letter(letter: DeadLetter) -> dict[str, Any]:
         "letter_id": letter.letter_id,
         "key": None if letter.key_b64 is None else _text(b64decode(letter.key_b64)),
     }
-    payload = None if letter.payload_b64 is None else b64decode(letter.payload_b64)
+    return item | ({"event": None} if letter.payload_b64 is None else _content(b64decode(letter.payload_b64)))
+
+
+def _content(value: bytes) -> dict[str, Any]:
+    """The event of a message; its bytes where it is not JSON, or nested more deeply than a line of this file can be."""
     try:
-        return item | {"event": None if payload is None else orjson.loads(payload)}
-    except orjson.JSONDecodeError:
-        return item | {"payload_b64": letter.payload_b64}
+        content = {"event": orjson.loads(value)}
+        orjson.dumps(content)
+    except (orjson.JSONDecodeError, TypeError):
+        return {"payload_b64": b64encode(value).decode()}
+    return content
 
 
 def _text(data: bytes | None) -> str | None:

@@ -365,7 +365,7 @@ def check_command(
                 "windows": [window.name for window in ruleset.windows],
                 "topics": list(plan.topics),
                 "repartitions": [
-                    {"from": each.source, "by": each.field, "to": each.topic} for each in plan.repartitions
+                    {"from": each.source, "by": each.field or None, "to": each.topic} for each in plan.repartitions
                 ],
             }
         )

@@ -1,22 +1,25 @@
 """Files of events that are no recorded logs: JSON lines, CSV and Parquet, one event a line or row.
 
 The events are those that a topic would hold whose messages are the rows, in the order of the file, in one partition:
-a row is a JSON record, its number is its offset. So they have the same ids as in such a topic.
+a row is a JSON record, its number is its offset. So they have the same ids as in such a topic. A line or row that holds
+no event is a message as well, which becomes a dead letter.
 """
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final, Literal, NamedTuple
 
 import orjson
 
-from astrocyte.agents.ingest.csv_lines import row_reader
+from astrocyte.agents.ingest.csv_lines import csv_rows, row_reader
+from astrocyte.agents.ingest.decoders import REFUSED_HEADER
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_lines
@@ -32,10 +35,25 @@ Form = Literal["log", "json", "csv", "parquet"]
 _PARQUET: Final = b"PAR1"
 _GZIP: Final = b"\x1f\x8b"
 _LOG_MEMBERS: Final = frozenset({"topic", "partition", "offset"})
+_FIRST_LINES: Final = 1000
+"""Number of lines by which the form of a file is recognised."""
+
+
+class _Row(NamedTuple):
+    """One line or row: its number, its JSON text or else what came, the object in it, and why there is none."""
+
+    number: int
+    value: bytes
+    body: Mapping[str, Any] | None
+    reason: str | None = None
 
 
 def form_of(path: str | Path) -> Form:
-    """Form of a file, by its first bytes and, for CSV, its name. A file that cannot be read counts as a log."""
+    """Form of a file, by its first bytes and lines and, for CSV, its name.
+
+    Of lines that are JSON objects, the first one says whether they are those of a log. A file without any counts as a
+    log, and so does one that cannot be read.
+    """
     name = str(path)
     if name == "-":
         return "log"
@@ -45,12 +63,24 @@ def form_of(path: str | Path) -> Form:
         with Path(path).open("rb") as file:
             if file.read(len(_PARQUET)) == _PARQUET:
                 return "parquet"
-        first = next((line for line in read_lines(path) if line.strip()), b"")
-        body = loads(first)
-    except (OSError, InvalidLog, orjson.JSONDecodeError):
-        return "log"
-    own = isinstance(body, dict) and (body.keys() >= _LOG_MEMBERS or body.get("type") == "log-header")
-    return "log" if own or not isinstance(body, dict) else "json"
+        for number, line in enumerate(islice(read_lines(path), _FIRST_LINES)):
+            if number == 0 and line.strip() in (b"[", b"{"):
+                return "log"  # one JSON text over several lines
+            body = _object(line)
+            if body is not None:
+                return "log" if body.keys() >= _LOG_MEMBERS or body.get("type") == "log-header" else "json"
+    except (OSError, InvalidLog):
+        pass
+    return "log"
+
+
+def _object(line: bytes) -> Mapping[str, Any] | None:
+    """The JSON object of a line, or None."""
+    try:
+        body = loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
 
 
 @dataclass(slots=True)
@@ -73,49 +103,75 @@ class EventFiles:
         for path in self.paths:
             form = form_of(path)
             rows = _json_lines(path) if form == "json" else self._csv(path) if form == "csv" else _parquet(path)
-            for number, (value, body) in enumerate(rows, 1):
-                topic = self.contracts.topic_of(self._stream_of(body, path, number))
+            for stream, row in self._with_streams(path, rows):
+                topic = self.contracts.topic_of(stream)
                 offset = self._offsets.get(topic, 0)
                 self._offsets[topic] = offset + 1
-                yield ConsumedRecord(topic, 0, offset, -1, None, value)
+                headers = () if row.reason is None else ((REFUSED_HEADER, row.reason.encode()),)
+                yield ConsumedRecord(topic, 0, offset, -1, None, row.value, headers)
 
-    def _stream_of(self, body: Any, path: str | Path, number: int) -> str:
+    def _with_streams(self, path: str | Path, rows: Iterable[_Row]) -> Iterator[tuple[str, _Row]]:
+        """Each row with its stream; one without an event has that of the event before it, at the start of the next."""
+        stream = self.stream or (self.streams[0] if len(self.streams) == 1 else None)
+        waiting: list[_Row] = []
+        for row in rows:
+            if row.body is not None:
+                stream = self._stream_of(row.body, path, row.number)
+            if stream is None:
+                waiting.append(row)
+                continue
+            yield from ((stream, each) for each in waiting)
+            waiting.clear()
+            yield stream, row
+        if waiting:
+            first = waiting[0]
+            raise InvalidLog(f"{path} holds no event; line {first.number}: {first.reason or 'not a JSON object'}")
+
+    def _stream_of(self, body: Mapping[str, Any], path: str | Path, number: int) -> str:
         if self.stream is not None:
             return self.stream
-        for name in ("stream", "source_stream") if isinstance(body, Mapping) else ():
+        for name in ("stream", "source_stream"):
             found = body.get(name)
             if isinstance(found, str) and (found.removeprefix("stream:") in self.streams or len(self.streams) != 1):
                 return found.removeprefix("stream:")
         if len(self.streams) != 1:
             raise InvalidSettings(
-                f"{path}, event {number} names no stream, and the rules read {', '.join(self.streams) or 'none'}; give "
+                f"{path}, line {number} names no stream, and the rules read {', '.join(self.streams) or 'none'}; give "
                 "--stream NAME, or a member 'stream' to each event"
             )
         return self.streams[0]
 
-    def _csv(self, path: str | Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    def _csv(self, path: str | Path) -> Iterator[_Row]:
         readers: dict[str, Any] = {}
-        delimiter = self._delimiter()
         with _opened(path) as file:
-            lines = csv.reader(
-                io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True
-            )
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+            rows = csv_rows(text, self._delimiter())
             try:
-                columns = next(lines, None)
-                if not columns:
+                header = next(rows, None)
+                if header is None:
                     return
-                for values in lines:
-                    if not values:
-                        continue
-                    if len(values) != len(columns):
-                        raise InvalidEvent(f"{len(values)} values; expected {len(columns)}: {', '.join(columns)}")
-                    stream = self._stream_of(dict(zip(columns, values, strict=True)), path, lines.line_num)
-                    if stream not in readers:
-                        readers[stream] = row_reader(self.contracts.of_stream(stream))
-                    body = readers[stream](columns, values, lines.line_num)
-                    yield dumps(body), body
-            except (csv.Error, InvalidEvent, UnicodeDecodeError) as error:
-                raise InvalidLog(f"{path}, line {lines.line_num}: {error}") from None
+                if header.reason is not None:
+                    raise InvalidLog(
+                        f"{path}, line {header.number}: {header.reason}; expected the names of the columns"
+                    )
+                columns = header.values
+                for row in rows:
+                    try:
+                        if row.reason is not None:
+                            raise InvalidEvent(f"line {row.number}: {row.reason}")
+                        if len(row.values) == len(columns):
+                            named = dict(zip(columns, row.values, strict=True))
+                            stream = self._stream_of(named, path, row.number)
+                        else:
+                            stream = ""  # whose reader refuses the row
+                        if stream not in readers:
+                            readers[stream] = row_reader(self.contracts.of_stream(stream))
+                        body = readers[stream](columns, row.values, row.number)
+                        yield _Row(row.number, dumps(body), body)
+                    except (InvalidEvent, TypeError) as error:
+                        yield _Row(row.number, row.text.encode("utf-8", "surrogateescape"), None, str(error))
+            except (EOFError, OSError, zlib.error) as error:
+                raise InvalidLog(f"{path} is damaged or ends inside a compressed block: {error}") from None
 
     def _delimiter(self) -> str:
         """The delimiter that a declared decoder csv has; a comma where there is none."""
@@ -135,22 +191,18 @@ def _opened(path: str | Path) -> IO[bytes]:
     return gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[return-value]
 
 
-def _json_lines(path: str | Path) -> Iterator[tuple[bytes, Any]]:
+def _json_lines(path: str | Path) -> Iterator[_Row]:
     """Lines as they are; one that is not JSON becomes a dead letter where it is decoded."""
-    for line in read_lines(path):
-        if not line.strip():
-            continue
-        try:
-            body = loads(line)
-        except orjson.JSONDecodeError:
-            body = None
-        yield line, body
+    for number, line in enumerate(read_lines(path), 1):
+        if line.strip():
+            yield _Row(number, line, _object(line))
 
 
-def _parquet(path: str | Path) -> Iterator[tuple[bytes, Any]]:
+def _parquet(path: str | Path) -> Iterator[_Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches():
@@ -163,6 +215,10 @@ def _parquet(path: str | Path) -> Iterator[tuple[bytes, Any]]:
                             batch.schema.get_field_index(name), name, column.cast(kind, safe=False)
                         )
                 for body in rows_of(batch):
-                    yield dumps(body), body
+                    number += 1
+                    try:
+                        yield _Row(number, dumps(body), body)
+                    except TypeError as error:
+                        yield _Row(number, b"", None, f"row {number}: {error}")
     except (pa.ArrowException, OSError) as error:
         raise InvalidLog(f"{path}: {error}") from None

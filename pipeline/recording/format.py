@@ -111,6 +111,8 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
             body = json.loads(line.decode("utf-8", "surrogateescape"))
         except ValueError as error:
             raise InvalidLog(f"not JSON: {error}") from None
+        except RecursionError:
+            raise InvalidLog("JSON that is nested too deeply") from None
     if not isinstance(body, dict):
         raise InvalidLog(f"expected a JSON object as printed by kcat -J, got a JSON {type(body).__name__}")
     if body.get("type") == "log-header":

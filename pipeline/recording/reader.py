@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _GZIP: Final = b"\x1f\x8b"
+_BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1 << 20
 
 
@@ -133,9 +134,12 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
     rest: list[bytes] = []
     damage: _Damage | None = None
     pieces = _pieces(file, name)
+    begun = False
     while True:
         try:
             piece = next(pieces, None)
+            if piece is not None and not begun:
+                piece, begun = piece.removeprefix(_BOM), True
         except _Damage as error:
             piece, damage = None, error
         if piece is None:

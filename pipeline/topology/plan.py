@@ -22,8 +22,8 @@ from astrocyte.schemas.topics import keyed_topic, metrics_topic, mono_topic
 
 __all__ = ["ALL_KEYS", "KeyGroup", "Plan", "Repartition", "checked_plan", "contracts_of", "decoders_of", "make_plan"]
 
-ALL_KEYS: Final = "all"
-"""Field name of the group whose rules have ``by: null``: one domain sees every event."""
+ALL_KEYS: Final = ""
+"""Field name of the group whose rules have ``by: null``: one domain sees every event. No field of a rule is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Repartition:
     source: str
     """Topic that is read."""
     field: str
+    """`ALL_KEYS` for one domain of all events."""
     topic: str
     """Topic that is written."""
 
@@ -86,7 +87,7 @@ class Plan:
         for each in self.repartitions:
             own = next(group for group in self.groups if group.field == each.field)
             if each.field == ALL_KEYS:
-                continue  # no field of the events: those of rules with by: null
+                continue  # these rules need no field
             if each.source == self.contracts.topic_of(each.stream) and any(
                 each.stream in rule.streams for rule in own.ruleset.rules
             ):
@@ -115,10 +116,10 @@ class Plan:
         lines = []
         for group in self.groups:
             names = [rule.name for rule in group.ruleset.rules] + [window.name for window in group.ruleset.windows]
-            lines.append(f"by {group.field}: {', '.join(names)}")
+            lines.append(f"by {group.field or 'null'}: {', '.join(names)}")
             lines += [f"  {stream} <- {topic}" for stream, topic in sorted(group.topics.items())]
         lines += [
-            f"repartition {repartition.source} by {repartition.field} -> {repartition.topic}"
+            f"repartition {repartition.source} by {repartition.field or 'null'} -> {repartition.topic}"
             for repartition in self.repartitions
         ]
         return lines

@@ -16,15 +16,21 @@ from astrocyte.schemas.mixed import LEAST, MOST, plain
 
 __all__ = ["dumps", "loads"]
 
+_BOM: Final = b"\xef\xbb\xbf"
 _DIGITS: Final = 20
 """An integer of 64 bits has at most this many characters."""
 
 
 def loads(text: bytes) -> Any:
-    """The value of a JSON text; validators decide on numbers that are not finite. Raises orjson.JSONDecodeError."""
+    """The value of a JSON text, also after a byte order mark; validators decide on numbers that are not finite.
+
+    Raises orjson.JSONDecodeError.
+    """
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
+        if text.startswith(_BOM):
+            return loads(text[len(_BOM) :])
         if b"NaN" not in text and b"Infinity" not in text:
             raise
         try:

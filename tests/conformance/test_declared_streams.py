@@ -288,6 +288,18 @@ def test_the_kafka_key_of_a_stream_that_is_partitioned_by_something_else_is_not_
     assert read_event(row, Contract("rooms", partitioned), key="7").key == "7"
 
 
+@pytest.mark.parametrize(
+    ("source", "own", "expected"),
+    [
+        ({"ts_ms": 0}, 7, 7), ({"ts_ms": None}, 7, 7), ({}, 7, 7), ({"ts_ms": 5}, 7, 5), ({"ts_ms": 0}, None, 0),
+        ({"ts_ms": "5"}, 7, "5"),
+    ],
+)  # fmt: skip
+def test_a_row_of_a_snapshot_without_a_time_in_the_database_has_that_of_its_message(source, own, expected):
+    row = {"op": "r", "after": {"n": 1}, "source": source, "ts_ms": own}
+    assert read_event(row, Contract("rooms", StreamDeclaration(name="rooms", decoder="debezium"))).time == expected
+
+
 PAIRS = """
 streams:
   - {name: rooms, topic: plant.rooms, decoder: debezium, key: room, time: {field: after.at, unit: us}}

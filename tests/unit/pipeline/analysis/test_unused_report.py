@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from uuid import UUID
 
+import numpy as np
 import orjson
 import pytest
 from typer.testing import CliRunner
 
+from astrocyte.agents.domain import Domain, DomainGroup
+from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
@@ -16,6 +19,9 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
 from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.schemas.json.reader import RawRecord
+from astrocyte.schemas.mixed import column_of
 from tests.support.logs import write_log
 
 
@@ -47,6 +53,16 @@ def lines(result) -> list[str]:
 def test_where_all_was_used_nothing_is_added(tmp_path):
     result = run("match", *files(tmp_path, HIGH, event(0, value=5)))
     assert lines(result) == ["1 multi events of 1 events (0 late, 0 unreadable)"]
+
+
+def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_unused(tmp_path):
+    records = [ConsumedRecord(*event(offset, value=5)[:4], None, event(offset, value=5).value) for offset in range(3)]
+    rejects = tmp_path / "rejects.jsonl"
+    by_null = HIGH.replace("name: high", "name: high, by: null")
+    result = run("match", *files(tmp_path, by_null, *records), "--rejects", str(rejects))
+    assert lines(result)[0] == "3 multi events of 3 events (0 late, 0 unreadable)"
+    assert not rejects.read_bytes()
+    assert "took part in nothing" not in result.stderr
 
 
 def test_a_field_that_never_came_is_named_with_the_one_that_was_meant(tmp_path):
@@ -97,9 +113,44 @@ def test_a_field_that_changes_its_kind_from_chunk_to_chunk_is_reported(tmp_path)
     records = [record._replace(offset=offset) for offset, record in enumerate(records)]
     result = run("match", *files(tmp_path, HIGH, *records), "--lateness", "2m")
     assert (
-        "field 'value' of A is of another kind than before in 256 events, such as mono.A[0]@256: text after number"
+        "field 'value' of A is of another kind than at first in 256 events, such as mono.A[0]@256: text after number"
         in (result.stderr)
     )
+
+
+@pytest.mark.parametrize("by", ["key", "device", "null"])
+def test_duplicates_are_in_the_summary_by_whatever_rules_correlate(tmp_path, by):
+    rules = f"rules: [{{name: r, by: {by}, seq: [{{as: a, stream: A}}]}}]"
+    twice = [event(0, event_id=str(UUID(int=1)), device="d")._replace(offset=offset) for offset in range(2)]
+    result = run("match", *files(tmp_path, rules, *twice))
+    assert lines(result)[0] == "1 multi events of 2 events (0 late, 0 unreadable, 1 duplicates)"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("form", ["json", "frames"])
+def test_values_of_another_kind_are_counted_one_by_one_however_messages_are_divided(form, size):
+    values = [None, 1, "a", 2.5, True, None, 2**63, [1], "b", {"c": 1}, -3]
+    rules = load_rules("rules: [{name: r, seq: [{as: a, stream: A}], emit: {x: a.x}}]")
+    domain = Domain(0, [DomainGroup("key", Engine(rules, validated=True), {"A": "mono.A"})], topics=["mono.A"])
+    times = [1_772_359_200_000_000 + number for number in range(len(values))]
+    for first in range(0, len(values), size):
+        part = slice(first, first + size)
+        if form == "json":
+            rows = zip(times[part], values[part], strict=True)
+            records = [
+                RawRecord(first + row, 0, b"k", orjson.dumps({"timestamp": time_us, "x": value}))
+                for row, (time_us, value) in enumerate(rows)
+            ]
+        else:
+            columns = {"timestamp": np.array(times[part]), "key": ["k"] * len(times[part])}
+            frame = Frame.from_columns("A", "run", columns | {"x": column_of(values[part])}, first_seq=first)
+            records = [RawRecord(first, 0, None, encode_frame(frame))]
+        domain.feed("mono.A", records)
+    (found,) = domain.unused
+    assert (found[0], found[1], found[2], found[3].count) == ("kind", "A", "x", 5)
+    row = "" if form == "json" else f" row {2 % size}"
+    offset = 2 if form == "json" else 2 - 2 % size
+    assert found[3].example == f"mono.A[0]@{offset}{row}: text after number"
 
 
 def test_late_events_duplicates_and_dead_letters_are_listed_with_their_events(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from astrocyte.agents.rules.yaml import load_rules
-from astrocyte.pipeline.topology.plan import Repartition, checked_plan, make_plan
+from astrocyte.pipeline.topology.plan import ALL_KEYS, Repartition, checked_plan, make_plan
 from astrocyte.schemas.catalog import Catalog, EventType
 from astrocyte.schemas.errors import InvalidRule
 
@@ -57,7 +57,7 @@ rules:
 """
     plan = plan_of(text)
     assert plan.groups[0].exports == frozenset({"burst"})
-    assert plan.groups[1].field == "all"
+    assert plan.groups[1].field == ALL_KEYS
 
 
 @pytest.mark.parametrize("by", ["key", "place"])

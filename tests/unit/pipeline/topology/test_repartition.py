@@ -1,12 +1,13 @@
 import numpy as np
 
+from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import frame_records
-from astrocyte.pipeline.topology.plan import Repartition
+from astrocyte.pipeline.topology.plan import Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.partitioning import partition_of
+from astrocyte.schemas.partitioning import partition_of, split_by_partition
 
 REPARTITION = Repartition("weather", "mono.weather", "place", "keyed.place.weather")
 
@@ -150,3 +151,19 @@ def test_an_event_with_a_clock_that_is_ahead_waits_until_it_is_trusted():
     assert repartitioner.trust(start + hour // 2) == []
     (copy,) = repartitioner.trust(start + 2 * hour)
     assert [row["timestamp"] - start for row in copy.frame.rows()] == [2 * hour]
+
+
+def test_rules_by_null_get_every_event_in_one_partition_whatever_fields_are_called():
+    rules = load_rules(
+        "rules: [{name: r, by: null, seq: [{as: a, stream: S}]}, {name: q, by: all, seq: [{as: a, stream: S}]}]"
+    )
+    plan = make_plan(rules)
+    together = next(each for each in plan.repartitions if each.topic != "keyed.all.S")
+    assert plan.copied_by == {"mono.S": ("all",)}
+    columns = {"timestamp": np.arange(8), "key": list("abcdefgh"), "all": list("stuvwxyz"), "": list("stuvwxyz")}
+    copies, letters = Repartitioner(together, 4, lateness_us=0).step(
+        0, [RawRecord(0, 0, None, encode_frame(Frame.from_columns("S", "run", columns)))]
+    )
+    assert not letters
+    parts = [part for copy in copies for part in split_by_partition(copy.frame, 4)]
+    assert [(partition, part.num_rows) for partition, part in parts if part.num_rows] == [(0, 8)]
