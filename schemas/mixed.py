@@ -183,12 +183,12 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([None if value is None else json_text(value) for value in values], kind)
     if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise TypeError("expected a number, got a boolean")
-    if (
-        float in kinds
-        and pa.types.is_integer(kind)
-        and not all(value % 1 == 0 for value in values if value is not None)
-    ):
-        raise TypeError("expected a whole number, got a fraction")
+    if float in kinds and pa.types.is_integer(kind):
+        if not all(value % 1 == 0 for value in values if value is not None):
+            raise TypeError("expected a whole number, got a fraction")
+        if any(type(value) is float and value == LEAST for value in values):
+            # Readers of JSON round integers below the range of int64 to this float, which would pass as the least one.
+            raise OverflowError("expected an integer of 64 bits, got a float at or below their least")
     column = pa.array(values, kind)
     if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
         beyond = [value for value, there in zip(values, column.to_pylist(), strict=True) if there in _INFINITE]

@@ -188,6 +188,30 @@ def test_a_declared_number_takes_what_loses_nothing_and_other_fields_keep_each_v
         assert letters == []
 
 
+@pytest.mark.parametrize("form", ["json", "json with NaN", "csv", "frame", "mapping"])
+@pytest.mark.parametrize("value", [-(2**63) - 1, -(2**63) - 600, -(2**63) - 1500, -(2**63), 2**63 - 1, 2**63, 2**64])
+def test_an_integer_outside_the_declared_range_is_refused_and_never_another_one(value, form):
+    """Readers of JSON round an integer just below the range of int64 to the least number in it."""
+    fields = "fields: {n: int64}"
+    declared = f"{{name: a, {fields}}}"
+    if form == "mapping":
+        rules = load_rules(f"streams: [{declared}]\nrules: [{{name: r, seq: [{{as: x, stream: a}}], emit: {{n: x.n}}}}]")
+        matches = match(rules, [{"timestamp": 1, "key": "k", "n": value}])
+        found, refused = [each.emit["n"] for each in matches], len(matches.refused)
+    else:
+        given = message(b'{"timestamp": 1, "n": %d, "other": %s}' % (value, b"NaN" if "NaN" in form else b"0"))
+        if form == "csv":
+            declared = f"{{name: a, decoder: {{name: csv, columns: [timestamp, n]}}, {fields}}}"
+            given = message(b"1,%d" % value)
+        if form == "frame":  # in a frame, an integer outside the range of 64 bits is a float
+            column = [value if -(2**63) <= value < 2**64 else float(value)]
+            given = message(encode_frame(Frame.from_columns("a", "", {"timestamp": [1], "key": ["k"], "n": column})))
+        rows, letters, _ = read(declared, given)
+        found, refused = [row["n"] for row in rows], len(letters)
+    inside = -(2**63) <= value < 2**63
+    assert (found, refused) == (([value], 0) if inside else ([], 1))
+
+
 @pytest.mark.parametrize(
     ("value", "kind", "found"),
     [
