@@ -195,7 +195,9 @@ def test_an_integer_outside_the_declared_range_is_refused_and_never_another_one(
     fields = "fields: {n: int64}"
     declared = f"{{name: a, {fields}}}"
     if form == "mapping":
-        rules = load_rules(f"streams: [{declared}]\nrules: [{{name: r, seq: [{{as: x, stream: a}}], emit: {{n: x.n}}}}]")
+        rules = load_rules(
+            f"streams: [{declared}]\nrules: [{{name: r, seq: [{{as: x, stream: a}}], emit: {{n: x.n}}}}]"
+        )
         matches = match(rules, [{"timestamp": 1, "key": "k", "n": value}])
         found, refused = [each.emit["n"] for each in matches], len(matches.refused)
     else:
