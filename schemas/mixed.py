@@ -14,7 +14,9 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from pathlib import PurePath
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 import orjson
@@ -67,7 +69,8 @@ def plain(value: Any) -> int | float | str | bool | None:
     """A Python value as an event carries it: a number, text, a boolean or None.
 
     An integer beyond 64 bits and a decimal with a fraction become the nearest float; a point in time and a duration
-    integer microseconds (UTC); bytes base64 text; a list or an object its JSON text.
+    integer microseconds (UTC); bytes base64 text; a list or an object its JSON text; pandas' NA and NaT None. Raises
+    TypeError for a value of another type.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -80,6 +83,8 @@ def plain(value: Any) -> int | float | str | bool | None:
         return plain(value.item())
     if isinstance(value, Enum):
         return plain(value.value)
+    if kind.__name__ in ("NAType", "NaTType") and kind.__module__.startswith("pandas."):
+        return None
     for simple in (bool, int, float, str):
         if isinstance(value, simple):
             return plain(simple(value))
@@ -105,7 +110,9 @@ def plain(value: Any) -> int | float | str | bool | None:
         return b64encode(value).decode()
     if isinstance(value, _NESTED):
         return json_text(value)
-    return str(value)
+    if isinstance(value, UUID | PurePath):
+        return str(value)
+    raise TypeError(f"expected a number, text, a truth value, a time, bytes, a list or a mapping, got {kind.__name__}")
 
 
 def _iso_interval(value: pa.MonthDayNano) -> str:
@@ -125,8 +132,32 @@ def nearest_float(value: float | Decimal | Fraction) -> float:
 
 
 def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
+    """A string unchanged, any other value as JSON, in which integers beyond 64 bits are the nearest floats.
+
+    Raises TypeError for what JSON cannot hold, and for values nested too deeply.
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        return orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
+    except TypeError as error:
+        if "Integer exceeds" not in str(error):
+            raise TypeError("nested too deeply" if "ecursion" in str(error) else str(error)) from None
+    try:
+        return orjson.dumps(_narrowed(value), default=_json_default, option=_OPTIONS).decode()
+    except RecursionError:
+        raise TypeError("nested too deeply") from None
+
+
+def _narrowed(value: Any) -> Any:
+    """The value with the nearest float for each integer beyond 64 bits."""
+    if isinstance(value, int) and not LEAST <= value <= MOST:
+        return float(value)
+    if isinstance(value, Mapping):
+        return {name: _narrowed(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_narrowed(each) for each in value]
+    return value
 
 
 def _json_default(value: Any) -> Any:
@@ -203,7 +234,13 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         if any(type(value) is float and value == LEAST for value in values):
             # Readers of JSON round integers below the range of int64 to this float, which would pass as the least one.
             raise OverflowError("expected an integer of 64 bits, got a float at or below their least")
-    column = pa.array(values, kind)
+    try:
+        column = pa.array(values, kind)
+    except (pa.ArrowInvalid, OverflowError):
+        wide = [type(value) is int and not LEAST <= value <= MOST for value in values]
+        if not pa.types.is_floating(kind) or not any(wide):
+            raise
+        column = pa.array([nearest_float(v) if beyond else v for v, beyond in zip(values, wide, strict=True)], kind)
     if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
         beyond = [value for value, there in zip(values, column.to_pylist(), strict=True) if there in _INFINITE]
         if any(math.isfinite(value) for value in beyond):
