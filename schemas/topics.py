@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "TRUTH",
     "TopicPartition",
     "control_topic",
+    "is_legal",
+    "is_output",
     "keyed_topic",
     "metrics_topic",
     "mono_topic",
@@ -46,11 +49,26 @@ TRUTH: Final = "truth"
 """Stream (not topic) of planted anomalies; its topic is ``mono.truth``."""
 
 
+_OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES, SIMULATIONS})
+_OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, "metrics.", "state.")
+_LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+
+
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
 
     topic: str
     partition: int
+
+
+def is_legal(topic: str) -> bool:
+    """Whether Kafka takes the name."""
+    return _LEGAL.fullmatch(topic) is not None and topic not in (".", "..")
+
+
+def is_output(topic: str) -> bool:
+    """Whether the pipeline itself writes the topic, other than as the mono events of a stream."""
+    return topic in _OUTPUTS or topic.startswith(_OUTPUT_PREFIXES)
 
 
 def mono_topic(stream: str) -> str:

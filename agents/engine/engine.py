@@ -225,7 +225,7 @@ class Engine:
         that validators refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them. Raises
         InvalidEvent for an event that names no stream.
         """
-        stream = event.get("stream")
+        stream: Any = event.get("stream")
         row: dict[str, Any] | None = None
         if isinstance(stream, str) and stream not in self._contracts.declared and is_plain(event):
             row = {name: value for name, value in event.items() if name != "stream"}

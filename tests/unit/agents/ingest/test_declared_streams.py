@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from astrocyte import Engine, Frame, InvalidRules, Stream, encode_frame, load_rules, match
+from astrocyte import Engine, Frame, InvalidRules, RuleSet, Stream, encode_frame, load_rules, match
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.ingest.avro import SchemaRegistryUnavailable
 from astrocyte.agents.ingest.decode import decode_chunk
@@ -63,6 +63,23 @@ def test_shorthands_stand_for_the_whole_declaration():
         ("{name: a, key: {reading: int16}}", "'text', 'int32', 'int64', 'hex' or 'json'"),
         ("{name: a, on_type_error: drop}", "dead_letter"),
         ("{name: a, topics: x}", "topic"),
+        ("{name: ''}", "expected a name, got ''"),
+        ("{name: a, topic: ''}", "topic: expected a name, got ''"),
+        ("{name: a, id: ' '}", "id: expected a name, got ' '"),
+        ("{name: a, key: ''}", "key.field: expected a name, got ''"),
+        ("{name: a, time: ''}", "time.field: expected a name, got ''"),
+        ("{name: a, fields: {x: {path: ''}}}", "fields.x.path: expected a name, got ''"),
+        ("{name: a, fields: {'': int64}}", "expected a name, got ''"),
+        ("{name: a, topic: 'a b'}", "topic 'a b'; expected 1 to 249 letters, .* name the topic as it is in Kafka"),
+        ("{name: a/b}", "topic 'mono.a/b'; expected 1 to 249 letters, .* give the name of its topic as topic:"),
+        ("{name: a, topic: multi.events}", "the pipeline itself writes topic 'multi.events'.* as a stream of its name"),
+        ("{name: a, topic: alerts}", "the pipeline itself writes topic 'alerts'"),
+        ("{name: a, topic: late}", "the pipeline itself writes topic 'late'"),
+        ("{name: a, topic: dead_letters}", "the pipeline itself writes topic 'dead_letters'"),
+        ("{name: a, topic: keyed.x.a}", "the pipeline itself writes topic 'keyed.x.a'"),
+        ("{name: a, topic: metrics.w}", "the pipeline itself writes topic 'metrics.w'"),
+        ("{name: a, topic: state.g}", "the pipeline itself writes topic 'state.g'"),
+        ("{name: a, topic: control.clock}", "the pipeline itself writes topic 'control.clock'"),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_what_is_possible(text, reason):
@@ -79,6 +96,16 @@ def test_an_unknown_decoder_or_option_is_refused_before_anything_runs():
         decoders("{name: a, decoder: csv}")
     with pytest.raises(InvalidSettings, match="one of schemas: FOLDER"):
         decoders("{name: a, decoder: avro}")
+
+
+def test_a_stream_that_is_declared_twice_is_refused_with_both_places():
+    text = "streams:\n  - {name: a, fields: {x: int64}}\n  - {name: b}\n  - {name: a, topic: t}\n"
+    with pytest.raises(InvalidRules, match="'a' is declared twice, in line 2 and in line 4; keep one declaration"):
+        load_rules(text)
+    with pytest.raises(InvalidRules, match=r"'a' is declared twice, as streams\[0\] and streams\[1\]"):
+        load_rules({"streams": [{"name": "a"}, {"name": "a"}]})
+    with pytest.raises(ValueError, match=r"'a' is declared twice, as streams\[0\] and streams\[1\]"):
+        RuleSet(streams=[Stream(name="a"), Stream(name="a", topic="t")])
 
 
 def test_two_streams_of_one_topic_are_refused():
