@@ -7,12 +7,13 @@ Nothing that is declared here is guessed by a reader. A *path* is a member's nam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.times import TimeUnit
+from astrocyte.schemas.topics import is_derived, is_legal, mono_topic
 
 __all__ = [
     "DecoderChoice",
@@ -25,6 +26,15 @@ __all__ = [
 
 KeyReading = Literal["text", "int32", "int64", "hex", "json"]
 """How the bytes of a Kafka key are read; int32 and int64 are big-endian, as Kafka's own serializers write them."""
+
+
+def _not_empty(value: str) -> str:
+    if not value.strip():
+        raise ValueError(f"expected a name, got {value!r}; leave it out for the default, or write the name")
+    return value
+
+
+_Name = Annotated[str, AfterValidator(_not_empty)]
 
 
 class _Part(BaseModel):
@@ -52,8 +62,8 @@ class KeyDeclaration(_Part):
     whose keys are primary keys). Where it is stated, messages without a Kafka key are not reported.
     """
 
-    field: str = "key"
-    path: str | None = None
+    field: _Name = "key"
+    path: _Name | None = None
     """Where the field stands in the body; default: the field's name."""
     reading: KeyReading | None = None
     partitioned: bool | None = None
@@ -62,7 +72,7 @@ class KeyDeclaration(_Part):
 class TimeDeclaration(_Part):
     """Which member is the event time. Without ``unit`` the unit of a number is decided by its magnitude."""
 
-    field: str
+    field: _Name
     unit: TimeUnit | None = None
 
 
@@ -70,7 +80,7 @@ class FieldDeclaration(_Part):
     """Type of a field, and where it stands; without ``type`` each value keeps its own."""
 
     type: FieldType | None = None
-    path: str | None = None
+    path: _Name | None = None
 
 
 def _named(name: str) -> Any:
@@ -78,20 +88,20 @@ def _named(name: str) -> Any:
     return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
 
 
-_Fields = dict[str, Annotated[FieldDeclaration, _named("type")]]
+_Fields = dict[_Name, Annotated[FieldDeclaration, _named("type")]]
 
 
 class StreamDeclaration(_Part):
     """Declaration of one stream. All but ``name`` may be left out."""
 
-    name: str
-    topic: str | None = None
+    name: _Name
+    topic: _Name | None = None
     """Topic that carries the stream; default: ``mono.<name>``."""
     decoder: Annotated[DecoderChoice | None, _named("name")] = None
     """Default: each message is recognised by its content type and its content."""
     key: Annotated[KeyDeclaration, _named("field")] = KeyDeclaration()
     time: Annotated[TimeDeclaration | None, _named("field")] = None
-    id: str | None = None
+    id: _Name | None = None
     """Path of the member that identifies an event: a second event with its value is a duplicate."""
     fields: _Fields = Field(default_factory=dict)
     on_type_error: Annotated[
@@ -107,6 +117,21 @@ class StreamDeclaration(_Part):
             path = value["key"]
             return value | {"key": {"field": path.rpartition(".")[2], "path": path}}
         return value
+
+    @model_validator(mode="after")
+    def _check_topic(self) -> Self:
+        topic = self.topic or mono_topic(self.name)
+        if not is_legal(topic):
+            advice = "name the topic as it is in Kafka" if self.topic else "give the name of its topic as topic:"
+            raise ValueError(
+                f"topic {topic!r}; expected 1 to 249 letters, digits, dots, underscores and hyphens; {advice}"
+            )
+        if is_derived(topic):
+            raise ValueError(
+                f"the pipeline itself writes topic {topic!r}, so no stream can be in it; rules read the results of "
+                "another rule or of a window as a stream of its name"
+            )
+        return self
 
     @property
     def is_partitioned(self) -> bool:

@@ -241,8 +241,20 @@ def _to_arrow(name: str, values: Any) -> pa.Array:
     return column_of(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
 
 
+def _plain_columns(batch: pa.RecordBatch, stream: str) -> list[pa.Array]:
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns.append(_plain(name, column))
+        except pa.ArrowException as error:
+            raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} cannot be read: {error}") from error
+    return columns
+
+
 def _plain(name: str, column: pa.Array) -> pa.Array:
     """A column in the form that frames have (`schemas.mixed.plain_column`)."""
+    if pa.types.is_run_end_encoded(column.type):
+        column = plain_column(column)
     if name == "event_id":
         kind = column.type
         text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
@@ -291,7 +303,7 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
             table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
             arrays = [column.combine_chunks() for column in table.columns]
             batch = pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
-        columns = [_plain(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+        columns = _plain_columns(batch, meta.get("stream", ""))
         if any(made is not given for made, given in zip(columns, batch.columns, strict=True)):
             batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
         frame = Frame(

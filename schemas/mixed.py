@@ -14,7 +14,9 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from pathlib import PurePath
 from typing import Any, Final
+from uuid import UUID
 
 import numpy as np
 import orjson
@@ -58,6 +60,8 @@ _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _DEEPEST: Final = 254
 """Nesting that orjson writes at most."""
 _US: Final = timedelta(microseconds=1)
+_MOST_ROWS: Final = 1 << 24
+"""Of a run-end encoded column."""
 _TICKS_OF_DAY_US: Final = 86_400_000_000
 
 
@@ -68,7 +72,8 @@ def plain(value: Any) -> int | float | str | bool | None:
     """A Python value as an event carries it: a number, text, a boolean or None.
 
     An integer beyond 64 bits and a decimal with a fraction become the nearest float; a point in time and a duration
-    integer microseconds (UTC); bytes base64 text; a list or an object its JSON text.
+    integer microseconds (UTC); bytes base64 text; a list or an object its JSON text; pandas' NA and NaT None. Raises
+    TypeError for a value of another type.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -81,6 +86,8 @@ def plain(value: Any) -> int | float | str | bool | None:
         return plain(value.item())
     if isinstance(value, Enum):
         return plain(value.value)
+    if kind.__name__ in ("NAType", "NaTType") and kind.__module__.startswith("pandas."):
+        return None
     for simple in (bool, int, float, str):
         if isinstance(value, simple):
             return plain(simple(value))
@@ -100,11 +107,23 @@ def plain(value: Any) -> int | float | str | bool | None:
         return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
     if isinstance(value, timedelta):
         return value // _US
+    if isinstance(value, pa.MonthDayNano):
+        return _iso_interval(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return b64encode(value).decode()
     if isinstance(value, _NESTED):
         return json_text(value)
-    return str(value)
+    if isinstance(value, UUID | PurePath):
+        return str(value)
+    raise TypeError(f"expected a number, text, a truth value, a time, bytes, a list or a mapping, got {kind.__name__}")
+
+
+def _iso_interval(value: pa.MonthDayNano) -> str:
+    """ISO 8601 text: a month has no fixed number of days, nor a day of hours, so no number stands for it."""
+    sign = "-" if value.nanoseconds < 0 else ""
+    seconds, rest = divmod(abs(value.nanoseconds), 1_000_000_000)
+    fraction = f".{rest:09}".rstrip("0") if rest else ""
+    return f"P{value.months}M{value.days}DT{sign}{seconds}{fraction}S"
 
 
 def nearest_float(value: float | Decimal | Fraction) -> float:
@@ -116,20 +135,41 @@ def nearest_float(value: float | Decimal | Fraction) -> float:
 
 
 def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON. Raises InvalidEvent for one that is nested too deeply."""
+    """A string unchanged, any other value as JSON, in which integers beyond 64 bits are the nearest floats.
+
+    Raises InvalidEvent for a value that is nested too deeply, and TypeError for what JSON cannot hold.
+    """
     if isinstance(value, str):
         return value
     try:
         return orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
     except TypeError as error:
-        if "recursion" not in str(error).lower():
+        if "recursion" in str(error).lower():
+            raise InvalidEvent(f"a value is nested too deeply; expected at most {_DEEPEST} levels") from None
+        if "Integer exceeds" not in str(error):
             raise
+    try:
+        return orjson.dumps(_narrowed(value), default=_json_default, option=_OPTIONS).decode()
+    except RecursionError:
         raise InvalidEvent(f"a value is nested too deeply; expected at most {_DEEPEST} levels") from None
+
+
+def _narrowed(value: Any) -> Any:
+    """The value with the nearest float for each integer beyond 64 bits."""
+    if isinstance(value, int) and not LEAST <= value <= MOST:
+        return float(value)
+    if isinstance(value, Mapping):
+        return {name: _narrowed(each) for name, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_narrowed(each) for each in value]
+    return value
 
 
 def _json_default(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, pa.MonthDayNano):
+        return _iso_interval(value)
     return list(value) if isinstance(value, set | frozenset | np.ndarray) else plain(value)
 
 
@@ -193,13 +233,19 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([None if value is None else json_text(value) for value in values], kind)
     if bool in kinds and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         raise TypeError("expected a number, got a boolean")
-    if (
-        float in kinds
-        and pa.types.is_integer(kind)
-        and not all(value % 1 == 0 for value in values if value is not None)
-    ):
-        raise TypeError("expected a whole number, got a fraction")
-    column = pa.array(values, kind)
+    if float in kinds and pa.types.is_integer(kind):
+        if not all(value % 1 == 0 for value in values if value is not None):
+            raise TypeError("expected a whole number, got a fraction")
+        if any(type(value) is float and value == LEAST for value in values):
+            # Readers of JSON round integers below the range of int64 to this float, which would pass as the least one.
+            raise OverflowError("expected an integer of 64 bits, got a float at or below their least")
+    try:
+        column = pa.array(values, kind)
+    except (pa.ArrowInvalid, OverflowError):
+        wide = [type(value) is int and not LEAST <= value <= MOST for value in values]
+        if not pa.types.is_floating(kind) or not any(wide):
+            raise
+        column = pa.array([nearest_float(v) if beyond else v for v, beyond in zip(values, wide, strict=True)], kind)
     if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
         beyond = [value for value, there in zip(values, column.to_pylist(), strict=True) if there in _INFINITE]
         if any(math.isfinite(value) for value in beyond):
@@ -348,29 +394,65 @@ def plain_column(column: pa.Array) -> pa.Array:
     """A column of any Arrow type as one that events have: numbers, booleans, dictionary-encoded text, lists, `MIXED`.
 
     Large and view strings become text, decimals numbers, times and durations integer microseconds (UTC), binary values
-    base64 text. Lists, structs and maps stay as they are. Raises ArrowInvalid if a time is out of range.
+    base64 text, intervals of months, days and time ISO 8601 text. Run-end encoded columns and unions become the values
+    inside. Lists, structs and maps stay as they are, unless Arrow cannot select rows of them: then they become their
+    JSON text. Raises ArrowInvalid if a time is out of range, or for another type.
     """
     kind = column.type
+    if pa.types.is_run_end_encoded(kind):
+        return _run_ends_decoded(column)
+    if pa.types.is_union(kind):
+        return column_of(_values_of_union(column))
+    if pa.types.is_nested(kind) and not _selects(kind):
+        return column_of([None if value is None else json_text(value) for value in column.to_pylist()])
     if _is_usual(kind):
         return column
     if isinstance(kind, pa.BaseExtensionType):
         return plain_column(column.storage)
     if pa.types.is_dictionary(kind):
         return plain_column(column.dictionary_decode())
-    if pa.types.is_run_end_encoded(kind):
-        return plain_column(pc.run_end_decode(column))
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return column.cast(pa.utf8()).dictionary_encode()
     if pa.types.is_float16(kind):
         return column.cast(pa.float32())
     if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
         return _microseconds(column)
-    if pa.types.is_decimal(kind) or _is_binary(kind):
+    if pa.types.is_decimal(kind) or _is_binary(kind) or pa.types.is_interval(kind):
         values = [plain(value) for value in column.to_pylist()]
         if pa.types.is_decimal(kind) and kind.scale > 0:
             values = [None if value is None else float(value) for value in values]
         return column_of(values)
-    return column
+    raise pa.ArrowInvalid(f"values of type {kind} cannot be read; write them as numbers, text or durations")
+
+
+def _run_ends_decoded(column: pa.Array) -> pa.Array:
+    """The values, one a row. Arrow's own function takes few types, and a few bytes may stand for any number of rows."""
+    if len(column) > _MOST_ROWS:
+        raise pa.ArrowInvalid(f"a run-end encoded column has {len(column)} rows; expected at most {_MOST_ROWS}")
+    rows = np.arange(column.offset, column.offset + len(column))
+    return plain_column(column.values).take(pa.array(np.searchsorted(column.run_ends, rows, side="right")))
+
+
+def _values_of_union(column: pa.Array) -> list[Any]:
+    """The values, each of its own type."""
+    scalars = [each.value for each in column]
+    found: list[Any] = [None] * len(scalars)
+    for kind in {each.type for each in scalars if each is not None}:
+        rows = [row for row, each in enumerate(scalars) if each is not None and each.type == kind]
+        part = plain_column(pa.array([scalars[row] for row in rows], kind))
+        for row, value in zip(rows, to_list(part), strict=True):
+            found[row] = plain(value)
+    return found
+
+
+def _selects(kind: pa.DataType) -> bool:
+    """Whether Arrow can select rows of a nested type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _selects(kind.storage_type)
+    if pa.types.is_nested(kind):
+        odd = pa.types.is_run_end_encoded(kind) or pa.types.is_union(kind)
+        return not odd and all(_selects(kind.field(index).type) for index in range(kind.num_fields))
+    return not (pa.types.is_string_view(kind) or pa.types.is_binary_view(kind) or pa.types.is_interval(kind))
 
 
 def _is_usual(kind: pa.DataType) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TopicPartition",
     "control_topic",
     "is_derived",
+    "is_legal",
     "keyed_topic",
     "metrics_topic",
     "mono_topic",
@@ -48,6 +50,8 @@ TRUTH: Final = "truth"
 
 
 _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
+_OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, "metrics.", "state.", "__")
+_LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
 class TopicPartition(NamedTuple):
@@ -55,6 +59,11 @@ class TopicPartition(NamedTuple):
 
     topic: str
     partition: int
+
+
+def is_legal(topic: str) -> bool:
+    """Whether Kafka takes the name."""
+    return _LEGAL.fullmatch(topic) is not None and topic not in (".", "..")
 
 
 def mono_topic(stream: str) -> str:
@@ -95,4 +104,4 @@ def stream_of(topic: str) -> str | None:
 
 def is_derived(topic: str) -> bool:
     """Whether the pipeline itself writes ``topic``: outputs, control, state, window results, repartitioned copies."""
-    return topic in _OUTPUTS or topic.startswith((CONTROL_PREFIX, "metrics.", KEYED_PREFIX, "state.", "__"))
+    return topic in _OUTPUTS or topic.startswith(_OUTPUT_PREFIXES)

@@ -32,7 +32,7 @@ from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
-from astrocyte.agents.ingest.declared import TypeMismatch
+from astrocyte.agents.ingest.declared import UnreadableEvent
 from astrocyte.agents.ingest.dicts import frame_of, frames_of, is_plain, normalised
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.matches.table import Match, MatchTable
@@ -167,7 +167,10 @@ class Engine:
         return self._push(frame, None if topic is None else Origin(topic, partition, offsets), typed=True)
 
     def push_events(self, events: Iterable[Mapping[str, Any] | Frame]) -> None:
-        """`push` and `push_event` of many at once; mappings become one frame a stream. Raises InvalidEvent."""
+        """`push` and `push_event` of many at once; mappings become one frame a stream.
+
+        Raises InvalidEvent for what is neither a mapping nor a frame, and for an event that names no stream.
+        """
         events = list(events)
         own = {id(event) for event in events if isinstance(event, Frame)}
         self._gather()  # earlier events take their numbers first
@@ -218,27 +221,32 @@ class Engine:
     def push_event(self, event: Mapping[str, Any]) -> list[Match]:
         """Let one event wait for the watermark; with `eventual` consistency gives what it matches, provisionally.
 
-        See `agents.ingest.dicts` for what an event looks like. Nothing is returned for an event that validators
-        refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them.
-        Raises InvalidEvent.
+        See `agents.ingest.dicts` for what an event looks like. Nothing is returned for an event that cannot be read or
+        that validators refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them. Raises
+        InvalidEvent for an event that names no stream.
         """
-        stream = event.get("stream")
-        renamed = False
-        if not isinstance(stream, str) or not is_plain(event) or stream in self._contracts.declared:
+        stream: Any = event.get("stream")
+        row: dict[str, Any] | None = None
+        if isinstance(stream, str) and stream not in self._contracts.declared and is_plain(event):
+            row = {name: value for name, value in event.items() if name != "stream"}
+            if stream not in self._read:
+                return []
+            if self._entrance is not None and not self._entrance.is_plain(stream, row):
+                row = None
+        if row is None:
             try:
-                stream, event = normalised(event, sorted(self.streams), self._contracts)
-            except TypeMismatch as mismatch:
+                stream, row = normalised(event, sorted(self.streams), self._contracts)
+            except UnreadableEvent as unreadable:
                 if self._entrance is None:
                     raise
-                self._entrance.refuse(mismatch)
+                self._entrance.refuse(unreadable)
                 return []
-            renamed = "seq_" in event or "event_id_" in event or stream in self._contracts.declared
-        else:
-            event = {name: value for name, value in event.items() if name != "stream"}
-        if stream not in self._read:
-            return []
-        if renamed or (self._entrance is not None and not self._entrance.is_plain(stream, event)):
-            return self._push_alone(stream, event)
+            if stream not in self._read:
+                return []
+            renamed = "seq_" in row or "event_id_" in row or stream in self._contracts.declared
+            if renamed or (self._entrance is not None and not self._entrance.is_plain(stream, row)):
+                return self._push_alone(stream, row)
+        event = row
         time = event["timestamp"]
         if time < self.watermark_us:
             self.late += 1
@@ -459,12 +467,11 @@ class Engine:
         except ValueError as error:
             raise InvalidRule(f"the rules of the snapshot are not valid in this version: {error}") from None
         wanted = self.ruleset
-        if before == wanted:
-            self._restore(snapshot)
-            return
-        self.update(before)
+        if before != wanted:
+            self.update(before)
         self._restore(snapshot)
-        self.update(wanted)
+        if before != wanted:
+            self.update(wanted)
 
     def _restore(self, snapshot: Mapping[str, Any]) -> None:
         self._store.restore(snapshot["store"])
@@ -472,9 +479,8 @@ class Engine:
         self._buffer.sequence = orjson.loads(bytes(snapshot["sequence"]))
         blocks = self._store.blocks()
         for number, stratum in enumerate(self._strata):
-            if str(number) not in snapshot["strata"]:
-                continue  # of other rules; it is empty
-            stratum.restore(snapshot["strata"][str(number)], blocks, lambda name: self._ranks.get(name, PRIMARY))
+            if (state := snapshot["strata"].get(str(number))) is not None:  # else of other rules, and empty
+                stratum.restore(state, blocks, lambda name: self._ranks.get(name, PRIMARY))
         self.watermark_us, self.duplicates, self.late, refused, sampled = snapshot["times"].tolist()
         if self._entrance is not None:
             self._entrance.take()

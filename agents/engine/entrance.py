@@ -9,11 +9,13 @@ from typing import Any, Final
 import numpy as np
 
 from astrocyte.agents.event_time.event_store import Origin
-from astrocyte.agents.ingest.declared import TypeMismatch, enforce
+from astrocyte.agents.ingest.declared import UnreadableEvent, enforce
+from astrocyte.agents.ingest.dicts import time_of
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.declarations import StreamDeclaration
+from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, field_name
 from astrocyte.schemas.times import CEILING_US
 
@@ -25,11 +27,12 @@ _PLAIN: Final = frozenset({int, bool, type(None)})
 
 @dataclass(frozen=True, slots=True)
 class RefusedEvent:
-    """An event that a validator refused, and why. It took part in nothing."""
+    """An event that cannot be read, or that a validator refused, and why. It took part in nothing."""
 
     id: str
     stream: str
-    timestamp_us: int
+    timestamp_us: int | None
+    """None where no time can be read."""
     fields: Mapping[str, Any]
     """``key``, ``type`` and the event's own fields, as they came."""
     reason: str
@@ -94,12 +97,22 @@ class Entrance:
         for event_id, row, (_, reason) in zip(chosen.id_strings(), chosen.event_fields(), refused, strict=True):
             self._found.append(RefusedEvent(event_id, frame.stream, row.pop("timestamp"), row, reason))
 
-    def refuse(self, mismatch: TypeMismatch) -> None:
+    def refuse(self, unreadable: UnreadableEvent) -> None:
         """Note an event that was refused before it was part of a frame; it has an id only if its producer set one."""
         self.refused += 1
-        fields = {field_name(name): value for name, value in mismatch.row.items() if name not in _HIDDEN}
-        own_id = mismatch.row.get("event_id", "")
-        self._found.append(RefusedEvent(own_id, mismatch.stream, mismatch.row["timestamp"], fields, str(mismatch)))
+        row = unreadable.row
+        fields = {
+            field_name(name) if isinstance(name, str) else name: value
+            for name, value in row.items()
+            if name not in _HIDDEN and name != "stream"
+        }
+        try:
+            time_us = time_of(row.get("timestamp"))
+        except InvalidEvent:
+            time_us = None
+        own_id = row.get("event_id")
+        own_id = own_id if isinstance(own_id, str) else ""
+        self._found.append(RefusedEvent(own_id, unreadable.stream, time_us, fields, str(unreadable)))
 
     def take(self) -> list[RefusedEvent]:
         """Events refused since the last call."""

@@ -31,7 +31,8 @@ def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, 
     on for ever: absences are decided and partial matches time out.
 
     Events pass the rule set's validators first, and the checks of every stream, exactly as in ``astrocyte match``;
-    ``refused`` of the result holds those that did not pass. Raises InvalidRule and InvalidEvent.
+    ``refused`` of the result holds those that did not pass, or that cannot be read. Raises InvalidRule, and
+    InvalidEvent for what is neither a mapping nor a frame and for an event that names no stream.
     """
     engine = Engine(rules)
     engine.push_events(events)

@@ -7,9 +7,10 @@ A small subset of Python's expression syntax, parsed once into `agents.expressio
     energy is not None and 0 < energy <= 10        null tests; chained comparisons
     `http-status` == 500 or active == true         any name, in backquotes; constants as in YAML and JSON
 
-``step.field`` is the field of the last event matched to the step; ``sum mean min max count first last`` aggregate all
-of the step's matched events, which never include the current event. A step's own name denotes the current event outside
-of these functions. Any syntax that is not listed in this module is rejected with its position.
+``step.field`` is the field of the last event matched to the step, null or not; ``sum mean min max count first last``
+aggregate the values that are not null of all of the step's matched events, which never include the current event. A
+step's own name denotes the current event outside of these functions. Any syntax that is not listed in this module is
+rejected with its position.
 
 Values follow the same rules in every evaluator (columns, single events, kernels): a comparison with null is false,
 ``!=`` included; NaN is null; a failed computation gives null; whole numbers of 64 bits stay exact; text and numbers are

@@ -64,7 +64,7 @@ def compile_scalar(node: Node) -> Evaluate:
         case Field(None, name):
             return lambda event, prior: clean(event.get(name))
         case Field(str() as step, name):
-            return lambda event, prior: _last(prior.get(step, ()), name)
+            return lambda event, prior: _newest(prior.get(step, ()), name)
         case Aggregate(func, str() as step, args):
             return _aggregate(func, step, args)
         case And(parts):
@@ -113,7 +113,7 @@ def render(pieces: tuple[tuple[str, Node | None, str], ...], prior: Prior) -> st
     return "".join(strings)
 
 
-def _last(events: Sequence[Event], name: str) -> Any:
+def _newest(events: Sequence[Event], name: str) -> Any:
     return clean(events[-1].get(name)) if events else None
 
 
@@ -198,9 +198,9 @@ def _aggregate(func: str, step: str, args: tuple[Node, ...]) -> Evaluate:
         case "count":
             return lambda event, prior: len(values(prior))
         case "first":
-            return lambda event, prior: clean(prior[step][0].get(name)) if prior.get(step) else None
+            return lambda event, prior: next(iter(values(prior)), None)
         case "last":
-            return lambda event, prior: _last(prior.get(step, ()), name)
+            return lambda event, prior: next(reversed(values(prior)), None)
         case "sum":
             return lambda event, prior: total(numbers(prior))
         case "mean":

@@ -15,16 +15,20 @@ from astrocyte.schemas.frames import Frame, column_name
 from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
 from astrocyte.schemas.mixed import MIXED, typed_column
 
-__all__ = ["TypeMismatch", "conforming", "enforce", "unmixed"]
+__all__ = ["TypeMismatch", "UnreadableEvent", "conforming", "enforce", "unmixed"]
 
 
-class TypeMismatch(InvalidEvent):
-    """An event with a value of another type than declared: ``row`` holds its fields by column name."""
+class UnreadableEvent(InvalidEvent):
+    """An event of a stream that cannot be used: ``row`` holds its fields, by column name where they could be read."""
 
-    def __init__(self, reason: str, stream: str, row: Mapping[str, Any]) -> None:
+    def __init__(self, reason: str, stream: str, row: Mapping[Any, Any]) -> None:
         super().__init__(reason)
         self.stream = stream
         self.row = row
+
+
+class TypeMismatch(UnreadableEvent):
+    """An event with a value of another type than declared."""
 
 
 def conforming(row: Mapping[str, Any], declaration: StreamDeclaration, stream: str) -> Mapping[str, Any]:

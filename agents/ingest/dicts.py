@@ -7,25 +7,28 @@ What a mapping means is decided by `schemas.contract`, as for a JSON record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.agents.ingest.declared import TypeMismatch, conforming
+from astrocyte.agents.ingest.declared import UnreadableEvent, conforming
 from astrocyte.schemas import mixed
 from astrocyte.schemas.catalog import arrow_type
 from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import TEXT, Frame, column_name
+from astrocyte.schemas.frames import TEXT, Frame, column_name, field_name
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
 __all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "stream_named", "time_of"]
 
 _UNDECLARED: Final = Contracts()
+_FAULTS: Final = (InvalidEvent, TypeError, ValueError, OverflowError, RecursionError)
+"""What reading an event's values raises; Arrow's errors are of these types too."""
+_READY: Final = frozenset({float, bool, type(None)})
 
 
 def time_of(value: Any) -> int:
@@ -47,10 +50,19 @@ def normalised(
 
     The event is what the same mapping is as a JSON record (`schemas.contract`), except that a whole number as time is
     in microseconds where nothing declares its unit. An event without a stream belongs to the only known one. Raises
-    InvalidEvent, and TypeMismatch for a value of another type than declared.
+    UnreadableEvent for an event of a stream that cannot be used, and InvalidEvent for one that names no stream.
     """
     stream = stream_named(event, streams)
-    contracts = contracts or _UNDECLARED
+    try:
+        return stream, _row_of(event, stream, contracts or _UNDECLARED)
+    except UnreadableEvent:
+        raise
+    except _FAULTS as error:
+        raise UnreadableEvent(str(error), stream, event) from error
+
+
+def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict[str, Any]:
+    _check_names(event)
     contract = contracts.of_stream(stream)
     envelope = contract.decoder if contract.decoder in ENVELOPES else envelope_of(event, contract)
     found = read_event(event, contract, envelope=envelope)
@@ -63,9 +75,43 @@ def normalised(
     row |= {name: value for name, value in (("key", found.key), ("type", found.type)) if value is not None}
     if found.event_id is not None:
         row["event_id"] = found.event_id
+    types: Collection[str] = ()
     if declaration is not None:
         row.update(conforming(row, declaration, stream))
-    return stream, row
+        types = {column_name(name) for name in declaration.types}
+    _check_names(row)
+    for name, value in row.items():
+        if name not in types:
+            row[name] = _carried(field_name(name), value)
+    return row
+
+
+def _check_names(fields: Mapping[Any, Any]) -> None:
+    for name in fields:
+        if type(name) is not str and not isinstance(name, str):
+            raise InvalidEvent(f"field name {name!r} of type {type(name).__name__}; expected text")
+        if not name.isascii():
+            _check_text(f"field name {name!r}", name)
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent(f"{what} holds half a character (a lone surrogate), which is no text: {error}") from error
+
+
+def _carried(name: str, value: Any) -> Any:
+    """A value as events carry it (`schemas.mixed.plain`). Raises InvalidEvent, naming the field."""
+    if type(value) in _READY:
+        return value
+    try:
+        value = value if isinstance(value, str) else mixed.plain(value)
+    except _FAULTS as error:
+        raise InvalidEvent(f"field {name!r} cannot be read: {error}") from error
+    if isinstance(value, str) and not value.isascii():
+        _check_text(f"field {name!r}", value)
+    return value
 
 
 def is_plain(event: Mapping[str, Any]) -> bool:
@@ -77,6 +123,7 @@ def is_plain(event: Mapping[str, Any]) -> bool:
         and "source_stream" not in event
         and "seq" not in event
         and (event.get("event_id") is None or type(event["event_id"]) is str)
+        and all(type(name) is str and name.isascii() for name in event)
     )
 
 
@@ -100,12 +147,12 @@ def frames_of(
     run: str = "",
     first_seq: Mapping[str, int] | None = None,
     contracts: Contracts | None = None,
-    on_refused: Callable[[TypeMismatch], None] | None = None,
+    on_refused: Callable[[UnreadableEvent], None] | None = None,
 ) -> list[Frame]:
     """Frames of the events, in their order, grouped by stream; frames are passed through.
 
     Events without an id are numbered within their stream, in that order, from ``first_seq`` of the stream on
-    (default 0). ``on_refused`` is called for an event with a value of another type than declared. Raises InvalidEvent.
+    (default 0). ``on_refused`` is called for an event of a stream that cannot be used. Raises InvalidEvent.
     """
     frames: list[Frame] = []
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -117,10 +164,10 @@ def frames_of(
             raise InvalidEvent(f"expected an event (a mapping) or a Frame, got {type(event).__name__} {event!r}")
         try:
             stream, fields = normalised(event, streams, contracts)
-        except TypeMismatch as mismatch:
+        except UnreadableEvent as unreadable:
             if on_refused is None:
                 raise
-            on_refused(mismatch)
+            on_refused(unreadable)
             continue
         rows.setdefault(stream, []).append(fields)
     for stream, found in rows.items():

@@ -65,7 +65,7 @@ class Columns:
     def _rewrite(self, node: Node) -> Node:
         match node:
             case Field(str() as step, name):
-                return self._column(f"{step}.{name}", "last", step, name)
+                return self._column(f"{step}.{name}", "newest", step, name)
             case Aggregate(func, str() as step, ()):
                 return self._column(f"{func}({step})", "count", step, None)
             case Aggregate(func, str() as step, (Field(_, name),)):
@@ -87,12 +87,13 @@ class Columns:
             match = self._match[rows]
             if name is None:
                 column: pa.Array | Operand = Values(np.bincount(match, minlength=self.count))
+            elif func == "newest":
+                column = gather(self._events, _places(rows, match, self.count), name)
             elif func in ("first", "last"):
-                # Where several events assign to one place, NumPy keeps the last assignment.
-                place = np.full(self.count, -1, np.int64)
-                order = slice(None) if func == "last" else slice(None, None, -1)
-                place[match[order]] = rows[order]
-                column = gather(self._events, place, name)
+                values = gather(self._events, rows, name)
+                there = np.flatnonzero(of_arrow(values).is_valid)
+                place = _places(there, match[there], self.count, first=func == "first")
+                column = values.take(pa.array(place, mask=place < 0))
             else:
                 column = _aggregate(func, of_arrow(gather(self._events, rows, name)), match, self.count)
             self._cache[label] = column
@@ -118,6 +119,14 @@ def gather(events: Located, places: NDArray[np.int64], name: str) -> pa.Array:
     order = np.full(len(places), -1, np.int64)
     order[np.concatenate(positions)] = np.arange(len(joined))
     return joined.take(pa.array(order, mask=order < 0))
+
+
+def _places(rows: NDArray[np.int64], match: NDArray[np.int64], count: int, *, first: bool = False) -> NDArray[np.int64]:
+    """The last (or first) of the rows of each match; -1 without any."""
+    place = np.full(count, -1, np.int64)
+    order = slice(None, None, -1) if first else slice(None)
+    place[match[order]] = rows[order]  # where several assign to one place, NumPy keeps the last assignment
+    return place
 
 
 def _aggregate(func: str, column: Operand, match: NDArray[np.int64], count: int) -> Values:

@@ -375,6 +375,11 @@ class RuleSet(Model):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"the name {twice!r} is given to two rules or windows; rename one of them")
+        streams = [stream.name for stream in self.streams]
+        again = next((name for name in streams if streams.count(name) > 1), None)
+        if again is not None:
+            places = " and ".join(f"streams[{index}]" for index, name in enumerate(streams) if name == again)
+            raise ValueError(f"stream {again!r} is declared twice, as {places}; keep one declaration")
         return self
 
 

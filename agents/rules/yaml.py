@@ -87,6 +87,7 @@ class _Reader:
             parts[section] = list(self.section(section, model, [] if data.get(section) is None else data[section]))
         entrance = {name: parts.pop(name) for name in _ENTRANCE}
         parts["validators"] = [validator for found in entrance.values() for validator in found]
+        self.check_declared_once(data.get("streams"))
         if not self.problems:
             self.check_streams(parts, entrance)
             self.check_bounds(parts["rules"])
@@ -113,6 +114,22 @@ class _Reader:
                 for problem in problems_of(error, known=_FIELDS):
                     path = problem.path or _step_path(item, problem.message)
                     self.report(problem.message, (section, index, *path), rule=name, field=problem.field)
+
+    def check_declared_once(self, streams: Any) -> None:
+        first: dict[str, int] = {}
+        for index, item in enumerate(streams if isinstance(streams, list) else ()):
+            name = item.get("name") if isinstance(item, Mapping) else None
+            if not isinstance(name, str):
+                continue
+            if name in first:
+                lines = [self.places.get(("streams", each)) for each in (first[name], index)]
+                where = " and ".join(
+                    f"in line {place[0]}" if place else f"as streams[{each}]"
+                    for place, each in zip(lines, (first[name], index), strict=True)
+                )
+                message = f"stream {name!r} is declared twice, {where}; keep one declaration"
+                self.report(message, ("streams", index), rule=name, field="name")
+            first.setdefault(name, index)
 
     def check_streams(self, parts: Mapping[str, list[Any]], entrance: Mapping[str, list[Validator]]) -> None:
         made = {item.name for section in ("rules", "windows", "streams") for item in parts[section]}

@@ -37,7 +37,7 @@ __all__ = ["Correlator", "StateStore"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 5
+FORMAT: Final = 6
 """Version of the content of a snapshot."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""

@@ -81,6 +81,23 @@ def test_nan_and_infinity_in_json_are_what_the_policy_makes_of_them() -> None:
     assert reasons == ["field 'value' is nan; expected a finite number"]
 
 
+INTERVAL = pa.month_day_nano_interval()
+INSIDE = "'[\\\"%s\\\"]'"
+
+
+def run_ends(values: pa.Array) -> pa.Array:
+    """The values run-end encoded, one row each."""
+    return pa.RunEndEncodedArray.from_arrays(pa.array(np.arange(1, len(values) + 1), pa.int32()), values)
+
+
+def union(kind: str, first: pa.Array, second: pa.Array) -> pa.Array:
+    """Two rows, of a value of the one type and one of the other."""
+    types = pa.array([0, 1], pa.int8())
+    if kind == "sparse":
+        return pa.UnionArray.from_sparse(types, [first, second])
+    return pa.UnionArray.from_dense(types, pa.array([0, 0], pa.int32()), [first, second])
+
+
 NAMED = 'rules: [{name: r, seq: [{as: a, stream: A, where: "x == %s"}], emit: {v: a.x}}]'
 
 
@@ -103,6 +120,21 @@ NAMED = 'rules: [{name: r, seq: [{as: a, stream: A, where: "x == %s"}], emit: {v
         (pa.array([{"a": 1}, None]), "'{\\\"a\\\":1}'", '{"a":1}'),
         (pa.array([[1, 2], [3]]), "'[1,2]'", "[1,2]"),
         (pa.array([True, False]), "True", True),
+        (run_ends(pa.array(["x", "y"])), "'x'", "x"),
+        (run_ends(pa.array(["x", None], pa.string_view())), "'x'", "x"),
+        (run_ends(pa.array(["x", "y"]).dictionary_encode()), "'x'", "x"),
+        (run_ends(pa.array([2, 3], pa.duration("s"))), "2000000", 2_000_000),
+        (run_ends(pa.array([[1], [2]])), "'[1]'", "[1]"),
+        (run_ends(pa.array(["w", "x", "y"])).slice(1), "'x'", "x"),
+        (union("dense", pa.array([7]), pa.array(["x"])), "7", 7),
+        (union("dense", pa.array(["7"]), pa.array([7])), "7", 7),
+        (union("sparse", pa.array([0.5, None]), pa.array([None, True])), "0.5", 0.5),
+        (union("dense", pa.array([2], pa.duration("s")), pa.array([b"\xff"])), "'/w=='", "/w=="),
+        (union("dense", pa.array([{"a": 1}]), pa.array([None], pa.int64())), "'{\\\"a\\\":1}'", '{"a":1}'),
+        (pa.array([(1, -2, 3_500_000_000), None], INTERVAL), "'P1M-2DT3.5S'", "P1M-2DT3.5S"),
+        (pa.array([[(0, 0, 1)], None], pa.list_(INTERVAL)), INSIDE % "P0M0DT0.000000001S", '["P0M0DT0.000000001S"]'),
+        (pa.StructArray.from_arrays([run_ends(pa.array([1, 2]))], ["a"]), "'{\\\"a\\\":1}'", '{"a":1}'),
+        (pa.array([["x"], None], pa.list_(pa.string_view())), "'[\\\"x\\\"]'", '["x"]'),
     ],
     ids=lambda each: str(each.type) if isinstance(each, pa.Array) else "",
 )  # fmt: skip
@@ -146,6 +178,9 @@ def fed(rules: Any, *frames: dict[str, Any]) -> DomainOutput:
         pa.array([{"a": Decimal("1.5"), "b": [b"\xff"], "c": time(1)}]),
         pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
         pa.array([None], pa.null()),
+        run_ends(pa.array([b"\xff"])),
+        pa.array([(1, 2, 3)], INTERVAL),
+        pa.UnionArray.from_sparse(pa.array([1], pa.int8()), [pa.array([1]), pa.array(["x"])]),
     ],
     ids=lambda column: str(column.type),
 )
@@ -163,3 +198,21 @@ def test_a_time_that_microseconds_cannot_hold_is_a_dead_letter() -> None:
     (letter,) = output.dead_letters
     assert "overflow" in letter.reason
     assert b64decode(letter.payload_b64 or "").startswith(b"\xff\xff\xff\xff")
+
+
+def test_a_run_end_encoded_column_of_too_many_rows_is_a_dead_letter_that_takes_no_memory() -> None:
+    rules = load_rules("rules: [{name: r, seq: [{as: a, stream: A}]}]")
+    rows = 1 << 30
+    many = {
+        name: pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int32()), values)
+        for name, values in (("timestamp", pa.array([1])), ("key", pa.array(["k"])))
+    }
+    frame = Frame.from_columns("A", "run", {"timestamp": [0], "key": ["k"]})
+    schema = pa.schema({name: column.type for name, column in many.items()})
+    schema = schema.with_metadata(pa.ipc.open_stream(encode_frame(frame)).schema.metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(list(many.values()), schema=schema))
+    domain = Domain(0, [DomainGroup("key", Engine(rules, validated=True), {"A": "mono.A"})], topics=["mono.A"])
+    (letter,) = domain.feed("mono.A", [RawRecord(0, 0, None, bytes(sink.getvalue()))]).dead_letters
+    assert f"column 'timestamp' cannot be read: a run-end encoded column has {rows} rows" in letter.reason

@@ -197,10 +197,15 @@ def test_matches_and_values_are_the_same_for_any_cut_order_and_form(events: list
 def test_a_lone_surrogate_is_refused_where_it_arrives(consistency: Any) -> None:
     event = {"stream": "A", "timestamp": START_US, "key": "k", "x": "a\ud800"}
     engine = Engine(RULES, consistency=consistency)
-    with pytest.raises(InvalidEvent, match="field 'x' of stream 'A'"):
-        engine.push_event(event)
-    with pytest.raises(InvalidEvent, match="field 'x' of stream 'A'"):
-        engine.push_events([event])
+    engine.push_event(event)
+    engine.push_events([event])
+    assert engine.refused == 2
+    reasons = [each.reason for each in engine.flush().refused]
+    assert [reason.partition(":")[0] for reason in reasons] == [
+        "field 'x' holds half a character (a lone surrogate), which is no text"
+    ] * 2
+    with pytest.raises(InvalidEvent, match="field 'x' holds half a character"):
+        Engine(RULES, consistency=consistency, validated=True).push_events([event])
     with pytest.raises(InvalidFrame, match="columns of stream 'A' cannot be read"):
         Frame.from_columns("A", "", {"timestamp": [1], "key": ["k"], "x": ["a\ud800"]})
     domain = Domain(0, [DomainGroup("key", engine, {"A": "mono.A"})], topics=["mono.A"])

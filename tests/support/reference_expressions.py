@@ -140,9 +140,9 @@ def aggregate(func: str, events: Sequence[Event], names: list[str]) -> Any:
     if not names:
         return len(events)
     found = [known(event.get(names[0])) for event in events]
-    if func in ("first", "last"):
-        return None if not found else found[0 if func == "first" else -1]
     there = [each for each in found if each is not None]
+    if func in ("first", "last"):
+        return None if not there else there[0 if func == "first" else -1]
     if func == "count":
         return len(there)
     numbers = [each for each in there if kind(each) == "number"]

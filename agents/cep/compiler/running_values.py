@@ -31,7 +31,11 @@ class Running(IntEnum):
     MIN = 4
     MAX = 5
     FIRST = 6
+    """First value that is not null."""
     LAST = 7
+    """Last value that is not null."""
+    NEWEST = 8
+    """Value of the last event, which may be null."""
 
 
 _RUNNING: Final = {"sum": Running.SUM, "min": Running.MIN, "max": Running.MAX, "first": Running.FIRST,
@@ -63,7 +67,7 @@ class Reader:
             case Field(None, name):
                 return FROM_COLUMN, self._capture(name)
             case Field(str() as step, name):
-                return self._slot(Running.LAST, step, name)
+                return self._slot(Running.NEWEST, step, name)
             case Aggregate(_, str() as step, ()):
                 return self._slot(Running.COUNT, step, None)
             case Aggregate("mean", str() as step, args):

@@ -22,7 +22,7 @@ NORMAL, FINAL, STOP = 0, 1, 2
 DIES, STAYS, LOOK, EVALUATE = range(4)
 # Slots: running values.
 L_RUNNING, L_STEP, L_COLUMN, L_WIDTH = range(4)
-COUNT, VALUES, NUMBERS, SUM, MIN, MAX, FIRST, LAST = map(int, Running)
+COUNT, VALUES, NUMBERS, SUM, MIN, MAX, FIRST, LAST, NEWEST = map(int, Running)
 # Tasks.
 K_SLOT, K_FROM, K_TO, K_SHIFT = range(4)
 # Globals: free lists, high-water marks, live counts, outputs, used headers, timers, position, error (slot + 1).

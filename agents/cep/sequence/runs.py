@@ -28,6 +28,7 @@ from astrocyte.agents.cep.sequence.layout import (
     M_SLOT,
     M_TIME,
     MIN,
+    NEWEST,
     NUMBERS,
     P_ACT,
     P_BITS,
@@ -206,11 +207,15 @@ def update_slot(T, S, s, j, n, step, prev, B, i):
             y = 0.0
             if B.lows.shape[0] > 0:
                 y = B.lows[at(T.slots[at(s), L_COLUMN]), at(i)]
-            if running == LAST:
+            if running == NEWEST:
                 value = x
                 low = y
+            elif running == LAST:
+                if x == x or boxed(x) != 0.0:
+                    value = x
+                    low = y
             elif running == FIRST:
-                if prev < 0 or not started(S, prev, step):
+                if value != value and boxed(value) == 0.0:
                     value = x
                     low = y
             elif running == VALUES:
@@ -231,16 +236,6 @@ def update_slot(T, S, s, j, n, step, prev, B, i):
     S.V[at(n), at(j)] = value
     if S.W.shape[0] > 1:
         S.W[at(n), at(j)] = low
-
-
-@inner
-def started(S, node, step):
-    """Whether the chain already has an event of the step."""
-    while node >= 0:
-        if S.N[at(node)]["step"] == step:
-            return True
-        node = S.N[at(node)]["prev"]
-    return False
 
 
 # -- outputs ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """An engine without a pipeline applies its rule set's validators as `astrocyte match` does."""
 
+import json
 import math
+import re
 from typing import Any
 
 import orjson
@@ -61,6 +63,76 @@ def test_match_applies_validators() -> None:
     assert {event.id: event.reason for event in found.refused} == REFUSED
     assert sorted(each.emit["half"] for each in found) == [15.0, 40.0]
     assert next(event for event in found.refused if event.id == "a2").fields["value"] == 250.0
+
+
+PLAIN_TEXT = "rules: [{name: r, seq: [{as: a, stream: S}], emit: {x: a.x}}]"
+PLAIN = load_rules(PLAIN_TEXT)
+SOUND = {"stream": "S", "timestamp": START_US, "key": "k", "x": 1}
+DEEP: list[Any] = []
+for _ in range(2000):
+    DEEP = [DEEP]
+
+
+class NAType:
+    """Stands for the type of pandas' NA, which is recognised by its name and module."""
+
+    __module__ = "pandas._libs.missing"
+
+
+UNREADABLE: dict[str, tuple[dict[Any, Any], str]] = {
+    "no time": ({name: value for name, value in SOUND.items() if name != "timestamp"}, "has no timestamp"),
+    "a time that is none": ({**SOUND, "timestamp": "nope"}, "timestamp 'nope'; expected ISO 8601"),
+    "a time in seconds": ({**SOUND, "timestamp": 1759055400.5}, "of type float; expected integer microseconds"),
+    "half a character": ({**SOUND, "x": "\ud800"}, "field 'x' holds half a character"),
+    "half a character inside": ({**SOUND, "x": ["\ud800"]}, "field 'x' cannot be read: .*surrogates"),
+    "half a character in the key": ({**SOUND, "key": "\ud800"}, "field 'key' holds half a character"),
+    "half a character in a name": ({**SOUND, "\ud800": 1}, r"field name '\\ud800' holds half a character"),
+    "a number as a name": ({**SOUND, 2: 1}, "field name 2 of type int; expected text"),
+    "a deep list": ({**SOUND, "x": DEEP}, "field 'x' cannot be read: nested too deeply"),
+    "an object": ({**SOUND, "x": object()}, "field 'x' cannot be read: expected a number, text, .* got object"),
+    "an object inside": ({**SOUND, "x": {"y": object()}}, "field 'x' cannot be read"),
+    "a complex number": ({**SOUND, "x": 1j}, "got complex"),
+    "no number JSON can hold": ({**SOUND, "x": [10**400]}, "field 'x' cannot be read: int too large"),
+}
+
+
+@pytest.mark.parametrize("consistency", ["strong", "eventual"])
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_an_event_that_cannot_be_read_is_refused_alone(name: str, consistency: Any) -> None:
+    bad, reason = UNREADABLE[name]
+    found = match(PLAIN, [SOUND, bad, {**SOUND, "x": 2}])
+    assert [each.emit["x"] for each in found] == [1, 2]
+    one_by_one = Engine(PLAIN, consistency=consistency)
+    for event in (SOUND, bad, {**SOUND, "x": 2}):
+        one_by_one.push_event(event)
+    assert one_by_one.refused == 1
+    output = one_by_one.flush()
+    assert [each.emit["x"] for each in output.matches.matches() if each.status != "provisional"] == [1, 2]
+    for (event,) in (found.refused, output.refused):
+        assert re.search(reason, event.reason)
+        assert (event.stream, event.timestamp_us) == ("S", None if "time" in name else START_US)
+
+
+@pytest.mark.parametrize("value", [2**64, 2**70, -(2**63) - 1, {"q": 2**64}, [1, [2**70]]])
+@pytest.mark.parametrize("kind", ["float64", "float32", "int64", "string", "json", None])
+def test_integers_beyond_64_bits_are_in_mappings_what_they_are_in_json(
+    value: Any, kind: str | None, tmp_path: Any
+) -> None:
+    declared = f", fields: {{x: {kind}}}" if kind else ""
+    rules = load_rules(f"streams: [{{name: S{declared}}}]\n" + PLAIN_TEXT)
+    event = {**SOUND, "x": value}
+    body = orjson.dumps({"timestamp": START_US}).decode()[:-1] + f', "x": {json.dumps(value)}}}'
+    records = [ConsumedRecord("mono.S", 0, 0, START_US // 1000, b"k", body.encode(), [])]
+    _, outputs = run_rules(rules, [write_log(tmp_path / "log.jsonl", records)], lateness_us=1)
+    wanted = [orjson.loads(record.value)["metadata"] for output in outputs for record in output.multi_events]
+    found = match(rules, [event])
+    assert repr([dict(each.emit) for each in found]) == repr(wanted)
+    assert len(found.refused) == 1 - len(wanted)
+
+
+def test_missing_values_of_pandas_are_null() -> None:
+    (found,) = match(PLAIN, [{**SOUND, "x": NAType()}])
+    assert found.emit == {"x": None}
 
 
 def test_match_and_the_command_agree_on_the_same_log(tmp_path: Any) -> None:

@@ -302,6 +302,43 @@ def test_functions_over_the_events_of_a_step_have_the_value_of_the_reference(
         assert bool(list(match(rules, numbered))) == wanted
 
 
+def test_first_and_last_ignore_nulls_in_rules_as_in_windows() -> None:
+    rules = load_rules(
+        """
+        validators: [{stream: [A, B], non_finite: keep}]
+        windows: [{name: w, from: A, every: 10us, select: {f: first(x), l: last(x)}}]
+        rules:
+          - {name: r, within: 1s, skip: past_last, seq: [{as: a, stream: A, times: 3}],
+             emit: {f: first(a.x), l: last(a.x), newest: a.x}}
+          - {name: v, seq: [{as: a, stream: w}], emit: {f: a.f, l: a.l}}
+          - name: c
+            within: 1s
+            skip: past_last
+            seq:
+              - {as: a, stream: A, times: 3}
+              - {as: b, stream: B, where: "(first(a.x) == f or first(a.x) is None and f is None)
+                  and (last(a.x) == l or last(a.x) is None and l is None)
+                  and (a.x == newest or a.x is None and newest is None)"}
+        """
+    )
+    events: list[Event] = []
+    expected: dict[tuple[str, str], Event] = {}
+    for number, values in enumerate(product([None, math.nan, 2, 5.5, 2**53 + 1, "x", False, ""], repeat=3)):
+        key = f"k{number}"
+        own = [{"stream": "A", "key": key, "timestamp": at, "x": value} for at, value in enumerate(values)]
+        known = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+        there = [value for value in known if value is not None] or [None]
+        wanted = {"f": there[0], "l": there[-1]}
+        newest = {"newest": known[-1]}
+        events += [*own, {"stream": "B", "key": key, "timestamp": 3, **wanted, **newest}]
+        expected |= {("r", key): {**wanted, **newest}, ("v", key): wanted, ("c", key): {}}
+        for text, value in (("first(a.x)", there[0]), ("last(a.x)", there[-1]), ("a.x", known[-1])):
+            node = parse(text, steps=("a", "b"), own="b")
+            assert reference.value(node, {}, {"a": own}) == compile_scalar(node)({}, {"a": own}) == value
+    found = {(each.rule, str(each.key)): dict(each.emit) for each in match(rules, events)}
+    assert found == expected
+
+
 ORDERS = {"as numbers": Fraction, "by code point": lambda text: [ord(c) for c in text], "false before true": int}
 VALUES: dict[str, list[Any]] = {
     "null": [None, math.nan],

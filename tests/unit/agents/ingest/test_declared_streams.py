@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
-from astrocyte import Engine, Frame, InvalidRules, Stream, encode_frame, load_rules, match
+from astrocyte import Engine, Frame, InvalidRules, RuleSet, Stream, encode_frame, load_rules, match
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.ingest.avro import SchemaRegistryUnavailable
 from astrocyte.agents.ingest.decode import decode_chunk
@@ -63,6 +63,23 @@ def test_shorthands_stand_for_the_whole_declaration():
         ("{name: a, key: {reading: int16}}", "'text', 'int32', 'int64', 'hex' or 'json'"),
         ("{name: a, on_type_error: drop}", "dead_letter"),
         ("{name: a, topics: x}", "topic"),
+        ("{name: ''}", "expected a name, got ''"),
+        ("{name: a, topic: ''}", "topic: expected a name, got ''"),
+        ("{name: a, id: ' '}", "id: expected a name, got ' '"),
+        ("{name: a, key: ''}", "key.field: expected a name, got ''"),
+        ("{name: a, time: ''}", "time.field: expected a name, got ''"),
+        ("{name: a, fields: {x: {path: ''}}}", "fields.x.path: expected a name, got ''"),
+        ("{name: a, fields: {'': int64}}", "expected a name, got ''"),
+        ("{name: a, topic: 'a b'}", "topic 'a b'; expected 1 to 249 letters, .* name the topic as it is in Kafka"),
+        ("{name: a/b}", "topic 'mono.a/b'; expected 1 to 249 letters, .* give the name of its topic as topic:"),
+        ("{name: a, topic: multi.events}", "the pipeline itself writes topic 'multi.events'.* as a stream of its name"),
+        ("{name: a, topic: alerts}", "the pipeline itself writes topic 'alerts'"),
+        ("{name: a, topic: late}", "the pipeline itself writes topic 'late'"),
+        ("{name: a, topic: dead_letters}", "the pipeline itself writes topic 'dead_letters'"),
+        ("{name: a, topic: keyed.x.a}", "the pipeline itself writes topic 'keyed.x.a'"),
+        ("{name: a, topic: metrics.w}", "the pipeline itself writes topic 'metrics.w'"),
+        ("{name: a, topic: state.g}", "the pipeline itself writes topic 'state.g'"),
+        ("{name: a, topic: control.clock}", "the pipeline itself writes topic 'control.clock'"),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_what_is_possible(text, reason):
@@ -79,6 +96,16 @@ def test_an_unknown_decoder_or_option_is_refused_before_anything_runs():
         decoders("{name: a, decoder: csv}")
     with pytest.raises(InvalidSettings, match="one of schemas: FOLDER"):
         decoders("{name: a, decoder: avro}")
+
+
+def test_a_stream_that_is_declared_twice_is_refused_with_both_places():
+    text = "streams:\n  - {name: a, fields: {x: int64}}\n  - {name: b}\n  - {name: a, topic: t}\n"
+    with pytest.raises(InvalidRules, match="'a' is declared twice, in line 2 and in line 4; keep one declaration"):
+        load_rules(text)
+    with pytest.raises(InvalidRules, match=r"'a' is declared twice, as streams\[0\] and streams\[1\]"):
+        load_rules({"streams": [{"name": "a"}, {"name": "a"}]})
+    with pytest.raises(ValueError, match=r"'a' is declared twice, as streams\[0\] and streams\[1\]"):
+        RuleSet(streams=[Stream(name="a"), Stream(name="a", topic="t")])
 
 
 def test_two_streams_of_one_topic_are_refused():
@@ -186,6 +213,32 @@ def test_a_declared_number_takes_what_loses_nothing_and_other_fields_keep_each_v
         assert [row["n"] for row in rows] == [1, 2, None, None, None]
         assert [row["free"] for row in rows] == [1, 0.5, "x", True, None]
         assert letters == []
+
+
+@pytest.mark.parametrize("form", ["json", "json with NaN", "csv", "frame", "mapping"])
+@pytest.mark.parametrize("value", [-(2**63) - 1, -(2**63) - 600, -(2**63) - 1500, -(2**63), 2**63 - 1, 2**63, 2**64])
+def test_an_integer_outside_the_declared_range_is_refused_and_never_another_one(value, form):
+    """Readers of JSON round an integer just below the range of int64 to the least number in it."""
+    fields = "fields: {n: int64}"
+    declared = f"{{name: a, {fields}}}"
+    if form == "mapping":
+        rules = load_rules(
+            f"streams: [{declared}]\nrules: [{{name: r, seq: [{{as: x, stream: a}}], emit: {{n: x.n}}}}]"
+        )
+        matches = match(rules, [{"timestamp": 1, "key": "k", "n": value}])
+        found, refused = [each.emit["n"] for each in matches], len(matches.refused)
+    else:
+        given = message(b'{"timestamp": 1, "n": %d, "other": %s}' % (value, b"NaN" if "NaN" in form else b"0"))
+        if form == "csv":
+            declared = f"{{name: a, decoder: {{name: csv, columns: [timestamp, n]}}, {fields}}}"
+            given = message(b"1,%d" % value)
+        if form == "frame":  # in a frame, an integer outside the range of 64 bits is a float
+            column = [value if -(2**63) <= value < 2**64 else float(value)]
+            given = message(encode_frame(Frame.from_columns("a", "", {"timestamp": [1], "key": ["k"], "n": column})))
+        rows, letters, _ = read(declared, given)
+        found, refused = [row["n"] for row in rows], len(letters)
+    inside = -(2**63) <= value < 2**63
+    assert (found, refused) == (([value], 0) if inside else ([], 1))
 
 
 @pytest.mark.parametrize(
