@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from astrocyte.pipeline.analysis.inspect.reading import raw_records, read_sample
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, make_report
 from astrocyte.pipeline.analysis.inspect.sample import (
     Sample,
+    free_name,
     read_file,
     read_log_sample,
     read_topics,
@@ -146,7 +148,14 @@ def inspect(request: Request, sample: Sample) -> Inspection:
     if len(found.empty) == len(sample.topics):
         raise NothingFound(_nothing(sample))
     base = Contracts() if request.ruleset is None else contracts_of(request.ruleset, existing=sample.known)
-    studied = {topic: _study(request, sample, topic, base) for topic in sample.topics if topic not in found.empty}
+    names = {topic: base.of_topic(topic).stream for topic in sample.topics}
+    if request.ruleset is None:
+        names = _stream_names(sample.topics, base)
+    studied = {
+        topic: _study(request, sample, topic, names[topic], base)
+        for topic in sample.topics
+        if topic not in found.empty
+    }
     contracts = base
     if request.ruleset is None:
         proposals = [proposal for _, _, proposal in studied.values() if proposal is not None]
@@ -195,8 +204,13 @@ def _typed_rows(request: Request, contracts: Contracts) -> Sample:
     return read_file(request.file, contracts, limit=request.limit, stream=request.stream, named=_named(request))
 
 
-def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tuple[Forms, str, Proposal | None]:
-    """Forms of the messages of a topic, the stream that it carries, and a declaration if there is none."""
+def _study(
+    request: Request, sample: Sample, topic: str, name: str, base: Contracts
+) -> tuple[Forms, str, Proposal | None]:
+    """Forms of the messages of a topic, the stream that it carries, and a declaration if there is none.
+
+    ``name`` is that of the stream where it is not declared.
+    """
     contract = base.of_topic(topic)
     decoders = decoders_of(base, json_only=sample.is_file)
     forms = Forms()
@@ -205,7 +219,6 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
         forms_of(topic, partition, raw_records(records), decoders, forms)
     if contract.declaration is not None:
         return forms, contract.stream, None
-    name = contract.stream if request.ruleset is not None else _stream_for(topic, sample.topics, contract)
     csv = None
     unread = sum(forms.counts.values()) == forms.counts["unreadable"] + forms.counts["tombstone"]
     proposed: Proposal | None = None
@@ -235,13 +248,24 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
     return forms, name, proposed
 
 
-def _stream_for(topic: str, topics: Sequence[str], contract: Contract) -> str:
-    """Name of the stream of an undeclared topic: the last part of the topic's name where that is the only such."""
-    if stream_of(topic) is not None or contract.event_type is not None:
-        return contract.stream
-    last = stream_name(topic.rpartition(".")[2])
-    same = [each for each in topics if stream_name((stream_of(each) or each).rpartition(".")[2]) == last]
-    return last if len(same) == 1 else stream_name(topic)
+def _stream_names(topics: Sequence[str], base: Contracts) -> dict[str, str]:
+    """A stream for each topic, no two of one name.
+
+    The name of an undeclared topic's is the last part of the topic's name where that is the only such, else all of it.
+    """
+    contracts = {topic: base.of_topic(topic) for topic in topics}
+    names = {
+        topic: contract.stream
+        for topic, contract in contracts.items()
+        if stream_of(topic) is not None or contract.event_type is not None
+    }
+    last = {topic: stream_name((stream_of(topic) or topic).rpartition(".")[2]) for topic in topics}
+    shared = Counter(last.values())
+    for topic in topics:
+        if topic not in names:
+            name = last[topic] if shared[last[topic]] == 1 else stream_name(topic)
+            names[topic] = free_name(name, set(names.values()))
+    return names
 
 
 def _some(records: Mapping[int, Sequence[ConsumedRecord]]) -> dict[int, list[ConsumedRecord]]:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -34,7 +34,16 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
     from aiokafka import TopicPartition as Place
 
-__all__ = ["Sample", "events_of", "read_file", "read_log_sample", "read_topics", "standard_input", "stream_name"]
+__all__ = [
+    "Sample",
+    "events_of",
+    "free_name",
+    "read_file",
+    "read_log_sample",
+    "read_topics",
+    "standard_input",
+    "stream_name",
+]
 
 _PROBE: Final = 5
 """Newest messages of a partition that are read first, to learn how large they are."""
@@ -267,6 +276,15 @@ def stream_name(text: str) -> str:
     """Name of a stream for a topic or file: the last part of its name, in letters that rules can use."""
     plain = re.sub(r"\W+", "_", text).strip("_")
     return f"s_{plain}" if plain[:1].isdigit() else plain or "events"
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with the first number from 2 on behind it that makes it differ from those that are taken."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
-from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
-from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, suggest
+from astrocyte.pipeline.analysis.inspect.sample import Sample, free_name, stream_name
+from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, set_apart, suggest
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import TRUTH, mono_topic
@@ -63,6 +63,8 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
         report.topic: suggest(report, prefix="" if len(largest) == 1 else f"{stream_name(report.contract.stream)}_")
         for report in largest
     }
+    streams = {report.contract.stream for report in found.reports}
+    set_apart((each for made in suggestions.values() for each in made), streams)
     untyped: dict[str, set[str]] = {}
     refused = sum(each.count for report in reports for each in report.refused)
     while True:
@@ -83,7 +85,8 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     kept = {topic: [each for each in made if trial.matches[each.rule["name"]]] for topic, made in suggestions.items()}
     if not any(kept.values()):
         report = largest[0]
-        rule = {"name": "every_event", "by": None, "seq": [{"as": "event", "stream": report.contract.stream}]}
+        name = free_name("every_event", streams)
+        rule = {"name": name, "by": None, "seq": [{"as": "event", "stream": report.contract.stream}]}
         kept[report.topic] = [Suggestion(rule, 'Every event is a match. Add a condition: where: "field > 3".')]
     body = _body(reports, kept, untyped, results=trial)
     trial = _tried(request, sample, body, found.recommended_us)
