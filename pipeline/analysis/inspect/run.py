@@ -152,9 +152,7 @@ def inspect(request: Request, sample: Sample) -> Inspection:
     if request.ruleset is None:
         names = _stream_names(sample.topics, base)
     studied = {
-        topic: _study(request, sample, topic, names[topic], base)
-        for topic in sample.topics
-        if topic not in found.empty
+        topic: _study(request, sample, topic, names[topic], base) for topic in sample.topics if topic not in found.empty
     }
     contracts = base
     if request.ruleset is None:

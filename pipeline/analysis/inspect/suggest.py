@@ -33,6 +33,8 @@ _IDS: Final = re.compile(
 )
 _LONGEST: Final = 40
 """Characters of a field, value or stream that the name of a rule takes from it."""
+_LONGEST_FIELD: Final = 100
+"""Longest field in conditions and messages: a longer one makes no rule that one can read."""
 _FAR: Final = 6e8
 _TEXT: Final = re.compile(r"[\w .:/@+-]{1,40}")
 _SPANS_US: Final = tuple(
@@ -89,6 +91,8 @@ def _is_usable(report: StreamReport, each: FieldStats) -> bool:
     taken = {report.key_field, *TIME_NAMES}
     if declaration is not None:
         taken |= {declaration.id or "", _time_name(declaration)}
+    if len(each.name) > _LONGEST_FIELD or not each.name.isprintable():
+        return False
     if each.name in taken or "`" in each.name or each.name.startswith("ce_") or _IDS.search(each.name):
         return False
     # Numbers that lie close together and far from zero are times or counters.
@@ -143,7 +147,7 @@ def _threshold(report: StreamReport, by: str | None, prefix: str) -> Suggestion 
 
 
 def _whose(by: str | None, step: str) -> str:
-    return "" if by is None else f"{{{step}.{quoted(by)}}}: "
+    return "" if by is None or len(by) > _LONGEST_FIELD else f"{{{step}.{quoted(by)}}}: "
 
 
 def _numbers(frame: Frame, name: str) -> list[float]:

@@ -13,6 +13,7 @@ from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sampl
 from astrocyte.pipeline.analysis.inspect.starter import make_starter
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.cli.app import app
+from astrocyte.pipeline.console import say, short
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.settings import Settings
 from tests.support.logs import write_log
@@ -83,3 +84,77 @@ def test_a_rule_is_not_called_as_the_stream_of_a_file(tmp_path, name):
     path.write_bytes(b"\n".join(readings()))
     made = started(str(path)).ruleset
     assert name not in {rule.name for rule in made.rules}
+
+
+ODD = [
+    "\x1b[31m",
+    "a\nb",
+    "a\r- z: 1",
+    "\x7f",
+    "\x85",
+    "\u2028",
+    "\u202e",
+    "\ufeff",
+    "\U000e0001",
+    "${a} {b} %s",
+    "é" * 400,
+]
+
+
+def is_plain(text: str) -> bool:
+    return all(char.isprintable() or char == "\n" for char in text)
+
+
+@settings(max_examples=8)
+@given(st.sampled_from(ODD), st.sampled_from(ODD), st.sampled_from(ODD), st.booleans())
+def test_odd_names_and_values_are_escaped_on_the_screen_and_in_the_rule_file(
+    tmp_path_factory, name, value, other, in_log
+):
+    folder = tmp_path_factory.mktemp("odd")
+    values = readings(**{name: value, "state": other, name + "_id": value + other})
+    values += readings(**{name: 7, "state": "b"})
+    path = folder / "events.jsonl"
+    path.write_bytes(b"\n".join(values))
+    if in_log:
+        path = folder / "log.jsonl"
+        write_log(
+            path,
+            [ConsumedRecord("x", 0, n, START_S * 1000, value.encode(), each) for n, each in enumerate(values)],
+            partitions=1,
+        )
+    starter = started(str(path))
+    assert is_plain(starter.text)
+    assert len(max(starter.text.splitlines(), key=len)) < 1500
+    (stream,) = load_rules(starter.text).streams
+    assert name in stream.fields
+    done = run("inspect", str(path), "--write", str(folder / "x.yaml"))
+    assert is_plain(done.stdout)
+    assert is_plain(done.stderr)
+    assert len(done.stdout) < 8000
+
+
+@pytest.mark.parametrize("length", [1015, 1024, 5000])
+@pytest.mark.parametrize("role", ["number", "text", "key", "time", "id", "nested"])
+def test_a_very_long_name_of_a_field_gives_a_rule_file(tmp_path, length, role):
+    name = "y" * length
+    bodies = [orjson.loads(each) for each in readings()]
+    for number, body in enumerate(bodies):
+        if role == "key":
+            body[name + "_device"] = body.pop("user")
+        elif role == "time":
+            body[name + "_time"] = body.pop("timestamp")
+        elif role == "id":
+            body[name + "_id"] = f"event {number}"
+        else:
+            body[name] = {"number": number, "text": "ab"[number % 2], "nested": {name: number}}[role]
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(map(orjson.dumps, bodies)))
+    starter = started(str(path))
+    assert max(len(rule.name) for rule in starter.ruleset.rules) < 130
+    assert len(run("inspect", str(path)).stdout) < 4000
+
+
+def test_a_line_for_the_user_moves_no_cursor(capsys):
+    say("a\x1b[2J \u202e b\nc\td")
+    assert capsys.readouterr().err == "a\\x1b[2J \\u202e b\nc\td\n"
+    assert short("\x1b" * 100, 12) == "\\x1b\\x1b\\..."
