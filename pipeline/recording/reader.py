@@ -84,6 +84,13 @@ def open_log(path: str | Path, *, start_ms: int | None = None) -> Iterator[Consu
             try:
                 item = parse_line(line)
             except InvalidLog as error:
+                if not records and (line.lstrip().startswith(b"[") or line.strip() == b"{"):
+                    # Not a torn log, also where this one line is all.
+                    is_array = line.lstrip().startswith(b"[")
+                    what, option = ("a JSON array", "'.[]'") if is_array else ("JSON of many lines", ".")
+                    raise InvalidLog(
+                        f"{name} holds {what}; expected one JSON object a line, as made by jq -c {option} FILE"
+                    ) from None
                 if not whole:
                     raise TornLog(
                         f"log {name} ends inside a record (a crash, or an interrupted copy): the {records} records "

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened
+from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened, why_unreadable
 from astrocyte.pipeline.console import short
 from astrocyte.schemas import mixed
 from astrocyte.schemas.contract import Contract, Event, is_uuid, key_text, read_event
@@ -101,7 +101,7 @@ def propose(
     read = list(_events(forms.opened, contract))
     events = [event for event, _ in read]
     if not events:
-        proposal.problem = "no message holds an event that can be read"
+        proposal.problem = why_unreadable(forms)
         return proposal
     seen = list(_members(events, forms.opened).values())
     _propose_time(proposal, events, seen, forms, is_file=is_file)

@@ -148,12 +148,7 @@ def inspect(request: Request, sample: Sample) -> Inspection:
     if len(found.empty) == len(sample.topics):
         raise NothingFound(_nothing(sample))
     base = Contracts() if request.ruleset is None else contracts_of(request.ruleset, existing=sample.known)
-    names = {topic: base.of_topic(topic).stream for topic in sample.topics}
-    if request.ruleset is None:
-        names = _stream_names(sample.topics, base)
-    studied = {
-        topic: _study(request, sample, topic, names[topic], base) for topic in sample.topics if topic not in found.empty
-    }
+    studied = {topic: _study(request, sample, topic, base) for topic in sample.topics if topic not in found.empty}
     contracts = base
     if request.ruleset is None:
         proposals = [proposal for _, _, proposal in studied.values() if proposal is not None]
@@ -202,13 +197,8 @@ def _typed_rows(request: Request, contracts: Contracts) -> Sample:
     return read_file(request.file, contracts, limit=request.limit, stream=request.stream, named=_named(request))
 
 
-def _study(
-    request: Request, sample: Sample, topic: str, name: str, base: Contracts
-) -> tuple[Forms, str, Proposal | None]:
-    """Forms of the messages of a topic, the stream that it carries, and a declaration if there is none.
-
-    ``name`` is that of the stream where it is not declared.
-    """
+def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tuple[Forms, str, Proposal | None]:
+    """Forms of the messages of a topic, the stream that it carries, and a declaration if there is none."""
     contract = base.of_topic(topic)
     decoders = decoders_of(base, json_only=sample.is_file)
     forms = Forms()
@@ -217,6 +207,7 @@ def _study(
         forms_of(topic, partition, raw_records(records), decoders, forms)
     if contract.declaration is not None:
         return forms, contract.stream, None
+    name = contract.stream if request.ruleset is not None else _stream_names(sample.topics, base)[topic]
     csv = None
     unread = sum(forms.counts.values()) == forms.counts["unreadable"] + forms.counts["tombstone"]
     proposed: Proposal | None = None

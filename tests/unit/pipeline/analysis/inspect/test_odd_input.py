@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,9 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.console import say, short
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.errors import InvalidSettings
 from tests.support.logs import write_log
 
 START_S = 1_759_055_400
@@ -158,3 +162,38 @@ def test_a_line_for_the_user_moves_no_cursor(capsys):
     say("a\x1b[2J \u202e b\nc\td")
     assert capsys.readouterr().err == "a\\x1b[2J \\u202e b\nc\td\n"
     assert short("\x1b" * 100, 12) == "\\x1b\\x1b\\..."
+
+
+def test_messages_that_are_json_arrays_are_called_that(tmp_path):
+    values = [b"[" + each + b"," + each + b"]" for each in readings()]
+    path = log_of(tmp_path, ["x"], values)
+    done = run("inspect", path)
+    shown = " ".join(done.stdout.split())
+    assert done.exit_code == 1
+    assert "CSV" not in shown
+    assert "the messages are JSON arrays; give each event a message or line of its own" in shown
+    assert "refused 30 (decode), such as x[0]@0: expected a JSON object, got a JSON array of 2" in shown
+    with pytest.raises(InvalidSettings, match="the messages are JSON arrays"):
+        run("inspect", path, "--write", str(tmp_path / "x.yaml"))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_that_is_one_json_array_says_so_and_what_to_do(tmp_path, indent):
+    path = tmp_path / "events.json"
+    path.write_text(json.dumps([orjson.loads(each) for each in readings()], indent=indent))
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: every, by: null, seq: [{as: a, stream: events}]}]")
+    for command in (["inspect", str(path)], ["match", str(rules), str(path)]):
+        with pytest.raises(
+            InvalidLog, match=r"events\.json holds a JSON array; expected one JSON object a line, as made by jq -c '"
+        ):
+            run(*command)
+
+
+def test_a_file_of_one_object_over_several_lines_says_what_to_do(tmp_path):
+    path = tmp_path / "event.json"
+    path.write_text(json.dumps(orjson.loads(readings()[0]), indent=2))
+    with pytest.raises(
+        InvalidLog, match=r"holds JSON of many lines; expected one JSON object a line, as made by jq -c \. FILE"
+    ):
+        run("inspect", str(path))
