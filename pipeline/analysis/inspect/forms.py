@@ -149,8 +149,8 @@ def why_unreadable(forms: Forms) -> str:
     values = [record.value for record in forms.unreadable if record.value is not None]
     if values and all(map(_is_array, values)):
         return (
-            "the messages are JSON arrays; give each event a message or line of its own, or declare a decoder of your own "
-            "that divides them"
+            "the messages are JSON arrays; give each event a message or line of its own, or declare a decoder of "
+            "your own that divides them"
         )
     return "no message holds an event that can be read"
 

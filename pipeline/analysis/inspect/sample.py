@@ -69,6 +69,8 @@ class Sample:
     """Whether the sample is everything."""
     cut: bool = False
     """Whether reading ended because it took too long, so that the newest messages may be missing."""
+    doubts: list[str] = field(default_factory=list)
+    """What is strange about the names of columns of a file."""
     known: tuple[str, ...] = ()
     """All topics of the broker or the log, also those of which there is no sample."""
     broker: str | None = None
@@ -251,6 +253,7 @@ def read_file(path: str, contracts: Contracts, *, limit: int, stream: str | None
     streams = [named] if stream is None and not _names_streams(path, named) else []
     files = EventFiles([path], contracts, streams, stream)
     sample = Sample(path, form)
+    sample.doubts = files.doubts()
     rows = files.records()
     for record in islice(rows, limit):
         sample.records.setdefault(TopicPartition(record.topic, 0), []).append(record)

@@ -268,7 +268,7 @@ def _declaration(report: StreamReport, untyped: set[str]) -> str:
             plain = value["field"] if isinstance(value, Mapping) and value.keys() == {"field"} else value
             lines.append(f"    {name}: {_flow(plain)}")
         if name == "key":
-            lines += [f"    # {printable(hint)}" for hint in proposal.hints]
+            lines += [f"    # {printable(hint)}" for hint in report.hints]
     entries = list(_field_lines(report, given.get("fields", {}), untyped))
     if entries:
         size = min(40, max(len(entry) for entry, _ in entries))

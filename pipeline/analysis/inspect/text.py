@@ -87,7 +87,7 @@ def _lines(found: Inspection, report: StreamReport, width: int) -> Iterator[str]
         yield from _fields(report, width)
     if report.proposal is not None:
         yield from _labelled("declare", [*report.proposal.needs], width)
-        yield from _labelled("notes", [*report.proposal.hints], width)
+    yield from _labelled("notes", report.hints, width)
 
 
 def _head(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -195,5 +197,56 @@ def test_a_file_of_one_object_over_several_lines_says_what_to_do(tmp_path):
     path.write_text(json.dumps(orjson.loads(readings()[0]), indent=2))
     with pytest.raises(
         InvalidLog, match=r"holds JSON of many lines; expected one JSON object a line, as made by jq -c \. FILE"
+    ):
+        run("inspect", str(path))
+
+
+HEADS = [
+    ("2025-09-28T10:30:00Z,u0,a", True),
+    ("u0,5.25,a", True),
+    ("u0,1,a", True),
+    ("1759055400,u0,1", True),
+    ("time,user,v", False),
+    ("country,2019,2020", False),
+    (",0,1", False),
+    ("x,nan,inf", False),
+]
+
+
+@pytest.mark.parametrize(("head", "is_data"), HEADS)
+def test_a_first_line_of_csv_that_looks_like_data_is_said(tmp_path, head, is_data):
+    path = tmp_path / "rooms.csv"
+    path.write_text(head + "\n" + "".join(f"2025-09-28T10:30:{n:02}Z,u{n % 3},{n}\n" for n in range(20)))
+    rules = tmp_path / "rules.yaml"
+    first = json.dumps(head.partition(",")[0] or "x")
+    rules.write_text(
+        f"streams: [{{name: rooms, time: {first}}}]\n"
+        "rules: [{name: every, by: null, seq: [{as: a, stream: rooms}]}]\n"
+    )
+    said = " ".join(run("inspect", str(path)).stdout.split())
+    assert ("looks like data; it is taken as the names of the columns" in said) == is_data
+    assert ("put a line of names before it" in run("match", str(rules), str(path)).stderr) == is_data
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_columns_of_one_name_are_said_by_inspect_and_match(tmp_path, delimiter):
+    path = tmp_path / "rooms.csv"
+    rows = ["time,user,v,v", *(f"2025-09-28T10:30:{n:02}Z,u{n % 3},{n},9" for n in range(20))]
+    path.write_text("\n".join(rows).replace(",", delimiter))
+    rules = tmp_path / "rooms.yaml"
+    done = run("inspect", str(path), "--write", str(rules))
+    said = f"{path}: 2 columns are called 'v', of which only the last one is used; give each a name of its own"
+    assert said in " ".join(done.stdout.split())
+    assert said in " ".join(rules.read_text().split())
+    assert said in run("match", str(rules), str(path)).stderr
+    assert said in " ".join(run("inspect", str(path), "--rules", str(rules)).stdout.split())
+    assert said in json.loads(run("inspect", str(path), "--json").stdout)["reports"][0]["hints"]
+
+
+def test_columns_of_one_name_in_parquet_are_refused(tmp_path):
+    path = tmp_path / "rooms.parquet"
+    pq.write_table(pa.table([pa.array([START_S]), pa.array([1]), pa.array([2])], names=["timestamp", "v", "v"]), path)
+    with pytest.raises(
+        InvalidLog, match=r"rooms\.parquet: several columns are called 'v'; give each a name of its own"
     ):
         run("inspect", str(path))
