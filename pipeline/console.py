@@ -22,8 +22,10 @@ __all__ = [
     "interruptible",
     "pipe_may_close",
     "print_json",
+    "printable",
     "progress_bar",
     "say",
+    "short",
     "size_text",
     "stop_on_signal",
 ]
@@ -147,9 +149,28 @@ def size_text(count: int) -> str:
     return f"{value:.2f} GiB"
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """The text with escapes for what would move the cursor, change the screen or the order of the letters.
+
+    With ``lines`` line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    kept = "\n\t" if lines else ""
+    return "".join(
+        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def short(text: str, most: int = 60) -> str:
+    """A name or value, `printable`, in at most ``most`` characters."""
+    text = printable(text[: most + 1])
+    return text if len(text) <= most else text[: max(1, most - 3)] + "..."
+
+
 def say(text: str) -> None:
-    """Write one line for the user, on stderr."""
-    sys.stderr.write(text + "\n")
+    """Write one line for the user, on stderr; names and values in it are made `printable`."""
+    sys.stderr.write(printable(text, lines=True) + "\n")
 
 
 def print_json(body: dict[str, Any]) -> None:

@@ -44,6 +44,9 @@ def configure(contract: Contract, options: Mapping[str, Any]) -> Callable[[Kafka
         raise InvalidSettings(
             f"{where} needs the names of the columns: decoder: {{name: csv, columns: [timestamp, room, value]}}"
         )
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidSettings(f"{where}: several columns are called {twice!r}; give each a name of its own")
     delimiter = options.get("delimiter", ",")
     if not isinstance(delimiter, str) or len(delimiter) != 1:
         raise InvalidSettings(f"{where}: delimiter is {delimiter!r}; expected one character")

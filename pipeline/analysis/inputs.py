@@ -45,6 +45,8 @@ class Survey:
     """Number of messages of each topic."""
     idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """By partition, in order: topics found idle and the positions at which they were."""
+    doubts: list[str] = field(default_factory=list)
+    """What is strange about the names of columns of files, a sentence each."""
     trusted: dict[tuple[str, int], list[Trusted]] = field(default_factory=dict)
     """By topic of copies and input partition, in order: when the repartition role accepted events that waited."""
 
@@ -112,7 +114,7 @@ class Inputs:
     def _survey(self) -> Survey:
         if self._files is None:
             return survey(self.paths)
-        found = Survey()
+        found = Survey(doubts=self._files.doubts())
         for record in self._files.records():
             found.partitions[record.topic] = 1
             found.places.add((record.topic, 0))

@@ -55,7 +55,7 @@ def unread_topics(run: OfflineRun) -> list[str]:
 
 def report_lines(run: OfflineRun) -> list[str]:
     """Sentences on what was not used, each with its count and an example; none if there is nothing to report."""
-    lines = _unused_lines(run)
+    lines = [*run.found.doubts, *_unused_lines(run)]
     lines += run.fields.absent(set(run.made))
     lines += run.key_places.apart.values()
     unread = unread_topics(run)

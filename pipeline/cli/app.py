@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from astrocyte.pipeline.console import say
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
 
 __all__ = ["app", "main"]
@@ -77,5 +78,5 @@ def main() -> None:
 
 
 def _fail(error: Any, status: int) -> None:
-    sys.stderr.write(f"astrocyte: {error}\n")
+    say(f"astrocyte: {error}")
     sys.exit(status)

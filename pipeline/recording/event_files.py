@@ -21,6 +21,7 @@ import orjson
 from astrocyte.agents.ingest.csv_lines import csv_rows, row_reader
 from astrocyte.agents.ingest.decoders import REFUSED_HEADER
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.csv_header import doubts_of, repeated
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_lines
 from astrocyte.schemas.contract import Contracts
@@ -96,6 +97,11 @@ class EventFiles:
     streams: Sequence[str]
     stream: str | None = None
     _offsets: dict[str, int] = field(default_factory=dict)
+
+    def doubts(self) -> list[str]:
+        """What is strange about the names of columns, a sentence each; the files are read all the same."""
+        delimiter = self._delimiter()
+        return [line for path in self.paths if form_of(path) == "csv" for line in doubts_of(path, delimiter)]
 
     def records(self) -> Iterator[ConsumedRecord]:
         """The messages, in order. Raises InvalidLog and InvalidSettings, naming the file."""
@@ -205,6 +211,8 @@ def _parquet(path: str | Path) -> Iterator[_Row]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
+            if twice := repeated(file.schema_arrow.names):
+                raise InvalidLog(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
             for batch in file.iter_batches():
                 for name in batch.schema.names:
                     column = batch.column(name)

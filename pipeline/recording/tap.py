@@ -19,6 +19,7 @@ from astrocyte.agents.expressions.nodes import Field, Node, walk
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.values import Columns
+from astrocyte.pipeline.console import printable
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topics
@@ -291,7 +292,7 @@ def columns_line(event: Event) -> bytes:
     if not isinstance(body, dict) or event.problem:
         size = "an empty message" if event.value is None else f"{len(event.value)} bytes"
         shown = event.problem or (f"{size}" if body is None else orjson.dumps(body).decode())
-        return f"{_kafka_time(record):<27} {place:<28} {_printable(key):<12} <{_printable(shown)}>\n".encode()
+        return f"{_kafka_time(record):<27} {place:<28} {printable(key):<12} <{printable(shown)}>\n".encode()
     name = next((name for name in TIME_NAMES if body.get(name) is not None), "timestamp")
     time = _shown_time(body.pop(name, None))
     nested = {**(_dict(body.pop("metadata", None))), **(_dict(body.pop("payload", None)))}
@@ -302,7 +303,7 @@ def columns_line(event: Event) -> bytes:
     kind = body.pop("type", "")
     nested = {name: value for name, value in nested.items() if str(value) != key}
     fields = " ".join(f"{name}={_short(value)}" for name, value in (body | nested).items())
-    line = f"{time or _kafka_time(record):<27} {place:<28} {_printable(key):<12} {_printable(str(kind)):<4} {fields}"
+    line = f"{time or _kafka_time(record):<27} {place:<28} {printable(key):<12} {printable(str(kind)):<4} {fields}"
     return line.rstrip().encode("utf-8", "replace") + b"\n"
 
 
@@ -332,12 +333,7 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return _printable(text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…")
-
-
-def _printable(text: str) -> str:
-    # Control characters of an event must not reach a terminal, where they could change the screen.
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+    return printable(text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…")
 
 
 def compile_format(text: str) -> Formatter:

@@ -342,6 +342,11 @@ def read_body(
         found = cloud_event(record.headers, body, declared=envelope is not None)
         if found is not None:
             body, envelope = found, "cloudevents"
+    if isinstance(body, list):
+        raise InvalidEvent(
+            f"expected a JSON object, got a JSON array of {len(body):,}; give each event a message or line of its own, "
+            "or declare a decoder of your own that divides it"
+        )
     if not isinstance(body, dict):
         raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
     return body, envelope

@@ -49,14 +49,14 @@ ARROWS: dict[str, dict[str, str]] = {
         "aggregates": "rows",
     },
     "pipeline": {
-        "analysis": "kafka recording roles settings topology transport",
+        "analysis": "console kafka recording roles settings topology transport",
         "bench": "broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
         "topology transport",
         "embed": "console kafka recording settings transport",
         "demo": "broker console kafka recording roles settings simulation topology",
         "experiments": "settings simulation",
-        "recording": "kafka",
+        "recording": "console kafka",
         "roles": "kafka logging metrics role_registry settings state topology transport",
         "simulation": "console kafka recording settings transport",
         "state": "kafka transport",

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import orjson
 
-from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened
+from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened, why_unreadable
+from astrocyte.pipeline.console import short
 from astrocyte.schemas import mixed
 from astrocyte.schemas.contract import Contract, Event, is_uuid, key_text, read_event
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading
@@ -105,7 +106,7 @@ def propose(
     read = list(_events(forms.opened, contract))
     events = [event for event, _ in read]
     if not events:
-        proposal.problem = "no message holds an event that can be read"
+        proposal.problem = why_unreadable(forms)
         return proposal
     seen = list(_members(events, forms.opened).values())
     _propose_time(proposal, events, seen, forms, is_file=is_file)
@@ -173,25 +174,26 @@ def _propose_time(
         name = names.pop() if len(names) == 1 else None
         unit = own[0].unit or _unit([event.time for event in own])
         where = "source.ts_ms of the envelope" if forms.main == DEBEZIUM else "the time of the envelope"
-        proposal.time = f"{name or where}, {unit or 'ISO 8601 text'}"
+        proposal.time = f"{short(name) if name else where}, {unit or 'ISO 8601 text'}"
         if name in TIME_NAMES and forms.main in _ROWS:
             proposal.declaration["time"] = {"field": name} | ({"unit": unit} if unit else {})
         if named:
-            proposal.hints.append(f"other times: {', '.join(path for path, _ in named[:4])}")
+            proposal.hints.append(f"other times: {', '.join(short(path) for path, _ in named[:4])}")
         return
     without = "every event is refused" if is_file else "the time of the Kafka message is taken"
     if named:
         path, unit = named[0]
         proposal.declaration["time"] = {"field": path} | ({"unit": unit} if unit else {})
-        proposal.time = f"{path}, {unit or 'ISO 8601 text'}"
-        proposal.needs.append(f"time: {path}, else {without}")
+        proposal.time = f"{short(path)}, {unit or 'ISO 8601 text'}"
+        proposal.needs.append(f"time: {short(path)}, else {without}")
         if named[1:]:
-            proposal.hints.append(f"other times: {', '.join(path for path, _ in named[1:5])}")
+            proposal.hints.append(f"other times: {', '.join(short(path) for path, _ in named[1:5])}")
         return
     strange = next((each for each in seen if _is_date_like(each.values)), None)
     if strange is not None:
         proposal.hints.append(
-            f"{strange.path} looks like a time but is not ISO 8601, such as {strange.values[0]!r}: convert it first"
+            f"{short(strange.path)} looks like a time but is not ISO 8601, such as {short(strange.values[0])!r}: "
+            "convert it first"
         )
     if is_file:
         proposal.problem = (
@@ -308,12 +310,12 @@ def _propose_key(
     elif ranked:
         best = ranked[0][1]
         _set_key(proposal, best, None, spread=partitions > 1)
-        proposal.needs.append(f"key: {best.path}, else the events have no key")
+        proposal.needs.append(f"key: {short(best.path)}, else the events have no key")
     chosen = proposal.declaration.get("key")
     used = chosen if isinstance(chosen, str) else (chosen or {}).get("path", (chosen or {}).get("field"))
     others = [each.path for rank, each in ranked if each.path != used and rank[0] == 0]
     if others:
-        proposal.hints.append(f"other keys: {', '.join(others[:4])}")
+        proposal.hints.append(f"other keys: {', '.join(map(short, others[:4]))}")
 
 
 def _set_key(
@@ -399,7 +401,7 @@ def _propose_id(proposal: Proposal, seen: Sequence[Seen], events: Sequence[Event
         if len(ids) == len(bodies) and len(ids) >= 0.5 * len(events) and len(events) > 1:
             proposal.declaration["id"] = each.path
             if not all(is_uuid(str(value)) for value in each.values[:100]):
-                proposal.needs.append(f"id: {each.path}, else an event that is sent twice counts twice")
+                proposal.needs.append(f"id: {short(each.path)}, else an event that is sent twice counts twice")
             return
 
 
@@ -417,5 +419,5 @@ def _propose_paths(proposal: Proposal, seen: Sequence[Seen]) -> None:
         fields[name] = {"path": each.path}
     if fields:
         proposal.declaration["fields"] = fields
-        named = ", ".join(list(fields)[:3])
+        named = ", ".join(map(short, list(fields)[:3]))
         proposal.needs.append(f"fields: {named}, else the members of objects are JSON text")

@@ -18,7 +18,7 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord, read_body
 
-__all__ = ["MAJORITY", "CsvForm", "Forms", "Opened", "avro_schemas", "csv_form", "forms_of"]
+__all__ = ["MAJORITY", "CsvForm", "Forms", "Opened", "avro_schemas", "csv_form", "forms_of", "why_unreadable"]
 
 MAJORITY: Final = 0.95
 """Share of the messages from which on a form is that of a topic, and the others are strays."""
@@ -147,6 +147,8 @@ def csv_form(records: Sequence[RawRecord]) -> CsvForm | None:
         strings = [record.value.decode() for record in records if record.value is not None]
     except UnicodeDecodeError:
         return None
+    if any(_is_array(text) for text in strings[:100]):
+        return None  # the comma divides its members
     for delimiter in _DELIMITERS:
         try:
             rows = [row for text in strings for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)]
@@ -161,6 +163,24 @@ def csv_form(records: Sequence[RawRecord]) -> CsvForm | None:
         columns = tuple(first) if named else tuple(f"column_{number}" for number in range(1, width + 1))
         return CsvForm(columns, delimiter, named)
     return None
+
+
+def why_unreadable(forms: Forms) -> str:
+    """Why none of the messages holds an event."""
+    values = [record.value for record in forms.unreadable if record.value is not None]
+    if values and all(map(_is_array, values)):
+        return (
+            "the messages are JSON arrays; give each event a message or line of its own, or declare a decoder of "
+            "your own that divides them"
+        )
+    return "no message holds an event that can be read"
+
+
+def _is_array(text: str | bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(text), list)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def _is_number(text: str) -> bool:

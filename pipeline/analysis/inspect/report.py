@@ -72,6 +72,8 @@ class StreamReport:
     """What was proposed for a stream that is not declared."""
     is_proposed: bool = False
     """Whether the events were read as proposed."""
+    doubts: list[str] = field(default_factory=list)
+    """What is strange about the names of columns of a file."""
     partition_count: int = 1
     duplicates: int = 0
     """Events with the id of an earlier one."""
@@ -93,6 +95,11 @@ class StreamReport:
         """The field that the key is, as rules name it: ``key`` where that is no field of the events."""
         name = self.contract.key_field
         return name if any(frame.has(name) for frame in self.reading.all_frames) else "key"
+
+    @property
+    def hints(self) -> list[str]:
+        """What to look at before the declaration is used."""
+        return self.doubts + ([] if self.proposal is None else self.proposal.hints)
 
     @property
     def span_us(self) -> int:
@@ -186,7 +193,7 @@ class StreamReport:
             "proposal": None if self.proposal is None else self.proposal.declaration,
             "needs": [] if self.proposal is None else self.proposal.needs,
             "problems": self.problems,
-            "hints": [] if self.proposal is None else self.proposal.hints,
+            "hints": self.hints,
             "time": {
                 "read_from": None if self.proposal is None else self.proposal.time,
                 "first": iso_from_us(int(times.min())) if len(times) else None,

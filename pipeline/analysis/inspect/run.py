@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from astrocyte.pipeline.analysis.inspect.reading import raw_records, read_sample
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, make_report
 from astrocyte.pipeline.analysis.inspect.sample import (
     Sample,
+    free_name,
     read_file,
     read_log_sample,
     read_topics,
@@ -169,6 +171,7 @@ def inspect(request: Request, sample: Sample) -> Inspection:
         )
         report = make_report(topic, contracts.of_topic(where), sample.form, records, reading)
         report.counts, report.proposal = dict(forms.counts.most_common()), proposal
+        report.doubts = sample.doubts
         report.is_proposed = request.ruleset is None
         report.studied_times = numbers_of_time(forms, report.contract)
         if report.declares_wrongly:
@@ -233,7 +236,7 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
         forms_of(topic, partition, raw_records(records), decoders, forms)
     if contract.declaration is not None:
         return forms, contract.stream, None
-    name = contract.stream if request.ruleset is not None else _stream_for(topic, sample.topics, contract)
+    name = contract.stream if request.ruleset is not None else _stream_names(sample.topics, base)[topic]
     csv = None
     unread = sum(forms.counts.values()) == forms.counts["unreadable"] + forms.counts["tombstone"]
     proposed: Proposal | None = None
@@ -263,13 +266,24 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
     return forms, name, proposed
 
 
-def _stream_for(topic: str, topics: Sequence[str], contract: Contract) -> str:
-    """Name of the stream of an undeclared topic: the last part of the topic's name where that is the only such."""
-    if stream_of(topic) is not None or contract.event_type is not None:
-        return contract.stream
-    last = stream_name(topic.rpartition(".")[2])
-    same = [each for each in topics if stream_name((stream_of(each) or each).rpartition(".")[2]) == last]
-    return last if len(same) == 1 else stream_name(topic)
+def _stream_names(topics: Sequence[str], base: Contracts) -> dict[str, str]:
+    """A stream for each topic, no two of one name.
+
+    The name of an undeclared topic's is the last part of the topic's name where that is the only such, else all of it.
+    """
+    contracts = {topic: base.of_topic(topic) for topic in topics}
+    names = {
+        topic: contract.stream
+        for topic, contract in contracts.items()
+        if stream_of(topic) is not None or contract.event_type is not None
+    }
+    last = {topic: stream_name((stream_of(topic) or topic).rpartition(".")[2]) for topic in topics}
+    shared = Counter(last.values())
+    for topic in topics:
+        if topic not in names:
+            name = last[topic] if shared[last[topic]] == 1 else stream_name(topic)
+            names[topic] = free_name(name, set(names.values()))
+    return names
 
 
 def _some(records: Mapping[int, Sequence[ConsumedRecord]]) -> dict[int, list[ConsumedRecord]]:

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
     from aiokafka import TopicPartition as Place
 
-__all__ = ["Sample", "events_of", "read_file", "read_log_sample", "read_topics", "standard_input", "stream_name"]
+__all__ = [
+    "Sample",
+    "events_of",
+    "free_name",
+    "read_file",
+    "read_log_sample",
+    "read_topics",
+    "standard_input",
+    "stream_name",
+]
 
 _PROBE: Final = 5
 """Newest messages of a partition that are read first, to learn how large they are."""
@@ -59,6 +68,8 @@ class Sample:
     """Whether the sample is everything."""
     cut: bool = False
     """Whether reading ended because it took too long, so that the newest messages may be missing."""
+    doubts: list[str] = field(default_factory=list)
+    """What is strange about the names of columns of a file."""
     known: tuple[str, ...] = ()
     """All topics of the broker or the log, also those of which there is no sample."""
     broker: str | None = None
@@ -241,6 +252,7 @@ def read_file(path: str, contracts: Contracts, *, limit: int, stream: str | None
     streams = [named] if stream is None and not _names_streams(path, named) else []
     files = EventFiles([path], contracts, streams, stream)
     sample = Sample(path, form)
+    sample.doubts = files.doubts()
     rows = files.records()
     for record in islice(rows, limit):
         sample.records.setdefault(TopicPartition(record.topic, 0), []).append(record)
@@ -266,6 +278,15 @@ def stream_name(text: str) -> str:
     """Name of a stream for a topic or file: the last part of its name, in letters that rules can use."""
     plain = re.sub(r"\W+", "_", text).strip("_")
     return f"s_{plain}" if plain[:1].isdigit() else plain or "events"
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, with the first number from 2 on behind it that makes it differ from those that are taken."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
-from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
-from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, suggest
+from astrocyte.pipeline.analysis.inspect.sample import Sample, free_name, stream_name
+from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, set_apart, suggest
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
+from astrocyte.pipeline.console import printable, short
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import TRUTH, mono_topic
 
@@ -27,6 +29,8 @@ __all__ = ["Starter", "make_starter", "refuse_to_replace", "write_starter"]
 _STREAMS: Final = 3
 """Most streams for which there are rules; all are declared."""
 _WIDTH: Final = 100
+_LONGEST_KEY: Final = 1000
+"""Length of a key in YAML, which must be less than 1024 characters where its value stands in the same line."""
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|[1-9][0-9]*(us|ms|s|m|h|d)")
 _YAML_WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "none", "nan", "inf"})
 _FIELD: Final = re.compile(r"field (['\"])(.+?)\1 is ")
@@ -63,6 +67,8 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
         report.topic: suggest(report, prefix="" if len(largest) == 1 else f"{stream_name(report.contract.stream)}_")
         for report in largest
     }
+    streams = {report.contract.stream for report in found.reports}
+    set_apart((each for made in suggestions.values() for each in made), streams)
     untyped: dict[str, set[str]] = {}
     refused = sum(each.count for report in reports for each in report.refused)
     while True:
@@ -83,7 +89,8 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     kept = {topic: [each for each in made if trial.matches[each.rule["name"]]] for topic, made in suggestions.items()}
     if not any(kept.values()):
         report = largest[0]
-        rule = {"name": "every_event", "by": None, "seq": [{"as": "event", "stream": report.contract.stream}]}
+        name = free_name("every_event", streams)
+        rule = {"name": name, "by": None, "seq": [{"as": "event", "stream": report.contract.stream}]}
         kept[report.topic] = [Suggestion(rule, 'Every event is a match. Add a condition: where: "field > 3".')]
     body = _body(reports, kept, untyped, results=trial)
     trial = _tried(request, sample, body, found.recommended_us)
@@ -141,22 +148,23 @@ def _commands(request: Request, found: Inspection, reports: Sequence[StreamRepor
     commands = []
     if found.form == "topic":
         log = f"{Path(path).stem}.jsonl.zst"
-        topics = " ".join(report.topic for report in reports)
+        topics = " ".join(shlex.quote(report.topic) for report in reports)
+        log, path = shlex.quote(log), shlex.quote(path)
         commands += [f"astrocyte record {topics}{broker} -o {log}", f"astrocyte match {path} {log}{option}"]
         counts = {report.partition_count for report in reports}
         settings = f"ASTROCYTE_PARTITIONS={max(counts)} " + (f"ASTROCYTE_LATENESS={lateness} " if option else "")
         where = "" if request.broker is None else f" --broker {request.broker}"
         commands.append(f"{settings}astrocyte worker --rules {path} --role correlate{where}")
     else:
-        commands.append(f"astrocyte match {path} {found.name}{option}")
+        commands.append(f"astrocyte match {shlex.quote(path)} {shlex.quote(found.name)}{option}")
     return commands
 
 
 def _header(request: Request, found: Inspection, commands: Sequence[str]) -> str:
     events = sum(report.reading.events for report in found.reports)
     lines = [
-        f"# Written by `astrocyte inspect {request.target}` from {events:,} events. It runs as it is:",
-        *(f"#   {command}" for command in commands),
+        f"# Written by `astrocyte inspect {short(request.target, 200)}` from {events:,} events. It runs as it is:",
+        *(f"#   {printable(command)}" for command in commands),
         "# Change it as you like: docs/events.md explains declarations, docs/rules.md rules.",
     ]
     return "\n".join(lines) + "\n\n"
@@ -187,14 +195,14 @@ def _body(
             count = results.matches[each.rule["name"]]
             example = results.example.get(each.rule["name"])
             comment += f"On the sample: {count:,} {'match' if count == 1 else 'matches'}"
-            comment += f", such as {json.dumps(example, ensure_ascii=False)}." if example else "."
+            comment += f", such as {_quoted(short(example, 200))}." if example else "."
         rules.append(_comment(comment) + _item(each.rule))
     parts.append("rules:\n" + "\n".join(rules))
     return "\n".join(parts)
 
 
 def _comment(text: str) -> str:
-    return "".join(f"  # {line}\n" for line in textwrap.wrap(text, _WIDTH, break_long_words=False))
+    return "".join(f"  # {line}\n" for line in textwrap.wrap(printable(text), _WIDTH, break_long_words=False))
 
 
 def _item(entry: Mapping[str, Any]) -> str:
@@ -221,8 +229,25 @@ def _flow(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str) and not (_PLAIN.fullmatch(value) and value.lower() not in _YAML_WORDS):
-        return json.dumps(value, ensure_ascii=False)
+        return _quoted(value)
     return str(value)
+
+
+def _quoted(text: str) -> str:
+    """A string as YAML and JSON write it, with what YAML has no place for, or takes for a line end, as escapes."""
+    plain = json.dumps(text, ensure_ascii=False)
+    if plain.isprintable():
+        return plain
+    return "".join(
+        char if char.isprintable() else f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+        for char in plain
+    )
+
+
+def _member(name: str, value: str) -> str:
+    """A member of ``fields``; a name that is longer than YAML allows in one line with its value stands on its own."""
+    key = _flow(name)
+    return f"{key}: {value}" if len(key) < _LONGEST_KEY else f"? {key}\n      : {value}"
 
 
 def _declaration(report: StreamReport, untyped: set[str]) -> str:
@@ -243,7 +268,7 @@ def _declaration(report: StreamReport, untyped: set[str]) -> str:
             plain = value["field"] if isinstance(value, Mapping) and value.keys() == {"field"} else value
             lines.append(f"    {name}: {_flow(plain)}")
         if name == "key":
-            lines += [f"    # {hint}" for hint in proposal.hints]
+            lines += [f"    # {printable(hint)}" for hint in report.hints]
     entries = list(_field_lines(report, given.get("fields", {}), untyped))
     if entries:
         size = min(40, max(len(entry) for entry, _ in entries))
@@ -266,7 +291,7 @@ def _field_lines(report: StreamReport, paths: Mapping[str, Any], untyped: set[st
         if each.type is not None and each.name not in untyped:
             spec["type"] = each.type
         text = spec["type"] if spec.keys() == {"type"} else _flow(spec)
-        lines.append((f"{_flow(each.name)}: {text}", _note_on(each)))
+        lines.append((_member(each.name, text), _note_on(each)))
     return lines
 
 
@@ -275,15 +300,18 @@ def _note_on(each: FieldStats) -> str:
         return "always null"
     if each.is_mixed:
         counts = ", ".join(f"{kind} {count:,}" for kind, count in each.kinds.items())
-        examples = ", ".join(json.dumps(value, ensure_ascii=False) for value in each.examples())
-        return f"mixed: {counts}, such as {' '.join(examples.split())[:60]}"
+        return f"mixed: {counts}, such as {_examples(each)}"
     if each.least is not None and each.most is not None:
         least, most = _short_number(each.least), _short_number(each.most)
         note = f"{least} to {most}" if least != most else f"always {least}"
     else:
-        note = ", ".join(json.dumps(value, ensure_ascii=False) for value in each.examples())
-        note = note if len(note) <= 60 else note[:57] + "..."
+        note = _examples(each)
     return note + (f"; {each.nulls:,} null" if each.nulls else "")
+
+
+def _examples(each: FieldStats) -> str:
+    strings = [_quoted(value) if isinstance(value, str) else json.dumps(value) for value in each.examples()]
+    return short(", ".join(strings))
 
 
 def _short_number(value: float) -> str:

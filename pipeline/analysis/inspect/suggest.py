@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -14,12 +15,13 @@ from astrocyte.agents.expressions.lexer import CONSTANTS, KEYWORDS
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import StreamReport
+from astrocyte.pipeline.analysis.inspect.sample import free_name
 from astrocyte.schemas import mixed
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import TIME_NAMES
 
-__all__ = ["Suggestion", "quoted", "suggest"]
+__all__ = ["Suggestion", "quoted", "set_apart", "suggest"]
 
 _MEASURES: Final = re.compile(
     r"amount|price|value|total|temp|score|cost|duration|latency|elapsed|size|bytes|speed|pressure|level|rate|power|"
@@ -29,6 +31,10 @@ _CATEGORIES: Final = re.compile(r"action|event|type|status|state|page|op$|kind|m
 _IDS: Final = re.compile(
     r"(^|_)(id|uuid|guid|no|number|ts|time|timestamp|date|at|version|port|zip|year|lat|lon)$", re.IGNORECASE
 )
+_LONGEST: Final = 40
+"""Characters of a field, value or stream that the name of a rule takes from it."""
+_LONGEST_FIELD: Final = 100
+"""Longest field in conditions and messages: a longer one makes no rule that one can read."""
 _FAR: Final = 6e8
 _TEXT: Final = re.compile(r"[\w .:/@+-]{1,40}")
 _SPANS_US: Final = tuple(
@@ -65,11 +71,19 @@ def suggest(report: StreamReport, *, prefix: str = "") -> list[Suggestion]:
     """Rules over one stream, the best first. Names begin with ``prefix``."""
     by = report.key_field if report.keys.counts else None
     made = [_threshold(report, by, prefix), _pair(report, by, prefix), _busy(report, by, prefix)]
-    found = [each for each in made if each is not None] or [_every(report, by, prefix)]
-    for each in found:
-        if each.rule["name"] == report.contract.stream:  # its matches are a stream of their own
-            each.rule["name"] += "_found"
-    return found
+    return [each for each in made if each is not None] or [_every(report, by, prefix)]
+
+
+def set_apart(suggestions: Iterable[Suggestion], streams: Iterable[str]) -> None:
+    """Number those names of rules and windows that others have, or streams: their results are streams of their own."""
+    taken = set(streams)
+    for each in suggestions:
+        for entry in filter(None, (each.window, each.rule)):
+            before, entry["name"] = entry["name"], free_name(entry["name"], taken)
+            taken.add(entry["name"])
+            if entry is each.window:
+                for step in each.rule["seq"]:
+                    step["stream"] = entry["name"] if step["stream"] == before else step["stream"]
 
 
 def _is_usable(report: StreamReport, each: FieldStats) -> bool:
@@ -77,6 +91,8 @@ def _is_usable(report: StreamReport, each: FieldStats) -> bool:
     taken = {report.key_field, *TIME_NAMES}
     if declaration is not None:
         taken |= {declaration.id or "", _time_name(declaration)}
+    if len(each.name) > _LONGEST_FIELD or not each.name.isprintable():
+        return False
     if each.name in taken or "`" in each.name or each.name.startswith("ce_") or _IDS.search(each.name):
         return False
     # Numbers that lie close together and far from zero are times or counters.
@@ -88,7 +104,8 @@ def _time_name(declaration: StreamDeclaration) -> str:
 
 
 def _name(prefix: str, *parts: str) -> str:
-    name = prefix + "_".join(re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_") or "x" for part in parts)
+    names = (re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_")[:_LONGEST].strip("_") or "x" for part in parts)
+    name = prefix[:_LONGEST] + "_".join(names)
     return f"r_{name}" if name[:1].isdigit() else name
 
 
@@ -130,7 +147,7 @@ def _threshold(report: StreamReport, by: str | None, prefix: str) -> Suggestion 
 
 
 def _whose(by: str | None, step: str) -> str:
-    return "" if by is None else f"{{{step}.{quoted(by)}}}: "
+    return "" if by is None or len(by) > _LONGEST_FIELD else f"{{{step}.{quoted(by)}}}: "
 
 
 def _numbers(frame: Frame, name: str) -> list[float]:

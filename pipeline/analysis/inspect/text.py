@@ -10,11 +10,14 @@ from typing import Any, Final
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats
 from astrocyte.pipeline.analysis.inspect.report import SHARES, Fit, Inspection, StreamReport, span_text
+from astrocyte.pipeline.console import short
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["render", "render_fit"]
 
 _LABEL: Final = 12
+_LINE: Final = 1000
+"""Most characters of one statement: what names and values make longer says nothing more."""
 _FIELDS: Final = 40
 """Most fields that are shown."""
 _REASON: Final = 800
@@ -40,7 +43,7 @@ def render(found: Inspection, *, width: int | None = None) -> str:
     """The reports as text, at most ``width`` columns wide (default: the terminal, between 60 and 120)."""
     width = _width(width)
     parts = ["\n".join(_lines(found, report, width)) for report in found.reports]
-    parts += [f"topic {topic}: no messages" for topic in found.empty]
+    parts += [f"topic {short(topic, 249)}: no messages" for topic in found.empty]
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,9 +58,9 @@ def render_fit(found: Fit, name: str, *, width: int | None = None) -> str:
     )
     lines = list(_wrapped(f"rules {name}: {count}, {what}", width, "  "))
     for each in found.rules:
-        text = f"{each.name}: {each.matches:,} {'match' if each.matches == 1 else 'matches'} on the sample"
+        text = f"{short(each.name)}: {each.matches:,} {'match' if each.matches == 1 else 'matches'} on the sample"
         text += f" ({each.keys:,} keys)" if each.keys > 1 else ""
-        text += f', such as "{_short(each.example, 80)}"' if each.example else ""
+        text += f', such as "{short(each.example, 80)}"' if each.example else ""
         if each.open_events is not None:
             text += f"; keeps about {each.open_events:,.0f} events of its time limit"
         lines += _labelled("", [text], width)
@@ -87,7 +90,7 @@ def _lines(found: Inspection, report: StreamReport, width: int) -> Iterator[str]
         yield from _fields(report, width)
     if report.proposal is not None:
         yield from _labelled("declare", [*report.proposal.needs], width)
-        yield from _labelled("notes", [*report.proposal.hints], width)
+    yield from _labelled("notes", report.hints, width)
 
 
 def _head(found: Inspection, report: StreamReport, width: int) -> Iterator[str]:
@@ -148,7 +151,7 @@ def _time(report: StreamReport) -> list[str]:
         lines.append(report.proposal.time)
     elif report.contract.declaration is not None and report.contract.declaration.time is not None:
         declared = report.contract.declaration.time
-        lines.append(f"{declared.field}{f', {declared.unit}' if declared.unit else ''}, declared")
+        lines.append(f"{short(declared.field)}{f', {declared.unit}' if declared.unit else ''}, declared")
     times = report.reading.times_us()
     if len(times):
         first, last = int(times.min()), int(times.max())
@@ -191,12 +194,13 @@ def _key(report: StreamReport) -> list[str]:
     declaration = report.contract.declaration
     path = declaration.key.path if declaration is not None else None
     own = report.contract.key_field
-    subject = f"{path} as {name}" if path is not None else name if name == own else f"{name} (the {own})"
+    subject = short(name) if path is None else f"{short(path)} as {short(name)}"
+    subject = subject if path is not None or name == own else f"{subject} (the {short(own)})"
     if not keys.counts:
         return [f"{subject}: no event has a key; rules need by: null or another field"]
     lines = [f"{subject}: {len(keys.counts):,} {'key' if len(keys.counts) == 1 else 'different keys'}{_skew(keys)}"]
     if keys.without:
-        lines.append(f"{keys.without:,} events without it take part in no rule by {name}")
+        lines.append(f"{keys.without:,} events without it take part in no rule by {short(name)}")
     if keys.spread:
         lines.append(
             f"{keys.spread:,} keys have events in several partitions: the topic is partitioned by something else than "
@@ -210,7 +214,7 @@ def _skew(keys: KeyStats) -> str:
     if heaviest is None or len(keys.counts) == 1:
         return ""
     name, share = heaviest
-    text = f"; the heaviest, {_short(name)}, has {_percent(share)} of the events"
+    text = f"; the heaviest, {short(name)}, has {_percent(share)} of the events"
     return text + (f", the heaviest 10 {_percent(keys.share_of(10))}" if len(keys.counts) > 20 else "")
 
 
@@ -248,7 +252,7 @@ def _refused(report: StreamReport) -> Iterator[str]:
     elif not total:
         yield "none"
     for each in report.refused[:5]:
-        yield f"{each.count:,} ({each.stage}), such as {_short(each.example, _REASON)}"
+        yield f"{each.count:,} ({each.stage}), such as {short(' '.join(each.example.split()), _REASON)}"
     if len(report.refused) > 5:
         yield f"{total - sum(each.count for each in report.refused[:5]):,} for other reasons"
 
@@ -264,9 +268,9 @@ def _fields(report: StreamReport, width: int) -> Iterator[str]:
     sizes = [min(most, max(len(row[column]) for row in rows)) for column in range(3)]
     left = width - _LABEL - sum(sizes) - 6
     lines = [
-        "  ".join(_short(text, size).ljust(size) for text, size in zip(row[:3], sizes, strict=True))
+        "  ".join(short(text, size).ljust(size) for text, size in zip(row[:3], sizes, strict=True))
         + "  "
-        + _short(row[3], left)
+        + short(row[3], left)
         for row in rows
     ]
     if len(report.fields) > _FIELDS:
@@ -301,7 +305,7 @@ def _values(each: FieldStats) -> str:
 
 def _shown(value: Any) -> str:
     return (
-        f'"{_short(value, 40)}"'
+        f'"{short(value, 40)}"'
         if isinstance(value, str)
         else str(value).lower()
         if value in (True, False)
@@ -310,7 +314,7 @@ def _shown(value: Any) -> str:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    items = [f"{name} {count:,}" for name, count in counts.items()]
+    items = [f"{short(name, 40)} {count:,}" for name, count in counts.items()]
     return ", ".join(items[:8]) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
 
 
@@ -320,14 +324,9 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
-def _short(text: str, most: int = 60) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= most else plain[: max(1, most - 3)] + "..."
-
-
 def _labelled(label: str, lines: Sequence[str], width: int) -> Iterator[str]:
     """Lines beside their label; long ones are wrapped. None without lines."""
-    for number, line in enumerate(lines):
+    for number, line in enumerate(short(line, _LINE) for line in lines):
         start = (label if number == 0 else "").ljust(_LABEL)
         if len(line) + _LABEL <= width:
             yield (start + line).rstrip()
@@ -337,5 +336,10 @@ def _labelled(label: str, lines: Sequence[str], width: int) -> Iterator[str]:
 
 def _wrapped(line: str, width: int, indent: str) -> Iterable[str]:
     return textwrap.wrap(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+        short(line, _LINE),
+        width,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
     )

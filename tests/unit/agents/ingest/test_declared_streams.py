@@ -94,6 +94,8 @@ def test_an_unknown_decoder_or_option_is_refused_before_anything_runs():
         decoders("{name: a, decoder: {name: debezium, columns: [x]}}")
     with pytest.raises(InvalidSettings, match="needs the names of the columns"):
         decoders("{name: a, decoder: csv}")
+    with pytest.raises(InvalidSettings, match="several columns are called 'v'; give each a name of its own"):
+        decoders("{name: a, decoder: {name: csv, columns: [timestamp, v, v]}}")
     with pytest.raises(InvalidSettings, match="one of schemas: FOLDER"):
         decoders("{name: a, decoder: avro}")
 

@@ -114,7 +114,7 @@ def test_the_documented_example_is_read_and_unknown_fields_are_left_out():
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b"[1]", "expected a JSON object, got a JSON list"),
+        (b"[1]", "expected a JSON object, got a JSON array of 1; give each event a message or line of its own"),
         (b'{"timestamp":"yesterday"}', "'yesterday'; expected ISO 8601"),
         (b'{"timestamp":true}', "timestamp True of type bool; expected ISO 8601 text"),
         (b'{"timestamp":1e300}', "timestamp 1e+300 is out of range"),

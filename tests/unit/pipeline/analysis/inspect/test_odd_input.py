@@ -1,0 +1,252 @@
+"""Odd names, values and files: the report is a screen of plain text, and the rule file is valid and matches."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
+from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.cli.app import app
+from astrocyte.pipeline.console import say, short
+from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.errors import InvalidSettings
+from tests.support.logs import write_log
+
+START_S = 1_759_055_400
+
+
+def run(*arguments: str):
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def readings(count: int = 30, **more: object) -> list[bytes]:
+    return [orjson.dumps({"timestamp": START_S + n, "v": n, "user": f"u{n % 3}", **more}) for n in range(count)]
+
+
+def log_of(folder, topics, values=None) -> str:
+    records = [
+        ConsumedRecord(topic, 0, n, START_S * 1000 + n, b"k%d" % (n % 2), value)
+        for topic in topics
+        for n, value in enumerate(values or readings())
+    ]
+    return str(write_log(folder / "events.jsonl", records, partitions=1))
+
+
+def started(path: str):
+    request = Request(path, Settings())
+    sample = take_sample(request)
+    found = inspect(request, sample)
+    starter = make_starter(request, sample, found, path="x.yaml")
+    run_, outputs = run_rules(load_rules(starter.text), [path], lateness_us=found.recommended_us)
+    matches = sum(len(output.multi_events) for output in outputs)
+    assert matches == sum(starter.matches.values()) > 0
+    assert run_.counters.dead == 0
+    return starter
+
+
+@pytest.mark.parametrize(
+    "topics", [["mono.S", "S"], ["a.b-c", "a.b_c"], ["x.high_v", "v"], ["a", "a_busy"], ["a", "a_per_1s", "b"]]
+)
+def test_streams_rules_and_windows_of_any_topics_have_names_of_their_own(tmp_path, topics):
+    made = started(log_of(tmp_path, topics)).ruleset
+    names = [each.name for part in (made.streams, made.windows, made.rules) for each in part]
+    assert len(set(names)) == len(names)
+    assert len(made.streams) == len(topics)
+
+
+@settings(max_examples=12)
+@given(
+    st.lists(
+        st.text("ab._-S", min_size=1, max_size=5).map("mono.".__add__) | st.text("ab._-S", min_size=1, max_size=5),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    )
+)
+def test_a_starter_for_any_topics_is_valid_and_matches(tmp_path_factory, topics):
+    topics = [topic for topic in topics if topic.strip(".") and topic != "mono."]
+    if topics:
+        started(log_of(tmp_path_factory.mktemp("topics"), topics))
+
+
+@pytest.mark.parametrize("name", ["every_event", "high_v"])
+def test_a_rule_is_not_called_as_the_stream_of_a_file(tmp_path, name):
+    path = tmp_path / f"{name}.jsonl"
+    path.write_bytes(b"\n".join(readings()))
+    made = started(str(path)).ruleset
+    assert name not in {rule.name for rule in made.rules}
+
+
+ODD = [
+    "\x1b[31m",
+    "a\nb",
+    "a\r- z: 1",
+    "\x7f",
+    "\x85",
+    "\u2028",
+    "\u202e",
+    "\ufeff",
+    "\U000e0001",
+    "${a} {b} %s",
+    "é" * 400,
+]
+
+
+def is_plain(text: str) -> bool:
+    return all(char.isprintable() or char == "\n" for char in text)
+
+
+@settings(max_examples=8)
+@given(st.sampled_from(ODD), st.sampled_from(ODD), st.sampled_from(ODD), st.booleans())
+def test_odd_names_and_values_are_escaped_on_the_screen_and_in_the_rule_file(
+    tmp_path_factory, name, value, other, in_log
+):
+    folder = tmp_path_factory.mktemp("odd")
+    values = readings(**{name: value, "state": other, name + "_id": value + other})
+    values += readings(**{name: 7, "state": "b"})
+    path = folder / "events.jsonl"
+    path.write_bytes(b"\n".join(values))
+    if in_log:
+        path = folder / "log.jsonl"
+        write_log(
+            path,
+            [ConsumedRecord("x", 0, n, START_S * 1000, value.encode(), each) for n, each in enumerate(values)],
+            partitions=1,
+        )
+    starter = started(str(path))
+    assert is_plain(starter.text)
+    assert len(max(starter.text.splitlines(), key=len)) < 1500
+    (stream,) = load_rules(starter.text).streams
+    assert name in stream.fields
+    done = run("inspect", str(path), "--write", str(folder / "x.yaml"))
+    assert is_plain(done.stdout)
+    assert is_plain(done.stderr)
+    assert len(done.stdout) < 8000
+
+
+@pytest.mark.parametrize("length", [1015, 1024, 5000])
+@pytest.mark.parametrize("role", ["number", "text", "key", "time", "id", "nested"])
+def test_a_very_long_name_of_a_field_gives_a_rule_file(tmp_path, length, role):
+    name = "y" * length
+    bodies = [orjson.loads(each) for each in readings()]
+    for number, body in enumerate(bodies):
+        if role == "key":
+            body[name + "_device"] = body.pop("user")
+        elif role == "time":
+            body[name + "_time"] = body.pop("timestamp")
+        elif role == "id":
+            body[name + "_id"] = f"event {number}"
+        else:
+            body[name] = {"number": number, "text": "ab"[number % 2], "nested": {name: number}}[role]
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(map(orjson.dumps, bodies)))
+    starter = started(str(path))
+    assert max(len(rule.name) for rule in starter.ruleset.rules) < 130
+    assert len(run("inspect", str(path)).stdout) < 4000
+
+
+def test_a_line_for_the_user_moves_no_cursor(capsys):
+    say("a\x1b[2J \u202e b\nc\td")
+    assert capsys.readouterr().err == "a\\x1b[2J \\u202e b\nc\td\n"
+    assert short("\x1b" * 100, 12) == "\\x1b\\x1b\\..."
+
+
+def test_messages_that_are_json_arrays_are_called_that(tmp_path):
+    values = [b"[" + each + b"," + each + b"]" for each in readings()]
+    path = log_of(tmp_path, ["x"], values)
+    done = run("inspect", path)
+    shown = " ".join(done.stdout.split())
+    assert done.exit_code == 1
+    assert "CSV" not in shown
+    assert "the messages are JSON arrays; give each event a message or line of its own" in shown
+    assert "refused 30 (decode), such as x[0]@0: expected a JSON object, got a JSON array of 2" in shown
+    with pytest.raises(InvalidSettings, match="the messages are JSON arrays"):
+        run("inspect", path, "--write", str(tmp_path / "x.yaml"))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_that_is_one_json_array_says_so_and_what_to_do(tmp_path, indent):
+    path = tmp_path / "events.json"
+    path.write_text(json.dumps([orjson.loads(each) for each in readings()], indent=indent))
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules: [{name: every, by: null, seq: [{as: a, stream: events}]}]")
+    for command in (["inspect", str(path)], ["match", str(rules), str(path)]):
+        with pytest.raises(
+            InvalidLog, match=r"events\.json holds a JSON array; expected one JSON object a line, as made by jq -c '"
+        ):
+            run(*command)
+
+
+def test_a_file_of_one_object_over_several_lines_says_what_to_do(tmp_path):
+    path = tmp_path / "event.json"
+    path.write_text(json.dumps(orjson.loads(readings()[0]), indent=2))
+    with pytest.raises(
+        InvalidLog, match=r"holds JSON of many lines; expected one JSON object a line, as made by jq -c \. FILE"
+    ):
+        run("inspect", str(path))
+
+
+HEADS = [
+    ("2025-09-28T10:30:00Z,u0,a", True),
+    ("u0,5.25,a", True),
+    ("u0,1,a", True),
+    ("1759055400,u0,1", True),
+    ("time,user,v", False),
+    ("country,2019,2020", False),
+    (",0,1", False),
+    ("x,nan,inf", False),
+]
+
+
+@pytest.mark.parametrize(("head", "is_data"), HEADS)
+def test_a_first_line_of_csv_that_looks_like_data_is_said(tmp_path, head, is_data):
+    path = tmp_path / "rooms.csv"
+    path.write_text(head + "\n" + "".join(f"2025-09-28T10:30:{n:02}Z,u{n % 3},{n}\n" for n in range(20)))
+    rules = tmp_path / "rules.yaml"
+    first = json.dumps(head.partition(",")[0] or "x")
+    rules.write_text(
+        f"streams: [{{name: rooms, time: {first}}}]\n"
+        "rules: [{name: every, by: null, seq: [{as: a, stream: rooms}]}]\n"
+    )
+    said = " ".join(run("inspect", str(path)).stdout.split())
+    assert ("looks like data; it is taken as the names of the columns" in said) == is_data
+    assert ("put a line of names before it" in run("match", str(rules), str(path)).stderr) == is_data
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_columns_of_one_name_are_said_by_inspect_and_match(tmp_path, delimiter):
+    path = tmp_path / "rooms.csv"
+    rows = ["time,user,v,v", *(f"2025-09-28T10:30:{n:02}Z,u{n % 3},{n},9" for n in range(20))]
+    path.write_text("\n".join(rows).replace(",", delimiter))
+    rules = tmp_path / "rooms.yaml"
+    done = run("inspect", str(path), "--write", str(rules))
+    said = f"{path}: 2 columns are called 'v', of which only the last one is used; give each a name of its own"
+    assert said in " ".join(done.stdout.split())
+    assert said in " ".join(rules.read_text().split())
+    assert said in run("match", str(rules), str(path)).stderr
+    assert said in " ".join(run("inspect", str(path), "--rules", str(rules)).stdout.split())
+    assert said in json.loads(run("inspect", str(path), "--json").stdout)["reports"][0]["hints"]
+
+
+def test_columns_of_one_name_in_parquet_are_refused(tmp_path):
+    path = tmp_path / "rooms.parquet"
+    pq.write_table(pa.table([pa.array([START_S]), pa.array([1]), pa.array([2])], names=["timestamp", "v", "v"]), path)
+    with pytest.raises(
+        InvalidLog, match=r"rooms\.parquet: several columns are called 'v'; give each a name of its own"
+    ):
+        run("inspect", str(path))
