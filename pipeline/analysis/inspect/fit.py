@@ -38,8 +38,10 @@ def fit(ruleset: RuleSet, sample: Sample, found: Inspection, settings: Settings)
     result = Fit(late=trial.run.counters.late, lateness_us=settings.lateness)
     result.problems += _topics(trial, sample)
     result.problems += _refused(found.reports, set(trial.run.inputs.values()))
-    # Said with more above (by reason) and below (the unit that fits, the lateness that they need).
-    result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in ("late", "dead", "unit")]
+    # Said with more above (by reason) and below (the unit that fits, the lateness that they need). The table of fields
+    # shows mixed kinds, and a note says which comparisons they leave out.
+    said = ("late", "dead", "unit", "kind")
+    result.problems += [line_of(*each) for each in trial.run.unused if each[0] not in said]
     result.problems += trial.run.fields.absent(trial.run.made)
     never, partly = _comparisons(ruleset, by_stream)
     result.problems += never
