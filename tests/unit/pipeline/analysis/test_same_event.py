@@ -31,7 +31,7 @@ streams:
     key: customer
     time: {{field: at, unit: ms}}
     id: order
-    fields: {{amount: float64, count: int64, note: string, flag: bool, seq: int64, order: string}}
+    fields: {{amount: float64, count: int64, note: string, flag: bool, seq: int64, order: string, any: {{}}}}
     on_type_error: "null"
 rules:
   - {{name: seen, by: customer, seq: [{{as: a, stream: orders}}], {EMIT}}}
