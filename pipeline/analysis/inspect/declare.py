@@ -168,7 +168,7 @@ def _propose_time(
 ) -> None:
     own = [event for event in events if event.time is not None and _time(event.time, event.unit) is not None]
     candidates = sorted(filter(None, (_time_candidate(each, len(events)) for each in seen)), key=lambda each: each[0])
-    named = [(each.path, unit) for _, each, unit in candidates]
+    named = [(each.path, unit) for _, each, unit in candidates if each.path]  # a declaration names no empty member
     if len(own) >= _SHARE * len(events):
         names = {_time_member(event) for event in own}
         name = names.pop() if len(names) == 1 else None

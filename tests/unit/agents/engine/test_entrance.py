@@ -88,7 +88,7 @@ UNREADABLE: dict[str, tuple[dict[Any, Any], str]] = {
     "half a character in the key": ({**SOUND, "key": "\ud800"}, "field 'key' holds half a character"),
     "half a character in a name": ({**SOUND, "\ud800": 1}, r"field name '\\ud800' holds half a character"),
     "a number as a name": ({**SOUND, 2: 1}, "field name 2 of type int; expected text"),
-    "a deep list": ({**SOUND, "x": DEEP}, "field 'x' cannot be read: nested too deeply"),
+    "a deep list": ({**SOUND, "x": DEEP}, "field 'x' cannot be read: a value is nested too deeply"),
     "an object": ({**SOUND, "x": object()}, "field 'x' cannot be read: expected a number, text, .* got object"),
     "an object inside": ({**SOUND, "x": {"y": object()}}, "field 'x' cannot be read"),
     "a complex number": ({**SOUND, "x": 1j}, "got complex"),

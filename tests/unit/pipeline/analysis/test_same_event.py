@@ -17,7 +17,7 @@ from astrocyte import RuleSet, load_rules, match
 from astrocyte.agents.domain import Counters
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.format import InvalidLog, record_line
+from astrocyte.pipeline.recording.format import record_line
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.mixed import column_of
 from astrocyte.schemas.times import iso_from_us
@@ -153,7 +153,7 @@ def test_an_event_of_a_file_without_a_stream_needs_the_option(tmp_path):
     path = tmp_path / "events.jsonl"
     path.write_text('{"ts": 1, "key": "k"}\n')
     with pytest.raises(
-        InvalidSettings, match=r"event 1 names no stream, and the rules read orders, refunds; give --stream"
+        InvalidSettings, match=r"line 1 names no stream, and the rules read orders, refunds; give --stream"
     ):
         run_rules(TWO, [path], lateness_us=0)
     _, outputs = run_rules(TWO, [path], lateness_us=0, stream="refunds")
@@ -178,13 +178,6 @@ def test_a_line_that_is_no_json_is_a_dead_letter_and_the_others_are_read(tmp_pat
     outputs = list(outputs)
     assert sum(len(output.multi_events) for output in outputs) == 2
     assert [letter.offset for output in outputs for letter in output.dead_letters] == [1, 3]
-
-
-def test_a_line_of_csv_with_another_number_of_values_is_named(tmp_path):
-    path = tmp_path / "events.csv"
-    path.write_text("timestamp,key\n1,k\n2\n")
-    with pytest.raises(InvalidLog, match=r"events.csv, line 3: 1 values; expected 2: timestamp, key"):
-        run_rules(UNDECLARED, [path], lateness_us=0)
 
 
 def test_logs_and_files_of_events_are_not_read_together(tmp_path):
