@@ -106,7 +106,7 @@ def test_a_stream_that_is_declared_twice_is_refused_with_both_places():
         load_rules(text)
     with pytest.raises(InvalidRules, match=r"'a' is declared twice, as streams\[0\] and (as )?streams\[1\]"):
         load_rules({"streams": [{"name": "a"}, {"name": "a"}]})
-    with pytest.raises(ValueError, match=r"'a' is declared twice, as streams\[0\] and (as )?streams\[1\]"):
+    with pytest.raises(InvalidRules, match=r"'a' is declared twice, as streams\[0\] and (as )?streams\[1\]"):
         RuleSet(streams=[Stream(name="a"), Stream(name="a", topic="t")])
 
 
