@@ -27,11 +27,11 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord, KafkaRecord, is_retried
 from astrocyte.schemas.times import DOUBTED_US, PER_UNIT, fitting_unit, iso_from_us
-from astrocyte.schemas.topics import metrics_topic
+from astrocyte.schemas.topics import KEYED_PREFIX, METRICS_PREFIX, metrics_topic
 
 __all__ = ["Accounting", "Counters", "DomainOutput", "Intake", "UnusedEvent"]
 
-_MADE: Final = ("keyed.", "metrics.")
+_MADE: Final = (KEYED_PREFIX, METRICS_PREFIX)
 """Topics that the pipeline itself writes: nobody else reports what happens to their events."""
 
 

@@ -180,7 +180,7 @@ class Domain:
             records = [record for record in records if record.offset >= position]
         if not records:
             return output
-        self.positions[topic] = records[-1].offset + 1
+        next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
         records = records if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
@@ -190,6 +190,8 @@ class Domain:
         stamps = KafkaTimes(records)
         for sourced in frames:
             self._take(Intake(sourced, output, counted), stamps)
+        # Only now: a decoder that cannot work at the moment raises, and is given the same messages again.
+        self.positions[topic] = next_offset
         for lane in self._lanes_of.get(topic, ()):
             self._advance(lane, output)
         return output

@@ -12,6 +12,7 @@ __all__ = [
     "DEAD_LETTERS",
     "KEYED_PREFIX",
     "LATE",
+    "METRICS_PREFIX",
     "MONO_PREFIX",
     "MULTI_EVENTS",
     "RETRIES",
@@ -33,6 +34,7 @@ __all__ = [
 MONO_PREFIX: Final = "mono."
 CONTROL_PREFIX: Final = "control."
 KEYED_PREFIX: Final = "keyed."
+METRICS_PREFIX: Final = "metrics."
 MULTI_EVENTS: Final = "multi.events"
 ALERTS: Final = "alerts"
 LATE: Final = "late"
@@ -50,7 +52,7 @@ TRUTH: Final = "truth"
 
 
 _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
-_OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, "metrics.", "state.", "__")
+_OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, METRICS_PREFIX, "state.", "__")
 _LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 
 
@@ -78,7 +80,7 @@ def control_topic(name: str) -> str:
 
 def metrics_topic(window: str) -> str:
     """Topic of the results of the window called ``window``."""
-    return f"metrics.{window}"
+    return METRICS_PREFIX + window
 
 
 def keyed_topic(stream: str, field: str) -> str:
@@ -95,8 +97,8 @@ def stream_of(topic: str) -> str | None:
     """Stream whose events ``topic`` carries, or None for a topic of another kind."""
     if topic.startswith(MONO_PREFIX):
         return topic[len(MONO_PREFIX) :]
-    if topic.startswith("metrics."):
-        return topic[len("metrics.") :]
+    if topic.startswith(METRICS_PREFIX):
+        return topic[len(METRICS_PREFIX) :]
     if topic.startswith(KEYED_PREFIX):
         return topic.split(".", 2)[2]
     return None

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -100,19 +101,17 @@ class OfflineRun:
         """Stream of each topic that the rules read, directly or repartitioned."""
         self._copied = self.inputs.keys() - read
         """Topics of which rules read the repartitioned copy alone; `_counting` counts their events."""
+        make_domain = partial(
+            Domain,
+            lateness_us=lateness_us,
+            clock_tolerance_us=clock_tolerance_us,
+            copied_by=plan.copied_by,
+            list_unused=list_unused,
+            decoders=inputs.decoders,
+        )
         self._counting: list[_Partition] = []
         for number in range(self.partitions if self._copied else 0):
-            domain = Domain(
-                number,
-                (),
-                lateness_us=lateness_us,
-                clock_tolerance_us=clock_tolerance_us,
-                topics=self._copied,
-                validators=Validators(ruleset.validators),
-                copied_by=plan.copied_by,
-                list_unused=list_unused,
-                decoders=inputs.decoders,
-            )
+            domain = make_domain(number, (), topics=self._copied, validators=Validators(ruleset.validators))
             domain.mark_idle(
                 TopicPartition(topic, number) for topic in sorted(self._copied) if (topic, number) not in found.places
             )
@@ -124,18 +123,13 @@ class OfflineRun:
             domains = []
             for number in range(self.partitions):
                 engine = Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
-                domain = Domain(
+                domain = make_domain(
                     number,
                     [DomainGroup(group.field, engine, group.topics, group.exports)],
-                    lateness_us=lateness_us,
-                    clock_tolerance_us=clock_tolerance_us,
                     topics=topics,
                     internal=internal,
                     validators=Validators(ruleset.validators),
-                    copied_by=plan.copied_by,
                     partitioned_by=self.partitioned_by,
-                    list_unused=list_unused,
-                    decoders=inputs.decoders,
                 )
                 absent = tuple(
                     TopicPartition(topic, number)
@@ -287,10 +281,7 @@ class OfflineRun:
                 any(topic in group.topics.values() for group in self._groups[number + 1 :])
                 or topic in self._repartitions
             ):
-                yield from self._send(self._as_records(topic, frame))
-
-    def _as_records(self, topic: str, frame: Frame) -> list[ProducerRecord]:
-        return frame_records(topic, frame, self.partitions)
+                yield from self._send(frame_records(topic, frame, self.partitions))
 
     def _send(self, records: Iterable[ProducerRecord]) -> Iterator[DomainOutput]:
         for record in records:

@@ -94,6 +94,8 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     app.prepare = prepare
 
     def make_domain(partition: int) -> Domain:
+        ruleset = live.ruleset
+        now = make_plan(ruleset, existing=existing)
         groups = [
             DomainGroup(
                 each.field,
@@ -101,7 +103,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
                 each.topics,
                 each.exports,
             )
-            for each in make_plan(live.ruleset, existing=existing).groups
+            for each in now.groups
         ]
         return Domain(
             partition,
@@ -110,10 +112,10 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             clock_tolerance_us=settings.clock_tolerance,
             topics=read,
             internal=internal,
-            copied_by=make_plan(live.ruleset, existing=existing).copied_by,
-            partitioned_by=plan.partitioned_by if settings.partitions > 1 else {},
-            validators=Validators(live.ruleset.validators),
-            decoders=decoders_of(contracts_of(live.ruleset, existing=existing, streams=settings.streams)),
+            copied_by=now.copied_by,
+            partitioned_by=now.partitioned_by if settings.partitions > 1 else {},
+            validators=Validators(ruleset.validators),
+            decoders=decoders_of(contracts_of(ruleset, existing=existing, streams=settings.streams)),
         )
 
     # The app's producer exists only once the app has started, hence the lambdas.

@@ -22,6 +22,7 @@ from astrocyte.agents.matches import outputs
 from astrocyte.agents.matches.outputs import Columns
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.agents.windows import WindowOperator
+from astrocyte.schemas.errors import TransientError
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER, RawRecord, records_to_frame
 
@@ -137,6 +138,21 @@ def test_a_recogniser_that_raises_leaves_its_message_to_the_json_reader(monkeypa
     monkeypatch.setattr(decoders, "chosen_decoders", broken)
     output = run(domain_of(PAIRS), [json_record(0, 0.0), json_record(1, 1.0), json_record(2, 2.0)])
     assert len(pairs(output)) == 2
+
+
+def test_messages_for_which_a_decoder_cannot_work_at_the_moment_are_given_again(monkeypatch):
+    domain = domain_of(PAIRS)
+    records = [json_record(0, 0.0), json_record(1, 1.0), json_record(2, 2.0)]
+
+    def away(*_arguments):
+        raise TransientError("the registry does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("astrocyte.agents.domain.decode_chunk", away)
+        with pytest.raises(TransientError):
+            domain.feed("mono.A", records)
+    assert domain.positions == {}
+    assert len(pairs(run(domain, records))) == 2
 
 
 def make_fault(monkeypatch, where: str) -> None:

@@ -1,0 +1,124 @@
+"""Back-tests, verification and scores of rules over recorded logs."""
+
+from __future__ import annotations
+
+import pytest
+
+from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.pipeline.analysis.backtest import Made, backtest, compare, verify
+from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
+from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.reader import read_log
+from tests.support.logs import T0_US, write_log
+from tests.support.pair_log import (
+    LATENESS,
+    PAIR,
+    STRICT,
+    run,
+    truth,
+    with_outputs,
+)
+
+
+def test_a_backtest_counts_by_rule(pair, log):
+    done = backtest(pair, [log], lateness_us=LATENESS)
+    count = done.rules["pair"]
+    assert (count.matches, count.alerts, len(count.keys)) == (96, 96, 8)
+    assert count.first_us == T0_US + 10_000
+    assert (done.events, done.late, done.dead) == (192, 0, 0)
+
+
+def test_a_rule_that_never_fires_is_listed(log):
+    never = load_rules(PAIR.replace("'A'", "'Z'"))
+    assert backtest(never, [log], lateness_us=LATENESS).rules["pair"].matches == 0
+
+
+def test_two_versions_of_a_rule_are_compared_by_the_events_they_took(pair, log):
+    a = backtest(pair, [log], lateness_us=LATENESS).made
+    b = backtest(load_rules(STRICT), [log], lateness_us=LATENESS).made
+    (difference,) = compare(a, b)
+    assert difference.rule == "pair"
+    assert difference.both == len(b) == 96 - 11
+    assert len(difference.only_a) == 11
+    assert difference.only_b == ()
+
+
+def test_matches_that_repeat_are_counted_as_often():
+    once = Made("1", "r", 0, None, ("x", "y"))
+    (difference,) = compare([once, once._replace(event_id="2")], [once._replace(sources=("y", "x"))])
+    assert (difference.both, len(difference.only_a), len(difference.only_b)) == (1, 1, 0)
+
+
+def test_a_recorded_run_verifies_and_a_changed_rule_does_not(pair, log, tmp_path):
+    recorded = with_outputs(pair, log, tmp_path / "recorded.jsonl.zst")
+    done = verify(pair, [recorded], lateness_us=LATENESS)
+    assert done.holds
+    assert (done.same, done.alerts_same) == (96, 96)
+    changed = verify(load_rules(STRICT), [recorded], lateness_us=LATENESS)
+    assert not changed.holds
+    assert (len(changed.missing), len(changed.extra), changed.other_version) == (96, 85, 85)
+
+
+def test_a_log_without_outputs_cannot_be_verified(pair, log):
+    with pytest.raises(InvalidLog, match="no multi events to compare with"):
+        verify(pair, [log], lateness_us=LATENESS)
+
+
+def test_rules_are_scored_against_planted_anomalies(pair, log, tmp_path):
+    planted = truth(
+        "pair",
+        [
+            ("d0", 0, 10_000, [["axon_1", 0], ["axon_2", 0]]),
+            ("d3", 3, 10_003, [["axon_2", 3], ["axon_1", 3]]),
+            ("d9", 5, 10_005, [["axon_1", 900], ["axon_2", 901]]),
+        ],
+    )
+    path = write_log(tmp_path / "a.jsonl", [*read_log(log), planted])
+    assert [each.key for each in planted_in(path)] == ["d0", "d3", "d9"]
+    (result,) = score(pair, [path], lateness_us=LATENESS, slack_us=0)
+    assert (result.planted, result.found, result.matches, result.true_matches, result.exact) == (3, 2, 96, 2, 2)
+    assert result.recall == pytest.approx(2 / 3)
+    assert result.precision == pytest.approx(2 / 96)
+    assert result.delays_us == [0, 0]
+    assert [missed.key for missed in result.missed] == ["d9"]
+    assert result.as_json(1)["missed"][0]["key"] == "d9"
+
+
+def test_anomalies_whose_rule_is_not_in_the_files_are_reported_as_not_scored(pair, log, tmp_path):
+    planted = truth("pair", [("d0", 0, 10_000, [["axon_1", 0], ["axon_2", 0]])])
+    other = truth("lost", [("d1", 0, 5, []), ("d2", 3, 9, [])])._replace(offset=1)
+    path = write_log(tmp_path / "a.jsonl", [*read_log(log), planted, other])
+    first, absent = score(pair, [path], lateness_us=LATENESS, slack_us=0)
+    assert (first.rule, first.absent, absent.rule, absent.absent, absent.planted) == ("pair", False, "lost", True, 2)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(PAIR)
+    shown = run("score", str(rules), str(path))
+    assert "not scored: 2 anomalies of kind coincidence; rule 'lost' is not in the rule files" in shown.stdout
+
+
+def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
+    planted = [Planted("collapse", "r", "run", 100, 200), Planted("collapse", "r", "run", 1000, 1100)]
+
+    def at(time_us: int, key: str = "run") -> Made:
+        return Made(str(time_us), "r", time_us, key, ("x",))
+
+    result = score_matches("r", planted, [at(99), at(150), at(220), at(2000)], slack_us=50)
+    assert (result.found, result.true_matches, result.matches) == (1, 2, 4)
+    assert result.delays_us == [50]
+    assert score_matches("r", planted, [at(150, "other"), at(1050)], slack_us=0).found == 1
+    nothing = score_matches("r", [], [], slack_us=0)
+    assert (nothing.precision, nothing.recall) == (None, None)
+    assert nothing.as_json()["delay_s"] is None
+
+
+def test_a_match_of_half_the_planted_events_counts_and_is_not_exact():
+    planted = [Planted("coincidence", "r", "k", 0, 100, frozenset({"a", "b"}))]
+    result = score_matches("r", planted, [Made("1", "r", 90, "k", ("a", "chance"))], slack_us=0)
+    assert (result.found, result.true_matches, result.exact) == (1, 1, 0)
+    three = [Planted("triple", "r", "k", 0, 100, frozenset({"a", "b", "c"}))]
+    assert score_matches("r", three, [Made("1", "r", 90, "k", ("a", "chance"))], slack_us=0).found == 0
+
+
+def test_a_log_without_truth_cannot_be_scored(pair, log):
+    with pytest.raises(InvalidLog, match=r"no planted events \(topic mono\.truth\)"):
+        score(pair, [log], lateness_us=LATENESS, slack_us=0)

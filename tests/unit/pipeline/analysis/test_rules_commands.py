@@ -1,0 +1,133 @@
+"""The commands that run, score and explain rules over recorded logs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from astrocyte.pipeline.recording.reader import read_log
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from tests.support.logs import write_log
+from tests.support.pair_log import (
+    PAIR,
+    STRICT,
+    matches,
+    run,
+    truth,
+    with_outputs,
+)
+
+
+@pytest.fixture
+def rule_file(tmp_path):
+    path = tmp_path / "pair.yaml"
+    path.write_text(PAIR)
+    return str(path)
+
+
+def test_the_command_match_prints_multi_events_as_json_lines(rule_file, pair, log):
+    result = run("match", rule_file, str(log))
+    assert [json.loads(line) for line in result.stdout.splitlines()] == matches(pair, log)
+    assert "96 multi events of 192 events (0 late, 0 unreadable)" in result.stderr
+    alerts = run("match", rule_file, str(log), "--alerts").stdout.splitlines()
+    assert json.loads(alerts[0])["message"] == "0.0 and 0.0"
+
+
+def test_the_command_backtest_prints_counts_and_the_difference(rule_file, log, tmp_path):
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(STRICT)
+    body = json.loads(run("backtest", rule_file, str(log), "--against", str(strict), "--json").stdout)
+    assert body["a"]["rules"]["pair"]["matches"] == 96
+    assert body["difference"]["pair"]["only_a"] == 11
+    assert len(body["difference"]["pair"]["examples_a"]) == 3
+    text = run("backtest", rule_file, str(log), "--against", str(strict)).stdout
+    assert "pair: both 85, only A 11, only B 0" in text
+
+
+def test_the_command_replay_verify_reports_by_its_exit_status(rule_file, pair, log, tmp_path):
+    recorded = str(with_outputs(pair, log, tmp_path / "recorded.jsonl.zst"))
+    good = run("replay", recorded, "--verify", rule_file)
+    assert good.exit_code == 0
+    assert "96 the same, 0 recorded but not produced now" in good.stdout
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(STRICT)
+    bad = run("replay", recorded, "--verify", "--rules", str(strict), "--json")
+    assert bad.exit_code == 1
+    assert json.loads(bad.stdout)["multi_events"]["other_version"] == 85
+
+
+def test_the_command_score_prints_figures(rule_file, log, tmp_path):
+    planted = truth("pair", [("d0", 0, 10_000, [["axon_1", 0], ["axon_2", 0]])])
+    path = str(write_log(tmp_path / "a.jsonl", [*read_log(log), planted]))
+    body = json.loads(run("score", rule_file, path, "--json").stdout)
+    assert body["rules"][0]["recall"] == 1
+    assert "pair" in run("score", rule_file, path).stdout
+
+
+def test_the_command_rules_check_prints_the_plan(rule_file):
+    assert "mono.axon_1" in run("rules", "check", rule_file).stdout
+    body = json.loads(run("rules", "check", rule_file, "--json").stdout)
+    assert body["topics"] == ["mono.axon_1", "mono.axon_2"]
+    with pytest.raises(InvalidRule, match="no rule file 'nope'"):
+        run("rules", "check", "nope")
+
+
+def test_a_bad_rule_file_is_refused_with_its_place(log, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(PAIR.replace("within", "withn"))
+    with pytest.raises(InvalidRule, match=r"bad\.yaml:.*withn"):
+        run("match", str(path), str(log))
+
+
+SEQUENCE = """
+rules:
+  - name: rise
+    by: key
+    within: 2s
+    seq:
+      - {as: a, stream: axon_1, where: "type == 'A'"}
+      - {as: b, stream: axon_2, where: "type == 'B' and value > 100"}
+"""
+
+
+def test_why_not_shows_what_each_attempt_waited_for_and_the_offsets_of_its_events(log, tmp_path):
+    rules = tmp_path / "rise.yaml"
+    rules.write_text(SEQUENCE)
+    arguments = ["why-not", str(log), "--rules", str(rules), "--rule", "rise", "--key", "d3"]
+    report = json.loads(run(*arguments, "--json").stdout)
+    assert (report["events"], report["matches"], len(report["attempts"])) == (24, 0, 12)
+    (step,) = [step for step in report["steps"] if step["step"] == "b"]
+    assert step["failed"] == {"value > 100": 12}
+    first = report["attempts"][0]
+    assert first["waited_for"] == ["b"]
+    assert first["ended"] == "window"
+    assert first["taken"][0]["topic"] == "mono.axon_1"
+    one = json.loads(run(*arguments, "--at", "4s", "--json").stdout)
+    assert [attempt["began"] for attempt in one["attempts"]] == ["2023-11-14T22:13:23.000003Z"]
+    text = run(*arguments).stdout
+    assert "12 failed value > 100" in text
+    assert "within of 2s expired at 2023-11-14T22:13:22.000003Z" in text
+
+
+def test_why_not_of_an_all_marks_what_matched(rule_file, log):
+    arguments = ["why-not", str(log), "--rules", rule_file, "--rule", "pair", "--key", "d3", "--json"]
+    report = json.loads(run(*arguments, "--at", "3s").stdout)
+    assert (report["events"], report["matches"]) == (2, 1)
+    assert {attempt["ended"] for attempt in report["attempts"]} == {"matched"}
+    assert all(attempt["taken"][0]["timestamp"] == attempt["began"] for attempt in report["attempts"])
+
+
+def test_why_not_needs_a_rule_and_a_key_that_exist(rule_file, log):
+    with pytest.raises(InvalidSettings, match="no rule 'x'; the files have pair"):
+        run("why-not", str(log), "--rules", rule_file, "--rule", "x", "--key", "d1")
+    with pytest.raises(InvalidSettings, match=r"--key is needed: rule 'pair' correlates by 'key'; keys in the log: d"):
+        run("why-not", str(log), "--rules", rule_file, "--rule", "pair")
+    with pytest.raises(InvalidSettings, match="key 'nope' has no events"):
+        run("why-not", str(log), "--rules", rule_file, "--rule", "pair", "--key", "nope")
+
+
+def test_rules_explain_draws_the_state_machine(rule_file):
+    assert "flowchart" in run("rules", "explain", rule_file).stdout
+    with pytest.raises(InvalidSettings, match="no rule 'x'"):
+        run("rules", "explain", rule_file, "--rule", "x")
