@@ -129,7 +129,7 @@ class Rejected:
     partition: int
     offset: int
     row: int | None
-    """Row of the frame; None where the row was a record of its own."""
+    """`SourcedFrame.row_of` the row; None where the row was a record of its own."""
     reason: str
     key: bytes | None
     payload: bytes

@@ -350,7 +350,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.definition(context)
-    ruleset = read_rule_files(settings.rules) if settings.rules else RuleSet()
+    ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
     decoders = decoders_of(_contracts(settings, ruleset))
     topics = sink_topics(settings, kind, decoders.contracts)
     runner = SinkRunner(
@@ -361,7 +361,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         most_rows=kind.batch_rows,
         limit=LetterLimit(role, settings.dead_letter_limit),
         decoders=decoders,
-        acceptance=Acceptance(ruleset if settings.rules else read_rule_files(DEFAULT_RULES)),
+        acceptance=Acceptance(ruleset),
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
