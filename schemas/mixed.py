@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import us_from_datetime
+from astrocyte.schemas.times import PER_UNIT, us_from_datetime
 
 __all__ = [
     "LEAST",
@@ -62,7 +62,6 @@ _DEEPEST: Final = 254
 _US: Final = timedelta(microseconds=1)
 _MOST_ROWS: Final = 1 << 24
 """Of a run-end encoded column."""
-_TICKS_OF_DAY_US: Final = 86_400_000_000
 
 
 # -- single values -------------------------------------------------------------------------------------------------
@@ -102,7 +101,7 @@ def plain(value: Any) -> int | float | str | bool | None:
     if isinstance(value, datetime):
         return us_from_datetime(value)
     if isinstance(value, date):
-        return (value.toordinal() - date(1970, 1, 1).toordinal()) * _TICKS_OF_DAY_US
+        return us_from_datetime(datetime(value.year, value.month, value.day, tzinfo=UTC))
     if isinstance(value, time):
         return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
     if isinstance(value, timedelta):
@@ -340,13 +339,9 @@ def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 def key_column(column: pa.Array) -> pa.Array:
     """A column's values as keys (see `key_text`): a dictionary-encoded or plain column of text."""
     kind = column.type
-    if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
+    if pa.types.is_string(kind.value_type if pa.types.is_dictionary(kind) else kind):
         return column
-    if pa.types.is_string(kind):
-        return column
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return column.cast(pa.utf8())
-    if pa.types.is_null(kind):
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return column.cast(pa.utf8())
     if pa.types.is_floating(kind):
         encoded = column.dictionary_encode()
@@ -475,16 +470,14 @@ def _is_binary(kind: pa.DataType) -> bool:
     )
 
 
-_PER_US: Final = {"s": 1_000_000, "ms": 1000, "us": 1}
-
-
 def _microseconds(column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if kind == pa.date32() else "ms"))
         kind = column.type
     number = column.cast(pa.int32()).cast(pa.int64()) if kind.bit_width == 32 else column.cast(pa.int64())
-    if kind.unit != "ns":
-        return pc.multiply_checked(number, _PER_US[kind.unit])
+    factor, divisor = PER_UNIT[kind.unit]
+    if divisor == 1:
+        return pc.multiply_checked(number, factor)
     ticks = number.fill_null(0).to_numpy(zero_copy_only=False)
-    return pa.array(ticks // 1000, mask=np.asarray(number.is_null()))
+    return pa.array(ticks // divisor, mask=np.asarray(number.is_null()))

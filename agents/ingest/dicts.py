@@ -19,7 +19,7 @@ from astrocyte.schemas.catalog import arrow_type
 from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import TEXT, Frame, column_name, field_name
+from astrocyte.schemas.frames import TEXT, Frame, field_name
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
@@ -78,7 +78,7 @@ def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict
     types: Collection[str] = ()
     if declaration is not None:
         row.update(conforming(row, declaration, stream))
-        types = {column_name(name) for name in declaration.types}
+        types = declaration.column_types.keys()
     _check_names(row)
     for name, value in row.items():
         if name not in types:
@@ -190,7 +190,7 @@ def frame_of(
     declaration: StreamDeclaration | None = None,
 ) -> Frame:
     """Frame of flat rows of one stream. Raises InvalidEvent for text with a lone surrogate."""
-    types = {} if declaration is None else {column_name(name): kind for name, kind in declaration.types.items()}
+    types = {} if declaration is None else declaration.column_types
     names = dict.fromkeys(name for row in rows for name in row) | dict.fromkeys(types)
     if "event_id" in names and all(row.get("event_id") is None for row in rows):
         del names["event_id"]

@@ -26,7 +26,7 @@ from astrocyte.schemas.contract import (
     read_frame_row,
 )
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import Frame, column_name, field_name
+from astrocyte.schemas.frames import Frame, field_name
 from astrocyte.schemas.ids import Ids, format_ids, hash_ids
 from astrocyte.schemas.json.cloudevents import cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
@@ -450,7 +450,7 @@ def _types(contract: Contract) -> dict[str, FieldType]:
     """Types of the fields by column: those of the catalog, and those of the declaration, which win."""
     types = dict(contract.event_type.fields) if contract.event_type is not None else {}
     if contract.declaration is not None:
-        types |= {column_name(name): kind for name, kind in contract.declaration.types.items()}
+        types |= contract.declaration.column_types
     return types
 
 
