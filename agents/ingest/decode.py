@@ -38,7 +38,7 @@ from astrocyte.schemas.json.reader import (
 )
 from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
 
-__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame", "row_record"]
+__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "row_record"]
 
 RETRY_ORIGIN: Final = "astrocyte.retry"
 """Origin of the frames of dead letters that were sent again."""
@@ -121,7 +121,7 @@ def decode_chunk(
                 letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
             if isinstance(made, Frame):
-                frames.append(replace(sourced, frame=retried_frame(sourced.frame)) if retried else sourced)
+                frames.append(replace(sourced, frame=_retried_frame(sourced.frame)) if retried else sourced)
             else:
                 part, single = [made[number] for number in numbers], len(made) == 1
                 _read_json(_Run(topic, partition, part, contract, None, record, numbers, single), frames, letters)
@@ -183,7 +183,7 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
             refuse_record(first + item.index, item.reason)
         if decoded is not None:
             if is_retried(records[0] if run.source is None else run.source):
-                decoded = retried_frame(decoded)
+                decoded = _retried_frame(decoded)
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
             received = [records[row] if run.source is None else run.source for row in index]
@@ -261,7 +261,7 @@ class KafkaTimes:
         return offsets, np.fromiter(known, np.int64, count)
 
 
-def retried_frame(frame: Frame) -> Frame:
+def _retried_frame(frame: Frame) -> Frame:
     """The frame of a dead letter that was sent again: it comes from a source that never delays event time."""
     return replace(frame, origin=RETRY_ORIGIN, watermark_us=None, end=False, peers=())
 

@@ -23,7 +23,7 @@ from astrocyte.schemas.frames import TEXT, Frame, field_name
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
-__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "stream_named", "time_of"]
+__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "time_of"]
 
 _UNDECLARED: Final = Contracts()
 _FAULTS: Final = (InvalidEvent, TypeError, ValueError, OverflowError, RecursionError)
@@ -52,7 +52,7 @@ def normalised(
     in microseconds where nothing declares its unit. An event without a stream belongs to the only known one. Raises
     UnreadableEvent for an event of a stream that cannot be used, and InvalidEvent for one that names no stream.
     """
-    stream = stream_named(event, streams)
+    stream = _stream_named(event, streams)
     try:
         return stream, _row_of(event, stream, contracts or _UNDECLARED)
     except UnreadableEvent:
@@ -127,7 +127,7 @@ def is_plain(event: Mapping[str, Any]) -> bool:
     )
 
 
-def stream_named(event: Mapping[str, Any], streams: Sequence[str]) -> str:
+def _stream_named(event: Mapping[str, Any], streams: Sequence[str]) -> str:
     """Stream of an event: the one that it names, else the only known one. Raises InvalidEvent."""
     stream = event.get("stream")
     if isinstance(stream, str):

@@ -41,13 +41,12 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
         return []
     ids, times = format_ids(table.ids), iso_strings(table.time_us)
     values, confidence = table.values, table.values.confidence.tolist()
-    failed = values.failed
     shared = _SharedHeaders(table, "astrocyte.multi_event")
     keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
     found = []
     # Each body is serialised at once: thousands of live nested dictionaries would slow the garbage collector down.
     for i, (lineage, sources) in enumerate(_lineages(table)):
-        if failed and failed.get(i, ("",))[0] == "emit":
+        if values.is_lost(i):
             continue
         body: dict[str, Any] = {
             "event_id": ids[i],
