@@ -16,6 +16,7 @@ import orjson
 
 from astrocyte.agents.matches.table import FINAL, STATUSES, MatchTable
 from astrocyte.schemas.ids import format_ids, match_ids
+from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, JsonRecord
 from astrocyte.schemas.times import iso_strings
 
@@ -114,7 +115,7 @@ class _SharedHeaders:
             headers = [
                 ("ce_specversion", b"1.0"),
                 self._kind,
-                ("ce_source", f"/astrocyte/rules/{rule.name}".encode()),
+                ("ce_source", f"{OWN_SOURCE}rules/{rule.name}".encode()),
                 ("content-type", JSON_CONTENT_TYPE.encode()),
                 ("ce_ruleversion", rule.content_version.encode()),
             ]

@@ -28,7 +28,7 @@ from astrocyte.schemas.contract import (
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, field_name
 from astrocyte.schemas.ids import Ids, format_ids, hash_ids
-from astrocyte.schemas.json.cloudevents import cloud_event
+from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
@@ -124,7 +124,10 @@ class Refused:
 
 @dataclass(slots=True)
 class _Parsed:
-    """One readable record, flattened: reserved values, and the fields."""
+    """One readable record, flattened: reserved values, and the fields.
+
+    It is not the `Event`, which would keep the whole JSON of each record of a chunk for the garbage collector.
+    """
 
     index: int
     event_id: str | None
@@ -194,7 +197,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
         }
     bodies = pc.cast(json_objects(members, frame.num_rows), pa.binary()).to_pylist()
     # Rows share header objects: the fewer containers there are, the less the garbage collector has to traverse.
-    source = ("ce_source", f"/astrocyte/{frame.run}/{frame.stream}".encode())
+    source = ("ce_source", f"{OWN_SOURCE}{frame.run}/{frame.stream}".encode())
     kinds = {name: ("ce_type", _ce_type(frame.stream, name).encode()) for name in set(types)}
     return [
         JsonRecord(
