@@ -142,10 +142,15 @@ class StreamDeclaration(_Part):
             return self.key.partitioned
         return self.decoder is None or self.decoder.name != DEBEZIUM
 
+    @property
+    def types(self) -> dict[str, FieldType]:
+        """Declared types by field."""
+        return {name: field.type for name, field in self.fields.items() if field.type is not None}
+
     @cached_property
     def column_types(self) -> Mapping[str, FieldType]:
-        """Declared types, by the column of a frame that holds the field."""
-        return {column_name(name): field.type for name, field in self.fields.items() if field.type is not None}
+        """Declared types, by the column of a frame that holds the field; made once for all events."""
+        return {column_name(name): kind for name, kind in self.types.items()}
 
 
 DEBEZIUM: Final = "debezium"
