@@ -86,6 +86,12 @@ class Contract:
         return self.event_type.key if self.event_type is not None else "key"
 
     @property
+    def default_type(self) -> str:
+        """Type of an event that names none: the only one that the catalog lists, else the name of the stream."""
+        types = () if self.event_type is None else self.event_type.types
+        return types[0] if len(types) == 1 else self.stream
+
+    @property
     def decoder(self) -> str | None:
         """Declared decoder."""
         return None if self.declaration is None or self.declaration.decoder is None else self.declaration.decoder.name

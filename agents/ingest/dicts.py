@@ -72,7 +72,9 @@ def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict
     plain = envelope in ("json", "mono") and (declaration is None or declaration.time is None)
     time_us = time_of(found.time) if plain else read_time(found.time, found.unit)
     row: dict[str, Any] = {**found.fields, "timestamp": time_us}
-    row |= {name: value for name, value in (("key", found.key), ("type", found.type)) if value is not None}
+    row["type"] = contract.default_type if found.type is None else found.type
+    if found.key is not None:
+        row["key"] = found.key
     if found.event_id is not None:
         row["event_id"] = found.event_id
     types: Collection[str] = ()
@@ -115,10 +117,12 @@ def _carried(name: str, value: Any) -> Any:
 
 
 def is_plain(event: Mapping[str, Any]) -> bool:
-    """Whether an event that names its stream is a row already: `normalised` would change nothing but add defaults."""
+    """Whether an event that names its stream is a row already: `normalised` would change nothing."""
     return (
         type(event.get("timestamp")) is int
         and "key" in event
+        and (event["key"] is None or type(event["key"]) is str)
+        and type(event.get("type")) is str
         and "metadata" not in event
         and "source_stream" not in event
         and "seq" not in event

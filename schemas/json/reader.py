@@ -259,7 +259,7 @@ def records_to_frame(
     columns = _columns(parsed, contract, refused)
     if not parsed:
         return None, [], sorted(refused)
-    default_type = event_type.types[0] if event_type and len(event_type.types) == 1 else stream
+    default_type = contract.default_type
     ids = _offset_ids(topic, partition, [records[item.index] for item in parsed])
     event_id = _binary(ids)
     if any(item.event_id is not None for item in parsed):
