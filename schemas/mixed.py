@@ -30,6 +30,7 @@ __all__ = [
     "LEAST",
     "MIXED",
     "MOST",
+    "TYPE_ERRORS",
     "column_of",
     "concat_columns",
     "fits",
@@ -216,10 +217,14 @@ def column_of(values: Sequence[Any]) -> pa.Array:
     return _mixed(values, kinds)
 
 
+TYPE_ERRORS: Final = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
+"""What `typed_column` raises for values of another type."""
+
+
 def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Python values as a column of a declared type, without loss (a float may be rounded to float32).
 
-    Raises Arrow's errors, TypeError and OverflowError for a value that is none of the type.
+    Raises one of `TYPE_ERRORS` for a value that is none of the type.
     """
     kinds = set(map(type, values))
     if not kinds <= _OF_JSON:
@@ -246,23 +251,34 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
             raise
         column = pa.array([nearest_float(v) if beyond else v for v, beyond in zip(values, wide, strict=True)], kind)
     if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
-        beyond = [value for value, there in zip(values, column.to_pylist(), strict=True) if there in _INFINITE]
-        if any(math.isfinite(value) for value in beyond):
+        infinite = np.asarray(pc.is_inf(column).fill_null(False))
+        if any(math.isfinite(values[row]) for row in np.flatnonzero(infinite).tolist()):
             raise OverflowError("expected a number of 32 bits, got a larger one")
     return column
 
 
 def fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether `typed_column` takes a value."""
+    """Whether `typed_column` takes a value; of most values of events this is known without making a column."""
+    if value is None or (kind in _SURE.get(type(value), ()) and _is_ordinary(value)):
+        return True
     try:
         typed_column([value], kind)
-    except (pa.ArrowException, TypeError, OverflowError, UnicodeError):
+    except TYPE_ERRORS:
         return False
     return True
 
 
-_INFINITE: Final = (math.inf, -math.inf)
 _SCALARS: Final = frozenset({int, float, str, bool})
+_SURE: Final[Mapping[type, tuple[pa.DataType, ...]]] = {
+    float: (pa.float64(),), int: (pa.int64(), pa.float64()), bool: (pa.bool_(),),
+    str: (pa.dictionary(pa.int32(), pa.utf8()), pa.utf8()),
+}  # fmt: skip
+"""Types of columns that hold every ordinary value of a Python type."""
+
+
+def _is_ordinary(value: float | str) -> bool:
+    """Whether a text has no lone surrogate, and an integer is one that float64 holds."""
+    return value.isascii() if isinstance(value, str) else not isinstance(value, int) or abs(value) <= 2**53
 
 
 def _mixed(values: Sequence[Any], kinds: set[type]) -> pa.Array:

@@ -12,8 +12,8 @@ from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name
-from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
-from astrocyte.schemas.mixed import MIXED, typed_column
+from astrocyte.schemas.json.types import misfit_reason, misfits
+from astrocyte.schemas.mixed import MIXED, TYPE_ERRORS, typed_column
 
 __all__ = ["UnreadableEvent", "conforming", "enforce", "unmixed"]
 

@@ -33,8 +33,8 @@ from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
-from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
-from astrocyte.schemas.mixed import column_of, typed_column
+from astrocyte.schemas.json.types import misfit_reason, misfits
+from astrocyte.schemas.mixed import TYPE_ERRORS, column_of, typed_column
 from astrocyte.schemas.mixed import key_text as key_of
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 

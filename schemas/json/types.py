@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import pyarrow as pa
-
 from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.frames import field_name
 from astrocyte.schemas.mixed import fits
 
-__all__ = ["TYPE_ERRORS", "misfit_reason", "misfits", "shown"]
+__all__ = ["misfit_reason", "misfits", "shown"]
 
-TYPE_ERRORS: Final = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
-"""What `typed_column` raises for values of another type."""
 _SHOWN: Final = 80
 """Maximum number of characters of a value in a reason."""
 
