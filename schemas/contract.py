@@ -25,6 +25,7 @@ from astrocyte.schemas.times import TIME_NAMES, TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
 
 __all__ = [
+    "CONTROLS",
     "ENVELOPES",
     "FRAME_ROW",
     "Contract",
@@ -43,7 +44,9 @@ FRAME_ROW: Final = "frame_row"
 _UUID: Final = re.compile(
     r"(?:.*_)?(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})", re.IGNORECASE | re.ASCII
 )
-_BINARY: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CONTROLS: Final = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+"""Pattern of the control characters that make a key of bytes in UTF-8 a binary one."""
+_CONTROLS: Final = re.compile(CONTROLS)
 _MOST_ID: Final = 100
 """Longest id that is kept as text; stores have a limit, so longer ones are hashed."""
 _PLAIN_ATTRIBUTES: Final = frozenset(
@@ -83,6 +86,12 @@ class Contract:
         return self.event_type.key if self.event_type is not None else "key"
 
     @property
+    def default_type(self) -> str:
+        """Type of an event that names none: the only one that the catalog lists, else the name of the stream."""
+        types = () if self.event_type is None else self.event_type.types
+        return types[0] if len(types) == 1 else self.stream
+
+    @property
     def decoder(self) -> str | None:
         """Declared decoder."""
         return None if self.declaration is None or self.declaration.decoder is None else self.declaration.decoder.name
@@ -92,18 +101,14 @@ class Contract:
         """Declared reading of Kafka keys."""
         if self.declaration is None:
             return None
-        return (
-            "json"
-            if self.declaration.key.reading is None and self.decoder == DEBEZIUM
-            else self.declaration.key.reading
-        )
+        return self.declaration.key.reading or ("json" if self.decoder == DEBEZIUM else None)
 
     @property
     def null_on_type_error(self) -> frozenset[str]:
         """Columns whose values become null where they are not of the declared type."""
         if self.declaration is None or self.declaration.on_type_error != "null":
             return frozenset()
-        return frozenset(map(column_name, self.declaration.types))
+        return frozenset(self.declaration.column_types)
 
     def skips(self, value: bytes | None) -> bool:
         """Whether a message holds no event by declaration: Debezium follows each deletion with a tombstone."""
@@ -199,7 +204,7 @@ def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None
         return "0x" + key.hex()
     if reading == "json":
         return _json_key(text)
-    if reading is None and not text.isprintable() and _BINARY.search(text):
+    if reading is None and not text.isprintable() and _CONTROLS.search(text):
         return "0x" + key.hex()
     return text
 
@@ -430,14 +435,13 @@ def _apply(declaration: StreamDeclaration, event: Event) -> None:
 
 def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
     name = contract.key_field
-    declared = contract.declaration is not None and contract.declaration.key.field != "key"
-    if declared:
-        assert contract.declaration is not None
-        value = _lookup(event, contract.declaration.key.path or name)
+    declaration = contract.declaration
+    if declaration is not None and declaration.key.field != "key":
+        value = _lookup(event, declaration.key.path or name)
         text = mixed.key_text(value)
-        if text is None and contract.declaration.is_partitioned:
+        if text is None and declaration.is_partitioned:
             text = event.key if key is None else key  # otherwise the Kafka key is something else
-        event.fields[column_name(name)] = _typed_key(text, contract, name) if value is None else value
+        event.fields[column_name(name)] = _typed_key(text, declaration, name) if value is None else value
         event.key = text
         return
     inner = event.fields.get("key_") if name == "key" else event.fields.get(name)
@@ -453,9 +457,9 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
         event.fields.pop(name, None)
 
 
-def _typed_key(text: str | None, contract: Contract, name: str) -> Any:
+def _typed_key(text: str | None, declaration: StreamDeclaration, name: str) -> Any:
     """The Kafka key as the value of the field that it is, of the declared type."""
-    declared = contract.declaration.types.get(name) if contract.declaration is not None else None
+    declared = declaration.column_types.get(column_name(name))
     if text is None or declared not in ("int64", "int32", "float64", "float32"):
         return text
     try:

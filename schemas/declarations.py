@@ -7,11 +7,13 @@ Nothing that is declared here is guessed by a reader. A *path* is a member's nam
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from astrocyte.schemas.catalog import FieldType
+from astrocyte.schemas.frames import column_name
 from astrocyte.schemas.times import TimeUnit
 from astrocyte.schemas.topics import is_derived, is_legal, mono_topic
 
@@ -144,6 +146,11 @@ class StreamDeclaration(_Part):
     def types(self) -> dict[str, FieldType]:
         """Declared types by field."""
         return {name: field.type for name, field in self.fields.items() if field.type is not None}
+
+    @cached_property
+    def column_types(self) -> Mapping[str, FieldType]:
+        """Declared types, by the column of a frame that holds the field; made once for all events."""
+        return {column_name(name): kind for name, kind in self.types.items()}
 
 
 DEBEZIUM: Final = "debezium"

@@ -186,9 +186,8 @@ class Frame:
 
     def id_strings(self, rows: NDArray[np.integer] | None = None) -> list[str]:
         """Ids as text: those that the producer set, else UUIDs."""
-        index = self.batch.schema.get_field_index("event_id")
-        if index >= 0 and not pa.types.is_fixed_size_binary(self.batch.column(index).type):
-            column = self.batch.column(index)
+        if self.has_own_ids:
+            column = self.batch.column("event_id")
             strings: list[str] = (column if rows is None else column.take(pa.array(rows))).to_pylist()
             return strings
         return format_ids(self.ids(rows))
@@ -211,7 +210,7 @@ class Frame:
             return replace(self, batch=self.batch.set_column(index, name, column))
         # Fields come before the columns that identify rows (seq, event_id).
         names = self.batch.schema.names
-        at = next((place for place, other in enumerate(names) if other in RESERVED[3:]), len(names))
+        at = next((place for place, other in enumerate(names) if other in _HIDDEN), len(names))
         return replace(self, batch=self.batch.add_column(at, name, column))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -370,7 +369,7 @@ def conform(frame: Frame, event_type: EventType) -> Frame:
         else:
             arrays.append(_retype(frame.batch.column(index), field, where))
         names.append(field.name)
-    for name in ("seq", "event_id"):
+    for name in _HIDDEN:
         index = schema.get_field_index(name)
         if index >= 0:
             arrays.append(frame.batch.column(index))

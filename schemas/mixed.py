@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -24,12 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import us_from_datetime
+from astrocyte.schemas.times import PER_UNIT, us_from_datetime
 
 __all__ = [
     "LEAST",
     "MIXED",
     "MOST",
+    "TYPE_ERRORS",
     "column_of",
     "concat_columns",
     "fits",
@@ -62,7 +63,6 @@ _DEEPEST: Final = 254
 _US: Final = timedelta(microseconds=1)
 _MOST_ROWS: Final = 1 << 24
 """Of a run-end encoded column."""
-_TICKS_OF_DAY_US: Final = 86_400_000_000
 
 
 # -- single values -------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def plain(value: Any) -> int | float | str | bool | None:
     if isinstance(value, datetime):
         return us_from_datetime(value)
     if isinstance(value, date):
-        return (value.toordinal() - date(1970, 1, 1).toordinal()) * _TICKS_OF_DAY_US
+        return us_from_datetime(datetime(value.year, value.month, value.day, tzinfo=UTC))
     if isinstance(value, time):
         return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
     if isinstance(value, timedelta):
@@ -217,10 +217,14 @@ def column_of(values: Sequence[Any]) -> pa.Array:
     return _mixed(values, kinds)
 
 
+TYPE_ERRORS: Final = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
+"""What `typed_column` raises for values of another type."""
+
+
 def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Python values as a column of a declared type, without loss (a float may be rounded to float32).
 
-    Raises Arrow's errors, TypeError and OverflowError for a value that is none of the type.
+    Raises one of `TYPE_ERRORS` for a value that is none of the type.
     """
     kinds = set(map(type, values))
     if not kinds <= _OF_JSON:
@@ -247,23 +251,34 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
             raise
         column = pa.array([nearest_float(v) if beyond else v for v, beyond in zip(values, wide, strict=True)], kind)
     if kind == pa.float32() and pc.any(pc.is_inf(column)).as_py():
-        beyond = [value for value, there in zip(values, column.to_pylist(), strict=True) if there in _INFINITE]
-        if any(math.isfinite(value) for value in beyond):
+        infinite = np.asarray(pc.is_inf(column).fill_null(False))
+        if any(math.isfinite(values[row]) for row in np.flatnonzero(infinite).tolist()):
             raise OverflowError("expected a number of 32 bits, got a larger one")
     return column
 
 
 def fits(value: Any, kind: pa.DataType) -> bool:
-    """Whether `typed_column` takes a value."""
+    """Whether `typed_column` takes a value; of most values of events this is known without making a column."""
+    if value is None or (kind in _SURE.get(type(value), ()) and _is_ordinary(value)):
+        return True
     try:
         typed_column([value], kind)
-    except (pa.ArrowException, TypeError, OverflowError, UnicodeError):
+    except TYPE_ERRORS:
         return False
     return True
 
 
-_INFINITE: Final = (math.inf, -math.inf)
 _SCALARS: Final = frozenset({int, float, str, bool})
+_SURE: Final[Mapping[type, tuple[pa.DataType, ...]]] = {
+    float: (pa.float64(),), int: (pa.int64(), pa.float64()), bool: (pa.bool_(),),
+    str: (pa.dictionary(pa.int32(), pa.utf8()), pa.utf8()),
+}  # fmt: skip
+"""Types of columns that hold every ordinary value of a Python type."""
+
+
+def _is_ordinary(value: float | str) -> bool:
+    """Whether a text has no lone surrogate, and an integer is one that float64 holds."""
+    return value.isascii() if isinstance(value, str) else not isinstance(value, int) or abs(value) <= 2**53
 
 
 def _mixed(values: Sequence[Any], kinds: set[type]) -> pa.Array:
@@ -340,13 +355,9 @@ def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 def key_column(column: pa.Array) -> pa.Array:
     """A column's values as keys (see `key_text`): a dictionary-encoded or plain column of text."""
     kind = column.type
-    if pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type):
+    if pa.types.is_string(kind.value_type if pa.types.is_dictionary(kind) else kind):
         return column
-    if pa.types.is_string(kind):
-        return column
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return column.cast(pa.utf8())
-    if pa.types.is_null(kind):
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return column.cast(pa.utf8())
     if pa.types.is_floating(kind):
         encoded = column.dictionary_encode()
@@ -475,16 +486,14 @@ def _is_binary(kind: pa.DataType) -> bool:
     )
 
 
-_PER_US: Final = {"s": 1_000_000, "ms": 1000, "us": 1}
-
-
 def _microseconds(column: pa.Array) -> pa.Array:
     kind = column.type
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s" if kind == pa.date32() else "ms"))
         kind = column.type
     number = column.cast(pa.int32()).cast(pa.int64()) if kind.bit_width == 32 else column.cast(pa.int64())
-    if kind.unit != "ns":
-        return pc.multiply_checked(number, _PER_US[kind.unit])
+    factor, divisor = PER_UNIT[kind.unit]
+    if divisor == 1:
+        return pc.multiply_checked(number, factor)
     ticks = number.fill_null(0).to_numpy(zero_copy_only=False)
-    return pa.array(ticks // 1000, mask=np.asarray(number.is_null()))
+    return pa.array(ticks // divisor, mask=np.asarray(number.is_null()))

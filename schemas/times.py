@@ -58,7 +58,7 @@ _DAY_US: Final = 86_400 * 1_000_000
 _FIRST_US: Final = -62_135_596_800 * 1_000_000
 _AFTER_US: Final = 253_402_300_800 * 1_000_000
 """The years 1 to 9999, which `datetime` can hold."""
-PER_UNIT: Final[dict[str, tuple[int, int]]] = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
+PER_UNIT: Final[dict[TimeUnit, tuple[int, int]]] = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
 """Microseconds in a unit, as numerator and denominator."""
 _BOUNDS: Final[tuple[tuple[float, TimeUnit], ...]] = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns"))
 """A number whose magnitude is below the bound is in this unit: the readings of one number in two units are always a
@@ -172,8 +172,8 @@ def fitting_unit(value: Any) -> TimeUnit | None:
     """The unit in which a number is a time between 1980 and 2100; None without one."""
     for unit in PER_UNIT:
         try:
-            if DOUBTED_US <= time_us(value, unit) < CEILING_US:  # type: ignore[arg-type]
-                return unit  # type: ignore[return-value]
+            if DOUBTED_US <= time_us(value, unit) < CEILING_US:
+                return unit
         except InvalidEvent:
             continue
     return None

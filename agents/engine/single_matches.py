@@ -15,6 +15,7 @@ import numpy as np
 from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.expressions.nodes import Node
+from astrocyte.agents.expressions.numbers import is_number
 from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar
 from astrocyte.agents.ingest.faults import reason_of
 from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent
@@ -96,7 +97,7 @@ class _Values:
         return {
             "emit": emit,
             "confidence": float(confidence) if isinstance(confidence, int | float) else 0.0,
-            "integrated_value": integrated if _is_number(integrated) else None,
+            "integrated_value": integrated if is_number(integrated) else None,
             "alert": alert,
         }
 
@@ -154,7 +155,3 @@ def _text(value: Any, spec: str) -> str:
     if value is None:
         return "null"
     return str(value) if isinstance(value, bool | str) else format(value, spec)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

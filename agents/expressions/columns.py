@@ -47,6 +47,7 @@ from astrocyte.agents.expressions.values import (
     numbers_of,
     text_of,
 )
+from astrocyte.schemas.mixed import LEAST
 
 __all__ = ["evaluate", "predicate", "truth_of"]
 
@@ -61,7 +62,6 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
 _ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "%": np.mod,
 }  # fmt: skip
-_LEAST: Final = -(2**63)
 _SAFE: Final = 2.0**63 - 2.0**12
 """An integer result that is less than this in float64 fits into 64 bits."""
 
@@ -212,7 +212,7 @@ def _compare_to_float(op: str, a: NDArray[Any], limit: float) -> Flags:
     """Compare integers with one float, exactly: ``x < 1.5`` is ``x <= 1``."""
     if abs(limit) < 2.0**53:
         return np.asarray(_COMPARE[op](a, limit))  # rounding an integer does not move it past such a limit
-    if not _LEAST <= limit < -_LEAST:
+    if not LEAST <= limit < -LEAST:
         return np.full(a.shape, bool(_COMPARE[op](0.0, limit)))
     return np.asarray(_COMPARE[op](a, int(limit)))
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.mixed import LEAST, MOST, nearest_float, plain
 
-__all__ = ["EXACT", "accumulate", "arithmetic", "clean", "is_whole", "join_pair", "split_integers", "sum_of_pair",
-           "total"]  # fmt: skip
+__all__ = ["EXACT", "accumulate", "arithmetic", "clean", "is_number", "is_whole", "join_pair", "split_integers",
+           "sum_of_pair", "total"]  # fmt: skip
 
 EXACT: Final = 2**53
 """float64 holds every integer up to this one."""
@@ -109,6 +109,11 @@ def total(values: Sequence[int | float]) -> int | float | None:
             whole = False
             high, low = accumulate(high, low, value, 0.0)
     return sum_of_pair(high, low, whole)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of the language is a number; a boolean is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_whole(value: float) -> bool:

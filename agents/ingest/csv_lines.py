@@ -19,6 +19,7 @@ from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.mixed import LEAST, MOST
 
 __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
 
@@ -140,7 +141,7 @@ def _value(text: str, kind: FieldType | None) -> Any:
     try:
         if kind in ("int64", "int32") or (kind is None and _INTEGER.fullmatch(text)):
             number = int(text)
-            return number if -(2**63) <= number < 2**64 else text if kind else float(number)
+            return number if LEAST <= number <= MOST else text if kind else float(number)
         if kind in ("float64", "float32") or (kind is None and _DECIMAL.fullmatch(text)):
             return float(text)
         if kind in ("json", "list<float32>"):

@@ -12,10 +12,10 @@ from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, column_name
-from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
-from astrocyte.schemas.mixed import MIXED, typed_column
+from astrocyte.schemas.json.types import misfit_reason, misfits
+from astrocyte.schemas.mixed import MIXED, TYPE_ERRORS, typed_column
 
-__all__ = ["TypeMismatch", "UnreadableEvent", "conforming", "enforce", "unmixed"]
+__all__ = ["UnreadableEvent", "conforming", "enforce", "unmixed"]
 
 
 class UnreadableEvent(InvalidEvent):
@@ -27,19 +27,15 @@ class UnreadableEvent(InvalidEvent):
         self.row = row
 
 
-class TypeMismatch(UnreadableEvent):
-    """An event with a value of another type than declared."""
-
-
 def conforming(row: Mapping[str, Any], declaration: StreamDeclaration, stream: str) -> Mapping[str, Any]:
     """The fields of a row (by column name) that become null, where that is declared for values of another type.
 
-    Raises TypeMismatch.
+    Raises UnreadableEvent.
     """
-    types = {column_name(name): kind for name, kind in declaration.types.items()}
+    types = declaration.column_types
     bad = misfits(row, types)
     if bad and declaration.on_type_error == "dead_letter":
-        raise TypeMismatch(misfit_reason(row, bad, types), stream, row)
+        raise UnreadableEvent(misfit_reason(row, bad, types), stream, row)
     return dict.fromkeys(bad)
 
 
@@ -49,12 +45,11 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
     A field that stands at a path in JSON is a column of its own name in a frame.
     """
     refused: dict[int, str] = {}
-    for name, kind in declaration.types.items():
-        column = column_name(name)
+    for column, kind in declaration.column_types.items():
         if frame.batch.schema.get_field_index(column) < 0:
             frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
         elif frame.column(column).type != arrow_type(kind):
-            values, bad = _typed(frame.values(column), name, kind)
+            values, bad = _typed(frame.values(column), column, kind)
             if declaration.on_type_error == "dead_letter":
                 refused = bad | refused
             frame = frame.with_column(column, values)

@@ -5,7 +5,6 @@ Every message is accounted for: it is in a frame, or it is a dead letter with it
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,64 +18,25 @@ from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
 from astrocyte.agents.ingest.declared import enforce, unmixed
 from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, of_retried, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.agents.ingest.letters import dead_letter, row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
-from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import (
-    ROW_ALONE,
-    ROW_HEADER,
     KafkaRecord,
-    RawRecord,
-    frame_to_records,
     is_retried,
     records_to_frame,
     retried_rows,
 )
-from astrocyte.schemas.times import is_in_calendar, iso_from_us, us_from_ms
+from astrocyte.schemas.times import us_from_ms
 
-__all__ = ["RETRY_ORIGIN", "KafkaTimes", "dead_letter", "decode_chunk", "retried_frame", "row_record"]
+__all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk"]
 
 RETRY_ORIGIN: Final = "astrocyte.retry"
 """Origin of the frames of dead letters that were sent again."""
-
-
-def dead_letter(
-    record: KafkaRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
-) -> DeadLetter:
-    """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent.
-
-    Without a Kafka timestamp, or with one outside the calendar, the letter has none, and its reason says which.
-    """
-    time_us = record.timestamp * 1000
-    dated = record.timestamp != -1 and is_in_calendar(time_us)
-    if record.timestamp != -1 and not dated and str(record.timestamp) not in reason:
-        reason += f" (Kafka timestamp {record.timestamp})"
-    return DeadLetter.model_validate(
-        {
-            "letter_id": str(hash_id("dead", topic, str(partition), str(record.offset), str(row), stage)),
-            "reason": reason,
-            "stage": stage,
-            "topic": topic,
-            "partition": partition,
-            "offset": record.offset,
-            "row": row,
-            "timestamp": iso_from_us(time_us) if dated else None,
-            "key_b64": None if record.key is None else b64encode(record.key).decode(),
-            "payload_b64": None if record.value is None else b64encode(record.value).decode(),
-            "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
-        }
-    )
-
-
-def row_record(
-    offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
-) -> RawRecord:
-    """A record that holds an event itself, not the message in which it came; a retry reads it as that."""
-    return RawRecord(offset, timestamp_ms, key, value, [*headers, (ROW_HEADER, ROW_ALONE)])
 
 
 def decode_chunk(
@@ -121,7 +81,7 @@ def decode_chunk(
                 letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
             if isinstance(made, Frame):
-                frames.append(replace(sourced, frame=retried_frame(sourced.frame)) if retried else sourced)
+                frames.append(replace(sourced, frame=_retried_frame(sourced.frame)) if retried else sourced)
             else:
                 part, single = [made[number] for number in numbers], len(made) == 1
                 _read_json(_Run(topic, partition, part, contract, None, record, numbers, single), frames, letters)
@@ -133,14 +93,13 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
 
     Raises SchemaMismatch for a column of which no row fits the catalog.
     """
-    whole, rows, reasons = sourced.frame, np.arange(sourced.frame.num_rows), dict[int, str]()
+    frame, rows, reasons = sourced.frame, np.arange(sourced.frame.num_rows), dict[int, str]()
 
     def leave(refused: dict[int, str]) -> None:
         nonlocal rows
         reasons.update({int(rows[row]): reason for row, reason in refused.items()})
         rows = np.delete(rows, list(refused))
 
-    frame = whole
     event_type = None if frame.has("window_start") else catalog.find(frame.stream)
     if event_type is not None:
         frame, refused = unmixed(frame, event_type.fields)
@@ -149,11 +108,10 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
     if contract.declaration is not None and frame.stream == contract.stream:
         frame, refused = enforce(frame, contract.declaration)
         leave(refused)
-    letters = []
-    for row, reason in sorted(reasons.items()):
-        key, value, headers = frame_to_records(whole.take(np.array([row])))[0]
-        raw = row_record(sourced.offset, int(whole.timestamps()[row]) // 1000, key, value, headers)
-        letters.append(dead_letter(raw, sourced.topic, sourced.partition, reason=reason, stage="decode", row=row))
+    letters = [
+        row_letter(sourced, row, reason=reason, stage="decode", catalog=catalog)
+        for row, reason in sorted(reasons.items())
+    ]
     return replace(sourced, frame=frame, numbers=rows if reasons else None), letters
 
 
@@ -183,7 +141,7 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
             refuse_record(first + item.index, item.reason)
         if decoded is not None:
             if is_retried(records[0] if run.source is None else run.source):
-                decoded = retried_frame(decoded)
+                decoded = _retried_frame(decoded)
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
             received = [records[row] if run.source is None else run.source for row in index]
@@ -261,7 +219,7 @@ class KafkaTimes:
         return offsets, np.fromiter(known, np.int64, count)
 
 
-def retried_frame(frame: Frame) -> Frame:
+def _retried_frame(frame: Frame) -> Frame:
     """The frame of a dead letter that was sent again: it comes from a source that never delays event time."""
     return replace(frame, origin=RETRY_ORIGIN, watermark_us=None, end=False, peers=())
 

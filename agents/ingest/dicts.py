@@ -19,11 +19,11 @@ from astrocyte.schemas.catalog import arrow_type
 from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import TEXT, Frame, column_name, field_name
+from astrocyte.schemas.frames import TEXT, Frame, field_name
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
-__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "stream_named", "time_of"]
+__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "time_of"]
 
 _UNDECLARED: Final = Contracts()
 _FAULTS: Final = (InvalidEvent, TypeError, ValueError, OverflowError, RecursionError)
@@ -52,7 +52,7 @@ def normalised(
     in microseconds where nothing declares its unit. An event without a stream belongs to the only known one. Raises
     UnreadableEvent for an event of a stream that cannot be used, and InvalidEvent for one that names no stream.
     """
-    stream = stream_named(event, streams)
+    stream = _stream_named(event, streams)
     try:
         return stream, _row_of(event, stream, contracts or _UNDECLARED)
     except UnreadableEvent:
@@ -72,13 +72,15 @@ def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict
     plain = envelope in ("json", "mono") and (declaration is None or declaration.time is None)
     time_us = time_of(found.time) if plain else read_time(found.time, found.unit)
     row: dict[str, Any] = {**found.fields, "timestamp": time_us}
-    row |= {name: value for name, value in (("key", found.key), ("type", found.type)) if value is not None}
+    row["type"] = contract.default_type if found.type is None else found.type
+    if found.key is not None:
+        row["key"] = found.key
     if found.event_id is not None:
         row["event_id"] = found.event_id
     types: Collection[str] = ()
     if declaration is not None:
         row.update(conforming(row, declaration, stream))
-        types = {column_name(name) for name in declaration.types}
+        types = declaration.column_types.keys()
     _check_names(row)
     for name, value in row.items():
         if name not in types:
@@ -115,10 +117,12 @@ def _carried(name: str, value: Any) -> Any:
 
 
 def is_plain(event: Mapping[str, Any]) -> bool:
-    """Whether an event that names its stream is a row already: `normalised` would change nothing but add defaults."""
+    """Whether an event that names its stream is a row already: `normalised` would change nothing."""
     return (
         type(event.get("timestamp")) is int
         and "key" in event
+        and (event["key"] is None or type(event["key"]) is str)
+        and type(event.get("type")) is str
         and "metadata" not in event
         and "source_stream" not in event
         and "seq" not in event
@@ -127,7 +131,7 @@ def is_plain(event: Mapping[str, Any]) -> bool:
     )
 
 
-def stream_named(event: Mapping[str, Any], streams: Sequence[str]) -> str:
+def _stream_named(event: Mapping[str, Any], streams: Sequence[str]) -> str:
     """Stream of an event: the one that it names, else the only known one. Raises InvalidEvent."""
     stream = event.get("stream")
     if isinstance(stream, str):
@@ -190,7 +194,7 @@ def frame_of(
     declaration: StreamDeclaration | None = None,
 ) -> Frame:
     """Frame of flat rows of one stream. Raises InvalidEvent for text with a lone surrogate."""
-    types = {} if declaration is None else {column_name(name): kind for name, kind in declaration.types.items()}
+    types = {} if declaration is None else declaration.column_types
     names = dict.fromkeys(name for row in rows for name in row) | dict.fromkeys(types)
     if "event_id" in names and all(row.get("event_id") is None for row in rows):
         del names["event_id"]

@@ -1,21 +1,58 @@
-"""Rows of frames as JSON records and as dead letters, also rows that no JSON record can hold."""
+"""Dead letters: of messages, and of rows of frames, also of rows that no JSON record can hold."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from astrocyte.agents.ingest.decode import dead_letter, row_record
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
-from astrocyte.schemas.json.reader import JsonRecord, RawRecord, frame_to_records
+from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.json.reader import ROW_ALONE, ROW_HEADER, JsonRecord, KafkaRecord, RawRecord, frame_to_records
+from astrocyte.schemas.times import is_in_calendar, iso_from_us
 
-__all__ = ["RowRecords", "row_letter", "row_records"]
+__all__ = ["RowRecords", "dead_letter", "row_letter", "row_record", "row_records"]
+
+
+def dead_letter(
+    record: KafkaRecord, topic: str, partition: int, *, reason: str, stage: str, row: int | None = None
+) -> DeadLetter:
+    """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent.
+
+    Without a Kafka timestamp, or with one outside the calendar, the letter has none, and its reason says which.
+    """
+    time_us = record.timestamp * 1000
+    dated = record.timestamp != -1 and is_in_calendar(time_us)
+    if record.timestamp != -1 and not dated and str(record.timestamp) not in reason:
+        reason += f" (Kafka timestamp {record.timestamp})"
+    return DeadLetter.model_validate(
+        {
+            "letter_id": str(hash_id("dead", topic, str(partition), str(record.offset), str(row), stage)),
+            "reason": reason,
+            "stage": stage,
+            "topic": topic,
+            "partition": partition,
+            "offset": record.offset,
+            "row": row,
+            "timestamp": iso_from_us(time_us) if dated else None,
+            "key_b64": None if record.key is None else b64encode(record.key).decode(),
+            "payload_b64": None if record.value is None else b64encode(record.value).decode(),
+            "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
+        }
+    )
+
+
+def row_record(
+    offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
+) -> RawRecord:
+    """A record that holds an event itself, not the message in which it came; a retry reads it as that."""
+    return RawRecord(offset, timestamp_ms, key, value, [*headers, (ROW_HEADER, ROW_ALONE)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
+from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.mixed import MIXED, fits, is_null, members, to_list
 from astrocyte.schemas.times import are_event_times
 
@@ -30,8 +31,6 @@ __all__ = ["Passed", "Validators"]
 
 Flags = NDArray[np.bool_]
 _NARROW: Final = (pa.float32(), pa.int32())
-_SHOWN: Final = 80
-"""Maximum number of characters of a value in a reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +116,7 @@ class _Work:
             bad = np.array([not fits(value, kind) for value in values], np.bool_)
             wanted = "text" if pa.types.is_dictionary(kind) else kind
             wrong = [value for value, there in zip(values, bad.tolist(), strict=True) if there]
-            self.refuse(bad, [f"field {name!r} is {_show(value)}; expected {wanted}" for value in wrong])
+            self.refuse(bad, [f"field {name!r} is {shown(value)}; expected {wanted}" for value in wrong])
 
     def check_times(self) -> None:
         times = self.frame.timestamps()
@@ -160,7 +159,7 @@ class _Work:
                 self.frame = self.frame.with_column(name, cleaned)
             else:
                 values = to_list(column.filter(pa.array(bad)))
-                self.refuse(bad, [f"field {name!r} is {_show(value)}; expected a finite number" for value in values])
+                self.refuse(bad, [f"field {name!r} is {shown(value)}; expected a finite number" for value in values])
 
     def transform(self, spec: Validator) -> None:
         if spec.where_node is not None:
@@ -221,7 +220,7 @@ class _Work:
             for name in names
         }
         return [
-            f"{spec.where} does not hold ({', '.join(f'{name} is {_show(seen[name][row])}' for name in names)})"
+            f"{spec.where} does not hold ({', '.join(f'{name} is {shown(seen[name][row])}' for name in names)})"
             for row in range(count)
         ]
 
@@ -243,8 +242,3 @@ def _rows_of_lists(column: pa.Array) -> Flags:
         wrong = np.asarray(pc.invert(pc.is_finite(values)).fill_null(False))
         bad[np.asarray(pc.list_parent_indices(column))[wrong]] = True
     return bad
-
-
-def _show(value: Any) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -16,6 +16,7 @@ import orjson
 
 from astrocyte.agents.matches.table import FINAL, STATUSES, MatchTable
 from astrocyte.schemas.ids import format_ids, match_ids
+from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, JsonRecord
 from astrocyte.schemas.times import iso_strings
 
@@ -41,13 +42,12 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
         return []
     ids, times = format_ids(table.ids), iso_strings(table.time_us)
     values, confidence = table.values, table.values.confidence.tolist()
-    failed = values.failed
     shared = _SharedHeaders(table, "astrocyte.multi_event")
     keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
     found = []
     # Each body is serialised at once: thousands of live nested dictionaries would slow the garbage collector down.
     for i, (lineage, sources) in enumerate(_lineages(table)):
-        if failed and failed.get(i, ("",))[0] == "emit":
+        if values.is_lost(i):
             continue
         body: dict[str, Any] = {
             "event_id": ids[i],
@@ -115,7 +115,7 @@ class _SharedHeaders:
             headers = [
                 ("ce_specversion", b"1.0"),
                 self._kind,
-                ("ce_source", f"/astrocyte/rules/{rule.name}".encode()),
+                ("ce_source", f"{OWN_SOURCE}rules/{rule.name}".encode()),
                 ("content-type", JSON_CONTENT_TYPE.encode()),
                 ("ce_ruleversion", rule.content_version.encode()),
             ]

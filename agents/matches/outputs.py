@@ -31,6 +31,7 @@ from astrocyte.agents.expressions.nodes import (
     Or,
     Text,
 )
+from astrocyte.agents.expressions.numbers import is_number
 from astrocyte.agents.expressions.sums import add_pairs
 from astrocyte.agents.expressions.values import Columns as FieldColumns
 from astrocyte.agents.expressions.values import Operand, Values, exact_sums, floats, numbers_of, of_arrow
@@ -204,7 +205,7 @@ def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool, alerts: bool = 
     emitted = {name: columns.evaluate(node) for name, node in nodes.items()}
     rows = zip(*emitted.values(), strict=True) if emitted else ()
     emit = [dict(zip(emitted, row, strict=True)) for row in rows] or [{}] * columns.count
-    integrated = [value if _is_number(value) else None for value in emitted.get("integrated_value", ())]
+    integrated = [value if is_number(value) else None for value in emitted.get("integrated_value", ())]
     messages: list[tuple[Severity, str] | None] = [None] * columns.count
     if alert is not None and message is not None and alerts:
         messages = [(alert.severity, text) for text in _strings(message, columns)]
@@ -214,10 +215,6 @@ def outputs_of(rule: Rule, columns: Columns, *, timed_out: bool, alerts: bool = 
         "integrated": integrated or [None] * columns.count,
         "alert": messages,
     }
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _strings(template: Template, columns: Columns) -> list[str]:

@@ -15,7 +15,7 @@ from astrocyte.agents.matches.table import STATUSES, MatchTable
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import format_ids, hash_id
 from astrocyte.schemas.json.reader import JsonRecord
-from astrocyte.schemas.times import iso_from_us, us_from_iso
+from astrocyte.schemas.times import is_in_calendar, iso_from_us
 from astrocyte.schemas.topics import MULTI_EVENTS
 
 __all__ = ["FailedMatch", "MatchRecords", "match_letter", "match_records"]
@@ -71,6 +71,7 @@ def match_letter(failed: FailedMatch, partition: int) -> DeadLetter:
     """
     match = failed.match
     rule, key, event_id = match.rules[match.rule[0]], match.key[0], format_ids(match.ids)[0]
+    time_us = int(match.time_us[0])
     topic, number, offset = MULTI_EVENTS, partition, _NOWHERE
     for block, _, rows in match.events.parts():
         if block.origin is not None:
@@ -78,7 +79,7 @@ def match_letter(failed: FailedMatch, partition: int) -> DeadLetter:
             topic, number, offset = place if place[2] >= offset else (topic, number, offset)
     body = {
         "event_id": event_id,
-        "timestamp": iso_from_us(int(match.time_us[0])),
+        "timestamp": iso_from_us(time_us),
         "correlation_rule": rule.name,
         "rule_version": rule.content_version,
         "timed_out": bool(match.timed_out[0]),
@@ -96,15 +97,7 @@ def match_letter(failed: FailedMatch, partition: int) -> DeadLetter:
         topic=topic,
         partition=number,
         offset=offset,
-        timestamp=_readable(iso_from_us(int(match.time_us[0]))),
+        timestamp=iso_from_us(time_us) if is_in_calendar(time_us) else None,
         key_b64=None if key is None else b64encode(str(key).encode("utf-8", "replace")).decode(),
         payload_b64=None if payload is None else b64encode(payload).decode(),
     )
-
-
-def _readable(text: str) -> str | None:
-    try:
-        us_from_iso(text)
-    except ValueError:
-        return None
-    return text

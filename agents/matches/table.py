@@ -264,7 +264,7 @@ class MatchTable:
         index = next((index for index, rule in enumerate(self.rules) if rule.name == name), -1)
         mine = np.flatnonzero((self.rule == index) & (self.status != RETRACTED))
         if len(mine) and self.values.failed:
-            mine = mine[[self.values.failed.get(each, ("",))[0] != "emit" for each in mine.tolist()]]
+            mine = mine[[not self.values.is_lost(each) for each in mine.tolist()]]
         if not len(mine):
             return None
         part, rule = self.take(mine), self.rules[index]
@@ -357,6 +357,11 @@ class Outputs:
         self.alert: list[tuple[Severity, str] | None] = [None] * count
         self.failed: dict[int, tuple[FailedStage, str]] = {}
         """Matches whose emitted values, or alert, raised: what could not be computed, and the reason."""
+
+    def is_lost(self, place: int) -> bool:
+        """Whether a match has no emitted values, because these raised."""
+        failed = self.failed.get(place)
+        return failed is not None and failed[0] == "emit"
 
     def put(self, places: NDArray[np.integer], values: Mapping[str, Any]) -> None:
         """Set the values (columns of `agents.matches.outputs.outputs_of`) of the matches at ``places``."""

@@ -9,7 +9,7 @@ from astrocyte.agents.expressions.nodes import Aggregate, Field, Node, children
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 
-__all__ = ["NamedField", "fields_in", "named_fields"]
+__all__ = ["NamedField", "named_fields", "reads_of"]
 
 _ALWAYS: Final = frozenset({"timestamp", "key", "type", "simulation_id"})
 """Fields that every event has."""
@@ -36,19 +36,10 @@ def named_fields(ruleset: RuleSet) -> tuple[NamedField, ...]:
 
 def _of_rule(rule: Rule) -> Iterable[NamedField]:
     reader = f"rule {rule.name!r}"
-    streams = {str(step.name): step.stream for step in rule.steps}
-    if rule.by is not None:
-        yield NamedField(reader, rule.streams, rule.by)
-    for step in rule.steps:
-        condition = rule.condition(step)
-        if condition is not None:
-            yield from _named(reader, condition, streams, step.stream)
-    messages = [node for template in (rule.message, rule.timeout_message) for _, node, _ in template or () if node]
-    outputs: list[Mapping[str, Node]] = [rule.emit_nodes, rule.timeout_emit_nodes]
-    nodes = [*(node for each in outputs for node in each.values()), rule.confidence_node, *messages]
-    for node in nodes:
-        if node is not None:
-            yield from _named(reader, node, streams, ())
+    for _, path, found in reads_of(rule):
+        for streams, name in found:
+            # An event of any stream may have the key; what else is read is read of the streams of one step.
+            yield NamedField(reader, rule.streams if path == ("by",) else streams, name)
 
 
 def _of_window(window: Window) -> Iterable[NamedField]:
@@ -56,14 +47,34 @@ def _of_window(window: Window) -> Iterable[NamedField]:
     yield NamedField(reader, own, window.by)
     for node in (window.where_node, *window.parsed.arguments):
         if node is not None:
-            yield from _named(reader, node, {}, own)
+            yield from (NamedField(reader, of, name) for of, name in _fields_in(node, {}, own))
 
 
-def _named(reader: str, node: Node, streams: Mapping[str, Sequence[str]], own: Sequence[str]) -> Iterable[NamedField]:
-    return (NamedField(reader, of, name) for of, name in fields_in(node, streams, own))
+def reads_of(rule: Rule) -> Iterator[tuple[str, tuple[str, ...], list[tuple[tuple[str, ...], str]]]]:
+    """Each expression of a rule, by name and path, and the fields that it reads, each with its streams.
+
+    The path of a step's condition is empty: a step may be in groups.
+    """
+    streams = {str(step.name): step.stream for step in rule.steps}
+    if rule.by is not None:
+        yield "by", ("by",), [(step.stream, rule.by) for step in rule.steps]
+    for step in rule.steps:
+        node = rule.condition(step)
+        if node is not None:
+            yield f"{step.name}.where", (), list(_fields_in(node, streams, step.stream))
+    outputs: list[tuple[tuple[str, ...], Node | None]] = [
+        *((("emit", name), node) for name, node in rule.emit_nodes.items()),
+        *((("on_timeout", "emit", name), node) for name, node in rule.timeout_emit_nodes.items()),
+        (("confidence",), None if rule.confidence is None else rule.confidence_node),
+        *((("alert", "message"), node) for _, node, _ in rule.message or ()),
+        *((("on_timeout", "alert", "message"), node) for _, node, _ in rule.timeout_message or ()),
+    ]
+    for path, output in outputs:
+        if output is not None:
+            yield ".".join(path), path, list(_fields_in(output, streams))
 
 
-def fields_in(
+def _fields_in(
     node: Node, streams: Mapping[str, Sequence[str]], own: Sequence[str] = ()
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """The fields that an expression reads, each with the streams of which it is.
@@ -78,4 +89,4 @@ def fields_in(
     if isinstance(node, Aggregate) and node.step is not None:
         own = streams.get(node.step, ())
     for part in children(node):
-        yield from fields_in(part, streams, own)
+        yield from _fields_in(part, streams, own)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from astrocyte.agents.expressions.parser import Field, Node, walk
 from astrocyte.agents.rules.documents import read_document
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
-from astrocyte.agents.rules.named_fields import fields_in
+from astrocyte.agents.rules.named_fields import reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
 from astrocyte.agents.rules.select import RESULT_FIELDS
 from astrocyte.agents.rules.steps import Group, Step
@@ -167,8 +167,7 @@ class _Reader:
 
     def check_rule(self, rule: Rule, index: int, fields: Mapping[str, set[str] | None]) -> None:
         """Report fields that the rule reads and that no stream of their step has, where these list their fields."""
-        streams = {str(step.name): step.stream for step in rule.steps}
-        for field, part, found in _reads(rule, streams):
+        for field, part, found in reads_of(rule):
             for names, name in dict.fromkeys(found):
                 listed = [self.fields_of(stream, fields) for stream in names]
                 if any(each is None for each in listed):
@@ -230,27 +229,6 @@ def _entered(entrance: Mapping[str, list[Validator]]) -> Iterator[tuple[str, int
     for section, validators in entrance.items():
         for index, validator in enumerate(validators):
             yield from ((section, index, stream) for stream in validator.stream)
-
-
-_Reads = Iterator[tuple[str, Location, list[tuple[tuple[str, ...], str]]]]
-"""Place of an expression, by name and path, and the fields that it reads, each with its streams."""
-
-
-def _reads(rule: Rule, streams: Mapping[str, tuple[str, ...]]) -> _Reads:
-    if rule.by is not None:
-        yield "by", ("by",), [(step.stream, rule.by) for step in rule.steps]
-    for step in rule.steps:
-        node = rule.condition(step)
-        if node is not None:
-            yield f"{step.name}.where", (), list(fields_in(node, streams, step.stream))
-    outputs: list[tuple[Location, Node | None]] = [(("emit", name), node) for name, node in rule.emit_nodes.items()]
-    outputs += [(("on_timeout", "emit", name), node) for name, node in rule.timeout_emit_nodes.items()]
-    outputs += [(("confidence",), rule.confidence_node)] if rule.confidence is not None else []
-    outputs += [(("alert", "message"), node) for _, node, _ in rule.message or ()]
-    outputs += [(("on_timeout", "alert", "message"), node) for _, node, _ in rule.timeout_message or ()]
-    for path, output in outputs:
-        if output is not None:
-            yield ".".join(map(str, path)), path, list(fields_in(output, streams))
 
 
 def _field_names(node: Node | None) -> list[str]:

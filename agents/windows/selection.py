@@ -74,16 +74,15 @@ class Layout:
         self._columns: list[tuple[int, Need]] = []
         self._readers: list[_Reader] = []
         self.states: list[tuple[State, int | None]] = []
-        self._made: dict[tuple[Any, ...], int] = {}
+        made: dict[tuple[Any, ...], int] = {}
         for call in select.calls:
             kind: Kind = "number" if call.argument is None else self.kinds[select.arguments.index(call.argument)]
             other = other_need_of(call, kind)
-            state = self._state(call, need_of(call, kind))
-            self._readers.append(_Reader(call, kind, state, None if other is None else self._state(call, other)))
-        del self._made
+            state = self._state(call, need_of(call, kind), made)
+            self._readers.append(_Reader(call, kind, state, None if other is None else self._state(call, other, made)))
 
-    def _state(self, call: AggregateCall, need: Need) -> int:
-        """Number of the state with this input, which is made where there is none yet."""
+    def _state(self, call: AggregateCall, need: Need, made: dict[tuple[Any, ...], int]) -> int:
+        """Number of the state with this input, which is made where ``made`` has none yet."""
         column = None
         if call.argument is not None:
             wanted = (self._select.arguments.index(call.argument), need)
@@ -91,10 +90,10 @@ class Layout:
                 self._columns.append(wanted)
             column = self._columns.index(wanted)
         recipe = state_of(call, need)
-        if (recipe, column) not in self._made:
-            self._made[recipe, column] = len(self.states)
+        if (recipe, column) not in made:
+            made[recipe, column] = len(self.states)
             self.states.append((make_state(recipe), column))
-        return self._made[recipe, column]
+        return made[recipe, column]
 
     def columns(self, fields: Columns) -> tuple[ColumnData, ...]:
         """The columns that the states read, for the rows of ``fields``."""

@@ -18,10 +18,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from astrocyte.agents.ingest.decode import dead_letter, decode_chunk, row_record
+from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import reason_of
-from astrocyte.agents.ingest.letters import row_records
+from astrocyte.agents.ingest.letters import dead_letter, row_record, row_records
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import (

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from astrocyte.schemas.errors import InvalidEvent
 
-__all__ = ["cloud_event", "is_mono", "is_structured", "missing_attributes"]
+__all__ = ["OWN_SOURCE", "cloud_event", "is_mono", "is_structured", "missing_attributes"]
 
 _NEEDED_ATTRIBUTES: Final = ("specversion", "id", "source", "type")
-_OWN_SOURCE: Final = "/astrocyte/"
+OWN_SOURCE: Final = "/astrocyte/"
+"""With this begins the source of every record that Astrocyte writes."""
 
 
 def is_mono(body: Mapping[str, Any]) -> bool:
@@ -46,7 +47,7 @@ def cloud_event(
     }
     if found.keys().isdisjoint(_NEEDED_ATTRIBUTES if declared else ("specversion", "id")):
         return None
-    if found.get("source", "").startswith(_OWN_SOURCE) or (isinstance(data, Mapping) and is_mono(data)):
+    if found.get("source", "").startswith(OWN_SOURCE) or (isinstance(data, Mapping) and is_mono(data)):
         return None
     found.setdefault("specversion", "1.0")
     missing = missing_attributes(found)

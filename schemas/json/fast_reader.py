@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from astrocyte.schemas.catalog import EventType
+from astrocyte.schemas.contract import CONTROLS
 from astrocyte.schemas.frames import TEXT
 from astrocyte.schemas.mixed import typed_column
 
@@ -29,7 +30,6 @@ _BLOCK: Final = 1 << 18
 """Bytes of JSON that are parsed at once: as much as fits into the processor's cache."""
 _EXACT: Final = {pa.float64(): 2.0**53, pa.float32(): 2.0**24}
 """Bound below which a floating-point type represents every integer exactly."""
-_CONTROLS: Final = "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]"
 _NEEDED: Final = ("timestamp", "key", "type", "event_id")
 
 
@@ -50,7 +50,7 @@ def uniform_columns(records: Sequence[_Record], event_type: EventType | None) ->
         columns = _plain(records, wanted) if plain else _nested(records, wanted)
         if columns is not None:
             columns["key"] = pa.array([record.key for record in records], pa.binary()).cast(pa.utf8())
-            if pc.any(pc.match_substring_regex(columns["key"], _CONTROLS)).as_py():
+            if pc.any(pc.match_substring_regex(columns["key"], CONTROLS)).as_py():
                 return None  # binary keys, which the general reader writes in hexadecimal
             columns["timestamp"] = pc.cast(columns["timestamp"], _US).cast(pa.int64())
     except (orjson.JSONDecodeError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, TypeError, AttributeError):

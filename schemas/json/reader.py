@@ -26,15 +26,15 @@ from astrocyte.schemas.contract import (
     read_frame_row,
 )
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import Frame, column_name, field_name
+from astrocyte.schemas.frames import Frame, field_name
 from astrocyte.schemas.ids import Ids, format_ids, hash_ids
-from astrocyte.schemas.json.cloudevents import cloud_event
+from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
-from astrocyte.schemas.json.types import TYPE_ERRORS, misfit_reason, misfits
-from astrocyte.schemas.mixed import column_of, typed_column
+from astrocyte.schemas.json.types import misfit_reason, misfits
+from astrocyte.schemas.mixed import TYPE_ERRORS, column_of, typed_column
 from astrocyte.schemas.mixed import key_text as key_of
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 
@@ -124,7 +124,10 @@ class Refused:
 
 @dataclass(slots=True)
 class _Parsed:
-    """One readable record, flattened: reserved values, and the fields."""
+    """One readable record, flattened: reserved values, and the fields.
+
+    It is not the `Event`, which would keep the whole JSON of each record of a chunk for the garbage collector.
+    """
 
     index: int
     event_id: str | None
@@ -194,7 +197,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
         }
     bodies = pc.cast(json_objects(members, frame.num_rows), pa.binary()).to_pylist()
     # Rows share header objects: the fewer containers there are, the less the garbage collector has to traverse.
-    source = ("ce_source", f"/astrocyte/{frame.run}/{frame.stream}".encode())
+    source = ("ce_source", f"{OWN_SOURCE}{frame.run}/{frame.stream}".encode())
     kinds = {name: ("ce_type", _ce_type(frame.stream, name).encode()) for name in set(types)}
     return [
         JsonRecord(
@@ -256,7 +259,7 @@ def records_to_frame(
     columns = _columns(parsed, contract, refused)
     if not parsed:
         return None, [], sorted(refused)
-    default_type = event_type.types[0] if event_type and len(event_type.types) == 1 else stream
+    default_type = contract.default_type
     ids = _offset_ids(topic, partition, [records[item.index] for item in parsed])
     event_id = _binary(ids)
     if any(item.event_id is not None for item in parsed):
@@ -450,7 +453,7 @@ def _types(contract: Contract) -> dict[str, FieldType]:
     """Types of the fields by column: those of the catalog, and those of the declaration, which win."""
     types = dict(contract.event_type.fields) if contract.event_type is not None else {}
     if contract.declaration is not None:
-        types |= {column_name(name): kind for name, kind in contract.declaration.types.items()}
+        types |= contract.declaration.column_types
     return types
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import pyarrow as pa
-
 from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.frames import field_name
 from astrocyte.schemas.mixed import fits
 
-__all__ = ["TYPE_ERRORS", "misfit_reason", "misfits"]
+__all__ = ["misfit_reason", "misfits", "shown"]
 
-TYPE_ERRORS: Final = (pa.ArrowException, OverflowError, TypeError, UnicodeError)
-"""What `typed_column` raises for values of another type."""
 _SHOWN: Final = 80
+"""Maximum number of characters of a value in a reason."""
 
 
 def misfits(fields: Mapping[str, Any], types: Mapping[str, FieldType]) -> list[str]:
@@ -26,6 +23,10 @@ def misfits(fields: Mapping[str, Any], types: Mapping[str, FieldType]) -> list[s
 def misfit_reason(fields: Mapping[str, Any], bad: list[str], types: Mapping[str, FieldType]) -> str:
     """Why a record is refused: its first field of another type, and its value."""
     name = bad[0]
-    shown = repr(fields[name])
-    shown = shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
-    return f"field {field_name(name)!r} is {shown}; expected {types[name]}"
+    return f"field {field_name(name)!r} is {shown(fields[name])}; expected {types[name]}"
+
+
+def shown(value: Any) -> str:
+    """A value in a reason, shortened."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

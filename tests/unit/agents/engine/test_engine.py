@@ -250,6 +250,26 @@ def test_single_events_match_like_frames() -> None:
     assert Engine(PAIR).push_event(events[0]) == []
 
 
+@pytest.mark.parametrize(
+    ("stream", "members", "where"),
+    [
+        ("s", {"type": 5}, "type == '5'"),
+        ("s", {"key": 5}, "key == '5'"),
+        ("s", {}, "type == 's'"),
+        ("s", {"type": None}, "type == 's'"),
+        ("cell_vitals", {}, "type == 'vitals'"),  # the only type that the catalog lists
+    ],
+)
+def test_key_and_type_of_a_single_event_are_text_before_and_after_the_watermark(stream, members, where) -> None:
+    rule = Rule(name="r", by=None, any=[{"as": "a", "stream": stream, "where": where}])
+    engine = Engine(rule, consistency="eventual")
+    (eventual,) = engine.push_event({"stream": stream, "timestamp": S, "key": "k", **members})
+    (final,) = engine.flush().matches
+    assert (final.status, final.id, final.events["a"][0].fields) == (
+        "confirmed", eventual.id, eventual.events["a"][0].fields,
+    )  # fmt: skip
+
+
 def test_a_provisional_match_that_a_later_arrival_forbids_is_retracted() -> None:
     rule = Rule(name="r", within="9s", seq=[{"as": "a", "stream": "s", "where": "type == 'A'"},
                                             {"not": {"stream": "s", "where": "type == 'X'"}},

@@ -2,7 +2,9 @@
 
 import base64
 
+import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 
 from astrocyte import CATALOG, Engine, load_rules
@@ -12,6 +14,7 @@ from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.sinks.audit.sink import AuditSink, audit_entries
 from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records
 
 DNA = {
@@ -53,6 +56,20 @@ def test_an_id_that_has_its_prefix_gets_no_second_one():
     (record,) = frame_to_records(frames[0].frame, CATALOG)
     assert orjson.loads(record.value)["id"] == DNA["id"]
     assert dict(record.headers)["ce_id"].decode() == DNA["id"]
+
+
+def test_a_row_of_another_type_that_no_json_record_can_hold_is_refused_alone():
+    event_type = CATALOG.find("dna.mutation_applied")
+    columns = {field.name: pa.nulls(2, field.type) for field in event_type.arrow_schema()}
+    columns |= {"timestamp": np.array([10**15, 10**15 + 1]), "key": pa.array(["agent-1", "agent-2"])}
+    columns |= {"version": ["two", 2], "mutation_keys": pa.array(["[half of a list", "[]"])}
+    frame = Frame.from_columns(event_type.stream, "run-1", columns, version=event_type.version)
+    message = RawRecord(5, 1_735_689_601_000, b"agent-1", encode_frame(frame))
+    (read,), (letter,) = decode_chunk(TOPIC, 0, [message])
+    assert read.frame.values("version") == [2]
+    assert (letter.row, letter.reason) == (0, "field 'version' is 'two'; expected int64")
+    (row,) = decode_frame(base64.b64decode(letter.payload_b64)).rows()
+    assert (row["version"], row["mutation_keys"]) == ("two", "[half of a list")
 
 
 def test_a_refused_record_is_in_its_dead_letter_as_it_was_received():
