@@ -13,6 +13,7 @@ __all__ = [
     "KEYED_PREFIX",
     "LATE",
     "MONO_PREFIX",
+    "MOST_CHARACTERS",
     "MULTI_EVENTS",
     "RETRIES",
     "RULES",
@@ -30,6 +31,8 @@ __all__ = [
     "stream_of",
 ]
 
+MOST_CHARACTERS: Final = 249
+"""Longest name of a topic that Kafka takes."""
 MONO_PREFIX: Final = "mono."
 CONTROL_PREFIX: Final = "control."
 KEYED_PREFIX: Final = "keyed."
@@ -51,7 +54,7 @@ TRUTH: Final = "truth"
 
 _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 _OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, "metrics.", "state.", "__")
-_LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+_LEGAL: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}", re.ASCII)
 
 
 class TopicPartition(NamedTuple):
