@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import count
 
 import numpy as np
 import orjson
@@ -208,6 +209,30 @@ def test_the_oldest_or_the_newest_event_is_dropped_when_the_buffer_is_full():
         for seq in range(4):
             outbox.put(event_of(1, seq))
         assert [event.seq for event in outbox.close()] == kept
+
+
+def test_events_that_are_dropped_meanwhile_do_not_end_the_wait_for_earlier_ones():
+    outbox = Outbox(2, 10_000, "drop_newest", on_drop=lambda reason: None)
+    for seq in range(2):
+        outbox.put(event_of(1, seq))
+    stop = threading.Event()
+
+    def emit_more():
+        for seq in count(2):
+            outbox.put(event_of(1, seq))
+            if stop.wait(0.001):
+                return
+
+    other = threading.Thread(target=emit_more)
+    other.start()
+    try:
+        assert not outbox.wait_empty(0.2)
+    finally:
+        stop.set()
+        other.join()
+    assert (outbox.counts.buffered, outbox.counts.dropped > 2) == (2, True)
+    outbox.settle([event.seq for event in outbox.take(2, 10_000)], "delivered")
+    assert outbox.wait_empty(0)
 
 
 def test_without_a_broker_emit_returns_at_once_and_there_is_one_warning_for_each_fact(caplog):
