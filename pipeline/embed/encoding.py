@@ -200,7 +200,7 @@ class StreamEncoder:
 
 
 def messages_of(events: Sequence[EncodedEvent], run: str) -> list[Message]:
-    """The messages of events of several streams; the order within each stream is kept."""
+    """The messages of events of several streams, those of each stream together and in their order."""
     by_stream: dict[str, list[EncodedEvent]] = {}
     for event in events:
         by_stream.setdefault(event.encoder.stream, []).append(event)
