@@ -43,8 +43,8 @@ def test_every_column_of_a_table_is_defined(table):
 
 @pytest.mark.parametrize("stream", STREAM_TARGETS)
 def test_the_stream_of_a_table_is_the_one_that_the_sink_writes_into_it(stream):
-    told = STREAM_OF[STREAM_TARGETS[stream].table.name]
-    assert told == ("axon_1" if stream.startswith("axon_") else stream)
+    written = STREAM_OF[STREAM_TARGETS[stream].table.name]
+    assert written == ("axon_1" if stream.startswith("axon_") else stream)
 
 
 @pytest.mark.parametrize(
