@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
-from astrocyte.schemas.catalog import CATALOG, EventType, Field
+from astrocyte.schemas.catalog import CATALOG, Field
+from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
 from astrocyte.schemas.measurements import MEASUREMENTS
 from astrocyte.schemas.tables.base import Base
 from astrocyte.schemas.tables.columns import STREAM_OF, columns_of
 
 PAGE = Path(__file__).parent / "fields.md"
 SCENARIOS = {
-    "axons": ("axon_1", "axon_2", "axon_3", "truth"),
-    "cells": ("cell_vitals", "genome_data", "problem_solving", "population_metrics", "evolutionary_events"),
-    "ecology": (
-        "agents", "agent_states", "resource_states", "simulation_steps", "agent_actions", "learning_experiences",
-        "health_incidents",
-    ),
-    "kernels": ("kernel_geometry", "war_history"),
-    "dna": ("dna.snapshot_created", "dna.mutation_applied", "dna.karma_updated"),
-}  # fmt: skip
+    module.__name__.rpartition(".")[2]: tuple(each.stream for each in module.EVENT_TYPES)
+    for module in (axons, cells, ecology, kernels, dna)
+}
 HEAD = """# Fields
 
 Every field of every stream, table, measurement and shipped window, with its definition, unit and range. This page is
@@ -61,7 +56,7 @@ def streams() -> Iterator[str]:
     for scenario, names in SCENARIOS.items():
         yield f"\n## Streams of {scenario}\n"
         for name in names:
-            event_type: EventType = CATALOG[name]
+            event_type = CATALOG[name]
             kinds = ", ".join(f"`{each}`" for each in event_type.types)
             yield f"\n### `{name}`\n\n{event_type.doc} Key: {event_type.key}. Types: {kinds}.\n"
             yield "\n| field | type | definition | unit | range | null |\n|---|---|---|---|---|---|\n"
@@ -124,28 +119,26 @@ def windows() -> Iterator[str]:
                 yield f"| `{name}` | `{cell(str(expression))}` | {unit_of(str(expression), known)} |\n"
 
 
-def unit_of(expression: str, known: dict[str, Field] | object) -> str:
+def unit_of(expression: str, known: Mapping[str, Field]) -> str:
     """Unit of an aggregate of one field; empty for a ratio."""
-    assert isinstance(known, dict)
     single = re.fullmatch(r"(\w+)\(([^()]*)\)", expression)
     if single is None:
-        same = {known[name].unit for name in re.findall(r"\w+", expression) if name in known}
-        return "" if "/" in expression or len(same) != 1 else same.pop()
+        return _common_unit(expression, known)
     function, inside = single.groups()
-    name = inside.split(",")[0].strip()
-    unit = known[name].unit if name in known else ""
     if function in ("count", "count_if"):
         return "events"
     if function == "count_distinct":
         return "distinct values"
     if function == "entropy":
         return "nats"
-    if function == "slope":
-        return f"{unit} per second"
-    if not unit:
-        same = {known[each].unit for each in re.findall(r"\w+", inside) if each in known}
-        unit = same.pop() if len(same) == 1 and "/" not in inside else ""
-    return unit
+    name = inside.split(",")[0].strip()
+    unit = known[name].unit if name in known else _common_unit(inside, known)
+    return f"{unit} per second" if function == "slope" else unit
+
+
+def _common_unit(expression: str, known: Mapping[str, Field]) -> str:
+    units = {known[name].unit for name in re.findall(r"\w+", expression) if name in known}
+    return units.pop() if len(units) == 1 and "/" not in expression else ""
 
 
 def page() -> str:

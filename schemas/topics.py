@@ -14,6 +14,7 @@ __all__ = [
     "LATE",
     "METRICS_PREFIX",
     "MONO_PREFIX",
+    "MOST_CHARACTERS",
     "MULTI_EVENTS",
     "RETRIES",
     "RULES",
@@ -31,6 +32,8 @@ __all__ = [
     "stream_of",
 ]
 
+MOST_CHARACTERS: Final = 249
+"""Longest name of a topic that Kafka takes."""
 MONO_PREFIX: Final = "mono."
 CONTROL_PREFIX: Final = "control."
 KEYED_PREFIX: Final = "keyed."
@@ -53,7 +56,7 @@ TRUTH: Final = "truth"
 
 _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 _OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, METRICS_PREFIX, "state.", "__")
-_LEGAL: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
+_LEGAL: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}", re.ASCII)
 
 
 class TopicPartition(NamedTuple):

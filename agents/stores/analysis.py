@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -115,39 +115,45 @@ class Dominance:
 
 def dominance_steps(simulation: Simulation) -> Iterator[DominanceStep]:
     """The dominant type of each step, in order of steps, streamed."""
-    for step, counts in _counts(simulation):
-        total, most = sum(counts.values()), max(counts.values())
-        leading = [name for name, count in counts.items() if count == most]
-        dominant = leading[0] if total and len(leading) == 1 else None
-        yield DominanceStep(step, dominant, most / total if total else 0.0)
+    for step, shares in _shares(simulation):
+        yield DominanceStep(step, _dominant(shares), max(shares.values()))
 
 
 def dominance(simulation: Simulation) -> Dominance:
     """Which type of agents dominated the population, for how long, and how often that changed."""
-    shares = dict.fromkeys(TYPES, 0.0)
+    sums = dict.fromkeys(TYPES, 0.0)
     held = dict.fromkeys(TYPES, 0)
     populated = switches = 0
     last: str | None = None
-    for _, counts in _counts(simulation):
-        total, most = sum(counts.values()), max(counts.values())
-        if not total:
-            continue
-        populated += 1
-        for name, count in counts.items():
-            shares[name] += count / total
-        leading = [name for name, count in counts.items() if count == most]
-        if len(leading) == 1:
-            held[leading[0]] += 1
-            switches += last is not None and last != leading[0]
-            last = leading[0]
-    means = {name: share / populated if populated else 0.0 for name, share in shares.items()}
+    for _, shares in _shares(simulation):
+        populated += any(shares.values())
+        for name, share in shares.items():
+            sums[name] += share
+        dominant = _dominant(shares)
+        if dominant is not None:
+            held[dominant] += 1
+            switches += last not in (None, dominant)
+            last = dominant
+    means = {name: total / populated if populated else 0.0 for name, total in sums.items()}
     return Dominance(held, means, switches, last)
 
 
-def _counts(simulation: Simulation) -> Iterator[tuple[int, dict[str, int]]]:
+def _shares(simulation: Simulation) -> Iterator[tuple[int, dict[str, float]]]:
+    """Share of each type in the agents of each step; all are 0 where there are no agents."""
     for step in simulation.populations.steps():
-        counts = (step.system_agents, step.independent_agents, step.control_agents)
-        yield step.step_number, dict(zip(TYPES, (count or 0 for count in counts), strict=True))
+        counts = [count or 0 for count in (step.system_agents, step.independent_agents, step.control_agents)]
+        total = sum(counts)
+        yield (
+            step.step_number,
+            {name: count / total if total else 0.0 for name, count in zip(TYPES, counts, strict=True)},
+        )
+
+
+def _dominant(shares: Mapping[str, float]) -> str | None:
+    """The type with the largest share; None where there are no agents, or several types have it."""
+    most = max(shares.values())
+    leading = [name for name, share in shares.items() if share == most]
+    return leading[0] if most and len(leading) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ _log = logging.getLogger("astrocyte.handlers")
 
 
 class HandlerFailed(AstrocyteError):
-    """A handler raised, and the consumer was made with ``on_error="stop"``; the event is delivered again."""
+    """A handler raised, and the consumer was made with ``on_error="stop"``; a group gets the event again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Consumer:
         self._reported: set[str] = set()
         self._stopped = threading.Event()
         self._state = StateLog("consumer", self._broker)
-        self._seen_topics: set[str] | None = None
+        self._placed = False
         self._starts: dict[TopicPartition, int] = {}
         self._look_again = 0.0
         self.is_ready = threading.Event()
@@ -209,7 +209,7 @@ class Consumer:
             for place, position in positions.items():
                 client.seek(place, position)
             await self._place(client, sorted(new))
-        elif self._seen_topics is None:
+        elif not self._placed:
             await self._place(client, [])
 
     def _topics(self) -> re.Pattern[str]:
@@ -245,8 +245,7 @@ class Consumer:
 
     async def _place(self, client: AIOKafkaConsumer, assigned: Sequence[TopicPartition]) -> None:
         """Set the positions of partitions that are new here: only those of the first assignment begin at the end."""
-        first, self._seen_topics = self._seen_topics is None, (self._seen_topics or set())
-        self._seen_topics |= {place.topic for place in assigned}
+        first, self._placed = not self._placed, True
         if first and self._start == "latest":
             fresh = [place for place in assigned if self._group is None or await client.committed(place) is None]
             ends = await client.end_offsets(fresh) if fresh else {}
@@ -280,9 +279,10 @@ class Consumer:
         handlers = () if name is None else self._handlers.of(name)
         if handlers:
             events = self._events(name or place.topic, place, messages)
-            if any(map(is_async, handlers)):
+            awaited = [is_async(handler) for handler in handlers]
+            if any(awaited):
                 for event in events:
-                    await self._call(event, handlers)
+                    await self._call(event, handlers, awaited)
             else:  # off the loop, so that a slow function does not delay the heartbeats to the broker
                 await asyncio.to_thread(self._call_all, events, handlers)
         if self._group is not None:
@@ -308,11 +308,11 @@ class Consumer:
                     self._failed(handler, event, error)
             self._count(failed)
 
-    async def _call(self, event: Event, handlers: Sequence[Handler]) -> None:
+    async def _call(self, event: Event, handlers: Sequence[Handler], awaited: Sequence[bool]) -> None:
         failed = False
-        for handler in handlers:
+        for handler, is_awaited in zip(handlers, awaited, strict=True):
             try:
-                if is_async(handler):
+                if is_awaited:
                     await handler(event)
                 else:
                     await asyncio.to_thread(handler, event)
@@ -329,8 +329,9 @@ class Consumer:
         what = f"the handler {name_of(handler)} raised {type(error).__name__}"
         if self._on_error == "stop":
             self._count(failed=True)
+            again = "it is delivered again" if self._group is not None else "without a group it is not delivered again"
             raise HandlerFailed(
-                f"{what}: {error} for {event.topic}[{event.partition}]@{event.offset}; it is delivered again"
+                f"{what}: {error} for {event.topic}[{event.partition}]@{event.offset}; {again}"
             ) from error
         self._report(what, error)
 

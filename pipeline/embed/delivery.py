@@ -8,6 +8,8 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,8 +65,9 @@ class MissedLog:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._writer = LogWriter(self.path, LogHeader(source="a publisher"))
             times = {event.seq: event.time_us // 1000 for event in events}
-            for message in messages_of(events, run):
-                place = (message.topic, _partition(message, self._partitions))
+            messages = messages_of(events, run)
+            for message, partition in zip(messages, _partitions(messages, self._partitions), strict=True):
+                place = (message.topic, partition)
                 offset = self._offsets.get(place, 0)
                 self._offsets[place] = offset + 1
                 headers = tuple(message.headers)
@@ -162,10 +165,8 @@ class Delivery:
         from astrocyte.pipeline.transport.producer_record import DeliveryFailed
 
         parts: dict[tuple[str, int], list[Message]] = {}
-        by_topic: dict[str, list[Message]] = {}
-        for message in messages_of(events, self._run):
-            by_topic.setdefault(message.topic, []).append(message)
-        for topic, messages in by_topic.items():
+        for topic, group in groupby(messages_of(events, self._run), key=attrgetter("topic")):
+            messages = list(group)
             try:
                 count = await self._partition_count(topic)
             except AstrocyteError as error:
@@ -236,10 +237,6 @@ def _record(message: Message, partition: int) -> Any:
     from astrocyte.pipeline.transport.producer_record import ProducerRecord
 
     return ProducerRecord(message.topic, message.value, message.key, partition, message.headers)
-
-
-def _partition(message: Message, count: int) -> int:
-    return _partitions([message], count)[0]
 
 
 def _partitions(messages: Sequence[Message], count: int) -> list[int]:

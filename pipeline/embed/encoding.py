@@ -9,6 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
+from enum import Enum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,15 +23,13 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings, time_us
-from astrocyte.schemas.topics import mono_topic
+from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
 
 __all__ = ["MOST_BYTES", "EncodedEvent", "Message", "StreamEncoder", "messages_of"]
 
 MOST_BYTES: Final = 900 << 10
 """Largest record in bytes: Kafka's default limit of a message is 1 MiB with its envelope."""
 
-_MOST_TOPIC: Final = 249
-_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY
 _NULL: Final = b"null"
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
@@ -40,7 +41,8 @@ _DNA: Final = (
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {"int32": (-(2**31), 2**31), "int64": (-(2**63), 2**63)}
 _NUMBERS: Final = (int, float)
 _SCALARS: Final = frozenset({str, int, bool, type(None)})
-_NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_FAULTS: Final = (TypeError, ValueError, OverflowError, RecursionError)
+"""What reading and encoding a value raises, such as text with half a character, or a list that holds itself."""
 
 
 class EncodedEvent(NamedTuple):
@@ -77,10 +79,10 @@ class StreamEncoder:
     def __init__(self, stream: str, catalog: Catalog = CATALOG) -> None:
         self.stream = stream
         self.topic = mono_topic(stream)
-        if not stream or not _NAME.issuperset(stream) or len(self.topic) > _MOST_TOPIC:
+        if not stream or not is_legal(self.topic):
             raise InvalidEvent(
                 f"stream {stream!r}; expected letters, digits, '.', '_' and '-', at most "
-                f"{_MOST_TOPIC - len(mono_topic(''))} of them"
+                f"{MOST_CHARACTERS - len(MONO_PREFIX)} of them"
             )
         self.event_type = found = catalog.find(stream)
         self.dna = found is not None and found.envelope == "dna"
@@ -96,6 +98,12 @@ class StreamEncoder:
         InvalidEvent for a value that is no JSON or is not finite, and, on a stream of the catalog, for an unknown field
         or one of another type: no consumer could read these.
         """
+        try:
+            return self._encoded(event, key, seq)
+        except _FAULTS as error:
+            raise InvalidEvent(f"an event of stream {self.stream!r} cannot be encoded: {error}") from error
+
+    def _encoded(self, event: Mapping[str, Any], key: str | None, seq: int) -> EncodedEvent:
         fields, inner = self._fields(event)
         moment = _take_time(fields)
         kind = fields.pop("type", None)
@@ -121,6 +129,9 @@ class StreamEncoder:
         if own_id is not None and not (isinstance(own_id, str) and own_id):
             raise InvalidEvent(f"event_id {own_id!r}; expected text that no other event of the stream has")
         name = self.default_type if kind is None else mixed.json_text(kind)
+        for text in (name, own_id):
+            if text is not None and not text.isascii():
+                text.encode()  # here and not in delivery, which would try the same event for ever
         return EncodedEvent(self, seq, moment, key, name, value or _NULL, body, own_id)
 
     def _fields(self, event: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
@@ -189,7 +200,7 @@ class StreamEncoder:
 
 
 def messages_of(events: Sequence[EncodedEvent], run: str) -> list[Message]:
-    """The messages of events of several streams; the order within each stream is kept."""
+    """The messages of events of several streams, those of each stream together and in their order."""
     by_stream: dict[str, list[EncodedEvent]] = {}
     for event in events:
         by_stream.setdefault(event.encoder.stream, []).append(event)
@@ -215,7 +226,7 @@ def _take_time(fields: dict[str, Any]) -> int:
 
 def _json(value: Any, stream: str) -> bytes:
     try:
-        return orjson.dumps(value, option=_OPTIONS)
+        return orjson.dumps(value)
     except orjson.JSONEncodeError as error:
         raise InvalidEvent(f"an event of stream {stream!r} is no JSON: {error}; send plain values") from None
 
@@ -235,6 +246,12 @@ def _checked(name: str, value: Any) -> Any:
         return [_checked(name, each) for each in value]
     if isinstance(value, np.ndarray | np.generic):
         return _checked(name, value.tolist())
+    if isinstance(value, Enum):
+        return _checked(name, value.value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _checked(
+            name, {each.name: getattr(value, each.name) for each in fields_of(value) if each.name[0] != "_"}
+        )
     return value
 
 

@@ -151,7 +151,7 @@ class Dispatcher:
                 made = handler(event)
                 if inspect.isawaitable(made):
                     runner.run(_awaited(made))
-            except Exception as error:  # noqa: BLE001  reported and counted, whatever it is
+            except (Exception, asyncio.CancelledError, SystemExit) as error:  # noqa: BLE001  the thread goes on
                 failure = f"the handler {name_of(handler)} raised {type(error).__name__}"
                 if failure not in self._failed:
                     self._failed.add(failure)

@@ -53,6 +53,8 @@ class Outbox:
         self._waiting: deque[EncodedEvent] = deque()
         self._in_flight: dict[int, EncodedEvent] = {}
         self._bytes = 0
+        self._newest = -1
+        """Largest number of an event that was accepted."""
         self._emitted = self._delivered = self._dropped = self._logged = 0
         self._reasons: Counter[str] = Counter()
         self._closed = False
@@ -92,6 +94,7 @@ class Outbox:
             was_empty = not self._waiting
             if accepted:
                 self._bytes += size
+                self._newest = max(self._newest, event.seq)
                 self._waiting.append(event)
             else:
                 assert reason is not None
@@ -147,9 +150,10 @@ class Outbox:
     def wait_empty(self, timeout_s: float) -> bool:
         """Whether all events emitted before this call are settled within the time."""
         with self._settled:
-            target = self._emitted
+            newest = self._newest
             deadline = time.monotonic() + timeout_s
-            while self._delivered + self._dropped + self._logged < target and self._outstanding():
+            # By number, not by count: events that are emitted and dropped meanwhile are settled, those before are not.
+            while self._waits_for(newest):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -164,8 +168,10 @@ class Outbox:
             self._waiting.clear()
             return [self._in_flight[number] for number in sorted(self._in_flight)]
 
-    def _outstanding(self) -> bool:
-        return bool(self._waiting or self._in_flight)
+    def _waits_for(self, newest: int) -> bool:
+        """Whether an event up to the number ``newest`` is not settled; both buffers are in the order of acceptance."""
+        oldest = (self._waiting[0].seq if self._waiting else None, next(iter(self._in_flight), None))
+        return any(number is not None and number <= newest for number in oldest)
 
     def _is_full(self, size: int) -> bool:
         count = len(self._waiting) + len(self._in_flight)

@@ -15,7 +15,7 @@ class _Emitter(Protocol):
     def emit(self, stream: str, event: Mapping[str, Any], *, key: str | None = None) -> bool: ...
 
 
-_OWN_SNAPSHOT: Final = ("manual", "system", "mutation")
+_SOURCES: Final = CATALOG["dna.snapshot_created"].about["source"].values
 
 
 class DnaEvents:
@@ -41,8 +41,8 @@ class DnaEvents:
         reason: str | None = None,
     ) -> bool:
         """A snapshot of an agent's configuration was created; ``parent_snapshot_id`` is None for the first."""
-        if source not in _OWN_SNAPSHOT:
-            raise InvalidEvent(f"source {source!r}; expected one of {', '.join(_OWN_SNAPSHOT)}")
+        if source not in _SOURCES:
+            raise InvalidEvent(f"source {source!r}; expected one of {', '.join(_SOURCES)}")
         return self._emit(
             "dna.snapshot_created", created_at,
             snapshot_id=snapshot_id, agent_id=agent_id, version=version, source=source,
@@ -98,8 +98,8 @@ class CellEvents:
     """The five streams of a simulation of cells, for a simulator of your own.
 
     A cell, problem, result or population is a mapping or any object with attributes of the streams' field names
-    (docs/data.md); what it lacks is null. Event time is ``start_us`` + tick x ``tick_us``, by the newest tick passed to
-    any method, or the wall clock without ``tick_us``. Cells are partitioned by ``island``, if they have one.
+    (docs/fields.md); what it lacks is null. Event time is ``start_us`` + tick x ``tick_us``, by the newest tick passed
+    to any method, or the wall clock without ``tick_us``. Cells are partitioned by ``island``, if they have one.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class KernelEvents:
         self._kernels: dict[int, dict[str, Any]] = {}
 
     def store_kernel(self, kernel: Any = None, /, **columns: Any) -> bool:
-        """A kernel was spawned: a mapping, an object or keywords with the fields of the stream (docs/data.md).
+        """A kernel was spawned: a mapping, an object or keywords with the fields of the stream (docs/fields.md).
 
         ``kernel_id`` is a whole number, ``basin_coordinates`` 8 numbers. Storing it again replaces what is known.
         """

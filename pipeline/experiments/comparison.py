@@ -49,7 +49,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Rows in the order of the sweep; ``str`` of it is a table."""
+    """Rows in the order of the results that are compared; ``str`` of it is a table."""
 
     rows: tuple[ComparisonRow, ...]
 

@@ -101,8 +101,9 @@ class _Totals:
         self.squares += squares + apart**2 * self.count * count / total
         self.mean += apart * count / total
         self.count = total
-        self.least = float(values.min()) if self.least is None else min(self.least, float(values.min()))
-        self.greatest = float(values.max()) if self.greatest is None else max(self.greatest, float(values.max()))
+        least, greatest = float(values.min()), float(values.max())
+        self.least = least if self.least is None else min(self.least, least)
+        self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
         self.first = float(values[0]) if self.first is None else self.first
         self.last = float(values[-1])
 

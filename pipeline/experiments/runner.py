@@ -15,7 +15,7 @@ from astrocyte.pipeline.experiments.sweep import Run, Sweep
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["ExperimentRunner", "RunFunction", "results_of", "run_scenario"]
+__all__ = ["ExperimentRunner", "RunFunction", "results_of"]
 
 RunFunction = Callable[[SimulationContext, Mapping[str, Any], int], Mapping[str, Any] | None]
 """One run: (context, settings, seed) to its results, a mapping of JSON values. The context's logger writes rows."""
@@ -131,34 +131,34 @@ def results_of(database: ExperimentDatabase) -> list[RunResult]:
 
 
 def _scenario_runs(sweep: Sweep) -> RunFunction:
-    from astrocyte.pipeline.simulation.run import scenario_config
-
-    assert sweep.scenario is not None
+    first = sweep.seeds[0]
     for run in sweep.runs():  # a wrong setting is found before the first run, and not after hours
-        _configured(scenario_config, sweep.scenario, run.settings)
+        if run.seed == first:
+            _config_of(sweep, run.settings)
 
     def run_one(context: SimulationContext, settings: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
-        return run_scenario(sweep, settings, seed, context.simulation_id)
+        return _run_scenario(sweep, settings, seed, context.simulation_id)
 
     return run_one
 
 
-def _configured(scenario_config: Callable[..., Any], scenario: str, settings: Mapping[str, Any]) -> Any:
+def _config_of(sweep: Sweep, settings: Mapping[str, Any]) -> Any:
+    from astrocyte.pipeline.simulation.run import scenario_config
+
+    assert sweep.scenario is not None
     given = dict(settings)
-    return scenario_config(scenario, given, given.pop("size", None))
+    return scenario_config(sweep.scenario, given, given.pop("size", None))
 
 
-def run_scenario(sweep: Sweep, settings: Mapping[str, Any], seed: int, run: str) -> Mapping[str, Any]:
-    """One run of the sweep's scenario: its measures, its events by stream, and the metrics of its last tick."""
+def _run_scenario(sweep: Sweep, settings: Mapping[str, Any], seed: int, run: str) -> Mapping[str, Any]:
+    """One run of the sweep's scenario: its measures, else its events by stream and the metrics of its last tick."""
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.simulation.log_sink import LogSink
-    from astrocyte.pipeline.simulation.run import scenario_config
     from astrocyte.simulator.emission.emitter import CallableSink
     from astrocyte.simulator.run import simulate
     from astrocyte.simulator.scenario import load_scenario
 
     assert sweep.scenario is not None
-    config = _configured(scenario_config, sweep.scenario, settings)
     measured = Measured(sweep.measured())
     log = None
     if sweep.logs is not None:
@@ -173,12 +173,17 @@ def run_scenario(sweep: Sweep, settings: Mapping[str, Any], seed: int, run: str)
 
     try:
         summary = simulate(
-            load_scenario(sweep.scenario), config, seed=seed, ticks=sweep.ticks, sink=CallableSink(write), run=run
+            load_scenario(sweep.scenario),
+            _config_of(sweep, settings),
+            seed=seed,
+            ticks=sweep.ticks,
+            sink=CallableSink(write),
+            run=run,
         )
     finally:
         if log is not None:
             log.close()
+    if sweep.measures:
+        return measured.results()
     counts = {f"events.{stream}": count for stream, count in summary.events.items()}
-    metrics = {f"last.{name}": value for name, value in summary.metrics.items()}
-    found = measured.results()
-    return found or {**counts, **metrics}
+    return counts | {f"last.{name}": value for name, value in summary.metrics.items()}

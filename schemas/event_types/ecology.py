@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from astrocyte.schemas.catalog import EventType, Field
@@ -35,8 +36,8 @@ EVENT_TYPES = (
             "birth_time": Field("int64", "step at which the agent was born; 0 for founders", "steps", low=0),
             "death_time": Field("int64", "step at which it died", "steps", low=0, null="in the record of a birth"),
             "agent_type": _TYPE,
-            "position_x": Field("float32", _X.doc, "tiles", low=0, null=_AT_DEATH),
-            "position_y": Field("float32", _Y.doc, "tiles", low=0, null=_AT_DEATH),
+            "position_x": replace(_X, null=_AT_DEATH),
+            "position_y": replace(_Y, null=_AT_DEATH),
             "initial_resources": Field("float32", "resources at birth", "resources", low=0, null=_AT_DEATH),
             "starting_health": Field(
                 "float32", "health at birth", "share", 0.0, 1.0, null=_AT_DEATH, constant="1: all are born healthy"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from astrocyte.schemas.catalog import CATALOG, Catalog, Field
+from astrocyte.schemas.catalog import CATALOG, Field
 from astrocyte.schemas.tables.base import Base
 
 __all__ = ["STREAM_OF", "columns_of"]
@@ -154,7 +154,7 @@ _OWN: Final[Mapping[str, Mapping[str, Field]]] = {
     "window_results": {
         "window_name": Field("string", "the window"),
         "event_key": Field("string", "key of the window's group; empty without a key"),
-        "field": Field("string", "field of the result (Windows, below)"),
+        "field": Field("string", "field of the result (Windows, below), or the one by which the window groups"),
         "window_end": Field("int64", "end of the window, excluded", _EVENT),
         "window_start": Field("int64", "start of the window, included", _EVENT),
         "value": Field("float64", "value of the field, if it is a number; true is 1", null="of a text or null"),
@@ -164,8 +164,8 @@ _OWN: Final[Mapping[str, Mapping[str, Field]]] = {
 }  # fmt: skip
 
 
-def columns_of(table: str, catalog: Catalog = CATALOG) -> dict[str, Field | None]:
+def columns_of(table: str) -> dict[str, Field | None]:
     """Definition of each column of a table, in the table's order; None where there is none."""
     stream = STREAM_OF.get(table)
-    known = {**_COMMON, **(catalog[stream].about if stream is not None else {}), **_OWN.get(table, {})}
+    known = {**_COMMON, **(CATALOG[stream].about if stream is not None else {}), **_OWN.get(table, {})}
     return {name: known.get(name) for name in Base.metadata.tables[table].c.keys()}  # noqa: SIM118  a collection

@@ -73,8 +73,8 @@ class WindowResult(Recorded, Base):
     """One field of one result of a window: a curve is the rows of one window, key and field, by ``window_end``.
 
     Times are event times in microseconds, start included and end excluded. A later revision replaces an earlier one.
-    ``value`` holds numbers (true is 1), ``text`` everything else. ``result_id`` is the id by which a multi event names
-    the result as its source.
+    ``value`` holds numbers (true is 1), ``text`` everything else. The field by which the window groups, other than the
+    simulation, has rows as well. ``result_id`` is the id by which a multi event names the result as its source.
     """
 
     __tablename__ = "window_results"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from astrocyte.agents.sinks.sql.targets import STREAM_TARGETS
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.tables.base import Base
@@ -38,6 +39,12 @@ def test_every_column_of_a_table_is_defined(table):
     undefined = [name for name, field in columns_of(table).items() if field is None]
     assert undefined == []
     assert table not in STREAM_OF or STREAM_OF[table] in CATALOG
+
+
+@pytest.mark.parametrize("stream", STREAM_TARGETS)
+def test_the_stream_of_a_table_is_the_one_that_the_sink_writes_into_it(stream):
+    written = STREAM_OF[STREAM_TARGETS[stream].table.name]
+    assert written == ("axon_1" if stream.startswith("axon_") else stream)
 
 
 @pytest.mark.parametrize(

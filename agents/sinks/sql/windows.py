@@ -24,7 +24,7 @@ def stage_window(frame: Frame, recorded_at: int) -> Rows:
     """The results of one window, each as a row for each of its fields; row n of the frame is unit n."""
     count = frame.num_rows
     keys = [key if key is not None else "" for key in to_list(frame.column("key"))]
-    names = [name for name in frame.fields if name not in _ABOUT and not _repeats(frame, name, keys)]
+    names = [name for name in frame.fields if name not in _ABOUT]
     values: list[float | None] = []
     strings: list[str | None] = []
     for name in names:
@@ -50,11 +50,6 @@ def stage_window(frame: Frame, recorded_at: int) -> Rows:
     rows = Rows(WINDOWS, columns, np.tile(np.arange(count), times))
     find_problems(rows)
     return rows
-
-
-def _repeats(frame: Frame, name: str, keys: list[str]) -> bool:
-    """Whether a field repeats the key: it is the field by which the window groups."""
-    return [str(value) for value in to_list(frame.column(name))] == keys
 
 
 def _repeated(column: pa.Array, times: int) -> pa.Array:

@@ -83,7 +83,7 @@ class AgentRepository(Repository):
 
     def count_by_type(self) -> dict[str, int]:
         """Total number of agents, by type."""
-        query = select(_AGENTS.c.agent_type, func.count()).where(self._mine(), _AGENTS.c.agent_type.is_not(None))
+        query = select(_AGENTS.c.agent_type, func.count()).where(self._own(_AGENTS), _AGENTS.c.agent_type.is_not(None))
         with self.engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(_AGENTS.c.agent_type))}
 
@@ -93,14 +93,11 @@ class AgentRepository(Repository):
 
     def incidents(self, agent_id: str) -> list[Incident]:
         """Health incidents of the agent, in order of steps."""
-        mine = (_INCIDENTS.c.agent_id == agent_id, _INCIDENTS.c.simulation_id == self.simulation_id)
+        mine = (_INCIDENTS.c.agent_id == agent_id, self._own(_INCIDENTS))
         return self._all(select(*_INCIDENT_COLUMNS).where(*mine).order_by(_INCIDENTS.c.step_number), Incident)
 
-    def _mine(self) -> Any:
-        return _AGENTS.c.simulation_id == self.simulation_id
-
     def _query(self) -> Select[Any]:
-        return select(*_AGENT_COLUMNS).where(self._mine())
+        return select(*_AGENT_COLUMNS).where(self._own(_AGENTS))
 
 
 class LineageRepository(Repository):
@@ -113,12 +110,12 @@ class LineageRepository(Repository):
         seen = {agent_id}
         with self.engine.connect() as connection:
             while current is not None and len(found) < most:
-                child = select(_AGENTS.c.parent_id).where(_AGENTS.c.agent_id == current, self._mine())
+                child = select(_AGENTS.c.parent_id).where(_AGENTS.c.agent_id == current, self._own(_AGENTS))
                 parent = connection.execute(child).scalar()
                 if parent is None or parent in seen:
                     break
                 own = select(_AGENTS.c.parent_id, _AGENTS.c.generation).where(
-                    _AGENTS.c.agent_id == parent, self._mine()
+                    _AGENTS.c.agent_id == parent, self._own(_AGENTS)
                 )
                 row = connection.execute(own).first()
                 grandparent, generation = row if row is not None else (None, None)
@@ -130,7 +127,7 @@ class LineageRepository(Repository):
     def descendants(self, agent_id: str, *, within: int = 1_000) -> Iterator[Descent]:
         """Children, grandchildren and so on up to ``within`` generations, nearest first, streamed."""
         root = select(_AGENTS.c.agent_id, _AGENTS.c.parent_id, _AGENTS.c.generation, literal(1).label("distance"))
-        tree = root.where(self._mine(), _AGENTS.c.parent_id == agent_id).cte("tree", recursive=True)
+        tree = root.where(self._own(_AGENTS), _AGENTS.c.parent_id == agent_id).cte("tree", recursive=True)
         child = aliased(AgentModel)
         tree = tree.union(
             select(child.agent_id, child.parent_id, child.generation, tree.c.distance + 1).where(
@@ -143,8 +140,5 @@ class LineageRepository(Repository):
 
     def founders(self) -> Iterator[Agent]:
         """Agents without a parent, in order of birth, streamed."""
-        query = select(*_AGENT_COLUMNS).where(self._mine(), _AGENTS.c.parent_id.is_(None))
+        query = select(*_AGENT_COLUMNS).where(self._own(_AGENTS), _AGENTS.c.parent_id.is_(None))
         return self._stream(query.where(_AGENTS.c.birth_time.is_not(None)).order_by(_AGENTS.c.birth_time), Agent)
-
-    def _mine(self) -> Any:
-        return _AGENTS.c.simulation_id == self.simulation_id

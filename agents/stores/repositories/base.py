@@ -26,6 +26,10 @@ class Repository:
         self.engine = engine
         self.simulation_id = simulation_id
 
+    def _own(self, table: Any) -> Any:
+        """The condition that a row of ``table`` is about this simulation."""
+        return table.c.simulation_id == self.simulation_id
+
     def _stream(self, query: Select[Any], kind: type[T]) -> Iterator[T]:
         """Each row as a ``kind``, fetched on demand."""
         with (

@@ -91,16 +91,13 @@ class ActionRepository(Repository):
     def summary(self, *, agent_id: str | None = None) -> list[ActionSummary]:
         """Count and mean reward by type of action (of one agent), most frequent first."""
         count = func.count().label("count")
-        query = select(_ACTIONS.c.action_type, count, func.avg(_ACTIONS.c.reward)).where(self._mine())
+        query = select(_ACTIONS.c.action_type, count, func.avg(_ACTIONS.c.reward)).where(self._own(_ACTIONS))
         if agent_id is not None:
             query = query.where(_ACTIONS.c.agent_id == agent_id)
         return self._all(query.group_by(_ACTIONS.c.action_type).order_by(count.desc()), ActionSummary)
 
-    def _mine(self) -> Any:
-        return _ACTIONS.c.simulation_id == self.simulation_id
-
     def _query(self) -> Select[Any]:
-        return select(*_ACTION_COLUMNS).where(self._mine())
+        return select(*_ACTION_COLUMNS).where(self._own(_ACTIONS))
 
 
 class LearningRepository(Repository):
@@ -108,17 +105,14 @@ class LearningRepository(Repository):
 
     def of_agent(self, agent_id: str) -> Iterator[Experience]:
         """Experiences of one agent in order of steps, streamed."""
-        query = select(*_EXPERIENCE_COLUMNS).where(self._mine(), _LEARNT.c.agent_id == agent_id)
+        query = select(*_EXPERIENCE_COLUMNS).where(self._own(_LEARNT), _LEARNT.c.agent_id == agent_id)
         return self._stream(query.order_by(_LEARNT.c.step_number), Experience)
 
     def progress(self, *, every: int = 100) -> list[LearningProgress]:
         """Mean reward by type of module over blocks of ``every`` steps."""
         # A remainder instead of a division: databases differ in integer division.
         block = (_LEARNT.c.step_number - _LEARNT.c.step_number % every).label("first_step")
-        query = select(_LEARNT.c.module_type, block, func.count(), func.avg(_LEARNT.c.reward)).where(self._mine())
+        query = select(_LEARNT.c.module_type, block, func.count(), func.avg(_LEARNT.c.reward)).where(self._own(_LEARNT))
         return self._all(
             query.group_by(_LEARNT.c.module_type, block).order_by(_LEARNT.c.module_type, block), LearningProgress
         )
-
-    def _mine(self) -> Any:
-        return _LEARNT.c.simulation_id == self.simulation_id

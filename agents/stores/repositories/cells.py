@@ -135,18 +135,18 @@ class CellRepository(Repository):
 
     def genome(self, cell_id: int) -> Genome | None:
         """The newest genome of a cell, or None."""
-        query = select(*_GENOME_COLUMNS).where(self._of(_GENOMES), _GENOMES.c.cell_id == cell_id)
+        query = select(*_GENOME_COLUMNS).where(self._own(_GENOMES), _GENOMES.c.cell_id == cell_id)
         return self._first(query, Genome)
 
     def traits(self) -> list[TraitMeans]:
         """Means of the traits by type of genome."""
         means = (cast(func.avg(_GENOMES.c[name]), Real) for name in _TRAITS)
-        query = select(_GENOMES.c.genome_type, func.count(), *means).where(self._of(_GENOMES))
+        query = select(_GENOMES.c.genome_type, func.count(), *means).where(self._own(_GENOMES))
         return self._all(query.group_by(_GENOMES.c.genome_type).order_by(_GENOMES.c.genome_type), TraitMeans)
 
     def problems(self, cell_id: int | None = None) -> Iterator[Problem]:
         """Attempts (of one cell) in order of time, streamed."""
-        query = select(*_PROBLEM_COLUMNS).where(self._of(_PROBLEMS)).order_by(_PROBLEMS.c.timestamp, _PROBLEMS.c.id)
+        query = select(*_PROBLEM_COLUMNS).where(self._own(_PROBLEMS)).order_by(_PROBLEMS.c.timestamp, _PROBLEMS.c.id)
         return self._stream(query if cell_id is None else query.where(_PROBLEMS.c.cell_id == cell_id), Problem)
 
     def problem_summary(self) -> list[ProblemSummary]:
@@ -154,24 +154,21 @@ class CellRepository(Repository):
         kinds = (_PROBLEMS.c.problem_type, _PROBLEMS.c.difficulty)
         solved = func.sum(case((_PROBLEMS.c.solved, 1), else_=0))
         means = (cast(func.avg(_PROBLEMS.c[name]), Real) for name in ("accuracy", "energy_reward"))
-        query = select(*kinds, func.count(), solved, *means).where(self._of(_PROBLEMS))
+        query = select(*kinds, func.count(), solved, *means).where(self._own(_PROBLEMS))
         return self._all(query.group_by(*kinds).order_by(*kinds), ProblemSummary)
 
     def events(self, event_type: str | None = None, *, cell_id: int | None = None) -> Iterator[Evolution]:
         """Births, deaths, mutations and divisions (of one type, of one cell) in order of time, streamed."""
-        query = select(*_EVENT_COLUMNS).where(self._of(_EVENTS)).order_by(_EVENTS.c.timestamp, _EVENTS.c.id)
+        query = select(*_EVENT_COLUMNS).where(self._own(_EVENTS)).order_by(_EVENTS.c.timestamp, _EVENTS.c.id)
         if event_type is not None:
             query = query.where(_EVENTS.c.event_type == event_type)
         return self._stream(query if cell_id is None else query.where(_EVENTS.c.cell_id == cell_id), Evolution)
 
     def event_counts(self) -> dict[str, int]:
         """Number of events by type."""
-        query = select(_EVENTS.c.event_type, func.count()).where(self._of(_EVENTS), _EVENTS.c.event_type.is_not(None))
+        query = select(_EVENTS.c.event_type, func.count()).where(self._own(_EVENTS), _EVENTS.c.event_type.is_not(None))
         with self.engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(query.group_by(_EVENTS.c.event_type))}
 
-    def _of(self, table: Any) -> Any:
-        return table.c.simulation_id == self.simulation_id
-
     def _cells(self) -> Select[Any]:
-        return select(*_CELL_COLUMNS).where(self._of(_CELLS))
+        return select(*_CELL_COLUMNS).where(self._own(_CELLS))

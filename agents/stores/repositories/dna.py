@@ -80,19 +80,19 @@ class DnaRepository(Repository):
 
     def mutations(self, agent_id: str | None = None) -> Iterator[Mutation]:
         """Mutations (of one agent) in order of the snapshots they made, streamed."""
-        query = select(*_MUTATION_COLUMNS).where(self._of(_MUTATIONS)).order_by(_MUTATIONS.c.snapshot_id)
+        query = select(*_MUTATION_COLUMNS).where(self._own(_MUTATIONS)).order_by(_MUTATIONS.c.snapshot_id)
         return self._stream(query if agent_id is None else query.where(_MUTATIONS.c.agent_id == agent_id), Mutation)
 
     def scores(self, snapshot_id: int | None = None, *, agent_id: str | None = None) -> Iterator[Score]:
         """Scores (of one snapshot, of one agent) in order of time, streamed."""
-        query = select(*_SCORE_COLUMNS).where(self._of(_SCORES)).order_by(_SCORES.c.updated_at, _SCORES.c.id)
+        query = select(*_SCORE_COLUMNS).where(self._own(_SCORES)).order_by(_SCORES.c.updated_at, _SCORES.c.id)
         if snapshot_id is not None:
             query = query.where(_SCORES.c.snapshot_id == snapshot_id)
         return self._stream(query if agent_id is None else query.where(_SCORES.c.agent_id == agent_id), Score)
 
     def best(self, limit: int = 10) -> list[Score]:
         """The highest scores, highest first."""
-        query = select(*_SCORE_COLUMNS).where(self._of(_SCORES), _SCORES.c.karma_score.is_not(None))
+        query = select(*_SCORE_COLUMNS).where(self._own(_SCORES), _SCORES.c.karma_score.is_not(None))
         return self._all(query.order_by(_SCORES.c.karma_score.desc(), _SCORES.c.id).limit(limit), Score)
 
     def ancestors(self, snapshot_id: int, *, most: int = 1_000) -> list[Snapshot]:
@@ -109,8 +109,5 @@ class DnaRepository(Repository):
                 found.append(current)
         return found
 
-    def _of(self, table: Any) -> Any:
-        return table.c.simulation_id == self.simulation_id
-
     def _snapshots(self) -> Select[Any]:
-        return select(*_SNAPSHOT_COLUMNS).where(self._of(_SNAPSHOTS))
+        return select(*_SNAPSHOT_COLUMNS).where(self._own(_SNAPSHOTS))

@@ -102,7 +102,7 @@ class KernelRepository(Repository):
         """Wars (of one kernel) in order of time, streamed."""
         query = select(*_WAR_COLUMNS).order_by(_WARS.c.timestamp, _WARS.c.war_id)
         if self.simulation_id:
-            query = query.where(_WARS.c.simulation_id == self.simulation_id)
+            query = query.where(self._own(_WARS))
         if kernel_id is not None:
             query = query.where(or_(_WARS.c.attacker_id == kernel_id, _WARS.c.defender_id == kernel_id))
         return self._stream(query, War)
@@ -137,7 +137,7 @@ class KernelRepository(Repository):
         names = (_KERNELS.c.kernel_id, _KERNELS.c.simulation_id, _KERNELS.c.god_name, _KERNELS.c.basin_coordinates)
         query = select(*names).where(_KERNELS.c.basin_coordinates.is_not(None))
         if self.simulation_id:
-            query = query.where(_KERNELS.c.simulation_id == self.simulation_id)
+            query = query.where(self._own(_KERNELS))
         if connection.dialect.name == "postgresql":
             _choose_plan(connection, limit)
             nearness = _KERNELS.c.basin_coordinates.op("<=>")(wanted.tolist())
@@ -148,7 +148,7 @@ class KernelRepository(Repository):
 
     def _query(self) -> Select[Any]:
         query = select(*_KERNEL_COLUMNS)
-        return query.where(_KERNELS.c.simulation_id == self.simulation_id) if self.simulation_id else query
+        return query.where(self._own(_KERNELS)) if self.simulation_id else query
 
 
 def _choose_plan(connection: Connection, limit: int) -> None:

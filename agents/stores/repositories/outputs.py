@@ -128,4 +128,4 @@ class OutputRepository(Repository):
         return self._stream(query if stage is None else query.where(_LETTERS.c.stage == stage), Letter)
 
     def _mine(self, query: Select[Any], table: Any) -> Select[Any]:
-        return query.where(table.c.simulation_id == self.simulation_id) if self.simulation_id else query
+        return query.where(self._own(table)) if self.simulation_id else query

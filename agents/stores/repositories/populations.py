@@ -71,7 +71,7 @@ class PopulationRepository(Repository):
         return self._first(self._query().order_by(_STEPS.c.total_agents.desc(), _STEPS.c.step_number), Step)
 
     def _query(self) -> Select[Any]:
-        return select(*_STEP_COLUMNS).where(_STEPS.c.simulation_id == self.simulation_id)
+        return select(*_STEP_COLUMNS).where(self._own(_STEPS))
 
 
 class DataRetriever:

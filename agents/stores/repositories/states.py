@@ -92,16 +92,15 @@ class StateRepository(Repository):
 
     def resources_at_step(self, step: int) -> Iterator[ResourceState]:
         """All resources at one step, streamed."""
-        mine = (_RESOURCES.c.simulation_id == self.simulation_id, _RESOURCES.c.step_number == step)
+        mine = (self._own(_RESOURCES), _RESOURCES.c.step_number == step)
         return self._stream(select(*_RESOURCE_COLUMNS).where(*mine).order_by(_RESOURCES.c.resource_id), ResourceState)
 
     def _of(self, agent_id: str) -> Select[Any]:
-        mine = (_STATES.c.agent_id == agent_id, _STATES.c.simulation_id == self.simulation_id)
+        mine = (_STATES.c.agent_id == agent_id, self._own(_STATES))
         return select(*_STATE_COLUMNS).where(*mine)
 
     def _steps(self, first_step: int, end_step: int) -> tuple[Any, ...]:
-        own = _STATES.c.simulation_id == self.simulation_id
-        return (own, _STATES.c.step_number >= first_step, _STATES.c.step_number < end_step)
+        return (self._own(_STATES), _STATES.c.step_number >= first_step, _STATES.c.step_number < end_step)
 
     def _between(self, first_step: int, end_step: int) -> Select[Any]:
         return select(*_STATE_COLUMNS).where(*self._steps(first_step, end_step)).order_by(_STATES.c.step_number)

@@ -208,9 +208,10 @@ async def test_alerts_are_handled_in_the_callers_event_loop_where_they_are_named
     assert {event.stream for event in others} <= {"alerts"}
 
 
-def test_a_consumer_outlives_its_broker(own_embedded, prefix):
+@pytest.mark.parametrize("grouped", [True, False])
+def test_a_consumer_outlives_its_broker(own_embedded, prefix, grouped):
     asyncio.run(make(own_embedded.address, prefix))
-    consumer = astrocyte.Consumer(own_embedded.address, group=prefix, start="earliest")
+    consumer = astrocyte.Consumer(own_embedded.address, group=prefix if grouped else None, start="earliest")
     events = collecting(consumer, prefix)
     with astrocyte.connect(own_embedded.address) as publisher, running(consumer):
         publisher.emit(prefix, {"value": 1})

@@ -122,6 +122,20 @@ async def test_window_results_that_are_no_numbers_are_text_and_a_later_revision_
     assert len(rows) == 2
 
 
+async def test_a_value_that_is_the_same_as_the_key_is_a_row_as_any_other(tmp_path):
+    database = f"sqlite:///{tmp_path}/windows.db"
+    for number, births in enumerate((0, 3)):
+        result = Frame.from_columns(
+            "mine", "run-1",
+            {"timestamp": [20 + number], "key": ["0"], "type": ["mine"], "island": [0], "births": [births],
+             "window_start": [10], "window_end": [20 + number], "revision": [0], "final": [True]},
+        )  # fmt: skip
+        await written(database, [SourcedFrame(result, "metrics.mine", 0, number)])
+    rows = rows_of(database, "window_results")
+    births = sorted((row["window_end"], row["value"]) for row in rows if row["field"] == "births")
+    assert births == [(20, 0.0), (21, 3.0)]
+
+
 async def test_spikes_and_the_population_are_rows(database):
     frames = [frame_of("axon_1", 3), frame_of("axon_2", 2), frame_of("population_metrics", 4)]
     batch = [sourced(frame, number) for number, frame in enumerate(frames)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 
 import astrocyte
 from astrocyte.schemas.errors import InvalidSettings
-from tests.support.waiting import loop_turns
+from tests.support.waiting import loop_turns, wait_until
 
 NOWHERE = "127.0.0.1:1"
 
@@ -69,6 +70,24 @@ def test_a_handler_that_raises_is_logged_once_and_counted_and_the_others_are_cal
     assert (counts.delivered, counts.dropped, list(counts.reasons.values())) == (0, 3, [3])
     assert seen == [0, 1, 2]
     assert caplog.text.count("broken raised ValueError") == 1
+
+
+@pytest.mark.parametrize("ended", [SystemExit, asyncio.CancelledError])
+def test_a_handler_that_exits_or_is_cancelled_has_failed_and_the_next_event_is_handled(publisher, ended):
+    seen = []
+
+    @publisher.on("rooms")
+    async def handle(event):
+        seen.append(event.fields["value"])
+        if event.fields["value"] == 0:
+            raise ended
+
+    for number in range(2):
+        publisher.emit("rooms", {"value": number})
+    publisher.flush(0.2)
+    wait_until(lambda: publisher.handler_counts.buffered == 0)
+    counts = publisher.handler_counts
+    assert (counts.delivered, counts.dropped, seen) == (1, 1, [0, 1])
 
 
 def test_a_slow_handler_delays_neither_emit_nor_closing_beyond_its_own_call():

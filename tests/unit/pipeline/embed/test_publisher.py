@@ -9,7 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
+from itertools import count
 
 import numpy as np
 import orjson
@@ -37,6 +40,20 @@ VALUES = (
 )
 NAMES = st.sampled_from(["value", "room", "metadata_", "key", "type", "a", "seq", "ts"])
 TIMES = st.integers(0, 2**50)
+
+
+ENDLESS: list = []
+ENDLESS.append(ENDLESS)
+
+
+@dataclass
+class Reading:
+    heat: float
+
+
+class Level(Enum):
+    LOW = 1
+    UNKNOWN = math.nan
 
 
 def received(message, stream):
@@ -98,6 +115,14 @@ def test_time_is_a_datetime_text_or_microseconds_and_now_by_default():
         ("rooms", {"value": "x" * 1_000_000}, "expected at most 921,600"),
         ("rooms", {"event_id": 7}, "event_id 7; expected text"),
         ("rooms", {"key": "a\x01"}, "has control characters"),
+        ("rooms", {"type": "\ud800"}, "cannot be encoded: .*surrogates"),
+        ("rooms", {"event_id": "\ud800"}, "cannot be encoded: .*surrogates"),
+        ("rooms", {"key": "\ud800"}, "cannot be encoded: .*surrogates"),
+        ("rooms", {"key": object()}, "cannot be encoded: expected a number, text"),
+        ("rooms", {"type": object()}, "cannot be encoded: Type is not JSON"),
+        ("rooms", {"value": ENDLESS}, "cannot be encoded: maximum recursion depth"),
+        ("rooms", {"reading": Reading(math.nan)}, "'reading.heat' is nan"),
+        ("rooms", {"level": Level.UNKNOWN}, "'level' is nan"),
         ("my rooms", {}, "stream 'my rooms'; expected letters"),
         ("cell_vitals", {"enrgy": 1.0}, "has no field 'enrgy'"),
         ("cell_vitals", {"energy": "much"}, "field 'energy' of stream 'cell_vitals' is 'much'; expected float32"),
@@ -118,6 +143,11 @@ def test_numpy_values_are_sent_as_numbers():
     message = one_message("rooms", {"value": np.float32(0.5), "n": np.int64(3), "list": np.arange(3)})
     (row,) = received(message, "rooms").rows()
     assert (row["value"], row["n"], row["list"]) == (0.5, 3, "[0,1,2]")
+
+
+def test_a_data_class_is_an_object_and_a_member_of_an_enumeration_is_its_value():
+    message = one_message("rooms", {"reading": Reading(0.5), "level": Level.LOW})
+    assert orjson.loads(message.value)["metadata"] == {"reading": {"heat": 0.5}, "level": 1}
 
 
 def test_later_changes_of_a_mapping_are_not_part_of_the_event():
@@ -179,6 +209,30 @@ def test_the_oldest_or_the_newest_event_is_dropped_when_the_buffer_is_full():
         for seq in range(4):
             outbox.put(event_of(1, seq))
         assert [event.seq for event in outbox.close()] == kept
+
+
+def test_events_that_are_dropped_meanwhile_do_not_end_the_wait_for_earlier_ones():
+    outbox = Outbox(2, 10_000, "drop_newest", on_drop=lambda reason: None)
+    for seq in range(2):
+        outbox.put(event_of(1, seq))
+    stop = threading.Event()
+
+    def emit_more():
+        for seq in count(2):
+            outbox.put(event_of(1, seq))
+            if stop.wait(0.001):
+                return
+
+    other = threading.Thread(target=emit_more)
+    other.start()
+    try:
+        assert not outbox.wait_empty(0.2)
+    finally:
+        stop.set()
+        other.join()
+    assert (outbox.counts.buffered, outbox.counts.dropped > 2) == (2, True)
+    outbox.settle([event.seq for event in outbox.take(2, 10_000)], "delivered")
+    assert outbox.wait_empty(0)
 
 
 def test_without_a_broker_emit_returns_at_once_and_there_is_one_warning_for_each_fact(caplog):
