@@ -174,6 +174,31 @@ def test_an_absent_or_empty_database_is_one_sentence(tmp_path):
         explain("x", [SqlOrigin(f"sqlite:///{tmp_path / 'other.db'}")])
 
 
+def test_a_source_in_a_topic_of_its_own_name_is_not_looked_up_as_a_result(tmp_path):
+    looked_up = []
+
+    class Counting(LogOrigin):
+        def find(self, event_id):
+            looked_up.append(event_id)
+            return super().find(event_id)
+
+    places = {
+        stream: LineageEntry(event_id=f"e-{stream}", timestamp=iso_from_us(T0_US), step="a", topic=topic, partition=0,
+                             offset=0)
+        for stream, topic in (("orders", "shop.orders"), ("payments", "mono.payments"))
+    }  # fmt: skip
+    found = MultiEvent(
+        event_id=FIRST, timestamp=iso_from_us(T0_US), source_events=("e-orders", "e-payments"), correlation_rule="pair",
+        lineage=places,
+    )  # fmt: skip
+    record = ConsumedRecord("multi.events", 0, 0, T0_US // 1000, b"k", found.model_dump_json().encode())
+    path = tmp_path / "events.jsonl"
+    write_log(path, [record])
+    tree = explain(FIRST, [Counting([path])])
+    assert [source.topic for source in tree.sources] == ["shop.orders", "mono.payments"]
+    assert looked_up == [FIRST]
+
+
 def test_cyclic_lineage_terminates(tmp_path):
     body = json.loads(story()[2].value) | {"event_id": "loop", "source_events": ["loop"], "lineage": {}}
     path = write_log(
