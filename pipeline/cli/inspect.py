@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from astrocyte.pipeline.analysis.inspect import LIMIT
 from astrocyte.pipeline.cli.options import AsJson, broker_address
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import InvalidSettings
@@ -56,7 +57,7 @@ def inspect_command(
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Read about N events: the newest of a topic, the first of a file.")
-    ] = 50_000,
+    ] = LIMIT,
     as_json: AsJson = False,
 ) -> None:
     """Show what a topic, log or file holds, whether rules fit it, and write a rule file to begin with.

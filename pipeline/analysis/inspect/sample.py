@@ -275,7 +275,7 @@ def _names_streams(path: str, named: str) -> bool:
 
 
 def stream_name(text: str) -> str:
-    """Name of a stream for a topic or file: the last part of its name, in letters that rules can use."""
+    """The text as the name of a stream, in letters that rules can use."""
     plain = re.sub(r"\W+", "_", text).strip("_")
     return f"s_{plain}" if plain[:1].isdigit() else plain or "events"
 

@@ -21,6 +21,7 @@ from astrocyte.pipeline.analysis.inspect.sample import Sample, free_name, stream
 from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, set_apart, suggest
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.pipeline.console import printable, short
+from astrocyte.pipeline.topology.plan import contracts_of
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import TRUTH, mono_topic
 
@@ -109,7 +110,7 @@ def _tried(request: Request, sample: Sample, text: str, lateness_us: int) -> Tri
     ruleset = load_rules(text)
     return try_rules(
         ruleset,
-        read_again(request, sample, ruleset),
+        read_again(request, sample, contracts_of(ruleset)),
         lateness_us=lateness_us,
         clock_tolerance_us=request.settings.clock_tolerance,
     )
