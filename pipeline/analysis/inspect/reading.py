@@ -15,12 +15,12 @@ from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["Reading", "lateness_for", "raw_records", "read_sample", "recommended_lateness"]
+__all__ = ["Reading", "lateness_for", "read_sample", "recommended_lateness"]
 
 _CHUNK: Final = 4096
 _DAY_US: Final = 86_400_000_000
@@ -56,14 +56,12 @@ class _Lags(Watermarks):
     ) -> Observed:
         """As `Watermarks.observe`, with the lateness that each row needs in ``lags_us``."""
         times = np.asarray(timestamps, np.int64)
-        floor = max(self.sources.get(source, self.watermark_us), self.watermark_us)
-        limits = np.full(len(times), floor, np.int64)
-        if one_by_one and len(times):
-            limits[1:] = np.maximum(np.maximum.accumulate(times)[:-1], floor)
-        self.lags_us.append(np.where(limits > times, limits - times, 0))
-        super().observe(source, times, watermark_us=watermark_us, end=end, one_by_one=one_by_one, peers=peers)
+        observed = super().observe(
+            source, times, watermark_us=watermark_us, end=end, one_by_one=one_by_one, peers=peers
+        )
+        self.lags_us.append(np.where(observed.late, observed.limits_us - times, 0))
         late = np.zeros(len(times), np.bool_)
-        return Observed(~late, late, limits)
+        return Observed(~late, late, observed.limits_us)
 
 
 class _Reader(Domain):
@@ -112,20 +110,6 @@ class Reading:
         return np.concatenate([np.empty(0, np.int64), *self.lags_us.values()])
 
 
-def raw_records(records: Iterable[ConsumedRecord]) -> list[RawRecord]:
-    """Records in the form that decoders take."""
-    return [
-        RawRecord(
-            record.offset,
-            record.timestamp_ms,
-            record.key,
-            record.value,
-            tuple((name, value or b"") for name, value in record.headers),
-        )
-        for record in records
-    ]
-
-
 def read_sample(
     topic: str,
     records: Mapping[int, Sequence[ConsumedRecord]],
@@ -150,7 +134,7 @@ def read_sample(
                 decoders=decoders,
                 validators=validators,
             )
-            raws = raw_records(messages)
+            raws = [raw_record(message) for message in messages]
             outputs = [domain.feed(topic, raws[at : at + _CHUNK]) for at in range(0, len(raws), _CHUNK)]
             outputs.append(domain.trust())
             reading.letters += [letter for output in outputs for letter in output.dead_letters]

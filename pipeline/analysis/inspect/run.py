@@ -15,7 +15,7 @@ from astrocyte.pipeline.analysis.inputs import input_streams
 from astrocyte.pipeline.analysis.inspect import LIMIT
 from astrocyte.pipeline.analysis.inspect.declare import Proposal, numbers_of_time, propose
 from astrocyte.pipeline.analysis.inspect.forms import DELIMITERS, CsvForm, Forms, avro_schemas, csv_form, forms_of
-from astrocyte.pipeline.analysis.inspect.reading import raw_records, read_sample
+from astrocyte.pipeline.analysis.inspect.reading import read_sample
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, make_report
 from astrocyte.pipeline.analysis.inspect.sample import (
     Sample,
@@ -28,6 +28,7 @@ from astrocyte.pipeline.analysis.inspect.sample import (
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.event_files import form_of
 from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.recording.reader import read_lines
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
@@ -228,7 +229,7 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
     forms = Forms()
     some = _some(sample.of(topic))
     for partition, records in some.items():
-        forms_of(topic, partition, raw_records(records), decoders, forms)
+        forms_of(topic, partition, list(map(raw_record, records)), decoders, forms)
     if contract.declaration is not None:
         return forms, contract.stream, None
     name = contract.stream if request.ruleset is not None else _stream_names(sample.topics, base)[topic]
@@ -295,7 +296,7 @@ def _with_decoder(
     decoders: Decoders = decoders_of(Contracts([declaration]))
     forms = Forms()
     for partition, each in records.items():
-        forms_of(topic, partition, raw_records(each), decoders, forms)
+        forms_of(topic, partition, list(map(raw_record, each)), decoders, forms)
     return forms
 
 
