@@ -153,7 +153,7 @@ def _mismatch(reader: str, name: Field, value: Any, report: StreamReport | None)
     stats = None if report is None else next((each for each in report.fields if each.name == name.name), None)
     if report is None or stats is None or not stats.count:
         return None, False
-    wanted = "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+    wanted = _kind(value)
     same = _of_kind(stats, wanted)
     if same == stats.count:
         return None, True

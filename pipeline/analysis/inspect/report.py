@@ -29,7 +29,6 @@ __all__ = [
     "RuleResult",
     "StreamReport",
     "make_report",
-    "refusals_of",
     "span_text",
 ]
 
@@ -93,8 +92,7 @@ class StreamReport:
     @property
     def key_field(self) -> str:
         """The field that the key is, as rules name it: ``key`` where that is no field of the events."""
-        name = self.contract.key_field
-        return name if any(frame.has(name) for frame in self.reading.all_frames) else "key"
+        return _key_field(self.contract, self.reading)
 
     @property
     def hints(self) -> list[str]:
@@ -126,13 +124,12 @@ class StreamReport:
         if found is None:
             return []
         first, last = found
-        return [
-            (number, time_us)
-            for number, frames in self.reading.frames.items()
-            for frame in frames
-            for time_us in frame.timestamps().tolist()
-            if not first <= time_us <= last
-        ]
+        strays = []
+        for number, frames in self.reading.frames.items():
+            for frame in frames:
+                times = frame.timestamps()
+                strays += [(number, time_us) for time_us in times[(times < first) | (times > last)].tolist()]
+        return strays
 
     @property
     def problems(self) -> list[str]:
@@ -254,8 +251,8 @@ def make_report(
         reading,
         field_stats(frames),
         dict(types.most_common()),
-        key_stats(reading.frames, contract.key_field if _has(reading, contract.key_field) else "key"),
-        refusals_of(reading.letters),
+        key_stats(reading.frames, _key_field(contract, reading)),
+        _refusals_of(reading.letters),
         duplicates=_duplicates(reading),
         equal=_equal(records),
         kafka_span_s=(max(stamps) - min(stamps)) / 1000 if stamps else 0.0,
@@ -263,8 +260,8 @@ def make_report(
     )
 
 
-def _has(reading: Reading, name: str) -> bool:
-    return any(frame.has(name) for frame in reading.all_frames)
+def _key_field(contract: Contract, reading: Reading) -> str:
+    return contract.key_field if any(frame.has(contract.key_field) for frame in reading.all_frames) else "key"
 
 
 def _duplicates(reading: Reading) -> int:
@@ -291,7 +288,7 @@ def _equal(records: Mapping[int, Sequence[ConsumedRecord]]) -> int:
 _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\d+|0x[0-9a-f]+")
 
 
-def refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
+def _refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
     """Dead letters by reason, most frequent first; reasons that differ in values only are one."""
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:

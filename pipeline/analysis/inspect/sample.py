@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Sample",
-    "events_of",
     "free_name",
     "read_file",
     "read_log_sample",
@@ -105,7 +104,7 @@ class Sample:
         yield from (item[3] for item in sorted(items, key=lambda item: item[:3]))
 
 
-def events_of(record: ConsumedRecord) -> int:
+def _events_of(record: ConsumedRecord) -> int:
     """Number of events of a message; 1 for one that is not readable."""
     if not is_frame(record):
         return 1
@@ -166,7 +165,7 @@ def _messages(probe: Mapping[Place, list[ConsumedRecord]], own: Iterable[Place],
     records = [record for place in own for record in probe[place]]
     if not records:
         return limit
-    events = sum(map(events_of, records)) / len(records)
+    events = sum(map(_events_of, records)) / len(records)
     size = sum(len(record.value or b"") for record in records) / len(records)
     return max(1, min(round(limit / events), round(_BYTES / topics / max(size, 1))))
 
@@ -230,7 +229,7 @@ def read_log_sample(path: str, *, limit: int) -> Sample:
             if left <= 0:
                 sample.complete = False
                 break
-            left -= events_of(item)
+            left -= _events_of(item)
             sample.records.setdefault(TopicPartition(item.topic, item.partition), []).append(item)
     except TornLog:
         pass  # everything before the tear was read
