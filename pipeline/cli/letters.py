@@ -126,15 +126,14 @@ def retry_command(
     as_json: AsJson = False,
 ) -> None:
     """Send dead letters to their topics again, after a rule, declaration or decoder was mended; each at most once."""
-    from astrocyte.pipeline.recording.dead_letters import retry
+    from astrocyte.pipeline.recording.dead_letters import matching, retry
 
     chosen = _filter(ids=ids, topics=topic, stages=stage, reason=reason, key=key, since=since, until=until)
     if chosen.selects_all and not everything:
         raise InvalidSettings("no letters selected; give ids, a filter such as --topic mono.orders, or --all")
     there = _read(log, broker).found
     for given in ids or ():
-        if not any(each.letter.letter_id.startswith(given) for each in there):
-            raise InvalidSettings(f"no dead letter has the id {given!r}; 'astrocyte dead-letters ls' lists them")
+        matching(there, given)  # an id that there is not is an error
     letters = [each.letter for each in there if chosen(each)]
     if not letters and there:
         say(_there(there))
@@ -223,9 +222,9 @@ def _place(found: Found) -> str:
 
 
 def _time(time_ms: int) -> str:
-    from astrocyte.schemas.times import iso_from_us
+    from astrocyte.schemas.times import is_in_calendar, iso_from_us
 
-    return iso_from_us(time_ms * 1000) if 0 <= time_ms < 253_402_300_800_000 else f"{time_ms} ms"
+    return iso_from_us(time_ms * 1000) if time_ms >= 0 and is_in_calendar(time_ms * 1000) else f"{time_ms} ms"
 
 
 def _text(data: Any) -> str:
