@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address, replication
-from astrocyte.pipeline.console import pipe_may_close, print_json, say
+from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def ls_command(
                 body = each.letter.model_dump(mode="json") | {"retried": each.letter.letter_id in retried}
                 sys.stdout.write(json.dumps(body) + "\n")
             else:
-                sys.stdout.write(_line(each, retried) + "\n")
+                sys.stdout.write(printable(_line(each, retried)) + "\n")
         sys.stdout.flush()
     unreadable = f", {letters.unreadable:,} messages of the topic are no dead letters" if letters.unreadable else ""
     say(f"{len(found):,} of {len(letters.found):,} dead letters{unreadable}")
@@ -107,7 +107,7 @@ def show_command(
         ]
         if isinstance(message, str):
             lines.append(f"retry      not possible: {message}")
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("\n".join(map(printable, lines)) + "\n")
 
 
 def retry_command(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address
-from astrocyte.pipeline.console import pipe_may_close, print_json, say
+from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def score_command(
             f"{_share(each.precision):>9}  {delay_text}\n"
         )
         for missed in figures["missed"]:
-            out.write(f"  missed: {missed['kind']} at {missed['timestamp']}, key {missed['key']}\n")
+            out.write(printable(f"  missed: {missed['kind']} at {missed['timestamp']}, key {missed['key']}") + "\n")
 
 
 def explain_command(
@@ -265,7 +265,7 @@ def explain_command(
     if as_json:
         print_json(tree.as_json())
         return
-    sys.stdout.write(render(tree))
+    sys.stdout.write(printable(render(tree), lines=True))
 
 
 def _rules_with_windows(rules: list[str] | None) -> RuleSet:
@@ -345,7 +345,7 @@ def why_not_command(
     if as_json:
         print_json(report.as_json())
         return
-    sys.stdout.write(render(report, show=show))
+    sys.stdout.write(printable(render(report, show=show), lines=True))
 
 
 def check_command(
@@ -438,7 +438,8 @@ def _event_time(lateness: str | None) -> _EventTime:
 def _made_line(made: Any) -> str:
     from astrocyte.schemas.times import iso_from_us
 
-    return f"{iso_from_us(made.time_us)} {made.rule} key {made.key} {made.event_id} of {', '.join(made.sources)}"
+    sources = ", ".join(made.sources)
+    return printable(f"{iso_from_us(made.time_us)} {made.rule} key {made.key} {made.event_id} of {sources}")
 
 
 def _share(value: float | None) -> str:

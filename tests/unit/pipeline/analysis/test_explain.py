@@ -129,6 +129,18 @@ def test_the_tree_is_printed_as_text(log):
     assert "type = B" in text
 
 
+def test_control_characters_of_events_do_not_reach_the_terminal(tmp_path):
+    found = MultiEvent(
+        event_id=FIRST, timestamp=iso_from_us(T0_US), source_events=(), correlation_rule="pair", lineage={},
+        metadata={"note": "a\x1b[2Jb"},
+    )  # fmt: skip
+    record = ConsumedRecord("multi.events", 0, 0, T0_US // 1000, b"k\x1b[2J", found.model_dump_json().encode())
+    path = write_log(tmp_path / "run.jsonl.zst", [record])
+    shown = CliRunner().invoke(app, ["explain", FIRST, "--log", str(path)])
+    assert "note = a\\x1b[2Jb" in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
 def test_an_alert_leads_to_its_multi_event(log):
     assert explain(ALERT_ID, [LogOrigin([log])]).event_id == SECOND
 
