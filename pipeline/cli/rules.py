@@ -123,7 +123,6 @@ def backtest_command(
     event_time = _event_time(lateness)
     with RejectsFile(rejects) if rejects else nullcontext() as listed:
         first = backtest(_read(rules), paths, stream=stream, rejects=listed, **event_time)
-    assert first.run is not None
     check_read(first.run, paths)
     notes = report_lines(first.run)
     second = None if against is None else backtest(_read(against), paths, stream=stream, **event_time)
@@ -135,7 +134,7 @@ def backtest_command(
         print_json(body)
         return
     out = sys.stdout
-    out.write(f"{first.events:,} events, {_not_processed(first.run.counters)}\n")
+    out.write(f"{first.counters.received:,} events, {_not_processed(first.counters)}\n")
     _say_unused(notes, listed)
     for name, count in first.rules.items():
         out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts, {len(count.keys):,} keys\n")
