@@ -23,7 +23,7 @@ from astrocyte.agents.ingest.decoders import REFUSED_HEADER
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.csv_header import doubts_of, repeated
 from astrocyte.pipeline.recording.format import InvalidLog
-from astrocyte.pipeline.recording.reader import read_lines
+from astrocyte.pipeline.recording.reader import GZIP, read_lines
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps, loads
@@ -34,7 +34,6 @@ __all__ = ["EventFiles", "form_of"]
 Form = Literal["log", "json", "csv", "parquet"]
 
 _PARQUET: Final = b"PAR1"
-_GZIP: Final = b"\x1f\x8b"
 _LOG_MEMBERS: Final = frozenset({"topic", "partition", "offset"})
 _FIRST_LINES: Final = 1000
 """Number of lines by which the form of a file is recognised."""
@@ -192,7 +191,7 @@ def _opened(path: str | Path) -> IO[bytes]:
         file = Path(path).open("rb")  # noqa: SIM115  closed by the caller
     except OSError as error:
         raise InvalidLog(f"{path}: {error.strerror}") from None
-    packed = file.read(len(_GZIP)) == _GZIP
+    packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
     return gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[return-value]
 

@@ -23,7 +23,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.pipeline.recording.event_files import EventFiles, form_of
 from astrocyte.pipeline.recording.format import LogHeader, TornLog
 from astrocyte.pipeline.recording.index import read_index
-from astrocyte.pipeline.recording.reader import open_log
+from astrocyte.pipeline.recording.reader import GZIP, ZSTD, open_log
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import decode_frame
@@ -301,7 +301,7 @@ def standard_input(limit: int) -> Iterator[str]:
 def _copy(source: IO[bytes], target: IO[bytes], limit: int) -> None:
     first = source.readline()
     target.write(first)
-    if b"\0" in first or first[:2] == b"\x1f\x8b" or first[:4] == b"\x28\xb5\x2f\xfd":
+    if b"\0" in first or first.startswith((GZIP, ZSTD)):
         shutil.copyfileobj(source, target)
         return
     for line in islice(source, limit):  # one more than is read, so that it is seen that there is more
