@@ -98,7 +98,7 @@ def show_command(
             f"letter     {letter.letter_id}{' (retried)' if letter.letter_id in retried else ''}",
             f"reason     {letter.reason}",
             f"stage      {letter.stage}",
-            f"place      {_place(found)}",
+            f"place      {letter.place}",
             f"written    {_time(found.written_ms)}",
             f"timestamp  {letter.timestamp or 'none'}",
             f"key        {_text(letter.key_b64)}",
@@ -210,15 +210,9 @@ def _line(found: Found, retried: set[str]) -> str:
     mark = "  retried" if letter.letter_id in retried else ""
     key = _text(letter.key_b64)
     return (
-        f"{_time(found.written_ms):<24}  {letter.letter_id[:8]}  {_place(found):<28}  {letter.stage:<10}  {key:<16}  "
+        f"{_time(found.written_ms):<24}  {letter.letter_id[:8]}  {letter.place:<28}  {letter.stage:<10}  {key:<16}  "
         f"{letter.reason}{mark}"
     )
-
-
-def _place(found: Found) -> str:
-    letter = found.letter
-    row = "" if letter.row is None else f" row {letter.row}"
-    return f"{letter.topic}[{letter.partition}]@{letter.offset}{row}"
 
 
 def _time(time_ms: int) -> str:

@@ -295,10 +295,7 @@ def _refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
         groups.setdefault((letter.stage, _VARYING.sub("#", letter.reason)), []).append(letter)
     found = []
     for (stage, _), group in groups.items():
-        first = group[0]
-        row = "" if first.row is None else f" row {first.row}"
-        place = f"{first.topic}[{first.partition}]@{first.offset}{row}"
-        found.append(Refusal(stage, len(group), f"{place}: {first.reason}"))
+        found.append(Refusal(stage, len(group), f"{group[0].place}: {group[0].reason}"))
     return sorted(found, key=lambda each: -each.count)
 
 
