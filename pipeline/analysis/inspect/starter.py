@@ -93,11 +93,10 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
         name = free_name("every_event", streams)
         rule = {"name": name, "by": None, "seq": [{"as": "event", "stream": report.contract.stream}]}
         kept[report.topic] = [Suggestion(rule, 'Every event is a match. Add a condition: where: "field > 3".')]
+        trial = _tried(request, sample, _body(reports, kept, untyped), found.recommended_us)
     body = _body(reports, kept, untyped, results=trial)
-    trial = _tried(request, sample, body, found.recommended_us)
     commands = _commands(request, found, reports, path)
-    ruleset = load_rules(body)
-    return Starter(_header(request, found, commands) + body, ruleset, dict(trial.matches), commands)
+    return Starter(_header(request, found, commands) + body, load_rules(body), dict(trial.matches), commands)
 
 
 def _fields_in(reason: str) -> set[str]:

@@ -119,6 +119,20 @@ def test_a_sensor_file_with_text_among_numbers_goes_from_inspect_to_its_first_al
     assert "3 rules, fit" in again.stdout
 
 
+def test_where_no_suggested_rule_matches_the_file_says_how_often_its_only_rule_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # The events with the highest scores have no key, so the rule over them matches nothing.
+    events = [
+        {"timestamp": START_S + n, "user_id": None if n in (70, 140) else f"u{n % 20}", "score": n % 10}
+        for n in range(200)
+    ]
+    events[70]["score"] = events[140]["score"] = 1000
+    (tmp_path / "scores.jsonl").write_bytes(b"\n".join(map(orjson.dumps, events)))
+    done = run("inspect", "scores.jsonl", "--write", "scores.yaml")
+    assert "rules match: every_event 200." in done.stderr
+    assert "On the sample: 200 matches" in (tmp_path / "scores.yaml").read_text()
+
+
 def test_a_parquet_file_is_inspected_and_matched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     times = pa.array([START + timedelta(seconds=number) for number in range(60)], pa.timestamp("ns", "UTC"))
