@@ -22,7 +22,7 @@ from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import TIME_NAMES
 
-__all__ = ["Suggestion", "set_apart", "suggest"]
+__all__ = ["Suggestion", "every_event", "set_apart", "suggest"]
 
 _MEASURES: Final = re.compile(
     r"amount|price|value|total|temp|score|cost|duration|latency|elapsed|size|bytes|speed|pressure|level|rate|power|"
@@ -65,7 +65,7 @@ def suggest(report: StreamReport, *, prefix: str = "") -> list[Suggestion]:
     """Rules over one stream, the best first. Names begin with ``prefix``."""
     by = report.key_field if report.keys.counts else None
     made = [_threshold(report, by, prefix), _pair(report, by, prefix), _busy(report, by, prefix)]
-    return [each for each in made if each is not None] or [_every(report, by, prefix)]
+    return [each for each in made if each is not None] or [every_event(report, by, prefix)]
 
 
 def set_apart(suggestions: Iterable[Suggestion], streams: Iterable[str]) -> None:
@@ -258,6 +258,7 @@ def _busy(report: StreamReport, by: str | None, prefix: str) -> Suggestion | Non
     )
 
 
-def _every(report: StreamReport, by: str | None, prefix: str) -> Suggestion:
+def every_event(report: StreamReport, by: str | None, prefix: str = "") -> Suggestion:
+    """A rule that matches every event, by ``by``."""
     rule = {"name": _name(prefix, "every_event"), "by": by, "seq": [{"as": "event", "stream": report.contract.stream}]}
     return Suggestion(rule, 'Every event is a match. Add a condition: where: "field > 3".')
