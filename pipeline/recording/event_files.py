@@ -11,7 +11,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple
@@ -83,7 +83,7 @@ def _object(line: bytes) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class EventFiles:
     """The events of files as messages. ``streams`` are those that the rules read; ``stream`` is that of every event.
 
@@ -95,7 +95,6 @@ class EventFiles:
     contracts: Contracts
     streams: Sequence[str]
     stream: str | None = None
-    _offsets: dict[str, int] = field(default_factory=dict)
 
     def doubts(self) -> list[str]:
         """What is strange about the names of columns, a sentence each; the files are read all the same."""
@@ -104,14 +103,14 @@ class EventFiles:
 
     def records(self) -> Iterator[ConsumedRecord]:
         """The messages, in order. Raises InvalidLog and InvalidSettings, naming the file."""
-        self._offsets = {}
+        offsets: dict[str, int] = {}
         for path in self.paths:
             form = form_of(path)
             rows = _json_lines(path) if form == "json" else self._csv(path) if form == "csv" else _parquet(path)
             for stream, row in self._with_streams(path, rows):
                 topic = self.contracts.topic_of(stream)
-                offset = self._offsets.get(topic, 0)
-                self._offsets[topic] = offset + 1
+                offset = offsets.get(topic, 0)
+                offsets[topic] = offset + 1
                 headers = () if row.reason is None else ((REFUSED_HEADER, row.reason.encode()),)
                 yield ConsumedRecord(topic, 0, offset, -1, None, row.value, headers)
 
