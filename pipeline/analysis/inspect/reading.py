@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.accounting import Counters, Intake
+from astrocyte.agents.accounting import Intake
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.decoders import Decoders
@@ -89,7 +89,8 @@ class Reading:
     lags_us: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     """By partition: the lateness that each of these events needs so that it is not late."""
     letters: list[DeadLetter] = field(default_factory=list)
-    counters: Counters = field(default_factory=Counters)
+    skipped: int = 0
+    """Messages that hold no event by their declaration, such as tombstones."""
 
     @property
     def all_frames(self) -> list[Frame]:
@@ -140,8 +141,7 @@ def read_sample(
             reading.letters += [letter for output in outputs for letter in output.dead_letters]
             reading.frames[partition] = domain.accepted
             reading.lags_us[partition] = np.concatenate([np.empty(0, np.int64), *domain.noted.lags_us])
-            for name, count in domain.counters.as_dict().items():
-                setattr(reading.counters, name, getattr(reading.counters, name) + count)
+            reading.skipped += domain.counters.skipped
         needed = recommended_lateness(reading.all_lags_us())
         if needed <= lateness_us or not _may_have_waited(reading, clock_tolerance_us):
             return reading

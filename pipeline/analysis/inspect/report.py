@@ -225,7 +225,7 @@ class StreamReport:
             ],
             "refused": [{"stage": each.stage, "count": each.count, "example": each.example} for each in self.refused],
             "duplicates": {"by_id": self.duplicates, "equal_messages": self.equal},
-            "skipped": self.reading.counters.skipped,
+            "skipped": self.reading.skipped,
         }
 
     @property

@@ -246,7 +246,7 @@ def _duplicates(report: StreamReport) -> str:
 
 def _refused(report: StreamReport) -> Iterator[str]:
     total = sum(each.count for each in report.refused)
-    skipped = report.reading.counters.skipped
+    skipped = report.reading.skipped
     if skipped:
         yield f"{skipped:,} tombstones are skipped"
     elif not total:
