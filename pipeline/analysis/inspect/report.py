@@ -21,6 +21,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = [
+    "REASONS",
     "SHARES",
     "Fit",
     "Inspection",
@@ -34,6 +35,8 @@ __all__ = [
 
 SHARES: Final = (0.0, 0.001, 0.01)
 """Shares of late events for which the lateness is given."""
+REASONS: Final = 5
+"""Most reasons of refusals that are given for one topic."""
 _LONGEST_S: Final = 10_000_000
 """Longest range of times in seconds of which the busiest second is found."""
 
