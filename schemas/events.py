@@ -122,6 +122,12 @@ class DeadLetter(_Record):
     payload_b64: str | None = Field(default=None, description="the message's value, or of one row its JSON record")
     headers: tuple[tuple[str, str], ...] = Field(default=(), description="header values in base64")
 
+    @property
+    def place(self) -> str:
+        """Topic, partition, offset and row of what was refused, as text."""
+        row = "" if self.row is None else f" row {self.row}"
+        return f"{self.topic}[{self.partition}]@{self.offset}{row}"
+
 
 class ControlEvent(_Record):
     """A control command; the simulator sets ``tick`` when the command takes effect, so that a replay repeats it."""

@@ -85,9 +85,7 @@ class Unused:
 
     def add_letter(self, letter: DeadLetter) -> None:
         """Count one dead letter."""
-        row = "" if letter.row is None else f" row {letter.row}"
-        place = f"{letter.topic}[{letter.partition}]@{letter.offset}{row}"
-        self.add("dead", letter.topic, f"{place}: {letter.reason}", detail=letter.stage)
+        self.add("dead", letter.topic, f"{letter.place}: {letter.reason}", detail=letter.stage)
 
     def merge(self, other: Unused) -> None:
         """Add the counts of another."""

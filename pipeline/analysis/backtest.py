@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from astrocyte.agents.domain import DomainOutput
+from astrocyte.agents.accounting import Counters, DomainOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.offline import OfflineRun, run_rules
@@ -19,14 +19,10 @@ from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.times import iso_from_us, time_us
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 
+if TYPE_CHECKING:
+    from astrocyte.pipeline.analysis.unused_report import RejectsFile
+
 __all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]
-
-
-class OutputWriter(Protocol):
-    """Takes the outputs of a run (`pipeline.analysis.unused_report.RejectsFile`)."""
-
-    def write(self, output: DomainOutput) -> None:
-        """Take the output of one step."""
 
 
 class Made(NamedTuple):
@@ -69,29 +65,24 @@ class RuleCount:
 class Backtest:
     """Results of a rule set over a log."""
 
-    rules: dict[str, RuleCount]
-    made: list[Made]
-    alerts: set[str]
-    events: int = 0
-    late: int = 0
-    dead: int = 0
-    duplicates: int = 0
-    sampled: int = 0
-    skipped: int = 0
-    run: OfflineRun | None = None
+    run: OfflineRun
     """What the rules read, and what of it was not used."""
+    rules: dict[str, RuleCount]
+    made: list[Made] = field(default_factory=list)
+    alerts: set[str] = field(default_factory=set)
+    counters: Counters = field(default_factory=Counters)
 
     def as_json(self) -> dict[str, Any]:
         """Counts by rule and in total."""
         return {
             "rules": {name: count.as_json() for name, count in self.rules.items()},
-            "events": self.events,
-            "late": self.late,
-            "dead_letters": self.dead,
-            "duplicates": self.duplicates,
-            "sampled": self.sampled,
-            "skipped": self.skipped,
-            "unused": [] if self.run is None else self.run.unused.as_json(),
+            "events": self.counters.received,
+            "late": self.counters.late,
+            "dead_letters": self.counters.dead,
+            "duplicates": self.counters.duplicate,
+            "sampled": self.counters.sampled,
+            "skipped": self.counters.skipped,
+            "unused": self.run.unused.as_json(),
         }
 
 
@@ -162,7 +153,7 @@ def backtest(
     lateness_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
     stream: str | None = None,
-    rejects: OutputWriter | None = None,
+    rejects: RejectsFile | None = None,
 ) -> Backtest:
     """Run the rules over logs, or files of events of ``stream``. Rules without a match are listed with zeros.
 
@@ -176,7 +167,7 @@ def backtest(
         stream=stream,
         list_unused=rejects is not None,
     )
-    result = Backtest({rule.name: RuleCount() for rule in ruleset.rules}, [], set(), run=run)
+    result = Backtest(run, {rule.name: RuleCount() for rule in ruleset.rules})
     for output in outputs:
         if rejects is not None:
             rejects.write(output)
@@ -191,9 +182,7 @@ def backtest(
             body = orjson.loads(alert.value)
             result.alerts.add(body["alert_id"])
             result.rules.setdefault(body["rule"], RuleCount()).alerts += 1
-    counters = run.counters
-    result.events, result.late, result.dead = counters.received, counters.late, counters.dead
-    result.duplicates, result.sampled, result.skipped = counters.duplicate, counters.sampled, counters.skipped
+    result.counters = run.counters
     return result
 
 

@@ -14,6 +14,7 @@ import orjson
 
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.topics import is_derived
 
 __all__ = [
     "Explained",
@@ -128,15 +129,15 @@ def explain(event_id: str, origins: Sequence[Origin], tracer: Tracer | None = No
 def _explain_sources(
     found: Explained, origins: Sequence[Origin], first: Origin, tracer: Tracer | None, depth: int
 ) -> None:
-    for source in found.sources if tracer is not None else ():
-        assert tracer is not None
-        tracer.trace_copy(source)
+    if tracer is not None:
+        for source in found.sources:
+            tracer.trace_copy(source)
     for origin in (first, *(other for other in origins if other is not first)):
         origin.read([source for source in found.sources if source.fields is None and source.topic is not None])
     if depth >= _DEPTH:
         return
     for source in found.sources:
-        if source.topic is None or not source.topic.startswith("mono."):
+        if _may_be_a_result(source):
             source.made_of = first.find(source.event_id)
             if source.made_of is not None:
                 _explain_sources(source.made_of, origins, first, tracer, depth + 1)
@@ -151,10 +152,15 @@ def _explain_made(found: Explained, tracer: Tracer, depth: int) -> None:
     if depth >= _DEPTH:
         return
     for source in found.sources:
-        if source.topic is None or not source.topic.startswith("mono."):
+        if _may_be_a_result(source):
             source.made_of = tracer.of_window(source)
             if source.made_of is not None:
                 _explain_made(source.made_of, tracer, depth + 1)
+
+
+def _may_be_a_result(source: SourceEvent) -> bool:
+    # Looking one up reads whole topics, so events of the input topics, whatever their names, are left out.
+    return source.topic is None or is_derived(source.topic)
 
 
 def _source_json(source: SourceEvent) -> dict[str, Any]:

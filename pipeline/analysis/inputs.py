@@ -21,7 +21,7 @@ from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import CLOCK, is_derived
 
-__all__ = ["Inputs", "RunInputs", "Survey", "Trusted", "survey"]
+__all__ = ["Inputs", "RunInputs", "Survey", "Trusted", "input_streams", "survey"]
 
 
 class Trusted(NamedTuple):
@@ -89,15 +89,13 @@ class Inputs:
         self._files: EventFiles | None = None
         if files:
             contracts = contracts_of(ruleset)
-            made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
-            read = {name for rule in ruleset.rules for name in rule.streams} | {each.source for each in ruleset.windows}
-            if stream is not None and stream not in read - made:
-                streams = sorted(read - made)
+            streams = input_streams(ruleset)
+            if stream is not None and stream not in streams:
                 raise InvalidSettings(
                     f"--stream {stream}: no rule or window reads this stream; they read "
                     f"{', '.join(streams) or 'none'}{did_you_mean(stream, streams)}"
                 )
-            self._files = EventFiles(paths, contracts, sorted(read - made), stream)
+            self._files = EventFiles(paths, contracts, streams, stream)
         self.found = self._survey()
         self.decoders: Decoders = decoders_of(
             contracts_of(ruleset, existing=self.found.partitions), json_only=bool(files)
@@ -121,6 +119,13 @@ class Inputs:
             found.topics[record.topic] = found.topics.get(record.topic, 0) + 1
             found.records += 1
         return found
+
+
+def input_streams(ruleset: RuleSet) -> list[str]:
+    """The streams that rules and windows read and that none of them makes, sorted."""
+    made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
+    read = {name for rule in ruleset.rules for name in rule.streams} | {each.source for each in ruleset.windows}
+    return sorted(read - made)
 
 
 def survey(paths: Sequence[str | Path]) -> Survey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -101,7 +102,10 @@ class RejectsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        self._late: set[str] = set()
+        self._late: Counter[tuple[str | None, str]] = Counter()
+        """Late events that were written, by stream and id."""
+        self._seen: Counter[tuple[str | None, str | None, str]] = Counter()
+        """Late events by topic, stream and id."""
         self.count = 0
         try:
             self._file = Path(path).open("wb")  # noqa: SIM115  closed by __exit__
@@ -120,14 +124,16 @@ class RejectsFile:
         for record in output.late:
             headers = {name: value.decode() for name, value in record.headers if name.startswith(("source_", "late_"))}
             event = orjson.loads(record.value)
-            event_id = str(event.get("event_id", event.get("id")))
-            if event_id in self._late:
+            topic = headers.get("source_topic")
+            name = (event.get("source_stream"), str(event.get("event_id", event.get("id"))))
+            self._seen[topic, *name] += 1
+            if self._seen[topic, *name] <= self._late[name]:
                 continue  # late in the stream and in its repartitioned copy
-            self._late.add(event_id)
+            self._late[name] += 1
             yield {
                 "cause": "late",
                 "reason": "older than the watermark",
-                "topic": headers.get("source_topic"),
+                "topic": topic,
                 "partition": int(headers.get("source_partition", -1)),
                 "offset": int(headers.get("source_offset", -1)),
                 "watermark_us": int(headers.get("late_watermark_us", 0)),

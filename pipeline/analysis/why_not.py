@@ -20,7 +20,7 @@ from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import made_of
 from astrocyte.pipeline.analysis.inputs import Inputs
-from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.analysis.offline import OfflineRun
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.recording.dead_letters import RESULT_STAGES
 from astrocyte.pipeline.recording.format import InvalidLog
@@ -53,11 +53,11 @@ class _Run:
     ) -> None:
         self.ruleset = ruleset
         self.inputs = Inputs(ruleset, paths, stream=stream)
-        _, outputs = run_rules(
-            ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, stream=stream,
-            list_unused=True,
-        )  # fmt: skip
-        self.outputs = list(outputs)
+        run = OfflineRun(
+            ruleset, self.inputs, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, list_unused=True
+        )
+        self.made = run.made
+        self.outputs = list(run.run(self.inputs.records()))
         plan = make_plan(ruleset, existing=self.inputs.found.partitions)
         self.topics = {(group.field, stream): topic for group in plan.groups for stream, topic in group.topics.items()}
         """Topic that the rules of a group read, by the group's field and the stream."""
@@ -266,8 +266,7 @@ def _events(
         else:
             used.append(Followed(event.fields, event.event_id, *place))
     yield from used
-    made = {window.name for window in run.ruleset.windows} | {each.name for each in run.ruleset.rules}
-    if made & set(rule.streams):
+    if run.made & set(rule.streams):
         for frame in (frame for output in run.outputs for frame in output.frames):
             if frame.stream in rule.streams:
                 yield from (event for _, event in _followed(frame, rule, key, keys))

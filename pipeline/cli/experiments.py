@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson
+from astrocyte.pipeline.cli.options import AsJson, sql_address
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -34,20 +34,12 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="experiment")
 
 
-def _address(database: str | None) -> str:
-    if database is not None:
-        return database
-    from astrocyte.pipeline.settings import load_settings
-
-    return load_settings().sql_url.get_secret_value()
-
-
 def _opened(database: str | None, experiment: str | None = None) -> ExperimentDatabase:
     """A database for reading: one that is not there is an error, and is not created."""
     from astrocyte.agents.sinks.sql.url import database_url, sqlite_path
     from astrocyte.agents.stores.experiment import ExperimentDatabase
 
-    address = _address(database)
+    address = sql_address(database)
     url = database_url(address)
     if url.get_backend_name() == "sqlite" and not Path(sqlite_path(url)).exists():
         raise InvalidSettings(f"there is no database {sqlite_path(url)}; name another one with --db")
@@ -73,7 +65,7 @@ def run_command(
 
     load_settings()  # imports the plugins, which may register the scenario
     keep_compilations()
-    runner = ExperimentRunner(_address(database), load_sweep(sweep))
+    runner = ExperimentRunner(sql_address(database), load_sweep(sweep))
 
     def report(done: int, total: int, result: RunResult) -> None:
         settings = ", ".join(f"{name}={value}" for name, value in {**result.varied, "seed": result.seed}.items())

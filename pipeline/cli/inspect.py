@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, broker_address
+from astrocyte.pipeline.analysis.inspect import LIMIT
+from astrocyte.pipeline.cli.options import AsJson
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -56,7 +57,7 @@ def inspect_command(
     ] = None,
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Read about N events: the newest of a topic, the first of a file.")
-    ] = 50_000,
+    ] = LIMIT,
     as_json: AsJson = False,
 ) -> None:
     """Show what a topic, log or file holds, whether rules fit it, and write a rule file to begin with.
@@ -68,6 +69,7 @@ def inspect_command(
     from astrocyte.pipeline.analysis.inspect.text import render, render_fit
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.rule_files import read_rule_files
+    from astrocyte.pipeline.transport.client_log import limit_client_log
 
     if rules and write is not None:
         raise InvalidSettings("--rules checks rules and --write makes a file of new ones; give one of them")
@@ -75,7 +77,7 @@ def inspect_command(
         from astrocyte.pipeline.analysis.inspect.starter import make_starter, refuse_to_replace, write_starter
 
         refuse_to_replace(write, overwrite=force)
-    broker_address(broker)  # limits the log of the client
+    limit_client_log()
     settings = load_settings()
     ruleset = read_rule_files(rules) if rules else None
     with ExitStack() as stack:

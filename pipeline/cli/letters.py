@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address, replication
-from astrocyte.pipeline.console import pipe_may_close, print_json, say
+from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def ls_command(
                 body = each.letter.model_dump(mode="json") | {"retried": each.letter.letter_id in retried}
                 sys.stdout.write(json.dumps(body) + "\n")
             else:
-                sys.stdout.write(_line(each, retried) + "\n")
+                sys.stdout.write(printable(_line(each, retried)) + "\n")
         sys.stdout.flush()
     unreadable = f", {letters.unreadable:,} messages of the topic are no dead letters" if letters.unreadable else ""
     say(f"{len(found):,} of {len(letters.found):,} dead letters{unreadable}")
@@ -98,7 +98,7 @@ def show_command(
             f"letter     {letter.letter_id}{' (retried)' if letter.letter_id in retried else ''}",
             f"reason     {letter.reason}",
             f"stage      {letter.stage}",
-            f"place      {_place(found)}",
+            f"place      {letter.place}",
             f"written    {_time(found.written_ms)}",
             f"timestamp  {letter.timestamp or 'none'}",
             f"key        {_text(letter.key_b64)}",
@@ -107,7 +107,7 @@ def show_command(
         ]
         if isinstance(message, str):
             lines.append(f"retry      not possible: {message}")
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("\n".join(map(printable, lines)) + "\n")
 
 
 def retry_command(
@@ -126,15 +126,14 @@ def retry_command(
     as_json: AsJson = False,
 ) -> None:
     """Send dead letters to their topics again, after a rule, declaration or decoder was mended; each at most once."""
-    from astrocyte.pipeline.recording.dead_letters import retry
+    from astrocyte.pipeline.recording.dead_letters import matching, retry
 
     chosen = _filter(ids=ids, topics=topic, stages=stage, reason=reason, key=key, since=since, until=until)
     if chosen.selects_all and not everything:
         raise InvalidSettings("no letters selected; give ids, a filter such as --topic mono.orders, or --all")
     there = _read(log, broker).found
     for given in ids or ():
-        if not any(each.letter.letter_id.startswith(given) for each in there):
-            raise InvalidSettings(f"no dead letter has the id {given!r}; 'astrocyte dead-letters ls' lists them")
+        matching(there, given)  # an id that there is not is an error
     letters = [each.letter for each in there if chosen(each)]
     if not letters and there:
         say(_there(there))
@@ -211,21 +210,15 @@ def _line(found: Found, retried: set[str]) -> str:
     mark = "  retried" if letter.letter_id in retried else ""
     key = _text(letter.key_b64)
     return (
-        f"{_time(found.written_ms):<24}  {letter.letter_id[:8]}  {_place(found):<28}  {letter.stage:<10}  {key:<16}  "
+        f"{_time(found.written_ms):<24}  {letter.letter_id[:8]}  {letter.place:<28}  {letter.stage:<10}  {key:<16}  "
         f"{letter.reason}{mark}"
     )
 
 
-def _place(found: Found) -> str:
-    letter = found.letter
-    row = "" if letter.row is None else f" row {letter.row}"
-    return f"{letter.topic}[{letter.partition}]@{letter.offset}{row}"
-
-
 def _time(time_ms: int) -> str:
-    from astrocyte.schemas.times import iso_from_us
+    from astrocyte.schemas.times import is_in_calendar, iso_from_us
 
-    return iso_from_us(time_ms * 1000) if 0 <= time_ms < 253_402_300_800_000 else f"{time_ms} ms"
+    return iso_from_us(time_ms * 1000) if time_ms >= 0 and is_in_calendar(time_ms * 1000) else f"{time_ms} ms"
 
 
 def _text(data: Any) -> str:

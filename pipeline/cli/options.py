@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Broker", "broker_address", "replication"]
+__all__ = ["AsJson", "Broker", "broker_address", "replication", "sql_address"]
 
 Broker = Annotated[
     str | None,
@@ -27,6 +27,15 @@ def broker_address(broker: str | None) -> str:
     from astrocyte.pipeline.settings import load_settings
 
     return load_settings().broker
+
+
+def sql_address(url: str | None) -> str:
+    """The given URL or SQLite file, else that of the settings."""
+    if url is not None:
+        return url
+    from astrocyte.pipeline.settings import load_settings
+
+    return load_settings().sql_url.get_secret_value()
 
 
 def replication() -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address
-from astrocyte.pipeline.console import pipe_may_close, print_json, say
+from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 
 if TYPE_CHECKING:
@@ -123,7 +123,6 @@ def backtest_command(
     event_time = _event_time(lateness)
     with RejectsFile(rejects) if rejects else nullcontext() as listed:
         first = backtest(_read(rules), paths, stream=stream, rejects=listed, **event_time)
-    assert first.run is not None
     check_read(first.run, paths)
     notes = report_lines(first.run)
     second = None if against is None else backtest(_read(against), paths, stream=stream, **event_time)
@@ -135,7 +134,7 @@ def backtest_command(
         print_json(body)
         return
     out = sys.stdout
-    out.write(f"{first.events:,} events, {_not_processed(first.run.counters)}\n")
+    out.write(f"{first.counters.received:,} events, {_not_processed(first.counters)}\n")
     _say_unused(notes, listed)
     for name, count in first.rules.items():
         out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts, {len(count.keys):,} keys\n")
@@ -236,7 +235,7 @@ def score_command(
             f"{_share(each.precision):>9}  {delay_text}\n"
         )
         for missed in figures["missed"]:
-            out.write(f"  missed: {missed['kind']} at {missed['timestamp']}, key {missed['key']}\n")
+            out.write(printable(f"  missed: {missed['kind']} at {missed['timestamp']}, key {missed['key']}") + "\n")
 
 
 def explain_command(
@@ -265,7 +264,7 @@ def explain_command(
     if as_json:
         print_json(tree.as_json())
         return
-    sys.stdout.write(render(tree))
+    sys.stdout.write(printable(render(tree), lines=True))
 
 
 def _rules_with_windows(rules: list[str] | None) -> RuleSet:
@@ -345,7 +344,7 @@ def why_not_command(
     if as_json:
         print_json(report.as_json())
         return
-    sys.stdout.write(render(report, show=show))
+    sys.stdout.write(printable(render(report, show=show), lines=True))
 
 
 def check_command(
@@ -438,7 +437,8 @@ def _event_time(lateness: str | None) -> _EventTime:
 def _made_line(made: Any) -> str:
     from astrocyte.schemas.times import iso_from_us
 
-    return f"{iso_from_us(made.time_us)} {made.rule} key {made.key} {made.event_id} of {', '.join(made.sources)}"
+    sources = ", ".join(made.sources)
+    return printable(f"{iso_from_us(made.time_us)} {made.rule} key {made.key} {made.event_id} of {sources}")
 
 
 def _share(value: float | None) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker
-from astrocyte.pipeline.console import print_json, say
+from astrocyte.pipeline.console import print_json, printable, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 __all__ = ["register"]
@@ -185,7 +185,7 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
         for role, state in states.items():
             sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, lag {state['lag']}\n")
             for line in (*state.get("lines", ()), *state.get("absent", ())):
-                sys.stdout.write(f"  {line}\n")
+                sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):
         raise AstrocyteError("a role has no live worker; see the lines above")
 

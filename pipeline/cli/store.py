@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson
+from astrocyte.pipeline.cli.options import AsJson, sql_address
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -37,19 +37,11 @@ def register(app: typer.Typer) -> None:
     app.add_typer(influx, name="influx")
 
 
-def _address(url: str | None) -> str:
-    if url is not None:
-        return url
-    from astrocyte.pipeline.settings import load_settings
-
-    return load_settings().sql_url.get_secret_value()
-
-
 def upgrade_command(*, url: Url = None) -> None:
     """Upgrade the database to the schema of this version; a newer schema is not touched."""
     from astrocyte.agents.sinks.sql.migrate import upgrade
 
-    say(f"the database has schema {upgrade(_address(url))}")
+    say(f"the database has schema {upgrade(sql_address(url))}")
 
 
 def url_command(*, url: Url = None, as_json: AsJson = False) -> None:
@@ -58,7 +50,7 @@ def url_command(*, url: Url = None, as_json: AsJson = False) -> None:
 
     from astrocyte.agents.sinks.sql.migrate import current
 
-    address = _address(url)
+    address = sql_address(url)
     shown = make_url(address).render_as_string(hide_password=True) if "://" in address else address
     schema = current(address)
     if as_json:
@@ -83,7 +75,7 @@ def retention_command(
     from astrocyte.agents.sinks.retention import apply_retention
 
     removed: dict[str, int] = {}
-    for step in apply_retention(_address(url), now_us=time.time_ns() // 1000, days=_days(keep or ())):
+    for step in apply_retention(sql_address(url), now_us=time.time_ns() // 1000, days=_days(keep or ())):
         removed[step.table] = removed.get(step.table, 0) + step.rows
     if as_json:
         print_json(removed)
@@ -118,7 +110,7 @@ def verify_command(
     """Check the hash chain of the audit log; a broken entry is named, with exit status 1."""
     from astrocyte.agents.sinks.audit.sink import verify_audit
 
-    verdict = verify_audit(_address(url), expected_last_hash=last_hash)
+    verdict = verify_audit(sql_address(url), expected_last_hash=last_hash)
     if as_json:
         print_json(
             {"entries": verdict.entries, "ok": verdict.ok, "broken": verdict.broken_entry, "reason": verdict.reason}
@@ -139,10 +131,10 @@ def export_command(
 
     if output is None:
         with pipe_may_close():
-            export_audit(_address(url), sys.stdout.buffer)
+            export_audit(sql_address(url), sys.stdout.buffer)
         return
     with output.open("xb") as file:
-        say(f"{export_audit(_address(url), file):,} entries written to {output}")
+        say(f"{export_audit(sql_address(url), file):,} entries written to {output}")
 
 
 def setup_command(

@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from astrocyte.agents.warm import warm
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.console import say
-from astrocyte.pipeline.demo.view import DemoView, Summary, accounted
+from astrocyte.pipeline.demo.view import OUTCOMES, DemoView, Summary, accounted
 from astrocyte.pipeline.demo.world import WorldSink
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.worker import RoleProcesses, needed_roles
@@ -39,7 +39,7 @@ _MARK: Final = "astrocyte-demo.json"
 _LEFT: Final = ("broker", "influx", "logs", "astrocyte.db", "astrocyte.db-wal", "astrocyte.db-shm", "events.jsonl.zst")
 _GRACE_S: Final = 120.0
 """Time without progress, once all events are emitted, after which unprocessed events count as lost."""
-_COUNTED: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped", "matches", "alerts")
+_COUNTED: Final = (*OUTCOMES, "matches", "alerts")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from astrocyte.agents.sinks.sql.url import database_url
 from astrocyte.pipeline.demo.stores import count_points, read_database
 from astrocyte.pipeline.demo.world import sparkline
 
-__all__ = ["DemoView", "Summary", "accounted"]
+__all__ = ["OUTCOMES", "DemoView", "Summary", "accounted"]
+
+OUTCOMES: Final = ("processed", "late", "dead", "duplicate", "sampled", "skipped")
+"""Counters of events, of which each counts in exactly one."""
 
 
 class DemoView:
@@ -75,7 +78,7 @@ class DemoView:
 
 def accounted(counts: Mapping[str, int]) -> int:
     """Number of events of which the counters say what became of them."""
-    return sum(counts.get(name, 0) for name in ("processed", "late", "dead", "duplicate", "sampled", "skipped"))
+    return sum(counts.get(name, 0) for name in OUTCOMES)
 
 
 @dataclass(frozen=True, slots=True)

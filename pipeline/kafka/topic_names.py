@@ -9,12 +9,12 @@ from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import SIMULATIONS, is_derived, stream_of
 
-__all__ = ["did_you_mean_topic", "listed_topics", "users_first"]
+__all__ = ["did_you_mean_topic", "listed_topics"]
 
 _SHOWN: Final = 20
 
 
-def users_first(topics: Iterable[str]) -> list[str]:
+def _users_first(topics: Iterable[str]) -> list[str]:
     """The topics, sorted: the user's own before those of shipped simulations and those that the pipeline writes."""
     return sorted(topics, key=lambda topic: (_rank(topic), topic))
 
@@ -28,7 +28,7 @@ def _rank(topic: str) -> int:
 
 def listed_topics(topics: Iterable[str]) -> str:
     """The first topics as text, the user's own before others, and how many more there are."""
-    names = users_first(topics)
+    names = _users_first(topics)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 
@@ -38,7 +38,7 @@ def did_you_mean_topic(name: str, known: Collection[str]) -> str:
 
     Topics that the pipeline writes are suggested only where no other is similar.
     """
-    names = users_first(known)
+    names = _users_first(known)
     wanted = name.casefold()
     parts = [each for each in names if wanted in each.casefold().split(".") or each.casefold().endswith(f".{wanted}")]
     if parts:

@@ -14,12 +14,12 @@ from astrocyte.pipeline.console import short
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import read_lines
 
-__all__ = ["doubts_of", "names_of", "repeated"]
+__all__ = ["doubts_of", "repeated"]
 
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 
 
-def names_of(path: str | Path, delimiter: str) -> list[str]:
+def _names_of(path: str | Path, delimiter: str) -> list[str]:
     """The names of the columns; none where the first line cannot be read, which reading the file says."""
     try:
         first = next(iter(read_lines(path)), b"").decode("utf-8-sig")
@@ -35,7 +35,7 @@ def repeated(names: Sequence[str]) -> list[str]:
 
 def doubts_of(path: str | Path, delimiter: str) -> list[str]:
     """Sentences on names that several columns have, and on a first line that is rather data than names."""
-    names = names_of(path, delimiter)
+    names = _names_of(path, delimiter)
     doubts = [
         f"{path}: {names.count(name)} columns are called {short(name)!r}, of which only the last one is used; give "
         "each a name of its own"

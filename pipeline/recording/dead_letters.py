@@ -32,6 +32,7 @@ from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import DEAD_LETTERS, RETRIES
 
 __all__ = [
+    "RESULT_STAGES",
     "Found",
     "LetterFilter",
     "Letters",
@@ -39,7 +40,9 @@ __all__ = [
     "Retried",
     "letters_of",
     "letters_of_broker",
+    "matching",
     "message_of",
+    "one_of",
     "retried_ids",
     "retried_messages",
     "retry",
@@ -286,7 +289,8 @@ async def _send(
         await note((_BEGUN, [[*place, ends[place]] for place in places]))
         for first in range(0, len(groups), _BATCH):
             batch = groups[first : first + _BATCH]
-            futures = [await producer.send(**_arguments(_message_of_all(group))) for group in batch]
+            messages = [_message_of_all(group)._asdict() for group in batch]
+            futures = [await producer.send(**each | {"headers": list(each["headers"])}) for each in messages]
             places_sent = await asyncio.gather(*futures)
             notes: list[tuple[bytes, Any]] = []
             for group, sent in zip(batch, places_sent, strict=True):
@@ -295,17 +299,6 @@ async def _send(
             await note(*notes)
             result.sent += [letter for group in batch for letter, _ in group]
         await note((_BEGUN, []))
-
-
-def _arguments(message: Message) -> dict[str, Any]:
-    return {
-        "topic": message.topic,
-        "value": message.value,
-        "key": message.key,
-        "partition": message.partition,
-        "timestamp_ms": message.timestamp_ms,
-        "headers": list(message.headers),
-    }
 
 
 async def _ends(broker: str, places: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -338,11 +331,17 @@ def _letter_ids(records: Iterable[ConsumedRecord]) -> Iterator[str]:
                 yield from value.decode().split(",")
 
 
-def one_of(letters: Sequence[Found], given: str) -> Found:
-    """The letter with this id, or whose id begins so. Raises InvalidSettings."""
+def matching(letters: Sequence[Found], given: str) -> list[Found]:
+    """The letters with this id, or whose ids begin so. Raises InvalidSettings if there is none."""
     chosen = [found for found in letters if found.letter.letter_id.startswith(given)]
-    if len(chosen) == 1:
-        return chosen[0]
     if not chosen:
         raise InvalidSettings(f"no dead letter has the id {given!r}; 'astrocyte dead-letters ls' lists them")
+    return chosen
+
+
+def one_of(letters: Sequence[Found], given: str) -> Found:
+    """The letter with this id, or whose id begins so. Raises InvalidSettings."""
+    chosen = matching(letters, given)
+    if len(chosen) == 1:
+        return chosen[0]
     raise InvalidSettings(f"{len(chosen)} dead letters have ids that begin with {given!r}; give more characters")

@@ -11,7 +11,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple
@@ -23,7 +23,7 @@ from astrocyte.agents.ingest.decoders import REFUSED_HEADER
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.csv_header import doubts_of, repeated
 from astrocyte.pipeline.recording.format import InvalidLog
-from astrocyte.pipeline.recording.reader import read_lines
+from astrocyte.pipeline.recording.reader import GZIP, read_lines
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps, loads
@@ -34,7 +34,6 @@ __all__ = ["EventFiles", "form_of"]
 Form = Literal["log", "json", "csv", "parquet"]
 
 _PARQUET: Final = b"PAR1"
-_GZIP: Final = b"\x1f\x8b"
 _LOG_MEMBERS: Final = frozenset({"topic", "partition", "offset"})
 _FIRST_LINES: Final = 1000
 """Number of lines by which the form of a file is recognised."""
@@ -84,7 +83,7 @@ def _object(line: bytes) -> Mapping[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class EventFiles:
     """The events of files as messages. ``streams`` are those that the rules read; ``stream`` is that of every event.
 
@@ -96,7 +95,6 @@ class EventFiles:
     contracts: Contracts
     streams: Sequence[str]
     stream: str | None = None
-    _offsets: dict[str, int] = field(default_factory=dict)
 
     def doubts(self) -> list[str]:
         """What is strange about the names of columns, a sentence each; the files are read all the same."""
@@ -105,14 +103,14 @@ class EventFiles:
 
     def records(self) -> Iterator[ConsumedRecord]:
         """The messages, in order. Raises InvalidLog and InvalidSettings, naming the file."""
-        self._offsets = {}
+        offsets: dict[str, int] = {}
         for path in self.paths:
             form = form_of(path)
             rows = _json_lines(path) if form == "json" else self._csv(path) if form == "csv" else _parquet(path)
             for stream, row in self._with_streams(path, rows):
                 topic = self.contracts.topic_of(stream)
-                offset = self._offsets.get(topic, 0)
-                self._offsets[topic] = offset + 1
+                offset = offsets.get(topic, 0)
+                offsets[topic] = offset + 1
                 headers = () if row.reason is None else ((REFUSED_HEADER, row.reason.encode()),)
                 yield ConsumedRecord(topic, 0, offset, -1, None, row.value, headers)
 
@@ -192,7 +190,7 @@ def _opened(path: str | Path) -> IO[bytes]:
         file = Path(path).open("rb")  # noqa: SIM115  closed by the caller
     except OSError as error:
         raise InvalidLog(f"{path}: {error.strerror}") from None
-    packed = file.read(len(_GZIP)) == _GZIP
+    packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
     return gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[return-value]
 

@@ -25,7 +25,7 @@ from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import is_derived
 
-__all__ = ["OnBad", "chunks_of", "frames_of"]
+__all__ = ["OnBad", "chunks_of", "frames_of", "raw_record"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,12 @@ _GROUP: Final = 1024
 
 
 OnBad = Literal["raise", "skip"] | Callable[[DeadLetter], None]
+
+
+def raw_record(record: ConsumedRecord) -> RawRecord:
+    """The record in the form that decoders take."""
+    headers = tuple((name, value or b"") for name, value in record.headers)
+    return RawRecord(record.offset, record.timestamp_ms, record.key, record.value, headers)
 
 
 def chunks_of(
@@ -54,9 +60,7 @@ def chunks_of(
     for group in _groups(records, derived):
         parts: dict[tuple[str, int], list[RawRecord]] = {}
         for record in group:
-            headers = tuple((name, value or b"") for name, value in record.headers)
-            raw = RawRecord(record.offset, record.timestamp_ms, record.key, record.value, headers)
-            parts.setdefault((record.topic, record.partition), []).append(raw)
+            parts.setdefault((record.topic, record.partition), []).append(raw_record(record))
         for (topic, partition), raws in parts.items():
             frames, letters = decode_chunk(topic, partition, raws, catalog, decoders)
             for letter in letters:

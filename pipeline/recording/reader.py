@@ -18,12 +18,12 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog, parse_line
 from astrocyte.pipeline.recording.index import SKIPPABLE, read_index
 
-__all__ = ["open_log", "read_header", "read_lines", "read_log"]
+__all__ = ["GZIP", "ZSTD", "open_log", "read_header", "read_lines", "read_log"]
 
 log = logging.getLogger(__name__)
 
-_ZSTD: Final = b"\x28\xb5\x2f\xfd"
-_GZIP: Final = b"\x1f\x8b"
+ZSTD: Final = b"\x28\xb5\x2f\xfd"
+GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1 << 20
 
@@ -160,9 +160,9 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
 def _pieces(file: IO[bytes], name: str) -> Iterator[bytes]:
     """Decompressed data of the file, in pieces."""
     data = file.read(_CHUNK)
-    if data.startswith((_ZSTD, SKIPPABLE)):
+    if data.startswith((ZSTD, SKIPPABLE)):
         yield from _unzstd(file, data)
-    elif data.startswith(_GZIP):
+    elif data.startswith(GZIP):
         yield from _ungzip(file, data)
     elif data and b"\0" in data[:4096]:
         raise InvalidLog(f"expected a recorded log (zstd, gzip or plain JSON lines), got other binary data in {name}")
@@ -209,9 +209,9 @@ def _unzstd(file: IO[bytes], data: bytes) -> Iterator[bytes]:
 
 def _another_frame(file: IO[bytes], data: bytes) -> bool:
     """Whether a zstd frame begins after this position: then the file is damaged inside, not torn at its end."""
-    found = data.find(_ZSTD, 4)
+    found = data.find(ZSTD, 4)
     if found < 0:
-        found = file.read().find(_ZSTD)
+        found = file.read().find(ZSTD)
     return found >= 0
 
 

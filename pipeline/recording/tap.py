@@ -89,8 +89,7 @@ class Selector:
         """A line for each field that ``where`` names and no event had; none where there was no event."""
         if not self._known:
             return []
-        lines = (f"no event has the field {name!r}{did_you_mean(name, self._known)}" for name in sorted(self._absent))
-        return list(lines)
+        return [f"no event has the field {name!r}{did_you_mean(name, self._known)}" for name in sorted(self._absent)]
 
     def _note(self, names: Iterable[str]) -> None:
         self._known.update(names)

@@ -206,15 +206,16 @@ def _propose_time(
 
 def numbers_of_time(forms: Forms, contract: Contract) -> list[float]:
     """The numbers that stand where a declaration says the event time is."""
+    if contract.declaration is None or contract.declaration.time is None:
+        return []
     found = []
     for each in forms.opened:
         try:
-            event = read_event(each.body, contract, envelope=each.envelope)
+            number = _number(read_event(each.body, contract, envelope=each.envelope).time)
         except InvalidEvent:
             continue
-        if contract.declaration is not None and contract.declaration.time is not None:
-            number = _number(event.time)
-            found += [] if number is None else [number]
+        if number is not None:
+            found.append(number)
     return found
 
 

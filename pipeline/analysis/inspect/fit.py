@@ -11,7 +11,7 @@ from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.agents.rules.windows import Window
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
-from astrocyte.pipeline.analysis.inspect.report import Fit, Inspection, RuleResult, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import REASONS, Fit, Inspection, RuleResult, StreamReport, span_text
 from astrocyte.pipeline.analysis.inspect.sample import Sample
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.pipeline.settings import Settings
@@ -20,8 +20,6 @@ from astrocyte.schemas.times import unit_of
 
 __all__ = ["fit"]
 
-_REASONS: Final = 5
-"""Most reasons of refusals that are given for one topic."""
 _SKEW: Final = 0.3
 """Share of the events from which on one key is worth a line: one partition, and so one process, has them all."""
 
@@ -103,10 +101,10 @@ def _refused(reports: Sequence[StreamReport], read: Container[str]) -> Iterator[
             yield f"nearly all messages of {report.topic} are refused as the rules declare the stream{as_what}"
         elif not report.reading.events:
             yield f"no message of {report.topic} can be read"
-        for each in report.refused[:_REASONS]:
+        for each in report.refused[:REASONS]:
             what = "1 event is" if each.count == 1 else f"{each.count:,} events are"
             yield f"{what} refused ({each.stage}), such as {each.example}"
-        if rest := sum(each.count for each in report.refused[_REASONS:]):
+        if rest := sum(each.count for each in report.refused[REASONS:]):
             yield f"{rest:,} are refused for other reasons"
 
 
@@ -153,7 +151,7 @@ def _mismatch(reader: str, name: Field, value: Any, report: StreamReport | None)
     stats = None if report is None else next((each for each in report.fields if each.name == name.name), None)
     if report is None or stats is None or not stats.count:
         return None, False
-    wanted = "boolean" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+    wanted = _kind(value)
     same = _of_kind(stats, wanted)
     if same == stats.count:
         return None, True

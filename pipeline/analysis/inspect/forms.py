@@ -18,11 +18,21 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import RawRecord, read_body
 
-__all__ = ["MAJORITY", "CsvForm", "Forms", "Opened", "avro_schemas", "csv_form", "forms_of", "why_unreadable"]
+__all__ = [
+    "DELIMITERS",
+    "MAJORITY",
+    "CsvForm",
+    "Forms",
+    "Opened",
+    "avro_schemas",
+    "csv_form",
+    "forms_of",
+    "why_unreadable",
+]
 
 MAJORITY: Final = 0.95
 """Share of the messages from which on a form is that of a topic, and the others are strays."""
-_DELIMITERS: Final = (",", ";", "\t", "|")
+DELIMITERS: Final = (",", ";", "\t", "|")
 _NAME: Final = re.compile(r"[A-Za-z_@][\w.@ -]*")
 
 
@@ -149,7 +159,7 @@ def csv_form(records: Sequence[RawRecord]) -> CsvForm | None:
         return None
     if any(_is_array(text) for text in strings[:100]):
         return None  # the comma divides its members
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         try:
             rows = [row for text in strings for row in csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)]
         except csv.Error:

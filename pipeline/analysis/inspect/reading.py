@@ -9,18 +9,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.agents.accounting import Counters, Intake
+from astrocyte.agents.accounting import Intake
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["Reading", "lateness_for", "raw_records", "read_sample", "recommended_lateness"]
+__all__ = ["Reading", "lateness_for", "read_sample", "recommended_lateness"]
 
 _CHUNK: Final = 4096
 _DAY_US: Final = 86_400_000_000
@@ -56,14 +56,12 @@ class _Lags(Watermarks):
     ) -> Observed:
         """As `Watermarks.observe`, with the lateness that each row needs in ``lags_us``."""
         times = np.asarray(timestamps, np.int64)
-        floor = max(self.sources.get(source, self.watermark_us), self.watermark_us)
-        limits = np.full(len(times), floor, np.int64)
-        if one_by_one and len(times):
-            limits[1:] = np.maximum(np.maximum.accumulate(times)[:-1], floor)
-        self.lags_us.append(np.where(limits > times, limits - times, 0))
-        super().observe(source, times, watermark_us=watermark_us, end=end, one_by_one=one_by_one, peers=peers)
+        observed = super().observe(
+            source, times, watermark_us=watermark_us, end=end, one_by_one=one_by_one, peers=peers
+        )
+        self.lags_us.append(np.where(observed.late, observed.limits_us - times, 0))
         late = np.zeros(len(times), np.bool_)
-        return Observed(~late, late, limits)
+        return Observed(~late, late, observed.limits_us)
 
 
 class _Reader(Domain):
@@ -91,7 +89,8 @@ class Reading:
     lags_us: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     """By partition: the lateness that each of these events needs so that it is not late."""
     letters: list[DeadLetter] = field(default_factory=list)
-    counters: Counters = field(default_factory=Counters)
+    skipped: int = 0
+    """Messages that hold no event by their declaration, such as tombstones."""
 
     @property
     def all_frames(self) -> list[Frame]:
@@ -110,20 +109,6 @@ class Reading:
     def all_lags_us(self) -> NDArray[np.int64]:
         """The lateness that each needs, in the same order."""
         return np.concatenate([np.empty(0, np.int64), *self.lags_us.values()])
-
-
-def raw_records(records: Iterable[ConsumedRecord]) -> list[RawRecord]:
-    """Records in the form that decoders take."""
-    return [
-        RawRecord(
-            record.offset,
-            record.timestamp_ms,
-            record.key,
-            record.value,
-            tuple((name, value or b"") for name, value in record.headers),
-        )
-        for record in records
-    ]
 
 
 def read_sample(
@@ -150,14 +135,13 @@ def read_sample(
                 decoders=decoders,
                 validators=validators,
             )
-            raws = raw_records(messages)
+            raws = [raw_record(message) for message in messages]
             outputs = [domain.feed(topic, raws[at : at + _CHUNK]) for at in range(0, len(raws), _CHUNK)]
             outputs.append(domain.trust())
             reading.letters += [letter for output in outputs for letter in output.dead_letters]
             reading.frames[partition] = domain.accepted
             reading.lags_us[partition] = np.concatenate([np.empty(0, np.int64), *domain.noted.lags_us])
-            for name, count in domain.counters.as_dict().items():
-                setattr(reading.counters, name, getattr(reading.counters, name) + count)
+            reading.skipped += domain.counters.skipped
         needed = recommended_lateness(reading.all_lags_us())
         if needed <= lateness_us or not _may_have_waited(reading, clock_tolerance_us):
             return reading

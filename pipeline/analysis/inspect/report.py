@@ -21,6 +21,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = [
+    "REASONS",
     "SHARES",
     "Fit",
     "Inspection",
@@ -29,12 +30,13 @@ __all__ = [
     "RuleResult",
     "StreamReport",
     "make_report",
-    "refusals_of",
     "span_text",
 ]
 
 SHARES: Final = (0.0, 0.001, 0.01)
 """Shares of late events for which the lateness is given."""
+REASONS: Final = 5
+"""Most reasons of refusals that are given for one topic."""
 _LONGEST_S: Final = 10_000_000
 """Longest range of times in seconds of which the busiest second is found."""
 
@@ -93,8 +95,7 @@ class StreamReport:
     @property
     def key_field(self) -> str:
         """The field that the key is, as rules name it: ``key`` where that is no field of the events."""
-        name = self.contract.key_field
-        return name if any(frame.has(name) for frame in self.reading.all_frames) else "key"
+        return _key_field(self.contract, self.reading)
 
     @property
     def hints(self) -> list[str]:
@@ -126,13 +127,12 @@ class StreamReport:
         if found is None:
             return []
         first, last = found
-        return [
-            (number, time_us)
-            for number, frames in self.reading.frames.items()
-            for frame in frames
-            for time_us in frame.timestamps().tolist()
-            if not first <= time_us <= last
-        ]
+        strays = []
+        for number, frames in self.reading.frames.items():
+            for frame in frames:
+                times = frame.timestamps()
+                strays += [(number, time_us) for time_us in times[(times < first) | (times > last)].tolist()]
+        return strays
 
     @property
     def problems(self) -> list[str]:
@@ -228,7 +228,7 @@ class StreamReport:
             ],
             "refused": [{"stage": each.stage, "count": each.count, "example": each.example} for each in self.refused],
             "duplicates": {"by_id": self.duplicates, "equal_messages": self.equal},
-            "skipped": self.reading.counters.skipped,
+            "skipped": self.reading.skipped,
         }
 
     @property
@@ -254,8 +254,8 @@ def make_report(
         reading,
         field_stats(frames),
         dict(types.most_common()),
-        key_stats(reading.frames, contract.key_field if _has(reading, contract.key_field) else "key"),
-        refusals_of(reading.letters),
+        key_stats(reading.frames, _key_field(contract, reading)),
+        _refusals_of(reading.letters),
         duplicates=_duplicates(reading),
         equal=_equal(records),
         kafka_span_s=(max(stamps) - min(stamps)) / 1000 if stamps else 0.0,
@@ -263,8 +263,8 @@ def make_report(
     )
 
 
-def _has(reading: Reading, name: str) -> bool:
-    return any(frame.has(name) for frame in reading.all_frames)
+def _key_field(contract: Contract, reading: Reading) -> str:
+    return contract.key_field if any(frame.has(contract.key_field) for frame in reading.all_frames) else "key"
 
 
 def _duplicates(reading: Reading) -> int:
@@ -291,17 +291,14 @@ def _equal(records: Mapping[int, Sequence[ConsumedRecord]]) -> int:
 _VARYING: Final = re.compile(r"'[^']*'|\"[^\"]*\"|\d+|0x[0-9a-f]+")
 
 
-def refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
+def _refusals_of(letters: Sequence[DeadLetter]) -> list[Refusal]:
     """Dead letters by reason, most frequent first; reasons that differ in values only are one."""
     groups: dict[tuple[str, str], list[DeadLetter]] = {}
     for letter in letters:
         groups.setdefault((letter.stage, _VARYING.sub("#", letter.reason)), []).append(letter)
     found = []
     for (stage, _), group in groups.items():
-        first = group[0]
-        row = "" if first.row is None else f" row {first.row}"
-        place = f"{first.topic}[{first.partition}]@{first.offset}{row}"
-        found.append(Refusal(stage, len(group), f"{place}: {first.reason}"))
+        found.append(Refusal(stage, len(group), f"{group[0].place}: {group[0].reason}"))
     return sorted(found, key=lambda each: -each.count)
 
 

@@ -11,9 +11,11 @@ from typing import Any, Final
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.pipeline.analysis.inputs import input_streams
+from astrocyte.pipeline.analysis.inspect import LIMIT
 from astrocyte.pipeline.analysis.inspect.declare import Proposal, numbers_of_time, propose
-from astrocyte.pipeline.analysis.inspect.forms import Forms, avro_schemas, csv_form, forms_of
-from astrocyte.pipeline.analysis.inspect.reading import raw_records, read_sample
+from astrocyte.pipeline.analysis.inspect.forms import DELIMITERS, CsvForm, Forms, avro_schemas, csv_form, forms_of
+from astrocyte.pipeline.analysis.inspect.reading import read_sample
 from astrocyte.pipeline.analysis.inspect.report import Inspection, NothingFound, make_report
 from astrocyte.pipeline.analysis.inspect.sample import (
     Sample,
@@ -26,6 +28,7 @@ from astrocyte.pipeline.analysis.inspect.sample import (
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.event_files import form_of
 from astrocyte.pipeline.recording.format import InvalidLog
+from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.recording.reader import read_lines
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
@@ -35,11 +38,9 @@ from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import mono_topic, stream_of
 
-__all__ = ["LIMIT", "Request", "inspect", "read_again", "take_sample"]
+__all__ = ["Request", "inspect", "read_again", "take_sample"]
 
-LIMIT: Final = 50_000
-"""Events of a topic, and of a log or file, that are read by default."""
-READ_S: Final = 2.5
+_READ_S: Final = 2.5
 """Time in which the messages of topics are read."""
 _STUDIED: Final = 2000
 """Messages of a topic from which its declaration is proposed."""
@@ -85,7 +86,7 @@ def take_sample(request: Request) -> Sample:
     """The messages that are inspected. Raises InvalidLog, InvalidSettings, UnknownTopic, BrokerUnavailable."""
     if not request.is_path:
         address = request.broker or request.settings.broker
-        return read_topics(address, [request.target], limit=request.limit, limit_s=READ_S)
+        return read_topics(address, [request.target], limit=request.limit, limit_s=_READ_S)
     if form_of(request.file) == "log":
         if request.stream is not None:
             raise InvalidSettings("--stream is for files of events; the topics of a recorded log name their streams")
@@ -113,9 +114,8 @@ def _only_stream(ruleset: RuleSet | None) -> str | None:
     """The stream that rules read, if it is the only one: then every event of a file belongs to it."""
     if ruleset is None:
         return None
-    made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
-    read = {name for rule in ruleset.rules for name in rule.streams} | {each.source for each in ruleset.windows}
-    return next(iter(read - made)) if len(read - made) == 1 else None
+    streams = input_streams(ruleset)
+    return streams[0] if len(streams) == 1 else None
 
 
 def _file_contracts(request: Request) -> Contracts:
@@ -136,7 +136,7 @@ def _delimiter(path: str) -> str | None:
     if form_of(path) != "csv":
         return None
     header = next(iter(read_lines(path)), b"").decode("utf-8", "replace")
-    counts = {delimiter: header.count(delimiter) for delimiter in ",;\t|"}
+    counts = {delimiter: header.count(delimiter) for delimiter in DELIMITERS}
     best = max(counts, key=lambda delimiter: counts[delimiter])
     return best if best != "," and counts[best] else None
 
@@ -156,11 +156,10 @@ def inspect(request: Request, sample: Sample) -> Inspection:
         contracts = Contracts(declared)
     decoders = decoders_of(contracts, json_only=sample.is_file)
     validators = Validators(() if request.ruleset is None else request.ruleset.validators)
+    read = read_again(request, sample, contracts) if request.ruleset is None else sample
     for topic, (forms, name, proposal) in studied.items():
-        records = sample.of(topic)
         where = contracts.topic_of(name) if sample.is_file else topic
-        if sample.form == "csv" and request.ruleset is None:
-            records = _typed_rows(request, contracts).of(where)
+        records = read.of(where if read is not sample else topic)
         reading = read_sample(
             where,
             records,
@@ -216,13 +215,10 @@ def _nothing(sample: Sample) -> str:
     return f"{sample.name}: no events; there is nothing to inspect.{more}"
 
 
-def read_again(request: Request, sample: Sample, ruleset: RuleSet) -> Sample:
-    """The sample as rules have it: the values of CSV depend on the declared types."""
-    return _typed_rows(request, contracts_of(ruleset)) if sample.form == "csv" else sample
-
-
-def _typed_rows(request: Request, contracts: Contracts) -> Sample:
-    """The rows of a CSV file as a declaration has them."""
+def read_again(request: Request, sample: Sample, contracts: Contracts) -> Sample:
+    """The sample as declarations have it: the values of CSV depend on the declared types."""
+    if sample.form != "csv":
+        return sample
     return read_file(request.file, contracts, limit=request.limit, stream=request.stream, named=_named(request))
 
 
@@ -233,12 +229,12 @@ def _study(request: Request, sample: Sample, topic: str, base: Contracts) -> tup
     forms = Forms()
     some = _some(sample.of(topic))
     for partition, records in some.items():
-        forms_of(topic, partition, raw_records(records), decoders, forms)
+        forms_of(topic, partition, list(map(raw_record, records)), decoders, forms)
     if contract.declaration is not None:
         return forms, contract.stream, None
     name = contract.stream if request.ruleset is not None else _stream_names(sample.topics, base)[topic]
-    csv = None
     unread = sum(forms.counts.values()) == forms.counts["unreadable"] + forms.counts["tombstone"]
+    csv: CsvForm | None = None
     proposed: Proposal | None = None
     if unread and not sample.is_file:
         schemas = avro_schemas(forms.unreadable)
@@ -300,7 +296,7 @@ def _with_decoder(
     decoders: Decoders = decoders_of(Contracts([declaration]))
     forms = Forms()
     for partition, each in records.items():
-        forms_of(topic, partition, raw_records(each), decoders, forms)
+        forms_of(topic, partition, list(map(raw_record, each)), decoders, forms)
     return forms
 
 

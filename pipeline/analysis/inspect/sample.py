@@ -23,7 +23,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.pipeline.recording.event_files import EventFiles, form_of
 from astrocyte.pipeline.recording.format import LogHeader, TornLog
 from astrocyte.pipeline.recording.index import read_index
-from astrocyte.pipeline.recording.reader import open_log
+from astrocyte.pipeline.recording.reader import GZIP, ZSTD, open_log
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import decode_frame
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Sample",
-    "events_of",
     "free_name",
     "read_file",
     "read_log_sample",
@@ -105,7 +104,7 @@ class Sample:
         yield from (item[3] for item in sorted(items, key=lambda item: item[:3]))
 
 
-def events_of(record: ConsumedRecord) -> int:
+def _events_of(record: ConsumedRecord) -> int:
     """Number of events of a message; 1 for one that is not readable."""
     if not is_frame(record):
         return 1
@@ -166,7 +165,7 @@ def _messages(probe: Mapping[Place, list[ConsumedRecord]], own: Iterable[Place],
     records = [record for place in own for record in probe[place]]
     if not records:
         return limit
-    events = sum(map(events_of, records)) / len(records)
+    events = sum(map(_events_of, records)) / len(records)
     size = sum(len(record.value or b"") for record in records) / len(records)
     return max(1, min(round(limit / events), round(_BYTES / topics / max(size, 1))))
 
@@ -230,7 +229,7 @@ def read_log_sample(path: str, *, limit: int) -> Sample:
             if left <= 0:
                 sample.complete = False
                 break
-            left -= events_of(item)
+            left -= _events_of(item)
             sample.records.setdefault(TopicPartition(item.topic, item.partition), []).append(item)
     except TornLog:
         pass  # everything before the tear was read
@@ -275,7 +274,7 @@ def _names_streams(path: str, named: str) -> bool:
 
 
 def stream_name(text: str) -> str:
-    """Name of a stream for a topic or file: the last part of its name, in letters that rules can use."""
+    """The text as the name of a stream, in letters that rules can use."""
     plain = re.sub(r"\W+", "_", text).strip("_")
     return f"s_{plain}" if plain[:1].isdigit() else plain or "events"
 
@@ -302,7 +301,7 @@ def standard_input(limit: int) -> Iterator[str]:
 def _copy(source: IO[bytes], target: IO[bytes], limit: int) -> None:
     first = source.readline()
     target.write(first)
-    if b"\0" in first or first[:2] == b"\x1f\x8b" or first[:4] == b"\x28\xb5\x2f\xfd":
+    if b"\0" in first or first.startswith((GZIP, ZSTD)):
         shutil.copyfileobj(source, target)
         return
     for line in islice(source, limit):  # one more than is read, so that it is seen that there is more

@@ -17,10 +17,11 @@ from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
-from astrocyte.pipeline.analysis.inspect.sample import Sample, free_name, stream_name
-from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, set_apart, suggest
+from astrocyte.pipeline.analysis.inspect.sample import Sample, stream_name
+from astrocyte.pipeline.analysis.inspect.suggest import Suggestion, every_event, set_apart, suggest
 from astrocyte.pipeline.analysis.inspect.trial import Trial, try_rules
 from astrocyte.pipeline.console import printable, short
+from astrocyte.pipeline.topology.plan import contracts_of
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.topics import TRUTH, mono_topic
 
@@ -89,14 +90,12 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
     kept = {topic: [each for each in made if trial.matches[each.rule["name"]]] for topic, made in suggestions.items()}
     if not any(kept.values()):
         report = largest[0]
-        name = free_name("every_event", streams)
-        rule = {"name": name, "by": None, "seq": [{"as": "event", "stream": report.contract.stream}]}
-        kept[report.topic] = [Suggestion(rule, 'Every event is a match. Add a condition: where: "field > 3".')]
+        kept[report.topic] = [every_event(report, None)]
+        set_apart(kept[report.topic], streams)
+        trial = _tried(request, sample, _body(reports, kept, untyped), found.recommended_us)
     body = _body(reports, kept, untyped, results=trial)
-    trial = _tried(request, sample, body, found.recommended_us)
     commands = _commands(request, found, reports, path)
-    ruleset = load_rules(body)
-    return Starter(_header(request, found, commands) + body, ruleset, dict(trial.matches), commands)
+    return Starter(_header(request, found, commands) + body, load_rules(body), dict(trial.matches), commands)
 
 
 def _fields_in(reason: str) -> set[str]:
@@ -109,7 +108,7 @@ def _tried(request: Request, sample: Sample, text: str, lateness_us: int) -> Tri
     ruleset = load_rules(text)
     return try_rules(
         ruleset,
-        read_again(request, sample, ruleset),
+        read_again(request, sample, contracts_of(ruleset)),
         lateness_us=lateness_us,
         clock_tolerance_us=request.settings.clock_tolerance,
     )

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from astrocyte.agents.expressions.lexer import CONSTANTS, KEYWORDS
+from astrocyte.agents.expressions.nodes import Field
+from astrocyte.agents.expressions.unparse import to_text
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import StreamReport
@@ -21,7 +22,7 @@ from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import TIME_NAMES
 
-__all__ = ["Suggestion", "quoted", "set_apart", "suggest"]
+__all__ = ["Suggestion", "every_event", "set_apart", "suggest"]
 
 _MEASURES: Final = re.compile(
     r"amount|price|value|total|temp|score|cost|duration|latency|elapsed|size|bytes|speed|pressure|level|rate|power|"
@@ -48,7 +49,6 @@ _SPANS_US: Final = tuple(
     )
     for number in numbers
 )
-_WORDS: Final = KEYWORDS | {word.lower() for word in CONSTANTS} | {"if", "else", "for", "lambda", "as", "stream"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,11 @@ class Suggestion:
     window_comment: str = ""
 
 
-def quoted(name: str) -> str:
-    """A field as expressions name it."""
-    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) and name.lower() not in _WORDS
-    return name if plain else f"`{name}`"
-
-
 def suggest(report: StreamReport, *, prefix: str = "") -> list[Suggestion]:
     """Rules over one stream, the best first. Names begin with ``prefix``."""
     by = report.key_field if report.keys.counts else None
     made = [_threshold(report, by, prefix), _pair(report, by, prefix), _busy(report, by, prefix)]
-    return [each for each in made if each is not None] or [_every(report, by, prefix)]
+    return [each for each in made if each is not None] or [every_event(report, by, prefix)]
 
 
 def set_apart(suggestions: Iterable[Suggestion], streams: Iterable[str]) -> None:
@@ -130,13 +124,13 @@ def _threshold(report: StreamReport, by: str | None, prefix: str) -> Suggestion 
         limit = _round_down(float(np.quantile(numbers, 0.9)))
         if not (numbers > limit).any():
             return None
-    field = quoted(best.name)
+    field, value = to_text(Field(None, best.name)), to_text(Field("high", best.name))
     rule = {
         "name": _name(prefix, "high", best.name),
         "by": by,
         "seq": [{"as": "high", "stream": report.contract.stream, "where": f"{field} > {limit:g}"}],
-        "emit": {"value": f"high.{field}"},
-        "alert": {"severity": "warning", "message": f"{_whose(by, 'high')}{best.name} is {{high.{field}}}"},
+        "emit": {"value": value},
+        "alert": {"severity": "warning", "message": f"{_whose(by, 'high')}{best.name} is {{{value}}}"},
     }
     share = (numbers > limit).mean()
     return Suggestion(
@@ -147,7 +141,7 @@ def _threshold(report: StreamReport, by: str | None, prefix: str) -> Suggestion 
 
 
 def _whose(by: str | None, step: str) -> str:
-    return "" if by is None or len(by) > _LONGEST_FIELD else f"{{{step}.{quoted(by)}}}: "
+    return "" if by is None or len(by) > _LONGEST_FIELD else f"{{{to_text(Field(step, by))}}}: "
 
 
 def _numbers(frame: Frame, name: str) -> list[float]:
@@ -186,7 +180,7 @@ def _pair(report: StreamReport, by: str | None, prefix: str) -> Suggestion | Non
             continue
         (before, after), gaps = min(likely, key=lambda item: (counts.get(item[0][1], 0), -len(item[1]), item[0]))
         within = _span_of(float(np.quantile(gaps, 0.9)) * 1.1)
-        field, stream = quoted(name), report.contract.stream
+        field, stream = to_text(Field(None, name)), report.contract.stream
         rule = {
             "name": _name(prefix, before, "then", after),
             "by": by,
@@ -264,6 +258,7 @@ def _busy(report: StreamReport, by: str | None, prefix: str) -> Suggestion | Non
     )
 
 
-def _every(report: StreamReport, by: str | None, prefix: str) -> Suggestion:
+def every_event(report: StreamReport, by: str | None, prefix: str = "") -> Suggestion:
+    """A rule that matches every event, by ``by``."""
     rule = {"name": _name(prefix, "every_event"), "by": by, "seq": [{"as": "event", "stream": report.contract.stream}]}
     return Suggestion(rule, 'Every event is a match. Add a condition: where: "field > 3".')

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats
-from astrocyte.pipeline.analysis.inspect.report import SHARES, Fit, Inspection, StreamReport, span_text
+from astrocyte.pipeline.analysis.inspect.report import REASONS, SHARES, Fit, Inspection, StreamReport, span_text
 from astrocyte.pipeline.console import short
 from astrocyte.schemas.times import iso_from_us
 
@@ -246,15 +246,15 @@ def _duplicates(report: StreamReport) -> str:
 
 def _refused(report: StreamReport) -> Iterator[str]:
     total = sum(each.count for each in report.refused)
-    skipped = report.reading.counters.skipped
+    skipped = report.reading.skipped
     if skipped:
         yield f"{skipped:,} tombstones are skipped"
     elif not total:
         yield "none"
-    for each in report.refused[:5]:
+    for each in report.refused[:REASONS]:
         yield f"{each.count:,} ({each.stage}), such as {short(' '.join(each.example.split()), _REASON)}"
-    if len(report.refused) > 5:
-        yield f"{total - sum(each.count for each in report.refused[:5]):,} for other reasons"
+    if len(report.refused) > REASONS:
+        yield f"{total - sum(each.count for each in report.refused[:REASONS]):,} for other reasons"
 
 
 def _fields(report: StreamReport, width: int) -> Iterator[str]:

@@ -31,7 +31,6 @@ class Trial:
     matches: Counter[str] = field(default_factory=Counter)
     """By rule."""
     keys: dict[str, set[str]] = field(default_factory=dict)
-    alerts: int = 0
     refusals: list[str] = field(default_factory=list)
     """Reasons of dead letters."""
     example: dict[str, str] = field(default_factory=dict)
@@ -59,7 +58,6 @@ def try_rules(ruleset: RuleSet, sample: Sample, *, lateness_us: int, clock_toler
             trial.keys.setdefault(rule, set()).add("" if record.key is None else record.key.decode())
         for record in output.alerts:
             body = orjson.loads(record.value)
-            trial.alerts += 1
             trial.example.setdefault(body["rule"], body["message"])
         trial.refusals += [letter.reason for letter in output.dead_letters]
     return trial

@@ -262,6 +262,18 @@ async def test_the_commands_list_show_and_retry_by_filters(broker):
     assert "3 letters sent; 1 were sent before; 0 cannot be sent" in again.stderr
 
 
+def test_control_characters_of_letters_do_not_reach_the_terminal(tmp_path: Path):
+    letter = DeadLetter(
+        letter_id="abc", reason="no \x1b[2J here", stage="decode", topic=TOPIC, partition=1, offset=7,
+        headers=(("\x1b[2J", ""),),
+    )  # fmt: skip
+    record = ConsumedRecord(DEAD_LETTERS, 0, 0, 1000, b"k", letter.model_dump_json().encode())
+    path = str(write_log(tmp_path / "log.jsonl", [record]))
+    for shown in (run("ls", "--log", path).stdout, run("show", "abc", "--log", path).stdout):
+        assert "no \\x1b[2J here" in shown
+        assert "\x1b" not in shown
+
+
 def test_letters_of_a_recorded_log_are_listed_and_other_messages_of_the_topic_counted(tmp_path: Path):
     letter = DeadLetter(
         letter_id="abc", reason="not JSON", stage="decode", topic=TOPIC, partition=1, offset=7,

@@ -25,7 +25,7 @@ def test_a_backtest_counts_by_rule(pair, log):
     count = done.rules["pair"]
     assert (count.matches, count.alerts, len(count.keys)) == (96, 96, 8)
     assert count.first_us == T0_US + 10_000
-    assert (done.events, done.late, done.dead) == (192, 0, 0)
+    assert (done.counters.received, done.counters.late, done.counters.dead) == (192, 0, 0)
 
 
 def test_a_rule_that_never_fires_is_listed(log):

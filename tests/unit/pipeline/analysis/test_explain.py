@@ -129,6 +129,18 @@ def test_the_tree_is_printed_as_text(log):
     assert "type = B" in text
 
 
+def test_control_characters_of_events_do_not_reach_the_terminal(tmp_path):
+    found = MultiEvent(
+        event_id=FIRST, timestamp=iso_from_us(T0_US), source_events=(), correlation_rule="pair", lineage={},
+        metadata={"note": "a\x1b[2Jb"},
+    )  # fmt: skip
+    record = ConsumedRecord("multi.events", 0, 0, T0_US // 1000, b"k\x1b[2J", found.model_dump_json().encode())
+    path = write_log(tmp_path / "run.jsonl.zst", [record])
+    shown = CliRunner().invoke(app, ["explain", FIRST, "--log", str(path)])
+    assert "note = a\\x1b[2Jb" in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
 def test_an_alert_leads_to_its_multi_event(log):
     assert explain(ALERT_ID, [LogOrigin([log])]).event_id == SECOND
 
@@ -172,6 +184,31 @@ def test_an_absent_or_empty_database_is_one_sentence(tmp_path):
     (tmp_path / "other.db").write_text("not a database, but a text of some length" * 20)
     with pytest.raises(AstrocyteError, match="not a database"):
         explain("x", [SqlOrigin(f"sqlite:///{tmp_path / 'other.db'}")])
+
+
+def test_a_source_in_a_topic_of_its_own_name_is_not_looked_up_as_a_result(tmp_path):
+    looked_up = []
+
+    class Counting(LogOrigin):
+        def find(self, event_id):
+            looked_up.append(event_id)
+            return super().find(event_id)
+
+    places = {
+        stream: LineageEntry(event_id=f"e-{stream}", timestamp=iso_from_us(T0_US), step="a", topic=topic, partition=0,
+                             offset=0)
+        for stream, topic in (("orders", "shop.orders"), ("payments", "mono.payments"))
+    }  # fmt: skip
+    found = MultiEvent(
+        event_id=FIRST, timestamp=iso_from_us(T0_US), source_events=("e-orders", "e-payments"), correlation_rule="pair",
+        lineage=places,
+    )  # fmt: skip
+    record = ConsumedRecord("multi.events", 0, 0, T0_US // 1000, b"k", found.model_dump_json().encode())
+    path = tmp_path / "events.jsonl"
+    write_log(path, [record])
+    tree = explain(FIRST, [Counting([path])])
+    assert [source.topic for source in tree.sources] == ["shop.orders", "mono.payments"]
+    assert looked_up == [FIRST]
 
 
 def test_cyclic_lineage_terminates(tmp_path):

@@ -50,6 +50,29 @@ def lines(result) -> list[str]:
     return result.stderr.splitlines()
 
 
+def test_every_late_event_is_among_the_rejects_also_with_the_id_of_another(tmp_path):
+    rules = (
+        "streams: [{name: A, id: id}, {name: B, id: id}]\n"
+        "rules: [{name: both, by: who, within: 9s, all: [{as: a, stream: A}, {as: b, stream: B}]}]"
+    )
+    same = "11111111-1111-4111-8111-111111111112"
+    records = [
+        ConsumedRecord(
+            f"mono.{stream}", 0, offset, 1_772_359_200_000, b"k",
+            orjson.dumps({"timestamp": f"2026-03-01T10:00:{second:02}Z", "id": name, "who": "w"}),
+        )
+        for stream in "AB"
+        for offset, (second, name) in enumerate([(30, f"{stream}0"), (2, same), (2, same), (3, f"{stream}1")])
+    ]  # fmt: skip
+    rejects = tmp_path / "rejects.jsonl"
+    result = run("match", *files(tmp_path, rules, *records), "--rejects", str(rejects))
+    assert "(6 late, 0 unreadable)" in result.stderr
+    found = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [(each["topic"], each["offset"]) for each in found] == [
+        (f"mono.{stream}", offset) for stream in "AB" for offset in (1, 2, 3)
+    ]
+
+
 def test_where_all_was_used_nothing_is_added(tmp_path):
     result = run("match", *files(tmp_path, HIGH, event(0, value=5)))
     assert lines(result) == ["1 multi events of 1 events (0 late, 0 unreadable)"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -117,6 +117,20 @@ def test_a_sensor_file_with_text_among_numbers_goes_from_inspect_to_its_first_al
     assert matched("sensors.yaml", "sensors.csv") == sum(map(int, _counts(done.stderr)))
     again = run("inspect", "sensors.csv", "--rules", "sensors.yaml")
     assert "3 rules, fit" in again.stdout
+
+
+def test_where_no_suggested_rule_matches_the_file_says_how_often_its_only_rule_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # The events with the highest scores have no key, so the rule over them matches nothing.
+    events = [
+        {"timestamp": START_S + n, "user_id": None if n in (70, 140) else f"u{n % 20}", "score": n % 10}
+        for n in range(200)
+    ]
+    events[70]["score"] = events[140]["score"] = 1000
+    (tmp_path / "scores.jsonl").write_bytes(b"\n".join(map(orjson.dumps, events)))
+    done = run("inspect", "scores.jsonl", "--write", "scores.yaml")
+    assert "rules match: every_event 200." in done.stderr
+    assert "On the sample: 200 matches" in (tmp_path / "scores.yaml").read_text()
 
 
 def test_a_parquet_file_is_inspected_and_matched(tmp_path, monkeypatch):
@@ -291,8 +305,7 @@ def test_a_starter_for_any_events_is_valid_reads_them_all_and_matches(tmp_path_f
     request = Request(path, Settings())
     sample = take_sample(request)
     found = inspect(request, sample)
-    if not any(report.reading.events for report in found.reports):
-        return
+    assume(any(report.reading.events for report in found.reports))
     refused = sum(each.count for report in found.reports for each in report.refused)
     starter = make_starter(request, sample, found, path="x.yaml")
     made, outputs = run_rules(load_rules(starter.text), [path], lateness_us=found.recommended_us)
