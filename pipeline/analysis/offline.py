@@ -20,6 +20,7 @@ from astrocyte.agents.rules.named_fields import named_fields
 from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Trusted
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.roles.output_records import frame_records
 from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Repartitioner
@@ -370,9 +371,7 @@ def _batches(records: Iterable[ConsumedRecord]) -> Iterator[dict[tuple[str, int]
     for record in records:
         if is_derived(record.topic):
             continue
-        headers = tuple((name, value or b"") for name, value in record.headers)
-        raw = RawRecord(record.offset, record.timestamp_ms, record.key, record.value, headers)
-        batch.setdefault((record.topic, record.partition), []).append(raw)
+        batch.setdefault((record.topic, record.partition), []).append(raw_record(record))
         count += 1
         size += len(record.value or b"")
         if count >= _BATCH or size >= _BATCH_BYTES:

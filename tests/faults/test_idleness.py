@@ -8,7 +8,7 @@ forms as well, on both brokers, and prints a table.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,15 @@ def check(broker: Any, folder: Any, fault: Fault, **options: Any) -> dict[str, i
 HASTY = {"lateness": "200ms", "idle_timeout": "1s"}
 """The shortest times that may lie between events: what takes seconds is then as long a pause as minutes are."""
 
+OFTEN = ("worker stopped for 7 s", "worker killed", "worker and its repartitioning killed", "broker killed")
+"""What `make test` does. The other short forms take half a minute each as well, so they are left to `make faults`."""
+
+
+def forms(names: Iterable[tuple[str, ...]]) -> list[Any]:
+    """Parameters of the short forms."""
+    return [pytest.param(*each, marks=() if each[0] in OFTEN else pytest.mark.soak) for each in names]
+
+
 SHORT = {
     ("worker stopped for 7 s", "json"): Fault(stopped_for(7), HASTY),
     ("worker that gets little time", "frames"): Fault(stopped_for(1.5, times=5), HASTY),
@@ -149,12 +158,12 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize(("fault", "form"), SHORT)
+@pytest.mark.parametrize(("fault", "form"), forms(SHORT))
 def test_nothing_is_late(own_embedded, tmp_path, fault, form):
     check(own_embedded, tmp_path, SHORT[fault, form], form=form)
 
 
-@pytest.mark.parametrize("fault", BROKERS)
+@pytest.mark.parametrize("fault", forms((each,) for each in BROKERS))
 def test_nothing_is_late_when_the_broker_is_away_or_full(own_broker, tmp_path, fault):
     check(own_broker, tmp_path, BROKERS[fault])
 
