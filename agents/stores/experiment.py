@@ -208,9 +208,11 @@ class ExperimentDatabase:
         """The record of a simulation, or None. Raises SinkError if it belongs to another experiment."""
         known = self._lists.simulation(simulation_id)
         if known is not None and self.experiment_id not in (None, known.experiment_id):
+            its = known.experiment_id
             raise SinkError(
-                f"simulation {simulation_id!r} belongs to experiment {known.experiment_id!r}; this database was opened "
-                f"for {self.experiment_id!r}; open it for {known.experiment_id!r}, or give the simulation another id"
+                f"simulation {simulation_id!r} belongs to {'no experiment' if its is None else f'experiment {its!r}'}; "
+                f"this database was opened for {self.experiment_id!r}; open it "
+                f"{'without an experiment' if its is None else f'for {its!r}'}, or give the simulation another id"
             )
         return known
 

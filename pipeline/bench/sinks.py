@@ -213,8 +213,8 @@ def _queries(rows: int) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "states.db"
         _generate(path, agents, steps)
-        with ExperimentDatabase(path, "bench") as database:
-            run = database.create_simulation_context(_RUN)
+        with ExperimentDatabase(path) as database:
+            run = database.open_simulation(_RUN)
             middle, agent = steps // 2, str(agents // 2)
             for name, query in (
                 ("history", lambda: len(list(run.states.history(agent)))),
