@@ -129,6 +129,10 @@ class CopiesOnce:
         rows = np.flatnonzero(fresh)
         return RawRecord(record.offset, record.timestamp, record.key, encode_frame(frame.take(rows)), record.headers)
 
+    def begin(self, topic: str, partition: int, offset: int, opened: Iterable[int]) -> None:
+        """The rows of the messages before an offset of the original are known already, but for the ``opened`` ones."""
+        self._sources[topic, partition] = _Source(0, end_of(offset - 1), set(opened))
+
     def snapshot(self) -> list[list[Any]]:
         """State as JSON values."""
         return [[*place, known.first, known.through, sorted(known.open)] for place, known in self._sources.items()]
