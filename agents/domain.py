@@ -21,7 +21,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.copies import CopiesOnce, positions_of
+from astrocyte.agents.ingest.copies import CopiesOnce, Originals, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
@@ -185,14 +185,16 @@ class Domain:
             return output
         next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
-        records = records if counted else self._taken.fresh(topic, records)
+        records, copied = (records, {}) if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         self._accounting.undecoded(topic, letters, output)
         self._accounting.unkeyed(topic, records, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         stamps = KafkaTimes(records)
         for sourced in frames:
-            self._take(Intake(sourced, output, counted), stamps)
+            whence, source = copied.get(sourced.offset), self.copies.get(topic)
+            originals = Originals.of(source, whence, sourced) if whence and source else None
+            self._take(Intake(sourced, output, counted, originals), stamps)
         # Only now: a decoder that cannot work at the moment raises, and is given the same messages again.
         self.positions[topic] = next_offset
         for lane in self._lanes_of.get(topic, ()):
@@ -361,14 +363,13 @@ class Domain:
         if not on_time.any():
             return np.empty(0, np.int64)
         chosen = np.flatnonzero(on_time)
-        sourced = intake.sourced
         repeated: list[NDArray[np.int64]] = []
 
         def attempt(first: int, last: int) -> None:
             part = chosen[first:last]
             frame, places = (kept, rows) if len(part) == kept.num_rows else (kept.take(part), rows[part])
-            offsets = sourced.offset if sourced.offsets is None else sourced.offsets[places]
-            if engine.push(frame, topic=sourced.topic, partition=self.partition, offsets=offsets):
+            topic, partition, offsets = intake.origins(places)
+            if engine.push(frame, topic=topic, partition=partition, offsets=offsets):
                 repeated.append(places[engine.repeated])
 
         def refuse(at: int, error: Exception) -> None:

@@ -72,11 +72,12 @@ class _Run:
                 if letter.stage not in RESULT_STAGES:
                     self.letters[letter.topic, letter.partition, letter.offset, letter.row] = letter.stage
             for record in output.late:
-                topic = next(value for name, value in record.headers if name == "source_topic").decode()
+                headers = dict(record.headers)
+                topic = headers.get("source_copy", headers["source_topic"]).decode()
                 self.late[topic, _event_id_of(record)] += 1
             for each in output.unused:
                 if each.cause == "duplicate":
-                    self.repeated[each.topic, _event_id_of(each.record)] += 1
+                    self.repeated[each.read, _event_id_of(each.record)] += 1
 
 
 def _event_id_of(record: JsonRecord) -> str:

@@ -258,9 +258,7 @@ def decoders_of(contracts: Contracts, *, json_only: bool = False) -> Decoders:
     return Decoders(contracts, lambda decoder: load_settings().of(decoder), json_only=json_only)
 
 
-def checked_plan(
-    ruleset: RuleSet, *, existing: Collection[str] = (), uneven: Mapping[str, int] | None = None
-) -> Plan:
+def checked_plan(ruleset: RuleSet, *, existing: Collection[str] = (), uneven: Mapping[str, int] | None = None) -> Plan:
     """The plan of a rule set that can run, as `make_plan` makes it: its rules are compiled as well.
 
     Raises InvalidRule for a rule that is too large, and what `make_plan` raises.

@@ -11,7 +11,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
-from astrocyte.pipeline.topology.plan import Plan
+from astrocyte.pipeline.topology.plan import Plan, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics
 from astrocyte.schemas.json.reader import RawRecord
@@ -20,7 +20,7 @@ from astrocyte.schemas.partitioning import partition_of
 DOMAINS = 2
 RULES = load_rules("""
 streams: [{name: steps, id: id}]
-rules: [{name: twice, within: 5s, seq: [{as: a, stream: steps}, {as: b, stream: steps}]}]
+rules: [{name: twice, within: 6s, seq: [{as: a, stream: steps}, {as: b, stream: steps}]}]
 """)
 ONE = load_rules("""
 streams: [{name: steps, id: id}]
@@ -51,7 +51,7 @@ def domain_of(plan: Plan, number: int) -> Domain:
     copies = plan.copies
     return Domain(
         number, groups, lateness_us=LATENESS_US, topics={*plan.topics, *plan.inputs}, internal=set(copies),
-        copied_by=plan.copied_by, copies=copies,
+        copied_by=plan.copied_by, copies=copies, decoders=decoders_of(plan.contracts),
     )  # fmt: skip
 
 
@@ -63,9 +63,14 @@ def plan_with(partitions: int, rules: RuleSet = RULES) -> Plan:
     return KnownTopics({TOPIC: partitions}, DOMAINS).plan(rules)
 
 
+def repartitioner_of(plan: Plan) -> Repartitioner:
+    (repartition,) = plan.repartitions
+    return Repartitioner(repartition, DOMAINS, lateness_us=LATENESS_US, decoders=decoders_of(plan.contracts))
+
+
 def copies_of(topic: Topic, plan: Plan) -> dict[int, list[RawRecord]]:
     """What the repartition role writes, from the beginning of the topic."""
-    repartitioner = Repartitioner(plan.repartitions[0], DOMAINS, lateness_us=LATENESS_US)
+    repartitioner = repartitioner_of(plan)
     found: dict[int, list[RawRecord]] = defaultdict(list)
     for number, records in sorted(topic.parts.items()):
         for first in range(0, len(records), 7):
@@ -120,7 +125,7 @@ def test_an_event_that_waits_when_the_topic_grows_is_taken_from_the_copy():
     after = domain_of(plan, number)
     after.restore(unpack_state(pack_state(before.snapshot())))
     outputs.append(after.feed(TOPIC, part))
-    repartitioner = Repartitioner(plan.repartitions[0], DOMAINS, lateness_us=LATENESS_US)
+    repartitioner = repartitioner_of(plan)
     copies = [*repartitioner.step(number, part)[0], *repartitioner.trust(ahead_us)]
     records = [each for copy in copies for each in copy_records(COPY, copy, DOMAINS) if each.partition == number]
     outputs.append(
