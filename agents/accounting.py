@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.engine.output import FailedRow
+from astrocyte.agents.ingest.copies import Originals
 from astrocyte.agents.ingest.decoders import ARROW_MAGIC
 from astrocyte.agents.ingest.letters import row_letter, row_records
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
@@ -70,6 +71,8 @@ class UnusedEvent(NamedTuple):
     partition: int
     offset: int
     record: JsonRecord
+    read: str
+    """Topic in which it was read: a repartitioned copy of ``topic``, or that itself."""
 
 
 @dataclass(slots=True)
@@ -102,14 +105,30 @@ class Intake:
     output: DomainOutput
     counted: bool
     """False for rows that were counted, and whose refusals were reported, where they were first read."""
+    originals: Originals | None = None
+    """Where the rows of a repartitioned copy come from."""
     failed: dict[int, str] = field(default_factory=dict)
     """Rows on which an engine raised, with the reason."""
+
+    def origin(self, row: int) -> tuple[str, int, int]:
+        """Topic, partition and offset of the message that a row was, or that held it."""
+        if self.originals is None:
+            return self.sourced.topic, self.sourced.partition, self.sourced.offset_of(row)
+        return self.originals.topic, self.originals.partition, int(self.originals.offsets[row])
+
+    def origins(self, rows: NDArray[np.int64]) -> tuple[str, int, int | NDArray[np.int64]]:
+        """`origin` of several rows: one offset if they were one message."""
+        found, sourced = self.originals, self.sourced
+        if found is not None:
+            return found.topic, found.partition, found.offsets[rows]
+        return sourced.topic, sourced.partition, sourced.offset if sourced.offsets is None else sourced.offsets[rows]
 
     def place(self, row: int) -> str:
         """Place of a row, as text."""
         number = self.sourced.row_of(row)
-        inside = "" if number is None else f" row {number}"
-        return f"{self.sourced.topic}[{self.sourced.partition}]@{self.sourced.offset_of(row)}{inside}"
+        inside = "" if number is None or self.originals is not None else f" row {number}"
+        topic, partition, offset = self.origin(row)
+        return f"{topic}[{partition}]@{offset}{inside}"
 
 
 class Accounting:
@@ -263,17 +282,17 @@ class Accounting:
     ) -> int:
         """Late rows as records of the topic of late events; returns how many there are."""
         sourced = intake.sourced
-        place = [
-            ("source_topic", sourced.topic.encode()),
-            ("source_partition", str(self.partition).encode()),
-        ]
+        copy = [] if intake.originals is None else [("source_copy", sourced.topic.encode())]
         found = row_records(kept, late.tolist(), self._catalog)
         for row, record in zip(found.rows, found.records, strict=True):
-            own = [
+            topic, partition, offset = intake.origin(int(rows[row]))
+            place = [
+                ("source_topic", topic.encode()),
+                ("source_partition", str(partition).encode()),
                 ("late_watermark_us", str(int(limits_us[row])).encode()),
-                ("source_offset", str(sourced.offset_of(int(rows[row]))).encode()),
+                ("source_offset", str(offset).encode()),
             ]
-            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *place, *own]))
+            intake.output.late.append(JsonRecord(record.key, record.value, [*record.headers, *copy, *place]))
         if found.rows and self._reports(sourced.topic):
             first = found.rows[0]
             example = f"{intake.place(int(rows[first]))} of {iso_from_us(int(kept.timestamps()[first]))}"
@@ -314,5 +333,4 @@ class Accounting:
         found = row_records(sourced.frame, rows.tolist(), self._catalog)
         blank = [(row, JsonRecord(None, b"null", [])) for row, _ in found.failed]
         for row, record in sorted([*zip(found.rows, found.records, strict=True), *blank], key=lambda each: each[0]):
-            offset = sourced.offset_of(row)
-            intake.output.unused.append(UnusedEvent(cause, reason, sourced.topic, self.partition, offset, record))
+            intake.output.unused.append(UnusedEvent(cause, reason, *intake.origin(row), record, sourced.topic))

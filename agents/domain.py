@@ -21,7 +21,7 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.copies import CopiesOnce
+from astrocyte.agents.ingest.copies import CopiesOnce, Originals, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
@@ -76,7 +76,8 @@ class Domain:
     ``groups`` are its engines, one for each correlation field; ``topics`` are all that it reads: event time
     does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
     they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
-    correlate the copies of a topic: events without one are counted where the topic itself is read. ``partitioned_by``
+    correlate the copies of a topic: events without one are counted where the topic itself is read. ``copies`` names the
+    topic of which each internal one is a copy. ``partitioned_by``
     names the key by which producers of a topic with several partitions are taken to divide its messages: those without
     a Kafka key are counted. ``list_unused``: outputs list the events that took no part and are in no other output.
 
@@ -97,6 +98,7 @@ class Domain:
         catalog: Catalog = CATALOG,
         decoders: Decoders | None = None,
         copied_by: Mapping[str, Sequence[str]] | None = None,
+        copies: Mapping[str, str] | None = None,
         partitioned_by: Mapping[str, str] | None = None,
         list_unused: bool = False,
     ) -> None:
@@ -117,6 +119,7 @@ class Domain:
         self._clocks: ClockGuard[Waiter] = ClockGuard(tolerance_us=clock_tolerance_us, lateness_us=lateness_us)
         self._taken = CopiesOnce()
         self._copied_by = dict(copied_by or {})
+        self.copies = dict(copies or {})
         self._partitioned_by = dict(partitioned_by or {})
         contract = self._decoders.contracts.of_topic
         self._copies = {
@@ -182,14 +185,16 @@ class Domain:
             return output
         next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
-        records = records if counted else self._taken.fresh(topic, records)
+        records, copied = (records, {}) if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         self._accounting.undecoded(topic, letters, output)
         self._accounting.unkeyed(topic, records, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         stamps = KafkaTimes(records)
         for sourced in frames:
-            self._take(Intake(sourced, output, counted), stamps)
+            whence, source = copied.get(sourced.offset), self.copies.get(topic)
+            originals = Originals.of(source, whence, sourced) if whence and source else None
+            self._take(Intake(sourced, output, counted, originals), stamps)
         # Only now: a decoder that cannot work at the moment raises, and is given the same messages again.
         self.positions[topic] = next_offset
         for lane in self._lanes_of.get(topic, ()):
@@ -358,14 +363,13 @@ class Domain:
         if not on_time.any():
             return np.empty(0, np.int64)
         chosen = np.flatnonzero(on_time)
-        sourced = intake.sourced
         repeated: list[NDArray[np.int64]] = []
 
         def attempt(first: int, last: int) -> None:
             part = chosen[first:last]
             frame, places = (kept, rows) if len(part) == kept.num_rows else (kept.take(part), rows[part])
-            offsets = sourced.offset if sourced.offsets is None else sourced.offsets[places]
-            if engine.push(frame, topic=sourced.topic, partition=self.partition, offsets=offsets):
+            topic, partition, offsets = intake.origins(places)
+            if engine.push(frame, topic=topic, partition=partition, offsets=offsets):
                 repeated.append(places[engine.repeated])
 
         def refuse(at: int, error: Exception) -> None:
@@ -459,12 +463,12 @@ class Domain:
             "positions": orjson.dumps(self.positions),
             "counters": orjson.dumps(self.counters.as_dict()),
             "lanes": {
-                lane.name: {
-                    "clock": lane.watermarks.snapshot(),
-                    "engine": {} if lane.engine is None else lane.engine.snapshot(),
-                }
+                lane.name: {"clock": lane.watermarks.snapshot(), "engine": lane.engine.snapshot()}
                 for lane in self._lanes
+                if lane.engine is not None
             },
+            # Apart from the lanes of groups, whose names it could have: rules with ``by: null`` have an empty one.
+            "counting": [lane.watermarks.snapshot() for lane in self._lanes if lane.engine is None],
             "clocks": self._clocks.snapshot(Waiter.pack),
             "taken": self._taken.snapshot(),
         }
@@ -477,9 +481,20 @@ class Domain:
         self._clocks.restore(snapshot["clocks"], partial(Waiter.unpack, partition=self.partition))
         self._taken.restore(snapshot["taken"])
         for lane in self._lanes:
-            state = snapshot["lanes"].get(lane.name)
-            if state is None:
-                continue
-            lane.watermarks.restore(state["clock"])
-            if lane.engine is not None:
-                lane.engine.restore(state["engine"])
+            if lane.engine is None:
+                for clock in snapshot.get("counting", ()):
+                    self._restore_clock(lane, clock)
+            elif lane.name in snapshot["lanes"]:
+                self._restore_clock(lane, snapshot["lanes"][lane.name]["clock"])
+                lane.engine.restore(snapshot["lanes"][lane.name]["engine"])
+
+    def _restore_clock(self, lane: _Lane, clock: Mapping[str, Any]) -> None:
+        """Restore event time, for the topics that the lane reads now."""
+        lane.watermarks.restore(clock)
+        before = {place.topic for place in lane.watermarks.expect((each, self.partition) for each in lane.topics)}
+        for copy in lane.topics - before:
+            source = self.copies.get(copy)
+            if source in before:  # the topic itself was read until now: that part of its copy was taken
+                waiting = [each for each in self._clocks.items() if each.sourced.topic == source]
+                opened = [int(positions_of(each.sourced)[each.row]) for each in waiting]
+                self._taken.begin(copy, self.partition, self.positions.get(source, 0), opened)

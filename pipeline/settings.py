@@ -65,7 +65,9 @@ class Settings(BaseSettings):
     )
 
     broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap address, host:port[,host:port]")
-    partitions: int = Field(4, ge=1, le=1024, description="partitions of every mono topic")
+    partitions: int = Field(
+        4, ge=1, le=1024, description="number of domains, and of partitions of the topics that are created"
+    )
     replication: int = Field(1, ge=1, le=9, description="replication factor of the topics that Astrocyte creates")
     group: str = Field("astrocyte", pattern=r"^[A-Za-z0-9._-]+$", description="prefix of the consumer groups")
 

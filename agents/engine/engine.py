@@ -490,7 +490,7 @@ class Engine:
             waiting = np.flatnonzero(block.frame.timestamps() >= self.watermark_us)
             if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(block.frame.take(waiting))
-        self._late = []
+        self._late, self._failed = [], []
         if self._eventual is not None and "eventual" in snapshot:
             self._eventual.restore(snapshot["eventual"], self._store)
 

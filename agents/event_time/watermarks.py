@@ -135,10 +135,13 @@ class Watermarks:
         state = self._sources.get(source)
         return source.place in self._idle_places if state is None else state.idle
 
-    def expect(self, places: Iterable[TopicPartition | tuple[str, int]]) -> None:
-        """Replace the expected places (after a new assignment of partitions)."""
-        self._expected = {TopicPartition(*place) for place in places}
+    def expect(self, places: Iterable[TopicPartition | tuple[str, int]]) -> set[TopicPartition]:
+        """Replace the expected places, and forget the sources of those before; returns these."""
+        before, self._expected = self._expected, {TopicPartition(*place) for place in places}
+        for place in before - self._expected:
+            self.forget(place)
         self._advance()
+        return before
 
     def is_asserted(self, source: Source) -> bool:
         """Whether the source's producer asserts its watermarks, or was announced by one that does."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.frames import decode_frame, encode_frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 
-__all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "end_of", "positions_of"]
+__all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "Originals", "end_of", "positions_of"]
 
 COPY_HEADER: Final = "astrocyte-copied"
 WAITED: Final = -2
@@ -77,6 +77,21 @@ class Copied:
         return cls(partition, through, numbers[count:], tuple(numbers[:count].tolist()))
 
 
+@dataclass(frozen=True, slots=True)
+class Originals:
+    """Where the rows of a frame stand in the topic of which they are copies."""
+
+    topic: str
+    partition: int
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, topic: str, copied: Copied, sourced: SourcedFrame) -> Originals:
+        """The places of the rows of a frame that was read from a copy."""
+        positions = copied.positions if sourced.numbers is None else copied.positions[sourced.numbers]
+        return cls(topic, copied.partition, positions >> _ROWS)
+
+
 @dataclass(slots=True)
 class _Source:
     first: int
@@ -95,17 +110,23 @@ class CopiesOnce:
     def __init__(self) -> None:
         self._sources: dict[tuple[str, int], _Source] = {}
 
-    def fresh(self, topic: str, records: Iterable[KafkaRecord]) -> list[KafkaRecord]:
-        """The messages without the rows that came before; others than copies are returned as they are."""
+    def fresh(self, topic: str, records: Iterable[KafkaRecord]) -> tuple[list[KafkaRecord], dict[int, Copied]]:
+        """The messages without the rows that came before; others than copies are returned as they are.
+
+        Also, by offset, from where the rows of those that are copies come.
+        """
         kept = []
+        places: dict[int, Copied] = {}
         for record in records:
             packed = next((value for name, value in record.headers if name == COPY_HEADER), None)
-            taken = record if packed is None else self._take(topic, record, Copied.unpack(packed))
-            if taken is not None:
-                kept.append(taken)
-        return kept
+            if packed is None:
+                kept.append(record)
+            elif (taken := self._take(topic, record, Copied.unpack(packed))) is not None:
+                kept.append(taken[0])
+                places[record.offset] = taken[1]
+        return kept, places
 
-    def _take(self, topic: str, record: KafkaRecord, copied: Copied) -> KafkaRecord | None:
+    def _take(self, topic: str, record: KafkaRecord, copied: Copied) -> tuple[KafkaRecord, Copied] | None:
         known = self._sources.get((topic, copied.partition))
         if known is None:
             first = min([copied.through + 1, *copied.positions[:1].tolist()]) if not copied.waited else 2**62
@@ -114,7 +135,7 @@ class CopiesOnce:
         known.open.update(position for position in copied.open if position > before)
         if copied.through > before and not known.open and (not len(copied.positions) or copied.positions[0] > before):
             known.through = copied.through
-            return record
+            return record, copied
         fresh = np.array([known.takes(each, waited=copied.waited) for each in copied.positions.tolist()], np.bool_)
         known.open.difference_update(copied.positions.tolist())
         if copied.through > before:
@@ -124,10 +145,15 @@ class CopiesOnce:
         elif not fresh.any():
             return None
         if fresh.all():
-            return record
+            return record, copied
         frame = decode_frame(record.value or b"")
         rows = np.flatnonzero(fresh)
-        return RawRecord(record.offset, record.timestamp, record.key, encode_frame(frame.take(rows)), record.headers)
+        kept = RawRecord(record.offset, record.timestamp, record.key, encode_frame(frame.take(rows)), record.headers)
+        return kept, replace(copied, positions=copied.positions[rows])
+
+    def begin(self, topic: str, partition: int, offset: int, opened: Iterable[int]) -> None:
+        """The rows of the messages before an offset of the original are known already, but for the ``opened`` ones."""
+        self._sources[topic, partition] = _Source(0, end_of(offset - 1), set(opened))
 
     def snapshot(self) -> list[list[Any]]:
         """State as JSON values."""

@@ -1,7 +1,7 @@
-"""Sources of a multi event that have no place of their own, traced to events in the topics: windows and copies.
+"""Results of windows among the sources of a multi event, traced to the events from which they were computed.
 
 A window's result is a function of the events of one key in one span of time; those are found again in a recorded log or
-on a broker by the window's definition. A repartitioned copy is led back to the event that was copied.
+on a broker by the window's definition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.schemas.ids import format_ids
-from astrocyte.schemas.topics import KEYED_PREFIX, metrics_topic
+from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["Ancestry", "WindowSpan"]
 
@@ -49,7 +49,7 @@ class Store(Protocol):
 
 
 class Ancestry:
-    """Traces the sources that ``rules`` took from windows or from copies; reads each topic once."""
+    """Traces the sources that ``rules`` took from windows; reads each topic once."""
 
     def __init__(self, ruleset: RuleSet, stores: Sequence[Store]) -> None:
         self._windows = {window.name: window for window in ruleset.windows}
@@ -59,22 +59,6 @@ class Ancestry:
         self._validators = Validators(ruleset.validators)
         self._stores = stores
         self._read: dict[str, list[SourcedFrame]] = {}
-
-    def trace_copy(self, source: SourceEvent) -> None:
-        """Give a source that was read from a repartitioned copy the place of the event itself, if that is found."""
-        if source.stream is None or source.topic is None or not source.topic.startswith(KEYED_PREFIX):
-            return
-        for item in self._frames(self._topic_of(source.stream)):
-            times = item.frame.timestamps()
-            near = np.arange(len(times)) if source.time_us is None else np.flatnonzero(times == source.time_us)
-            if not len(near):
-                continue
-            found = np.flatnonzero(np.array(format_ids(item.frame.ids(near))) == source.event_id)
-            if len(found):
-                source.copy = (source.topic, source.partition, source.offset)
-                source.topic, source.partition = item.topic, item.partition
-                source.offset = item.offset_of(int(near[found[0]]))
-                return
 
     def of_window(self, source: SourceEvent) -> Explained | None:
         """The result of a window with the events from which it was computed; None for what is no window's result."""

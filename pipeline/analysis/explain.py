@@ -49,8 +49,6 @@ class SourceEvent:
     """The event's JSON record, if it could be read."""
     made_of: Explained | None = None
     """Its own lineage, if it is a multi event or a window's result."""
-    copy: tuple[str, int | None, int | None] | None = None
-    """Place of the repartitioned copy that the rule read, where ``topic`` is that of the event itself."""
 
 
 @dataclass(slots=True)
@@ -102,9 +100,6 @@ class Origin(Protocol):
 class Tracer(Protocol):
     """Finds the events behind sources that have no place of their own; see `pipeline.analysis.ancestry`."""
 
-    def trace_copy(self, source: SourceEvent) -> None:
-        """Give a source that was read from a repartitioned copy the place of the event itself."""
-
     def of_window(self, source: SourceEvent) -> Explained | None:
         """The events from which a window's result was computed."""
 
@@ -112,7 +107,7 @@ class Tracer(Protocol):
 def explain(event_id: str, origins: Sequence[Origin], tracer: Tracer | None = None) -> Explained:
     """The lineage tree of a multi event, from the first origin that has it. Raises NoSuchEvent.
 
-    With a ``tracer`` it leads through windows and repartitioned copies to the events themselves.
+    With a ``tracer`` it leads through windows to the events themselves.
     """
     for origin in origins:
         found = origin.find(event_id)
@@ -129,9 +124,6 @@ def explain(event_id: str, origins: Sequence[Origin], tracer: Tracer | None = No
 def _explain_sources(
     found: Explained, origins: Sequence[Origin], first: Origin, tracer: Tracer | None, depth: int
 ) -> None:
-    if tracer is not None:
-        for source in found.sources:
-            tracer.trace_copy(source)
     for origin in (first, *(other for other in origins if other is not first)):
         origin.read([source for source in found.sources if source.fields is None and source.topic is not None])
     if depth >= _DEPTH:
@@ -172,7 +164,6 @@ def _source_json(source: SourceEvent) -> dict[str, Any]:
         "topic": source.topic,
         "partition": source.partition,
         "offset": source.offset,
-        "copy": None if source.copy is None else dict(zip(("topic", "partition", "offset"), source.copy, strict=True)),
         "event": source.fields,
         "made_of": None if source.made_of is None else source.made_of.as_json(),
     }
@@ -222,11 +213,7 @@ def _lines(explained: Explained) -> Iterator[str]:
 def _place(source: SourceEvent) -> str:
     if source.topic is None:
         return "no place of its own" if source.made_of is not None else "place unknown"
-    place = f"{source.topic}[{source.partition}]@{source.offset}"
-    if source.copy is not None:
-        topic, partition, offset = source.copy
-        place += f", read as {topic}[{partition}]@{offset}"
-    return place
+    return f"{source.topic}[{source.partition}]@{source.offset}"
 
 
 def _value(value: Any) -> str:

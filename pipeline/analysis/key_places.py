@@ -46,8 +46,8 @@ class KeyPlaces:
                 other, number = places.setdefault(record.key, (topic, partition))
                 if number != partition and other != topic and (other, topic) not in self.apart:
                     self.apart[other, topic] = (
-                        f"key {key_text(record.key)!r} is in partition {number} of {other} ({self._partitions[other]} "
-                        f"partitions) and in partition {partition} of {topic} ({self._partitions[topic]}), so a rule "
-                        "over both never sees its events together; topics that rules join need the same number of "
-                        "partitions and the same partitioner"
+                        f"key {key_text(record.key)!r} is in partition {number} of {other} and in partition "
+                        f"{partition} of {topic} (of {self._partitions[topic]}), so a rule over both never sees its "
+                        "events together: their producers partition differently; declare the key of both streams with "
+                        "partitioned: false, then they are repartitioned"
                     )

@@ -21,9 +21,10 @@ from astrocyte.pipeline.analysis.inputs import Inputs, RunInputs, Survey, Truste
 from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
-from astrocyte.pipeline.roles.output_records import frame_records
-from astrocyte.pipeline.topology.plan import KeyGroup, Repartition, make_plan
+from astrocyte.pipeline.roles.output_records import copy_records, frame_records
+from astrocyte.pipeline.topology.plan import KeyGroup, Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
+from astrocyte.pipeline.topology.topics import KnownTopics
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
@@ -62,10 +63,10 @@ class OfflineRun:
         list_unused: bool = False,
     ) -> None:
         found = inputs.found
-        plan = make_plan(ruleset, existing=found.partitions)
         self.ruleset = ruleset
         self.found = found
         self.partitions = found.count
+        self.plan = plan = KnownTopics(found.partitions, self.partitions).plan(ruleset)
         self._offsets: dict[tuple[str, int], int] = {}
         self._numbers: dict[str, list[int]] = {}
         for topic, number in sorted(found.places):
@@ -83,14 +84,14 @@ class OfflineRun:
             )
             self._repartitions.setdefault(repartition.source, []).append((repartition, repartitioner))
         self._groups = _in_order(plan.groups)
-        self.key_places = KeyPlaces(plan.groups, found.partitions, [each.topic for each in plan.repartitions])
+        self.key_places = KeyPlaces(plan.groups, found.partitions, plan.copies)
         self._domains: list[list[_Partition]] = []
         made = {metrics_topic(name) for group in plan.groups for name in _made_by(group)}
         self.partitioned_by: dict[str, str] = {
             topic: key for topic, key in plan.partitioned_by.items() if len(self._numbers.get(topic, ())) > 1
         }
         """Topics with messages in several partitions that are taken to be partitioned by a key, with it."""
-        sources = {repartition.topic: repartition.source for repartition in plan.repartitions}
+        sources = plan.copies
         counted: set[str] = set()
         read = {topic for group in self._groups for topic in group.topics.values()}
         self.inputs: dict[str, str] = {
@@ -107,6 +108,7 @@ class OfflineRun:
             lateness_us=lateness_us,
             clock_tolerance_us=clock_tolerance_us,
             copied_by=plan.copied_by,
+            copies=plan.copies,
             list_unused=list_unused,
             decoders=inputs.decoders,
         )
@@ -139,8 +141,10 @@ class OfflineRun:
                 )
                 # Topics that the log does not hold for this partition delay event time nowhere.
                 domain.mark_idle(absent)
-                # A worker records idleness for one watermark over all groups; only a single group has the same one.
-                idle = deque(found.idle.get(number, ()) if len(self._groups) == 1 else ())
+                # A worker records idleness for one watermark over all groups; only a single group has the same one, and
+                # only in as many domains: the number of the worker's is not known where topics have different ones.
+                same = len(self._groups) == 1 and all(each.partitions is None for each in plan.repartitions)
+                idle = deque(found.idle.get(number, ()) if same else ())
                 domains.append(_Partition(domain, frozenset(topics), idle))
             self._domains.append(domains)
 
@@ -242,7 +246,7 @@ class OfflineRun:
                 yield DomainOutput(dead_letters=letters)
             for copy in copies:
                 frame = self._with_peers(copy.frame, repartition.source, partition)
-                yield from self._send(frame_records(repartition.topic, frame, self.partitions))
+                yield from self._send(copy_records(repartition.topic, replace(copy, frame=frame), self.partitions))
 
     def _trust(
         self, repartition: Repartition, repartitioner: Repartitioner, partition: int | None, trusted: Trusted | None
@@ -250,7 +254,7 @@ class OfflineRun:
         """Copies of the events that waited, as a worker's clock decided, or at the end of the input."""
         until_us, idle = (None, False) if trusted is None else (trusted.until_us, trusted.idle)
         for copy in repartitioner.trust(until_us, partition=partition, idle=idle):
-            yield from self._send(frame_records(repartition.topic, copy.frame, self.partitions))
+            yield from self._send(copy_records(repartition.topic, copy, self.partitions))
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which are read one after another here."""

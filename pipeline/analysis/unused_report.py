@@ -126,8 +126,9 @@ class RejectsFile:
             event = orjson.loads(record.value)
             topic = headers.get("source_topic")
             name = (event.get("source_stream"), str(event.get("event_id", event.get("id"))))
-            self._seen[topic, *name] += 1
-            if self._seen[topic, *name] <= self._late[name]:
+            read = headers.get("source_copy", topic)
+            self._seen[read, *name] += 1
+            if self._seen[read, *name] <= self._late[name]:
                 continue  # late in the stream and in its repartitioned copy
             self._late[name] += 1
             yield {

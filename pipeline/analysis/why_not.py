@@ -25,7 +25,7 @@ from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.recording.dead_letters import RESULT_STAGES
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.frames import chunks_of
-from astrocyte.pipeline.topology.plan import ALL_KEYS, make_plan
+from astrocyte.pipeline.topology.plan import ALL_KEYS
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord
@@ -58,8 +58,9 @@ class _Run:
         )
         self.made = run.made
         self.outputs = list(run.run(self.inputs.records()))
-        plan = make_plan(ruleset, existing=self.inputs.found.partitions)
-        self.topics = {(group.field, stream): topic for group in plan.groups for stream, topic in group.topics.items()}
+        self.topics = {
+            (group.field, stream): topic for group in run.plan.groups for stream, topic in group.topics.items()
+        }
         """Topic that the rules of a group read, by the group's field and the stream."""
         self.letters: dict[_Place, str] = {}
         """Stage of what was refused, by its place."""
@@ -71,11 +72,12 @@ class _Run:
                 if letter.stage not in RESULT_STAGES:
                     self.letters[letter.topic, letter.partition, letter.offset, letter.row] = letter.stage
             for record in output.late:
-                topic = next(value for name, value in record.headers if name == "source_topic").decode()
+                headers = dict(record.headers)
+                topic = headers.get("source_copy", headers["source_topic"]).decode()
                 self.late[topic, _event_id_of(record)] += 1
             for each in output.unused:
                 if each.cause == "duplicate":
-                    self.repeated[each.topic, _event_id_of(each.record)] += 1
+                    self.repeated[each.read, _event_id_of(each.record)] += 1
 
 
 def _event_id_of(record: JsonRecord) -> str:

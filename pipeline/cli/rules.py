@@ -350,13 +350,26 @@ def why_not_command(
 def check_command(
     *,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")],
+    broker: Annotated[
+        str | None,
+        typer.Option(
+            "--broker",
+            "-b",
+            "--bootstrap-server",
+            metavar="HOST:PORT",
+            help="Also compare with the topics of this broker and their partitions.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check rule files; show which topics they need and which streams are repartitioned."""
-    from astrocyte.pipeline.topology.plan import checked_plan
+    from astrocyte.pipeline.kafka.client import topic_partitions
+    from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.topology.plan import checked_plan, uneven_topics
 
     ruleset = _read(*files)
-    plan = checked_plan(ruleset)
+    there = {} if broker is None else asyncio.run(topic_partitions(broker))
+    plan = checked_plan(ruleset, existing=there, uneven=uneven_topics(there, load_settings().partitions))
     if as_json:
         print_json(
             {
@@ -364,7 +377,8 @@ def check_command(
                 "windows": [window.name for window in ruleset.windows],
                 "topics": list(plan.topics),
                 "repartitions": [
-                    {"from": each.source, "by": each.field or None, "to": each.topic} for each in plan.repartitions
+                    {"from": each.source, "by": each.field or None, "to": each.topic, "partitions": each.partitions}
+                    for each in plan.repartitions
                 ],
             }
         )

@@ -184,7 +184,7 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
     else:
         for role, state in states.items():
             sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, lag {state['lag']}\n")
-            for line in (*state.get("lines", ()), *state.get("absent", ())):
+            for line in (*state.get("copies", ()), *state.get("lines", ()), *state.get("absent", ())):
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):
         raise AstrocyteError("a role has no live worker; see the lines above")

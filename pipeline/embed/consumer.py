@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Consumer", "ConsumerCounts", "HandlerFailed"]
 
 H = TypeVar("H", bound=Handler)
+T = TypeVar("T")
 _POLL_MS: Final = 200
 _MOST_RECORDS: Final = 1_000
 _RETRY_S: Final = 0.5
@@ -245,18 +246,41 @@ class Consumer:
 
     async def _place(self, client: AIOKafkaConsumer, assigned: Sequence[TopicPartition]) -> None:
         """Set the positions of partitions that are new here: only those of the first assignment begin at the end."""
-        first, self._placed = not self._placed, True
-        if first and self._start == "latest":
-            fresh = [place for place in assigned if self._group is None or await client.committed(place) is None]
-            ends = await client.end_offsets(fresh) if fresh else {}
+        if not self._placed and self._start == "latest":
+            ends = await self._answer(lambda: self._ends(client, assigned))
             for place, end in ends.items():
                 client.seek(place, end)
             if self._group is not None:
                 self._starts |= ends
         elif self._group is None:
-            for place, begin in (await client.beginning_offsets(assigned)).items():
+            for place, begin in (await self._answer(lambda: client.beginning_offsets(assigned))).items():
                 client.seek(place, begin)
+        self._placed = True
         self.is_ready.set()
+
+    async def _ends(self, client: AIOKafkaConsumer, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The ends of the partitions in which the group has committed nothing."""
+        fresh = [place for place in places if self._group is None or await client.committed(place) is None]
+        return dict(await client.end_offsets(fresh)) if fresh else {}
+
+    async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
+        """The broker's answer, asked for again until it comes: without it reading would begin elsewhere.
+
+        Raises KafkaError or OSError once the consumer is stopped.
+        """
+        from aiokafka.errors import KafkaError
+
+        while True:
+            try:
+                answer = await question()
+            except (KafkaError, OSError) as error:
+                if self._stopped.is_set():
+                    raise
+                self._state.away(f"{type(error).__name__}: {error}")
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._state.back()
+                return answer
 
     async def _commit_starts(self, client: AIOKafkaConsumer) -> None:
         """Commit where a new group begins, so that a rebalance before its first event does not begin elsewhere."""

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from astrocyte.agents.ingest.unused import FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
-from astrocyte.pipeline.kafka.client import topic_partitions
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics, serve_metrics
@@ -35,11 +35,11 @@ from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
-from astrocyte.pipeline.topology.plan import Plan, Repartition, checked_plan, contracts_of, decoders_of, make_plan
+from astrocyte.pipeline.topology.plan import Plan, Repartition, checked_plan, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
-from astrocyte.pipeline.topology.topics import make_topics, new_declared_topics, output_topics
+from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
@@ -65,18 +65,39 @@ def build_app(settings: Settings) -> WorkerApp:
     return app
 
 
-def _rules_now(settings: Settings) -> tuple[LiveRules, int, frozenset[str]]:
+def _rules_now(settings: Settings) -> tuple[LiveRules, int, KnownTopics]:
     """Rules of the files and of the topic, the offset after these, and the topics that exist."""
     base = read_rule_files(settings.rules or DEFAULT_RULES)
     live = LiveRules(base, accept=checked_plan)
     start = ask_broker(lambda: load_live_rules(settings.broker, live))
-    return live, int(start), frozenset(ask_broker(lambda: topic_partitions(settings.broker)))
+    there = ask_broker(lambda: topic_partitions(settings.broker))
+    return live, int(start), KnownTopics(there, settings.partitions)
+
+
+def _restart_if_changed(known: KnownTopics, now: Mapping[str, int], topics: Iterable[str]) -> None:
+    """Exit, to be restarted, if a topic has another number of partitions than that by which the role made its plan."""
+    changes = known.changes(now, topics)
+    for line in changes:
+        logger.warning("%s", line)
+    if changes:
+        logger.warning("the worker exits, to be restarted and read these topics as they are now")
+        os._exit(RESTART_STATUS)
+
+
+async def _look_again(settings: Settings, known: KnownTopics, topics: Iterable[str]) -> None:
+    """At a rebalance, which a topic with more partitions brings about as well: `_restart_if_changed`."""
+    try:
+        now = await topic_partitions(settings.broker)
+    except BrokerUnavailable:
+        return  # when it is back the group rebalances again
+    _restart_if_changed(known, now, topics)
 
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
     """Domains over all streams that the rules read."""
-    live, rules_start, existing = _rules_now(settings)
-    plan = make_plan(live.ruleset, existing=existing)
+    live, rules_start, known = _rules_now(settings)
+    existing = known.partitions
+    plan = known.plan(live.ruleset)
     internal = set(plan.topics) - set(plan.inputs)
     # The original of a repartitioned stream is read as well: its events are validated and counted there.
     contracts = contracts_of(live.ruleset, existing=existing, streams=settings.streams)
@@ -87,15 +108,19 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         # Before the worker joins its group, and on a thread: with a blocked event loop it would look dead to the group.
         await asyncio.to_thread(_warm, live.ruleset)
         topics = [*read, *(repartition.source for repartition in plan.repartitions), *output_topics(plan)]
-        await make_topics(settings, topics, compacted=[state_topic(group)])
+        found = await make_topics(settings, topics, compacted=[state_topic(group)])
+        _restart_if_changed(known, found, read)
         for line in new_declared_topics(contracts, plan.topics, existing):
             logger.warning("%s", line)
+        for line in plan.describe_copies():
+            logger.info("needs a worker with the role repartition: %s", line)
 
     app.prepare = prepare
 
     def make_domain(partition: int) -> Domain:
         ruleset = live.ruleset
-        now = make_plan(ruleset, existing=existing)
+        now = known.plan(ruleset)
+        # A topic with more partitions than there are domains is copied: what has no domain is only counted.
         groups = [
             DomainGroup(
                 each.field,
@@ -104,15 +129,17 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
                 each.exports,
             )
             for each in now.groups
+            if partition < settings.partitions
         ]
         return Domain(
             partition,
             groups,
             lateness_us=settings.lateness,
             clock_tolerance_us=settings.clock_tolerance,
-            topics=read,
+            topics=[topic for topic in read if partition < known.count(topic)],
             internal=internal,
             copied_by=now.copied_by,
+            copies=now.copies,
             partitioned_by=now.partitioned_by if settings.partitions > 1 else {},
             validators=Validators(ruleset.validators),
             decoders=decoders_of(contracts_of(ruleset, existing=existing, streams=settings.streams)),
@@ -121,7 +148,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     # The app's producer exists only once the app has started, hence the lambdas.
     correlator = Correlator(
         make_domain,
-        KafkaStateStore(settings.broker, state_topic(group)),
+        KafkaStateStore(settings.broker, state_topic(group), settings.partitions),
         lambda topic, partition, records: app.producer.confirmed.send_batch(topic, partition, records),  # noqa: PLW0108
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108
         lambda place: _at_end(app, *place),
@@ -138,11 +165,16 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         monotonic=time.monotonic,
     )
     app.correlator = correlator
+
+    async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
+        await _look_again(settings, known, read)
+        return await correlator.assigned(committed)
+
     serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains))
     configure(
         app,
         TransportOptions(
-            on_assigned=correlator.assigned,
+            on_assigned=assigned,
             on_revoked=correlator.revoked,
             liveness_timeout_s=settings.liveness_timeout / 1e6,
         ),
@@ -165,12 +197,12 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     async def rules_topic() -> None:
         async for change in follow_rules(settings.broker, live, rules_start):
             if change.refused is None:
-                await _change_rules(change.ruleset, existing, plan, correlator, settings)
+                await _change_rules(change.ruleset, known, plan, correlator, settings)
 
 
 def _absent(domains: Iterable[Domain]) -> list[str]:
     """What rules read and no domain of this worker has seen yet."""
-    domains = list(domains)
+    domains = [domain for domain in domains if domain.groups]
     if not domains:
         return []
     total = FieldsSeen(domains[0].fields.named)
@@ -187,9 +219,9 @@ def _warm(ruleset: RuleSet) -> None:
 
 
 async def _change_rules(
-    ruleset: RuleSet, existing: Collection[str], plan: Plan, correlator: Correlator, settings: Settings
+    ruleset: RuleSet, known: KnownTopics, plan: Plan, correlator: Correlator, settings: Settings
 ) -> None:
-    changed = make_plan(ruleset, existing=existing)
+    changed = known.plan(ruleset)
     if changed.topics != plan.topics or changed.repartitions != plan.repartitions or _fields(changed) != _fields(plan):
         logger.warning("the changed rules read other topics; the worker exits, to be restarted with them")
         await correlator.stop()
@@ -199,7 +231,7 @@ async def _change_rules(
         {group.field: group.ruleset for group in changed.groups},
         _fingerprint(ruleset, settings),
         Validators(ruleset.validators),
-        decoders_of(contracts_of(ruleset, existing=existing, streams=settings.streams)),
+        decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
     )
     logger.info("rules changed: %s", ", ".join(f"{rule.name}@{rule.content_version}" for rule in ruleset.rules))
 
@@ -215,18 +247,20 @@ def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:
     """Agents that copy streams to the internal topics keyed as the rules need them."""
-    live, rules_start, existing = _rules_now(settings)
-    plan = make_plan(live.ruleset, existing=existing)
+    live, rules_start, known = _rules_now(settings)
+    plan = known.plan(live.ruleset)
     decoders = decoders_of(plan.contracts)
+    sources = list(dict.fromkeys(plan.copies.values()))
 
     memory = state_topic(str(app.conf.id))
 
     async def prepare() -> None:
-        sources = [repartition.source for repartition in plan.repartitions]
-        copies = [repartition.topic for repartition in plan.repartitions]
-        await make_topics(settings, [*sources, *copies, *output_topics(plan)], single=[memory])
-        for line in new_declared_topics(plan.contracts, sources, existing):
+        found = await make_topics(settings, [*sources, *plan.copies, *output_topics(plan)], single=[memory])
+        _restart_if_changed(known, found, sources)
+        for line in new_declared_topics(plan.contracts, sources, known.partitions):
             logger.warning("%s", line)
+        for line in plan.describe_copies():
+            logger.info("%s", line)
 
     app.prepare = prepare
     unused = Unused()
@@ -249,6 +283,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
     ]
 
     async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
+        await _look_again(settings, known, sources)
         messages = messages_of_topic(settings.broker, memory)
         states = {key: value async for key, value in messages if key is not None and value is not None}
         starts: dict[Any, int] = {}
@@ -275,7 +310,7 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
     @app.task
     async def rules_topic() -> None:
         async for change in follow_rules(settings.broker, live, rules_start):
-            if change.refused is None and _copies(make_plan(change.ruleset, existing=existing)) != _copies(plan):
+            if change.refused is None and _copies(known.plan(change.ruleset)) != _copies(plan):
                 logger.warning("the changed rules copy or declare other streams; the worker exits, to be restarted")
                 os._exit(RESTART_STATUS)
 
@@ -310,7 +345,7 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
     memory = state_topic(str(app.conf.id))
     ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
     limit = LetterLimit("control", settings.dead_letter_limit)
-    runner = ControlRunner(memory, limit=limit, acceptance=Acceptance(ruleset))
+    runner = ControlRunner(memory, partitions=settings.partitions, limit=limit, acceptance=Acceptance(ruleset))
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     serve_metrics(settings, "control", UnusedMetrics("control", runner.unused))
     inputs = runner.topics

@@ -34,17 +34,22 @@ logger = logging.getLogger(__name__)
 
 
 class ControlRunner:
-    """All controllers of one worker; each partition of an input has a state of its own."""
+    """All controllers of one worker; each partition of an input has a state of its own.
+
+    ``partitions`` is the number of those of the dead letters; by default they are those of the inputs.
+    """
 
     def __init__(
         self,
         state_topic: str,
         controllers: Mapping[str, Controller] | None = None,
         *,
+        partitions: int | None = None,
         limit: LetterLimit | None = None,
         acceptance: Acceptance = EVERYTHING,
     ) -> None:
         self._acceptance = acceptance
+        self._partitions = partitions
         self.unused = Unused()
         """Dead letters: rows on which a controller raised, and messages that cannot be read."""
         self._limit = limit or LetterLimit("control", 1.0)
@@ -110,7 +115,8 @@ class ControlRunner:
             self.unused.add_letter(letter)
         rows = sum(item.frame.num_rows for item in frames)
         self._counted = (rows + len(letters), len(letters))
-        return out + [letter_record(letter, partition) for letter in letters]
+        to = partition if self._partitions is None else partition % self._partitions
+        return out + [letter_record(letter, to) for letter in letters]
 
     def check_limit(self) -> None:
         """Raises TooManyDeadLetters if the last steps made too many."""

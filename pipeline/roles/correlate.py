@@ -422,5 +422,7 @@ class Correlator:
 
 def _stats_record(domain: Domain) -> ProducerRecord:
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
-    stats |= {"unused": domain.unused.as_json(), "absent": domain.fields.absent(domain.made)}
+    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies}
+    if domain.groups:
+        stats["absent"] = domain.fields.absent(domain.made)
     return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

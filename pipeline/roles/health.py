@@ -52,19 +52,30 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 async def correlate_health(broker: str) -> dict[str, Any]:
-    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them."""
+    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them.
+
+    ``copies`` are sentences on the streams that the rules read from repartitioned copies.
+    """
     newest: dict[bytes, dict[str, Any]] = {}
-    if STATS in await topic_partitions(broker):
+    there = await topic_partitions(broker)
+    if STATS in there:
         async for key, value in messages_of_topic(broker, STATS):
             if key is not None and value is not None and key.startswith(b"correlate/"):
                 newest[key] = orjson.loads(value)
     total = Unused()
     absent: list[set[str]] = []
+    copies: dict[str, str] = {}
     for stats in newest.values():
         total.merge(Unused.from_json(stats.get("unused", ())))
-        absent.append(set(stats.get("absent", ())))
+        copies |= stats.get("copies", {})
+        if "absent" in stats:
+            absent.append(set(stats["absent"]))
     return {
         "unused": total.as_json(),
         "absent": sorted(set.intersection(*absent)) if absent else [],
+        "copies": [
+            f"{source} ({there.get(source, 0)} partitions) is read repartitioned, from {topic} ({there.get(topic, 0)})"
+            for topic, source in sorted(copies.items())
+        ],
         "lines": total.lines(),
     }

@@ -65,9 +65,11 @@ def producer_records(
     """Records of one domain's output by (topic, partition), in order.
 
     All records of a domain go to the partition of its own number: their keys hash to it anyway (a rule's key
-    is the partition key), and so each partition has one writer.
+    is the partition key), and so each partition has one writer. Only what the events of a repartitioned topic with more
+    partitions than there are domains cause, late events and dead letters, is divided over all.
     """
     batches: dict[tuple[str, int], list[ProducerRecord]] = {}
+    partition %= partitions
 
     def add(topic: str, records: Iterable[JsonRecord]) -> None:
         for record in records:

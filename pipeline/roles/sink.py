@@ -213,7 +213,7 @@ class SinkRunner:
         async with self._lock:
             batch = self._batch
             batch.items += items
-            batch.letters += [letter_record(letter, chunk.partition) for letter in letters]
+            batch.letters += [letter_record(letter, chunk.partition % self._partitions) for letter in letters]
             batch.deliveries[chunk.topic, chunk.partition] = delivery
             batch.rows += sum(_rows(item) for item in items)
             batch.unread += len(letters) + len(unread)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Final
@@ -36,7 +36,7 @@ __all__ = [
 REFUSED_STATUS: Final = 2
 """Exit status of a worker whose settings or rules cannot work, so that starting it again would not help."""
 RESTART_STATUS: Final = 75
-"""Exit status of a worker that must be restarted, because changed rules read other topics."""
+"""Exit status of a worker that must be restarted, because changed rules read other topics, or topics have changed."""
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
@@ -88,6 +88,8 @@ class RoleProcesses:
     faust_options: tuple[str, ...] = ()
     output: IO[str] | None = None
     most_restarts: int = 5
+    needed: Callable[[], Iterable[str]] = tuple
+    """Gives the roles that rules and topics need when a role asks for its restart; new ones among them are started."""
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _restarts: dict[str, list[float]] = field(default_factory=dict)
 
@@ -123,6 +125,9 @@ class RoleProcesses:
                 continue
             if status == RESTART_STATUS:
                 self._start(role)
+                for other in self.needed():
+                    if other not in self._children:
+                        self._start(other)
                 continue
             if status == REFUSED_STATUS:
                 raise InvalidSettings(f"role {role!r} cannot start with these settings or rules; see its message above")
@@ -153,18 +158,36 @@ class RoleProcesses:
                 child.stdin.close()
 
 
-def needed_roles(settings: Settings) -> tuple[str, ...]:
-    """The roles of the settings, with ``repartition`` where rules correlate a stream by a field other than its key."""
+def needed_roles(
+    settings: Settings, ruleset: RuleSet | None = None, partitions: Mapping[str, int] | None = None
+) -> tuple[str, ...]:
+    """The roles of the settings, with ``repartition`` where rules need a stream to be repartitioned.
+
+    ``ruleset`` are the rules, by default those of the files; ``partitions`` the topics of the broker with their
+    partition counts.
+    """
     roles = settings.roles
-    if "correlate" in roles and "repartition" not in roles and _repartitions(settings):
-        roles = (*roles, "repartition")
+    if "correlate" in roles and "repartition" not in roles:
+        from astrocyte.pipeline.topology.topics import KnownTopics
+
+        known = KnownTopics(partitions or {}, settings.partitions)
+        if known.plan(ruleset or _ruleset_of(settings)).repartitions:
+            roles = (*roles, "repartition")
     return roles
 
 
-def _repartitions(settings: Settings) -> bool:
+def _roles_now(settings: Settings) -> tuple[str, ...]:
+    """The roles that the rules in force and the topics of the broker need; waits for the broker."""
+    if "correlate" not in settings.roles:
+        return settings.roles
+    from astrocyte.pipeline.kafka.client import topic_partitions, until_available
     from astrocyte.pipeline.topology.plan import make_plan
+    from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
 
-    return bool(make_plan(_ruleset_of(settings)).repartitions)
+    live = LiveRules(_ruleset_of(settings), accept=make_plan)
+    make_plan(live.base)  # refused without a broker
+    asyncio.run(until_available(lambda: load_live_rules(settings.broker, live)))
+    return needed_roles(settings, live.ruleset, asyncio.run(until_available(lambda: topic_partitions(settings.broker))))
 
 
 def _ruleset_of(settings: Settings) -> RuleSet:
@@ -180,13 +203,13 @@ def check_topics(settings: Settings) -> None:
     """
     from astrocyte.pipeline.kafka.client import topic_partitions, until_available
     from astrocyte.pipeline.topology.plan import contracts_of, make_plan
-    from astrocyte.pipeline.topology.topics import check_partitions, role_topics
+    from astrocyte.pipeline.topology.topics import KnownTopics, check_partitions, role_topics
 
     ruleset = _ruleset_of(settings)
     make_plan(ruleset)  # refused without a broker
     there = asyncio.run(until_available(lambda: topic_partitions(settings.broker)))
     contracts = contracts_of(ruleset, existing=there, streams=settings.streams)
-    topics = role_topics(settings, make_plan(ruleset, existing=there), contracts)
+    topics = role_topics(settings, KnownTopics(there, settings.partitions).plan(ruleset), contracts)
     check_partitions(there, dict.fromkeys(topics, settings.partitions))
 
 
@@ -195,13 +218,14 @@ def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
 
     Raises InvalidSettings or InvalidRule, with nothing created, for settings that the broker's topics contradict.
     """
-    settings = settings.model_copy(update={"roles": needed_roles(settings)})
+    chosen = settings
+    settings = settings.model_copy(update={"roles": _roles_now(chosen)})
     if len(settings.roles) == 1:
         command = worker_command(faust_options)
         sys.stdout.flush()
         os.execve(command[0], command, environment_of(settings))
     check_topics(settings)
-    processes = RoleProcesses(settings, settings.roles, tuple(faust_options))
+    processes = RoleProcesses(settings, settings.roles, tuple(faust_options), needed=lambda: _roles_now(chosen))
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -27,7 +27,7 @@ from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 from astrocyte.pipeline.transport.producer_record import ProducerRecord, producer_settings
-from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.partitioning import partitions_of, split_by_partition
@@ -168,7 +168,8 @@ class KafkaSink:
         self._pending = 0
         self._failure: BaseException | None = None
         self._closed = False
-        self._topics: set[str] = set()
+        self._counts: dict[str, int] = {}
+        """Partition counts of the topics that were written."""
         self._queue: deque[_Parcel] = deque()
         self._state = StateLog("publisher", broker)
         self.events_written = 0
@@ -200,16 +201,14 @@ class KafkaSink:
     def write(self, frame: Frame) -> None:
         """Accept one frame; blocks while the queue is full.
 
-        Raises PublishFailed once the broker has refused a message permanently, InvalidSettings if the topic exists with
-        another number of partitions.
+        A topic that exists keeps its partitions. Raises PublishFailed once the broker has refused a message for good.
         """
         self._check()
         topic = mono_topic(frame.stream)
-        if topic not in self._topics:
-            self._call(self._make(topic))
-            self._topics.add(topic)
+        if topic not in self._counts:
+            self._counts[topic] = self._call(self._make(topic))
         # The message timestamp is the time of writing: brokers apply retention by it, and refuse one in the future.
-        parcels = list(_parcels(frame, self._partitions, self._form, event_time=False))
+        parcels = list(_parcels(frame, self._counts[topic], self._form, event_time=False))
         size = sum(parcel.size for parcel in parcels)
         with self._room:
             # A frame larger than the limit is accepted when nothing else is pending.
@@ -260,7 +259,8 @@ class KafkaSink:
             future.cancel()
             raise
 
-    async def _make(self, topic: str) -> None:
+    async def _make(self, topic: str) -> int:
+        """Create a topic that does not exist; returns its partition count."""
         while not self._closed:
             try:
                 found = await ensure_topics(
@@ -274,12 +274,7 @@ class KafkaSink:
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._state.back()
-            if found[topic] != self._partitions:
-                raise InvalidSettings(
-                    f"topic {topic!r}: expected {self._partitions} partitions, got {found[topic]}; "
-                    f"all mono topics have the same number: set ASTROCYTE_PARTITIONS={found[topic]}, or delete it"
-                )
-            return
+            return found[topic]
         raise PublishFailed("the sink was closed before the broker answered")
 
     def _run(self) -> None:

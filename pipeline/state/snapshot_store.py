@@ -29,16 +29,20 @@ async def messages_of_topic(
 
 
 class KafkaStateStore:
-    """The state topic of one consumer group. Snapshots of domain N are in partition N."""
+    """The state topic of one consumer group, of ``partitions`` partitions. Snapshots of domain N are in partition N.
 
-    def __init__(self, broker: str, topic: str) -> None:
+    Domains with higher numbers, which only count the events of a repartitioned topic, share the partitions.
+    """
+
+    def __init__(self, broker: str, topic: str, partitions: int) -> None:
         self._broker = broker
         self._topic = topic
+        self._partitions = partitions
 
     async def load(self, partition: int) -> tuple[int, bytes] | None:
         """Number and bytes of the newest complete snapshot of a partition; None where there is none."""
         parts = SnapshotParts()
-        async for key, value in messages_of_topic(self._broker, self._topic, partition):
+        async for key, value in messages_of_topic(self._broker, self._topic, partition % self._partitions):
             if key is not None:
                 parts.add(key, value)
         return parts.newest(_name(partition))
@@ -46,7 +50,7 @@ class KafkaStateStore:
     def messages(self, partition: int, number: int, data: bytes) -> list[ProducerRecord]:
         """Records that store a snapshot, in order."""
         return [
-            ProducerRecord(self._topic, value, key, partition)
+            ProducerRecord(self._topic, value, key, partition % self._partitions)
             for key, value in parts_of(_name(partition), number % 2, number, data)
         ]
 

@@ -1,13 +1,14 @@
 """Topic plan of a rule set: the topics it reads, and the streams that must be repartitioned.
 
 A domain is one partition number over all topics. Rules that share their ``by`` run in one group; where a stream's
-own key is not that field, the stream first goes through an internal topic keyed by it.
+own key is not that field, or its topic has another number of partitions than there are domains, the stream first goes
+through an internal topic keyed by the field.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
@@ -18,9 +19,19 @@ from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidRule
-from astrocyte.schemas.topics import keyed_topic, metrics_topic, mono_topic
+from astrocyte.schemas.topics import is_derived, keyed_topic, metrics_topic, mono_topic
 
-__all__ = ["ALL_KEYS", "KeyGroup", "Plan", "Repartition", "checked_plan", "contracts_of", "decoders_of", "make_plan"]
+__all__ = [
+    "ALL_KEYS",
+    "KeyGroup",
+    "Plan",
+    "Repartition",
+    "checked_plan",
+    "contracts_of",
+    "decoders_of",
+    "make_plan",
+    "uneven_topics",
+]
 
 ALL_KEYS: Final = ""
 """Field name of the group whose rules have ``by: null``: one domain sees every event. No field of a rule is empty."""
@@ -37,6 +48,8 @@ class Repartition:
     """`ALL_KEYS` for one domain of all events."""
     topic: str
     """Topic that is written."""
+    partitions: int | None = None
+    """Partition count of ``source``; None where it is the number of domains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,11 @@ class Plan:
     repartitions: tuple[Repartition, ...]
     contracts: Contracts = dataclasses.field(default_factory=Contracts, compare=False)
     """What is declared of the streams, and their topics."""
+
+    @property
+    def copies(self) -> dict[str, str]:
+        """The topic of which each internal one is a copy."""
+        return {each.topic: each.source for each in self.repartitions}
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -118,20 +136,37 @@ class Plan:
             names = [rule.name for rule in group.ruleset.rules] + [window.name for window in group.ruleset.windows]
             lines.append(f"by {group.field or 'null'}: {', '.join(names)}")
             lines += [f"  {stream} <- {topic}" for stream, topic in sorted(group.topics.items())]
-        lines += [
-            f"repartition {repartition.source} by {repartition.field or 'null'} -> {repartition.topic}"
-            for repartition in self.repartitions
+        return lines + self.describe_copies()
+
+    def describe_copies(self) -> list[str]:
+        """A line for each repartitioned stream."""
+        return [
+            f"repartition {each.source}{f' ({each.partitions} partitions)' if each.partitions is not None else ''} "
+            f"by {each.field or 'null'} -> {each.topic}"
+            for each in self.repartitions
         ]
-        return lines
 
 
-def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collection[str] = ()) -> Plan:
+def uneven_topics(partitions: Mapping[str, int], domains: int) -> dict[str, int]:
+    """Topics of others that have another number of partitions than there are domains, with that number."""
+    return {topic: count for topic, count in partitions.items() if count != domains and not is_derived(topic)}
+
+
+def make_plan(
+    ruleset: RuleSet,
+    catalog: Catalog = CATALOG,
+    *,
+    existing: Collection[str] = (),
+    uneven: Mapping[str, int] | None = None,
+) -> Plan:
     """The plan of a rule set. Streams that are not declared are assumed to be keyed by ``key``.
 
     ``existing`` are the topics of the broker or the log: a stream that is not declared and whose topic
-    ``mono.<stream>`` does not exist is read from the topic of its own name, if that does. Raises InvalidRule if rules
-    or windows read one another in a circle, also across groups, and if two streams share a topic.
+    ``mono.<stream>`` does not exist is read from the topic of its own name, if that does. ``uneven`` are those of
+    `uneven_topics`: every role that makes a plan from the same rules and topics makes the same. Raises InvalidRule if
+    rules or windows read one another in a circle, also across groups, and if two streams share a topic.
     """
+    uneven = uneven or {}
     contracts = contracts_of(ruleset, catalog, existing=existing)
     _refuse_circles(ruleset)
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
@@ -147,17 +182,21 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collect
         )
         wanted = {stream for rule in own.rules for stream in rule.streams} | {window.source for window in own.windows}
         topics: dict[str, str] = {}
+        copied: set[str] = set()
         for stream in sorted(wanted):
             if stream in made and made[stream] == field:
                 continue  # made inside this group, in event-time order
-            source = metrics_topic(stream) if stream in made else contracts.topic_of(stream)
+            topics[stream] = metrics_topic(stream) if stream in made else contracts.topic_of(stream)
             key = made[stream] if stream in made else _key_of(stream, declared, catalog)
             # A key that the topic is not partitioned by (None) is read from the body: the stream is copied by it.
-            if field == key or (field == "key" and key is not None):
-                topics[stream] = source
-            else:
-                topics[stream] = keyed_topic(stream, field)
-                repartitions[topics[stream]] = Repartition(stream, source, field, topics[stream])
+            keyed = field == key or (field == "key" and key is not None)
+            if not keyed or topics[stream] in uneven:
+                copied.add(stream)
+        copied |= _beside_copies({stream for stream in topics if stream not in made}, copied, contracts, topics, uneven)
+        for stream in sorted(copied):
+            source, topics[stream] = topics[stream], keyed_topic(stream, field)
+            copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
+            repartitions[copy.topic] = copy
         groups.append(KeyGroup(field, own, topics))
     read = {stream for group in groups for stream in group.topics}
     groups = [
@@ -165,6 +204,31 @@ def make_plan(ruleset: RuleSet, catalog: Catalog = CATALOG, *, existing: Collect
         for group in groups
     ]
     return Plan(tuple(groups), tuple(repartitions.values()), contracts)
+
+
+def _beside_copies(
+    others: Collection[str],
+    copied: Collection[str],
+    contracts: Contracts,
+    topics: Mapping[str, str],
+    uneven: Mapping[str, int],
+) -> set[str]:
+    """Those of the streams of ``others`` that must be copied because streams beside them are partitioned here.
+
+    Copies are partitioned as Kafka's own clients do it. Producers of other libraries may do it otherwise, so that keys
+    would be in other partitions there, and so may one of which a declaration says that it partitions itself.
+    """
+    here = len(copied) > 0 or len(others) < len(topics)
+    by_count = any(topics[stream] in uneven for stream in copied)
+    found = set()
+    for stream in others:
+        contract = contracts.of_stream(stream)
+        declared = contract.declaration
+        itself = declared is not None and declared.key.partitioned is True
+        foreign = contract.event_type is None or declared is not None
+        if stream not in copied and ((itself and here) or (foreign and by_count)):
+            found.add(stream)
+    return found
 
 
 def contracts_of(
@@ -194,14 +258,14 @@ def decoders_of(contracts: Contracts, *, json_only: bool = False) -> Decoders:
     return Decoders(contracts, lambda decoder: load_settings().of(decoder), json_only=json_only)
 
 
-def checked_plan(ruleset: RuleSet) -> Plan:
-    """The plan of a rule set that can run: its rules are compiled as well.
+def checked_plan(ruleset: RuleSet, *, existing: Collection[str] = (), uneven: Mapping[str, int] | None = None) -> Plan:
+    """The plan of a rule set that can run, as `make_plan` makes it: its rules are compiled as well.
 
     Raises InvalidRule for a rule that is too large, and what `make_plan` raises.
     """
     from astrocyte.agents.engine.engine import Engine  # loads the compiler, which a plan alone does not need
 
-    plan = make_plan(ruleset)
+    plan = make_plan(ruleset, existing=existing, uneven=uneven)
     decoders_of(plan.contracts)
     for group in plan.groups:
         Engine(group.ruleset, exports=group.exports)

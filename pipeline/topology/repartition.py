@@ -72,6 +72,7 @@ class Repartitioner:
 
     repartition: Repartition
     partitions: int
+    """Partition count of the internal topic: the number of domains."""
     lateness_us: int
     clock_tolerance_us: int = CLOCK_TOLERANCE_US
     decoders: Decoders | None = None
@@ -336,7 +337,7 @@ class Repartitioner:
     def _relabel(self, frame: Frame, partition: int) -> Frame:
         place = (partition, frame.origin)
         watermark_us = frame.watermark_us
-        waited_for: Iterable[int] = range(self.partitions)
+        waited_for: Iterable[int] = range(self.repartition.partitions or self.partitions)
         if watermark_us is None and frame.num_rows:
             newest_us = max(self._newest_us.get(place, -(2**63)), int(frame.timestamps().max()))
             self._newest_us[place] = newest_us

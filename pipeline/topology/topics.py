@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from astrocyte.agents.controllers.base import CONTROLLERS
+from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import RecordKind
 from astrocyte.agents.sinks.registry import SINKS, SinkType
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic
 from astrocyte.pipeline.settings import Settings
-from astrocyte.pipeline.topology.plan import Plan
+from astrocyte.pipeline.topology.plan import Plan, make_plan, uneven_topics
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.contract import Contracts
@@ -27,12 +29,14 @@ from astrocyte.schemas.topics import (
     SIMULATIONS,
     STATS,
     control_topic,
+    is_derived,
     metrics_topic,
     mono_topic,
 )
 
 __all__ = [
     "RECORD_TOPICS",
+    "KnownTopics",
     "check_partitions",
     "make_topics",
     "mono_topics",
@@ -53,6 +57,35 @@ RECORD_TOPICS: Final[Mapping[str, RecordKind]] = {
 """Topics whose messages are JSON records of one kind."""
 _COMPACTED = {"cleanup.policy": "compact"}
 _LARGE = {"max.message.bytes": str(32 << 20)}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTopics:
+    """Topics of the broker when a role began, with their partition counts, and the number of domains.
+
+    All roles make their plans by these, each when it begins. A role in whose time a count changes has another plan than
+    one that begins later, so it must end and begin again (`changes`).
+    """
+
+    partitions: Mapping[str, int]
+    domains: int
+
+    def plan(self, ruleset: RuleSet) -> Plan:
+        """The plan of a rule set. Raises InvalidRule."""
+        return make_plan(ruleset, existing=self.partitions, uneven=uneven_topics(self.partitions, self.domains))
+
+    def count(self, topic: str) -> int:
+        """Partition count of a topic; one that does not exist is created with that of the settings."""
+        return self.partitions.get(topic, self.domains)
+
+    def changes(self, now: Mapping[str, int], topics: Iterable[str]) -> list[str]:
+        """Sentences on those of the topics that have another number of partitions now."""
+        return [
+            f"topic {topic!r} has {now[topic]} partitions now, and had {self.count(topic)} when this worker began: "
+            "events of one key may be in two of them"
+            for topic in dict.fromkeys(topics)
+            if topic in now and now[topic] != self.count(topic)
+        ]
 
 
 def output_topics(plan: Plan) -> tuple[str, ...]:
@@ -81,7 +114,7 @@ def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts) -> lis
 
 
 def role_topics(settings: Settings, plan: Plan, contracts: Contracts) -> tuple[str, ...]:
-    """Topics with the partition count of the settings that the roles of the settings read or write.
+    """Topics, other than those of one partition, that the roles of the settings read or write.
 
     Roles of your own are not known here; they check their topics when they start.
     """
@@ -98,10 +131,11 @@ def role_topics(settings: Settings, plan: Plan, contracts: Contracts) -> tuple[s
 
 async def make_topics(
     settings: Settings, topics: Iterable[str], *, compacted: Iterable[str] = (), single: Iterable[str] = ()
-) -> None:
+) -> dict[str, int]:
     """Create missing topics with the partition count of the settings; ``single`` ones have one and are compacted.
 
-    Raises InvalidSettings, before it creates anything, if a topic exists with another partition count.
+    Returns the partition count of each: topics of others keep theirs. Raises InvalidSettings, before it creates
+    anything, if a topic that the pipeline writes exists with another count.
     """
     fixed = dict.fromkeys((*_SINGLE, *single), 1)
     compacted = {*compacted, *single, RULES, STATS} - {CLOCK}
@@ -115,6 +149,7 @@ async def make_topics(
         settings.broker, partitions, replication=settings.replication, config=config, check=check
     )
     check(found)  # another client may have created one meanwhile
+    return found
 
 
 def new_declared_topics(contracts: Contracts, topics: Iterable[str], existing: Collection[str]) -> list[str]:
@@ -129,31 +164,35 @@ def new_declared_topics(contracts: Contracts, topics: Iterable[str], existing: C
 
 
 def check_partitions(there: Mapping[str, int], wanted: Mapping[str, int]) -> None:
-    """Compare the partition counts of topics with those of the settings. Raises InvalidSettings, with what to do."""
-    wrong = [topic for topic in wanted if topic in there and there[topic] != wanted[topic]]
+    """Compare the partition counts of the pipeline's own topics with those of the settings; others may have any.
+
+    Raises InvalidSettings, with what to do.
+    """
+    own = {topic: wanted[topic] for topic in wanted if topic in there and (is_derived(topic) or topic in _SINGLE)}
+    wrong = [topic for topic, count in own.items() if there[topic] != count]
     if not wrong:
         return
-    single = [topic for topic in wrong if wanted[topic] == 1 and topic in _SINGLE]
+    single = [topic for topic in wrong if topic in _SINGLE]
     if single:
         raise InvalidSettings(
             f"topic {single[0]!r}: expected 1 partition, got {there[single[0]]}; its order is that of its messages: "
             "create it again with one, or use another broker"
         )
     counts: dict[int, list[str]] = {}
-    for topic, expected in wanted.items():
-        if topic in there and (expected != 1 or topic not in _SINGLE):
-            counts.setdefault(there[topic], []).append(topic)
     expected = wanted[wrong[0]]
+    for topic, count in own.items():
+        if count == expected and topic not in _SINGLE:
+            counts.setdefault(there[topic], []).append(topic)
     if len(counts) == 1:
         (count,) = counts
         raise InvalidSettings(
-            f"topic {wrong[0]!r}: expected {expected} partitions, got {count}; all topics of a pipeline have the same "
-            f"number: set ASTROCYTE_PARTITIONS={count}, or use another broker or topic"
+            f"topic {wrong[0]!r}: expected {expected} partitions, got {count}; the topics that the pipeline writes "
+            f"have as many as it has domains: set ASTROCYTE_PARTITIONS={count}, or use another broker"
         )
     several = "; ".join(f"{count}: {_listed(topics)}" for count, topics in sorted(counts.items()))
     raise InvalidSettings(
-        f"expected topics with {expected} partitions, got different numbers ({several}); all topics of a pipeline have "
-        "the same number: create those of one number again with the other, or use another broker"
+        f"expected topics with {expected} partitions, got different numbers ({several}); the topics that the pipeline "
+        "writes have the same number: delete those of one number, or use another broker"
     )
 
 

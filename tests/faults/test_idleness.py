@@ -133,6 +133,9 @@ SHORT = {
     ("worker and its repartitioning killed", "frames"): Fault(
         workers_killed(2, after_s=1), HASTY | {"by": "place", "session_timeout": "3s"}, repeats=True
     ),
+    ("worker and its repartitioning killed, topics of 2 and 3 partitions", "json"): Fault(
+        workers_killed(2, after_s=1), HASTY | {"uneven": {"quiet_b": 3}, "session_timeout": "3s"}, repeats=True
+    ),
     ("second worker joins and leaves", "frames"): Fault(second_worker(for_s=3), HASTY),
     ("worker at three times its capacity", "json"): Fault(sends_for(5), HASTY | {"slow": {"quiet_a": 0.015}}),
     ("slow neighbour topic", "json"): Fault(sends_for(4), HASTY | {"slow": {NEIGHBOUR: 0.007}}),

@@ -23,14 +23,14 @@ import orjson
 
 from astrocyte import Engine, load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
-from astrocyte.pipeline.kafka.client import topic_partitions
+from astrocyte.pipeline.kafka.client import ensure_topics, topic_partitions
 from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.roles.worker import environment_of, worker_command
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
+from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS, mono_topic
 from tests.support.brokers import read_all
 from tests.support.waiting import wait_until
 
@@ -282,15 +282,16 @@ def correlating(
     by: Literal["key", "place"] = "key",
     slow: Mapping[str, float] | None = None,
     backlog_s: tuple[float, float] | None = None,
+    uneven: Mapping[str, int] | None = None,
     **wishes: object,
 ) -> Iterator[Live]:
     """Workers of the roles that the rules need, and a producer that begins once they read.
 
     ``slow``: seconds for which a validator is busy with an event, by stream. ``backlog_s``: before the workers start,
-    events of so many seconds are in the topics, in ticks of so many seconds, and no others follow. The workers must end
-    well.
+    events of so many seconds are in the topics, in ticks of so many seconds, and no others follow. ``uneven``: streams
+    whose topics have another number of partitions. The workers must end well.
     """
-    slow = slow or {}
+    slow, uneven = slow or {}, uneven or {}
     rules = folder / "rules.yaml"
     streams = (*PAIR, NEIGHBOUR) if NEIGHBOUR in slow else PAIR
     rules.write_text(rules_text(by, streams, tuple(slow)))
@@ -298,13 +299,14 @@ def correlating(
         broker=broker.address, group=f"live-{folder.name}", rules=(rules,), partitions=PARTITIONS, streams=streams,
         snapshot_interval="500ms", roles=("correlate",), plugins=(PLUGIN,) if slow else (), **wishes,
     )  # fmt: skip
+    asyncio.run(ensure_topics(settings.broker, {mono_topic(stream): count for stream, count in uneven.items()}))
     asyncio.run(make_topics(settings, [*mono_topics(streams), *OUTPUTS]))
     sending = Sending(settings, form)
     live = Live(broker, settings, sending, folder, {"SLOW_VALIDATOR_S": str(max(slow.values(), default=0.0))})
     try:
         if backlog_s is not None:
             sending.history(*backlog_s)
-        roles = ("correlate",) if by == "key" else ("correlate", "repartition")
+        roles = ("correlate",) if by == "key" and not uneven else ("correlate", "repartition")
         for role in roles:
             live.add(role)
         if backlog_s is None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaTimeoutError
 
 import astrocyte
 from astrocyte.pipeline.embed.consumer import HandlerFailed
@@ -71,6 +73,33 @@ def test_frames_and_records_of_matching_streams_arrive_with_their_place_and_valu
     assert (by_value[0.5].time_us, by_value[0.5].type, by_value[1.5].key) == (5, "A", "l")
     counts = consumer.counts
     assert (counts.received, counts.handled, counts.failed) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("group", [None, "late"])
+def test_a_consumer_that_is_not_told_the_ends_at_once_asks_again_and_reads_nothing_older(
+    embedded_address, prefix, monkeypatch, group
+):
+    asked = []
+    answered = AIOKafkaConsumer.end_offsets
+
+    async def end_offsets(client, places):
+        asked.append(places)
+        if len(asked) == 1:
+            raise KafkaTimeoutError
+        return await answered(client, places)
+
+    with astrocyte.connect(embedded_address) as publisher:
+        publisher.emit(f"{prefix}.a", {"value": 0})
+        assert publisher.flush(30)
+        consumer = astrocyte.Consumer(embedded_address, group=group and f"{prefix}-{group}")
+        events = collecting(consumer, f"{prefix}.*")
+        monkeypatch.setattr(AIOKafkaConsumer, "end_offsets", end_offsets)
+        with running(consumer) as failure:
+            assert consumer.is_ready.wait(30), failure
+            publisher.emit(f"{prefix}.a", {"value": 1})
+            wait_until(lambda: events)
+    assert [event.fields["value"] for event in events] == [1]
+    assert len(asked) > 1
 
 
 def test_json_fields_of_the_catalog_are_values(embedded_address):

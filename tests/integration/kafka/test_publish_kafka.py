@@ -16,7 +16,6 @@ from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.simulation.publish import KafkaSink, PublishFailed
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord, producer_settings
-from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame
 from astrocyte.schemas.partitioning import partition_of
 from tests.support.brokers import Broker, pause, read_all, resume
@@ -185,14 +184,18 @@ def test_published_json_is_one_message_an_event(address: str):
     assert {record.key for records in found.values() for record in records} == {b"k%d" % n for n in range(11)}
 
 
-def test_topic_with_another_number_of_partitions_is_refused(address: str):
+def test_a_topic_that_exists_keeps_its_number_of_partitions(address: str):
     frame = frames(1)[0]
-    asyncio.run(ensure_topics(address, {f"mono.{frame.stream}": 3}))
-    with (
-        KafkaSink(address, partitions=2) as sink,
-        pytest.raises(InvalidSettings, match="expected 2 partitions, got 3"),
-    ):
+    topic = f"mono.{frame.stream}"
+    asyncio.run(ensure_topics(address, {topic: 3}))
+    with KafkaSink(address, partitions=2) as sink:
         sink.write(frame)
+    found = read_all(address, topic)
+    assert len(found) == 3
+    for number, records in found.items():
+        keys = {key for record in records for key in decode_frame(record.value).column("key").to_pylist()}
+        assert keys
+        assert {partition_of(key, 3) for key in keys} == {number}
 
 
 def test_message_that_the_broker_refuses_stops_the_publishing(address: str):

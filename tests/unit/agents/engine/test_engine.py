@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from astrocyte import Engine, Rule, RuleSet, load_rules, match
+from astrocyte.agents.engine.strata import Stratum
 from astrocyte.agents.matches.lineage import alert_records, lineages, multi_event_records
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule, InvalidSettings
 from astrocyte.schemas.events import Alert, MultiEvent
@@ -393,3 +394,37 @@ def test_a_frame_with_a_value_of_another_type_than_the_declared_loses_that_row_a
     engine.push(Frame.from_columns("axon_1", "r", {**columns, "value": [5, 6, 7, 2**53 + 1]}, first_seq=4))
     (event, *_) = engine.flush().refused
     assert "expected double" in event.reason
+
+
+def test_a_restored_engine_says_nothing_of_results_that_could_not_be_read_before(monkeypatch) -> None:
+    rules = load_rules(
+        """
+rules:
+  - {name: first, seq: [{as: a, stream: axon_1}]}
+  - {name: second, seq: [{as: a, stream: first}]}
+"""
+    )
+    engine = Engine(rules)
+    before = engine.snapshot()
+    engine.push(A)
+    advance, take = Stratum.advance, Engine._take
+    advanced: list[Stratum] = []
+
+    def failing_take(self: Engine, made: Frame, *rest: Any) -> None:
+        if made.stream == "first":
+            raise ZeroDivisionError("a bug")
+        take(self, made, *rest)
+
+    def failing_advance(self: Stratum, *rest: Any) -> Any:
+        advanced.append(self)
+        if len(advanced) > 1:
+            raise ZeroDivisionError("a bug")
+        return advance(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_take", failing_take)
+        patch.setattr(Stratum, "advance", failing_advance)
+        with pytest.raises(ZeroDivisionError):
+            engine.advance(9 * S)
+    engine.restore(before)
+    assert engine.flush().failed == []

@@ -169,13 +169,15 @@ async def test_a_database_says_which_result_it_was_and_the_log_which_events(tmp_
     assert "add --log or -b" in render(alone)
 
 
-def test_a_copy_is_led_back_to_its_event_and_named(tmp_path):
-    tree, _ = traced(tmp_path, "regime_breakdown")
-    for source in tree.sources:
-        assert source.topic == "mono.kernel_geometry"
-        assert source.copy is not None
-        assert source.copy[0] == "keyed.kernel_id.kernel_geometry"
-    assert "read as keyed.kernel_id.kernel_geometry[" in render(tree)
+def test_events_of_a_repartitioned_stream_have_their_own_places(tmp_path):
+    tree, path = traced(tmp_path, "regime_breakdown")
+    there = {
+        (item.topic, item.partition, item.offset_of(row), name)
+        for item in chunks_of(LogOrigin([path]).records("mono.kernel_geometry"))
+        for row, name in enumerate(item.frame.id_strings())
+    }
+    assert tree.sources
+    assert {(each.topic, each.partition, each.offset, each.event_id) for each in tree.sources} <= there
 
 
 def test_a_window_whose_events_are_not_there_says_what_to_do(tmp_path):

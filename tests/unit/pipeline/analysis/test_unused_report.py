@@ -296,12 +296,24 @@ def test_keys_in_different_partitions_of_joined_topics_are_reported(tmp_path):
     records = [event(0, "mono.A"), event(1, "mono.B")._replace(partition=2, offset=0)]
     path = tmp_path / "rules.yaml"
     path.write_text(rules)
-    log = tmp_path / "log.jsonl"
+    log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
+    matched, line = lines(run("match", str(path), log))
+    assert matched.startswith("0 multi events of 2 events")
+    assert line.startswith("key 'k' is in partition 0 of mono.A and in partition 2 of mono.B (of 3), so a rule over")
+    assert "declare the key of both streams with partitioned: false" in line
+    declared = "streams: [{name: %s, key: {field: key, partitioned: false}}, {name: %s, key: {partitioned: false}}]\n"
+    path.write_text(declared % ("A", "B") + rules)
+    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
+
+
+def test_keys_in_different_partitions_are_no_news_where_topics_have_different_numbers_of_them(tmp_path):
+    rules = "rules: [{name: both, within: 1m, all: [{as: a, stream: A}, {as: b, stream: B}]}]"
+    path, log = tmp_path / "rules.yaml", tmp_path / "log.jsonl"
+    path.write_text(rules)
     with LogWriter(log, LogHeader({"mono.A": 1, "mono.B": 3})) as writer:
-        for record in records:
-            writer.write(record)
-    (line,) = lines(run("match", str(path), str(log)))[1:]
-    assert line.startswith("key 'k' is in partition 0 of mono.A (1 partitions) and in partition 2 of mono.B (3)")
+        writer.write(event(0, "mono.A"))
+        writer.write(event(1, "mono.B")._replace(partition=2, offset=0))
+    assert lines(run("match", str(path), str(log))) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
 
 
 def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):

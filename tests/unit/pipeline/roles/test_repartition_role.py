@@ -92,7 +92,7 @@ def taken(broker, cut=7):
         reader = CopiesOnce()
         records = broker.copies(partition)
         for first in range(0, len(records), cut):
-            for record in reader.fresh(REPARTITION.topic, records[first : first + cut]):
+            for record in reader.fresh(REPARTITION.topic, records[first : first + cut])[0]:
                 frame = decode_frame(record.value)
                 found += frame.column("n").to_pylist() if frame.num_rows else []
             again = CopiesOnce()
