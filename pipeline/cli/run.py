@@ -149,7 +149,10 @@ def worker_command(
     ] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option(help="Role: correlate, repartition, control, or a sink; repeatable, or with commas."),
+        typer.Option(
+            help="Role: correlate, repartition, control, sql, influx, audit, file, or your own; repeatable, or with "
+            "commas."
+        ),
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Stream to read in addition to those of the rules.")] = None,
     broker: Broker = None,
