@@ -26,11 +26,11 @@ rules:
     seq: [{as: a, stream: readings, where: "heat > 90"}]
     alert: {severity: critical, message: "{a.heat}"}
   - name: twice
-    within: 10s
+    within: 1h
     seq: [{as: one, stream: overheated}, {as: two, stream: overheated}]
     alert: {severity: critical, message: "twice"}
 """
-NEVER = {"ASTROCYTE_IDLE_TIMEOUT": "1h", "ASTROCYTE_SNAPSHOT_INTERVAL": "1h"}
+NEVER = {"ASTROCYTE_IDLE_TIMEOUT": "1h", "ASTROCYTE_SNAPSHOT_INTERVAL": "1h", "ASTROCYTE_SESSION_TIMEOUT": "2s"}
 """Nothing that waits for the watermark comes, and no snapshot is stored before the worker ends."""
 
 
@@ -77,7 +77,11 @@ def test_a_lone_alert_waits_for_nothing_and_a_killed_worker_repeats_its_id(own_e
         process.wait(30)
     with worker(address, rules, tmp_path / "second.log", ASTROCYTE_IDLE_TIMEOUT="1s") as process:
         asyncio.run(send(address, 96.0))
-        wait_until(lambda: {message for _, message in alerts(address)} == {"95.0", "96.0", "twice"}, 30)
+        wait_until(
+            lambda: {message for _, message in alerts(address)} == {"95.0", "96.0", "twice"},
+            40,
+            lambda: str(alerts(address)),
+        )
     made = alerts(address)
     assert len(set(made)) == 3
     assert sorted(message for _, message in made) in (
