@@ -173,7 +173,7 @@ async def test_an_event_that_waits_when_the_role_dies_is_copied_once_its_time_ha
     assert broker.clock()[-1]["positions"] == {REPARTITION.source: 2}
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     form=st.sampled_from(["json", "frames"]),
     sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
