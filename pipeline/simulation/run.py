@@ -182,7 +182,10 @@ def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
 
 
 def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[str, Any]:
-    """Run a simulation; returns its summary as JSON values."""
+    """Run a simulation; returns its summary as JSON values, with the experiment to which stores count it.
+
+    The experiment is None for a run into a log.
+    """
     from astrocyte.pipeline.simulation.controls import KafkaControls
 
     settings = load_settings(broker=options.broker, partitions=options.partitions)
@@ -224,4 +227,4 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[s
             sink.close()
     for note in summary.notes:
         say(f"astrocyte: {note}")
-    return summary.as_dict()
+    return summary.as_dict() | {"experiment": settings.experiment if options.out is None else None}
