@@ -16,16 +16,16 @@ pass confirms or retracts them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.match_columns import MatchBatch
+from astrocyte.agents.engine.early import Consistency, early_pass
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
-from astrocyte.agents.engine.eventual import EventualPass
 from astrocyte.agents.engine.output import EngineOutput, FailedRow
 from astrocyte.agents.engine.strata import Stratum, stratify
 from astrocyte.agents.engine.tables import MatchTables
@@ -39,13 +39,12 @@ from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
 
 __all__ = ["Consistency", "Engine"]
 
-Consistency = Literal["strong", "eventual"]
 FOREVER_US: Final = 2**62
 _COMPACT_ABOVE: Final = 131_072
 _NO_ROWS: Final = np.empty(0, np.int64)
@@ -56,6 +55,7 @@ class Engine:
 
     Events pass the rule set's validators first, and the checks that every stream gets, as in the pipeline;
     ``validated``: the caller has done that already. ``exports`` names rules whose matches are also put out as frames.
+    ``immediate``: matches of rules over one event are in the output of the step that follows `push`, and final.
     ``clock`` gives nanoseconds, by which the counters tell how long each rule takes (none: they stay 0). Raises
     InvalidRule.
     """
@@ -65,13 +65,12 @@ class Engine:
         rules: RuleSet | Rule | Sequence[Rule],
         *,
         consistency: Consistency = "strong",
+        immediate: bool = False,
         exports: Collection[str] = (),
         validated: bool = False,
         catalog: Catalog = CATALOG,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        if consistency not in ("strong", "eventual"):
-            raise InvalidSettings(f"consistency {consistency!r}: expected strong or eventual")
         self.consistency = consistency
         self.exports = frozenset(exports)
         self.watermark_us = NEVER_US
@@ -93,7 +92,7 @@ class Engine:
         self.repeated = _NO_ROWS
         """Rows of the frame that was pushed last that were refused as duplicates."""
         self._compact_at = _COMPACT_ABOVE
-        self._eventual = EventualPass(self._tables, self._gather) if consistency == "eventual" else None
+        self._early = early_pass(consistency, self._tables, self._store, self._gather, immediate=immediate)
         self.update(rules)
 
     # -- rules -------------------------------------------------------------------------------------------------------
@@ -113,8 +112,8 @@ class Engine:
         wanted += [([], [])] * (len(self._strata) - len(wanted))
         for stratum, (own, windows) in zip(self._strata, wanted, strict=True):
             stratum.update(own, windows)
-        if self._eventual is not None:
-            self._eventual.update(wanted[0][0])
+        if self._early is not None:
+            self._early.update(wanted[0][0])
         if self._entrance is not None:
             self._entrance.update(ruleset)
         self._contracts = Contracts(ruleset.streams, self._catalog)
@@ -219,7 +218,7 @@ class Engine:
         return len(repeated)
 
     def push_event(self, event: Mapping[str, Any]) -> list[Match]:
-        """Let one event wait for the watermark; with `eventual` consistency gives what it matches, provisionally.
+        """Let one event wait for the watermark; gives what it matches at once (`eventual`, `immediate`).
 
         See `agents.ingest.dicts` for what an event looks like. Nothing is returned for an event that cannot be read or
         that validators refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them. Raises
@@ -257,9 +256,9 @@ class Engine:
             return []
         ref, self._store.next_ref = self._buffer.add(stream, event, self._store.next_ref)
         found: list[Match] = []
-        if self._eventual is not None and stream in self._eventual.streams and stream not in self._ranks:
+        if self._early is not None and stream in self._early.streams and stream not in self._ranks:
             sequence = -1 if own_id is not None else self._buffer.last_sequence(stream)
-            found = self._eventual.push_event(stream, event, ref, sequence)
+            found = self._early.push_event(stream, event, ref, sequence)
         if self._buffer.is_full(stream, event):
             self._gather()
         return found
@@ -271,12 +270,12 @@ class Engine:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.sequence.get(stream, 0)
             self._buffer.sequence[stream] = sequence + 1
-        mark = 0 if self._eventual is None else self._eventual.mark()
+        mark = 0 if self._early is None else self._early.mark()
         late = len(self._late)
         declaration = self._contracts.declared.get(stream)
         self._push(frame_of(stream, [event], first_seq=sequence, declaration=declaration), None, typed=False)
         del self._late[late:]  # a single late event is counted, not returned
-        return [] if self._eventual is None else self._eventual.take_since(mark)
+        return [] if self._early is None else self._early.take_since(mark)
 
     def _gather(self) -> None:
         """Make frames of the events that were pushed one at a time."""
@@ -302,18 +301,18 @@ class Engine:
     def _take(self, frame: Frame, origin: Origin | None) -> None:
         first = self._store.add(frame, origin)
         rank = self._ranks.get(frame.stream, PRIMARY)
-        eventual = self._eventual if rank == PRIMARY else None
+        early = self._early if rank == PRIMARY else None
         try:
             steps = [step for stratum in self._read[frame.stream] for step in stratum.prepare(frame, first, rank)]
-            early = None if eventual is None else eventual.prepare(frame, first)
+            rows = None if early is None else early.prepare(frame, first)
         except Exception:
             self._store.forget_last()
             raise
         for step in steps:
             step()
-        if eventual is not None and early is not None:
+        if early is not None and rows is not None:
             try:
-                eventual.take(early)
+                early.take(rows)
             except Exception as error:
                 raise OperatorFailed(f"rules over {frame.stream} failed: {type(error).__name__}: {error}") from error
         if not steps:
@@ -344,8 +343,8 @@ class Engine:
         self._gather()
         if watermark_us > self.watermark_us:
             self.watermark_us = watermark_us
-            if self._eventual is not None:
-                self._eventual.advance(watermark_us)
+            if self._early is not None:
+                self._early.advance(watermark_us)
             for number, stratum in enumerate(self._strata):
                 batch = stratum.advance(watermark_us, self._store)
                 self._collect(number, batch, tables, frames)
@@ -379,8 +378,8 @@ class Engine:
         self._delivered.clear()
         self._compact_at = _COMPACT_ABOVE
         self.watermark_us = NEVER_US
-        if self._eventual is not None:
-            self._eventual.clear()
+        if self._early is not None:
+            self._early.clear()
         return output
 
     def _collect(self, number: int, batch: MatchBatch, tables: list[MatchTable], frames: list[Frame]) -> None:
@@ -401,8 +400,8 @@ class Engine:
 
     def _output(self, tables: list[MatchTable], frames: list[Frame]) -> EngineOutput:
         table = self._tables.merge(tables)
-        if self._eventual is not None:
-            table = self._eventual.settle(table, self.watermark_us)
+        if self._early is not None:
+            table = self._early.settle(table, self.watermark_us)
         late, self._late = self._late, []
         failed, self._failed = self._failed, []
         return EngineOutput(table, frames, late, [] if self._entrance is None else self._entrance.take(), failed)
@@ -417,8 +416,8 @@ class Engine:
 
     def _needed(self) -> NDArray[np.int64]:
         parts = [refs for stratum in self._strata for refs in (*stratum.pending_refs(), stratum.matcher.live_refs())]
-        if self._eventual is not None:
-            parts += self._eventual.refs()
+        if self._early is not None:
+            parts += self._early.refs()
         return np.unique(np.concatenate([*parts, np.empty(0, np.int64)]))
 
     def _compact(self, *, thorough: bool = False) -> None:
@@ -430,7 +429,7 @@ class Engine:
         return {
             "waiting": sum(stratum.size() for stratum in self._strata) + len(self._buffer),
             "rows": self._store.rows,
-            "provisional": 0 if self._eventual is None else len(self._eventual),
+            "provisional": 0 if self._early is None else len(self._early),
         }
 
     def counters(self) -> dict[str, dict[str, int]]:
@@ -453,8 +452,8 @@ class Engine:
             "sequence": orjson.dumps(self._buffer.sequence),
             "rules": self.ruleset.model_dump_json().encode(),
         }
-        if self._eventual is not None:
-            parts["eventual"] = self._eventual.snapshot()
+        if self._early is not None:
+            parts[self._early.name] = self._early.snapshot()
         return parts
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -491,8 +490,8 @@ class Engine:
             if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(block.frame.take(waiting))
         self._late, self._failed = [], []
-        if self._eventual is not None and "eventual" in snapshot:
-            self._eventual.restore(snapshot["eventual"], self._store)
+        if self._early is not None:
+            self._early.restore(snapshot.get(self._early.name), self._store)
 
 
 def _chosen(frame: Frame, origin: Origin | None, keep: NDArray[np.bool_]) -> tuple[Frame, Origin | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ class EventualPass:
 
     ``gather`` turns events that were pushed one at a time into frames of the store that ``tables`` reads.
     """
+
+    name: Final = "eventual"
 
     def __init__(self, tables: MatchTables, gather: Callable[[], None]) -> None:
         self._tables = tables
@@ -140,8 +142,10 @@ class EventualPass:
             "newest_us": np.array([self.newest_us], np.int64),
         }
 
-    def restore(self, snapshot: Mapping[str, Any], store: EventStore) -> None:
-        """Take over a snapshot, with its events in the store."""
+    def restore(self, snapshot: Mapping[str, Any] | None, store: EventStore) -> None:
+        """Take over a snapshot, with its events in the store. One without this pass changes nothing."""
+        if snapshot is None:
+            return
         self._given = []
         self._singles.clear()
         self._matcher.restore(snapshot["matcher"])

@@ -65,7 +65,9 @@ class Provisional:
         slack = np.array([_slack(rule) for rule in table.rules], np.int64)
         number, self._next = self._next, self._next + 1
         retract_us = table.time_us + slack[table.rule]
-        self._notes[number] = _Note(lambda: table, names, _refs(table), retract_us, np.ones(len(table), np.bool_))
+        self._notes[number] = _Note(
+            lambda: table, names, table.events.refs(), retract_us, np.ones(len(table), np.bool_)
+        )
         self._places.update({name: (number, row) for row, name in enumerate(names)})
         return table
 
@@ -143,7 +145,7 @@ class Provisional:
                 "timed_out": table.timed_out,
                 "offsets": table.offsets,
                 "step": table.step,
-                "refs": _refs(table),
+                "refs": table.events.refs(),
             }
         return parts
 
@@ -175,10 +177,3 @@ def _slack(rule: Rule) -> int:
     if rule.kind == "all" or rule.skip.kind == "none" or rule.emit_mode == "eager":
         return 0
     return rule.within.time if rule.within is not None else FOREVER_US
-
-
-def _refs(table: MatchTable) -> NDArray[np.int64]:
-    refs = np.empty(len(table.events), np.int64)
-    for block, positions, rows in table.events.parts():
-        refs[positions] = block.all_refs()[rows]
-    return refs

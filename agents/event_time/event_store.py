@@ -107,6 +107,13 @@ class Located:
             ids[positions] = block.frame.ids(rows)
         return ids
 
+    def refs(self) -> Refs:
+        """Refs of the events."""
+        refs = np.empty(len(self.row), np.int64)
+        for block, positions, rows in self.parts():
+            refs[positions] = block.all_refs()[rows]
+        return refs
+
     def take(self, positions: NDArray[np.integer]) -> Located:
         """The events at the given positions."""
         return Located(self.blocks, self.block[positions], self.row[positions])

@@ -78,6 +78,7 @@ MAX_DEPTH: Final = 32
 MATCH_AGGREGATES: Final = frozenset({"sum", "mean", "min", "max", "count", "first", "last"})
 """Functions over the events that a partial match holds for a step."""
 
+_UNFINISHED: Final = re.compile(r"(?:\b(?:and|or|not|in|is)|[-+*/%<>=,.]{1,2})$")
 _FUNCTIONS: Final = {"abs": (1, 1), "sqrt": (1, 1), "log": (1, 1), "min": (2, 16), "max": (2, 16)}
 _TEXT_TESTS: Final = ("startswith", "endswith", "contains")
 _ARITHMETIC: Final = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%"}
@@ -189,6 +190,10 @@ class _Parser:
                 warnings.simplefilter("ignore", SyntaxWarning)
                 tree = ast.parse(stripped, mode="eval")
         except SyntaxError as error:
+            if end := _UNFINISHED.search(stripped):
+                raise self.error(
+                    f"not an expression: something is missing after {end[0]!r}", self.shift + end.start()
+                ) from None
             raise self.error(f"not an expression: {error.msg}", self.shift + max((error.offset or 1) - 1, 0)) from None
         except (ValueError, RecursionError, MemoryError):
             raise self.error("not an expression (too deeply nested, or a null byte)", 0) from None

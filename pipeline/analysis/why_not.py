@@ -141,6 +141,7 @@ class Report:
                     "seen": step.seen,
                     "fitted": step.fitted,
                     "failed": step.failed,
+                    "unjudged": list(step.unjudged),
                     "nearest": step.nearest or None,
                 }
                 for step in self.found.steps
@@ -321,7 +322,7 @@ def render(report: Report, *, show: int = 20) -> str:
         place = f"{first.topic}[{first.partition}]@{first.offset}"
         lines.append(f"not among them: {len(events):,} {cause}, such as {place}")
     for step in found.steps:
-        lines.append(f"step {step.step}: {step.fitted} of {step.seen} events fit")
+        lines.append(step.line())
         lines += [f"  {count} failed {part}" for part, count in step.failed.items()]
         if step.nearest:
             lines.append(f"  nearest: {step.nearest}")

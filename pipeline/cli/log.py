@@ -26,6 +26,7 @@ from astrocyte.schemas.errors import InvalidSettings
 if TYPE_CHECKING:
     from astrocyte.pipeline.recording.pacing import Tempo
     from astrocyte.pipeline.recording.replay import Plan, Replayed
+    from astrocyte.pipeline.recording.shift import Shift
     from astrocyte.pipeline.recording.tap import Event, Formatter
 
 __all__ = ["register"]
@@ -295,6 +296,7 @@ def replay_command(
     async def work() -> Replayed:
         from astrocyte.pipeline.recording.replay import replay
 
+        await _note_newer_events(plan, broker_address(broker), moved)
         tempo = Tempo(tempo_rate, paused=start_paused)
         with interruptible() as stop:
             async with _key_control(tempo, enabled=keys) as shown:
@@ -360,6 +362,20 @@ def _note_outputs(plan: Plan) -> None:
         say(
             f"the log contains outputs of a worker ({', '.join(outputs)}), which are replayed too; exclude them with "
             "--topics 'mono.*' to let a worker produce them again"
+        )
+
+
+async def _note_newer_events(plan: Plan, broker: str, shift: Shift | None) -> None:
+    from astrocyte.pipeline.recording.replay import newer_events
+    from astrocyte.schemas.times import iso_from_us
+
+    found = await newer_events(plan, broker, shift)
+    if found is not None:
+        first, newest = map(iso_from_us, found)
+        say(
+            f"the topics already hold events up to {newest}, and this replay begins at {first}: workers that have read "
+            "the newer events count older ones as late, so that they match nothing. --shift moves the events to now, "
+            "--remap sends them to topics of their own"
         )
 
 

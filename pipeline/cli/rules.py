@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Broker, broker_address
+from astrocyte.pipeline.cli.options import AsJson, broker_address
+from astrocyte.pipeline.cli.publish import publish_command
 from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -457,44 +457,3 @@ def _made_line(made: Any) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def publish_command(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Rule files; each replaces the published file of the same name.")
-    ] = None,
-    *,
-    remove: Annotated[
-        list[str] | None, typer.Option("--remove", metavar="NAME", help="Remove a published file; repeatable.")
-    ] = None,
-    broker: Broker = None,
-) -> None:
-    """Check rule files and apply them to running workers, without a restart."""
-    from astrocyte.agents.rules.yaml import load_rules
-    from astrocyte.pipeline.kafka.client import producer_client
-    from astrocyte.pipeline.settings import load_settings
-    from astrocyte.pipeline.topology.plan import checked_plan
-    from astrocyte.pipeline.topology.rule_updates import check_published
-    from astrocyte.pipeline.topology.topics import make_topics
-    from astrocyte.schemas.topics import RULES
-
-    settings = load_settings(broker=broker)  # imports the plugins, whose validators the files may name
-    messages: list[tuple[str, bytes | None]] = []
-    for path in files or ():
-        checked_plan(load_rules(path))
-        messages.append((path.stem, path.read_bytes()))
-    messages += [(name, None) for name in remove or ()]
-    if not messages:
-        raise InvalidSettings("no rule file given; name one, or use --remove NAME")
-
-    async def send() -> None:
-        await make_topics(settings, ())
-        async with producer_client(settings.broker) as producer:
-            for name, text in messages:
-                await producer.send_and_wait(RULES, text, key=name.encode(), partition=0)
-
-    if remove:
-        asyncio.run(check_published(settings.broker, remove))
-    asyncio.run(send())
-    for name, text in messages:
-        say(f"{name}: {'removed' if text is None else 'published'}")

@@ -123,7 +123,8 @@ def simulate_command(
         print_json(summary)
         return
     events = ", ".join(f"{stream} {count:,}" for stream, count in summary["events"].items())
-    say(f"run {summary['run']}: {summary['end_tick']:,} ticks in {summary['wall_s']:.1f} s; {events}")
+    where = "" if summary["experiment"] is None else f" of experiment {summary['experiment']}"
+    say(f"run {summary['run']}{where}: {summary['end_tick']:,} ticks in {summary['wall_s']:.1f} s; {events}")
 
 
 def _pairs(assignments: list[str] | tuple[str, ...]) -> dict[str, Any]:
@@ -149,7 +150,10 @@ def worker_command(
     ] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option(help="Role: correlate, repartition, control, or a sink; repeatable, or with commas."),
+        typer.Option(
+            help="Role: correlate, repartition, control, sql, influx, audit, file, or your own; repeatable, or with "
+            "commas."
+        ),
     ] = None,
     stream: Annotated[list[str] | None, typer.Option(help="Stream to read in addition to those of the rules.")] = None,
     broker: Broker = None,
@@ -183,7 +187,8 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
         print_json(states)
     else:
         for role, state in states.items():
-            sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, lag {state['lag']}\n")
+            lag = "nothing read yet" if state["lag"] is None else f"lag {state['lag']:,}"
+            sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, {lag}\n")
             for line in (*state.get("copies", ()), *state.get("lines", ()), *state.get("absent", ())):
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):

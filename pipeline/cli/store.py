@@ -116,7 +116,12 @@ def verify_command(
             {"entries": verdict.entries, "ok": verdict.ok, "broken": verdict.broken_entry, "reason": verdict.reason}
         )
     else:
-        say(f"{verdict.entries:,} entries are intact; the last hash is {verdict.last_hash}")
+        say(
+            f"{verdict.entries:,} entries are intact; the last hash is {verdict.last_hash}"
+            if verdict.entries
+            else "the audit log is empty: nothing was checked. It is written by the role audit, which is not among the "
+            "default ones: astrocyte worker --role audit"
+        )
     if not verdict.ok:
         raise AstrocyteError(f"audit log: entry {verdict.broken_entry} is broken: {verdict.reason}")
 

@@ -153,7 +153,7 @@ class Summary:
         from rich.table import Table
 
         console = Console()
-        table = Table(title=f"run {self.run}, {self.seconds:.0f} s", title_justify="left")
+        table = Table(title=f"run {self.run} of experiment demo, {self.seconds:.0f} s", title_justify="left")
         table.add_column("what")
         table.add_column("count", justify="right")
         table.add_column("where")

@@ -21,7 +21,7 @@ from astrocyte.schemas import contract, mixed
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.ids import event_ids, format_ids
-from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE
+from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings, time_us
 from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
 
@@ -196,7 +196,7 @@ class StreamEncoder:
 
     def _kind(self, name: str) -> tuple[tuple[str, bytes], bytes]:
         """The header and the JSON of a type of event."""
-        return ("ce_type", f"astrocyte.{self.stream}.{name}".encode()), orjson.dumps(name)
+        return ("ce_type", ce_type(self.stream, name).encode()), orjson.dumps(name)
 
 
 def messages_of(events: Sequence[EncodedEvent], run: str) -> list[Message]:

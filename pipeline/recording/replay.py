@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, producer_client
+from astrocyte.pipeline.kafka.client import (
+    BrokerUnavailable,
+    consumer_client,
+    ensure_topics,
+    producer_client,
+    read_at,
+    topic_partitions,
+)
 from astrocyte.pipeline.kafka.offsets import parse_span_us, parse_time_us
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, TornLog
@@ -23,7 +30,7 @@ from astrocyte.pipeline.recording.reader import open_log, read_header, read_log
 from astrocyte.pipeline.recording.shift import Shift, first_event_us, rename_stream, repartition, shift_record
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.times import us_from_ms
-from astrocyte.schemas.topics import stream_of
+from astrocyte.schemas.topics import is_derived, stream_of
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -35,6 +42,7 @@ __all__ = [
     "Selection",
     "first_ms_of",
     "make_plan",
+    "newer_events",
     "parse_remap",
     "parse_within_log",
     "replay",
@@ -42,6 +50,8 @@ __all__ = [
 ]
 
 _DAY_MS: Final = 86_400_000
+_LAST: Final = 8
+"""How many of the last messages of a partition are read to find an event: the very last may only end a run."""
 _DEFAULT_LIMIT: Final = 900_000
 """Bytes of a message that every broker accepts by default."""
 
@@ -397,9 +407,40 @@ class _Sender:
         return AstrocyteError(f"the broker rejected messages of topic {topic!r}: {error!r} ({delivered})")
 
 
+async def newer_events(plan: Plan, broker: str, shift: Shift | None = None) -> tuple[int, int] | None:
+    """First event time of the replay, and the newest in its topics on the broker if that is greater; else None.
+
+    Workers that have read the newer events count the older ones as late, unless their producers have ended.
+    Microseconds. Raises BrokerUnavailable.
+    """
+    from aiokafka import TopicPartition
+
+    first_us = _first_event_us(plan)
+    there = await topic_partitions(broker)
+    targets = {plan.target(topic) for topic in plan.topics if not is_derived(topic)} & there.keys()
+    if first_us is None or not targets:
+        return None
+    newest_us = -1
+    async with consumer_client(broker) as consumer:
+        places = [TopicPartition(topic, number) for topic in sorted(targets) for number in range(there[topic])]
+        for place, end in (await consumer.end_offsets(places)).items():
+            for offset in range(end - 1, max(end - 1 - _LAST, -1), -1):
+                record = await read_at(consumer, place.topic, place.partition, offset)
+                time_us = None if record is None else first_event_us(record)
+                if time_us is not None:
+                    newest_us = max(newest_us, time_us)
+                    break
+    first_us += 0 if shift is None else shift.event_us
+    return (first_us, newest_us) if newest_us > first_us else None
+
+
+def _first_event_us(plan: Plan) -> int | None:
+    return next((time for _, record in _messages(plan) if (time := first_event_us(record)) is not None), None)
+
+
 def shift_to_now(plan: Plan, *, now_us: int) -> Shift:
     """The shift by which the plan's first message and first event happen now."""
-    first_us = next((time for _, record in _messages(plan) if (time := first_event_us(record)) is not None), None)
+    first_us = _first_event_us(plan)
     event_us = 0 if first_us is None else now_us - first_us
     kafka_ms = 0 if plan.first_ms is None else now_us // 1000 - plan.first_ms
     return Shift(event_us, kafka_ms)

@@ -124,7 +124,13 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         groups = [
             DomainGroup(
                 each.field,
-                Engine(each.ruleset, consistency=settings.consistency, exports=each.exports, validated=True),
+                Engine(
+                    each.ruleset,
+                    consistency=settings.consistency,
+                    immediate=True,
+                    exports=each.exports,
+                    validated=True,
+                ),
                 each.topics,
                 each.exports,
             )

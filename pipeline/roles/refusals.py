@@ -26,6 +26,12 @@ _LOOK_S: Final = 1.0
 """Time between two looks at the counts."""
 
 
+_LATE_REMEDY: Final = (
+    "; ASTROCYTE_LATENESS says how late an event may arrive. Events of a recorded log are late where newer ones were "
+    "read before: 'astrocyte replay --shift' moves them to now, --remap sends them to topics of their own"
+)
+
+
 _Key = tuple[Cause, str, str]
 """Cause, subject and detail of a count."""
 
@@ -130,7 +136,8 @@ def _line(items: list[tuple[_Key, int, UnusedCount]]) -> str:
     (cause, subject, detail), new, found = items[0]
     line = line_of(cause, subject, detail, UnusedCount(new, found.example))
     more = sum(count for _, count, _ in items[1:])
-    return line + (f"; {more:,} more of {len(items) - 1} other kinds" if more else "")
+    line += f"; {more:,} more of {len(items) - 1} other kinds" if more else ""
+    return line + (_LATE_REMEDY if cause == "late" else "")
 
 
 @contextlib.contextmanager

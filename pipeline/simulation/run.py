@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _FORMS: Final = ("frames", "json")
+BROKER_TIMEOUT_S: Final = 60.0
+"""How long a run waits for a broker to answer for the first time; one that was there is waited for without limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,18 @@ def demo_settings(scenario: str, seconds: float) -> dict[str, Any]:
     return worlds.get(scenario, {})
 
 
-def describe_run(broker: str, description: dict[str, Any], *, replication: int = 1) -> None:
-    """Publish the description of a run, before its first event; waits while the broker is unavailable."""
+def describe_run(
+    broker: str, description: dict[str, Any], *, replication: int = 1, timeout_s: float = BROKER_TIMEOUT_S
+) -> None:
+    """Publish the description of a run, before its first event; waits for a broker that does not answer yet.
+
+    Raises BrokerUnavailable after ``timeout_s`` seconds.
+    """
     from astrocyte.pipeline.kafka.client import BrokerUnavailable, ensure_topics, producer_client
 
     async def send() -> None:
         reported = False
+        deadline_s = time.monotonic() + timeout_s
         while True:
             try:
                 await ensure_topics(broker, {SIMULATIONS: 1}, replication=replication)
@@ -132,8 +140,15 @@ def describe_run(broker: str, description: dict[str, Any], *, replication: int =
                         SIMULATIONS, orjson.dumps(description), key=description["simulation_id"].encode(), partition=0
                     )
             except BrokerUnavailable as error:
+                if time.monotonic() >= deadline_s:
+                    raise BrokerUnavailable(
+                        f"{error}; none answered for {timeout_s:g} s. --out FILE simulates into a log without a broker"
+                    ) from None
                 if not reported:
-                    say(f"astrocyte: {error}; waiting for it")
+                    say(
+                        f"astrocyte: {error}; waiting for it for {timeout_s:g} s. --out FILE simulates into a log "
+                        "without a broker"
+                    )
                     reported = True
                 await asyncio.sleep(0.5)
             else:
@@ -167,7 +182,10 @@ def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
 
 
 def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[str, Any]:
-    """Run a simulation; returns its summary as JSON values."""
+    """Run a simulation; returns its summary as JSON values, with the experiment to which stores count it.
+
+    The experiment is None for a run into a log.
+    """
     from astrocyte.pipeline.simulation.controls import KafkaControls
 
     settings = load_settings(broker=options.broker, partitions=options.partitions)
@@ -209,4 +227,4 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[s
             sink.close()
     for note in summary.notes:
         say(f"astrocyte: {note}")
-    return summary.as_dict()
+    return summary.as_dict() | {"experiment": settings.experiment if options.out is None else None}

@@ -19,7 +19,7 @@ from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import RULES
 
-__all__ = ["LiveRules", "RuleChange", "check_published", "follow_rules", "load_live_rules"]
+__all__ = ["LiveRules", "RuleChange", "check_published", "follow_rules", "load_live_rules", "published_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,14 +108,19 @@ async def follow_rules(broker: str, live: LiveRules, start: int) -> AsyncIterato
                     yield live.apply((message.key or b"").decode(errors="replace"), message.value)
 
 
-async def check_published(broker: str, names: Iterable[str]) -> None:
-    """Raises InvalidSettings for a name under which no rule file is published, or none any more."""
-    newest: dict[str, bytes | None] = {}
+async def published_files(broker: str) -> dict[str, bytes]:
+    """Rule files in force on the topic, by the names under which they were published."""
+    newest: dict[str, bytes] = {}
     if RULES in await topic_partitions(broker):
         async with consumer_client(broker) as client:
             async for records in scan(client, {RULES: 1}):
-                newest |= {(each.key or b"").decode("utf-8", "replace"): each.value for each in records}
-    published = sorted(name for name, text in newest.items() if text)
+                newest |= {(each.key or b"").decode("utf-8", "replace"): each.value or b"" for each in records}
+    return {name: text for name, text in sorted(newest.items()) if text}
+
+
+async def check_published(broker: str, names: Iterable[str]) -> None:
+    """Raises InvalidSettings for a name under which no rule file is published, or none any more."""
+    published = list(await published_files(broker))
     for name in names:
         if name not in published:
             raise InvalidSettings(

@@ -48,6 +48,7 @@ __all__ = [
     "KafkaRecord",
     "RawRecord",
     "Refused",
+    "ce_type",
     "cloud_headers",
     "first_offset",
     "frame_to_records",
@@ -198,7 +199,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
     bodies = pc.cast(json_objects(members, frame.num_rows), pa.binary()).to_pylist()
     # Rows share header objects: the fewer containers there are, the less the garbage collector has to traverse.
     source = ("ce_source", f"{OWN_SOURCE}{frame.run}/{frame.stream}".encode())
-    kinds = {name: ("ce_type", _ce_type(frame.stream, name).encode()) for name in set(types)}
+    kinds = {name: ("ce_type", ce_type(frame.stream, name).encode()) for name in set(types)}
     return [
         JsonRecord(
             None if key is None else key.encode(),
@@ -209,7 +210,7 @@ def frame_to_records(frame: Frame, catalog: Catalog = CATALOG) -> list[JsonRecor
     ]
 
 
-def _ce_type(stream: str, kind: str) -> str:
+def ce_type(stream: str, kind: str) -> str:
     """Type of a CloudEvent: that of the event within its stream, which is not named twice."""
     return f"astrocyte.{stream}" if kind == stream else f"astrocyte.{stream}.{kind}"
 

@@ -48,6 +48,17 @@ class StepReport:
     failed: dict[str, int]
     nearest: str
     """The event that failed the fewest parts, with its values; empty if an event fits or there is none."""
+    unjudged: tuple[str, ...] = ()
+    """Parts of the condition that read other events: ``fitted`` and ``failed`` are without them."""
+
+    def line(self) -> str:
+        """How many events fit, and what that leaves open."""
+        if not self.unjudged:
+            return f"step {self.step}: {self.fitted} of {self.seen} events fit"
+        return (
+            f"step {self.step}: {self.fitted} of {self.seen} events fit by themselves; the attempts show whether they "
+            f"also fit the events before them: {' and '.join(self.unjudged)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ class WhyNot:
         """The report as lines of text."""
         lines = [f"rule {self.rule}: {self.events} events of its streams and key, {self.matches} matches"]
         for step in self.steps:
-            lines.append(f"  step {step.step}: {step.fitted} of {step.seen} events fit")
+            lines.append(f"  {step.line()}")
             lines += [f"    {count} failed {part}" for part, count in step.failed.items()]
             if step.nearest:
                 lines.append(f"    nearest: {step.nearest}")
@@ -256,9 +267,9 @@ def _steps(rule: Rule, events: Sequence[Event]) -> tuple[StepReport, ...]:
     """Report for each step, by the parts of its condition that read one event alone."""
     reports = []
     for step in rule.steps:
-        alone = [
-            part for part in _parts(rule.condition(step)) if not any(getattr(node, "step", None) for node in walk(part))
-        ]
+        parts = _parts(rule.condition(step))
+        alone = [part for part in parts if not any(getattr(node, "step", None) for node in walk(part))]
+        unjudged = tuple(to_text(part) for part in parts if part not in alone)
         failed: dict[str, int] = {}
         nearest: tuple[int, str] | None = None
         seen = fitted = 0
@@ -272,7 +283,8 @@ def _steps(rule: Rule, events: Sequence[Event]) -> tuple[StepReport, ...]:
                 failed[to_text(part)] = failed.get(to_text(part), 0) + 1
             if wrong and (nearest is None or len(wrong) < nearest[0]):
                 nearest = (len(wrong), f"at {event['timestamp']} us, {_described(wrong, event, {})}")
-        reports.append(StepReport(str(step.name), seen, fitted, failed, nearest[1] if nearest and not fitted else ""))
+        closest = nearest[1] if nearest and not fitted else ""
+        reports.append(StepReport(str(step.name), seen, fitted, failed, closest, unjudged))
     return tuple(reports)
 
 

@@ -28,3 +28,22 @@ def test_removing_a_rule_file_that_is_not_published_is_refused_with_those_that_a
         assert "mine: removed" in publish(broker, "--remove", "mine")
         with pytest.raises(InvalidSettings, match="published are none"):
             publish(broker, "--remove", "mine")
+
+
+def test_what_is_published_can_be_listed(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        BASE + "\nwindows: [{name: rate, from: axon_1, every: 1s, select: {n: count()}}]"
+    )
+    (tmp_path / "gone.yaml").write_text(BASE)
+
+    def publish(broker: str, *arguments: str) -> tuple[str, str]:
+        result = CliRunner().invoke(app, ["rules", "publish", *arguments, "-b", broker], catch_exceptions=False)
+        return result.stdout, result.stderr
+
+    with running(tmp_path / "data") as broker:
+        assert publish(broker, "--list") == ("", "no rule file is published\n")
+        publish(broker, str(tmp_path / "mine.yaml"), str(tmp_path / "gone.yaml"))
+        publish(broker, "--remove", "gone")
+        assert publish(broker, "--list") == ("mine: rules one; windows rate\n", "")
+        with pytest.raises(InvalidSettings, match="--list changes nothing"):
+            publish(broker, "--list", "--remove", "mine")

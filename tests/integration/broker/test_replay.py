@@ -25,7 +25,14 @@ from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.recording.pacing import Tempo
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.recording.record import record
-from astrocyte.pipeline.recording.replay import Selection, make_plan, parse_remap, replay, shift_to_now
+from astrocyte.pipeline.recording.replay import (
+    Selection,
+    make_plan,
+    newer_events,
+    parse_remap,
+    replay,
+    shift_to_now,
+)
 from astrocyte.pipeline.recording.shift import Shift
 from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
@@ -88,6 +95,33 @@ async def test_a_replayed_log_recorded_again_is_the_same(broker, tmp_path):
     await record(broker, ["mono.*", "odd"], again)
     assert sorted(read_log(again), key=str) == sorted(records, key=str)
     assert (await topic_partitions(broker))["mono.axon_1"] == 2
+
+
+async def test_a_replay_that_begins_before_events_of_its_topics_is_noticed(broker, tmp_path):
+    old = make_plan([write_log(tmp_path / "old.jsonl", recorded_run(steps=2))], Selection())
+    end = axon_frame("axon_1", [], [], end=True)
+    newer = [*recorded_run(steps=3)[4:], *frame_messages(end, 2, {})]
+    assert await newer_events(old, broker) is None
+    await replay(
+        make_plan([write_log(tmp_path / "new.jsonl", newer)], Selection()), broker, tempo=as_fast_as_possible()
+    )
+    assert await newer_events(old, broker) == (T0_US, T0_US + 2_000_000)
+    assert await newer_events(old, broker, Shift(3_000_000, 3000)) is None
+    moved = Selection(remap={"mono.axon_1": "mono.axon_8", "mono.axon_2": "mono.axon_9"})
+    assert await newer_events(make_plan([tmp_path / "old.jsonl"], moved), broker) is None
+
+
+def test_the_command_warns_of_a_replay_before_newer_events(broker, tmp_path):
+    asyncio.run(ensure_topics(broker, {"mono.axon_1": 2}))
+    old = write_log(tmp_path / "old.jsonl", recorded_run(("axon_1",), 1))
+    new = write_log(tmp_path / "new.jsonl", recorded_run(("axon_1",), 3)[4:])
+    outputs = []
+    for arguments in ([str(new)], [str(old)], [str(old), "--shift"]):
+        result = CliRunner().invoke(app, ["replay", *arguments, "-b", broker, "--rate", "max"], catch_exceptions=False)
+        outputs.append(result.stderr)
+    assert "count older ones as late" not in outputs[0] + outputs[2]
+    assert "workers that have read the newer events count older ones as late" in outputs[1]
+    assert "--shift moves the events to now" in outputs[1]
 
 
 async def test_messages_keep_their_spacing(broker, tmp_path):

@@ -121,7 +121,8 @@ def test_slice_of_a_large_dictionary_is_tested_by_the_values_in_it():
 @pytest.mark.parametrize(
     ("text", "position", "reason"),
     [
-        ("value >", 0, "not an expression"),
+        ("value >", 6, "not an expression: something is missing after '>'"),
+        ("value > 3 or ", 10, "not an expression: something is missing after 'or'"),
         ("  foo(1)", 2, "unknown function"),
         ("x.y > 1", 0, "unknown step"),
         ("(lambda: 1)()", 0, "only named functions"),

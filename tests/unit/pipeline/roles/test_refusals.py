@@ -107,13 +107,22 @@ class Log:
 async def test_each_cause_has_at_most_one_line_a_minute_with_the_events_since_the_last():
     log = Log()
     assert await log.after(10) == []
-    log.unused.add("late", "mono.A", "mono.A[0]@5", count=3)
-    assert await log.after(2) == ["3 late events of mono.A, such as mono.A[0]@5"]
-    log.unused.add("late", "mono.A", "mono.A[0]@6", count=2)
-    log.unused.add("late", "mono.B", "mono.B[0]@6", count=1)
+    log.unused.add("duplicate", "mono.A", "mono.A[0]@5", count=3)
+    twice = "events of mono.A had the id of an event that came before, such as mono.A[0]@5"
+    assert await log.after(2) == [f"3 {twice}"]
+    log.unused.add("duplicate", "mono.A", "mono.A[0]@6", count=2)
+    log.unused.add("duplicate", "mono.B", "mono.B[0]@6", count=1)
     assert await log.after(50) == []
-    assert await log.after(20) == ["2 late events of mono.A, such as mono.A[0]@5; 1 more of 1 other kinds"]
+    assert await log.after(20) == [f"2 {twice}; 1 more of 1 other kinds"]
     assert await log.after(300) == []
+
+
+async def test_the_line_on_late_events_says_what_to_do_also_about_a_replayed_log():
+    log = Log()
+    log.unused.add("late", "mono.A", "mono.A[0]@5", count=3)
+    (line,) = await log.after(2)
+    assert line.startswith("3 late events of mono.A, such as mono.A[0]@5; ASTROCYTE_LATENESS says how late")
+    assert "'astrocyte replay --shift'" in line
 
 
 async def test_what_never_came_is_said_once_after_a_minute():

@@ -171,3 +171,24 @@ async def test_an_event_that_waits_when_the_role_dies_is_copied_once_its_time_ha
     assert sorted(found) == list(range(every))
     assert broker.clock()[-1]["repartition"] == REPARTITION.topic
     assert broker.clock()[-1]["positions"] == {REPARTITION.source: 2}
+
+
+@settings(max_examples=8)
+@given(
+    form=st.sampled_from(["json", "frames"]),
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    turns=st.lists(st.booleans(), max_size=60),
+)
+async def test_a_second_group_that_copies_the_same_stream_gives_a_reader_no_row_twice(form, sizes, turns):
+    records = events(COUNT, COUNT, form=form)
+    written = []
+    for size in sizes:
+        broker = Broker()
+        made, start = runner(broker)
+        await copy_all(made, records, start, size)
+        written.append(broker.records)
+    both = Broker()
+    for second in turns:  # each writer in its own order, the two in any
+        both.records += [written[second].pop(0)] if written[second] else []
+    both.records += written[0] + written[1]
+    assert sorted(taken(both)) == sorted(await uninterrupted(records))

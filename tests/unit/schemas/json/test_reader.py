@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from astrocyte import CATALOG, Frame
 from astrocyte.schemas.events import DnaEvent, MonoEvent
 from astrocyte.schemas.frames import conform
-from astrocyte.schemas.json.reader import RawRecord, frame_to_records, records_to_frame
+from astrocyte.schemas.json.reader import RawRecord, ce_type, frame_to_records, records_to_frame
 from astrocyte.schemas.times import iso_from_us, iso_strings, us_from_iso
 
 START = us_from_iso("2025-09-28T10:30:00Z")
@@ -43,6 +43,11 @@ def test_a_mono_event_has_exactly_the_documented_shape():
     assert record["timestamp"] == "2025-09-28T10:30:00Z"
     assert record["source_stream"] == "stream:axon_1"
     assert MonoEvent.model_validate(record).value == 0.0
+
+
+def test_a_type_that_begins_with_its_stream_is_not_named_twice_in_the_headers():
+    assert ce_type("axon_1", "A") == "astrocyte.axon_1.A"
+    assert ce_type("dna.snapshot_created", "dna.snapshot_created") == "astrocyte.dna.snapshot_created"
 
 
 def test_json_and_back_gives_the_same_events_with_the_same_ids():

@@ -121,3 +121,15 @@ def test_mermaid_of_a_conjunction_names_pairing_and_window():
     assert "pairing: each" in text
     assert "less than 2s apart" in text
     assert "none of" in text
+
+
+def test_a_step_says_which_part_of_its_condition_only_the_attempts_can_judge():
+    low = Step(name="b", stream="s", where="value > 3 and value < 0.5 * a.value")
+    rule = Rule(name="r", within="9s", seq=[step("a", "A"), low])
+    first, second = why_not(rule, events("AB", values=[5, 4])).steps
+    assert (second.seen, second.fitted, second.unjudged) == (2, 2, ("value < (0.5 * a.value)",))
+    assert second.line() == (
+        "step b: 2 of 2 events fit by themselves; the attempts show whether they also fit the events before them: "
+        "value < (0.5 * a.value)"
+    )
+    assert first.line() == "step a: 1 of 2 events fit"

@@ -1,0 +1,83 @@
+"""The command ``rules publish``: rule files for running workers, through the topic of rules."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from astrocyte.pipeline.cli.options import Broker
+from astrocyte.pipeline.console import printable, say
+from astrocyte.schemas.errors import InvalidRule, InvalidSettings
+
+__all__ = ["publish_command"]
+
+
+def publish_command(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Rule files; each replaces the published file of the same name.")
+    ] = None,
+    *,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="Remove a published file; repeatable.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Show what is published, and change nothing.")] = False,
+    broker: Broker = None,
+) -> None:
+    """Check rule files and apply them to running workers, without a restart."""
+    from astrocyte.agents.rules.yaml import load_rules
+    from astrocyte.pipeline.kafka.client import producer_client
+    from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.topology.plan import checked_plan
+    from astrocyte.pipeline.topology.rule_updates import check_published
+    from astrocyte.pipeline.topology.topics import make_topics
+    from astrocyte.schemas.topics import RULES
+
+    settings = load_settings(broker=broker)  # imports the plugins, whose validators the files may name
+    if listed:
+        if files or remove:
+            raise InvalidSettings("--list changes nothing; leave the files and --remove out")
+        _list_published(settings.broker)
+        return
+    messages: list[tuple[str, bytes | None]] = []
+    for path in files or ():
+        checked_plan(load_rules(path))
+        messages.append((path.stem, path.read_bytes()))
+    messages += [(name, None) for name in remove or ()]
+    if not messages:
+        raise InvalidSettings("no rule file given; name one, or use --remove NAME")
+
+    async def send() -> None:
+        await make_topics(settings, ())
+        async with producer_client(settings.broker) as producer:
+            for name, text in messages:
+                await producer.send_and_wait(RULES, text, key=name.encode(), partition=0)
+
+    if remove:
+        asyncio.run(check_published(settings.broker, remove))
+    asyncio.run(send())
+    for name, text in messages:
+        say(f"{name}: {'removed' if text is None else 'published'}")
+
+
+def _list_published(broker: str) -> None:
+    """One line for each published file: its name, and what it holds."""
+    from astrocyte.agents.rules.yaml import load_rules
+    from astrocyte.pipeline.topology.rule_updates import published_files
+
+    published = asyncio.run(published_files(broker))
+    for name, text in published.items():
+        try:
+            found = load_rules(text.decode("utf-8", "replace"))
+        except InvalidRule as error:
+            holds = f"refused by workers: {error}"
+        else:
+            kinds = {"rules": found.rules, "windows": found.windows}
+            named = {kind: ", ".join(each.name for each in parts) for kind, parts in kinds.items() if parts}
+            holds = "; ".join(f"{kind} {names}" for kind, names in named.items())
+        sys.stdout.write(printable(f"{name}: {holds or 'no rules'}") + "\n")
+    if not published:
+        say("no rule file is published")

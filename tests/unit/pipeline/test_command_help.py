@@ -1,0 +1,38 @@
+"""What the command says of itself, and where it ends without what it needs."""
+
+import pytest
+from typer.testing import CliRunner
+
+from astrocyte.agents.sinks.registry import SINKS
+from astrocyte.pipeline.cli.app import app
+from astrocyte.pipeline.kafka.client import BrokerUnavailable
+from astrocyte.pipeline.role_registry import ROLES
+from astrocyte.pipeline.simulation.run import describe_run
+from astrocyte.schemas.errors import AstrocyteError
+
+NOWHERE = "127.0.0.1:1"
+
+
+def test_the_help_of_worker_names_every_shipped_role_in_their_order():
+    shown = " ".join(CliRunner().invoke(app, ["worker", "--help"], env={"COLUMNS": "400"}).stdout.split())
+    assert f"Role: {', '.join((*ROLES.shipped, *SINKS.shipped))}, or your own" in shown
+
+
+def test_a_run_without_a_broker_ends_after_the_time_that_it_says_and_names_the_way_without_one(capsys):
+    with pytest.raises(
+        BrokerUnavailable, match=r"none answered for 0\.1 s\. --out FILE simulates into a log"
+    ) as raised:
+        describe_run(NOWHERE, {"simulation_id": "r"}, timeout_s=0.1)
+    assert isinstance(raised.value, AstrocyteError)
+    said = capsys.readouterr().err
+    assert "waiting for it for 0.1 s. --out FILE simulates into a log without a broker" in said
+
+
+def test_an_empty_audit_log_is_not_called_intact(tmp_path):
+    url = f"sqlite:///{tmp_path / 'empty.db'}"
+    runner = CliRunner()
+    runner.invoke(app, ["db", "upgrade", "--url", url], catch_exceptions=False)
+    result = runner.invoke(app, ["audit", "verify", "--url", url], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "the audit log is empty: nothing was checked" in result.stderr
+    assert "--role audit" in result.stderr
