@@ -48,17 +48,30 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
         found["lag"] = await group_lag(settings.broker, f"{settings.group}-{role}")
     if "correlate" in states:
         states["correlate"] |= await correlate_health(settings.broker)
+        if not states.get("repartition", {}).get("members"):
+            _name_absent_role(states["correlate"])
     return states
 
 
+def _name_absent_role(found: dict[str, Any]) -> None:
+    """Say that no worker has the role for which domains wait."""
+    if any(stall["why"] == "repartition" for stall in found["stalls"]):
+        found["waits"].append("no worker of this group runs the role repartition")
+
+
 async def correlate_health(broker: str) -> dict[str, Any]:
-    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them."""
+    """Last reports of the domains: ``unused`` since their workers began, what is ``absent`` in all of them.
+
+    ``waiting`` is the number of events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and
+    ``waits`` says that in lines.
+    """
     newest: dict[bytes, dict[str, Any]] = {}
     if STATS in await topic_partitions(broker):
         async for key, value in messages_of_topic(broker, STATS):
             if key is not None and value is not None and key.startswith(b"correlate/"):
                 newest[key] = orjson.loads(value)
     total = Unused()
+    stalls = [stall for _, stats in sorted(newest.items()) for stall in stats.get("stalls", ())]
     absent: list[set[str]] = []
     for stats in newest.values():
         total.merge(Unused.from_json(stats.get("unused", ())))
@@ -67,4 +80,7 @@ async def correlate_health(broker: str) -> dict[str, Any]:
         "unused": total.as_json(),
         "absent": sorted(set.intersection(*absent)) if absent else [],
         "lines": total.lines(),
+        "waiting": sum(stats.get("waiting", 0) for stats in newest.values()),
+        "stalls": stalls,
+        "waits": [stall["line"] for stall in stalls],
     }
