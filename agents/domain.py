@@ -7,8 +7,9 @@ gives exactly the outputs of an uninterrupted run.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.ingest.waiter import Waiter
+from astrocyte.agents.lane import DomainGroup, GroupTime, Lane
 from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
@@ -40,34 +42,6 @@ from astrocyte.schemas.times import NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition, keyed_topic
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
-
-
-@dataclass(frozen=True, slots=True)
-class DomainGroup:
-    """One engine of a domain and the topics that feed it, by stream."""
-
-    field: str
-    engine: Engine
-    topics: Mapping[str, str]
-    exports: frozenset[str] = frozenset()
-
-
-class _Lane:
-    """One engine and the watermarks of the topics that feed it.
-
-    Every group has watermarks of its own, since a group that reads another's windows is always behind that one.
-    """
-
-    def __init__(self, name: str, engine: Engine | None, topics: frozenset[str], watermarks: Watermarks) -> None:
-        self.name, self.engine, self.topics, self.watermarks = name, engine, topics, watermarks
-        self.correlated: dict[str, str] = {}
-        """By stream: the field by which rules correlate it. An event in which it is null takes part in none."""
-        self.update()
-
-    def update(self) -> None:
-        """Take over the engine's rules."""
-        rules = () if self.engine is None else self.engine.rules
-        self.correlated = {stream: rule.by for rule in rules if rule.by is not None for stream in rule.streams}
 
 
 class Domain:
@@ -133,8 +107,8 @@ class Domain:
         ]
         if rest:
             engines.append(("", None, rest))  # read only to be counted
-        self._lanes = [_Lane(*parts, self._clock(parts[2])) for parts in engines]
-        self._lanes_of: dict[str, list[_Lane]] = {}
+        self._lanes = [Lane(*parts, self._clock(parts[2])) for parts in engines]
+        self._lanes_of: dict[str, list[Lane]] = {}
         for lane in self._lanes:
             for topic in lane.topics:
                 self._lanes_of.setdefault(topic, []).append(lane)
@@ -166,6 +140,20 @@ class Domain:
     def waiting(self) -> int:
         """Number of events that wait until the log shows whether their clock is right."""
         return self._clocks.waiting
+
+    @property
+    def doubted(self) -> Counter[str]:
+        """The same by topic."""
+        return Counter(item.sourced.topic for item in self._clocks.items())
+
+    def has_copies(self, topic: str) -> bool:
+        """Whether copies of events have come on a topic of the `repartition` role."""
+        return self._taken.knows(topic)
+
+    @property
+    def groups_time(self) -> list[GroupTime]:
+        """Event time of every group that correlates."""
+        return [lane.time(lane.engine) for lane in self._lanes if lane.engine is not None]
 
     @property
     def asserting(self) -> bool:
@@ -392,13 +380,13 @@ class Domain:
 
         apart(len(chosen), attempt, refuse)
 
-    def _peers(self, lane: _Lane, frame: Frame, topic: str) -> list[Source]:
+    def _peers(self, lane: Lane, frame: Frame, topic: str) -> list[Source]:
         """Announce the peers of the frame's source, so that a slow start of one makes nothing late."""
         prefix = topic.removesuffix(frame.stream)
         named = [(prefix + stream, origin) for stream, _, origin in (peer.partition("@") for peer in frame.peers)]
         return [Source(name, self.partition, origin or frame.origin) for name, origin in named if name in lane.topics]
 
-    def _advance(self, lane: _Lane, output: DomainOutput) -> None:
+    def _advance(self, lane: Lane, output: DomainOutput) -> None:
         if lane.engine is None:
             if lane.watermarks.finished:
                 lane.watermarks.reset()
@@ -409,7 +397,7 @@ class Domain:
         else:
             self._step(lane, partial(lane.engine.advance, lane.watermarks.watermark_us), output)
 
-    def _step(self, lane: _Lane, step: Callable[[], EngineOutput], output: DomainOutput) -> None:
+    def _step(self, lane: Lane, step: Callable[[], EngineOutput], output: DomainOutput) -> None:
         before_us = NEVER_US if lane.engine is None else lane.engine.watermark_us
         by = lane.name or "null"
         try:

@@ -17,10 +17,14 @@ __all__ = ["DomainMetrics", "StoreMetrics", "UnusedMetrics", "serve_metrics"]
 
 
 class DomainMetrics:
-    """Counters of every domain of a correlate worker, and how far its event time lags behind the wall clock."""
+    """Counters of every domain of a correlate worker, how far its event time lags behind the wall clock, and stalls.
 
-    def __init__(self, domains: Callable[[], dict[int, Any]]) -> None:
+    ``stalls`` gives what waits for event time that stands still (`pipeline.roles.stalls.Stall`).
+    """
+
+    def __init__(self, domains: Callable[[], dict[int, Any]], stalls: Callable[[], Iterable[Any]] = tuple) -> None:
         self._domains_of = domains
+        self._stalls_of = stalls
 
     def collect(self) -> Iterator[Metric]:
         """One sample for each counter and partition."""
@@ -31,7 +35,22 @@ class DomainMetrics:
             "Wall-clock time minus the watermark of the domain",
             labels=("partition",),
         )
+        waiting = GaugeMetricFamily(
+            "astrocyte_waiting",
+            "Rows that wait for the watermark, once for each reader",
+            labels=("partition", "by"),
+        )
+        stalled = GaugeMetricFamily(
+            "astrocyte_stalled_seconds",
+            "For how long events have waited while event time stands still, and for which source",
+            labels=("partition", "by", "topic", "origin", "why"),
+        )
+        for stall in self._stalls_of():
+            labels = (str(stall.partition), stall.by, stall.topic, stall.origin, stall.why)
+            stalled.add_metric(labels, time.time() - stall.since_us / 1e6)
         for partition, domain in self._domains_of().items():
+            for group in domain.groups_time:
+                waiting.add_metric((str(partition), group.field), group.waiting)
             for name, value in domain.counters.as_dict().items():
                 events.add_metric((str(partition), name), value)
             if domain.watermark_us > 0:
@@ -40,7 +59,9 @@ class DomainMetrics:
                 for rule, counts in group.engine.counters().items():
                     for what, value in counts.items():
                         rules.add_metric((str(partition), rule, what), value)
-        return iter((events, rules, behind, _unused(domain.unused for domain in self._domains_of().values())))
+        return iter(
+            (events, rules, behind, waiting, stalled, _unused(domain.unused for domain in self._domains_of().values()))
+        )
 
 
 class UnusedMetrics:

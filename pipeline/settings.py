@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     liveness_timeout: Duration = Field(
         120_000_000, gt=0, description="a worker that has lag and makes no progress for this long exits"
     )
+    stall_timeout: Duration = Field(
+        15_000_000, gt=0, description="time after which it is reported that events wait and event time stands still"
+    )
     session_timeout: Duration = Field(
         10_000_000, ge=1_000_000, description="time after which the partitions of a dead worker move to others"
     )

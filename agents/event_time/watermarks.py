@@ -20,7 +20,7 @@ from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.times import CEILING_US, NEVER_US
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["ENDED_KEPT", "MAX_JUMP_US", "Observed", "Source", "Watermarks"]
+__all__ = ["ENDED_KEPT", "MAX_JUMP_US", "Holder", "Observed", "Source", "Watermarks"]
 
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
 """A year: how far ahead of its source's newest timestamp an asserted watermark may be by default."""
@@ -51,6 +51,17 @@ class Observed(NamedTuple):
     """Older than the watermark: written to the topic of late events."""
     limits_us: NDArray[np.int64]
     """The watermark with which each row was compared."""
+
+
+class Holder(NamedTuple):
+    """A source that delays the domain's watermark."""
+
+    source: Source
+    """Without an origin where nothing has come from its place yet."""
+    watermark_us: int
+    """`NEVER_US` for a source that has sent nothing yet."""
+    asserts: bool
+    """Its producer asserts watermarks, or a peer has announced it."""
 
 
 @dataclass(slots=True)
@@ -129,6 +140,18 @@ class Watermarks:
     def sources(self) -> dict[Source, int]:
         """Watermark of every open source, to display its lag."""
         return {source: state.watermark_us for source, state in self._sources.items()}
+
+    def holders(self) -> list[Holder]:
+        """Sources that must send something before the domain's watermark advances; none where all are idle."""
+        missing = self._missing()
+        if missing:
+            return [Holder(Source(*place), NEVER_US, asserts=False) for place in sorted(missing)]
+        active = [(source, state) for source, state in self._sources.items() if not state.idle]
+        least_us = min((state.watermark_us for _, state in active), default=NEVER_US)
+        return [
+            Holder(source, least_us, state.asserts) for source, state in sorted(active, key=lambda item: item[0])
+            if state.watermark_us == least_us
+        ]  # fmt: skip
 
     def is_idle(self, source: Source) -> bool:
         """Whether the source was declared idle and has sent no frame since."""

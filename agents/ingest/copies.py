@@ -110,6 +110,10 @@ class CopiesOnce:
     def __init__(self) -> None:
         self._sources: dict[tuple[str, int], _Source] = {}
 
+    def knows(self, topic: str) -> bool:
+        """Whether copies have come on a topic."""
+        return any(name == topic for name, _ in self._sources)
+
     def fresh(self, topic: str, records: Iterable[KafkaRecord]) -> tuple[list[KafkaRecord], dict[int, Copied]]:
         """The messages without the rows that came before; others than copies are returned as they are.
 

@@ -363,6 +363,8 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Check rule files; show which topics they need and which streams are repartitioned."""
+    import asyncio
+
     from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan, uneven_topics

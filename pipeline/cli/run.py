@@ -177,7 +177,7 @@ def _split(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
-    """Show whether every role of the settings has a live worker; exit status 1 if not."""
+    """Show whether every role of the settings has a live worker and event time goes on; exit status 1 if not."""
     from astrocyte.pipeline.roles.health import group_health
     from astrocyte.pipeline.settings import load_settings
 
@@ -188,11 +188,14 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
     else:
         for role, state in states.items():
             lag = "nothing read yet" if state["lag"] is None else f"lag {state['lag']:,}"
-            sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, {lag}\n")
-            for line in (*state.get("copies", ()), *state.get("lines", ()), *state.get("absent", ())):
+            waiting = f", {state['waiting']:,} events wait" if state.get("waiting") else ""
+            sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, {lag}{waiting}\n")
+            for line in (line for name in ("waits", "copies", "lines", "absent") for line in state.get(name, ())):
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):
         raise AstrocyteError("a role has no live worker; see the lines above")
+    if any(state.get("waits") for state in states.values()):
+        raise AstrocyteError("event time stands still; the lines above say what it waits for")
 
 
 def bench_command(

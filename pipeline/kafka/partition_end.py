@@ -1,10 +1,11 @@
-"""A partition at its end, as answered fetches prove it."""
+"""A partition at its end, as answered fetches prove it, or why it is not."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["AtEnd"]
+__all__ = ["AtEnd", "Unread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,13 @@ class AtEnd:
     delivered: int | None = None
     """Offset after the newest chunk that was handed to an agent; None if none was. Until the agent has finished
     that chunk, records still wait to be processed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A partition is not known to be at its end for this worker."""
+
+    why: Literal["paused", "unanswered", "behind"]
+    """Its delivery is paused, no answer of the broker says where it ends, or it has records that are not read yet."""
+    records: int = 0
+    """Number of these records."""

@@ -20,7 +20,7 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.warm import warm
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions
-from astrocyte.pipeline.kafka.partition_end import AtEnd
+from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics, serve_metrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
@@ -31,6 +31,7 @@ from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
 from astrocyte.pipeline.roles.sink import build_sink
+from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
 from astrocyte.pipeline.settings import Settings
@@ -151,6 +152,13 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             decoders=decoders_of(contracts_of(ruleset, existing=existing, streams=settings.streams)),
         )
 
+    stalls = StallWatch(
+        settings.stall_timeout / 1e6,
+        settings.idle_timeout / 1e6,
+        settings.producer_timeout / 1e6,
+        lambda place: _unread(app, *place),
+        {repartition.topic: repartition.source for repartition in plan.repartitions},
+    )
     # The app's producer exists only once the app has started, hence the lambdas.
     correlator = Correlator(
         make_domain,
@@ -164,6 +172,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         producer_timeout_us=settings.producer_timeout,
         fingerprint=_fingerprint(live.ruleset, settings),
         limit=LetterLimit("correlate", settings.dead_letter_limit),
+        stalls=stalls,
     )
     reporter = UnusedReporter(
         lambda: [domain.unused for domain in correlator.domains.values()],
@@ -176,7 +185,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         await _look_again(settings, known, read)
         return await correlator.assigned(committed)
 
-    serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains))
+    serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls))
     configure(
         app,
         TransportOptions(
@@ -198,6 +207,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
 
     app.agent(app.topic(*read), name="domain", supervisor_strategy=mode.CrashingSupervisor)(correlate)
     repeat(app, tick, _TICK_S)
+    repeat(app, correlator.look_for_stalls, 1.0)
 
     @app.task
     async def rules_topic() -> None:
@@ -329,6 +339,11 @@ def _copies(plan: Plan) -> list[tuple[Repartition, StreamDeclaration | None]]:
 def _at_end(app: WorkerApp, topic: str, partition: int) -> AtEnd | None:
     end: AtEnd | None = app.consumer.at_end(TP(topic, partition))
     return end
+
+
+def _unread(app: WorkerApp, topic: str, partition: int) -> Unread | None:
+    found: Unread | None = app.consumer.unread(TP(topic, partition))
+    return found
 
 
 def _build_repartition_agent(app: WorkerApp, runner: RepartitionRunner, unused: Unused, limit: LetterLimit) -> None:

@@ -27,6 +27,7 @@ from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
+from astrocyte.pipeline.roles.stalls import Stall, StallWatch, Standing
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
@@ -37,7 +38,7 @@ __all__ = ["Correlator", "StateStore"]
 
 logger = logging.getLogger(__name__)
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 """Version of the content of a snapshot."""
 _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
@@ -83,6 +84,8 @@ class _Partition:
     """When the broker was last seen to take a record in time."""
     writing: asyncio.Task[None] | None = None
     next_snapshot_s: float = 0.0
+    unproven: bool = False
+    """Sources are silent, but the broker has not shown that it takes records."""
     dirty: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -104,6 +107,7 @@ class Correlator:
         producer_timeout_us: int = 600_000_000,
         fingerprint: str = "",
         limit: LetterLimit | None = None,
+        stalls: StallWatch | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -118,6 +122,7 @@ class Correlator:
         self._producer_s = producer_timeout_us / 1e6
         self._fingerprint = fingerprint
         self._limit = limit or LetterLimit("correlate", 1.0)
+        self._stalls = stalls or StallWatch(math.inf, self._idle_s, self._producer_s)
         self._monotonic = monotonic
         self._now_us = now_us
         self._domains: dict[int, _Partition] = {}
@@ -188,6 +193,7 @@ class Correlator:
             # Also after a timeout: another worker may have taken over, so this state is no longer valid.
             for partition in gone:
                 del self._domains[partition]
+                self._stalls.drop(partition)
 
     async def handle(self, chunk: Any, delivery: Delivery) -> None:
         """Process one chunk, pass its output to the producer, and wait only if too much is unconfirmed."""
@@ -209,8 +215,10 @@ class Correlator:
             sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
+            received = part.domain.counters.received - received
+            self._stalls.processed(place, received - len(output.dead_letters))
             await self._send_output(part, output)
-            await self._check_letters(part, output, part.domain.counters.received - received)
+            await self._check_letters(part, output, received)
         await self._back_pressure(part)
 
     async def _check_letters(self, part: _Partition, output: DomainOutput, received: int) -> None:
@@ -234,7 +242,7 @@ class Correlator:
             part.unconfirmed += [(future, size // len(futures)) for future in futures]
 
     async def _back_pressure(self, part: _Partition) -> None:
-        while sum(size for future, size in part.unconfirmed if not future.done()) > _MOST_UNCONFIRMED:
+        while _holds_back(part):
             waiting = [future for future, _ in part.unconfirmed if not future.done()]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for future, _ in part.unconfirmed:
@@ -268,6 +276,20 @@ class Correlator:
         due = [part for part in self._domains.values() if part.dirty and now_s >= part.next_snapshot_s]
         await asyncio.gather(*(self._snapshot(part) for part in due))
 
+    async def look_for_stalls(self) -> None:
+        """Called about once a second: report what event time waits for, in the log and in `control.stats`."""
+        standing = {
+            partition: Standing(part.domain, part.sources, part.unproven or _holds_back(part))
+            for partition, part in self._domains.items()
+        }
+        changed = self._stalls.look(standing, self._monotonic(), self._now_us())
+        records = [self._stats(self._domains[partition].domain) for partition in changed]
+        if records:
+            await self._send_batch(STATS, 0, records)
+
+    def _stats(self, domain: Domain) -> ProducerRecord:
+        return _stats_record(domain, self._stalls.of(domain.partition))
+
     async def _find_idle(self, part: _Partition) -> None:
         sources = part.sources
         async with part.lock:
@@ -276,7 +298,8 @@ class Correlator:
             # The evidence for these has ended: records may have arrived.
             await self._wait_again(part, sources.idle - silent - sources.given_up)
             fresh = silent - sources.idle
-            if fresh and not self._accepts_writes(part):
+            part.unproven = bool(fresh) and not self._accepts_writes(part)
+            if part.unproven:
                 return
             gone = sources.silent(self._producer_s) & sources.idle - sources.given_up
             output = DomainOutput()
@@ -328,7 +351,7 @@ class Correlator:
 
     async def _write_proof(self, part: _Partition) -> None:
         began_s = self._monotonic()
-        stats = _stats_record(part.domain)
+        stats = self._stats(part.domain)
         # A refusal for good also fails the next snapshot, which reports it.
         with contextlib.suppress(DeliveryFailed):
             await asyncio.gather(*await self._send_batch(STATS, 0, [stats]))
@@ -399,7 +422,7 @@ class Correlator:
                 await self._record(part)
             began_s = self._monotonic()
             state = {"format": FORMAT, "fingerprint": self._fingerprint.encode(), "domain": part.domain.snapshot()}
-            stats_record = _stats_record(part.domain)
+            stats_record = self._stats(part.domain)
             deliveries, part.deliveries = part.deliveries, {}
             unconfirmed = [future for future, _ in part.unconfirmed]
             part.dirty = False
@@ -420,9 +443,16 @@ class Correlator:
         part.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))
 
 
-def _stats_record(domain: Domain) -> ProducerRecord:
+def _holds_back(part: _Partition) -> bool:
+    """Whether so much output awaits confirmation that the domain waits."""
+    return sum(size for future, size in part.unconfirmed if not future.done()) > _MOST_UNCONFIRMED
+
+
+def _stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
     stats |= {"unused": domain.unused.as_json(), "copies": domain.copies}
     if domain.groups:
         stats["absent"] = domain.fields.absent(domain.made)
+    waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
+    stats |= {"waiting": waiting, "stalls": [stall.as_json() for stall in stalls]}
     return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

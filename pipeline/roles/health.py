@@ -48,13 +48,22 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
         found["lag"] = await group_lag(settings.broker, f"{settings.group}-{role}")
     if "correlate" in states:
         states["correlate"] |= await correlate_health(settings.broker)
+        if not states.get("repartition", {}).get("members"):
+            _name_absent_role(states["correlate"])
     return states
 
 
-async def correlate_health(broker: str) -> dict[str, Any]:
-    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them.
+def _name_absent_role(found: dict[str, Any]) -> None:
+    """Say that no worker has the role for which domains wait."""
+    if any(stall["why"] == "repartition" for stall in found["stalls"]):
+        found["waits"].append("no worker of this group runs the role repartition")
 
-    ``copies`` are sentences on the streams that the rules read from repartitioned copies.
+
+async def correlate_health(broker: str) -> dict[str, Any]:
+    """Last reports of the domains: ``unused`` since their workers began, what is ``absent`` in all of them.
+
+    ``copies`` are sentences on the streams that the rules read from repartitioned copies. ``waiting`` is the number of
+    events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and ``waits`` says that in lines.
     """
     newest: dict[bytes, dict[str, Any]] = {}
     there = await topic_partitions(broker)
@@ -63,6 +72,7 @@ async def correlate_health(broker: str) -> dict[str, Any]:
             if key is not None and value is not None and key.startswith(b"correlate/"):
                 newest[key] = orjson.loads(value)
     total = Unused()
+    stalls = [stall for _, stats in sorted(newest.items()) for stall in stats.get("stalls", ())]
     absent: list[set[str]] = []
     copies: dict[str, str] = {}
     for stats in newest.values():
@@ -78,4 +88,7 @@ async def correlate_health(broker: str) -> dict[str, Any]:
             for topic, source in sorted(copies.items())
         ],
         "lines": total.lines(),
+        "waiting": sum(stats.get("waiting", 0) for stats in newest.values()),
+        "stalls": stalls,
+        "waits": [stall["line"] for stall in stalls],
     }

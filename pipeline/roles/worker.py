@@ -64,6 +64,7 @@ _DURATIONS = (
     "producer_timeout",
     "snapshot_interval",
     "liveness_timeout",
+    "stall_timeout",
     "session_timeout",
 )
 

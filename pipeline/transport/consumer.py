@@ -16,7 +16,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from astrocyte.pipeline.kafka.partition_end import AtEnd
+from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage
 from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
@@ -117,6 +117,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if end is None or partition in self._paused_tps or self.tracker.position(partition) != end.offset:
             return None
         return replace(end, delivered=self.tracker.delivered_to(partition))
+
+    def unread(self, partition: TP) -> Unread | None:
+        """Why ``partition`` is not known to have been handed to agents up to its end; None if it has been."""
+        if partition in self._paused_tps:
+            return Unread("paused")
+        end, position = self.ends.at_end(partition), self.tracker.position(partition)
+        if end is None or position is None:
+            return Unread("unanswered")
+        return Unread("behind", end.offset - position) if position < end.offset else None
 
     async def _drain_messages(self, fetcher: Any) -> None:
         # Records fetched by an earlier, cancelled loop were dropped: every partition is positioned again.

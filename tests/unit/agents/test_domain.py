@@ -202,6 +202,27 @@ def test_a_topic_that_no_rule_reads_is_counted_all_the_same():
     assert domain.counters.processed == 2
 
 
+def test_a_snapshot_keeps_rules_without_a_key_beside_topics_that_are_only_counted():
+    rules = load_rules("rules: [{name: two, by: null, within: 1s, seq: [{as: a, stream: s}, {as: b, stream: s}]}]")
+
+    def domain() -> Domain:
+        group = DomainGroup("", Engine(rules), {"s": "keyed..s"})
+        return Domain(0, [group], topics=["mono.s", "keyed..s"], internal=["keyed..s"])
+
+    def row(at_ms: int) -> bytes:
+        times = {"timestamp": START_US + np.array([at_ms]) * 1000, "key": ["k"]}
+        return encode_frame(
+            Frame.from_columns("s", "run", times, first_seq=at_ms, watermark_us=START_US + at_ms * 1000)
+        )
+
+    whole = domain()
+    whole.feed("keyed..s", [RawRecord(0, 1000, None, row(0))])
+    other = domain()
+    other.restore(whole.snapshot())
+    output = other.feed("keyed..s", [RawRecord(1, 1000, None, row(500)), RawRecord(2, 1000, None, row(900))])
+    assert [orjson.loads(each.value)["correlation_rule"] for each in output.multi_events] == ["two"]
+
+
 def test_an_unknown_group_of_a_snapshot_is_left_out_and_a_new_one_begins_empty():
     domain = new_domain()
     feed(domain, stream_log(3, seed=4).records)
