@@ -476,13 +476,13 @@ class Domain:
                 self._restore_clock(lane, snapshot["lanes"][lane.name]["clock"])
                 lane.engine.restore(snapshot["lanes"][lane.name]["engine"])
 
-    def _restore_clock(self, lane: _Lane, clock: Mapping[str, Any]) -> None:
+    def _restore_clock(self, lane: Lane, clock: Mapping[str, Any]) -> None:
         """Restore event time, for the topics that the lane reads now."""
         lane.watermarks.restore(clock)
         before = {place.topic for place in lane.watermarks.expect((each, self.partition) for each in lane.topics)}
         for copy in lane.topics - before:
             source = self.copies.get(copy)
-            if source in before:  # the topic itself was read until now: that part of its copy was taken
+            if source is not None and source in before:  # the topic itself was read until now: that part of its copy was taken
                 waiting = [each for each in self._clocks.items() if each.sourced.topic == source]
                 opened = [int(positions_of(each.sourced)[each.row]) for each in waiting]
                 self._taken.begin(copy, self.partition, self.positions.get(source, 0), opened)

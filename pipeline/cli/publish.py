@@ -75,9 +75,8 @@ def _list_published(broker: str) -> None:
         except InvalidRule as error:
             holds = f"refused by workers: {error}"
         else:
-            kinds = {"rules": found.rules, "windows": found.windows}
-            named = {kind: ", ".join(each.name for each in parts) for kind, parts in kinds.items() if parts}
-            holds = "; ".join(f"{kind} {names}" for kind, names in named.items())
+            kinds = {"rules": [each.name for each in found.rules], "windows": [each.name for each in found.windows]}
+            holds = "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
         sys.stdout.write(printable(f"{name}: {holds or 'no rules'}") + "\n")
     if not published:
         say("no rule file is published")
