@@ -482,7 +482,7 @@ class Domain:
         before = {place.topic for place in lane.watermarks.expect((each, self.partition) for each in lane.topics)}
         for copy in lane.topics - before:
             source = self.copies.get(copy)
-            if source is not None and source in before:  # the topic itself was read until now: that part of its copy was taken
+            if source is not None and source in before:  # it was itself read until now: that part of the copy was taken
                 waiting = [each for each in self._clocks.items() if each.sourced.topic == source]
                 opened = [int(positions_of(each.sourced)[each.row]) for each in waiting]
                 self._taken.begin(copy, self.partition, self.positions.get(source, 0), opened)
