@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.client import ensure_topics, producer_client, topic_partitions
 from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.roles.health import correlate_health
+from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.topics import LATE, MULTI_EVENTS, STATS
 from tests.support.brokers import read_all
@@ -31,21 +33,21 @@ TOPICS = {"shop.orders": 2, "mono.payments": 3}
 START_MS = 1_759_055_400_000
 
 
-async def send(address: str, numbers: range, late: int = 0) -> None:
+async def send(address: str, numbers: range, late: int = 0, start_ms: int = START_MS) -> None:
     """An order and its payment for each number, and then ``late`` payments of a minute before, all of one customer."""
     async with producer_client(address) as producer:
         for number in numbers:
             for topic, at_ms in (("shop.orders", 0), ("mono.payments", 50)):
-                body = {"timestamp": START_MS + number * 100 + at_ms, "id": number}
+                body = {"timestamp": start_ms + number * 100 + at_ms, "id": number}
                 await producer.send_and_wait(topic, orjson.dumps(body), key=b"c%d" % (number % 7))
         for number in range(late):
-            body = {"timestamp": START_MS - 60_000, "id": f"late{number}"}
+            body = {"timestamp": start_ms - 60_000, "id": f"late{number}"}
             await producer.send_and_wait("mono.payments", orjson.dumps(body), key=b"c0")
 
 
 @contextmanager
-def worker(address: str, folder: Path, *roles: str) -> Iterator[Callable[[], str]]:
-    """A worker with the rules; gives its log."""
+def worker(address: str, folder: Path, *roles: str, status: int = 0) -> Iterator[Callable[[], str]]:
+    """A worker with the rules, which ends with ``status``, asked to if that is 0; gives its log."""
     code = "from astrocyte.pipeline.cli.app import main; main()"
     command = [sys.executable, "-c", code, "worker", "--rules", "rules.yaml", "--broker", address]
     command += [part for role in roles for part in ("--role", role)]
@@ -58,6 +60,8 @@ def worker(address: str, folder: Path, *roles: str) -> Iterator[Callable[[], str
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out)
     try:
         yield log.read_text
+        if status:
+            assert process.wait(60) == status
     finally:
         process.terminate()
         process.wait(30)
@@ -121,6 +125,21 @@ async def grow(address: str, topic: str, partitions: int) -> None:
         await admin.close()
 
 
+CHANGED = "topic 'mono.payments' has 3 partitions now, and had 2 when this worker began"
+
+
+def test_a_worker_says_that_a_topic_has_more_partitions_and_ends_to_be_started_again(own_embedded, tmp_path):
+    address = own_embedded.address
+    (tmp_path / "rules.yaml").write_text(RULES)
+    asyncio.run(ensure_topics(address, dict.fromkeys(TOPICS, 2)))
+    with worker(address, tmp_path, "correlate", status=RESTART_STATUS) as log:
+        wait_until(lambda: "role correlate is ready" in log(), 60, lambda: log()[-3000:])
+        assert "repartition" not in log()
+        asyncio.run(grow(address, "mono.payments", 3))
+    assert CHANGED in log()
+
+
+@pytest.mark.soak
 def test_a_topic_that_grows_is_repartitioned_from_then_on(own_embedded, tmp_path):
     address = own_embedded.address
     (tmp_path / "rules.yaml").write_text(RULES)
@@ -130,11 +149,12 @@ def test_a_topic_that_grows_is_repartitioned_from_then_on(own_embedded, tmp_path
         wait_until(lambda: len(found(address)) > 15, 60, lambda: log()[-3000:])
         assert "role repartition is ready" not in log()
         asyncio.run(grow(address, "mono.payments", 3))
-        changed = "topic 'mono.payments' has 3 partitions now, and had 2 when this worker began"
-        wait_until(lambda: changed in log(), 40, lambda: log()[-3000:])
-        wait_until(lambda: "role repartition is ready and reads" in log(), 40, lambda: log()[-3000:])
-        asyncio.run(send(address, range(30, 90)))
+        wait_until(lambda: CHANGED in log(), 40, lambda: log()[-3000:])
+        wait_until(lambda: "role repartition is ready and reads" in log(), 120, lambda: log()[-3000:])
+        # While all was idle event time has gone on with the clock: these events are of an hour's time after that.
+        asyncio.run(send(address, range(30, 90), start_ms=START_MS + 3_000_000))
         wanted, _ = offline(address, tmp_path)
         assert len(wanted) == 90
-        wait_until(lambda: set(found(address)) == set(wanted), 60, lambda: f"{len(found(address))}; {log()[-3000:]}")
+        wait_until(lambda: set(found(address)) == set(wanted), 90, lambda: f"{len(found(address))}; {log()[-3000:]}")
     assert len(found(address)) == len(wanted)
+    assert values(address, LATE) == []
