@@ -193,7 +193,6 @@ class Buffers:
         if grown & self._shrunk:
             self._rounds_to_shrink = min(2 * self._rounds_to_shrink, MOST_ROUNDS_TO_SHRINK)
         self._shrunk -= grown
-        self._forget_spills()
         if grown:
             self._settle(wanted)
 
