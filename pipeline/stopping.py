@@ -35,6 +35,7 @@ class Stop:
         self._event = threading.Event()
         self._rescue: Callable[[], str] | None = None
         self._finishes = False
+        self._otherwise = ""
         self.number: int | None = None
         """The signal that stopped the command."""
 
@@ -46,14 +47,14 @@ class Stop:
         """Wait for a signal; returns whether one has arrived."""
         return self._event.wait(timeout_s)
 
-    def guard(self, rescue: Callable[[], str], *, finishes: bool) -> None:
+    def guard(self, rescue: Callable[[], str], *, finishes: bool, otherwise: str = "") -> None:
         """From now on there is something to save. Before this call a signal ends the process at once.
 
-        ``rescue`` saves what was done, on another thread, in the time that is left, and returns a text about it. With
-        ``finishes`` the command sees the stop and ends by itself; ``rescue`` is then called only if that takes too
-        long.
+        ``rescue`` saves what was done, on another thread, in the time that is left, and returns a text about it;
+        ``otherwise`` is that text where it takes too long. With ``finishes`` the command sees the stop and ends by
+        itself; ``rescue`` is then called only if that takes too long.
         """
-        self._rescue, self._finishes = rescue, finishes
+        self._rescue, self._finishes, self._otherwise = rescue, finishes, otherwise
 
     def end(self) -> NoReturn:
         """End the process, with the exit status of its signal: 128 and its number. Nothing else may be unwritten."""
@@ -96,7 +97,8 @@ class Stop:
             saving = threading.Thread(target=save, name="rescue", daemon=True)
             saving.start()
             saving.join(_RESCUE_S if self._finishes else _LIMIT_S)
-        line = "astrocyte: stopped" + "".join(f"; {text}" for text in said) + "\n"
+        text = said[0] if said else self._otherwise
+        line = "astrocyte: stopped" + (f"; {text}" if text else "") + "\n"
         with contextlib.suppress(OSError):
             os.write(2, ((_CLEAN_LINE if os.isatty(2) else "") + line).encode())
         os._exit(128 + (self.number or signal.SIGTERM))

@@ -135,6 +135,7 @@ class Demo:
         from astrocyte.simulator.scenario import load_scenario
 
         self._options = options
+        self._kept = f"what the demo has stored so far is in {options.data}"
         self._simulation: _Simulation | None = None
         self._roles: RoleProcesses | None = None
         self._broker: BrokerProcess | None = None
@@ -153,7 +154,7 @@ class Demo:
         """
         began_s = time.monotonic()
         if stop is not None:
-            stop.guard(self._rescue, finishes=False)
+            stop.guard(self._rescue, finishes=False, otherwise=self._kept)
         warm(read_rule_files(self._rules))  # here, where the user sees the notice, and before other processes run
         data = self._options.data
         _clear(data)
@@ -185,18 +186,18 @@ class Demo:
         )
 
     def _rescue(self) -> str:
-        """End the processes, called on another thread when the demo is stopped; together they get a second and a half.
+        """End the processes, called on another thread when the demo is stopped; together they get a second.
 
         Workers and broker are safe against being killed: what was confirmed is stored.
         """
         if self._simulation is not None:
             self._simulation.stop()
-            self._simulation.join(0.3)
+            self._simulation.join(0.2)
         if self._roles is not None:
-            self._roles.stop(0.7)
+            self._roles.stop(0.6)
         if self._broker is not None:
             self._broker.stop(0.3)
-        return f"what the demo has stored so far is in {self._options.data}"
+        return self._kept
 
     def _settings(self, address: str) -> Settings:
         data = self._options.data.resolve()
