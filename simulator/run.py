@@ -22,6 +22,9 @@ from astrocyte.simulator.scenario import Scenario, load_scenario
 
 __all__ = ["Progress", "RunSummary", "run_name", "simulate"]
 
+PREPARE_ROUNDS = 128
+"""Length of runs for which the program for bursts is compiled beforehand: a shorter run would end before it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -117,7 +120,10 @@ def simulate(
         checkpoint_ticks=checkpoint_ticks, queue_rounds=queue_rounds,
     )  # fmt: skip
     path = Path(checkpoint) if checkpoint is not None else None
-    world = World(world_of, settings, seed, chunk_ticks=chunk_ticks, devices=devices, group_islands=group_islands)
+    world = World(
+        world_of, settings, seed, chunk_ticks=chunk_ticks, devices=devices, group_islands=group_islands,
+        prepare=end >= PREPARE_ROUNDS * chunk_ticks,
+    )  # fmt: skip
     name = run or run_name(world_of, settings, seed)
     notes: list[str] = []
     before = _resumed(path, world, seed, notes) if resume and path is not None and path.exists() else None

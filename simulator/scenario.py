@@ -132,6 +132,15 @@ class Scenario(ABC):
         del static
         return {}
 
+    def largest(self, static: Any) -> Mapping[str, int]:
+        """Rows of each buffer that hold what any tick can need, kinds of events included; by default a row per slot.
+
+        A tick that needs more than its buffer holds is run again with these. One that needs even more is run again
+        with a program that is compiled first, which takes seconds.
+        """
+        del static
+        return {}
+
     def report(self, config: Any, interval: Interval, memory: dict[str, Any]) -> Iterable[HostRow]:
         """Rows that the host adds for an interval. ``memory`` lasts over the run (JSON values only; checkpointed)."""
         del config, interval, memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from astrocyte.simulator.emission.assembly import Assembler
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.scenario import Interval, Scenario, load_scenario
 
-__all__ = ["check_frames", "check_scenario", "check_values"]
+__all__ = ["FrameOrder", "check_frames", "check_scenario", "check_values"]
 
 
 def check_scenario(scenario: str | Scenario, *, ticks: int = 60, seed: int = 1, **settings: Any) -> list[str]:
@@ -59,14 +59,18 @@ def _run(
     return frames, intervals, world.host_states()
 
 
-def check_frames(frames: list[Frame]) -> Iterator[str]:
-    """Violations in the frames of one run: fields, order, numbers, watermarks, ends."""
-    numbers: dict[str, int] = {}
-    marks: dict[str, int] = {}
-    ended: set[str] = set()
-    for frame in frames:
-        stream, times = frame.stream, frame.timestamps()
-        if stream in ended:
+class FrameOrder:
+    """Violations in the frames of one run, one frame after the other: fields, order, numbers, watermarks, ends."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._marks: dict[str, int] = {}
+        self._ended: set[str] = set()
+
+    def add(self, frame: Frame) -> Iterator[str]:
+        """Violations in the next frame."""
+        stream, times, mark = frame.stream, frame.timestamps(), self._marks.get(frame.stream, 0)
+        if stream in self._ended:
             yield f"{stream}: a frame came after the end"
         listed = CATALOG.find(stream)
         try:
@@ -74,21 +78,32 @@ def check_frames(frames: list[Frame]) -> Iterator[str]:
                 yield f"{stream}: columns are not exactly the catalog's"
         except AstrocyteError as error:
             yield f"{stream}: {error}"
-        if frame.first_seq != numbers.get(stream, 0):
+        if frame.first_seq != self._numbers.get(stream, 0):
             yield f"{stream}: sequence numbers jump to {frame.first_seq}"
-        numbers[stream] = frame.first_seq + frame.num_rows
+        self._numbers[stream] = frame.first_seq + frame.num_rows
         if len(times) and (np.diff(times) < 0).any():
             yield f"{stream}: rows are not in order of time"
-        if len(times) and times[0] < marks.get(stream, 0):
+        if len(times) and times[0] < mark:
             yield f"{stream}: a row is older than the watermark before it"
         if frame.watermark_us is not None:
-            if frame.watermark_us < marks.get(stream, 0):
+            if frame.watermark_us < mark:
                 yield f"{stream}: the watermark went back"
-            marks[stream] = frame.watermark_us
+            self._marks[stream] = frame.watermark_us
         if frame.end:
-            ended.add(stream)
-    if missing := set(numbers) - ended:
-        yield f"{min(missing)}: no frame ended it"
+            self._ended.add(stream)
+
+    def end(self) -> Iterator[str]:
+        """Violations at the end of the run."""
+        if missing := set(self._numbers) - self._ended:
+            yield f"{min(missing)}: no frame ended it"
+
+
+def check_frames(frames: Iterable[Frame]) -> Iterator[str]:
+    """Violations in the frames of one run: fields, order, numbers, watermarks, ends."""
+    order = FrameOrder()
+    for frame in frames:
+        yield from order.add(frame)
+    yield from order.end()
 
 
 def check_values(frames: list[Frame], *, varying: bool = False) -> Iterator[str]:

@@ -17,6 +17,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "transport": ("transport",),
     "pipeline": ("pipeline",),
     "simulator": ("simulator",),
+    "worlds": ("worlds",),
     "sinks": ("sinks", "influx"),
 }
 """Modules of each benchmark, by its name."""

@@ -29,7 +29,8 @@ from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.simulator.config import configure
 from astrocyte.simulator.emission.assembly import Assembler
 from astrocyte.simulator.emission.emitter import CallableSink, Emitter, FrameSink
-from astrocyte.simulator.runtime.world import TRACES, Round, World
+from astrocyte.simulator.runtime.programs import TRACES
+from astrocyte.simulator.runtime.world import Round, World
 from astrocyte.simulator.scenario import load_scenario
 from astrocyte.simulator.scenarios.cells.config import INPUTS, TRAITS
 
@@ -129,6 +130,7 @@ class _Timed:
             traces = TRACES[scenario.name]
             for _ in self.world.run(self.world.tick + max(ticks, 4 * chunk_ticks), self.params):
                 pass
+            self.world.wait()
 
     def run(self, take: Callable[[Round], object]) -> None:
         """Advance, passing every round to ``take``; sets ``seconds`` and ``core_seconds``."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from astrocyte.pipeline.console import say
+from astrocyte.pipeline.stopping import interrupted_as_usual
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
 
 __all__ = ["app", "main"]
@@ -27,6 +28,8 @@ app = typer.Typer(
 
 _PARTS: Final = ("run", "inspect", "log", "letters", "rules", "store", "experiments")
 """Modules with a function ``register(app)``, in the order in which their commands are listed."""
+_END_ON_SIGNAL: Final = ("demo", "simulate")
+"""Commands that see to signals themselves, from their first statement on."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -39,12 +42,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of ``astrocyte`` itself, given before the name of a command."""
+    if context.invoked_subcommand not in _END_ON_SIGNAL:
+        interrupted_as_usual()
 
 
 def _register() -> None:

@@ -12,6 +12,7 @@ import typer
 
 from astrocyte.pipeline.cli.options import AsJson, Broker
 from astrocyte.pipeline.console import print_json, printable, say
+from astrocyte.pipeline.stopping import ends_on_signal
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 __all__ = ["register"]
@@ -46,21 +47,22 @@ def demo_command(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on this machine: broker, simulator, workers and stores, with live progress."""
-    from astrocyte.pipeline.demo.demo import Demo, DemoOptions
-    from astrocyte.pipeline.settings import load_settings
-    from astrocyte.pipeline.simulation.compilations import keep_compilations
+    with ends_on_signal() as stop:
+        from astrocyte.pipeline.demo.demo import Demo, DemoOptions
+        from astrocyte.pipeline.settings import load_settings
+        from astrocyte.pipeline.simulation.compilations import keep_compilations
 
-    load_settings()  # imports the plugins, which may register the scenario
-    keep_compilations()
-    options = DemoOptions(
-        scenario=scenario, seconds=seconds, data=data, seed=seed, size=size, partitions=partitions, shuffle=shuffle,
-        rules=tuple(str(path) for path in rules or ()), database=database,
-    )  # fmt: skip
-    summary = Demo(options).run(quiet=as_json)
-    if as_json:
-        print_json(summary.as_json())
-    else:
-        summary.show()
+        load_settings()  # imports the plugins, which may register the scenario
+        keep_compilations()
+        options = DemoOptions(
+            scenario=scenario, seconds=seconds, data=data, seed=seed, size=size, partitions=partitions,
+            shuffle=shuffle, rules=tuple(str(path) for path in rules or ()), database=database,
+        )  # fmt: skip
+        summary = Demo(options).run(quiet=as_json, stop=stop)
+        if as_json:
+            print_json(summary.as_json())
+        else:
+            summary.show()
 
 
 def broker_command(
@@ -107,24 +109,29 @@ def simulate_command(
     as_json: AsJson = False,
 ) -> None:
     """Run a scenario: its events go to Kafka, or to a recorded log with --out."""
-    from astrocyte.pipeline.simulation.compilations import keep_compilations
-    from astrocyte.pipeline.simulation.run import SimulationOptions, run_simulation
+    with ends_on_signal() as stop:
+        from astrocyte.pipeline.simulation.compilations import keep_compilations
+        from astrocyte.pipeline.simulation.run import SimulationOptions, run_simulation
 
-    keep_compilations()
-    if ticks is None and seconds is None:
-        seconds = 10.0
-    options = SimulationOptions(
-        scenario=scenario, ticks=ticks, seconds=seconds, seed=seed, size=size, rate=rate, realtime=realtime,
-        settings=_pairs(setting or ()), out=out, form=form, partitions=partitions, checkpoint=checkpoint,
-        checkpoint_ticks=checkpoint_ticks, resume=resume, overwrite=force, run=run, broker=broker,
-    )  # fmt: skip
-    summary = run_simulation(options, quiet=as_json)
-    if as_json:
-        print_json(summary)
-        return
-    events = ", ".join(f"{stream} {count:,}" for stream, count in summary["events"].items())
-    where = "" if summary["experiment"] is None else f" of experiment {summary['experiment']}"
-    say(f"run {summary['run']}{where}: {summary['end_tick']:,} ticks in {summary['wall_s']:.1f} s; {events}")
+        keep_compilations()
+        if ticks is None and seconds is None:
+            seconds = 10.0
+        options = SimulationOptions(
+            scenario=scenario, ticks=ticks, seconds=seconds, seed=seed, size=size, rate=rate, realtime=realtime,
+            settings=_pairs(setting or ()), out=out, form=form, partitions=partitions, checkpoint=checkpoint,
+            checkpoint_ticks=checkpoint_ticks, resume=resume, overwrite=force, run=run, broker=broker,
+        )  # fmt: skip
+        summary = run_simulation(options, quiet=as_json, stop=stop)
+        if as_json:
+            print_json(summary)
+        if not as_json or stop.number is not None:
+            events = ", ".join(f"{stream} {count:,}" for stream, count in summary["events"].items())
+            stopped = "astrocyte: stopped, " if stop.number is not None else ""
+            where = "" if summary["experiment"] is None else f" of experiment {summary['experiment']}"
+            took = f"{summary['end_tick']:,} ticks in {summary['wall_s']:.1f} s"
+            say(f"{stopped}run {summary['run']}{where}: {took}; {events}")
+        if stop.number is not None:
+            stop.end()
 
 
 def _pairs(assignments: list[str] | tuple[str, ...]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from astrocyte.pipeline.simulation.run import (
     description_of,
     scenario_config,
 )
+from astrocyte.pipeline.stopping import Stop
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
 from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
@@ -134,6 +135,10 @@ class Demo:
         from astrocyte.simulator.scenario import load_scenario
 
         self._options = options
+        self._kept = f"what the demo has stored so far is in {options.data}"
+        self._simulation: _Simulation | None = None
+        self._roles: RoleProcesses | None = None
+        self._broker: BrokerProcess | None = None
         config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
         world = load_scenario(options.scenario)
         self._streams = Assembler(world, config, "").streams
@@ -142,16 +147,22 @@ class Demo:
         self._rules = tuple(Path(name) for name in rules)
         self._database = options.database or f"sqlite:///{options.data.resolve() / 'astrocyte.db'}"
 
-    def run(self, *, quiet: bool = False) -> Summary:
-        """Run the pipeline, wait until every event is processed and stored, and count the results."""
+    def run(self, *, quiet: bool = False, stop: Stop | None = None) -> Summary:
+        """Run the pipeline, wait until every event is processed and stored, and count the results.
+
+        A stop ends all its processes; what they had stored stays in the folder.
+        """
         began_s = time.monotonic()
+        if stop is not None:
+            stop.guard(self._rescue, finishes=False, otherwise=self._kept)
         warm(read_rule_files(self._rules))  # here, where the user sees the notice, and before other processes run
         data = self._options.data
         _clear(data)
         (data / "logs").mkdir(parents=True)
         (data / _MARK).write_text(json.dumps({"scenario": self._options.scenario, "seed": self._options.seed}))
+        self._broker = BrokerProcess(data / "broker", default_partitions=self._options.partitions)
         with (
-            BrokerProcess(data / "broker", default_partitions=self._options.partitions) as broker,
+            self._broker as broker,
             (data / "logs" / "worker.log").open("w") as log,
         ):
             settings = self._settings(broker.address)
@@ -159,6 +170,7 @@ class Demo:
             with self._workers(settings, log) as workers:
                 simulation = _Simulation(self._options, settings, self._streams)
                 simulation.start()
+                self._simulation = simulation
                 with DemoView(self._options.scenario, self._options.seconds, quiet=quiet) as view:
                     counts = asyncio.run(self._watch(settings, simulation, workers, view))
             asyncio.run(_record(settings.broker, data / "events.jsonl.zst"))
@@ -172,6 +184,20 @@ class Demo:
             rules=self._rules,
             world=simulation.world.course if simulation.world is not None else {},
         )
+
+    def _rescue(self) -> str:
+        """End the processes, called on another thread when the demo is stopped; together they get a second.
+
+        Workers and broker are safe against being killed: what was confirmed is stored.
+        """
+        if self._simulation is not None:
+            self._simulation.stop()
+            self._simulation.join(0.2)
+        if self._roles is not None:
+            self._roles.stop(0.6)
+        if self._broker is not None:
+            self._broker.stop(0.3)
+        return self._kept
 
     def _settings(self, address: str) -> Settings:
         data = self._options.data.resolve()
@@ -190,7 +216,7 @@ class Demo:
 
     @contextlib.contextmanager
     def _workers(self, settings: Settings, log: IO[str]) -> Iterator[RoleProcesses]:
-        workers = RoleProcesses(settings, settings.roles, output=log)
+        self._roles = workers = RoleProcesses(settings, settings.roles, output=log)
         workers.start()
         try:
             yield workers

@@ -93,13 +93,17 @@ class RoleProcesses:
     """Gives the roles that rules and topics need when a role asks for its restart; new ones among them are started."""
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _restarts: dict[str, list[float]] = field(default_factory=dict)
+    _stopping: bool = False
 
     def start(self) -> None:
         """Start every role."""
+        self._stopping = False
         for role in self.roles:
             self._start(role)
 
     def _start(self, role: str) -> None:
+        if self._stopping:
+            return
         ended = self._children.get(role)
         if ended is not None and ended.stdin is not None:
             ended.stdin.close()
@@ -122,7 +126,7 @@ class RoleProcesses:
         """
         for role, child in list(self._children.items()):
             status = child.poll()
-            if status is None:
+            if status is None or self._stopping:
                 continue
             if status == RESTART_STATUS:
                 self._start(role)
@@ -144,14 +148,16 @@ class RoleProcesses:
             self._start(role)
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """Ask every role to finish, wait, and kill those that do not."""
-        for child in self._children.values():
+        """Ask every role to finish, wait, and kill those that do not. None is started any more; from any thread."""
+        self._stopping = True
+        children = list(self._children.values())
+        for child in children:
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + timeout_s
-        for child in self._children.values():
+        for child in children:
             try:
-                child.wait(max(0.1, deadline - time.monotonic()))
+                child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

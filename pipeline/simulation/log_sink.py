@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from pathlib import Path
 
@@ -34,31 +35,46 @@ class LogSink:
         check_absent(path, overwrite=overwrite)
         self._path, self._overwrite, self._source = path, overwrite, source
         self._open: LogWriter | None = None
+        self._lock = threading.Lock()
         self.events = 0
 
     def write(self, frame: Frame) -> None:
         """Append the frame's messages."""
-        writer = self._writer(frame)
-        for record in messages_of(frame, self._partitions, self._form):
-            place = (record.topic, record.partition or 0)
-            writer.write(
-                ConsumedRecord(
-                    *place, self._offsets[place], record.timestamp_ms or 0, record.key, record.value,
-                    tuple(record.headers),
-                )
-            )  # fmt: skip
-            self._offsets[place] += 1
-        self.events += frame.num_rows
+        with self._lock:
+            writer = self._writer(frame)
+            for record in messages_of(frame, self._partitions, self._form):
+                place = (record.topic, record.partition or 0)
+                writer.write(
+                    ConsumedRecord(
+                        *place, self._offsets[place], record.timestamp_ms or 0, record.key, record.value,
+                        tuple(record.headers),
+                    )
+                )  # fmt: skip
+                self._offsets[place] += 1
+            self.events += frame.num_rows
 
     def flush(self) -> None:
         """Pass written data to the operating system."""
-        if self._open is not None:
-            self._open.flush()
+        with self._lock:
+            if self._open is not None:
+                self._open.flush()
 
     def close(self) -> None:
         """Finish the file."""
-        if self._open is not None:
-            self._open.close()
+        with self._lock:
+            if self._open is not None:
+                self._open.close()
+
+    def rescue(self) -> str:
+        """Save what was written from another thread, before the process ends; returns a text about it.
+
+        Frames are complete in the file, which keeps its name ``.partial``. The sink writes no more.
+        """
+        self._lock.acquire()  # and never released: the thread that writes waits for the end of the process
+        if self._open is None:
+            return "no event was written"
+        self._open.abandon()
+        return f"{self.events:,} events are in {self._path}.partial"
 
     def _writer(self, first: Frame) -> LogWriter:
         if self._open is None:

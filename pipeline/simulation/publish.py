@@ -245,6 +245,10 @@ class KafkaSink:
             self._thread.join()
         return self.events_written - self.events_confirmed
 
+    def rescue(self) -> str:
+        """What became of the events, in words, for a process that ends now."""
+        return f"the broker has confirmed {self.events_confirmed:,} of {self.events_written:,} events"
+
     def _check(self) -> None:
         if self._failure is not None:
             raise PublishFailed(f"publishing stopped: {self._failure}") from self._failure

@@ -13,10 +13,11 @@ from typing import Any, Final, cast
 import numpy as np
 import orjson
 
-from astrocyte.pipeline.console import progress_bar, say, stop_on_signal
+from astrocyte.pipeline.console import progress_bar, say
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.log_sink import LogSink
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
+from astrocyte.pipeline.stopping import Stop
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import SIMULATIONS
@@ -168,7 +169,7 @@ def description_of(world: Any, config: Any, seed: int, experiment: str, run: str
     }
 
 
-def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
+def open_sink(options: SimulationOptions, settings: Settings) -> LogSink | KafkaSink:
     """Where the frames go: a log file with ``out``, else Kafka."""
     if options.form not in _FORMS:
         raise InvalidSettings(f"--format: expected frames or json, got {options.form!r}")
@@ -181,10 +182,10 @@ def open_sink(options: SimulationOptions, settings: Settings) -> FrameSink:
     return KafkaSink(settings.broker, partitions=settings.partitions, replication=settings.replication, form=form)
 
 
-def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[str, Any]:
-    """Run a simulation; returns its summary as JSON values, with the experiment to which stores count it.
+def run_simulation(options: SimulationOptions, *, quiet: bool = False, stop: Stop | None = None) -> dict[str, Any]:
+    """Run a simulation until its end or a stop; returns its summary as JSON values.
 
-    The experiment is None for a run into a log.
+    With the experiment to which stores count it, which is None for a run into a log.
     """
     from astrocyte.pipeline.simulation.controls import KafkaControls
 
@@ -198,33 +199,34 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False) -> dict[s
         describe_run(settings.broker, description, replication=settings.replication)
         if world.controls:
             controls = KafkaControls(settings.broker, world.controls, run=description["simulation_id"])
-    with stop_on_signal("astrocyte: stopping the run; press Ctrl-C again to exit at once") as stop:
-        try:
-            with progress_bar(f"simulating {options.scenario}") as move:
-                summary = simulate(
-                    world,
-                    config,
-                    seed=options.seed,
-                    ticks=options.ticks,
-                    seconds=options.seconds if options.ticks is None else None,
-                    sink=sink,
-                    run=options.run,
-                    stop=stop.is_set,
-                    # A stop ends pacing too: what has been computed is written without waiting for its time.
-                    sleep=lambda seconds: cast("None", stop.wait(seconds)),
-                    rate=options.rate,
-                    speed=1.0 if options.realtime else None,
-                    control_source=controls,
-                    on_refused=lambda control: say(f"astrocyte: control {control.name!r} was refused: {control.error}"),
-                    checkpoint=options.checkpoint,
-                    checkpoint_ticks=options.checkpoint_ticks,
-                    resume=options.resume,
-                    progress=None if quiet else lambda done: move(done.tick, done.end_tick),
-                )
-        finally:
-            if controls is not None:
-                controls.close()
-            sink.close()
+    stop = Stop() if stop is None else stop
+    stop.guard(sink.rescue, finishes=True)
+    try:
+        with progress_bar(f"simulating {options.scenario}") as move:
+            summary = simulate(
+                world,
+                config,
+                seed=options.seed,
+                ticks=options.ticks,
+                seconds=options.seconds if options.ticks is None else None,
+                sink=sink,
+                run=options.run,
+                stop=stop.is_set,
+                # A stop ends pacing too: what has been computed is written without waiting for its time.
+                sleep=lambda seconds: cast("None", stop.wait(seconds)),
+                rate=options.rate,
+                speed=1.0 if options.realtime else None,
+                control_source=controls,
+                on_refused=lambda control: say(f"astrocyte: control {control.name!r} was refused: {control.error}"),
+                checkpoint=options.checkpoint,
+                checkpoint_ticks=options.checkpoint_ticks,
+                resume=options.resume,
+                progress=None if quiet else lambda done: move(done.tick, done.end_tick),
+            )
+    finally:
+        if controls is not None and not stop.is_set():
+            controls.close()
+        sink.close()
     for note in summary.notes:
         say(f"astrocyte: {note}")
     return summary.as_dict() | {"experiment": settings.experiment if options.out is None else None}

@@ -25,6 +25,7 @@ class BurstsConfig(ScenarioConfig):
     left_rows: int = Field(default=SLOTS, ge=32)  # initial sizes; as many as there are slots: never an overflow
     right_rows: int = Field(default=SLOTS, ge=32)
     kept_rows: int = Field(default=SLOTS, ge=32)
+    largest_rows: int = 0  # of the spill program; 0: as many as there are slots
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BurstsStatic:
     left_rows: int
     right_rows: int
     kept_rows: int
+    largest_rows: int
 
 
 class Bursts(Scenario):
@@ -46,7 +48,7 @@ class Bursts(Scenario):
     int_metrics = ("alive",)
 
     def static(self, config: Any) -> BurstsStatic:
-        return BurstsStatic(config.left_rows, config.right_rows, config.kept_rows)
+        return BurstsStatic(config.left_rows, config.right_rows, config.kept_rows, config.largest_rows)
 
     def params(self, config: Any) -> Mapping[str, Any]:
         return {"plants": plant_params(config.plants, BurstsConfig.plant_kinds)}
@@ -59,6 +61,9 @@ class Bursts(Scenario):
 
     def capacities(self, static: BurstsStatic) -> Mapping[str, int]:
         return {"kept": static.kept_rows}
+
+    def largest(self, static: BurstsStatic) -> Mapping[str, int]:
+        return dict.fromkeys(("left", "right", "kept"), static.largest_rows) if static.largest_rows else {}
 
     def events(self, static: BurstsStatic) -> Sequence[EventSpec]:
         columns = (Column("cell_id", "id"), Column("noise"))

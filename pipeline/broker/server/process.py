@@ -60,6 +60,7 @@ class BrokerProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 pass_fds=(ready_fd,),
+                start_new_session=True,  # Ctrl-C in a terminal reaches the parent only, which decides what happens
             )
         finally:
             os.close(ready_fd)

@@ -114,6 +114,11 @@ class Axons(Scenario):
         """``layers``: spikes of one (axon, domain) in a tick; ``active``: number of (axon, domain) with spikes."""
         return {"layers": 4, "active": max(static.island_domains // 8, 64)}
 
+    def largest(self, static: AxonsStatic) -> Mapping[str, int]:
+        """All (axon, domain) active, each with several times the usual number of spikes."""
+        most = AXON_COUNT * static.island_domains
+        return {"layers": 16, "active": most} | {f"axon_{number}": most for number in range(1, AXON_COUNT + 1)}
+
     def events(self, static: AxonsStatic) -> tuple[EventSpec, ...]:
         """One kind per axon."""
         columns = (

@@ -193,7 +193,7 @@ class Cells(Scenario):
         return apply_difficulty(config, params, message)
 
     def violations(self, config: CellsConfig, state: Any, interval: Interval) -> Iterator[str]:
-        """Traits in range, dead slots without energy, living cells with energy and mass."""
+        """Traits in range, dead slots without energy, living cells with energy and mass, the ledger closed."""
         cells = state["cells"]
         alive = cells["alive"]
         for trait, (_, low, high) in TRAITS.items():
@@ -204,6 +204,10 @@ class Cells(Scenario):
             yield "a dead slot holds energy"
         if (cells["energy"][alive] < 0).any() or not (cells["mass"][alive] > 0).all():
             yield "a living cell has negative energy or no mass"
+        total = {name: values.sum(axis=1) for name, values in interval.metrics.items() if values.ndim == 2}
+        kept = total["income"] - total["cost"] - total["lost"]
+        if (total["energy"][1:] - total["energy"][:-1] != kept[1:]).any():
+            yield "the ledger of energy does not close"
 
 
 def _solve(

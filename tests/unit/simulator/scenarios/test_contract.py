@@ -1,17 +1,18 @@
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from astrocyte.scenario import configure, load_scenario, scenario_names, simulate
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.simulator.event_spec import cell_id, id_parts
-from astrocyte.simulator.runtime.world import TRACES
+from astrocyte.simulator.runtime.programs import TRACES
 from astrocyte.simulator.scenarios.axons.scenario import AxonsConfig
 from astrocyte.simulator.scenarios.cells.config import CellsConfig
 from astrocyte.simulator.testing import check_scenario
-from tests.support.worlds import MORAN, MoranConfig, trace
+from tests.support.worlds import MORAN, DriftConfig, MoranConfig, WrightFisher, trace
 
 pytestmark = pytest.mark.time_limit(30, "compiles every world")
 
@@ -89,6 +90,24 @@ def test_a_sweep_over_params_compiles_once() -> None:
     second = trace(MORAN, MoranConfig(advantage=0.7, **settings), 1, 20)
     assert TRACES["moran"] == before
     assert not np.array_equal(first["carriers"], second["carriers"])
+
+
+class WeaklyTyped(WrightFisher):
+    """Its state is weakly typed at first and then no more, and another part the other way round."""
+
+    name = "weakly_typed"
+
+    def init(self, static, params, ctx):
+        return {"first": jnp.where(jnp.arange(static.slots) % 2 == 0, 1, 0), "then": jnp.zeros((), jnp.float32)}
+
+    def step(self, static, params, state, ctx):
+        ctx.metric("carriers", jnp.sum(state["first"], dtype=jnp.int32))
+        return {"first": state["first"].astype(jnp.int32), "then": jnp.where(state["then"] > 0, 1.0, 0.0)}
+
+
+def test_a_state_whose_parts_are_weakly_typed_compiles_once() -> None:
+    trace(WeaklyTyped(), DriftConfig(slots=8), 1, 30, chunk_ticks=10)
+    assert TRACES["weakly_typed"] == 1
 
 
 def test_ids_hold_ticks_beyond_32_bits_and_stay_positive() -> None:

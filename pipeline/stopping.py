@@ -1,0 +1,159 @@
+"""Ctrl-C and SIGTERM: a command ends within two seconds with what was done, at any moment of its run.
+
+Python's signal handlers run on the main thread, between two of its instructions: not while it compiles a world, loads a
+library or waits for a device. So a thread reads the signals from a pipe, gives the command a moment to finish by
+itself, and otherwise ends the process. No exception is raised anywhere: it could hit code that cannot be interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final, NoReturn
+
+__all__ = ["Stop", "end_at_once", "ends_on_signal", "interrupted_as_usual"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_LIMIT_S: Final = 1.7
+"""Time from the signal to the end of the process, which leaves a margin to two seconds for a busy machine."""
+_RESCUE_S: Final = 0.4
+"""Part of it for saving what was done, where the command has not ended by itself."""
+_FINISHED: Final = b"\0"
+_CLEAN_LINE: Final = "\r\x1b[K\x1b[?25h"
+"""To the start of a cleared line, with the cursor shown: a progress bar may be on the terminal."""
+
+
+class Stop:
+    """Whether the command is to stop. Made by `ends_on_signal`; without it, nothing ever sets it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._rescue: Callable[[], str] | None = None
+        self._finishes = False
+        self._otherwise = ""
+        self.number: int | None = None
+        """The signal that stopped the command."""
+
+    def is_set(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._event.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a signal; returns whether one has arrived."""
+        return self._event.wait(timeout_s)
+
+    def guard(self, rescue: Callable[[], str], *, finishes: bool, otherwise: str = "") -> None:
+        """From now on there is something to save. Before this call a signal ends the process at once.
+
+        ``rescue`` saves what was done, on another thread, in the time that is left, and returns a text about it;
+        ``otherwise`` is that text where it takes too long. With ``finishes`` the command sees the stop and ends by
+        itself; ``rescue`` is then called only if that takes too long.
+        """
+        self._rescue, self._finishes, self._otherwise = rescue, finishes, otherwise
+
+    def end(self) -> NoReturn:
+        """End the process, with the exit status of its signal: 128 and its number. Nothing else may be unwritten."""
+        assert self.number is not None
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        # Not sys.exit: that waits for threads, one of which may be compiling a world.
+        os._exit(128 + self.number)
+
+    def _received(self, number: int) -> None:
+        if self.number is None:
+            self.number = number
+        self._event.set()
+
+    def _watch(self, reader: int) -> None:
+        while (first := os.read(reader, 1)) not in map(_byte, _SIGNALS):
+            if first in (_FINISHED, b""):
+                return
+        self._received(first[0])
+        if self._rescue is not None and self._finishes:
+            # A second signal, or the end of the time, ends the command at once; its own end writes a zero.
+            while select.select([reader], [], [], _LIMIT_S - _RESCUE_S)[0]:
+                second = os.read(reader, 1)
+                if second in (_FINISHED, b""):
+                    return
+                if second in map(_byte, _SIGNALS):
+                    break
+        self._end_now()
+
+    def _end_now(self) -> None:
+        said: list[str] = []
+        if self._rescue is not None:
+            rescue = self._rescue
+
+            def save() -> None:
+                with contextlib.suppress(Exception):  # the process ends whatever happens
+                    said.append(rescue())
+
+            saving = threading.Thread(target=save, name="rescue", daemon=True)
+            saving.start()
+            saving.join(_RESCUE_S if self._finishes else _LIMIT_S)
+        text = said[0] if said else self._otherwise
+        line = "astrocyte: stopped" + (f"; {text}" if text else "") + "\n"
+        with contextlib.suppress(OSError):
+            os.write(2, ((_CLEAN_LINE if os.isatty(2) else "") + line).encode())
+        os._exit(128 + (self.number or signal.SIGTERM))
+
+
+def _byte(number: int) -> bytes:
+    return bytes([number])
+
+
+def end_at_once() -> None:
+    """From now on Ctrl-C and SIGTERM end the process at once: for a command that is only beginning."""
+    for number in _SIGNALS:
+        signal.signal(number, _end)
+
+
+def interrupted_as_usual() -> None:
+    """Undo `end_at_once`: Ctrl-C raises KeyboardInterrupt and SIGTERM ends the process, as in every program."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: object) -> None:
+    # No exception: it would be raised anywhere in an import.
+    with contextlib.suppress(OSError):
+        os.write(2, b"astrocyte: stopped\n")
+    os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def ends_on_signal() -> Iterator[Stop]:
+    """Within this context Ctrl-C and SIGTERM end the process, see `Stop`. Only on the main thread; elsewhere nothing.
+
+    A command that finishes by itself calls `Stop.end` as the last thing in the context if `Stop.number` is set.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    watching = threading.Thread(target=stop._watch, args=(reader,), name="signals", daemon=True)
+    watching.start()
+    before_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # Only with a handler does a signal reach the pipe, so these come last.
+    before = {number: signal.signal(number, lambda received, _: stop._received(received)) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        if stop.is_set() and not stop._finishes:
+            watching.join()  # it ends the process: whatever was raised here follows from the stop
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(before_fd)
+        os.write(writer, _FINISHED)
+        watching.join()
+        os.close(writer)
+        os.close(reader)
