@@ -423,4 +423,5 @@ class Correlator:
 def _stats_record(domain: Domain) -> ProducerRecord:
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
     stats |= {"unused": domain.unused.as_json(), "absent": domain.fields.absent(domain.made)}
+    stats |= {"unraised": domain.unraised}
     return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

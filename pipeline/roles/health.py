@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -52,7 +53,10 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 async def correlate_health(broker: str) -> dict[str, Any]:
-    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them."""
+    """Last reports of the domains: ``unused`` since their workers began, and what is ``absent`` in all of them.
+
+    ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones.
+    """
     newest: dict[bytes, dict[str, Any]] = {}
     if STATS in await topic_partitions(broker):
         async for key, value in messages_of_topic(broker, STATS):
@@ -60,11 +64,21 @@ async def correlate_health(broker: str) -> dict[str, Any]:
                 newest[key] = orjson.loads(value)
     total = Unused()
     absent: list[set[str]] = []
+    unraised: dict[str, Counter[str]] = {}
     for stats in newest.values():
         total.merge(Unused.from_json(stats.get("unused", ())))
         absent.append(set(stats.get("absent", ())))
+        for rule, counts in stats.get("unraised", {}).items():
+            unraised.setdefault(rule, Counter()).update(counts)
     return {
         "unused": total.as_json(),
         "absent": sorted(set.intersection(*absent)) if absent else [],
-        "lines": total.lines(),
+        "unraised": {rule: dict(counts) for rule, counts in sorted(unraised.items())},
+        "lines": [*total.lines(), *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items()))],
     }
+
+
+def _unraised_line(rule: str, counts: Counter[str]) -> str:
+    parts = [f"{counts['suppressed']:,} suppressed by cool_down"] if counts["suppressed"] else []
+    parts += [f"{counts['grouped']:,} joined to earlier ones by group"] if counts["grouped"] else []
+    return f"alerts of rule {rule!r}: {', '.join(parts)}"
