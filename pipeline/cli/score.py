@@ -107,7 +107,9 @@ def _trials(
     rules: str, scenario: str, seeds: range, *, seconds: float, size: int | None, slack_us: int, as_json: bool
 ) -> None:
     from astrocyte.pipeline.analysis.trials import run_trials
+    from astrocyte.pipeline.simulation.compilations import keep_compilations
 
+    keep_compilations()
     with progress_bar(f"scoring {scenario}") as move:
         trials = run_trials(
             scenario, read(rules), seeds=seeds, seconds=seconds, size=size, slack_us=slack_us,

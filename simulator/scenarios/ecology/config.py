@@ -38,10 +38,12 @@ learn nor choose their direction."""
 GENOMES = 64
 """Founding genomes."""
 PLANT_KINDS: Mapping[str, PlantKind] = {
-    "depletion": PlantKind(("resource_exhaustion",), strength=0.95, rest=60),
+    "depletion": PlantKind(("resource_exhaustion",), strength=0.95, ticks=10, rest=60),
     "feud": PlantKind(("conflict_without_sharing",), strength=1.0, ticks=90, rest=60),
     "collapse": PlantKind(("agent_population_crash",), strength=0.8, rest=200),
-    "famine": PlantKind(("starvation_wave", "resource_exhaustion"), strength=1.0, ticks=25, rest=150),
+    "famine": PlantKind(
+        ("starvation_wave", "resource_exhaustion", "agent_population_crash"), strength=1.0, ticks=30, rest=200
+    ),
     "sweep": PlantKind(("genome_sweep",), strength=0.8, rest=30, once=True),
 }
 ISLAND_SLOTS = 65_536
