@@ -30,6 +30,7 @@ from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.ingest.waiter import Waiter
 from astrocyte.agents.lane import DomainGroup, GroupTime, Lane
+from astrocyte.agents.matches.grouped import grouped_alert_records
 from astrocyte.agents.matches.records import match_records
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.named_fields import named_fields
@@ -159,6 +160,16 @@ class Domain:
     def asserting(self) -> bool:
         """Whether a producer that asserts watermarks determines event time."""
         return any(lane.watermarks.asserting for lane in self._lanes)
+
+    @property
+    def unraised(self) -> dict[str, dict[str, int]]:
+        """By rule: alerts that ``cool_down`` suppressed, and that ``group`` joined to an earlier one."""
+        found = {}
+        for group in self.groups:
+            alerts = group.engine.alerts
+            for rule in sorted(alerts.suppressed.keys() | alerts.grouped.keys()):
+                found[rule] = alerts.counts(rule)
+        return found
 
     def feed(self, topic: str, records: Sequence[KafkaRecord]) -> DomainOutput:
         """Take a chunk of one topic, in offset order; records before the topic's position are skipped.
@@ -420,9 +431,9 @@ class Domain:
         if made.failed or result.failed:
             self._accounting.failed_results(made.failed, result.failed, output)
         self.counters.matches += len(made.multi_events)
-        self.counters.alerts += len(made.alerts)
+        self.counters.alerts += len(made.alerts) + len(result.grouped)
         output.multi_events += made.multi_events
-        output.alerts += made.alerts
+        output.alerts += made.alerts + grouped_alert_records(result.grouped)
         output.frames += result.frames
 
     def _note_rules(self) -> None:

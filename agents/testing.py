@@ -12,6 +12,7 @@ from astrocyte.agents.engine.entrance import RefusedEvent
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.ingest.dicts import frame_of, time_of
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.table import Match
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import parse_duration
@@ -47,6 +48,7 @@ class RuleTester:
         self._results: dict[str, list[dict[str, Any]]] = {}
         self._late: list[dict[str, Any]] = []
         self._refused: list[RefusedEvent] = []
+        self._grouped: list[GroupedAlert] = []
 
     def send(self, stream: str, *, at: Any = None, key: str | None = "key", **fields: Any) -> None:
         """Send one event, ``at`` a time since the start such as ``"1.5s"``, or a timestamp; default: `now_us`.
@@ -75,6 +77,11 @@ class RuleTester:
         """Matches so far, in order (of one rule, if it is named). Each is returned once."""
         found = [match for match in self._matches if rule in (None, match.rule)]
         self._matches = deque(match for match in self._matches if rule not in (None, match.rule))
+        return found
+
+    def grouped(self) -> list[GroupedAlert]:
+        """Alerts of rules with ``group`` so far. Each is returned once."""
+        found, self._grouped = self._grouped, []
         return found
 
     def results(self, window: str) -> list[dict[str, Any]]:
@@ -124,6 +131,7 @@ class RuleTester:
         for frame in output.late:
             self._late += [{"stream": frame.stream, **row} for row in frame.rows()]
         self._refused += output.refused
+        self._grouped += output.grouped
 
 
 def _differences(match: Match, wanted: Mapping[str, Any]) -> list[str]:

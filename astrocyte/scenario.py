@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from astrocyte._lazy import lazy
 
 if TYPE_CHECKING:
-    from astrocyte.simulator.anomalies import Plant
+    from astrocyte.simulator.anomalies import Plant, PlantKind, plant_params
     from astrocyte.simulator.config import ScenarioConfig, configure
     from astrocyte.simulator.context import Context
     from astrocyte.simulator.emission.emitter import CallableSink, FrameSink, MemorySink
@@ -37,11 +37,13 @@ _HOME = {
     "InvalidControl": "simulator.scenario",
     "MemorySink": "simulator.emission.emitter",
     "Plant": "simulator.anomalies",
+    "PlantKind": "simulator.anomalies",
     "RunSummary": "simulator.run",
     "Scenario": "simulator.scenario",
     "ScenarioConfig": "simulator.config",
     "configure": "simulator.config",
     "load_scenario": "simulator.scenario",
+    "plant_params": "simulator.anomalies",
     "register_scenario": "simulator.scenario",
     "scenario_names": "simulator.scenario",
     "simulate": "simulator.run",
@@ -58,11 +60,13 @@ __all__ = [
     "InvalidControl",
     "MemorySink",
     "Plant",
+    "PlantKind",
     "RunSummary",
     "Scenario",
     "ScenarioConfig",
     "configure",
     "load_scenario",
+    "plant_params",
     "register_scenario",
     "scenario_names",
     "simulate",

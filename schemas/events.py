@@ -94,7 +94,10 @@ class MultiEvent(_Record):
 
 
 class Alert(_Record):
-    """A notification, with severity and message, about one multi event."""
+    """A notification, with severity and message, about one multi event, or about those of a group.
+
+    The last three members are left out where they do not apply.
+    """
 
     alert_id: str
     timestamp: Timestamp
@@ -103,6 +106,16 @@ class Alert(_Record):
     message: str
     key: str | None = None
     multi_event_id: str
+    count: int | None = Field(
+        default=None, description="multi events of a rule with group; multi_event_id is the first"
+    )
+    keys: tuple[str, ...] | None = Field(default=None, description="keys of these multi events, 100 at most")
+    suppressed: int | None = Field(default=None, description="alerts that cool_down suppressed before this one")
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: Any) -> dict[str, Any]:
+        optional = ("count", "keys", "suppressed")
+        return {name: value for name, value in handler(self).items() if value is not None or name not in optional}
 
 
 class DeadLetter(_Record):

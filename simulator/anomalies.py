@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Plant", "plant_params"]
+__all__ = ["Plant", "PlantKind", "plant_params", "planting"]
 
 _PADDING = 8
 
 
+@dataclass(frozen=True, slots=True)
+class PlantKind:
+    """One kind of anomaly of a scenario, with a default strength and length that its rules find."""
+
+    rules: tuple[str, ...] = ()
+    """Alert rules that should find it; the truth stream has an event for each."""
+    strength: float = 0.5
+    ticks: int = 1
+    rest: int = 0
+    """Ticks after it until the world is as before, and its alerts are raised: room for the next anomaly."""
+    once: bool = False
+    """It changes the world for good, so that a second one would be none."""
+
+
 class Plant(BaseModel):
-    """One anomaly: ``kind`` is active from ``at_tick`` for ``ticks`` ticks; ``strength`` depends on the kind."""
+    """One anomaly: ``kind`` is active from ``at_tick`` for ``ticks`` ticks; ``strength`` depends on the kind.
+
+    In the settings of a scenario both default to those of the kind (`PlantKind`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,7 +42,30 @@ class Plant(BaseModel):
     strength: float = Field(default=0.5, ge=0.0, le=100.0)
 
 
-def plant_params(plants: Sequence[Plant], kinds: Sequence[str]) -> Mapping[str, Any]:
+def planting(kinds: Mapping[str, PlantKind], first: int, end: int) -> list[dict[str, Any]]:
+    """Plants of all kinds in turn, each after the rest of the one before, from tick ``first`` to before ``end``.
+
+    Kinds that need more room than there is are left out.
+    """
+    plants: list[dict[str, Any]] = []
+    at, turn = first, 0
+    names = list(kinds)
+    while names:
+        fits = [name for name in names if at + kinds[name].ticks + kinds[name].rest <= end]
+        if not fits:
+            break
+        while (name := names[turn % len(names)]) not in fits:
+            turn += 1
+        plants.append({"kind": name, "at_tick": at})
+        at += kinds[name].ticks + kinds[name].rest
+        turn = (turn + 1) % len(names)
+        if kinds[name].once:
+            names.remove(name)
+            turn = max(turn - 1, 0)
+    return plants
+
+
+def plant_params(plants: Sequence[Plant], kinds: Iterable[str]) -> Mapping[str, Any]:
     """The plants as arrays for ``params``; ``ctx.planted(params["plants"], kind)`` reads them.
 
     Padded to a multiple of eight, so that a sweep over few plants does not recompile.

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.simulator.anomalies import Plant
+from astrocyte.simulator.anomalies import Plant, PlantKind
 
 __all__ = ["EPOCH_US", "ScenarioConfig", "configure", "fingerprint"]
 
@@ -24,12 +24,24 @@ class ScenarioConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    plant_kinds: ClassVar[tuple[str, ...]] = ()
-    """Kinds of anomalies that the scenario can plant."""
+    plant_kinds: ClassVar[Mapping[str, PlantKind]] = {}
+    """Kinds of anomalies that the scenario can plant, in the order of their numbers."""
 
     tick_us: int = Field(default=10_000, ge=1, le=3_600_000_000, description="simulated time of one tick")
     epoch_us: int = Field(default=EPOCH_US, ge=0, le=4_102_444_800_000_000, description="event time of tick 0")
     plants: tuple[Plant, ...] = Field(default=(), description="anomalies to plant, each written to the truth stream")
+
+    @field_validator("plants", mode="before")
+    @classmethod
+    def _with_defaults(cls, value: Any) -> Any:
+        return tuple(map(cls._with_default, value)) if isinstance(value, list | tuple) else value
+
+    @classmethod
+    def _with_default(cls, plant: Any) -> Any:
+        """A plant with the strength and length of its kind where it has none of its own."""
+        given = plant.model_dump(exclude_unset=True) if isinstance(plant, Plant) else plant
+        kind = cls.plant_kinds.get(str(given.get("kind"))) if isinstance(given, dict) else None
+        return plant if kind is None else {"strength": kind.strength, "ticks": kind.ticks, **given}
 
     @model_validator(mode="after")
     def _known_plants(self) -> ScenarioConfig:

@@ -93,8 +93,8 @@ class Scenario(ABC):
     """Names and lengths of whole-number vectors (histograms) that `step` may pass to ``ctx.metric``."""
     controls: ClassVar[tuple[str, ...]] = ()
     """Names of the controls that `control` accepts."""
-    plant_rules: ClassVar[Mapping[str, str]] = {}
-    """The alert rule that should find each planted kind; written to the truth stream."""
+    quiet: ClassVar[Mapping[str, Any]] = {}
+    """Settings besides ``plants`` of a world in which nothing is planted."""
 
     @abstractmethod
     def static(self, config: Any) -> Hashable:

@@ -23,6 +23,7 @@ import orjson
 from numpy.typing import NDArray
 
 from astrocyte.agents.cep.match_columns import MatchBatch
+from astrocyte.agents.engine.alerts import AlertPacing
 from astrocyte.agents.engine.early import Consistency, early_pass
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
@@ -30,7 +31,7 @@ from astrocyte.agents.engine.output import EngineOutput, FailedRow
 from astrocyte.agents.engine.strata import Stratum, stratify
 from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
-from astrocyte.agents.event_time.event_store import EventStore, Origin
+from astrocyte.agents.event_time.event_store import EventStore, Origin, chosen_rows
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from astrocyte.agents.ingest.declared import UnreadableEvent
 from astrocyte.agents.ingest.dicts import frame_of, frames_of, is_plain, normalised
@@ -53,11 +54,10 @@ _NO_ROWS: Final = np.empty(0, np.int64)
 class Engine:
     """Rules and windows of one domain with all of their state. Not thread-safe; reads no clock, opens nothing.
 
-    Events pass the rule set's validators first, and the checks that every stream gets, as in the pipeline;
-    ``validated``: the caller has done that already. ``exports`` names rules whose matches are also put out as frames.
-    ``immediate``: matches of rules over one event are in the output of the step that follows `push`, and final.
-    ``clock`` gives nanoseconds, by which the counters tell how long each rule takes (none: they stay 0). Raises
-    InvalidRule.
+    Events pass the rule set's validators first, as in the pipeline, unless ``validated``: the caller has done that.
+    ``exports`` names rules whose matches are also put out as frames. ``immediate``: matches of rules over one event are
+    in the output of the step that follows `push`, and final. ``clock`` gives nanoseconds, by which the counters tell
+    how long each rule takes (none: they stay 0). Raises InvalidRule.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Engine:
         """Rows refused since the start because an event of the same id was still waiting."""
         self.late = 0
         """Rows refused since the start because the watermark had passed them."""
+        self._newest_us = NEVER_US
         self._entrance = None if validated else Entrance(catalog)
         self._catalog = catalog
         self._clock = clock
@@ -89,6 +90,7 @@ class Engine:
         self._tables = MatchTables(self._store)
         self._late: list[Frame] = []
         self._failed: list[FailedRow] = []
+        self.alerts = AlertPacing()
         self.repeated = _NO_ROWS
         """Rows of the frame that was pushed last that were refused as duplicates."""
         self._compact_at = _COMPACT_ABOVE
@@ -100,8 +102,7 @@ class Engine:
     def update(self, rules: RuleSet | Rule | Sequence[Rule]) -> None:
         """Put rules in force. Unchanged ones keep their partial matches, also where others changed around them.
 
-        A changed rule starts with the events that are pushed from now on. Raises InvalidRule, and then nothing
-        has changed.
+        A changed rule starts with the events pushed from now on. Raises InvalidRule; then nothing has changed.
         """
         ruleset = as_rule_set(rules)
         if self._buffer:
@@ -147,12 +148,7 @@ class Engine:
     # -- input -------------------------------------------------------------------------------------------------------
 
     def push(
-        self,
-        frame: Frame,
-        *,
-        topic: str | None = None,
-        partition: int = 0,
-        offsets: int | NDArray[np.int64] = 0,
+        self, frame: Frame, *, topic: str | None = None, partition: int = 0, offsets: int | NDArray[np.int64] = 0
     ) -> int:
         """Let the rows of a frame wait for the watermark; returns how many were refused as duplicates.
 
@@ -194,16 +190,16 @@ class Engine:
             if frame.num_rows == 0:
                 return 0
         times = frame.timestamps()
-        late, rows = None, None
+        self._newest_us = max(self._newest_us, int(times.max()))
+        late, rows, repeated = None, None, _NO_ROWS
         if int(times.min()) < self.watermark_us:
             is_late = times < self.watermark_us
             late, rows = frame.take(np.flatnonzero(is_late)), np.flatnonzero(~is_late)
-            frame, origin = _chosen(frame, origin, ~is_late)
+            frame, origin = chosen_rows(frame, origin, ~is_late)
         again = self._delivered.again(frame)
-        repeated = _NO_ROWS
         if again is not None:
             repeated = np.flatnonzero(again)
-            frame, origin = _chosen(frame, origin, ~again)
+            frame, origin = chosen_rows(frame, origin, ~again)
         if frame.num_rows:
             try:
                 self._take(frame, origin)
@@ -254,6 +250,7 @@ class Engine:
         if own_id is not None and not self._delivered.is_new(str(own_id), time):
             self.duplicates += 1
             return []
+        self._newest_us = max(self._newest_us, time)
         ref, self._store.next_ref = self._buffer.add(stream, event, self._store.next_ref)
         found: list[Match] = []
         if self._early is not None and stream in self._early.streams and stream not in self._ranks:
@@ -376,14 +373,17 @@ class Engine:
         output = self._output(tables, frames)
         self._store.clear()
         self._delivered.clear()
+        self.alerts.clear()
         self._compact_at = _COMPACT_ABOVE
-        self.watermark_us = NEVER_US
+        self.watermark_us = self._newest_us = NEVER_US
         if self._early is not None:
             self._early.clear()
         return output
 
     def _collect(self, number: int, batch: MatchBatch, tables: list[MatchTable], frames: list[Frame]) -> None:
         """Matches of one stratum: into the output, and on to the strata that read them."""
+        if self.watermark_us == FOREVER_US:
+            batch = self._strata[number].decided(batch, self._newest_us)
         if not len(batch):
             return
         table = self._tables.of(self._strata[number].matcher, batch)
@@ -402,9 +402,11 @@ class Engine:
         table = self._tables.merge(tables)
         if self._early is not None:
             table = self._early.settle(table, self.watermark_us)
+        table, grouped = self.alerts.decide(table, self.watermark_us)
         late, self._late = self._late, []
         failed, self._failed = self._failed, []
-        return EngineOutput(table, frames, late, [] if self._entrance is None else self._entrance.take(), failed)
+        refused = [] if self._entrance is None else self._entrance.take()
+        return EngineOutput(table, frames, late, refused, grouped, failed)
 
     # -- state -------------------------------------------------------------------------------------------------------
 
@@ -433,24 +435,25 @@ class Engine:
         }
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """By rule: events, partials, matches, timeouts, cut, work, microseconds."""
+        """By rule: events, partials, matches, timeouts, cut, work, microseconds, alerts suppressed and grouped."""
         found: dict[str, dict[str, int]] = {}
         for stratum in self._strata:
             for rule, counts in zip(stratum.matcher.rules, stratum.matcher.counters(), strict=True):
-                found[rule.name] = counts
+                found[rule.name] = counts | self.alerts.counts(rule.name)
         return found
 
     def snapshot(self) -> dict[str, Any]:
         """The whole state as nested mappings of arrays and bytes; small, since only rows that are needed are in it."""
         self._gather()
         self._compact(thorough=True)
-        times = [self.watermark_us, self.duplicates, self.late, self.refused, self.sampled]
+        times = [self.watermark_us, self.duplicates, self.late, self.refused, self.sampled, self._newest_us]
         parts: dict[str, Any] = {
             "times": np.array(times, np.int64),
             "strata": {str(number): stratum.snapshot() for number, stratum in enumerate(self._strata)},
             "store": self._store.snapshot(),
             "sequence": orjson.dumps(self._buffer.sequence),
             "rules": self.ruleset.model_dump_json().encode(),
+            "alerts": self.alerts.snapshot(self.watermark_us),
         }
         if self._early is not None:
             parts[self._early.name] = self._early.snapshot()
@@ -480,7 +483,8 @@ class Engine:
         for number, stratum in enumerate(self._strata):
             if (state := snapshot["strata"].get(str(number))) is not None:  # else of other rules, and empty
                 stratum.restore(state, blocks, lambda name: self._ranks.get(name, PRIMARY))
-        self.watermark_us, self.duplicates, self.late, refused, sampled = snapshot["times"].tolist()
+        self.watermark_us, self.duplicates, self.late, refused, sampled, *newest = snapshot["times"].tolist()
+        self._newest_us = max(newest, default=self.watermark_us)  # a snapshot of an earlier version has none
         if self._entrance is not None:
             self._entrance.take()
             self._entrance.refused, self._entrance.sampled = refused, sampled
@@ -490,10 +494,6 @@ class Engine:
             if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(block.frame.take(waiting))
         self._late, self._failed = [], []
+        self.alerts.restore(snapshot.get("alerts"))
         if self._early is not None:
             self._early.restore(snapshot.get(self._early.name), self._store)
-
-
-def _chosen(frame: Frame, origin: Origin | None, keep: NDArray[np.bool_]) -> tuple[Frame, Origin | None]:
-    rows = np.flatnonzero(keep)
-    return frame.take(rows), None if origin is None else origin.take(rows)

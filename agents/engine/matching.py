@@ -7,6 +7,7 @@ from typing import Any
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.entrance import RefusedEvent
+from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.table import Match
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.schemas.frames import Frame
@@ -15,11 +16,20 @@ __all__ = ["Matches", "match"]
 
 
 class Matches(list[Match]):
-    """Matches in order of time. ``refused`` holds the events that validators refused, with their reasons."""
+    """Matches in order of time. ``refused`` holds the events that validators refused, with their reasons.
 
-    def __init__(self, matches: Iterable[Match] = (), refused: Iterable[RefusedEvent] = ()) -> None:
+    ``grouped`` holds the alerts of rules with ``group``.
+    """
+
+    def __init__(
+        self,
+        matches: Iterable[Match] = (),
+        refused: Iterable[RefusedEvent] = (),
+        grouped: Iterable[GroupedAlert] = (),
+    ) -> None:
         super().__init__(matches)
         self.refused = tuple(refused)
+        self.grouped = tuple(grouped)
 
 
 def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, Any] | Frame]) -> Matches:
@@ -37,4 +47,4 @@ def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, 
     engine = Engine(rules)
     engine.push_events(events)
     output = engine.flush()
-    return Matches(output.matches.matches(), output.refused)
+    return Matches(output.matches.matches(), output.refused, output.grouped)

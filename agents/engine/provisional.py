@@ -174,6 +174,6 @@ def _names(table: MatchTable) -> list[bytes]:
 
 
 def _slack(rule: Rule) -> int:
-    if rule.kind == "all" or rule.skip.kind == "none" or rule.emit_mode == "eager":
+    if not rule.holds_matches:
         return 0
     return rule.within.time if rule.within is not None else FOREVER_US

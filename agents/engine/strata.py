@@ -132,6 +132,13 @@ class Stratum:
         batches.append(self.matcher.advance(watermark_us - 1))
         return MatchBatch.concat(batches)
 
+    def decided(self, batch: MatchBatch, newest_us: int) -> MatchBatch:
+        """The matches without those of ``at_end: ignore`` that are newer than the newest event of the input."""
+        ignores = np.array([rule.at_end == "ignore" for rule in self.matcher.rules], np.bool_)
+        if not ignores.any():
+            return batch
+        return batch.take(np.flatnonzero(~ignores[batch.rule] | (batch.time_us <= newest_us)))
+
     def close(self, watermark_us: int, store: EventStore) -> Iterable[tuple[Frame, bool]]:
         """Results of the stratum's windows; the flag says whether rules may read them (preliminary ones: not)."""
         for name, window in self._windows.items():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import Ids
 
-__all__ = ["Block", "EventStore", "Located", "Origin"]
+__all__ = ["Block", "EventStore", "Located", "Origin", "chosen_rows"]
 
 Refs = NDArray[np.int64]
 KEEP_WHOLE: Final = 0.25
@@ -219,3 +219,9 @@ class EventStore:
             frame = decode_frame(bytes(snapshot[f"frame{number}"]))
             self._append(Block(first, frame, snapshot.get(f"refs{number}"), origin))
         self.next_ref = about["next"]
+
+
+def chosen_rows(frame: Frame, origin: Origin | None, keep: NDArray[np.bool_]) -> tuple[Frame, Origin | None]:
+    """The rows to keep of a frame, with their origin."""
+    rows = np.flatnonzero(keep)
+    return frame.take(rows), None if origin is None else origin.take(rows)

@@ -82,7 +82,7 @@ def alert_records(table: MatchTable) -> list[JsonRecord]:
     for i, place in enumerate(chosen):
         alert = table.values.alert[place]
         assert alert is not None
-        body = {
+        body: dict[str, Any] = {
             "alert_id": alert_ids[i],
             "timestamp": times[i],
             "rule": part.rules[part.rule[i]].name,
@@ -91,6 +91,8 @@ def alert_records(table: MatchTable) -> list[JsonRecord]:
             "key": keys[i],
             "multi_event_id": multi[i],
         }
+        if before := part.suppressed_before(i):
+            body["suppressed"] = before
         headers = [*shared.of(i), ("ce_id", alert_ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
         found.append(JsonRecord(None if keys[i] is None else keys[i].encode(), orjson.dumps(body), headers))
     return found

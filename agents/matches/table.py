@@ -7,7 +7,8 @@ alert messages are computed for all matches of a rule at once, at their first us
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.event_time.event_store import Located
 from astrocyte.agents.ingest.dicts import column_of
 from astrocyte.agents.ingest.faults import apart, reason_of
+from astrocyte.agents.matches.grouped import after_pause
 from astrocyte.agents.matches.outputs import Columns, outputs_of
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.events import Severity
@@ -52,6 +54,8 @@ class MatchAlert:
 
     severity: Severity
     message: str
+    suppressed: int = 0
+    """Alerts of the rule and key that ``cool_down`` suppressed before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Match:
     confidence: float = 1.0
     integrated_value: float | int | None = None
     alert: MatchAlert | None = None
+    """None also where the rule's ``cool_down`` suppresses it, or its ``group`` raises one for several matches."""
     timed_out: bool = False
     """Its time limit passed before the pattern was complete."""
     status: str = "final"
@@ -103,6 +108,8 @@ class MatchTable:
     step: NDArray[np.int16]
     """Index into the rule's ``positive``."""
     events: Located
+    suppressed: NDArray[np.int32] | None = None
+    """Alerts that were suppressed before that of each match; -1: it raises none. None: as the rules say."""
 
     def __len__(self) -> int:
         return len(self.rule)
@@ -139,6 +146,9 @@ class MatchTable:
                 np.concatenate([table.events.block + shift for table, shift in zip(tables, shifts, strict=True)]),
                 np.concatenate([table.events.row for table in tables]),
             ),
+            None
+            if all(table.suppressed is None for table in tables)
+            else np.concatenate([np.zeros(len(t), np.int32) if t.suppressed is None else t.suppressed for t in tables]),
         )
 
     def take(self, order: NDArray[np.integer]) -> MatchTable:
@@ -149,6 +159,7 @@ class MatchTable:
         table = MatchTable(
             self.rules, self.rule[order], self.key[order], self.time_us[order], self.timed_out[order],
             self.status[order], offsets, self.step[picked], self.events.take(picked),
+            None if self.suppressed is None else self.suppressed[order],
         )  # fmt: skip
         if "ids" in self.__dict__:
             table.__dict__["ids"] = self.ids[order]
@@ -157,10 +168,16 @@ class MatchTable:
     def with_status(self, status: int | NDArray[np.integer]) -> MatchTable:
         """The same matches with another status."""
         changed = np.full(len(self), status, np.int8) if isinstance(status, int) else status.astype(np.int8)
-        table = MatchTable(
-            self.rules, self.rule, self.key, self.time_us, self.timed_out, changed, self.offsets, self.step, self.events
-        )
+        table = replace(self, status=changed)
         table.__dict__.update({name: self.__dict__[name] for name in ("ids", "event_ids") if name in self.__dict__})
+        return table
+
+    def with_suppressed(self, suppressed: NDArray[np.int32]) -> MatchTable:
+        """The same matches, of which some raise no alert; see ``suppressed``."""
+        table = replace(self, suppressed=suppressed)
+        table.__dict__.update({name: self.__dict__[name] for name in ("ids", "event_ids") if name in self.__dict__})
+        if "values" in self.__dict__:
+            table.__dict__["values"] = self.values.with_suppressed(suppressed)
         return table
 
     # -- ids ---------------------------------------------------------------------------------------------------------
@@ -216,7 +233,7 @@ class MatchTable:
                 mine = chosen[self.timed_out[chosen] == timed_out]
                 if len(mine):
                     self._fill(values, self.rules[index], mine, timed_out=timed_out)
-        return values
+        return values if self.suppressed is None else values.with_suppressed(self.suppressed)
 
     def _fill(self, values: Outputs, rule: Rule, mine: NDArray[np.int64], *, timed_out: bool) -> None:
         """Compute the values of one rule's matches; a match whose expressions raise is noted as failed, alone."""
@@ -314,12 +331,16 @@ class MatchTable:
                     rule=rule.name, version=rule.content_version, id=ids[i], key=self.key[i], time_us=times[i],
                     events=by_step, emit=emitted[i], confidence=confidence[i],
                     integrated_value=self.values.integrated[i],
-                    alert=None if alert is None else MatchAlert(*alert),
+                    alert=None if alert is None else MatchAlert(*alert, suppressed=self.suppressed_before(i)),
                     timed_out=bool(self.timed_out[i]), status=STATUSES[self.status[i]],
                     failure=self.values.failed[i][1] if i in self.values.failed else None,
                 )
             )  # fmt: skip
         return found
+
+    def suppressed_before(self, i: int) -> int:
+        """Alerts that were suppressed before that of match i."""
+        return 0 if self.suppressed is None else max(int(self.suppressed[i]), 0)
 
     def _events(self) -> list[MatchedEvent]:
         found: list[Any] = [None] * len(self.events)
@@ -362,6 +383,18 @@ class Outputs:
         """Whether a match has no emitted values, because these raised."""
         failed = self.failed.get(place)
         return failed is not None and failed[0] == "emit"
+
+    def with_suppressed(self, suppressed: NDArray[np.int32]) -> Outputs:
+        """The same without the alerts marked by -1; the others name how many were suppressed before them."""
+        alert = list(self.alert)
+        for place in np.flatnonzero(suppressed).tolist():
+            own = alert[place]
+            if own is not None:
+                count = int(suppressed[place])
+                alert[place] = None if count < 0 else (own[0], after_pause(own[1], count))
+        changed = copy(self)
+        changed.alert = alert
+        return changed
 
     def put(self, places: NDArray[np.integer], values: Mapping[str, Any]) -> None:
         """Set the values (columns of `agents.matches.outputs.outputs_of`) of the matches at ``places``."""

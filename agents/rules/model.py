@@ -29,6 +29,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from astrocyte.agents.expressions.nodes import ExpressionError
 from astrocyte.agents.expressions.parser import Node, parse, parse_template
+from astrocyte.agents.rules.alerts import Alert, AlertGroup, OnTimeout, group_of, on_timeout_of
 from astrocyte.agents.rules.contradictions import contradiction, implies, reads_step
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.steps import (
@@ -48,10 +49,10 @@ from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidRule
-from astrocyte.schemas.events import Severity
 
 __all__ = [
     "Alert",
+    "AlertGroup",
     "Contiguity",
     "Element",
     "Group",
@@ -103,20 +104,6 @@ class Skip(Model):
     """For to_first and to_last: whether a match without that step (or starting with it) is an error."""
 
 
-class Alert(Model):
-    """Makes the multi event an alert; ``message`` may hold expressions in braces."""
-
-    severity: Severity = "warning"
-    message: str
-
-
-class OnTimeout(Model):
-    """Partial matches that time out become an output of their own."""
-
-    emit: dict[str, str] = Field(default_factory=dict)
-    alert: Alert | None = None
-
-
 def _within(value: Any) -> Any:
     return value if isinstance(value, dict | Within) or value is None else {"time": value}
 
@@ -140,10 +127,6 @@ def _by(value: Any) -> Any:
     return value
 
 
-def _on_timeout(value: Any) -> Any:
-    return {} if value is True else None if value is False else value
-
-
 class Rule(Model):
     """One rule: a pattern over events with the same value of ``by``, and the output for each match."""
 
@@ -163,7 +146,12 @@ class Rule(Model):
     emit: dict[str, str] = Field(default_factory=dict)
     confidence: str | None = None
     alert: Alert | None = None
-    on_timeout: Annotated[OnTimeout | None, BeforeValidator(_on_timeout)] = None
+    on_timeout: Annotated[OnTimeout | None, BeforeValidator(on_timeout_of)] = None
+    cool_down: Duration | None = None
+    """Event time after an alert in which the rule raises no other for the same key."""
+    group: Annotated[AlertGroup | None, BeforeValidator(group_of)] = None
+    at_end: Literal["decide", "ignore"] = "decide"
+    """``ignore``: what only the end of the input decides, such as an absence whose time is not over, is no match."""
     version: str | None = Field(default=None, exclude=True, max_length=40)
     """Part of the id of every match; by default a hash of the rule's content (`content_version`)."""
 
@@ -190,6 +178,7 @@ class Rule(Model):
             raise ValueError("pairing applies to all only; use contiguity and skip for seq and any")
         self._check_time()
         self._check_skip()
+        self._check_alerts()
         self._check_expressions()
         return self
 
@@ -221,6 +210,30 @@ class Rule(Model):
                 raise ValueError(f"skip names the unknown step {self.skip.step!r}; steps: {', '.join(self.positive)}")
         elif self.skip.step is not None:
             raise ValueError(f"skip {self.skip.kind} takes no step; leave step out")
+
+    def _check_alerts(self) -> None:
+        """Refuse ``cool_down`` and ``group`` where alerts would not be decided in the order of event time."""
+        option = "cool_down" if self.cool_down is not None else "group" if self.group is not None else None
+        if option is None:
+            return
+        if self.alert is None and (self.on_timeout is None or self.on_timeout.alert is None):
+            raise ValueError(f"{option} applies to alerts, and the rule has none; add alert, or leave it out")
+        if self.holds_matches and self.within is None:
+            raise ValueError(
+                f"{option} with skip {self.skip.kind} needs a time bound, since a match may wait for earlier ones; "
+                "add within, or write emit: eager"
+            )
+        if self.holds_matches and self.group is None and self.skip.kind != "past_last":
+            raise ValueError(
+                f"cool_down with skip {self.skip.kind}: a match may be emitted after later ones; "
+                "write emit: eager, or skip: past_last, or add group"
+            )
+        values = {*self.emit, *(self.on_timeout.emit if self.on_timeout else ())}
+        if self.group is not None and self.group.by not in (None, "key", *values):
+            raise ValueError(
+                f"group.by: expected key, null or a value that the rule emits ({', '.join(sorted(values)) or 'none'}), "
+                f"got {self.group.by!r}"
+            )
 
     def _check_expressions(self) -> None:
         for step in self.steps:
@@ -269,6 +282,16 @@ class Rule(Model):
     def kind(self) -> Literal["seq", "all", "any"]:
         """The top operator."""
         return "seq" if self.seq is not None else "all" if self.all is not None else "any"
+
+    @property
+    def paces_alerts(self) -> bool:
+        """Whether some matches raise no alert of their own: ``cool_down`` or ``group`` decides."""
+        return self.cool_down is not None or self.group is not None
+
+    @property
+    def holds_matches(self) -> bool:
+        """Whether a complete match may wait for one that began earlier, and come after later ones."""
+        return self.kind != "all" and self.skip.kind != "none" and self.emit_mode == "final"
 
     @property
     def members(self) -> tuple[Element, ...]:

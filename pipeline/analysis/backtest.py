@@ -22,7 +22,19 @@ from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 if TYPE_CHECKING:
     from astrocyte.pipeline.analysis.unused_report import RejectsFile
 
-__all__ = ["Backtest", "Difference", "Made", "RuleCount", "Verified", "backtest", "compare", "made_of", "verify"]
+__all__ = [
+    "Backtest",
+    "Difference",
+    "Made",
+    "RuleCount",
+    "Verified",
+    "alert_of",
+    "backtest",
+    "compare",
+    "made_of",
+    "recorded_outputs",
+    "verify",
+]
 
 
 class Made(NamedTuple):
@@ -46,6 +58,10 @@ class RuleCount:
 
     matches: int = 0
     alerts: int = 0
+    suppressed: int = 0
+    """Alerts that ``cool_down`` suppressed."""
+    grouped: int = 0
+    """Alerts that ``group`` joined to an earlier one."""
     first_us: int | None = None
     last_us: int | None = None
     keys: set[str | None] = field(default_factory=set)
@@ -55,6 +71,8 @@ class RuleCount:
         return {
             "matches": self.matches,
             "alerts": self.alerts,
+            "suppressed": self.suppressed,
+            "grouped": self.grouped,
             "keys": len(self.keys),
             "first": None if self.first_us is None else iso_from_us(self.first_us),
             "last": None if self.last_us is None else iso_from_us(self.last_us),
@@ -70,6 +88,8 @@ class Backtest:
     rules: dict[str, RuleCount]
     made: list[Made] = field(default_factory=list)
     alerts: set[str] = field(default_factory=set)
+    raised: list[Made] = field(default_factory=list)
+    """The alerts, each with the events of its multi event, or of the first one of its group."""
     counters: Counters = field(default_factory=Counters)
 
     def as_json(self) -> dict[str, Any]:
@@ -168,6 +188,7 @@ def backtest(
         list_unused=rejects is not None,
     )
     result = Backtest(run, {rule.name: RuleCount() for rule in ruleset.rules})
+    sources: dict[str, tuple[str, ...]] = {}
     for output in outputs:
         if rejects is not None:
             rejects.write(output)
@@ -178,11 +199,15 @@ def backtest(
             count.first_us = made.time_us if count.first_us is None else min(count.first_us, made.time_us)
             count.last_us = max(count.last_us or made.time_us, made.time_us)
             result.made.append(made)
+            sources[made.event_id] = made.sources
         for alert in output.alerts:
-            body = orjson.loads(alert.value)
-            result.alerts.add(body["alert_id"])
-            result.rules.setdefault(body["rule"], RuleCount()).alerts += 1
+            raised, of = alert_of(alert.value)
+            result.alerts.add(raised.event_id)
+            result.raised.append(raised._replace(sources=sources.get(of, ())))
+            result.rules.setdefault(raised.rule, RuleCount()).alerts += 1
     result.counters = run.counters
+    for name, counts in run.unraised.items():
+        result.rules[name].suppressed, result.rules[name].grouped = counts["suppressed"], counts["grouped"]
     return result
 
 
@@ -190,6 +215,27 @@ def made_of(output: DomainOutput) -> Iterator[Made]:
     """Multi events of one step."""
     for record in output.multi_events:
         yield _made(record.key, record.value)
+
+
+def alert_of(value: bytes) -> tuple[Made, str]:
+    """An alert, without the events of its match, and the id of its multi event."""
+    body = orjson.loads(value)
+    made = Made(body["alert_id"], body["rule"], time_us(body["timestamp"]), body["key"], ())
+    return made, body["multi_event_id"]
+
+
+def recorded_outputs(path: str | Path) -> tuple[list[Made], list[Made]]:
+    """Multi events and alerts that a log holds; an alert has the events of its multi event."""
+    made: dict[str, Made] = {}
+    alerts: list[tuple[Made, str]] = []
+    for record in read_log(path):
+        if record.topic == MULTI_EVENTS and record.value is not None:
+            each = _made(record.key, record.value)
+            made[each.event_id] = each
+        elif record.topic == ALERTS and record.value is not None:
+            alerts.append(alert_of(record.value))
+    raised = [each._replace(sources=made[of].sources if of in made else ()) for each, of in alerts]
+    return list(made.values()), raised
 
 
 def compare(a: Sequence[Made], b: Sequence[Made]) -> list[Difference]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -184,6 +184,15 @@ class OfflineRun:
         total.merge(self._repartitioning)
         for domain in self._all_domains():
             total.merge(domain.unused)
+        return total
+
+    @property
+    def unraised(self) -> dict[str, Counter[str]]:
+        """By rule: alerts that ``cool_down`` suppressed, and that ``group`` joined to an earlier one."""
+        total: dict[str, Counter[str]] = {}
+        for domain in self._all_domains():
+            for rule, counts in domain.unraised.items():
+                total.setdefault(rule, Counter()).update(counts)
         return total
 
     @property

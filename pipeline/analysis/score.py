@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
-from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import Made, backtest
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.frames import chunks_of
@@ -21,7 +21,7 @@ from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import TRUTH, mono_topic
 
-__all__ = ["Planted", "Score", "planted_in", "score", "score_matches"]
+__all__ = ["Planted", "Score", "planted_in", "score", "score_matches", "score_outputs", "slack_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ def score(
 ) -> list[Score]:
     """Score of every rule against the anomalies that name it in the stream ``truth``, or against all of them.
 
-    After these come the rules that anomalies name and the rule set does not have, as ``absent``. Raises
-    InvalidLog for logs without that stream.
+    Of a rule with an alert the alerts are scored, of others the matches. After these come the rules that anomalies name
+    and the rule set does not have, as ``absent``. Raises InvalidLog for logs without that stream.
     """
     planted = [each for path in paths for each in planted_in(path)]
     if not planted:
@@ -107,23 +107,41 @@ def score(
             f"{', '.join(map(str, paths))}: no planted events (topic {mono_topic(TRUTH)}) to score against; simulate a "
             "scenario that plants some, and record that topic too"
         )
-    made = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us).made
-    within = {rule.name: rule.within.time if rule.within is not None else 0 for rule in ruleset.rules}
+    found = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us)
+    return score_outputs(ruleset, planted, found.made, found.raised, slack_us=slack_us, against_all=against_all)
+
+
+def score_outputs(
+    ruleset: RuleSet,
+    planted: Sequence[Planted],
+    made: Sequence[Made],
+    raised: Sequence[Made],
+    *,
+    slack_us: int,
+    against_all: bool = False,
+) -> list[Score]:
+    """`score` of multi events ``made`` and alerts ``raised``."""
     names = [rule.name for rule in ruleset.rules]
     scores = [
         score_matches(
-            name,
-            [each for each in planted if against_all or each.rule == name],
-            [each for each in made if each.rule == name],
-            slack_us=slack_us + within[name],
+            rule.name,
+            [each for each in planted if against_all or each.rule == rule.name],
+            [each for each in (made if rule.alert is None else raised) if each.rule == rule.name],
+            slack_us=slack_us + slack_of(rule),
         )
-        for name in names
+        for rule in ruleset.rules
     ]
     if not against_all:
         for name in sorted({each.rule for each in planted}.difference(names)):
             missed = [each for each in planted if each.rule == name]
             scores.append(Score(name, planted=len(missed), missed=missed, absent=True))
     return scores
+
+
+def slack_of(rule: Rule) -> int:
+    """How long after what it tells of a rule may speak at the latest: its time bound, and the time of its group."""
+    within_us = rule.within.time if rule.within is not None else 0
+    return within_us + (rule.group.within if rule.group is not None and rule.alert is not None else 0)
 
 
 def planted_in(path: str | Path) -> list[Planted]:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-__all__ = ["AsJson", "Broker", "broker_address", "replication", "sql_address"]
+from astrocyte.schemas.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from astrocyte.agents.rules.model import RuleSet
+
+__all__ = [
+    "AsJson",
+    "Broker",
+    "EventTime",
+    "Lateness",
+    "Rules",
+    "Show",
+    "broker_address",
+    "event_time",
+    "read",
+    "refuse_swapped",
+    "replication",
+    "sql_address",
+]
 
 Broker = Annotated[
     str | None,
@@ -14,6 +34,11 @@ Broker = Annotated[
         "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default: ASTROCYTE_BROKER."
     ),
 ]
+Lateness = Annotated[
+    str | None, typer.Option(metavar="T", help="How far out of order events may arrive; default: ASTROCYTE_LATENESS.")
+]
+Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
+Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 
 
@@ -43,3 +68,38 @@ def replication() -> int:
     from astrocyte.pipeline.settings import load_settings
 
     return load_settings().replication
+
+
+def read(*files: str) -> RuleSet:
+    """The rules of files, or of shipped ones. Raises InvalidRule."""
+    from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.topology.rule_files import read_rule_files
+
+    load_settings()  # imports the plugins, whose validators the files may name
+    return read_rule_files(files)
+
+
+def refuse_swapped(rules: str, paths: Sequence[str]) -> None:
+    """Raises InvalidSettings where the rule file stands after the log."""
+    swapped = next((path for path in paths if path.endswith((".yaml", ".yml"))), None)
+    if swapped is not None and not rules.endswith((".yaml", ".yml")) and Path(rules).is_file():
+        raise InvalidSettings(f"the rule file comes first, then the events: {swapped} {rules}")
+
+
+class EventTime(TypedDict):
+    """How far out of order events may arrive, and how far ahead their clocks may be."""
+
+    lateness_us: int
+    clock_tolerance_us: int
+
+
+def event_time(lateness: str | None) -> EventTime:
+    """The given lateness, else that of the settings, with their clock tolerance."""
+    from astrocyte.pipeline.kafka.offsets import parse_span_us
+    from astrocyte.pipeline.settings import load_settings
+
+    settings = load_settings()
+    return {
+        "lateness_us": settings.lateness if lateness is None else parse_span_us(lateness),
+        "clock_tolerance_us": settings.clock_tolerance,
+    }

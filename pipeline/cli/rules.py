@@ -1,4 +1,4 @@
-"""Commands over rules: match, backtest, score, why-not, explain, and the group ``rules``."""
+"""Commands over rules: match, backtest, why-not, explain, and the group ``rules``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, broker_address
+from astrocyte.pipeline.cli.options import (
+    AsJson,
+    Lateness,
+    Rules,
+    Show,
+    broker_address,
+    event_time,
+    read,
+    refuse_swapped,
+)
 from astrocyte.pipeline.cli.publish import publish_command
+from astrocyte.pipeline.cli.score import score_command
 from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -23,11 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register", "verify_logs"]
 
-Lateness = Annotated[
-    str | None, typer.Option(metavar="T", help="How far out of order events may arrive; default: ASTROCYTE_LATENESS.")
-]
-Rules = Annotated[str, typer.Argument(help="Rule file, or name of a shipped one such as axons.")]
-Logs = Annotated[list[str], typer.Argument(metavar="FILE...", help="Recorded logs, or output of kcat -J.")]
 Rejects = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Write what was not used to this file: JSON lines with event and reason."),
@@ -42,7 +47,6 @@ OfStream = Annotated[
     str | None,
     typer.Option("--stream", metavar="NAME", help="Stream of the events of files that are no recorded logs."),
 ]
-Show = Annotated[int, typer.Option(min=0, help="Maximum number of examples of each kind.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -75,10 +79,8 @@ def match_command(
     from astrocyte.pipeline.analysis.offline import run_rules
     from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
 
-    _refuse_swapped(rules, paths)
-    run, outputs = run_rules(
-        _read(rules), paths, stream=stream, list_unused=rejects is not None, **_event_time(lateness)
-    )
+    refuse_swapped(rules, paths)
+    run, outputs = run_rules(read(rules), paths, stream=stream, list_unused=rejects is not None, **event_time(lateness))
     count = 0
     with pipe_may_close(), RejectsFile(rejects) if rejects else nullcontext() as listed:
         for output in outputs:
@@ -119,13 +121,13 @@ def backtest_command(
     from astrocyte.pipeline.analysis.backtest import backtest, compare
     from astrocyte.pipeline.analysis.unused_report import RejectsFile, check_read, report_lines
 
-    _refuse_swapped(rules, paths)
-    event_time = _event_time(lateness)
+    refuse_swapped(rules, paths)
+    times = event_time(lateness)
     with RejectsFile(rejects) if rejects else nullcontext() as listed:
-        first = backtest(_read(rules), paths, stream=stream, rejects=listed, **event_time)
+        first = backtest(read(rules), paths, stream=stream, rejects=listed, **times)
     check_read(first.run, paths)
     notes = report_lines(first.run)
-    second = None if against is None else backtest(_read(against), paths, stream=stream, **event_time)
+    second = None if against is None else backtest(read(against), paths, stream=stream, **times)
     if as_json:
         body: dict[str, Any] = {"a": first.as_json() | {"notes": notes}}
         if second is not None:
@@ -137,7 +139,10 @@ def backtest_command(
     out.write(f"{first.counters.received:,} events, {_not_processed(first.counters)}\n")
     _say_unused(notes, listed)
     for name, count in first.rules.items():
-        out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts, {len(count.keys):,} keys\n")
+        held = (
+            f" ({count.suppressed:,} suppressed, {count.grouped:,} grouped)" if count.suppressed + count.grouped else ""
+        )
+        out.write(f"{name}: {count.matches:,} matches, {count.alerts:,} alerts{held}, {len(count.keys):,} keys\n")
     if second is None:
         return
     out.write(f"\nagainst {against} (A: {rules}, B: {against})\n")
@@ -166,7 +171,7 @@ def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, sh
     files = [*rules, *(path for path in paths if _names_rules(path, shipped))]
     if not logs:
         raise InvalidSettings("--verify needs a recorded log; give one that contains input and multi.events")
-    done = verify(_read(*(files or _default_rules())), logs, **_event_time(None))
+    done = verify(read(*(files or _default_rules())), logs, **event_time(None))
     if as_json:
         print_json(done.as_json(show))
     else:
@@ -186,56 +191,6 @@ def verify_logs(paths: Sequence[str], rules: Sequence[str], *, as_json: bool, sh
             out.write(f"{done.other_version:,} of them took the same events under another version of their rule\n")
     if not done.holds:
         raise typer.Exit(1)
-
-
-def score_command(
-    *,
-    rules: Rules,
-    paths: Logs,
-    against_all: Annotated[
-        bool, typer.Option("--any", help="Score every rule against all planted anomalies, not only those that name it.")
-    ] = False,
-    slack: Annotated[
-        str, typer.Option(metavar="T", help="How long after a planted interval a match still counts.")
-    ] = "10s",
-    lateness: Lateness = None,
-    show: Show = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Show precision, recall and delay of rules, measured against planted anomalies (stream truth)."""
-    from astrocyte.pipeline.analysis.score import score
-    from astrocyte.pipeline.kafka.offsets import parse_span_us
-
-    _refuse_swapped(rules, paths)
-    scores = score(
-        _read(rules),
-        paths,
-        **_event_time(lateness),
-        slack_us=parse_span_us(slack),
-        against_all=against_all,
-    )
-    if as_json:
-        print_json({"rules": [each.as_json(show) for each in scores]})
-        return
-    out = sys.stdout
-    out.write(
-        f"{'rule':<32} {'planted':>8} {'found':>8} {'recall':>7} {'matches':>9} {'precision':>9}  delay p50, p95\n"
-    )
-    for each in scores:
-        figures = each.as_json(show)
-        if each.absent:
-            kinds = ", ".join(sorted({missed.kind for missed in each.missed}))
-            named = f"rule {each.rule!r} is not in the rule files" if each.rule else "they name no rule"
-            out.write(f"not scored: {each.planted:,} anomalies of kind {kinds}; {named}\n")
-            continue
-        delay = figures["delay_s"]
-        delay_text = "-" if delay is None else f"{delay['p50']:.3f} s, {delay['p95']:.3f} s"
-        out.write(
-            f"{each.rule:<32} {each.planted:>8,} {each.found:>8,} {_share(each.recall):>7} {each.matches:>9,} "
-            f"{_share(each.precision):>9}  {delay_text}\n"
-        )
-        for missed in figures["missed"]:
-            out.write(printable(f"  missed: {missed['kind']} at {missed['timestamp']}, key {missed['key']}") + "\n")
 
 
 def explain_command(
@@ -273,10 +228,10 @@ def _rules_with_windows(rules: list[str] | None) -> RuleSet:
     from astrocyte.pipeline.topology.rule_files import shipped_rules
 
     if rules:
-        return _read(*rules)
-    found = _read(*_default_rules())
+        return read(*rules)
+    found = read(*_default_rules())
     for name in shipped_rules():
-        other = _read(name)
+        other = read(name)
         known = {window.name for window in found.windows}
         windows = tuple(window for window in other.windows if window.name not in known)
         judged = {stream for spec in found.validators for stream in spec.stream}
@@ -332,12 +287,12 @@ def why_not_command(
     from astrocyte.pipeline.analysis.why_not import render, why_not
 
     report = why_not(
-        _read(*(rules or _default_rules())),
+        read(*(rules or _default_rules())),
         paths,
         rule=rule,
         key=key,
         at=at,
-        **_event_time(lateness),
+        **event_time(lateness),
         now_us=time.time_ns() // 1000,
         stream=stream,
     )
@@ -369,7 +324,7 @@ def check_command(
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan, uneven_topics
 
-    ruleset = _read(*files)
+    ruleset = read(*files)
     there = {} if broker is None else asyncio.run(topic_partitions(broker))
     plan = checked_plan(ruleset, existing=there, uneven=uneven_topics(there, load_settings().partitions))
     if as_json:
@@ -398,28 +353,13 @@ def rules_explain_command(
     """Print the state graph of each rule as Mermaid text."""
     from astrocyte.agents.cep.explain.mermaid import mermaid
 
-    ruleset = _read(*files)
+    ruleset = read(*files)
     chosen = [each for each in ruleset.rules if rule in (None, each.name)]
     if not chosen:
         names = ", ".join(each.name for each in ruleset.rules)
         raise InvalidSettings(f"no rule {rule!r} in {', '.join(files)}; the rules are {names}")
     for each in chosen:
         sys.stdout.write(mermaid(each).rstrip("\n") + "\n")
-
-
-def _read(*files: str) -> RuleSet:
-    from astrocyte.pipeline.settings import load_settings
-    from astrocyte.pipeline.topology.rule_files import read_rule_files
-
-    load_settings()  # imports the plugins, whose validators the files may name
-    return read_rule_files(files)
-
-
-def _refuse_swapped(rules: str, paths: Sequence[str]) -> None:
-    """Raises InvalidSettings where the rule file stands after the log."""
-    swapped = next((path for path in paths if path.endswith((".yaml", ".yml"))), None)
-    if swapped is not None and not rules.endswith((".yaml", ".yml")) and Path(rules).is_file():
-        raise InvalidSettings(f"the rule file comes first, then the events: {swapped} {rules}")
 
 
 def _names_rules(path: str, shipped: dict[str, Path]) -> bool:
@@ -432,30 +372,8 @@ def _default_rules() -> tuple[str, ...]:
     return tuple(str(path) for path in load_settings().rules) or ("axons",)
 
 
-class _EventTime(TypedDict):
-    """How far out of order events may arrive, and how far ahead their clocks may be."""
-
-    lateness_us: int
-    clock_tolerance_us: int
-
-
-def _event_time(lateness: str | None) -> _EventTime:
-    from astrocyte.pipeline.kafka.offsets import parse_span_us
-    from astrocyte.pipeline.settings import load_settings
-
-    settings = load_settings()
-    return {
-        "lateness_us": settings.lateness if lateness is None else parse_span_us(lateness),
-        "clock_tolerance_us": settings.clock_tolerance,
-    }
-
-
 def _made_line(made: Any) -> str:
     from astrocyte.schemas.times import iso_from_us
 
     sources = ", ".join(made.sources)
     return printable(f"{iso_from_us(made.time_us)} {made.rule} key {made.key} {made.event_id} of {sources}")
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from astrocyte.agents.warm import warm
+from astrocyte.pipeline.analysis.backtest import recorded_outputs
+from astrocyte.pipeline.analysis.score import Score, planted_in, score_outputs
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.console import say
 from astrocyte.pipeline.demo.view import OUTCOMES, DemoView, Summary, accounted
@@ -23,10 +25,10 @@ from astrocyte.pipeline.roles.worker import RoleProcesses, needed_roles
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.run import (
     ShuffleSink,
-    demo_settings,
     describe_run,
     description_of,
     scenario_config,
+    world_settings,
 )
 from astrocyte.pipeline.stopping import Stop
 from astrocyte.pipeline.topology.rule_files import read_rule_files, shipped_rules
@@ -40,6 +42,8 @@ _MARK: Final = "astrocyte-demo.json"
 _LEFT: Final = ("broker", "influx", "logs", "astrocyte.db", "astrocyte.db-wal", "astrocyte.db-shm", "events.jsonl.zst")
 _GRACE_S: Final = 120.0
 """Time without progress, once all events are emitted, after which unprocessed events count as lost."""
+_SLACK_US: Final = 10_000_000
+"""Time after a planted anomaly in which an alert still belongs to it, besides that of its rule."""
 _COUNTED: Final = (*OUTCOMES, "matches", "alerts")
 
 
@@ -96,7 +100,7 @@ class _Simulation(threading.Thread):
 
         options, settings = self._options, self._settings
         world = load_scenario(options.scenario)
-        config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
+        config = scenario_config(options.scenario, world_settings(options.scenario, options.seconds), options.size)
         description = description_of(world, config, options.seed, settings.experiment)
         describe_run(settings.broker, description)
         kafka = KafkaSink(settings.broker, partitions=settings.partitions)
@@ -139,7 +143,7 @@ class Demo:
         self._simulation: _Simulation | None = None
         self._roles: RoleProcesses | None = None
         self._broker: BrokerProcess | None = None
-        config = scenario_config(options.scenario, demo_settings(options.scenario, options.seconds), options.size)
+        config = scenario_config(options.scenario, world_settings(options.scenario, options.seconds), options.size)
         world = load_scenario(options.scenario)
         self._streams = Assembler(world, config, "").streams
         self._controls = bool(world.controls)
@@ -183,6 +187,7 @@ class Demo:
             run=simulation.run_name,
             rules=self._rules,
             world=simulation.world.course if simulation.world is not None else {},
+            scores=_scores(self._rules, data / "events.jsonl.zst"),
         )
 
     def _rescue(self) -> str:
@@ -290,6 +295,13 @@ class _Stats:
                     for message in messages:
                         if message.key is not None and message.value is not None:
                             self._newest[message.key] = json.loads(message.value)
+
+
+def _scores(rules: tuple[Path, ...], log: Path) -> list[Score]:
+    """Scores of the recorded alerts, of the rules for which something was planted."""
+    made, raised = recorded_outputs(log)
+    scores = score_outputs(read_rule_files(rules), planted_in(log), made, raised, slack_us=_SLACK_US)
+    return [score for score in scores if score.planted and not score.absent]
 
 
 def _clear(data: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from astrocyte.agents.sinks.sql.url import database_url
+from astrocyte.pipeline.analysis.score import Score
 from astrocyte.pipeline.demo.stores import count_points, read_database
 from astrocyte.pipeline.demo.world import sparkline
 
@@ -100,6 +101,8 @@ class Summary:
     """SQLAlchemy URL."""
     rules: tuple[Path, ...]
     world: Mapping[str, list[float]]
+    scores: tuple[Score, ...]
+    """Of the rules for which something was planted."""
     example: str | None
     raised: tuple[tuple[str, str], ...]
     """Severity and message of the last alerts."""
@@ -116,6 +119,7 @@ class Summary:
         run: str,
         rules: tuple[Path, ...],
         world: Mapping[str, list[float]],
+        scores: Sequence[Score] = (),
     ) -> Self:
         """Count the content of the stores."""
         stored = read_database(database)
@@ -135,6 +139,7 @@ class Summary:
             database=database,
             rules=rules,
             world=world,
+            scores=tuple(scores),
             example=stored.example,
             raised=stored.alerts,
         )
@@ -145,7 +150,8 @@ class Summary:
             "mono_events", "multi_events", "alerts", "late", "dead_letters", "sql_rows", "influx_points", "lost",
             "seconds", "run",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names} | {"data": str(self.data)}
+        scores = [score.as_json() for score in self.scores]
+        return {name: getattr(self, name) for name in names} | {"data": str(self.data), "scores": scores}
 
     def show(self) -> None:
         """Print the table and the commands to try next."""
@@ -181,6 +187,8 @@ class Summary:
             console.print(f"\nThe last {len(self.raised)} of {self.alerts:,} alerts:")
         for severity, message in self.raised:
             console.print(f"  {severity:<8}  {message}", soft_wrap=True, markup=False, highlight=False)
+        if self.scores:
+            console.print(_score_table(self.scores))
         console.print("\nTry next, on the data of this demo:")
         for line in self.commands():
             console.print(f"  {line}", soft_wrap=True, markup=False, highlight=False)
@@ -194,6 +202,20 @@ class Summary:
             lines.append(f"{program} explain {self.example} --db {self.database}")
         lines.append(f"{program} replay {log} --verify {self.rules[0]}")
         return lines
+
+
+def _score_table(scores: Sequence[Score]) -> Any:
+    from rich.table import Table
+
+    table = Table(title="\nalerts against what was planted", title_justify="left")
+    table.add_column("rule")
+    for name in ("planted", "found", "recall", "alerts", "precision", "delay"):
+        table.add_column(name, justify="right")
+    for score in scores:
+        delay = "-" if not score.delays_us else f"{sum(score.delays_us) / len(score.delays_us) / 1e6:.1f} s"
+        shares = ["-" if share is None else f"{share:.2f}" for share in (score.recall, score.precision)]
+        table.add_row(score.rule, str(score.planted), str(score.found), shares[0], str(score.matches), shares[1], delay)
+    return table
 
 
 def _program() -> str:

@@ -450,7 +450,7 @@ def _holds_back(part: _Partition) -> bool:
 
 def _stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
     stats: dict[str, Any] = domain.counters.as_dict() | {"watermark_us": domain.watermark_us}
-    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies}
+    stats |= {"unused": domain.unused.as_json(), "copies": domain.copies, "unraised": domain.unraised}
     if domain.groups:
         stats["absent"] = domain.fields.absent(domain.made)
     waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)

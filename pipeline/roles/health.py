@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -64,6 +65,7 @@ async def correlate_health(broker: str) -> dict[str, Any]:
 
     ``copies`` are sentences on the streams that the rules read from repartitioned copies. ``waiting`` is the number of
     events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and ``waits`` says that in lines.
+    ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones.
     """
     newest: dict[bytes, dict[str, Any]] = {}
     there = await topic_partitions(broker)
@@ -75,20 +77,30 @@ async def correlate_health(broker: str) -> dict[str, Any]:
     stalls = [stall for _, stats in sorted(newest.items()) for stall in stats.get("stalls", ())]
     absent: list[set[str]] = []
     copies: dict[str, str] = {}
+    unraised: dict[str, Counter[str]] = {}
     for stats in newest.values():
         total.merge(Unused.from_json(stats.get("unused", ())))
         copies |= stats.get("copies", {})
         if "absent" in stats:
             absent.append(set(stats["absent"]))
+        for rule, counts in stats.get("unraised", {}).items():
+            unraised.setdefault(rule, Counter()).update(counts)
     return {
         "unused": total.as_json(),
         "absent": sorted(set.intersection(*absent)) if absent else [],
+        "unraised": {rule: dict(counts) for rule, counts in sorted(unraised.items())},
         "copies": [
             f"{source} ({there.get(source, 0)} partitions) is read repartitioned, from {topic} ({there.get(topic, 0)})"
             for topic, source in sorted(copies.items())
         ],
-        "lines": total.lines(),
+        "lines": [*total.lines(), *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items()))],
         "waiting": sum(stats.get("waiting", 0) for stats in newest.values()),
         "stalls": stalls,
         "waits": [stall["line"] for stall in stalls],
     }
+
+
+def _unraised_line(rule: str, counts: Counter[str]) -> str:
+    parts = [f"{counts['suppressed']:,} suppressed by cool_down"] if counts["suppressed"] else []
+    parts += [f"{counts['grouped']:,} joined to earlier ones by group"] if counts["grouped"] else []
+    return f"alerts of rule {rule!r}: {', '.join(parts)}"

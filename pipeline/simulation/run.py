@@ -21,6 +21,7 @@ from astrocyte.pipeline.stopping import Stop
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import SIMULATIONS
+from astrocyte.simulator.anomalies import planting
 from astrocyte.simulator.config import configure
 from astrocyte.simulator.emission.emitter import FrameSink
 from astrocyte.simulator.run import run_name, simulate
@@ -29,17 +30,24 @@ from astrocyte.simulator.scenario import load_scenario
 __all__ = [
     "ShuffleSink",
     "SimulationOptions",
-    "demo_settings",
     "describe_run",
     "description_of",
     "open_sink",
     "run_simulation",
     "scenario_config",
+    "world_settings",
 ]
 
 _FORMS: Final = ("frames", "json")
 BROKER_TIMEOUT_S: Final = 60.0
 """How long a run waits for a broker to answer for the first time; one that was there is waited for without limit."""
+_SETTLED_S: Final = 10.0
+_WORLDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "cells": {"size": 2048},
+    "ecology": {"size": 1000},
+    "kernels": {"size": 256},
+}
+"""Sizes for one laptop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +112,22 @@ def scenario_config(scenario: str, values: Mapping[str, Any], size: int | None) 
     return configure(world.Config, values, scenario=scenario)
 
 
-def demo_settings(scenario: str, seconds: float) -> dict[str, Any]:
-    """Settings of a scenario for a demo of ``seconds``: a world that suits one laptop, and planted anomalies."""
-    at, after = round(seconds * 40), round(seconds * 70)
-    worlds: dict[str, dict[str, Any]] = {
-        "cells": {
-            "size": 2048,
-            "plants": [
-                {"kind": "collapse", "at_tick": at, "ticks": 5, "strength": 0.8},
-                {"kind": "breakthrough", "at_tick": after, "ticks": 200, "strength": 0.6},
-            ],
-        },
-        "ecology": {"size": 1000},
-        "kernels": {"size": 256},
-    }
-    return worlds.get(scenario, {})
+def world_settings(scenario: str, seconds: float, *, planted: bool = True) -> dict[str, Any]:
+    """Settings of a scenario for a run of ``seconds`` on one laptop: its size, and anomalies of every kind in turn.
+
+    Without ``planted`` nothing is: the quiet world of the same size. Anomalies begin once the founders have settled,
+    after a fifth of a short run and `_SETTLED_S` of a long one.
+    """
+    world = load_scenario(scenario)
+    settings = dict(_WORLDS.get(scenario, {}))
+    if not planted:
+        return settings | dict(world.quiet)
+    kinds = world.Config.plant_kinds
+    if kinds:
+        tick_us = configure(world.Config, settings, scenario=scenario).tick_us
+        first_s = min(seconds / 5, _SETTLED_S)
+        settings["plants"] = planting(kinds, round(first_s * 1e6 / tick_us), round(seconds * 1e6 / tick_us))
+    return settings
 
 
 def describe_run(

@@ -13,7 +13,7 @@ EVENT_TYPES = (
         EventType(
             stream=f"axon_{number}",
             key="domain",
-            about={"value": Field("float64", "strength of the spike; planted ones have 20 or more", "strength", 1.0)},
+            about={"value": Field("float64", "strength of the spike; planted ones have more than 20", "strength", 1.0)},
             types=AXON_TYPES,
             doc=f"Spikes on axon {number}, keyed by the domain that they reach.",
         )

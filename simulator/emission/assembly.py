@@ -187,13 +187,10 @@ class Assembler:
 
     def _planted(self, first: int, end: int) -> Iterator[HostRow]:
         for plant in self._config.plants:
-            if first <= plant.at_tick < end:
-                values = {
-                    "kind": plant.kind,
-                    "rule": self._scenario.plant_rules.get(plant.kind, plant.kind),
-                    "until": self.time_us(plant.at_tick + plant.ticks),
-                    "members": "[]",
-                }
+            rules = self._config.plant_kinds[plant.kind].rules or ("",)
+            for rule in rules if first <= plant.at_tick < end else ():
+                until_us = self.time_us(plant.at_tick + plant.ticks)
+                values = {"kind": plant.kind, "rule": rule, "until": until_us, "members": "[]"}
                 yield HostRow(TRUTH, plant.at_tick, "planted", values)
 
     def _host_batch(self, stream: str, rows: Iterable[HostRow]) -> pa.RecordBatch:

@@ -17,8 +17,10 @@ import yaml
 from astrocyte import Engine, EngineOutput, InvalidRules, Match, MatchedEvent, RuleSet, load_rules, match
 from astrocyte.agents.expressions.parser import MATCH_AGGREGATES
 from astrocyte.agents.ingest.dicts import frames_of
+from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.rules.model import (
     Alert,
+    AlertGroup,
     Group,
     MaxPartials,
     OnTimeout,
@@ -137,6 +139,10 @@ def shown(found: Match, rules: RuleSet) -> str:
     return text
 
 
+def shown_group(alert: GroupedAlert) -> str:
+    return f'grouped@{seconds(alert.time_us)} {alert.severity}: "{alert.message}" of {", ".join(alert.keys)}'
+
+
 def results_of(frame: Frame, window: Window) -> Iterator[str]:
     for row in frame.rows():
         name = window_name(window.name, row)
@@ -148,6 +154,7 @@ def results_of(frame: Frame, window: Window) -> Iterator[str]:
 
 def settle(engine: Engine, output: EngineOutput) -> Iterator[str]:
     yield from (shown(found, engine.ruleset) for found in output.matches.matches())
+    yield from map(shown_group, output.grouped)
     windows = {window.name: window for window in engine.ruleset.windows}
     for frame in output.frames:
         yield from results_of(frame, windows[frame.stream])
@@ -185,7 +192,8 @@ def run(example: Example) -> str:
     if eventual or rules.windows or rules.validators or any(isinstance(event, int) for event in events):
         found = list(step_by_step(rules, events, eventual=eventual))
     else:
-        found = [shown(each, rules) for each in match(rules, [event for event in events if isinstance(event, dict)])]
+        matches = match(rules, [event for event in events if isinstance(event, dict)])
+        found = [*(shown(each, rules) for each in matches), *map(shown_group, matches.grouped)]
     return " ".join(found) or "none"
 
 
@@ -233,7 +241,7 @@ def test_the_table_of_pairings_is_what_the_engine_gives(form, expected):
 
 
 @pytest.mark.parametrize(
-    "model", [Rule, Step, Group, Within, MaxPartials, Skip, Alert, OnTimeout, Stream, Validator, Window]
+    "model", [Rule, Step, Group, Within, MaxPartials, Skip, Alert, AlertGroup, OnTimeout, Stream, Validator, Window]
 )
 def test_every_option_of_the_language_is_on_the_page(model):
     for name, info in model.model_fields.items():

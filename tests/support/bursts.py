@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from pydantic import Field
 
-from astrocyte.simulator.anomalies import plant_params
+from astrocyte.simulator.anomalies import PlantKind, plant_params
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.event_spec import Column, EventSpec
 from astrocyte.simulator.population import compact
@@ -19,7 +19,7 @@ SLOTS = 1024
 
 
 class BurstsConfig(ScenarioConfig):
-    plant_kinds: ClassVar[tuple[str, ...]] = ("left", "right")
+    plant_kinds: ClassVar[Mapping[str, PlantKind]] = {"left": PlantKind(), "right": PlantKind()}
 
     replicates: int = 1
     left_rows: int = Field(default=SLOTS, ge=32)  # initial sizes; as many as there are slots: never an overflow

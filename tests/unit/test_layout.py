@@ -49,12 +49,12 @@ ARROWS: dict[str, dict[str, str]] = {
         "aggregates": "rows",
     },
     "pipeline": {
-        "analysis": "console kafka recording roles settings topology transport",
+        "analysis": "console kafka recording roles settings simulation topology transport",
         "bench": "broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
         "stopping topology transport",
         "embed": "console kafka recording settings transport",
-        "demo": "broker console kafka recording roles settings simulation stopping topology",
+        "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
         "experiments": "settings simulation",
         "recording": "console kafka",
         "roles": "kafka logging metrics role_registry settings state topology transport",

@@ -16,8 +16,20 @@ _MOST_TERMS = 6
 
 def mermaid(rule: Rule) -> str:
     """A flowchart: states as boxes, taken events as solid arrows, ignored events as dotted ones."""
-    title = [f"%% rule {rule.name}, version {rule.content_version}", "flowchart LR"]
+    title = [f"%% rule {rule.name}, version {rule.content_version}", *_alerts(rule), "flowchart LR"]
     return "\n".join(title + (_conjunction(rule) if rule.kind == "all" else _sequence(compile_rule(rule)))) + "\n"
+
+
+def _alerts(rule: Rule) -> list[str]:
+    """What ``group`` and ``cool_down`` do to the alerts, as remarks."""
+    lines = []
+    if rule.group is not None:
+        of = {"key": "of one key", None: "of all keys of a partition"}.get(rule.group.by, f"of one {rule.group.by}")
+        lines.append(f"%% alerts {of} within {format_duration(rule.group.within)} of the first become one")
+    if rule.cool_down is not None:
+        what = "group" if rule.group is not None else "key"
+        lines.append(f"%% after an alert, no other of the same {what} for {format_duration(rule.cool_down)}")
+    return lines
 
 
 def _conjunction(rule: Rule) -> list[str]:

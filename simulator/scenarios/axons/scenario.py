@@ -82,6 +82,7 @@ class Axons(Scenario):
     size_setting: ClassVar[str | None] = "domains"
     sample: ClassVar[Mapping[str, Any]] = {"domains": 96, "plant_hz": 0.5, "rate_hz": (5.0, 5.0, 5.0)}
     int_metrics: ClassVar[tuple[str, ...]] = ("spikes", "planted")
+    quiet: ClassVar[Mapping[str, Any]] = {"plant_hz": 0.0}
 
     def static(self, config: AxonsConfig) -> AxonsStatic:
         """Islands are equal blocks of domains; the last may be partly empty."""
@@ -293,7 +294,7 @@ def _plant(
     first_us = (time_luck * static.tick_us).astype(jnp.int32)
     gap_us = (gap_luck * params["plant_within"]).astype(jnp.int32)
     first_axon = (order_luck < 0.5).astype(jnp.int32)
-    value = 21.0 + jnp.floor(10.0 * value_luck)
+    value = 22.0 + jnp.floor(9.0 * value_luck)
     due_us = jnp.where(starts, first_us + gap_us, state["due_us"])
     due_axon = jnp.where(starts, 1 - first_axon, state["due_axon"])
     due_value = jnp.where(starts, value + jnp.floor(3.0 * partner_luck) - 1.0, state["due_value"])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from astrocyte.simulator.anomalies import plant_params
+from astrocyte.simulator.anomalies import PlantKind, plant_params
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.scenario import InvalidControl
 
@@ -52,14 +52,21 @@ TRAITS: Mapping[str, tuple[float, float, float]] = {
 GENES = len(TRAITS) + WEIGHTS
 """Rows of a genome: the traits in their order, then the weights of each problem in turn."""
 ROW = {trait: row for row, trait in enumerate(TRAITS)}
-PLANT_KINDS = ("collapse", "breakthrough", "stagnation", "depletion", "bottleneck")
+PLANT_KINDS: Mapping[str, PlantKind] = {
+    "collapse": PlantKind(("population_collapse",), strength=0.7, rest=400),
+    "breakthrough": PlantKind(("evolutionary_breakthrough",), strength=0.9, ticks=200, rest=300),
+    "depletion": PlantKind(("resource_depletion",), strength=0.8, ticks=200, rest=600),
+    "sweep": PlantKind(("diversity_bottleneck",), strength=0.4, rest=1200),
+    "stagnation": PlantKind(("stagnation",), strength=1.0, ticks=1000, rest=600),
+    "bottleneck": PlantKind(("bottleneck_and_recovery", "population_collapse"), strength=0.95, rest=2500),
+}
 ISLAND_SLOTS = 65_536
 
 
 class CellsConfig(ScenarioConfig):
     """Settings of the cells scenario. Energies are in units of energy, rates per tick."""
 
-    plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
+    plant_kinds: ClassVar[Mapping[str, PlantKind]] = PLANT_KINDS
 
     size: int = Field(default=65_536, ge=32, le=33_554_432, description="slots for cells, rounded up to whole islands")
     initial: float = Field(default=0.5, gt=0.0, le=1.0, description="share of the slots with founders")

@@ -79,13 +79,6 @@ class Cells(Scenario):
     vector_metrics: ClassVar[Mapping[str, int]] = HISTOGRAMS
     sum_metrics: ClassVar[tuple[str, ...]] = ("energy", "income", "cost", "lost", "accuracy", "generation")
     controls: ClassVar[tuple[str, ...]] = ("difficulty",)
-    plant_rules: ClassVar[Mapping[str, str]] = {
-        "collapse": "population_collapse",
-        "breakthrough": "evolutionary_breakthrough",
-        "stagnation": "stagnation",
-        "depletion": "resource_depletion",
-        "bottleneck": "bottleneck_and_recovery",
-    }
 
     def static(self, config: CellsConfig) -> CellsStatic:
         """Shapes and periods."""
@@ -287,8 +280,22 @@ def _live(
     for kind in ("collapse", "bottleneck"):
         share, starts = strength[kind]
         chance = jnp.maximum(chance, jnp.where(starts, share, 0.0))
-    dead = alive & ((energy <= 0) | (unit(words[1]) < chance))
+    share, starts = strength["sweep"]
+    swept = lax.cond(starts, partial(_unusual, share, alive, trait), lambda: jnp.zeros_like(alive))
+    dead = alive & ((energy <= 0) | swept | (unit(words[1]) < chance))
     return _Outcome(energy, mass + growth, _fixed(reward), income, cost, dead)
+
+
+def _unusual(share: Array, alive: Array, trait: Mapping[str, Array]) -> Array:
+    """About that share of the cells: those whose metabolism and cores are furthest from the mean, on a log scale."""
+    distance = jnp.zeros(alive.shape, jnp.float32)
+    count = jnp.maximum(jnp.sum(alive), 1)
+    for name in ("metabolism", "tpu_cores"):
+        value = jnp.log(trait[name])
+        off = value - jnp.sum(jnp.where(alive, value, 0.0)) / count
+        distance += off * off / jnp.maximum(jnp.sum(jnp.where(alive, off * off, 0.0)) / count, 1e-9)
+    # Of a normal distribution of two traits the share exp(-d / 2) is further than d.
+    return distance > -2.0 * jnp.log(jnp.maximum(share, 1e-9))
 
 
 def _divide(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from astrocyte.simulator.anomalies import plant_params
+from astrocyte.simulator.anomalies import PlantKind, plant_params
 from astrocyte.simulator.config import ScenarioConfig
 
 __all__ = [
@@ -35,7 +35,11 @@ KEYS = (
 LEAST_SETTING = 0.25
 """A key below this value is left at its default: it is no part of the configuration that a snapshot holds."""
 TRAITS = ("creativity", "precision", "speed", "caution", "focus")
-PLANT_KINDS = ("breakthrough", "stagnation", "outage")
+PLANT_KINDS: Mapping[str, PlantKind] = {
+    "breakthrough": PlantKind(("karma_breakthrough",), strength=0.9, ticks=25, rest=25),
+    "stagnation": PlantKind(("evolution_stalls",), strength=1.0, ticks=80, rest=30),
+    "outage": PlantKind(("mutation_never_scored", "evolution_stalls"), strength=1.0, ticks=150, rest=50),
+}
 ISLAND_AGENTS = 65_536
 ISLAND_POPULATIONS = 256
 
@@ -56,7 +60,7 @@ LOADINGS = _loadings()
 class DnaConfig(ScenarioConfig):
     """Settings of the dna scenario; times are in ticks, probabilities per tick."""
 
-    plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
+    plant_kinds: ClassVar[Mapping[str, PlantKind]] = PLANT_KINDS
 
     tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one tick")
     size: int = Field(default=100, ge=4, le=65_536, description="agents per population")

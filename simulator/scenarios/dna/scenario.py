@@ -57,11 +57,6 @@ class Dna(Scenario):
     int_metrics: ClassVar[tuple[str, ...]] = ("agents", "mutations", "snapshots", "scores", "elite")
     sum_metrics: ClassVar[tuple[str, ...]] = ("karma",)
     controls: ClassVar[tuple[str, ...]] = ("ga",)
-    plant_rules: ClassVar[Mapping[str, str]] = {
-        "breakthrough": "crossover_due",
-        "stagnation": "stagnation",
-        "outage": "mutation_never_scored",
-    }
 
     def static(self, config: DnaConfig) -> DnaStatic:
         """Shapes and switches."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from astrocyte.simulator.anomalies import plant_params
+from astrocyte.simulator.anomalies import PlantKind, plant_params
 from astrocyte.simulator.config import ScenarioConfig
 
 __all__ = [
@@ -37,14 +37,22 @@ INCLINATIONS = ((3.0, 4.0, 0.05, 0.5, 0.8, 1.0, 0.3), (3.0, 4.0, 0.5, 0.4, 0.1, 
 learn nor choose their direction."""
 GENOMES = 64
 """Founding genomes."""
-PLANT_KINDS = ("collapse", "depletion")
+PLANT_KINDS: Mapping[str, PlantKind] = {
+    "depletion": PlantKind(("resource_exhaustion",), strength=0.95, ticks=10, rest=60),
+    "feud": PlantKind(("conflict_without_sharing",), strength=1.0, ticks=90, rest=60),
+    "collapse": PlantKind(("agent_population_crash",), strength=0.8, rest=200),
+    "famine": PlantKind(
+        ("starvation_wave", "resource_exhaustion", "agent_population_crash"), strength=1.0, ticks=30, rest=200
+    ),
+    "sweep": PlantKind(("genome_sweep",), strength=0.8, rest=30, once=True),
+}
 ISLAND_SLOTS = 65_536
 
 
 class EcologyConfig(ScenarioConfig):
     """Settings of the ecology scenario. Resources are in units, health from 0 to 1, rates per tick."""
 
-    plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
+    plant_kinds: ClassVar[Mapping[str, PlantKind]] = PLANT_KINDS
 
     tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one step")
     size: int = Field(default=4_096, ge=32, le=8_388_608, description="least number of slots for agents, and of tiles")

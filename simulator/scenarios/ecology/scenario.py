@@ -70,10 +70,6 @@ class Ecology(Scenario):
         "unevenness",
     )  # fmt: skip
     vector_metrics: ClassVar[Mapping[str, int]] = HISTOGRAMS
-    plant_rules: ClassVar[Mapping[str, str]] = {
-        "collapse": "agent_population_crash",
-        "depletion": "resource_exhaustion",
-    }
 
     def static(self, config: EcologyConfig) -> EcologyStatic:
         """Shapes and periods."""
@@ -131,7 +127,11 @@ class Ecology(Scenario):
         plants = {kind: ctx.planted(params["plants"], number) for number, kind in enumerate(PLANT_KINDS)}
         _emit_founders(static, params, ctx, agents)
         luck = _Luck.drawn(ctx)
+        swept = agents["alive"] & plants["sweep"][1] & (unit(luck.death) < plants["sweep"][0])
+        agents = {**agents, "genome": jnp.where(swept, 0, agents["genome"])}
         action = _decide(agents, luck.action)
+        # Agents that share do not gather, so that word is theirs.
+        action = jnp.where((action == SHARE) & (unit(luck.gather) < plants["feud"][0]), ATTACK, action)
         agents_moved = {**agents, "tile": _moved(static, luck, agents, state["amount"], action)}
         wants = agents["alive"] & (action == GATHER) & (agents["resource"] < FULL)
         eater = winners(agents_moved["tile"], luck.gather, wants, static.tiles)
@@ -150,7 +150,7 @@ class Ecology(Scenario):
         amount, after = prey_first(
             state["amount"],
             agents_moved,
-            grow=partial(_regrow, params, ctx, plants["depletion"]),
+            grow=partial(_regrow, params, ctx, plants["depletion"], plants["famine"][0]),
             catch=catch,
             live=live,
         )
@@ -256,11 +256,14 @@ class _Outcome(NamedTuple):
     reward: Array
 
 
-def _regrow(params: Mapping[str, Any], ctx: Context, depletion: tuple[Array, Array], amount: Array) -> Array:
+def _regrow(
+    params: Mapping[str, Any], ctx: Context, depletion: tuple[Array, Array], famine: Array, amount: Array
+) -> Array:
     strength, starts = depletion
     left = jnp.where(starts, (amount * (1.0 - strength)).astype(jnp.int32), amount)
     ctx.metric_sum("vanished", amount - left)
-    grown = grow(left, params["growth"] * (1.0 - strength), params["regrowth"] * (1.0 - strength), params["capacity"])
+    rest = 1.0 - jnp.maximum(strength, famine)
+    grown = grow(left, params["growth"] * rest, params["regrowth"] * rest, params["capacity"])
     ctx.metric_sum("grown", grown - left)
     return grown
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from astrocyte.simulator.anomalies import plant_params
+from astrocyte.simulator.anomalies import PlantKind, plant_params
 from astrocyte.simulator.config import ScenarioConfig
 
 __all__ = [
@@ -48,13 +48,18 @@ NICHES = ("producer", "consumer", "predator", "decomposer", "symbiont")
 TARGETS = ("recall", "search", "compression", "prediction", "coordination", "exploration")
 MODES = ("blitzkrieg", "siege", "hunt")
 OUTCOMES = ("attacker_won", "defender_won", "stalemate")
-PLANT_KINDS = ("breakdown", "war")
+PLANT_KINDS: Mapping[str, PlantKind] = {
+    "breakdown": PlantKind(("regime_breakdown",), strength=0.4, rest=50),
+    "upset": PlantKind(("upset",), strength=1.0, rest=30),
+    "war": PlantKind(("winning_streak",), strength=0.4, ticks=20, rest=150),
+    "neglect": PlantKind(("training_stops",), strength=1.0, ticks=30, rest=40),
+}
 
 
 class KernelsConfig(ScenarioConfig):
     """Settings of the kernels scenario; rates are probabilities per kernel and tick."""
 
-    plant_kinds: ClassVar[tuple[str, ...]] = PLANT_KINDS
+    plant_kinds: ClassVar[Mapping[str, PlantKind]] = PLANT_KINDS
 
     tick_us: int = Field(default=100_000, ge=1, le=3_600_000_000, description="simulated time of one tick")
     size: int = Field(default=256, ge=8, le=4_096, description="slots for kernels")

@@ -29,6 +29,7 @@ from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.context import NO_PLACE, Births, Context
 from astrocyte.simulator.event_spec import EventSpec
 from astrocyte.simulator.population import Population
+from astrocyte.simulator.rng import unit
 from astrocyte.simulator.scenario import Interval, Scenario
 from astrocyte.simulator.scenarios.ecology.map import occupant
 from astrocyte.simulator.scenarios.kernels.config import (
@@ -36,6 +37,7 @@ from astrocyte.simulator.scenarios.kernels.config import (
     ELEMENTS,
     KAPPA_STAR,
     MODES,
+    PLANT_KINDS,
     ROOTS,
     KernelsConfig,
     KernelsStatic,
@@ -59,7 +61,6 @@ class Kernels(Scenario):
         "alive", "births", "deaths", "spawned", "bred", "merged", "wars", "updates", "founders",
     )  # fmt: skip
     sum_metrics: ClassVar[tuple[str, ...]] = ("phi",)
-    plant_rules: ClassVar[Mapping[str, str]] = {"breakdown": "regime_breakdown", "war": "winning_streak"}
 
     def static(self, config: KernelsConfig) -> KernelsStatic:
         """Shapes and periods."""
@@ -117,13 +118,14 @@ class Kernels(Scenario):
         """One tick: train, fight, merge, retire, spawn, breed."""
         draws = ctx.uniforms("kernel", ctx.lanes(), jnp.arange(4, dtype=jnp.uint32)[:, None])
         luck = _Luck(*draws[0], *draws[1])
-        broken = ctx.planted(params["plants"], 0)
-        fury = ctx.planted(params["plants"], 1)[0]
+        plants = {kind: ctx.planted(params["plants"], number) for number, kind in enumerate(PLANT_KINDS)}
+        broken = plants["breakdown"]
         first = (ctx.tick == 0) & state["alive"] & (state["birth_tick"] == 0)
-        kernels, trained = _train(params, ctx, state, luck.train)
+        state = _displaced(params, state, plants["upset"][1])
+        kernels, trained = _train(params, ctx, state, luck.train, plants["neglect"][0])
         shocked = kernels["alive"] & broken[1] & (luck.shock < broken[0])
         kernels = {**kernels, "kappa": jnp.where(shocked, jnp.maximum(kernels["kappa"], 96.0), kernels["kappa"])}
-        kernels, fallen, fought = _fight(static, params, ctx, kernels, luck, fury)
+        kernels, fallen, fought = _fight(static, params, ctx, kernels, luck, plants["war"][0], plants["upset"])
         partner = _partners(static, params, ctx, kernels)
         lane = jnp.arange(static.slots, dtype=jnp.int32)
         merges, absorbed = lane < partner, (partner >= 0) & (partner < lane)
@@ -194,9 +196,22 @@ def _phi(params: Mapping[str, Any], kernels: Population) -> Array:
     return jnp.exp(-2.0 * distance - ((kernels["kappa"] - KAPPA_STAR) / KAPPA_STAR) ** 2)
 
 
-def _train(params: Mapping[str, Any], ctx: Context, kernels: Population, luck: Array) -> tuple[Population, Array]:
-    """Kernels after the training steps of this tick, and which of them trained."""
-    trains = kernels["alive"] & (luck < params["train"])
+def _displaced(params: Mapping[str, Any], kernels: Population, starts: Array) -> Population:
+    """Before an upset the weakest kernel is thrown to the far side of its root, so that its phi is next to 0."""
+    weakest = jnp.argmin(jnp.where(kernels["alive"], kernels["phi"], jnp.inf))
+    thrown = starts & (jnp.arange(kernels["phi"].shape[0]) == weakest)
+    return {**kernels, "basin": jnp.where(thrown, -params["roots"].T[:, kernels["root"]], kernels["basin"])}
+
+
+def _train(
+    params: Mapping[str, Any], ctx: Context, kernels: Population, luck: Array, neglect: Array
+) -> tuple[Population, Array]:
+    """Kernels after the training steps of this tick, and which of them trained.
+
+    A share ``neglect`` of the kernels, the same in each tick, does not train.
+    """
+    word = (ctx.place() ^ (kernels["birth_tick"] * jnp.uint32(0xC2B2AE35))) * jnp.uint32(0x9E3779B1)
+    trains = kernels["alive"] & (luck < params["train"]) & (unit(word) >= neglect)
     noise = ctx.noise("train", BASIN + 2)
     pull = params["learning"] * (params["roots"].T[:, kernels["root"]] - kernels["basin"])
     kappa = kernels["kappa"] + params["relax"] * (KAPPA_STAR - kernels["kappa"]) + params["heat"] * noise[BASIN]
@@ -214,16 +229,31 @@ def _train(params: Mapping[str, Any], ctx: Context, kernels: Population, luck: A
 
 
 def _fight(
-    static: KernelsStatic, params: Mapping[str, Any], ctx: Context, kernels: Population, luck: _Luck, fury: Array
+    static: KernelsStatic,
+    params: Mapping[str, Any],
+    ctx: Context,
+    kernels: Population,
+    luck: _Luck,
+    fury: Array,
+    upset: tuple[Array, Array],
 ) -> tuple[Population, Array, Array]:
-    """Wars: kernels after them, which to retire, and which fought. No kernel is in two wars of a tick."""
+    """Wars: kernels after them, which to retire, and which fought. No kernel is in two wars of a tick.
+
+    In a tick in which an ``upset`` starts there is one war: the weakest attacks the strongest, and wins with the
+    upset's strength as the probability.
+    """
     n, alive, phi = static.slots, kernels["alive"], kernels["phi"]
-    wants = alive & (luck.war < params["war"] + fury)
+    lane = jnp.arange(n, dtype=jnp.int32)
+    weakest = jnp.argmin(jnp.where(alive, phi, jnp.inf)).astype(jnp.int32)
+    strongest = jnp.argmax(jnp.where(alive, phi, -jnp.inf)).astype(jnp.int32)
+    odds, rigged = upset[0], upset[1] & (lane == weakest)
+    wants = jnp.where(upset[1], rigged & alive & (weakest != strongest), alive & (luck.war < params["war"] + fury))
     enemy = jnp.minimum((luck.enemy * n).astype(jnp.int32), n - 1)
+    enemy = jnp.where(rigged, strongest, enemy)
     attacks = ctx.claim(enemy, wants & alive[enemy] & ~wants[enemy], n)
     attacker = occupant(enemy, attacks, n)
-    chance = 1.0 / (1.0 + jnp.exp(-8.0 * (phi - phi[enemy])))
-    even = jnp.abs(luck.victory - chance) < 0.02
+    chance = jnp.where(rigged, odds, 1.0 / (1.0 + jnp.exp(-8.0 * (phi - phi[enemy]))))
+    even = (jnp.abs(luck.victory - chance) < 0.02) & ~rigged
     wins = attacks & ~even & (luck.victory < chance)
     loses = attacks & ~even & ~wins
     under = jnp.maximum(attacker, 0)
@@ -232,7 +262,7 @@ def _fight(
     rounds = 1 + (9.0 * (1.0 - jnp.abs(luck.victory - chance))).astype(jnp.int32)
     outcome = jnp.where(wins, 0, jnp.where(loses, 1, 2))
     tick = kernels["birth_tick"]
-    winner = jnp.where(wins, jnp.arange(n, dtype=jnp.int32), enemy)
+    winner = jnp.where(wins, lane, enemy)
     ctx.emit(
         "war",
         attacks,

@@ -65,6 +65,9 @@ def test_the_demo_loses_nothing_and_reports_what_it_stored(first):
     assert summary["mono_events"] > 1000
     assert summary["multi_events"] > 100
     assert summary["influx_points"] > summary["mono_events"]
+    (score,) = summary["scores"]
+    assert score["rule"] == "strong_A_and_B_within_2s"
+    assert min(score["recall"], score["precision"]) >= 0.95
 
 
 def test_the_same_seed_gives_the_same_ids_with_other_partitions_and_shuffled_arrival(first, tmp_path):

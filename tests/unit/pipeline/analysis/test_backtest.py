@@ -96,6 +96,16 @@ def test_anomalies_whose_rule_is_not_in_the_files_are_reported_as_not_scored(pai
     assert "not scored: 2 anomalies of kind coincidence; rule 'lost' is not in the rule files" in shown.stdout
 
 
+def test_a_rule_is_scored_by_its_alerts_and_one_without_by_its_matches(log, tmp_path):
+    paced = load_rules(PAIR.replace("alert:", "cool_down: 1h\n    alert:"))
+    planted = truth("pair", [("d0", 0, 10_000, [["axon_1", 0], ["axon_2", 0]])])
+    path = write_log(tmp_path / "a.jsonl", [*read_log(log), planted])
+    count = backtest(paced, [path], lateness_us=LATENESS).rules["pair"]
+    assert (count.matches, count.alerts, count.suppressed, count.grouped) == (96, 8, 88, 0)
+    (result,) = score(paced, [path], lateness_us=LATENESS, slack_us=0)
+    assert (result.matches, result.true_matches, result.exact) == (8, 1, 1)
+
+
 def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
     planted = [Planted("collapse", "r", "run", 100, 200), Planted("collapse", "r", "run", 1000, 1100)]
 

@@ -65,6 +65,23 @@ def test_the_command_score_prints_figures(rule_file, log, tmp_path):
     assert "pair" in run("score", rule_file, path).stdout
 
 
+def test_score_without_logs_says_what_to_give(rule_file, log):
+    with pytest.raises(InvalidSettings, match="astrocyte score axons --seeds 5"):
+        run("score", "axons")
+    with pytest.raises(InvalidSettings, match="either --seeds or recorded logs"):
+        run("score", rule_file, str(log), "--seeds", "2")
+
+
+def test_score_over_seeds_has_a_row_for_each_alert_and_says_what_it_did_not_score():
+    arguments = ("score", "axons", "--seeds", "2", "--seconds", "5", "--size", "64", "--slack", "1s")
+    body = json.loads(run(*arguments, "--json").stdout)
+    (row,) = body["rules"]
+    assert (body["seeds"], row["rule"], row["kinds"]) == (2, "strong_A_and_B_within_2s", ["coincidence"])
+    assert row["planted"] > 0
+    assert (row["recall"], row["precision"], row["false_alarms_per_hour"]) == (1.0, 1.0, 0.0)
+    assert "rule 'axon_3_burst' raises no alert" in body["unscored"]
+
+
 def test_the_command_rules_check_prints_the_plan(rule_file):
     assert "mono.axon_1" in run("rules", "check", rule_file).stdout
     body = json.loads(run("rules", "check", rule_file, "--json").stdout)

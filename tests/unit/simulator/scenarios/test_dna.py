@@ -150,7 +150,9 @@ def test_karma_rises_until_there_is_an_elite_pool(run):
 
 def test_outage_leaves_snapshots_unscored_and_is_in_the_truth(run):
     truth = [row for row in run[1] if row["stream"] == "truth"]
-    assert [(row["kind"], row["rule"]) for row in truth] == [("outage", "mutation_never_scored")]
+    assert [(row["kind"], row["rule"]) for row in truth] == [
+        ("outage", "mutation_never_scored"), ("outage", "evolution_stalls")
+    ]  # fmt: skip
     since, until = truth[0]["timestamp"], truth[0]["until"]
     assert not [r for r in run[1] if r["stream"] == "dna.karma_updated" and since <= r["timestamp"] < until]
 

@@ -1,0 +1,66 @@
+"""Planted anomalies: defaults of each kind, kinds in turn, and a rule and a plant for each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from astrocyte import load_rules
+from astrocyte.pipeline.simulation.run import scenario_config, world_settings
+from astrocyte.pipeline.topology.rule_files import shipped_rules
+from astrocyte.simulator.anomalies import Plant, PlantKind, planting
+from astrocyte.simulator.config import configure
+from astrocyte.simulator.scenario import load_scenario
+from astrocyte.simulator.scenarios.cells.config import CellsConfig
+from tests.support.bursts import BurstsConfig
+
+KINDS = {
+    "short": PlantKind(("a",), ticks=10, rest=5),
+    "long": PlantKind(("b",), ticks=100),
+    "last": PlantKind(once=True),
+}
+
+
+def test_a_plant_has_the_strength_and_length_of_its_kind_unless_it_says_otherwise() -> None:
+    given: list[Any] = [
+        {"kind": "breakthrough", "at_tick": 1},
+        {"kind": "breakthrough", "at_tick": 2, "strength": 0.2},
+        Plant(kind="breakthrough", at_tick=3),
+        Plant(kind="breakthrough", at_tick=4, ticks=7, strength=0.5),
+    ]
+    config = configure(CellsConfig, {"plants": given})
+    assert [(plant.ticks, plant.strength) for plant in config.plants] == [(200, 0.9), (200, 0.2), (200, 0.9), (7, 0.5)]
+    assert configure(BurstsConfig, {"plants": [{"kind": "left", "at_tick": 1}]}).plants[0].strength == 0.5
+
+
+def test_kinds_are_planted_in_turn_while_there_is_room() -> None:
+    plants = planting(KINDS, 20, 160)
+    assert [(plant["kind"], plant["at_tick"]) for plant in plants] == [
+        ("short", 20), ("long", 35), ("last", 135), ("short", 136),
+    ]  # fmt: skip
+    assert planting(KINDS, 20, 30) == [{"kind": "last", "at_tick": 20}]
+    assert planting({}, 0, 100) == []
+
+
+@pytest.mark.parametrize("name", sorted(shipped_rules()))
+def test_every_planted_kind_names_rules_that_exist_and_every_alert_has_a_plant(name: str) -> None:
+    ruleset = load_rules(shipped_rules()[name])
+    alerts = {rule.name for rule in ruleset.rules if rule.alert is not None}
+    kinds = load_scenario(name).Config.plant_kinds
+    named = {rule for kind in kinds.values() for rule in kind.rules}
+    if name == "axons":  # coincidences have a rate instead of times
+        named = {"strong_A_and_B_within_2s"}
+    assert named == alerts
+
+
+@pytest.mark.parametrize("name", sorted(shipped_rules()))
+def test_a_demo_of_twenty_seconds_plants_something_and_a_quiet_world_nothing(name: str) -> None:
+    planted = scenario_config(name, world_settings(name, 20.0), None)
+    quiet = scenario_config(name, world_settings(name, 20.0, planted=False), None)
+    assert quiet.plants == ()
+    assert planted.plants or planted.plant_hz > 0 == quiet.plant_hz
+    ends = [(plant.at_tick + plant.ticks) * planted.tick_us for plant in planted.plants]
+    assert all(end_us <= 20_000_000 for end_us in ends)
+    kinds = {plant["kind"] for plant in world_settings(name, 120.0).get("plants", ())}
+    assert kinds == set(planted.plant_kinds)
