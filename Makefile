@@ -34,7 +34,7 @@ demo: setup
 	@$(BIN)/astrocyte demo $(ARGS)
 
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: setup
 	@$(BIN)/python -m pytest tests/faults -m "soak or not soak" $(ARGS)

@@ -4,6 +4,7 @@ tests/README.md says which level a test belongs to.
 """
 
 import os
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from hypothesis import HealthCheck, settings
 # Before any test imports JAX, here and in child processes. What is compiled is shared by all of them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Hundreds of child processes import the packages. Where byte code is not kept, each compiles two hundred modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Fixtures are found in every folder, and a server that lasts for the session is started once.
 pytest_plugins = [
@@ -57,6 +62,8 @@ LEVELS = {
 }
 SOAK = Level(3600, 6 * 3600)
 TESTS = Path(__file__).parent
+LONGEST_FIRST = ("faults", "integration", "unit/simulator")
+"""Folders whose files run first, so that no worker of ``make test`` begins a long one when the other has nothing left."""
 
 
 def level_of(item: pytest.Item) -> str:
@@ -78,8 +85,16 @@ def limits_of(item: pytest.Item) -> Level:
     return SOAK if soaks else LEVELS[level_of(item)]
 
 
+def turn(item: pytest.Item) -> int:
+    """Order of the item's folder; within it, and in all other folders, tests keep the order of their files."""
+    path = item.path.relative_to(TESTS).as_posix()
+    found = (number for number, folder in enumerate(LONGEST_FIRST) if path.startswith(f"{folder}/"))
+    return next(found, len(LONGEST_FIRST))
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=turn)
     for item in items:
         level_of(item)
         item.add_marker(pytest.mark.timeout(limits_of(item).limit_s, func_only=True))

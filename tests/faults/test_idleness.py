@@ -117,13 +117,18 @@ def check(broker: Any, folder: Any, fault: Fault, **options: Any) -> dict[str, i
 HASTY = {"lateness": "200ms", "idle_timeout": "1s"}
 """The shortest times that may lie between events: what takes seconds is then as long a pause as minutes are."""
 
-OFTEN = ("worker stopped for 7 s", "worker killed", "worker and its repartitioning killed", "broker killed")
-"""What `make test` does. The other short forms take half a minute each as well, so they are left to `make faults`."""
+OFTEN = {("worker stopped for 7 s", "json"), ("broker killed", "kafka")}
+"""What `make test` does; workers are killed there by test_wrong_clock.py, and the embedded broker by test_broker_kill.py.
+The other short forms take half a minute each as well, so they are left to `make faults`."""
 
 
 def forms(names: Iterable[tuple[str, ...]]) -> list[Any]:
     """Parameters of the short forms."""
-    return [pytest.param(*each, marks=() if each[0] in OFTEN else pytest.mark.soak) for each in names]
+    soak, kafka = [pytest.mark.soak], [pytest.mark.kafka]
+    return [
+        pytest.param(*each, marks=(soak if each not in OFTEN else []) + (kafka if "kafka" in each else []))
+        for each in names
+    ]
 
 
 SHORT = {
@@ -166,7 +171,11 @@ def test_nothing_is_late(own_embedded, tmp_path, fault, form):
     check(own_embedded, tmp_path, SHORT[fault, form], form=form)
 
 
-@pytest.mark.parametrize("fault", forms((each,) for each in BROKERS))
+@pytest.mark.parametrize(
+    ("fault", "own_broker"),
+    forms((each, kind) for each in BROKERS for kind in ("embedded", "kafka")),
+    indirect=["own_broker"],
+)
 def test_nothing_is_late_when_the_broker_is_away_or_full(own_broker, tmp_path, fault):
     check(own_broker, tmp_path, BROKERS[fault])
 

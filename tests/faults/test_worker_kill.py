@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from astrocyte import Engine, load_rules
 from astrocyte.pipeline.roles.health import group_lag
@@ -44,7 +45,6 @@ rules:
 STREAMS = ("axon_1", "axon_2")
 START_US = 1_750_000_000_000_000
 TICK_US = 200_000
-KILLS = 10
 
 
 def spikes(run: str) -> Iterator[list[Frame]]:
@@ -104,7 +104,16 @@ def stored_ids(database: Path) -> list[str]:
         return [row[0] for row in connection.execute("SELECT event_id FROM multi_events")]
 
 
-def test_every_expected_multi_event_is_in_sql_once_after_workers_were_killed(own_broker, tmp_path):
+@pytest.mark.parametrize(
+    ("own_broker", "kills"),
+    [
+        ("embedded", 4),
+        pytest.param("embedded", 10, marks=pytest.mark.soak),
+        pytest.param("kafka", 10, marks=[pytest.mark.soak, pytest.mark.kafka]),
+    ],
+    indirect=["own_broker"],
+)
+def test_every_expected_multi_event_is_in_sql_once_after_workers_were_killed(own_broker, tmp_path, kills):
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
     database = tmp_path / "out.db"
@@ -138,7 +147,7 @@ def test_every_expected_multi_event_is_in_sql_once_after_workers_were_killed(own
     publisher.start()
     dice = random.Random(5)
     try:
-        for number in range(KILLS):
+        for number in range(kills):
             before = progress(settings, database)
             # At least one store or commit between two kills: a worker that is never allowed to start proves nothing.
             wait_until(

@@ -1,4 +1,7 @@
-"""Small worlds in which everything happens that the scenario can emit: ticks and settings of each."""
+"""Small worlds in which everything happens that the scenario can emit: ticks and settings of each.
+
+Compiling a world takes longer than running it. Tests that use these settings, with any seed, share compiled programs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ SMALL_WORLDS: dict[str, tuple[int, dict[str, Any]]] = {
          "starvation_threshold": 8, "starvation_damage": 0.2, "tile_share": 0.1,
          "plants": [{"kind": "collapse", "at_tick": 50, "strength": 0.4}]},
     ),
-    "kernels": (200, {"size": 96, "war": 0.02, "spawn": 0.02, "breed": 0.05, "merge_radius": 0.6, "merge_every": 20,
+    "kernels": (200, {"size": 96, "war": 0.02, "spawn": 0.02, "breed": 0.05, "merge_radius": 0.6, "merge_every": 10,
                       "plants": [{"kind": "breakdown", "at_tick": 60, "strength": 0.5}]}),
     "dna": (120, {"size": 24, "generation_ticks": 4, "rollback": 0.5, "save": 0.02, "backup": 0.02}),
 }  # fmt: skip

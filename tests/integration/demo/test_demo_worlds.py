@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import inspect, text
 
 from astrocyte.agents.sinks.sql.engines import engine_of
@@ -41,6 +42,7 @@ def dangling(database: str) -> dict[str, int]:
         return found
 
 
+@pytest.mark.parametrize("database", [pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"], indirect=True)
 def test_the_ecology_fills_every_table(database, tmp_path):
     summary = demo("ecology", tmp_path, "--size", "300", "--db", database)
     assert (summary["lost"], summary["late"], summary["dead_letters"]) == (0, 0, 0)
@@ -54,7 +56,7 @@ def test_the_ecology_fills_every_table(database, tmp_path):
 
 
 def test_cells_write_their_measurements_as_line_protocol(tmp_path):
-    summary = demo("cells", tmp_path)
+    summary = demo("cells", tmp_path, "--size", "1024")
     assert summary["lost"] == 0
     points = 0
     measured = set()

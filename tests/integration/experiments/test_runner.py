@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from astrocyte import ExperimentDatabase, ExperimentRunner, Sweep
+from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.experiments.runner import results_of
 from astrocyte.pipeline.recording.frames import frames_of
 from astrocyte.schemas.errors import InvalidSettings
-
-ROOT = Path(__file__).parents[3]
 
 
 def growth(context, settings, seed):
@@ -135,41 +134,44 @@ def test_a_runner_needs_a_scenario_or_a_function_and_checks_all_settings_first(t
     assert not (tmp_path / "x.db").exists()
 
 
-def command(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    code = "from astrocyte.pipeline.cli.app import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "experiment", *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The working directory of the commands."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(*arguments: str) -> Result:
+    """The command in this process; what it refuses is raised."""
+    done = CliRunner().invoke(app, ["experiment", *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     return done
 
 
-def test_the_command_runs_lists_and_compares_a_sweep_of_a_scenario(tmp_path):
-    (tmp_path / "sweep.yaml").write_text(
+def test_the_command_runs_lists_and_compares_a_sweep_of_a_scenario(folder):
+    (folder / "sweep.yaml").write_text(
         "experiment: spikes\nscenario: axons\nseeds: [3, 4]\nticks: 100\nsettings: {domains: 8}\nlogs: logs\n"
         "measures: {count: count(axon_1), value: mean(axon_1.value)}\n"
     )
-    done = command("run", "sweep.yaml", "--db", "e.db", "--json", cwd=tmp_path)
+    done = command("run", "sweep.yaml", "--db", "e.db", "--json")
     printed = json.loads(done.stdout)
     assert "2/2 spikes-" in done.stderr
     for run in printed["runs"]:
-        log = tmp_path / "logs" / f"{run['simulation_id']}.jsonl.zst"
+        log = folder / "logs" / f"{run['simulation_id']}.jsonl.zst"
         values = [row["value"] for _, _, _, frame in frames_of(log) if frame.stream == "axon_1" for row in frame.rows()]
         assert run["results"]["count"] == len(values) > 0
         assert run["results"]["value"] == pytest.approx(sum(values) / len(values))
-    assert "was completed before" in command("run", "sweep.yaml", "--db", "e.db", cwd=tmp_path).stderr
-    listed = json.loads(command("ls", "--db", "e.db", "--json", cwd=tmp_path).stdout)
+    assert "was completed before" in command("run", "sweep.yaml", "--db", "e.db").stderr
+    listed = json.loads(command("ls", "--db", "e.db", "--json").stdout)
     assert [(each["experiment_id"], each["simulations"]) for each in listed["experiments"]] == [("spikes", 2)]
-    assert command("ls", "spikes", "--db", "e.db", cwd=tmp_path).stdout.count("completed") == 2
-    compared = json.loads(
-        command("compare", "spikes", "--db", "e.db", "--result", "count", "--json", cwd=tmp_path).stdout
-    )
+    assert command("ls", "spikes", "--db", "e.db").stdout.count("completed") == 2
+    compared = json.loads(command("compare", "spikes", "--db", "e.db", "--result", "count", "--json").stdout)
     assert compared["comparison"][0]["results"]["count"]["count"] == 2
-    wrong = command("compare", "spikes", "--db", "e.db", "--result", "size", cwd=tmp_path, status=2)
-    assert "no run has a result 'size'; there are count, value" in wrong.stderr
+    with pytest.raises(InvalidSettings, match="no run has a result 'size'; there are count, value"):
+        command("compare", "spikes", "--db", "e.db", "--result", "size")
 
 
-def test_listing_a_database_that_is_not_there_creates_none(tmp_path):
-    done = command("ls", "--db", "absent.db", cwd=tmp_path, status=2)
-    assert "there is no database absent.db" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_listing_a_database_that_is_not_there_creates_none(folder):
+    with pytest.raises(InvalidSettings, match=r"there is no database absent\.db"):
+        command("ls", "--db", "absent.db")
+    assert list(folder.iterdir()) == []

@@ -1,9 +1,5 @@
 """The ecology's streams in SQL: every table has rows, and every reference is valid, in any order of topics."""
 
-import os
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
 import pytest
 from sqlalchemy import text
 
@@ -12,6 +8,7 @@ from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.scenario import MemorySink, simulate
 from astrocyte.schemas.topics import mono_topic
+from tests.support.small_worlds import SMALL_WORLDS
 
 TABLES = ("agents", "agent_states", "resource_states", "simulation_steps", "agent_actions", "learning_experiences",
           "health_incidents", "simulations")  # fmt: skip
@@ -20,7 +17,8 @@ TABLES = ("agents", "agent_states", "resource_states", "simulation_steps", "agen
 @pytest.fixture(scope="module")
 def frames():
     sink = MemorySink()
-    simulate("ecology", {"size": 256, "routine_every": 5, "routine_share": 0.3}, seed=1, ticks=20, sink=sink)
+    ticks, settings = SMALL_WORLDS["ecology"]
+    simulate("ecology", settings, seed=1, ticks=ticks // 2, sink=sink)
     return [frame for frame in sink.frames if frame.num_rows]
 
 

@@ -38,7 +38,7 @@ def world(request, tmp_path_factory):
     name, (ticks, settings) = request.param, SMALL_WORLDS[request.param]
     scenario = load_scenario(name)
     config = configure(scenario.Config, settings)
-    simulated = World(scenario, config, 5, chunk_ticks=ticks)
+    simulated = World(scenario, config, 5)
     assembler = Assembler(scenario, config, "run", frame_ticks=ticks)
     params = scenario.params(config)
     frames = [frame for done in simulated.run(ticks, lambda _: params) for frame in assembler.add(done)]

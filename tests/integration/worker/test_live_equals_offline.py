@@ -108,7 +108,7 @@ def drained(address: str) -> bool:
     return all(asyncio.run(group_lag(address, f"astrocyte-{role}")) == 0 for role in ("repartition", "correlate"))
 
 
-@pytest.mark.parametrize("order", ["worker first", "simulation first"])
+@pytest.mark.parametrize("order", ["worker first", pytest.param("simulation first", marks=pytest.mark.soak)])
 def test_live_windows_and_alerts_are_those_of_the_recorded_log(own_embedded, tmp_path, order):  # noqa: F811
     address = own_embedded.address
     if order == "simulation first":

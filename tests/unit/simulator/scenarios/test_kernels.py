@@ -24,7 +24,7 @@ CONFIG = {"size": 96, "initial": 0.6, "train": 0.3, "spawn": 0.05, "breed": 0.2,
 def run():
     scenario = load_scenario("kernels")
     config = configure(scenario.Config, CONFIG)
-    world = World(scenario, config, 2, chunk_ticks=TICKS)
+    world = World(scenario, config, 2)
     assembler = Assembler(scenario, config, "test", frame_ticks=TICKS)
     params = scenario.params(config)
     frames = [frame for done in world.run(TICKS, lambda _: params) for frame in assembler.add(done)]
