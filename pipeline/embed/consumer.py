@@ -38,6 +38,8 @@ T = TypeVar("T")
 _POLL_MS: Final = 200
 _MOST_RECORDS: Final = 1_000
 _RETRY_S: Final = 0.5
+_PLACING_S: Final = 0.02
+"""Time between two looks whether a group's first positions are set."""
 _NEW_TOPICS_S: Final = 2.0
 """Time within which topics that appear are found."""
 _GROUP: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -151,6 +153,9 @@ class Consumer:
             while client is not None and not self._stopped.is_set():
                 if self._group is None:
                     await self._follow(client)
+                elif not self._placed:  # aiokafka would read from the beginning until the positions are set
+                    await asyncio.sleep(_PLACING_S)
+                    continue
                 await self._commit_starts(client)
                 batches = await client.getmany(timeout_ms=_POLL_MS, max_records=_MOST_RECORDS)
                 for place, messages in batches.items():
