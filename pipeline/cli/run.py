@@ -188,7 +188,8 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
     else:
         for role, state in states.items():
             lag = "nothing read yet" if state["lag"] is None else f"lag {state['lag']:,}"
-            sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, {lag}\n")
+            members = f"{state['members']} member{'' if state['members'] == 1 else 's'}"
+            sys.stdout.write(f"{role}: {members}, {state['state']}, {lag}\n")
             for line in (*state.get("lines", ()), *state.get("absent", ())):
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):
