@@ -20,6 +20,7 @@ from astrocyte.schemas.errors import AstrocyteError
 __all__ = [
     "disk_may_fill",
     "interruptible",
+    "number_text",
     "pipe_may_close",
     "print_json",
     "printable",
@@ -176,3 +177,8 @@ def say(text: str) -> None:
 def print_json(body: dict[str, Any]) -> None:
     """Write one JSON object as a line on stdout."""
     sys.stdout.write(json.dumps(body) + "\n")
+
+
+def number_text(value: float) -> str:
+    """A number for the screen: six digits, or all of them where six would cut its whole part (a time in seconds)."""
+    return repr(value).removesuffix(".0") if 999_999.5 <= abs(value) < 1e16 else f"{value:.6g}"

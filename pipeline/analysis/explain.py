@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from astrocyte.pipeline.console import number_text
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import is_derived
@@ -218,7 +219,7 @@ def _place(source: SourceEvent) -> str:
 
 def _value(value: Any) -> str:
     return (
-        f"{value:.6g}"
+        number_text(value)
         if isinstance(value, float)
         else value
         if isinstance(value, str)

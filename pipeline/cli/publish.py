@@ -75,8 +75,11 @@ def _list_published(broker: str) -> None:
         except InvalidRule as error:
             holds = f"refused by workers: {error}"
         else:
-            kinds = {"rules": [each.name for each in found.rules], "windows": [each.name for each in found.windows]}
-            holds = "; ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
+            named = {
+                "rules": [rule.name for rule in found.rules],
+                "windows": [window.name for window in found.windows],
+            }
+            holds = "; ".join(f"{kind} {', '.join(names)}" for kind, names in named.items() if names)
         sys.stdout.write(printable(f"{name}: {holds or 'no rules'}") + "\n")
     if not published:
         say("no rule file is published")

@@ -196,7 +196,8 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
         for role, state in states.items():
             lag = "nothing read yet" if state["lag"] is None else f"lag {state['lag']:,}"
             waiting = f", {state['waiting']:,} events wait" if state.get("waiting") else ""
-            sys.stdout.write(f"{role}: {state['members']} members, {state['state']}, {lag}{waiting}\n")
+            members = f"{state['members']} member{'' if state['members'] == 1 else 's'}"
+            sys.stdout.write(f"{role}: {members}, {state['state']}, {lag}{waiting}\n")
             for line in (line for name in ("waits", "copies", "lines", "absent") for line in state.get(name, ())):
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):

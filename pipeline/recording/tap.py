@@ -19,7 +19,7 @@ from astrocyte.agents.expressions.nodes import Field, Node, walk
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.values import Columns
-from astrocyte.pipeline.console import printable
+from astrocyte.pipeline.console import number_text, printable
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topics
@@ -330,7 +330,7 @@ def _dict(value: Any) -> Mapping[str, Any]:
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return number_text(value)
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
     return printable(text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…")
 

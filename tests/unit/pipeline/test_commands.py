@@ -1,4 +1,4 @@
-"""What the command says of itself, and where it ends without what it needs."""
+"""What commands say: of themselves, of what is empty, and where they end without what they need."""
 
 import pytest
 from typer.testing import CliRunner
@@ -36,3 +36,18 @@ def test_an_empty_audit_log_is_not_called_intact(tmp_path):
     assert result.exit_code == 0
     assert "the audit log is empty: nothing was checked" in result.stderr
     assert "--role audit" in result.stderr
+
+
+def test_health_says_in_words_that_a_role_has_read_nothing_yet(monkeypatch):
+    async def states(_settings):
+        return {
+            "correlate": {"members": 1, "state": "Stable", "lag": None},
+            "sql": {"members": 2, "state": "Stable", "lag": 1234},
+        }
+
+    monkeypatch.setattr("astrocyte.pipeline.roles.health.group_health", states)
+    shown = CliRunner().invoke(app, ["health", "-b", NOWHERE], catch_exceptions=False).stdout
+    assert shown.splitlines() == [
+        "correlate: 1 member, Stable, nothing read yet",
+        "sql: 2 members, Stable, lag 1,234",
+    ]
