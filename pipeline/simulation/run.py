@@ -167,9 +167,7 @@ def open_sink(options: SimulationOptions, settings: Settings) -> LogSink | Kafka
     return KafkaSink(settings.broker, partitions=settings.partitions, replication=settings.replication, form=form)
 
 
-def run_simulation(
-    options: SimulationOptions, *, quiet: bool = False, stop: Stop | None = None
-) -> dict[str, Any]:
+def run_simulation(options: SimulationOptions, *, quiet: bool = False, stop: Stop | None = None) -> dict[str, Any]:
     """Run a simulation until its end or a stop; returns its summary as JSON values."""
     from astrocyte.pipeline.simulation.controls import KafkaControls
 
