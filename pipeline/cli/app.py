@@ -49,6 +49,7 @@ def _options(
     ] = False,
 ) -> None:
     """Options of ``astrocyte`` itself, given before the name of a command."""
+    del version  # its callback prints it
     if context.invoked_subcommand not in _END_ON_SIGNAL:
         interrupted_as_usual()
 

@@ -207,9 +207,7 @@ class World:
         def compile_all() -> None:
             for number in groups.values():
                 params = self._params[self._device(number)][1]
-                jax.block_until_ready(
-                    self._call(number, sizes, length, params, copy_state(states[number]), 0, 0)
-                )
+                jax.block_until_ready(self._call(number, sizes, length, params, copy_state(states[number]), 0, 0))
 
         self._compilation = Compilation(sizes, length, compile_all)
 
@@ -284,8 +282,8 @@ class World:
         ticks = min(end, change, self._buffers.turn(self.tick)) - self.tick
         if ticks < 1:
             raise RoundStuck(
-                f"scenario {self.scenario.name!r}: the round at tick {self.tick} does not advance: its params may change "
-                f"at tick {change}, expected a later tick, with buffers {dict(self._buffers.take())}"
+                f"scenario {self.scenario.name!r}: the round at tick {self.tick} does not advance: its params may "
+                f"change at tick {change}, expected a later tick; its buffers are {dict(self._buffers.take())}"
             )
         return min(ticks, self._chunk_ticks)
 

@@ -70,20 +70,19 @@ def hold_to_unbuffered_run(
 
 @settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(
-    rows=st.sampled_from([(32, 32, 32), (SLOTS, 64, 256)]),
-    largest=st.sampled_from([0, 128]),
+    sizes=st.sampled_from([((32, 32, 32), 128), ((SLOTS, 64, 256), 0)]),  # few: each is compiled
     islands=st.sampled_from([1, 2]),
     plants=PLANTS,
     chunk_ticks=st.sampled_from([1, 2, 3, 7, 10]),
 )
-@example(rows=(32, 32, 32), largest=128, islands=1, chunk_ticks=3, plants=[
+@example(sizes=((32, 32, 32), 128), islands=1, chunk_ticks=3, plants=[
     {"kind": "left", "at_tick": 20, "ticks": 100, "strength": 0.6},
     {"kind": "right", "at_tick": 90, "ticks": 1, "strength": 1.0},
 ])  # fmt: skip
 def test_sizes_of_buffers_do_not_change_the_frames(
-    rows: tuple[int, int, int], largest: int, islands: int, plants: list[dict], chunk_ticks: int
+    sizes: tuple[tuple[int, int, int], int], islands: int, plants: list[dict], chunk_ticks: int
 ) -> None:
-    hold_to_unbuffered_run(rows, largest, islands, 1, plants, chunk_ticks)
+    hold_to_unbuffered_run(*sizes, islands, 1, plants, chunk_ticks)
 
 
 @pytest.mark.soak
@@ -200,7 +199,8 @@ def test_a_step_whose_need_grows_with_its_buffer_is_an_error_that_names_it(monke
 def test_a_round_that_does_not_advance_is_an_error_that_names_tick_and_buffers() -> None:
     world = World(BURSTS, BurstsConfig(), 3)
     params = BURSTS.params(world.config)
-    with pytest.raises(RoundStuck, match=r"'bursts': the round at tick 30 does not advance: .* tick 30, .*'kept': 1024"):
+    message = r"'bursts': the round at tick 30 does not advance: .* tick 30, .*'kept': 1024"
+    with pytest.raises(RoundStuck, match=message):
         for _ in world.run(100, lambda _: params, lambda tick: max(30, tick)):
             pass
 
@@ -221,13 +221,14 @@ def overflow(held: Buffers, number: int, need: int) -> None:
 def test_a_replay_without_more_room_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     held = Buffers("w", {"a": 64}, {})
     monkeypatch.setattr(buffers, "roomy", lambda count: 0)
+    assert held.overflowed(10, 20, held.take(), {"a": 70})
+    for _ in range(buffers.MOST_REPLAYS - 1):
+        assert held.overflowed(10, 11, held.spill_sizes(), {"a": 70})
     with pytest.raises(
         BufferStuck,
         match=r"'w': buffer 'a' is too small in ticks 10 to 10 after 11 tries: it has 64 rows per tick, 70 are needed",
     ):
-        for _ in range(20):
-            end = 11 if held.spills(10) else 20
-            held.overflowed(10, end, held.take(), {"a": 70})
+        held.overflowed(10, 11, held.spill_sizes(), {"a": 70})
 
 
 def test_a_burst_does_not_change_the_ordinary_sizes() -> None:
