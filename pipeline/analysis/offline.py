@@ -139,8 +139,10 @@ class OfflineRun:
                 )
                 # Topics that the log does not hold for this partition delay event time nowhere.
                 domain.mark_idle(absent)
-                # A worker records idleness for one watermark over all groups; only a single group has the same one.
-                idle = deque(found.idle.get(number, ()) if len(self._groups) == 1 else ())
+                # Positions in copies and in results of windows are not those of the worker, whose frames were cut
+                # in other places: what it recorded is repeated for the groups that read events alone.
+                own = len(self._groups) == 1 or not topics & (sources.keys() | made)
+                idle = deque(found.idle.get(number, ()) if own else ())
                 domains.append(_Partition(domain, frozenset(topics), idle))
             self._domains.append(domains)
 
