@@ -141,10 +141,12 @@ class OfflineRun:
                 )
                 # Topics that the log does not hold for this partition delay event time nowhere.
                 domain.mark_idle(absent)
-                # A worker records idleness for one watermark over all groups; only a single group has the same one, and
-                # only in as many domains: the number of the worker's is not known where topics have different ones.
-                same = len(self._groups) == 1 and all(each.partitions is None for each in plan.repartitions)
-                idle = deque(found.idle.get(number, ()) if same else ())
+                # Positions in copies and in results of windows are not those of the worker, whose frames were cut
+                # in other places: what it recorded is repeated for the groups that read events alone. It is not
+                # where topics have different numbers of partitions: how many domains the worker had is not known.
+                even = all(each.partitions is None for each in plan.repartitions)
+                own = even and (len(self._groups) == 1 or not topics & (sources.keys() | made))
+                idle = deque(found.idle.get(number, ()) if own else ())
                 domains.append(_Partition(domain, frozenset(topics), idle))
             self._domains.append(domains)
 

@@ -123,6 +123,26 @@ def test_the_idleness_that_a_worker_recorded_is_repeated_with_its_end(pair, tmp_
     assert run.counters.late == 0, "the worker crashed after this and read again from the beginning"
 
 
+def test_the_idleness_that_a_worker_recorded_is_repeated_for_every_group_that_reads_events(tmp_path):
+    rules = load_rules(
+        """
+        streams: [{name: axon_1, key: key}, {name: axon_2, key: key}]
+        rules:
+          - {name: pair, within: 1s, all: [{as: a, stream: axon_1}, {as: b, stream: axon_2}]}
+          - {name: typed, by: type, within: 1s, all: [{as: a, stream: axon_1}, {as: b, stream: axon_1}]}
+        """
+    )
+    events = in_json(spikes(), partitions=1)
+    topics = sorted({record.topic for record in events})
+    gone = about_idleness(0, dict.fromkeys(topics, 1), idle=topics, until_us=T0_US + 3_600_000_000)
+    late = []
+    for name, records in (("without", events), ("with", [*events, gone])):
+        _, outputs = run_rules(rules, [write_log(tmp_path / f"{name}.jsonl", records)], lateness_us=LATENESS)
+        late.append(sum(len(output.late) for output in outputs))
+    assert late[0] == 0
+    assert late[1] > 0
+
+
 def test_the_trust_of_a_worker_s_clock_is_repeated(pair, tmp_path):
     """Without the record, the event that is ahead waits and is contradicted by what follows it."""
     hour = 3600 * SECOND
