@@ -63,7 +63,7 @@ LEVELS = {
 SOAK = Level(3600, 6 * 3600)
 TESTS = Path(__file__).parent
 LONGEST_FIRST = ("faults", "integration", "unit/simulator")
-"""Folders whose files run first, so that no worker of ``make test`` begins a long one when the other has nothing left."""
+"""Folders whose files run first: neither process of ``make test`` begins a long one when the other has nothing left."""
 
 
 def level_of(item: pytest.Item) -> str:

@@ -118,7 +118,7 @@ HASTY = {"lateness": "200ms", "idle_timeout": "1s"}
 """The shortest times that may lie between events: what takes seconds is then as long a pause as minutes are."""
 
 OFTEN = {("worker stopped for 7 s", "json"), ("broker killed", "kafka")}
-"""What `make test` does; workers are killed there by test_wrong_clock.py, and the embedded broker by test_broker_kill.py.
+"""What `make test` does. test_wrong_clock.py kills workers there, and test_broker_kill.py the embedded broker.
 The other short forms take half a minute each as well, so they are left to `make faults`."""
 
 

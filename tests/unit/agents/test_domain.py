@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
@@ -15,6 +15,7 @@ from astrocyte.schemas.events import Alert, MultiEvent
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records
 from astrocyte.schemas.topics import TopicPartition
+from tests.support.search import examples
 
 START_US = 1_750_000_000_000_000
 RULES = load_rules(
@@ -108,7 +109,7 @@ def test_a_finished_run_leaves_no_state_and_every_event_is_accounted_for():
     assert domain.newest_us is None
 
 
-@settings(max_examples=25)
+@examples(8, search=25)
 @given(seed=st.integers(0, 50), cuts=st.lists(st.integers(0, 24), max_size=4), overlap=st.integers(0, 6))
 def test_restarts_from_snapshots_give_the_same_matches_once(seed, cuts, overlap):
     log = stream_log(12, seed).records

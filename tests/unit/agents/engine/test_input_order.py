@@ -14,6 +14,7 @@ from astrocyte import Engine, Match, load_rules
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.partitioning import partitions_of
+from tests.support.search import examples
 
 RULES = load_rules(
     """
@@ -128,7 +129,7 @@ def delayed(frames: list[Frame], shuffle: list[int]) -> list[Frame]:
     return [frames[index] for _, index in sorted(keyed)]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(12, search=30, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=histories(), shuffle=DELAYS, cuts=CUTS, restarts=st.sets(st.integers(0, 12), max_size=3))
 def test_any_order_within_the_lateness_any_cut_and_restart_gives_the_same_matches(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], cuts: list[int], restarts: set[int]
@@ -156,7 +157,7 @@ def test_any_order_within_the_lateness_any_cut_and_restart_gives_the_same_matche
     assert engine.size() == {"waiting": 0, "rows": 0, "provisional": 0}
 
 
-@settings(max_examples=20, deadline=None)
+@examples(8, search=20)
 @given(rows=histories(), partitions=st.integers(2, 4), cut=st.integers(1, 9))
 def test_any_number_of_partitions_gives_the_same_matches(
     rows: dict[str, list[dict[str, Any]]], partitions: int, cut: int
@@ -176,7 +177,7 @@ def test_any_number_of_partitions_gives_the_same_matches(
     assert windows == expected[1]
 
 
-@settings(max_examples=20, deadline=None)
+@examples(8, search=20)
 @given(rows=histories(), again=st.lists(st.integers(0, 59), max_size=20), cut=st.integers(1, 9))
 def test_events_delivered_twice_are_refused_and_counted(
     rows: dict[str, list[dict[str, Any]]], again: list[int], cut: int
@@ -193,7 +194,7 @@ def test_events_delivered_twice_are_refused_and_counted(
     assert engine.duplicates == len(repeated)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(12, search=30)
 @given(rows=histories(), shuffle=DELAYS, restarts=st.sets(st.integers(0, 12), max_size=2))
 def test_eventual_matches_are_confirmed_or_retracted_and_end_as_those_of_the_ordered_pass(
     rows: dict[str, list[dict[str, Any]]], shuffle: list[int], restarts: set[int]

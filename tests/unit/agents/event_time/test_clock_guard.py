@@ -21,6 +21,7 @@ from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.frames import TEXT, Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.times import iso_from_us, time_us
+from tests.support.search import examples
 
 TEN = time_us("2026-03-01T10:00:00Z")
 SECOND, HOUR, YEAR = 1_000_000, 3_600_000_000, 366 * 86_400_000_000
@@ -130,7 +131,7 @@ FORMS = {"json": as_json, "frames": as_frames}
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-@settings(max_examples=50, deadline=None)
+@examples(15, search=50)
 @given(drawn=logs(), cuts=st.lists(st.integers(1, 59), max_size=4))
 def test_one_wrong_clock_changes_no_match_of_the_other_devices(form, drawn, cuts):
     log, lateness = drawn
@@ -146,7 +147,7 @@ def test_one_wrong_clock_changes_no_match_of_the_other_devices(form, drawn, cuts
     assert {each.offset for each in output.dead_letters} <= bad
 
 
-@settings(max_examples=50, deadline=None)
+@examples(15, search=50)
 @given(drawn=logs(), cuts=st.lists(st.integers(1, 59), max_size=6), restart=st.booleans())
 def test_chunks_and_restarts_change_nothing(drawn, cuts, restart):
     log, lateness = drawn

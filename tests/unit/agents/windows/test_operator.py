@@ -19,6 +19,7 @@ from astrocyte.agents.windows import WindowOperator, WindowRows, windows_for
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.mixed import column_of
 from tests.support import window_oracle
+from tests.support.search import examples
 
 SELECT = {f"f{index}": text for index, text in enumerate(window_oracle.AGGREGATES)}
 KINDS: dict[str, dict[str, Any]] = {
@@ -108,7 +109,7 @@ def in_pieces(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@examples(15, search=40)
 @given(events=event_lists)
 def test_results_equal_the_oracle(kind: str, events: list[dict[str, Any]]) -> None:
     operator = window(kind)
@@ -118,7 +119,7 @@ def test_results_equal_the_oracle(kind: str, events: list[dict[str, Any]]) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
+@examples(15, search=40)
 @given(
     events=event_lists,
     cuts=st.lists(st.integers(0, 60), max_size=6),
@@ -134,7 +135,7 @@ def test_division_into_calls_and_restarts_do_not_change_the_bits(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None)
+@examples(12, search=30)
 @given(events=event_lists, cuts=st.lists(st.integers(0, 60), max_size=4))
 def test_rows_out_of_order_give_the_same_results(kind: str, events: list[dict[str, Any]], cuts: list[int]) -> None:
     # The last and first of equal times and the moving average follow the order of processing, which differs here.
