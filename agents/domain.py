@@ -147,9 +147,9 @@ class Domain:
         """The same by topic."""
         return Counter(item.sourced.topic for item in self._clocks.items())
 
-    def has_copies(self, topic: str) -> bool:
-        """Whether copies of events have come on a topic of the `repartition` role."""
-        return self._taken.knows(topic)
+    def copied_through(self, topic: str) -> int:
+        """Offset in the original, on this partition, after the last event of which ``topic`` has a copy; 0 for none."""
+        return self._taken.through(topic, self.partition)
 
     @property
     def groups_time(self) -> list[GroupTime]:

@@ -344,8 +344,9 @@ class Watermarks:
     def _announce_peers(self, source: Source, peers: Sequence[Source], *, begins: bool) -> None:
         if self.has_announced(source):
             return
-        if begins and source in self._ended and not any(peer in self._sources for peer in peers):
+        if begins and self._ended.get(source) and not any(peer in self._sources for peer in peers):
             # All peers had ended and one sends a frame: the run is repeated or continues, and the others will follow.
+            # One that was only silent goes on alone: the others have nothing more to send.
             for peer in peers:
                 if self._ended.get(peer):
                     del self._ended[peer]

@@ -202,7 +202,7 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):
         raise AstrocyteError("a role has no live worker; see the lines above")
-    if any(state.get("waits") for state in states.values()):
+    if any(not stall["passes"] for state in states.values() for stall in state.get("stalls", ())):
         raise AstrocyteError("event time stands still; the lines above say what it waits for")
 
 
