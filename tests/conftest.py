@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before any test imports JAX, here and in child processes. What is compiled is shared by all of them.
+from astrocyte.pipeline.simulation.compilations import compilation_folder
+
+# Before any test imports JAX, here and in child processes. What is compiled is shared by all of them and by the next
+# run, since compiling the worlds takes minutes. A program is found by its content.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compilation_folder("astrocyte-tests") or ""))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Hundreds of child processes import the packages. Where byte code is not kept, each compiles two hundred modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
