@@ -207,7 +207,7 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
 
 
 def bench_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all by default.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all but worlds by default.")] = None,
     *,
     quick: Annotated[bool, typer.Option(help="Smaller runs, to check that they work.")] = False,
     as_json: AsJson = False,

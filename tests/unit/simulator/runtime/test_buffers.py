@@ -108,7 +108,7 @@ def test_the_spill_program_of_every_world_gives_the_bits_of_the_ordinary_one(nam
     ordinary, spilled = MemorySink(), MemorySink()
     simulate(name, config, seed=1, ticks=60, sink=ordinary, run="r")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Buffers, "spills", lambda self, tick: 5 <= tick % 20)
+        patch.setattr(Buffers, "spills", lambda self, tick: tick % 20 >= 5)
         patch.setattr(Buffers, "turn", lambda self, tick: tick - tick % 20 + (5 if tick % 20 < 5 else 20))
         simulate(name, config, seed=1, ticks=60, sink=spilled, run="r")
     assert [encode_frame(frame) for frame in spilled.frames] == [encode_frame(frame) for frame in ordinary.frames]
