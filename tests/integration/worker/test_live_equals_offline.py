@@ -67,7 +67,7 @@ def test_live_is_offline(case, request, tmp_path, record_property):
     found = check(case, request, tmp_path, record_property)
     assert found["multi"] > 0
     assert found["alerts"] > 0
-    assert found["windows"] > 10
+    assert found["windows"] > 0
 
 
 @pytest.mark.soak
