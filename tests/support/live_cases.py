@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -162,28 +163,31 @@ class _Run:
             for number in range(self.case.workers if role in ("correlate", "repartition") else 1):
                 log = self.folder / f"{role}-{number}.log"
                 self.workers.append(Worker(self.settings, role, log, {}))
-        self.ready(0)
+        self._wait_for(dict.fromkeys(self.workers, 0))
 
-    def ready(self, after: int) -> None:
-        """Every worker has reported ``after`` + 1 times that it is ready."""
-        for worker in self.workers:
+    def _wait_for(self, joined: Mapping[Worker, int]) -> None:
+        """Until each worker has joined its group once more than it had."""
+        for worker, before in joined.items():
             wait_until(
-                lambda worker=worker: _joined(worker) > after,
+                lambda worker=worker, before=before: _joined(worker) > before,
                 LIMIT_S,
                 lambda worker=worker: f"{worker.role}: {worker.log.read_text(errors='replace')[-2000:]}",
             )
 
-    def restart(self, *, kill: bool) -> Iterator[None]:
-        """End the workers that correlate, then, after what the caller does meanwhile, start them again."""
-        again = [worker for worker in self.workers if worker.role in ("correlate", "repartition")]
-        for worker in again:
+    @contextmanager
+    def away(self, *, kill: bool) -> Iterator[None]:
+        """The workers that correlate end, and start again after the block."""
+        gone = [worker for worker in self.workers if worker.role in ("correlate", "repartition")]
+        for worker in gone:
             if kill:
                 worker.kill()
             else:
                 worker.stop()
+        joined = {worker: _joined(worker) for worker in gone}
         yield
-        for worker in again:
+        for worker in gone:
             worker.start()
+        self._wait_for(joined)
 
     # -- what the workers made
 
@@ -381,9 +385,8 @@ def check_case(case: Case, address: str, folder: Path, rules: Sequence[Path] = (
         else:
             run.start()
             publish(first)
-            for _ in run.restart(kill=case.timeouts != "default"):
+            with run.away(kill=case.timeouts != "default"):
                 publish(rest)
-            run.ready(1)
         return _compare(run, address)
     except BaseException:
         for worker in run.workers:
