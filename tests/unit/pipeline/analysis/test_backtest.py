@@ -121,6 +121,12 @@ def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
     assert nothing.as_json()["delay_s"] is None
 
 
+def test_a_match_after_two_anomalies_belongs_to_the_newer_one():
+    planted = [Planted("collapse", "r", "run", 100, 110), Planted("collapse", "r", "run", 150, 160)]
+    matches = [Made(str(time_us), "r", time_us, "run", ("x",)) for time_us in (120, 170)]
+    assert score_matches("r", planted, matches, slack_us=1000).found == 2
+
+
 def test_a_match_of_half_the_planted_events_counts_and_is_not_exact():
     planted = [Planted("coincidence", "r", "k", 0, 100, frozenset({"a", "b"}))]
     result = score_matches("r", planted, [Made("1", "r", 90, "k", ("a", "chance"))], slack_us=0)
