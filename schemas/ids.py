@@ -116,9 +116,7 @@ def event_ids(run: str, stream: str, sequence: NDArray[np.int64]) -> Ids:
     return _stamp(np.full(len(low), producer_word(run, stream), np.uint64), low)
 
 
-def place_ids(
-    topic: str, partition: int, offsets: NDArray[np.int64], rows: NDArray[np.int64] | Literal[0] = 0
-) -> Ids:
+def place_ids(topic: str, partition: int, offsets: NDArray[np.int64], rows: NDArray[np.int64] | Literal[0] = 0) -> Ids:
     """Ids of events without an id of their own, made of where they stand; shape [n, 2].
 
     ``rows`` are their numbers inside their messages, below ``2**ROW_BITS``. Those of one partition sort by offset and
