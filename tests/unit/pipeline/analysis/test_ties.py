@@ -13,14 +13,13 @@ import pytest
 
 from astrocyte import Engine, Frame, RuleSet, load_rules, match
 from astrocyte.agents.domain import Domain, DomainGroup
-from astrocyte.agents.ingest.copies import COPY_HEADER
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.embed.encoding import StreamEncoder, messages_of
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.shift import Shift, shift_record
-from astrocyte.pipeline.roles.output_records import frame_records
+from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.schemas.contract import Contracts
@@ -146,9 +145,8 @@ def test_live_in_the_copies_of_the_repartition_role(form):
         made = []
         for first in range(0, len(records), cut):
             for copy in repartitioner.step(0, records[first : first + cut])[0]:
-                headers = () if copy.copied is None else ((COPY_HEADER, copy.copied.pack()),)
-                made += [(each.value, headers) for each in frame_records(plan.topic, copy.frame, 1)]
-        copies = [RawRecord(at, 0, None, value, headers) for at, (value, headers) in enumerate(made)]
+                made += copy_records(plan, copy, 1)
+        copies = [RawRecord(at, 0, None, each.value, tuple(each.headers)) for at, each in enumerate(made)]
         assert live(copies, 2, restart=restart, rules=rules, topic=plan.topic) == KEYS
 
 
