@@ -132,7 +132,7 @@ class Frame:
     def column(self, name: str) -> pa.Array:
         """Column ``name``; ``simulation_id`` is the run where no column of that name exists. Raises KeyError.
 
-        ``seq`` and ``event_id`` are the event's fields of these names, where it has them.
+        ``seq`` and ``event_id`` are the event's fields of these names, never the columns that identify a row.
         """
         index = self._index(name)
         if index >= 0:
@@ -148,9 +148,7 @@ class Frame:
         return name == "simulation_id" or self._index(name) >= 0
 
     def _index(self, name: str) -> int:
-        schema = self.batch.schema
-        index = int(schema.get_field_index(f"{name}_")) if name in _HIDDEN else -1
-        return index if index >= 0 else int(schema.get_field_index(name))
+        return int(self.batch.schema.get_field_index(f"{name}_" if name in _HIDDEN else name))
 
     @property
     def has_own_ids(self) -> bool:

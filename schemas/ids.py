@@ -4,19 +4,37 @@ An event's id is a function of (run, stream, sequence number); a match's id is a
 ids of its events, the steps that the events matched). The same input therefore always has the same ids, which makes
 every sink idempotent. Ids are carried as ``uint64[n, 2]`` (high word, low word) and become text only where a row
 leaves the pipeline.
+
+Ids of events begin with a hash of what numbers the events, a run and stream or a partition, and end with the number.
+So those of one producer sort as it wrote its events, in every form in which they travel. Where an id has to be evenly
+distributed, as for a sample, use `mixed`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ids", "event_ids", "format_ids", "hash_id", "hash_ids", "ids_from_bytes", "match_ids", "parse_ids"]
+__all__ = [
+    "ROW_BITS",
+    "Ids",
+    "derived_id",
+    "event_ids",
+    "format_ids",
+    "hash_id",
+    "ids_from_bytes",
+    "match_ids",
+    "mixed",
+    "parse_ids",
+    "place_ids",
+    "producer_word",
+]
 
 Ids = NDArray[np.uint64]
 """Shape [n, 2]: the high and the low 64 bits of n ids."""
@@ -25,6 +43,14 @@ _VERSION_MASK: Final = np.uint64(0xFFFF_FFFF_FFFF_0FFF)
 _VERSION_8: Final = np.uint64(0x8000)
 _VARIANT_MASK: Final = np.uint64(0x3FFF_FFFF_FFFF_FFFF)
 _VARIANT: Final = np.uint64(0x8000_0000_0000_0000)
+_NUMBER_MASK: Final = np.uint64(0x3FFF_FFFF_FFFF_FFFF)
+"""The bits of the low word that hold a number."""
+_SIGN: Final = np.uint64(1 << 61)
+"""Added to sequence numbers, so that negative ones sort before the others."""
+ROW_BITS: Final = 24
+"""Bits of an id made from a place for the row inside its message; 50 more are for the message's offset."""
+_OFFSET_BITS: Final = 62 - ROW_BITS
+_HASH_48: Final = np.uint64(0xFFFF_FFFF_FFFF_0000)
 _GOLDEN: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
 _SECOND: Final = np.uint64(0xD1B5_4A32_D192_ED03)
 
@@ -59,40 +85,62 @@ def _add(digest: hashlib.blake2b, part: str) -> None:
     digest.update(len(data).to_bytes(8, "big") + data)
 
 
-def _words(*parts: str) -> tuple[np.uint64, np.uint64]:
+def _words(*parts: str) -> NDArray[np.uint64]:
+    """Two words that hash the parts."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         _add(digest, part)
-    value = digest.digest()
-    return np.uint64(int.from_bytes(value[:8], "big")), np.uint64(int.from_bytes(value[8:], "big"))
+    return np.frombuffer(digest.digest(), ">u8").astype(np.uint64)
 
 
 def hash_id(*parts: str) -> uuid.UUID:
     """The id of a tuple of strings, such as a topic, partition and offset."""
-    high, low = _words(*parts)
-    return uuid.UUID(bytes=_stamp(np.array([high]), np.array([low]))[0].astype(">u8").tobytes())
+    words = _words(*parts)
+    return uuid.UUID(bytes=_stamp(words[:1], words[1:])[0].astype(">u8").tobytes())
 
 
-def hash_ids(first: Sequence[str], last: Iterable[str]) -> Ids:
-    """`hash_id` of the parts ``first`` followed by each string of ``last``; shape [n, 2]."""
-    begun = hashlib.blake2b(digest_size=16)
-    for part in first:
-        _add(begun, part)
-    digests = bytearray()
-    for text in last:
-        digest = begun.copy()
-        _add(digest, text)
-        digests += digest.digest()
-    words = ids_from_bytes(bytes(digests))
-    return _stamp(words[:, 0], words[:, 1])
+@lru_cache(4096)
+def producer_word(run: str, stream: str) -> int:
+    """High word of the ids of a run's events in a stream: by it their producers sort."""
+    return int(_stamp(_words(run, stream)[:1], np.zeros(1, np.uint64))[0, 0])
 
 
 def event_ids(run: str, stream: str, sequence: NDArray[np.int64]) -> Ids:
-    """Ids of the events with the given sequence numbers of one run and stream; shape [n, 2]."""
-    high, low = _words(run, stream)
-    seq = np.asarray(sequence, np.int64).view(np.uint64)
+    """Ids of the events with the given sequence numbers of one run and stream; shape [n, 2].
+
+    They sort as the numbers do, which are between -2**61 and 2**61.
+    """
+    number = np.asarray(sequence, np.int64).view(np.uint64)
     with np.errstate(over="ignore"):
-        return _stamp(_mix(high ^ (seq * _GOLDEN)), _mix(low + seq * _SECOND))
+        low = (number + _SIGN) & _NUMBER_MASK
+    return _stamp(np.full(len(low), producer_word(run, stream), np.uint64), low)
+
+
+def place_ids(topic: str, partition: int, offsets: NDArray[np.int64], rows: NDArray[np.int64] | Literal[0] = 0) -> Ids:
+    """Ids of events without an id of their own, made of where they stand; shape [n, 2].
+
+    ``rows`` are their numbers inside their messages, below ``2**ROW_BITS``. Those of one partition sort by offset and
+    row, so its events keep their order.
+    """
+    offset = np.asarray(offsets, np.int64).view(np.uint64)
+    row = np.asarray(rows, np.int64).view(np.uint64)
+    high = (_words(topic, str(partition))[0] & _HASH_48) | (offset >> np.uint64(_OFFSET_BITS))
+    return _stamp(high, ((offset << np.uint64(ROW_BITS)) & _NUMBER_MASK) | row)
+
+
+def derived_id(text: str, *parts: str) -> str:
+    """An id that is a function of another one and the parts. Ids with the same parts sort as those they are made of."""
+    try:
+        own = uuid.UUID(text.rpartition("_")[2])
+    except ValueError:
+        return str(hash_id(*parts, text))
+    return str(uuid.UUID(int=own.int ^ (int(_words(*parts)[0] & _HASH_48) << 64)))
+
+
+def mixed(ids: Ids) -> NDArray[np.uint64]:
+    """64 evenly distributed bits of each id."""
+    with np.errstate(over="ignore"):
+        return _mix(_mix(ids[:, 0]) ^ (ids[:, 1] * _GOLDEN))
 
 
 def match_ids(
@@ -116,12 +164,14 @@ def match_ids(
     low = np.full(count, second, np.uint64)
     step_words = np.asarray(steps).astype(np.uint64)
     with np.errstate(over="ignore"):
+        # Ids of one producer differ in few bits: each word of the result depends on all bits of every id.
+        one, two = mixed(ids), _mix(ids[:, 1] + ids[:, 0] * _SECOND)
         for position in range(int(lengths.max(initial=0))):
             rows = np.flatnonzero(lengths > position)
             source = offsets[rows] + position
             step = step_words[source] * _GOLDEN
-            high[rows] = _mix((high[rows] ^ ids[source, 0]) + step)
-            low[rows] = _mix((low[rows] ^ ids[source, 1]) + high[rows])
+            high[rows] = _mix((high[rows] ^ one[source]) + step)
+            low[rows] = _mix((low[rows] ^ two[source]) + high[rows])
     return _stamp(high, low)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.frames import TEXT, Frame
 from astrocyte.schemas.mixed import key_column
 
-__all__ = ["murmur2", "partition_of", "partitions_of", "repartition", "split_by_partition"]
+__all__ = ["murmur2", "partition_keys", "partition_of", "partitions_of", "split_by_partition"]
 
 _M = np.uint32(0x5BD1E995)
 _SEED = np.uint32(0x9747B28C)
@@ -58,31 +58,31 @@ def partition_of(key: str | bytes, partitions: int) -> int:
     return int(partitions_of(pa.array([data], pa.binary()), partitions)[0])
 
 
-def repartition(frame: Frame, field: str) -> Frame:
-    """The frame with ``field`` as its key, for an internal topic keyed by it; the field itself is kept.
+def partition_keys(frame: Frame, by: str) -> pa.DictionaryArray:
+    """What decides on the partition of each row in a topic that is partitioned by a field, as text.
 
-    Rows without the field have no key, and none has one where the field is empty: all go to one partition.
+    It is null for rows without the field, and for all rows where ``by`` is empty: all go to one partition.
     """
-    if field and frame.has(field):
-        column = frame.column(field)
-    else:
-        column = pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))
+    if not by or not frame.has(by):
+        return pa.DictionaryArray.from_arrays(pa.nulls(frame.num_rows, pa.int32()), pa.array([], pa.utf8()))
+    column = frame.column(by)
     if column.type != TEXT:
         column = key_column(column)
         column = (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).cast(TEXT)
-    return replace(frame, batch=frame.batch.set_column(frame.batch.schema.get_field_index("key"), "key", column))
+    return column
 
 
-def split_by_partition(frame: Frame, partitions: int) -> list[tuple[int, Frame]]:
+def split_by_partition(frame: Frame, partitions: int, *, by: str = "key") -> list[tuple[int, Frame]]:
     """The frame's rows by partition of their key, in order of partition; rows keep their order and sequence.
 
-    Rows without a key go to partition 0, so that a stream without keys stays in order. Where the frame carries a
-    watermark, a partition without rows gets an empty frame, because its watermark advances too.
+    ``by`` is the field that is partitioned by (`partition_keys`); the key of the rows does not change. Rows without a
+    key go to partition 0, so that a stream without keys stays in order. Where the frame carries a watermark, a
+    partition without rows gets an empty frame, because its watermark advances too.
     """
     everywhere = frame.watermark_us is not None or frame.end or frame.num_rows == 0
     if partitions == 1:
         return [(0, frame)]
-    keys = frame.column("key")
+    keys = partition_keys(frame, by)
     of_key = partitions_of(keys.dictionary, partitions)
     codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     of_row = np.append(of_key, np.int32(0))[codes]
@@ -106,6 +106,10 @@ def split_by_partition(frame: Frame, partitions: int) -> list[tuple[int, Frame]]
             parts.append((partition, frame))
             continue
         part = frame.take(rows)
+        if by != "key":
+            column = part.column("key").dictionary_decode().dictionary_encode().cast(TEXT)
+            parts.append((partition, replace(part, batch=part.batch.set_column(index, pa.field("key", TEXT), column))))
+            continue
         row_codes = codes[rows]
         own = keys.dictionary.take(pa.array(by_key[starts[partition] : starts[partition + 1]]))
         indices = pa.array(rank[row_codes] if len(rank) else row_codes, mask=row_codes < 0)

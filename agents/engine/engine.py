@@ -254,8 +254,9 @@ class Engine:
         ref, self._store.next_ref = self._buffer.add(stream, event, self._store.next_ref)
         found: list[Match] = []
         if self._early is not None and stream in self._early.streams and stream not in self._ranks:
-            sequence = -1 if own_id is not None else self._buffer.last_sequence(stream)
-            found = self._early.push_event(stream, event, ref, sequence)
+            number = self._buffer.last_sequence(stream) if own_id is None else str(own_id)
+            fields = {name: value for name, value in event.items() if name != "event_id"}  # an id is no field
+            found = self._early.push_event(stream, fields, ref, number)
         if self._buffer.is_full(stream, event):
             self._gather()
         return found

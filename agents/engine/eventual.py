@@ -70,9 +70,9 @@ class EventualPass:
         self.newest_us = int(rows.t[-1])
         self._give(self._matcher.process(rows))
 
-    def push_event(self, stream: str, event: Mapping[str, Any], ref: int, sequence: int) -> list[Match]:
-        """Match one event with handle ``ref``; ``sequence`` numbers it within its stream (-1: it has an id)."""
-        self._singles.add(ref, Recent(stream, event, sequence), self._matcher)
+    def push_event(self, stream: str, event: Mapping[str, Any], ref: int, number: int | str) -> list[Match]:
+        """Match one event with handle ``ref``; ``number`` is its own id, or its number in its stream."""
+        self._singles.add(ref, Recent(stream, event, number), self._matcher)
         if event["timestamp"] >= self.newest_us:
             self.newest_us = event["timestamp"]
         else:

@@ -88,9 +88,9 @@ class ImmediatePass:
         if len(batch):
             self._given.append(self._tables.of(self._matcher, batch))
 
-    def push_event(self, stream: str, event: Mapping[str, Any], ref: int, sequence: int) -> list[Match]:
+    def push_event(self, stream: str, event: Mapping[str, Any], ref: int, number: int | str) -> list[Match]:
         """Match one event with handle ``ref``, which `gather` will put into the store."""
-        del sequence
+        del number
         batch = self._matcher.process_event(stream, event, ref)
         if not len(batch):
             return []

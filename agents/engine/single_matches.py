@@ -26,16 +26,15 @@ from astrocyte.schemas.mixed import key_text
 __all__ = ["Recent", "Singles", "single_matches"]
 
 KEEP: Final = 65_536
-_ASIDE: Final = frozenset({"timestamp", "event_id"})
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """One event that was pushed alone, with its number among those of its stream (where it has no id of its own)."""
+    """One event that was pushed alone, with its own id, or its number among those of its stream."""
 
     stream: str
     event: Mapping[str, Any]
-    sequence: int
+    number: int | str
 
 
 class Singles:
@@ -125,9 +124,9 @@ def single_matches(
         timed_out = bool(batch.kind[i] == TIMEOUT)
         ids = np.concatenate(
             [
-                parse_ids([str(each.event["event_id"])])
-                if each.sequence < 0
-                else event_ids("", each.stream, np.array([each.sequence]))
+                parse_ids([each.number])
+                if isinstance(each.number, str)
+                else event_ids("", each.stream, np.array([each.number]))
                 for each in events
             ]
         )
@@ -139,8 +138,8 @@ def single_matches(
         for step, each, text in zip(steps[part], events, strings[1:], strict=True):
             name = rule.positive[step]
             prior.setdefault(name, []).append(each.event)
-            fields = {field: value for field, value in each.event.items() if field not in _ASIDE}
-            event_id = text if each.sequence >= 0 else str(each.event["event_id"])
+            fields = {field: value for field, value in each.event.items() if field != "timestamp"}
+            event_id = each.number if isinstance(each.number, str) else text
             one = MatchedEvent(event_id, each.stream, each.event["timestamp"], fields)
             by_step[name] = (*by_step.get(name, ()), one)
         key = None if rule.by is None else events[0].event.get(rule.by)

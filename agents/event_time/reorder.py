@@ -2,8 +2,8 @@
 
 The order is (timestamp, rank, stream, id). Results of windows (rank 0) precede all other events of the same time:
 a window that ends at t contains only older events. Matches as events (rank 2) follow them, since they are made of
-them. Ids computed from (run, sequence number) are ordered by these, so that events of one producer with the same
-timestamp keep the order in which it wrote them. Ids that producers set are ordered as numbers.
+them. Ids are ordered as numbers. Those that are made of (run, sequence number) or of (partition, offset) sort as these
+do (`schemas.ids`), so that events without an id of their own keep the order in which their producer wrote them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.ids import producer_word
 
 __all__ = ["MADE_BY_RULE", "MADE_BY_WINDOW", "PRIMARY", "Pending", "Reorder", "Timed"]
 
@@ -150,7 +151,7 @@ class Reorder(Generic[Rows]):
 
 
 def _ordered(parts: list[Pending[Rows]], store: EventStore) -> tuple[Rows, NDArray[np.int64]]:
-    parts.sort(key=lambda part: (part.rank, part.stream, part.run, part.first_seq))
+    parts.sort(key=lambda part: (part.rank, part.stream, producer_word(part.run, part.stream), part.first_seq))
     rows = type(parts[0].rows).concat([part.rows for part in parts])
     refs = np.concatenate([part.refs for part in parts])
     order = np.argsort(rows.t, kind="stable")
@@ -188,25 +189,7 @@ def _break_ties(
     tied[1:] |= together
     tied[:-1] |= together
     places = np.flatnonzero(tied)
-    run, high, low = _identities(names[places], store)
-    within = np.lexsort((low, high, run, stream[places], times[places]))
+    ids = store.locate(names[places]).ids()
+    within = np.lexsort((ids[:, 1], ids[:, 0], stream[places], times[places]))
     order[places] = order[places][within]
     return order
-
-
-def _identities(
-    refs: NDArray[np.int64], store: EventStore
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """Sort keys of events: rank of the run and sequence number; ids set by producers sort before these."""
-    located = store.locate(refs)
-    runs = sorted({block.frame.run for block in located.blocks})
-    run = np.empty(len(refs), np.int64)
-    high, low = np.zeros((2, len(refs)), np.uint64)
-    for block, positions, rows in located.parts():
-        if block.frame.batch.schema.get_field_index("event_id") >= 0:
-            ids = block.frame.ids(rows)
-            run[positions], high[positions], low[positions] = -1, ids[:, 0], ids[:, 1]
-        else:
-            run[positions] = runs.index(block.frame.run)
-            high[positions] = block.frame.sequences()[rows].view(np.uint64)
-    return run, high, low

@@ -20,10 +20,12 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final
 
+import numpy as np
+
 from astrocyte.schemas.contract import ENVELOPES, FRAME_ROW, Contract, Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
-from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.ids import ROW_BITS, format_ids, place_ids
 from astrocyte.schemas.json.reader import (
     JSON_CONTENT_TYPE,
     ROW_ALONE,
@@ -232,18 +234,22 @@ def _choose(record: KafkaRecord, by_type: Mapping[bytes, Decoder], recognisers: 
 def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: int) -> Frame | list[RawRecord]:
     """Result of a registered decoder for one message: a frame, or JSON records. Raises InvalidEvent.
 
-    If a message holds several events, their ids are functions of the message's topic, partition and offset and the row.
+    If a message holds several events, their ids are made of the message's topic, partition and offset and the row.
     """
     try:
         found = decoder.definition(record)
         if isinstance(found, Frame):
             return found
         rows = [found] if isinstance(found, Mapping) else list(found)
+        if len(rows) > 1 << ROW_BITS:
+            raise InvalidEvent(f"the message holds {len(rows):,} events; expected at most {1 << ROW_BITS:,}, divide it")
+        offsets = np.full(len(rows), first_offset(record), np.int64)
+        ids = format_ids(place_ids(topic, partition, offsets, np.arange(len(rows))))
         records = []
         for row, event in enumerate(rows):
             body = dict(event)
             if len(rows) > 1 and body.get("event_id") is None:
-                body["event_id"] = str(hash_id(topic, str(partition), str(first_offset(record)), str(row)))
+                body["event_id"] = ids[row]
             value = dumps(body)
             records.append(RawRecord(record.offset, record.timestamp, record.key, value, record.headers))
     except TransientError:

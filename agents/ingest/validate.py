@@ -23,6 +23,7 @@ from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
+from astrocyte.schemas.ids import mixed
 from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.mixed import MIXED, fits, is_null, members, to_list
 from astrocyte.schemas.times import are_event_times
@@ -187,8 +188,7 @@ class _Work:
             batch = pa.RecordBatch.from_arrays([arrays[i] for i in order], names=[names[i] for i in order])
             self.frame = replace(self.frame, batch=batch)
         if spec.sample is not None and spec.sample < 1 and self.frame.num_rows:
-            # The id's low word has 62 hash bits below the two bits of the UUID variant.
-            chance = (self.frame.ids()[:, 1] << np.uint64(2)).astype(np.float64) / 2.0**64
+            chance = mixed(self.frame.ids()).astype(np.float64) / 2.0**64
             chosen = chance < spec.sample
             self.sampled += int((~chosen).sum())
             self.keep(chosen)

@@ -257,7 +257,7 @@ class OfflineRun:
                 yield DomainOutput(dead_letters=letters)
             for copy in copies:
                 frame = self._with_peers(copy.frame, repartition.source, partition)
-                yield from self._send(copy_records(repartition.topic, replace(copy, frame=frame), self.partitions))
+                yield from self._send(copy_records(repartition, replace(copy, frame=frame), self.partitions))
 
     def _trust(
         self, repartition: Repartition, repartitioner: Repartitioner, partition: int | None, trusted: Trusted | None
@@ -265,7 +265,7 @@ class OfflineRun:
         """Copies of the events that waited, as a worker's clock decided, or at the end of the input."""
         until_us, idle = (None, False) if trusted is None else (trusted.until_us, trusted.idle)
         for copy in repartitioner.trust(until_us, partition=partition, idle=idle):
-            yield from self._send(copy_records(repartition.topic, copy, self.partitions))
+            yield from self._send(copy_records(repartition, copy, self.partitions))
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which are read one after another here."""

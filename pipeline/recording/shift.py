@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
-from astrocyte.schemas.ids import hash_id
+from astrocyte.schemas.ids import derived_id
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
 from astrocyte.schemas.times import (
     CEILING_US,
@@ -213,7 +213,7 @@ def _shift_entry(entry: Any, shift: Shift) -> None:
 
 
 def _lap_id(text: str, lap: int) -> str:
-    return str(hash_id("lap", str(lap), text))
+    return derived_id(text, "lap", str(lap))
 
 
 def _time_us(value: Any) -> int | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.ingest.copies import COPY_HEADER
+from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
@@ -43,14 +44,14 @@ def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRec
     ]
 
 
-def copy_records(topic: str, copy: Copy, partitions: int) -> list[ProducerRecord]:
+def copy_records(repartition: Repartition, copy: Copy, partitions: int) -> list[ProducerRecord]:
     """A repartitioned frame, one record for each partition that it concerns, with where its rows come from."""
-    copied = copy.copied
+    topic, copied = repartition.topic, copy.copied
     if copied is None:
         return frame_records(topic, copy.frame, partitions)
     marked = copy.frame.with_column(_POSITION, pa.array(copied.positions))
     records = []
-    for partition, part in split_by_partition(marked, partitions):
+    for partition, part in split_by_partition(marked, partitions, by=repartition.field):
         header = replace(copied, positions=part.column(_POSITION).to_numpy()).pack()
         frame = replace(part, batch=part.batch.drop_columns([_POSITION]))
         records.append(

@@ -95,8 +95,8 @@ class RepartitionRunner:
     async def _carry(
         self, copies: Sequence[Copy], letters: Sequence[DeadLetter] = (), others: Sequence[ProducerRecord] = ()
     ) -> None:
-        topic, partitions = self.repartitioner.repartition.topic, self.repartitioner.partitions
-        records = [record for copy in copies for record in copy_records(topic, copy, partitions)]
+        plan, partitions = self.repartitioner.repartition, self.repartitioner.partitions
+        records = [record for copy in copies for record in copy_records(plan, copy, partitions)]
         records += [letter_record(letter, letter.partition % partitions) for letter in letters]
         if records or others:
             await self._deliver([*others, *records])

@@ -39,7 +39,7 @@ ALL_KEYS: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class Repartition:
-    """One stream that is copied to an internal topic keyed by another field."""
+    """One stream that is copied to an internal topic partitioned by another field. The events keep their keys."""
 
     stream: str
     source: str

@@ -1,4 +1,4 @@
-"""The repartition role: copies streams to internal topics whose key is the field by which rules correlate."""
+"""The repartition role: copies streams to internal topics partitioned by the field by which rules correlate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
@@ -26,7 +25,7 @@ from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import KafkaRecord
-from astrocyte.schemas.partitioning import repartition
+from astrocyte.schemas.partitioning import partition_keys
 from astrocyte.schemas.times import NEVER_US, are_event_times
 
 __all__ = ["Copy", "Repartitioner"]
@@ -180,7 +179,7 @@ class Repartitioner:
     def _judged(self, item: SourcedFrame, frame: Frame, places: NDArray[np.int64], stamps: KafkaTimes) -> list[Copy]:
         """The frame without the rows whose clocks are doubted, as the correlate role judges (and counts) them.
 
-        ``frame`` has the rows ``places`` of the item with their new key; clocks are those of the keys that they had.
+        ``frame`` has the rows ``places`` of the item.
         Rows that waited are in frames of their own.
         """
         positions = positions_of(item)[places]
@@ -189,9 +188,6 @@ class Repartitioner:
         rows = np.flatnonzero(are_event_times(frame.timestamps()))  # others are no events for any reader
         if len(rows) < frame.num_rows:
             frame, places, positions = frame.take(rows), places[rows], positions[rows]
-        keys = item.frame.column("key")
-        if len(places) < len(keys):
-            keys = keys.take(pa.array(places))
         source = Source(item.topic, item.partition, frame.origin)
         waited = self._open(item.partition)
         made: dict[int, int] = {}
@@ -201,7 +197,7 @@ class Repartitioner:
             made[position] = row
             return _Waiting(replace(frame.take(np.array([row])), end=False), item.partition, position)
 
-        steps = self._clocks.admit(source, frame.timestamps(), keys, stamps.of(item, places), wait)
+        steps = self._clocks.admit(source, frame.timestamps(), frame.column("key"), stamps.of(item, places), wait)
         if steps is None:
             return [Copy(frame, self._copied(item, positions))]
         # Records are copied in the order in which they were accepted; the rows of one message come at once.
@@ -312,10 +308,11 @@ class Repartitioner:
         return Frame.from_columns(self.repartition.stream, "", columns, origin=_origin(origin, partition), end=end)
 
     def _keyed(self, sourced: SourcedFrame, letters: list[DeadLetter]) -> tuple[Frame, NDArray[np.int64]]:
-        """The frame with the field as its key, without the rows on which that raises, and the rows that it has."""
+        """The frame without the rows whose field is no key, since reading it raises, and the rows that it has."""
         frame, field = sourced.frame, self.repartition.field
         try:
-            return repartition(frame, field), np.arange(frame.num_rows)
+            partition_keys(frame, field)
+            return frame, np.arange(frame.num_rows)
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001  found row by row below, whatever it is
@@ -327,12 +324,12 @@ class Repartitioner:
             letters.append(row_letter(sourced, row, reason=reason, stage="repartition", catalog=CATALOG))
 
         def attempt(first: int, last: int) -> None:
-            repartition(frame.take(np.arange(first, last)), field)
+            partition_keys(frame.take(np.arange(first, last)), field)
             good.extend(range(first, last))
 
         apart(frame.num_rows, attempt, refuse)
         rows = np.array(good, np.int64)
-        return repartition(frame.take(rows), field), rows
+        return frame.take(rows), rows
 
     def _relabel(self, frame: Frame, partition: int) -> Frame:
         place = (partition, frame.origin)

@@ -27,7 +27,7 @@ from astrocyte.schemas.contract import (
 )
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, field_name
-from astrocyte.schemas.ids import Ids, format_ids, hash_ids
+from astrocyte.schemas.ids import Ids, format_ids, place_ids
 from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
 from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
@@ -236,8 +236,9 @@ def records_to_frame(
     ``contract`` says what is declared of the stream (default: what the catalog lists), ``envelope`` the form of the
     records (default: each is recognised by its members).
 
-    An event without an id gets the hash of (topic, partition, offset), so that reading it again gives the same id. The
-    frame's run and origin are empty: records of other programs have one watermark per partition.
+    An event without an id gets one made of (topic, partition, offset), so that reading it again gives the same id, and
+    the events of a partition sort as they were written. The frame's run and origin are empty: records of other programs
+    have one watermark per partition.
     """
     contract = Contract(stream, None, catalog.find(stream)) if contract is None else contract
     event_type = contract.event_type
@@ -283,7 +284,7 @@ def records_to_frame(
 
 def _offset_ids(topic: str, partition: int, records: Sequence[KafkaRecord]) -> Ids:
     """Ids of events without an id of their own."""
-    return hash_ids((topic, str(partition)), [str(first_offset(record)) for record in records])
+    return place_ids(topic, partition, np.array([first_offset(record) for record in records], np.int64))
 
 
 def _binary(ids: Ids) -> pa.Array:

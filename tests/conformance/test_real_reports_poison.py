@@ -76,10 +76,10 @@ def test_the_roles_of_a_worker_go_on(name):
     copies = [Repartitioner(each, 1, lateness_us=0) for each in plan.repartitions]
     output, copied = DomainOutput(), 0
 
-    def read_copies(topic, made):
+    def read_copies(repartition, made):
         nonlocal copied
         for copy in made:
-            for record in copy_records(topic, copy, 1):
+            for record in copy_records(repartition, copy, 1):
                 raw = RawRecord(copied, 0, record.key, record.value, tuple(record.headers))
                 output.extend(domain.feed(record.topic, [raw]))
                 copied += 1
@@ -89,9 +89,9 @@ def test_the_roles_of_a_worker_go_on(name):
         for each in copies:
             made, refused = each.step(0, [raw])
             assert refused == []
-            read_copies(each.repartition.topic, made)
+            read_copies(each.repartition, made)
     for each in copies:
-        read_copies(each.repartition.topic, each.trust())
+        read_copies(each.repartition, each.trust())
     output.extend(domain.mark_all_idle())
     output.extend(domain.flush())
     assert times_of(record.value for record in output.multi_events) == matched

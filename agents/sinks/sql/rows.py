@@ -23,6 +23,7 @@ from sqlalchemy.types import TypeEngine
 from astrocyte.agents.sinks.sql.targets import Also, Target
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import TEXT, Frame, conform
+from astrocyte.schemas.ids import mixed
 from astrocyte.schemas.tables import TextArray, Vector
 from astrocyte.schemas.times import us_from_datetime, us_from_iso
 
@@ -89,7 +90,7 @@ def row_numbers(frame: Frame) -> NDArray[np.int64]:
     """
     if frame.batch.schema.get_field_index("event_id") < 0:
         return frame.sequences()
-    own: NDArray[np.int64] = ((frame.ids()[:, 1] & (_OWN_ID_BIT - np.uint64(1))) | _OWN_ID_BIT).view(np.int64)
+    own: NDArray[np.int64] = ((mixed(frame.ids()) & (_OWN_ID_BIT - np.uint64(1))) | _OWN_ID_BIT).view(np.int64)
     return own
 
 

@@ -4,7 +4,17 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astrocyte.schemas.ids import event_ids, format_ids, hash_id, hash_ids, ids_from_bytes, match_ids, parse_ids
+from astrocyte.schemas.ids import (
+    derived_id,
+    event_ids,
+    format_ids,
+    hash_id,
+    ids_from_bytes,
+    match_ids,
+    mixed,
+    parse_ids,
+    place_ids,
+)
 
 
 def test_event_ids_are_uuids_of_version_8_and_never_change():
@@ -14,9 +24,9 @@ def test_event_ids_are_uuids_of_version_8_and_never_change():
     assert {uuid.UUID(text).variant for text in strings} == {uuid.RFC_4122}
     # Stored ids must stay valid: these values are part of the wire format.
     assert strings == [
-        "b759378e-13ae-8500-a075-2bbeb47990f3",
-        "35a19fa1-1da8-876f-8b61-74dcbc01a3b2",
-        "60bf75e0-e052-80f1-b909-82b637746070",
+        "e9e76f9e-a82e-8c9b-a000-000000000000",
+        "e9e76f9e-a82e-8c9b-a000-000000000001",
+        "e9e76f9e-a82e-8c9b-a000-000000000002",
     ]
 
 
@@ -65,10 +75,50 @@ def _one_id(text):
     return ids_from_bytes(value.bytes)
 
 
-@given(st.lists(st.text(max_size=3), max_size=3), st.lists(st.text(max_size=5), max_size=4))
-def test_ids_hashed_together_are_those_hashed_alone(first, last):
-    alone = [hash_id(*first, text).bytes for text in last]
-    assert (hash_ids(first, last) == ids_from_bytes(b"".join(alone))).all()
+NUMBERS = st.lists(st.integers(-(2**60), 2**60) | st.integers(0, 9), unique=True, max_size=9)
+
+
+@given(NUMBERS)
+def test_ids_of_one_run_and_stream_sort_as_its_sequence_numbers(numbers):
+    ids = event_ids("run", "axon_1", np.array(numbers, np.int64))
+    assert np.lexsort((ids[:, 1], ids[:, 0])).tolist() == np.argsort(numbers).tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**49) | st.integers(0, 3), st.integers(0, 2**24 - 1)), unique=True))
+def test_ids_of_one_partition_sort_as_offset_and_row(places):
+    offsets, rows = np.array(places, np.int64).reshape(-1, 2).T
+    ids = place_ids("mono.S", 0, offsets, rows)
+    assert all(uuid.UUID(text).version == 8 for text in format_ids(ids))
+    order = sorted(range(len(places)), key=lambda at: places[at])
+    assert np.lexsort((ids[:, 1], ids[:, 0])).tolist() == order
+    assert len(np.unique(ids, axis=0)) == len(places)
+
+
+def test_ids_of_places_of_neighbouring_topics_and_partitions_are_distinct():
+    places = [(f"mono.{number}", partition) for number in range(100) for partition in range(50)]
+    ids = np.concatenate([place_ids(*place, np.arange(20)) for place in places])
+    assert len(np.unique(ids, axis=0)) == len(ids)
+
+
+@given(NUMBERS, st.integers(2, 5))
+def test_derived_ids_are_others_and_sort_as_those_that_they_are_made_of(numbers, lap):
+    strings = format_ids(event_ids("run", "axon_1", np.array(sorted(numbers), np.int64)))
+    derived = [derived_id(text, "lap", str(lap)) for text in strings]
+    assert derived == sorted(derived)
+    assert not set(derived) & set(strings)
+    assert derived_id("order-7", "lap", "2") != derived_id("order-7", "lap", "3")
+
+
+def test_mixed_ids_are_evenly_distributed_in_all_of_their_bits():
+    for ids in (event_ids("r", "s", np.arange(4096)), place_ids("t", 0, np.arange(4096))):
+        bits = np.unpackbits(mixed(ids).view(np.uint8).reshape(-1, 8), axis=1)
+        assert (np.abs(bits.mean(axis=0) - 0.5) < 0.05).all()
+
+
+def test_match_ids_of_events_of_one_producer_differ_in_both_words():
+    events = event_ids("r", "s", np.arange(2000))
+    pairs = match_ids("rule", "1", events, np.tile([0, 1], 1000), np.arange(0, 2001, 2))
+    assert len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1])) == 1000
 
 
 def test_parts_of_a_hashed_id_are_delimited():

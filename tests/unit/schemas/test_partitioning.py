@@ -1,12 +1,13 @@
 import numpy as np
 import pyarrow as pa
+import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.partitioner import murmur2 as reference
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astrocyte import Frame
-from astrocyte.schemas.partitioning import murmur2, partition_of, repartition, split_by_partition
+from astrocyte.schemas.partitioning import murmur2, partition_keys, partition_of, split_by_partition
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30))
@@ -46,7 +47,14 @@ def test_a_watermark_and_an_end_reach_partitions_without_rows():
     assert all(part.watermark_us == 5 and part.end for _, part in parts)
 
 
-def test_a_repartitioned_frame_has_another_key_and_keeps_the_field():
-    frame = Frame.from_columns("s", "r", {"timestamp": [1, 2], "key": ["a", "b"], "cell": [17, 18]})
-    assert repartition(frame, "cell").column("key").to_pylist() == ["17", "18"]
-    assert repartition(frame, "cell").column("cell").to_pylist() == [17, 18]
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_rows_that_are_partitioned_by_a_field_keep_their_keys(partitions):
+    cells, keys = [17, 18, None, 17, 19], ["a", "b", "c", None, "a"]
+    frame = Frame.from_columns("s", "r", {"timestamp": range(5), "key": keys, "cell": cells})
+    assert partition_keys(frame, "cell").to_pylist() == ["17", "18", None, "17", "19"]
+    seen = {}
+    for partition, part in split_by_partition(frame, partitions, by="cell"):
+        for row in part.rows():
+            assert partition == (0 if row["cell"] is None else partition_of(str(row["cell"]), partitions))
+            seen[row["timestamp"]] = (row["key"], row["cell"])
+    assert seen == dict(enumerate(zip(keys, cells, strict=True)))

@@ -201,3 +201,33 @@ def test_sampling_counts_and_weighs_also_without_a_pipeline() -> None:
         engine.push_event({"stream": "A", "timestamp": START_US + number, "key": "k", "value": 1.0})
     (frame,) = engine.flush().frames
     assert frame.rows()[0]["n"] == 4 * (400 - engine.sampled) != 0
+
+
+ALONE = {"stream": "S", "timestamp": 1, "key": "k", "value": 1}
+BESIDE = {
+    "refused": {"timestamp": 2, "value": float("nan")},
+    "a duplicate": {"event_id": "twice"},
+    "with fields of these names": {"timestamp": 2, "seq": 7, "event_id": 4625, "source_stream": 1},
+    "without either": {"timestamp": 2},
+}
+
+
+@pytest.mark.parametrize("own_id", [{}, {"event_id": "n0"}, {"event_id": "11111111-2222-3333-4444-555555555555"}])
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize("consistency", ["strong", "eventual"])
+def test_seq_and_event_id_are_fields_of_the_event_and_never_what_numbers_it_whatever_stands_beside(
+    own_id, beside, consistency
+):
+    rules = load_rules(
+        "rules: [{name: r, seq: [{as: a, stream: S, where: 'value == 1 and seq is None and event_id is None'}], "
+        "emit: {seq: a.seq, id: a.event_id}}]"
+    )
+    events = [ALONE | own_id, *(ALONE | {"value": 2} | beside for _ in range(2))]
+    one, many = (Engine(rules, consistency=consistency) for _ in range(2))
+    for event in events:
+        for found in one.push_event(event):
+            assert found.emit == {"seq": None, "id": None}
+    many.push_events(events)
+    for engine in (one, many):
+        emitted = [found.emit for found in engine.flush().matches.matches() if found.status != "confirmed"]
+        assert emitted == ([] if consistency == "eventual" and engine is one else [{"seq": None, "id": None}])

@@ -14,6 +14,7 @@ from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.roles.stalls import StallWatch, Standing
+from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records
@@ -260,7 +261,7 @@ def test_copies_that_do_not_come_are_the_fault_of_the_repartition_role():
     copy = Copy(
         frame("quiet_a", 9.0, watermark_us=START_US + 9_000_000, origin="/0"), Copied(0, 9 << 24, np.array([9 << 24]))
     )
-    (made,) = copy_records(KEYED, copy, 1)
+    (made,) = copy_records(Repartition("quiet_a", A, "place", KEYED), copy, 1)
     watched.feed(KEYED, made.value, headers=made.headers)
     watched.after(1)
     assert watched.causes == []

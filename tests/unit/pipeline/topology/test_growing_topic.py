@@ -75,7 +75,7 @@ def copies_of(topic: Topic, plan: Plan) -> dict[int, list[RawRecord]]:
     for number, records in sorted(topic.parts.items()):
         for first in range(0, len(records), 7):
             copies, _ = repartitioner.step(number, records[first : first + 7])
-            for record in (each for copy in copies for each in copy_records(COPY, copy, DOMAINS)):
+            for record in (each for copy in copies for each in copy_records(plan.repartitions[0], copy, DOMAINS)):
                 part = found[record.partition or 0]
                 part.append(RawRecord(len(part), 0, None, record.value, tuple(record.headers)))
     return found
@@ -127,7 +127,8 @@ def test_an_event_that_waits_when_the_topic_grows_is_taken_from_the_copy():
     outputs.append(after.feed(TOPIC, part))
     repartitioner = repartitioner_of(plan)
     copies = [*repartitioner.step(number, part)[0], *repartitioner.trust(ahead_us)]
-    records = [each for copy in copies for each in copy_records(COPY, copy, DOMAINS) if each.partition == number]
+    (copied,) = plan.repartitions
+    records = [each for copy in copies for each in copy_records(copied, copy, DOMAINS) if each.partition == number]
     outputs.append(
         after.feed(COPY, [RawRecord(at, 0, None, each.value, tuple(each.headers)) for at, each in enumerate(records)])
     )

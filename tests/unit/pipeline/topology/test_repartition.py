@@ -1,10 +1,11 @@
 import numpy as np
 
+from astrocyte.agents.ingest.copies import Copied
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd
-from astrocyte.pipeline.roles.output_records import frame_records
+from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import Repartition, make_plan
-from astrocyte.pipeline.topology.repartition import Repartitioner
+from astrocyte.pipeline.topology.repartition import Copy, Repartitioner
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
@@ -36,13 +37,15 @@ def ends(until_s: float, *, reading_since_s: float = -1e9, delivered: int | None
 def test_rows_keep_their_ids_and_go_where_the_field_hashes():
     given = frame(origin="run", watermark_us=7, peers=("weather",))
     made = step(Repartitioner(REPARTITION, 4, lateness_us=0), 2, given)
-    ids = []
-    for record in frame_records(REPARTITION.topic, made, 4):
+    ids, keys = [], []
+    for record in copy_records(REPARTITION, Copy(made, Copied(2, 6, np.arange(6))), 4):
         part = decode_frame(record.value)
-        assert all(partition_of(key, 4) == record.partition for key in part.column("key").to_pylist())
+        assert all(partition_of(place, 4) == record.partition for place in part.column("place").to_pylist())
+        keys += part.column("key").to_pylist()
         assert (part.origin, part.watermark_us) == ("run/2", 7)
         ids += part.id_strings()
     assert sorted(ids) == sorted(given.id_strings())
+    assert keys == ["station"] * 6, "copies keep the events' own keys"
 
 
 def test_the_reader_is_notified_of_every_input_partition():
@@ -165,5 +168,5 @@ def test_rules_by_null_get_every_event_in_one_partition_whatever_fields_are_call
         0, [RawRecord(0, 0, None, encode_frame(Frame.from_columns("S", "run", columns)))]
     )
     assert not letters
-    parts = [part for copy in copies for part in split_by_partition(copy.frame, 4)]
+    parts = [part for copy in copies for part in split_by_partition(copy.frame, 4, by=together.field)]
     assert [(partition, part.num_rows) for partition, part in parts if part.num_rows] == [(0, 8)]
