@@ -136,8 +136,8 @@ class EventFiles:
             return self.stream
         for name in ("stream", "source_stream"):
             found = body.get(name)
-            if isinstance(found, str) and (found.removeprefix("stream:") in self.streams or len(self.streams) != 1):
-                return found.removeprefix("stream:")
+            if isinstance(found, str):
+                return found if name == "stream" else found.removeprefix("stream:")
         if len(self.streams) != 1:
             raise InvalidSettings(
                 f"{path}, line {number} names no stream, and the rules read {', '.join(self.streams) or 'none'}; give "
