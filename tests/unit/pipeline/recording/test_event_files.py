@@ -132,3 +132,5 @@ def test_an_event_belongs_to_the_stream_that_it_names_also_where_the_rules_read_
     emitted, refused = matched(tmp_path, f"events.{form}", data, ONE_STREAM)
     assert (emitted, refused) == ([4, 6], [])
     assert [found.emit["i"] for found in match(load_rules(ONE_STREAM), named)] == [4, 6]
+    done = CliRunner().invoke(app, ["match", str(tmp_path / "rules.yaml"), str(tmp_path / f"events.{form}")])
+    assert "no rule reads the topics mono.humidity (1)" in done.stderr
