@@ -53,7 +53,12 @@ def field_name(column: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Events of one stream and run as columns. Immutable."""
+    """Events of one stream and run as columns. Immutable.
+
+    In a run each event is known by its number. A frame without a run (``""``) and without a column ``event_id`` says
+    nothing about that, and its numbers mean nothing: whoever reads it gives its rows ids, as it does for mappings and
+    JSON records without one.
+    """
 
     stream: str
     run: str
@@ -82,7 +87,8 @@ class Frame:
 
         Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is unless its type
         has another form in frames (see `schemas.mixed.plain_column`). In a list each value keeps its own type. ``meta``
-        holds the other attributes of the frame. Raises InvalidFrame.
+        holds the other attributes of the frame. In a run ``first_seq`` is the number of the first row among those of
+        the stream: rows with a number that came before are duplicates. Raises InvalidFrame.
         """
         missing = [name for name in ("timestamp", "key") if name not in columns]
         if missing:
@@ -155,6 +161,22 @@ class Frame:
         """Whether a producer set the ids, as text."""
         index = self.batch.schema.get_field_index("event_id")
         return index >= 0 and not pa.types.is_fixed_size_binary(self.batch.column(index).type)
+
+    @property
+    def is_identified(self) -> bool:
+        """Whether the producer said by what the events are known: a run, or ids."""
+        return bool(self.run) or self.batch.schema.get_field_index("event_id") >= 0
+
+    def numbered(self, first_seq: int) -> Self:
+        """The frame with consecutive numbers from ``first_seq`` on."""
+        names = [name for name in self.batch.schema.names if name != "seq"]
+        return replace(self, batch=self.batch.select(names), first_seq=first_seq)
+
+    def with_ids(self, ids: Ids) -> Self:
+        """The frame with the given ids, shape [n, 2]."""
+        data = pa.py_buffer(ids.astype(">u8").tobytes())
+        column = pa.Array.from_buffers(pa.binary(16), len(ids), [None, data])
+        return replace(self, batch=self.batch.append_column("event_id", column))
 
     def values(self, name: str) -> list[Any]:
         """Values of column ``name`` as Python objects, each in its own type. Raises KeyError."""

@@ -404,7 +404,7 @@ def plain_column(column: pa.Array) -> pa.Array:
     """A column of any Arrow type as one that events have: numbers, booleans, dictionary-encoded text, lists, `MIXED`.
 
     Large and view strings become text, decimals numbers, times and durations integer microseconds (UTC), binary values
-    base64 text, intervals of months, days and time ISO 8601 text. Run-end encoded columns and unions become the values
+    base64 text, UUIDs and intervals of months, days and time text. Run-end encoded columns and unions become the values
     inside. Lists, structs and maps stay as they are, unless Arrow cannot select rows of them: then they become their
     JSON text. Raises ArrowInvalid if a time is out of range, or for another type.
     """
@@ -418,7 +418,8 @@ def plain_column(column: pa.Array) -> pa.Array:
     if _is_usual(kind):
         return column
     if isinstance(kind, pa.BaseExtensionType):
-        return plain_column(column.storage)
+        known = isinstance(kind, pa.UuidType | pa.Bool8Type)
+        return column_of(column.to_pylist()) if known else plain_column(column.storage)
     if pa.types.is_dictionary(kind):
         return plain_column(column.dictionary_decode())
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -477,12 +478,9 @@ def _is_usual(kind: pa.DataType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    )
+    types = pa.types
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    return any(test(kind) for test in tests)
 
 
 def _microseconds(column: pa.Array) -> pa.Array:

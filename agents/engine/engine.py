@@ -34,7 +34,7 @@ from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin, chosen_rows
 from astrocyte.agents.event_time.reorder import MADE_BY_RULE, MADE_BY_WINDOW, PRIMARY
 from astrocyte.agents.ingest.declared import UnreadableEvent
-from astrocyte.agents.ingest.dicts import frame_of, frames_of, is_plain, normalised
+from astrocyte.agents.ingest.dicts import frame_of, is_plain, normalised, read_events
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
 from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule, RuleSet, as_rule_set
@@ -152,6 +152,7 @@ class Engine:
     ) -> int:
         """Let the rows of a frame wait for the watermark; returns how many were refused as duplicates.
 
+        Rows of a frame without a run and ids get the next numbers of their stream, as mappings do.
         ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and are returned
         in the lineage. Rows that validators refuse and rows older than the watermark are returned by the next step,
         as ``refused`` and ``late``.
@@ -159,6 +160,9 @@ class Engine:
         A frame that raises because of one of its rows has changed nothing: its rows can be pushed in parts. Raises
         OperatorFailed where the state is not valid any more.
         """
+        if frame.num_rows and not frame.is_identified and frame.stream in self._read:
+            self._gather()  # earlier events take their numbers first
+            frame = frame.numbered(self._buffer.take_numbers(frame.stream, frame.num_rows))
         return self._push(frame, None if topic is None else Origin(topic, partition, offsets), typed=True)
 
     def push_events(self, events: Iterable[Mapping[str, Any] | Frame]) -> None:
@@ -166,20 +170,15 @@ class Engine:
 
         Raises InvalidEvent for what is neither a mapping nor a frame, and for an event that names no stream.
         """
-        events = list(events)
-        own = {id(event) for event in events if isinstance(event, Frame)}
         self._gather()  # earlier events take their numbers first
-        for frame in frames_of(
+        for frame, given in read_events(
             events,
             sorted(self.streams),
-            first_seq=self._buffer.sequence,
+            numbers=self._buffer.sequence,
             contracts=self._contracts,
             on_refused=None if self._entrance is None else self._entrance.refuse,
         ):
-            if id(frame) not in own and frame.batch.schema.get_field_index("event_id") < 0:
-                numbers = self._buffer.sequence
-                numbers[frame.stream] = numbers.get(frame.stream, 0) + frame.num_rows
-            self._push(frame, None, typed=id(frame) in own)
+            self._push(frame, None, typed=given)
 
     def _push(self, frame: Frame, origin: Origin | None, *, typed: bool) -> int:
         self.repeated = _NO_ROWS
@@ -266,8 +265,7 @@ class Engine:
         sequence = 0
         if event.get("event_id") is None:
             self._gather()  # earlier events take their numbers first
-            sequence = self._buffer.sequence.get(stream, 0)
-            self._buffer.sequence[stream] = sequence + 1
+            sequence = self._buffer.take_numbers(stream, 1)
         mark = 0 if self._early is None else self._early.mark()
         late = len(self._late)
         declaration = self._contracts.declared.get(stream)

@@ -39,6 +39,12 @@ class EventBuffer:
         rows.append(event)
         return self._first[place] + len(rows) - 1, next_ref
 
+    def take_numbers(self, stream: str, count: int) -> int:
+        """The first of the next ``count`` numbers of a stream, where no event of it is held."""
+        first = self.sequence.get(stream, 0)
+        self.sequence[stream] = first + count
+        return first
+
     def last_sequence(self, stream: str) -> int:
         """Sequence number of the event without an id that was added last."""
         return self.sequence.get(stream, 0) + len(self._rows[stream, False]) - 1
@@ -53,8 +59,7 @@ class EventBuffer:
         for (stream, has_ids), rows in self._rows.items():
             first_seq = 0
             if not has_ids:
-                first_seq = self.sequence.get(stream, 0)
-                self.sequence[stream] = first_seq + len(rows)
+                first_seq = self.take_numbers(stream, len(rows))
             found.append((self._first[stream, has_ids], frame_of(stream, rows, first_seq=first_seq)))
         self._rows, self._first = {}, {}
         return sorted(found, key=lambda each: each[0])

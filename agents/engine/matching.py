@@ -18,7 +18,8 @@ __all__ = ["Matches", "match"]
 class Matches(list[Match]):
     """Matches in order of time. ``refused`` holds the events that validators refused, with their reasons.
 
-    ``grouped`` holds the alerts of rules with ``group``.
+    ``grouped`` holds the alerts of rules with ``group``. ``duplicates`` counts the events that were left out, since
+    one of the same id was there.
     """
 
     def __init__(
@@ -26,10 +27,12 @@ class Matches(list[Match]):
         matches: Iterable[Match] = (),
         refused: Iterable[RefusedEvent] = (),
         grouped: Iterable[GroupedAlert] = (),
+        duplicates: int = 0,
     ) -> None:
         super().__init__(matches)
         self.refused = tuple(refused)
         self.grouped = tuple(grouped)
+        self.duplicates = duplicates
 
 
 def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, Any] | Frame]) -> Matches:
@@ -37,8 +40,9 @@ def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, 
 
     Events are mappings with ``stream``, ``timestamp`` (integer microseconds, ISO 8601 text or a datetime), ``key``,
     ``type`` and fields, or frames; their order does not matter, except that events of one stream with the same
-    timestamp and no ids of their own are taken in the order in which they come. Once the events are over, time goes
-    on for ever: absences are decided and partial matches time out.
+    timestamp and no ids of their own are taken in the order in which they come. Rows of frames without a run and ids
+    are such events; in a run, rows are known by their numbers, which begin at ``first_seq``. Once the events are over,
+    time goes on for ever: absences are decided and partial matches time out.
 
     Events pass the rule set's validators first, and the checks of every stream, exactly as in ``astrocyte match``;
     ``refused`` of the result holds those that did not pass, or that cannot be read. Raises InvalidRule, and
@@ -47,4 +51,4 @@ def match(rules: RuleSet | Rule | Sequence[Rule], events: Iterable[Mapping[str, 
     engine = Engine(rules)
     engine.push_events(events)
     output = engine.flush()
-    return Matches(output.matches.matches(), output.refused, output.grouped)
+    return Matches(output.matches.matches(), output.refused, output.grouped, engine.duplicates)

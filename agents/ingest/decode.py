@@ -25,15 +25,17 @@ from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
+from astrocyte.schemas.ids import ROW_BITS, place_ids
 from astrocyte.schemas.json.reader import (
     KafkaRecord,
+    first_offset,
     is_retried,
     records_to_frame,
     retried_rows,
 )
 from astrocyte.schemas.times import us_from_ms
 
-__all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk"]
+__all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk", "placed"]
 
 RETRY_ORIGIN: Final = "astrocyte.retry"
 """Origin of the frames of dead letters that were sent again."""
@@ -70,6 +72,7 @@ def decode_chunk(
                     else run_decoder(decoder, record, topic, partition)
                 )
                 if isinstance(made, Frame):
+                    made = placed(made, topic, partition, record)
                     sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
                     letters += refused
                 else:
@@ -86,6 +89,16 @@ def decode_chunk(
                 part, single = [made[number] for number in numbers], len(made) == 1
                 _read_json(_Run(topic, partition, part, contract, None, record, numbers, single), frames, letters)
     return frames, letters
+
+
+def placed(frame: Frame, topic: str, partition: int, record: KafkaRecord) -> Frame:
+    """The frame that a message holds; rows without a run and ids get ids made of their place. Raises InvalidEvent."""
+    if frame.is_identified:
+        return frame
+    if frame.num_rows > 1 << ROW_BITS:
+        raise InvalidEvent(f"the frame holds {frame.num_rows:,} events; expected at most {1 << ROW_BITS:,}, divide it")
+    rows = np.arange(frame.num_rows)
+    return frame.with_ids(place_ids(topic, partition, np.full(len(rows), first_offset(record), np.int64), rows))
 
 
 def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple[SourcedFrame, list[DeadLetter]]:

@@ -23,7 +23,11 @@ from astrocyte.schemas.frames import TEXT, Frame, field_name
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
+<<<<<<< HEAD
 __all__ = ["carried", "check_names", "column_of", "frame_of", "frames_of", "is_plain", "normalised", "time_of"]
+=======
+__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "read_events", "time_of"]
+>>>>>>> mendx
 
 _UNDECLARED: Final = Contracts()
 _FAULTS: Final = (InvalidEvent, TypeError, ValueError, OverflowError, RecursionError)
@@ -146,24 +150,50 @@ def _stream_named(event: Mapping[str, Any], streams: Sequence[str]) -> str:
 
 
 def frames_of(
+    events: Iterable[Mapping[str, Any] | Frame], streams: Sequence[str], *, contracts: Contracts | None = None
+) -> list[Frame]:
+    """Frames of the events, as `read_events` gives them to an engine that has seen none. Raises InvalidEvent."""
+    return [frame for frame, _ in read_events(events, streams, numbers={}, contracts=contracts)]
+
+
+def read_events(
     events: Iterable[Mapping[str, Any] | Frame],
     streams: Sequence[str],
     *,
-    run: str = "",
-    first_seq: Mapping[str, int] | None = None,
+    numbers: dict[str, int],
     contracts: Contracts | None = None,
     on_refused: Callable[[UnreadableEvent], None] | None = None,
-) -> list[Frame]:
-    """Frames of the events, in their order, grouped by stream; frames are passed through.
+) -> list[tuple[Frame, bool]]:
+    """Frames of the events, and whether each was given as a frame; mappings are grouped by stream.
 
-    Events without an id are numbered within their stream, in that order, from ``first_seq`` of the stream on
-    (default 0). ``on_refused`` is called for an event of a stream that cannot be used. Raises InvalidEvent.
+    Events without an id, and rows of frames without a run and ids, are numbered within their stream in the order of
+    the events. ``numbers`` holds the next number of each stream, and is advanced. ``on_refused`` is called for an
+    event of a stream that cannot be used. Raises InvalidEvent.
     """
-    frames: list[Frame] = []
+    frames: list[tuple[Frame, bool]] = []
     rows: dict[str, list[dict[str, Any]]] = {}
+
+    def close(stream: str) -> None:
+        found = rows.pop(stream, [])
+        given = [row for row in found if row.get("event_id") is not None]
+        own = [row for row in found if row.get("event_id") is None]
+        declaration = None if contracts is None else contracts.declared.get(stream)
+        for part in (own, given):
+            if part:
+                first_seq = numbers.get(stream, 0)
+                frames.append((frame_of(stream, part, first_seq=first_seq, declaration=declaration), False))
+        if own:
+            numbers[stream] = numbers.get(stream, 0) + len(own)
+
     for event in events:
         if isinstance(event, Frame):
-            frames.append(event)
+            frame = event
+            if not frame.is_identified:
+                close(frame.stream)
+                first_seq = numbers.get(frame.stream, 0)
+                numbers[frame.stream] = first_seq + frame.num_rows
+                frame = frame.numbered(first_seq)
+            frames.append((frame, True))
             continue
         if not isinstance(event, Mapping):
             raise InvalidEvent(f"expected an event (a mapping) or a Frame, got {type(event).__name__} {event!r}")
@@ -175,14 +205,8 @@ def frames_of(
             on_refused(unreadable)
             continue
         rows.setdefault(stream, []).append(fields)
-    for stream, found in rows.items():
-        given = [row for row in found if row.get("event_id") is not None]
-        own = [row for row in found if row.get("event_id") is None]
-        first = (first_seq or {}).get(stream, 0)
-        declaration = None if contracts is None else contracts.declared.get(stream)
-        frames += [
-            frame_of(stream, part, run=run, first_seq=first, declaration=declaration) for part in (own, given) if part
-        ]
+    for stream in list(rows):
+        close(stream)
     return frames
 
 

@@ -45,6 +45,8 @@ class Survey:
     """Number of messages of each topic."""
     idle: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     """By partition, in order: topics found idle and the positions at which they were."""
+    files: bool = False
+    """Whether these are files of events, each of which names its stream or belongs to the only one."""
     doubts: list[str] = field(default_factory=list)
     """What is strange about the names of columns of files, a sentence each."""
     trusted: dict[tuple[str, int], list[Trusted]] = field(default_factory=dict)
@@ -112,7 +114,7 @@ class Inputs:
     def _survey(self) -> Survey:
         if self._files is None:
             return survey(self.paths)
-        found = Survey(doubts=self._files.doubts())
+        found = Survey(files=True, doubts=self._files.doubts())
         for record in self._files.records():
             found.partitions[record.topic] = 1
             found.places.add((record.topic, 0))

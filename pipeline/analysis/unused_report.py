@@ -64,8 +64,9 @@ def report_lines(run: OfflineRun) -> list[str]:
     for topic in absent:
         reader = run.readers_of(run.inputs[topic])
         lines.append(f"topic {topic}, which {reader} reads, is not in the log{did_you_mean(topic, unread)}")
-    # A log often holds more than a rule needs: that is worth a line only where something is missing or misnamed.
-    strange = [topic for topic in unread if absent or not topic.startswith(MONO_PREFIX)]
+    # A log often holds more than a rule needs: that is worth a line only where something is missing or misnamed,
+    # and for files, in which any member of the name `stream` decides.
+    strange = [topic for topic in unread if absent or run.found.files or not topic.startswith(MONO_PREFIX)]
     if strange:
         counted = [f"{topic} ({run.found.topics[topic]:,})" for topic in strange]
         lines.append(f"no rule reads the topics {_listed(counted)}")

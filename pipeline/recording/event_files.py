@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import orjson
 
@@ -27,7 +27,11 @@ from astrocyte.pipeline.recording.reader import GZIP, read_lines
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps, loads
-from astrocyte.schemas.mixed import rows_of
+from astrocyte.schemas.mixed import json_text, plain_column, to_list
+from astrocyte.schemas.times import TIME_NAMES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["EventFiles", "form_of"]
 
@@ -106,7 +110,8 @@ class EventFiles:
         offsets: dict[str, int] = {}
         for path in self.paths:
             form = form_of(path)
-            rows = _json_lines(path) if form == "json" else self._csv(path) if form == "csv" else _parquet(path)
+            read = _json_lines if form == "json" else self._csv if form == "csv" else self._parquet
+            rows = read(path)
             for stream, row in self._with_streams(path, rows):
                 topic = self.contracts.topic_of(stream)
                 offset = offsets.get(topic, 0)
@@ -136,8 +141,8 @@ class EventFiles:
             return self.stream
         for name in ("stream", "source_stream"):
             found = body.get(name)
-            if isinstance(found, str) and (found.removeprefix("stream:") in self.streams or len(self.streams) != 1):
-                return found.removeprefix("stream:")
+            if isinstance(found, str):
+                return found if name == "stream" else found.removeprefix("stream:")
         if len(self.streams) != 1:
             raise InvalidSettings(
                 f"{path}, line {number} names no stream, and the rules read {', '.join(self.streams) or 'none'}; give "
@@ -177,6 +182,36 @@ class EventFiles:
             except (EOFError, OSError, zlib.error) as error:
                 raise InvalidLog(f"{path} is damaged or ends inside a compressed block: {error}") from None
 
+    def _parquet(self, path: str | Path) -> Iterator[_Row]:
+        """Rows whose values are those of frames; their own time is text, since a number could be in any unit."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number = 0
+        try:
+            with pq.ParquetFile(path) as file:
+                if twice := repeated(file.schema_arrow.names):
+                    raise InvalidLog(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
+                for batch in file.iter_batches():
+                    times = {name: _temporal(batch.column(name)) for name in batch.schema.names}
+                    for row, body in enumerate(_plain_rows(batch)):
+                        number += 1
+                        try:
+                            name = self._time_name(self._stream_of(body, path, number), body) or ""
+                            moments = times.get(name)
+                            yield _Row(number, dumps(body if moments is None else body | {name: moments[row]}), body)
+                        except TypeError as error:
+                            yield _Row(number, b"", None, f"row {number}: {error}")
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidLog(f"{path}: {error}") from None
+
+    def _time_name(self, stream: str, body: Mapping[str, Any]) -> str | None:
+        """The member of an event of a stream that is its time."""
+        declaration = self.contracts.of_stream(stream).declaration
+        if declaration is not None and declaration.time is not None:
+            return declaration.time.field
+        return next((name for name in TIME_NAMES if body.get(name) is not None), None)
+
     def _delimiter(self) -> str:
         """The delimiter that a declared decoder csv has; a comma where there is none."""
         for declaration in self.contracts.declared.values():
@@ -202,29 +237,45 @@ def _json_lines(path: str | Path) -> Iterator[_Row]:
             yield _Row(number, line, _object(line))
 
 
-def _parquet(path: str | Path) -> Iterator[_Row]:
+def _temporal(column: pa.Array) -> list[Any] | None:
+    """The points in time of a column as Python values; None for a column of others."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            if twice := repeated(file.schema_arrow.names):
-                raise InvalidLog(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
-            for batch in file.iter_batches():
-                for name in batch.schema.names:
-                    column = batch.column(name)
-                    if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
-                        # Python's datetime has no nanoseconds.
-                        kind = pa.timestamp("us", column.type.tz)
-                        batch = batch.set_column(
-                            batch.schema.get_field_index(name), name, column.cast(kind, safe=False)
-                        )
-                for body in rows_of(batch):
-                    number += 1
-                    try:
-                        yield _Row(number, dumps(body), body)
-                    except TypeError as error:
-                        yield _Row(number, b"", None, f"row {number}: {error}")
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidLog(f"{path}: {error}") from None
+    kind = column.type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        return None
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # of which Python's datetime has none
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+    values: list[Any] = column.to_pylist()
+    return values
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values inside lists and structs of a type are bytes, whose JSON is base64 text."""
+    from pyarrow import types
+
+    inner = [kind.field(index).type for index in range(kind.num_fields)]
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, _holds_bytes)
+    return any(test(each) for each in inner for test in tests)
+
+
+def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows of a batch in the form that events have (`schemas.mixed.plain_column`), as those of a frame."""
+    import pyarrow as pa
+
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name == "metadata" and pa.types.is_struct(column.type):  # whose members are fields
+            inner = pa.RecordBatch.from_arrays(column.flatten(), names=[field.name for field in column.type])
+            nulls = column.is_null().to_pylist()
+            columns[name] = [None if null else row for null, row in zip(nulls, _plain_rows(inner), strict=True)]
+        else:
+            values = to_list(plain_column(column))
+            if _holds_bytes(column.type):
+                values = [
+                    value if isinstance(value, str | None) else orjson.loads(json_text(value)) for value in values
+                ]
+            columns[name] = values
+    if not columns:
+        return [{} for _ in range(batch.num_rows)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

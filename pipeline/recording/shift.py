@@ -126,12 +126,9 @@ def rename_stream(record: ConsumedRecord, stream: str) -> ConsumedRecord:
         except AstrocyteError:
             return record
         batch = frame.batch
-        if frame.num_rows and batch.schema.get_field_index("event_id") < 0:
-            ids = pa.Array.from_buffers(
-                pa.binary(16), frame.num_rows, [None, pa.py_buffer(frame.ids().astype(">u8").tobytes())]
-            )
-            batch = batch.append_column("event_id", ids)
-        return record._replace(value=encode_frame(replace(frame, stream=stream, batch=batch)))
+        if frame.num_rows and frame.run and batch.schema.get_field_index("event_id") < 0:
+            frame = frame.with_ids(frame.ids())
+        return record._replace(value=encode_frame(replace(frame, stream=stream)))
     try:
         body = orjson.loads(record.value)
     except orjson.JSONDecodeError:
@@ -165,7 +162,7 @@ def _shift_frame(frame: Frame, shift: Shift) -> Frame:
             batch = batch.set_column(batch.schema.get_field_index(name), name, moved)
     run = frame.run
     if shift.lap > 1:
-        run = f"{frame.run}.lap{shift.lap}"
+        run = f"{frame.run}.lap{shift.lap}" if frame.run else ""
         index = batch.schema.get_field_index("event_id")
         if index >= 0:
             ids = [_lap_id(text, shift.lap) for text in frame.id_strings()]

@@ -19,11 +19,13 @@ from astrocyte.agents.expressions.nodes import Field, Node, walk
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.expressions.scalar import compile_scalar
 from astrocyte.agents.expressions.values import Columns
+from astrocyte.agents.ingest.decode import placed
 from astrocyte.pipeline.console import number_text, printable
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers, is_frame
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topics
 from astrocyte.pipeline.recording.format import record_line
+from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.frames import conform, decode_frame
@@ -106,7 +108,7 @@ class Selector:
     def _unpack(self, record: ConsumedRecord) -> Iterator[Event]:
         assert record.value is not None
         try:
-            frame = decode_frame(record.value)
+            frame = placed(decode_frame(record.value), record.topic, record.partition, raw_record(record))
             event_type = self.catalog.find(frame.stream)
             frame = conform(frame, event_type) if event_type is not None else frame
         except AstrocyteError as error:

@@ -7,6 +7,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from astrocyte import load_rules, match
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.recording.event_files import form_of
 from astrocyte.pipeline.recording.reader import read_log
@@ -108,3 +109,28 @@ def test_a_value_of_csv_over_several_lines_is_one_value_and_the_lines_after_it_k
     emitted, refused = matched(tmp_path, "S.csv", data)
     assert emitted == ["a\r\nb"]
     assert [reason for _, _, reason, _ in refused] == ["line 5 has 1 values; expected 2: timestamp, i"]
+
+
+ONE_STREAM = 'rules: [{name: r, by: null, seq: [{as: a, stream: temperature, where: "i > 3"}], emit: {i: a.i}}]'
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize(("member", "prefix"), [("stream", ""), ("source_stream", "stream:"), ("source_stream", "")])
+def test_an_event_belongs_to_the_stream_that_it_names_also_where_the_rules_read_only_one(
+    tmp_path, form, member, prefix
+):
+    named = [
+        {"timestamp": "2025-09-28T10:30:00Z", "i": 4, member: f"{prefix}temperature"},
+        {"timestamp": "2025-09-28T10:30:01Z", "i": 5, member: f"{prefix}humidity"},
+        {"timestamp": "2025-09-28T10:30:02Z", "i": 6, member: None},
+    ]
+    if form == "jsonl":
+        data = b"\n".join(map(orjson.dumps, named))
+    else:
+        rows = [list(named[0]), *([value or "" for value in each.values()] for each in named)]
+        data = "\n".join(",".join(map(str, row)) for row in rows).encode()
+    emitted, refused = matched(tmp_path, f"events.{form}", data, ONE_STREAM)
+    assert (emitted, refused) == ([4, 6], [])
+    assert [found.emit["i"] for found in match(load_rules(ONE_STREAM), named)] == [4, 6]
+    done = CliRunner().invoke(app, ["match", str(tmp_path / "rules.yaml"), str(tmp_path / f"events.{form}")])
+    assert "no rule reads the topics mono.humidity (1)" in done.stderr
