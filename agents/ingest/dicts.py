@@ -23,11 +23,17 @@ from astrocyte.schemas.frames import TEXT, Frame, field_name
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
-<<<<<<< HEAD
-__all__ = ["carried", "check_names", "column_of", "frame_of", "frames_of", "is_plain", "normalised", "time_of"]
-=======
-__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "read_events", "time_of"]
->>>>>>> mendx
+__all__ = [
+    "carried",
+    "check_names",
+    "column_of",
+    "frame_of",
+    "frames_of",
+    "is_plain",
+    "normalised",
+    "read_events",
+    "time_of",
+]
 
 _UNDECLARED: Final = Contracts()
 _FAULTS: Final = (InvalidEvent, TypeError, ValueError, OverflowError, RecursionError)
