@@ -393,3 +393,12 @@ def test_an_engine_names_the_rule_and_the_field_of_a_rule_that_it_cannot_take():
     rule = Rule(name="r", within="1s", seq=[step("a"), step("b", where="startswith(a.name, 'x')")])
     with pytest.raises(InvalidRules, match=r"rule 'r': b.where: contains, startswith"):
         Engine([rule])
+
+
+def test_a_hopping_window_whose_events_would_be_in_too_many_windows_is_refused():
+    text = "windows: [{{name: w, from: A, size: {}, every: {}, select: {{n: count()}}}}]"
+    found = problem(text.format("30d", "1us"))
+    assert (found.line, found.rule) == (1, "w")
+    assert "in 2,592,000,000,000 windows, and make as many results; the limit is 10,000" in found.message
+    assert "in 10,001 windows" in problem(text.format("10.001s", "1ms")).message
+    assert load_rules(text.format("10000s", "1s")).windows[0].kind == "hopping"
