@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import make_plan

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.steps import format_duration
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again

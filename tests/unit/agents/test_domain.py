@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.schemas.events import Alert, MultiEvent
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records

@@ -18,9 +18,9 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest import decode, decoders, faults
 from astrocyte.agents.ingest.faults import OperatorFailed, apart
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.matches import outputs
 from astrocyte.agents.matches.outputs import Columns
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.agents.windows import WindowOperator
 from astrocyte.schemas.errors import TransientError
 from astrocyte.schemas.frames import Frame, encode_frame

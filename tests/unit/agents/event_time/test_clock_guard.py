@@ -17,7 +17,7 @@ from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import MOST_WAITING, NO_KAFKA_TIME_US, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.schemas.frames import TEXT, Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.times import iso_from_us, time_us

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.backtest import Made, backtest, compare, verify
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
 from astrocyte.pipeline.recording.format import InvalidLog

@@ -9,7 +9,7 @@ import pytest
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.copies import Copied
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import copy_records
