@@ -303,7 +303,7 @@ def test_a_late_event_that_json_cannot_hold_is_a_dead_letter_as_a_frame_of_its_o
     late = Frame.from_columns("A", "run", {"timestamp": np.array([1]), "key": ["k"], "x": column}, first_seq=1)
     output = DomainOutput()
     for offset, frame in enumerate((on_time, late)):
-        output.extend(domain.feed("mono.A", [RawRecord(offset, 0, None, encode_frame(frame))]))
+        output.extend(domain.feed("mono.A", [RawRecord(offset, 1_772_359_200_000, None, encode_frame(frame))]))
     assert len(output.late) + len(output.dead_letters) == 1
     for letter in output.dead_letters:
         assert letter.stage in ("late", "correlate")
