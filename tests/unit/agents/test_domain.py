@@ -191,7 +191,7 @@ def test_records_without_watermarks_are_matched_once_their_topics_are_idle():
         columns = {"timestamp": [START_US + at * 1000], "key": ["k"], "type": ["B" if at else "A"], "value": [1.0]}
         frame = Frame.from_columns(stream, "", columns)
         record = frame_to_records(frame)[0]
-        assert ids([domain.feed(TOPICS[stream], [RawRecord(0, 0, record.key, record.value)])]) == []
+        assert ids([domain.feed(TOPICS[stream], [RawRecord(0, START_US // 1000, record.key, record.value)])]) == []
     domain.mark_idle([TopicPartition(topic, 0) for topic in TOPICS.values()])
     output = domain.mark_all_idle(START_US + 10_000_000)
     assert len(ids([output])) == 1
