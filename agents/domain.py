@@ -186,7 +186,7 @@ class Domain:
         records, copied = (records, {}) if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         self._accounting.undecoded(topic, letters, output)
-        self._accounting.unkeyed(topic, records, self._partitioned_by.get(topic))
+        self._accounting.unkeyed(topic, records, frames, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         stamps = KafkaTimes(records)
         for sourced in frames:

@@ -339,6 +339,16 @@ def test_messages_without_a_kafka_key_are_counted_where_a_topic_is_taken_to_be_p
     assert is_accounted(domain)
 
 
+def test_messages_that_hold_no_key_are_no_sign_of_how_a_topic_is_partitioned():
+    rules = load_rules("rules: [{name: r, by: device, seq: [{as: a, stream: A}]}]")
+    group = DomainGroup("device", Engine(rules, validated=True), {"A": "mono.A"})
+    domain = Domain(3, [group], topics=["mono.A"], partitioned_by={"mono.A": "device"})
+    noise = [RawRecord(n, 1_772_359_200_000, None, value) for n, value in enumerate((b"null", b"42", b"{", None))]
+    run(domain, [*noise, json_record(4, 1.0)._replace(key=None), json_record(5, 1.0, device="d")])
+    assert "unkeyed" not in [cause for cause, *_ in domain.unused]
+    assert is_accounted(domain)
+
+
 def test_apart_finds_every_row_that_raises_in_order():
     bad, taken, refused = {0, 5, 6, 17}, [], []
 

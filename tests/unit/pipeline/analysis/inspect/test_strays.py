@@ -11,7 +11,7 @@ import pytest
 
 from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.inspect.starter import _commands, make_starter
 from astrocyte.pipeline.analysis.inspect.strays import usual_times
 from astrocyte.pipeline.analysis.inspect.text import render
 from astrocyte.pipeline.analysis.offline import run_rules
@@ -184,3 +184,12 @@ def test_rules_run_with_a_lateness_of_more_than_a_year(tmp_path):
     )
     run, outputs = run_rules(ruleset, [path], lateness_us=366 * 86_400_000_000)
     assert sum(len(each.multi_events) for each in outputs) == run.counters.matches == 10
+
+
+@pytest.mark.parametrize(("domains", "count"), [(None, 6), (3, 3)])
+def test_the_command_for_a_worker_has_as_many_domains_as_the_topics_that_are_there(tmp_path, domains, count):
+    """Topics of other counts are repartitioned; those that workers have written cannot be."""
+    request, _, found = inspected(tmp_path, [record(n, event(n)) for n in range(60)])
+    found.form, found.reports[0].partition_count = "topic", 6
+    *_, worker = _commands(request, found, found.reports, "rules.yaml", domains)
+    assert worker.startswith(f"ASTROCYTE_PARTITIONS={count} astrocyte worker")
