@@ -15,9 +15,9 @@ which clock was wrong:
 - the input has ended: it is accepted unless it is contradicted.
 
 The first events of a source wait in the same way where they have no Kafka timestamp (in a file), until a second key
-has reached their time. Events without a key may be of any device, so they confirm no other: one that is ahead waits until a key that is
-accepted reaches its time. Every decision is a function of the events before it in the log, so it is the same however
-the log is cut into chunks.
+has reached their time. Events without a key may be of any device, so they confirm no other: one that is ahead waits
+until a key that is accepted reaches its time. Every decision is a function of the events before it in the log, so it is
+the same however the log is cut into chunks.
 """
 
 from __future__ import annotations

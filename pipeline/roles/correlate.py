@@ -454,5 +454,5 @@ def _stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
     if domain.groups:
         stats["absent"] = domain.fields.absent(domain.made)
     waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
-    stats |= {"waiting": waiting, "stalls": [stall.as_json() for stall in stalls]}
+    stats |= {"waiting": waiting, "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
     return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

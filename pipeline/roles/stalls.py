@@ -20,7 +20,7 @@ from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.schemas.times import NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["Stall", "StallWatch", "Standing", "Why"]
+__all__ = ["Stall", "StallWatch", "Standing", "Why", "doubt_line"]
 
 logger = logging.getLogger(__name__)
 
@@ -256,12 +256,12 @@ class StallWatch:
             elif doubted:
                 topics = {self.copies.get(topic, topic) for topic in time.topics}
                 topic = max(topics, key=lambda name: each.domain.doubted[name])
-                return Source(topic, partition), "doubted", _of_doubt(doubted), 0
+                return Source(topic, partition), "doubted", doubt_line(doubted), 0
             else:
                 return self._of_others(each, time)
         found = [(holder, *self._why(each, holder, unread.get(holder.source.place))) for holder in holders]
         if doubted and all(why in ("never", "silent", "stands") for _, why, _ in found):
-            return found[0][0].source, "doubted", _of_doubt(doubted), len(found) - 1
+            return found[0][0].source, "doubted", doubt_line(doubted), len(found) - 1
         holder, why, detail = min(found, key=lambda item: _ORDER.index(item[1]))
         return holder.source, why, detail, len(found) - 1
 
@@ -361,10 +361,12 @@ def _of_repartition(source: str) -> str:
     )
 
 
-def _of_doubt(events: int) -> str:
+def doubt_line(events: int) -> str:
+    """What is said of events whose clocks are doubted."""
+    be, they, are = ("1 event is", "it waits", "is") if events == 1 else (f"{events:,} events are", "they wait", "are")
     return (
-        f"{events:,} events are further ahead of Kafka's time and of all other keys than ASTROCYTE_CLOCK_TOLERANCE; "
-        "they wait until other events show whether their clocks are right"
+        f"{be} further ahead of Kafka's time and of all other keys than ASTROCYTE_CLOCK_TOLERANCE; "
+        f"{they} until other events show whether the clock is right, and {are} counted only then"
     )
 
 

@@ -54,7 +54,7 @@ def test_match_goes_on_and_says_what_was_not_used(name, tmp_path):
     done = CliRunner().invoke(app, ["match", *files, "--rejects", str(rejects)])
     assert done.exit_code == 0, done.output
     assert times_of(done.stdout.encode().splitlines()) == matched
-    assert f"of {len(raws(name))} events (0 late, {letters} unreadable)" in done.stderr
+    assert f"of {len(raws(name))} events (0 late, {letters} refused)" in done.stderr
     assert ("refused" in done.stderr) == bool(letters)
     assert ("took part in nothing" in done.stderr) == bool(keyless)
     listed = [orjson.loads(line) for line in rejects.read_bytes().splitlines()]

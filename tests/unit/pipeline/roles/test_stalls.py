@@ -232,7 +232,7 @@ def test_events_whose_clock_is_doubted_are_named():
     watched.feed(A, record("quiet_a", 8 * 3600.0))
     watched.after(30)
     assert watched.causes == [(A, "doubted")]
-    assert "1 events are further ahead" in watched.lines[0]
+    assert "1 event is further ahead" in watched.lines[0]
 
 
 def test_the_last_events_of_a_group_wait_for_the_other_topics_of_the_worker():
