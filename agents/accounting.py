@@ -172,23 +172,34 @@ class Accounting:
             self.counters.skipped += skipped
             self.counters.received += skipped
 
-    def unkeyed(self, topic: str, records: Sequence[KafkaRecord], by: str | None) -> None:
-        """Count messages without a Kafka key of a topic that is taken to be partitioned by ``by``.
+    def unkeyed(
+        self, topic: str, records: Sequence[KafkaRecord], frames: Iterable[SourcedFrame], by: str | None
+    ) -> None:
+        """Count messages without a Kafka key of a topic that is taken to be partitioned by ``by``, which they hold.
 
-        Frames have their keys in their rows, and messages that were sent again are where they were.
+        Frames have their keys in their rows, and messages that were sent again are where they were. What is no event,
+        or has no such field, is no sign of how the topic is partitioned.
         """
         if by is None:
             return
-        found = [
+        without = {
             record.offset
             for record in records
             if record.key is None
             and record.value
             and not record.value.startswith(ARROW_MAGIC)
             and not is_retried(record)
-        ]
+        }
+        found: dict[int, None] = {}
+        for sourced in frames if without else ():
+            if sourced.offsets is not None:
+                named = np.asarray(sourced.frame.column("key").is_valid())
+                if sourced.frame.has(by):
+                    named = named | np.asarray(sourced.frame.column(by).is_valid())
+                found |= dict.fromkeys(offset for offset in sourced.offsets[named].tolist() if offset in without)
         if found:
-            self.unused.add("unkeyed", topic, f"{topic}[{self.partition}]@{found[0]}", detail=by, count=len(found))
+            example = f"{topic}[{self.partition}]@{min(found)}"
+            self.unused.add("unkeyed", topic, example, detail=by, count=len(found))
 
     def refused(self, intake: Intake, row: int, reason: str, stage: str) -> None:
         """A row that was refused where it was first read; for rows of other topics this was said before."""

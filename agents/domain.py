@@ -115,9 +115,8 @@ class Domain:
                 self._lanes_of.setdefault(topic, []).append(lane)
 
     def _clock(self, topics: Iterable[str]) -> Watermarks:
-        return Watermarks(
-            lateness_us=self.lateness_us, expected=[TopicPartition(topic, self.partition) for topic in topics]
-        )
+        places = [TopicPartition(topic, self.partition) for topic in topics]
+        return Watermarks(lateness_us=self.lateness_us, expected=places)
 
     @property
     def made(self) -> frozenset[str]:
@@ -147,9 +146,9 @@ class Domain:
         """The same by topic."""
         return Counter(item.sourced.topic for item in self._clocks.items())
 
-    def has_copies(self, topic: str) -> bool:
-        """Whether copies of events have come on a topic of the `repartition` role."""
-        return self._taken.knows(topic)
+    def copied_through(self, topic: str) -> int:
+        """Offset in the original, on this partition, after the last event of which ``topic`` has a copy; 0 for none."""
+        return self._taken.through(topic, self.partition)
 
     @property
     def groups_time(self) -> list[GroupTime]:
@@ -187,7 +186,7 @@ class Domain:
         records, copied = (records, {}) if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
         self._accounting.undecoded(topic, letters, output)
-        self._accounting.unkeyed(topic, records, self._partitioned_by.get(topic))
+        self._accounting.unkeyed(topic, records, frames, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
         stamps = KafkaTimes(records)
         for sourced in frames:
@@ -490,7 +489,8 @@ class Domain:
     def _restore_clock(self, lane: Lane, clock: Mapping[str, Any]) -> None:
         """Restore event time, for the topics that the lane reads now."""
         lane.watermarks.restore(clock)
-        before = {place.topic for place in lane.watermarks.expect((each, self.partition) for each in lane.topics)}
+        places = [TopicPartition(topic, self.partition) for topic in lane.topics]
+        before = {place.topic for place in lane.watermarks.expect(places, anew=lane.engine is None)}
         for copy in lane.topics - before:
             source = self.copies.get(copy)
             if source is not None and source in before:  # it was itself read until now: that part of the copy was taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
@@ -184,10 +185,18 @@ def _verdicts(validator: Validator, frame: Frame) -> list[tuple[str | None, dict
     found: list[tuple[str | None, dict[str, Any] | None]] = [(None, None)] * frame.num_rows
     for row, values in zip(passed.rows.tolist(), passed.frame.rows(), strict=True):
         values.pop("seq", None)
-        found[row] = (None, values)
+        # A field that is set on other rows is null here, and none where this row is alone; both read as null.
+        found[row] = (None, {name: _comparable(value) for name, value in values.items() if value is not None})
     for row, reason in passed.refused:
         found[row] = (reason, None)
     return found
+
+
+def _comparable(value: Any) -> Any:
+    """The value such that equal results compare as equal: NaN is not equal to itself."""
+    if isinstance(value, list):
+        return [_comparable(each) for each in value]
+    return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
 def check_controller(controller: Controller, frames: Sequence[Frame]) -> list[ControlEvent]:

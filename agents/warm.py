@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.expressions.nodes import Field, walk
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.windows import Window
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import Frame
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from astrocyte.agents.engine.matching import match
     from astrocyte.agents.engine.output import EngineOutput
     from astrocyte.agents.ingest.decoders import register_decoder
+    from astrocyte.agents.loading import load_rules
     from astrocyte.agents.matches.table import Match, MatchedEvent, MatchTable
     from astrocyte.agents.rules.model import Rule, RuleSet, Stream
     from astrocyte.agents.rules.problems import InvalidRules
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from astrocyte.agents.rules.validator_functions import register_validator
     from astrocyte.agents.rules.validators import Validator
     from astrocyte.agents.rules.windows import Window
-    from astrocyte.agents.rules.yaml import load_rules
     from astrocyte.agents.sinks.base import Sink
     from astrocyte.agents.sinks.registry import register_sink
     from astrocyte.agents.stores.experiment import ExperimentDatabase
@@ -87,7 +87,7 @@ _HOME = {
     "connect": "pipeline.embed.publisher",
     "decode_frame": "schemas.frames",
     "encode_frame": "schemas.frames",
-    "load_rules": "agents.rules.yaml",
+    "load_rules": "agents.loading",
     "match": "agents.engine.matching",
     "register_controller": "agents.controllers.base",
     "register_decoder": "agents.ingest.decoders",

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, NoReturn
 
 __all__ = ["Stop", "end_at_once", "ends_on_signal", "interrupted_as_usual"]
@@ -86,6 +87,8 @@ class Stop:
         self._end_now()
 
     def _end_now(self) -> None:
+        # What other threads report from now on, such as a broker that is gone, follows from the stop.
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
         said: list[str] = []
         if self._rescue is not None:
             rescue = self._rescue

@@ -33,6 +33,7 @@ __all__ = [
     "Event",
     "envelope_of",
     "is_uuid",
+    "key_of",
     "key_text",
     "read_event",
     "read_frame_row",
@@ -209,6 +210,13 @@ def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None
     return text
 
 
+def key_of(value: Any) -> str | None:
+    """The key that a Python value states: bytes are read as a Kafka key, any other value by `mixed.key_text`."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return key_text(bytes(value))
+    return mixed.key_text(value)
+
+
 def _json_key(text: str) -> str | None:
     """Key of JSON: of an object with one member, that member; a wrapper with a schema is opened."""
     try:
@@ -292,7 +300,7 @@ def _read_json(body: Mapping[str, Any], contract: Contract) -> Event:
         elif name == "type":
             event.type = None if value is None else json_text(value)
         elif name == "key":
-            event.key = mixed.key_text(value)
+            event.key = key_of(value)
         else:
             fields[column_name(name)] = value
     return event
@@ -336,7 +344,7 @@ def _read_cloudevent(body: Mapping[str, Any], contract: Contract) -> Event:
             event.fields["timestamp_"] = event.time
         event.time = body["time"]
     if body.get("partitionkey") is not None:
-        event.key = mixed.key_text(body["partitionkey"])
+        event.key = key_of(body["partitionkey"])
     return event
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -24,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import PER_UNIT, us_from_datetime
+from astrocyte.schemas.times import PER_UNIT, iso_interval, us_from_datetime
 
 __all__ = [
     "LEAST",
@@ -34,6 +35,7 @@ __all__ = [
     "column_of",
     "concat_columns",
     "fits",
+    "is_nested",
     "is_null",
     "json_text",
     "key_column",
@@ -72,8 +74,8 @@ def plain(value: Any) -> int | float | str | bool | None:
     """A Python value as an event carries it: a number, text, a boolean or None.
 
     An integer beyond 64 bits and a decimal with a fraction become the nearest float; a point in time and a duration
-    integer microseconds (UTC); bytes base64 text; a list or an object its JSON text; pandas' NA and NaT None. Raises
-    TypeError for a value of another type.
+    integer microseconds (UTC); bytes base64 text; a list, an object or a data class its JSON text; pandas' NA and NaT
+    None. Raises TypeError for a value of another type.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -102,28 +104,25 @@ def plain(value: Any) -> int | float | str | bool | None:
     if isinstance(value, datetime):
         return us_from_datetime(value)
     if isinstance(value, date):
-        return us_from_datetime(datetime(value.year, value.month, value.day, tzinfo=UTC))
+        return us_from_datetime(datetime.combine(value, time(0), UTC))
     if isinstance(value, time):
         return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
     if isinstance(value, timedelta):
         return value // _US
     if isinstance(value, pa.MonthDayNano):
-        return _iso_interval(value)
+        return iso_interval(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return b64encode(value).decode()
-    if isinstance(value, _NESTED):
+    if is_nested(value):
         return json_text(value)
     if isinstance(value, UUID | PurePath):
         return str(value)
     raise TypeError(f"expected a number, text, a truth value, a time, bytes, a list or a mapping, got {kind.__name__}")
 
 
-def _iso_interval(value: pa.MonthDayNano) -> str:
-    """ISO 8601 text: a month has no fixed number of days, nor a day of hours, so no number stands for it."""
-    sign = "-" if value.nanoseconds < 0 else ""
-    seconds, rest = divmod(abs(value.nanoseconds), 1_000_000_000)
-    fraction = f".{rest:09}".rstrip("0") if rest else ""
-    return f"P{value.months}M{value.days}DT{sign}{seconds}{fraction}S"
+def is_nested(value: Any) -> bool:
+    """Whether an event carries a Python value as JSON text: a list, an object, or a data class."""
+    return isinstance(value, _NESTED) or (is_dataclass(value) and not isinstance(value, type))
 
 
 def nearest_float(value: float | Decimal | Fraction) -> float:
@@ -142,15 +141,15 @@ def json_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
-        return orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
-    except TypeError as error:
-        if "recursion" in str(error).lower():
-            raise InvalidEvent(f"a value is nested too deeply; expected at most {_DEEPEST} levels") from None
-        if "Integer exceeds" not in str(error):
+        try:
+            return orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
+        except TypeError as error:
+            if "Integer exceeds" not in str(error):
+                raise
+            return orjson.dumps(_narrowed(value), default=_json_default, option=_OPTIONS).decode()
+    except (TypeError, RecursionError) as error:
+        if "recursion" not in str(error).lower():
             raise
-    try:
-        return orjson.dumps(_narrowed(value), default=_json_default, option=_OPTIONS).decode()
-    except RecursionError:
         raise InvalidEvent(f"a value is nested too deeply; expected at most {_DEEPEST} levels") from None
 
 
@@ -169,7 +168,7 @@ def _json_default(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, pa.MonthDayNano):
-        return _iso_interval(value)
+        return iso_interval(value)
     return list(value) if isinstance(value, set | frozenset | np.ndarray) else plain(value)
 
 
@@ -229,7 +228,7 @@ def typed_column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     kinds = set(map(type, values))
     if not kinds <= _OF_JSON:
         # Arrow would cut off the fraction of a Decimal, and does not take a datetime or a NumPy value for every type.
-        values = [value if type(value) in _OF_JSON or isinstance(value, _NESTED) else plain(value) for value in values]
+        values = [value if type(value) in _OF_JSON or is_nested(value) else plain(value) for value in values]
         kinds = set(map(type, values))
     if pa.types.is_dictionary(kind):
         return pa.array(values, kind.value_type).dictionary_encode()

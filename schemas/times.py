@@ -31,6 +31,7 @@ __all__ = [
     "fitting_unit",
     "is_in_calendar",
     "iso_from_us",
+    "iso_interval",
     "iso_strings",
     "time_us",
     "unit_of",
@@ -198,3 +199,14 @@ def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given:
         if NEVER_US < result < -NEVER_US:
             return result
     raise InvalidEvent(f"timestamp {given!r} is out of range; {_WANTED}")
+
+
+def iso_interval(value: Any) -> str:
+    """ISO 8601 text of an interval of ``months``, ``days`` and ``nanoseconds``, as Arrow has it.
+
+    A month has no fixed number of days, nor a day of hours, so no number stands for it.
+    """
+    sign = "-" if value.nanoseconds < 0 else ""
+    seconds, rest = divmod(abs(value.nanoseconds), 1_000_000_000)
+    fraction = f".{rest:09}".rstrip("0") if rest else ""
+    return f"P{value.months}M{value.days}DT{sign}{seconds}{fraction}S"

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before any test imports JAX, here and in child processes. What is compiled is shared by all of them.
+from astrocyte.pipeline.simulation.compilations import compilation_folder
+
+# Before any test imports JAX, here and in child processes. What is compiled is shared by all of them and by the next
+# run, since compiling the worlds takes minutes. A program is found by its content.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compilation_folder("astrocyte-tests") or ""))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Hundreds of child processes import the packages. Where byte code is not kept, each compiles two hundred modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -119,18 +122,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List the tests that took longer than their level should, and what experiments have measured."""
     slow: dict[float, list[tuple[float, str]]] = defaultdict(list)
-    experiments: list[dict[str, object]] = []
+    experiments: dict[tuple[str, ...], list[dict[str, object]]] = defaultdict(list)
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, value in getattr(report, "user_properties", ()):
                 if name == "over_target_s" and report.when == "call":
                     slow[value].append((report.duration, report.nodeid))
                 elif name == "experiment" and report.when == "call":
-                    experiments.append(value)
-    if experiments:
+                    experiments[tuple(value)].append(value)
+    for names, measured in experiments.items():
         terminalreporter.section("experiments", sep="-")
-        names = list(experiments[0])
-        rows = [names, *([str(each[name]) for name in names] for each in experiments)]
+        rows = [names, *([str(each[name]) for name in names] for each in measured)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             terminalreporter.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))

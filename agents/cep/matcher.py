@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.agents.cep.compiler.flatten import compile_rule
+from astrocyte.agents.cep.compiled import compiled
 from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups
 from astrocyte.agents.cep.conjunction.operator import ConjunctionOperator
 from astrocyte.agents.cep.keys import KeyTable, Selected
@@ -97,7 +97,7 @@ class Matcher:
             raise InvalidRule(f"two rules are named {twice[0]!r}; rule names must be unique, rename one")
         wanted = {(rule.name, rule.content_version): rule for rule in rules}
         programs: dict[tuple[str, str], RuleProgram] = {
-            name: _compiled(rule) for name, rule in wanted.items() if name not in self._slots
+            name: compiled(rule) for name, rule in wanted.items() if name not in self._slots
         }
         for name in self._slots.keys() - wanted.keys():
             slot = self._slots.pop(name)
@@ -396,7 +396,7 @@ class Matcher:
         self._slots = {name: slot for name, (slot, _) in found.items()}
         fresh: dict[bool, list[tuple[int, Any, tuple[int, ...]]]] = {False: [], True: []}
         for name, (slot, where) in sorted(found.items(), key=lambda each: each[1][1]):
-            program, conjunction = _compiled(rules[name]), rules[name].kind == "all"
+            program, conjunction = compiled(rules[name]), rules[name].kind == "all"
             columns = self._groups.add(slot, program, conjunction=conjunction, where=where)
             fresh[conjunction].append((slot, program, columns))
         self._begin(fresh)
@@ -414,11 +414,3 @@ class Matcher:
 def _part(snapshot: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     start = len(prefix) + 1
     return {name[start:]: array for name, array in snapshot.items() if name.startswith(f"{prefix}.")}
-
-
-def _compiled(rule: Rule) -> RuleProgram:
-    if rule.kind != "all":
-        return compile_rule(rule)
-    from astrocyte.agents.cep.conjunction.program import compile_conjunction
-
-    return compile_conjunction(rule)

@@ -12,6 +12,7 @@ from astrocyte.agents.event_time.event_store import Origin
 from astrocyte.agents.ingest.declared import UnreadableEvent, enforce
 from astrocyte.agents.ingest.dicts import time_of
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.declarations import StreamDeclaration
@@ -83,7 +84,7 @@ class Entrance:
                 self._refuse(whole, list(misfits.items()))
                 if origin is not None:
                     origin = origin.take(np.setdiff1d(np.arange(whole.num_rows), list(misfits)))
-        passed = self._validators.apply(frame, typed=typed)
+        passed = validate_rows(self._validators, frame, typed=typed)
         self.sampled += passed.sampled
         if passed.refused:
             self._refuse(frame, passed.refused)

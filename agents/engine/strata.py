@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,11 @@ from astrocyte.agents.cep.rows import Prepared
 from astrocyte.agents.event_time.event_store import Block, EventStore
 from astrocyte.agents.event_time.reorder import Pending, Reorder
 from astrocyte.agents.ingest.faults import OperatorFailed
+from astrocyte.agents.rules.circles import refuse_circles
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.windows import WindowOperator, WindowRows
 from astrocyte.schemas.catalog import Catalog
-from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["Stratum", "stratify"]
@@ -36,18 +36,13 @@ Refs = NDArray[np.int64]
 
 def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Window]]]:
     """Rules and windows by stratum. Raises InvalidRule where results would have to be known before their own causes."""
+    refuse_circles(ruleset)
     sources: dict[str, Sequence[str]] = {window.name: [window.source] for window in ruleset.windows}
     sources |= {rule.name: rule.streams for rule in ruleset.rules}
     sources = {name: [source for source in read if source in sources] for name, read in sources.items()}
     levels: dict[str, int] = {}
-    try:
-        for name in TopologicalSorter(sources).static_order():
-            levels[name] = max((levels[source] + 1 for source in sources[name]), default=0)
-    except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise InvalidRule(
-            f"rules and windows that read one another in a circle: {circle}; break it at one place"
-        ) from None
+    for name in TopologicalSorter(sources).static_order():
+        levels[name] = max((levels[source] + 1 for source in sources[name]), default=0)
     strata: list[tuple[list[Rule], list[Window]]] = [([], []) for _ in range(max(levels.values(), default=0) + 1)]
     for rule in ruleset.rules:
         strata[levels[rule.name]][0].append(rule)

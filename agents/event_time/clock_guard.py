@@ -14,8 +14,10 @@ which clock was wrong:
 - the caller knows that its time has passed (`trust`): it is accepted;
 - the input has ended: it is accepted unless it is contradicted.
 
-Waiting events of a source all have one key: of two keys that are ahead, one has reached the time of the other. Every
-decision is a function of the events before it in the log, so it is the same however the log is cut into chunks.
+The first events of a source wait in the same way where they have no Kafka timestamp (in a file), until a second key
+has reached their time. Events without a key may be of any device, so they confirm no other: one that is ahead waits
+until a key that is accepted reaches its time. Every decision is a function of the events before it in the log, so it is
+the same however the log is cut into chunks.
 """
 
 from __future__ import annotations
@@ -122,11 +124,9 @@ class _Clock(Generic[Item]):
     waiting: list[Waiting[Item]] = field(default_factory=list)
 
     def others_us(self, key: Key) -> int:
-        """Newest time of the other keys, accepted or waiting."""
-        known = self.times.others(key)
-        if self.waiting and self.waiting[0].key != key:
-            return max(known, *(each.time_us for each in self.waiting))
-        return known
+        """Newest time of the other keys, accepted or waiting; an event without a key may be of one that waits."""
+        waiting = (each.time_us for each in self.waiting if key is not None and each.key not in (key, None))
+        return max(self.times.others(key), *waiting, NEVER_US)
 
     def keep(self, waiting: list[Waiting[Item]]) -> None:
         """Replace the waiting events."""
@@ -187,8 +187,9 @@ class ClockGuard(Generic[Item]):
             decided = self._settle(clock, event) if clock.waiting else []
             accepted = self._is_accepted(clock, event)
             if accepted:
-                # Events of one key stay in their order.
-                earlier = [each for each in clock.waiting if each.key == event.key and each.time_us <= time_us]
+                # Events of one key stay in their order; those without a key have waited for one that is accepted.
+                own = (event.key, None)
+                earlier = [each for each in clock.waiting if each.key in own and each.time_us <= time_us]
                 decided += self._release(clock, earlier)
                 self._accept(clock, event)
             else:
@@ -291,7 +292,11 @@ class ClockGuard(Generic[Item]):
         if steady and event.time_us - event.kafka_us <= lead_us + self.tolerance_us:
             return True
         only = others_us == NEVER_US
-        if only and (event.kafka_us == NO_KAFKA_TIME_US or event.time_us <= event.kafka_us + self.tolerance_us):
+        if only and (
+            clock.times.first != NEVER_US
+            if event.kafka_us == NO_KAFKA_TIME_US
+            else event.time_us <= event.kafka_us + self.tolerance_us
+        ):
             return True  # there is no other key that it could harm
         goes_on = event.key == clock.times.key and (clock.alone or only)
         return goes_on and event.time_us <= clock.times.first + self.tolerance_us
@@ -348,7 +353,7 @@ class ClockGuard(Generic[Item]):
             nearer = before and self._is_nearer(event, each)
             if nearer and (event.key == each.key or (each.against is not None and each.against[0] != event.key)):
                 decided.append(Admitted((), each, self._reason(replace(each, against=(event.key, event.time_us)))))
-            elif event.key != each.key and event.time_us >= each.time_us:
+            elif None is not event.key != each.key is not None and event.time_us >= each.time_us:
                 self._accept(clock, each, sure=True)
                 decided.append(Admitted((), each))
             else:

@@ -23,7 +23,7 @@ from astrocyte.schemas.topics import TopicPartition
 __all__ = ["ENDED_KEPT", "MAX_JUMP_US", "Holder", "Observed", "Source", "Watermarks"]
 
 MAX_JUMP_US: Final = 366 * 86_400 * 1_000_000
-"""A year: how far ahead of its source's newest timestamp an asserted watermark may be by default."""
+"""A year: how far ahead of its source's newest timestamp, beyond the lateness, an asserted watermark may be."""
 ENDED_KEPT: Final = 16_384
 """Number of ended sources that are kept: the ones that ended, or were announced by a peer, last."""
 
@@ -89,11 +89,13 @@ class Watermarks:
         *,
         lateness_us: int = 0,
         expected: Iterable[TopicPartition | tuple[str, int]] = (),
-        max_jump_us: int = MAX_JUMP_US,
+        max_jump_us: int | None = None,
         ceiling_us: int = CEILING_US,
     ) -> None:
         if lateness_us < 0:
             raise InvalidSettings(f"lateness of {lateness_us} us; expected zero or more")
+        if max_jump_us is None:
+            max_jump_us = MAX_JUMP_US + lateness_us
         if max_jump_us <= lateness_us:
             raise InvalidSettings(
                 f"largest jump of {max_jump_us} us; expected more than the lateness of {lateness_us} us"
@@ -158,11 +160,16 @@ class Watermarks:
         state = self._sources.get(source)
         return source.place in self._idle_places if state is None else state.idle
 
-    def expect(self, places: Iterable[TopicPartition | tuple[str, int]]) -> set[TopicPartition]:
-        """Replace the expected places, and forget the sources of those before; returns these."""
+    def expect(self, places: Iterable[TopicPartition | tuple[str, int]], *, anew: bool = False) -> set[TopicPartition]:
+        """Replace the expected places, and forget the sources of those before; returns these.
+
+        ``anew``: nothing has come out by the domain's watermark, so events of further places are not late by it.
+        """
         before, self._expected = self._expected, {TopicPartition(*place) for place in places}
         for place in before - self._expected:
             self.forget(place)
+        if anew and self._expected - before:
+            self._domain_us = NEVER_US
         self._advance()
         return before
 
@@ -344,8 +351,9 @@ class Watermarks:
     def _announce_peers(self, source: Source, peers: Sequence[Source], *, begins: bool) -> None:
         if self.has_announced(source):
             return
-        if begins and source in self._ended and not any(peer in self._sources for peer in peers):
+        if begins and self._ended.get(source) and not any(peer in self._sources for peer in peers):
             # All peers had ended and one sends a frame: the run is repeated or continues, and the others will follow.
+            # One that was only silent goes on alone: the others have nothing more to send.
             for peer in peers:
                 if self._ended.get(peer):
                     del self._ended[peer]

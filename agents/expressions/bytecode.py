@@ -18,7 +18,6 @@ from astrocyte.agents.expressions.nodes import (
     Call,
     Compare,
     Constant,
-    ExpressionError,
     Field,
     IsNull,
     Member,
@@ -90,7 +89,6 @@ class Code:
     An instruction is (`Op`, first, second): for LOAD the operand, for CONST the number of the constant and 0.
     """
 
-    rule: str
     read: Read
     constants: list[float | int | str | None] = field(default_factory=list)
     ops: list[tuple[int, int, int]] = field(default_factory=list)
@@ -101,8 +99,7 @@ class Code:
         depth = self._emit(node)
         if depth > MAX_STACK:
             raise InvalidRule(
-                f"rule {self.rule!r}: a condition needs a stack of {depth} values; the limit is {MAX_STACK}, "
-                "split it with 'and'"
+                f"a condition needs a stack of {depth} values; the limit is {MAX_STACK}, split it with 'and'"
             )
         self.starts.append(len(self.ops))
 
@@ -140,10 +137,8 @@ class Code:
                 if not values:
                     return self._emit(Constant(False))
                 return self._join(Op.OR, tuple(Compare("==", value, Constant(each)) for each in values))
-        raise ExpressionError(
-            "a text test can read the fields of one event only; compare text of two events with ==, !=, < or >",
-            self.rule,
-            node.at,
+        raise InvalidRule(
+            "a text test can read the fields of one event only; compare text of two events with ==, !=, < or >"
         )
 
     def _unary(self, op: Op, value: Node) -> int:

@@ -110,9 +110,10 @@ class CopiesOnce:
     def __init__(self) -> None:
         self._sources: dict[tuple[str, int], _Source] = {}
 
-    def knows(self, topic: str) -> bool:
-        """Whether copies have come on a topic."""
-        return any(name == topic for name, _ in self._sources)
+    def through(self, topic: str, partition: int) -> int:
+        """Offset after the newest message of an input partition of which copies have come on a topic; 0 for none."""
+        known = self._sources.get((topic, partition))
+        return 0 if known is None else (known.through >> _ROWS) + 1
 
     def fresh(self, topic: str, records: Iterable[KafkaRecord]) -> tuple[list[KafkaRecord], dict[int, Copied]]:
         """The messages without the rows that came before; others than copies are returned as they are.

@@ -23,7 +23,17 @@ from astrocyte.schemas.frames import TEXT, Frame, field_name
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
-__all__ = ["column_of", "frame_of", "frames_of", "is_plain", "normalised", "read_events", "time_of"]
+__all__ = [
+    "carried",
+    "check_names",
+    "column_of",
+    "frame_of",
+    "frames_of",
+    "is_plain",
+    "normalised",
+    "read_events",
+    "time_of",
+]
 
 _UNDECLARED: Final = Contracts()
 _FAULTS: Final = (InvalidEvent, TypeError, ValueError, OverflowError, RecursionError)
@@ -62,7 +72,7 @@ def normalised(
 
 
 def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict[str, Any]:
-    _check_names(event)
+    check_names(event)
     contract = contracts.of_stream(stream)
     envelope = contract.decoder if contract.decoder in ENVELOPES else envelope_of(event, contract)
     found = read_event(event, contract, envelope=envelope)
@@ -81,14 +91,15 @@ def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict
     if declaration is not None:
         row.update(conforming(row, declaration, stream))
         types = declaration.column_types.keys()
-    _check_names(row)
+    check_names(row)
     for name, value in row.items():
         if name not in types:
-            row[name] = _carried(field_name(name), value)
+            row[name] = carried(field_name(name), value)
     return row
 
 
-def _check_names(fields: Mapping[Any, Any]) -> None:
+def check_names(fields: Mapping[Any, Any]) -> None:
+    """Raise InvalidEvent for a member whose name is no text."""
     for name in fields:
         if type(name) is not str and not isinstance(name, str):
             raise InvalidEvent(f"field name {name!r} of type {type(name).__name__}; expected text")
@@ -103,7 +114,7 @@ def _check_text(what: str, text: str) -> None:
         raise InvalidEvent(f"{what} holds half a character (a lone surrogate), which is no text: {error}") from error
 
 
-def _carried(name: str, value: Any) -> Any:
+def carried(name: str, value: Any) -> Any:
     """A value as events carry it (`schemas.mixed.plain`). Raises InvalidEvent, naming the field."""
     if type(value) in _READY:
         return value

@@ -15,17 +15,20 @@ from astrocyte.schemas.frames import Frame
 __all__ = ["validate_rows"]
 
 
-def validate_rows(validators: Validators, frame: Frame) -> Passed:
-    """The rows that pass the validators; one on which they raise is refused, with what they raised."""
+def validate_rows(validators: Validators, frame: Frame, *, typed: bool = True) -> Passed:
+    """The rows that pass the validators; one on which they raise is refused, with what they raised.
+
+    ``typed``: as in `Validators.apply`.
+    """
     if not frame.num_rows:
         return Passed(frame, np.empty(0, np.int64), [])
     parts: list[Passed] = []
 
     def attempt(first: int, last: int) -> None:
         if last - first == frame.num_rows:
-            parts.append(validators.apply(frame))
+            parts.append(validators.apply(frame, typed=typed))
             return
-        passed = validators.apply(frame.take(np.arange(first, last)))
+        passed = validators.apply(frame.take(np.arange(first, last)), typed=typed)
         refused = [(first + row, reason) for row, reason in passed.refused]
         parts.append(Passed(passed.frame, first + passed.rows, refused, passed.sampled))
 

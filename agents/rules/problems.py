@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["InvalidRules", "Location", "RuleProblem", "problems_of", "shown", "unknown"]
+__all__ = ["InvalidRules", "Location", "RuleProblem", "about", "problems_of", "shown", "unknown"]
 
 Location = tuple[str | int, ...]
 
@@ -44,6 +45,18 @@ class InvalidRules(InvalidRule):
     def __init__(self, problems: list[RuleProblem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+@contextmanager
+def about(*, rule: str | None = None, field: str = "") -> Iterator[None]:
+    """Errors of the block concern this rule and field, unless they name another field."""
+    try:
+        yield
+    except InvalidRule as error:
+        found = error.problems if isinstance(error, InvalidRules) else (RuleProblem(str(error)),)
+        raise InvalidRules(
+            [replace(each, rule=each.rule or rule, field=each.field or field) for each in found]
+        ) from None
 
 
 def problems_of(

@@ -184,8 +184,11 @@ def _column(values: list[Any], wanted: pa.DataType | None) -> pa.Array:
 _USUAL: Final = frozenset({int, float, str, bool, type(None)})
 
 
-def _check_names(changes: Mapping[str, Any]) -> None:
+def _check_names(changes: Mapping[Any, Any]) -> None:
     for name in changes:
+        if not isinstance(name, str):
+            raise TypeError(f"it set the field {name!r} of type {type(name).__name__}; expected a name as text")
+        name.encode()  # raises for half a character, which is no text
         if name in RESERVED:
             raise ValueError(f"it set {name!r}, which validators cannot change; set another field")
 

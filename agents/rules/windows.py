@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
@@ -11,9 +11,12 @@ from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.rules.contradictions import contradiction
 from astrocyte.agents.rules.select import Select, parse_select
-from astrocyte.agents.rules.steps import Duration, Model, field_name
+from astrocyte.agents.rules.steps import Duration, Model, field_name, format_duration
 
-__all__ = ["Window"]
+__all__ = ["MOST_OVERLAPS", "Window"]
+
+MOST_OVERLAPS: Final = 10_000
+"""Windows of one definition that an event may be in: it causes a result of each."""
 
 
 def _by(value: Any) -> Any:
@@ -70,6 +73,13 @@ class Window(Model):
             )
         if self.size is not None and self.every is not None and self.every > self.size:
             raise ValueError("every is longer than size, so that events between windows would be lost; increase size")
+        if self.size_us > MOST_OVERLAPS * self.step_us:
+            raise ValueError(
+                f"size {format_duration(self.size_us)} with every {format_duration(self.step_us)}: each event would be "
+                f"in {-(-self.size_us // self.step_us):,} windows, and make as many results; the limit is "
+                f"{MOST_OVERLAPS:,}. Use a longer every, a shorter size, or sliding: "
+                f"{format_duration(self.size_us)}, which has one result for each event"
+            )
         if self.late == "revise" and self.kind in ("sliding", "session"):
             raise ValueError(
                 f"late: revise applies to tumbling and hopping windows only, got a {self.kind} window; "

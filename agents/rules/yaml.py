@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from astrocyte.agents.rules.windows import Window
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.registry import did_you_mean
 
-__all__ = ["load_rules"]
+__all__ = ["read_rules"]
 
 _FIELDS: Final = sorted(
     {
@@ -38,12 +38,14 @@ _KINDS: Final = {"rules": "rule", "windows": "window", "streams": "stream"} | di
 _IMPLICIT: Final = frozenset({"timestamp", "key", "type", "seq", "event_id", "simulation_id"})
 
 
-def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> RuleSet:
-    """Load rules from a file (a Path, or a string that ends in .yaml or .yml), YAML text, or a parsed mapping.
+Check = Callable[[RuleSet], Iterable[RuleProblem]]
+"""Problems of a rule set whose parts are valid; ``kind``, ``rule`` and ``field`` name their places."""
 
-    ``known_streams`` are the streams that exist in addition to those that the file declares or produces (its windows
-    and rules); None allows any name. A rule with unbounded partial matches (no ``within``, no ``max_partials``) is
-    rejected. Raises InvalidRules with all problems found.
+
+def read_rules(source: Any, *, known_streams: Collection[str] | None, check: Check) -> RuleSet:
+    """The rules of a file, YAML text or a parsed mapping, as `astrocyte.agents.loading.load_rules` describes.
+
+    ``check`` finds what makes the rule set as a whole impossible. Raises InvalidRules with all problems found.
     """
     file: str | None = None
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
@@ -53,7 +55,7 @@ def load_rules(source: Any, *, known_streams: Collection[str] | None = None) -> 
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRules([RuleProblem(message=f"cannot be read: {error}", file=file)]) from None
     data, places = read_document(source, file) if isinstance(source, str) else (source, {})
-    return _Reader(file, places, known_streams).read(data)
+    return _Reader(file, places, known_streams).read(data, check)
 
 
 class _Reader:
@@ -73,7 +75,7 @@ class _Reader:
             RuleProblem(message=message, rule=rule, field=field, file=self.file, line=line, column=column, kind=kind)
         )
 
-    def read(self, data: Any) -> RuleSet:
+    def read(self, data: Any, check: Check) -> RuleSet:
         if not isinstance(data, Mapping):
             found = "nothing" if data is None else type(data).__name__
             self.report(f"expected a mapping with rules: and windows:, got {found}", ())
@@ -93,11 +95,24 @@ class _Reader:
             self.check_bounds(parts["rules"])
         if not self.problems:
             try:
-                return RuleSet.model_validate(parts)
+                ruleset = RuleSet.model_validate(parts)
             except ValidationError as error:
                 for problem in problems_of(error):
                     self.report(problem.message, ())
+            else:
+                for problem in check(ruleset):
+                    self.report_of(data, problem)
+                if not self.problems:
+                    return ruleset
         raise InvalidRules(self.problems)
+
+    def report_of(self, data: Mapping[str, Any], problem: RuleProblem) -> None:
+        """Report a problem that names its rule and field, with their place in the file."""
+        section = next(name for name, kind in _KINDS.items() if kind == problem.kind)
+        for index, item in enumerate(data.get(section) or ()):
+            if item.get("name") == problem.rule:
+                path = _step_path(item, f"{problem.field}: ") or (problem.field,)
+                self.report(problem.message, (section, index, *path), rule=problem.rule, field=problem.field)
 
     def section(self, section: str, model: Any, items: Any) -> Iterator[Any]:
         if not isinstance(items, list):
@@ -237,7 +252,7 @@ def _field_names(node: Node | None) -> list[str]:
 
 def _step_path(item: Mapping[str, Any], message: str) -> Location:
     """Path of the step's field that a message such as ``heat.where: ...`` is about."""
-    found = re.match(r"(\w+)\.(where|until): ", message)
+    found = re.match(r"(\w+)\.(where|until|stream): ", message)
     if found is None:
         return ()
 

@@ -98,7 +98,7 @@ class Ancestry:
             own = [row for row, key in zip(rows.tolist(), keys, strict=True) if key == span.key]
             if not own:
                 continue
-            names = format_ids(item.frame.ids(np.array(own)))
+            names = item.frame.id_strings(np.array(own))
             times = item.frame.timestamps()
             for row, name in zip(own, names, strict=True):
                 place = (item.topic, item.partition, item.offset_of(row))

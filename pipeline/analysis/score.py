@@ -203,12 +203,13 @@ def _owner(match: Made, owners: Mapping[str, Sequence[Planted]]) -> Planted | No
 
 
 def _covering(match: Made, intervals: Iterable[Planted], slack_us: int, keyed: bool) -> Planted | None:
-    for each in intervals:
-        if keyed and each.key != match.key:
-            continue
-        if each.start_us <= match.time_us <= each.until_us + slack_us:
-            return each
-    return None
+    """The newest anomaly that the match may belong to: the time after one may reach into the next."""
+    fits = [
+        each
+        for each in intervals
+        if (not keyed or each.key == match.key) and each.start_us <= match.time_us <= each.until_us + slack_us
+    ]
+    return max(fits, key=lambda each: each.start_us, default=None)
 
 
 def _ids(run: str, members: Sequence[Sequence[Any]]) -> list[str]:

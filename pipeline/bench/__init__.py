@@ -21,14 +21,19 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "sinks": ("sinks", "influx"),
 }
 """Modules of each benchmark, by its name."""
+_ONLY_BY_NAME: Final = ("worlds",)
+"""Benchmarks that take hours, and are no part of all."""
 
 
 def figures(names: Sequence[str], *, quick: bool) -> Iterator[dict[str, Any]]:
-    """Figures of the named (or all) benchmarks, as measured. Raises InvalidSettings for an unknown name."""
+    """Figures of the named benchmarks, by default of all but the longest, as measured.
+
+    Raises InvalidSettings for an unknown name.
+    """
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         raise InvalidSettings(f"no benchmark {unknown[0]!r}; choose from {', '.join(BENCHMARKS)}")
-    for name in names or BENCHMARKS:
+    for name in names or (name for name in BENCHMARKS if name not in _ONLY_BY_NAME):
         for module in BENCHMARKS[name]:
             yield from import_module(f"astrocyte.pipeline.bench.{module}").run(quick)
 

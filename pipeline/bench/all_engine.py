@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.matches.lineage import multi_event_records
 from astrocyte.agents.matches.table import MatchTable
 from astrocyte.agents.rules.model import Rule
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.bench.engine import cache_bytes
 from astrocyte.schemas.frames import Frame
 

@@ -28,7 +28,7 @@ def publish_command(
     broker: Broker = None,
 ) -> None:
     """Check rule files and apply them to running workers, without a restart."""
-    from astrocyte.agents.rules.yaml import load_rules
+    from astrocyte.agents.loading import load_rules
     from astrocyte.pipeline.kafka.client import producer_client
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.topology.plan import checked_plan
@@ -65,7 +65,7 @@ def publish_command(
 
 def _list_published(broker: str) -> None:
     """One line for each published file: its name, and what it holds."""
-    from astrocyte.agents.rules.yaml import load_rules
+    from astrocyte.agents.loading import load_rules
     from astrocyte.pipeline.topology.rule_updates import published_files
 
     published = asyncio.run(published_files(broker))

@@ -99,7 +99,7 @@ def match_command(
 
 def _not_processed(totals: Counters) -> str:
     """Counts of the events that rules did not see; those that are rare only where there are some."""
-    parts = [f"{totals.late:,} late", f"{totals.dead:,} unreadable"]
+    parts = [f"{totals.late:,} late", f"{totals.dead:,} refused"]
     parts += [f"{totals.duplicate:,} duplicates"] if totals.duplicate else []
     parts += [f"{totals.sampled:,} sampled away"] if totals.sampled else []
     parts += [f"{totals.skipped:,} tombstones"] if totals.skipped else []

@@ -202,12 +202,12 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):
         raise AstrocyteError("a role has no live worker; see the lines above")
-    if any(state.get("waits") for state in states.values()):
+    if any(not stall["passes"] for state in states.values() for stall in state.get("stalls", ())):
         raise AstrocyteError("event time stands still; the lines above say what it waits for")
 
 
 def bench_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all by default.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all but worlds by default.")] = None,
     *,
     quick: Annotated[bool, typer.Option(help="Smaller runs, to check that they work.")] = False,
     as_json: AsJson = False,

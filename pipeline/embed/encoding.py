@@ -10,19 +10,20 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of
-from dataclasses import is_dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
 
+from astrocyte.agents.ingest.dicts import carried, check_names, time_of
 from astrocyte.schemas import contract, mixed
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
-from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings, time_us
+from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings
 from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
 
 __all__ = ["MOST_BYTES", "EncodedEvent", "Message", "StreamEncoder", "messages_of"]
@@ -40,7 +41,8 @@ _DNA: Final = (
 )
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {"int32": (-(2**31), 2**31), "int64": (-(2**63), 2**63)}
 _NUMBERS: Final = (int, float)
-_SCALARS: Final = frozenset({str, int, bool, type(None)})
+_SURE: Final = frozenset({bool, type(None)})
+"""Types whose values are written as they are; text may hold half a character, and an integer be too large."""
 _FAULTS: Final = (TypeError, ValueError, OverflowError, RecursionError)
 """What reading and encoding a value raises, such as text with half a character, or a list that holds itself."""
 
@@ -77,6 +79,8 @@ class StreamEncoder:
     """Encodes the events of one stream, by what the catalog says of it. Raises InvalidEvent."""
 
     def __init__(self, stream: str, catalog: Catalog = CATALOG) -> None:
+        if not isinstance(stream, str):
+            raise InvalidEvent(f"stream {stream!r} of type {type(stream).__name__}; expected its name as text")
         self.stream = stream
         self.topic = mono_topic(stream)
         if not stream or not is_legal(self.topic):
@@ -91,34 +95,32 @@ class StreamEncoder:
         self._types: Mapping[str, FieldType] | None = None if found is None else found.fields
         self._source = orjson.dumps(f"stream:{stream}")
 
-    def encode(self, event: Mapping[str, Any], key: str | None, seq: int) -> EncodedEvent:
+    def encode(self, event: Mapping[str, Any], key: Any, seq: int) -> EncodedEvent:
         """One event from a mapping, which is read as docs/events.md says of events in Python.
 
         The default time is now, ``event_id`` is the event's id, and ``key`` wins over the mapping's own. Raises
-        InvalidEvent for a value that is no JSON or is not finite, and, on a stream of the catalog, for an unknown field
-        or one of another type: no consumer could read these.
+        InvalidEvent for a value that no event has or that is not finite, and, on a stream of the catalog, for an
+        unknown field or one of another type: no consumer could read these.
         """
         try:
             return self._encoded(event, key, seq)
         except _FAULTS as error:
             raise InvalidEvent(f"an event of stream {self.stream!r} cannot be encoded: {error}") from error
 
-    def _encoded(self, event: Mapping[str, Any], key: str | None, seq: int) -> EncodedEvent:
+    def _encoded(self, event: Mapping[str, Any], key: Any, seq: int) -> EncodedEvent:
         fields, inner = self._fields(event)
         moment = _take_time(fields)
         kind = fields.pop("type", None)
         own = fields.pop("key", None)
         own_id = fields.pop("event_id", None)
         fields = {**inner, **fields} if inner else fields
-        for name, value in fields.items():
-            if type(value) not in _SCALARS:
-                fields[name] = _checked(name, value)
-        if key is None:
-            key = mixed.key_text(own if own is not None else fields.get(self.key_field))
-        if key is not None and not key.isprintable() and contract.key_text(key.encode()) != key:
-            raise InvalidEvent(f"key {key!r} has control characters, with which it is read as binary; expected text")
+        check_names(fields)
+        key = self._key(key, own, fields)
         if self._types is not None:
             self._check_types(fields, key)
+        for name, each in fields.items():
+            if type(each) not in _SURE:
+                fields[name] = _json_value(name, each)
         value = b"" if self.dna or "value" not in fields else _json(fields.pop("value"), self.stream)
         body = _json(fields, self.stream)
         if len(body) + len(value) > MOST_BYTES:
@@ -133,6 +135,19 @@ class StreamEncoder:
             if text is not None and not text.isascii():
                 text.encode()  # here and not in delivery, which would try the same event for ever
         return EncodedEvent(self, seq, moment, key, name, value or _NULL, body, own_id)
+
+    def _key(self, stated: Any, own: Any, fields: Mapping[str, Any]) -> str | None:
+        """The event's key: that of the call, else the mapping's, else the field that is the key of the stream."""
+        given = next((each for each in (stated, own, fields.get(self.key_field)) if each is not None), None)
+        try:
+            key = contract.key_of(given)
+        except _FAULTS as error:
+            raise InvalidEvent(
+                f"key {_shown(given)} of an event of stream {self.stream!r} cannot be read: {error}"
+            ) from error
+        if key is not None and not key.isprintable() and contract.key_text(key.encode()) != key:
+            raise InvalidEvent(f"key {key!r} has control characters, with which it is read as binary; expected text")
+        return key
 
     def _fields(self, event: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The members of a mapping, and those of its ``metadata``, which are fields whatever their names are."""
@@ -213,7 +228,7 @@ def _take_time(fields: dict[str, Any]) -> int:
         if (value := fields.get(name)) is not None:
             del fields[name]
             fields.pop("timestamp", None)
-            moment = value if type(value) is int else time_us(value)
+            moment = time_of(value)
             if not 0 <= moment < CEILING_US:
                 raise InvalidEvent(
                     f"{name} {value!r} is {iso_from_us(moment)}; expected a time from 1970 to 2100, whole numbers in "
@@ -231,28 +246,41 @@ def _json(value: Any, stream: str) -> bytes:
         raise InvalidEvent(f"an event of stream {stream!r} is no JSON: {error}; send plain values") from None
 
 
-def _checked(name: str, value: Any) -> Any:
-    """The value as plain Python values; JSON has no NaN and no infinity, which an encoder would silently make null."""
-    kind = type(value)
-    if kind is float:
-        if math.isfinite(value):
-            return value
-        raise InvalidEvent(f"field {name!r} is {value}; JSON has finite numbers only: send None, or leave it out")
-    if kind in _SCALARS:
-        return value
-    if isinstance(value, Mapping):
-        return {inner: _checked(f"{name}.{inner}", each) for inner, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_checked(name, each) for each in value]
+def _json_value(name: str, value: Any) -> Any:
+    """What JSON writes of a value, so that its readers have the value that `carried` makes of the mapping.
+
+    JSON has no NaN and no infinity, for which its writer would put null. Raises InvalidEvent.
+    """
+    while isinstance(value, Enum):
+        value = value.value
+    found = carried(name, value)
+    if isinstance(found, float) and not math.isfinite(found):
+        raise InvalidEvent(f"field {name!r} is {found}; JSON has finite numbers only: send None, or leave it out")
+    if not mixed.is_nested(value):
+        return found
+    if "null" in str(found):
+        _check_finite(name, value)
+    return orjson.Fragment(str(found))
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Raise InvalidEvent for a number inside a value, named by its path, that is not finite."""
     if isinstance(value, np.ndarray | np.generic):
-        return _checked(name, value.tolist())
+        value = value.tolist()
     if isinstance(value, Enum):
-        return _checked(name, value.value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return _checked(
-            name, {each.name: getattr(value, each.name) for each in fields_of(value) if each.name[0] != "_"}
-        )
-    return value
+        _check_finite(name, value.value)
+    elif isinstance(value, Mapping):
+        for inner, each in value.items():
+            _check_finite(f"{name}.{inner}", each)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            _check_finite(name, each)
+    elif mixed.is_nested(value):
+        for field in fields_of(value):
+            if not field.name.startswith("_"):  # as the writer does
+                _check_finite(f"{name}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise InvalidEvent(f"field {name!r} is {value}; JSON has finite numbers only: send None, or leave it out")
 
 
 def _is_of(value: Any, kind: FieldType) -> bool:

@@ -117,13 +117,14 @@ class Publisher:
         self._missed_path = None if log is None else log.path
         atexit.register(self.close)
 
-    def emit(self, stream: str, event: Mapping[str, Any], *, key: str | None = None) -> bool:
+    def emit(self, stream: str, event: Mapping[str, Any], *, key: Any = None) -> bool:
         """Publish one event to the topic of ``stream``, ``mono.<stream>``; returns whether it was buffered.
 
         ``event`` is a mapping as docs/events.md describes it: ``timestamp`` (default: now; whole numbers in
-        microseconds), ``type``, ``key`` and ``event_id`` are those of the event, all other members its fields. Raises
-        InvalidEvent for a value that is no JSON or not finite, and on a stream of the catalog for an unknown field or
-        one of another type, unless the publisher was made with ``invalid="drop"``.
+        microseconds), ``type``, ``key`` and ``event_id`` are those of the event, all other members its fields.
+        ``key`` wins over the mapping's own; both may be text, a number, a truth value or bytes. Raises InvalidEvent
+        for a value that no event has or that is not finite, and on a stream of the catalog for an unknown field or one
+        of another type, unless the publisher was made with ``invalid="drop"``.
         """
         if self._pid != os.getpid():
             raise InvalidEvent("this publisher belongs to the parent process; call astrocyte.connect() after forking")

@@ -209,14 +209,14 @@ class Correlator:
             if sources.idle:
                 active = sources.idle - sources.silent(self._idle_s) - sources.given_up - {place}
                 await self._wait_again(part, sources.idle if sources.all_idle else active)
-            received = part.domain.counters.received
+            received, first = part.domain.counters.received, part.domain.positions.get(chunk.topic, 0)
             output = part.domain.feed(chunk.topic, chunk.records)
             part.domain.positions[chunk.topic] = max(part.domain.positions.get(chunk.topic, 0), chunk.next_offset)
             sources.processed(place, chunk.next_offset, self._monotonic())
             part.deliveries[chunk.topic] = delivery
             part.dirty = True
             received = part.domain.counters.received - received
-            self._stalls.processed(place, received - len(output.dead_letters))
+            self._stalls.processed(place, first, received - len(output.dead_letters))
             await self._send_output(part, output)
             await self._check_letters(part, output, received)
         await self._back_pressure(part)
@@ -454,5 +454,5 @@ def _stats_record(domain: Domain, stalls: Sequence[Stall]) -> ProducerRecord:
     if domain.groups:
         stats["absent"] = domain.fields.absent(domain.made)
     waiting = domain.waiting + sum(group.waiting for group in domain.groups_time)
-    stats |= {"waiting": waiting, "stalls": [stall.as_json() for stall in stalls]}
+    stats |= {"waiting": waiting, "doubted": domain.doubted, "stalls": [stall.as_json() for stall in stalls]}
     return ProducerRecord(STATS, orjson.dumps(stats), f"correlate/{domain.partition}".encode(), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import orjson
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, topic_partitions
 from astrocyte.pipeline.role_registry import role_names
+from astrocyte.pipeline.roles.stalls import doubt_line
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import messages_of_topic
 from astrocyte.schemas.topics import STATS
@@ -73,12 +75,20 @@ async def correlate_health(broker: str) -> dict[str, Any]:
         async for key, value in messages_of_topic(broker, STATS):
             if key is not None and value is not None and key.startswith(b"correlate/"):
                 newest[key] = orjson.loads(value)
+    return correlate_summary([stats for _, stats in sorted(newest.items())], there)
+
+
+def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, int]) -> dict[str, Any]:
+    """`correlate_health` of the last reports of the domains; ``there``: partitions of each topic of the broker."""
     total = Unused()
-    stalls = [stall for _, stats in sorted(newest.items()) for stall in stats.get("stalls", ())]
+    stalls = [stall for stats in reports for stall in stats.get("stalls", ())]
     absent: list[set[str]] = []
     copies: dict[str, str] = {}
     unraised: dict[str, Counter[str]] = {}
-    for stats in newest.values():
+    doubted: Counter[str] = Counter()
+    said = {stall["topic"] for stall in stalls if stall["why"] == "doubted"}
+    for stats in reports:
+        doubted.update(stats.get("doubted", {}))
         total.merge(Unused.from_json(stats.get("unused", ())))
         copies |= stats.get("copies", {})
         if "absent" in stats:
@@ -94,9 +104,12 @@ async def correlate_health(broker: str) -> dict[str, Any]:
             for topic, source in sorted(copies.items())
         ],
         "lines": [*total.lines(), *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items()))],
-        "waiting": sum(stats.get("waiting", 0) for stats in newest.values()),
+        "waiting": sum(stats.get("waiting", 0) for stats in reports),
         "stalls": stalls,
-        "waits": [stall["line"] for stall in stalls],
+        "waits": [
+            *(stall["line"] for stall in stalls),
+            *(f"{topic}: {doubt_line(count)}" for topic, count in sorted(doubted.items()) if topic not in said),
+        ],
     }
 
 

@@ -20,7 +20,7 @@ from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.schemas.times import NEVER_US, iso_from_us
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["Stall", "StallWatch", "Standing", "Why"]
+__all__ = ["Stall", "StallWatch", "Standing", "Why", "doubt_line"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ Why = Literal[
     "doubted", "others",
 ]  # fmt: skip
 
+_PASSING: Final[frozenset[Why]] = frozenset(("never", "silent", "others"))
+"""What ends by itself, by the clock."""
 _LONGEST_LOOK_S: Final = 2.0
 """More time than this between two looks is time in which this process did not run."""
 _INTERVAL_S: Final = 60.0
@@ -61,6 +63,7 @@ class Stall:
             "topic": self.topic,
             "origin": self.origin,
             "why": self.why,
+            "passes": self.why in _PASSING,
             "waiting": self.waiting,
             "since": iso_from_us(self.since_us),
             "line": line_of([self]),
@@ -104,10 +107,21 @@ class _Group:
 
 
 @dataclass(slots=True)
+class _Owed:
+    """Events of a chunk were read of which no copy has come."""
+
+    first: int
+    """Offset at which the chunk begins."""
+    since_s: float
+    last: int
+    """Offset at which the newest such chunk begins."""
+
+
+@dataclass(slots=True)
 class _Partition:
     groups: dict[str, _Group] = field(default_factory=dict)
-    owed_s: dict[str, float] = field(default_factory=dict)
-    """By topic of copies: since when events of its original were read of which no copy has come."""
+    owed: dict[str, _Owed] = field(default_factory=dict)
+    """By topic of copies."""
 
 
 @dataclass(slots=True)
@@ -148,13 +162,21 @@ class StallWatch:
         self._partitions.pop(partition, None)
         self._said = {place for place in self._said if place[0] != partition}
 
-    def processed(self, place: TopicPartition, events: int) -> None:
-        """A chunk of a topic is done; ``events`` of it were no dead letters."""
+    def processed(self, place: TopicPartition, first: int, events: int) -> None:
+        """A chunk of a topic from an offset on is done; ``events`` of it were no dead letters."""
         part = self._partitions.setdefault(place.partition, _Partition())
-        part.owed_s.pop(place.topic, None)
         for copy, source in self.copies.items() if events else ():
             if source == place.topic:
-                part.owed_s.setdefault(copy, self._counted_s)
+                part.owed.setdefault(copy, _Owed(first, self._counted_s, first)).last = first
+
+    def _settle(self, part: _Partition, domain: Domain) -> None:
+        """Forget the chunks of which copies have come, before or after the chunk itself."""
+        for copy, owed in list(part.owed.items()):
+            through = domain.copied_through(copy)
+            if through > owed.last:
+                del part.owed[copy]
+            elif through > owed.first:
+                owed.first, owed.since_s = owed.last, self._counted_s
 
     def look(self, standing: Mapping[int, Standing], now_s: float, now_us: int) -> list[int]:
         """Find what stalls and what goes on again, and log it; returns the partitions of which this changed."""
@@ -165,6 +187,7 @@ class StallWatch:
         begun: list[Stall] = []
         for partition, each in sorted(standing.items()):
             part = self._partitions.setdefault(partition, _Partition())
+            self._settle(part, each.domain)
             before = [(name, _cause(group.stall)) for name, group in part.groups.items()]
             for time in each.domain.groups_time:
                 self._look_at(part, partition, each, time, now_us)
@@ -184,8 +207,8 @@ class StallWatch:
         originals = time.topics | {self.copies[topic] for topic in time.topics & self.copies.keys()}
         doubted = sum(count for topic, count in each.domain.doubted.items() if topic in originals)
         owed = {
-            copy: self._counted_s - since_s for copy, since_s in sorted(part.owed_s.items())
-            if copy in time.topics and self._counted_s - since_s >= self.timeout_s
+            copy: self._counted_s - debt.since_s for copy, debt in sorted(part.owed.items())
+            if copy in time.topics and self._counted_s - debt.since_s >= self.timeout_s
         }  # fmt: skip
         moved = time.watermarks.watermark_us != group.watermark_us
         waits = time.waiting or doubted or any(found.why == "behind" for found in unread.values())
@@ -207,8 +230,9 @@ class StallWatch:
     def _find_owed(self, part: _Partition, domain: Domain, time: GroupTime) -> None:
         """A domain that was restored may have read events of which no copy has ever come."""
         for copy in time.topics & self.copies.keys():
-            if domain.positions.get(self.copies[copy], 0) and domain.counters.processed and not domain.has_copies(copy):
-                part.owed_s.setdefault(copy, self._counted_s)
+            read = domain.positions.get(self.copies[copy], 0) and domain.counters.processed
+            if read and not domain.copied_through(copy):
+                part.owed.setdefault(copy, _Owed(0, self._counted_s, 0))
 
     def _reason(
         self,
@@ -232,12 +256,12 @@ class StallWatch:
             elif doubted:
                 topics = {self.copies.get(topic, topic) for topic in time.topics}
                 topic = max(topics, key=lambda name: each.domain.doubted[name])
-                return Source(topic, partition), "doubted", _of_doubt(doubted), 0
+                return Source(topic, partition), "doubted", doubt_line(doubted), 0
             else:
                 return self._of_others(each, time)
         found = [(holder, *self._why(each, holder, unread.get(holder.source.place))) for holder in holders]
         if doubted and all(why in ("never", "silent", "stands") for _, why, _ in found):
-            return found[0][0].source, "doubted", _of_doubt(doubted), len(found) - 1
+            return found[0][0].source, "doubted", doubt_line(doubted), len(found) - 1
         holder, why, detail = min(found, key=lambda item: _ORDER.index(item[1]))
         return holder.source, why, detail, len(found) - 1
 
@@ -337,10 +361,12 @@ def _of_repartition(source: str) -> str:
     )
 
 
-def _of_doubt(events: int) -> str:
+def doubt_line(events: int) -> str:
+    """What is said of events whose clocks are doubted."""
+    be, they, are = ("1 event is", "it waits", "is") if events == 1 else (f"{events:,} events are", "they wait", "are")
     return (
-        f"{events:,} events are further ahead of Kafka's time and of all other keys than ASTROCYTE_CLOCK_TOLERANCE; "
-        "they wait until other events show whether their clocks are right"
+        f"{be} further ahead of Kafka's time and of all other keys than ASTROCYTE_CLOCK_TOLERANCE; "
+        f"{they} until other events show whether the clock is right, and {are} counted only then"
     )
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-__all__ = ["keep_compilations"]
+__all__ = ["compilation_folder", "keep_compilations"]
 
 _FOLDER: Final = "JAX_COMPILATION_CACHE_DIR"
 
@@ -26,6 +26,17 @@ def keep_compilations() -> Path | None:
     given = os.environ.get(_FOLDER)
     if given is not None:
         return Path(given) if given else None
+    folder = compilation_folder()
+    if folder is None:
+        return None  # every run compiles anew
+    os.environ[_FOLDER] = str(folder)
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def compilation_folder(program: str = "astrocyte") -> Path | None:
+    """Folder for what ``program`` compiles for this processor, in the user's cache; None where none can be made."""
     import llvmlite.binding
 
     # Code for one processor may not run on another, and home folders are shared by machines.
@@ -34,11 +45,8 @@ def keep_compilations() -> Path | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         # As XDG's specification says, a relative path is ignored.
-        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / "astrocyte" / name
+        folder = (cache if cache.is_absolute() else Path.home() / ".cache") / program / name
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):
-        return None  # no home, or none that can be written to: every run compiles anew
-    os.environ[_FOLDER] = str(folder)
-    if "jax" in sys.modules:
-        sys.modules["jax"].config.update("jax_compilation_cache_dir", str(folder))
+        return None  # no home, or none that can be written to
     return folder

@@ -10,15 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.rules.circles import refuse_circles
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.topics import is_derived, keyed_topic, metrics_topic, mono_topic
 
 __all__ = [
@@ -168,7 +167,7 @@ def make_plan(
     """
     uneven = uneven or {}
     contracts = contracts_of(ruleset, catalog, existing=existing)
-    _refuse_circles(ruleset)
+    refuse_circles(ruleset)
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
     declared = {each.name: each.key.field if each.is_partitioned else None for each in ruleset.streams}
@@ -270,24 +269,6 @@ def checked_plan(ruleset: RuleSet, *, existing: Collection[str] = (), uneven: Ma
     for group in plan.groups:
         Engine(group.ruleset, exports=group.exports)
     return plan
-
-
-def _refuse_circles(ruleset: RuleSet) -> None:
-    """Raises InvalidRule for a circle. An engine finds those within its group; one across topics would never end."""
-    fields = {window.name: window.by for window in ruleset.windows}
-    fields |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
-    sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}
-    sources |= {rule.name: rule.streams for rule in ruleset.rules}
-    try:
-        TopologicalSorter(sources).prepare()
-    except CycleError as error:
-        names = error.args[1][::-1]  # each one reads the next
-        start = names.index(next(name for name in sources if name in names))
-        circle = " -> ".join([*names[start:-1], *names[: start + 1]])
-        groups = ", ".join(f"{name} by {fields[name]}" for name in names[start:-1] + names[:start])
-        raise InvalidRule(
-            f"rules and windows that read one another in a circle: {circle} ({groups}); break it at one place"
-        ) from None
 
 
 def _key_of(stream: str, declared: dict[str, str | None], catalog: Catalog) -> str | None:

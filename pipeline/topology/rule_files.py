@@ -7,8 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
 __all__ = ["DEFAULT_RULES", "join_rule_sets", "read_rule_files", "shipped_rules"]

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.kafka.client import consumer_client, scan, topic_partitions
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from astrocyte.schemas.registry import did_you_mean

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import make_plan
@@ -54,7 +54,7 @@ def test_match_goes_on_and_says_what_was_not_used(name, tmp_path):
     done = CliRunner().invoke(app, ["match", *files, "--rejects", str(rejects)])
     assert done.exit_code == 0, done.output
     assert times_of(done.stdout.encode().splitlines()) == matched
-    assert f"of {len(raws(name))} events (0 late, {letters} unreadable)" in done.stderr
+    assert f"of {len(raws(name))} events (0 late, {letters} refused)" in done.stderr
     assert ("refused" in done.stderr) == bool(letters)
     assert ("took part in nothing" in done.stderr) == bool(keyless)
     listed = [orjson.loads(line) for line in rejects.read_bytes().splitlines()]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.recording.reader import read_log

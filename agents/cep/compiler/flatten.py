@@ -118,9 +118,9 @@ def compile_rule(rule: Rule) -> Program:
         if presence not in atoms:
             atoms.append(presence)
     if len(atoms) > DYNAMIC:
-        raise InvalidRule(f"rule {rule.name!r} has more than {DYNAMIC} different conditions; split it")
+        raise InvalidRule(f"the rule has more than {DYNAMIC} different conditions; split it")
     reader = Reader({name: index for index, name in enumerate(rule.positive)})
-    code = Code(rule.name, reader.read)
+    code = Code(reader.read)
     for node in graph.atoms.dynamic:
         code.add(node)
     table = _table(states, start, len(atoms), len(code.starts) - 1)

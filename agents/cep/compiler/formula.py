@@ -100,7 +100,6 @@ def dnf(formula: Formula, negated: bool = False) -> tuple[Term, ...]:
 class Atoms:
     """Collects the atoms of one rule while its conditions become formulas."""
 
-    rule: str
     static: list[Atom] = field(default_factory=list)
     dynamic: list[Node] = field(default_factory=list)
 
@@ -120,7 +119,7 @@ class Atoms:
         if atom not in self.static:
             self.static.append(atom)
             if len(self.static) > MAX_ATOMS:
-                raise InvalidRule(f"rule {self.rule!r} has more than {MAX_ATOMS} different conditions; split it")
+                raise InvalidRule(f"the rule has more than {MAX_ATOMS} different conditions; split it")
         return Formula("atom", self.static.index(atom))
 
     def dynamic_atom(self, node: Node) -> Formula:
@@ -128,9 +127,7 @@ class Atoms:
         if node not in self.dynamic:
             self.dynamic.append(node)
             if len(self.dynamic) > MAX_ATOMS:
-                raise InvalidRule(
-                    f"rule {self.rule!r} has more than {MAX_ATOMS} conditions over earlier events; split it"
-                )
+                raise InvalidRule(f"the rule has more than {MAX_ATOMS} conditions over earlier events; split it")
         return Formula("atom", DYNAMIC + self.dynamic.index(node))
 
     def convert(self, node: Node, streams: tuple[str, ...]) -> Formula:
@@ -158,8 +155,8 @@ class Atoms:
                 return result
             case Text():
                 raise InvalidRule(
-                    f"rule {self.rule!r}: contains, startswith and endswith cannot test an event matched earlier; "
-                    "put the test into that step's where"
+                    "contains, startswith, endswith and 'x' in cannot test an event matched earlier; put the test into "
+                    "that step's where"
                 )
             case Compare() | IsNull() | Field() | Aggregate():
                 return self.dynamic_atom(node)

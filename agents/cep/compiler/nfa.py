@@ -18,6 +18,7 @@ from typing import Final
 
 from astrocyte.agents.cep.compiler.formula import FALSE, TRUE, Atoms, Formula, both, either, negation
 from astrocyte.agents.rules.model import Group, Rule, Step
+from astrocyte.agents.rules.problems import about
 from astrocyte.schemas.errors import InvalidRule
 
 __all__ = ["Action", "Edge", "Graph", "Kind", "State", "build_graph"]
@@ -127,7 +128,7 @@ def build_graph(rule: Rule) -> Graph:
 class _Builder:
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.atoms = Atoms(rule.name)
+        self.atoms = Atoms()
         self.states: list[State] = []
         self.final = self.state("match", Kind.FINAL)
         self.stops: dict[str, State] = {}
@@ -141,7 +142,7 @@ class _Builder:
         state = State(label, kind)
         self.states.append(state)
         if len(self.states) > MAX_STATES:
-            raise InvalidRule(f"rule {self.rule.name!r} needs more than {MAX_STATES} states; use smaller counts")
+            raise InvalidRule(f"the rule needs more than {MAX_STATES} states; use smaller counts")
         return state
 
     def copy(self, state: State) -> State:
@@ -151,14 +152,16 @@ class _Builder:
         return copy
 
     def where(self, step: Step) -> Formula:
-        return self.atoms.formula(self.rule.condition(step), step.stream)
+        with about(field=f"{self.names[id(step)]}.where"):
+            return self.atoms.formula(self.rule.condition(step), step.stream)
 
     def until_of(self, part: Member) -> Formula:
         """The part's own ``until``; FALSE if it has none."""
         if part.until is None:
             return FALSE
         streams = part.until.stream or tuple({stream for step in _steps(part) for stream in step.stream})
-        return self.atoms.formula(self.rule.until(part), (streams,) if isinstance(streams, str) else streams)
+        with about(field=f"{self.names.get(id(part)) or _label(part)}.until"):
+            return self.atoms.formula(self.rule.until(part), (streams,) if isinstance(streams, str) else streams)
 
     def fits(self, part: Member) -> Formula:
         """Whether an event can be the first of the part."""

@@ -31,6 +31,7 @@ from astrocyte.agents.expressions.nodes import (
     walk,
 )
 from astrocyte.agents.rules.model import Rule, Step
+from astrocyte.agents.rules.problems import about
 from astrocyte.schemas.errors import InvalidRule
 
 __all__ = ["Condition", "ConjunctionProgram", "compile_conjunction"]
@@ -101,19 +102,18 @@ class _Compiler:
         atoms = [Atom(tuple(sorted(step.stream)), _together(self.parts(step)[0])) for step in ordered]
         self.first_extra = len(atoms)
         conditions = []
-        code = Code(self.rule.name, self.read)
+        code = Code(self.read)
         for slot, step in enumerate([*positive, *watched]):
             for part in self.parts(step)[1]:
                 read = {self.slot_of[name] for name in _steps_of(part)} | {slot}
                 level = max(read) if slot < len(positive) else -1
                 self.own = slot
-                code.add(part)
+                with about(field=f"{step.name}.where"):
+                    code.add(part)
                 conditions.append(Condition(slot, level, sum(1 << each for each in read)))
         atoms += self.extra
         if len(atoms) > MAX_ATOMS:
-            raise InvalidRule(
-                f"rule {self.rule.name!r} has {len(atoms)} tests of single events; the limit is {MAX_ATOMS}, split it"
-            )
+            raise InvalidRule(f"the rule has {len(atoms)} tests of single events; the limit is {MAX_ATOMS}, split it")
         slots = len(positive) + len(watched)
         return ConjunctionProgram(
             rule=self.rule,

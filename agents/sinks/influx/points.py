@@ -174,8 +174,7 @@ def _stable_window(frame: Frame, catalog: Catalog) -> Frame:
     event_type = catalog.find(frame.stream)
     known = {} if event_type is None else event_type.fields
     arrays = []
-    for name in frame.batch.schema.names:
-        column = frame.column(name)
+    for name, column in zip(frame.batch.schema.names, frame.batch.columns, strict=True):
         if name in known and known[name] not in ("string", "json", "list<float32>"):
             with suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
                 column = column.cast(arrow_type(known[name]), safe=False)

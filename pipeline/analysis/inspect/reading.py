@@ -14,6 +14,7 @@ from astrocyte.agents.domain import Domain
 from astrocyte.agents.event_time.watermarks import Observed, Source, Watermarks
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.pipeline.analysis.inspect.strays import keys_apart
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.schemas.events import DeadLetter
@@ -123,7 +124,7 @@ def read_sample(
     """The events of one topic as a worker reads them.
 
     Which clock is wrong depends a little on the lateness (`ClockGuard`): the messages are read again with the lateness
-    that they need, if that is more than the given one.
+    that they need, if that is more than the given one and not for wrong clocks alone.
     """
     while True:
         reading = Reading()
@@ -143,6 +144,8 @@ def read_sample(
             reading.lags_us[partition] = np.concatenate([np.empty(0, np.int64), *domain.noted.lags_us])
             reading.skipped += domain.counters.skipped
         needed = recommended_lateness(reading.all_lags_us())
+        if needed > clock_tolerance_us and any(each.ahead for each in keys_apart(reading.frames)[0]):
+            return reading  # with that lateness each of these clocks would be believed
         if needed <= lateness_us or not _may_have_waited(reading, clock_tolerance_us):
             return reading
         lateness_us = needed

@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
+from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats, KeyStats, field_stats, key_stats
 from astrocyte.pipeline.analysis.inspect.declare import Proposal
 from astrocyte.pipeline.analysis.inspect.forms import MAJORITY
 from astrocyte.pipeline.analysis.inspect.reading import Reading, lateness_for, recommended_lateness
-from astrocyte.pipeline.analysis.inspect.strays import usual_times
+from astrocyte.pipeline.analysis.inspect.strays import LEAST_US, Apart, keys_apart, usual_times
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import AstrocyteError
@@ -77,6 +79,7 @@ class StreamReport:
     doubts: list[str] = field(default_factory=list)
     """What is strange about the names of columns of a file."""
     partition_count: int = 1
+    clock_tolerance_us: int = CLOCK_TOLERANCE_US
     duplicates: int = 0
     """Events with the id of an earlier one."""
     equal: int = 0
@@ -145,7 +148,26 @@ class StreamReport:
                 f"{what} dated far from the others, such as {iso_from_us(time_us)} in partition {number}: the others "
                 f"span {span_text(self.usual_span_us)}, and a time far ahead makes the events after it late"
             )
+        lines += [self._apart_line(each) for each in self.apart[0]]
         return lines
+
+    @property
+    def apart(self) -> tuple[list[Apart], int]:
+        """Keys whose clocks seem to be wrong, and the lateness that is enough without their events."""
+        if self.reading.all_lags_us().max(initial=0) < LEAST_US:
+            return [], 0
+        found, lags = keys_apart(self.reading.frames, usual_times(self.reading.times_us()))
+        return found, recommended_lateness(lags)
+
+    def _apart_line(self, each: Apart) -> str:
+        what = "without a key" if each.key is None else f"of {self.key_field} {each.key!r}"
+        count, be = ("1 event", "is") if each.events == 1 else (f"{each.events:,} events", "are")
+        effect = "ahead of the others and makes them late" if each.ahead else "behind the others"
+        return (
+            f"{count} {what} {be} far from the others in time, such as that of {iso_from_us(each.time_us)} in "
+            f"partition {each.partition}, which is {effect}: without such events a lateness of "
+            f"{format_duration(self.apart[1])} is enough. Correct that clock, or refuse them by a validator"
+        )
 
     @property
     def rate(self) -> float | None:
@@ -172,9 +194,17 @@ class StreamReport:
 
     @property
     def recommended_us(self) -> int:
-        """Lateness at which none of the events is late, apart from what events do that are far from the others."""
+        """Lateness at which none of the events is late, apart from what events do that are far from the others.
+
+        Apart also from what keys do that are ahead by more than the tolerance of clocks: so great a lateness would
+        make every clock be believed.
+        """
         lags = self.reading.all_lags_us()
-        return recommended_lateness(lags[lags <= self.usual_span_us] if self.strays else lags)
+        needed = recommended_lateness(lags[lags <= self.usual_span_us] if self.strays else lags)
+        if needed <= self.clock_tolerance_us:
+            return needed
+        found, enough = self.apart
+        return enough if found and all(each.ahead for each in found) else needed
 
     def as_json(self) -> dict[str, Any]:
         """The report for a program to read; times in microseconds and as text."""

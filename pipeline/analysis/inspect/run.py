@@ -171,6 +171,7 @@ def inspect(request: Request, sample: Sample) -> Inspection:
         report = make_report(topic, contracts.of_topic(where), sample.form, records, reading)
         report.counts, report.proposal = dict(forms.counts.most_common()), proposal
         report.doubts = sample.doubts
+        report.clock_tolerance_us = request.settings.clock_tolerance
         report.is_proposed = request.ruleset is None
         report.studied_times = numbers_of_time(forms, report.contract)
         if report.declares_wrongly:

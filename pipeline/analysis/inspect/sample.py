@@ -27,7 +27,7 @@ from astrocyte.pipeline.recording.reader import GZIP, ZSTD, open_log
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import decode_frame
-from astrocyte.schemas.topics import TopicPartition, is_derived
+from astrocyte.schemas.topics import LATE, MULTI_EVENTS, TopicPartition, is_derived
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -69,6 +69,8 @@ class Sample:
     """Whether reading ended because it took too long, so that the newest messages may be missing."""
     doubts: list[str] = field(default_factory=list)
     """What is strange about the names of columns of a file."""
+    domains: int | None = None
+    """Partitions of the topics that workers have written there; None if there are none."""
     known: tuple[str, ...] = ()
     """All topics of the broker or the log, also those of which there is no sample."""
     broker: str | None = None
@@ -134,6 +136,7 @@ async def _read_topics(broker: str, patterns: Sequence[str], *, limit: int, limi
         topics = [topic for topic in topics if not is_derived(topic)] or topics
     sample = Sample(", ".join(patterns), "topic", known=tuple(counts), broker=broker)
     sample.partitions = {topic: counts[topic] for topic in topics}
+    sample.domains = next((counts[topic] for topic in (MULTI_EVENTS, LATE) if topic in counts), None)
     places = [Place(topic, number) for topic in topics for number in range(counts[topic])]
     deadline = time.monotonic() + limit_s
     async with consumer_client(broker) as client:

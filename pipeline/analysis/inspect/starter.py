@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.steps import format_duration
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import Inspection, StreamReport
 from astrocyte.pipeline.analysis.inspect.run import Request, read_again
@@ -94,7 +94,7 @@ def make_starter(request: Request, sample: Sample, found: Inspection, *, path: s
         set_apart(kept[report.topic], streams)
         trial = _tried(request, sample, _body(reports, kept, untyped), found.recommended_us)
     body = _body(reports, kept, untyped, results=trial)
-    commands = _commands(request, found, reports, path)
+    commands = _commands(request, found, reports, path, sample.domains)
     return Starter(_header(request, found, commands) + body, load_rules(body), dict(trial.matches), commands)
 
 
@@ -140,7 +140,9 @@ def write_starter(starter: Starter, path: str, *, overwrite: bool) -> None:
 # -- text ------------------------------------------------------------------------------------------------------------
 
 
-def _commands(request: Request, found: Inspection, reports: Sequence[StreamReport], path: str) -> list[str]:
+def _commands(
+    request: Request, found: Inspection, reports: Sequence[StreamReport], path: str, domains: int | None
+) -> list[str]:
     lateness = format_duration(found.recommended_us)
     option = "" if found.recommended_us <= request.settings.lateness else f" --lateness {lateness}"
     broker = "" if request.broker is None else f" -b {request.broker}"
@@ -150,8 +152,8 @@ def _commands(request: Request, found: Inspection, reports: Sequence[StreamRepor
         topics = " ".join(shlex.quote(report.topic) for report in reports)
         log, path = shlex.quote(log), shlex.quote(path)
         commands += [f"astrocyte record {topics}{broker} -o {log}", f"astrocyte match {path} {log}{option}"]
-        counts = {report.partition_count for report in reports}
-        settings = f"ASTROCYTE_PARTITIONS={max(counts)} " + (f"ASTROCYTE_LATENESS={lateness} " if option else "")
+        count = domains or max(report.partition_count for report in reports)
+        settings = f"ASTROCYTE_PARTITIONS={count} " + (f"ASTROCYTE_LATENESS={lateness} " if option else "")
         where = "" if request.broker is None else f" --broker {request.broker}"
         commands.append(f"{settings}astrocyte worker --rules {path} --role correlate{where}")
     else:

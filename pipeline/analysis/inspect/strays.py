@@ -1,13 +1,21 @@
-"""Events of a sample whose times are far from those of nearly all others: figures leave them out and name them."""
+"""Events of a sample whose clocks seem wrong: times far from nearly all others, and keys far from all others.
+
+Figures leave them out and name them.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["usual_times"]
+from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.mixed import key_column
+
+__all__ = ["LEAST_US", "Apart", "keys_apart", "usual_times"]
 
 _TAIL: Final = 0.025
 """Share of the events at either end that may be strays."""
@@ -15,6 +23,14 @@ _LEAST: Final = 40
 """Number of events from which on one of them may be a stray."""
 _FAR: Final = 10
 """How many times the span of the others a stray is away from them."""
+_MOST_APART: Final = 5
+"""Most keys that are looked for."""
+_SHARE_APART: Final = 0.25
+"""Greatest share of the events that such keys have together: else they rather are what is usual."""
+_LESS: Final = 4
+"""How many times smaller the lateness has to be without them."""
+LEAST_US: Final = 60_000_000
+"""Lateness from which on they are looked for: less is the disorder of any network."""
 
 
 def usual_times(times_us: NDArray[np.int64]) -> tuple[int, int] | None:
@@ -30,3 +46,101 @@ def usual_times(times_us: NDArray[np.int64]) -> tuple[int, int] | None:
         return int(times_us.min()), int(times_us.max())
     usual = times_us[(times_us >= low - margin) & (times_us <= high + margin)]
     return int(usual.min()), int(usual.max())
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A key whose events are so far from the others that they alone need most of the lateness."""
+
+    key: str | None
+    events: int
+    partition: int
+    time_us: int
+    """Partition and time of one of its events, the one that shows it most."""
+    ahead: bool
+    """It makes others late; else it is late itself."""
+
+
+def keys_apart(
+    frames: Mapping[int, Iterable[Frame]], usual: tuple[int, int] | None = None
+) -> tuple[list[Apart], NDArray[np.int64]]:
+    """Few keys without which a much smaller lateness is enough, and the lateness that each other event needs.
+
+    No key if there are none. Events outside ``usual`` count as though they were not there.
+    """
+    left = _sources(frames, usual)
+    total = sum(len(times) for _, times, _ in left)
+    widest = first = _widest(left)
+    found: list[Apart] = []
+    while first.lag_us >= LEAST_US and widest.lag_us * _LESS > first.lag_us:
+        choices = []
+        for event, ahead in ((widest.newest, True), (widest.late, False)):
+            rest = [_only(each, each[2] != event.key) for each in left]
+            count = sum(map(_size, left)) - sum(map(_size, rest))
+            choices.append(
+                (_widest(rest), count, rest, Apart(event.key, count, widest.partition, event.time_us, ahead))
+            )
+        widest, _, left, apart = min(choices, key=lambda each: (each[0].lag_us, each[1]))
+        found.append(apart)
+        if len(found) > _MOST_APART or sum(each.events for each in found) > _SHARE_APART * total:
+            return [], np.empty(0, np.int64)
+    lags = [_lags(times) for _, times, _ in left] if found else []
+    return found, np.concatenate([np.empty(0, np.int64), *lags])
+
+
+_Rows = tuple[int, NDArray[np.int64], NDArray[np.object_]]
+"""Partition, times and keys of the events of one source."""
+
+
+def _sources(frames: Mapping[int, Iterable[Frame]], usual: tuple[int, int] | None) -> list[_Rows]:
+    parts: dict[tuple[int, str], list[tuple[NDArray[np.int64], NDArray[np.object_]]]] = {}
+    for number, every in frames.items():
+        for frame in every:
+            if frame.num_rows:
+                keys = np.array(key_column(frame.column("key")).to_pylist(), object)
+                parts.setdefault((number, frame.origin), []).append((frame.timestamps(), keys))
+    sources = []
+    for (number, _), each in parts.items():
+        rows = (number, np.concatenate([times for times, _ in each]), np.concatenate([keys for _, keys in each]))
+        within = np.ones(len(rows[1]), np.bool_) if usual is None else (rows[1] >= usual[0]) & (rows[1] <= usual[1])
+        sources.append(_only(rows, within))
+    return sources
+
+
+def _only(rows: _Rows, chosen: NDArray[np.bool_]) -> _Rows:
+    return rows[0], rows[1][chosen], rows[2][chosen]
+
+
+def _lags(times: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.maximum.accumulate(times) - times
+
+
+def _size(rows: _Rows) -> int:
+    return len(rows[1])
+
+
+class _Event(NamedTuple):
+    key: str | None
+    time_us: int
+
+
+class _Widest(NamedTuple):
+    """The greatest lateness that an event needs, that event, and the one that makes it late."""
+
+    lag_us: int = 0
+    partition: int = 0
+    late: _Event = _Event(None, 0)
+    newest: _Event = _Event(None, 0)
+
+
+def _widest(sources: Sequence[_Rows]) -> _Widest:
+    best = _Widest()
+    for number, times, keys in sources:
+        if len(times):
+            lags = _lags(times)
+            at = int(lags.argmax())
+            newest = int(times[: at + 1].argmax())
+            if lags[at] > best.lag_us:
+                events = (_Event(keys[each], int(times[each])) for each in (at, newest))
+                best = _Widest(int(lags[at]), number, *events)
+    return best

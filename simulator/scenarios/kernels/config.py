@@ -52,7 +52,7 @@ PLANT_KINDS: Mapping[str, PlantKind] = {
     "breakdown": PlantKind(("regime_breakdown",), strength=0.4, rest=50),
     "upset": PlantKind(("upset",), strength=1.0, rest=30),
     "war": PlantKind(("winning_streak",), strength=0.4, ticks=20, rest=150),
-    "neglect": PlantKind(("training_stops",), strength=1.0, ticks=30, rest=40),
+    "neglect": PlantKind(("training_stops",), strength=1.0, ticks=50, rest=40),
 }
 
 

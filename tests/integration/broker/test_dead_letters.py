@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.validate import Validators
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.dead_letters import letters_of_broker, message_of, retry

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import os
 import shlex
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -17,22 +20,29 @@ from astrocyte.pipeline.roles.worker import RoleProcesses
 from astrocyte.pipeline.settings import load_settings
 from tests.support.broker import kcat
 from tests.support.brokers import read_all
+from tests.support.kernels import COMPILING, some_kernels
 from tests.support.waiting import wait_until
 
 SECONDS = "4"
 
 
-def astrocyte(*arguments: str, cwd: Path, status: int = 0, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+def astrocyte(
+    *arguments: str, cwd: Path, status: int = 0, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", *arguments]
-    done = subprocess.run(command, check=False, cwd=cwd, capture_output=True, text=True, timeout=timeout_s)
+    done = subprocess.run(
+        command, check=False, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == status, done.stderr
     return done
 
 
-def demo(folder: Path, *more: str) -> dict[str, object]:
-    done = astrocyte("demo", "--seconds", SECONDS, "--seed", "7", "--data", "data", "--json", *more, cwd=folder)
+def demo(folder: Path, *more: str, **options: Mapping[str, str]) -> tuple[dict[str, object], str]:
+    """Summary of a demo, and what it said."""
+    arguments = ("demo", "--seconds", SECONDS, "--seed", "7", "--data", "data", "--json", *more)
+    done = astrocyte(*arguments, cwd=folder, **options)
     (line,) = done.stdout.splitlines()
-    return json.loads(line)
+    return json.loads(line), done.stderr
 
 
 def multi_event_ids(database: Path) -> set[str]:
@@ -42,9 +52,22 @@ def multi_event_ids(database: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory) -> tuple[Path, dict[str, object]]:
+def run_once(tmp_path_factory) -> tuple[Path, dict[str, object], str]:
+    """A demo that finds only some of the compiled operators: its folder, summary and messages."""
     folder = tmp_path_factory.mktemp("demo")
-    return folder, demo(folder)
+    return folder, *demo(folder, environment=some_kernels(folder / "kernels"))
+
+
+@pytest.fixture
+def first(run_once) -> tuple[Path, dict[str, object]]:
+    """Folder and summary."""
+    return run_once[:2]
+
+
+def test_the_demo_reports_that_it_compiles_the_operators_that_are_missing(run_once):
+    folder, _, messages = run_once
+    assert messages.count(COMPILING) == 1
+    assert COMPILING not in (folder / "data/logs/worker.log").read_text()
 
 
 def test_the_demo_loses_nothing_and_reports_what_it_stored(first):
@@ -72,7 +95,7 @@ def test_the_demo_loses_nothing_and_reports_what_it_stored(first):
 
 def test_the_same_seed_gives_the_same_ids_with_other_partitions_and_shuffled_arrival(first, tmp_path):
     folder, before = first
-    after = demo(tmp_path, "--partitions", "3", "--shuffle")
+    after, _ = demo(tmp_path, "--partitions", "3", "--shuffle")
     assert after["lost"] == after["late"] == 0
     assert after["mono_events"] == before["mono_events"]
     assert multi_event_ids(tmp_path / "data/astrocyte.db") == multi_event_ids(folder / "data/astrocyte.db")

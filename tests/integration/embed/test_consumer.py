@@ -76,7 +76,7 @@ def test_frames_and_records_of_matching_streams_arrive_with_their_place_and_valu
 
 
 @pytest.mark.parametrize("group", [None, "late"])
-def test_a_consumer_that_is_not_told_the_ends_at_once_asks_again_and_reads_nothing_older(
+def test_a_consumer_that_gets_no_answer_about_the_ends_asks_again_and_reads_nothing_older(
     embedded_address, prefix, monkeypatch, group
 ):
     asked = []

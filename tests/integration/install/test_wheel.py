@@ -84,12 +84,12 @@ def test_the_installed_command_prints_its_version(environment, tmp_path):
     assert run(environment, tmp_path, "astrocyte", "--version").startswith("astrocyte 0.")
 
 
-def test_a_simulation_and_the_shipped_rules_over_its_log_run_from_another_folder(environment, tmp_path):
+def test_a_simulation_and_the_shipped_rules_are_found_from_another_folder(environment, tmp_path):
     log = str(tmp_path / "spikes.jsonl")
-    run(environment, tmp_path, "astrocyte", "simulate", "axons", "--ticks", "50", "--seed", "7", "--out", log)
-    found = run(environment, tmp_path, "astrocyte", "match", "axons", log)
-    assert all(json.loads(line)["event_id"] for line in found.splitlines())
-    assert found
+    simulation = ("simulate", "axons", "--ticks", "50", "--seed", "7", "--out", log, "--json")
+    assert json.loads(run(environment, tmp_path, "astrocyte", *simulation))["events"]["axon_1"] > 0
+    checked = json.loads(run(environment, tmp_path, "astrocyte", "rules", "check", "axons", "--json"))
+    assert "mono.axon_1" in checked["topics"]
 
 
 @pytest.mark.soak

@@ -97,7 +97,7 @@ def test_a_topic_goes_from_inspect_to_the_first_match(own_embedded, tmp_path, mo
     found = run(*match.split()[1:])
     wanted = {json.loads(line)["event_id"] for line in found.stdout.splitlines()}
     assert len(wanted) > 5
-    assert "(0 late, 0 unreadable" in found.stderr
+    assert "(0 late, 0 refused" in found.stderr
 
     settings, _, arguments = worker.partition(" astrocyte ")
     assert settings.startswith("ASTROCYTE_PARTITIONS=2")

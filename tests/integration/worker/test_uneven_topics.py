@@ -11,8 +11,10 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from typer.testing import CliRunner
 
 from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.client import ensure_topics, producer_client, topic_partitions
 from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.roles.health import correlate_health
@@ -100,6 +102,9 @@ def test_a_worker_over_topics_of_2_and_3_partitions_finds_what_match_finds(own_b
     asyncio.run(send(address, range(60), late=5))
     wanted, expected = offline(address, tmp_path)
     assert (len(wanted), expected["late"]) == (60, 5)
+    arguments = ["rules", "check", str(tmp_path / "rules.yaml"), "--broker", address]
+    checked = CliRunner().invoke(app, arguments, env={"ASTROCYTE_PARTITIONS": "2"})
+    assert "repartition mono.payments (3 partitions) by key -> keyed.key.payments" in checked.output.splitlines()
     with worker(address, tmp_path, "correlate") as log:
         wait_until(lambda: found(address) == wanted, 60, lambda: f"{len(found(address))}; {log()[-3000:]}")
         assert "repartition mono.payments (3 partitions) by key -> keyed.key.payments" in log()

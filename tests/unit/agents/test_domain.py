@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.schemas.events import Alert, MultiEvent
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records
@@ -61,7 +61,7 @@ class Log:
         self._next: dict[str, int] = defaultdict(int)
 
     def add(self, topic: str, value: bytes | None, key: bytes | None = b"k") -> None:
-        self.records.append((topic, RawRecord(self._next[topic], 1000, key, value)))
+        self.records.append((topic, RawRecord(self._next[topic], START_US // 1000, key, value)))
         self._next[topic] += 1
 
 
@@ -191,7 +191,7 @@ def test_records_without_watermarks_are_matched_once_their_topics_are_idle():
         columns = {"timestamp": [START_US + at * 1000], "key": ["k"], "type": ["B" if at else "A"], "value": [1.0]}
         frame = Frame.from_columns(stream, "", columns)
         record = frame_to_records(frame)[0]
-        assert ids([domain.feed(TOPICS[stream], [RawRecord(0, 0, record.key, record.value)])]) == []
+        assert ids([domain.feed(TOPICS[stream], [RawRecord(0, START_US // 1000, record.key, record.value)])]) == []
     domain.mark_idle([TopicPartition(topic, 0) for topic in TOPICS.values()])
     output = domain.mark_all_idle(START_US + 10_000_000)
     assert len(ids([output])) == 1
@@ -242,3 +242,23 @@ def test_how_a_fetch_cuts_the_chunks_changes_nothing(chunk):
     for first in range(0, 8, chunk):
         outputs += [domain.feed(topic, records[first : first + chunk]) for topic, records in by_topic.items()]
     assert sorted(ids(outputs)) == sorted(ids(feed(new_domain(), log)))
+
+
+def test_events_of_a_topic_that_is_newly_counted_are_not_late_by_the_time_of_another():
+    """The rules were changed: a topic was read only to be counted, and so is another now, whose events are older."""
+
+    def counting(stream: str) -> Domain:
+        return Domain(0, [], topics=[f"mono.{stream}"])
+
+    def add(domain: Domain, stream: str, times_ms: list[int]) -> None:
+        log = Log()
+        log.add(f"mono.{stream}", encode_frame(spikes(stream, times_ms)))
+        feed(domain, log.records)
+
+    first, then = counting("axon_1"), counting("axon_2")
+    add(first, "axon_1", [90_000, 95_000])
+    assert first.watermark_us > START_US
+    then.restore(first.snapshot())
+    add(then, "axon_2", [1000, 2000])
+    then.trust()
+    assert (then.counters.processed, then.counters.late) == (4, 0)

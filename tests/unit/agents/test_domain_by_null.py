@@ -2,7 +2,7 @@
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.schemas.events import MultiEvent
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord

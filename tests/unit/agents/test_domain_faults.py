@@ -18,9 +18,9 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest import decode, decoders, faults
 from astrocyte.agents.ingest.faults import OperatorFailed, apart
 from astrocyte.agents.ingest.validate import Validators
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.matches import outputs
 from astrocyte.agents.matches.outputs import Columns
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.agents.windows import WindowOperator
 from astrocyte.schemas.errors import TransientError
 from astrocyte.schemas.frames import Frame, encode_frame
@@ -303,7 +303,7 @@ def test_a_late_event_that_json_cannot_hold_is_a_dead_letter_as_a_frame_of_its_o
     late = Frame.from_columns("A", "run", {"timestamp": np.array([1]), "key": ["k"], "x": column}, first_seq=1)
     output = DomainOutput()
     for offset, frame in enumerate((on_time, late)):
-        output.extend(domain.feed("mono.A", [RawRecord(offset, 0, None, encode_frame(frame))]))
+        output.extend(domain.feed("mono.A", [RawRecord(offset, 1_772_359_200_000, None, encode_frame(frame))]))
     assert len(output.late) + len(output.dead_letters) == 1
     for letter in output.dead_letters:
         assert letter.stage in ("late", "correlate")
@@ -336,6 +336,16 @@ def test_messages_without_a_kafka_key_are_counted_where_a_topic_is_taken_to_be_p
     said = [(cause, of, detail, found.count, found.example) for cause, of, detail, found in domain.unused]
     assert said[0] == ("unkeyed", "mono.A", "device", 1, "mono.A[3]@1")
     assert [each[0] for each in said[1:]] == ["no_key"]  # the frame has no device
+    assert is_accounted(domain)
+
+
+def test_messages_that_hold_no_key_are_no_sign_of_how_a_topic_is_partitioned():
+    rules = load_rules("rules: [{name: r, by: device, seq: [{as: a, stream: A}]}]")
+    group = DomainGroup("device", Engine(rules, validated=True), {"A": "mono.A"})
+    domain = Domain(3, [group], topics=["mono.A"], partitioned_by={"mono.A": "device"})
+    noise = [RawRecord(n, 1_772_359_200_000, None, value) for n, value in enumerate((b"null", b"42", b"{", None))]
+    run(domain, [*noise, json_record(4, 1.0)._replace(key=None), json_record(5, 1.0, device="d")])
+    assert "unkeyed" not in [cause for cause, *_ in domain.unused]
     assert is_accounted(domain)
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.unused import Unused
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline import metrics
 from astrocyte.pipeline.settings import load_settings
 

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.time_limit(30, "runs thousands of generations")
 
 def test_an_advantageous_mutant_fixes_with_the_probability_of_moran() -> None:
     # Death, then birth by fitness among the survivors ("death-birth"): Hindersin and Traulsen 2015.
-    slots, replicates, fitness = 8, 4000, 1.5
+    slots, replicates, fitness = 12, 4000, 1.5
     config = MoranConfig(slots=slots, replicates=replicates, advantage=fitness - 1, carriers=-1.0)
-    carriers = trace(MORAN, config, 11, 320, chunk_ticks=40)["carriers"][-1]
+    carriers = trace(MORAN, config, 11, 700, chunk_ticks=100)["carriers"][-1]
     expected = (1 - 1 / slots) * (1 - 1 / fitness) / (1 - fitness ** (1 - slots))
     assert np.isin(carriers, (0, slots)).mean() > 0.999
     measured = (carriers == slots).mean()

@@ -17,7 +17,7 @@ from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import MOST_WAITING, NO_KAFKA_TIME_US, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.schemas.frames import TEXT, Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.times import iso_from_us, time_us
@@ -58,8 +58,8 @@ def logs(draw: st.DrawFn) -> tuple[list[Sent], int]:
     # At the end every device speaks once more: a log may not end while it is one word against another.
     for n in range(count + devices):
         now += int(random.integers(0, 20 * SECOND)) + (gap if n == gap_at else 0)
-        # The first event of a source has nothing to be compared with but its own Kafka timestamp.
-        device = int(random.integers(0 if n or stamps in ("now", "before") else 1, devices))
+        # A Kafka timestamp that agrees with the first event of a source is believed.
+        device = int(random.integers(0 if n or stamps in ("now", "before", "none") else 1, devices))
         device = device if n < count else n - count
         own = now - int(random.integers(0, lateness + 1))
         if device == 0:
@@ -235,6 +235,24 @@ def test_a_caller_that_knows_the_time_releases_all_of_its_past_in_an_idle_place(
     _, made = guard(("a", 0, 0), ("b", 1, 0), ("a", 100, 0), ("a", 5000, 0))
     assert made.trust(TEN + 95) == []
     assert [step.waited.item for step in made.trust(TEN + 95, idle={SOURCE.place}) if step.waited is not None] == [2]
+
+
+def test_an_event_without_a_key_confirms_no_other():
+    ahead = [("a", 0, -1), ("b", 1, -1), ("a", 5000, -1), (None, 5001, -1)]
+    decided, made = guard(*ahead, ("b", 2, -1), ("c", 3, -1))
+    assert (rows(decided), made.waiting) == ([0, 1, 4, -2, -3, 5], 0)
+    decided, made = guard(("a", 0, -1), ("b", 1, -1), (None, 5000, -1), ("a", 5001, -1), ("b", 2, -1), ("c", 3, -1))
+    assert (rows(decided), made.waiting) == ([0, 1, 4, -2, -3, 5], 0)
+
+
+def test_an_event_without_a_key_waits_until_keys_that_are_accepted_reach_its_time():
+    decided, made = guard(("a", 0, -1), ("b", 1, -1), (None, 5000, -1), ("a", 5001, -1), ("b", 5002, -1))
+    assert (rows(decided), made.waiting) == ([0, 1, 3, 2, 4], 0)
+
+
+def test_the_first_event_of_a_source_without_kafka_time_is_compared_with_those_that_follow():
+    decided, made = guard(("a", 5000, -1), ("b", 1, -1), ("a", 5001, -1), ("c", 2, -1), ("b", 3, -1))
+    assert ([number for number, reason in decided if reason is None], made.waiting) == ([1, 3, 4], 0)
 
 
 class RowByRow(ClockGuard[int]):

@@ -379,6 +379,19 @@ def test_a_source_that_was_ended_as_idle_is_waited_for_after_its_next_frame() ->
     assert clock.watermark_us == 20
 
 
+def test_a_source_that_goes_on_after_silence_does_not_wait_for_a_peer_that_has_ended() -> None:
+    clock, (one, two) = Watermarks(), PARTS[:2]
+    see(clock, one, 10, watermark_us=10, peers=[one, two])
+    see(clock, two, end=True)  # silent, as the repartition role has found
+    see(clock, one, 20, watermark_us=20, end=True, peers=[one, two])
+    assert clock.finished
+    clock.reset()
+    see(clock, two, 30, watermark_us=30, peers=[one, two])
+    assert clock.watermark_us == 30
+    see(clock, two, end=True, peers=[one, two])
+    assert clock.finished
+
+
 def test_ended_sources_are_remembered_up_to_a_number_and_those_still_announced_the_longest(monkeypatch: Any) -> None:
     monkeypatch.setattr("astrocyte.agents.event_time.watermarks.ENDED_KEPT", 8)
     clock, (known, peer) = Watermarks(), PARTS[:2]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from astrocyte import Frame
 from astrocyte.agents.ingest.validate import Passed, Validators
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.validators import Validator
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
 

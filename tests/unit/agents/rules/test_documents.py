@@ -2,8 +2,8 @@
 
 import pytest
 
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import InvalidRules, Window
-from astrocyte.agents.rules.yaml import load_rules
 
 STEP = "rules:\n  - name: r\n    seq:\n      - as: a\n        stream: A\n"
 

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import Group, InvalidRules, Rule, Step, Window, format_duration, parse_duration
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.schemas.errors import InvalidRule
 
 DOCUMENTED = """
@@ -326,3 +327,78 @@ def test_fields_of_a_step_with_a_stream_that_lists_none_may_have_any_name():
     for name, value in (RIGHT | {"WHERE": "anything > 3"}).items():
         text = re.sub(rf"\b{name}\b", value, text)
     assert load_rules(text).rules[0].steps[1].where == "anything > 3"
+
+
+def pair(kind, where):
+    return f"""
+rules:
+  - name: r
+    within: 10s
+    {kind}:
+      - {{as: a, stream: A}}
+      - {{as: b, stream: B, where: {where!r}}}
+"""
+
+
+ONE = "rules: [{name: r, seq: [{as: a, stream: A}]}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        (pair("seq", "startswith(a.name, 'x')"), (7, "r", "b.where"), "cannot test an event matched earlier"),
+        (pair("seq", "value > 1 and not 'x' in a.name"), (7, "r", "b.where"), "cannot test an event matched earlier"),
+        (pair("all", "contains(max(a.name, b.name), 'x')"), (7, "r", "b.where"), "of one event only"),
+        (
+            (
+                "rules:\n  - name: r\n    within: 1s\n    seq:\n"
+                "      - {times: 1000, seq: [{as: a, stream: A, times: 1000}]}\n"
+            ),
+            (5, "r", "seq"),
+            "more than 20000 states",
+        ),
+        (
+            (
+                "rules:\n  - {name: r, within: 1s, seq: [{as: a, stream: s}]}\n"
+                "  - {name: s, within: 1s, seq: [{as: a, stream: r}]}\n"
+            ),
+            (2, "r", "a.stream"),
+            "in a circle: r -> s -> r",
+        ),
+        (
+            (
+                "rules:\n  - {name: r, seq: [{as: a, stream: w}]}\n"
+                "windows:\n  - {name: w, from: r, every: 1s, select: {n: count()}}\n"
+            ),
+            (4, "w", "from"),
+            "in a circle: w -> r -> w",
+        ),
+        (f"streams:\n  - name: A\n    decoder: foo\n{ONE}", (3, "A", "decoder"), "'foo'"),
+        (
+            f"streams:\n  - {{name: A, topic: t}}\n  - {{name: B, topic: t}}\n{ONE}",
+            (3, "B", "topic"),
+            "both name the topic 't'",
+        ),
+    ],
+)
+def test_what_no_engine_takes_is_refused_when_it_is_loaded_with_its_place(tmp_path, text, place, message):
+    file = tmp_path / "rules.yaml"
+    file.write_text(text)
+    found = problem(file)
+    assert (found.file, found.line, found.rule, found.field) == (str(file), *place)
+    assert message in found.message
+
+
+def test_an_engine_names_the_rule_and_the_field_of_a_rule_that_it_cannot_take():
+    rule = Rule(name="r", within="1s", seq=[step("a"), step("b", where="startswith(a.name, 'x')")])
+    with pytest.raises(InvalidRules, match=r"rule 'r': b.where: contains, startswith"):
+        Engine([rule])
+
+
+def test_a_hopping_window_whose_events_would_be_in_too_many_windows_is_refused():
+    text = "windows: [{{name: w, from: A, size: {}, every: {}, select: {{n: count()}}}}]"
+    found = problem(text.format("30d", "1us"))
+    assert (found.line, found.rule) == (1, "w")
+    assert "in 2,592,000,000,000 windows, and make as many results; the limit is 10,000" in found.message
+    assert "in 10,001 windows" in problem(text.format("10.001s", "1ms")).message
+    assert load_rules(text.format("10000s", "1s")).windows[0].kind == "hopping"

@@ -159,3 +159,38 @@ def test_a_frame_validator_keeps_the_stream_and_the_numbers_of_rows():
     for changed in (replace(frame, stream="B"), replace(frame, first_seq=5), replace(frame, weight=2.0)):
         _, refused = ValidatorFunction(lambda _, made=changed: (made, {}), per="frame").apply(frame, {})
         assert list(refused) == [0]
+
+
+@pytest.mark.parametrize("name", [1, None, b"x", "\ud800"], ids=repr)
+def test_a_field_name_that_is_no_text_refuses_this_event_alone(name: Any) -> None:
+    validator = Validator(stream="s", use=lambda event: {name: 2} if event["value"] == 2 else None)
+    rules = load_rules("rules: [{name: r, seq: [{as: a, stream: s}], emit: {v: a.value}}]").rules
+    ruleset = RuleSet(rules=rules, validators=[validator])
+    events = [{"stream": "s", "timestamp": 10**15 + n, "key": "k", "value": n} for n in range(4)]
+    found = match(ruleset, events)
+    assert [each.emit["v"] for each in found] == [0, 1, 3]
+    assert [event.fields["value"] for event in found.refused] == [2]
+    assert found.refused[0].reason.startswith("the validator failed: ")
+
+
+def test_an_event_on_which_a_validator_raises_is_refused_alone_as_in_a_worker() -> None:
+    def fail(self: Any, frame: Frame, *_: Any) -> Any:
+        if 2.0 in frame.values("value"):
+            raise RuntimeError("row 2")
+        return frame, {}
+
+    rules = load_rules("rules: [{name: r, seq: [{as: a, stream: s}], emit: {v: a.value}}]").rules
+    ruleset = RuleSet(rules=rules, validators=[Validator(stream="s", use=lambda event: None)])
+    events = [{"stream": "s", "timestamp": 10**15 + n, "key": "k", "value": float(n)} for n in range(4)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ValidatorFunction, "apply", fail)
+        found = match(ruleset, events)
+    assert [each.emit["v"] for each in found] == [0, 1, 3]
+    assert [event.reason for event in found.refused] == ["validating an event failed: RuntimeError: row 2"]
+
+
+def test_a_validator_that_sets_nan_or_a_field_of_some_events_only_keeps_no_state() -> None:
+    def odd(event: dict[str, Any]) -> Any:
+        return {"value": float("nan"), "new": 1} if event["value"] == 2 else None
+
+    assert check_validator(Validator(stream="s", use=odd), [{"value": 1}, {"value": 2}]) == [None, None]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte import Frame
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import Window
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.agents.windows import WindowOperator, WindowRows, windows_for
 from astrocyte.schemas.errors import InvalidRule
 from astrocyte.schemas.mixed import column_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from tests.support.logs import write_log
 from tests.support.pair_log import PAIR, in_frames, spikes
 

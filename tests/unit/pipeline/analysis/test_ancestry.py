@@ -31,7 +31,7 @@ from tests.unit.pipeline.rules.test_shipped_rules import CASES
 app = typer.Typer()
 cli_rules.register(app)
 WINDOWED = ("evolutionary_breakthrough", "stagnation", "resource_depletion", "diversity_bottleneck",
-            "bottleneck_and_recovery")  # fmt: skip
+            "bottleneck_and_recovery", "training_stops", "karma_breakthrough", "evolution_stalls")  # fmt: skip
 
 
 def messages(events, streams, *, as_json=False) -> list[ConsumedRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.backtest import Made, backtest, compare, verify
 from astrocyte.pipeline.analysis.score import Planted, planted_in, score, score_matches
 from astrocyte.pipeline.recording.format import InvalidLog
@@ -119,6 +119,12 @@ def test_a_planted_interval_is_found_by_a_match_inside_it_or_soon_after():
     nothing = score_matches("r", [], [], slack_us=0)
     assert (nothing.precision, nothing.recall) == (None, None)
     assert nothing.as_json()["delay_s"] is None
+
+
+def test_a_match_after_two_anomalies_belongs_to_the_newer_one():
+    planted = [Planted("collapse", "r", "run", 100, 110), Planted("collapse", "r", "run", 150, 160)]
+    matches = [Made(str(time_us), "r", time_us, "run", ("x",)) for time_us in (120, 170)]
+    assert score_matches("r", planted, matches, slack_us=1000).found == 2
 
 
 def test_a_match_of_half_the_planted_events_counts_and_is_not_exact():

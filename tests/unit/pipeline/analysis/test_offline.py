@@ -6,7 +6,7 @@ import random
 
 import orjson
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inputs import survey
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord

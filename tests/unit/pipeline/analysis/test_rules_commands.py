@@ -29,7 +29,7 @@ def rule_file(tmp_path):
 def test_the_command_match_prints_multi_events_as_json_lines(rule_file, pair, log):
     result = run("match", rule_file, str(log))
     assert [json.loads(line) for line in result.stdout.splitlines()] == matches(pair, log)
-    assert "96 multi events of 192 events (0 late, 0 unreadable)" in result.stderr
+    assert "96 multi events of 192 events (0 late, 0 refused)" in result.stderr
     alerts = run("match", rule_file, str(log), "--alerts").stdout.splitlines()
     assert json.loads(alerts[0])["message"] == "0.0 and 0.0"
 

@@ -5,7 +5,7 @@ import zlib
 import orjson
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import OfflineRun, run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import LogHeader

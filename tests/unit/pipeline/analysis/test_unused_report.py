@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.analysis.unused_report import NothingRead, report_lines
 from astrocyte.pipeline.cli.app import app
@@ -66,7 +66,7 @@ def test_every_late_event_is_among_the_rejects_also_with_the_id_of_another(tmp_p
     ]  # fmt: skip
     rejects = tmp_path / "rejects.jsonl"
     result = run("match", *files(tmp_path, rules, *records), "--rejects", str(rejects))
-    assert "(6 late, 0 unreadable)" in result.stderr
+    assert "(6 late, 0 refused)" in result.stderr
     found = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert [(each["topic"], each["offset"]) for each in found] == [
         (f"mono.{stream}", offset) for stream in "AB" for offset in (1, 2, 3)
@@ -75,7 +75,7 @@ def test_every_late_event_is_among_the_rejects_also_with_the_id_of_another(tmp_p
 
 def test_where_all_was_used_nothing_is_added(tmp_path):
     result = run("match", *files(tmp_path, HIGH, event(0, value=5)))
-    assert lines(result) == ["1 multi events of 1 events (0 late, 0 unreadable)"]
+    assert lines(result) == ["1 multi events of 1 events (0 late, 0 refused)"]
 
 
 def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_unused(tmp_path):
@@ -83,7 +83,7 @@ def test_events_without_a_key_take_part_in_rules_by_null_and_are_not_said_to_be_
     rejects = tmp_path / "rejects.jsonl"
     by_null = HIGH.replace("name: high", "name: high, by: null")
     result = run("match", *files(tmp_path, by_null, *records), "--rejects", str(rejects))
-    assert lines(result)[0] == "3 multi events of 3 events (0 late, 0 unreadable)"
+    assert lines(result)[0] == "3 multi events of 3 events (0 late, 0 refused)"
     assert not rejects.read_bytes()
     assert "took part in nothing" not in result.stderr
 
@@ -127,7 +127,7 @@ def test_a_log_without_messages_is_an_error(tmp_path):
 def test_events_of_a_repartitioned_stream_are_counted(tmp_path):
     rules = "rules: [{name: r, by: device, seq: [{as: a, stream: A}]}]"
     result = run("match", *files(tmp_path, rules, *(event(offset, device="d") for offset in range(5))))
-    assert lines(result) == ["5 multi events of 5 events (0 late, 0 unreadable)"]
+    assert lines(result) == ["5 multi events of 5 events (0 late, 0 refused)"]
 
 
 def test_a_field_that_changes_its_kind_from_chunk_to_chunk_is_reported(tmp_path):
@@ -146,7 +146,7 @@ def test_duplicates_are_in_the_summary_by_whatever_rules_correlate(tmp_path, by)
     rules = f"rules: [{{name: r, by: {by}, seq: [{{as: a, stream: A}}]}}]"
     twice = [event(0, event_id=str(UUID(int=1)), device="d")._replace(offset=offset) for offset in range(2)]
     result = run("match", *files(tmp_path, rules, *twice))
-    assert lines(result)[0] == "1 multi events of 2 events (0 late, 0 unreadable, 1 duplicates)"
+    assert lines(result)[0] == "1 multi events of 2 events (0 late, 0 refused, 1 duplicates)"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64])
@@ -214,7 +214,7 @@ def test_a_late_event_is_listed_with_the_watermark_that_made_it_late(tmp_path):
 
 def test_events_of_a_keyed_stream_take_part_in_rules_without_a_key(tmp_path):
     result = run("match", *files(tmp_path, in_unit("s"), at(0, 1_764_408_608)))
-    assert lines(result) == ["1 multi events of 1 events (0 late, 0 unreadable)"]
+    assert lines(result) == ["1 multi events of 1 events (0 late, 0 refused)"]
 
 
 def in_unit(unit: str, by: str = "null") -> str:
@@ -284,7 +284,7 @@ def test_every_event_that_rules_did_not_see_is_in_the_counts(tmp_path, command):
     tombstones = [ConsumedRecord("mono.A", 0, offset, 0, b"k", None) for offset in (20, 21)]
     arguments = files(tmp_path, COUNTED, *changes, *tombstones)
     result = run(command, *arguments)
-    said = next(line for line in (result.stdout + result.stderr).splitlines() if "unreadable" in line)
+    said = next(line for line in (result.stdout + result.stderr).splitlines() if "refused" in line)
     processed = json.loads(run("backtest", *arguments, "--json").stdout)["a"]
     assert (processed["events"], processed["skipped"]) == (22, 2)
     assert 0 < processed["sampled"] < 20
@@ -303,7 +303,7 @@ def test_keys_in_different_partitions_of_joined_topics_are_reported(tmp_path):
     assert "declare the key of both streams with partitioned: false" in line
     declared = "streams: [{name: %s, key: {field: key, partitioned: false}}, {name: %s, key: {partitioned: false}}]\n"
     path.write_text(declared % ("A", "B") + rules)
-    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
+    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 refused)"]
 
 
 def test_keys_in_different_partitions_are_no_news_where_topics_have_different_numbers_of_them(tmp_path):
@@ -313,7 +313,7 @@ def test_keys_in_different_partitions_are_no_news_where_topics_have_different_nu
     with LogWriter(log, LogHeader({"mono.A": 1, "mono.B": 3})) as writer:
         writer.write(event(0, "mono.A"))
         writer.write(event(1, "mono.B")._replace(partition=2, offset=0))
-    assert lines(run("match", str(path), str(log))) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
+    assert lines(run("match", str(path), str(log))) == ["1 multi events of 2 events (0 late, 0 refused)"]
 
 
 def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
@@ -322,7 +322,7 @@ def test_keys_in_one_partition_of_joined_topics_are_no_news(tmp_path):
     path = tmp_path / "rules.yaml"
     path.write_text(rules)
     log = str(write_log(tmp_path / "log.jsonl", records, partitions=3))
-    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 unreadable)"]
+    assert lines(run("match", str(path), log)) == ["1 multi events of 2 events (0 late, 0 refused)"]
 
 
 VISITS = """

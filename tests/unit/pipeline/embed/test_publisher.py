@@ -10,18 +10,25 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as day_time
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 from itertools import count
+from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import astrocyte
 from astrocyte import CATALOG, AstrocyteError
+from astrocyte.agents.ingest.dicts import frames_of as frames_of_mappings
 from astrocyte.pipeline.embed.encoding import EncodedEvent, StreamEncoder, messages_of
 from astrocyte.pipeline.embed.outbox import Outbox
 from astrocyte.pipeline.recording.frames import frames_of
@@ -107,8 +114,14 @@ def test_time_is_a_datetime_text_or_microseconds_and_now_by_default():
         ("rooms", {"value": math.nan}, "'value' is nan; JSON has finite numbers"),
         ("rooms", {"deep": {"list": [1.0, math.inf]}}, "'deep.list' is inf"),
         ("rooms", {"value": np.float64("nan")}, "'value' is nan"),
-        ("rooms", {"value": object()}, "is no JSON"),
-        ("rooms", {"value": 2**70}, "is no JSON"),
+        ("rooms", {"value": object()}, "'value' cannot be read: expected a number, text"),
+        ("rooms", {"value": {"a": Decimal("nan")}}, "'value.a' is NaN; JSON has finite numbers"),
+        ("rooms", {"value": Decimal("inf")}, "'value' is inf"),
+        ("rooms", {"value": 2**2000}, "'value' is inf"),
+        ("rooms", {"value": "\ud800"}, "'value' holds half a character"),
+        ("rooms", {1: 2}, "field name 1 of type int; expected text"),
+        (None, {}, "stream None of type NoneType; expected its name"),
+        (5, {}, "stream 5 of type int; expected its name"),
         ("rooms", [1], "as a mapping, got list"),
         ("rooms", {"timestamp": -1}, "expected a time from 1970 to 2100"),
         ("rooms", {"timestamp": "soon"}, "timestamp 'soon'"),
@@ -118,9 +131,11 @@ def test_time_is_a_datetime_text_or_microseconds_and_now_by_default():
         ("rooms", {"type": "\ud800"}, "cannot be encoded: .*surrogates"),
         ("rooms", {"event_id": "\ud800"}, "cannot be encoded: .*surrogates"),
         ("rooms", {"key": "\ud800"}, "cannot be encoded: .*surrogates"),
-        ("rooms", {"key": object()}, "cannot be encoded: expected a number, text"),
+        ("rooms", {"key": object()}, "key <object .* cannot be read: expected a number, text"),
+        ("rooms", {"key": 1j}, "key 1j of an event of stream 'rooms' cannot be read"),
+        ("rooms", {"timestamp": 1759055400.5}, "timestamp 1759055400.5 of type float; expected integer microseconds"),
         ("rooms", {"type": object()}, "cannot be encoded: Type is not JSON"),
-        ("rooms", {"value": ENDLESS}, "cannot be encoded: maximum recursion depth"),
+        ("rooms", {"value": ENDLESS}, "'value' cannot be read: a value is nested too deeply"),
         ("rooms", {"reading": Reading(math.nan)}, "'reading.heat' is nan"),
         ("rooms", {"level": Level.UNKNOWN}, "'level' is nan"),
         ("my rooms", {}, "stream 'my rooms'; expected letters"),
@@ -143,6 +158,76 @@ def test_numpy_values_are_sent_as_numbers():
     message = one_message("rooms", {"value": np.float32(0.5), "n": np.int64(3), "list": np.arange(3)})
     (row,) = received(message, "rooms").rows()
     assert (row["value"], row["n"], row["list"]) == (0.5, 3, "[0,1,2]")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**64,
+        -(2**70),
+        Decimal("1.1"),
+        Decimal(2**70),
+        Fraction(1, 3),
+        datetime(2026, 1, 1),
+        date(2026, 1, 1),
+        day_time(1, 2),
+        timedelta(seconds=1),
+        UUID(int=1),
+        Path("/a"),
+        b"ab",
+        bytearray(b"x"),
+        np.float32(0.1),
+        np.bool_(True),
+        np.arange(3),
+        np.datetime64("2026-01-01"),
+        np.datetime64("NaT"),
+        pd.NA,
+        pd.NaT,
+        pd.Timestamp("2026-01-01", tz="UTC"),
+        Reading(0.5),
+        Level.LOW,
+        {1, 2},
+        (1, 2),
+        {1: 2},
+        [datetime(2026, 1, 1), UUID(int=1), b"a", 2**70, {"a": Reading(1.0)}],
+        None,
+        1,
+        "a",
+        True,
+    ],
+    ids=repr,
+)
+def test_a_mapping_is_the_same_event_in_emit_and_in_match(value):
+    event = {"stream": "rooms", "timestamp": 5, "key": value, "type": "t", "value": value, "metadata": {"other": value}}
+    (matched,) = frames_of_mappings([event], [])[0].rows()
+    (emitted,) = received(one_message("rooms", event), "rooms").rows()
+    names = ["timestamp", "key", "type", "value", "other"]
+    assert [repr(emitted[name]) for name in names] == [repr(matched[name]) for name in names]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (5, "5"),
+        (5.0, "5"),
+        (0.5, "0.5"),
+        (True, "true"),
+        (2**70, str(float(2**70))),
+        ("a", "a"),
+        ("", ""),
+        (None, None),
+        (b"abc", "abc"),
+        (b"", ""),
+        (b"\xff\x00", "0xff00"),
+        (UUID(int=1), str(UUID(int=1))),
+    ],
+)
+def test_a_key_is_read_in_one_way_wherever_it_is_stated(key, text):
+    (in_match,) = frames_of_mappings([{"stream": "rooms", "timestamp": 5, "key": key}], [])[0].rows()
+    encoder = StreamEncoder("rooms")
+    assert in_match["key"] == text
+    assert encoder.encode({"key": key}, None, 0).key == text
+    assert encoder.encode({"key": "the other"}, key, 0).key == ("the other" if key is None else text)
 
 
 def test_a_data_class_is_an_object_and_a_member_of_an_enumeration_is_its_value():

@@ -13,7 +13,7 @@ from faust.types import TP
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.state.snapshots import SnapshotParts, pack_state, parts_of
 from astrocyte.pipeline.transport.commits import CommitTracker

@@ -9,7 +9,7 @@ import pytest
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.copies import Copied
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import copy_records
@@ -64,7 +64,7 @@ class Watched:
         self.domain.feed(topic, records)
         place = TopicPartition(topic, 0)
         self.sources.processed(place, first + len(records), self.now_s)
-        self.watch.processed(place, self.domain.counters.received - before)
+        self.watch.processed(place, first, self.domain.counters.received - before)
 
     def after(self, seconds: float, *, idle: bool = True) -> None:
         """Time in which fetches are answered and this process runs; ``idle``: silent topics become idle."""
@@ -232,7 +232,7 @@ def test_events_whose_clock_is_doubted_are_named():
     watched.feed(A, record("quiet_a", 8 * 3600.0))
     watched.after(30)
     assert watched.causes == [(A, "doubted")]
-    assert "1 events are further ahead" in watched.lines[0]
+    assert "1 event is further ahead" in watched.lines[0]
 
 
 def test_the_last_events_of_a_group_wait_for_the_other_topics_of_the_worker():
@@ -266,6 +266,21 @@ def test_copies_that_do_not_come_are_the_fault_of_the_repartition_role():
     watched.after(1)
     assert watched.causes == []
     assert "event time goes on" in watched.lines[-1]
+
+
+def test_copies_that_come_before_their_originals_are_read_are_not_missed():
+    watched = placed()
+    made_of = frame("quiet_a", 1.0, watermark_us=START_US + 1_000_001, origin="/0")
+    (made,) = copy_records(KEYED, Copy(made_of, Copied(0, 0, np.array([0]))), 1)
+    watched.feed(KEYED, made.value, headers=made.headers)
+    watched.feed(A, record("quiet_a", 1.0))
+    watched.after(60)
+    assert watched.causes == []
+    watched.feed(A, record("quiet_a", 2.0, 1))
+    watched.after(14)
+    assert watched.causes == []
+    watched.after(3)
+    assert watched.causes == [(KEYED, "repartition")]
 
 
 def test_copies_that_never_came_are_missed_after_a_restart_too():
@@ -325,3 +340,17 @@ def test_a_revoked_partition_no_longer_stalls():
     watched.after(20)
     watched.watch.drop(0)
     assert watched.watch.stalls == []
+
+
+@pytest.mark.parametrize(("idle", "passes"), [(False, True), (True, False)])
+def test_a_stall_says_whether_it_ends_by_itself(idle, passes):
+    watched = two_streams()
+    if passes:
+        watched.feed(A, record("quiet_a", 1.0))
+    else:
+        watched.feed(A, asserted("quiet_a", 1.0, peers=("quiet_a", "quiet_b")))
+    watched.after(20, idle=idle)
+    (stall,) = watched.watch.stalls
+    said = stall.as_json()
+    assert said["passes"] is passes
+    assert said["since"].startswith("2025-06-15T15:06:4")

@@ -154,10 +154,10 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
     ),
     "evolutionary_breakthrough": (
         "cells",
-        snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.65})),
+        snapshots((0, 5, {}), (5, 7, {"avg_accuracy": 0.65})),
         snapshots((0, 5, {}), (5, 6, {"avg_accuracy": 0.57}), (6, 7, {"avg_accuracy": 0.65})),
     ),
-    "stagnation": ("cells", births((0, 5, 5), (5, 10, 3)), births((0, 5, 5), (5, 10, 4))),
+    "stagnation": ("cells", births((0, 5, 5), (5, 11, 3)), births((0, 5, 5), (5, 11, 4))),
     "resource_depletion": (
         "cells",
         snapshots((0, 5, {}), (5, 8, {"energy_efficiency": 0.5})),
@@ -165,13 +165,13 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
     ),
     "diversity_bottleneck": (
         "cells",
-        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.69})),
-        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.71})),
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.63})),
+        snapshots((0, 5, {}), (5, 8, {"genome_diversity": 1.65})),
     ),
     "bottleneck_and_recovery": (
         "cells",
-        snapshots((0, 5, {}), (5, 8, {"total_population": 150}), (8, 12, {"total_population": 600})),
-        snapshots((0, 5, {}), (5, 8, {"total_population": 150}), (8, 12, {"total_population": 450})),
+        snapshots((0, 5, {}), (5, 8, {"total_population": 90}), (8, 12, {"total_population": 600})),
+        snapshots((0, 5, {}), (5, 8, {"total_population": 90}), (8, 12, {"total_population": 450})),
     ),
     "agent_population_crash": ("ecology", steps({}, {"total_agents": 49}), steps({}, {"total_agents": 50})),
     "resource_exhaustion": (

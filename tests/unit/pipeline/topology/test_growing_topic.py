@@ -7,8 +7,8 @@ import pytest
 
 from astrocyte.agents.domain import Domain, DomainGroup, DomainOutput
 from astrocyte.agents.engine.engine import Engine
+from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.topology.plan import Plan, decoders_of

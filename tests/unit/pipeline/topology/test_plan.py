@@ -1,6 +1,6 @@
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.topology.plan import ALL_KEYS, Repartition, checked_plan, make_plan
 from astrocyte.schemas.catalog import Catalog, EventType
 from astrocyte.schemas.errors import InvalidRule

@@ -1,7 +1,7 @@
 import numpy as np
 
 from astrocyte.agents.ingest.copies import Copied
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import Repartition, make_plan

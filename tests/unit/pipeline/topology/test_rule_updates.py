@@ -1,4 +1,4 @@
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.topology.rule_updates import LiveRules
 
 BASE = "rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]"

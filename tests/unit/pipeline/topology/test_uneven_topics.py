@@ -2,7 +2,7 @@
 
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.topology.plan import Plan, Repartition, uneven_topics
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics, check_partitions

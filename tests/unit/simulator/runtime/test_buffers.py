@@ -18,6 +18,7 @@ from astrocyte.simulator.runtime import buffers, programs
 from astrocyte.simulator.runtime.buffers import MOST_SPILLS, ROUNDS_TO_SHRINK, Buffers, BufferStuck
 from astrocyte.simulator.runtime.world import RoundStuck, World
 from tests.support.bursts import BURSTS, GREEDY, SLOTS, BurstsConfig
+from tests.support.small_worlds import SMALL_WORLDS
 
 pytestmark = pytest.mark.time_limit(30, "compiles a world in several sizes")
 
@@ -98,6 +99,19 @@ def test_no_sizes_groups_and_chunks_change_the_frames(
     rows: tuple[int, int, int], largest: int, islands: int, group: int, plants: list[dict], chunk_ticks: int
 ) -> None:
     hold_to_unbuffered_run(rows, largest, islands, group, plants, chunk_ticks)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["axons", "dna", "kernels", "ecology", "cells"])
+def test_the_spill_program_of_every_world_gives_the_bits_of_the_ordinary_one(name: str) -> None:
+    _, config = SMALL_WORLDS[name]
+    ordinary, spilled = MemorySink(), MemorySink()
+    simulate(name, config, seed=1, ticks=60, sink=ordinary, run="r")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Buffers, "spills", lambda self, tick: tick % 20 >= 5)
+        patch.setattr(Buffers, "turn", lambda self, tick: tick - tick % 20 + (5 if tick % 20 < 5 else 20))
+        simulate(name, config, seed=1, ticks=60, sink=spilled, run="r")
+    assert [encode_frame(frame) for frame in spilled.frames] == [encode_frame(frame) for frame in ordinary.frames]
 
 
 @settings(max_examples=200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.fit import fit
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.inspect.text import render, render_fit

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.reading import lateness_for, recommended_lateness
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.offline import run_rules

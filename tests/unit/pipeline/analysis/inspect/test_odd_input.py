@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.inspect.starter import make_starter
 from astrocyte.pipeline.analysis.offline import run_rules

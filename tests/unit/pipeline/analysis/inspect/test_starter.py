@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.report import NothingFound
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.inspect.starter import make_starter

@@ -9,10 +9,12 @@ import numpy as np
 import orjson
 import pytest
 
+from astrocyte.agents.rules.yaml import load_rules
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
-from astrocyte.pipeline.analysis.inspect.starter import make_starter
+from astrocyte.pipeline.analysis.inspect.starter import _commands, make_starter
 from astrocyte.pipeline.analysis.inspect.strays import usual_times
 from astrocyte.pipeline.analysis.inspect.text import render
+from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.settings import Settings
 from tests.support.logs import write_log
@@ -132,3 +134,62 @@ def test_strays_are_few_and_far():
     assert usual_times(np.array([*times, YEAR_US, -YEAR_US], np.int64)) == (0, 99_000)
     assert usual_times(np.array([*times, 500_000], np.int64)) == (0, 500_000)
     assert usual_times(np.array([*times, *[YEAR_US] * 10], np.int64)) == (0, YEAR_US)
+
+
+def by_key(number: int, key: str | None, ahead_s: float) -> dict[str, object]:
+    return event(number, time=(START + timedelta(seconds=number + ahead_s)).isoformat(), data={"by": key, "ms": 1})
+
+
+@pytest.mark.parametrize("days", [0.02, 365, 400])
+def test_the_device_whose_clock_is_ahead_is_named_and_its_clock_sets_no_lateness(tmp_path, days):
+    """Two keys are ahead together, so that one confirms the other and the check of clocks lets them pass."""
+    ahead = {10, 11}
+    records = [
+        record(n, by_key(n, f"u{n % 40}", days * 86_400 if n % 40 in ahead and n > 40 else 0)) for n in range(400)
+    ]
+    *_, found = inspected(tmp_path, records)
+    (report,) = found.reports
+    assert found.recommended_us == (1_000_000 if days > 1 else 1_800_000_000)
+    lines = " ".join(report.problems)
+    assert [key in lines for key in ("'u10'", "'u11'")] == [True, True], lines
+    assert "a lateness of 1s is enough" in lines
+
+
+def test_events_without_a_key_that_are_ahead_are_named(tmp_path):
+    records = [record(n, by_key(n, None if n in (50, 90) else f"u{n % 5}", 1200 * (n in (50, 90)))) for n in range(400)]
+    *_, found = inspected(tmp_path, records)
+    assert any("2 events without a key" in line for line in found.reports[0].problems), found.reports[0].problems
+
+
+@pytest.mark.parametrize("minutes", [30, 3000])
+def test_a_device_whose_events_come_late_is_named_and_waited_for(tmp_path, minutes):
+    records = [record(n, by_key(n, f"u{n % 20}", -60 * minutes if n % 20 == 7 else 0)) for n in range(400)]
+    *_, found = inspected(tmp_path, records)
+    assert found.recommended_us >= minutes * 60_000_000
+    assert any("by 'u7'" in line for line in found.reports[0].problems), found.reports[0].problems
+
+
+def test_disorder_of_all_keys_names_none(tmp_path):
+    shifts = np.random.default_rng(1).integers(0, 900, 400)
+    records = [record(n, by_key(n, f"u{n % 8}", float(shifts[n]))) for n in range(400)]
+    *_, found = inspected(tmp_path, records)
+    assert found.reports[0].problems == []
+
+
+def test_rules_run_with_a_lateness_of_more_than_a_year(tmp_path):
+    path = write_log(tmp_path / "web.jsonl", [record(n, event(n)) for n in range(10)], partitions=1)
+    ruleset = load_rules(
+        "streams: [{name: click, topic: shop.web, decoder: cloudevents, key: by}]\n"
+        "rules: [{name: r, seq: [{stream: click, as: a}]}]"
+    )
+    run, outputs = run_rules(ruleset, [path], lateness_us=366 * 86_400_000_000)
+    assert sum(len(each.multi_events) for each in outputs) == run.counters.matches == 10
+
+
+@pytest.mark.parametrize(("domains", "count"), [(None, 6), (3, 3)])
+def test_the_command_for_a_worker_has_as_many_domains_as_the_topics_that_are_there(tmp_path, domains, count):
+    """Topics of other counts are repartitioned; those that workers have written cannot be."""
+    request, _, found = inspected(tmp_path, [record(n, event(n)) for n in range(60)])
+    found.form, found.reports[0].partition_count = "topic", 6
+    *_, worker = _commands(request, found, found.reports, "rules.yaml", domains)
+    assert worker.startswith(f"ASTROCYTE_PARTITIONS={count} astrocyte worker")

@@ -1,0 +1,36 @@
+"""Rules and windows that read one another in a circle, so that no result could be the first."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
+
+__all__ = ["refuse_circles"]
+
+
+def refuse_circles(ruleset: RuleSet) -> None:
+    """Raise InvalidRules for a circle, also one across different ``by``; the problem names the first rule in it."""
+    groups = {window.name: window.by for window in ruleset.windows}
+    groups |= {rule.name: rule.by or "null" for rule in ruleset.rules}
+    sources: dict[str, tuple[str, ...]] = {window.name: (window.source,) for window in ruleset.windows}
+    windows = frozenset(sources)
+    sources |= {rule.name: rule.streams for rule in ruleset.rules}
+    try:
+        TopologicalSorter(sources).prepare()
+    except CycleError as error:
+        names = error.args[1][::-1]  # each one reads the next
+        start = names.index(next(name for name in sources if name in names))
+        members = [*names[start:-1], *names[:start]]
+        circle = " -> ".join([*members, members[0]])
+        fields = ", ".join(f"{name} by {groups[name]}" for name in members)
+        message = f"rules and windows that read one another in a circle: {circle} ({fields}); break it at one place"
+        first = members[0]
+        if first in windows:
+            problem = RuleProblem(message, rule=first, field="from", kind="window")
+        else:
+            rule = next(each for each in ruleset.rules if each.name == first)
+            step = next(each for each in rule.steps if members[1 % len(members)] in each.stream)
+            problem = RuleProblem(message, rule=first, field=f"{step.name}.stream")
+        raise InvalidRules([problem]) from None
