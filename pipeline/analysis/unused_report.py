@@ -43,6 +43,8 @@ def check_read(run: OfflineRun, paths: list[str]) -> None:
         raise NothingRead(f"{where}: no messages; the rules read {_listed(sorted(run.inputs))}")
     held = [f"{topic} ({count:,})" for topic, count in sorted(found.topics.items())]
     hint = next(filter(None, (did_you_mean(topic, unread_topics(run)) for topic in sorted(run.inputs))), "")
+    if found.files:
+        hint += "; where a member 'stream' is a field and names no stream, give --stream NAME"
     raise NothingRead(
         f"{where}: nothing was read; it holds the topics {_listed(held)} and the rules read "
         f"{_listed(sorted(run.inputs))}{hint}"

@@ -165,13 +165,13 @@ def settle(engine: Engine, output: EngineOutput) -> Iterator[str]:
 
 def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual: bool) -> Iterator[str]:
     engine = Engine(rules, consistency="eventual" if eventual else "strong")
-    for number, event in enumerate(events):
+    for event in events:
         if isinstance(event, int):
             yield from settle(engine, engine.advance(event))
         elif eventual:
             yield from (shown(found, rules) for found in engine.push_event(event))
         else:
-            for frame in frames_of([event], [], run=str(number)):
+            for frame in frames_of([event], []):
                 if event["timestamp"] < engine.watermark_us:
                     engine.push_late(frame)
                 refused = engine.refused

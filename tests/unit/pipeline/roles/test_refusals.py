@@ -8,12 +8,13 @@ import numpy as np
 import orjson
 import pytest
 
-from astrocyte import Controller, Frame, encode_frame
+from astrocyte import Controller, Frame, decode_frame, encode_frame
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.sinks.base import Rejected
 from astrocyte.agents.sinks.testing import multi_event
 from astrocyte.pipeline.roles import worker
 from astrocyte.pipeline.roles.control import ControlRunner
+from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, LetterLimit, TooManyDeadLetters, UnusedReporter
 from astrocyte.pipeline.roles.sink import SinkRunner
 from astrocyte.pipeline.roles.worker import RoleProcesses
@@ -206,22 +207,24 @@ async def test_a_row_that_cannot_be_keyed_is_a_dead_letter_and_the_others_are_co
             raise ValueError("a bug")
         return keyed(frame, field)
 
-    keyed = repartition.repartition
-    monkeypatch.setattr(repartition, "repartition", broken)
+    keyed = repartition.partition_keys
+    monkeypatch.setattr(repartition, "partition_keys", broken)
     repartitioner = Repartitioner(Repartition("A", "mono.A", "place", "keyed.place.A"), 4, lateness_us=0)
     record = RawRecord(7, 0, None, encode_frame(frame_of([1, 13, 2])))
     (copy,), (letter,) = repartitioner.step(0, [record])
     frame = copy.frame
     assert frame.column("value").to_pylist() == [1, 2]
-    assert frame.column("key").to_pylist() == ["p", "p"]
+    assert frame.column("place").to_pylist() == ["p", "p"]
     assert (letter.stage, letter.topic, letter.offset, letter.row) == ("repartition", "mono.A", 7, 1)
 
 
-async def test_rows_without_the_field_of_a_copy_go_on_without_a_key():
-    repartitioner = Repartitioner(Repartition("A", "mono.A", "nowhere", "keyed.nowhere.A"), 4, lateness_us=0)
+async def test_rows_without_the_field_of_a_copy_go_on_in_the_first_partition():
+    plan = Repartition("A", "mono.A", "nowhere", "keyed.nowhere.A")
+    repartitioner = Repartitioner(plan, 4, lateness_us=0)
     (copy,), letters = repartitioner.step(0, [RawRecord(7, 0, None, encode_frame(frame_of([1, 2])))])
     assert letters == []
-    assert copy.frame.column("key").to_pylist() == [None, None]
+    parts = {each.partition: decode_frame(each.value).num_rows for each in copy_records(plan, copy, 4)}
+    assert parts == {0: 2, 1: 0, 2: 0, 3: 0}
 
 
 class Summing(Controller):

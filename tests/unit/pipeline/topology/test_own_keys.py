@@ -64,7 +64,7 @@ def test_live_through_the_repartition_role(by):
     assert len(plan.repartitions) == 2
     for plan_of_copies in plan.repartitions:
         raws = [
-            RawRecord(at, 0, event["key"].encode() if "key" in event else None,
+            RawRecord(at, event["timestamp"] // 1000, event["key"].encode() if "key" in event else None,
                       orjson.dumps({"timestamp": event["timestamp"], "patient": event["patient"]}))
             for at, event in enumerate(each for each in EVENTS if each["stream"] == plan_of_copies.stream)
         ]  # fmt: skip
