@@ -198,7 +198,8 @@ def make_plan(
             if not is_legal(topics[stream]):
                 raise InvalidRule(
                     f"stream {stream!r} is repartitioned by {field or 'null'!r}, but Kafka does not take the topic "
-                    f"{topics[stream]!r} ({len(topics[stream])} characters; at most {MOST_CHARACTERS}); use a shorter name"
+                    f"{topics[stream]!r} ({len(topics[stream])} characters; at most {MOST_CHARACTERS}); "
+                    "use a shorter name"
                 )
             copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
             repartitions[copy.topic] = copy

@@ -140,5 +140,5 @@ def test_a_copy_by_any_field_has_a_topic_that_kafka_takes(field):
 
 def test_a_copy_whose_topic_would_have_too_long_a_name_is_refused():
     rules = load_rules(f"rules: [{{name: r, by: {'b' * 60}, seq: [{{as: a, stream: {'s' * 200}}}]}}]")
-    with pytest.raises(InvalidRule, match="Kafka does not take the topic .* at most 249"):
+    with pytest.raises(InvalidRule, match=r"Kafka does not take the topic .* at most 249"):
         make_plan(rules)
