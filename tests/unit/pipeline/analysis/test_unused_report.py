@@ -415,3 +415,30 @@ def test_a_log_before_the_rules_is_refused_with_the_right_order(tmp_path, comman
     rules, events = event_file(tmp_path, ROW + "\n")
     with pytest.raises(InvalidSettings, match=r"the rule file comes first, .*: \S+rules\.yaml \S+events\.json"):
         run(command, events, rules)
+
+
+@pytest.mark.parametrize("key", [b"k", None])
+def test_an_event_that_is_read_in_several_copies_is_among_the_rejects_once(tmp_path, key):
+    rules = (
+        "rules:\n"
+        "  - {name: r, seq: [{as: a, stream: A}]}\n"
+        "  - {name: s, by: who, seq: [{as: a, stream: A}]}\n"
+        "  - {name: t, by: null, seq: [{as: a, stream: A}]}\n"
+    )
+    same = "11111111-1111-4111-8111-111111111112"
+    bodies = [
+        {"timestamp": "2026-03-01T10:00:00Z", "event_id": same},
+        {"timestamp": "2026-03-01T10:00:00Z", "event_id": same},
+        {"timestamp": "2026-03-01T10:00:30Z"},
+        {"timestamp": "2026-03-01T10:00:01Z"},
+        {"timestamp": "2026-03-01T10:00:31Z", "value": "x"},
+    ]
+    records = [
+        ConsumedRecord("mono.A", 0, number, 1_772_359_200_000, key, orjson.dumps({"who": "w", **body}))
+        for number, body in enumerate(bodies)
+    ]
+    rejects = tmp_path / "rejects"
+    run("match", *files(tmp_path, rules, *records), "--lateness", "2s", "--rejects", str(rejects))
+    listed = [json.loads(line) for line in rejects.read_text().splitlines()]
+    found = [(each["cause"], each["offset"]) for each in listed if each["cause"] != "no_key"]
+    assert sorted(found) == [("duplicate", 1), ("late", 3)]
