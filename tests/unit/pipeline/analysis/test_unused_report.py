@@ -442,3 +442,15 @@ def test_an_event_that_is_read_in_several_copies_is_among_the_rejects_once(tmp_p
     listed = [json.loads(line) for line in rejects.read_text().splitlines()]
     found = [(each["cause"], each["offset"]) for each in listed if each["cause"] != "no_key"]
     assert sorted(found) == [("duplicate", 1), ("late", 3)]
+
+
+def test_events_of_a_frame_of_another_stream_than_the_topic_are_counted_and_reported(tmp_path):
+    columns = {"timestamp": [1_772_359_200_000_000 + number for number in range(3)], "key": ["k"] * 3, "value": [9] * 3}
+    frames = [encode_frame(Frame.from_columns(stream, "run", columns)) for stream in ("F", "A")]
+    records = [
+        ConsumedRecord("mono.A", 0, offset, 1_772_359_200_000, b"k", payload) for offset, payload in enumerate(frames)
+    ]
+    result = run("match", *files(tmp_path, HIGH, *records))
+    (line,) = [line for line in lines(result) if "frames of stream" in line]
+    assert "3 events of mono.A came in frames of stream 'F'" in line
+    assert "mono.A[0]@0" in line
