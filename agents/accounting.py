@@ -223,7 +223,8 @@ class Accounting:
             )
 
     def dated(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
-        """Count the rows of JSON records whose declared unit makes their times those of the seventies."""
+        """Count the rows of another stream, and those of JSON records that a declared unit dates before 1980."""
+        self._foreign(intake, kept, rows, contract)
         time = None if contract.declaration is None else contract.declaration.time
         if time is None or time.unit is None or intake.sourced.offsets is None or not intake.counted:
             return
@@ -237,6 +238,12 @@ class Accounting:
         example = f"{intake.place(int(rows[doubted[0]]))} of {iso_from_us(first_us)}"
         example += f"; did you mean unit: {better}?" if better is not None else ""
         self.unused.add("unit", kept.stream, example, detail=time.unit, count=len(doubted))
+
+    def _foreign(self, intake: Intake, kept: Frame, rows: NDArray[np.int64], contract: Contract) -> None:
+        """Count the rows of a frame of another stream than its topic carries."""
+        if intake.counted and len(rows) and kept.stream != contract.stream:
+            place = intake.place(int(rows[0]))
+            self.unused.add("stream", intake.sourced.topic, place, detail=kept.stream, count=len(rows))
 
     def keyless(self, intake: Intake, by: str | None, kept: Frame, rows: NDArray[np.int64]) -> None:
         """Count the rows without the field ``by``, by which rules correlate their stream."""

@@ -340,7 +340,7 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
     except KeyError as error:
         raise InvalidFrame(
             f"expected a frame, got an Arrow stream without the metadata entry {error.args[0]!r}; "
-            "produce with schemas.encode_frame, which writes stream and run"
+            "produce with astrocyte.encode_frame, which writes stream and run"
         ) from error
     except (pa.ArrowException, ValueError, OSError, EOFError) as error:
         raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error

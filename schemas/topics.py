@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -58,6 +59,9 @@ _OUTPUTS: Final = frozenset({MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, RULES})
 _OUTPUT_PREFIXES: Final = (CONTROL_PREFIX, KEYED_PREFIX, METRICS_PREFIX, "state.", "__")
 _LEGAL: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MOST_CHARACTERS}}}", re.ASCII)
 
+_FIELD: Final = re.compile(r"[A-Za-z0-9_-]{0,100}", re.ASCII)
+"""Fields that stand in the name of a topic as they are; of others a part and a hash."""
+
 
 class TopicPartition(NamedTuple):
     """One partition of one topic."""
@@ -88,6 +92,9 @@ def metrics_topic(window: str) -> str:
 
 def keyed_topic(stream: str, field: str) -> str:
     """Internal topic of ``stream`` repartitioned by ``field``, which is empty where all events come together."""
+    if _FIELD.fullmatch(field) is None:  # Kafka takes few characters, and a dot would divide the name elsewhere
+        readable = re.sub(r"[^A-Za-z0-9_-]", "_", field, flags=re.ASCII)[:40]
+        field = f"{readable}-{sha256(field.encode(errors='surrogatepass')).hexdigest()[:12]}"
     return f"{KEYED_PREFIX}{field}.{stream}"
 
 

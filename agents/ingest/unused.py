@@ -22,7 +22,7 @@ from astrocyte.schemas.registry import did_you_mean
 
 __all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
 
-Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "failed", "unit"]
+Cause = Literal["dead", "late", "duplicate", "no_key", "unkeyed", "kind", "failed", "unit", "stream"]
 
 
 class _Key(NamedTuple):
@@ -30,7 +30,8 @@ class _Key(NamedTuple):
     subject: str
     """Topic, stream (``no_key``, ``kind``) or rule (``failed``)."""
     detail: str
-    """Stage of a dead letter, or a field (``unkeyed``: the key by which the topic is taken to be partitioned)."""
+    """Stage of a dead letter, the stream of a frame (``stream``), or a field (``unkeyed``: the key by which the topic
+    is taken to be partitioned)."""
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ _SENTENCES: Final[Mapping[Cause, str]] = {
     "('partitioned: true' if the producer itself chooses the partition by {detail}); such as {example}",
     "kind": "field {detail!r} of {subject} is of another kind than at first in {count:,} {events}, such as {example}",
     "unit": "{count:,} {events} of {subject}, whose time is declared in {detail}, dated before 1980, such as {example}",
+    "stream": "{count:,} {events} of {subject} came in frames of stream {detail!r}, so that rules of the topic's "
+    "stream do not see them; send them to the topic of {detail!r}; such as {example}",
     "failed": "{count:,} results of {subject} failed ({detail}), such as {example}",
 }
 

@@ -60,14 +60,20 @@ def read_document(text: str, file: str | None = None) -> Document:
 
 
 def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str, Any]]:
-    """Repeated keys, and comments that folding would extend; each node once, however often an alias repeats it."""
+    """Repeated keys, and comments that folding would extend; each node once, however often an alias repeats it.
+
+    Joins the surrogates of texts.
+    """
     if id(node) in seen:
         return
     seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        node.value = _joined(node.value)
     if isinstance(node, yaml.MappingNode):
         first: dict[tuple[str, str], Any] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
+                key.value = _joined(key.value)
                 name = (key.tag, key.value)
                 if name in first:
                     lines = f"in line {first[name].line + 1} and in line {key.start_mark.line + 1}"
@@ -79,6 +85,13 @@ def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str,
     elif isinstance(node, yaml.SequenceNode):
         for each in node.value:
             yield from _faults(each, seen, "")
+
+
+def _joined(text: str) -> str:
+    """The text with each pair of surrogates, as JSON writes a character beyond 16 bits, as that character."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _folded_comment(node: yaml.Node) -> Iterator[tuple[str, Any]]:

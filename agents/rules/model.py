@@ -40,6 +40,7 @@ from astrocyte.agents.rules.steps import (
     Model,
     Step,
     Until,
+    Whole,
     check_members,
     format_duration,
     leaves,
@@ -91,7 +92,7 @@ class MaxPartials(Model):
     ``drop_oldest`` ends the partial match that started first, ``drop_newest`` starts no new ones.
     """
 
-    limit: int = Field(default=DEFAULT_MAX_PARTIALS, ge=1, le=2**30)
+    limit: Whole = Field(default=DEFAULT_MAX_PARTIALS, ge=1, le=2**30)
     policy: Literal["drop_oldest", "drop_newest"] = "drop_oldest"
 
 

@@ -29,7 +29,18 @@ if TYPE_CHECKING:
 else:
     ModelMetaclass = type(BaseModel)  # pydantic has no public name for it
 
-__all__ = ["Contiguity", "Duration", "Element", "Group", "Model", "Step", "Until", "format_duration", "parse_duration"]
+__all__ = [
+    "Contiguity",
+    "Duration",
+    "Element",
+    "Group",
+    "Model",
+    "Step",
+    "Until",
+    "Whole",
+    "format_duration",
+    "parse_duration",
+]
 
 _UNITS: Final = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _DURATION: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|h|d)\s*")
@@ -61,6 +72,16 @@ def format_duration(microseconds: int) -> str:
 
 Duration = Annotated[int, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
 """Microseconds, written with a unit."""
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a whole number, got {'true' if value else 'false'}")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+"""A whole number; YAML's true is none, though Python would read it as 1."""
 
 
 def field_name(value: Any) -> Any:
@@ -114,9 +135,9 @@ class Quantified(Model):
 
     contiguity: Contiguity | None = None
     """``next``: the very next event; ``followed_by`` (default): the first that fits; ``followed_by_any``: any."""
-    min: int | None = Field(default=None, ge=0)
-    max: int | None = Field(default=None, ge=1)
-    times: int | tuple[int, int] | None = None
+    min: Whole | None = Field(default=None, ge=0)
+    max: Whole | None = Field(default=None, ge=1)
+    times: Annotated[int | tuple[Whole, Whole] | None, BeforeValidator(_no_truth)] = None
     optional: bool = False
     greedy: bool = False
     """The loop takes every event that it can: what follows may not take (or ignore) such an event."""

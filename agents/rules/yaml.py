@@ -123,6 +123,8 @@ class _Reader:
             if not isinstance(item, Mapping):
                 self.report(f"expected a mapping, got {shown(item)}", (section, index), rule=name)
                 continue
+            if "non_finite" in item and item["non_finite"] is None:
+                item = {**item, "non_finite": "null"}  # YAML reads null without quotes as None
             try:
                 yield model.model_validate(item)
             except ValidationError as error:

@@ -105,10 +105,10 @@ class RejectsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path
-        self._late: Counter[tuple[str | None, str]] = Counter()
-        """Late events that were written, by stream and id."""
-        self._seen: Counter[tuple[str | None, str | None, str]] = Counter()
-        """Late events by topic, stream and id."""
+        self._written: Counter[tuple[Any, ...]] = Counter()
+        """Events that were written, by cause, first place, time and type."""
+        self._seen: Counter[tuple[Any, ...]] = Counter()
+        """Events that came, by the topic in which they were read and the same."""
         self.count = 0
         try:
             self._file = Path(path).open("wb")  # noqa: SIM115  closed by __exit__
@@ -126,25 +126,22 @@ class RejectsFile:
             yield _of_letter(letter)
         for record in output.late:
             headers = {name: value.decode() for name, value in record.headers if name.startswith(("source_", "late_"))}
-            event = orjson.loads(record.value)
             topic = headers.get("source_topic")
-            name = (event.get("source_stream"), str(event.get("event_id", event.get("id"))))
-            read = headers.get("source_copy", topic)
-            self._seen[read, *name] += 1
-            if self._seen[read, *name] <= self._late[name]:
-                continue  # late in the stream and in its repartitioned copy
-            self._late[name] += 1
+            place = (topic, int(headers.get("source_partition", -1)), int(headers.get("source_offset", -1)))
+            if self._is_written("late", headers.get("source_copy", topic), place, record.value):
+                continue
             yield {
                 "cause": "late",
                 "reason": "older than the watermark",
-                "topic": topic,
-                "partition": int(headers.get("source_partition", -1)),
-                "offset": int(headers.get("source_offset", -1)),
+                **dict(zip(("topic", "partition", "offset"), place, strict=True)),
                 "watermark_us": int(headers.get("late_watermark_us", 0)),
                 "key": _text(record.key),
                 **_content(record.value),
             }
         for each in output.unused:
+            place = (each.topic, each.partition, each.offset)
+            if self._is_written(each.cause, each.read, place, each.record.value):
+                continue
             yield {
                 "cause": each.cause,
                 "reason": each.reason,
@@ -154,6 +151,21 @@ class RejectsFile:
                 "key": _text(each.record.key),
                 **_content(each.record.value),
             }
+
+    def _is_written(self, cause: str, read: str | None, place: tuple[Any, ...], value: bytes) -> bool:
+        """Whether an event of topic ``read`` was listed: one that is read in a stream and in copies is so once.
+
+        Its id is no part of it, since the copy of an event has another one where its producer gave none. One message
+        may hold several events.
+        """
+        event = orjson.loads(value)
+        about = (event.get("timestamp"), event.get("type")) if isinstance(event, dict) else ()
+        name = (cause, *place, *about)
+        self._seen[read, *name] += 1
+        if self._seen[read, *name] <= self._written[name]:
+            return True
+        self._written[name] += 1
+        return False
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,8 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.topics import is_derived, keyed_topic, metrics_topic, mono_topic
+from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.topics import MOST_CHARACTERS, is_derived, is_legal, keyed_topic, metrics_topic, mono_topic
 
 __all__ = [
     "ALL_KEYS",
@@ -194,6 +195,12 @@ def make_plan(
         copied |= _beside_copies({stream for stream in topics if stream not in made}, copied, contracts, topics, uneven)
         for stream in sorted(copied):
             source, topics[stream] = topics[stream], keyed_topic(stream, field)
+            if not is_legal(topics[stream]):
+                raise InvalidRule(
+                    f"stream {stream!r} is repartitioned by {field or 'null'!r}, but Kafka does not take the topic "
+                    f"{topics[stream]!r} ({len(topics[stream])} characters; at most {MOST_CHARACTERS}); "
+                    "use a shorter name"
+                )
             copy = Repartition(stream, source, field, topics[stream], uneven.get(source))
             repartitions[copy.topic] = copy
         groups.append(KeyGroup(field, own, topics))

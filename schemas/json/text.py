@@ -1,4 +1,7 @@
-"""JSON text of events. ``NaN``, ``Infinity`` and ``-Infinity`` stand for these numbers, as many programs write them."""
+"""JSON text of events. ``NaN``, ``Infinity`` and ``-Infinity`` stand for these numbers, as many programs write them.
+
+A number beyond the range of floats, such as 1e400, is infinite.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from astrocyte.schemas.mixed import LEAST, MOST, plain
 __all__ = ["dumps", "loads"]
 
 _BOM: Final = b"\xef\xbb\xbf"
+_BEYOND: Final = "number is infinity"
+"""In the parser's error: a number such as 1e400, which no float holds. It is read as infinite."""
 _DIGITS: Final = 20
 """An integer of 64 bits has at most this many characters."""
 
@@ -28,10 +33,10 @@ def loads(text: bytes) -> Any:
     """
     try:
         return orjson.loads(text)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
         if text.startswith(_BOM):
             return loads(text[len(_BOM) :])
-        if b"NaN" not in text and b"Infinity" not in text:
+        if b"NaN" not in text and b"Infinity" not in text and _BEYOND not in str(error):
             raise
         try:
             body = json.loads(text, parse_int=_integer)

@@ -41,6 +41,8 @@ _RENAMED: Final = {"correlation_rule": "rule"}
 _NUMBERS: Final = frozenset({"integrated_value", "confidence"})
 _COUNTS: Final = frozenset({"sources"})
 _WEIGHT: Final = "weight"
+_UNKEYED: Final = "unkeyed"
+"""Tag of the results of windows for events without a key."""
 _PARTITIONS_APART: Final = 16
 _MOST_US: Final = (2**63 - 1) // 1_000 - 10_000
 """Greatest distance from 1970 in microseconds whose nanoseconds, shifted by up to a tick, fit 64 bits."""
@@ -123,6 +125,8 @@ def _frame_points(item: SourcedFrame, rules: PointRules) -> Lines | None:
         return None
     if item.topic == metrics_topic(frame.stream):
         frame = _stable_window(frame, rules.catalog)
+        if "key" in measurement.tags and not frame.has(_UNKEYED):
+            frame, measurement = _unkeyed_apart(frame, measurement, item.partition)
     numbers = None
     if item.offsets is not None:
         # Records of other programs are numbered by offset; partitions are interleaved so that numbers differ.
@@ -163,6 +167,15 @@ def frame_lines(
             tags[entity] = pc.if_else(small, ids, nothing)
             fields[entity] = pc.if_else(small, nothing, ids)
     return encode_points(measurement.name, tags, fields, times_ns)
+
+
+def _unkeyed_apart(frame: Frame, measurement: Measurement, partition: int) -> tuple[Frame, Measurement]:
+    """Results without a key with their partition as a tag, since each partition has its own, and ``''`` has no tag."""
+    keys = frame.column("key")
+    if not keys.null_count:
+        return frame, measurement
+    own = pc.if_else(keys.is_null(), pa.scalar(str(partition)), pa.scalar(None, pa.utf8()))
+    return frame.with_column(_UNKEYED, own), replace(measurement, tags=(*measurement.tags, _UNKEYED))
 
 
 def _start(run: str) -> int:

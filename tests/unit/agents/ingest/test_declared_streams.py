@@ -88,7 +88,7 @@ def test_a_wrong_declaration_is_refused_with_what_is_possible(text, reason):
 
 
 def test_an_unknown_decoder_or_option_is_refused_before_anything_runs():
-    with pytest.raises(InvalidRules, match="stream 'a': decoder: there is no decoder 'avroo'.* did you mean 'avro'"):
+    with pytest.raises(InvalidRules, match=r"stream 'a': decoder: there is no decoder 'avroo'.* did you mean 'avro'"):
         decoders("{name: a, decoder: avroo}")
     with pytest.raises(InvalidSettings, match="takes no option 'columns'"):
         decoders("{name: a, decoder: {name: debezium, columns: [x]}}")

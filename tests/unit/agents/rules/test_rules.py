@@ -402,3 +402,22 @@ def test_a_hopping_window_whose_events_would_be_in_too_many_windows_is_refused()
     assert "in 2,592,000,000,000 windows, and make as many results; the limit is 10,000" in found.message
     assert "in 10,001 windows" in problem(text.format("10.001s", "1ms")).message
     assert load_rules(text.format("10000s", "1s")).windows[0].kind == "hopping"
+
+
+@pytest.mark.parametrize("field", ["times", "min", "max", "max_partials"])
+def test_a_truth_value_is_no_number(field):
+    step = "" if field == "max_partials" else f", {field}: true"
+    rule = f", {field}: true" if field == "max_partials" else ""
+    found = problem(f"rules: [{{name: r, within: 1s{rule}, seq: [{{as: a, stream: A{step}}}]}}]")
+    assert "got true" in found.message
+
+
+@pytest.mark.parametrize("written", ["null", "~", "'null'"])
+def test_non_finite_null_means_null_with_and_without_quotes(written):
+    (validator,) = load_rules(f"validators: [{{stream: A, non_finite: {written}}}]").validators
+    assert validator.non_finite == "null"
+
+
+def test_a_character_beyond_16_bits_may_be_written_as_json_writes_it():
+    text = '{"rules": [{"name": "r", "seq": [{"as": "a", "stream": "A", "where": "value == \'\\ud83d\\ude00\'"}]}]}'
+    assert load_rules(text).rules[0].steps[0].where == "value == '\N{GRINNING FACE}'"

@@ -161,13 +161,13 @@ def test_values_of_another_kind_are_counted_one_by_one_however_messages_are_divi
         if form == "json":
             rows = zip(times[part], values[part], strict=True)
             records = [
-                RawRecord(first + row, 0, b"k", orjson.dumps({"timestamp": time_us, "x": value}))
+                RawRecord(first + row, 1_772_359_200_000, b"k", orjson.dumps({"timestamp": time_us, "x": value}))
                 for row, (time_us, value) in enumerate(rows)
             ]
         else:
             columns = {"timestamp": np.array(times[part]), "key": ["k"] * len(times[part])}
             frame = Frame.from_columns("A", "run", columns | {"x": column_of(values[part])}, first_seq=first)
-            records = [RawRecord(first, 0, None, encode_frame(frame))]
+            records = [RawRecord(first, 1_772_359_200_000, None, encode_frame(frame))]
         domain.feed("mono.A", records)
     (found,) = domain.unused
     assert (found[0], found[1], found[2], found[3].count) == ("kind", "A", "x", 5)
@@ -415,3 +415,42 @@ def test_a_log_before_the_rules_is_refused_with_the_right_order(tmp_path, comman
     rules, events = event_file(tmp_path, ROW + "\n")
     with pytest.raises(InvalidSettings, match=r"the rule file comes first, .*: \S+rules\.yaml \S+events\.json"):
         run(command, events, rules)
+
+
+@pytest.mark.parametrize("key", [b"k", None])
+def test_an_event_that_is_read_in_several_copies_is_among_the_rejects_once(tmp_path, key):
+    rules = (
+        "rules:\n"
+        "  - {name: r, seq: [{as: a, stream: A}]}\n"
+        "  - {name: s, by: who, seq: [{as: a, stream: A}]}\n"
+        "  - {name: t, by: null, seq: [{as: a, stream: A}]}\n"
+    )
+    same = "11111111-1111-4111-8111-111111111112"
+    bodies = [
+        {"timestamp": "2026-03-01T10:00:00Z", "event_id": same},
+        {"timestamp": "2026-03-01T10:00:00Z", "event_id": same},
+        {"timestamp": "2026-03-01T10:00:30Z"},
+        {"timestamp": "2026-03-01T10:00:01Z"},
+        {"timestamp": "2026-03-01T10:00:31Z", "value": "x"},
+    ]
+    records = [
+        ConsumedRecord("mono.A", 0, number, 1_772_359_200_000, key, orjson.dumps({"who": "w", **body}))
+        for number, body in enumerate(bodies)
+    ]
+    rejects = tmp_path / "rejects"
+    run("match", *files(tmp_path, rules, *records), "--lateness", "2s", "--rejects", str(rejects))
+    listed = [json.loads(line) for line in rejects.read_text().splitlines()]
+    found = [(each["cause"], each["offset"]) for each in listed if each["cause"] != "no_key"]
+    assert sorted(found) == [("duplicate", 1), ("late", 3)]
+
+
+def test_events_of_a_frame_of_another_stream_than_the_topic_are_counted_and_reported(tmp_path):
+    columns = {"timestamp": [1_772_359_200_000_000 + number for number in range(3)], "key": ["k"] * 3, "value": [9] * 3}
+    frames = [encode_frame(Frame.from_columns(stream, "run", columns)) for stream in ("F", "A")]
+    records = [
+        ConsumedRecord("mono.A", 0, offset, 1_772_359_200_000, b"k", payload) for offset, payload in enumerate(frames)
+    ]
+    result = run("match", *files(tmp_path, HIGH, *records))
+    (line,) = [line for line in lines(result) if "frames of stream" in line]
+    assert "3 events of mono.A came in frames of stream 'F'" in line
+    assert "mono.A[0]@0" in line

@@ -4,6 +4,7 @@ from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.topology.plan import ALL_KEYS, Repartition, checked_plan, make_plan
 from astrocyte.schemas.catalog import Catalog, EventType
 from astrocyte.schemas.errors import InvalidRule
+from astrocyte.schemas.topics import is_legal, keyed_topic, stream_of
 
 CATALOG = Catalog()
 CATALOG.register(EventType("vitals", "island", {"cell": "int64", "energy": "float32"}))
@@ -126,3 +127,18 @@ rules:
   - {{name: anywhere, by: null, seq: [{{as: a, stream: other}}]}}
 """)
     assert plan.partitioned_by == found
+
+
+@pytest.mark.parametrize("field", ["a/b c", "é", "b" * 260, "a.b"])
+def test_a_copy_by_any_field_has_a_topic_that_kafka_takes(field):
+    topic = keyed_topic("moves", field)
+    assert is_legal(topic)
+    assert stream_of(topic) == "moves"
+    assert keyed_topic("moves", field + "x") != topic
+    assert keyed_topic("moves", "place") == "keyed.place.moves"
+
+
+def test_a_copy_whose_topic_would_have_too_long_a_name_is_refused():
+    rules = load_rules(f"rules: [{{name: r, by: {'b' * 60}, seq: [{{as: a, stream: {'s' * 200}}}]}}]")
+    with pytest.raises(InvalidRule, match=r"Kafka does not take the topic .* at most 249"):
+        make_plan(rules)

@@ -23,7 +23,7 @@ def frame(count: int = 6, **meta) -> Frame:
 
 
 def step(repartitioner: Repartitioner, partition: int, given: Frame, now_s: float = 0.0) -> Frame:
-    frames, letters = repartitioner.step(partition, [RawRecord(0, 0, None, encode_frame(given))], now_s)
+    frames, letters = repartitioner.step(partition, [RawRecord(0, 1_750_000_000_000, None, encode_frame(given))], now_s)
     assert letters == []
     (made,) = frames
     return made.frame
@@ -101,7 +101,7 @@ def test_when_one_of_all_idle_partitions_resumes_the_reader_waits_for_all_until_
     repartitioner = Repartitioner(REPARTITION, 3, lateness_us=0)
     repartitioner.assign([0, 1], now_s=0.0)  # the third is another worker's
     assert len(repartitioner.silence(ends(6.0), 5.0)) == 2
-    frames, _ = repartitioner.step(0, [RawRecord(0, 0, None, encode_frame(frame()))], 10.0)
+    frames, _ = repartitioner.step(0, [RawRecord(0, 1_750_000_000_000, None, encode_frame(frame()))], 10.0)
     assert [(each.frame.origin, each.frame.end, each.frame.num_rows) for each in frames] == [
         ("/1", False, 0),
         ("/0", False, 6),
@@ -165,7 +165,7 @@ def test_rules_by_null_get_every_event_in_one_partition_whatever_fields_are_call
     assert plan.copied_by == {"mono.S": ("all",)}
     columns = {"timestamp": np.arange(8), "key": list("abcdefgh"), "all": list("stuvwxyz"), "": list("stuvwxyz")}
     copies, letters = Repartitioner(together, 4, lateness_us=0).step(
-        0, [RawRecord(0, 0, None, encode_frame(Frame.from_columns("S", "run", columns)))]
+        0, [RawRecord(0, 1_750_000_000_000, None, encode_frame(Frame.from_columns("S", "run", columns)))]
     )
     assert not letters
     parts = [part for copy in copies for part in split_by_partition(copy.frame, 4, by=together.field)]

@@ -82,7 +82,7 @@ def test_a_reader_of_copies_waits_for_every_partition_of_the_original():
     repartition = Repartition("weather", "mono.weather", "place", "keyed.place.weather", 3)
     columns = {"timestamp": [1_750_000_000_000_000], "key": ["k"], "place": ["p"]}
     value = encode_frame(Frame.from_columns("weather", "run", columns))
-    ((copy,), _) = Repartitioner(repartition, 2, lateness_us=0).step(2, [RawRecord(0, 0, None, value)])
+    ((copy,), _) = Repartitioner(repartition, 2, lateness_us=0).step(2, [RawRecord(0, 1_750_000_000_000, None, value)])
     assert copy.frame.peers == ("weather@/0", "weather@/1", "weather@/2")
 
 

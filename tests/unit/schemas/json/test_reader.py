@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import orjson
 import pytest
@@ -193,3 +195,13 @@ def test_times_as_strings_round_trip_to_the_microsecond(times):
     strings = iso_strings(np.array(times, np.int64))
     assert [us_from_iso(text) for text in strings] == times
     assert strings == [iso_from_us(time) for time in times]
+
+
+def test_a_number_beyond_all_floats_is_infinite_beside_whichever_records_it_stands():
+    values = [b'{"timestamp":5,"value":1e400}', b'{"timestamp":6,"value":-1e999}', b'{"timestamp":7,"value":1.5}']
+    for chosen in (values, values[:1], values[1:]):
+        records = [RawRecord(number, 0, b"k", value) for number, value in enumerate(chosen)]
+        frame, _, refused = records_to_frame("mono.s", 0, "s", records)
+        assert refused == []
+        expected = [math.inf, -math.inf, 1.5]
+        assert [row["value"] for row in frame.rows()] == [expected[values.index(value)] for value in chosen]

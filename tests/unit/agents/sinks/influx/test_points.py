@@ -217,3 +217,14 @@ def test_rows_of_times_that_nanoseconds_cannot_hold_are_refused_alone():
 def test_the_truth_and_unlisted_streams_give_no_points():
     unlisted = Frame.from_columns("unlisted", "r", {"timestamp": [1], "key": ["k"], "x": [1]})
     assert points(sourced(unlisted), sourced(frame_of("truth"))) == []
+
+
+def test_results_without_a_key_are_apart_in_each_partition_and_from_those_of_an_empty_key():
+    def results(partition):
+        columns = {"timestamp": [TICK_US] * 3, "key": ["k", "", None], "n": [1, 2, 3]}
+        return SourcedFrame(Frame.from_columns("counts", "", columns), "metrics.counts", partition, 0)
+
+    found = points(results(0), results(1))
+    of_partition = {point.identity[1]: point.fields["n"] for point in found[:3]}
+    assert of_partition == {(("key", "k"),): 1.0, (): 2.0, (("unkeyed", "0"),): 3.0}
+    assert found[5].identity[1] == (("unkeyed", "1"),)

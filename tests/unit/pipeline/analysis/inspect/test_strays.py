@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 
-from astrocyte.agents.rules.yaml import load_rules
+from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.analysis.inspect.run import Request, inspect, take_sample
 from astrocyte.pipeline.analysis.inspect.starter import _commands, make_starter
 from astrocyte.pipeline.analysis.inspect.strays import usual_times
