@@ -118,7 +118,9 @@ class Registry(Generic[T]):
     def unknown(self, name: str) -> str:
         """Message about a name that is not in the registry."""
         names = self.names()
-        known = ", ".join(names) or "none"
+        known = ", ".join(names) or (
+            "none; a module registers its own when it is imported: import it, or name it in ASTROCYTE_PLUGINS"
+        )
         return f"there is no {self.kind} {name!r}; known: {known}{did_you_mean(name, names)}"
 
     def _load(self, name: str) -> T:

@@ -211,9 +211,12 @@ def _lines(explained: Explained) -> Iterator[str]:
                 yield f"{trunk}   {line}"
 
 
+_UNKNOWN: Final = "place unknown (of an event of a window: --rules FILE names the rules that made it)"
+
+
 def _place(source: SourceEvent) -> str:
     if source.topic is None:
-        return "no place of its own" if source.made_of is not None else "place unknown"
+        return "no place of its own" if source.made_of is not None else _UNKNOWN
     return f"{source.topic}[{source.partition}]@{source.offset}"
 
 

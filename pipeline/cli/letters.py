@@ -146,6 +146,8 @@ def retry_command(
         f"{len(result.sent):,} letters {'would be sent' if dry_run else 'sent'}; {result.before:,} were sent before"
         f"{resumed}; {len(result.refused):,} cannot be sent"
     )
+    if result.sent:
+        say("their events are old: those before the watermark of their partition become late (astrocyte tap late)")
     for letter, why in result.refused[:10]:
         say(f"  {letter.letter_id}: {why}")
     if len(result.refused) > 10:

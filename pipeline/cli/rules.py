@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,9 @@ from astrocyte.pipeline.cli.options import (
 from astrocyte.pipeline.cli.publish import publish_command
 from astrocyte.pipeline.cli.score import score_command
 from astrocyte.pipeline.console import pipe_may_close, print_json, printable, say
+from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.topics import mono_topic
 
 if TYPE_CHECKING:
     from astrocyte.agents.accounting import Counters
@@ -343,6 +346,19 @@ def check_command(
     sys.stdout.write(f"{len(ruleset.rules)} rules and {len(ruleset.windows)} windows are valid\n")
     for line in plan.describe():
         sys.stdout.write(line + "\n")
+    for line in _misspelt(ruleset, there):
+        say(line)
+
+
+def _misspelt(ruleset: RuleSet, existing: Collection[str]) -> Iterator[str]:
+    """Streams that nothing declares or makes but whose names are nearly those of others: valid, but nothing comes."""
+    made = {each.name for each in (*ruleset.windows, *ruleset.rules)}
+    known = {each.name for each in ruleset.streams} | made | {each.stream for each in CATALOG}
+    read = {stream for rule in ruleset.rules for stream in rule.streams} | {each.source for each in ruleset.windows}
+    for stream in sorted(read - known):
+        close = difflib.get_close_matches(stream, known, n=1, cutoff=0.75)
+        if close and not {stream, mono_topic(stream)} & set(existing):
+            yield f"stream {stream!r} is not declared and is read from {mono_topic(stream)}; did you mean {close[0]!r}?"
 
 
 def rules_explain_command(

@@ -148,3 +148,16 @@ def test_rules_explain_draws_the_state_machine(rule_file):
     assert "flowchart" in run("rules", "explain", rule_file).stdout
     with pytest.raises(InvalidSettings, match="no rule 'x'"):
         run("rules", "explain", rule_file, "--rule", "x")
+
+
+def test_a_stream_that_is_nearly_a_declared_one_is_pointed_out(tmp_path):
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "streams: [{name: orders}, {name: payments}]\n"
+        "rules: [{name: r, within: 1m, all: [{as: a, stream: orders}, {as: b, stream: paymets}, {as: c, stream: gps}]}]"
+    )
+    result = run("rules", "check", str(path))
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "stream 'paymets' is not declared and is read from mono.paymets; did you mean 'payments'?"
+    ]
