@@ -161,13 +161,13 @@ def test_values_of_another_kind_are_counted_one_by_one_however_messages_are_divi
         if form == "json":
             rows = zip(times[part], values[part], strict=True)
             records = [
-                RawRecord(first + row, 0, b"k", orjson.dumps({"timestamp": time_us, "x": value}))
+                RawRecord(first + row, 1_772_359_200_000, b"k", orjson.dumps({"timestamp": time_us, "x": value}))
                 for row, (time_us, value) in enumerate(rows)
             ]
         else:
             columns = {"timestamp": np.array(times[part]), "key": ["k"] * len(times[part])}
             frame = Frame.from_columns("A", "run", columns | {"x": column_of(values[part])}, first_seq=first)
-            records = [RawRecord(first, 0, None, encode_frame(frame))]
+            records = [RawRecord(first, 1_772_359_200_000, None, encode_frame(frame))]
         domain.feed("mono.A", records)
     (found,) = domain.unused
     assert (found[0], found[1], found[2], found[3].count) == ("kind", "A", "x", 5)
