@@ -352,7 +352,7 @@ def check_command(
 
 def _misspelt(ruleset: RuleSet, existing: Collection[str]) -> Iterator[str]:
     """Streams that nothing declares or makes but whose names are nearly those of others: valid, but nothing comes."""
-    made = {each.name for each in (*ruleset.windows, *ruleset.rules)}
+    made = {window.name for window in ruleset.windows} | {rule.name for rule in ruleset.rules}
     known = {each.name for each in ruleset.streams} | made | {each.stream for each in CATALOG}
     read = {stream for rule in ruleset.rules for stream in rule.streams} | {each.source for each in ruleset.windows}
     for stream in sorted(read - known):
