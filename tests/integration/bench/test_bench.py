@@ -8,7 +8,7 @@ from astrocyte.pipeline.bench import BENCHMARKS, figures
 
 
 @pytest.mark.soak
-@pytest.mark.time_limit(300, reason="the benchmarks of the engine compile operators and fill large states")
+@pytest.mark.time_limit(300, "the benchmarks of the engine compile operators and fill large states")
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_benchmark_gives_figures(name):
     given = list(figures([name], quick=True))
