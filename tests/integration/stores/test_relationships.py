@@ -168,7 +168,7 @@ async def test_published_cells_and_kernels_are_rows_of_their_simulation(database
         assert found.cells.event_counts() == {"division": 1, "mutation": 1}
         (division,) = found.cells.events("division")
         assert (division.cell_id, division.parent_id, division.generation_gap) == (1, 0, 1)
-        assert [each.mutation_magnitude for each in found.cells.events(cell_id=1)] == [None, 0.25]
+        assert {each.mutation_magnitude for each in found.cells.events(cell_id=1)} == {None, 0.25}
         kernel = found.kernels.get("7")
         assert (kernel.god_name, kernel.phi, kernel.training_steps, kernel.status) == ("Athena", 0.75, 10, "updated")
         assert [each.kernel_id for each in found.kernels.find_similar_basins([1.0] + [0.0] * 7)] == ["7"]
