@@ -62,7 +62,7 @@ def read_document(text: str, file: str | None = None) -> Document:
 def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str, Any]]:
     """Repeated keys, and comments that folding would extend; each node once, however often an alias repeats it.
 
-    Joins the surrogates of texts.
+    Joins the surrogates of strings.
     """
     if id(node) in seen:
         return

@@ -55,7 +55,7 @@ def test_match_goes_on_and_says_what_was_not_used(name, tmp_path):
     assert done.exit_code == 0, done.output
     assert times_of(done.stdout.encode().splitlines()) == matched
     assert f"of {len(raws(name))} events (0 late, {letters} refused)" in done.stderr
-    assert ("refused" in done.stderr) == bool(letters)
+    assert (" refused (" in done.stderr) == bool(letters)
     assert ("took part in nothing" in done.stderr) == bool(keyless)
     listed = [orjson.loads(line) for line in rejects.read_bytes().splitlines()]
     assert sorted(each["cause"] for each in listed) == ["dead_letter"] * letters + ["no_key"] * keyless
@@ -120,6 +120,6 @@ def test_frames_of_other_writers_are_refused_or_late_and_the_domain_goes_on(name
         output = domain.feed("mono.A", [RawRecord(offset, 1_700_000_000_000, None, encode_frame(frame))])
     assert len(output.late) + len(output.dead_letters) == 1
     after = Frame.from_columns("A", "run", {"timestamp": np.array([9_000_000]), "key": ["k"]}, first_seq=9)
-    domain.feed("mono.A", [RawRecord(9, 0, None, encode_frame(after))])
+    domain.feed("mono.A", [RawRecord(9, 1_700_000_000_000, None, encode_frame(after))])
     assert domain.counters.received == len(FRAMES[name]) + 1
     assert domain.counters.processed == len(FRAMES[name])
