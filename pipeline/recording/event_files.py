@@ -183,7 +183,10 @@ class EventFiles:
                 raise InvalidLog(f"{path} is damaged or ends inside a compressed block: {error}") from None
 
     def _parquet(self, path: str | Path) -> Iterator[_Row]:
-        """Rows whose values are those of frames; their own time is text, since a number could be in any unit."""
+        """Rows whose values are those of frames: times are microseconds.
+
+        An event's own time is text where another unit is declared, or none, which would be guessed.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -206,10 +209,10 @@ class EventFiles:
             raise InvalidLog(f"{path}: {error}") from None
 
     def _time_name(self, stream: str, body: Mapping[str, Any]) -> str | None:
-        """The member of an event of a stream that is its time."""
+        """The member of an event of a stream that is its time, unless it is declared to be in microseconds."""
         declaration = self.contracts.of_stream(stream).declaration
         if declaration is not None and declaration.time is not None:
-            return declaration.time.field
+            return None if declaration.time.unit == "us" else declaration.time.field
         return next((name for name in TIME_NAMES if body.get(name) is not None), None)
 
     def _delimiter(self) -> str:

@@ -288,8 +288,8 @@ async def test_idle_topics_of_other_programs_do_not_delay_the_watermark_and_are_
     broker = Broker()
     worker = Worker(broker)
     await worker.start()
-    await worker.feed("mono.axon_1", 0, record("axon_1", 0.0), b"k")
-    await worker.feed("mono.axon_2", 0, record("axon_2", 0.2), b"k")
+    await worker.feed("mono.axon_1", 0, record("axon_1", 0.0), b"k", START_US // 1000)
+    await worker.feed("mono.axon_2", 0, record("axon_2", 0.2), b"k", START_US // 1000)
     await worker.after(1.0)
     assert broker.ids() == []
     await worker.after(6.0)

@@ -210,7 +210,7 @@ async def test_a_row_that_cannot_be_keyed_is_a_dead_letter_and_the_others_are_co
     keyed = repartition.partition_keys
     monkeypatch.setattr(repartition, "partition_keys", broken)
     repartitioner = Repartitioner(Repartition("A", "mono.A", "place", "keyed.place.A"), 4, lateness_us=0)
-    record = RawRecord(7, 0, None, encode_frame(frame_of([1, 13, 2])))
+    record = RawRecord(7, 1_772_359_200_000, None, encode_frame(frame_of([1, 13, 2])))
     (copy,), (letter,) = repartitioner.step(0, [record])
     frame = copy.frame
     assert frame.column("value").to_pylist() == [1, 2]
@@ -221,7 +221,7 @@ async def test_a_row_that_cannot_be_keyed_is_a_dead_letter_and_the_others_are_co
 async def test_rows_without_the_field_of_a_copy_go_on_in_the_first_partition():
     plan = Repartition("A", "mono.A", "nowhere", "keyed.nowhere.A")
     repartitioner = Repartitioner(plan, 4, lateness_us=0)
-    (copy,), letters = repartitioner.step(0, [RawRecord(7, 0, None, encode_frame(frame_of([1, 2])))])
+    (copy,), letters = repartitioner.step(0, [RawRecord(7, 1_772_359_200_000, None, encode_frame(frame_of([1, 2])))])
     assert letters == []
     parts = {each.partition: decode_frame(each.value).num_rows for each in copy_records(plan, copy, 4)}
     assert parts == {0: 2, 1: 0, 2: 0, 3: 0}

@@ -271,7 +271,7 @@ def test_copies_that_do_not_come_are_the_fault_of_the_repartition_role():
 def test_copies_that_come_before_their_originals_are_read_are_not_missed():
     watched = placed()
     made_of = frame("quiet_a", 1.0, watermark_us=START_US + 1_000_001, origin="/0")
-    (made,) = copy_records(KEYED, Copy(made_of, Copied(0, 0, np.array([0]))), 1)
+    (made,) = copy_records(Repartition("quiet_a", A, "place", KEYED), Copy(made_of, Copied(0, 0, np.array([0]))), 1)
     watched.feed(KEYED, made.value, headers=made.headers)
     watched.feed(A, record("quiet_a", 1.0))
     watched.after(60)

@@ -31,7 +31,8 @@ def recorded() -> tuple[list[Frame], dict[str, np.ndarray]]:
     parts: list[Any] = []
     for done in world.run(TICKS, lambda _: params):
         frames += assembler.add(done)
-        parts.append(assembler.last.metrics)
+        if not parts or parts[-1] is not assembler.last.metrics:  # several rounds may make one interval
+            parts.append(assembler.last.metrics)
     metrics = {name: np.concatenate([part[name] for part in parts])[:, 0] for name in parts[0]}
     return frames, metrics
 

@@ -94,7 +94,7 @@ def test_a_clickstream_goes_from_inspect_to_its_first_alert(tmp_path, monkeypatc
     assert "--lateness 5s" in command
     found = run(*command.split()[1:])
     assert found.stdout.count("\n") == sum(map(int, _counts(done.stderr)))
-    assert "0 late, 0 unreadable" in found.stderr
+    assert "0 late, 0 refused" in found.stderr
     assert run("match", "clicks.yaml", "clicks.jsonl", "--alerts").stdout != ""
 
 
