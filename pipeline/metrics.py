@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.errors import InvalidSettings
 
 __all__ = ["DomainMetrics", "StoreMetrics", "UnusedMetrics", "serve_metrics"]
 
@@ -105,11 +106,18 @@ def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | Stor
     """Serve ``/metrics``; returns the port, or None if ``metrics_port`` is not set.
 
     The roles of a worker are separate processes, so each has its own port: the setting plus its place in `role_names`.
+    Raises InvalidSettings if the port is in use.
     """
     if settings.metrics_port is None:
         return None
     registry = CollectorRegistry()
     registry.register(collector)
     port = settings.metrics_port + role_names().index(role) if settings.metrics_port else 0
-    server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
+    try:
+        server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise InvalidSettings(
+            f"the metrics of role {role!r} need port {port} of 127.0.0.1: {error.strerror}; set another "
+            "ASTROCYTE_METRICS_PORT (each role adds its number to it)"
+        ) from None
     return int(server.server_port)

@@ -1,12 +1,17 @@
+import socket
 import urllib.request
 from types import SimpleNamespace
+
+import pytest
 
 from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline import metrics
+from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.settings import load_settings
+from astrocyte.schemas.errors import InvalidSettings
 
 RULES = load_rules("rules: [{name: one, within: 1s, seq: [{as: a, stream: axon_1}]}]")
 
@@ -50,3 +55,13 @@ def test_rows_of_a_store_are_served(monkeypatch):
 
 def test_without_a_port_nothing_is_served():
     assert metrics.serve_metrics(load_settings(), "sql", metrics.StoreMetrics("sql", None)) is None
+
+
+def test_a_port_that_is_in_use_is_an_error_that_names_it():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = load_settings(metrics_port=port - role_names().index("repartition"))
+        with pytest.raises(InvalidSettings, match=rf"metrics of role 'repartition' need port {port} .*METRICS_PORT"):
+            metrics.serve_metrics(settings, "repartition", metrics.DomainMetrics(dict))
