@@ -137,7 +137,9 @@ def test_json_records_of_one_microsecond_have_unique_times():
 
 def test_windows_are_points_that_a_later_revision_replaces_with_numbers_as_floats():
     def result(born, seq):
-        columns = {"timestamp": [TICK_US], "key": ["r"], "simulation_id": ["r"], "born": [born], "final": [True]}
+        ids = pa.array([bytes(16)], pa.binary(16))  # as the results in topics have them
+        columns = {"timestamp": [TICK_US], "event_id": ids, "key": ["r"], "simulation_id": ["r"]}
+        columns |= {"born": [born], "final": [True]}
         return sourced(Frame.from_columns("novelty", "", columns, first_seq=seq), "metrics.novelty")
 
     first, second = points(result(5, 0), result(6.5, 17))
