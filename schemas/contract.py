@@ -37,6 +37,7 @@ __all__ = [
     "key_text",
     "read_event",
     "read_frame_row",
+    "time_member",
 ]
 
 FRAME_ROW: Final = "frame_row"
@@ -265,14 +266,15 @@ def _put(fields: dict[str, Any], members: Mapping[str, Any]) -> None:
         fields[column_name(name)] = value
 
 
-def _time_name(body: Mapping[str, Any]) -> str | None:
+def time_member(body: Mapping[str, Any]) -> str | None:
+    """The member that is the time of an event whose time is not declared."""
     return next((name for name in TIME_NAMES if body.get(name) is not None), None)
 
 
 def _read_json(body: Mapping[str, Any], contract: Contract) -> Event:
     """A mono event or a flat record: members at the top are fields, and win over those of ``metadata``."""
     declared = None if contract.declaration is None else contract.declaration.time
-    time_name = None if declared is not None else _time_name(body)
+    time_name = None if declared is not None else time_member(body)
     names_stream = {
         name
         for name in ("stream", "source_stream")
@@ -310,7 +312,7 @@ def _read_dna(body: Mapping[str, Any], contract: Contract) -> Event:  # noqa: AR
     payload = body.get("payload")
     if not isinstance(payload, Mapping):
         raise InvalidEvent(f"'payload' is {payload!r}; expected a JSON object, as in the dna envelope")
-    time_name = _time_name(body)
+    time_name = time_member(body)
     event = Event({}, body, time=None if time_name is None else body[time_name])
     _put(event.fields, payload)
     aside = {"id", "type", "source", "target", "payload", "meta", "timestamp", "event_id", time_name}

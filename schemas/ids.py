@@ -93,6 +93,12 @@ def _words(*parts: str) -> NDArray[np.uint64]:
     return np.frombuffer(digest.digest(), ">u8").astype(np.uint64)
 
 
+@lru_cache(4096)
+def _prefix(*parts: str) -> np.uint64:
+    """A word of 48 bits that hash the parts, before 16 bits that are zero."""
+    return np.uint64(_words(*parts)[0] & _HASH_48)
+
+
 def hash_id(*parts: str) -> uuid.UUID:
     """The id of a tuple of strings, such as a topic, partition and offset."""
     words = _words(*parts)
@@ -124,7 +130,7 @@ def place_ids(topic: str, partition: int, offsets: NDArray[np.int64], rows: NDAr
     """
     offset = np.asarray(offsets, np.int64).view(np.uint64)
     row = np.asarray(rows, np.int64).view(np.uint64)
-    high = (_words(topic, str(partition))[0] & _HASH_48) | (offset >> np.uint64(_OFFSET_BITS))
+    high = _prefix(topic, str(partition)) | (offset >> np.uint64(_OFFSET_BITS))
     return _stamp(high, ((offset << np.uint64(ROW_BITS)) & _NUMBER_MASK) | row)
 
 
@@ -134,7 +140,7 @@ def derived_id(text: str, *parts: str) -> str:
         own = uuid.UUID(text.rpartition("_")[2])
     except ValueError:
         return str(hash_id(*parts, text))
-    return str(uuid.UUID(int=own.int ^ (int(_words(*parts)[0] & _HASH_48) << 64)))
+    return str(uuid.UUID(int=own.int ^ (int(_prefix(*parts)) << 64)))
 
 
 def mixed(ids: Ids) -> NDArray[np.uint64]:

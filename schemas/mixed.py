@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import PER_UNIT, iso_interval, us_from_datetime
+from astrocyte.schemas.times import PER_UNIT, iso_interval, us_from_datetime, usual_datetime
 
 __all__ = [
     "LEAST",
@@ -35,6 +35,7 @@ __all__ = [
     "column_of",
     "concat_columns",
     "fits",
+    "is_binary",
     "is_nested",
     "is_null",
     "json_text",
@@ -167,8 +168,8 @@ def _narrowed(value: Any) -> Any:
 def _json_default(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, pa.MonthDayNano):
-        return iso_interval(value)
+    if isinstance(value, datetime) and plain(value) is not None:
+        return usual_datetime(value)
     return list(value) if isinstance(value, set | frozenset | np.ndarray) else plain(value)
 
 
@@ -428,7 +429,7 @@ def plain_column(column: pa.Array) -> pa.Array:
         return column.cast(pa.float32())
     if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind) or pa.types.is_date(kind):
         return _microseconds(column)
-    if pa.types.is_decimal(kind) or _is_binary(kind) or pa.types.is_interval(kind):
+    if pa.types.is_decimal(kind) or is_binary(kind) or pa.types.is_interval(kind):
         values = [plain(value) for value in column.to_pylist()]
         if pa.types.is_decimal(kind) and kind.scale > 0:
             values = [None if value is None else float(value) for value in values]
@@ -477,7 +478,8 @@ def _is_usual(kind: pa.DataType) -> bool:
     )  # fmt: skip
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether the values of a type are bytes."""
     types = pa.types
     tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
     return any(test(kind) for test in tests)

@@ -106,13 +106,12 @@ def split_by_partition(frame: Frame, partitions: int, *, by: str = "key") -> lis
             parts.append((partition, frame))
             continue
         part = frame.take(rows)
-        if by != "key":
-            column = part.column("key").dictionary_decode().dictionary_encode().cast(TEXT)
-            parts.append((partition, replace(part, batch=part.batch.set_column(index, pa.field("key", TEXT), column))))
-            continue
-        row_codes = codes[rows]
-        own = keys.dictionary.take(pa.array(by_key[starts[partition] : starts[partition + 1]]))
-        indices = pa.array(rank[row_codes] if len(rank) else row_codes, mask=row_codes < 0)
-        column = pa.DictionaryArray.from_arrays(indices, own)
+        if by == "key":
+            row_codes = codes[rows]
+            own = keys.dictionary.take(pa.array(by_key[starts[partition] : starts[partition + 1]]))
+            indices = pa.array(rank[row_codes] if len(rank) else row_codes, mask=row_codes < 0)
+            column = pa.DictionaryArray.from_arrays(indices, own)
+        else:
+            column = part.column("key").dictionary_decode().dictionary_encode()
         parts.append((partition, replace(part, batch=part.batch.set_column(index, pa.field("key", TEXT), column))))
     return parts

@@ -38,6 +38,7 @@ __all__ = [
     "us_from_datetime",
     "us_from_iso",
     "us_from_ms",
+    "usual_datetime",
     "utc_from_us",
 ]
 
@@ -199,6 +200,11 @@ def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given:
         if NEVER_US < result < -NEVER_US:
             return result
     raise InvalidEvent(f"timestamp {given!r} is out of range; {_WANTED}")
+
+
+def usual_datetime(value: datetime) -> datetime:
+    """The same time of `datetime` itself, whose subclasses, such as that of pandas, writers of JSON refuse."""
+    return datetime.combine(value.date(), value.time(), value.tzinfo)
 
 
 def iso_interval(value: Any) -> str:

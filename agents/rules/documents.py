@@ -29,6 +29,21 @@ class Document(NamedTuple):
     places: dict[Location, tuple[int, int]]
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads each pair of surrogates, as JSON writes a character beyond 16 bits, as that character."""
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if not node.value.isascii():
+            try:
+                node.value = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+            except UnicodeDecodeError:
+                raise yaml.MarkedYAMLError(
+                    problem="half a character (a lone surrogate) is no text", problem_mark=node.start_mark
+                ) from None
+        return node
+
+
 def read_document(text: str, file: str | None = None) -> Document:
     """The values of a YAML text. Raises InvalidRules with all problems found; ``file`` is only named in them."""
     problems: list[RuleProblem] = []
@@ -39,7 +54,7 @@ def read_document(text: str, file: str | None = None) -> Document:
 
     data, places = None, {}
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is not None:
             for message, mark in _faults(node, set(), ""):
@@ -60,20 +75,14 @@ def read_document(text: str, file: str | None = None) -> Document:
 
 
 def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str, Any]]:
-    """Repeated keys, and comments that folding would extend; each node once, however often an alias repeats it.
-
-    Joins the surrogates of strings.
-    """
+    """Repeated keys, and comments that folding would extend; each node once, however often an alias repeats it."""
     if id(node) in seen:
         return
     seen.add(id(node))
-    if isinstance(node, yaml.ScalarNode):
-        node.value = _joined(node.value)
     if isinstance(node, yaml.MappingNode):
         first: dict[tuple[str, str], Any] = {}
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
-                key.value = _joined(key.value)
                 name = (key.tag, key.value)
                 if name in first:
                     lines = f"in line {first[name].line + 1} and in line {key.start_mark.line + 1}"
@@ -85,13 +94,6 @@ def _faults(node: yaml.Node, seen: set[int], parent: str) -> Iterator[tuple[str,
     elif isinstance(node, yaml.SequenceNode):
         for each in node.value:
             yield from _faults(each, seen, "")
-
-
-def _joined(text: str) -> str:
-    """The text with each pair of surrogates, as JSON writes a character beyond 16 bits, as that character."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _folded_comment(node: yaml.Node) -> Iterator[tuple[str, Any]]:

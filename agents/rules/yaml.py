@@ -109,10 +109,9 @@ class _Reader:
     def report_of(self, data: Mapping[str, Any], problem: RuleProblem) -> None:
         """Report a problem that names its rule and field, with their place in the file."""
         section = next(name for name, kind in _KINDS.items() if kind == problem.kind)
-        for index, item in enumerate(data.get(section) or ()):
-            if item.get("name") == problem.rule:
-                path = _step_path(item, f"{problem.field}: ") or (problem.field,)
-                self.report(problem.message, (section, index, *path), rule=problem.rule, field=problem.field)
+        index, item = next(each for each in enumerate(data[section]) if each[1].get("name") == problem.rule)
+        path = _step_path(item, f"{problem.field}: ") or (problem.field,)
+        self.report(problem.message, (section, index, *path), rule=problem.rule, field=problem.field)
 
     def section(self, section: str, model: Any, items: Any) -> Iterator[Any]:
         if not isinstance(items, list):

@@ -26,7 +26,7 @@ from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.contract import Contract, read_event
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.topics import is_derived, stream_of
+from astrocyte.schemas.topics import is_derived, mono_topic, stream_of
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -222,7 +222,7 @@ class Consumer:
         """Topics of the patterns: those of streams, and what the pipeline writes where a pattern names it."""
         parts = []
         for pattern in self._handlers.patterns:
-            parts.append(fnmatch.translate(f"mono.{pattern}"))
+            parts.append(fnmatch.translate(mono_topic(pattern)))
             parts.append(fnmatch.translate(pattern))
         return re.compile("|".join(f"(?:{part})" for part in dict.fromkeys(parts)))
 

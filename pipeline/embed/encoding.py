@@ -22,7 +22,9 @@ from astrocyte.schemas import contract, mixed
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.ids import event_ids, format_ids
+from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
+from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings
 from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
 
@@ -90,8 +92,9 @@ class StreamEncoder:
             )
         self.event_type = found = catalog.find(stream)
         self.dna = found is not None and found.envelope == "dna"
-        self.key_field = "key" if found is None else found.key
-        self.default_type = found.types[0] if found is not None and len(found.types) == 1 else stream
+        known = contract.Contract(stream, None, found)
+        self.key_field = known.key_field
+        self.default_type = known.default_type
         self._types: Mapping[str, FieldType] | None = None if found is None else found.fields
         self._source = orjson.dumps(f"stream:{stream}")
 
@@ -121,8 +124,8 @@ class StreamEncoder:
         for name, each in fields.items():
             if type(each) not in _SURE:
                 fields[name] = _json_value(name, each)
-        value = b"" if self.dna or "value" not in fields else _json(fields.pop("value"), self.stream)
-        body = _json(fields, self.stream)
+        value = b"" if self.dna or "value" not in fields else orjson.dumps(fields.pop("value"))
+        body = orjson.dumps(fields)
         if len(body) + len(value) > MOST_BYTES:
             raise InvalidEvent(
                 f"an event of stream {self.stream!r} has {len(body) + len(value):,} bytes of JSON; expected at most "
@@ -143,7 +146,7 @@ class StreamEncoder:
             key = contract.key_of(given)
         except _FAULTS as error:
             raise InvalidEvent(
-                f"key {_shown(given)} of an event of stream {self.stream!r} cannot be read: {error}"
+                f"key {shown(given)} of an event of stream {self.stream!r} cannot be read: {error}"
             ) from error
         if key is not None and not key.isprintable() and contract.key_text(key.encode()) != key:
             raise InvalidEvent(f"key {key!r} has control characters, with which it is read as binary; expected text")
@@ -175,7 +178,7 @@ class StreamEncoder:
                 )
             if value is not None and not _is_of(value, kind):
                 raise InvalidEvent(
-                    f"field {name!r} of stream {self.stream!r} is {_shown(value)}; expected {kind}, as the catalog says"
+                    f"field {name!r} of stream {self.stream!r} is {shown(value)}; expected {kind}, as the catalog says"
                 )
         if key is not None and types.get(self.key_field) == "string":
             fields.setdefault(self.key_field, key)
@@ -193,7 +196,7 @@ class StreamEncoder:
     def messages(self, events: Sequence[EncodedEvent], run: str) -> list[Message]:
         """The Kafka messages of events of this stream."""
         moments = iso_strings(np.array([event.time_us for event in events], np.int64))
-        source = ("ce_source", f"/astrocyte/{run}/{self.stream}".encode())
+        source = ("ce_source", f"{OWN_SOURCE}{run}/{self.stream}".encode())
         kinds = {name: self._kind(name) for name in {event.type for event in events}}
         keys = {event.key: None if event.key is None else event.key.encode() for event in events}
         messages = []
@@ -239,13 +242,6 @@ def _take_time(fields: dict[str, Any]) -> int:
     return time.time_ns() // 1000
 
 
-def _json(value: Any, stream: str) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError as error:
-        raise InvalidEvent(f"an event of stream {stream!r} is no JSON: {error}; send plain values") from None
-
-
 def _json_value(name: str, value: Any) -> Any:
     """What JSON writes of a value, so that its readers have the value that `carried` makes of the mapping.
 
@@ -256,7 +252,7 @@ def _json_value(name: str, value: Any) -> Any:
     found = carried(name, value)
     if isinstance(found, float) and not math.isfinite(found):
         raise InvalidEvent(f"field {name!r} is {found}; JSON has finite numbers only: send None, or leave it out")
-    if not mixed.is_nested(value):
+    if found is value or not mixed.is_nested(value):
         return found
     if "null" in str(found):
         _check_finite(name, value)
@@ -293,8 +289,3 @@ def _is_of(value: Any, kind: FieldType) -> bool:
     if (kind == "string" and found is str) or (kind == "bool" and found is bool) or kind == "json":
         return True
     return mixed.fits(value, arrow_type(kind))
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."

@@ -24,11 +24,11 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.csv_header import doubts_of, repeated
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.reader import GZIP, read_lines
-from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.contract import Contracts, time_member
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps, loads
-from astrocyte.schemas.mixed import json_text, plain_column, to_list
-from astrocyte.schemas.times import TIME_NAMES
+from astrocyte.schemas.mixed import is_binary, json_text, plain_column, to_list
+from astrocyte.schemas.times import iso_from_us
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -191,18 +191,21 @@ class EventFiles:
         import pyarrow.parquet as pq
 
         number = 0
+        kinds = (pa.types.is_timestamp, pa.types.is_date)
         try:
             with pq.ParquetFile(path) as file:
                 if twice := repeated(file.schema_arrow.names):
                     raise InvalidLog(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
+                times = {column.name for column in file.schema_arrow if any(test(column.type) for test in kinds)}
                 for batch in file.iter_batches():
-                    times = {name: _temporal(batch.column(name)) for name in batch.schema.names}
-                    for row, body in enumerate(_plain_rows(batch)):
+                    for body in _plain_rows(batch, path):
                         number += 1
                         try:
-                            name = self._time_name(self._stream_of(body, path, number), body) or ""
-                            moments = times.get(name)
-                            yield _Row(number, dumps(body if moments is None else body | {name: moments[row]}), body)
+                            name = self._time_name(self._stream_of(body, path, number), body) if times else None
+                            shown = body
+                            if name is not None and name in times and body[name] is not None:
+                                shown = body | {name: iso_from_us(body[name])}
+                            yield _Row(number, dumps(shown), body)
                         except TypeError as error:
                             yield _Row(number, b"", None, f"row {number}: {error}")
         except (pa.ArrowException, OSError) as error:
@@ -213,7 +216,7 @@ class EventFiles:
         declaration = self.contracts.of_stream(stream).declaration
         if declaration is not None and declaration.time is not None:
             return None if declaration.time.unit == "us" else declaration.time.field
-        return next((name for name in TIME_NAMES if body.get(name) is not None), None)
+        return time_member(body)
 
     def _delimiter(self) -> str:
         """The delimiter that a declared decoder csv has; a comma where there is none."""
@@ -240,29 +243,13 @@ def _json_lines(path: str | Path) -> Iterator[_Row]:
             yield _Row(number, line, _object(line))
 
 
-def _temporal(column: pa.Array) -> list[Any] | None:
-    """The points in time of a column as Python values; None for a column of others."""
-    import pyarrow as pa
-
-    kind = column.type
-    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        return None
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":  # of which Python's datetime has none
-        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
-    values: list[Any] = column.to_pylist()
-    return values
-
-
 def _holds_bytes(kind: pa.DataType) -> bool:
     """Whether values inside lists and structs of a type are bytes, whose JSON is base64 text."""
-    from pyarrow import types
-
     inner = [kind.field(index).type for index in range(kind.num_fields)]
-    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, _holds_bytes)
-    return any(test(each) for each in inner for test in tests)
+    return any(is_binary(each) or _holds_bytes(each) for each in inner)
 
 
-def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def _plain_rows(batch: pa.RecordBatch, path: str | Path) -> list[dict[str, Any]]:
     """Rows of a batch in the form that events have (`schemas.mixed.plain_column`), as those of a frame."""
     import pyarrow as pa
 
@@ -271,9 +258,12 @@ def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
         if name == "metadata" and pa.types.is_struct(column.type):  # whose members are fields
             inner = pa.RecordBatch.from_arrays(column.flatten(), names=[field.name for field in column.type])
             nulls = column.is_null().to_pylist()
-            columns[name] = [None if null else row for null, row in zip(nulls, _plain_rows(inner), strict=True)]
+            columns[name] = [None if null else row for null, row in zip(nulls, _plain_rows(inner, path), strict=True)]
         else:
-            values = to_list(plain_column(column))
+            try:
+                values = to_list(plain_column(column))
+            except (ValueError, OverflowError) as error:  # such as a time inside a list that `datetime` cannot hold
+                raise InvalidLog(f"{path}, column {name!r}: {error}") from None
             if _holds_bytes(column.type):
                 values = [
                     value if isinstance(value, str | None) else orjson.loads(json_text(value)) for value in values

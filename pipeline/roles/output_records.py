@@ -15,6 +15,7 @@ from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
+from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JsonRecord, cloud_headers
 from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
@@ -30,7 +31,7 @@ _POSITION: Final = "astrocyte position"
 def letter_record(letter: DeadLetter, partition: int) -> ProducerRecord:
     """One dead letter; its key is topic and partition of the refused record."""
     time_us = us_from_iso(letter.timestamp) if letter.timestamp else 0
-    source = f"/astrocyte/{letter.topic}/{letter.partition}"
+    source = f"{OWN_SOURCE}{letter.topic}/{letter.partition}"
     headers = cloud_headers(letter.letter_id, "astrocyte.dead_letter", source, time_us)
     key = f"{letter.topic}/{letter.partition}".encode()
     return ProducerRecord(DEAD_LETTERS, letter.model_dump_json().encode(), key, partition, headers)

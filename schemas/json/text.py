@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from astrocyte.schemas.mixed import LEAST, MOST, plain
+from astrocyte.schemas.times import usual_datetime
 
 __all__ = ["dumps", "loads"]
 
@@ -81,6 +82,8 @@ def _default(value: Any) -> Any:
         return "0x" + bytes(value).hex()
     if isinstance(value, Decimal | timedelta):
         return plain(value)
+    if isinstance(value, datetime):
+        return usual_datetime(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 

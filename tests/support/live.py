@@ -303,23 +303,32 @@ def correlating(
     asyncio.run(make_topics(settings, [*mono_topics(streams), *OUTPUTS]))
     sending = Sending(settings, form)
     live = Live(broker, settings, sending, folder, {"SLOW_VALIDATOR_S": str(max(slow.values(), default=0.0))})
+    with stopping(live.workers):
+        try:
+            if backlog_s is not None:
+                sending.history(*backlog_s)
+            roles = ("correlate",) if by == "key" and not uneven else ("correlate", "repartition")
+            for role in roles:
+                live.add(role)
+            if backlog_s is None:
+                for worker in live.workers:
+                    worker.ready()
+                sending.start()
+            yield live
+        finally:
+            sending.stop()
+
+
+@contextmanager
+def stopping(workers: Sequence[Worker]) -> Iterator[None]:
+    """The workers that run end well after the block; where it fails, their logs are shown."""
     try:
-        if backlog_s is not None:
-            sending.history(*backlog_s)
-        roles = ("correlate",) if by == "key" and not uneven else ("correlate", "repartition")
-        for role in roles:
-            live.add(role)
-        if backlog_s is None:
-            for worker in live.workers:
-                worker.ready()
-            sending.start()
-        yield live
+        yield
     except BaseException:
-        for worker in live.workers:
+        for worker in workers:
             sys.stderr.write(f"\n{worker.log.name}: {worker.log.read_text(errors='replace')[-3000:]}")
         raise
     finally:
-        sending.stop()
-        for worker in live.workers:
+        for worker in workers:
             if worker.process.poll() is None:
                 worker.stop()

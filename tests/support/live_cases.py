@@ -8,7 +8,6 @@ offline run makes of the log that was recorded from the broker.
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,8 +45,9 @@ from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.tables import Base
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.topics import ALERTS, CLOCK, DEAD_LETTERS, LATE, MULTI_EVENTS, is_derived, metrics_topic
+from astrocyte.simulator.emission.emitter import MemorySink
 from astrocyte.simulator.run import simulate
-from tests.support.live import Worker
+from tests.support.live import Worker, stopping
 from tests.support.small_worlds import SMALL_WORLDS
 from tests.support.waiting import wait_until
 
@@ -106,27 +106,11 @@ def covering(
     return found
 
 
-class _Kept:
-    """A sink of a simulation that keeps its frames."""
-
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-
-    def write(self, frame: Frame) -> None:
-        self.frames.append(frame)
-
-    def flush(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
 @cache
 def world_frames(scenario: str) -> tuple[Frame, ...]:
     """Frames of a small world in which everything happens that the scenario can emit, in the order of emission."""
     ticks, settings = SMALL_WORLDS[scenario]
-    kept = _Kept()
+    kept = MemorySink()
     simulate(scenario, settings, seed=5, ticks=ticks, sink=kept, chunk_ticks=ticks)
     return tuple(kept.frames)
 
@@ -369,7 +353,7 @@ def check_case(case: Case, address: str, folder: Path, rules: Sequence[Path] = (
         if some is rest and case.form == "json":
             _end(settings, streams)
 
-    try:
+    with stopping(run.workers):
         if case.moment == "before":
             run.start()
             publish(first)
@@ -388,14 +372,6 @@ def check_case(case: Case, address: str, folder: Path, rules: Sequence[Path] = (
             with run.away(kill=case.timeouts != "default"):
                 publish(rest)
         return _compare(run, address)
-    except BaseException:
-        for worker in run.workers:
-            sys.stderr.write(f"\n{worker.log.name}: {worker.log.read_text(errors='replace')[-3000:]}")
-        raise
-    finally:
-        for worker in run.workers:
-            if worker.process.poll() is None:
-                worker.stop()
 
 
 def _compare(run: _Run, address: str) -> dict[str, Any]:

@@ -421,3 +421,12 @@ def test_non_finite_null_means_null_with_and_without_quotes(written):
 def test_a_character_beyond_16_bits_may_be_written_as_json_writes_it():
     text = '{"rules": [{"name": "r", "seq": [{"as": "a", "stream": "A", "where": "value == \'\\ud83d\\ude00\'"}]}]}'
     assert load_rules(text).rules[0].steps[0].where == "value == '\N{GRINNING FACE}'"
+
+
+def test_half_a_character_in_a_rule_file_is_refused_with_its_place():
+    text = 'rules:\n  - name: r\n    by: "\\ud83d"\n    seq: [{as: a, stream: A}]\n'
+    with pytest.raises(InvalidRules) as caught:
+        load_rules(text)
+    (problem,) = caught.value.problems
+    assert "half a character" in problem.message
+    assert (problem.line, problem.column) == (3, 9)

@@ -169,6 +169,13 @@ def test_infinite_values_are_kept() -> None:
         assert read(call, state) == expected
 
 
+def test_a_sum_that_was_beyond_the_range_of_floats_stays_infinite() -> None:
+    call = call_of("sum(x)")
+    state = fresh_state(call)
+    feed(state, np.array([1e308, 1e308, -1e308]))
+    assert read(call, state) == math.inf
+
+
 def test_an_empty_group_gives_null_or_zero() -> None:
     for text in NUMERIC:
         call = call_of(text)

@@ -14,6 +14,7 @@ import pytest
 from astrocyte import Frame, load_rules, match
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.pipeline.analysis.offline import run_rules
+from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 
@@ -43,6 +44,8 @@ COLUMNS = {
     "bool8": (pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, 0], pa.int8())), [True, False]),
     "bytes in lists": (pa.array([[b"ab"], []], pa.list_(pa.binary())), ['["YWI="]', "[]"]),
     "times in structs": (pa.array([{"at": dt.datetime(2026, 1, 1)}, None]), ['{"at":"2026-01-01T00:00:00"}', None]),
+    "times in ns in lists": (pa.array([[T0_US * 1000 + 1999, None], []], pa.list_(pa.timestamp("ns"))),
+                             ['["2026-01-01T00:00:00.000001",null]', "[]"]),
 }  # fmt: skip
 
 
@@ -91,3 +94,27 @@ def test_members_of_a_struct_called_metadata_are_fields_as_those_beside_it(tmp_p
     columns = {"timestamp": times, "key": pa.array(["k", "k"]), "metadata": inner}
     found = [body.get("metadata", {}) for body in in_file(tmp_path, columns, rules)]
     assert [(each.get("v"), each.get("w")) for each in found] == [(T0_US, "YWI="), (None, None)]
+
+
+FAR_US = 10**18
+"""In the year 33658, as databases write an infinite time, and beyond what `datetime` holds."""
+
+
+def test_a_time_after_the_year_9999_is_a_value_as_any_other_and_refuses_only_the_event_whose_time_it_is(tmp_path):
+    far = pa.array([FAR_US, None], pa.timestamp("us"))
+    times = pa.array([T0_US, T0_US + 1], pa.timestamp("us"))
+    keys = pa.array(["k", "k"])
+    found = in_file(tmp_path, {"timestamp": times, "key": keys, "v": far})
+    assert [body.get("metadata", {}).get("v") for body in found] == [FAR_US, None]
+    own = pa.array([FAR_US, T0_US], pa.timestamp("us"))
+    found = in_file(tmp_path, {"timestamp": own, "key": keys, "v": pa.array([1, 2])})
+    assert [body["metadata"]["v"] for body in found] == [2]
+
+
+def test_a_time_inside_a_list_that_python_cannot_hold_is_an_error_that_names_the_column(tmp_path):
+    columns = {
+        "timestamp": pa.array([T0_US], pa.timestamp("us")),
+        "v": pa.array([[FAR_US]], pa.list_(pa.timestamp("us"))),
+    }
+    with pytest.raises(InvalidLog, match=r"events\.parquet, column 'v': "):
+        in_file(tmp_path, columns)
