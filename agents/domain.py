@@ -480,7 +480,7 @@ class Domain:
         self._taken.restore(snapshot["taken"])
         for lane in self._lanes:
             if lane.engine is None:
-                for clock in snapshot.get("counting", ()):
+                for clock in snapshot["counting"]:
                     self._restore_clock(lane, clock)
             elif lane.name in snapshot["lanes"]:
                 self._restore_clock(lane, snapshot["lanes"][lane.name]["clock"])

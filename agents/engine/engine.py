@@ -482,8 +482,7 @@ class Engine:
         for number, stratum in enumerate(self._strata):
             if (state := snapshot["strata"].get(str(number))) is not None:  # else of other rules, and empty
                 stratum.restore(state, blocks, lambda name: self._ranks.get(name, PRIMARY))
-        self.watermark_us, self.duplicates, self.late, refused, sampled, *newest = snapshot["times"].tolist()
-        self._newest_us = max(newest, default=self.watermark_us)  # a snapshot of an earlier version has none
+        self.watermark_us, self.duplicates, self.late, refused, sampled, self._newest_us = snapshot["times"].tolist()
         if self._entrance is not None:
             self._entrance.take()
             self._entrance.refused, self._entrance.sampled = refused, sampled
@@ -493,6 +492,6 @@ class Engine:
             if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(block.frame.take(waiting))
         self._late, self._failed = [], []
-        self.alerts.restore(snapshot.get("alerts"))
+        self.alerts.restore(bytes(snapshot["alerts"]))
         if self._early is not None:
             self._early.restore(snapshot.get(self._early.name), self._store)
