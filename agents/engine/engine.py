@@ -254,7 +254,9 @@ class Engine:
         found: list[Match] = []
         if self._early is not None and stream in self._early.streams and stream not in self._ranks:
             number = self._buffer.last_sequence(stream) if own_id is None else str(own_id)
-            fields = {name: value for name, value in event.items() if name != "event_id"}  # an id is no field
+            fields = event
+            if "event_id" in event:  # an id is no field
+                fields = {name: value for name, value in event.items() if name != "event_id"}
             found = self._early.push_event(stream, fields, ref, number)
         if self._buffer.is_full(stream, event):
             self._gather()
@@ -266,12 +268,12 @@ class Engine:
         if event.get("event_id") is None:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.take_numbers(stream, 1)
-        mark = 0 if self._early is None else self._early.mark()
+        given = 0 if self._early is None else len(self._early.given)
         late = len(self._late)
         declaration = self._contracts.declared.get(stream)
         self._push(frame_of(stream, [event], first_seq=sequence, declaration=declaration), None, typed=False)
         del self._late[late:]  # a single late event is counted, not returned
-        return [] if self._early is None else self._early.take_since(mark)
+        return [] if self._early is None else self._early.given.take_since(given)
 
     def _gather(self) -> None:
         """Make frames of the events that were pushed one at a time."""
