@@ -188,9 +188,9 @@ class Domain:
         self._accounting.undecoded(topic, letters, output)
         self._accounting.unkeyed(topic, records, frames, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
-        stamps = KafkaTimes(records)
+        stamps, source = KafkaTimes(records), self.copies.get(topic)
         for sourced in frames:
-            whence, source = copied.get(sourced.offset), self.copies.get(topic)
+            whence = copied.get(sourced.offset)
             originals = Originals.of(source, whence, sourced) if whence and source else None
             self._take(Intake(sourced, output, counted, originals), stamps)
         # Only now: a decoder that cannot work at the moment raises, and is given the same messages again.

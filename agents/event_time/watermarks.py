@@ -161,7 +161,7 @@ class Watermarks:
         return source.place in self._idle_places if state is None else state.idle
 
     def expect(self, places: Iterable[TopicPartition | tuple[str, int]], *, anew: bool = False) -> set[TopicPartition]:
-        """Replace the expected places, and forget the sources of those before; returns these.
+        """Replace the expected places and return those before; the sources of places that are left out are forgotten.
 
         ``anew``: nothing has come out by the domain's watermark, so events of further places are not late by it.
         """
