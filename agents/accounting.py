@@ -190,13 +190,13 @@ class Accounting:
             and not record.value.startswith(ARROW_MAGIC)
             and not is_retried(record)
         }
-        found: dict[int, None] = {}
+        found: set[int] = set()
         for sourced in frames if without else ():
             if sourced.offsets is not None:
                 named = np.asarray(sourced.frame.column("key").is_valid())
                 if sourced.frame.has(by):
                     named = named | np.asarray(sourced.frame.column(by).is_valid())
-                found |= dict.fromkeys(offset for offset in sourced.offsets[named].tolist() if offset in without)
+                found |= without.intersection(sourced.offsets[named].tolist())
         if found:
             example = f"{topic}[{self.partition}]@{min(found)}"
             self.unused.add("unkeyed", topic, example, detail=by, count=len(found))

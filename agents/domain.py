@@ -40,7 +40,7 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.times import NEVER_US, iso_from_us
-from astrocyte.schemas.topics import TopicPartition, keyed_topic
+from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["Counters", "Domain", "DomainGroup", "DomainOutput"]
 
@@ -52,9 +52,9 @@ class Domain:
     does not begin before each has sent something or is idle. ``internal`` names topics whose rows were counted when
     they were first read (repartitioned streams, results of windows). ``copied_by`` names the fields by which rules
     correlate the copies of a topic: events without one are counted where the topic itself is read. ``copies`` names the
-    topic of which each internal one is a copy. ``partitioned_by``
-    names the key by which producers of a topic with several partitions are taken to divide its messages: those without
-    a Kafka key are counted. ``list_unused``: outputs list the events that took no part and are in no other output.
+    topic of which each internal one is a copy. ``partitioned_by`` names the key by which producers of a topic with
+    several partitions are taken to divide its messages: those without a Kafka key are counted. ``list_unused``: outputs
+    list the events that took no part and are in no other output.
 
     Whatever a message, a row or a match makes our or a user's code raise: it alone becomes a dead letter, and `unused`
     counts it. Only an operator that raises while it changes its state ends the domain (`OperatorFailed`).
@@ -96,10 +96,6 @@ class Domain:
         self._copied_by = dict(copied_by or {})
         self.copies = dict(copies or {})
         self._partitioned_by = dict(partitioned_by or {})
-        contract = self._decoders.contracts.of_topic
-        self._copies = {
-            keyed_topic(contract(topic).stream, by) for topic in self._copied_by for by in self._copied_by[topic]
-        }
         self._note_rules()
         grouped = {topic for group in self.groups for topic in group.topics.values()}
         rest = frozenset(topics) - grouped
@@ -188,9 +184,9 @@ class Domain:
         self._accounting.undecoded(topic, letters, output)
         self._accounting.unkeyed(topic, records, frames, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))
-        stamps = KafkaTimes(records)
+        stamps, source = KafkaTimes(records), self.copies.get(topic)
         for sourced in frames:
-            whence, source = copied.get(sourced.offset), self.copies.get(topic)
+            whence = copied.get(sourced.offset)
             originals = Originals.of(source, whence, sourced) if whence and source else None
             self._take(Intake(sourced, output, counted, originals), stamps)
         # Only now: a decoder that cannot work at the moment raises, and is given the same messages again.
@@ -341,7 +337,7 @@ class Domain:
             late |= verdict.late
             limits_us = np.where(verdict.late, np.maximum(limits_us, verdict.limits_us), limits_us)
             if lane.engine is not None:
-                if topic not in self._copies:
+                if self.copies.get(topic) not in self._copied_by:
                     self._accounting.keyless(intake, lane.correlated.get(kept.stream), kept, rows)
                 if verdict.late.any():
                     self._push_late(intake, lane.engine, kept, rows, verdict.late)
@@ -480,7 +476,7 @@ class Domain:
         self._taken.restore(snapshot["taken"])
         for lane in self._lanes:
             if lane.engine is None:
-                for clock in snapshot.get("counting", ()):
+                for clock in snapshot["counting"]:
                     self._restore_clock(lane, clock)
             elif lane.name in snapshot["lanes"]:
                 self._restore_clock(lane, snapshot["lanes"][lane.name]["clock"])

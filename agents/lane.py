@@ -18,7 +18,6 @@ class DomainGroup:
     field: str
     engine: Engine
     topics: Mapping[str, str]
-    exports: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from astrocyte.agents.rules.circles import refuse_circles
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.rules.problems import InvalidRules, RuleProblem
 from astrocyte.agents.rules.yaml import read_rules
+from astrocyte.schemas.contract import shared_topics
 from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.topics import mono_topic
 
 __all__ = ["load_rules"]
 
@@ -44,12 +46,6 @@ def _problems(ruleset: RuleSet) -> Iterator[RuleProblem]:
                 DECODERS.get(stream.decoder.name)
             except InvalidSettings as error:
                 yield RuleProblem(str(error), rule=stream.name, field="decoder", kind="stream")
-    first: dict[str, str] = {}
-    for stream in ruleset.streams:
-        topic = stream.topic
-        if topic is not None and first.setdefault(topic, stream.name) != stream.name:
-            message = (
-                f"streams {first[topic]!r} and {stream.name!r} both name the topic {topic!r}; a topic carries one "
-                "stream: declare it once and let the rules select by a field"
-            )
-            yield RuleProblem(message, rule=stream.name, field="topic", kind="stream")
+    topics = {stream.name: stream.topic or mono_topic(stream.name) for stream in ruleset.streams}
+    for name, reason in shared_topics(topics):
+        yield RuleProblem(reason, rule=name, field="topic", kind="stream")

@@ -7,7 +7,7 @@ same mapping is the same event everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ __all__ = [
     "key_text",
     "read_event",
     "read_frame_row",
+    "shared_topics",
     "time_member",
 ]
 
@@ -117,6 +118,18 @@ class Contract:
         return value is None and self.decoder == DEBEZIUM
 
 
+def shared_topics(topics: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Streams whose topic (``topics`` by stream) one before them has already, each with the reason for refusing it."""
+    first: dict[str, str] = {}
+    for stream, topic in topics.items():
+        if first.setdefault(topic, stream) != stream:
+            reason = (
+                f"streams {first[topic]!r} and {stream!r} both name the topic {topic!r}; a topic carries one stream: "
+                "declare it once and let the rules select by a field"
+            )
+            yield stream, reason
+
+
 class Contracts:
     """The contracts of all streams: declared ones, those of the catalog, and what holds for any other."""
 
@@ -133,13 +146,9 @@ class Contracts:
         self.topics = dict(topics or {})
         for name, each in self.declared.items():
             self.topics[name] = each.topic or self.topics.get(name) or mono_topic(name)
-        self._streams: dict[str, str] = {}
-        for stream, topic in self.topics.items():
-            if self._streams.setdefault(topic, stream) != stream:
-                raise InvalidRule(
-                    f"streams {self._streams[topic]!r} and {stream!r} both name the topic {topic!r}; a topic carries "
-                    "one stream: declare it once and let the rules select by a field"
-                )
+        for _, reason in shared_topics(self.topics):
+            raise InvalidRule(reason)
+        self._streams = {topic: stream for stream, topic in self.topics.items()}
 
     def topic_of(self, stream: str) -> str:
         """Topic of a stream."""

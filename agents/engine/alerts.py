@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from astrocyte.agents.engine.provisional import held_us
 from astrocyte.agents.matches.grouped import MOST_KEYS, GroupedAlert, after_pause
 from astrocyte.agents.matches.table import CONFIRMED, FINAL, MatchTable
 from astrocyte.agents.rules.model import Rule, format_duration
@@ -105,42 +106,51 @@ class AlertPacing:
         if len(table) and self._paced.any():
             rows = np.flatnonzero(self._paced[table.rule])
             if len(rows):
-                table = table.with_suppressed(self._marks(table, rows.tolist()))
+                table = table.with_suppressed(self._marks(table, rows))
         self._advance(watermark_us)
         raised, self._raised = sorted(self._raised, key=lambda alert: (alert.time_us, alert.rule, alert.key or "")), []
         return table, raised
 
-    def _marks(self, table: MatchTable, rows: list[int]) -> NDArray[np.int32]:
+    def _marks(self, table: MatchTable, paced: NDArray[np.int64]) -> NDArray[np.int32]:
         """For each match -1 where it raises no alert, else the number of those suppressed before its own."""
         marks = np.zeros(len(table), np.int32)
-        alerts, ids = table.values.alert, format_ids(table.ids[rows])
-        first_runs = _runs(table)
-        for row, match_id in zip(rows, ids, strict=True):
-            alert = alerts[row]
-            if alert is None:
+        marks[paced] = -1
+        alerts = table.values.alert
+        grouped: list[int] = []
+        for row in paced[np.isin(table.status[paced], (FINAL, CONFIRMED))].tolist():
+            if alerts[row] is None:
                 continue
-            marks[row] = -1
-            if table.status[row] not in (FINAL, CONFIRMED):
-                continue
-            rule, key, time_us = table.rules[table.rule[row]], table.key[row], int(table.time_us[row])
-            timed_out, slack_us = bool(table.timed_out[row]), _slack(rule)
+            rule = table.rules[table.rule[row]]
             if rule.group is not None:
-                by = rule.group.by
-                group_key = key if by == "key" else None if by is None else _text(table.values.emit[row].get(by))
-                self._waiting.append(
-                    _Waiting(
-                        rule.name, rule.content_version, timed_out, group_key, time_us + slack_us, time_us, key,
-                        match_id, *alert, first_runs[row], rule.group.within, rule.cool_down or 0, slack_us,
-                    )
-                )  # fmt: skip
+                grouped.append(row)
                 continue
             assert rule.cool_down is not None
-            name = (rule.name, rule.content_version, timed_out, key)
+            name = (rule.name, rule.content_version, bool(table.timed_out[row]), table.key[row])
+            time_us = int(table.time_us[row])
             before = self._suppressed_before(name, time_us)
             if before is not None:
                 marks[row] = before
-                self._pause(name, time_us, rule.cool_down, slack_us)
+                self._pause(name, time_us, rule.cool_down, held_us(rule))
+        if grouped:
+            self._wait(table, grouped)
         return marks
+
+    def _wait(self, table: MatchTable, rows: list[int]) -> None:
+        """Keep the alerts of rules with ``group``."""
+        alerts, emit, runs = table.values.alert, table.values.emit, table.first_runs()
+        for row, match_id in zip(rows, format_ids(table.ids[rows]), strict=True):
+            rule, alert = table.rules[table.rule[row]], alerts[row]
+            key, time_us = table.key[row], int(table.time_us[row])
+            assert rule.group is not None
+            assert alert is not None
+            by, slack_us = rule.group.by, held_us(rule)
+            group_key = key if by == "key" else None if by is None else _text(emit[row].get(by))
+            self._waiting.append(
+                _Waiting(
+                    rule.name, rule.content_version, bool(table.timed_out[row]), group_key, time_us + slack_us, time_us,
+                    key, match_id, *alert, runs[row], rule.group.within, rule.cool_down or 0, slack_us,
+                )
+            )  # fmt: skip
 
     def _suppressed_before(self, name: _Name, time_us: int) -> int | None:
         """Alerts suppressed before the one at ``time_us``; None, and counted, if it is suppressed itself."""
@@ -231,32 +241,20 @@ class AlertPacing:
             }
         )
 
-    def restore(self, snapshot: bytes | None) -> None:
-        """Take over a snapshot; one of an earlier version has none."""
-        self.__init__()  # type: ignore[misc]
-        if snapshot is None:
-            return
+    def restore(self, snapshot: bytes) -> None:
+        """Take over a snapshot."""
         state: Mapping[str, Any] = orjson.loads(snapshot)
         self._pauses = {(each[0], each[1], each[2], each[3]): _Pause(*each[4:]) for each in state["pauses"]}
         self._waiting = [_Waiting(*each) for each in state["waiting"]]
-        for first, suppressed, count, keys in state["groups"]:
-            group = _Group(_Waiting(*first), suppressed, count, dict.fromkeys(keys))
-            self._groups[group.first.name] = group
+        groups = [
+            _Group(_Waiting(*first), suppressed, count, dict.fromkeys(keys))
+            for first, suppressed, count, keys in state["groups"]
+        ]
+        self._groups = {group.first.name: group for group in groups}
+        self._raised = []
+        self._purge_at = FIRST_PURGE
         self.suppressed, self.grouped = state["suppressed"], state["grouped"]
-
-
-def _slack(rule: Rule) -> int:
-    """How much older than the watermark a new match may be: it may have waited for one that began earlier."""
-    return rule.within.time if rule.holds_matches and rule.within is not None else 0
 
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _runs(table: MatchTable) -> list[str]:
-    """Run of each match's first event; empty for events of other programs."""
-    runs = np.full(len(table.events), "", object)
-    for block, positions, _ in table.events.parts():
-        runs[positions] = block.frame.run
-    return [runs[first] if first < len(runs) else "" for first in table.offsets[:-1].tolist()]

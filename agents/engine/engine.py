@@ -254,7 +254,9 @@ class Engine:
         found: list[Match] = []
         if self._early is not None and stream in self._early.streams and stream not in self._ranks:
             number = self._buffer.last_sequence(stream) if own_id is None else str(own_id)
-            fields = {name: value for name, value in event.items() if name != "event_id"}  # an id is no field
+            fields = event
+            if "event_id" in event:  # an id is no field
+                fields = {name: value for name, value in event.items() if name != "event_id"}
             found = self._early.push_event(stream, fields, ref, number)
         if self._buffer.is_full(stream, event):
             self._gather()
@@ -266,12 +268,12 @@ class Engine:
         if event.get("event_id") is None:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.take_numbers(stream, 1)
-        mark = 0 if self._early is None else self._early.mark()
+        given = 0 if self._early is None else len(self._early.given)
         late = len(self._late)
         declaration = self._contracts.declared.get(stream)
         self._push(frame_of(stream, [event], first_seq=sequence, declaration=declaration), None, typed=False)
         del self._late[late:]  # a single late event is counted, not returned
-        return [] if self._early is None else self._early.take_since(mark)
+        return [] if self._early is None else self._early.given.take_since(given)
 
     def _gather(self) -> None:
         """Make frames of the events that were pushed one at a time."""
@@ -482,8 +484,7 @@ class Engine:
         for number, stratum in enumerate(self._strata):
             if (state := snapshot["strata"].get(str(number))) is not None:  # else of other rules, and empty
                 stratum.restore(state, blocks, lambda name: self._ranks.get(name, PRIMARY))
-        self.watermark_us, self.duplicates, self.late, refused, sampled, *newest = snapshot["times"].tolist()
-        self._newest_us = max(newest, default=self.watermark_us)  # a snapshot of an earlier version has none
+        self.watermark_us, self.duplicates, self.late, refused, sampled, self._newest_us = snapshot["times"].tolist()
         if self._entrance is not None:
             self._entrance.take()
             self._entrance.refused, self._entrance.sampled = refused, sampled
@@ -493,6 +494,6 @@ class Engine:
             if len(waiting) and self._ranks.get(block.frame.stream, PRIMARY) == PRIMARY:
                 self._delivered.again(block.frame.take(waiting))
         self._late, self._failed = [], []
-        self.alerts.restore(snapshot.get("alerts"))
+        self.alerts.restore(bytes(snapshot["alerts"]))
         if self._early is not None:
             self._early.restore(snapshot.get(self._early.name), self._store)

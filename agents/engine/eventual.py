@@ -19,7 +19,7 @@ from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.cep.rows import Prepared
 from astrocyte.agents.engine.provisional import Provisional
 from astrocyte.agents.engine.single_matches import Recent, Singles, single_matches
-from astrocyte.agents.engine.tables import MatchTables
+from astrocyte.agents.engine.tables import GivenTables, MatchTables
 from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule
@@ -43,7 +43,7 @@ class EventualPass:
         self._matcher = Matcher([], clock=None, waiting=tuple)  # rows are processed as soon as they are prepared
         self._singles = Singles()
         self._provisional = Provisional()
-        self._given: list[MatchTable] = []
+        self.given = GivenTables()
         self.newest_us = NEVER_US
         """Newest time that was matched."""
         self.streams: frozenset[str] = frozenset()
@@ -102,26 +102,16 @@ class EventualPass:
 
     def _give(self, batch: MatchBatch) -> None:
         if len(batch):
-            self._given.append(self._provisional.note(self._tables.of(self._matcher, batch)))
+            self.given.add(self._provisional.note(self._tables.of(self._matcher, batch)))
 
     def advance(self, watermark_us: int) -> None:
         """Let time reach the watermark for keys without new events."""
         self._give(self._matcher.advance(watermark_us - 1))
 
-    def mark(self) -> int:
-        """Number of tables that wait to be put out; see `take_since`."""
-        return len(self._given)
-
-    def take_since(self, mark: int) -> list[Match]:
-        """Matches given since `mark` said so; the next output does not repeat them."""
-        found, self._given = self._given[mark:], self._given[:mark]
-        return [match for table in found for match in table.matches()]
-
     def settle(self, table: MatchTable, watermark_us: int) -> MatchTable:
         """Provisional matches of this step, then those of the ordered pass with what they confirm and retract."""
-        given, self._given = self._given, []
         settled = self._provisional.settle(table, watermark_us, self.newest_us)
-        return MatchTable.concat([*given, *settled, MatchTable.empty(self._tables.rules)])
+        return MatchTable.concat([*self.given.take(), *settled, MatchTable.empty(self._tables.rules)])
 
     def refs(self) -> list[NDArray[np.int64]]:
         """Handles of the events that are still needed."""
@@ -146,7 +136,7 @@ class EventualPass:
         """Take over a snapshot, with its events in the store. One without this pass changes nothing."""
         if snapshot is None:
             return
-        self._given = []
+        self.given = GivenTables()
         self._singles.clear()
         self._matcher.restore(snapshot["matcher"])
         self._provisional.restore(snapshot["provisional"], self._tables.rules, store)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.cep.rows import Prepared
-from astrocyte.agents.engine.tables import MatchTables
+from astrocyte.agents.engine.tables import GivenTables, MatchTables
 from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.agents.matches.table import Match, MatchTable
 from astrocyte.agents.rules.model import Rule
@@ -63,7 +63,7 @@ class ImmediatePass:
         self._gather = gather
         self._matcher = Matcher([], clock=None, waiting=tuple)  # rows are processed as soon as they are prepared
         self._since: dict[tuple[str, str], int] = {}
-        self._given: list[MatchTable] = []
+        self.given = GivenTables()
         self.streams: frozenset[str] = frozenset()
         """Streams that the rules of this pass read."""
 
@@ -86,7 +86,7 @@ class ImmediatePass:
         """Match prepared rows."""
         batch = self._matcher.process(rows)
         if len(batch):
-            self._given.append(self._tables.of(self._matcher, batch))
+            self.given.add(self._tables.of(self._matcher, batch))
 
     def push_event(self, stream: str, event: Mapping[str, Any], ref: int, number: int | str) -> list[Match]:
         """Match one event with handle ``ref``, which `gather` will put into the store."""
@@ -100,27 +100,17 @@ class ImmediatePass:
     def advance(self, watermark_us: int) -> None:
         """Time decides nothing here."""
 
-    def mark(self) -> int:
-        """Number of tables that wait to be put out; see `take_since`."""
-        return len(self._given)
-
-    def take_since(self, mark: int) -> list[Match]:
-        """Matches given since `mark` said so; the next output does not repeat them."""
-        found, self._given = self._given[mark:], self._given[:mark]
-        return [match for table in found for match in table.matches()]
-
     def settle(self, table: MatchTable, watermark_us: int) -> MatchTable:
         """The matches of this pass, then those of the ordered pass that this one has not given."""
         del watermark_us
-        given, self._given = self._given, []
-        since = [self._since.get((rule.name, rule.content_version)) for rule in table.rules]
-        if len(table) and any(first is not None for first in since):
+        if len(table) and self._since:
             never = np.iinfo(np.int64).max
-            first_of = np.array([never if first is None else first for first in since], np.int64)[table.rule]
+            since = [self._since.get((rule.name, rule.content_version), never) for rule in table.rules]
+            first_of = np.array(since, np.int64)[table.rule]
             again = first_of < never
             again[again] = table.events.take(table.offsets[:-1][again]).refs() >= first_of[again]
             table = table.take(np.flatnonzero(~again)) if again.any() else table
-        return MatchTable.concat([*given, table, MatchTable.empty(self._tables.rules)])
+        return MatchTable.concat([*self.given.take(), table, MatchTable.empty(self._tables.rules)])
 
     def refs(self) -> list[NDArray[np.int64]]:
         """Handles of the events that are still needed: none, since tables keep the frames of their events."""
@@ -135,7 +125,7 @@ class ImmediatePass:
 
     def restore(self, snapshot: Mapping[str, Any] | None, store: EventStore) -> None:
         """Take over a snapshot. Events of one that was made without this pass are left to the ordered pass."""
-        self._given = []
+        self.given = GivenTables()
         kept = {} if snapshot is None else {(name, version): first for name, version, first
                                             in orjson.loads(bytes(snapshot["since"]))}  # fmt: skip
         self._since = {name: kept.get(name, store.next_ref) for name in self._since}

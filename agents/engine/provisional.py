@@ -20,7 +20,7 @@ from astrocyte.agents.matches.table import CONFIRMED, PROVISIONAL, RETRACTED, Ma
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["Provisional"]
+__all__ = ["Provisional", "held_us"]
 
 FOREVER_US: Final = 2**62
 FIRST_PURGE: Final = 4_096
@@ -62,9 +62,9 @@ class Provisional:
         if not names:
             return table
         table = table.with_status(PROVISIONAL)
-        slack = np.array([_slack(rule) for rule in table.rules], np.int64)
+        held = np.array([held_us(rule) for rule in table.rules], np.int64)
         number, self._next = self._next, self._next + 1
-        retract_us = table.time_us + slack[table.rule]
+        retract_us = table.time_us + held[table.rule]
         self._notes[number] = _Note(
             lambda: table, names, table.events.refs(), retract_us, np.ones(len(table), np.bool_)
         )
@@ -78,7 +78,7 @@ class Provisional:
         if name in self._places or name in self._decided:
             return False
         number, self._next = self._next, self._next + 1
-        self._notes[number] = _Note(make, [name], refs, np.array([time_us + _slack(rule)]), np.ones(1, np.bool_))
+        self._notes[number] = _Note(make, [name], refs, np.array([time_us + held_us(rule)]), np.ones(1, np.bool_))
         self._places[name] = (number, 0)
         return True
 
@@ -173,7 +173,8 @@ def _names(table: MatchTable) -> list[bytes]:
     return [data[start : start + 16] for start in range(0, len(data), 16)]
 
 
-def _slack(rule: Rule) -> int:
+def held_us(rule: Rule) -> int:
+    """How much older than the watermark a new match may be: it may have waited for one that began earlier."""
     if not rule.holds_matches:
         return 0
     return rule.within.time if rule.within is not None else FOREVER_US

@@ -79,16 +79,9 @@ class _Values:
         self.emit = {name: compile_scalar(node) for name, node in nodes.items()}
         confidence = nodes.get("confidence") if timed_out else rule.confidence_node
         self.confidence = None if confidence is None else compile_scalar(confidence)
-        # Which alerts such a rule raises is decided in the ordered pass.
-        self.alert = (
-            None
-            if rule.paces_alerts
-            else rule.alert
-            if not timed_out
-            else rule.on_timeout.alert
-            if rule.on_timeout
-            else None
-        )
+        alert = rule.alert if not timed_out else rule.on_timeout.alert if rule.on_timeout else None
+        # Which alerts a rule with a cool-down or groups raises is decided in the ordered pass.
+        self.alert = None if rule.paces_alerts else alert
         message = rule.timeout_message if timed_out else rule.message
         self.message = [(literal, _closure(node), spec) for literal, node, spec in message or ()]
 

@@ -12,7 +12,7 @@ from astrocyte.agents.event_time.event_store import EventStore
 from astrocyte.agents.matches.table import FINAL, Match, MatchTable, in_order
 from astrocyte.agents.rules.model import Rule
 
-__all__ = ["MatchTables"]
+__all__ = ["GivenTables", "MatchTables"]
 
 
 class MatchTables:
@@ -58,3 +58,27 @@ class MatchTables:
         """Several tables as one, in output order."""
         table = MatchTable.concat([*tables, MatchTable.empty(self.rules)])
         return table.take(in_order(table)) if len(tables) > 1 else table
+
+
+class GivenTables:
+    """Tables of matches that were found when their events came, until the next output takes them."""
+
+    def __init__(self) -> None:
+        self._tables: list[MatchTable] = []
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def add(self, table: MatchTable) -> None:
+        """Keep a table for the next output."""
+        self._tables.append(table)
+
+    def take(self) -> list[MatchTable]:
+        """All tables, for an output."""
+        found, self._tables = self._tables, []
+        return found
+
+    def take_since(self, count: int) -> list[Match]:
+        """Matches of the tables after the first ``count``; the next output does not repeat them."""
+        found, self._tables = self._tables[count:], self._tables[:count]
+        return [match for table in found for match in table.matches()]

@@ -125,8 +125,10 @@ class _Clock(Generic[Item]):
 
     def others_us(self, key: Key) -> int:
         """Newest time of the other keys, accepted or waiting; an event without a key may be of one that waits."""
-        waiting = (each.time_us for each in self.waiting if key is not None and each.key not in (key, None))
-        return max(self.times.others(key), *waiting, NEVER_US)
+        accepted_us = self.times.others(key)
+        if key is None or not self.waiting:
+            return accepted_us
+        return max((accepted_us, *(each.time_us for each in self.waiting if each.key not in (key, None))))
 
     def keep(self, waiting: list[Waiting[Item]]) -> None:
         """Replace the waiting events."""

@@ -161,7 +161,7 @@ class Watermarks:
         return source.place in self._idle_places if state is None else state.idle
 
     def expect(self, places: Iterable[TopicPartition | tuple[str, int]], *, anew: bool = False) -> set[TopicPartition]:
-        """Replace the expected places, and forget the sources of those before; returns these.
+        """Replace the expected places and return those before; the sources of places that are left out are forgotten.
 
         ``anew``: nothing has come out by the domain's watermark, so events of further places are not late by it.
         """
@@ -330,9 +330,7 @@ class Watermarks:
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Restore the state of `snapshot`; the settings of this object are kept."""
         names = json.loads(bytes(snapshot["names"]))
-        columns = [snapshot[name] for name in ("newest_us", "watermarks_us", "idle", "asserts")]
-        # Snapshots of earlier versions lack ``announced``: announcing twice has no effect.
-        columns.append(snapshot.get("announced", np.zeros(len(columns[0]), np.bool_)))
+        columns = [snapshot[name] for name in ("newest_us", "watermarks_us", "idle", "asserts", "announced")]
         states = [
             _State(int(newest), int(watermark), bool(idle), bool(asserts), bool(announced))
             for newest, watermark, idle, asserts, announced in zip(*columns, strict=True)
@@ -341,10 +339,8 @@ class Watermarks:
         self._expected = {TopicPartition(*place) for place in names["expected"]}
         self._idle_places = {TopicPartition(*place) for place in names["idle"]}
         self._closed_places = {TopicPartition(*place) for place in names["closed"]}
-        together = snapshot.get("ended_together", np.ones(len(names["ended"]), np.bool_))
-        self._ended = {
-            Source(*source): bool(flag) for source, flag in zip(names["ended"], together.tolist(), strict=True)
-        }
+        together = snapshot["ended_together"].tolist()
+        self._ended = {Source(*source): flag for source, flag in zip(names["ended"], together, strict=True)}
         totals = [int(total) for total in snapshot["totals"]]
         self._domain_us, self._closed, self.late, self.refused_punctuation = totals
 

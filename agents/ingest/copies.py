@@ -18,29 +18,28 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.frames import decode_frame, encode_frame
+from astrocyte.schemas.ids import ROW_BITS
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 
 __all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "Originals", "end_of", "positions_of"]
 
 COPY_HEADER: Final = "astrocyte-copied"
 WAITED: Final = -2
-_ROWS: Final = 24
-"""Bits of a position for the row inside its message; the others are the message's offset."""
 _HEAD: Final = struct.Struct("<iqI")
 
 
 def positions_of(sourced: SourcedFrame) -> NDArray[np.int64]:
-    """Position of each row in its partition: greater than those of all rows before it."""
+    """Position of each row in its partition, greater than those before it: the offset, `ROW_BITS` of its number."""
     count = sourced.frame.num_rows
     offsets = np.full(count, sourced.offset, np.int64) if sourced.offsets is None else sourced.offsets
     if sourced.numbers is not None:
-        return (offsets << _ROWS) + sourced.numbers
-    return (offsets << _ROWS) + (np.arange(count) if sourced.offsets is None else 0)
+        return (offsets << ROW_BITS) + sourced.numbers
+    return (offsets << ROW_BITS) + (np.arange(count) if sourced.offsets is None else 0)
 
 
 def end_of(offset: int) -> int:
     """Position after all rows of the message at an offset, and before those of the next."""
-    return ((offset + 1) << _ROWS) - 1
+    return ((offset + 1) << ROW_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Originals:
     def of(cls, topic: str, copied: Copied, sourced: SourcedFrame) -> Originals:
         """The places of the rows of a frame that was read from a copy."""
         positions = copied.positions if sourced.numbers is None else copied.positions[sourced.numbers]
-        return cls(topic, copied.partition, positions >> _ROWS)
+        return cls(topic, copied.partition, positions >> ROW_BITS)
 
 
 @dataclass(slots=True)
@@ -113,7 +112,7 @@ class CopiesOnce:
     def through(self, topic: str, partition: int) -> int:
         """Offset after the newest message of an input partition of which copies have come on a topic; 0 for none."""
         known = self._sources.get((topic, partition))
-        return 0 if known is None else (known.through >> _ROWS) + 1
+        return 0 if known is None else (known.through >> ROW_BITS) + 1
 
     def fresh(self, topic: str, records: Iterable[KafkaRecord]) -> tuple[list[KafkaRecord], dict[int, Copied]]:
         """The messages without the rows that came before; others than copies are returned as they are.

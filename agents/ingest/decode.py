@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.clock_guard import NO_KAFKA_TIME_US
 from astrocyte.agents.ingest.declared import enforce, unmixed
-from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, of_retried, run_decoder
+from astrocyte.agents.ingest.decoders import ARROW, JSON, Decoder, Decoders, of_retried, row_ids, run_decoder
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import dead_letter, row_letter
 from astrocyte.agents.sinks.base import SourcedFrame
@@ -25,10 +25,8 @@ from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
-from astrocyte.schemas.ids import ROW_BITS, place_ids
 from astrocyte.schemas.json.reader import (
     KafkaRecord,
-    first_offset,
     is_retried,
     records_to_frame,
     retried_rows,
@@ -93,12 +91,7 @@ def decode_chunk(
 
 def placed(frame: Frame, topic: str, partition: int, record: KafkaRecord) -> Frame:
     """The frame that a message holds; rows without a run and ids get ids made of their place. Raises InvalidEvent."""
-    if frame.is_identified:
-        return frame
-    if frame.num_rows > 1 << ROW_BITS:
-        raise InvalidEvent(f"the frame holds {frame.num_rows:,} events; expected at most {1 << ROW_BITS:,}, divide it")
-    rows = np.arange(frame.num_rows)
-    return frame.with_ids(place_ids(topic, partition, np.full(len(rows), first_offset(record), np.int64), rows))
+    return frame if frame.is_identified else frame.with_ids(row_ids(record, topic, partition, frame.num_rows))
 
 
 def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple[SourcedFrame, list[DeadLetter]]:

@@ -25,7 +25,7 @@ import numpy as np
 from astrocyte.schemas.contract import ENVELOPES, FRAME_ROW, Contract, Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
-from astrocyte.schemas.ids import ROW_BITS, format_ids, place_ids
+from astrocyte.schemas.ids import ROW_BITS, Ids, format_ids, place_ids
 from astrocyte.schemas.json.reader import (
     JSON_CONTENT_TYPE,
     ROW_ALONE,
@@ -47,6 +47,7 @@ __all__ = [
     "chosen_decoders",
     "of_retried",
     "register_decoder",
+    "row_ids",
     "run_decoder",
 ]
 
@@ -231,6 +232,13 @@ def _choose(record: KafkaRecord, by_type: Mapping[bytes, Decoder], recognisers: 
     return ARROW if record.value.startswith(ARROW_MAGIC) else JSON
 
 
+def row_ids(record: KafkaRecord, topic: str, partition: int, count: int) -> Ids:
+    """Ids of the events that a message holds, made of its place. Raises InvalidEvent for too many of them."""
+    if count > 1 << ROW_BITS:
+        raise InvalidEvent(f"the message holds {count:,} events; expected at most {1 << ROW_BITS:,}, divide it")
+    return place_ids(topic, partition, np.full(count, first_offset(record), np.int64), np.arange(count))
+
+
 def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: int) -> Frame | list[RawRecord]:
     """Result of a registered decoder for one message: a frame, or JSON records. Raises InvalidEvent.
 
@@ -241,14 +249,11 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
         if isinstance(found, Frame):
             return found
         rows = [found] if isinstance(found, Mapping) else list(found)
-        if len(rows) > 1 << ROW_BITS:
-            raise InvalidEvent(f"the message holds {len(rows):,} events; expected at most {1 << ROW_BITS:,}, divide it")
-        offsets = np.full(len(rows), first_offset(record), np.int64)
-        ids = format_ids(place_ids(topic, partition, offsets, np.arange(len(rows))))
+        ids = format_ids(row_ids(record, topic, partition, len(rows))) if len(rows) > 1 else []
         records = []
         for row, event in enumerate(rows):
             body = dict(event)
-            if len(rows) > 1 and body.get("event_id") is None:
+            if ids and body.get("event_id") is None:
                 body["event_id"] = ids[row]
             value = dumps(body)
             records.append(RawRecord(record.offset, record.timestamp, record.key, value, record.headers))

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import orjson
 
+from astrocyte.agents.matches.headers import own_headers, rule_headers
 from astrocyte.schemas.events import Severity
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.cloudevents import OWN_SOURCE
-from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, JsonRecord
+from astrocyte.schemas.json.reader import JsonRecord
 from astrocyte.schemas.times import iso_from_us
 
 __all__ = ["MOST_KEYS", "GroupedAlert", "after_pause", "grouped_alert_records"]
@@ -75,14 +75,7 @@ def _record(alert: GroupedAlert) -> JsonRecord:
     if alert.suppressed:
         body["suppressed"] = alert.suppressed
     headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_type", b"astrocyte.alert"),
-        ("ce_source", f"{OWN_SOURCE}rules/{alert.rule}".encode()),
-        ("content-type", JSON_CONTENT_TYPE.encode()),
-        ("ce_ruleversion", alert.version.encode()),
-        *([("ce_timedout", b"true")] if alert.timed_out else []),
-        ("ce_id", alert.alert_id.encode()),
-        ("ce_time", time.encode()),
-        *([("ce_simulationid", alert.run.encode())] if alert.run else []),
+        *rule_headers("astrocyte.alert", alert.rule, alert.version, timed_out=alert.timed_out),
+        *own_headers(alert.alert_id, time, alert.run),
     ]
     return JsonRecord(None if alert.key is None else alert.key.encode(), orjson.dumps(body), headers)

@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from astrocyte.agents.matches.headers import Headers, own_headers, rule_headers
 from astrocyte.agents.matches.table import FINAL, STATUSES, MatchTable
 from astrocyte.schemas.ids import format_ids, match_ids
-from astrocyte.schemas.json.cloudevents import OWN_SOURCE
-from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, JsonRecord
+from astrocyte.schemas.json.reader import JsonRecord
 from astrocyte.schemas.times import iso_strings
 
 __all__ = ["alert_records", "lineages", "multi_event_records"]
@@ -43,7 +43,7 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
     ids, times = format_ids(table.ids), iso_strings(table.time_us)
     values, confidence = table.values, table.values.confidence.tolist()
     shared = _SharedHeaders(table, "astrocyte.multi_event")
-    keys, rules, runs = table.key.tolist(), table.rule.tolist(), _runs(table)
+    keys, rules, runs = table.key.tolist(), table.rule.tolist(), table.first_runs()
     found = []
     # Each body is serialised at once: thousands of live nested dictionaries would slow the garbage collector down.
     for i, (lineage, sources) in enumerate(_lineages(table)):
@@ -63,7 +63,7 @@ def multi_event_records(table: MatchTable) -> list[JsonRecord]:
         if metadata:
             body["metadata"] = metadata
         key = keys[i]
-        headers = [*shared.of(i), ("ce_id", ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
+        headers = [*shared.of(i), *own_headers(ids[i], times[i], runs[i])]
         found.append(JsonRecord(None if key is None else key.encode(), orjson.dumps(body, option=_DUMP), headers))
     return found
 
@@ -78,7 +78,7 @@ def alert_records(table: MatchTable) -> list[JsonRecord]:
     count = len(part)
     alert_ids = format_ids(match_ids("alert", "1", part.ids, np.zeros(count, np.int64), np.arange(count + 1)))
     shared = _SharedHeaders(part, "astrocyte.alert")
-    keys, runs, found = part.key.tolist(), _runs(part), []
+    keys, runs, found = part.key.tolist(), part.first_runs(), []
     for i, place in enumerate(chosen):
         alert = table.values.alert[place]
         assert alert is not None
@@ -93,7 +93,7 @@ def alert_records(table: MatchTable) -> list[JsonRecord]:
         }
         if before := part.suppressed_before(i):
             body["suppressed"] = before
-        headers = [*shared.of(i), ("ce_id", alert_ids[i].encode()), ("ce_time", times[i].encode()), *runs[i]]
+        headers = [*shared.of(i), *own_headers(alert_ids[i], times[i], runs[i])]
         found.append(JsonRecord(None if keys[i] is None else keys[i].encode(), orjson.dumps(body), headers))
     return found
 
@@ -103,42 +103,23 @@ class _SharedHeaders:
 
     def __init__(self, table: MatchTable, kind: str) -> None:
         self._table = table
-        self._kind = ("ce_type", kind.encode())
-        self._known: dict[tuple[int, int, bool], list[tuple[str, bytes]]] = {}
+        self._kind = kind
+        self._known: dict[tuple[int, int, bool], Headers] = {}
         self._names = list(zip(table.rule.tolist(), table.status.tolist(), table.timed_out.tolist(), strict=True))
 
-    def of(self, i: int) -> list[tuple[str, bytes]]:
+    def of(self, i: int) -> Headers:
         """Headers of match i."""
         name = self._names[i]
         headers = self._known.get(name)
         if headers is None:
             index, status, timed_out = name
             rule = self._table.rules[index]
-            headers = [
-                ("ce_specversion", b"1.0"),
-                self._kind,
-                ("ce_source", f"{OWN_SOURCE}rules/{rule.name}".encode()),
-                ("content-type", JSON_CONTENT_TYPE.encode()),
-                ("ce_ruleversion", rule.content_version.encode()),
-            ]
-            if timed_out:
-                headers.append(("ce_timedout", b"true"))
+            headers = rule_headers(self._kind, rule.name, rule.content_version, timed_out=timed_out)
             if status != FINAL:
                 headers.append(("ce_status", STATUSES[status].encode()))
                 headers.append(("ce_provisional", b"true" if STATUSES[status] == "provisional" else b"false"))
             self._known[name] = headers
         return headers
-
-
-def _runs(table: MatchTable) -> list[tuple[tuple[str, bytes], ...]]:
-    """Header with the run of each match's first event; empty for events of other programs, which have no run."""
-    first = np.full(len(table.events), -1, np.int64)
-    headers: list[tuple[tuple[str, bytes], ...]] = [()]
-    for chunk, positions, _ in table.events.parts():
-        run = chunk.frame.run
-        first[positions] = len(headers) if run else 0
-        headers.append((("ce_simulationid", run.encode()),))
-    return [headers[index] for index in first[table.offsets[:-1]].tolist()]
 
 
 def _lineages(table: MatchTable) -> Iterator[tuple[dict[str, dict[str, Any]], list[str]]]:

@@ -168,16 +168,19 @@ class MatchTable:
     def with_status(self, status: int | NDArray[np.integer]) -> MatchTable:
         """The same matches with another status."""
         changed = np.full(len(self), status, np.int8) if isinstance(status, int) else status.astype(np.int8)
-        table = replace(self, status=changed)
-        table.__dict__.update({name: self.__dict__[name] for name in ("ids", "event_ids") if name in self.__dict__})
-        return table
+        return self._with(status=changed)
 
     def with_suppressed(self, suppressed: NDArray[np.int32]) -> MatchTable:
         """The same matches, of which some raise no alert; see ``suppressed``."""
-        table = replace(self, suppressed=suppressed)
-        table.__dict__.update({name: self.__dict__[name] for name in ("ids", "event_ids") if name in self.__dict__})
+        table = self._with(suppressed=suppressed)
         if "values" in self.__dict__:
             table.__dict__["values"] = self.values.with_suppressed(suppressed)
+        return table
+
+    def _with(self, **changed: NDArray[Any]) -> MatchTable:
+        """The same matches with other columns, and the ids that are computed already."""
+        table = replace(self, **changed)  # type: ignore[arg-type]
+        table.__dict__.update({name: self.__dict__[name] for name in ("ids", "event_ids") if name in self.__dict__})
         return table
 
     # -- ids ---------------------------------------------------------------------------------------------------------
@@ -210,6 +213,14 @@ class MatchTable:
         for block, positions, rows in self.events.parts():
             strings[positions] = block.frame.id_strings(rows)
         found: list[str] = strings.tolist()
+        return found
+
+    def first_runs(self) -> list[str]:
+        """Run of each match's first event; empty for events of other programs, which have no run."""
+        runs = np.empty(len(self.events), object)
+        for block, positions, _ in self.events.parts():
+            runs[positions] = block.frame.run
+        found: list[str] = runs[self.offsets[:-1]].tolist()
         return found
 
     # -- values ------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class OfflineRun:
                 engine = Engine(group.ruleset, consistency=consistency, exports=group.exports, validated=True)
                 domain = make_domain(
                     number,
-                    [DomainGroup(group.field, engine, group.topics, group.exports)],
+                    [DomainGroup(group.field, engine, group.topics)],
                     topics=topics,
                     internal=internal,
                     validators=Validators(ruleset.validators),

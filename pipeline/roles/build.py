@@ -133,7 +133,6 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
                     validated=True,
                 ),
                 each.topics,
-                each.exports,
             )
             for each in now.groups
             if partition < settings.partitions

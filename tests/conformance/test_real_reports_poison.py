@@ -71,7 +71,7 @@ def test_the_roles_of_a_worker_go_on(name):
     topics = {*plan.topics, "mono.meters"}
     domain = Domain(
         0, [DomainGroup(group.field, Engine(group.ruleset, validated=True), group.topics)], topics=topics,
-        internal=topics - {"mono.meters"}, copied_by=plan.copied_by,
+        internal=topics - {"mono.meters"}, copied_by=plan.copied_by, copies=plan.copies,
     )  # fmt: skip
     copies = [Repartitioner(each, 1, lateness_us=0) for each in plan.repartitions]
     output, copied = DomainOutput(), 0

@@ -174,6 +174,8 @@ def test_rules_over_one_event_do_not_depend_on_order(rule: dict[str, Any]) -> No
         {"all": [STEP], "within": "1s"},
         {"seq": [STEP], "within": "1s", "skip": "past_last"},
         {"seq": [STEP], "within": "1s", "on_timeout": True},
+        {"seq": [STEP], "alert": {"message": "x"}, "cool_down": "5s"},
+        {"seq": [STEP], "alert": {"message": "x"}, "group": "5s"},
     ],
 )
 def test_rules_over_several_events_or_with_an_effect_on_others_are_left_to_the_ordered_pass(

@@ -379,6 +379,11 @@ ONE = "rules: [{name: r, seq: [{as: a, stream: A}]}]"
             (3, "B", "topic"),
             "both name the topic 't'",
         ),
+        (
+            f"streams:\n  - {{name: A, topic: mono.B}}\n  - {{name: B}}\n{ONE}",
+            (3, "B", "topic"),
+            "both name the topic 'mono.B'",
+        ),
     ],
 )
 def test_what_no_engine_takes_is_refused_when_it_is_loaded_with_its_place(tmp_path, text, place, message):

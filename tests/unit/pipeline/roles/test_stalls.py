@@ -94,7 +94,7 @@ def two_streams(*others: str) -> Watched:
 
 def placed() -> Watched:
     group = DomainGroup("place", Engine(PLACE), {"quiet_a": KEYED})
-    domain = Domain(0, [group], topics=[A, KEYED], internal=[KEYED], copied_by={A: ("place",)})
+    domain = Domain(0, [group], topics=[A, KEYED], internal=[KEYED], copied_by={A: ("place",)}, copies={KEYED: A})
     return Watched(domain, [A, KEYED], {KEYED: A})
 
 

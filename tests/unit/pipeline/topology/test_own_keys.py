@@ -59,7 +59,7 @@ def test_live_through_the_repartition_role(by):
     plan = make_plan(rules_by(by))
     (group,) = plan.groups
     domain = Domain(0, [DomainGroup(group.field, Engine(group.ruleset, validated=True), group.topics)],
-                    topics=plan.topics, internal=plan.topics, copied_by=plan.copied_by)  # fmt: skip
+                    topics=plan.topics, internal=plan.topics, copied_by=plan.copied_by, copies=plan.copies)  # fmt: skip
     outputs = []
     assert len(plan.repartitions) == 2
     for plan_of_copies in plan.repartitions:
