@@ -190,11 +190,14 @@ def _roles_now(settings: Settings) -> tuple[str, ...]:
     from astrocyte.pipeline.kafka.client import topic_partitions, until_available
     from astrocyte.pipeline.topology.plan import make_plan
     from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
+    from astrocyte.pipeline.topology.topics import KnownTopics
 
-    live = LiveRules(_ruleset_of(settings), accept=make_plan)
-    make_plan(live.base)  # refused without a broker
+    ruleset = _ruleset_of(settings)
+    make_plan(ruleset)  # refused without a broker
+    there = asyncio.run(until_available(lambda: topic_partitions(settings.broker)))
+    live = LiveRules(ruleset, accept=KnownTopics(there, settings.partitions).plan)
     asyncio.run(until_available(lambda: load_live_rules(settings.broker, live)))
-    return needed_roles(settings, live.ruleset, asyncio.run(until_available(lambda: topic_partitions(settings.broker))))
+    return needed_roles(settings, live.ruleset, there)
 
 
 def _ruleset_of(settings: Settings) -> RuleSet:
