@@ -45,14 +45,10 @@ class Idleness:
         self.idle.clear()
         self.given_up.clear()
 
-    def is_queued(self, place: TopicPartition, end: AtEnd) -> bool:
-        """Whether a chunk that was handed out, by what ``at_end`` has said, is not processed yet."""
-        return end.delivered is not None and self.handled.get(place, -1) < end.delivered
-
     def silent_s(self, place: TopicPartition) -> float:
         """For how long the topic is known to be silent; zero while it is not at its end."""
         end = self.at_end(place)
-        if end is None or self.is_queued(place, end):
+        if end is None or end.is_queued(self.handled.get(place)):
             return 0.0
         return max(0.0, end.until_s - max(end.since_s, self.heard_s[place]))
 

@@ -149,13 +149,14 @@ class StallWatch:
     @property
     def stalls(self) -> list[Stall]:
         """What waits now."""
-        # Lists: the metrics are read by another thread.
-        groups = [group for _, part in sorted(self._partitions.items()) for group in list(part.groups.values())]
-        return [stall for group in groups if (stall := group.stall) is not None]
+        return [stall for partition in sorted(self._partitions) for stall in self.of(partition)]
 
     def of(self, partition: int) -> list[Stall]:
         """What waits in the domain of a partition."""
-        return [stall for stall in self.stalls if stall.partition == partition]
+        part = self._partitions.get(partition)
+        # A list: the metrics are read by another thread.
+        groups = [] if part is None else list(part.groups.values())
+        return [stall for group in groups if (stall := group.stall) is not None]
 
     def drop(self, partition: int) -> None:
         """The partition was revoked."""
@@ -277,7 +278,7 @@ class StallWatch:
         if unread is not None:
             return unread.why, _OF_UNREAD[unread.why].format(records=f"{unread.records:,}")
         end = sources.at_end(place)
-        if end is not None and sources.is_queued(place, end):
+        if end is not None and end.is_queued(sources.handled.get(place)):
             why: Why = "unwritten" if each.unwritten else "queued"
             return why, _OF_WORKER[why]
         silent_s = sources.silent_s(place)
