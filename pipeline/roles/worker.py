@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Final
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.pipeline.settings import Settings
-from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
 
 if TYPE_CHECKING:
     from astrocyte.agents.rules.model import RuleSet
@@ -90,9 +90,13 @@ class RoleProcesses:
     output: IO[str] | None = None
     most_restarts: int = 5
     needed: Callable[[], Iterable[str]] = tuple
-    """Gives the roles that rules and topics need when a role asks for its restart; new ones among them are started."""
+    """Gives the roles that rules and topics need when a role asks for its restart; new ones among them are started.
+
+    Raises TransientError while the broker does not say: it is asked again at the next check.
+    """
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _restarts: dict[str, list[float]] = field(default_factory=dict)
+    _asking: bool = False
     _stopping: bool = False
 
     def start(self) -> None:
@@ -130,9 +134,7 @@ class RoleProcesses:
                 continue
             if status == RESTART_STATUS:
                 self._start(role)
-                for other in self.needed():
-                    if other not in self._children:
-                        self._start(other)
+                self._asking = True
                 continue
             if status == REFUSED_STATUS:
                 raise InvalidSettings(f"role {role!r} cannot start with these settings or rules; see its message above")
@@ -146,6 +148,18 @@ class RoleProcesses:
                 )
             self._restarts[role] = [*recent, now_s]
             self._start(role)
+        if self._asking and not self._stopping:
+            self._start_needed()
+
+    def _start_needed(self) -> None:
+        try:
+            needed = self.needed()
+        except TransientError:
+            return
+        self._asking = False
+        for role in needed:
+            if role not in self._children:
+                self._start(role)
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """Ask every role to finish, wait, and kill those that do not. None is started any more; from any thread."""
@@ -183,20 +197,20 @@ def needed_roles(
     return roles
 
 
-def _roles_now(settings: Settings) -> tuple[str, ...]:
-    """The roles that the rules in force and the topics of the broker need; waits for the broker."""
+async def _roles_now(settings: Settings) -> tuple[str, ...]:
+    """The roles that the rules in force and the topics of the broker need. Raises BrokerUnavailable."""
     if "correlate" not in settings.roles:
         return settings.roles
-    from astrocyte.pipeline.kafka.client import topic_partitions, until_available
+    from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.topology.plan import make_plan
     from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
     from astrocyte.pipeline.topology.topics import KnownTopics
 
     ruleset = _ruleset_of(settings)
     make_plan(ruleset)  # refused without a broker
-    there = asyncio.run(until_available(lambda: topic_partitions(settings.broker)))
+    there = await topic_partitions(settings.broker)
     live = LiveRules(ruleset, accept=KnownTopics(there, settings.partitions).plan)
-    asyncio.run(until_available(lambda: load_live_rules(settings.broker, live)))
+    await load_live_rules(settings.broker, live)
     return needed_roles(settings, live.ruleset, there)
 
 
@@ -228,14 +242,18 @@ def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
 
     Raises InvalidSettings or InvalidRule, with nothing created, for settings that the broker's topics contradict.
     """
+    from astrocyte.pipeline.kafka.client import until_available
+
     chosen = settings
-    settings = settings.model_copy(update={"roles": _roles_now(chosen)})
+    settings = settings.model_copy(update={"roles": asyncio.run(until_available(lambda: _roles_now(chosen)))})
     if len(settings.roles) == 1:
         command = worker_command(faust_options)
         sys.stdout.flush()
         os.execve(command[0], command, environment_of(settings))
     check_topics(settings)
-    processes = RoleProcesses(settings, settings.roles, tuple(faust_options), needed=lambda: _roles_now(chosen))
+    processes = RoleProcesses(
+        settings, settings.roles, tuple(faust_options), needed=lambda: asyncio.run(_roles_now(chosen))
+    )
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -78,7 +78,7 @@ def test_published_rules_that_the_topics_contradict_are_refused_and_those_of_the
     settings = Settings(
         broker=own_embedded.address, rules=(str(tmp_path / "rule.yaml"),), roles=("correlate",), partitions=4
     )
-    assert _roles_now(settings) == ("correlate",)
+    assert asyncio.run(_roles_now(settings)) == ("correlate",)
     live, _, known = _rules_now(settings)
     assert [rule.name for rule in live.ruleset.rules] == ["hot"]
     assert known.plan(live.ruleset).topics == ("readings",)
