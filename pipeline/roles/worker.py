@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
-from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.settings import DURATIONS, Settings
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
 
 if TYPE_CHECKING:
@@ -49,24 +49,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
             text = ",".join(str(item) for item in value)
         elif isinstance(value, dict):
             text = json.dumps(value, default=str)
-        elif name in _DURATIONS:
+        elif name in DURATIONS:
             text = f"{value}us" if value else "0"
         else:
             text = str(value)
         environment[f"ASTROCYTE_{name.upper()}"] = text
     return environment
-
-
-_DURATIONS = (
-    "lateness",
-    "clock_tolerance",
-    "idle_timeout",
-    "producer_timeout",
-    "snapshot_interval",
-    "liveness_timeout",
-    "stall_timeout",
-    "session_timeout",
-)
 
 
 def worker_command(extra: Sequence[str] = ()) -> list[str]:
