@@ -28,7 +28,7 @@ from astrocyte.pipeline.plugins import load_plugins
 from astrocyte.pipeline.role_registry import check_role
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["Settings", "load_settings"]
+__all__ = ["DURATIONS", "Settings", "load_settings"]
 
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Duration = Annotated[int, BeforeValidator(_duration)]
+_IS_DURATION: Final = BeforeValidator(_duration)
+Duration = Annotated[int, _IS_DURATION]
 """Microseconds, written as a duration with a unit; 0 needs none."""
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Strings separated by commas."""
@@ -187,6 +188,10 @@ class Settings(BaseSettings):
                 found[setting.removeprefix(prefix)] = value
         common = self.common()
         return found | {field.removeprefix(prefix): common[field] for field in common if field.startswith(prefix)}
+
+
+DURATIONS: Final = frozenset(name for name, field in Settings.model_fields.items() if _IS_DURATION in field.metadata)
+"""Names of the settings that are durations, in microseconds."""
 
 
 def load_settings(**overrides: Any) -> Settings:

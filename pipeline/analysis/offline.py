@@ -22,7 +22,7 @@ from astrocyte.pipeline.analysis.key_places import KeyPlaces
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import raw_record
 from astrocyte.pipeline.roles.output_records import copy_records, frame_records
-from astrocyte.pipeline.topology.plan import KeyGroup, Repartition
+from astrocyte.pipeline.topology.plan import KeyGroup
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -71,7 +71,7 @@ class OfflineRun:
         self._numbers: dict[str, list[int]] = {}
         for topic, number in sorted(found.places):
             self._numbers.setdefault(topic, []).append(number)
-        self._repartitions: dict[str, list[tuple[Repartition, Repartitioner]]] = {}
+        self._repartitions: dict[str, list[Repartitioner]] = {}
         self._repartitioning = Unused()
         self._trusted = {place: deque(entries) for place, entries in found.trusted.items()}
         for repartition in plan.repartitions:
@@ -82,7 +82,7 @@ class OfflineRun:
                 clock_tolerance_us=clock_tolerance_us,
                 decoders=inputs.decoders,
             )
-            self._repartitions.setdefault(repartition.source, []).append((repartition, repartitioner))
+            self._repartitions.setdefault(repartition.source, []).append(repartitioner)
         self._groups = _in_order(plan.groups)
         self.key_places = KeyPlaces(plan.groups, found.partitions, plan.copies)
         self._domains: list[list[_Partition]] = []
@@ -172,7 +172,7 @@ class OfflineRun:
     @property
     def copies(self) -> list[tuple[str, str]]:
         """Topics that are repartitioned, each with the topic of its copy."""
-        return [(each.source, each.topic) for every in self._repartitions.values() for each, _ in every]
+        return [(each.source, each.topic) for each in self.plan.repartitions]
 
     def readers_of(self, stream: str) -> str:
         """The first rule or window that reads a stream."""
@@ -215,11 +215,11 @@ class OfflineRun:
             yield from self._feed(batch)
         for part in self._counting:
             yield part.domain.trust()
-        for repartition, repartitioner in (each for parts in self._repartitions.values() for each in parts):
+        for repartitioner in (each for parts in self._repartitions.values() for each in parts):
             for (topic, partition), trusted in self._trusted.items():
-                for each in trusted if topic == repartition.topic else ():
-                    yield from self._trust(repartition, repartitioner, partition, each)
-            yield from self._trust(repartition, repartitioner, None, None)
+                for each in trusted if topic == repartitioner.repartition.topic else ():
+                    yield from self._trust(repartitioner, partition, each)
+            yield from self._trust(repartitioner, None, None)
         for number, domains in enumerate(self._domains):
             for part in domains:
                 # The input has ended: no source delays the watermark any more, then all windows close.
@@ -236,18 +236,17 @@ class OfflineRun:
                 if topic in group.topics.values() and partition < self.partitions:
                     for output in self._feed_domain(self._domains[number][partition], topic, raws):
                         yield from self._follow(number, output)
-            for repartition, repartitioner in self._repartitions.get(topic, ()):
-                yield from self._copy(repartition, repartitioner, partition, raws)
+            for repartitioner in self._repartitions.get(topic, ()):
+                yield from self._copy(repartitioner, partition, raws)
 
-    def _copy(
-        self, repartition: Repartition, repartitioner: Repartitioner, partition: int, raws: Sequence[RawRecord]
-    ) -> Iterator[DomainOutput]:
+    def _copy(self, repartitioner: Repartitioner, partition: int, raws: Sequence[RawRecord]) -> Iterator[DomainOutput]:
         """What the copies of some messages bring about, with the decisions that a worker recorded between them."""
+        repartition = repartitioner.repartition
         trusted = self._trusted.get((repartition.topic, partition), deque[Trusted]())
         first = 0
         while first < len(raws):
             while trusted and trusted[0].offset <= raws[first].offset:
-                yield from self._trust(repartition, repartitioner, partition, trusted.popleft())
+                yield from self._trust(repartitioner, partition, trusted.popleft())
             last = bisect_left(raws, trusted[0].offset, first, key=_offset) if trusted else len(raws)
             copies, letters = repartitioner.step(partition, raws[first:last])
             first = last
@@ -260,12 +259,12 @@ class OfflineRun:
                 yield from self._send(copy_records(repartition, replace(copy, frame=frame), self.partitions))
 
     def _trust(
-        self, repartition: Repartition, repartitioner: Repartitioner, partition: int | None, trusted: Trusted | None
+        self, repartitioner: Repartitioner, partition: int | None, trusted: Trusted | None
     ) -> Iterator[DomainOutput]:
         """Copies of the events that waited, as a worker's clock decided, or at the end of the input."""
         until_us, idle = (None, False) if trusted is None else (trusted.until_us, trusted.idle)
         for copy in repartitioner.trust(until_us, partition=partition, idle=idle):
-            yield from self._send(copy_records(repartition, copy, self.partitions))
+            yield from self._send(copy_records(repartitioner.repartition, copy, self.partitions))
 
     def _with_peers(self, frame: Frame, topic: str, partition: int) -> Frame:
         """Let the reader wait for the topic's other partitions, which are read one after another here."""

@@ -22,9 +22,7 @@ __all__ = ["NothingRead", "RejectsFile", "check_read", "report_lines"]
 
 _SHOWN: Final = 10
 """Maximum number of topics in one line."""
-
-
-LATE_REMEDY: Final = (
+_LATE_REMEDY: Final = (
     "; --lateness (ASTROCYTE_LATENESS) says how late an event may arrive, and 'astrocyte inspect' what the events need"
 )
 
@@ -42,7 +40,7 @@ def check_read(run: OfflineRun, paths: list[str]) -> None:
     if not found.topics:
         raise NothingRead(f"{where}: no messages; the rules read {_listed(sorted(run.inputs))}")
     held = [f"{topic} ({count:,})" for topic, count in sorted(found.topics.items())]
-    hint = next(filter(None, (did_you_mean(topic, unread_topics(run)) for topic in sorted(run.inputs))), "")
+    hint = next(filter(None, (did_you_mean(topic, _unread_topics(run)) for topic in sorted(run.inputs))), "")
     if found.files:
         hint += "; where a member 'stream' is a field and names no stream, give --stream NAME"
     raise NothingRead(
@@ -51,7 +49,7 @@ def check_read(run: OfflineRun, paths: list[str]) -> None:
     )
 
 
-def unread_topics(run: OfflineRun) -> list[str]:
+def _unread_topics(run: OfflineRun) -> list[str]:
     """Topics of the logs that hold messages of others and that the rules do not read."""
     return sorted(topic for topic in run.found.topics if topic not in run.inputs and not is_derived(topic))
 
@@ -61,7 +59,7 @@ def report_lines(run: OfflineRun) -> list[str]:
     lines = [*run.found.doubts, *_unused_lines(run)]
     lines += run.fields.absent(set(run.made))
     lines += run.key_places.apart.values()
-    unread = unread_topics(run)
+    unread = _unread_topics(run)
     absent = [topic for topic in sorted(run.inputs) if not run.found.topics.get(topic)]
     for topic in absent:
         reader = run.readers_of(run.inputs[topic])
@@ -86,7 +84,7 @@ def _unused_lines(run: OfflineRun) -> list[str]:
         if name == copy and counts.get((cause, source), 0) >= counts[cause, copy]
     }
     return [
-        line + (LATE_REMEDY if cause == "late" else "")
+        line + (_LATE_REMEDY if cause == "late" else "")
         for (cause, subject, _, _), line in zip(unused, unused.lines(), strict=True)
         if (cause, subject) not in said
     ]

@@ -325,11 +325,11 @@ def check_command(
 
     from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.settings import load_settings
-    from astrocyte.pipeline.topology.plan import checked_plan, uneven_topics
+    from astrocyte.pipeline.topology.topics import KnownTopics
 
     ruleset = read(*files)
     there = {} if broker is None else asyncio.run(topic_partitions(broker))
-    plan = checked_plan(ruleset, existing=there, uneven=uneven_topics(there, load_settings().partitions))
+    plan = KnownTopics(there, load_settings().partitions).checked_plan(ruleset)
     if as_json:
         print_json(
             {

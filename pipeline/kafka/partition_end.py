@@ -27,6 +27,10 @@ class AtEnd:
     """Offset after the newest chunk that was handed to an agent; None if none was. Until the agent has finished
     that chunk, records still wait to be processed."""
 
+    def is_queued(self, handled: int | None) -> bool:
+        """Whether chunks that were handed out wait to be processed; ``handled``: offset after the newest that is."""
+        return self.delivered is not None and (handled is None or handled < self.delivered)
+
 
 @dataclass(frozen=True, slots=True)
 class Unread:

@@ -36,7 +36,7 @@ from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
-from astrocyte.pipeline.topology.plan import Plan, Repartition, checked_plan, contracts_of, decoders_of
+from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
@@ -68,11 +68,10 @@ def build_app(settings: Settings) -> WorkerApp:
 
 def _rules_now(settings: Settings) -> tuple[LiveRules, int, KnownTopics]:
     """Rules of the files and of the topic, the offset after these, and the topics that exist."""
-    base = read_rule_files(settings.rules or DEFAULT_RULES)
-    live = LiveRules(base, accept=checked_plan)
+    known = KnownTopics(ask_broker(lambda: topic_partitions(settings.broker)), settings.partitions)
+    live = LiveRules(read_rule_files(settings.rules or DEFAULT_RULES), accept=known.checked_plan)
     start = ask_broker(lambda: load_live_rules(settings.broker, live))
-    there = ask_broker(lambda: topic_partitions(settings.broker))
-    return live, int(start), KnownTopics(there, settings.partitions)
+    return live, int(start), known
 
 
 def _restart_if_changed(known: KnownTopics, now: Mapping[str, int], topics: Iterable[str]) -> None:
@@ -108,8 +107,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     async def prepare() -> None:
         # Before the worker joins its group, and on a thread: with a blocked event loop it would look dead to the group.
         await asyncio.to_thread(_warm, live.ruleset)
-        topics = [*read, *(repartition.source for repartition in plan.repartitions), *output_topics(plan)]
-        found = await make_topics(settings, topics, compacted=[state_topic(group)])
+        found = await make_topics(settings, [*read, *output_topics(plan)], compacted=[state_topic(group)])
         _restart_if_changed(known, found, read)
         for line in new_declared_topics(contracts, plan.topics, existing):
             logger.warning("%s", line)
@@ -156,7 +154,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         settings.idle_timeout / 1e6,
         settings.producer_timeout / 1e6,
         lambda place: _unread(app, *place),
-        {repartition.topic: repartition.source for repartition in plan.repartitions},
+        plan.copies,
     )
     # The app's producer exists only once the app has started, hence the lambdas.
     correlator = Correlator(

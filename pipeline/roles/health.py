@@ -16,7 +16,7 @@ from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import messages_of_topic
 from astrocyte.schemas.topics import STATS
 
-__all__ = ["correlate_health", "group_health", "group_lag"]
+__all__ = ["correlate_health", "correlate_summary", "group_health", "group_lag"]
 
 
 async def group_lag(broker: str, group: str) -> int | None:

@@ -48,7 +48,7 @@ class Idleness:
     def silent_s(self, place: TopicPartition) -> float:
         """For how long the topic is known to be silent; zero while it is not at its end."""
         end = self.at_end(place)
-        if end is None or (end.delivered is not None and self.handled.get(place, -1) < end.delivered):
+        if end is None or end.is_queued(self.handled.get(place)):
             return 0.0
         return max(0.0, end.until_s - max(end.since_s, self.heard_s[place]))
 

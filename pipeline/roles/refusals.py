@@ -24,14 +24,10 @@ _INTERVAL_S: Final = 60.0
 """Time between two log lines of one cause."""
 _LOOK_S: Final = 1.0
 """Time between two looks at the counts."""
-
-
 _LATE_REMEDY: Final = (
     "; ASTROCYTE_LATENESS says how late an event may arrive. Events of a recorded log are late where newer ones were "
     "read before: 'astrocyte replay --shift' moves them to now, --remap sends them to topics of their own"
 )
-
-
 _Key = tuple[Cause, str, str]
 """Cause, subject and detail of a count."""
 

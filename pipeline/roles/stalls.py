@@ -66,11 +66,11 @@ class Stall:
             "passes": self.why in _PASSING,
             "waiting": self.waiting,
             "since": iso_from_us(self.since_us),
-            "line": line_of([self]),
+            "line": _line_of([self]),
         }
 
 
-def line_of(stalls: Sequence[Stall]) -> str:
+def _line_of(stalls: Sequence[Stall]) -> str:
     """One line for the stalls of several partitions by the same cause."""
     first = stalls[0]
     numbers = ", ".join(str(each.partition) for each in stalls)
@@ -149,13 +149,14 @@ class StallWatch:
     @property
     def stalls(self) -> list[Stall]:
         """What waits now."""
-        # Lists: the metrics are read by another thread.
-        groups = [group for _, part in sorted(self._partitions.items()) for group in list(part.groups.values())]
-        return [stall for group in groups if (stall := group.stall) is not None]
+        return [stall for partition in sorted(self._partitions) for stall in self.of(partition)]
 
     def of(self, partition: int) -> list[Stall]:
         """What waits in the domain of a partition."""
-        return [stall for stall in self.stalls if stall.partition == partition]
+        part = self._partitions.get(partition)
+        # A list: the metrics are read by another thread.
+        groups = [] if part is None else list(part.groups.values())
+        return [stall for group in groups if (stall := group.stall) is not None]
 
     def drop(self, partition: int) -> None:
         """The partition was revoked."""
@@ -189,33 +190,40 @@ class StallWatch:
             part = self._partitions.setdefault(partition, _Partition())
             self._settle(part, each.domain)
             before = [(name, _cause(group.stall)) for name, group in part.groups.items()]
+            doubted = each.domain.doubted
             for time in each.domain.groups_time:
-                self._look_at(part, partition, each, time, now_us)
+                self._look_at(partition, each, time, doubted, now_us)
             if before != [(name, _cause(group.stall)) for name, group in part.groups.items()]:
                 changed.append(partition)
             begun += [group.stall for group in part.groups.values() if group.stall is not None]
         self._log(begun)
         return changed
 
-    def _look_at(self, part: _Partition, partition: int, each: Standing, time: GroupTime, now_us: int) -> None:
+    def _look_at(
+        self, partition: int, each: Standing, time: GroupTime, doubted: Mapping[str, int], now_us: int
+    ) -> None:
+        part = self._partitions[partition]
         group = part.groups.get(time.field)
         if group is None:
             group = part.groups[time.field] = _Group(time.watermarks.watermark_us, self._counted_s)
             self._find_owed(part, each.domain, time)
-        places = [TopicPartition(topic, partition) for topic in sorted(time.topics)]
-        unread = {place: found for place in places if (found := self.unread(place)) is not None}
-        originals = time.topics | {self.copies[topic] for topic in time.topics & self.copies.keys()}
-        doubted = sum(count for topic, count in each.domain.doubted.items() if topic in originals)
         owed = {
             copy: self._counted_s - debt.since_s for copy, debt in sorted(part.owed.items())
             if copy in time.topics and self._counted_s - debt.since_s >= self.timeout_s
         }  # fmt: skip
         moved = time.watermarks.watermark_us != group.watermark_us
-        waits = time.waiting or doubted or any(found.why == "behind" for found in unread.values())
-        if not owed and (moved or not waits):
+        if moved and not owed:
             self._goes_on(group, partition, time)
-            group.stall = None
-        if moved or not (waits or owed):
+            return
+        places = [TopicPartition(topic, partition) for topic in sorted(time.topics)]
+        unread = {place: found for place in places if (found := self.unread(place)) is not None}
+        read = {self.copies.get(topic, topic) for topic in time.topics}
+        doubted = {topic: count for topic, count in doubted.items() if topic in read}
+        waits = time.waiting or doubted or any(found.why == "behind" for found in unread.values())
+        if not owed and not waits:
+            self._goes_on(group, partition, time)
+            return
+        if moved:
             group.watermark_us, group.moved_s = time.watermarks.watermark_us, self._counted_s
         seconds = max(self._counted_s - group.moved_s if waits else 0.0, *owed.values(), 0.0)
         if seconds < self.timeout_s:
@@ -223,8 +231,8 @@ class StallWatch:
         since_us = group.stall.since_us if group.stall is not None else now_us - int(seconds * 1e6)
         source, why, detail, others = self._reason(each, time, unread, owed, doubted)
         group.stall = Stall(
-            partition, time.field, source.topic, source.origin, why, detail, time.waiting + doubted,
-            time.watermarks.watermark_us, since_us, others,
+            partition, time.field, source.topic, source.origin, why, detail,
+            time.waiting + sum(doubted.values()), time.watermarks.watermark_us, since_us, others,
         )  # fmt: skip
 
     def _find_owed(self, part: _Partition, domain: Domain, time: GroupTime) -> None:
@@ -240,7 +248,7 @@ class StallWatch:
         time: GroupTime,
         unread: Mapping[TopicPartition, Unread],
         owed: Collection[str],
-        doubted: int,
+        doubted: Mapping[str, int],
     ) -> tuple[Source, Why, str, int]:
         """The source that is waited for, why, a sentence, and the number of others."""
         partition = each.domain.partition
@@ -254,14 +262,13 @@ class StallWatch:
             if behind:
                 holders = [Holder(Source(*place), NEVER_US, asserts=False) for place in behind]
             elif doubted:
-                topics = {self.copies.get(topic, topic) for topic in time.topics}
-                topic = max(topics, key=lambda name: each.domain.doubted[name])
-                return Source(topic, partition), "doubted", doubt_line(doubted), 0
+                topic = max(sorted(doubted), key=lambda name: doubted[name])
+                return Source(topic, partition), "doubted", doubt_line(sum(doubted.values())), 0
             else:
                 return self._of_others(each, time)
         found = [(holder, *self._why(each, holder, unread.get(holder.source.place))) for holder in holders]
         if doubted and all(why in ("never", "silent", "stands") for _, why, _ in found):
-            return found[0][0].source, "doubted", doubt_line(doubted), len(found) - 1
+            return found[0][0].source, "doubted", doubt_line(sum(doubted.values())), len(found) - 1
         holder, why, detail = min(found, key=lambda item: _ORDER.index(item[1]))
         return holder.source, why, detail, len(found) - 1
 
@@ -271,7 +278,7 @@ class StallWatch:
         if unread is not None:
             return unread.why, _OF_UNREAD[unread.why].format(records=f"{unread.records:,}")
         end = sources.at_end(place)
-        if end is not None and end.delivered is not None and sources.handled.get(place, -1) < end.delivered:
+        if end is not None and end.is_queued(sources.handled.get(place)):
             why: Why = "unwritten" if each.unwritten else "queued"
             return why, _OF_WORKER[why]
         silent_s = sources.silent_s(place)
@@ -315,22 +322,24 @@ class StallWatch:
                 continue
             self._said_s[cause] = self._counted_s
             self._said |= {(each.partition, each.by) for each in found}
-            self.say(line_of(found))
+            self.say(_line_of(found))
 
     def _goes_on(self, group: _Group, partition: int, time: GroupTime) -> None:
-        if group.stall is None or (partition, time.field) not in self._said:
-            return
-        self._said.discard((partition, time.field))
-        seconds = self._counted_s - group.moved_s
+        """Event time has advanced, or nothing waits for it."""
         reached_us = time.watermarks.watermark_us
-        how = "nothing waits any more"
-        if reached_us != group.watermark_us:
-            how = (
-                "event time begins anew"
-                if reached_us == NEVER_US
-                else f"event time goes on at {iso_from_us(reached_us)}"
-            )
-        self.say(f"partition {partition}, rules by {time.field or 'null'}: {how} after {seconds:.0f} s")
+        if group.stall is not None and (partition, time.field) in self._said:
+            self._said.discard((partition, time.field))
+            seconds = self._counted_s - group.moved_s
+            how = "nothing waits any more"
+            if reached_us != group.watermark_us:
+                how = (
+                    "event time begins anew"
+                    if reached_us == NEVER_US
+                    else f"event time goes on at {iso_from_us(reached_us)}"
+                )
+            self.say(f"partition {partition}, rules by {time.field or 'null'}: {how} after {seconds:.0f} s")
+        group.stall = None
+        group.watermark_us, group.moved_s = reached_us, self._counted_s
 
 
 _ORDER: Final[tuple[Why, ...]] = (
@@ -346,8 +355,6 @@ _OF_WORKER: Final[dict[Why, str]] = {
     "queued": "records that were read wait in this worker; look for what keeps it busy",
     "unwritten": "the broker does not confirm what this worker writes; look at the broker and its disk",
 }
-
-
 _OF_TIMES: Final = (
     "its topic is not silent, but nothing with a later time comes from this source: look at the times of its events; a "
     "producer that has ended without saying so must be started again"

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
-from astrocyte.pipeline.settings import Settings
-from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.pipeline.settings import DURATIONS, Settings
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
 
 if TYPE_CHECKING:
     from astrocyte.agents.rules.model import RuleSet
@@ -49,24 +49,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
             text = ",".join(str(item) for item in value)
         elif isinstance(value, dict):
             text = json.dumps(value, default=str)
-        elif name in _DURATIONS:
+        elif name in DURATIONS:
             text = f"{value}us" if value else "0"
         else:
             text = str(value)
         environment[f"ASTROCYTE_{name.upper()}"] = text
     return environment
-
-
-_DURATIONS = (
-    "lateness",
-    "clock_tolerance",
-    "idle_timeout",
-    "producer_timeout",
-    "snapshot_interval",
-    "liveness_timeout",
-    "stall_timeout",
-    "session_timeout",
-)
 
 
 def worker_command(extra: Sequence[str] = ()) -> list[str]:
@@ -90,9 +78,13 @@ class RoleProcesses:
     output: IO[str] | None = None
     most_restarts: int = 5
     needed: Callable[[], Iterable[str]] = tuple
-    """Gives the roles that rules and topics need when a role asks for its restart; new ones among them are started."""
+    """Gives the roles that rules and topics need when a role asks for its restart; new ones among them are started.
+
+    Raises TransientError while the broker does not say: it is asked again at the next check.
+    """
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _restarts: dict[str, list[float]] = field(default_factory=dict)
+    _asking: bool = False
     _stopping: bool = False
 
     def start(self) -> None:
@@ -130,9 +122,7 @@ class RoleProcesses:
                 continue
             if status == RESTART_STATUS:
                 self._start(role)
-                for other in self.needed():
-                    if other not in self._children:
-                        self._start(other)
+                self._asking = True
                 continue
             if status == REFUSED_STATUS:
                 raise InvalidSettings(f"role {role!r} cannot start with these settings or rules; see its message above")
@@ -146,6 +136,18 @@ class RoleProcesses:
                 )
             self._restarts[role] = [*recent, now_s]
             self._start(role)
+        if self._asking and not self._stopping:
+            self._start_needed()
+
+    def _start_needed(self) -> None:
+        try:
+            needed = self.needed()
+        except TransientError:
+            return
+        self._asking = False
+        for role in needed:
+            if role not in self._children:
+                self._start(role)
 
     def stop(self, timeout_s: float = 20.0) -> None:
         """Ask every role to finish, wait, and kill those that do not. None is started any more; from any thread."""
@@ -183,18 +185,21 @@ def needed_roles(
     return roles
 
 
-def _roles_now(settings: Settings) -> tuple[str, ...]:
-    """The roles that the rules in force and the topics of the broker need; waits for the broker."""
+async def _roles_now(settings: Settings) -> tuple[str, ...]:
+    """The roles that the rules in force and the topics of the broker need. Raises BrokerUnavailable."""
     if "correlate" not in settings.roles:
         return settings.roles
-    from astrocyte.pipeline.kafka.client import topic_partitions, until_available
+    from astrocyte.pipeline.kafka.client import topic_partitions
     from astrocyte.pipeline.topology.plan import make_plan
     from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
+    from astrocyte.pipeline.topology.topics import KnownTopics
 
-    live = LiveRules(_ruleset_of(settings), accept=make_plan)
-    make_plan(live.base)  # refused without a broker
-    asyncio.run(until_available(lambda: load_live_rules(settings.broker, live)))
-    return needed_roles(settings, live.ruleset, asyncio.run(until_available(lambda: topic_partitions(settings.broker))))
+    ruleset = _ruleset_of(settings)
+    make_plan(ruleset)  # refused without a broker
+    there = await topic_partitions(settings.broker)
+    live = LiveRules(ruleset, accept=KnownTopics(there, settings.partitions).plan)
+    await load_live_rules(settings.broker, live)
+    return needed_roles(settings, live.ruleset, there)
 
 
 def _ruleset_of(settings: Settings) -> RuleSet:
@@ -225,14 +230,18 @@ def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
 
     Raises InvalidSettings or InvalidRule, with nothing created, for settings that the broker's topics contradict.
     """
+    from astrocyte.pipeline.kafka.client import until_available
+
     chosen = settings
-    settings = settings.model_copy(update={"roles": _roles_now(chosen)})
+    settings = settings.model_copy(update={"roles": asyncio.run(until_available(lambda: _roles_now(chosen)))})
     if len(settings.roles) == 1:
         command = worker_command(faust_options)
         sys.stdout.flush()
         os.execve(command[0], command, environment_of(settings))
     check_topics(settings)
-    processes = RoleProcesses(settings, settings.roles, tuple(faust_options), needed=lambda: _roles_now(chosen))
+    processes = RoleProcesses(
+        settings, settings.roles, tuple(faust_options), needed=lambda: asyncio.run(_roles_now(chosen))
+    )
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

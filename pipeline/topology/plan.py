@@ -81,12 +81,11 @@ class Plan:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Topics that others write and a domain reads, itself or by a repartitioned copy, sorted."""
-        copies = {repartition.topic for repartition in self.repartitions}
         made = {window.name for group in self.groups for window in group.ruleset.windows}
         made |= {rule.name for group in self.groups for rule in group.ruleset.rules}
         topics = {topic for group in self.groups for name, topic in group.topics.items() if name not in made}
         sources = {each.source for each in self.repartitions if each.stream not in made}
-        return tuple(sorted(topics - copies | sources))
+        return tuple(sorted(topics - self.copies.keys() | sources))
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -282,7 +282,7 @@ class Repartitioner:
         frames = []
         for number, heard in self._heard_s.items():
             end = at_end(number)
-            if end is None or (end.delivered is not None and self._carried.get(number, -1) < end.delivered):
+            if end is None or end.is_queued(self._carried.get(number)):
                 continue
             proven_s = end.until_s - timeout_s
             if proven_s < end.reading_since_s:

@@ -13,7 +13,7 @@ from astrocyte.agents.sinks.registry import SINKS, SinkType
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic
 from astrocyte.pipeline.settings import Settings
-from astrocyte.pipeline.topology.plan import Plan, make_plan, uneven_topics
+from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan, uneven_topics
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.contract import Contracts
@@ -72,7 +72,11 @@ class KnownTopics:
 
     def plan(self, ruleset: RuleSet) -> Plan:
         """The plan of a rule set. Raises InvalidRule."""
-        return make_plan(ruleset, existing=self.partitions, uneven=uneven_topics(self.partitions, self.domains))
+        return make_plan(ruleset, existing=self.partitions, uneven=self._uneven)
+
+    def checked_plan(self, ruleset: RuleSet) -> Plan:
+        """The same, of rules that can run (`pipeline.topology.plan.checked_plan`). Raises InvalidRule."""
+        return checked_plan(ruleset, existing=self.partitions, uneven=self._uneven)
 
     def count(self, topic: str) -> int:
         """Partition count of a topic; one that does not exist is created with that of the settings."""
@@ -86,6 +90,10 @@ class KnownTopics:
             for topic in dict.fromkeys(topics)
             if topic in now and now[topic] != self.count(topic)
         ]
+
+    @property
+    def _uneven(self) -> dict[str, int]:
+        return uneven_topics(self.partitions, self.domains)
 
 
 def output_topics(plan: Plan) -> tuple[str, ...]:
@@ -121,8 +129,8 @@ def role_topics(settings: Settings, plan: Plan, contracts: Contracts) -> tuple[s
     topics: list[str] = []
     for role in settings.roles:
         if role in ("correlate", "repartition"):
-            sources = [repartition.source for repartition in plan.repartitions]
-            topics += [*plan.topics, *sources, *map(contracts.topic_of, settings.streams), *output_topics(plan)]
+            sources = {*plan.copies.values(), *map(contracts.topic_of, settings.streams)}
+            topics += [*plan.topics, *sorted(sources), *output_topics(plan)]
         elif role in SINKS:
             found = sink_topics(settings, SINKS.get(role), contracts)
             topics += [topic for topic in found if topic not in _SINGLE and not topic.startswith(CONTROL_PREFIX)]

@@ -80,6 +80,8 @@ class StreamReport:
     """What is strange about the names of columns of a file."""
     partition_count: int = 1
     clock_tolerance_us: int = CLOCK_TOLERANCE_US
+    apart: tuple[list[Apart], int] = field(default_factory=lambda: ([], 0))
+    """Keys whose clocks seem to be wrong, and the lateness that is enough without their events."""
     duplicates: int = 0
     """Events with the id of an earlier one."""
     equal: int = 0
@@ -150,14 +152,6 @@ class StreamReport:
             )
         lines += [self._apart_line(each) for each in self.apart[0]]
         return lines
-
-    @property
-    def apart(self) -> tuple[list[Apart], int]:
-        """Keys whose clocks seem to be wrong, and the lateness that is enough without their events."""
-        if self.reading.all_lags_us().max(initial=0) < LEAST_US:
-            return [], 0
-        found, lags = keys_apart(self.reading.frames, usual_times(self.reading.times_us()))
-        return found, recommended_lateness(lags)
 
     def _apart_line(self, each: Apart) -> str:
         what = "without a key" if each.key is None else f"of {self.key_field} {each.key!r}"
@@ -288,6 +282,7 @@ def make_report(
         _refusals_of(reading.letters),
         duplicates=_duplicates(reading),
         equal=_equal(records),
+        apart=_apart(reading),
         kafka_span_s=(max(stamps) - min(stamps)) / 1000 if stamps else 0.0,
         messages=sum(map(len, records.values())),
     )
@@ -295,6 +290,13 @@ def make_report(
 
 def _key_field(contract: Contract, reading: Reading) -> str:
     return contract.key_field if any(frame.has(contract.key_field) for frame in reading.all_frames) else "key"
+
+
+def _apart(reading: Reading) -> tuple[list[Apart], int]:
+    if reading.all_lags_us().max(initial=0) < LEAST_US:
+        return [], 0
+    found, lags = keys_apart(reading.frames, usual_times(reading.times_us()))
+    return found, recommended_lateness(lags)
 
 
 def _duplicates(reading: Reading) -> int:

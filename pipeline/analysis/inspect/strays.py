@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.mixed import key_column
+from astrocyte.schemas.mixed import concat_columns, key_column
 
 __all__ = ["LEAST_US", "Apart", "keys_apart", "usual_times"]
 
@@ -68,7 +68,7 @@ def keys_apart(
 
     No key if there are none. Events outside ``usual`` count as though they were not there.
     """
-    left = _sources(frames, usual)
+    left, names = _sources(frames, usual)
     total = sum(len(times) for _, times, _ in left)
     widest = first = _widest(left)
     found: list[Apart] = []
@@ -77,9 +77,8 @@ def keys_apart(
         for event, ahead in ((widest.newest, True), (widest.late, False)):
             rest = [_only(each, each[2] != event.key) for each in left]
             count = sum(map(_size, left)) - sum(map(_size, rest))
-            choices.append(
-                (_widest(rest), count, rest, Apart(event.key, count, widest.partition, event.time_us, ahead))
-            )
+            apart = Apart(names[event.key], count, widest.partition, event.time_us, ahead)
+            choices.append((_widest(rest), count, rest, apart))
         widest, _, left, apart = min(choices, key=lambda each: (each[0].lag_us, each[1]))
         found.append(apart)
         if len(found) > _MOST_APART or sum(each.events for each in found) > _SHARE_APART * total:
@@ -88,23 +87,32 @@ def keys_apart(
     return found, np.concatenate([np.empty(0, np.int64), *lags])
 
 
-_Rows = tuple[int, NDArray[np.int64], NDArray[np.object_]]
-"""Partition, times and keys of the events of one source."""
+_Rows = tuple[int, NDArray[np.int64], NDArray[np.int32]]
+"""Partition, times and numbers of the keys of the events of one source."""
 
 
-def _sources(frames: Mapping[int, Iterable[Frame]], usual: tuple[int, int] | None) -> list[_Rows]:
-    parts: dict[tuple[int, str], list[tuple[NDArray[np.int64], NDArray[np.object_]]]] = {}
-    for number, every in frames.items():
-        for frame in every:
-            if frame.num_rows:
-                keys = np.array(key_column(frame.column("key")).to_pylist(), object)
-                parts.setdefault((number, frame.origin), []).append((frame.timestamps(), keys))
+def _sources(
+    frames: Mapping[int, Iterable[Frame]], usual: tuple[int, int] | None
+) -> tuple[list[_Rows], list[str | None]]:
+    """The events of each source, and the keys by number; no key is the number -1."""
+    kept = [(number, frame) for number, every in frames.items() for frame in every if frame.num_rows]
+    if not kept:
+        return [], []
+    encoded = concat_columns([key_column(frame.column("key")) for _, frame in kept]).dictionary_encode()
+    numbers = encoded.indices.fill_null(-1).to_numpy()
+    parts: dict[tuple[int, str], list[tuple[NDArray[np.int64], NDArray[np.int32]]]] = {}
+    first = 0
+    for number, frame in kept:
+        parts.setdefault((number, frame.origin), []).append(
+            (frame.timestamps(), numbers[first : first + frame.num_rows])
+        )
+        first += frame.num_rows
     sources = []
     for (number, _), each in parts.items():
         rows = (number, np.concatenate([times for times, _ in each]), np.concatenate([keys for _, keys in each]))
         within = np.ones(len(rows[1]), np.bool_) if usual is None else (rows[1] >= usual[0]) & (rows[1] <= usual[1])
         sources.append(_only(rows, within))
-    return sources
+    return sources, [*encoded.dictionary.to_pylist(), None]
 
 
 def _only(rows: _Rows, chosen: NDArray[np.bool_]) -> _Rows:
@@ -120,7 +128,7 @@ def _size(rows: _Rows) -> int:
 
 
 class _Event(NamedTuple):
-    key: str | None
+    key: int
     time_us: int
 
 
@@ -129,8 +137,8 @@ class _Widest(NamedTuple):
 
     lag_us: int = 0
     partition: int = 0
-    late: _Event = _Event(None, 0)
-    newest: _Event = _Event(None, 0)
+    late: _Event = _Event(-1, 0)
+    newest: _Event = _Event(-1, 0)
 
 
 def _widest(sources: Sequence[_Rows]) -> _Widest:
@@ -141,6 +149,6 @@ def _widest(sources: Sequence[_Rows]) -> _Widest:
             at = int(lags.argmax())
             newest = int(times[: at + 1].argmax())
             if lags[at] > best.lag_us:
-                events = (_Event(keys[each], int(times[each])) for each in (at, newest))
+                events = (_Event(int(keys[each]), int(times[each])) for each in (at, newest))
                 best = _Widest(int(lags[at]), number, *events)
     return best

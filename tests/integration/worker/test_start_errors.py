@@ -6,7 +6,11 @@ import sys
 
 import pytest
 
-from astrocyte.pipeline.kafka.client import ensure_topics, topic_partitions
+from astrocyte.pipeline.kafka.client import ensure_topics, producer_client, topic_partitions
+from astrocyte.pipeline.roles.build import _rules_now
+from astrocyte.pipeline.roles.worker import _roles_now
+from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.topics import RULES
 from tests.support.brokers import own_embedded  # noqa: F401  fixture
 
 PLUGIN = """
@@ -53,6 +57,31 @@ def test_a_worker_whose_own_topics_have_another_number_of_partitions_refuses_and
     assert "set ASTROCYTE_PARTITIONS=4, or use another broker" in line
     assert "Traceback" not in done.stderr
     assert asyncio.run(topic_partitions(address)) == {"alerts": 4, "mono.readings": 3}
+
+
+def test_published_rules_that_the_topics_contradict_are_refused_and_those_of_the_files_stay_in_force(
+    own_embedded,  # noqa: F811
+    tmp_path,
+):
+    (tmp_path / "rule.yaml").write_text(RULE)
+    contrary = b"""
+        streams: [{name: others, topic: readings}]
+        rules: [{name: cold, seq: [{as: a, stream: others, where: "temp < 30"}]}]
+    """
+
+    async def publish() -> None:
+        await ensure_topics(own_embedded.address, {"readings": 4, RULES: 1})
+        async with producer_client(own_embedded.address) as producer:
+            await producer.send_and_wait(RULES, contrary, key=b"contrary", partition=0)
+
+    asyncio.run(publish())
+    settings = Settings(
+        broker=own_embedded.address, rules=(str(tmp_path / "rule.yaml"),), roles=("correlate",), partitions=4
+    )
+    assert asyncio.run(_roles_now(settings)) == ("correlate",)
+    live, _, known = _rules_now(settings)
+    assert [rule.name for rule in live.ruleset.rules] == ["hot"]
+    assert known.plan(live.ruleset).topics == ("readings",)
 
 
 def test_a_folder_with_the_name_of_a_shipped_rule_set_does_not_hide_it(tmp_path):

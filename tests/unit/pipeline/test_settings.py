@@ -1,8 +1,14 @@
 import pytest
+from pydantic import BeforeValidator
 
 from astrocyte.pipeline.roles.worker import environment_of
-from astrocyte.pipeline.settings import load_settings
+from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.schemas.errors import InvalidSettings
+
+DURATIONS = [
+    name for name, field in Settings.model_fields.items()
+    if field.annotation is int and any(isinstance(each, BeforeValidator) for each in field.metadata)
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +63,13 @@ def test_a_child_process_gets_the_same_settings(monkeypatch):
     for name, value in environment_of(settings).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == settings
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+def test_a_child_process_gets_the_same_duration(name, monkeypatch):
+    settings = load_settings(**{name: "90s"})
+    monkeypatch.setenv(f"ASTROCYTE_{name.upper()}", environment_of(settings)[f"ASTROCYTE_{name.upper()}"])
+    assert getattr(load_settings(), name) == 90_000_000
 
 
 def test_a_variable_that_is_almost_a_setting_is_said_once_with_the_setting(monkeypatch, caplog):

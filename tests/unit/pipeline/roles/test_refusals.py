@@ -1,6 +1,8 @@
 """The limit on dead letters, log lines at a bounded rate, and rows on which a sink, a controller or a copy raises."""
 
+import asyncio
 from base64 import b64decode
+from socket import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,12 +19,12 @@ from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, LetterLimit, TooManyDeadLetters, UnusedReporter
 from astrocyte.pipeline.roles.sink import SinkRunner
-from astrocyte.pipeline.roles.worker import RoleProcesses
-from astrocyte.pipeline.settings import load_settings
+from astrocyte.pipeline.roles.worker import RESTART_STATUS, RoleProcesses
+from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.topology import repartition
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, TransientError
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.json.reader import RawRecord
 
@@ -79,6 +81,33 @@ def test_a_role_that_stopped_itself_is_not_started_again(monkeypatch):
     with pytest.raises(AstrocyteError, match="role 'correlate' has stopped; its last log line says why"):
         processes.check(0.0)
     assert len(started) == 1
+
+
+def test_roles_that_are_needed_after_a_restart_are_started_once_the_broker_says_so(monkeypatch):
+    statuses = iter([RESTART_STATUS, None, None])
+    monkeypatch.setattr(worker.subprocess, "Popen", lambda *_args, **_more: Ended(next(statuses)))
+    answers = iter([TransientError("the broker is away"), ("correlate", "repartition")])
+
+    def needed():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    processes = RoleProcesses(load_settings(), ("correlate",), needed=needed)
+    processes.start()
+    processes.check(0.0)
+    assert list(processes._children) == ["correlate"]
+    processes.check(0.2)
+    assert list(processes._children) == ["correlate", "repartition"]
+
+
+def test_a_supervisor_does_not_wait_for_a_broker_that_is_away():
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        settings = Settings(broker=f"127.0.0.1:{free.getsockname()[1]}", roles=("correlate",))
+        with pytest.raises(TransientError):
+            asyncio.run(asyncio.wait_for(worker._roles_now(settings), 30))
 
 
 # -- log lines -------------------------------------------------------------------------------------------------------
