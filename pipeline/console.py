@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +27,6 @@ __all__ = [
     "say",
     "short",
     "size_text",
-    "stop_on_signal",
 ]
 
 Move = Callable[[int, int | None], None]
@@ -54,32 +52,6 @@ def interruptible() -> Iterator[asyncio.Event]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def stop_on_signal(notice: str) -> Iterator[threading.Event]:
-    """Like `interruptible`, for synchronous work on the main thread; on other threads no signal sets the event.
-
-    The first Ctrl-C or SIGTERM prints ``notice`` and sets the event; the second ends the process at once.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def interrupted(number: int, _frame: object) -> None:
-        if stop.is_set():
-            # Threads may be waiting for an unavailable broker; what they hold cannot be delivered.
-            os._exit(128 + number)
-        stop.set()
-        say(notice)
-
-    before = {number: signal.signal(number, interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _ignore_progress(_done: int, _total: int | None) -> None:

@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: a command ends within two seconds with what was done, at any moment of its run.
+"""Ctrl-C and SIGTERM: a command ends within two seconds with what was done, or first finishes what it is at.
 
 Python's signal handlers run on the main thread, between two of its instructions: not while it compiles a world, loads a
-library or waits for a device. So a thread reads the signals from a pipe, gives the command a moment to finish by
-itself, and otherwise ends the process. No exception is raised anywhere: it could hit code that cannot be interrupted.
+library or waits for a device. So a thread reads the signals from a pipe, gives the command time to finish by itself,
+and otherwise ends the process. No exception is raised anywhere: it could hit code that cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Stop:
         self._rescue: Callable[[], str] | None = None
         self._finishes = False
         self._otherwise = ""
+        self._notice: str | None = None
         self.number: int | None = None
         """The signal that stopped the command."""
 
@@ -57,6 +58,13 @@ class Stop:
         """
         self._rescue, self._finishes, self._otherwise = rescue, finishes, otherwise
 
+    def finish(self, notice: str) -> None:
+        """From now on a signal prints ``notice``, and the command ends by itself, however long that takes.
+
+        A second signal ends the process at once.
+        """
+        self._notice, self._finishes = notice, True
+
     def end(self) -> NoReturn:
         """End the process, with the exit status of its signal: 128 and its number. Nothing else may be unwritten."""
         assert self.number is not None
@@ -76,9 +84,13 @@ class Stop:
             if first in (_FINISHED, b""):
                 return
         self._received(first[0])
-        if self._rescue is not None and self._finishes:
+        limit_s: float | None = _LIMIT_S - _RESCUE_S
+        if self._notice is not None:
+            limit_s = None
+            _write(self._notice)
+        if self._finishes:
             # A second signal, or the end of the time, ends the command at once; its own end writes a zero.
-            while select.select([reader], [], [], _LIMIT_S - _RESCUE_S)[0]:
+            while select.select([reader], [], [], limit_s)[0]:
                 second = os.read(reader, 1)
                 if second in (_FINISHED, b""):
                     return
@@ -101,14 +113,18 @@ class Stop:
             saving.start()
             saving.join(_RESCUE_S if self._finishes else _LIMIT_S)
         text = said[0] if said else self._otherwise
-        line = "astrocyte: stopped" + (f"; {text}" if text else "") + "\n"
-        with contextlib.suppress(OSError):
-            os.write(2, ((_CLEAN_LINE if os.isatty(2) else "") + line).encode())
+        if self._notice is None:  # otherwise its reader asked for this
+            _write("astrocyte: stopped" + (f"; {text}" if text else ""))
         os._exit(128 + (self.number or signal.SIGTERM))
 
 
 def _byte(number: int) -> bytes:
     return bytes([number])
+
+
+def _write(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"{_CLEAN_LINE if os.isatty(2) else ''}{line}\n".encode())
 
 
 def end_at_once() -> None:
@@ -126,8 +142,7 @@ def interrupted_as_usual() -> None:
 
 def _end(number: int, _frame: object) -> None:
     # No exception: it would be raised anywhere in an import.
-    with contextlib.suppress(OSError):
-        os.write(2, b"astrocyte: stopped\n")
+    _write("astrocyte: stopped")
     os._exit(128 + number)
 
 

@@ -28,7 +28,6 @@ __all__ = [
     "Made",
     "RuleCount",
     "Verified",
-    "alert_of",
     "backtest",
     "compare",
     "made_of",
@@ -87,7 +86,6 @@ class Backtest:
     """What the rules read, and what of it was not used."""
     rules: dict[str, RuleCount]
     made: list[Made] = field(default_factory=list)
-    alerts: set[str] = field(default_factory=set)
     raised: list[Made] = field(default_factory=list)
     """The alerts, each with the events of its multi event, or of the first one of its group."""
     counters: Counters = field(default_factory=Counters)
@@ -201,8 +199,7 @@ def backtest(
             result.made.append(made)
             sources[made.event_id] = made.sources
         for alert in output.alerts:
-            raised, of = alert_of(alert.value)
-            result.alerts.add(raised.event_id)
+            raised, of = _alert(alert.value)
             result.raised.append(raised._replace(sources=sources.get(of, ())))
             result.rules.setdefault(raised.rule, RuleCount()).alerts += 1
     result.counters = run.counters
@@ -217,23 +214,23 @@ def made_of(output: DomainOutput) -> Iterator[Made]:
         yield _made(record.key, record.value)
 
 
-def alert_of(value: bytes) -> tuple[Made, str]:
+def _alert(value: bytes) -> tuple[Made, str]:
     """An alert, without the events of its match, and the id of its multi event."""
     body = orjson.loads(value)
     made = Made(body["alert_id"], body["rule"], time_us(body["timestamp"]), body["key"], ())
     return made, body["multi_event_id"]
 
 
-def recorded_outputs(path: str | Path) -> tuple[list[Made], list[Made]]:
-    """Multi events and alerts that a log holds; an alert has the events of its multi event."""
+def recorded_outputs(*paths: str | Path) -> tuple[list[Made], list[Made]]:
+    """Multi events and alerts that logs hold; an alert has the events of its multi event."""
     made: dict[str, Made] = {}
     alerts: list[tuple[Made, str]] = []
-    for record in read_log(path):
+    for record in (record for path in paths for record in read_log(path)):
         if record.topic == MULTI_EVENTS and record.value is not None:
             each = _made(record.key, record.value)
             made[each.event_id] = each
         elif record.topic == ALERTS and record.value is not None:
-            alerts.append(alert_of(record.value))
+            alerts.append(_alert(record.value))
     raised = [each._replace(sources=made[of].sources if of in made else ()) for each, of in alerts]
     return list(made.values()), raised
 
@@ -266,39 +263,29 @@ def verify(
     ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, clock_tolerance_us: int = CLOCK_TOLERANCE_US
 ) -> Verified:
     """Run the rules over logs and compare with their multi events and alerts. Raises InvalidLog if there are none."""
-    recorded: dict[str, Made] = {}
-    alerts: dict[str, str] = {}
-    topics: set[str] = set()
-    for path in paths:
-        for record in read_log(path):
-            topics.add(record.topic)
-            if record.topic == MULTI_EVENTS and record.value is not None:
-                made = _made(record.key, record.value)
-                recorded[made.event_id] = made
-            elif record.topic == ALERTS and record.value is not None:
-                body = orjson.loads(record.value)
-                alerts[body["alert_id"]] = body["rule"]
-    if MULTI_EVENTS not in topics:
+    made, raised = recorded_outputs(*paths)
+    if not made:
         raise InvalidLog(
             f"{', '.join(map(str, paths))}: no multi events to compare with; record {MULTI_EVENTS} and {ALERTS} beside "
             "the input, or count the matches with 'astrocyte backtest'"
         )
     now = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us)
-    made_now = {made.event_id: made for made in now.made}
+    recorded, made_now = ({each.event_id: each for each in some} for some in (made, now.made))
     # Recorded outputs of rules that the given files do not contain are not compared.
-    ours = {name: made for name, made in recorded.items() if made.rule in now.rules}
-    missing = tuple(made for name, made in ours.items() if name not in made_now)
-    extra = tuple(made for name, made in made_now.items() if name not in recorded)
-    identities = Counter(made.identity for made in extra)
-    other = sum((identities & Counter(made.identity for made in missing)).values())
-    alerted = {name for name, rule in alerts.items() if rule in now.rules} if ALERTS in topics else now.alerts
+    ours = {name: each for name, each in recorded.items() if each.rule in now.rules}
+    missing = tuple(each for name, each in ours.items() if name not in made_now)
+    extra = tuple(each for name, each in made_now.items() if name not in recorded)
+    other = (Counter(each.identity for each in extra) & Counter(each.identity for each in missing)).total()
+    alerted_now = {each.event_id for each in now.raised}
+    # A log without alerts is one for which they were not recorded.
+    alerted = {each.event_id for each in raised if each.rule in now.rules} if raised else alerted_now
     return Verified(
         len(ours) - len(missing),
         missing,
         extra,
-        len(alerted & now.alerts),
-        tuple(sorted(alerted - now.alerts)),
-        tuple(sorted(now.alerts - alerted)),
+        len(alerted & alerted_now),
+        tuple(sorted(alerted - alerted_now)),
+        tuple(sorted(alerted_now - alerted)),
         other,
     )
 

@@ -56,12 +56,12 @@ def run_command(
 
     Exit status 1 if a run failed.
     """
-    from astrocyte.pipeline.console import stop_on_signal
     from astrocyte.pipeline.experiments.comparison import compare
     from astrocyte.pipeline.experiments.runner import ExperimentRunner
     from astrocyte.pipeline.experiments.sweep import load_sweep
     from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.simulation.compilations import keep_compilations
+    from astrocyte.pipeline.stopping import ends_on_signal
 
     load_settings()  # imports the plugins, which may register the scenario
     keep_compilations()
@@ -72,7 +72,8 @@ def run_command(
         outcome = "was completed before" if result.skipped else result.error or "completed"
         say(f"{done}/{total} {result.simulation_id} ({settings}): {outcome}")
 
-    with stop_on_signal("astrocyte: stopping after this run; press Ctrl-C again to exit at once") as stop:
+    with ends_on_signal() as stop:
+        stop.finish("astrocyte: stopping after this run; press Ctrl-C again to exit at once")
         results = runner.run(progress=report, stop=stop.is_set)
     comparison = compare(results)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from astrocyte.pipeline.analysis.inspect import LIMIT
-from astrocyte.pipeline.cli.options import AsJson
+from astrocyte.pipeline.cli.options import AsJson, broker_option
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -35,14 +35,7 @@ def inspect_command(
         ),
     ],
     broker: Annotated[
-        str | None,
-        typer.Option(
-            "--broker",
-            "-b",
-            "--bootstrap-server",
-            metavar="HOST:PORT",
-            help="Kafka address; default: ASTROCYTE_BROKER. With it, the target is a topic.",
-        ),
+        str | None, broker_option("Kafka address; default: ASTROCYTE_BROKER. With it, the target is a topic.")
     ] = None,
     rules: Annotated[
         list[str] | None, typer.Option("--rules", help="Rule file to hold against what is found; repeatable.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -21,6 +21,7 @@ __all__ = [
     "Rules",
     "Show",
     "broker_address",
+    "broker_option",
     "event_time",
     "read",
     "refuse_swapped",
@@ -28,12 +29,13 @@ __all__ = [
     "sql_address",
 ]
 
-Broker = Annotated[
-    str | None,
-    typer.Option(
-        "--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Kafka address; default: ASTROCYTE_BROKER."
-    ),
-]
+
+def broker_option(text: str) -> Any:
+    """The option ``--broker`` with that help."""
+    return typer.Option("--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help=text)
+
+
+Broker = Annotated[str | None, broker_option("Kafka address; default: ASTROCYTE_BROKER.")]
 Lateness = Annotated[
     str | None, typer.Option(metavar="T", help="How far out of order events may arrive; default: ASTROCYTE_LATENESS.")
 ]

@@ -17,6 +17,7 @@ from astrocyte.pipeline.cli.options import (
     Rules,
     Show,
     broker_address,
+    broker_option,
     event_time,
     read,
     refuse_swapped,
@@ -46,6 +47,7 @@ Inputs = Annotated[
         metavar="FILE...", help="Recorded logs, output of kcat -J, or events as JSON lines, CSV or Parquet."
     ),
 ]
+RuleFiles = Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")]
 OfStream = Annotated[
     str | None,
     typer.Option("--stream", metavar="NAME", help="Stream of the events of files that are no recorded logs."),
@@ -203,10 +205,7 @@ def explain_command(
     log: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Look in this recorded log; repeatable.")
     ] = None,
-    broker: Annotated[
-        str | None,
-        typer.Option("--broker", "-b", "--bootstrap-server", metavar="HOST:PORT", help="Look on this broker."),
-    ] = None,
+    broker: Annotated[str | None, broker_option("Look on this broker.")] = None,
     rules: Annotated[
         list[str] | None,
         typer.Option("--rules", help="Rule files with the windows; default: ASTROCYTE_RULES and the shipped ones."),
@@ -307,16 +306,9 @@ def why_not_command(
 
 def check_command(
     *,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")],
+    files: RuleFiles,
     broker: Annotated[
-        str | None,
-        typer.Option(
-            "--broker",
-            "-b",
-            "--bootstrap-server",
-            metavar="HOST:PORT",
-            help="Also compare with the topics of this broker and their partitions.",
-        ),
+        str | None, broker_option("Also compare with the topics of this broker and their partitions.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -363,7 +355,7 @@ def _misspelt(ruleset: RuleSet, existing: Collection[str]) -> Iterator[str]:
 
 def rules_explain_command(
     *,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Rule files, or names of shipped ones.")],
+    files: RuleFiles,
     rule: Annotated[str | None, typer.Option("--rule", "-r", help="Only this rule.")] = None,
 ) -> None:
     """Print the state graph of each rule as Mermaid text."""

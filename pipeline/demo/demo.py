@@ -66,9 +66,9 @@ class DemoOptions:
 class _Simulation(threading.Thread):
     """The simulator on a thread of its own, so that progress can be shown meanwhile."""
 
-    def __init__(self, options: DemoOptions, settings: Settings, streams: tuple[str, ...]) -> None:
+    def __init__(self, options: DemoOptions, settings: Settings, config: Any) -> None:
         super().__init__(name="simulation", daemon=True)
-        self._options, self._settings, self._streams = options, settings, streams
+        self._options, self._settings, self._config = options, settings, config
         self.emitted = 0
         self.simulated_s = 0.0
         self.run_name = ""
@@ -98,9 +98,8 @@ class _Simulation(threading.Thread):
         from astrocyte.simulator.run import simulate
         from astrocyte.simulator.scenario import load_scenario
 
-        options, settings = self._options, self._settings
+        options, settings, config = self._options, self._settings, self._config
         world = load_scenario(options.scenario)
-        config = scenario_config(options.scenario, world_settings(options.scenario, options.seconds), options.size)
         description = description_of(world, config, options.seed, settings.experiment)
         describe_run(settings.broker, description)
         kafka = KafkaSink(settings.broker, partitions=settings.partitions)
@@ -143,9 +142,10 @@ class Demo:
         self._simulation: _Simulation | None = None
         self._roles: RoleProcesses | None = None
         self._broker: BrokerProcess | None = None
-        config = scenario_config(options.scenario, world_settings(options.scenario, options.seconds), options.size)
+        settings = world_settings(options.scenario, options.seconds)
+        self._config = scenario_config(options.scenario, settings, options.size)
         world = load_scenario(options.scenario)
-        self._streams = Assembler(world, config, "").streams
+        self._streams = Assembler(world, self._config, "").streams
         self._controls = bool(world.controls)
         rules = options.rules or ((options.scenario,) if options.scenario in shipped_rules() else ("axons",))
         self._rules = tuple(Path(name) for name in rules)
@@ -172,7 +172,7 @@ class Demo:
             settings = self._settings(broker.address)
             asyncio.run(make_topics(settings, [*mono_topics(self._streams), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
             with self._workers(settings, log) as workers:
-                simulation = _Simulation(self._options, settings, self._streams)
+                simulation = _Simulation(self._options, settings, self._config)
                 simulation.start()
                 self._simulation = simulation
                 with DemoView(self._options.scenario, self._options.seconds, quiet=quiet) as view:

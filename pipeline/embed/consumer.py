@@ -123,12 +123,13 @@ class Consumer:
 
     def run(self) -> ConsumerCounts:
         """Handle events until `stop`, Ctrl-C or SIGTERM; returns the counts. Waits while the broker is unavailable."""
-        from astrocyte.pipeline.console import stop_on_signal
+        from astrocyte.pipeline.stopping import ends_on_signal
 
         if threading.current_thread() is not threading.main_thread():
             asyncio.run(self.serve())
             return self.counts
-        with stop_on_signal("astrocyte: stopping the consumer") as stop:
+        with ends_on_signal() as stop:
+            stop.finish("astrocyte: stopping the consumer")
 
             async def serve() -> None:
                 serving = asyncio.create_task(self.serve())

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _FORMS: Final = ("frames", "json")
-BROKER_TIMEOUT_S: Final = 60.0
+_BROKER_TIMEOUT_S: Final = 60.0
 """How long a run waits for a broker to answer for the first time; one that was there is waited for without limit."""
 _SETTLED_S: Final = 10.0
 _WORLDS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -131,7 +131,7 @@ def world_settings(scenario: str, seconds: float, *, planted: bool = True) -> di
 
 
 def describe_run(
-    broker: str, description: dict[str, Any], *, replication: int = 1, timeout_s: float = BROKER_TIMEOUT_S
+    broker: str, description: dict[str, Any], *, replication: int = 1, timeout_s: float = _BROKER_TIMEOUT_S
 ) -> None:
     """Publish the description of a run, before its first event; waits for a broker that does not answer yet.
 
@@ -142,6 +142,7 @@ def describe_run(
     async def send() -> None:
         reported = False
         deadline_s = time.monotonic() + timeout_s
+        hint = f"for {timeout_s:g} s. --out FILE simulates into a log without a broker"
         while True:
             try:
                 await ensure_topics(broker, {SIMULATIONS: 1}, replication=replication)
@@ -151,14 +152,9 @@ def describe_run(
                     )
             except BrokerUnavailable as error:
                 if time.monotonic() >= deadline_s:
-                    raise BrokerUnavailable(
-                        f"{error}; none answered for {timeout_s:g} s. --out FILE simulates into a log without a broker"
-                    ) from None
+                    raise BrokerUnavailable(f"{error}; none answered {hint}") from None
                 if not reported:
-                    say(
-                        f"astrocyte: {error}; waiting for it for {timeout_s:g} s. --out FILE simulates into a log "
-                        "without a broker"
-                    )
+                    say(f"astrocyte: {error}; waiting for it {hint}")
                     reported = True
                 await asyncio.sleep(0.5)
             else:
@@ -233,7 +229,7 @@ def run_simulation(options: SimulationOptions, *, quiet: bool = False, stop: Sto
                 progress=None if quiet else lambda done: move(done.tick, done.end_tick),
             )
     finally:
-        if controls is not None and not stop.is_set():
+        if controls is not None and not stop.is_set():  # closing waits for the broker, and a stop has no time for it
             controls.close()
         sink.close()
     for note in summary.notes:

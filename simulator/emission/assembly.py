@@ -187,9 +187,10 @@ class Assembler:
 
     def _planted(self, first: int, end: int) -> Iterator[HostRow]:
         for plant in self._config.plants:
-            rules = self._config.plant_kinds[plant.kind].rules or ("",)
-            for rule in rules if first <= plant.at_tick < end else ():
-                until_us = self.time_us(plant.at_tick + plant.ticks)
+            if not first <= plant.at_tick < end:
+                continue
+            until_us = self.time_us(plant.at_tick + plant.ticks)
+            for rule in self._config.plant_kinds[plant.kind].rules or ("",):
                 values = {"kind": plant.kind, "rule": rule, "until": until_us, "members": "[]"}
                 yield HostRow(TRUTH, plant.at_tick, "planted", values)
 

@@ -53,7 +53,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "bench": "broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
         "stopping topology transport",
-        "embed": "console kafka recording settings transport",
+        "embed": "kafka recording settings stopping transport",
         "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
         "experiments": "settings simulation",
         "recording": "console kafka",

@@ -46,8 +46,9 @@ def test_a_signal_ends_a_run_with_a_summary_and_no_traceback(tmp_path: Path, num
 def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, threading
-from astrocyte.pipeline.console import stop_on_signal
-with stop_on_signal("stopping") as stop:
+from astrocyte.pipeline.stopping import ends_on_signal
+with ends_on_signal() as stop:
+    stop.finish("stopping")
     os.kill(os.getpid(), signal.SIGINT)
     assert stop.is_set()
     os.kill(os.getpid(), signal.SIGINT)
@@ -55,6 +56,29 @@ with stop_on_signal("stopping") as stop:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "stopping\n")
+
+
+def test_signals_are_answered_while_the_main_thread_is_in_library_code() -> None:
+    script = """
+import hashlib
+from astrocyte.pipeline.stopping import ends_on_signal
+with ends_on_signal() as stop:
+    stop.finish("stopping")
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 500_000_000)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stderr.readline() == "stopping\n"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 128 + signal.SIGINT
+        finally:
+            process.kill()
 
 
 def test_a_second_run_compiles_nothing_anew_and_writes_the_same_events(tmp_path):
