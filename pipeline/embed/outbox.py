@@ -111,7 +111,12 @@ class Outbox:
         self._on_drop(reason)
 
     def take(self, most_events: int, most_bytes: int) -> list[EncodedEvent]:
-        """The oldest events, which are in flight until `settle` is called for them."""
+        """The oldest events, which are in flight until `settle` is called for them; a quarter of the buffer at most.
+
+        Were all in flight to a broker that is gone, none would be left that could go to the log and make room.
+        """
+        most_events = min(most_events, max(1, self._most_events // 4))
+        most_bytes = min(most_bytes, self._most_bytes // 4)
         with self._lock:
             taken: list[EncodedEvent] = []
             size = 0
