@@ -19,7 +19,7 @@ __all__ = ["score_command", "score_lines"]
 
 _HEAD = f"{'rule':<32} {'planted':>8} {'found':>8} {'recall':>7} {'made':>9} {'precision':>9}  delay p50, p95"
 _TRIAL_HEAD = (
-    f"{'rule':<26} {'planted':<24} {'plants':>6} {'found':>6} {'recall':>6} {'alerts':>6} {'precision':>9} "
+    f"{'rule':<26} {'planted':<32} {'plants':>6} {'found':>6} {'recall':>6} {'alerts':>6} {'precision':>9} "
     f"{'delay mean, max':>16} {'false alarms an hour':>21}"
 )
 
@@ -132,7 +132,7 @@ def _trial_lines(trials: Trials) -> list[str]:
         mean, most = each["mean_delay_s"], each["max_delay_s"]
         delay = "-" if mean is None else f"{mean:.1f} s, {most:.1f} s"
         lines.append(
-            f"{each['rule']:<26} {', '.join(each['kinds']) or '-':<24} {each['planted']:>6,} {each['found']:>6,} "
+            f"{each['rule']:<26} {', '.join(each['kinds']) or '-':<32} {each['planted']:>6,} {each['found']:>6,} "
             f"{_share(each['recall']):>6} {each['alerts']:>6,} {_share(each['precision']):>9} {delay:>16} "
             f"{each['false_alarms_per_hour']:>21.1f}"
         )
