@@ -90,6 +90,7 @@ class Delivery:
         self._outbox, self._target, self._run, self._missed = outbox, target, run, missed
         self._state = StateLog("publisher", target.broker, "the program goes on and events wait in a bounded buffer")
         self._closing = False
+        self._logging = threading.Lock()
         self._partitions: dict[str, int] = {}
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
@@ -224,13 +225,18 @@ class Delivery:
 
     def _log_missed(self, events: Sequence[EncodedEvent]) -> None:
         assert self._missed is not None
-        numbers = [event.seq for event in events]
-        try:
-            self._missed.write(events, self._run)
-        except (OSError, InvalidLog) as error:
-            self._outbox.settle(numbers, None, f"the log {self._missed.path} cannot be written: {error}")
-        else:
-            self._outbox.settle(numbers, "logged")
+        with self._logging:
+            # Closing takes everything that is in flight, also what the watch of the buffer is writing at that moment.
+            events = self._outbox.unsettled(events)
+            if not events:
+                return
+            numbers = [event.seq for event in events]
+            try:
+                self._missed.write(events, self._run)
+            except (OSError, InvalidLog) as error:
+                self._outbox.settle(numbers, None, f"the log {self._missed.path} cannot be written: {error}")
+            else:
+                self._outbox.settle(numbers, "logged")
 
 
 def _record(message: Message, partition: int) -> Any:

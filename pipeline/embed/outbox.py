@@ -146,6 +146,11 @@ class Outbox:
         if outcome is None and done:
             self._on_drop(reason)
 
+    def unsettled(self, events: Iterable[EncodedEvent]) -> list[EncodedEvent]:
+        """Those of the events that are in flight."""
+        with self._lock:
+            return [event for event in events if event.seq in self._in_flight]
+
     def take_back(self) -> None:
         """Put the events in flight back in front: what should have delivered them has ended."""
         with self._lock:

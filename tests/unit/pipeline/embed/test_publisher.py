@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 import astrocyte
 from astrocyte import CATALOG, AstrocyteError
 from astrocyte.agents.ingest.dicts import frames_of as frames_of_mappings
+from astrocyte.pipeline.embed.delivery import MissedLog
 from astrocyte.pipeline.embed.encoding import EncodedEvent, StreamEncoder, messages_of
 from astrocyte.pipeline.embed.outbox import Outbox
 from astrocyte.pipeline.recording.frames import frames_of
@@ -363,6 +364,32 @@ def test_what_cannot_be_sent_is_kept_in_a_log_that_every_tool_reads(tmp_path):
     (log,) = folder.iterdir()
     found = [row["value"] for _, _, _, frame in frames_of(log) for row in frame.rows()]
     assert sorted(found) == list(range(1_000))
+
+
+def test_a_publisher_that_is_closed_while_the_log_is_written_writes_no_event_twice(tmp_path, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    write = MissedLog.write
+
+    def slow_write(self, events, run):
+        begun.set()
+        assert go_on.wait(30)
+        write(self, events, run)
+
+    monkeypatch.setattr(MissedLog, "write", slow_write)
+    folder = tmp_path / "missed"
+    publisher = astrocyte.connect(NOWHERE, buffer_events=40, missed=folder)
+    for n in range(30):
+        publisher.emit("rooms", {"value": n})
+    assert begun.wait(30)
+    closing = threading.Thread(target=publisher.close, args=(0,))
+    closing.start()
+    wait_until(lambda: not publisher.emit("rooms", {"value": -1}))  # refused: it is being closed
+    go_on.set()
+    closing.join()
+    (log,) = folder.iterdir()
+    found = [row["value"] for _, _, _, frame in frames_of(log) for row in frame.rows()]
+    assert [value for value in sorted(found) if value >= 0] == list(range(30))
+    assert publisher.counts.logged == len(found)
 
 
 def test_threads_and_coroutines_share_a_publisher():
