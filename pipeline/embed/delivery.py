@@ -34,6 +34,7 @@ _CHUNK_EVENTS: Final = 5_000
 _CHUNK_BYTES: Final = 4 << 20
 _RETRY_S: Final = 0.5
 _RESTART_S: Final = 1.0
+_START_S: Final = 30.0
 _GRACE_S: Final = 8.0
 """Time that closing the connections may take beyond the time for delivery; each of aiokafka's steps is limited."""
 _log = logging.getLogger("astrocyte.publisher")
@@ -91,6 +92,7 @@ class Delivery:
         self._state = StateLog("publisher", target.broker, "the program goes on and events wait in a bounded buffer")
         self._closing = False
         self._logging = threading.Lock()
+        self._ready = threading.Event()
         self._partitions: dict[str, int] = {}
         self._loop = asyncio.new_event_loop()
         self._wake = asyncio.Event()
@@ -102,6 +104,10 @@ class Delivery:
         """There is something in the outbox."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._wake.set)
+
+    def wait_ready(self) -> None:
+        """Wait until the libraries are imported that deliver: a busy machine's time for that is not the broker's."""
+        self._ready.wait(_START_S)
 
     def stop(self) -> None:
         """Disconnect; returns within some seconds. What is not confirmed goes to the log, else it counts as dropped."""
@@ -148,6 +154,7 @@ class Delivery:
         producer = ConfirmedProducer(
             producer_settings(self._target.broker), should_stop=lambda: self._closing, state=self._state
         )
+        self._ready.set()
         overflow = None if self._missed is None else asyncio.create_task(self._watch_overflow())
         try:
             await producer.start()

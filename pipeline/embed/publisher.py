@@ -193,12 +193,16 @@ class Publisher:
     def close(self, timeout_s: float | None = None) -> PublisherCounts:
         """Flush, disconnect, and return the final counts; returns within the timeout and some seconds.
 
-        What the broker has not confirmed by then is dropped, or written to the log. Idempotent.
+        The timeout begins when this process has imported what delivers events, about a second after `connect`. What the
+        broker has not confirmed by then is dropped, or written to the log. Idempotent.
         """
         with self._closing:
             if not self._closed and self._pid == os.getpid():
                 self._closed = True
-                self.flush(self._close_timeout_s if timeout_s is None else timeout_s)
+                timeout_s = self._close_timeout_s if timeout_s is None else timeout_s
+                if timeout_s > 0 and self.counts.buffered:
+                    self._delivery.wait_ready()
+                self.flush(timeout_s)
                 if self._dispatcher is not None:
                     self._dispatcher.stop(_HANDLER_S)
                 self._delivery.stop()
