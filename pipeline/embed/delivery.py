@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -32,6 +34,9 @@ __all__ = ["Delivery", "MissedLog", "Target"]
 
 _CHUNK_EVENTS: Final = 5_000
 _CHUNK_BYTES: Final = 4 << 20
+_OVERFLOW_EVENTS: Final = 2_000
+"""Events that one call of ``emit`` writes to the log to make room, about 20 ms of work."""
+_HELPERS: Final = 2
 _RETRY_S: Final = 0.5
 _RESTART_S: Final = 1.0
 _START_S: Final = 30.0
@@ -50,38 +55,64 @@ class Target:
 
 
 class MissedLog:
-    """A recorded log in a folder, begun with the first event that could not be sent."""
+    """A recorded log in a folder, begun with the first event that could not be sent. For one thread at a time."""
 
     def __init__(self, folder: Path, name: str, partitions: int) -> None:
         self.path = folder / f"{name}.jsonl.zst"
         self._partitions = partitions
         self._writer: LogWriter | None = None
         self._offsets: dict[tuple[str, int], int] = {}
-        self._lock = threading.Lock()
 
     def write(self, events: Sequence[EncodedEvent], run: str) -> None:
         """Append the messages of events; readable even if this process is killed. Raises OSError, InvalidLog."""
-        with self._lock:
-            if self._writer is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._writer = LogWriter(self.path, LogHeader(source="a publisher"))
-            times = {event.seq: event.time_us // 1000 for event in events}
-            messages = messages_of(events, run)
-            for message, partition in zip(messages, _partitions(messages, self._partitions), strict=True):
-                place = (message.topic, partition)
-                offset = self._offsets.get(place, 0)
-                self._offsets[place] = offset + 1
-                headers = tuple(message.headers)
-                self._writer.write(
-                    ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers)
-                )
-            self._writer.flush()
+        if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = LogWriter(self.path, LogHeader(source="a publisher"))
+        times = {event.seq: event.time_us // 1000 for event in events}
+        messages = messages_of(events, run)
+        for message, partition in zip(messages, _partitions(messages, self._partitions), strict=True):
+            place = (message.topic, partition)
+            offset = self._offsets.get(place, 0)
+            self._offsets[place] = offset + 1
+            headers = tuple(message.headers)
+            self._writer.write(ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers))
+        self._writer.flush()
 
     def close(self) -> None:
         """Give the file its name, if there is one."""
-        with self._lock:
-            if self._writer is not None:
-                self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _Helpers(ThreadPoolExecutor):
+    """Threads that an event loop uses for what blocks, such as looking up the address of a host.
+
+    Those of `concurrent.futures` take no work once the main thread has ended, which is when a program's last events are
+    delivered.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        for number in range(_HELPERS):
+            threading.Thread(target=self._work, name=f"astrocyte-publisher-helper-{number}", daemon=True).start()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call the function in one of the threads."""
+        future: Future[Any] = Future()
+        self._calls.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing: the threads end with the process."""
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._calls.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:  # noqa: BLE001  the caller's to handle
+                    future.set_exception(error)
 
 
 class Delivery:
@@ -91,12 +122,15 @@ class Delivery:
         self._outbox, self._target, self._run, self._missed = outbox, target, run, missed
         self._state = StateLog("publisher", target.broker, "the program goes on and events wait in a bounded buffer")
         self._closing = False
-        self._logging = threading.Lock()
+        self._logging = threading.RLock()  # a signal handler may close the publisher while its thread writes the log
         self._ready = threading.Event()
         self._partitions: dict[str, int] = {}
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_Helpers())
         self._wake = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
+        if missed is not None:
+            outbox.make_room = self.make_room
         self._thread = threading.Thread(target=self._work, name="astrocyte-publisher", daemon=True)
         self._thread.start()
 
@@ -120,8 +154,15 @@ class Delivery:
         self._outbox.settle([event.seq for event in left], None, CLOSED)
         self._thread.join(_GRACE_S)
         if self._missed is not None:
-            with contextlib.suppress(OSError):
+            with self._logging, contextlib.suppress(OSError):
                 self._missed.close()
+
+    def make_room(self) -> bool:
+        """Write the oldest events that wait to the log, in the calling thread; whether there were any."""
+        with self._logging:
+            events = self._outbox.take(_OVERFLOW_EVENTS, _CHUNK_BYTES)
+            self._log_missed(events)
+            return bool(events)
 
     def _cancel(self) -> None:
         if self._main is not None:
@@ -226,14 +267,14 @@ class Delivery:
         """Move the oldest events into the log while more than half of the buffer is taken."""
         assert self._missed is not None
         while True:
-            while self._outbox.is_crowded and (events := self._outbox.take(_CHUNK_EVENTS, _CHUNK_BYTES)):
-                await asyncio.to_thread(self._log_missed, events)
+            while self._outbox.is_crowded and await asyncio.to_thread(self.make_room):
+                pass
             await asyncio.sleep(0.05)
 
     def _log_missed(self, events: Sequence[EncodedEvent]) -> None:
         assert self._missed is not None
         with self._logging:
-            # Closing takes everything that is in flight, also what the watch of the buffer is writing at that moment.
+            # Closing takes everything that is in flight, also what another thread is about to write.
             events = self._outbox.unsettled(events)
             if not events:
                 return

@@ -48,7 +48,9 @@ class Outbox:
         self._most_events, self._most_bytes = most_events, most_bytes
         self._drops_oldest = policy == "drop_oldest"
         self._on_drop = on_drop
-        self._lock = threading.Lock()
+        self.make_room: Callable[[], bool] | None = None
+        """What a full buffer calls instead of dropping events: it settles some, and returns False if none waited."""
+        self._lock = threading.RLock()  # a signal handler may close the publisher while its thread is in `put`
         self._settled = threading.Condition(self._lock)
         self._waiting: deque[EncodedEvent] = deque()
         self._in_flight: dict[int, EncodedEvent] = {}
@@ -77,6 +79,8 @@ class Outbox:
 
     def put(self, event: EncodedEvent) -> tuple[bool, bool]:
         """Add an event; returns whether it was accepted, and whether nothing waited before it."""
+        while self.make_room is not None and self._is_full(event.size) and self.make_room():
+            pass
         reason = None
         with self._lock:
             self._emitted += 1
@@ -84,11 +88,11 @@ class Outbox:
                 accepted, reason = False, CLOSED
             else:
                 size = event.size
-                while self._drops_oldest and self._waiting and self._is_full(size):
+                while self._drops_oldest and self._waiting and self._lacks_room(size):
                     self._bytes -= self._waiting.popleft().size
                     self._drop(1, FULL)
                     reason = FULL
-                accepted = not self._is_full(size)
+                accepted = not self._lacks_room(size)
                 if not accepted:
                     reason = FULL
             was_empty = not self._waiting
@@ -182,6 +186,10 @@ class Outbox:
         """Whether an event up to the number ``newest`` is not settled; both buffers are in the order of acceptance."""
         oldest = (self._waiting[0].seq if self._waiting else None, next(iter(self._in_flight), None))
         return any(number is not None and number <= newest for number in oldest)
+
+    def _lacks_room(self, size: int) -> bool:
+        """Whether an event must be dropped; with `make_room` never, and each thread may exceed the room by one."""
+        return self.make_room is None and self._is_full(size)
 
     def _is_full(self, size: int) -> bool:
         count = len(self._waiting) + len(self._in_flight)

@@ -108,7 +108,7 @@ class Publisher:
         self._handlers = Handlers()
         self._dispatcher: Dispatcher | None = None
         self._limits = (buffer_events, buffer_bytes, overflow)
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
         self._outbox = Outbox(buffer_events, buffer_bytes, overflow, on_drop=self._report_drop)
@@ -126,7 +126,7 @@ class Publisher:
         for a value that no event has or that is not finite, and on a stream of the catalog for an unknown field or one
         of another type, unless the publisher was made with ``invalid="drop"``.
         """
-        if self._pid != os.getpid():
+        if not self._is_mine:
             raise InvalidEvent("this publisher belongs to the parent process; call astrocyte.connect() after forking")
         try:
             encoder = self._encoders.get(stream)
@@ -159,7 +159,7 @@ class Publisher:
     @property
     def handler_counts(self) -> PublisherCounts:
         """What became of the events for which this process has handlers; ``delivered`` are those handled."""
-        return PublisherCounts() if self._dispatcher is None else self._dispatcher.counts
+        return PublisherCounts() if self._dispatcher is None or not self._is_mine else self._dispatcher.counts
 
     @property
     def dna(self) -> DnaEvents:
@@ -176,14 +176,16 @@ class Publisher:
 
     @property
     def counts(self) -> PublisherCounts:
-        """What became of the events so far, all counts of one moment."""
-        return self._outbox.counts
+        """What became of the events so far, all counts of one moment; in a forked process all are 0."""
+        return self._outbox.counts if self._is_mine else PublisherCounts()
 
     def flush(self, timeout_s: float = _CLOSE_S) -> bool:
         """Wait until the events emitted so far are delivered or dropped, and handled; returns whether they are.
 
         Not to be called by a handler, which it would wait for.
         """
+        if not self._is_mine:
+            return True
         deadline = time.monotonic() + timeout_s
         done = self._outbox.wait_empty(timeout_s)
         if self._dispatcher is not None:
@@ -196,8 +198,10 @@ class Publisher:
         The timeout begins when this process has imported what delivers events, about a second after `connect`. What the
         broker has not confirmed by then is dropped, or written to the log. Idempotent.
         """
+        if not self._is_mine:
+            return self.counts
         with self._closing:
-            if not self._closed and self._pid == os.getpid():
+            if not self._closed:
                 self._closed = True
                 timeout_s = self._close_timeout_s if timeout_s is None else timeout_s
                 if timeout_s > 0 and self.counts.buffered:
@@ -229,6 +233,11 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    @property
+    def _is_mine(self) -> bool:
+        """Whether this is the process that connected; in a forked one locks may be held by threads that it lacks."""
+        return self._pid == os.getpid()
 
     def _report_drop(self, reason: str) -> None:
         if len(self._reported) < 10 and reason not in self._reported and not self._closed:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -165,7 +167,6 @@ def test_what_the_log_kept_and_what_was_delivered_are_together_everything(own_em
     assert publisher.flush(30)
     own_embedded.kill()
     for n in range(500, 5_000):
-        wait_until(lambda: publisher.counts.buffered < 1_900)
         publisher.emit(stream, {"value": n})
     counts = publisher.close(0)
     assert (counts.dropped, counts.delivered + counts.logged) == (0, 5_000)
@@ -173,6 +174,68 @@ def test_what_the_log_kept_and_what_was_delivered_are_together_everything(own_em
     (log,) = folder.iterdir()
     kept = [row["value"] for _, _, _, frame in frames_of(log) for row in frame.rows()]
     assert set(values(own_embedded.address, stream)) | set(kept) == set(range(5_000))
+
+
+def run_program(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", text, *arguments], capture_output=True, text=True, timeout=40, check=False
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_program_that_ends_after_its_last_event_delivers_it(embedded_address, host):
+    first, second = stream_name(), stream_name()
+    address = f"{host}:{embedded_address.rpartition(':')[2]}"
+    begun = "import astrocyte, sys; p = astrocyte.connect(sys.argv[1]); p.emit(sys.argv[2], {'value': 1})"
+    done = run_program(begun, address, first)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert values(embedded_address, first) == [1]
+    done = run_program(begun + "; p.flush(30); p.emit(sys.argv[3], {'value': 2})", address, first, second)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert values(embedded_address, second) == [2]
+
+
+FORK = """
+import astrocyte, os, sys, threading
+publisher = astrocyte.connect(sys.argv[1], close_timeout_s=0)
+publisher.on("rooms")(lambda event: None)
+locked, done = threading.Event(), threading.Event()
+def hold():
+    with publisher._outbox._lock, publisher._closing, publisher._dispatcher._outbox._lock:
+        locked.set()
+        done.wait()
+threading.Thread(target=hold, daemon=True).start()
+locked.wait()  # what a thread holds when the process forks, no thread of the child releases
+child = os.fork()
+if child == 0:
+    assert publisher.flush(1) and publisher.counts.emitted == publisher.handler_counts.emitted == 0
+    sys.exit(7)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+sys.exit(status)
+"""
+
+
+def test_a_forked_process_ends_though_a_thread_of_its_parent_was_emitting():
+    assert run_program(FORK, "127.0.0.1:1").returncode == 7
+
+
+SIGNAL = """
+import astrocyte, os, signal, sys
+publisher = astrocyte.connect(sys.argv[1], close_timeout_s=1)
+def end(*_):
+    counts = publisher.close()
+    os._exit(0 if counts.emitted == counts.dropped else 1)
+signal.signal(signal.SIGTERM, end)
+with publisher._outbox._lock, publisher._closing:  # as within emit, when the signal comes
+    os.kill(os.getpid(), signal.SIGTERM)
+    for _ in range(10):
+        publisher.emit("rooms", {"value": 1})
+"""
+
+
+def test_a_signal_handler_may_close_the_publisher_whose_emit_it_interrupts():
+    assert run_program(SIGNAL, "127.0.0.1:1").returncode == 0
 
 
 def test_one_event_that_the_broker_refuses_is_dropped_and_the_others_are_delivered(own_embedded):

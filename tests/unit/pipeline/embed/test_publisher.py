@@ -356,14 +356,24 @@ def test_without_a_broker_emit_returns_at_once_and_there_is_one_warning_for_each
 def test_what_cannot_be_sent_is_kept_in_a_log_that_every_tool_reads(tmp_path):
     folder = tmp_path / "missed"
     with astrocyte.connect(NOWHERE, buffer_events=400, missed=folder, close_timeout_s=0) as publisher:
-        for n in range(1_000):
-            wait_until(lambda: publisher.counts.buffered < 350)
-            publisher.emit("rooms", {"value": n}, key=f"room {n % 7}")
+        threads = [
+            threading.Thread(
+                target=lambda first=first: [
+                    publisher.emit("rooms", {"value": n}, key=f"room {n % 7}") for n in range(first, first + 1_000)
+                ]
+            )
+            for first in (0, 1_000, 2_000)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert publisher.counts.buffered < 400 + len(threads)
     counts = publisher.counts
-    assert (counts.emitted, counts.logged, counts.dropped, counts.buffered) == (1_000, 1_000, 0, 0)
+    assert (counts.emitted, counts.logged, counts.dropped, counts.buffered) == (3_000, 3_000, 0, 0)
     (log,) = folder.iterdir()
     found = [row["value"] for _, _, _, frame in frames_of(log) for row in frame.rows()]
-    assert sorted(found) == list(range(1_000))
+    assert sorted(found) == list(range(3_000))
 
 
 def test_a_publisher_that_is_closed_while_the_log_is_written_writes_no_event_twice(tmp_path, monkeypatch):
