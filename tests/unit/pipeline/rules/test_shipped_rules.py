@@ -197,7 +197,7 @@ CASES: dict[str, tuple[str, list[Event], list[Event]]] = {
         [war(0, 1, 2, 1), war(1, 3, 1, 3), war(9, 4, 1, 1)],
     ),
     "upset": ("kernels", [war(0, 1, 2, 1, (0.1, 0.9))], [war(0, 1, 2, 2, (0.1, 0.9))]),
-    "training_stops": ("kernels", updates(20, 3, 20), updates(20, 4, 20)),
+    "training_stops": ("kernels", updates(40, 1, 40), updates(40, 2, 40)),
     "mutation_improved": (
         "dna",
         [mutation(0, 102, 101), karma(5, 102, 0.82, 0.75)],
