@@ -33,7 +33,7 @@ import orjson
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "Row"]
+__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "Row", "is_at"]
 
 TRANSIENT: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE, errno.ENOLCK}
@@ -214,11 +214,11 @@ class BlockFolder:
     def _check(self) -> None:
         """Raises SinkError where the folder or the own file is gone: a deleted file still takes writes."""
         assert self._lock is not None
-        if not _is_at(self._lock, self.folder / _LOCK):
+        if not is_at(self._lock, self.folder / _LOCK):
             raise self._gone(f"the folder {self.folder} (or its file {_LOCK})")
         if self._file is None:
             return
-        if not _is_at(self._file.fileno(), self.path()):
+        if not is_at(self._file.fileno(), self.path()):
             raise self._gone(f"the file {self.path()}")
         size = os.fstat(self._file.fileno()).st_size
         if size < self._end or (size > self._end and not self._torn):
@@ -447,8 +447,8 @@ class BlockFolder:
         self._remember(identity for identity, _ in fresh)
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one that stands at ``path``."""
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one that stands at ``path``: a deleted file takes writes as before."""
     own = os.fstat(descriptor)
     try:
         there = path.stat()

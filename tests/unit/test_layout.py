@@ -42,7 +42,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "agents/sinks": {
         "audit": "base sql",
-        "influx": "base retry",
+        "influx": "base blocks retry",
         "sql": "base retry",
     },
     "agents/windows": {

@@ -49,8 +49,8 @@ def rows_of(folder):
     """What identifies each row of all files, which must be readable to the end."""
     if list(folder.glob("events-*")):
         return [(line["stream"], str(line["record"])) for line in read_lines(folder)]
-    texts = [gzip.decompress(path.read_bytes()) for path in sorted(folder.glob("points-*"))]
-    return [point.identity for point in read_points(b"".join(texts))]
+    points = [gzip.decompress(path.read_bytes()) for path in sorted(folder.glob("points-*"))]
+    return [point.identity for point in read_points(b"".join(points))]
 
 
 def check_rows(folder, count):
