@@ -107,6 +107,9 @@ class Settings(BaseSettings):
         description="time after which a silent producer that sends watermarks no longer delays event time",
     )
     snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of the state of a domain")
+    lost_state: Literal["refuse", "empty"] = Field(
+        "refuse", description="where offsets are committed and the state topic is gone: stop, or go on with no state"
+    )
     dead_letter_limit: float = Field(
         0.5,
         ge=0,
