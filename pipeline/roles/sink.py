@@ -422,7 +422,7 @@ async def report_empty_store(sink: Sink, role: str, group: str, committed: Mappi
     if done and isinstance(sink, Positioned) and await sink.holds_nothing():
         logger.warning(
             "%s: the group %s has read %s partitions up to offsets such as %s of %s[%s], and the store holds nothing "
-            "of this sink: it is new or was emptied, and lacks these rows. To write them again as far as the topics hold "
+            "of this sink: it is new or was emptied, and lacks these rows. To write them again, as far as topics hold "
             "them, stop the role and delete the group %s (docs/operations.md, Lost files and databases)",
             role, group, len(done), *next((offset, *tp) for tp, offset in sorted(done.items())), group,
         )  # fmt: skip
