@@ -17,7 +17,7 @@ from astrocyte.pipeline.kafka.client import BrokerUnavailable, consumer_client, 
 from tests.support.kafka import Kafka, free_port, kafka_or_skip
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.soak]
 
 PROPERTIES = """
 listeners=PLAINTEXT://127.0.0.1:{{port}},CONTROLLER://127.0.0.1:{controller},SASL_SSL://127.0.0.1:{secured}
