@@ -64,10 +64,23 @@ class MissedLog:
         self._offsets: dict[tuple[str, int], int] = {}
 
     def write(self, events: Sequence[EncodedEvent], run: str) -> None:
-        """Append the messages of events; readable even if this process is killed. Raises OSError, InvalidLog."""
-        if self._writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = LogWriter(self.path, LogHeader(source="a publisher"))
+        """Append the messages of events; readable even if this process is killed. Raises OSError, InvalidLog.
+
+        A file that was deleted meanwhile is reported, and a new one is begun.
+        """
+        if self._writer is not None:
+            try:
+                self._append(self._writer, events, run)
+            except InvalidLog as error:
+                self._writer = None
+                _log.warning("%s: %s; what follows goes to a new file of that name", run, error)
+            else:
+                return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = LogWriter(self.path, LogHeader(source="a publisher"))
+        self._append(self._writer, events, run)
+
+    def _append(self, writer: LogWriter, events: Sequence[EncodedEvent], run: str) -> None:
         times = {event.seq: event.time_us // 1000 for event in events}
         messages = messages_of(events, run)
         for message, partition in zip(messages, _partitions(messages, self._partitions), strict=True):
@@ -75,8 +88,8 @@ class MissedLog:
             offset = self._offsets.get(place, 0)
             self._offsets[place] = offset + 1
             headers = tuple(message.headers)
-            self._writer.write(ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers))
-        self._writer.flush()
+            writer.write(ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers))
+        writer.flush()
 
     def close(self) -> None:
         """Give the file its name, if there is one."""
@@ -154,8 +167,11 @@ class Delivery:
         self._outbox.settle([event.seq for event in left], None, CLOSED)
         self._thread.join(_GRACE_S)
         if self._missed is not None:
-            with self._logging, contextlib.suppress(OSError):
-                self._missed.close()
+            try:
+                with self._logging:
+                    self._missed.close()
+            except (OSError, InvalidLog) as error:
+                _log.warning("%s: the log of what was not sent: %s", self._run, error)
 
     def make_room(self) -> bool:
         """Write the oldest events that wait to the log, in the calling thread; whether there were any."""

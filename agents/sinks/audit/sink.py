@@ -15,7 +15,7 @@ from sqlalchemy import select
 from astrocyte.agents.sinks.audit.chain import AuditEntry, Verdict, append, export_line, verify
 from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from astrocyte.agents.sinks.sql.connection import SqlConnection
-from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.engines import driver_errors, engine_of
 from astrocyte.agents.sinks.sql.rows import EXTERNAL, find_problems, from_mappings
 from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.targets import POSITIONS, of_table
@@ -178,13 +178,14 @@ def _json(payload: Any) -> str:
 
 
 def audit_entries(address: str | Path) -> Generator[AuditEntry, None, None]:
-    """Every entry of a database in order, streamed in bounded memory."""
+    """Every entry of a database in order, streamed in bounded memory. Raises SinkError."""
     table = AuditEntryRow.__table__
     names = [name.strip() for name in _COLUMNS.split(",")]
     engine = engine_of(address)
     try:
         query = select(*(table.c[name] for name in names)).order_by(table.c.entry)
         with (
+            driver_errors(address),
             engine.connect().execution_options(stream_results=True, yield_per=1000) as connection,
             connection.execute(query) as result,
         ):
