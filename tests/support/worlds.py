@@ -41,7 +41,7 @@ class MoranStatic:
 
 
 class Moran(Scenario):
-    """Some die, as many are born to survivors, in proportion to fitness: tests `ctx.remove` and `ctx.spawn`."""
+    """Some die, as many are born to survivors who want a child with a chance of their fitness, all equal in the draw."""
 
     name = "moran"
     Config = MoranConfig
