@@ -91,9 +91,9 @@ def apply_retention(
     ``now_us`` is the wall time. An interrupted call is continued by the next one. Raises InvalidSettings, SinkError.
     """
     wanted = retention_days(days)
-    check(address)
     store = open_store(address, busy_s=_BUSY_S)
     try:
+        check(address)
         store.connect()
         for table, kept in wanted.items():
             if kept is None:

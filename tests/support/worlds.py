@@ -41,7 +41,7 @@ class MoranStatic:
 
 
 class Moran(Scenario):
-    """Some die, as many are born to survivors who want a child with a chance of their fitness, all equal in the draw."""
+    """Some die, as many are born to survivors: one wants a child with a chance of its fitness, the draw is equal."""
 
     name = "moran"
     Config = MoranConfig

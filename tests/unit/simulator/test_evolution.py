@@ -25,9 +25,9 @@ pytestmark = pytest.mark.time_limit(30, "runs thousands of generations")
 def moran_fixation(slots: int, fitness: float) -> float:
     """Fixation probability of one mutant where one dies and the room goes to one of those who want a child, equally.
 
-    A carrier always wants one, another with probability 1 / fitness. The chance of k carriers among m others is therefore
-    the mean of k / (k + x), with x binomial: above k / (k + m / fitness), which parents in proportion to fitness have
-    (Hindersin and Traulsen 2015, "death-birth"), most of all where few compete.
+    A carrier always wants one, another with probability 1 / fitness. The chance of k carriers among m others is
+    therefore the mean of k / (k + x), with x binomial: above k / (k + m / fitness), which parents in proportion to
+    fitness have (Hindersin and Traulsen 2015, "death-birth"), most of all where few compete.
     """
     up, down = np.zeros(slots + 1), np.zeros(slots + 1)
     for carriers in range(1, slots):
