@@ -20,6 +20,7 @@ from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.agents.sinks.influx.points import PointRules, points_of
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.stores.repositories import CellRepository
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.scenario import configure, load_scenario
 from astrocyte.schemas.catalog import CATALOG
@@ -293,6 +294,14 @@ def _cells(world):
         row["cell_id"]: row["timestamp"] for row in world.streams["evolutionary_events"] if row["type"] == "death"
     }
     assert {cell: row["died_at"] for cell, row in rows.items() if row["died_at"] is not None} == deaths
+
+    # The births lead from every living cell to the founder of its lineage.
+    repository = CellRepository(engine_of(world.database), "run")
+    oldest = max(range(len(cells["alive"])), key=lambda slot: cells["alive"][slot] * cells["generation"][slot])
+    found = repository.ancestors((int(cells["birth_tick"][oldest]) << 25) | oldest)
+    assert [each.generation for each in found] == list(range(cells["generation"][oldest]))[::-1]
+    assert found[-1].cell_id == cells["lineage"][oldest]
+    assert repository.accuracy_by_generation()[0].generation == 0
 
     # Windows count what the sampled events stand for, and the weights of the points sum up to the same.
     rows = [row for frame in world.results if frame.stream == "population_stats" for row in frame.rows()]
