@@ -221,6 +221,31 @@ async def test_the_family_of_a_cell_its_generations_and_the_curves_are_read_by_r
         assert history == [("spawned", 0.5, None), ("updated", 0.75, 10)]
 
 
+def test_a_program_without_a_broker_logs_kernels_and_wars(database):
+    with ExperimentDatabase(database, "exp_001", now_us=lambda: START_US) as db:
+        with db.create_simulation_context("sim_001") as context:
+            log = context.logger
+            basin = [1.0] + [0.0] * 7
+            assert log.log_kernel(7, god_name="Athena", phi=0.5, basin_coordinates=basin, parent_kernels=["3"]) == 1
+            assert log.log_kernel(7, "updated", timestamp=START_US + 5, phi=0.75, training_steps=10) == 2
+            log.log_kernel(8, phi=0.25)
+            assert log.log_war(7, 8, winner_id=7, rounds=3, outcome="attacker_won") == 1
+            log.log_war(9, 7)
+        kernels = db.open_simulation("sim_001").kernels
+        kernel = kernels.get("7")
+        assert (kernel.god_name, kernel.phi, kernel.training_steps, kernel.status) == ("Athena", 0.75, 10, "updated")
+        assert kernel.basin_coordinates.tolist() == basin
+        assert (kernel.parent_kernels, kernel.spawned_at.year) == (["3"], 2025)
+        history = [(each.timestamp, each.status, each.phi) for each in kernels.history("7")]
+        assert history == [(START_US, "spawned", 0.5), (START_US + 5, "updated", 0.75)]
+        wars = [(each.attacker_id, each.defender_id, each.winner_id) for each in kernels.wars("7")]
+        assert wars == [("7", "8", "7"), ("9", "7", None)]
+        assert [each.kernel_id for each in db.find_similar_basins(basin)] == ["7"]
+        with db.create_simulation_context("sim_001", resume=True) as context:
+            assert context.logger.log_kernel(7, "retired") == 4
+        assert db.open_simulation("sim_001").kernels.get("7").phi == 0.75
+
+
 async def test_published_dna_is_read_by_its_repository(database):
     out = Stored()
     dna = DnaEvents(out)
