@@ -180,8 +180,8 @@ def test_every_point_has_the_values_of_its_event(world):
                 assert len(found) == len(wanted), (stream, name)
                 assert all(same(one, other) for one, other in zip(found, wanted, strict=True)), (stream, name)
             else:
-                texts = [Counter(normal(kinds[name], value) for value in values) for values in (found, wanted)]
-                assert texts[0] == texts[1], (stream, name)
+                strings = [Counter(normal(kinds[name], value) for value in values) for values in (found, wanted)]
+                assert strings[0] == strings[1], (stream, name)
         weights = {frame.weight for frame in world.frames if frame.stream == stream}
         assert {point.fields.get("weight", 1.0) for point in points} <= weights | {1.0}, stream
 
