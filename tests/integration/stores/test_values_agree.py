@@ -53,7 +53,8 @@ def world(request, tmp_path_factory):
     for frame in frames:
         if frame.stream in engine.streams:
             engine.push(frame)
-    results = engine.flush().frames
+    output = engine.flush()
+    results = output.frames
     items = [SourcedFrame(frame, f"mono.{frame.stream}", 0, number) for number, frame in enumerate(frames)]
     made = [SourcedFrame(frame, f"metrics.{frame.stream}", 0, number) for number, frame in enumerate(results)]
     database = f"sqlite:///{tmp_path_factory.mktemp(name)}/world.db"
@@ -67,6 +68,7 @@ def world(request, tmp_path_factory):
     return SimpleNamespace(
         name=name, config=config, ticks=ticks, frames=frames, results=results, database=database, points=points,
         streams=streams, states=simulated.host_states(), interval=assembler.last,
+        confidences=output.matches.values.confidence.tolist(),
     )  # fmt: skip
 
 
@@ -259,6 +261,11 @@ def test_windows_have_the_values_that_the_rows_of_their_stream_give(world):
                 checked.add(window.name)
         assert results, window.name
     assert checked == {each.name for each in read_rule_files([world.name]).windows}
+
+
+def test_the_confidence_of_every_match_is_a_share(world):
+    assert world.confidences or world.name == "cells"  # whose small world matches no rule
+    assert all(0.0 <= confidence <= 1.0 for confidence in world.confidences)
 
 
 def test_the_streams_agree_with_the_state_of_the_world(world):
