@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, redacted
 
 __all__ = [
     "disk_may_fill",
@@ -142,8 +142,8 @@ def short(text: str, most: int = 60) -> str:
 
 
 def say(text: str) -> None:
-    """Write one line for the user, on stderr; names and values in it are made `printable`."""
-    sys.stderr.write(printable(text, lines=True) + "\n")
+    """Write one line for the user, on stderr, without passwords; names and values in it are made `printable`."""
+    sys.stderr.write(printable(redacted(text), lines=True) + "\n")
 
 
 def print_json(body: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import structlog
 
+from astrocyte.schemas.errors import redacted
+
 __all__ = ["configure_logging", "logging_config"]
 
 _STAMPS: Final[list[structlog.typing.Processor]] = [
@@ -20,6 +22,11 @@ _STAMPS: Final[list[structlog.typing.Processor]] = [
 
 
 _LIBRARIES: Final = ("aiokafka", "asyncio", "faust", "mode", "sqlalchemy", "alembic")
+
+
+def _without_passwords(_logger: Any, _method: str, line: Any) -> Any:
+    """Libraries quote addresses too, and tracebacks hold them."""
+    return redacted(line) if isinstance(line, str) else line
 
 
 class HideServiceMessages(logging.Filter):
@@ -39,7 +46,7 @@ def logging_config(level: str, *, json: bool) -> dict[str, Any]:
     formatter = {
         "()": structlog.stdlib.ProcessorFormatter,
         "foreign_pre_chain": _STAMPS,
-        "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, _without_passwords],
     }
     return {
         "version": 1,

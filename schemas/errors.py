@@ -5,6 +5,9 @@ A message states what was received, what was expected and what to do, so that th
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 __all__ = [
     "AstrocyteError",
     "InvalidEvent",
@@ -14,13 +17,36 @@ __all__ = [
     "SchemaMismatch",
     "TransientError",
     "UnknownEventType",
+    "redacted",
 ]
+
+_IN_URL: Final = re.compile(r"""(://[^\s/@:"']*):(?!\d{1,5}(?:[/?#,;\s"']|$))[^\s"']*@""")
+"""``scheme://user:password@``, but not a port; a password may hold ``/`` and ``@`` that were not escaped."""
+_IN_ADDRESS: Final = re.compile(r"""(?<![\w/])([\w.+-]+):(?!//)[^\s@"',]+@(?=[\w.\[-]+:\d)""")
+"""``user:password@host:port`` without a scheme."""
+_IN_QUERY: Final = re.compile(
+    r"""(?i)\b((?:ssl|db|sasl[._]?(?:plain[._]?)?)?(?:password|passwd|pwd|passfile|token|secret|api_?key)=)[^\s&"',;]+"""
+)
+"""``password=...`` in the query of a URL, and in a connection string of PostgreSQL."""
+
+
+def redacted(text: str) -> str:
+    """The text without the passwords of URLs, addresses and connection strings: each is ``***``."""
+    if "@" in text:
+        text = _IN_ADDRESS.sub(r"\1:***@", _IN_URL.sub(r"\1:***@", text))
+    return _IN_QUERY.sub(r"\1***", text) if "=" in text else text
 
 
 class AstrocyteError(Exception):
-    """Base of all errors of Astrocyte; ``retriable``: the same call may succeed later."""
+    """Base of all errors of Astrocyte; ``retriable``: the same call may succeed later.
+
+    The message is shown without passwords (`redacted`), whatever it quotes.
+    """
 
     retriable: bool = False
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class TransientError(AstrocyteError):

@@ -15,6 +15,7 @@ from typing import Final
 from astrocyte.agents.sinks.audit.chain import PURGED, AuditEntry, purge_payload
 from astrocyte.agents.sinks.audit.sink import append_to_store
 from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.sql.engines import driver_errors
 from astrocyte.agents.sinks.sql.migrate import check
 from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.url import open_store
@@ -91,9 +92,10 @@ def apply_retention(
     ``now_us`` is the wall time. An interrupted call is continued by the next one. Raises InvalidSettings, SinkError.
     """
     wanted = retention_days(days)
+    with driver_errors(address):
+        check(address)
     store = open_store(address, busy_s=_BUSY_S)
     try:
-        check(address)
         store.connect()
         for table, kept in wanted.items():
             if kept is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from astrocyte.agents.sinks.base import OnRetry, RetryNotice, SinkStopped
+from astrocyte.schemas.errors import redacted
 
 __all__ = ["RetryPolicy"]
 
@@ -53,6 +54,7 @@ class RetryPolicy:
                 if reason is None:
                     raise
                 failures += 1
+                reason = redacted(reason)
                 hinted = wait_hint(error)
                 wait_s = min(self.first_s * 2 ** min(failures - 1, 30), self.most_s) if hinted is None else hinted
                 self.on_retry(RetryNotice(self.sink, failures, wait_s, reason))

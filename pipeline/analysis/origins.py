@@ -105,10 +105,10 @@ class SqlOrigin:
 
     def __init__(self, url: str) -> None:
         from astrocyte.agents.sinks.sql.engines import engine_of
-        from astrocyte.agents.sinks.sql.url import database_url, sqlite_path
+        from astrocyte.agents.sinks.sql.url import database_url, shown_address, sqlite_path
 
         address = database_url(url)
-        self.name = f"the database {address.render_as_string(hide_password=True)}"
+        self.name = f"the database {shown_address(url)}"
         if address.get_backend_name() == "sqlite":
             path = sqlite_path(address)
             if path != ":memory:" and not Path(path).exists():

@@ -50,11 +50,9 @@ def broker_address(broker: str | None) -> str:
     from astrocyte.pipeline.transport.client_log import limit_client_log
 
     limit_client_log()
-    if broker is not None:
-        return broker
     from astrocyte.pipeline.settings import load_settings
 
-    return load_settings().broker
+    return load_settings(broker=broker).broker
 
 
 def sql_address(url: str | None) -> str:

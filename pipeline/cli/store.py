@@ -46,19 +46,14 @@ def upgrade_command(*, url: Url = None) -> None:
 
 def url_command(*, url: Url = None, as_json: AsJson = False) -> None:
     """Print the address of the database, without its password, and its schema version."""
-    from sqlalchemy.engine import make_url
-
+    from astrocyte.agents.sinks.sql.engines import driver_errors
     from astrocyte.agents.sinks.sql.migrate import current
-    from astrocyte.agents.sinks.sql.url import open_store
+    from astrocyte.agents.sinks.sql.url import shown_address
 
     address = sql_address(url)
-    shown = make_url(address).render_as_string(hide_password=True) if "://" in address else address
-    try:
+    shown = shown_address(address) if "://" in address else address
+    with driver_errors(address):
         schema = current(address)
-    except AstrocyteError:
-        raise
-    except Exception as error:
-        raise AstrocyteError(open_store(address).fault_of(error).reason) from error
     if as_json:
         print_json({"url": shown, "schema": schema})
     else:

@@ -11,16 +11,14 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import orjson
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
 from astrocyte.agents.sinks.audit.chain import AuditEntry, Verdict, append, export_line, verify
-from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords, highest_offsets
+from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords, highest_offsets
 from astrocyte.agents.sinks.sql.connection import SqlConnection
-from astrocyte.agents.sinks.sql.engines import engine_of
+from astrocyte.agents.sinks.sql.engines import driver_errors, engine_of
 from astrocyte.agents.sinks.sql.rows import EXTERNAL, find_problems, from_mappings
 from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.targets import POSITIONS, of_table
-from astrocyte.agents.sinks.sql.url import database_url
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.mixed import key_column
@@ -180,22 +178,19 @@ def _json(payload: Any) -> str:
 
 
 def audit_entries(address: str | Path) -> Generator[AuditEntry, None, None]:
-    """Every entry of a database in order, streamed in bounded memory. Raises SinkError where it cannot be read."""
+    """Every entry of a database in order, streamed in bounded memory. Raises SinkError."""
     table = AuditEntryRow.__table__
     names = [name.strip() for name in _COLUMNS.split(",")]
     engine = engine_of(address)
     try:
         query = select(*(table.c[name] for name in names)).order_by(table.c.entry)
         with (
+            driver_errors(address),
             engine.connect().execution_options(stream_results=True, yield_per=1000) as connection,
             connection.execute(query) as result,
         ):
             for row in result:
                 yield AuditEntry(*row)
-    except DBAPIError as error:
-        shown = database_url(address).render_as_string(hide_password=True)
-        reason = str(error.orig).splitlines()[0]
-        raise SinkError(f"the audit log of {shown} cannot be read: {reason}") from error
     finally:
         engine.dispose()
 

@@ -14,6 +14,7 @@ from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
 from astrocyte.agents.sinks.base import SinkError
+from astrocyte.agents.sinks.influx.address import check_address
 
 __all__ = ["DOWNSAMPLED", "RAW_DAYS", "TASKS", "Change", "setup_influx", "task_flux"]
 
@@ -124,8 +125,7 @@ def setup_influx(
 
     ``raw_days`` is the retention of raw points in days; 0 keeps them for ever.
     """
-    if not url.startswith(("http://", "https://")):
-        raise SinkError(f"InfluxDB address {url!r}; expected one such as http://host:8086")
+    check_address(url)
     with InfluxDBClient(url=url, token=token, org=org, timeout=int(timeout_s * 1000)) as client:
         try:
             org_id = _organisation(client, org)

@@ -22,6 +22,7 @@ from influxdb_client.client.influxdb_client_async import InfluxDBClientAsync
 from influxdb_client.rest import ApiException
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
+from astrocyte.agents.sinks.influx.address import check_address
 from astrocyte.agents.sinks.influx.points import PointRules, Points, points_of, refused_rows
 from astrocyte.agents.sinks.retry import RetryPolicy
 
@@ -92,8 +93,7 @@ class InfluxSink:
 
     async def open(self) -> None:
         """Create the client, which connects at the first write. Raises SinkError for an invalid address."""
-        if not self._url.startswith(("http://", "https://")):
-            raise SinkError(f"InfluxDB address {self._url!r}; expected one such as http://host:8086")
+        check_address(self._url)
         self._client = InfluxDBClientAsync(
             url=self._url, token=self._token, org=self._org, timeout=int(self._timeout_s * 1000)
         )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.sql.sqlite import configure
-from astrocyte.agents.sinks.sql.url import database_url, sqlite_path
+from astrocyte.agents.sinks.sql.url import database_url, open_store, sqlite_path
 
-__all__ = ["engine_of", "engine_over"]
+__all__ = ["driver_errors", "engine_of", "engine_over"]
+
+_DRIVERS: Final = frozenset({"psycopg", "sqlite3", "sqlalchemy"})
 
 
 def engine_of(address: str | Path) -> Engine:
@@ -43,6 +48,19 @@ def engine_over(connection: sqlite3.Connection, *, transactions: bool = True) ->
     """
     engine = create_engine("sqlite://", creator=lambda: connection, poolclass=StaticPool)
     return _with_transactions(engine) if transactions else engine
+
+
+@contextmanager
+def driver_errors(address: str | Path) -> Iterator[None]:
+    """Within this context an error of the driver becomes one line. Raises SinkError."""
+    try:
+        yield
+    except Exception as error:
+        cause = (error.orig or error) if isinstance(error, DBAPIError) else error
+        if type(cause).__module__.partition(".")[0] not in _DRIVERS:
+            raise
+        reason = " ".join(open_store(address).fault_of(cause).reason.split())
+        raise SinkError(f"the database cannot be used: {reason}") from None
 
 
 def _with_transactions(engine: Engine) -> Engine:

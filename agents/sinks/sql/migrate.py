@@ -14,8 +14,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.agents.sinks.sql.engines import engine_of
-from astrocyte.agents.sinks.sql.url import database_url, sqlite_path
+from astrocyte.agents.sinks.sql.engines import driver_errors, engine_of
+from astrocyte.agents.sinks.sql.url import database_url, shown_address, sqlite_path
 from astrocyte.schemas.tables import Base
 
 __all__ = ["NewerDatabase", "OlderDatabase", "check", "current", "head", "prepare", "upgrade", "upgrade_engine"]
@@ -55,7 +55,7 @@ def current(address: str | Path) -> str | None:
 def check(address: str | Path) -> None:
     """Check that the database is of this version. Raises NewerDatabase, OlderDatabase or the driver's error."""
     found = current(address)
-    shown = _shown(address)
+    shown = shown_address(address)
     _refuse_newer(found, shown)
     if found != head():
         raise OlderDatabase(
@@ -87,15 +87,10 @@ def upgrade(address: str | Path, revision: str = "head") -> str:
     _check_folder(address)
     engine = engine_of(address)
     try:
-        return upgrade_engine(engine, revision)
-    except DBAPIError as error:
-        raise SinkError(f"the database {_shown(address)} could not be upgraded: {error.orig}") from error
+        with driver_errors(address):
+            return upgrade_engine(engine, revision)
     finally:
         engine.dispose()
-
-
-def _shown(address: str | Path) -> str:
-    return database_url(address).render_as_string(hide_password=True)
 
 
 def _check_folder(address: str | Path) -> None:

@@ -23,6 +23,7 @@ from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.sql.rows import Rows
 from astrocyte.agents.sinks.sql.store import Fault
 from astrocyte.agents.sinks.sql.targets import Target
+from astrocyte.schemas.errors import redacted
 
 __all__ = ["PostgresStore"]
 
@@ -48,7 +49,7 @@ class PostgresStore:
                 "PostgreSQL needs the driver psycopg, which is not installed; pip install 'astrocyte[postgres]'"
             ) from error
         self._psycopg = psycopg
-        self._shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
+        self._shown = redacted(url.set(drivername="postgresql").render_as_string(hide_password=True))
         self._conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self.connection: Any = None
         self._stages: dict[tuple[str, ...], str] = {}

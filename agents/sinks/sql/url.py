@@ -9,8 +9,9 @@ from sqlalchemy.exc import ArgumentError
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.sql.store import Store
+from astrocyte.schemas.errors import redacted
 
-__all__ = ["database_url", "open_store", "sqlite_path"]
+__all__ = ["database_url", "open_store", "shown_address", "sqlite_path"]
 
 _EXPECTED = "sqlite:///FILE, a path, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 
@@ -37,6 +38,11 @@ def database_url(address: str | Path) -> URL:
             raise SinkError(f"the address {url.render_as_string()} has no host and no database; expected {_EXPECTED}")
         return url.set(drivername="postgresql+psycopg")
     raise SinkError(f"database {backend!r} is not supported; expected {_EXPECTED}")
+
+
+def shown_address(address: str | Path) -> str:
+    """The address for messages: without passwords. Raises SinkError."""
+    return redacted(database_url(address).render_as_string(hide_password=True))
 
 
 def sqlite_path(url: URL) -> str:
