@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from astrocyte.schemas.tables import resource_state_id
 from astrocyte.schemas.times import utc_from_us
 
 __all__ = ["BUFFER_ROWS", "FLUSH_INTERVAL_US", "FlushFailed", "SimulationLogger"]
+
+logger = logging.getLogger(__name__)
 
 BUFFER_ROWS: Final = 1_000
 FLUSH_INTERVAL_US: Final = 30_000_000
@@ -61,7 +64,9 @@ class SimulationLogger:
         self._buffers: dict[str, list[dict[str, Any]]] = {name: [] for name in LOGGED}
         self._waiting = 0
         self._oldest_us: int | None = None
-        self._next_ids = {table: self._next_id(table, column) for table, column in _COUNTED.items()}
+        self._next_ids = {table: self._greatest_id(table) + 1 for table in _COUNTED}
+        self._stored_ids = {table: following - 1 for table, following in self._next_ids.items()}
+        """Greatest id of each table that is known to be in the database."""
 
     @property
     def waiting(self) -> int:
@@ -217,12 +222,12 @@ class SimulationLogger:
         if not self._waiting:
             return
         store = self._store
-        staged = [from_mappings(LOGGED[table], rows) for table, rows in self._buffers.items() if rows]
         letters = []
         try:
             store.connect()
             with store.transaction():
-                for rows in staged:
+                self._avoid_taken_ids()
+                for rows in [from_mappings(LOGGED[table], rows) for table, rows in self._buffers.items() if rows]:
                     find_problems(rows)
                     good = rows.without(rows.bad)
                     letters += [self._letter(rows.target.table.name, unit, rows.bad[unit]) for unit in sorted(rows.bad)]
@@ -239,6 +244,7 @@ class SimulationLogger:
         self.refused += len(letters)
         for buffer in self._buffers.values():
             buffer.clear()
+        self._stored_ids = {table: following - 1 for table, following in self._next_ids.items()}
         self._waiting = 0
         self._oldest_us = None
 
@@ -250,12 +256,45 @@ class SimulationLogger:
         self._next_ids[table] = number + 1
         return number
 
-    def _next_id(self, table: str, column: str) -> int:
+    def _avoid_taken_ids(self) -> None:
+        """Give rows other ids where another process that logs to this simulation has taken theirs meanwhile.
+
+        They would replace the rows of that one.
+        """
+        counted = {table: rows for table, rows in self._buffers.items() if rows and table in _COUNTED}
+        if counted:
+            self._store.lock("logger")
+        for table, rows in counted.items():
+            greatest, column = self._greatest_id(table), _COUNTED[table]
+            shift = greatest - self._stored_ids[table]
+            if shift <= 0 or self._is_stored(table, rows[0]):
+                continue
+            logger.warning(
+                "simulation %s: another process logs to it, too, and has taken the ids from %s on of %s; %s rows of "
+                "this one get ids from %s on. Give each process a simulation of its own",
+                self.simulation_id, rows[0][column], table, len(rows), rows[0][column] + shift,
+            )  # fmt: skip
+            for row in rows:
+                row[column] += shift
+            self._next_ids[table] += shift
+            self._stored_ids[table] = greatest
+
+    def _is_stored(self, table: str, row: Mapping[str, Any]) -> bool:
+        """Whether a row was written by a flush whose end is not known: the connection was lost at that moment."""
+        columns = ("recorded_at", "agent_id", "step_number")
+        found = self._store.query(
+            f"SELECT {', '.join(columns)} FROM {table} WHERE simulation_id = ? AND {_COUNTED[table]} = ?",  # noqa: S608
+            (self.simulation_id, row[_COUNTED[table]]),
+        )
+        return found == [tuple(row[name] for name in columns)]
+
+    def _greatest_id(self, table: str) -> int:
+        column = _COUNTED[table]
         query = f"SELECT coalesce(max({column}), 0) FROM {table} WHERE simulation_id = ?"  # noqa: S608 - our own names
         rows = self._store.query(query, (self.simulation_id,))
         if not rows:
             raise SinkError(f"table {table} cannot be read: the query for the greatest {column} returned no row")
-        return int(rows[0][0]) + 1
+        return int(rows[0][0])
 
     def _letter(self, table: str, row: int, reason: str) -> dict[str, Any]:
         content = json.dumps(self._buffers[table][row], default=repr, sort_keys=True)

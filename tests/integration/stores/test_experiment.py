@@ -173,6 +173,36 @@ def test_a_reopened_context_continues_the_numbers(database, clock):
         assert rows(db, "SELECT count(*) FROM simulations") == [(1,)]
 
 
+def test_two_processes_that_log_to_one_simulation_replace_nothing_of_each_other(database, caplog):
+    clocks = [Clock(), Clock()]
+    clocks[1].now += 1
+    both = [ExperimentDatabase(database, "exp_001", now_us=each) for each in clocks]
+    loggers = [db.create_simulation_context("s").logger for db in both]
+    for _ in range(2):
+        for agent, logger in zip("ab", loggers, strict=True):
+            for step in range(3):
+                logger.log_agent_action(step, agent, "move")
+        for logger in loggers:
+            logger.flush()
+    found = rows(both[0], "SELECT agent_id, count(*) FROM agent_actions GROUP BY agent_id ORDER BY agent_id")
+    assert found == [("a", 6), ("b", 6)]
+    assert "another process logs to it, too" in caplog.text
+    for db in both:
+        db.close()
+
+
+def test_a_flush_whose_end_was_not_known_is_repeated_without_new_ids(db):
+    logger = db.create_simulation_context("s").logger
+    logger.log_agent_action(0, "a", "move")
+    buffered = [dict(row) for row in logger._buffers["agent_actions"]]
+    stored = dict(logger._stored_ids)
+    logger.flush()
+    # The connection was lost at the commit: the rows are in the database, and in the buffer.
+    logger._buffers["agent_actions"], logger._waiting, logger._stored_ids = buffered, 1, stored
+    logger.flush()
+    assert rows(db, "SELECT action_id FROM agent_actions") == [(1,)]
+
+
 def test_a_database_in_memory_is_persisted_to_its_file_and_read_again(tmp_path, clock):
     path = tmp_path / "experiment.db"
     db = ExperimentDatabase(path, "exp_001", in_memory=True, now_us=clock)
