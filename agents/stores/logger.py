@@ -30,6 +30,13 @@ _COUNTED: Final = {
     "war_history": "war_id",
 }
 
+_TELLING: Final = {
+    "kernel_history": ("recorded_at", "timestamp", "kernel_id"),
+    "war_history": ("timestamp", "attacker_id", "defender_id"),
+}
+"""Columns by which a row is recognised as the same one as another with its id."""
+_OF_AGENTS: Final = ("recorded_at", "agent_id", "step_number")
+
 Position = tuple[float, float]
 
 
@@ -281,7 +288,7 @@ class SimulationLogger:
 
     def _is_stored(self, table: str, row: Mapping[str, Any]) -> bool:
         """Whether a row was written by a flush whose end is not known: the connection was lost at that moment."""
-        columns = ("recorded_at", "agent_id", "step_number")
+        columns = _TELLING.get(table, _OF_AGENTS)
         found = self._store.query(
             f"SELECT {', '.join(columns)} FROM {table} WHERE simulation_id = ? AND {_COUNTED[table]} = ?",  # noqa: S608
             (self.simulation_id, row[_COUNTED[table]]),

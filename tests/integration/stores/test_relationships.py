@@ -246,6 +246,21 @@ def test_a_program_without_a_broker_logs_kernels_and_wars(database):
         assert db.open_simulation("sim_001").kernels.get("7").phi == 0.75
 
 
+def test_two_processes_that_log_kernels_of_one_simulation_replace_nothing_of_each_other(database):
+    both = [ExperimentDatabase(database, "exp_001", now_us=lambda at=START_US + each: at) for each in range(2)]
+    loggers = [db.create_simulation_context("sim_001").logger for db in both]
+    for kernel, logger in enumerate(loggers):
+        logger.log_kernel(kernel, phi=0.5)
+        logger.log_war(kernel, 7)
+    for logger in loggers:
+        logger.flush()
+    kernels = both[0].open_simulation("sim_001").kernels
+    assert [len(list(kernels.history(str(kernel)))) for kernel in range(2)] == [1, 1]
+    assert [war.attacker_id for war in kernels.wars()] == ["0", "1"]
+    for db in both:
+        db.close()
+
+
 async def test_published_dna_is_read_by_its_repository(database):
     out = Stored()
     dna = DnaEvents(out)
