@@ -66,6 +66,25 @@ class Settings(BaseSettings):
     )
 
     broker: str = Field("127.0.0.1:9092", description="Kafka bootstrap address, host:port[,host:port]")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="SSL for TLS, SASL_SSL for TLS and a login, SASL_PLAINTEXT for a login alone"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="how to log in to Kafka: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+    )
+    kafka_username: str | None = Field(None, description="user name for PLAIN and SCRAM")
+    kafka_password: SecretStr | None = Field(None, description="password for PLAIN and SCRAM")
+    kafka_token: SecretStr | None = Field(None, description="token for OAUTHBEARER")
+    kafka_token_file: Path | None = Field(
+        None, description="file with the token for OAUTHBEARER, read at every connection"
+    )
+    kafka_ca_file: Path | None = Field(
+        None, description="certificates (PEM) by which that of the broker is verified; by default those of the system"
+    )
+    kafka_cert_file: Path | None = Field(None, description="certificate (PEM) of this client")
+    kafka_key_file: Path | None = Field(None, description="its key (PEM), if it is in a file of its own")
+    kafka_key_password: SecretStr | None = Field(None, description="password of that key")
+
     partitions: int = Field(
         4, ge=1, le=1024, description="number of domains, and of partitions of the topics that are created"
     )
@@ -107,6 +126,9 @@ class Settings(BaseSettings):
         description="time after which a silent producer that sends watermarks no longer delays event time",
     )
     snapshot_interval: Duration = Field(1_000_000, gt=0, description="time between snapshots of the state of a domain")
+    lost_state: Literal["refuse", "empty"] = Field(
+        "refuse", description="where offsets are committed and the state topic is gone: stop, or go on with no state"
+    )
     dead_letter_limit: float = Field(
         0.5,
         ge=0,
@@ -167,7 +189,31 @@ class Settings(BaseSettings):
         for address in self.broker.split(","):
             if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
                 raise ValueError(f"broker: expected host:port, such as 127.0.0.1:9092, got {address!r}")
+        self._check_kafka()
         return self
+
+    def _check_kafka(self) -> None:
+        """Raise ValueError for settings of TLS and SASL that contradict one another."""
+        protocol, mechanism = self.kafka_security_protocol, self.kafka_sasl_mechanism
+        login = ("kafka_sasl_mechanism", "kafka_username", "kafka_password", "kafka_token", "kafka_token_file")
+        tls = ("kafka_ca_file", "kafka_cert_file", "kafka_key_file", "kafka_key_password")
+        for names, part in ((login, "SASL"), (tls, "SSL")):
+            given = next((name for name in names if getattr(self, name) is not None), None)
+            if given is not None and part not in protocol:
+                raise ValueError(
+                    f"{given} is set and has no effect with kafka_security_protocol {protocol}; set "
+                    f"ASTROCYTE_KAFKA_SECURITY_PROTOCOL to {'SASL_SSL' if part == 'SASL' else 'SSL or SASL_SSL'}"
+                )
+        if "SASL" in protocol:
+            needed = ("kafka_username", "kafka_password") if mechanism != "OAUTHBEARER" else ("kafka_token",)
+            if mechanism is None:
+                raise ValueError(f"kafka_security_protocol {protocol} needs ASTROCYTE_KAFKA_SASL_MECHANISM")
+            for name in needed:
+                if getattr(self, name) is None and not (name == "kafka_token" and self.kafka_token_file is not None):
+                    also = " or ASTROCYTE_KAFKA_TOKEN_FILE" if name == "kafka_token" else ""
+                    raise ValueError(f"kafka_sasl_mechanism {mechanism} needs ASTROCYTE_{name.upper()}{also}")
+        if self.kafka_key_file is not None and self.kafka_cert_file is None:
+            raise ValueError("kafka_key_file is set but kafka_cert_file is not; set ASTROCYTE_KAFKA_CERT_FILE as well")
 
     def common(self) -> dict[str, Any]:
         """All settings by name, secrets as plain text."""

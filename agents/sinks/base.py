@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from astrocyte.schemas.topics import TopicPartition
 __all__ = [
     "RECORD_KINDS",
     "OnRetry",
+    "Positioned",
     "RecordKind",
     "Rejected",
     "RetryNotice",
@@ -167,6 +168,14 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Release the resources of `open`; everything written was confirmed before."""
+
+
+@runtime_checkable
+class Positioned(Protocol):
+    """A sink that stores the offsets which it has written, so that an emptied store is noticed when it starts."""
+
+    async def holds_nothing(self) -> bool:
+        """Whether the store holds no offsets of this sink."""
 
 
 def highest_offsets(batch: Sequence[Sourced]) -> dict[TopicPartition, int]:

@@ -1,35 +1,33 @@
 """The sink that writes JSON lines to compressed files, one line per event or record, with rotation.
 
-Files are named ``events-000001.jsonl.zst`` and up; each batch is one zstd frame, flushed to disk before the write is
-confirmed. A line holds topic, partition, offset, row and the JSON record. Offsets identify what was written: a batch
-written again, also after a crash, adds nothing. An incomplete frame left by a crash is removed when the folder is
-opened. The folder belongs to one sink and to one Kafka cluster at a time.
+Files are named ``events-000001.jsonl.zst`` and up; each batch is a skippable zstd frame with the offsets of the batch,
+and a frame with its lines, flushed to disk before the write is confirmed. A line holds topic, partition, offset, row
+and the JSON record. `agents.sinks.blocks` says how several processes share the folder, and how a record that was
+written before is recognised.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-import numpy as np
 import orjson
 import zstandard
 
-from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords, highest_offsets
+from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords
+from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head, Row
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = ["FileSink", "read_lines"]
 
-_POSITIONS: Final = "positions.json"
-_PIECE: Final = 1 << 16
-"""Bytes given to zstd at a time; the rest of a piece after the end of a frame is copied."""
-_TRANSIENT: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE}
+_SIZES: Final = struct.Struct("<IQ")
+"""Length of the skippable frame after this number, and length of the frame that follows it."""
+_MOST_HEAD: Final = 1 << 26
 
 
 class FileSink:
@@ -46,125 +44,42 @@ class FileSink:
     ) -> None:
         self.name = name
         self.folder = Path(folder)
-        self._rotate_bytes = rotate_bytes
-        self._compressor = zstandard.ZstdCompressor(level=level)
+        self._files = BlockFolder(self.folder, _Zstd(level), sink=name, rotate_bytes=rotate_bytes)
         self._retry = retry or RetryPolicy(name)
-        self._positions: dict[TopicPartition, int] = {}
-        self._number = 0
-        self._file: BinaryIO | None = None
-        self._end = 0
-        """Confirmed length of the current file, in bytes."""
 
     async def open(self) -> None:
-        """Read the stored positions, and remove an incomplete frame. Raises SinkError."""
-        await asyncio.to_thread(self._open)
+        """Read the offsets of all batches, and cut an incomplete one of a process that ended. Raises SinkError."""
+        await asyncio.to_thread(self._files.open)
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
-        """Append the lines that are not stored yet, as one frame; returns when they are on disk."""
-        if self._file is None:
+        """Append the lines that are not stored yet; returns when they are on disk."""
+        if not self._files.is_open:
             raise SinkError(f"write() was called before sink {self.name!r} was opened; await open() first")
-        lines = await asyncio.to_thread(lambda: b"".join(self._lines(batch)))
-        if lines:
-            await self._retry.persist(lambda: asyncio.to_thread(self._append, lines), self._transient)
-        for place, following in highest_offsets(batch).items():
-            self._positions[place] = max(self._positions.get(place, 0), following)
+        rows = await asyncio.to_thread(lambda: list(_rows(batch)))
+        await self._retry.persist(lambda: asyncio.to_thread(self._files.append, rows), self._transient)
         return []
 
     async def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stored = self.folder / _POSITIONS
-            entries = orjson.loads(stored.read_bytes()) if stored.exists() else []
-            self._positions = {TopicPartition(topic, partition): following for topic, partition, following in entries}
-            numbers = [int(path.name[7:13]) for path in self.folder.glob("events-*.jsonl.zst")]
-            self._number = max(numbers, default=1)
-            self._recover(self._path())
-        except OSError as error:
-            raise SinkError(f"the folder {self.folder} of sink {self.name!r} cannot be used: {error}") from error
-
-    def _path(self) -> Path:
-        return self.folder / f"events-{self._number:06d}.jsonl.zst"
-
-    def _recover(self, path: Path) -> None:
-        """Read positions from the lines of the newest file, and truncate it after its last complete frame."""
-        data = path.read_bytes() if path.exists() else b""
-        whole = 0
-        for end, text in _frames(data):
-            for line in text.splitlines():
-                entry = orjson.loads(line)
-                place = TopicPartition(entry["topic"], entry["partition"])
-                self._positions[place] = max(self._positions.get(place, 0), entry["offset"] + 1)
-            whole = end
-        self._file = path.open("ab", buffering=0)
-        if whole < len(data):
-            self._file.truncate(whole)
-        self._end = whole
-
-    def _lines(self, batch: Sequence[Sourced]) -> Iterator[bytes]:
-        for item in batch:
-            known = self._positions.get(TopicPartition(item.topic, item.partition), 0)
-            if isinstance(item, SourcedRecords):
-                for row, record in enumerate(item.records):
-                    if item.offset_of(row) >= known:
-                        yield _line(item, item.kind, item.offset_of(row), None, orjson.dumps(record, default=repr))
-            elif item.frame.num_rows:
-                offsets = item.offsets if item.offsets is not None else np.full(item.frame.num_rows, item.offset)
-                fresh = np.flatnonzero(offsets >= known)
-                if len(fresh):
-                    whole = len(fresh) == item.frame.num_rows
-                    records = frame_to_records(item.frame if whole else item.frame.take(fresh))
-                    for row, made in zip(fresh.tolist(), records, strict=True):
-                        own = None if item.offsets is not None else row
-                        yield _line(item, item.frame.stream, int(offsets[row]), own, made.value)
-
-    def _append(self, lines: bytes) -> None:
-        file = self._file
-        assert file is not None
-        try:
-            file.seek(self._end)
-            file.truncate()
-            data = memoryview(self._compressor.compress(lines))
-            length = len(data)
-            while data:
-                data = data[file.write(data) :]
-            os.fsync(file.fileno())
-        except OSError:
-            # The next attempt starts where the last confirmed frame ends.
-            os.ftruncate(file.fileno(), self._end)
-            raise
-        self._end += length
-        if self._end >= self._rotate_bytes:
-            self._rotate(lines)
-
-    def _rotate(self, lines: bytes) -> None:
-        """Start a new file; the positions are stored first, so that the old files need not be read again."""
-        positions = dict(self._positions)
-        for line in lines.splitlines():
-            entry = orjson.loads(line)
-            place = TopicPartition(entry["topic"], entry["partition"])
-            positions[place] = max(positions.get(place, 0), entry["offset"] + 1)
-        temporary = self.folder / (_POSITIONS + ".new")
-        with temporary.open("wb") as output:
-            output.write(orjson.dumps([[*place, following] for place, following in positions.items()]))
-            output.flush()
-            os.fsync(output.fileno())
-        temporary.replace(self.folder / _POSITIONS)
-        assert self._file is not None
-        self._file.close()
-        self._number += 1
-        self._file = self._path().open("ab", buffering=0)
-        self._end = 0
+        self._files.close()
 
     def _transient(self, error: Exception) -> str | None:
-        if isinstance(error, OSError) and error.errno in _TRANSIENT:
-            return f"{self._path()}: {error.strerror}"
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            return f"{self._files.path()}: {error.strerror}"
         return None
+
+
+def _rows(batch: Sequence[Sourced]) -> Iterator[Row]:
+    for item in batch:
+        place = TopicPartition(item.topic, item.partition)
+        if isinstance(item, SourcedRecords):
+            for row, record in enumerate(item.records):
+                offset = item.offset_of(row)
+                yield Row(place, offset, _line(item, item.kind, offset, None, orjson.dumps(record, default=repr)))
+        elif item.frame.num_rows:
+            for row, made in enumerate(frame_to_records(item.frame)):
+                offset, own = item.offset_of(row), None if item.offsets is not None else row
+                yield Row(place, offset, _line(item, item.frame.stream, offset, own, made.value))
 
 
 def _line(item: Sourced, stream: str, offset: int, row: int | None, record: bytes) -> bytes:
@@ -174,28 +89,56 @@ def _line(item: Sourced, stream: str, offset: int, row: int | None, record: byte
     return orjson.dumps(place | {"stream": stream, "record": orjson.Fragment(record)}) + b"\n"
 
 
-def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """End offset and text of each complete zstd frame; stops at the first incomplete one."""
-    view, start = memoryview(data), 0
-    while start < len(view):
-        inflate = zstandard.ZstdDecompressor().decompressobj()
-        text, read = bytearray(), start
+class _Zstd:
+    """Blocks of two zstd frames, of which readers skip the first."""
+
+    prefix = "events"
+    suffix = ".jsonl.zst"
+    magic = struct.pack("<I", 0x184D2A5A)
+
+    def __init__(self, level: int) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
+
+    def pack(self, mark: bytes, text: bytes) -> bytes:
+        """A head, and the lines."""
+        body = self._compressor.compress(text)
+        return self.magic + _SIZES.pack(len(mark) + 8, len(body)) + mark + body
+
+    def head(self, file: BinaryIO) -> Head | None:
+        """The head at the file's position; None where it is incomplete. Raises ValueError where there is none."""
+        size = len(self.magic) + _SIZES.size
+        data = file.read(size)
+        if not data.strip(b"\0"):
+            return None
+        if data[: len(self.magic)] != self.magic[: len(data)]:
+            raise ValueError("not a block")
+        if len(data) < size:
+            return None
+        length, body_bytes = _SIZES.unpack(data[len(self.magic) :])
+        if not 8 <= length <= _MOST_HEAD:
+            raise ValueError("not a block")
+        mark = file.read(length - 8)
+        return Head(size + len(mark), body_bytes, mark) if len(mark) == length - 8 else None
+
+    def unpack(self, body: bytes) -> bytes:
+        """Lines of a block. Raises ValueError if they are damaged."""
         try:
-            while read < len(view) and not inflate.eof:
-                piece = view[read : read + _PIECE]
-                text += inflate.decompress(piece)
-                read += len(piece)
-        except zstandard.ZstdError:
-            return
-        if not inflate.eof:
-            return
-        start = read - len(inflate.unused_data)
-        yield start, bytes(text)
+            return zstandard.ZstdDecompressor().decompress(body)
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
+
+    def identity(self, line: bytes) -> int:
+        """Stream and record, which has an id; the same record may be in a topic twice."""
+        return hash(line[line.index(b'"stream":') :])
 
 
 def read_lines(folder: str | Path) -> Iterator[dict[str, Any]]:
-    """Every line of the files of a folder, in the order in which they were written."""
+    """Every line of the files of a folder, file by file, in the order in which each was written."""
     for path in sorted(Path(folder).glob("events-*.jsonl.zst")):
-        for _, text in _frames(path.read_bytes()):
-            for line in text.splitlines():
-                yield orjson.loads(line)
+        with path.open("rb") as file:
+            rest = b""
+            reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+            while piece := reader.read(1 << 20):
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    yield orjson.loads(line)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.roles.health import group_lag
+from astrocyte.pipeline.roles.parent import killed_with_parent
 from astrocyte.pipeline.roles.worker import environment_of, worker_command
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
@@ -99,7 +100,10 @@ def _measure(form: Form, events: int, rows: int, keys: int) -> dict[str, Any]:
                     emitted += frame.num_rows
             environment = environment_of(settings) | {"ASTROCYTE_ROLES": "correlate", "ASTROCYTE_LOG_LEVEL": "error"}
             worker = subprocess.Popen(
-                worker_command(), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                killed_with_parent(worker_command()),
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
             try:
                 return _watch(settings, worker, emitted) | {"keys": keys, "form": form}

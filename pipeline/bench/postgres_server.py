@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._binaries = _binaries()
+        self._watcher: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -56,15 +57,30 @@ class PostgresServer:
         self._run(
             "pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", str(self.folder / "log"), "-o", options, "start"
         )
+        self._watch()
+
+    def _watch(self) -> None:
+        """Stop the server once this process is gone, also if it was killed: only it holds the shell's input."""
+        if self._watcher is not None:
+            return
+        stop = [str(self._binaries / "pg_ctl"), "-D", str(self.folder / "data"), "-m", "immediate", "stop"]
+        self._watcher = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; exec "$@"', "sh", *stop], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, cwd=self.folder, start_new_session=True, **_unprivileged(),
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """End what stops the server with this process, and with it the server."""
+        if self._watcher is not None and self._watcher.stdin is not None:
+            self._watcher.stdin.close()
+            self._watcher.wait(30)
+            self._watcher = None
 
     def stop(self, mode: str = "fast") -> None:
         """Stop; ``immediate`` simulates a crash, and the next start recovers."""
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", mode, "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
-        drop: dict[str, Any] = {}
-        if os.getuid() == 0:
-            drop = {"user": _UNPRIVILEGED, "group": _UNPRIVILEGED, "extra_groups": []}
         environment = os.environ | {"HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
         with tempfile.TemporaryFile() as output:
             # A file instead of a pipe: the server inherits it and would keep a pipe open.
@@ -75,13 +91,18 @@ class PostgresServer:
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
-                **drop,
+                **_unprivileged(),
             )
             output.seek(0)
             text = output.read().decode(errors="replace")
         if done.returncode:
             log = self.folder / "log"
             raise PostgresUnavailable(f"{program} failed: {text}{log.read_text() if log.exists() else ''}")
+
+
+def _unprivileged() -> dict[str, Any]:
+    """Arguments of subprocess: PostgreSQL refuses to run as root."""
+    return {"user": _UNPRIVILEGED, "group": _UNPRIVILEGED, "extra_groups": []} if os.getuid() == 0 else {}
 
 
 @contextmanager
@@ -95,8 +116,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         try:
             yield server
         finally:
-            with suppress(PostgresUnavailable):
-                server.stop("immediate")
+            server.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from astrocyte.pipeline.broker import BrokerProcess
 from astrocyte.pipeline.kafka.client import ensure_topics
+from astrocyte.pipeline.roles.parent import killed_with_parent
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 from astrocyte.pipeline.transport.producer_record import ProducerRecord, producer_settings
@@ -70,18 +71,9 @@ def _worker(broker: str, folder: str, topic: str, count: int, *, driver: str, ch
     }  # fmt: skip
     log = Path(folder) / f"{name}.log"
     with log.open("wb") as out:
+        command = [sys.executable, "-m", "faust", "-A", "astrocyte.pipeline.bench.transport_app"]
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "faust",
-                "-A",
-                "astrocyte.pipeline.bench.transport_app",
-                "worker",
-                "-l",
-                "warn",
-                "--without-web",
-            ],
+            killed_with_parent([*command, "worker", "-l", "warn", "--without-web"]),
             env=os.environ | {"ASTROCYTE_BENCH": json.dumps(options)},
             stdout=out,
             stderr=out,

@@ -21,6 +21,8 @@ from urllib.request import urlopen
 
 import orjson
 
+from astrocyte.pipeline.roles.parent import killed_with_parent
+
 __all__ = ["VictoriaServer", "VictoriaUnavailable", "victoria_server"]
 
 _START_S: Final = 20.0
@@ -69,9 +71,11 @@ def victoria_server() -> Iterator[VictoriaServer]:
         log = Path(folder) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [program, f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}/data",
-                 "-retentionPeriod=100y", "-memory.allowedBytes=256MB", "-search.latencyOffset=0s",
-                 "-loggerLevel=WARN"],
+                killed_with_parent(
+                    [program, f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder}/data",
+                     "-retentionPeriod=100y", "-memory.allowedBytes=256MB", "-search.latencyOffset=0s",
+                     "-loggerLevel=WARN"]
+                ),
                 stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import jax
 import numpy as np
 
+from astrocyte.pipeline.roles.parent import killed_with_parent
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.simulator.config import configure
 from astrocyte.simulator.emission.assembly import Assembler
@@ -50,7 +51,7 @@ def run(quick: bool = False) -> Iterator[dict[str, Any]]:
 
 def _in_process(name: str, size: int, ticks: int, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", __name__, name, str(size), "--ticks", str(ticks), "--seconds", str(seconds)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(killed_with_parent(command), check=True, stdout=subprocess.PIPE, text=True)
     figure: dict[str, Any] = json.loads(done.stdout)
     return figure
 

@@ -20,6 +20,7 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.embed.handlers import Event, Handler, Handlers, is_async, name_of
 from astrocyte.pipeline.kafka.client import ended, topic_partitions
+from astrocyte.pipeline.kafka.security import security_arguments
 from astrocyte.pipeline.settings import load_settings
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.schemas.catalog import CATALOG
@@ -180,6 +181,7 @@ class Consumer:
                 metadata_max_age_ms=round(_NEW_TOPICS_S * 1000),
                 fetch_max_wait_ms=_POLL_MS,
                 max_partition_fetch_bytes=4 << 20,
+                **security_arguments(),
             )
             if self._group is not None:
                 client.subscribe(pattern=self._topics().pattern, listener=self._listener(client))

@@ -59,22 +59,33 @@ class MissedLog:
         self._lock = threading.Lock()
 
     def write(self, events: Sequence[EncodedEvent], run: str) -> None:
-        """Append the messages of events; readable even if this process is killed. Raises OSError, InvalidLog."""
+        """Append the messages of events; readable even if this process is killed. Raises OSError, InvalidLog.
+
+        A file that was deleted meanwhile is reported, and a new one is begun.
+        """
         with self._lock:
-            if self._writer is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._writer = LogWriter(self.path, LogHeader(source="a publisher"))
-            times = {event.seq: event.time_us // 1000 for event in events}
-            messages = messages_of(events, run)
-            for message, partition in zip(messages, _partitions(messages, self._partitions), strict=True):
-                place = (message.topic, partition)
-                offset = self._offsets.get(place, 0)
-                self._offsets[place] = offset + 1
-                headers = tuple(message.headers)
-                self._writer.write(
-                    ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers)
-                )
-            self._writer.flush()
+            if self._writer is not None:
+                try:
+                    self._append(self._writer, events, run)
+                except InvalidLog as error:
+                    self._writer = None
+                    _log.warning("%s: %s; what follows goes to a new file of that name", run, error)
+                else:
+                    return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = LogWriter(self.path, LogHeader(source="a publisher"))
+            self._append(self._writer, events, run)
+
+    def _append(self, writer: LogWriter, events: Sequence[EncodedEvent], run: str) -> None:
+        times = {event.seq: event.time_us // 1000 for event in events}
+        messages = messages_of(events, run)
+        for message, partition in zip(messages, _partitions(messages, self._partitions), strict=True):
+            place = (message.topic, partition)
+            offset = self._offsets.get(place, 0)
+            self._offsets[place] = offset + 1
+            headers = tuple(message.headers)
+            writer.write(ConsumedRecord(*place, offset, times[message.seq], message.key, message.value, headers))
+        writer.flush()
 
     def close(self) -> None:
         """Give the file its name, if there is one."""
@@ -114,8 +125,10 @@ class Delivery:
         self._outbox.settle([event.seq for event in left], None, CLOSED)
         self._thread.join(_GRACE_S)
         if self._missed is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self._missed.close()
+            except (OSError, InvalidLog) as error:
+                _log.warning("%s: the log of what was not sent: %s", self._run, error)
 
     def _cancel(self) -> None:
         if self._main is not None:

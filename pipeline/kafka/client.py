@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord
+from astrocyte.pipeline.kafka.security import security_arguments
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
 
@@ -98,8 +99,17 @@ async def _started(client: Any, broker: str) -> None:
             await ended(getattr(client, "stop", None) or client.close)
         raise BrokerUnavailable(
             f"no Kafka broker answers at {broker} ({type(error).__name__}); start one with 'astrocyte broker --data "
-            "DIR', or name another with -b or ASTROCYTE_BROKER"
+            f"DIR', or name another with -b or ASTROCYTE_BROKER{_or_refused()}"
         ) from None
+
+
+def _or_refused() -> str:
+    """Aiokafka has one error for a broker that is away and for one that refuses certificate or login."""
+    chosen = security_arguments()
+    if not chosen:
+        return ""
+    how = " ".join(str(chosen[name]) for name in ("security_protocol", "sasl_mechanism") if name in chosen)
+    return f". If it runs, it may not take {how} with these settings ASTROCYTE_KAFKA_*: see its log"
 
 
 async def ended(close: Callable[[], Awaitable[object]], limit_s: float = _CLOSE_S) -> None:
@@ -131,7 +141,7 @@ async def admin_client(broker: str) -> AsyncIterator[AIOKafkaAdminClient]:
     """A connected admin client. Raises BrokerUnavailable."""
     from aiokafka.admin import AIOKafkaAdminClient
 
-    client = AIOKafkaAdminClient(bootstrap_servers=broker)
+    client = AIOKafkaAdminClient(bootstrap_servers=broker, **security_arguments())
     await _started(client, broker)
     try:
         with _translated(broker):
@@ -152,6 +162,7 @@ async def consumer_client(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
         fetch_max_bytes=64 << 20,
         max_partition_fetch_bytes=4 << 20,
         fetch_max_wait_ms=200,
+        **security_arguments(),
     )
     await _started(client, broker)
     try:
@@ -175,7 +186,7 @@ async def producer_client(broker: str, **options: Any) -> AsyncIterator[AIOKafka
         "max_batch_size": 1 << 20,
         "linger_ms": 5,
     }
-    client = AIOKafkaProducer(bootstrap_servers=broker, **(settings | options))
+    client = AIOKafkaProducer(bootstrap_servers=broker, **(settings | security_arguments() | options))
     await _started(client, broker)
     try:
         with _translated(broker):

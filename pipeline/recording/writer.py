@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gzip
 import os
 import sys
@@ -14,6 +16,7 @@ from typing import IO, Final, Self
 
 import zstandard
 
+from astrocyte.agents.sinks.blocks import is_at
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, record_line
 from astrocyte.pipeline.recording.index import Block, Totals, index_frame
@@ -28,8 +31,9 @@ class LogWriter:
     """Writes a log to ``path``; the complete file appears there, by a rename, when it is closed.
 
     Until then it is beside it as ``<name>.partial``, which `read_log` reads too. The suffix selects the form:
-    ``.zst``, ``.gz``, anything else plain; ``-`` is standard output. Raises InvalidLog if the path exists and
-    ``overwrite`` is not set, or if it cannot be written.
+    ``.zst``, ``.gz``, anything else plain; ``-`` is standard output. Raises InvalidLog if the path, or a part that a
+    stopped process has left, exists and ``overwrite`` is not set, if another process writes it, if it cannot be
+    written, and as soon as it finds that the file was deleted.
     """
 
     def __init__(self, path: str | Path, header: LogHeader | None, *, overwrite: bool = False) -> None:
@@ -48,14 +52,10 @@ class LogWriter:
             self._partial = None
             self._file: IO[bytes] = sys.stdout.buffer
         else:
-            if self.path.exists() and not overwrite:
-                raise InvalidLog(f"{self.path} exists; choose another name, or --force to replace it")
             self._form = {".zst": "zstd", ".gz": "gzip"}.get(self.path.suffix, "plain")
             self._partial = self.path.with_name(self.path.name + ".partial")
-            try:
-                self._file = self._partial.open("wb")
-            except OSError as error:
-                raise InvalidLog(f"{self._partial} cannot be written: {error.strerror}") from None
+            self._file = _own(self._partial, self.path, overwrite=overwrite)
+        self._overwrite = overwrite
         self._compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
         if header is not None:
             self._lines.append(header.line())
@@ -97,6 +97,7 @@ class LogWriter:
         elif self._form == "gzip":
             data = gzip.compress(data, 6, mtime=0)
         start = self._blocks[-1].offset + self._blocks[-1].size if self._blocks else 0
+        self._check()
         self._file.write(data)
         self._file.flush()
         self._blocks.append(Block(start, len(data), self._block_records, self._first_ms or 0, self._last_ms))
@@ -115,8 +116,22 @@ class LogWriter:
         self._closed = True
         if self.path is not None and self._partial is not None:
             os.fsync(self._file.fileno())
-            self._file.close()
-            self._partial.replace(self.path)
+            try:
+                self._check()
+                _give_name(self._partial, self.path, overwrite=self._overwrite)
+            finally:
+                self._file.close()
+
+    def _check(self) -> None:
+        """Raises InvalidLog where the file is no longer there: a deleted file still takes writes."""
+        if self._partial is None or is_at(self._file.fileno(), self._partial):
+            return
+        self._closed = True
+        self._file.close()
+        raise InvalidLog(
+            f"{self._partial} was deleted or renamed while it was written; unless it was renamed, the records in it "
+            "are lost"
+        )
 
     def abandon(self) -> None:
         """Close without the rename: the records written so far stay in the ``.partial`` file."""
@@ -128,3 +143,61 @@ class LogWriter:
                 self.flush()
             finally:
                 self._file.close()
+
+
+def _own(partial: Path, path: Path, *, overwrite: bool) -> IO[bytes]:
+    """The file beside a log, locked for this process while it is written. Raises InvalidLog."""
+    while True:
+        try:
+            file = partial.open("ab")
+        except OSError as error:
+            raise InvalidLog(f"{partial} cannot be written: {error.strerror}") from None
+        try:
+            _claim(file, partial, path, overwrite=overwrite)
+        except BaseException:
+            file.close()
+            raise
+        if is_at(file.fileno(), partial):
+            file.truncate(0)
+            return file
+        # The process that held the lock has given the file its name meanwhile.
+        file.close()
+
+
+def _claim(file: IO[bytes], partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Lock the file. Raises InvalidLog."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidLog(f"{path} is being written by another process; choose another name") from None
+    if path.exists() and not overwrite:
+        raise InvalidLog(f"{path} exists; choose another name, or --force to replace it")
+    if not overwrite and is_at(file.fileno(), partial) and os.fstat(file.fileno()).st_size:
+        raise InvalidLog(
+            f"{partial} exists: it holds what was recorded before a process was stopped, and can be read. Rename it, "
+            "choose another name, or --force to replace it"
+        )
+
+
+def _give_name(partial: Path, path: Path, *, overwrite: bool) -> None:
+    """Raises InvalidLog where another program has made a file of that name meanwhile."""
+    try:
+        if overwrite:
+            partial.replace(path)
+            return
+        # A link, since a rename would replace a file that came meanwhile.
+        try:
+            os.link(partial, path)
+        except OSError as error:
+            if error.errno == errno.EEXIST:
+                raise
+            if path.exists():  # a file system without links
+                raise FileExistsError(errno.EEXIST, path) from None
+            partial.replace(path)
+        else:
+            partial.unlink()
+    except FileExistsError:
+        raise InvalidLog(
+            f"{path} was made by another program meanwhile and stays as it is; what was recorded is in {partial}: "
+            "rename it"
+        ) from None

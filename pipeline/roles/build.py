@@ -35,6 +35,7 @@ from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
@@ -170,6 +171,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         fingerprint=_fingerprint(live.ruleset, settings),
         limit=LetterLimit("correlate", settings.dead_letter_limit),
         stalls=stalls,
+        lost=LostState(state_topic(group), settings.lost_state),
     )
     reporter = UnusedReporter(
         lambda: [domain.unused for domain in correlator.domains.values()],
@@ -180,7 +182,8 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
 
     async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
         await _look_again(settings, known, read)
-        return await correlator.assigned(committed)
+        with stopping():
+            return await correlator.assigned(committed)
 
     serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls))
     configure(
@@ -299,6 +302,11 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
         await _look_again(settings, known, sources)
         messages = messages_of_topic(settings.broker, memory)
         states = {key: value async for key, value in messages if key is not None and value is not None}
+        done = {f"{tp.topic}[{tp.partition}]": offset for tp, offset in committed.items() if offset}
+        if done and not states:
+            # The first message of a partition is written with a state, and a copy that is new has none of its own.
+            with stopping():
+                LostState(memory, settings.lost_state).found("role repartition", done)
         starts: dict[Any, int] = {}
         for runner in runners:
             source = runner.repartitioner.repartition.source

@@ -28,6 +28,7 @@ from astrocyte.pipeline.roles.idleness import Idleness
 from astrocyte.pipeline.roles.output_records import producer_records
 from astrocyte.pipeline.roles.refusals import LetterLimit, TooManyDeadLetters
 from astrocyte.pipeline.roles.stalls import Stall, StallWatch, Standing
+from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord
@@ -44,8 +45,8 @@ _MOST_UNCONFIRMED: Final = 64 << 20
 """Bytes of output that may await confirmation by the broker; above that, the domain waits."""
 _SNAPSHOT_SHARE: Final = 0.1
 """Share of its time that a domain may spend on snapshots; large states are stored less often."""
-_STORING_S: Final = 1.0
-"""What storing a snapshot may cost; all beyond it is waiting for a broker that is away, no cost of the state."""
+_STORING_BYTES_PER_S: Final = 20 << 20
+"""Rate by which storing a snapshot is a cost; all beyond it is waiting for the broker, which costs nothing."""
 _WRITE_PROOF_S: Final = 2.0
 """A broker that takes longer than this for a record holds producers up, too."""
 _LETTERS_S: Final = 10.0
@@ -108,6 +109,7 @@ class Correlator:
         fingerprint: str = "",
         limit: LetterLimit | None = None,
         stalls: StallWatch | None = None,
+        lost: LostState | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -123,6 +125,7 @@ class Correlator:
         self._fingerprint = fingerprint
         self._limit = limit or LetterLimit("correlate", 1.0)
         self._stalls = stalls or StallWatch(math.inf, self._idle_s, self._producer_s)
+        self._lost = lost or LostState("state")
         self._monotonic = monotonic
         self._now_us = now_us
         self._domains: dict[int, _Partition] = {}
@@ -136,13 +139,14 @@ class Correlator:
         """Restore the domains of newly assigned partitions; returns the offset at which reading of each topic starts.
 
         A domain that exists already (a topic was added, or reading restarts without a revocation) continues from what
-        it has processed.
+        it has processed. Raises SnapshotsLost where offsets are committed and there is no snapshot that goes with them.
         """
         starts: dict[Any, int] = {}
         for partition in sorted({tp.partition for tp in committed}):
             part = self._domains.get(partition)
             if part is None:
-                part = await self._begin(partition)
+                done = {tp.topic: offset for tp, offset in committed.items() if tp.partition == partition and offset}
+                part = await self._begin(partition, done)
             now_s = self._monotonic()
             positions = part.domain.positions
             for tp, offset in committed.items():
@@ -151,13 +155,12 @@ class Correlator:
                 place = TopicPartition(tp.topic, tp.partition)
                 part.sources.assigned(place, now_s)
                 part.assigned.add(place)
-                # Without a snapshot the state is empty, whatever was committed: what was committed is done.
                 start = positions.get(tp.topic, offset)
                 if start is not None:
                     starts[tp] = positions[tp.topic] = start
         return starts
 
-    async def _begin(self, partition: int) -> _Partition:
+    async def _begin(self, partition: int, done: Mapping[str, int]) -> _Partition:
         part = _Partition(
             self._make_domain(partition), Idleness(self._at_end), next_snapshot_s=self._monotonic() + self._interval_s
         )
@@ -165,6 +168,9 @@ class Correlator:
         if loaded is not None:
             part.number = loaded[0]
             await self._restore(part, loaded[1])
+        elif done:
+            # Nothing is committed before a snapshot holds it.
+            self._lost.found(f"partition {partition}", done)
         self._domains[partition] = part
         return part
 
@@ -439,7 +445,7 @@ class Correlator:
         for delivery in deliveries.values():
             delivery.ack_through()
         now_s = self._monotonic()
-        cost_s += min(now_s - storing_s, _STORING_S)
+        cost_s += min(now_s - storing_s, len(data) / _STORING_BYTES_PER_S)
         part.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))
 
 

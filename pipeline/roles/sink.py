@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +26,7 @@ from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import (
     OnRetry,
+    Positioned,
     RecordKind,
     Rejected,
     RetryNotice,
@@ -60,7 +61,7 @@ from astrocyte.schemas.topics import (
     RULES,
 )
 
-__all__ = ["SinkRunner", "build_sink", "decode_for_sink"]
+__all__ = ["SinkRunner", "build_sink", "decode_for_sink", "report_empty_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -387,7 +388,15 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
     app.close_down = close
 
-    configure(app, TransportOptions(on_revoked=revoked, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
+        with stopping():
+            await report_empty_store(sink, role, str(app.conf.id), committed)
+        return {}
+
+    configure(
+        app,
+        TransportOptions(on_assigned=assigned, on_revoked=revoked, liveness_timeout_s=settings.liveness_timeout / 1e6),
+    )
 
     async def store(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -405,6 +414,18 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     if kind.upkeep is not None:
         upkeep = kind.upkeep
         repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)
+
+
+async def report_empty_store(sink: Sink, role: str, group: str, committed: Mapping[Any, int | None]) -> None:
+    """Say that rows are missing where the group has read topics and the store holds nothing of this sink."""
+    done = {tp: offset for tp, offset in committed.items() if offset}
+    if done and isinstance(sink, Positioned) and await sink.holds_nothing():
+        logger.warning(
+            "%s: the group %s has read %s partitions up to offsets such as %s of %s[%s], and the store holds nothing "
+            "of this sink: it is new or was emptied, and lacks these rows. To write them again, as far as topics hold "
+            "them, stop the role and delete the group %s (docs/operations.md, Lost files and databases)",
+            role, group, len(done), *next((offset, *tp) for tp, offset in sorted(done.items())), group,
+        )  # fmt: skip
 
 
 async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:

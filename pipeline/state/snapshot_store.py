@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 
 from astrocyte.pipeline.kafka.client import consumer_client
@@ -38,6 +39,7 @@ class KafkaStateStore:
         self._broker = broker
         self._topic = topic
         self._partitions = partitions
+        self._writer = uuid.uuid4().hex[:12]
 
     async def load(self, partition: int) -> tuple[int, bytes] | None:
         """Number and bytes of the newest complete snapshot of a partition; None where there is none."""
@@ -51,7 +53,7 @@ class KafkaStateStore:
         """Records that store a snapshot, in order."""
         return [
             ProducerRecord(self._topic, value, key, partition % self._partitions)
-            for key, value in parts_of(_name(partition), number % 2, number, data)
+            for key, value in parts_of(_name(partition), number % 2, number, data, self._writer)
         ]
 
 

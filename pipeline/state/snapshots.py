@@ -102,12 +102,16 @@ def _dtype_of(layout: Any) -> np.dtype[Any]:
     return np.dtype({**parts, "formats": formats}, align=layout["aligned"])  # type: ignore[call-overload,no-any-return]
 
 
-def parts_of(name: str, slot: int, number: int, data: bytes) -> list[tuple[bytes, bytes]]:
-    """Messages (key, value) of one snapshot; compaction keeps the newest of each key, and thus of each slot."""
+def parts_of(name: str, slot: int, number: int, data: bytes, writer: str = "") -> list[tuple[bytes, bytes]]:
+    """Messages (key, value) of one snapshot; compaction keeps the newest of each key, and thus of each slot.
+
+    ``writer`` names the process: one that was stopped, lost its partitions and goes on may write the same number as its
+    successor, and parts of the two must not be taken for one snapshot.
+    """
     count = max(1, -(-len(data) // PART_BYTES))
     messages = []
     for index in range(count):
-        head = orjson.dumps({"number": number, "part": index, "parts": count, "bytes": len(data)})
+        head = orjson.dumps({"number": number, "part": index, "parts": count, "bytes": len(data), "writer": writer})
         chunk = data[index * PART_BYTES : (index + 1) * PART_BYTES]
         messages.append((f"{name}/{slot}/{index}".encode(), len(head).to_bytes(2, "big") + head + chunk))
     return messages
@@ -117,8 +121,9 @@ def parts_of(name: str, slot: int, number: int, data: bytes) -> list[tuple[bytes
 class SnapshotParts:
     """Collects the messages of a state topic and returns the newest complete snapshot of each name."""
 
-    _found: dict[str, dict[int, dict[int, bytes]]] = field(default_factory=dict)
-    _counts: dict[tuple[str, int], int] = field(default_factory=dict)
+    _found: dict[str, dict[tuple[int, str], dict[int, bytes]]] = field(default_factory=dict)
+    """Parts by name, by number and writer."""
+    _counts: dict[tuple[str, int, str], int] = field(default_factory=dict)
 
     def add(self, key: bytes, value: bytes | None) -> None:
         """Add one message, in the order of the topic. Raises AstrocyteError for one that is not part of a snapshot."""
@@ -128,13 +133,13 @@ class SnapshotParts:
             name = key.decode().rsplit("/", 2)[0]
             length = int.from_bytes(value[:2], "big")
             head = orjson.loads(value[2 : 2 + length])
-            number, part = head["number"], head["part"]
+            number, part, writer = head["number"], head["part"], head["writer"]
         except (ValueError, KeyError, IndexError) as error:
             raise AstrocyteError(
                 f"expected a part of a snapshot in the state topic, got the message {key!r}: {error}"
             ) from error
-        self._counts[name, number] = head["parts"]
-        self._found.setdefault(name, {}).setdefault(number, {})[part] = value[2 + length :]
+        self._counts[name, number, writer] = head["parts"]
+        self._found.setdefault(name, {}).setdefault((number, writer), {})[part] = value[2 + length :]
 
     def add_all(self, messages: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Call `add` for each message."""
@@ -143,7 +148,9 @@ class SnapshotParts:
 
     def newest(self, name: str) -> tuple[int, bytes] | None:
         """Number and bytes of the newest snapshot of ``name`` that has all its parts; None if there is none."""
-        for number, parts in sorted(self._found.get(name, {}).items(), reverse=True):
-            if len(parts) == self._counts[name, number]:
+        for (number, writer), parts in sorted(
+            self._found.get(name, {}).items(), key=lambda each: each[0], reverse=True
+        ):
+            if len(parts) == self._counts[name, number, writer]:
                 return number, b"".join(parts[index] for index in sorted(parts))
         return None

@@ -17,6 +17,7 @@ from faust.types import TP
 from astrocyte.pipeline.kafka.client import ended
 from astrocyte.pipeline.transport.assignor import DomainAssignor
 from astrocyte.pipeline.transport.client_log import StateLog
+from astrocyte.pipeline.transport.options import client_security
 from astrocyte.pipeline.transport.partition_ends import observe_fetches
 
 __all__ = ["ConsumerThread", "Fetched", "Reading"]
@@ -90,7 +91,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         options = self.consumer.options
         # Faust's assignor carries the placement of changelogs, without which its tables cannot recover.
         self._assignor = self.app.assignor if self.app.tables.changelog_topics else DomainAssignor
-        auth = driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context)
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
             group_id=conf.id,
@@ -112,7 +112,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             isolation_level="read_committed",
             metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
             connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
-            **auth,
+            **client_security(conf),
         )
 
     # -- fetching

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-__all__ = ["OnAssigned", "OnRevoked", "TransportOptions", "configure", "options_of"]
+from astrocyte.pipeline.kafka.security import security_arguments
+
+__all__ = ["OnAssigned", "OnRevoked", "TransportOptions", "client_security", "configure", "options_of"]
 
 OnAssigned = Callable[[Mapping[TP, int | None]], "Mapping[TP, int] | Awaitable[Mapping[TP, int] | None] | None"]
 """Called with the assigned partitions and their committed offsets (None: nothing committed), before any delivery.
@@ -50,3 +53,11 @@ def configure(app: Any, options: TransportOptions) -> None:
 def options_of(app: Any) -> TransportOptions:
     """Options of ``app``; the defaults if `configure` was not called."""
     return _OPTIONS.get(app, TransportOptions())
+
+
+def client_security(conf: Any) -> dict[str, Any]:
+    """Arguments for TLS and SASL: those of a Faust app with credentials of its own, else those of the settings."""
+    if conf.broker_credentials or conf.ssl_context:
+        found: dict[str, Any] = driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context)
+        return found
+    return security_arguments()

@@ -15,6 +15,7 @@ from aiokafka.errors import (
     UnsupportedForMessageFormatError,
 )
 
+from astrocyte.pipeline.kafka.security import security_arguments
 from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = ["PERMANENT", "TOO_LARGE", "DeliveryFailed", "ProducerRecord", "producer_settings"]
@@ -63,4 +64,5 @@ def producer_settings(broker: str | list[str], **overrides: Any) -> dict[str, An
         # A broker that hangs (rather than closing the connection) is given up after this, and the batch sent again.
         "request_timeout_ms": 30_000,
         "metadata_max_age_ms": 60_000,
+        **security_arguments(),
     } | overrides

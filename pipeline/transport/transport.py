@@ -17,7 +17,7 @@ from faust.types import TP
 from astrocyte.pipeline.transport.chunk import Chunk, ack_handle
 from astrocyte.pipeline.transport.client_log import limit_client_log
 from astrocyte.pipeline.transport.consumer import Consumer, WorkerStalled
-from astrocyte.pipeline.transport.options import TransportOptions, configure, options_of
+from astrocyte.pipeline.transport.options import TransportOptions, client_security, configure, options_of
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord, producer_settings
 
@@ -68,7 +68,7 @@ class Producer(driver.Producer):  # type: ignore[misc]
             partitioner=self.partitioner,
             metadata_max_age_ms=self.app.conf.producer_metadata_max_age_ms,
             connections_max_idle_ms=self.app.conf.producer_connections_max_idle_ms,
-            **self._settings_auth(),
+            **client_security(self.app.conf),
         )
 
     async def on_start(self) -> None:

@@ -102,7 +102,7 @@ def jars() -> Path:
 class Kafka:
     """One broker on a free loopback port; its data survives `kill` and `start`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, properties: str = "", formatting: tuple[str, ...] = ()) -> None:
         self._folder = folder
         self._libs = jars()
         self.port = free_port()
@@ -111,9 +111,11 @@ class Kafka:
         self._settings = folder / "server.properties"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log4j2.xml").write_text(_LOGGING)
-        self._settings.write_text(_PROPERTIES.format(port=self.port, controller=free_port(), folder=folder / "data"))
+        text = _PROPERTIES.format(port=self.port, controller=free_port(), folder=folder / "data")
+        # Of two lines for one property Kafka takes the last.
+        self._settings.write_text(text + properties.replace("{port}", str(self.port)))
         cluster = uuid.uuid4().hex[:22]
-        self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings))
+        self._run("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings), *formatting)
 
     @property
     def address(self) -> str:

@@ -42,7 +42,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "agents/sinks": {
         "audit": "base sql",
-        "influx": "base retry",
+        "influx": "base blocks retry",
         "sql": "base retry",
     },
     "agents/windows": {
@@ -56,6 +56,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "embed": "kafka recording settings stopping transport",
         "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
         "experiments": "settings simulation",
+        "kafka": "settings",
         "recording": "console kafka",
         "roles": "kafka logging metrics role_registry settings state topology transport",
         "simulation": "console kafka recording settings stopping transport",

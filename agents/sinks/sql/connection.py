@@ -68,6 +68,16 @@ class SqlConnection:
             self._store = None
         self._thread.shutdown(wait=True)
 
+    async def holds_nothing(self) -> bool:
+        """Whether the database holds no offsets of this sink: it is new, or was emptied or made anew."""
+        store = self.store
+
+        def known() -> bool:
+            store.connect()
+            return bool(store.query("SELECT 1 FROM sink_positions WHERE sink = ? LIMIT 1", (self.name,)))
+
+        return not await self.persist(known)
+
     async def persist(self, work: Callable[[], T]) -> T:
         """Result of ``work``, retried for ever while the database is unavailable. Raises SinkError, SinkStopped."""
         store = self.store

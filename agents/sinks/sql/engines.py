@@ -51,8 +51,8 @@ def engine_over(connection: sqlite3.Connection, *, transactions: bool = True) ->
 
 
 @contextmanager
-def driver_errors(address: str | Path) -> Iterator[None]:
-    """Within this context an error of the driver becomes one line. Raises SinkError."""
+def driver_errors(address: str | Path, what: str = "cannot be used") -> Iterator[None]:
+    """Within this context an error of the driver becomes one line: the database ``what``. Raises SinkError."""
     try:
         yield
     except Exception as error:
@@ -60,7 +60,7 @@ def driver_errors(address: str | Path) -> Iterator[None]:
         if type(cause).__module__.partition(".")[0] not in _DRIVERS:
             raise
         reason = " ".join(open_store(address).fault_of(cause).reason.split())
-        raise SinkError(f"the database cannot be used: {reason}") from None
+        raise SinkError(f"the database {what}: {reason}") from None
 
 
 def _with_transactions(engine: Engine) -> Engine:

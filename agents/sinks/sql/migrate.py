@@ -87,7 +87,7 @@ def upgrade(address: str | Path, revision: str = "head") -> str:
     _check_folder(address)
     engine = engine_of(address)
     try:
-        with driver_errors(address):
+        with driver_errors(address, "could not be upgraded"):
             return upgrade_engine(engine, revision)
     finally:
         engine.dispose()

@@ -71,11 +71,14 @@ class SqliteStore:
         self._cache_bytes = cache_bytes
         self._statements: dict[tuple[int, tuple[str, ...], int], str] = {}
         self._savepoints = itertools.count()
+        self._files: dict[Path, tuple[int, int]] = {}
+        """Device and inode of the database and of its log, which stay the same while a connection is open."""
 
     def connect(self) -> None:
-        """Open the file, in WAL mode: the writer does not block readers."""
+        """Open the file, in WAL mode: the writer does not block readers. Raises SinkError if it was deleted since."""
         if self.connection is not None:
             return
+        self._check_files(self._paths[:1])
         connection = sqlite3.connect(
             self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=64
         )
@@ -85,6 +88,8 @@ class SqliteStore:
             connection.close()
             raise
         self.connection = connection
+        self._files.clear()
+        self._note_files(self._paths[:1])
 
     def disconnect(self) -> None:
         """Close the file."""
@@ -94,8 +99,12 @@ class SqliteStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """A transaction that takes the write lock at its start, so that it cannot fail after its reads."""
+        """A transaction that takes the write lock at its start, so that it cannot fail after its reads.
+
+        Raises SinkError where the file was deleted or replaced: SQLite would go on writing to what nobody can open.
+        """
         connection = self._open()
+        self._check_files(self._paths)
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -104,6 +113,8 @@ class SqliteStore:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+        self._note_files(self._paths)
+        self._check_files(self._paths)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -170,6 +181,25 @@ class SqliteStore:
             return Fault("transient", f"{self.path}: {transient} ({error})")
         return Fault("fatal", f"{self.path}: {error}")
 
+    @property
+    def _paths(self) -> list[Path]:
+        """The database, and its write-ahead log; none in memory."""
+        return [] if self.path == ":memory:" else [Path(self.path), Path(self.path + "-wal")]
+
+    def _note_files(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            if path not in self._files and (found := _identity(path)) is not None:
+                self._files[path] = found
+
+    def _check_files(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            if path in self._files and _identity(path) != self._files[path]:
+                raise SinkError(
+                    f"the database file {path} was deleted or replaced while it was written; what it held of "
+                    "acknowledged batches is gone, unless it was renamed. Nothing of this batch was acknowledged: "
+                    "restore the file, or start again with a new one (docs/operations.md, Faults)"
+                )
+
     def _open(self) -> sqlite3.Connection:
         if self.connection is None:
             raise SinkError(f"the connection to {self.path} is not open; call connect() first")
@@ -181,6 +211,15 @@ class SqliteStore:
             divide = staged.index("")
             self._statements[key] = upsert_statement(target, staged[:divide], staged[divide + 1 :], count)
         return self._statements[key]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def configure(

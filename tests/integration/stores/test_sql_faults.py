@@ -1,6 +1,7 @@
 """Faults of SQL databases: a clear message, nothing lost, nothing stored twice."""
 
 import asyncio
+import shutil
 import sqlite3
 
 import numpy as np
@@ -314,3 +315,44 @@ async def test_an_older_database_is_an_error_where_its_upgrade_is_not_allowed(da
 async def test_a_sink_must_be_opened(tmp_path):
     with pytest.raises(SinkError, match="await open"):
         await sink_on(tmp_path / "data.db").write(the_batch())
+
+
+@pytest.mark.parametrize("what", ["database", "folder", "replaced", "log"])
+async def test_a_database_that_is_deleted_under_a_sink_ends_it_with_one_error(tmp_path, what):
+    path = tmp_path / "data" / "a.db"
+    path.parent.mkdir()
+    sink = sink_on(f"sqlite:///{path}")
+    await sink.open()
+    await sink.write(the_batch())
+    if what == "folder":
+        shutil.rmtree(path.parent)
+    elif what == "log":
+        path.with_name("a.db-wal").unlink()
+    else:
+        path.unlink()
+        if what == "replaced":
+            path.write_bytes(b"")
+    again = [SourcedFrame(results(rows=20, first_seq=20), "mono.problem_solving", 0, 6)]
+    for _ in range(2):
+        with pytest.raises(SinkError, match=r"a\.db(-wal)? was deleted or replaced .* Nothing of this batch"):
+            await sink.write(again)
+    await sink.close()
+    if what != "log":
+        assert not path.exists() or path.read_bytes() == b"", "no new database is begun without a word"
+
+
+async def test_a_database_that_is_deleted_while_it_is_unavailable_is_not_begun_anew(tmp_path):
+    path = tmp_path / "a.db"
+    notices = RetryNotices(path.unlink)
+    sink = sink_on(f"sqlite:///{path}", notices.retry())
+    await sink.open()
+    await sink.write(the_batch())
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    again = [SourcedFrame(results(rows=20, first_seq=20), "mono.problem_solving", 0, 6)]
+    with pytest.raises(SinkError, match="was deleted or replaced"):
+        await sink.write(again)
+    other.close()
+    await sink.close()
+    assert not path.exists()
+    assert notices[0].attempt == 1

@@ -392,6 +392,24 @@ def test_a_publisher_that_is_closed_while_the_log_is_written_writes_no_event_twi
     assert publisher.counts.logged == len(found)
 
 
+def test_a_log_that_is_deleted_under_a_publisher_is_reported_and_begun_again(tmp_path, caplog):
+    folder = tmp_path / "missed"
+    with astrocyte.connect(NOWHERE, buffer_events=40, missed=folder, close_timeout_s=0) as publisher:
+        for n in range(30):
+            publisher.emit("rooms", {"value": n})
+        wait_until(lambda: publisher.counts.logged > 0)
+        (partial,) = folder.iterdir()
+        partial.unlink()
+        for n in range(30, 60):
+            wait_until(lambda: publisher.counts.buffered < 35)
+            publisher.emit("rooms", {"value": n})
+    assert publisher.counts.dropped == 0
+    (log,) = folder.iterdir()
+    found = {row["value"] for _, _, _, frame in frames_of(log) for row in frame.rows()}
+    assert set(range(50, 60)) <= found
+    assert "was deleted or renamed while it was written" in caplog.text
+
+
 def test_threads_and_coroutines_share_a_publisher():
     with astrocyte.connect(NOWHERE, buffer_events=3_000, close_timeout_s=0) as publisher:
         threads = [

@@ -254,6 +254,56 @@ def test_a_writer_that_fails_leaves_the_old_log_and_a_readable_part(tmp_path):
     assert list(read_log(tmp_path / "a.jsonl.zst.partial")) == some_records(5)
 
 
+def test_a_log_that_another_writer_writes_is_not_touched(tmp_path):
+    path = tmp_path / "a.jsonl.zst"
+    first = LogWriter(path, None)
+    first.write(some_records(1)[0])
+    first.flush()
+    for overwrite in (False, True):
+        with pytest.raises(InvalidLog, match="is being written by another process"):
+            LogWriter(path, None, overwrite=overwrite)
+    first.close()
+    assert list(read_log(path)) == some_records(1)
+
+
+def test_what_a_killed_writer_has_left_is_not_overwritten_unasked(tmp_path):
+    path = tmp_path / "a.jsonl.zst"
+    killed = LogWriter(path, None)
+    killed.write(some_records(1)[0])
+    killed.abandon()
+    with pytest.raises(InvalidLog, match=r"partial exists: it holds what was recorded before .* Rename it"):
+        LogWriter(path, None)
+    assert list(read_log(tmp_path / "a.jsonl.zst.partial")) == some_records(1)
+    LogWriter(path, None, overwrite=True).close()
+    assert [item.name for item in tmp_path.iterdir()] == ["a.jsonl.zst"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_log_that_is_deleted_while_it_is_written_is_an_error(tmp_path, overwrite):
+    path = tmp_path / "a.jsonl.zst"
+    for at_end in (False, True):
+        writer = LogWriter(path, None, overwrite=overwrite)
+        writer.write(some_records(1)[0])
+        writer.flush()
+        (tmp_path / "a.jsonl.zst.partial").unlink()
+        writer.write(some_records(1)[0])
+        with pytest.raises(InvalidLog, match="was deleted or renamed while it was written"):
+            writer.close() if at_end else writer.flush()
+        writer.close()
+    assert not path.exists()
+
+
+def test_a_file_that_takes_the_name_of_a_log_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "a.jsonl.zst"
+    writer = LogWriter(path, None)
+    writer.write(some_records(1)[0])
+    path.write_text("mine")
+    with pytest.raises(InvalidLog, match=r"was made by another program meanwhile .* is in .*partial: rename it"):
+        writer.close()
+    assert path.read_text() == "mine"
+    assert list(read_log(tmp_path / "a.jsonl.zst.partial")) == some_records(1)
+
+
 def test_standard_input_is_read(tmp_path):
     path = write_log(tmp_path / "a.jsonl.zst", some_records(10))
     code = "from astrocyte.pipeline.recording.frames import read_log; print(len(list(read_log('-'))))"

@@ -15,6 +15,7 @@ from astrocyte.agents.domain import Domain, DomainGroup
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.roles.correlate import Correlator
+from astrocyte.pipeline.state.lost import LostState, SnapshotsLost
 from astrocyte.pipeline.state.snapshots import SnapshotParts, pack_state, parts_of
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.partition_ends import PartitionEnds
@@ -71,7 +72,7 @@ class Broker:
 class Worker:
     """One run of a worker over a broker, in virtual time."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, lost: LostState | None = None) -> None:
         self.now_s = 0.0
         self.clock_us = START_US
         self.tracker: CommitTracker = CommitTracker()
@@ -82,15 +83,15 @@ class Worker:
         self.correlator = Correlator(
             self._domain, broker, broker.send_batch, broker.deliver, self.at_end, partitions=1,
             snapshot_interval_us=1_000_000, idle_timeout_us=5_000_000, producer_timeout_us=60_000_000,
-            monotonic=lambda: self.now_s, now_us=lambda: self.clock_us,
+            monotonic=lambda: self.now_s, now_us=lambda: self.clock_us, lost=lost,
         )  # fmt: skip
 
     @staticmethod
     def _domain(partition: int) -> Domain:
         return Domain(partition, [DomainGroup("key", Engine(RULES), TOPICS)], topics=TOPICS.values())
 
-    async def start(self) -> dict[TP, int]:
-        committed = {TP(topic, 0): None for topic in TOPICS.values()}
+    async def start(self, done: int | None = None) -> dict[TP, int]:
+        committed = {TP(topic, 0): done for topic in TOPICS.values()}
         starts = await self.correlator.assigned(committed)
         for place in committed:
             self.tracker.assign(place, starts.get(place, 0), None)
@@ -237,9 +238,24 @@ async def test_waiting_for_an_unavailable_broker_is_no_cost_of_a_snapshot():
 
     assert await stored_after(worker, 2.0)
     broker.waits = outage
-    assert await stored_after(worker, 11.0)
+    assert await stored_after(worker, 2.0)
     broker.waits = lambda: None
-    assert await stored_after(worker, 11.0)
+    assert await stored_after(worker, 2.0)
+
+
+async def test_storing_a_large_state_is_a_cost_by_its_size_however_long_the_broker_was_away(monkeypatch):
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+
+    def outage() -> None:
+        worker.now_s += 300.0
+
+    broker.waits = outage
+    monkeypatch.setattr("astrocyte.pipeline.roles.correlate.pack_state", lambda _state: bytes(40 << 20))
+    assert await stored_after(worker, 2.0)
+    assert not await stored_after(worker, 19.0)
+    assert await stored_after(worker, 2.0)
 
 
 async def test_a_large_state_is_stored_less_often_but_at_least_once_a_minute(monkeypatch):
@@ -489,3 +505,25 @@ async def test_a_snapshot_of_another_format_is_refused_with_what_to_do():
         broker.records["state"].append(ProducerRecord("state", value, key, 0))
     with pytest.raises(AstrocyteError, match=r"expected a snapshot of format 7, got 99; .*delete the state topic"):
         await Worker(broker).start()
+
+
+async def test_committed_offsets_without_a_snapshot_are_refused_with_what_to_do():
+    worker = Worker(Broker(), LostState("state.mine"))
+    with pytest.raises(SnapshotsLost, match=r"mono.axon_1 7, .* state.mine holds no state .*LOST_STATE=empty"):
+        await worker.start(7)
+    assert worker.correlator.domains == {}
+
+
+async def test_a_worker_goes_on_without_its_snapshots_where_the_settings_say_so(caplog):
+    worker = Worker(Broker(), LostState("state.mine", "empty"))
+    assert await worker.start(7) == {TP(topic, 0): 7 for topic in TOPICS.values()}
+    assert "with an empty state" in caplog.text
+
+
+async def test_a_first_start_and_a_start_from_a_snapshot_need_no_permission():
+    broker = Broker()
+    worker = Worker(broker)
+    await worker.start()
+    assert await stored_after(worker, 2.0)
+    again = Worker(broker)
+    assert (await again.start(1))[TP("mono.axon_1", 0)] == 1

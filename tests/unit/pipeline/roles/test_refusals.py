@@ -12,15 +12,16 @@ import pytest
 
 from astrocyte import Controller, Frame, decode_frame, encode_frame
 from astrocyte.agents.ingest.unused import Unused
-from astrocyte.agents.sinks.base import Rejected
+from astrocyte.agents.sinks.base import Rejected, SinkError
 from astrocyte.agents.sinks.testing import multi_event
 from astrocyte.pipeline.roles import worker
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.output_records import copy_records
-from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, LetterLimit, TooManyDeadLetters, UnusedReporter
+from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, LetterLimit, TooManyDeadLetters, UnusedReporter, stopping
 from astrocyte.pipeline.roles.sink import SinkRunner
 from astrocyte.pipeline.roles.worker import RESTART_STATUS, RoleProcesses
 from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.pipeline.state.lost import SnapshotsLost
 from astrocyte.pipeline.topology import repartition
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Repartitioner
@@ -287,3 +288,13 @@ def test_a_controller_whose_state_cannot_be_read_begins_anew():
     runner.remember(b"summing/0", b"no json")
     records = runner.step("metrics.w", 0, [RawRecord(3, 0, None, encode_frame(frame_of([1, 2], "w")))])
     assert orjson.loads(records[-1].value) == {"sum": 3.0}
+
+
+@pytest.mark.parametrize("error", [SinkError("the file was deleted"), SnapshotsLost("no state goes with them")])
+def test_a_store_or_a_state_that_is_lost_ends_the_role_for_good_with_one_line(error, monkeypatch, caplog):
+    ended = []
+    monkeypatch.setattr("os._exit", ended.append)
+    with stopping():
+        raise error
+    assert ended == [STOPPED_STATUS]
+    assert [record.getMessage() for record in caplog.records] == [str(error)]

@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import orjson
 import pytest
+from faust.types import TP
 
 from astrocyte.agents.sinks.base import Rejected, RetryNotice, SinkError
-from astrocyte.agents.sinks.testing import alert, multi_event, results
-from astrocyte.pipeline.roles.sink import SinkRunner, _listener
+from astrocyte.agents.sinks.memory import MemorySink
+from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.sinks.testing import a_batch, alert, multi_event, results
+from astrocyte.pipeline.roles.sink import SinkRunner, _listener, report_empty_store
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from tests.support.waiting import loop_turns
@@ -140,3 +143,19 @@ def test_waiting_for_a_store_does_not_fail_the_liveness_check():
     for attempt in range(2, 6):
         hear(RetryNotice("influx", attempt, 5.0, "away"))
     assert len(beats) == 4
+
+
+async def test_a_store_that_was_emptied_behind_the_group_is_said(tmp_path, caplog):
+    committed = {TP("alerts", 0): 7, TP("alerts", 1): None}
+    sink = SqlSink(f"sqlite:///{tmp_path / 'a.db'}", now_us=lambda: 1)
+    await sink.open()
+    await report_empty_store(sink, "sql", "astrocyte-sql", dict.fromkeys(committed))
+    assert caplog.text == ""
+    await report_empty_store(sink, "sql", "astrocyte-sql", committed)
+    assert "has read 1 partitions up to offsets such as 7 of alerts[0], and the store holds nothing" in caplog.text
+    caplog.clear()
+    await sink.write(a_batch())
+    await report_empty_store(sink, "sql", "astrocyte-sql", committed)
+    await report_empty_store(MemorySink(), "memory", "astrocyte-memory", committed)
+    assert caplog.text == ""
+    await sink.close()

@@ -90,3 +90,17 @@ def test_compaction_keeps_both_slots_complete():
 def test_a_foreign_message_in_a_state_topic_is_named():
     with pytest.raises(AstrocyteError, match="expected a part of a snapshot in the state topic"):
         SnapshotParts().add(b"key", b"hello")
+
+
+def test_parts_that_a_successor_and_a_stopped_process_wrote_under_one_number_are_not_mixed():
+    parts, log = SnapshotParts(), {}
+    old, new = bytes(PART_BYTES * 3), b"n" * (PART_BYTES + 5)
+    log |= dict(parts_of("p", 0, 6, b"before", "first"))
+    log |= dict(parts_of("p", 1, 7, new, "second"))
+    log |= dict(parts_of("p", 1, 7, old, "first")[:1])  # it goes on, and is killed
+    parts.add_all(log.items())
+    assert parts.newest("p") == (6, b"before")
+    log |= dict(parts_of("p", 1, 7, old, "first"))
+    parts = SnapshotParts()
+    parts.add_all(log.items())
+    assert parts.newest("p") == (7, old)

@@ -1,0 +1,89 @@
+"""TLS and SASL: the arguments of every Kafka client, from the settings ``ASTROCYTE_KAFKA_*`` of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from astrocyte.pipeline.settings import Settings, load_settings
+from astrocyte.schemas.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+__all__ = ["security_arguments"]
+
+
+def security_arguments(settings: Settings | None = None) -> dict[str, Any]:
+    """Arguments of a client of aiokafka for TLS and SASL; none where the settings say nothing of them.
+
+    ``settings`` are by default those of the process, as every client is made for the same broker. Raises
+    InvalidSettings, also for files that cannot be read.
+    """
+    settings = settings or load_settings()
+    protocol = settings.kafka_security_protocol
+    if protocol == "PLAINTEXT":
+        return {}
+    found: dict[str, Any] = {"security_protocol": protocol}
+    if protocol.endswith("SSL"):
+        found["ssl_context"] = _tls(settings)
+    if protocol.startswith("SASL"):
+        found["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+            found["sasl_oauth_token_provider"] = _token_provider(settings.kafka_token, settings.kafka_token_file)
+        else:
+            found["sasl_plain_username"] = settings.kafka_username
+            found["sasl_plain_password"] = _text(settings.kafka_password)
+    return found
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    """Verifies the broker's certificate and its name, by the authorities of ``kafka_ca_file`` or of the system."""
+    try:
+        context = ssl.create_default_context(cafile=settings.kafka_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidSettings(
+            f"settings: kafka_ca_file (ASTROCYTE_KAFKA_CA_FILE): {settings.kafka_ca_file} cannot be used: "
+            f"{_reason(error)}; expected certificates in PEM form"
+        ) from None
+    if settings.kafka_cert_file is not None:
+        try:
+            context.load_cert_chain(
+                settings.kafka_cert_file,
+                settings.kafka_key_file,
+                # An empty password, so that the program does not ask for one at a terminal.
+                password=_text(settings.kafka_key_password) or "",
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidSettings(
+                f"settings: kafka_cert_file (ASTROCYTE_KAFKA_CERT_FILE): {settings.kafka_cert_file} and its key cannot "
+                f"be used: {_reason(error)}; expected PEM form, and ASTROCYTE_KAFKA_KEY_PASSWORD for an encrypted key"
+            ) from None
+    return context
+
+
+def _reason(error: OSError) -> str:
+    return str(error.strerror or error)
+
+
+def _token_provider(token: SecretStr | None, file: Path | None) -> Any:
+    """Gives the token whenever a connection is made; from a file it is read anew, since tokens expire."""
+    from aiokafka.abc import AbstractTokenProvider
+
+    def read() -> str:
+        try:
+            return (_text(token) or "") if file is None else file.read_text().strip()
+        except OSError as error:
+            raise ConnectionError(f"the token file {file} cannot be read: {error.strerror}") from None
+
+    class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
+        async def token(self) -> str:
+            return await asyncio.to_thread(read)
+
+    return TokenProvider()

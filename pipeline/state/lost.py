@@ -1,0 +1,45 @@
+"""Offsets that are committed although no state goes with them: the state topic was deleted, or not restored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from astrocyte.schemas.errors import AstrocyteError
+
+__all__ = ["LostState", "SnapshotsLost"]
+
+logger = logging.getLogger(__name__)
+
+
+class SnapshotsLost(AstrocyteError):
+    """A role would begin with an empty state behind input that counts as processed, so its results would be wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostState:
+    """What a role does where the states in ``topic`` are gone: refuse, or go on with an empty one and say so."""
+
+    topic: str
+    policy: Literal["refuse", "empty"] = "refuse"
+
+    def found(self, what: str, committed: Mapping[str, int]) -> None:
+        """``what`` has no state, and offsets of its topics are committed. Raises SnapshotsLost."""
+        some = ", ".join(f"{topic} {offset}" for topic, offset in sorted(committed.items())[:3])
+        more = f" and {len(committed) - 3} more" if len(committed) > 3 else ""
+        if self.policy == "empty":
+            logger.warning(
+                "%s: no state in the topic %s goes with the committed offsets (%s%s); it goes on there with an empty "
+                "state, as ASTROCYTE_LOST_STATE=empty says: matches and windows with earlier events are missing",
+                what, self.topic, some, more,
+            )  # fmt: skip
+            return
+        raise SnapshotsLost(
+            f"{what}: offsets are committed ({some}{more}), and the topic {self.topic} holds no state that goes with "
+            "them: it was deleted, made anew or not restored with the others. With an empty state, matches and windows "
+            "with earlier events would be missing or wrong. Restore the topic; or delete the offsets of the consumer "
+            "group, to process everything again; or start once with ASTROCYTE_LOST_STATE=empty, to go on from here "
+            "(docs/operations.md, Lost snapshots)"
+        )
