@@ -309,7 +309,9 @@ class Context:
 
         With more candidates than room, candidates are thinned at random to slightly too many; of these, the ones with
         the highest random words are left out. Never "the first by slot": that gave all births to a quarter of the
-        slots.
+        slots. The draw is equal among those that want a child, whatever made them want it: where wanting is a draw by
+        fitness and few compete for little room, the fitter get more than their share in proportion to fitness (a mutant
+        of fitness 1.5 among 8 fixes with probability 0.347, and 0.310 in proportion).
         """
         alive = population["alive"]
         rows = self._capacities[name]

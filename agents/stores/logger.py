@@ -14,6 +14,7 @@ from astrocyte.agents.sinks.sql.targets import LOGGED
 from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.tables import resource_state_id
+from astrocyte.schemas.times import utc_from_us
 
 __all__ = ["BUFFER_ROWS", "FLUSH_INTERVAL_US", "FlushFailed", "SimulationLogger"]
 
@@ -25,7 +26,16 @@ _COUNTED: Final = {
     "agent_actions": "action_id",
     "learning_experiences": "experience_id",
     "health_incidents": "incident_id",
+    "kernel_history": "id",
+    "war_history": "war_id",
 }
+
+_TELLING: Final = {
+    "kernel_history": ("recorded_at", "timestamp", "kernel_id"),
+    "war_history": ("timestamp", "attacker_id", "defender_id"),
+}
+"""Columns by which a row is recognised as the same one as another with its id."""
+_OF_AGENTS: Final = ("recorded_at", "agent_id", "step_number")
 
 Position = tuple[float, float]
 
@@ -163,6 +173,35 @@ class SimulationLogger:
         }
         return self._log_counted("health_incidents", row)
 
+    def log_kernel(
+        self, kernel_id: str | int, status: str = "spawned", *, timestamp: int | None = None, **columns: Any
+    ) -> int:
+        """Log a kernel after one of its events, such as ``updated`` or ``retired``. Returns the number of the event.
+
+        ``columns`` are columns of ``kernel_geometry``; those that are not given keep their values there, and are null
+        in this event's row of ``kernel_history``. ``timestamp`` is in microseconds since 1970, now by default.
+        """
+        at_us = self._now_us() if timestamp is None else timestamp
+        row = {"kernel_id": str(kernel_id), "timestamp": at_us, "status": status, **columns}
+        born = {"spawned_at": utc_from_us(at_us).replace(tzinfo=None)} if status == "spawned" else {}
+        self.log("kernel_geometry", born | row)
+        held = LOGGED["kernel_history"].table.c
+        return self._log_counted("kernel_history", {name: value for name, value in row.items() if name in held})
+
+    def log_war(
+        self, attacker_id: str | int, defender_id: str | int, *, timestamp: int | None = None, **columns: Any
+    ) -> int:
+        """Log a war between two kernels, with ``winner_id``, ``rounds`` and so on. Returns its id."""
+        row = {
+            "timestamp": self._now_us() if timestamp is None else timestamp,
+            "attacker_id": str(attacker_id),
+            "defender_id": str(defender_id),
+            **columns,
+        }
+        if row.get("winner_id") is not None:
+            row["winner_id"] = str(row["winner_id"])
+        return self._log_counted("war_history", row)
+
     def log(self, table: str, row: Mapping[str, Any]) -> None:
         """Buffer one row of any logged table. Raises InvalidEvent for an unknown table or column."""
         target = LOGGED.get(table)
@@ -249,7 +288,7 @@ class SimulationLogger:
 
     def _is_stored(self, table: str, row: Mapping[str, Any]) -> bool:
         """Whether a row was written by a flush whose end is not known: the connection was lost at that moment."""
-        columns = ("recorded_at", "agent_id", "step_number")
+        columns = _TELLING.get(table, _OF_AGENTS)
         found = self._store.query(
             f"SELECT {', '.join(columns)} FROM {table} WHERE simulation_id = ? AND {_COUNTED[table]} = ?",  # noqa: S608
             (self.simulation_id, row[_COUNTED[table]]),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, sql_address
+from astrocyte.pipeline.cli.options import AsJson, sql_address, stored_address
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -35,15 +35,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _opened(database: str | None, experiment: str | None = None) -> ExperimentDatabase:
-    """A database for reading: one that is not there is an error, and is not created."""
-    from astrocyte.agents.sinks.sql.url import database_url, sqlite_path
+    """A database for reading."""
     from astrocyte.agents.stores.experiment import ExperimentDatabase
 
-    address = sql_address(database)
-    url = database_url(address)
-    if url.get_backend_name() == "sqlite" and not Path(sqlite_path(url)).exists():
-        raise InvalidSettings(f"there is no database {sqlite_path(url)}; name another one with --db")
-    return ExperimentDatabase(address, experiment)
+    return ExperimentDatabase(stored_address(database, option="--db"), experiment)
 
 
 def run_command(

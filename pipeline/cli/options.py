@@ -27,6 +27,7 @@ __all__ = [
     "refuse_swapped",
     "replication",
     "sql_address",
+    "stored_address",
 ]
 
 
@@ -61,6 +62,17 @@ def sql_address(url: str | None) -> str:
     from astrocyte.pipeline.settings import load_settings
 
     return load_settings().sql_url.get_secret_value()
+
+
+def stored_address(url: str | None, *, option: str = "--url") -> str:
+    """`sql_address` of a database that a command reads: an SQLite file that is not there is refused, not created."""
+    from astrocyte.agents.sinks.sql.url import database_url, sqlite_path
+
+    address = sql_address(url)
+    parsed = database_url(address)
+    if parsed.get_backend_name() == "sqlite" and not Path(sqlite_path(parsed)).exists():
+        raise InvalidSettings(f"there is no database {sqlite_path(parsed)}; name another one with {option}")
+    return address
 
 
 def replication() -> int:

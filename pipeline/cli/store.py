@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, sql_address
+from astrocyte.pipeline.cli.options import AsJson, sql_address, stored_address
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -76,7 +76,7 @@ def retention_command(
     from astrocyte.agents.sinks.retention import apply_retention
 
     removed: dict[str, int] = {}
-    for step in apply_retention(sql_address(url), now_us=time.time_ns() // 1000, days=_days(keep or ())):
+    for step in apply_retention(stored_address(url), now_us=time.time_ns() // 1000, days=_days(keep or ())):
         removed[step.table] = removed.get(step.table, 0) + step.rows
     if as_json:
         print_json(removed)
@@ -111,7 +111,7 @@ def verify_command(
     """Check the hash chain of the audit log; a broken entry is named, with exit status 1."""
     from astrocyte.agents.sinks.audit.sink import verify_audit
 
-    verdict = verify_audit(sql_address(url), expected_last_hash=last_hash)
+    verdict = verify_audit(stored_address(url), expected_last_hash=last_hash)
     if as_json:
         print_json(
             {"entries": verdict.entries, "ok": verdict.ok, "broken": verdict.broken_entry, "reason": verdict.reason}
@@ -135,12 +135,17 @@ def export_command(
     """Write the audit log as JSON lines."""
     from astrocyte.agents.sinks.audit.sink import export_audit
 
+    address = stored_address(url)
     if output is None:
         with pipe_may_close():
-            export_audit(sql_address(url), sys.stdout.buffer)
+            export_audit(address, sys.stdout.buffer)
         return
-    with output.open("xb") as file:
-        say(f"{export_audit(sql_address(url), file):,} entries written to {output}")
+    try:
+        file = output.open("xb")
+    except OSError as error:
+        raise InvalidSettings(f"-o {output}: {error.strerror}; expected a file that does not exist yet") from error
+    with file:
+        say(f"{export_audit(address, file):,} entries written to {output}")
 
 
 def setup_command(

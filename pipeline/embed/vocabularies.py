@@ -130,13 +130,18 @@ class CellEvents:
         return self._emit("problem_solving", "solved" if solved else "failed", fields, cell)
 
     def stream_division_event(self, parent: Any, offspring: Any) -> bool:
-        """A cell divided. ``generation_gap`` is the difference of generations, where both have one."""
+        """A cell divided: one event about the offspring, with its mother as ``parent_id``.
+
+        ``generation_gap`` is the difference of generations, where both have one. The simulator's own divisions are
+        about the mother, beside an event ``birth`` about the daughter.
+        """
         born, before = _get(offspring, "generation"), _get(parent, "generation")
         fields = {
             "event_type": "division",
             "cell_id": _get(offspring, "cell_id"),
             "parent_id": _get(parent, "cell_id"),
             "generation_gap": None if born is None or before is None else born - before,
+            **_own_age(offspring),
         }
         return self._emit("evolutionary_events", "division", fields, offspring)
 
@@ -147,6 +152,7 @@ class CellEvents:
             "cell_id": _get(cell, "cell_id"),
             "parent_id": _get(cell, "parent_id"),
             "mutation_magnitude": magnitude,
+            **_own_age(cell),
         }
         kind = "mutation" if mutation_type in ("", "mutation") else f"mutation.{mutation_type}"
         return self._emit("evolutionary_events", kind, fields, cell)
@@ -219,6 +225,10 @@ class KernelEvents:
 
 def _get(thing: Any, name: str) -> Any:
     return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+
+
+def _own_age(cell: Any) -> dict[str, Any]:
+    return {name: value for name in ("generation", "age_ticks") if (value := _get(cell, name)) is not None}
 
 
 def _chosen(stream: str, thing: Any) -> dict[str, Any]:

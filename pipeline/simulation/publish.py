@@ -142,7 +142,9 @@ class KafkaSink:
     """A FrameSink into Kafka: accepted frames are delivered, however often the broker is unavailable.
 
     The order within a partition is kept. A topic is created with its first frame. ``write`` blocks while more than
-    ``pending_bytes`` await confirmation. May be used from any number of threads, and as a context manager.
+    ``pending_bytes`` await confirmation, and with the first frame of a stream until the broker says how many partitions
+    the topic has; a program that must not wait uses a `Publisher`. May be used from any number of threads, and as a
+    context manager.
     """
 
     def __init__(

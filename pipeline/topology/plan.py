@@ -163,7 +163,8 @@ def make_plan(
     ``existing`` are the topics of the broker or the log: a stream that is not declared and whose topic
     ``mono.<stream>`` does not exist is read from the topic of its own name, if that does. ``uneven`` are those of
     `uneven_topics`: every role that makes a plan from the same rules and topics makes the same. Raises InvalidRule if
-    rules or windows read one another in a circle, also across groups, and if two streams share a topic.
+    rules or windows read one another in a circle, also across groups, if two streams share a topic, and for a stream
+    that is named by a pattern.
     """
     uneven = uneven or {}
     contracts = contracts_of(ruleset, catalog, existing=existing)
@@ -186,6 +187,11 @@ def make_plan(
             if stream in made and made[stream] == field:
                 continue  # made inside this group, in event-time order
             topics[stream] = metrics_topic(stream) if stream in made else contracts.topic_of(stream)
+            if stream not in made and set("*?") & set(topics[stream]):
+                raise InvalidRule(
+                    f"stream {stream!r} looks like a pattern; a step reads one stream, of exactly that name: write a "
+                    "step for each (under `any`, where each of them is a match)"
+                )
             key = made[stream] if stream in made else _key_of(stream, declared, catalog)
             # A key that the topic is not partitioned by (None) is read from the body: the stream is copied by it.
             keyed = field == key or (field == "key" and key is not None)

@@ -41,7 +41,7 @@ class MoranStatic:
 
 
 class Moran(Scenario):
-    """Some die, as many are born to survivors, in proportion to fitness: tests `ctx.remove` and `ctx.spawn`."""
+    """Some die, as many are born to survivors: one wants a child with a chance of its fitness, the draw is equal."""
 
     name = "moran"
     Config = MoranConfig

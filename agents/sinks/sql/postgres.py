@@ -9,7 +9,7 @@ statement.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -268,13 +268,18 @@ def _csv(columns: dict[str, pa.Array], count: int) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _merge(target: Target, names: Iterable[str], stage: str, mode: Literal["all", "last", "fill"]) -> str:
+def _last(column: str, kind: str) -> str:
+    """The newest value of a group that is not null. An array is compared as text: the first of arrays is an element."""
+    return f"{_LAST.format(f'{column}::text')}::{kind}" if kind.endswith("[]") else _LAST.format(column)
+
+
+def _merge(target: Target, kinds: Mapping[str, str], stage: str, mode: Literal["all", "last", "fill"]) -> str:
     """INSERT ... SELECT from the temporary table: all rows, the last of each key, or merged rows of each key."""
-    columns = {name: f'"{name}"' for name in names}
+    columns = {name: f'"{name}"' for name in kinds}
     keys = ", ".join(columns[name] for name in target.primary_key)
     chosen = ", ".join(columns.values())
     if mode == "fill":
-        merged = (text if name in target.primary_key else _LAST.format(text) for name, text in columns.items())
+        merged = (text if name in target.primary_key else _last(text, kinds[name]) for name, text in columns.items())
         source = f"SELECT {', '.join(merged)} FROM {stage} GROUP BY {keys}"  # noqa: S608 - names of our own
     elif mode == "last":
         newest = '"timestamp" DESC, ' if target.conflict == "latest" else ""

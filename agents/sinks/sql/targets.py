@@ -368,6 +368,9 @@ LOGGED: Final[Mapping[str, Target]] = {
     "agent_actions": of_table(ActionModel, parents=(_agent(), _agent("action_target_id"))),
     "learning_experiences": of_table(LearningExperienceModel, parents=(_agent(),)),
     "health_incidents": of_table(HealthIncident, parents=(_agent(),)),
+    "kernel_geometry": of_table(KernelGeometry, conflict="fill"),
+    "kernel_history": of_table(KernelHistory),
+    "war_history": of_table(WarHistory, parents=tuple(map(_kernel, ("attacker_id", "defender_id", "winner_id")))),
     "dead_letters": of_table(DeadLetterRow),
 }
 """Tables to which `SimulationLogger` writes, in the order that foreign keys require."""

@@ -13,22 +13,26 @@ from astrocyte.agents.stores.repositories.behaviour import (
 )
 from astrocyte.agents.stores.repositories.cells import (
     Cell,
+    CellDescent,
     CellRepository,
     Evolution,
+    GenerationSummary,
     Genome,
+    PopulationSnapshot,
     Problem,
     ProblemSummary,
     TraitMeans,
 )
 from astrocyte.agents.stores.repositories.dna import DnaRepository, Mutation, Score, Snapshot
 from astrocyte.agents.stores.repositories.experiments import ExperimentRecord, ExperimentRepository, SimulationRecord
-from astrocyte.agents.stores.repositories.kernels import Kernel, KernelRepository, SimilarKernel, War
+from astrocyte.agents.stores.repositories.kernels import Kernel, KernelRepository, KernelState, SimilarKernel, War
 from astrocyte.agents.stores.repositories.outputs import (
     Letter,
     OutputRepository,
     Source,
     StoredAlert,
     StoredMultiEvent,
+    WindowValue,
 )
 from astrocyte.agents.stores.repositories.populations import DataRetriever, PopulationRepository, Step
 from astrocyte.agents.stores.repositories.states import AgentState, ResourceState, StateMeans, StateRepository
@@ -41,6 +45,7 @@ __all__ = [
     "AgentRepository",
     "AgentState",
     "Cell",
+    "CellDescent",
     "CellRepository",
     "DataRetriever",
     "Descent",
@@ -49,10 +54,12 @@ __all__ = [
     "Experience",
     "ExperimentRecord",
     "ExperimentRepository",
+    "GenerationSummary",
     "Genome",
     "Incident",
     "Kernel",
     "KernelRepository",
+    "KernelState",
     "LearningProgress",
     "LearningRepository",
     "Letter",
@@ -60,6 +67,7 @@ __all__ = [
     "Mutation",
     "OutputRepository",
     "PopulationRepository",
+    "PopulationSnapshot",
     "Problem",
     "ProblemSummary",
     "ResourceState",
@@ -75,4 +83,5 @@ __all__ = [
     "StoredMultiEvent",
     "TraitMeans",
     "War",
+    "WindowValue",
 ]

@@ -14,12 +14,13 @@ from sqlalchemy.engine import Engine
 
 from astrocyte.agents.stores.repositories.base import Repository, columns_of
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.tables import BASIN_SIZE, KernelGeometry, Vector, WarHistory
+from astrocyte.schemas.tables import BASIN_SIZE, KernelGeometry, KernelHistory, Vector, WarHistory
 
-__all__ = ["Kernel", "KernelRepository", "SimilarKernel", "War"]
+__all__ = ["Kernel", "KernelRepository", "KernelState", "SimilarKernel", "War"]
 
 _KERNELS = KernelGeometry.__table__
 _WARS = WarHistory.__table__
+_HISTORY = KernelHistory.__table__
 _EXACT_ROWS: Final = 100_000
 """Up to this many kernels PostgreSQL compares all (about 30 ms); above, it uses the HNSW index."""
 _SPARE: Final = 64
@@ -52,6 +53,26 @@ class Kernel:
     status: str | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelState:
+    """What changes of a kernel, after one of its events; ``status`` is the event's type."""
+
+    kernel_id: str
+    simulation_id: str
+    timestamp: int
+    status: str | None
+    basin_coordinates: NDArray[np.float32] | None
+    phi: float | None
+    kappa: float | None
+    regime: str | None
+    generation: int | None
+    success_count: int | None
+    failure_count: int | None
+    ecological_niche: str | None
+    breeding_target: str | None
+    training_steps: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class SimilarKernel:
     """A kernel and the cosine distance (0 to 2) of its basin from the query."""
@@ -81,6 +102,7 @@ class War:
 
 _KERNEL_COLUMNS = columns_of(KernelGeometry, Kernel)
 _WAR_COLUMNS = columns_of(WarHistory, War)
+_STATE_COLUMNS = columns_of(KernelHistory, KernelState)
 
 
 class KernelRepository(Repository):
@@ -97,6 +119,13 @@ class KernelRepository(Repository):
         """Kernels of highest phi (integration), highest first."""
         known = self._query().where(_KERNELS.c.phi.is_not(None))
         return self._all(known.order_by(_KERNELS.c.phi.desc(), _KERNELS.c.kernel_id).limit(limit), Kernel)
+
+    def history(self, kernel_id: str) -> Iterator[KernelState]:
+        """The kernel after each of its events, in order of time, streamed."""
+        query = select(*_STATE_COLUMNS).where(_HISTORY.c.kernel_id == kernel_id)
+        if self.simulation_id:
+            query = query.where(self._own(_HISTORY))
+        return self._stream(query.order_by(_HISTORY.c.timestamp, _HISTORY.c.id), KernelState)
 
     def wars(self, kernel_id: str | None = None) -> Iterator[War]:
         """Wars (of one kernel) in order of time, streamed."""

@@ -10,14 +10,15 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.engine import Engine
 
 from astrocyte.agents.stores.repositories.base import Repository, columns_of
-from astrocyte.schemas.tables import AlertRow, DeadLetterRow, MultiEventRow, MultiEventSource
+from astrocyte.schemas.tables import AlertRow, DeadLetterRow, MultiEventRow, MultiEventSource, WindowResult
 
-__all__ = ["Letter", "OutputRepository", "Source", "StoredAlert", "StoredMultiEvent"]
+__all__ = ["Letter", "OutputRepository", "Source", "StoredAlert", "StoredMultiEvent", "WindowValue"]
 
 _ALERTS = AlertRow.__table__
 _EVENTS = MultiEventRow.__table__
 _SOURCES = MultiEventSource.__table__
 _LETTERS = DeadLetterRow.__table__
+_WINDOWS = WindowResult.__table__
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,23 @@ class Letter:
     payload: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class WindowValue:
+    """One field of one result of a window; start and end are event times in microseconds, the end is excluded."""
+
+    event_key: str
+    field: str
+    window_start: int
+    window_end: int
+    value: float | None
+    text: str | None
+
+
 _ALERT_COLUMNS = columns_of(AlertRow, StoredAlert)
 _EVENT_COLUMNS = columns_of(MultiEventRow, StoredMultiEvent)
 _SOURCE_COLUMNS = columns_of(MultiEventSource, Source)
 _LETTER_COLUMNS = columns_of(DeadLetterRow, Letter)
+_WINDOW_COLUMNS = columns_of(WindowResult, WindowValue)
 
 
 class OutputRepository(Repository):
@@ -120,6 +134,14 @@ class OutputRepository(Repository):
         """The source events of a multi event, in the order of its steps."""
         query = select(*_SOURCE_COLUMNS).where(_SOURCES.c.event_id == event_id).order_by(_SOURCES.c.position)
         return self._all(query, Source)
+
+    def window(self, name: str, field: str | None = None, *, key: str | None = None) -> Iterator[WindowValue]:
+        """Results of a window (one of its fields, one key) in order of event time, streamed: a curve."""
+        order = (_WINDOWS.c.window_end, _WINDOWS.c.event_key, _WINDOWS.c.field)
+        query = self._mine(select(*_WINDOW_COLUMNS), _WINDOWS).where(_WINDOWS.c.window_name == name).order_by(*order)
+        if field is not None:
+            query = query.where(_WINDOWS.c.field == field)
+        return self._stream(query if key is None else query.where(_WINDOWS.c.event_key == key), WindowValue)
 
     def dead_letters(self, *, stage: str | None = None) -> Iterator[Letter]:
         """Dead letters (of a stage) by topic, partition and offset, streamed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,9 @@ class CellsConfig(ScenarioConfig):
     hazard: float = Field(default=0.002, ge=0.0, le=1.0, description="probability of death per tick")
     ageing: float = Field(default=2e-5, ge=0.0, le=1.0, description="probability of death per tick and tick of age")
     mutation_step: float = Field(default=0.1, ge=0.0, le=0.5, description="standard deviation of a mutation")
+    evolves: tuple[Literal["bio", "ai", "tpu"], ...] = Field(
+        default=("bio", "ai", "tpu"), description="parts of the genome that mutations change: traits, weights, hardware"
+    )
     problem_seed: int = Field(default=1, ge=0, lt=2**32, description="seed of the problems")
     metrics_every: int = Field(default=10, ge=1, le=1_000_000, description="ticks between population_metrics")
     routine_every: int = Field(default=10, ge=1, le=1_000_000, description="ticks between samples of single cells")
@@ -126,13 +129,19 @@ class CellsStatic:
 
 
 def cells_params(config: CellsConfig) -> dict[str, Any]:
-    """Numbers of the config; ``targets`` are the weights that solve each problem exactly, [problems, inputs]."""
+    """Numbers of the config.
+
+    ``targets`` are the weights that solve each problem exactly, [problems, inputs]; ``mutation_step`` is the standard
+    deviation of a mutation of each gene, [genes, 1].
+    """
     targets: NDArray[np.float64] = np.random.default_rng(config.problem_seed).normal(0.0, 0.7, (len(PROBLEMS), INPUTS))
     names = ("initial", "reward", "difficulty", "sharpness", "supply", "core_cost", "memory_cost", "growth_cost",
-             "division_energy", "founder_energy", "hazard", "ageing", "mutation_step")  # fmt: skip
+             "division_energy", "founder_energy", "hazard", "ageing")  # fmt: skip
+    part = np.repeat(("bio", "tpu", "ai"), (ROW["tpu_cores"], len(TRAITS) - ROW["tpu_cores"], WEIGHTS))
     return {
         **{name: np.float32(getattr(config, name)) for name in names},
         "targets": targets.astype(np.float32),
+        "mutation_step": np.where(np.isin(part, config.evolves), config.mutation_step, 0.0).astype(np.float32)[:, None],
         "plants": plant_params(config.plants, PLANT_KINDS),
     }
 

@@ -174,6 +174,93 @@ async def test_published_cells_and_kernels_are_rows_of_their_simulation(database
         assert [each.kernel_id for each in found.kernels.find_similar_basins([1.0] + [0.0] * 7)] == ["7"]
 
 
+async def test_the_family_of_a_cell_its_generations_and_the_curves_are_read_by_repositories(database):
+    """Cell 0 has the daughters 1 and 2, of which 1 has 3; 9 belongs to another simulation."""
+    out = Stored()
+    cells = CellEvents(out, "sim_001", tick_us=1_000, start_us=START_US)
+    for number, parent in ((1, 0), (2, 0), (3, 1)):
+        before = {"cell_id": parent, "generation": min(parent, 1)}
+        cells.stream_division_event(before, {"cell_id": number, "generation": min(parent, 1) + 1})
+        cells.stream_mutation_event({"cell_id": number, "parent_id": parent}, "point", 0.25)
+    for number, generation in enumerate((0, 1, 1, 2)):
+        cells.stream_cell_state({"cell_id": number, "generation": generation}, number)
+        for accuracy in (0.25, number / 4):
+            result = {"accuracy": accuracy, "tpu_utilization": accuracy / 2}
+            cells.stream_problem_result({"cell_id": number}, {"problem_type": "xor"}, result)
+    for tick in (4, 8):
+        cells.stream_population_snapshot({"total_population": 10 * tick, "births": tick}, tick)
+    other = CellEvents(out, "sim_002", tick_us=1_000, start_us=START_US)
+    other.stream_division_event({"cell_id": 1, "generation": 1}, {"cell_id": 9, "generation": 2})
+    kernels = KernelEvents(out, "sim_001")
+    kernels.store_kernel(kernel_id=7, phi=0.5, basin_coordinates=[1.0] + [0.0] * 7)
+    kernels.update_kernel_metrics(7, phi=0.75, training_steps=10)
+    kernels.store_kernel(kernel_id=8, phi=0.1)
+    await out.write(database)
+    with ExperimentDatabase(database) as db:
+        found = db.open_simulation("sim_001")
+        ancestors = [(each.cell_id, each.generation, each.distance) for each in found.cells.ancestors(3)]
+        assert ancestors == [(1, 1, 1), (0, 0, 2)]
+        assert [each.cell_id for each in found.cells.ancestors(3, most=1)] == [1]
+        assert found.cells.ancestors(0) == found.cells.ancestors(77) == []
+        tree = [(each.cell_id, each.parent_id, each.generation, each.distance) for each in found.cells.descendants(0)]
+        assert tree == [(1, 0, 1, 1), (2, 0, 1, 1), (3, 1, 2, 2)]
+        assert [each.cell_id for each in found.cells.descendants(0, within=1)] == [1, 2]
+        generations = [
+            (each.generation, each.cells, each.attempts, each.solved, each.mean_accuracy, each.mean_utilization)
+            for each in found.cells.accuracy_by_generation()
+        ]
+        assert generations == [
+            (0, 1, 2, 0, 0.125, 0.0625), (1, 2, 4, 1, 0.3125, 0.15625), (2, 1, 2, 1, 0.5, 0.25)
+        ]  # fmt: skip
+        assert found.cells.problem_summary()[0].mean_utilization == pytest.approx(0.3125 / 2)
+        curve = [(each.tick, each.timestamp, each.total_population, each.births) for each in found.cells.population()]
+        assert curve == [(4, START_US + 4_000, 40, 4), (8, START_US + 8_000, 80, 8)]
+        assert [each.tick for each in found.cells.population(5)] == [8]
+        assert [each.tick for each in found.cells.population(0, 8)] == [4]
+        history = [(each.status, each.phi, each.training_steps) for each in found.kernels.history("7")]
+        assert history == [("spawned", 0.5, None), ("updated", 0.75, 10)]
+
+
+def test_a_program_without_a_broker_logs_kernels_and_wars(database):
+    with ExperimentDatabase(database, "exp_001", now_us=lambda: START_US) as db:
+        with db.create_simulation_context("sim_001") as context:
+            log = context.logger
+            basin = [1.0] + [0.0] * 7
+            assert log.log_kernel(7, god_name="Athena", phi=0.5, basin_coordinates=basin, parent_kernels=["3"]) == 1
+            assert log.log_kernel(7, "updated", timestamp=START_US + 5, phi=0.75, training_steps=10) == 2
+            log.log_kernel(8, phi=0.25)
+            assert log.log_war(7, 8, winner_id=7, rounds=3, outcome="attacker_won") == 1
+            log.log_war(9, 7)
+        kernels = db.open_simulation("sim_001").kernels
+        kernel = kernels.get("7")
+        assert (kernel.god_name, kernel.phi, kernel.training_steps, kernel.status) == ("Athena", 0.75, 10, "updated")
+        assert kernel.basin_coordinates.tolist() == basin
+        assert (kernel.parent_kernels, kernel.spawned_at.year) == (["3"], 2025)
+        history = [(each.timestamp, each.status, each.phi) for each in kernels.history("7")]
+        assert history == [(START_US, "spawned", 0.5), (START_US + 5, "updated", 0.75)]
+        wars = [(each.attacker_id, each.defender_id, each.winner_id) for each in kernels.wars("7")]
+        assert wars == [("7", "8", "7"), ("9", "7", None)]
+        assert [each.kernel_id for each in db.find_similar_basins(basin)] == ["7"]
+        with db.create_simulation_context("sim_001", resume=True) as context:
+            assert context.logger.log_kernel(7, "retired") == 4
+        assert db.open_simulation("sim_001").kernels.get("7").phi == 0.75
+
+
+def test_two_processes_that_log_kernels_of_one_simulation_replace_nothing_of_each_other(database):
+    both = [ExperimentDatabase(database, "exp_001", now_us=lambda at=START_US + each: at) for each in range(2)]
+    loggers = [db.create_simulation_context("sim_001").logger for db in both]
+    for kernel, logger in enumerate(loggers):
+        logger.log_kernel(kernel, phi=0.5)
+        logger.log_war(kernel, 7)
+    for logger in loggers:
+        logger.flush()
+    kernels = both[0].open_simulation("sim_001").kernels
+    assert [len(list(kernels.history(str(kernel)))) for kernel in range(2)] == [1, 1]
+    assert [war.attacker_id for war in kernels.wars()] == ["0", "1"]
+    for db in both:
+        db.close()
+
+
 async def test_published_dna_is_read_by_its_repository(database):
     out = Stored()
     dna = DnaEvents(out)

@@ -9,6 +9,7 @@ import pytest
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.ingest.dicts import frames_of
 from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.stores.experiment import ExperimentDatabase
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.frames import Frame
 from tests.integration.stores.test_sql_streams import START_US, frame_of, rows_of, sourced, written
@@ -102,6 +103,13 @@ async def test_a_curve_of_a_window_is_one_query(database):
         "accuracy_slope", "best_accuracy", "generations",
     }  # fmt: skip
     assert {row["simulation_id"] for row in rows} == {"sim"}
+    with ExperimentDatabase(database) as opened:
+        outputs = opened.open_simulation("sim").outputs
+        assert [(each.window_end, each.value) for each in outputs.window("population_second", "population")] == curve
+        assert {each.field for each in outputs.window("progress", key="sim")} == {
+            "accuracy_slope", "best_accuracy", "generations",
+        }  # fmt: skip
+        assert list(outputs.window("progress", key="other")) == list(outputs.window("nothing")) == []
 
 
 async def test_window_results_that_are_no_numbers_are_text_and_a_later_revision_replaces_an_earlier_one(tmp_path):

@@ -8,7 +8,7 @@ from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.client import BrokerUnavailable
 from astrocyte.pipeline.role_registry import ROLES
 from astrocyte.pipeline.simulation.run import describe_run
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
 NOWHERE = "127.0.0.1:1"
 
@@ -51,3 +51,42 @@ def test_health_says_in_words_that_a_role_has_read_nothing_yet(monkeypatch):
         "correlate: 1 member, Stable, nothing read yet",
         "sql: 2 members, Stable, lag 1,234",
     ]
+
+
+@pytest.mark.parametrize("command", [["audit", "verify"], ["audit", "export"], ["db", "retention"]], ids=" ".join)
+def test_a_database_that_is_not_there_is_refused_and_not_created(tmp_path, command):
+    path = tmp_path / "absent.db"
+    result = CliRunner().invoke(app, [*command, "--url", str(path)])
+    assert isinstance(result.exception, InvalidSettings)
+    assert str(result.exception) == f"there is no database {path}; name another one with --url"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("command", [["audit", "verify"], ["audit", "export"]], ids=" ".join)
+def test_a_file_that_is_no_database_of_astrocyte_has_no_audit_log(tmp_path, command):
+    path = tmp_path / "other.db"
+    path.touch()
+    result = CliRunner().invoke(app, [*command, "--url", str(path)])
+    assert isinstance(result.exception, AstrocyteError)
+    assert str(result.exception) == f"the database cannot be used: {path}: no such table: audit_log"
+
+
+@pytest.mark.parametrize("command", [["audit", "verify"], ["db", "retention"], ["db", "url"]], ids=" ".join)
+def test_a_server_that_does_not_answer_is_named_in_one_line_without_the_password(command):
+    result = CliRunner().invoke(app, [*command, "--url", "postgresql://me:secret@127.0.0.1:1/db"])
+    assert isinstance(result.exception, AstrocyteError)
+    said = str(result.exception)
+    assert "127.0.0.1:1/db" in said
+    assert "Connection refused" in said
+    assert "secret" not in said
+    assert "\n" not in said
+
+
+def test_an_export_of_the_audit_log_replaces_no_file(tmp_path):
+    url, kept = str(tmp_path / "some.db"), tmp_path / "kept.jsonl"
+    kept.write_text("mine")
+    CliRunner().invoke(app, ["db", "upgrade", "--url", url], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["audit", "export", "--url", url, "-o", str(kept)])
+    assert isinstance(result.exception, InvalidSettings)
+    assert str(result.exception) == f"-o {kept}: File exists; expected a file that does not exist yet"
+    assert kept.read_text() == "mine"

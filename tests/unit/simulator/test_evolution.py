@@ -22,15 +22,37 @@ from tests.support.worlds import (
 pytestmark = pytest.mark.time_limit(30, "runs thousands of generations")
 
 
+def moran_fixation(slots: int, fitness: float) -> float:
+    """Fixation probability of one mutant where one dies and the room goes to one of those who want a child, equally.
+
+    A carrier always wants one, another with probability 1 / fitness. The chance of k carriers among m others is
+    therefore the mean of k / (k + x), with x binomial: above k / (k + m / fitness), which parents in proportion to
+    fitness have (Hindersin and Traulsen 2015, "death-birth"), most of all where few compete.
+    """
+    up, down = np.zeros(slots + 1), np.zeros(slots + 1)
+    for carriers in range(1, slots):
+        for carrier_dies, chance in ((True, carriers / slots), (False, 1 - carriers / slots)):
+            left = carriers - carrier_dies
+            want = np.arange(slots - left)
+            weight = binom.pmf(want, slots - 1 - left, 1 / fitness)
+            some = left + want > 0  # nobody wants one: the room waits for the next tick
+            child = (weight[some] * left / (left + want[some])).sum() / weight[some].sum()
+            up[carriers] += chance * child * (not carrier_dies)
+            down[carriers] += chance * (1 - child) * carrier_dies
+    return float(1 / (1 + np.cumprod(down[1:slots] / up[1:slots]).sum()))
+
+
 def test_an_advantageous_mutant_fixes_with_the_probability_of_moran() -> None:
-    # Death, then birth by fitness among the survivors ("death-birth"): Hindersin and Traulsen 2015.
-    slots, replicates, fitness = 12, 4000, 1.5
+    slots, replicates, fitness = 8, 5000, 1.5
     config = MoranConfig(slots=slots, replicates=replicates, advantage=fitness - 1, carriers=-1.0)
-    carriers = trace(MORAN, config, 11, 700, chunk_ticks=100)["carriers"][-1]
-    expected = (1 - 1 / slots) * (1 - 1 / fitness) / (1 - fitness ** (1 - slots))
+    carriers = trace(MORAN, config, 11, 200, chunk_ticks=50)["carriers"][-1]
+    expected = moran_fixation(slots, fitness)
+    in_proportion = (1 - 1 / slots) * (1 - 1 / fitness) / (1 - fitness ** (1 - slots))
+    error = np.sqrt(expected * (1 - expected) / replicates)
     assert np.isin(carriers, (0, slots)).mean() > 0.999
     measured = (carriers == slots).mean()
-    assert abs(measured - expected) < 4 * np.sqrt(expected * (1 - expected) / replicates)
+    assert abs(measured - expected) < 3 * error
+    assert measured - in_proportion > 3 * error
 
 
 def test_diversity_is_lost_at_the_rate_at_which_lineages_coalesce() -> None:

@@ -84,8 +84,9 @@ def test_the_events_of_cells_are_timed_by_ticks_and_belong_to_the_simulation(out
         "simulation_id": "sim_001",
     }  # fmt: skip
     cells.stream_division_event(mother, daughter)
-    assert out.last("timestamp", "key", "type", "cell_id", "parent_id", "generation_gap") == {
+    assert out.last("timestamp", "key", "type", "cell_id", "parent_id", "generation_gap", "generation") == {
         "timestamp": 1_050_000, "key": "7", "type": "division", "cell_id": 2, "parent_id": 1, "generation_gap": 1,
+        "generation": daughter["generation"],
     }  # fmt: skip
     cells.stream_mutation_event(daughter, "point", 0.5)
     assert out.last("type", "event_type", "mutation_magnitude") == {

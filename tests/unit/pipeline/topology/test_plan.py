@@ -142,3 +142,9 @@ def test_a_copy_whose_topic_would_have_too_long_a_name_is_refused():
     rules = load_rules(f"rules: [{{name: r, by: {'b' * 60}, seq: [{{as: a, stream: {'s' * 200}}}]}}]")
     with pytest.raises(InvalidRule, match=r"Kafka does not take the topic .* at most 249"):
         make_plan(rules)
+
+
+def test_a_stream_that_is_named_by_a_pattern_is_refused():
+    rules = load_rules("rules: [{name: r, any: [{as: a, stream: 'dna.*'}]}]")
+    with pytest.raises(InvalidRule, match=r"stream 'dna\.\*' looks like a pattern; .* write a step for each"):
+        make_plan(rules)

@@ -175,3 +175,21 @@ def test_a_sampled_row_carries_the_number_of_cells_it_stands_for() -> None:
     living = sum(int(np.sum(frame.column("alive").to_pylist())) for frame in vitals)
     estimate = living * 5.0 / 6
     assert estimate == pytest.approx(np.mean(population), rel=0.15)
+
+
+@pytest.mark.parametrize("frozen", ["bio", "ai", "tpu"])
+def test_a_part_of_the_genome_that_does_not_evolve_stays_that_of_the_founders(frozen) -> None:
+    rows_of = {"bio": slice(0, 4), "tpu": slice(4, 7), "ai": slice(7, None)}
+    config = CellsConfig(size=1024, founder_energy=40.0, evolves=[part for part in rows_of if part != frozen])
+    world = World(CELLS, config, 9)
+    params = CELLS.params(config)
+    founders = world.host_states()[0]["cells"]["genome"]
+    for _ in world.run(120, lambda _: params):
+        pass
+    cells = world.host_states()[0]["cells"]
+    young = cells["alive"] & (cells["generation"] > 0)
+    founder = founders[:, cells["lineage"] % 1024]
+    assert young.sum() > 100
+    for part, genes in rows_of.items():
+        changed = (cells["genome"][genes] != founder[genes]).any(axis=0)[young]
+        assert changed.any() == (part != frozen), part

@@ -237,3 +237,20 @@ def test_lotka_volterra_keeps_period_means_and_amplitude_with_prey_first():
 def test_lotka_volterra_spirals_out_when_both_are_updated_at_once():
     path = _lotka_volterra("at once")
     assert np.abs(path[-1_000:, 0] - 1).max() > 1.5 * 0.1
+
+
+def test_settings_can_ask_for_the_state_of_every_agent_after_every_step():
+    sink = MemorySink()
+    settings = {"size": 64, "routine_every": 2, "routine_share": 1.0, "tile_share": 1.0, "steps_every": 1}
+    simulate("ecology", settings, seed=3, ticks=20, sink=sink)
+    rows = {name: [row for frame in sink.of(name) for row in frame.rows()] for name in ("agents", "agent_states")}
+    known = {(row["agent_id"], row["step_number"]) for row in rows["agent_states"]}
+    life = {row["agent_id"]: [row["birth_time"], 20] for row in rows["agents"] if row["type"] == "born"}
+    for row in rows["agents"]:
+        if row["type"] == "died":
+            life[row["agent_id"]][1] = row["death_time"]
+    expected = {
+        (agent, step) for agent, (born, died) in life.items() for step in range(max(born, 1), died) if step < 19
+    }
+    assert len(expected) > 300
+    assert expected <= known

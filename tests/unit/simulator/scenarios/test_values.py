@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from astrocyte import CATALOG
-from astrocyte.scenario import MemorySink, simulate
+from astrocyte.scenario import MemorySink, configure, load_scenario, simulate
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.event_types import axons, cells, dna, ecology, kernels
 from astrocyte.schemas.frames import Frame
+from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.testing import check_values
 from tests.support.small_worlds import SMALL_WORLDS
 
@@ -27,6 +29,85 @@ def test_values_are_in_the_ranges_of_the_catalog_and_vary_where_they_should(run)
     streams = {event_type.stream for event_type in SHIPPED[scenario]}
     assert streams - {frame.stream for frame in frames} <= {"truth"}
     assert list(check_values(frames, varying=True)) == []
+
+
+def _run_until(scenario, ticks):
+    """Rows of each stream and the state after ``ticks`` ticks of the small world."""
+    settings = SMALL_WORLDS[scenario][1]
+    world_of = load_scenario(scenario)
+    config = configure(world_of.Config, settings)
+    world = World(world_of, config, 9)
+    assembler = Assembler(world_of, config, "run", frame_ticks=ticks)
+    params = world_of.params(config)
+    rows = {}
+    for done in world.run(ticks, lambda _: params):
+        for frame in assembler.add(done):
+            rows.setdefault(frame.stream, []).extend(frame.rows())
+    (state,) = world.host_states()
+    return rows, state, config
+
+
+def _entropy(shares):
+    shares = shares[shares > 0]
+    return float(-(shares * np.log(shares)).sum())
+
+
+def test_the_row_of_the_last_tick_of_cells_is_that_of_their_state():
+    rows, state, config = _run_until("cells", 111)
+    row, cells = rows["population_metrics"][-1], state["cells"]
+    alive = cells["alive"]
+    genome = cells["genome"][:, alive].astype(np.float64)
+    diversity = []
+    for number, low, high in ((0, 0.05, 5.0), (4, 0.1, 64.0)):
+        counts = np.histogram(np.log(genome[number]), np.linspace(np.log(low), np.log(high), 17))[0]
+        diversity.append(_entropy(counts / alive.sum()))
+    assert row["tick"] == 110
+    assert row["total_population"] == alive.sum() > 0
+    assert row["avg_energy"] == pytest.approx(cells["energy"][alive].mean() / 1024)
+    assert row["avg_generation"] == pytest.approx(cells["generation"][alive].mean())
+    assert row["genome_diversity"] == pytest.approx(np.mean(diversity), rel=1e-4)
+    _flows_are_those_of_the_events(rows["population_metrics"], "tick", config, {
+        "births": [each for each in rows["evolutionary_events"] if each["type"] == "birth"],
+        "deaths": [each for each in rows["evolutionary_events"] if each["type"] == "death"],
+    })  # fmt: skip
+
+
+def test_the_row_of_the_last_step_of_ecology_is_that_of_its_state():
+    rows, state, config = _run_until("ecology", 96)
+    row, agents, amount = rows["simulation_steps"][-1], state["agents"], state["amount"] / 1024
+    alive = agents["alive"]
+    genomes = np.bincount(agents["genome"][alive], minlength=64) / alive.sum()
+    assert row["step_number"] == 95
+    assert row["total_agents"] == alive.sum() > 0
+    kinds = [row[f"{kind}_agents"] for kind in ("system", "independent", "control")]
+    assert kinds == np.bincount(agents["kind"][alive], minlength=3).tolist()
+    assert row["current_max_generation"] == agents["generation"][alive].max()
+    assert row["average_agent_age"] == (96 - agents["birth_tick"][alive].astype(np.int64)).sum() // alive.sum()
+    assert row["total_resources"] == pytest.approx(amount.sum())
+    assert row["average_agent_resources"] == pytest.approx(agents["resource"][alive].mean() / 1024)
+    assert row["average_agent_health"] == pytest.approx(agents["health"][alive].mean() / 1024)
+    assert row["average_reward"] == pytest.approx(agents["reward"][alive].mean() / 1024)
+    assert row["genetic_diversity"] == pytest.approx(1 / (genomes**2).sum() / 64)
+    assert row["dominant_genome_ratio"] == pytest.approx(genomes.max())
+    evenness = _entropy(amount / amount.sum()) / np.log(len(amount))
+    assert row["resource_distribution_entropy"] == pytest.approx(evenness, abs=1e-4)
+    assert row["resource_efficiency"] == pytest.approx(
+        row["resources_consumed"] / (row["resources_consumed"] + row["total_resources"])
+    )
+    _flows_are_those_of_the_events(rows["simulation_steps"], "step_number", config, {
+        "births": [each for each in rows["agents"] if each["type"] == "born" and each["parent_id"] is not None],
+        "deaths": [each for each in rows["agents"] if each["type"] == "died"],
+    })  # fmt: skip
+
+
+def _flows_are_those_of_the_events(curve, name, config, flows):
+    before = -1
+    for row in curve:
+        for flow, events in flows.items():
+            ticks = [(each["timestamp"] - config.epoch_us) // config.tick_us for each in events]
+            assert row[flow] == sum(before < tick <= row[name] for tick in ticks), (name, row[name], flow)
+        before = row[name]
+    assert all(sum(row[flow] for row in curve) > 0 for flow in flows)
 
 
 @pytest.mark.parametrize(
