@@ -7,7 +7,7 @@ the caller accounts for it. Records are written with CloudEvents 1.0 attributes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -36,6 +36,7 @@ from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import misfit_reason, misfits
 from astrocyte.schemas.mixed import TYPE_ERRORS, column_of, typed_column
+from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, reasons_column
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
@@ -433,7 +434,17 @@ def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) 
             if not _mend_types(parsed, contract, types, refused):
                 raise
             continue
-        return columns | _simulations(parsed, contract)
+        return columns | _simulations(parsed, contract) | _not_finite(parsed, names, types)
+
+
+def _not_finite(parsed: list[_Parsed], names: Iterable[str], types: Mapping[str, FieldType]) -> dict[str, pa.Array]:
+    """The column `NON_FINITE`, where lists or objects that became JSON text hold numbers that are not finite."""
+    reasons: dict[int, str] = {}
+    for name in names:
+        if types.get(name) != "list<float32>":
+            found = non_finite_reasons(field_name(name), [item.fields.get(name) for item in parsed])
+            reasons = found | reasons
+    return {NON_FINITE: reasons_column(reasons, len(parsed))} if reasons else {}
 
 
 def _simulations(parsed: list[_Parsed], contract: Contract) -> dict[str, pa.Array]:
