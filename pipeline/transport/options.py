@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 
 from faust.types import TP
 
+from astrocyte.pipeline.transport.assignor import OnNotes
+
 __all__ = ["OnAssigned", "OnRevoked", "TransportOptions", "configure", "options_of"]
 
 OnAssigned = Callable[[Mapping[TP, int | None]], "Mapping[TP, int] | Awaitable[Mapping[TP, int] | None] | None"]
@@ -27,6 +29,9 @@ class TransportOptions:
 
     on_assigned: OnAssigned | None = None
     on_revoked: OnRevoked | None = None
+    note: str = ""
+    """What the members of the group learn of this one (`pipeline.transport.assignor`)."""
+    on_notes: OnNotes | None = None
     revoke_timeout_s: float = 20.0
     """Time limit of ``on_revoked``; other members of the group wait for it."""
     liveness_timeout_s: float | None = 120.0
