@@ -311,7 +311,15 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             at_end = partial(_at_end, app, runner.repartitioner.repartition.source)
             await runner.tick(at_end, settings.idle_timeout / 1e6)
 
-    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    configure(
+        app,
+        TransportOptions(
+            on_assigned=assigned,
+            note=digest_of(live.base, settings),
+            on_notes=GroupRules().note,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
+    )
     repeat(app, tick, 1.0)
     repeat(app, reporter.tick, 1.0)
     for runner in runners:
@@ -375,7 +383,15 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
         async for key, value in messages_of_topic(settings.broker, memory):
             runner.remember(key, value)
 
-    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    configure(
+        app,
+        TransportOptions(
+            on_assigned=assigned,
+            note=digest_of(ruleset, settings),
+            on_notes=GroupRules().note,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
+    )
 
     async def control(stream: Any) -> None:
         async for event in stream.noack().events():

@@ -34,7 +34,7 @@ async def group_lag(broker: str, group: str) -> int | None:
 
 
 async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Members, state and lag of the consumer group of each role.
+    """Members, state and lag of the consumer group of each role; ``rules`` says that its members have different ones.
 
     Roles that are set are always among them, and others that run. Where none are set, they are those that have a group
     on the broker, since a worker chooses some itself; without any, the default ones.
@@ -54,10 +54,10 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
                 notes[role] = Counter(filter(None, (note_of(member["member_metadata"]) for member in members)))
     for role, found in states.items():
         found["lag"] = await group_lag(settings.broker, f"{settings.group}-{role}")
+        line = other_rules(notes[role])
+        found["rules"] = [] if line is None else [line]
     if "correlate" in states:
         states["correlate"] |= await correlate_health(settings.broker)
-        line = other_rules(notes["correlate"])
-        states["correlate"]["rules"] = [] if line is None else [line]
         if not states.get("repartition", {}).get("members"):
             _name_absent_role(states["correlate"])
     return states

@@ -44,7 +44,7 @@ from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopp
 from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, GroupRules, digest_of, read_rule_files
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -387,7 +387,15 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
     app.close_down = close
 
-    configure(app, TransportOptions(on_revoked=revoked, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    configure(
+        app,
+        TransportOptions(
+            on_revoked=revoked,
+            note=digest_of(ruleset, settings),
+            on_notes=GroupRules().note,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
+    )
 
     async def store(stream: Any) -> None:
         async for event in stream.noack().events():

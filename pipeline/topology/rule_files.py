@@ -77,7 +77,7 @@ def other_rules(digests: Mapping[str, int]) -> str | None:
     counts = ", ".join(str(count) for count in sorted(digests.values(), reverse=True))
     return (
         f"the workers of the group have {len(digests)} different sets of rule files or of the settings lateness, clock "
-        f"tolerance and consistency ({counts} workers): each correlates the keys of its own partitions by its own. "
+        f"tolerance and consistency ({counts} workers): each works by its own, on its own partitions. "
         "This ends once all are replaced where a new version is being rolled out; otherwise start them with the same "
         "files and settings, or in groups of their own (ASTROCYTE_GROUP)"
     )
