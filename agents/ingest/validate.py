@@ -162,20 +162,18 @@ class _Work:
             else:
                 values = to_list(column.filter(pa.array(bad)))
                 self.refuse(bad, [str(non_finite_reason(field_name(name), value)) for value in values])
-                noted = noted[~bad]
-        bad = np.array([reason is not None for reason in noted], np.bool_)
-        if policy == "reject" and bad.any():
-            self.refuse(bad, noted[bad].tolist())
+                noted = None if noted is None else noted.filter(pa.array(~bad))
+        if policy == "reject" and noted is not None and noted.null_count < len(noted):
+            self.refuse(np.asarray(noted.is_valid()), [str(reason) for reason in to_list(noted.drop_null())])
 
-    def take_noted(self) -> NDArray[np.object_]:
-        """The reasons in the column `NON_FINITE`, by row, without which the frame is left."""
+    def take_noted(self) -> pa.Array | None:
+        """The column `NON_FINITE`, without which the frame is left."""
         batch = self.frame.batch
         index = batch.schema.get_field_index(NON_FINITE)
         if index < 0:
-            return np.full(batch.num_rows, None)
-        noted = np.array([None if reason is None else str(reason) for reason in to_list(batch.column(index))], object)
+            return None
         self.frame = replace(self.frame, batch=batch.remove_column(index))
-        return noted
+        return batch.column(index)
 
     def transform(self, spec: Validator) -> None:
         if spec.where_node is not None:
