@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
-from astrocyte.schemas.mixed import MIXED, column_of, key_column, plain_column, rows_of, to_list, typed_column
+from astrocyte.schemas.mixed import MIXED, column_of, key_column, plain_column, to_list, typed_column
 from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, python_values, reasons_column
 
 __all__ = [
@@ -249,13 +249,20 @@ class Frame:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows as dictionaries of Python values (timestamp in microseconds). Slow: for display and tests."""
-        return rows_of(self.batch)
+        return _rows_of(self.batch)
 
     def event_fields(self) -> list[dict[str, Any]]:
         """Rows as ``timestamp``, ``key``, ``type`` and the event's own fields, by the names that rules use."""
         names = [name for name in self.batch.schema.names if name not in _HIDDEN]
         kept = [field_name(name) if name[:-1] in _HIDDEN else name for name in names]
-        return rows_of(self.batch.select(names).rename_columns(kept))
+        return _rows_of(self.batch.select(names).rename_columns(kept))
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows of a batch as dictionaries of Python values."""
+    names = batch.schema.names
+    columns = [to_list(column) for column in batch.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _to_arrow(name: str, values: Any) -> pa.Array:

@@ -26,7 +26,14 @@ import pyarrow.compute as pc
 
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.nested import python_values
-from astrocyte.schemas.times import PER_UNIT, is_in_calendar, iso_interval, us_from_datetime, usual_datetime
+from astrocyte.schemas.times import (
+    PER_UNIT,
+    is_in_calendar,
+    iso_interval,
+    us_from_datetime,
+    us_from_numpy,
+    usual_datetime,
+)
 
 __all__ = [
     "LEAST",
@@ -46,7 +53,6 @@ __all__ = [
     "nearest_float",
     "plain",
     "plain_column",
-    "rows_of",
     "to_list",
     "typed_column",
 ]
@@ -87,7 +93,7 @@ def plain(value: Any) -> int | float | str | bool | None:
     if kind is int:
         return value if LEAST <= value <= MOST else nearest_float(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
-        return None if np.isnat(value) else int(value.astype(f"{value.dtype.kind}8[us]").astype(np.int64))
+        return plain(us_from_numpy(value))
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, Enum):
@@ -345,13 +351,6 @@ def to_list(column: pa.Array) -> list[Any]:
         for row, value in zip(rows.tolist(), part.drop_null().to_pylist(), strict=True):
             found[row] = value
     return found
-
-
-def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows of a batch as dictionaries of Python values."""
-    names = batch.schema.names
-    columns = [to_list(column) for column in batch.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def key_column(column: pa.Array) -> pa.Array:

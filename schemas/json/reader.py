@@ -7,7 +7,7 @@ the caller accounts for it. Records are written with CloudEvents 1.0 attributes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -426,25 +426,20 @@ def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) 
         names |= dict.fromkeys(name for item in parsed for name in item.fields)
     columns: dict[str, pa.Array] = {}
     while True:
+        reasons: dict[int, str] = {}
         try:
             for name in names:
                 values = [item.fields.get(name) for item in parsed]
                 columns[name] = typed_column(values, arrow_type(types[name])) if name in types else column_of(values)
+                if types.get(name) != "list<float32>":
+                    reasons = non_finite_reasons(field_name(name), values) | reasons
         except TYPE_ERRORS:
             if not _mend_types(parsed, contract, types, refused):
                 raise
             continue
-        return columns | _simulations(parsed, contract) | _not_finite(parsed, names, types)
-
-
-def _not_finite(parsed: list[_Parsed], names: Iterable[str], types: Mapping[str, FieldType]) -> dict[str, pa.Array]:
-    """The column `NON_FINITE`, where lists or objects that became JSON text hold numbers that are not finite."""
-    reasons: dict[int, str] = {}
-    for name in names:
-        if types.get(name) != "list<float32>":
-            found = non_finite_reasons(field_name(name), [item.fields.get(name) for item in parsed])
-            reasons = found | reasons
-    return {NON_FINITE: reasons_column(reasons, len(parsed))} if reasons else {}
+        if reasons:
+            columns[NON_FINITE] = reasons_column(reasons, len(parsed))
+        return columns | _simulations(parsed, contract)
 
 
 def _simulations(parsed: list[_Parsed], contract: Contract) -> dict[str, pa.Array]:

@@ -215,3 +215,23 @@ def test_such_a_time_of_numpy_is_its_number_inside_lists_too() -> None:
     values = [[far, near], {"at": far}, np.array([near, far]), [np.datetime64("NaT")]]
     strings = [BOTH, f'{{"at":{FAR_US}}}', f"[{NEAR},{FAR_US}]", "[null]"]
     assert from_matches(events_of(values), None) == (strings, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.datetime64(2**40, "D"), float(2**40 * 86_400_000_000)),
+        (np.datetime64(2**40, "s"), 2**40 * 1_000_000),
+        (np.timedelta64(2**60, "h"), float(2**60 * 3_600_000_000)),
+        (np.datetime64("2026-01"), T0_US),
+        (np.datetime64(-1, "ns"), -1),
+        (np.timedelta64(3, "25ms"), 75_000),
+        (np.timedelta64(5), 5),
+    ],
+)
+def test_a_time_of_numpy_does_not_wrap_around(value: Any, expected: float) -> None:
+    ((found,), refused) = from_matches(events_of([value]), None)
+    assert (repr(found), refused) == (repr(expected), [])
+    assert orjson.loads(from_matches(events_of([[np.datetime64(2**40, "D")]]), None)[0][0]) == [
+        2.0**40 * 86_400_000_000
+    ]
