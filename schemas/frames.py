@@ -3,13 +3,13 @@
 Between decoding and encoding everything is a frame. The columns are ``timestamp`` (int64 microseconds, UTC), ``key``
 and ``type`` (dictionary-encoded text), then the fields of the event type. Two more columns are optional: ``seq``
 (int64, the row's sequence number in its run and stream, where rows are not contiguous) and ``event_id`` (16 bytes
-or text, for records whose producer set the ids).
+or text, for records whose producer set the ids). `schemas.nested.NON_FINITE` is one more, until validators see it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
-from astrocyte.schemas.mixed import MIXED, column_of, key_column, plain_column, rows_of, to_list, typed_column
+from astrocyte.schemas.mixed import MIXED, column_of, key_column, plain_column, to_list, typed_column
+from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, python_values, reasons_column
 
 __all__ = [
     "CONTENT_TYPE",
@@ -35,10 +36,10 @@ __all__ = [
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
 TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
-RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id")
+RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id", NON_FINITE)
 """Column names that are not fields of an event. A field of such a name is in a column with an underscore after it."""
-_HIDDEN: Final = ("seq", "event_id")
-"""Reserved columns that identify a row. In rules these names are those of the event's fields."""
+_HIDDEN: Final = ("seq", "event_id", NON_FINITE)
+"""Reserved columns that are no part of an event. In rules these names are those of the event's fields."""
 
 
 def column_name(name: str) -> str:
@@ -98,6 +99,9 @@ class Frame:
             )
         try:
             arrays = {name: _to_arrow(name, values) for name, values in columns.items()}
+            reasons = _reasons((name, values, arrays[name]) for name, values in columns.items())
+            if reasons:
+                arrays[NON_FINITE] = reasons_column(reasons, len(arrays["timestamp"]))
         except (pa.ArrowException, UnicodeError) as error:
             raise InvalidFrame(f"columns of stream {stream!r} cannot be read: {error}") from error
         if "type" not in arrays:
@@ -228,20 +232,37 @@ class Frame:
         index = self.batch.schema.get_field_index(name)
         if index >= 0:
             return replace(self, batch=self.batch.set_column(index, name, column))
-        # Fields come before the columns that identify rows (seq, event_id).
+        # Fields come before the columns that are no part of an event.
         names = self.batch.schema.names
         at = next((place for place, other in enumerate(names) if other in _HIDDEN), len(names))
         return replace(self, batch=self.batch.add_column(at, name, column))
 
+    def noting(self, reasons: Mapping[int, str]) -> Self:
+        """The frame with the column `NON_FINITE`, whose reasons by row come after those that it has."""
+        batch = self.batch
+        index = batch.schema.get_field_index(NON_FINITE)
+        if index >= 0:
+            before = enumerate(to_list(batch.column(index)))
+            reasons = {**reasons, **{row: reason for row, reason in before if reason is not None}}
+            batch = batch.remove_column(index)
+        return replace(self, batch=batch.append_column(NON_FINITE, reasons_column(reasons, batch.num_rows)))
+
     def rows(self) -> list[dict[str, Any]]:
         """Rows as dictionaries of Python values (timestamp in microseconds). Slow: for display and tests."""
-        return rows_of(self.batch)
+        return _rows_of(self.batch)
 
     def event_fields(self) -> list[dict[str, Any]]:
         """Rows as ``timestamp``, ``key``, ``type`` and the event's own fields, by the names that rules use."""
         names = [name for name in self.batch.schema.names if name not in _HIDDEN]
         kept = [field_name(name) if name[:-1] in _HIDDEN else name for name in names]
-        return rows_of(self.batch.select(names).rename_columns(kept))
+        return _rows_of(self.batch.select(names).rename_columns(kept))
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Rows of a batch as dictionaries of Python values."""
+    names = batch.schema.names
+    columns = [to_list(column) for column in batch.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _to_arrow(name: str, values: Any) -> pa.Array:
@@ -258,6 +279,21 @@ def _to_arrow(name: str, values: Any) -> pa.Array:
     if values.ndim == 1 and values.dtype.kind in "biuf":
         return pa.array(values)
     return column_of(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
+
+
+def _reasons(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str]:
+    """`non_finite_reasons` of the fields whose lists and objects became JSON text: name, what came, and the column."""
+    reasons: dict[int, str] = {}
+    for name, given, made in columns:
+        if isinstance(given, pa.Array | pa.ChunkedArray):
+            if not pa.types.is_nested(given.type) or made.type == given.type:
+                continue
+            given = python_values(given)
+        elif isinstance(given, np.ndarray) and given.dtype.kind != "O":
+            continue
+        if name not in RESERVED:
+            reasons = non_finite_reasons(field_name(name), list(given)) | reasons
+    return reasons
 
 
 def _plain_columns(batch: pa.RecordBatch, stream: str) -> list[pa.Array]:
@@ -324,7 +360,10 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
             batch = pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
         columns = _plain_columns(batch, meta.get("stream", ""))
         if any(made is not given for made, given in zip(columns, batch.columns, strict=True)):
-            batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+            names = batch.schema.names
+            if reasons := _reasons(zip(names, batch.columns, columns, strict=True)):
+                names, columns = [*names, NON_FINITE], [*columns, reasons_column(reasons, batch.num_rows)]
+            batch = pa.RecordBatch.from_arrays(columns, names=names)
         frame = Frame(
             stream=meta["stream"],
             run=meta["run"],

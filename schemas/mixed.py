@@ -25,7 +25,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import PER_UNIT, iso_interval, us_from_datetime, usual_datetime
+from astrocyte.schemas.nested import python_values
+from astrocyte.schemas.times import (
+    PER_UNIT,
+    is_in_calendar,
+    iso_interval,
+    us_from_datetime,
+    us_from_numpy,
+    usual_datetime,
+)
 
 __all__ = [
     "LEAST",
@@ -45,7 +53,6 @@ __all__ = [
     "nearest_float",
     "plain",
     "plain_column",
-    "rows_of",
     "to_list",
     "typed_column",
 ]
@@ -61,6 +68,8 @@ _PLAIN: Final = frozenset({str, bool, float, type(None)})
 _OF_JSON: Final = _PLAIN | {int, list, dict}
 _NESTED: Final = (Mapping, list, tuple, set, frozenset, np.ndarray)
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_NARROWED: Final = ("Integer exceeds", "numpy.datetime64")
+"""In orjson's errors: values that it does not write, and `_narrowed` replaces."""
 _DEEPEST: Final = 254
 """Nesting that orjson writes at most."""
 _US: Final = timedelta(microseconds=1)
@@ -84,7 +93,7 @@ def plain(value: Any) -> int | float | str | bool | None:
     if kind is int:
         return value if LEAST <= value <= MOST else nearest_float(value)
     if isinstance(value, np.datetime64 | np.timedelta64):
-        return None if np.isnat(value) else int(value.astype(f"{value.dtype.kind}8[us]").astype(np.int64))
+        return plain(us_from_numpy(value))
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, Enum):
@@ -145,7 +154,7 @@ def json_text(value: Any) -> str:
         try:
             return orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
         except TypeError as error:
-            if "Integer exceeds" not in str(error):
+            if not any(reason in str(error) for reason in _NARROWED):
                 raise
             return orjson.dumps(_narrowed(value), default=_json_default, option=_OPTIONS).decode()
     except (TypeError, RecursionError) as error:
@@ -155,12 +164,15 @@ def json_text(value: Any) -> str:
 
 
 def _narrowed(value: Any) -> Any:
-    """The value with the nearest float for each integer beyond 64 bits."""
+    """The value with the nearest float for each integer beyond 64 bits, and integers for times that have no text."""
+    if isinstance(value, np.datetime64):
+        time_us = plain(value)
+        return value if isinstance(time_us, int) and is_in_calendar(time_us) else time_us
     if isinstance(value, int) and not LEAST <= value <= MOST:
         return float(value)
     if isinstance(value, Mapping):
         return {name: _narrowed(each) for name, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.dtype.kind == "M"):
         return [_narrowed(each) for each in value]
     return value
 
@@ -332,24 +344,13 @@ def is_null(column: pa.Array) -> pa.Array:
 def to_list(column: pa.Array) -> list[Any]:
     """The values as Python objects, each in its own type."""
     if column.type != MIXED:
-        values: list[Any] = column.to_pylist()
-        return values
+        return python_values(column)
     found: list[Any] = [None] * len(column)
     for part in members(column).values():
         rows = np.flatnonzero(np.asarray(part.is_valid()))
         for row, value in zip(rows.tolist(), part.drop_null().to_pylist(), strict=True):
             found[row] = value
     return found
-
-
-def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Rows of a batch as dictionaries of Python values."""
-    if MIXED not in batch.schema.types:
-        rows: list[dict[str, Any]] = batch.to_pylist()
-        return rows
-    names = batch.schema.names
-    columns = [to_list(column) for column in batch.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def key_column(column: pa.Array) -> pa.Array:
@@ -394,7 +395,7 @@ def _as_mixed(column: pa.Array) -> pa.Array:
                        ("text", pa.types.is_string)):  # fmt: skip
         if test(kind):
             return _struct({name: column.cast(MIXED.field(name).type)}, len(column))
-    strings = pa.array([None if value is None else json_text(value) for value in column.to_pylist()], pa.utf8())
+    strings = pa.array([None if value is None else json_text(value) for value in python_values(column)], pa.utf8())
     return _struct({"text": strings}, len(column))
 
 
@@ -415,7 +416,7 @@ def plain_column(column: pa.Array) -> pa.Array:
     if pa.types.is_union(kind):
         return column_of(_values_of_union(column))
     if pa.types.is_nested(kind) and not _selects(kind):
-        return column_of([None if value is None else json_text(value) for value in column.to_pylist()])
+        return column_of([None if value is None else json_text(value) for value in python_values(column)])
     if _is_usual(kind):
         return column
     if isinstance(kind, pa.BaseExtensionType):

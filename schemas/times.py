@@ -38,6 +38,7 @@ __all__ = [
     "us_from_datetime",
     "us_from_iso",
     "us_from_ms",
+    "us_from_numpy",
     "usual_datetime",
     "utc_from_us",
 ]
@@ -62,6 +63,11 @@ _AFTER_US: Final = 253_402_300_800 * 1_000_000
 """The years 1 to 9999, which `datetime` can hold."""
 PER_UNIT: Final[dict[TimeUnit, tuple[int, int]]] = {"s": (1_000_000, 1), "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000)}
 """Microseconds in a unit, as numerator and denominator."""
+_OF_NUMPY: Final[dict[str, tuple[int, int]]] = {
+    "W": (7 * _DAY_US, 1), "D": (_DAY_US, 1), "h": (3_600_000_000, 1), "m": (60_000_000, 1), "s": (1_000_000, 1),
+    "ms": (1000, 1), "us": (1, 1), "ns": (1, 1000), "ps": (1, 10**6), "fs": (1, 10**9), "as": (1, 10**12),
+}  # fmt: skip
+"""The same for the units of NumPy that have a fixed length."""
 _BOUNDS: Final[tuple[tuple[float, TimeUnit], ...]] = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (1e20, "ns"))
 """A number whose magnitude is below the bound is in this unit: the readings of one number in two units are always a
 factor of 1000 apart, and only one of them lies between the years 1973 and 5138."""
@@ -205,6 +211,18 @@ def _us_from_number(number: int | float | Decimal, unit: TimeUnit | None, given:
 def usual_datetime(value: datetime) -> datetime:
     """The same time of `datetime` itself, whose subclasses, such as that of pandas, writers of JSON refuse."""
     return datetime.combine(value.date(), value.time(), value.tzinfo)
+
+
+def us_from_numpy(value: np.datetime64 | np.timedelta64) -> int | None:
+    """Microseconds of a time or duration of NumPy, rounded down, which int64 may not hold; None for NaT."""
+    if np.isnat(value):
+        return None
+    unit, count = np.datetime_data(value.dtype)
+    ratio = _OF_NUMPY.get(unit)
+    if ratio is None:  # years and months, which have no fixed length, and no unit at all
+        return int(value.astype(f"{value.dtype.kind}8[us]").astype(np.int64))
+    factor, divisor = ratio
+    return int(value.astype(np.int64)) * count * factor // divisor
 
 
 def iso_interval(value: Any) -> str:

@@ -18,6 +18,7 @@ from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame, field_name
+from astrocyte.schemas.nested import NON_FINITE
 from astrocyte.schemas.times import CEILING_US
 
 __all__ = ["Entrance", "RefusedEvent"]
@@ -60,7 +61,7 @@ class Entrance:
 
     def is_plain(self, stream: str, event: Mapping[str, Any]) -> bool:
         """Whether an event needs no closer look: its stream has no validators, its time and numbers are sound."""
-        if stream in self._checked or not 0 <= event["timestamp"] < CEILING_US:
+        if stream in self._checked or NON_FINITE in event or not 0 <= event["timestamp"] < CEILING_US:
             return False
         for value in event.values():
             kind = type(value)

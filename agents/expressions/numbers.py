@@ -21,6 +21,7 @@ from astrocyte.schemas.mixed import LEAST, MOST, nearest_float, plain
 __all__ = ["EXACT", "accumulate", "arithmetic", "clean", "is_number", "is_whole", "join_pair", "split_integers",
            "sum_of_pair", "total"]  # fmt: skip
 
+_UNIT: Final = 2.0**-64
 EXACT: Final = 2**53
 """float64 holds every integer up to this one."""
 _PLAIN: Final = frozenset({str, bool, type(None)})
@@ -70,12 +71,25 @@ def arithmetic(op: str, a: Any, b: Any) -> int | float | None:
 def accumulate(value: float, low: float, x: float, y: float) -> tuple[float, float]:
     """Add the pair (x, y) to a running sum, itself a pair: what float64 rounds away is kept in the low part.
 
-    Exact for whole numbers of 64 bits; of other numbers about 32 digits count, so that 1e16 + 1 - 1e16 is 1. Kernels
-    compile this function, so that a sum is the same in conditions, in emitted values and in windows.
+    Exact for whole numbers of 64 bits; of other numbers about 32 digits count, so that 1e16 + 1 - 1e16 is 1. A sum
+    beyond the range of float64 is infinite, and its low part is the sum in units of 2**64, so that later numbers can
+    bring it back; that of an infinite number is 0. Kernels compile this function, so that a sum is the same in
+    conditions, in emitted values and in windows.
     """
     total = value + x
     if not abs(total) < math.inf:
-        return total, 0.0
+        if total != total and (value != value or x != x):  # noqa: PLR0124  only NaN is unequal to itself
+            return total, 0.0
+        endless = abs(value) == math.inf and low == 0.0
+        if abs(x) == math.inf and y == 0.0:
+            return (total if endless else x), 0.0
+        if endless:
+            return value, 0.0
+        a = low if abs(value) == math.inf else value * _UNIT
+        b = y if abs(x) == math.inf else x * _UNIT
+        units = a + b
+        total = units / _UNIT
+        return total, (units if abs(total) == math.inf else 0.0)
     back = total - value
     low += y + ((value - (total - back)) + (x - back))
     value = total + low

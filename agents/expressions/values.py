@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.numbers import split_integers
 from astrocyte.schemas.mixed import MIXED, column_of, json_text, members, plain_column
+from astrocyte.schemas.nested import python_values
 
 __all__ = [
     "NULL",
@@ -227,7 +228,7 @@ def of_arrow(array: pa.Array) -> Operand:
     if pa.types.is_null(kind):
         return _null(len(array))
     if pa.types.is_nested(kind):
-        strings = [None if value is None else json_text(value) for value in array.to_pylist()]
+        strings = [None if value is None else json_text(value) for value in python_values(array)]
         return of_arrow(pa.array(strings, pa.utf8()))
     return of_arrow(plain_column(array))
 

@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.json.text import integer, loads
 from astrocyte.schemas.mixed import LEAST, MOST
 
 __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
@@ -139,13 +138,15 @@ def _value(text: str, kind: FieldType | None) -> Any:
     if kind in ("bool", None) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        if kind in ("int64", "int32") or (kind is None and _INTEGER.fullmatch(text)):
+        if kind in ("int64", "int32"):
             number = int(text)
-            return number if LEAST <= number <= MOST else text if kind else float(number)
+            return number if LEAST <= number <= MOST else text
+        if kind is None and _INTEGER.fullmatch(text):
+            return integer(text)
         if kind in ("float64", "float32") or (kind is None and _DECIMAL.fullmatch(text)):
             return float(text)
         if kind in ("json", "list<float32>"):
-            return orjson.loads(text)
+            return loads(text.encode())
     except (ValueError, OverflowError):
         if kind in ("int64", "int32"):
             return _value(text, "float64")  # 5.0 is the integer 5, and a fraction is refused by the type

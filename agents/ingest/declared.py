@@ -11,9 +11,10 @@ import pyarrow as pa
 from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import Frame, column_name
+from astrocyte.schemas.frames import Frame, column_name, field_name
 from astrocyte.schemas.json.types import misfit_reason, misfits
 from astrocyte.schemas.mixed import MIXED, TYPE_ERRORS, typed_column
+from astrocyte.schemas.nested import non_finite_reasons
 
 __all__ = ["UnreadableEvent", "conforming", "enforce", "unmixed"]
 
@@ -45,18 +46,22 @@ def enforce(frame: Frame, declaration: StreamDeclaration) -> tuple[Frame, dict[i
     A field that stands at a path in JSON is a column of its own name in a frame.
     """
     refused: dict[int, str] = {}
+    noted: dict[int, str] = {}
     for column, kind in declaration.column_types.items():
         if frame.batch.schema.get_field_index(column) < 0:
             frame = frame.with_column(column, pa.nulls(frame.num_rows, arrow_type(kind)))
         elif frame.column(column).type != arrow_type(kind):
-            values, bad = _typed(frame.values(column), column, kind)
+            given = frame.values(column)
+            if kind == "json":
+                noted = non_finite_reasons(field_name(column), given) | noted
+            values, bad = _typed(given, column, kind)
             if declaration.on_type_error == "dead_letter":
                 refused = bad | refused
             frame = frame.with_column(column, values)
     key = declaration.key.field
     if key != "key" and declaration.is_partitioned and frame.batch.schema.get_field_index(column_name(key)) < 0:
         frame = frame.with_column(column_name(key), frame.column("key"))
-    return _without(frame, refused)
+    return _without(frame.noting(noted) if noted else frame, refused)
 
 
 def unmixed(frame: Frame, types: Mapping[str, FieldType]) -> tuple[Frame, dict[int, str]]:

@@ -7,7 +7,7 @@ What a mapping means is decided by `schemas.contract`, as for a JSON record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from astrocyte.agents.ingest.declared import UnreadableEvent, conforming
 from astrocyte.schemas import mixed
-from astrocyte.schemas.catalog import arrow_type
+from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import TEXT, Frame, field_name
+from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
 
@@ -87,14 +88,20 @@ def _row_of(event: Mapping[str, Any], stream: str, contracts: Contracts) -> dict
         row["key"] = found.key
     if found.event_id is not None:
         row["event_id"] = found.event_id
-    types: Collection[str] = ()
+    types: Mapping[str, FieldType] = {}
     if declaration is not None:
         row.update(conforming(row, declaration, stream))
-        types = declaration.column_types.keys()
+        types = declaration.column_types
     check_names(row)
+    reasons: dict[int, str] = {}
     for name, value in row.items():
-        if name not in types:
-            row[name] = carried(field_name(name), value)
+        if type(value) not in _READY:
+            if name not in types:
+                row[name] = carried(field_name(name), value)
+            if types.get(name) != "list<float32>":
+                reasons = reasons or non_finite_reasons(field_name(name), (value,))
+    if reasons:
+        row[NON_FINITE] = reasons[0]
     return row
 
 

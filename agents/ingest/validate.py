@@ -22,16 +22,18 @@ from astrocyte.agents.rules.validator_functions import ValidatorFunction, like
 from astrocyte.agents.rules.validators import Validator
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
-from astrocyte.schemas.frames import Frame, conform
+from astrocyte.schemas.frames import Frame, conform, field_name
 from astrocyte.schemas.ids import mixed
 from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.mixed import MIXED, fits, is_null, members, to_list
+from astrocyte.schemas.nested import NON_FINITE, finite_inside, non_finite_reason, rows_not_finite
 from astrocyte.schemas.times import are_event_times
 
 __all__ = ["Passed", "Validators"]
 
 Flags = NDArray[np.bool_]
 _NARROW: Final = (pa.float32(), pa.int32())
+_VECTOR: Final = pa.list_(pa.float32())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,8 +81,7 @@ class Validators:
         work.check_times()
         specs = self._specs.get(frame.stream, ())
         policy = next((spec.non_finite for spec in specs if spec.non_finite is not None), "reject")
-        if policy != "keep":
-            work.check_finite(policy)
+        work.check_finite(policy)
         for spec in specs:
             work.check_required(spec.require)
             work.transform(spec)
@@ -142,25 +143,37 @@ class _Work:
                 self.refuse(bad, [f"field {name!r} is null"] * int(bad.sum()))
 
     def check_finite(self, policy: str) -> None:
+        """Refuse the rows with a number that is not finite, in a field or inside one, or make these numbers null."""
+        noted = self.take_noted()
+        if policy == "keep":
+            return
         for name in self.frame.fields:
             column = self.frame.column(name)
             numbers = members(column).get("float") if column.type == MIXED else column
-            if numbers is None:
-                continue
-            if pa.types.is_list(numbers.type) and pa.types.is_floating(numbers.type.value_type):
-                bad = _rows_of_lists(numbers)
-            elif pa.types.is_floating(numbers.type) and not _all_finite(numbers):
-                bad = np.asarray(pc.invert(pc.is_finite(numbers)).fill_null(False))
-            else:
-                continue
-            if not bad.any():
+            bad = None if numbers is None else rows_not_finite(numbers)
+            if bad is None:
                 continue
             if policy == "null":
-                cleaned = pc.if_else(pa.array(bad), pa.scalar(None, column.type), column)
+                # A vector with a hole is none.
+                inside = pa.types.is_nested(column.type) and column.type not in (MIXED, _VECTOR)
+                none = pa.scalar(None, column.type)
+                cleaned = finite_inside(column) if inside else pc.if_else(pa.array(bad), none, column)
                 self.frame = self.frame.with_column(name, cleaned)
             else:
                 values = to_list(column.filter(pa.array(bad)))
-                self.refuse(bad, [f"field {name!r} is {shown(value)}; expected a finite number" for value in values])
+                self.refuse(bad, [str(non_finite_reason(field_name(name), value)) for value in values])
+                noted = None if noted is None else noted.filter(pa.array(~bad))
+        if policy == "reject" and noted is not None and noted.null_count < len(noted):
+            self.refuse(np.asarray(noted.is_valid()), [str(reason) for reason in to_list(noted.drop_null())])
+
+    def take_noted(self) -> pa.Array | None:
+        """The column `NON_FINITE`, without which the frame is left."""
+        batch = self.frame.batch
+        index = batch.schema.get_field_index(NON_FINITE)
+        if index < 0:
+            return None
+        self.frame = replace(self.frame, batch=batch.remove_column(index))
+        return batch.column(index)
 
     def transform(self, spec: Validator) -> None:
         if spec.where_node is not None:
@@ -223,22 +236,3 @@ class _Work:
             f"{spec.where} does not hold ({', '.join(f'{name} is {shown(seen[name][row])}' for name in names)})"
             for row in range(count)
         ]
-
-
-def _all_finite(column: pa.Array) -> bool:
-    if column.null_count == 0:
-        # If the sum is finite, all terms are; if it overflows, the exact test below decides.
-        with np.errstate(all="ignore"):
-            if np.isfinite(column.to_numpy().sum(dtype=np.float64)):
-                return True
-    return bool(pc.all(pc.is_finite(column).fill_null(True)).as_py() is not False)
-
-
-def _rows_of_lists(column: pa.Array) -> Flags:
-    """Flags of rows whose list holds a value that is not finite."""
-    bad = np.zeros(len(column), np.bool_)
-    values = column.flatten()
-    if not _all_finite(values):
-        wrong = np.asarray(pc.invert(pc.is_finite(values)).fill_null(False))
-        bad[np.asarray(pc.list_parent_indices(column))[wrong]] = True
-    return bad

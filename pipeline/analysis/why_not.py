@@ -40,12 +40,17 @@ _Place = tuple[str, int, int, int | None]
 
 
 class _Run:
-    """Rules over logs: what they put out, and which events took no part."""
+    """Rules over logs: what they put out that concerns one rule and key, and which events took no part.
+
+    The outputs themselves are not kept: those of a long log may be larger than the log.
+    """
 
     def __init__(
         self,
         ruleset: RuleSet,
         paths: Sequence[str | Path],
+        rule: Rule,
+        key: str | None,
         *,
         lateness_us: int,
         clock_tolerance_us: int,
@@ -56,8 +61,6 @@ class _Run:
         run = OfflineRun(
             ruleset, self.inputs, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, list_unused=True
         )
-        self.made = run.made
-        self.outputs = list(run.run(self.inputs.records()))
         self.topics = {
             (group.field, stream): topic for group in run.plan.groups for stream, topic in group.topics.items()
         }
@@ -67,7 +70,21 @@ class _Run:
         self.late: Counter[tuple[str, str]] = Counter()
         """Number of late events by the topic in which they were read, and id."""
         self.repeated: Counter[tuple[str, str]] = Counter()
-        for output in self.outputs:
+        self.match_of: dict[str, str] = {}
+        """Id of the last match of the rule and key by that of an event in it, of an ``all`` rule."""
+        self.results: list[Followed] = []
+        """Results of windows and rules that the rule reads, of the key."""
+        self.keys_of_results: dict[str | None, int] = {}
+        """Number of such results by key."""
+        made_here = run.made & set(rule.streams)
+        for output in run.run(self.inputs.records()):
+            for made in made_of(output) if rule.kind == "all" else ():
+                if made.rule == rule.name and (rule.by is None or made.key == key):
+                    self.match_of |= dict.fromkeys(made.sources, made.event_id)
+            for frame in output.frames:
+                if frame.stream in made_here:
+                    found = _followed(frame, rule, key, self.keys_of_results)
+                    self.results += [event for _, event in found]
             for letter in output.dead_letters:
                 if letter.stage not in RESULT_STAGES:
                     self.letters[letter.topic, letter.partition, letter.offset, letter.row] = letter.stage
@@ -186,7 +203,9 @@ def why_not(
         names = ", ".join(each.name for each in ruleset.rules)
         raise InvalidSettings(f"no rule {rule!r}; the files have {names}")
     keys: dict[str | None, int] = {}
-    run = _Run(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, stream=stream)
+    run = _Run(
+        ruleset, paths, chosen, key, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, stream=stream
+    )
     unused: list[NotUsed] = []
     unsorted = _events(chosen, run, key, keys, unused)
     events = sorted(unsorted, key=lambda each: (each.time_us, each.fields["stream"], each.event_id))
@@ -212,15 +231,13 @@ def why_not(
         reach = chosen.within.time + chosen.within.closed
         events = [event for event in events if abs(event.time_us - at_us) < reach]
     found = follow(chosen, [event.fields for event in events], at_us=at_us)
-    return Report(key, at_us, _with_matches(found, chosen, events, run), tuple(events), tuple(unused))
+    return Report(key, at_us, _with_matches(found, events, run), tuple(events), tuple(unused))
 
 
-def _with_matches(found: WhyNot, rule: Rule, events: Sequence[Followed], run: _Run) -> WhyNot:
+def _with_matches(found: WhyNot, events: Sequence[Followed], run: _Run) -> WhyNot:
     """Mark the attempts of an ``all`` whose event is in a match: only the engine decides the pairing."""
     ids = {event.event_id for event in events}
-    owner: dict[str, str] = {}
-    for made in (made for output in run.outputs for made in made_of(output) if made.rule == rule.name):
-        owner |= {source: made.event_id for source in made.sources if source in ids}
+    owner = {source: match for source, match in run.match_of.items() if source in ids}
     attempts = []
     for attempt in found.attempts:
         match = owner.get(events[attempt.taken[0][1]].event_id)
@@ -269,10 +286,9 @@ def _events(
         else:
             used.append(Followed(event.fields, event.event_id, *place))
     yield from used
-    if run.made & set(rule.streams):
-        for frame in (frame for output in run.outputs for frame in output.frames):
-            if frame.stream in rule.streams:
-                yield from (event for _, event in _followed(frame, rule, key, keys))
+    for value, count in run.keys_of_results.items():
+        keys[value] = keys.get(value, 0) + count
+    yield from run.results
 
 
 def _rows_of(frame: Frame, rule: Rule, key: str | None, keys: dict[str | None, int]) -> list[int]:

@@ -198,7 +198,9 @@ def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
             waiting = f", {state['waiting']:,} events wait" if state.get("waiting") else ""
             members = f"{state['members']} member{'' if state['members'] == 1 else 's'}"
             sys.stdout.write(f"{role}: {members}, {state['state']}, {lag}{waiting}\n")
-            for line in (line for name in ("waits", "copies", "lines", "absent") for line in state.get(name, ())):
+            for line in (
+                line for name in ("rules", "waits", "copies", "lines", "absent") for line in state.get(name, ())
+            ):
                 sys.stdout.write(f"  {printable(line)}\n")
     if any(state["members"] == 0 for state in states.values()):
         raise AstrocyteError("a role has no live worker; see the lines above")

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields as fields_of
-from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +23,7 @@ from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
 from astrocyte.schemas.json.types import shown
+from astrocyte.schemas.nested import first_non_finite
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings
 from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
 
@@ -254,29 +253,9 @@ def _json_value(name: str, value: Any) -> Any:
         raise InvalidEvent(f"field {name!r} is {found}; JSON has finite numbers only: send None, or leave it out")
     if found is value or not mixed.is_nested(value):
         return found
-    if "null" in str(found):
-        _check_finite(name, value)
+    if "null" in str(found) and (bad := first_non_finite(name, value)) is not None:
+        raise InvalidEvent(f"field {bad[0]!r} is {bad[1]}; JSON has finite numbers only: send None, or leave it out")
     return orjson.Fragment(str(found))
-
-
-def _check_finite(name: str, value: Any) -> None:
-    """Raise InvalidEvent for a number inside a value, named by its path, that is not finite."""
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, Enum):
-        _check_finite(name, value.value)
-    elif isinstance(value, Mapping):
-        for inner, each in value.items():
-            _check_finite(f"{name}.{inner}", each)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for each in value:
-            _check_finite(name, each)
-    elif mixed.is_nested(value):
-        for field in fields_of(value):
-            if not field.name.startswith("_"):  # as the writer does
-                _check_finite(f"{name}.{field.name}", getattr(value, field.name))
-    elif isinstance(value, float | Decimal) and not math.isfinite(value):
-        raise InvalidEvent(f"field {name!r} is {value}; JSON has finite numbers only: send None, or leave it out")
 
 
 def _is_of(value: Any, kind: FieldType) -> bool:

@@ -262,7 +262,7 @@ def _plain_rows(batch: pa.RecordBatch, path: str | Path) -> list[dict[str, Any]]
         else:
             try:
                 values = to_list(plain_column(column))
-            except (ValueError, OverflowError) as error:  # such as a time inside a list that `datetime` cannot hold
+            except ValueError as error:  # such as a date beyond the range of microseconds
                 raise InvalidLog(f"{path}, column {name!r}: {error}") from None
             if _holds_bytes(column.type):
                 values = [

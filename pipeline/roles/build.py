@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import time
@@ -39,7 +38,7 @@ from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, GroupRules, digest_of, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
@@ -168,7 +167,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         snapshot_interval_us=settings.snapshot_interval,
         idle_timeout_us=settings.idle_timeout,
         producer_timeout_us=settings.producer_timeout,
-        fingerprint=_fingerprint(live.ruleset, settings),
+        fingerprint=digest_of(live.ruleset, settings),
         limit=LetterLimit("correlate", settings.dead_letter_limit),
         stalls=stalls,
         lost=LostState(state_topic(group), settings.lost_state),
@@ -191,6 +190,9 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         TransportOptions(
             on_assigned=assigned,
             on_revoked=correlator.revoked,
+            # Of the files: rules of the topic are those of all workers.
+            note=digest_of(live.base, settings),
+            on_notes=GroupRules().note,
             liveness_timeout_s=settings.liveness_timeout / 1e6,
         ),
     )
@@ -245,7 +247,7 @@ async def _change_rules(
     await asyncio.to_thread(_warm, ruleset)
     await correlator.update(
         {group.field: group.ruleset for group in changed.groups},
-        _fingerprint(ruleset, settings),
+        digest_of(ruleset, settings),
         Validators(ruleset.validators),
         decoders_of(contracts_of(ruleset, existing=known.partitions, streams=settings.streams)),
     )
@@ -254,11 +256,6 @@ async def _change_rules(
 
 def _fields(plan: Plan) -> list[str]:
     return [group.field for group in plan.groups]
-
-
-def _fingerprint(ruleset: RuleSet, settings: Settings) -> str:
-    text = ruleset.model_dump_json() + f"/{settings.lateness}/{settings.clock_tolerance}/{settings.consistency}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:
@@ -322,7 +319,15 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             at_end = partial(_at_end, app, runner.repartitioner.repartition.source)
             await runner.tick(at_end, settings.idle_timeout / 1e6)
 
-    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    configure(
+        app,
+        TransportOptions(
+            on_assigned=assigned,
+            note=digest_of(live.base, settings),
+            on_notes=GroupRules().note,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
+    )
     repeat(app, tick, 1.0)
     repeat(app, reporter.tick, 1.0)
     for runner in runners:
@@ -386,7 +391,15 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
         async for key, value in messages_of_topic(settings.broker, memory):
             runner.remember(key, value)
 
-    configure(app, TransportOptions(on_assigned=assigned, liveness_timeout_s=settings.liveness_timeout / 1e6))
+    configure(
+        app,
+        TransportOptions(
+            on_assigned=assigned,
+            note=digest_of(ruleset, settings),
+            on_notes=GroupRules().note,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
+    )
 
     async def control(stream: Any) -> None:
         async for event in stream.noack().events():

@@ -14,6 +14,8 @@ from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.roles.stalls import doubt_line
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import messages_of_topic
+from astrocyte.pipeline.topology.rule_files import other_rules
+from astrocyte.pipeline.transport.assignor import note_of
 from astrocyte.schemas.topics import STATS
 
 __all__ = ["correlate_health", "correlate_summary", "group_health", "group_lag"]
@@ -32,23 +34,28 @@ async def group_lag(broker: str, group: str) -> int | None:
 
 
 async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Members, state and lag of the consumer group of each role.
+    """Members, state and lag of the consumer group of each role; ``rules`` says that its members have different ones.
 
     Roles that are set are always among them, and others that run. Where none are set, they are those that have a group
     on the broker, since a worker chooses some itself; without any, the default ones.
     """
     states: dict[str, dict[str, Any]] = {}
+    notes: dict[str, Counter[str]] = {}
     async with admin_client(settings.broker) as admin:
         groups = {str(group[0]) for group in await admin.list_consumer_groups()}
         there = [role for role in role_names() if f"{settings.group}-{role}" in groups]
         chosen = "roles" in settings.model_fields_set
         for role in dict.fromkeys((*(settings.roles if chosen or not there else ()), *there)):
             response = (await admin.describe_consumer_groups([f"{settings.group}-{role}"]))[0]
-            _, _, state, _, _, members, *_ = response.groups[0]
+            found = response.to_object()["groups"][0]
+            state, members = found["state"], found["members"]
             if members or role in settings.roles or not chosen:
                 states[role] = {"state": state or "Empty", "members": len(members)}
+                notes[role] = Counter(filter(None, (note_of(member["member_metadata"]) for member in members)))
     for role, found in states.items():
         found["lag"] = await group_lag(settings.broker, f"{settings.group}-{role}")
+        line = other_rules(notes[role])
+        found["rules"] = [] if line is None else [line]
     if "correlate" in states:
         states["correlate"] |= await correlate_health(settings.broker)
         if not states.get("repartition", {}).get("members"):
@@ -67,7 +74,8 @@ async def correlate_health(broker: str) -> dict[str, Any]:
 
     ``copies`` are sentences on the streams that the rules read from repartitioned copies. ``waiting`` is the number of
     events that wait for event time, ``stalls`` what stalls (`pipeline.roles.stalls`), and ``waits`` says that in lines.
-    ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones.
+    ``unraised``: by rule the alerts that ``cool_down`` suppressed and ``group`` joined to earlier ones. ``skipped``:
+    messages that hold no event by their stream's declaration (tombstones).
     """
     newest: dict[bytes, dict[str, Any]] = {}
     there = await topic_partitions(broker)
@@ -95,15 +103,21 @@ def correlate_summary(reports: Sequence[Mapping[str, Any]], there: Mapping[str, 
             absent.append(set(stats["absent"]))
         for rule, counts in stats.get("unraised", {}).items():
             unraised.setdefault(rule, Counter()).update(counts)
+    skipped = sum(stats.get("skipped", 0) for stats in reports)
     return {
         "unused": total.as_json(),
+        "skipped": skipped,
         "absent": sorted(set.intersection(*absent)) if absent else [],
         "unraised": {rule: dict(counts) for rule, counts in sorted(unraised.items())},
         "copies": [
             f"{source} ({there.get(source, 0)} partitions) is read repartitioned, from {topic} ({there.get(topic, 0)})"
             for topic, source in sorted(copies.items())
         ],
-        "lines": [*total.lines(), *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items()))],
+        "lines": [
+            *total.lines(),
+            *([f"{skipped:,} tombstone{'' if skipped == 1 else 's'} skipped"] if skipped else []),
+            *(_unraised_line(rule, counts) for rule, counts in sorted(unraised.items())),
+        ],
         "waiting": sum(stats.get("waiting", 0) for stats in reports),
         "stalls": stalls,
         "waits": [

@@ -45,7 +45,7 @@ from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopp
 from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, GroupRules, digest_of, read_rule_files
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
@@ -395,7 +395,13 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
     configure(
         app,
-        TransportOptions(on_assigned=assigned, on_revoked=revoked, liveness_timeout_s=settings.liveness_timeout / 1e6),
+        TransportOptions(
+            on_assigned=assigned,
+            on_revoked=revoked,
+            note=digest_of(ruleset, settings),
+            on_notes=GroupRules().note,
+            liveness_timeout_s=settings.liveness_timeout / 1e6,
+        ),
     )
 
     async def store(stream: Any) -> None:

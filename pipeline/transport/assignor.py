@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
+import orjson
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 
-__all__ = ["DomainAssignor"]
+__all__ = ["DomainAssignor", "OnNotes", "note_of"]
+
+OnNotes = Callable[[Mapping[str, int]], None]
+"""Called at each assignment with the number of members that gave each note; without those that gave none."""
+
+
+def note_of(metadata: bytes) -> str:
+    """The note in the metadata with which a member joined, as the broker describes it; empty where there is none."""
+    try:
+        return (ConsumerProtocolMemberMetadata.decode(metadata).user_data or b"").decode()
+    except ValueError:  # of another client, or while the group is changing
+        return ""
 
 
 class DomainAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
@@ -18,10 +30,20 @@ class DomainAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
     aiokafka's round robin, which Faust uses, assigns single partitions and splits a domain when the number of
     partitions is not a multiple of the number of members. A member that does not subscribe to a topic
     (two versions of an application in one group) is skipped for that topic.
+
+    Each member has a note, such as a digest of its rules; every member is given how many members have which.
     """
 
     name = "astrocyte-domain"
     version = 0
+    note: ClassVar[str] = ""
+    on_notes: ClassVar[OnNotes | None] = None
+
+    @classmethod
+    def with_note(cls, note: str, on_notes: OnNotes | None) -> type[DomainAssignor]:
+        """The assignor of a member with a note."""
+        hook = None if on_notes is None else staticmethod(on_notes)
+        return type(cls.__name__, (cls,), {"note": note, "on_notes": hook})
 
     @classmethod
     def assign(
@@ -36,16 +58,20 @@ class DomainAssignor(AbstractPartitionAssignor):  # type: ignore[misc]
                 start = partition % len(order)
                 owner = next(member for member in order[start:] + order[:start] if topic in subscribed[member])
                 assigned[owner][topic].append(partition)
+        notes = Counter((members[member].user_data or b"").decode() for member in order)
+        counts = orjson.dumps({note: count for note, count in sorted(notes.items()) if note})
         return {
-            member: ConsumerProtocolMemberAssignment(cls.version, sorted(topics.items()), b"")
+            member: ConsumerProtocolMemberAssignment(cls.version, sorted(topics.items()), counts)
             for member, topics in assigned.items()
         }
 
     @classmethod
     def metadata(cls, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """Metadata that a member sends when it joins."""
-        return ConsumerProtocolMemberMetadata(cls.version, list(topics), b"")
+        return ConsumerProtocolMemberMetadata(cls.version, list(topics), cls.note.encode())
 
     @classmethod
     def on_assignment(cls, assignment: ConsumerProtocolMemberAssignment) -> None:
-        """No-op: the assignor keeps no state between assignments."""
+        """Pass on the notes of the group; one whose leader is of an earlier version gives none."""
+        if cls.on_notes is not None and assignment.user_data:
+            cls.on_notes(orjson.loads(assignment.user_data))

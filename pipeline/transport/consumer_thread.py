@@ -90,7 +90,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         conf = self.app.conf
         options = self.consumer.options
         # Faust's assignor carries the placement of changelogs, without which its tables cannot recover.
-        self._assignor = self.app.assignor if self.app.tables.changelog_topics else DomainAssignor
+        own = DomainAssignor.with_note(options.note, options.on_notes)
+        self._assignor = self.app.assignor if self.app.tables.changelog_topics else own
         return aiokafka.AIOKafkaConsumer(
             client_id=conf.broker_client_id,
             group_id=conf.id,

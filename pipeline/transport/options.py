@@ -11,6 +11,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from astrocyte.pipeline.kafka.security import security_arguments
+from astrocyte.pipeline.transport.assignor import OnNotes
 
 __all__ = ["OnAssigned", "OnRevoked", "TransportOptions", "client_security", "configure", "options_of"]
 
@@ -30,6 +31,9 @@ class TransportOptions:
 
     on_assigned: OnAssigned | None = None
     on_revoked: OnRevoked | None = None
+    note: str = ""
+    """What the members of the group learn of this one (`pipeline.transport.assignor`)."""
+    on_notes: OnNotes | None = None
     revoke_timeout_s: float = 20.0
     """Time limit of ``on_revoked``; other members of the group wait for it."""
     liveness_timeout_s: float | None = 120.0

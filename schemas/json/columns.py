@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.mixed import MIXED, json_text, members, plain_column
+from astrocyte.schemas.nested import python_values
 
 __all__ = ["json_objects", "json_values"]
 
@@ -39,7 +40,7 @@ def json_values(column: pa.Array, *, parsed: bool = False) -> pa.StringArray:
         column = plain_column(column)
         if not pa.types.is_nested(column.type) and not pa.types.is_null(column.type):
             return json_values(column)
-        strings = [None if value is None else _dumped(value) for value in column.to_pylist()]
+        strings = [None if value is None else _dumped(value) for value in python_values(column)]
     return pc.fill_null(pa.array(strings, pa.utf8()), "null")
 
 

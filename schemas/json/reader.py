@@ -36,6 +36,7 @@ from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import misfit_reason, misfits
 from astrocyte.schemas.mixed import TYPE_ERRORS, column_of, typed_column
+from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, reasons_column
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
@@ -425,14 +426,19 @@ def _columns(parsed: list[_Parsed], contract: Contract, refused: list[Refused]) 
         names |= dict.fromkeys(name for item in parsed for name in item.fields)
     columns: dict[str, pa.Array] = {}
     while True:
+        reasons: dict[int, str] = {}
         try:
             for name in names:
                 values = [item.fields.get(name) for item in parsed]
                 columns[name] = typed_column(values, arrow_type(types[name])) if name in types else column_of(values)
+                if types.get(name) != "list<float32>":
+                    reasons = non_finite_reasons(field_name(name), values) | reasons
         except TYPE_ERRORS:
             if not _mend_types(parsed, contract, types, refused):
                 raise
             continue
+        if reasons:
+            columns[NON_FINITE] = reasons_column(reasons, len(parsed))
         return columns | _simulations(parsed, contract)
 
 

@@ -18,7 +18,7 @@ import orjson
 from astrocyte.schemas.mixed import LEAST, MOST, plain
 from astrocyte.schemas.times import usual_datetime
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "integer", "loads"]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BEYOND: Final = "number is infinity"
@@ -40,7 +40,7 @@ def loads(text: bytes) -> Any:
         if b"NaN" not in text and b"Infinity" not in text and _BEYOND not in str(error):
             raise
         try:
-            body = json.loads(text, parse_int=_integer)
+            body = json.loads(text, parse_int=integer)
             orjson.dumps(body)  # refuses lone surrogates, which the parser above lets through
         except (ValueError, TypeError, RecursionError):
             pass
@@ -49,7 +49,8 @@ def loads(text: bytes) -> Any:
         raise
 
 
-def _integer(digits: str) -> int | float:
+def integer(digits: str) -> int | float:
+    """The number that decimal digits, also after a minus sign, stand for: beyond 64 bits the nearest float."""
     number = int(digits) if len(digits) <= _DIGITS else float(digits)
     return number if LEAST <= number <= MOST else float(digits)
 

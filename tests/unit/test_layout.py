@@ -74,7 +74,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "schemas": {
         "event_types": "catalog",
-        "json": "catalog contract errors frames ids mixed times",
+        "json": "catalog contract errors frames ids mixed nested times",
         "tables": "catalog errors",
     },
     "simulator": {

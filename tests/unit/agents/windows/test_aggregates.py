@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astrocyte.agents.expressions import numbers
 from astrocyte.agents.rules.select import AggregateCall, parse_select
 from astrocyte.agents.windows.aggregates import Members, State, make_state, need_of, read_results, state_of
 from astrocyte.agents.windows.aggregates.bags import TOKENS, VALUES
@@ -169,11 +170,28 @@ def test_infinite_values_are_kept() -> None:
         assert read(call, state) == expected
 
 
-def test_a_sum_that_was_beyond_the_range_of_floats_stays_infinite() -> None:
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1e308, 1e308, -1e308], 1e308),
+        ([-(2.0**1023)] * 3 + [2.0**1023] * 3 + [2.0**1000], 2.0**1000),
+        ([1e308, 1e308], math.inf),
+        ([-1e308, -1e308, -1e308], -math.inf),
+        ([1e308, 1e308, math.inf, -1e308, -1e308], math.inf),
+        ([1e308, 1e308, -math.inf], -math.inf),
+        ([math.inf, -1e308, -1e308], math.inf),
+        ([math.inf, -math.inf, 1.0], None),
+    ],
+)
+def test_a_sum_is_infinite_only_where_the_whole_of_it_is(values: list[float], expected: float | None) -> None:
     call = call_of("sum(x)")
-    state = fresh_state(call)
-    feed(state, np.array([1e308, 1e308, -1e308]))
-    assert read(call, state) == math.inf
+    for cut in range(len(values) + 1):  # panes of a window are merged in this way
+        state = fresh_state(call)
+        feed(state, np.array(values[:cut]))
+        feed(state, np.array(values[cut:]), slot=1, start=cut)
+        state.merge(np.array([2, 2], np.int32), np.array([0, 1], np.int32))
+        assert read(call, state, 2) == expected
+    assert numbers.total(values) == expected
 
 
 def test_an_empty_group_gives_null_or_zero() -> None:

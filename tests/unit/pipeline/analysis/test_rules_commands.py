@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
 
+from astrocyte.agents.accounting import DomainOutput
+from astrocyte.pipeline.analysis.offline import OfflineRun
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.schemas.errors import InvalidRule, InvalidSettings
 from tests.support.logs import write_log
@@ -133,6 +136,22 @@ def test_why_not_of_an_all_marks_what_matched(rule_file, log):
     assert (report["events"], report["matches"]) == (2, 1)
     assert {attempt["ended"] for attempt in report["attempts"]} == {"matched"}
     assert all(attempt["taken"][0]["timestamp"] == attempt["began"] for attempt in report["attempts"])
+
+
+def test_why_not_keeps_no_outputs_of_the_run(rule_file, log, monkeypatch):
+    alive: list[int] = []
+    run_all = OfflineRun.run
+
+    def watched(self, records):
+        for output in run_all(self, records):
+            yield output
+            del output
+            alive.append(sum(type(each) is DomainOutput for each in gc.get_objects()))
+
+    monkeypatch.setattr(OfflineRun, "run", watched)
+    run("why-not", str(log), "--rules", rule_file, "--rule", "pair", "--key", "d3")
+    assert len(alive) > 3
+    assert len(set(alive)) == 1
 
 
 def test_why_not_needs_a_rule_and_a_key_that_exist(rule_file, log):

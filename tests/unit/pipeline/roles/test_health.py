@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import orjson
 
+from astrocyte import load_rules
 from astrocyte.agents.domain import Domain
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.pipeline.roles.correlate import _stats_record
 from astrocyte.pipeline.roles.health import correlate_summary
+from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.json.reader import RawRecord
 
 HOUR_MS = 3_600_000
@@ -29,3 +32,15 @@ def test_events_that_wait_for_the_check_of_clocks_are_counted_and_explained():
     assert len(found["waits"]) == 1
     assert found["waits"][0].startswith("mono.A: 3 events are further ahead of Kafka's time")
     assert "they wait" in found["waits"][0]
+
+
+def test_tombstones_that_were_skipped_are_shown():
+    declared = Contracts(load_rules("streams: [{name: orders, decoder: debezium, topic: orders}]").streams)
+    domain = Domain(0, [], topics=["orders"], decoders=Decoders(declared))
+    body = {"op": "c", "before": None, "after": {"id": 1}, "source": {"ts_ms": NOW_MS}, "ts_ms": NOW_MS}
+    tombstones = [RawRecord(offset, NOW_MS, b'{"id":1}', None) for offset in (1, 2)]
+    domain.feed("orders", [RawRecord(0, NOW_MS, b'{"id":1}', orjson.dumps(body)), *tombstones])
+    report = orjson.loads(_stats_record(domain, []).value or b"")
+    found = correlate_summary([report, report], {})
+    assert (found["skipped"], found["lines"]) == (4, ["4 tombstones skipped"])
+    assert correlate_summary([], {})["lines"] == []

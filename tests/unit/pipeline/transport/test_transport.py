@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import faust
 import pytest
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astrocyte.pipeline.transport.assignor import DomainAssignor
+from astrocyte.pipeline.topology.rule_files import GroupRules
+from astrocyte.pipeline.transport.assignor import DomainAssignor, note_of
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, ack_handle
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log
 from astrocyte.pipeline.transport.commits import CommitTracker
@@ -103,6 +105,41 @@ def test_topic_that_a_member_does_not_read_goes_to_one_that_does():
 
 def test_topic_that_does_not_exist_yet_is_left_out():
     assert assign({"a": 1}, {"m": {"a", "later"}}) == {"m": {"a": [0]}}
+
+
+def assign_with_notes(members: dict[str, type[DomainAssignor]]) -> None:
+    """One assignment of a group whose members have these assignors; what each is sent goes over the wire."""
+    joined = {
+        member: ConsumerProtocolMemberMetadata.decode(own.metadata({"a"}).encode()) for member, own in members.items()
+    }
+    found = DomainAssignor.assign(Cluster({"a": 2}), joined)
+    for member, own in members.items():
+        own.on_assignment(ConsumerProtocolMemberAssignment.decode(found[member].encode()))
+
+
+def test_a_group_whose_workers_have_different_rules_is_informed_once_and_when_it_ends(caplog):
+    groups = [GroupRules() for _ in range(3)]
+    assignors = [DomainAssignor.with_note("new" if n else "old", group.note) for n, group in enumerate(groups)]
+    former = DomainAssignor  # a worker of a version without notes
+    with caplog.at_level(logging.INFO):
+        assign_with_notes({"a": assignors[1], "b": assignors[2], "d": former})
+        assert not caplog.records
+        for _ in range(2):
+            assign_with_notes(dict(zip("abcd", [*assignors, former], strict=True)))
+        assert len(caplog.records) == 3  # one of each worker
+        assert all("2 different sets of rule files" in record.getMessage() for record in caplog.records)
+        assert all("(2, 1 workers)" in record.getMessage() for record in caplog.records)
+        caplog.clear()
+        assign_with_notes({"a": assignors[1], "b": assignors[2]})
+    assert ["the same rule files and settings again" in record.getMessage() for record in caplog.records] == [
+        True,
+        True,
+    ]
+
+
+def test_the_note_of_a_member_is_read_from_what_the_broker_describes():
+    assert note_of(DomainAssignor.with_note("1f", None).metadata(["a"]).encode()) == "1f"
+    assert [note_of(DomainAssignor.metadata(["a"]).encode()), note_of(b""), note_of(b"\xff")] == ["", "", ""]
 
 
 def test_state_of_the_broker_is_logged_once_per_change(caplog):
