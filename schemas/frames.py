@@ -9,7 +9,8 @@ or text, for records whose producer set the ids).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astrocyte.schemas.arrow_stream import MOST_BYTES, PLAIN_TYPES, read_stream
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
@@ -39,6 +41,11 @@ RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id")
 """Column names that are not fields of an event. A field of such a name is in a column with an underscore after it."""
 _HIDDEN: Final = ("seq", "event_id")
 """Reserved columns that identify a row. In rules these names are those of the event's fields."""
+_NEEDED: Final = (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT))
+_IDENTIFYING: Final = (("seq", (pa.int64(),)), ("event_id", (pa.binary(16), pa.utf8())))
+_LEAST_SEQ, _MOST_SEQ = -(2**62), 2**62
+_LEAST_US, _MOST_US = -(2**62), 2**62
+_MOST_VERSION: Final = 2**31 - 1
 
 
 def column_name(name: str) -> str:
@@ -260,18 +267,23 @@ def _to_arrow(name: str, values: Any) -> pa.Array:
     return column_of(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
 
 
-def _plain_columns(batch: pa.RecordBatch, stream: str) -> list[pa.Array]:
+def _plain_columns(names: Sequence[str], given: Sequence[pa.Array], stream: str) -> list[pa.Array]:
     columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+    for name, column in zip(names, given, strict=True):
         try:
             columns.append(_plain(name, column))
-        except pa.ArrowException as error:
+        except (pa.ArrowException, ValueError, OverflowError) as error:
             raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} cannot be read: {error}") from error
     return columns
 
 
 def _plain(name: str, column: pa.Array) -> pa.Array:
     """A column in the form that frames have (`schemas.mixed.plain_column`)."""
+    kind = column.type
+    if kind.id in PLAIN_TYPES and name not in ("key", "type"):
+        return column
+    if kind == TEXT and name != "event_id":
+        return column
     if pa.types.is_run_end_encoded(column.type):
         column = plain_column(column)
     if name == "event_id":
@@ -310,29 +322,24 @@ def encode_frame(frame: Frame) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode_frame(payload: bytes | memoryview) -> Frame:
-    """Frame of the bytes, its columns as views into them. Raises InvalidFrame."""
+def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
+    """Frame of the bytes, its columns as views into them.
+
+    Everything is checked here, once, so that no value of a frame can fail later: see `schemas.arrow_stream`, which also
+    bounds what the bytes may unpack to, unless ``bounded`` is False (for bytes that this program wrote). Raises
+    InvalidFrame.
+    """
+    schema, batch = read_stream(payload) if bounded else read_stream(payload, most_bytes=None)
     try:
-        reader = pa.ipc.open_stream(pa.py_buffer(payload))
-        batches = list(reader)
-        meta = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
-        if len(batches) == 1:
-            batch = batches[0]
-        else:
-            table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
-            arrays = [column.combine_chunks() for column in table.columns]
-            batch = pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
-        columns = _plain_columns(batch, meta.get("stream", ""))
-        if any(made is not given for made, given in zip(columns, batch.columns, strict=True)):
-            batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+        meta = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         frame = Frame(
             stream=meta["stream"],
             run=meta["run"],
-            batch=batch,
-            first_seq=int(meta.get("seq", 0)),
-            version=int(meta.get("version", 1)),
+            batch=_usual(batch, meta["stream"]),
+            first_seq=_number(meta, "seq", _LEAST_SEQ, _MOST_SEQ, 0),
+            version=_number(meta, "version", 0, _MOST_VERSION, 1),
             origin=meta.get("origin", ""),
-            watermark_us=int(meta["watermark"]) if "watermark" in meta else None,
+            watermark_us=_number(meta, "watermark", _LEAST_US, _MOST_US, 0) if "watermark" in meta else None,
             end="end" in meta,
             peers=tuple(meta["peers"].split(",")) if "peers" in meta else (),
             weight=float(meta.get("weight", 1.0)),
@@ -342,18 +349,45 @@ def decode_frame(payload: bytes | memoryview) -> Frame:
             f"expected a frame, got an Arrow stream without the metadata entry {error.args[0]!r}; "
             "produce with astrocyte.encode_frame, which writes stream and run"
         ) from error
-    except (pa.ArrowException, ValueError, OSError, EOFError) as error:
-        raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
-    for name, kind in (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT)):
-        index = batch.schema.get_field_index(name)
-        found = batch.schema.field(index).type if index >= 0 else None
-        if found != kind:
-            raise InvalidFrame(f"frame of stream {frame.stream!r}: column {name!r} is {found}; expected {kind}")
-    if batch.column("timestamp").null_count:
-        raise InvalidFrame(
-            f"frame of stream {frame.stream!r}: column 'timestamp' holds nulls; every event needs a time"
-        )
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidFrame(f"expected a frame, got an Arrow stream of {len(payload)} bytes: {error}") from error
+    if not 0 < frame.weight < math.inf:
+        raise InvalidFrame(f"frame of stream {frame.stream!r}: weight {frame.weight}; expected a finite one above 0")
+    if bounded and frame.num_rows * (len(frame.run) + len(frame.stream)) > MOST_BYTES:
+        raise InvalidFrame(f"frame of stream {frame.stream[:100]!r}: the name of its run is too long; shorten it")
     return frame
+
+
+def _number(meta: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    found = int(meta.get(name, default))
+    if not least <= found <= most:
+        raise ValueError(f"metadata entry {name!r} is {found}; expected {least} to {most}")
+    return found
+
+
+def _usual(batch: pa.RecordBatch, stream: str) -> pa.RecordBatch:
+    """A batch of another writer with columns of the types that frames have. Raises InvalidFrame."""
+    names, given = batch.schema.names, batch.columns
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidFrame(f"frame of stream {stream!r}: two columns are called {twice!r}; give each a name of its own")
+    columns = _plain_columns(names, given, stream)
+    if any(made is not each for made, each in zip(columns, given, strict=True)):
+        batch = pa.RecordBatch.from_arrays(columns, names=names)
+    found = dict(zip(names, columns, strict=True))
+    for name, kind in _NEEDED:
+        if name not in found or found[name].type != kind:
+            had = found[name].type if name in found else None
+            raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} is {had}; expected {kind}")
+    if found["timestamp"].null_count:
+        raise InvalidFrame(f"frame of stream {stream!r}: column 'timestamp' holds nulls; every event needs a time")
+    for name, kinds in _IDENTIFYING:
+        if name in found and (found[name].type not in kinds or found[name].null_count):
+            raise InvalidFrame(
+                f"frame of stream {stream!r}: column {name!r} is {found[name].type} with "
+                f"{found[name].null_count} nulls; expected {' or '.join(map(str, kinds))}, a value for each row"
+            )
+    return batch
 
 
 def conform(frame: Frame, event_type: EventType) -> Frame:
