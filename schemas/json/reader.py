@@ -39,6 +39,7 @@ from astrocyte.schemas.mixed import TYPE_ERRORS, column_of, typed_column
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
+    "CUT_HEADER",
     "JSON_CONTENT_TYPE",
     "LETTER_HEADER",
     "OFFSET_HEADER",
@@ -68,6 +69,8 @@ ROW_HEADER: Final = "astrocyte_row"
 divided by commas, since the others were used before; or `ROW_ALONE`, which the letter itself has."""
 ROW_ALONE: Final = b"alone"
 """The message is one event, as a JSON record of Astrocyte or a frame of one row, and not what its producer sent."""
+CUT_HEADER: Final = "astrocyte_cut"
+"""First header of a dead letter that holds only the begin of its message: bytes of the value, and their hash."""
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")
