@@ -155,9 +155,9 @@ class Accounting:
         return self.is_counted(topic) or topic.startswith(_MADE)
 
     def undecoded(self, topic: str, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
-        """Messages of a topic that could not be decoded."""
+        """Messages of a topic that could not be decoded. A whole one in a topic of copies is none that was copied."""
         if not self._reports(topic):
-            return
+            letters = [letter for letter in letters if letter.row is None]
         output.dead_letters += letters
         for letter in letters:
             self.unused.add_letter(letter)

@@ -342,7 +342,7 @@ def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
             watermark_us=_number(meta, "watermark", _LEAST_US, _MOST_US, 0) if "watermark" in meta else None,
             end="end" in meta,
             peers=tuple(meta["peers"].split(",")) if "peers" in meta else (),
-            weight=float(meta.get("weight", 1.0)),
+            weight=_weight(meta),
         )
     except KeyError as error:
         raise InvalidFrame(
@@ -351,17 +351,32 @@ def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
         ) from error
     except (pa.ArrowException, ValueError) as error:
         raise InvalidFrame(f"expected a frame, got an Arrow stream of {len(payload)} bytes: {error}") from error
-    if not 0 < frame.weight < math.inf:
-        raise InvalidFrame(f"frame of stream {frame.stream!r}: weight {frame.weight}; expected a finite one above 0")
     if bounded and frame.num_rows * (len(frame.run) + len(frame.stream)) > MOST_BYTES:
         raise InvalidFrame(f"frame of stream {frame.stream[:100]!r}: the name of its run is too long; shorten it")
     return frame
 
 
 def _number(meta: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
-    found = int(meta.get(name, default))
+    given = meta.get(name)
+    if given is None:
+        return default
+    try:
+        found = int(given)
+    except ValueError:
+        found = most + 1
     if not least <= found <= most:
-        raise ValueError(f"metadata entry {name!r} is {found}; expected {least} to {most}")
+        raise ValueError(f"metadata entry {name!r} is {given[:80]}; expected a whole number from {least} to {most}")
+    return found
+
+
+def _weight(meta: Mapping[str, str]) -> float:
+    given = meta.get("weight", "1")
+    try:
+        found = float(given)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ValueError(f"metadata entry 'weight' is {given[:80]}; expected a number above 0")
     return found
 
 

@@ -150,7 +150,7 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
         ) from None
     except (UnicodeEncodeError, orjson.JSONEncodeError):
         raise InvalidLog(f"a lone surrogate in {_surrogate_in(body)!r}") from None
-    except (binascii.Error, TypeError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise InvalidLog(f"invalid base64: {error}") from None
 
 
