@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -190,7 +190,7 @@ def _most_bytes(column: pa.Array) -> float:
     if pa.types.is_primitive(kind):
         return _LEAST * count
     if pa.types.is_fixed_size_binary(kind):
-        return count * (_LEAST + kind.byte_width)
+        return float(count * (_LEAST + kind.byte_width))
     return np.inf
 
 
@@ -212,6 +212,10 @@ def _lengths(column: pa.Array) -> NDArray[np.int64]:
 
 def _sizes(column: pa.Array, most: int) -> NDArray[np.float64]:
     """Bytes of each value, written out. Raises InvalidFrame for more than ``most`` bytes at any level."""
+    return np.asarray(_written_out(column, most), np.float64)
+
+
+def _written_out(column: pa.Array, most: int) -> Any:
     kind, count = column.type, len(column)
     if _LEAST * count > most:
         raise _too_large(count, most)

@@ -50,11 +50,11 @@ class _Loader(yaml.SafeLoader):
         """Values in a finished node, and levels below it."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs have no types for it
         mark, before, is_alias = event.start_mark, self._values, isinstance(event, yaml.AliasEvent)
         self._depth += 1
         self._check(mark)
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         if is_alias:
             if id(node) not in self._extent:
                 raise _BeyondLimit(problem="an alias is inside the value that it names", problem_mark=mark)
