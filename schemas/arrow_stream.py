@@ -177,7 +177,7 @@ def _most_bytes(column: pa.Array) -> float:
     if kind.id == _TEXT:
         return _LEAST * count + _text_bytes(column)
     if kind.id == _ENCODED and kind.value_type.id == _TEXT:
-        # Of few rows or short texts it is known without looking at each of them.
+        # Of few rows or short strings it is known without looking at each of them.
         values = column.dictionary
         longest = _text_bytes(values)
         if count * longest > _SMALL:

@@ -46,7 +46,7 @@ LONGS = [
     (1 << 40).to_bytes(8, "little"),
     (1 << 20).to_bytes(8, "little"),
 ]
-TEXTS = [
+PIECES = [
     b"null",
     b"1e400",
     b"-1",
@@ -88,7 +88,7 @@ def mutated(data: bytes, rng: random.Random, *, in_place: bool = False) -> bytes
             case 5:
                 changed[at:at] = changed[at : at + rng.randrange(1, 40)]
             case 6:
-                changed[at:at] = rng.choice(TEXTS)
+                changed[at:at] = rng.choice(PIECES)
     return bytes(changed)
 
 
