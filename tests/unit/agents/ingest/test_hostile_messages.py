@@ -18,11 +18,11 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.recording.dead_letters import message_of
-from astrocyte.pipeline.roles.output_records import letter_record
+from astrocyte.pipeline.roles.output_records import letter_record, producer_records
 from astrocyte.pipeline.roles.sink import decode_for_sink
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import CUT_HEADER, RawRecord
-from astrocyte.schemas.topics import MULTI_EVENTS
+from astrocyte.schemas.topics import DEAD_LETTERS, MULTI_EVENTS
 from astrocyte.simulator.runtime.controls import Plan
 from astrocyte.simulator.scenarios.cells.config import CellsConfig
 from astrocyte.simulator.scenarios.cells.scenario import CELLS
@@ -156,3 +156,22 @@ def test_forged_copies_are_refused_and_the_others_are_matched():
     refused = {list(cases)[letter.offset]: letter.reason for letter in output.dead_letters}
     assert set(refused) == set(cases), refused
     assert len(output.multi_events) == 2
+
+
+def test_a_result_that_is_too_large_for_its_topic_is_a_letter():
+    rules = load_rules("rules: [{name: r, seq: [{as: a, stream: A}], emit: {v: a.v}}]")
+    group = DomainGroup("key", Engine(rules, validated=True), {"A": "mono.A"})
+    domain = Domain(0, [group], topics=["mono.A"])
+    values = ["x" * (33 << 20), "small"]
+    records = [
+        RawRecord(offset, TIME_MS, b"k", orjson.dumps({"timestamp": TIME_MS, "v": value}))
+        for offset, value in enumerate(values)
+    ]
+    output = domain.feed("mono.A", records)
+    output.extend(domain.flush())
+    made = producer_records(output, 0, 1)
+    assert [len(batch) for (topic, _), batch in made.items() if topic == MULTI_EVENTS] == [1]
+    (letter,) = [orjson.loads(record.value) for record in made[DEAD_LETTERS, 0]]
+    assert letter["stage"] == "emit"
+    assert "the record for 'multi.events' has 34," in letter["reason"]
+    assert max(len(record.value) for batch in made.values() for record in batch) < 200_000
