@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
-from astrocyte.agents.ingest.decoders import ARROW_MAGIC
 from astrocyte.agents.ingest.letters import row_letter, row_records
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
 from astrocyte.agents.matches.records import FailedMatch, match_letter
 from astrocyte.agents.matches.table import MatchTable
 from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.schemas.arrow.stream import ARROW_MAGIC
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.events import DeadLetter
@@ -155,9 +155,9 @@ class Accounting:
         return self.is_counted(topic) or topic.startswith(_MADE)
 
     def undecoded(self, topic: str, letters: Sequence[DeadLetter], output: DomainOutput) -> None:
-        """Messages of a topic that could not be decoded."""
+        """Messages of a topic that could not be decoded. A whole one in a topic of copies is none that was copied."""
         if not self._reports(topic):
-            return
+            letters = [letter for letter in letters if letter.row is None]
         output.dead_letters += letters
         for letter in letters:
             self.unused.add_letter(letter)

@@ -22,10 +22,11 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.output import EngineOutput
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US, Admitted, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source, Watermarks
-from astrocyte.agents.ingest.copies import CopiesOnce, Originals, positions_of
+from astrocyte.agents.ingest.copies import CopiesOnce, Originals, fitting, positions_of
 from astrocyte.agents.ingest.decode import RETRY_ORIGIN, KafkaTimes, decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import OperatorFailed, apart, reason_of
+from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.ingest.waiter import Waiter
@@ -179,8 +180,11 @@ class Domain:
             return output
         next_offset = records[-1].offset + 1
         counted = self._accounting.is_counted(topic)
-        records, copied = (records, {}) if counted else self._taken.fresh(topic, records)
+        records, copied, odd = (records, {}, []) if counted else self._taken.fresh(topic, records)
         frames, letters = decode_chunk(topic, self.partition, records, self._catalog, self._decoders)
+        frames, misfits = fitting(frames, copied, records)
+        odd += misfits
+        letters += [dead_letter(each, topic, self.partition, reason=why, stage="decode") for each, why in odd]
         self._accounting.undecoded(topic, letters, output)
         self._accounting.unkeyed(topic, records, frames, self._partitioned_by.get(topic))
         self._accounting.skipped(topic, records, self._decoders.contracts.of_topic(topic))

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.catalog import FieldType
-from astrocyte.schemas.frames import column_name
 from astrocyte.schemas.times import TimeUnit
 from astrocyte.schemas.topics import is_derived, is_legal, mono_topic
 

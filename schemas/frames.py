@@ -9,7 +9,8 @@ or text, for records whose producer set the ids). `schemas.nested.NON_FINITE` is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -17,39 +18,30 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astrocyte.schemas.arrow.columns import RESERVED, TEXT, field_name, frame_column, frame_columns, non_finite_of
+from astrocyte.schemas.arrow.stream import MOST_BYTES, read_stream
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
-from astrocyte.schemas.mixed import MIXED, column_of, key_column, plain_column, to_list, typed_column
-from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, python_values, reasons_column
+from astrocyte.schemas.mixed import MIXED, to_list, typed_column
+from astrocyte.schemas.nested import NON_FINITE, reasons_column
 
 __all__ = [
     "CONTENT_TYPE",
-    "RESERVED",
     "Frame",
-    "column_name",
     "conform",
     "decode_frame",
     "encode_frame",
-    "field_name",
 ]
 
 CONTENT_TYPE: Final = "application/vnd.apache.arrow.stream"
-TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
-RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id", NON_FINITE)
-"""Column names that are not fields of an event. A field of such a name is in a column with an underscore after it."""
 _HIDDEN: Final = ("seq", "event_id", NON_FINITE)
 """Reserved columns that are no part of an event. In rules these names are those of the event's fields."""
-
-
-def column_name(name: str) -> str:
-    """Name of the column that holds a field."""
-    return f"{name}_" if name in RESERVED else name
-
-
-def field_name(column: str) -> str:
-    """Name of the field that a column holds; the inverse of `column_name`."""
-    return column[:-1] if column.endswith("_") and column[:-1] in RESERVED else column
+_NEEDED: Final = (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT))
+_IDENTIFYING: Final = (("seq", (pa.int64(),)), ("event_id", (pa.binary(16), pa.utf8())))
+_LEAST_SEQ, _MOST_SEQ = -(2**62), 2**62
+_LEAST_US, _MOST_US = -(2**62), 2**62
+_MOST_VERSION: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,8 +90,8 @@ class Frame:
                 "every frame needs timestamp (int64 microseconds) and key (text)"
             )
         try:
-            arrays = {name: _to_arrow(name, values) for name, values in columns.items()}
-            reasons = _reasons((name, values, arrays[name]) for name, values in columns.items())
+            arrays = {name: frame_column(name, values) for name, values in columns.items()}
+            reasons = non_finite_of((name, values, arrays[name]) for name, values in columns.items())
             if reasons:
                 arrays[NON_FINITE] = reasons_column(reasons, len(arrays["timestamp"]))
         except (pa.ArrowException, UnicodeError) as error:
@@ -265,61 +257,6 @@ def _rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _to_arrow(name: str, values: Any) -> pa.Array:
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if isinstance(values, pa.Array):
-        return _plain(name, values)
-    if name == "timestamp":
-        return pa.array(np.ascontiguousarray(values, dtype=np.int64))
-    if name in RESERVED:
-        return _plain(name, pa.array(values))
-    if not isinstance(values, np.ndarray):
-        return column_of(list(values))
-    if values.ndim == 1 and values.dtype.kind in "biuf":
-        return pa.array(values)
-    return column_of(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
-
-
-def _reasons(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str]:
-    """`non_finite_reasons` of the fields whose lists and objects became JSON text: name, what came, and the column."""
-    reasons: dict[int, str] = {}
-    for name, given, made in columns:
-        if isinstance(given, pa.Array | pa.ChunkedArray):
-            if not pa.types.is_nested(given.type) or made.type == given.type:
-                continue
-            given = python_values(given)
-        elif isinstance(given, np.ndarray) and given.dtype.kind != "O":
-            continue
-        if name not in RESERVED:
-            reasons = non_finite_reasons(field_name(name), list(given)) | reasons
-    return reasons
-
-
-def _plain_columns(batch: pa.RecordBatch, stream: str) -> list[pa.Array]:
-    columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        try:
-            columns.append(_plain(name, column))
-        except pa.ArrowException as error:
-            raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} cannot be read: {error}") from error
-    return columns
-
-
-def _plain(name: str, column: pa.Array) -> pa.Array:
-    """A column in the form that frames have (`schemas.mixed.plain_column`)."""
-    if pa.types.is_run_end_encoded(column.type):
-        column = plain_column(column)
-    if name == "event_id":
-        kind = column.type
-        text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
-        return column.cast(pa.utf8()) if text else column
-    if name in ("key", "type") and column.type != TEXT:
-        column = key_column(plain_column(column))
-        return (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).cast(TEXT)
-    return plain_column(column)
-
-
 def encode_frame(frame: Frame) -> bytes:
     """Bytes of the frame as one Kafka value: an Arrow IPC stream whose schema metadata holds the attributes."""
     meta = {
@@ -346,53 +283,89 @@ def encode_frame(frame: Frame) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode_frame(payload: bytes | memoryview) -> Frame:
-    """Frame of the bytes, its columns as views into them. Raises InvalidFrame."""
+def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
+    """Frame of the bytes, its columns as views into them.
+
+    Everything is checked here, once, so that no value of a frame can fail later: see `schemas.arrow.stream`, which also
+    bounds what the bytes may unpack to, unless ``bounded`` is False (for bytes that this program wrote). Raises
+    InvalidFrame.
+    """
+    schema, batch = read_stream(payload) if bounded else read_stream(payload, most_bytes=None)
     try:
-        reader = pa.ipc.open_stream(pa.py_buffer(payload))
-        batches = list(reader)
-        meta = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
-        if len(batches) == 1:
-            batch = batches[0]
-        else:
-            table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
-            arrays = [column.combine_chunks() for column in table.columns]
-            batch = pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
-        columns = _plain_columns(batch, meta.get("stream", ""))
-        if any(made is not given for made, given in zip(columns, batch.columns, strict=True)):
-            names = batch.schema.names
-            if reasons := _reasons(zip(names, batch.columns, columns, strict=True)):
-                names, columns = [*names, NON_FINITE], [*columns, reasons_column(reasons, batch.num_rows)]
-            batch = pa.RecordBatch.from_arrays(columns, names=names)
+        meta = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         frame = Frame(
             stream=meta["stream"],
             run=meta["run"],
-            batch=batch,
-            first_seq=int(meta.get("seq", 0)),
-            version=int(meta.get("version", 1)),
+            batch=_usual(batch, meta["stream"]),
+            first_seq=_number(meta, "seq", _LEAST_SEQ, _MOST_SEQ, 0),
+            version=_number(meta, "version", 0, _MOST_VERSION, 1),
             origin=meta.get("origin", ""),
-            watermark_us=int(meta["watermark"]) if "watermark" in meta else None,
+            watermark_us=_number(meta, "watermark", _LEAST_US, _MOST_US, 0) if "watermark" in meta else None,
             end="end" in meta,
             peers=tuple(meta["peers"].split(",")) if "peers" in meta else (),
-            weight=float(meta.get("weight", 1.0)),
+            weight=_weight(meta),
         )
     except KeyError as error:
         raise InvalidFrame(
             f"expected a frame, got an Arrow stream without the metadata entry {error.args[0]!r}; "
             "produce with astrocyte.encode_frame, which writes stream and run"
         ) from error
-    except (pa.ArrowException, ValueError, OSError, EOFError) as error:
-        raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
-    for name, kind in (("timestamp", pa.int64()), ("key", TEXT), ("type", TEXT)):
-        index = batch.schema.get_field_index(name)
-        found = batch.schema.field(index).type if index >= 0 else None
-        if found != kind:
-            raise InvalidFrame(f"frame of stream {frame.stream!r}: column {name!r} is {found}; expected {kind}")
-    if batch.column("timestamp").null_count:
-        raise InvalidFrame(
-            f"frame of stream {frame.stream!r}: column 'timestamp' holds nulls; every event needs a time"
-        )
+    except (pa.ArrowException, ValueError) as error:
+        raise InvalidFrame(f"expected a frame, got an Arrow stream of {len(payload)} bytes: {error}") from error
+    if bounded and frame.num_rows * (len(frame.run) + len(frame.stream)) > MOST_BYTES:
+        raise InvalidFrame(f"frame of stream {frame.stream[:100]!r}: the name of its run is too long; shorten it")
     return frame
+
+
+def _number(meta: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    given = meta.get(name)
+    if given is None:
+        return default
+    try:
+        found = int(given)
+    except ValueError:
+        found = most + 1
+    if not least <= found <= most:
+        raise ValueError(f"metadata entry {name!r} is {given[:80]}; expected a whole number from {least} to {most}")
+    return found
+
+
+def _weight(meta: Mapping[str, str]) -> float:
+    given = meta.get("weight", "1")
+    try:
+        found = float(given)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ValueError(f"metadata entry 'weight' is {given[:80]}; expected a number above 0")
+    return found
+
+
+def _usual(batch: pa.RecordBatch, stream: str) -> pa.RecordBatch:
+    """A batch of another writer with columns of the types that frames have. Raises InvalidFrame."""
+    names, given = batch.schema.names, batch.columns
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidFrame(f"frame of stream {stream!r}: two columns are called {twice!r}; give each a name of its own")
+    columns = frame_columns(names, given, stream)
+    if any(made is not each for made, each in zip(columns, given, strict=True)):
+        if reasons := non_finite_of(zip(names, given, columns, strict=True)):
+            names, columns = [*names, NON_FINITE], [*columns, reasons_column(reasons, batch.num_rows)]
+        batch = pa.RecordBatch.from_arrays(columns, names=names)
+    found = dict(zip(names, columns, strict=True))
+    for name, kind in _NEEDED:
+        if name not in found or found[name].type != kind:
+            had = found[name].type if name in found else None
+            raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} is {had}; expected {kind}")
+    if found["timestamp"].null_count:
+        raise InvalidFrame(f"frame of stream {stream!r}: column 'timestamp' holds nulls; every event needs a time")
+    for name, kinds in _IDENTIFYING:
+        if name in found and (found[name].type not in kinds or found[name].null_count):
+            raise InvalidFrame(
+                f"frame of stream {stream!r}: column {name!r} is {found[name].type} with "
+                f"{found[name].null_count} nulls; expected {' or '.join(map(str, kinds))}, a value for each row"
+            )
+    return batch
 
 
 def conform(frame: Frame, event_type: EventType) -> Frame:

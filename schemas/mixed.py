@@ -39,6 +39,7 @@ __all__ = [
     "LEAST",
     "MIXED",
     "MOST",
+    "MOST_LEVELS",
     "TYPE_ERRORS",
     "column_of",
     "concat_columns",
@@ -70,7 +71,7 @@ _NESTED: Final = (Mapping, list, tuple, set, frozenset, np.ndarray)
 _OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _NARROWED: Final = ("Integer exceeds", "numpy.datetime64")
 """In orjson's errors: values that it does not write, and `_narrowed` replaces."""
-_DEEPEST: Final = 254
+MOST_LEVELS: Final = 254
 """Nesting that orjson writes at most."""
 _US: Final = timedelta(microseconds=1)
 _MOST_ROWS: Final = 1 << 24
@@ -160,7 +161,7 @@ def json_text(value: Any) -> str:
     except (TypeError, RecursionError) as error:
         if "recursion" not in str(error).lower():
             raise
-        raise InvalidEvent(f"a value is nested too deeply; expected at most {_DEEPEST} levels") from None
+        raise InvalidEvent(f"a value is nested too deeply; expected at most {MOST_LEVELS} levels") from None
 
 
 def _narrowed(value: Any) -> Any:

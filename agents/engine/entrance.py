@@ -14,10 +14,11 @@ from astrocyte.agents.ingest.dicts import time_of
 from astrocyte.agents.ingest.validate import Validators
 from astrocyte.agents.ingest.validate_rows import validate_rows
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import Frame, field_name
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.nested import NON_FINITE
 from astrocyte.schemas.times import CEILING_US
 

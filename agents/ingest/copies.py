@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.schemas.arrow.stream import MOST_BYTES
+from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.frames import decode_frame, encode_frame
 from astrocyte.schemas.ids import ROW_BITS
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
 
-__all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "Originals", "end_of", "positions_of"]
+__all__ = ["COPY_HEADER", "WAITED", "Copied", "CopiesOnce", "Originals", "end_of", "fitting", "positions_of"]
 
 COPY_HEADER: Final = "astrocyte-copied"
 WAITED: Final = -2
@@ -59,6 +61,12 @@ class Copied:
         """Whether this is an event that waited, and says nothing about others."""
         return self.through == WAITED
 
+    def fits(self, sourced: SourcedFrame) -> bool:
+        """Whether it names the position of each row of a frame."""
+        if sourced.numbers is not None:
+            return int(sourced.numbers.max(initial=-1)) < len(self.positions)
+        return len(self.positions) == sourced.frame.num_rows
+
     def pack(self) -> bytes:
         """Value of the header."""
         numbers = np.concatenate([np.array(self.open, np.int64), self.positions])
@@ -70,10 +78,28 @@ class Copied:
         """The inverse of `pack`. Raises ValueError."""
         try:
             partition, through, count = _HEAD.unpack_from(data)
-            numbers = np.cumsum(np.frombuffer(zlib.decompress(data[_HEAD.size :]), "<i8")).astype(np.int64)
-        except (struct.error, zlib.error) as error:
+            unpacking = zlib.decompressobj()
+            body = unpacking.decompress(data[_HEAD.size :], MOST_BYTES)
+            if not unpacking.eof or count > len(body) // 8 or partition < 0:
+                raise ValueError(f"{len(body):,} bytes that are not complete, too many or not as announced")
+            numbers = np.cumsum(np.frombuffer(body, "<i8")).astype(np.int64)
+        except (struct.error, zlib.error, ValueError) as error:
             raise ValueError(f"header {COPY_HEADER}: {error}") from None
         return cls(partition, through, numbers[count:], tuple(numbers[:count].tolist()))
+
+
+def fitting(
+    frames: Sequence[SourcedFrame], copied: Mapping[int, Copied], records: Iterable[KafkaRecord]
+) -> tuple[list[SourcedFrame], list[tuple[KafkaRecord, str]]]:
+    """The frames that are no copies, or name the place of each of their rows; and the messages of the others."""
+    odd = {each.offset for each in frames if each.offset in copied and not copied[each.offset].fits(each)}
+    if not odd:
+        return list(frames), []
+    reason = f"header {COPY_HEADER}: it does not name the place of each row of the message"
+    return (
+        [each for each in frames if each.offset not in odd],
+        [(record, reason) for record in records if record.offset in odd],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +140,31 @@ class CopiesOnce:
         known = self._sources.get((topic, partition))
         return 0 if known is None else (known.through >> ROW_BITS) + 1
 
-    def fresh(self, topic: str, records: Iterable[KafkaRecord]) -> tuple[list[KafkaRecord], dict[int, Copied]]:
+    def fresh(
+        self, topic: str, records: Iterable[KafkaRecord]
+    ) -> tuple[list[KafkaRecord], dict[int, Copied], list[tuple[KafkaRecord, str]]]:
         """The messages without the rows that came before; others than copies are returned as they are.
 
-        Also, by offset, from where the rows of those that are copies come.
+        Also, by offset, from where the rows of those that are copies come; and, with the reason, those that do not say
+        from where.
         """
         kept = []
         places: dict[int, Copied] = {}
+        refused: list[tuple[KafkaRecord, str]] = []
         for record in records:
             packed = next((value for name, value in record.headers if name == COPY_HEADER), None)
             if packed is None:
                 kept.append(record)
-            elif (taken := self._take(topic, record, Copied.unpack(packed))) is not None:
+                continue
+            try:
+                taken = self._take(topic, record, Copied.unpack(packed))
+            except ValueError as error:
+                refused.append((record, str(error)))
+                continue
+            if taken is not None:
                 kept.append(taken[0])
                 places[record.offset] = taken[1]
-        return kept, places
+        return kept, places, refused
 
     def _take(self, topic: str, record: KafkaRecord, copied: Copied) -> tuple[KafkaRecord, Copied] | None:
         known = self._sources.get((topic, copied.partition))
@@ -150,7 +186,12 @@ class CopiesOnce:
             return None
         if fresh.all():
             return record, copied
-        frame = decode_frame(record.value or b"")
+        try:
+            frame = decode_frame(record.value or b"")
+        except InvalidFrame:
+            return record, copied  # the reader of messages refuses it, with its reason
+        if frame.num_rows != len(fresh):
+            return record, copied
         rows = np.flatnonzero(fresh)
         kept = RawRecord(record.offset, record.timestamp, record.key, encode_frame(frame.take(rows)), record.headers)
         return kept, replace(copied, positions=copied.positions[rows])

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from astrocyte.schemas.arrow.columns import column_name, field_name
 from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import Frame, column_name, field_name
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.types import misfit_reason, misfits
 from astrocyte.schemas.mixed import MIXED, TYPE_ERRORS, typed_column
 from astrocyte.schemas.nested import non_finite_reasons

@@ -222,7 +222,9 @@ class KafkaTimes:
         offsets = np.fromiter((record.offset for record in self._records), np.int64, count)
         times = (us_from_ms(record.timestamp) for record in self._records)
         known = (NO_KAFKA_TIME_US if time_us is None else time_us for time_us in times)
-        return offsets, np.fromiter(known, np.int64, count)
+        times_us = np.fromiter(known, np.int64, count)
+        order = np.argsort(offsets, kind="stable")  # of a broker they are in order, of a file they need not be
+        return offsets[order], times_us[order]
 
 
 def _retried_frame(frame: Frame) -> Frame:

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from astrocyte.schemas.arrow.stream import ARROW_MAGIC
 from astrocyte.schemas.contract import ENVELOPES, FRAME_ROW, Contract, Contracts
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
@@ -50,10 +51,6 @@ __all__ = [
     "row_ids",
     "run_decoder",
 ]
-
-ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
-"""Continuation marker with which an Arrow IPC stream begins; no JSON text can begin with it."""
-
 
 REFUSED_HEADER: Final = "astrocyte_refused"
 """Only header of a row of a file that holds no event: the reason."""

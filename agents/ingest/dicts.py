@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from astrocyte.agents.ingest.declared import UnreadableEvent, conforming
 from astrocyte.schemas import mixed
+from astrocyte.schemas.arrow.columns import TEXT, field_name
 from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import TEXT, Frame, field_name
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time

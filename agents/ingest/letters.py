@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,10 +16,25 @@ from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
 from astrocyte.schemas.ids import hash_id
-from astrocyte.schemas.json.reader import ROW_ALONE, ROW_HEADER, JsonRecord, KafkaRecord, RawRecord, frame_to_records
+from astrocyte.schemas.json.reader import (
+    CUT_HEADER,
+    ROW_ALONE,
+    ROW_HEADER,
+    JsonRecord,
+    KafkaRecord,
+    RawRecord,
+    frame_to_records,
+)
 from astrocyte.schemas.times import is_in_calendar, iso_from_us
 
 __all__ = ["RowRecords", "dead_letter", "row_letter", "row_record", "row_records"]
+
+_WHOLE: Final = 16 << 20
+"""Bytes of key, value and headers up to which a letter holds all of them: in base64 they fit the topic of letters."""
+_PREFIX: Final = 64 << 10
+"""Bytes that a letter holds of a larger value, and of all its headers and of its key together."""
+_MOST_REASON: Final = 2000
+"""Characters of a reason."""
 
 
 def dead_letter(
@@ -25,12 +42,22 @@ def dead_letter(
 ) -> DeadLetter:
     """The record as a dead letter; its id is a function of its offset, so that writing it again is idempotent.
 
-    Without a Kafka timestamp, or with one outside the calendar, the letter has none, and its reason says which.
+    Without a Kafka timestamp, or with one outside the calendar, the letter has none, and its reason says which. Of a
+    record of more than 16 MiB it holds the begin, and its size and hash (`schemas.json.reader.CUT_HEADER`).
     """
+    reason = reason if len(reason) <= _MOST_REASON else f"{reason[:_MOST_REASON]}..."
     time_us = record.timestamp * 1000
     dated = record.timestamp != -1 and is_in_calendar(time_us)
     if record.timestamp != -1 and not dated and str(record.timestamp) not in reason:
         reason += f" (Kafka timestamp {record.timestamp})"
+    key, value, headers = record.key, record.value, [(name, value or b"") for name, value in record.headers]
+    size = len(key or b"") + len(value or b"") + sum(len(name) + len(given) for name, given in headers)
+    if size > _WHOLE:
+        digest = hashlib.sha256(value or b"").hexdigest()
+        reason += (
+            f" (of {size:,} bytes the letter holds the begin; the value has {len(value or b''):,}, SHA-256 {digest})"
+        )
+        key, value, headers = _cut(key, value, headers, f"{len(value or b'')} sha256:{digest}")
     return DeadLetter.model_validate(
         {
             "letter_id": str(hash_id("dead", topic, str(partition), str(record.offset), str(row), stage)),
@@ -41,11 +68,24 @@ def dead_letter(
             "offset": record.offset,
             "row": row,
             "timestamp": iso_from_us(time_us) if dated else None,
-            "key_b64": None if record.key is None else b64encode(record.key).decode(),
-            "payload_b64": None if record.value is None else b64encode(record.value).decode(),
-            "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
+            "key_b64": None if key is None else b64encode(key).decode(),
+            "payload_b64": None if value is None else b64encode(value).decode(),
+            "headers": tuple((name, b64encode(given).decode()) for name, given in headers),
         }
     )
+
+
+def _cut(
+    key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], was: str
+) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
+    """The begins of key and value, and the first headers, after one that says what the value was."""
+    kept, room = [(CUT_HEADER, was.encode())], _PREFIX
+    for name, given in headers:
+        room -= len(name) + len(given)
+        if room < 0:
+            break
+        kept.append((name, given))
+    return None if key is None else key[:_PREFIX], None if value is None else value[:_PREFIX], kept
 
 
 def row_record(

@@ -20,9 +20,10 @@ from astrocyte.agents.expressions.nodes import Field, Node, walk
 from astrocyte.agents.expressions.values import Columns
 from astrocyte.agents.rules.validator_functions import ValidatorFunction, like
 from astrocyte.agents.rules.validators import Validator
+from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import SchemaMismatch
-from astrocyte.schemas.frames import Frame, conform, field_name
+from astrocyte.schemas.frames import Frame, conform
 from astrocyte.schemas.ids import mixed
 from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.mixed import MIXED, fits, is_null, members, to_list

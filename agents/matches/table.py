@@ -22,8 +22,9 @@ from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.matches.grouped import after_pause
 from astrocyte.agents.matches.outputs import Columns, outputs_of
 from astrocyte.agents.rules.model import Rule
+from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.events import Severity
-from astrocyte.schemas.frames import TEXT, Frame
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import Ids, format_ids, match_ids
 
 __all__ = ["CONFIRMED", "FINAL", "PROVISIONAL", "RETRACTED", "STATUSES", "FailedRow", "Match", "MatchAlert",

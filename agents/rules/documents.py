@@ -1,7 +1,7 @@
 """YAML text to plain values, with the line of each value. What YAML would silently drop or join is refused here.
 
 PyYAML keeps the last of two equal keys, expands aliases without a limit, and joins the lines of folded text, so that a
-comment inside it would hide the rest.
+comment inside it would hide the rest. Depth and size, aliases written out, are limited while the text is read.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import yaml
 from astrocyte.agents.expressions.lexer import comment_at
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem
 
-__all__ = ["Document", "read_document"]
+__all__ = ["MOST_CHARACTERS", "Document", "read_document"]
 
+MOST_CHARACTERS: Final = 1_000_000
 MOST_VALUES: Final = 200_000
+"""Values of one file; what an alias repeats counts again."""
 MAX_DEPTH: Final = 64
 _EXPRESSIONS: Final = frozenset({"where", "until", "confidence"})
 _OF_EXPRESSIONS: Final = frozenset({"emit", "select", "set"})
@@ -29,8 +31,54 @@ class Document(NamedTuple):
     places: dict[Location, tuple[int, int]]
 
 
+class _BeyondLimit(yaml.MarkedYAMLError):
+    """What is written may be YAML, but is more than rule files may hold."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Reads each pair of surrogates, as JSON writes a character beyond 16 bits, as that character."""
+    """Reads each pair of surrogates, as JSON writes a character beyond 16 bits, as that character.
+
+    Raises _BeyondLimit where a limit is exceeded, and for an alias inside the value that it names.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._values = 0
+        """Values until now, those of aliases written out."""
+        self._extent: dict[int, tuple[int, int]] = {}
+        """Values in a finished node, and levels below it."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs have no types for it
+        mark, before, is_alias = event.start_mark, self._values, isinstance(event, yaml.AliasEvent)
+        self._depth += 1
+        self._check(mark)
+        node: Any = super().compose_node(parent, index)
+        if is_alias:
+            if id(node) not in self._extent:
+                raise _BeyondLimit(problem="an alias is inside the value that it names", problem_mark=mark)
+            values, below = self._extent[id(node)]
+            self._values += values
+            self._check(mark, below)
+        else:
+            self._values += 1
+            self._check(mark)
+            parts = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else node.value
+            inner = parts if isinstance(node, yaml.CollectionNode) else ()
+            below = max((self._extent[id(each)][1] + 1 for each in inner), default=0)
+            self._extent[id(node)] = (self._values - before, below)
+        self._depth -= 1
+        return node
+
+    def _check(self, mark: Any, below: int = 0) -> None:
+        if self._depth + below > MAX_DEPTH:
+            problem = f"nested too deeply; at most {MAX_DEPTH} levels are allowed"
+        elif self._values > MOST_VALUES:
+            problem = f"expected at most {MOST_VALUES:,} values, aliases written out, got more"
+        else:
+            return
+        raise _BeyondLimit(problem=problem, problem_mark=mark)
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         node: yaml.ScalarNode = super().compose_scalar_node(anchor)
@@ -53,6 +101,9 @@ def read_document(text: str, file: str | None = None) -> Document:
         problems.append(RuleProblem(message=message, file=file, line=line, column=column))
 
     data, places = None, {}
+    if len(text) > MOST_CHARACTERS:
+        message = f"expected at most {MOST_CHARACTERS:,} characters, got more; divide the rules among files"
+        raise InvalidRules([RuleProblem(message=message, file=file)])
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -62,12 +113,12 @@ def read_document(text: str, file: str | None = None) -> Document:
             if not problems:
                 data = loader.construct_document(node)
                 places = dict(_places(node, ()))
+    except _BeyondLimit as error:
+        report(str(error.problem), error.problem_mark)
     except yaml.YAMLError as error:
         reason = getattr(error, "problem", None) or str(error)
         report(f"not YAML: {' '.join(reason.split())}", getattr(error, "problem_mark", None))
-    except RecursionError:
-        report(f"nested too deeply; at most {MAX_DEPTH} levels are allowed", None)
-    except ValueError as error:  # a date or number that Python cannot represent, or too many values
+    except ValueError as error:  # a date or number that Python cannot represent
         report(f"a value cannot be read: {error}; put it in quotation marks if it is text", None)
     if problems:
         raise InvalidRules(problems)
@@ -110,17 +161,10 @@ def _folded_comment(node: yaml.Node) -> Iterator[tuple[str, Any]]:
 
 
 def _places(node: yaml.Node, path: Location) -> Iterator[tuple[Location, tuple[int, int]]]:
-    """Line and column of every value, by its path. Raises YAMLError for too many values (aliases of aliases)."""
-    count = 0
+    """Line and column of every value, by its path."""
     stack: list[tuple[yaml.Node, Location]] = [(node, path)]
     while stack:
         node, path = stack.pop()
-        count += 1
-        if count > MOST_VALUES or len(path) > MAX_DEPTH:
-            raise yaml.YAMLError(
-                f"expected at most {MOST_VALUES:,} values in {MAX_DEPTH} levels, got more; does an alias contain "
-                "itself?"
-            )
         yield path, (node.start_mark.line + 1, node.start_mark.column + 1)
         if isinstance(node, yaml.MappingNode):
             stack += [(value, (*path, str(key.value))) for key, value in node.value]

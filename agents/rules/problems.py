@@ -15,6 +15,9 @@ from astrocyte.schemas.registry import did_you_mean
 __all__ = ["InvalidRules", "Location", "RuleProblem", "about", "problems_of", "shown", "unknown"]
 
 Location = tuple[str | int, ...]
+_SAID: Final = 50
+_LONGEST: Final = 2000
+"""Problems that the text of an error names, and characters of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,12 @@ class InvalidRules(InvalidRule):
     """One or more problems in rules; ``problems`` holds them as values."""
 
     def __init__(self, problems: list[RuleProblem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
+        lines = [
+            line if len(line := str(problem)) <= _LONGEST else f"{line[:_LONGEST]}..." for problem in problems[:_SAID]
+        ]
+        if len(problems) > _SAID:
+            lines.append(f"and {len(problems) - _SAID:,} more problems")
+        super().__init__("\n".join(lines))
         self.problems = tuple(problems)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from astrocyte.agents.expressions.nodes import Aggregate, Constant, ExpressionError, Field, Node, is_condition
 from astrocyte.agents.expressions.parser import parse
-from astrocyte.schemas.frames import RESERVED
+from astrocyte.schemas.arrow.columns import RESERVED
 
 __all__ = ["AGGREGATES", "RESULT_FIELDS", "AggregateCall", "Select", "aggregate_call", "parse_select"]
 

@@ -25,8 +25,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 
+from astrocyte.schemas.arrow.columns import RESERVED
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from astrocyte.schemas.frames import RESERVED, Frame
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
 from astrocyte.schemas.registry import Registry
 

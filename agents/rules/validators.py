@@ -17,9 +17,9 @@ from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.rules.contradictions import contradiction
 from astrocyte.agents.rules.steps import Model, stream_names
 from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction
+from astrocyte.schemas.arrow.columns import RESERVED
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.frames import RESERVED
 
 __all__ = ["Validator"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from astrocyte.agents.expressions.parser import Field, Node, walk
-from astrocyte.agents.rules.documents import read_document
+from astrocyte.agents.rules.documents import MOST_CHARACTERS, read_document
 from astrocyte.agents.rules.model import Rule, RuleSet, Stream
 from astrocyte.agents.rules.named_fields import reads_of
 from astrocyte.agents.rules.problems import InvalidRules, Location, RuleProblem, problems_of, shown, unknown
@@ -51,7 +51,8 @@ def read_rules(source: Any, *, known_streams: Collection[str] | None, check: Che
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith((".yaml", ".yml"))):
         file = str(source)
         try:
-            source = Path(source).read_text(encoding="utf-8")
+            with Path(source).open(encoding="utf-8") as text:
+                source = text.read(MOST_CHARACTERS + 1)  # no more of it is needed to refuse it
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRules([RuleProblem(message=f"cannot be read: {error}", file=file)]) from None
     data, places = read_document(source, file) if isinstance(source, str) else (source, {})

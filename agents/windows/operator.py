@@ -22,8 +22,9 @@ from astrocyte.agents.windows.selection import Layout, kinds_of
 from astrocyte.agents.windows.sessions import SessionWindows
 from astrocyte.agents.windows.sliding import SlidingWindows
 from astrocyte.agents.windows.tokens import hash_strings
+from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.frames import TEXT, Frame, decode_frame, encode_frame
+from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import Ids, match_ids
 from astrocyte.schemas.mixed import MIXED, column_of, concat_columns, members
 

@@ -189,7 +189,7 @@ def _note_idle(record: ConsumedRecord, found: Survey) -> None:
             # After a crash a worker reads again from here: what it had found idle further on was not so.
             entries[:] = [each for each in entries if _is_before(each["positions"], body["positions"])]
         entries.append(body)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+    except (orjson.JSONDecodeError, AttributeError, KeyError, OverflowError, TypeError, ValueError):
         pass  # record of a later version; without it the log is correlated by its own watermarks
 
 

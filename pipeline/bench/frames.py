@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,10 @@ def _spikes(rows: int, keys: int) -> Frame:
     return Frame.from_columns("axon_1", "bench", columns)
 
 
+def _arrow_alone(data: bytes) -> list[pa.RecordBatch]:
+    return list(pa.ipc.open_stream(data))
+
+
 def _best_s(work: Callable[[], object], repeats: int) -> float:
     times = []
     for _ in range(repeats):
@@ -45,10 +50,18 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
     payload = encode_frame(frame)
     some = frame.take(np.arange(min(rows, 20_000)))
     records = frame_to_records(some)
+    # Frames of the sizes that producers send: what all checks cost beside Arrow's reader alone, which has none.
+    sent = {count: encode_frame(frame.slice(0, count)) for count in (1_000, 8_000)}
+    opened = [
+        (name, partial(read, data), count, len(data))
+        for count, data in sent.items()
+        for name, read in ((f"decode_frame_{count}", decode_frame), (f"arrow_alone_{count}", _arrow_alone))
+    ]
     sources = [RawRecord(index, 0, record.key, record.value) for index, record in enumerate(records)]
     for name, work, events, size in (
         ("encode_frame", lambda: encode_frame(frame), rows, len(payload)),
         ("decode_frame", lambda: decode_frame(payload), rows, len(payload)),
+        *opened,
         ("split_by_partition_8", lambda: split_by_partition(frame, 8), rows, len(payload)),
         ("frame_to_json", lambda: frame_to_records(some), len(records), sum(len(record.value) for record in records)),
         ("json_to_frame", lambda: records_to_frame("t", 0, "axon_1", sources), len(records), 0),

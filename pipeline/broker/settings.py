@@ -23,6 +23,8 @@ _LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
     "retention_bytes": (lambda v: v >= -1, "-1 (no limit) or bytes of one partition"),
     "max_message_bytes": (lambda v: v >= 1024, "at least 1024"),
     "max_request_bytes": (lambda v: v >= 4096, "at least 4096, and above max_message_bytes"),
+    "max_unfinished_bytes": (lambda v: v >= 1 << 20, "at least 1 MiB, and above max_request_bytes"),
+    "idle_timeout_s": (lambda v: v > 0, "seconds above 0"),
     "max_fetch_bytes": (lambda v: v >= 1024, "at least 1024"),
     "flush_interval_s": (lambda v: v > 0, "seconds above 0"),
     "maintenance_interval_s": (lambda v: v > 0, "seconds above 0"),
@@ -53,6 +55,8 @@ class BrokerSettings:
     retention_bytes: int = -1
     max_message_bytes: int = 64 << 20
     max_request_bytes: int = 100 << 20
+    max_unfinished_bytes: int = 256 << 20  # of all clients together: requests half received, or waiting for their turn
+    idle_timeout_s: float = 600.0  # a client that sends nothing for so long, and is owed no answer, is disconnected
     max_fetch_bytes: int = 55 << 20
     flush_interval_s: float = 1.0
     maintenance_interval_s: float = 10.0
@@ -73,4 +77,9 @@ class BrokerSettings:
             raise BrokerError(
                 f"max_request_bytes ({self.max_request_bytes}) must exceed max_message_bytes "
                 f"({self.max_message_bytes}), or a message of that size could not be received; raise it"
+            )
+        if self.max_unfinished_bytes <= self.max_request_bytes:
+            raise BrokerError(
+                f"max_unfinished_bytes ({self.max_unfinished_bytes}) must exceed max_request_bytes "
+                f"({self.max_request_bytes}), or a request of that size could not be received; raise it"
             )

@@ -27,7 +27,7 @@ from astrocyte.pipeline.kafka.offsets import Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord, Headers
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.json.reader import LETTER_HEADER, OFFSET_HEADER, ROW_ALONE, ROW_HEADER
+from astrocyte.schemas.json.reader import CUT_HEADER, LETTER_HEADER, OFFSET_HEADER, ROW_ALONE, ROW_HEADER
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import DEAD_LETTERS, RETRIES
 
@@ -166,6 +166,8 @@ def message_of(letter: DeadLetter) -> Message | str:
         )
     if letter.offset < 0 or (letter.payload_b64 is None and letter.row is not None):
         return "it does not hold the event"
+    if letter.headers and letter.headers[0][0] == CUT_HEADER:
+        return "it holds only the begin of a message that is too large for a dead letter"
     headers: list[tuple[str, bytes | None]] = [(name, b64decode(value)) for name, value in letter.headers]
     first = next((value for name, value in headers if name == OFFSET_HEADER), None) or str(letter.offset).encode()
     headers = [each for each in headers if each[0] not in (LETTER_HEADER, OFFSET_HEADER)]

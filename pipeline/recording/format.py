@@ -20,6 +20,7 @@ from astrocyte.schemas.errors import AstrocyteError
 
 __all__ = [
     "FORMAT",
+    "MOST_PARTITIONS",
     "InvalidLog",
     "LogHeader",
     "TornLog",
@@ -30,6 +31,8 @@ __all__ = [
 FORMAT: Final = 1
 """Version of the format; a reader rejects a newer one."""
 _LIMIT: Final = 2**63
+MOST_PARTITIONS: Final = 10_000
+"""Of one topic: numbers beyond are those of a damaged file, and a reader keeps something for each partition."""
 
 
 class InvalidLog(AstrocyteError):
@@ -124,6 +127,10 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
         numbers = (partition, offset, time_ms)
         if type(topic) is not str or not all(type(each) is int and -_LIMIT <= each < _LIMIT for each in numbers):
             raise _mistyped(body)
+        if not 0 <= partition < MOST_PARTITIONS:
+            raise InvalidLog(f"'partition': expected 0 to {MOST_PARTITIONS - 1:,}, got {partition:,}")
+        if offset < 0:
+            raise InvalidLog(f"'offset': expected 0 or more, got {offset:,}")
         topic.encode()
         key, value = body.get("key_b64"), body.get("payload_b64")
         return ConsumedRecord(
@@ -143,7 +150,7 @@ def parse_line(line: bytes) -> ConsumedRecord | LogHeader:
         ) from None
     except (UnicodeEncodeError, orjson.JSONEncodeError):
         raise InvalidLog(f"a lone surrogate in {_surrogate_in(body)!r}") from None
-    except (binascii.Error, TypeError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise InvalidLog(f"invalid base64: {error}") from None
 
 
@@ -153,8 +160,15 @@ def _header(body: dict[str, Any]) -> LogHeader:
         raise InvalidLog(f"expected a log of format {FORMAT} or older, got {version!r}; upgrade astrocyte")
     topics = body.get("topics", {})
     try:
+        counts = {topic: entry["partitions"] for topic, entry in topics.items()}
+        for topic, count in counts.items():
+            if type(count) is not int or not 0 <= count <= MOST_PARTITIONS:
+                raise InvalidLog(
+                    f"the log header gives topic {topic[:250]!r} {str(count)[:80]} partitions; expected 0 to "
+                    f"{MOST_PARTITIONS:,}"
+                )
         return LogHeader(
-            {topic: int(entry["partitions"]) for topic, entry in topics.items()},
+            counts,
             body.get("created"),
             body.get("source"),
             {topic: dict(entry["config"]) for topic, entry in topics.items() if "config" in entry},
@@ -168,7 +182,7 @@ def _mistyped(body: dict[str, Any]) -> InvalidLog:
         value = body.get(name)
         if type(value) is not kind or (isinstance(value, int) and not -_LIMIT <= value < _LIMIT):
             wanted = "a string" if kind is str else "an integer of 64 bits"
-            return InvalidLog(f"{name!r}: expected {wanted}, got {value!r}")
+            return InvalidLog(f"{name!r}: expected {wanted}, got {repr(value)[:80]}")
     raise AssertionError
 
 

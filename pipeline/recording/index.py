@@ -17,6 +17,7 @@ import orjson
 import zstandard
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord, is_frame
+from astrocyte.pipeline.recording.format import MOST_PARTITIONS
 from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["SKIPPABLE", "Block", "Index", "Totals", "index_frame", "read_index"]
@@ -25,6 +26,8 @@ SKIPPABLE: Final = b"\x5a\x2a\x4d\x18"
 """Magic number of the index's skippable frame; other tools use the other fifteen."""
 _FOOTER: Final = struct.Struct("<QI8s")  # where the skippable frame starts, length of the index, magic
 _MAGIC: Final = b"ASTROIDX"
+_MOST_BYTES: Final = 256 << 20
+"""Of an index: it has some tens of bytes for each block of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,21 @@ def read_index(path: str | Path) -> Index | None:
         file.seek(start + 8)
         data = file.read(size)
     try:
+        if not 0 <= zstandard.frame_content_size(data) <= _MOST_BYTES:
+            return None  # what it claims is taken from memory before it is unpacked
         body = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
-        return Index(
-            tuple(Block(*entry) for entry in body["blocks"]),
-            {
-                topic: Totals(**totals | {"messages": {int(n): count for n, count in totals["messages"].items()}})
-                for topic, totals in body["topics"].items()
-            },
-        )
-    except (zstandard.ZstdError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        numbers = [number for entry in body["blocks"] for number in entry]
+        if not all(type(number) is int and -(2**63) <= number < 2**63 for number in numbers):
+            return None
+        if any(entry[0] < 0 or entry[1] < 0 for entry in body["blocks"]):
+            return None
+        topics = {
+            topic: Totals(**totals | {"messages": {int(n): count for n, count in totals["messages"].items()}})
+            for topic, totals in body["topics"].items()
+        }
+        numbers = [number for totals in topics.values() for number in (totals.messages or (-1,))]
+        if not all(0 <= number < MOST_PARTITIONS for number in numbers):
+            return None
+        return Index(tuple(Block(*entry) for entry in body["blocks"]), topics)
+    except (zstandard.ZstdError, orjson.JSONDecodeError, IndexError, KeyError, TypeError, ValueError, AttributeError):
         return None

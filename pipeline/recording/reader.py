@@ -26,6 +26,10 @@ ZSTD: Final = b"\x28\xb5\x2f\xfd"
 GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 1 << 20
+_SLICE: Final = 1 << 10
+"""Compressed bytes that are unpacked at once: they become at most some tens of megabytes, whatever they claim."""
+_LONGEST: Final = 256 << 20
+"""Bytes of a line: the largest message of a broker, as text and in base64, is shorter."""
 
 
 def read_header(path: str | Path) -> LogHeader | None:
@@ -132,6 +136,7 @@ class _Damage(Exception):
 def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
     """Lines, and whether each had its newline."""
     rest: list[bytes] = []
+    waiting, lines = 0, 0
     damage: _Damage | None = None
     pieces = _pieces(file, name)
     begun = False
@@ -145,12 +150,16 @@ def _lines(file: IO[bytes], name: str) -> Iterator[tuple[bytes, bool]]:
         if piece is None:
             break
         head, newline, tail = piece.rpartition(b"\n")
+        if waiting + (len(head) if newline else len(piece)) > _LONGEST + _CHUNK:
+            raise InvalidLog(f"{name}, line {lines + 1:,}: expected at most {_LONGEST:,} bytes, got more")
         if not newline:
             rest.append(piece)
+            waiting += len(piece)
             continue
         for line in b"".join([*rest, head]).split(b"\n"):
+            lines += 1
             yield line, True
-        rest = [tail] if tail else []
+        rest, waiting = [tail] if tail else [], len(tail)
     if damage is not None:
         raise damage
     if rest:
@@ -192,19 +201,21 @@ def _unzstd(file: IO[bytes], data: bytes) -> Iterator[bytes]:
             data = data[length:]
             continue
         frame = decompressor.decompressobj()
+        at = 0
         while not frame.eof:
-            try:
-                piece = frame.decompress(data)
-            except zstandard.ZstdError as error:
-                raise _Damage(str(error), at_end=not _another_frame(file, data)) from None
-            if piece:
-                yield piece
-            data = b""
-            if not frame.eof:
-                data = file.read(_CHUNK)
+            if at >= len(data):
+                data, at = file.read(_CHUNK), 0
                 if not data:
                     raise _Damage("unexpected end", at_end=True)
-        data = frame.unused_data
+            part = data[at : at + _SLICE]
+            try:
+                piece = frame.decompress(part)
+            except zstandard.ZstdError as error:
+                raise _Damage(str(error), at_end=not _another_frame(file, data[at:])) from None
+            at += len(part)
+            if piece:
+                yield piece
+        data = frame.unused_data + data[at:]
 
 
 def _another_frame(file: IO[bytes], data: bytes) -> bool:
@@ -220,13 +231,13 @@ def _ungzip(file: IO[bytes], data: bytes) -> Iterator[bytes]:
         member = zlib.decompressobj(wbits=31)
         while not member.eof:
             try:
-                piece = member.decompress(data)
+                piece = member.decompress(data, _CHUNK)
             except zlib.error as error:
                 raise _Damage(str(error), at_end=not file.read(1)) from None
             if piece:
                 yield piece
-            data = b""
-            if not member.eof:
+            data = member.unconsumed_tail
+            if not member.eof and not data and not piece:
                 data = file.read(_CHUNK)
                 if not data:
                     raise _Damage("unexpected end", at_end=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
@@ -10,13 +11,15 @@ import pyarrow as pa
 
 from astrocyte.agents.domain import DomainOutput
 from astrocyte.agents.ingest.copies import COPY_HEADER
+from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.pipeline.topology.plan import Repartition
 from astrocyte.pipeline.topology.repartition import Copy
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
+from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.cloudevents import OWN_SOURCE
-from astrocyte.schemas.json.reader import JsonRecord, cloud_headers
+from astrocyte.schemas.json.reader import JsonRecord, RawRecord, cloud_headers
 from astrocyte.schemas.partitioning import split_by_partition
 from astrocyte.schemas.times import us_from_iso
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, metrics_topic
@@ -24,6 +27,8 @@ from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, m
 __all__ = ["FRAME_HEADERS", "copy_records", "frame_records", "letter_record", "producer_records"]
 
 FRAME_HEADERS: Final = (("content-type", CONTENT_TYPE.encode()),)
+_MOST_BYTES: Final = 31 << 20
+"""Of a record: the topics of the pipeline, and its producer, take 32 MiB with what frames a batch."""
 _POSITION: Final = "astrocyte position"
 """Column that lasts only until the rows are divided."""
 
@@ -35,6 +40,21 @@ def letter_record(letter: DeadLetter, partition: int) -> ProducerRecord:
     headers = cloud_headers(letter.letter_id, "astrocyte.dead_letter", source, time_us)
     key = f"{letter.topic}/{letter.partition}".encode()
     return ProducerRecord(DEAD_LETTERS, letter.model_dump_json().encode(), key, partition, headers)
+
+
+def _fitting(record: ProducerRecord, stage: str, partition: int) -> ProducerRecord:
+    """The record, or a dead letter of it where no topic of the pipeline would take it; the role would end otherwise."""
+    size = len(record.value or b"")
+    if size > _MOST_BYTES // 2:  # headers are never larger than the value
+        size += len(record.key or b"") + sum(len(name) + len(value) for name, value in record.headers)
+    if size <= _MOST_BYTES:
+        return record
+    reason = f"the record for {record.topic!r} has {size:,} bytes; expected at most {_MOST_BYTES:,}"
+    raw = RawRecord(-1, -1, record.key, record.value, record.headers)
+    letter = dead_letter(raw, record.topic, record.partition or 0, reason=reason, stage=stage)
+    digest = hashlib.sha256(record.value or b"").hexdigest()
+    letter = letter.model_copy(update={"letter_id": str(hash_id("dead", stage, record.topic, digest))})
+    return letter_record(letter, partition)
 
 
 def frame_records(topic: str, frame: Frame, partitions: int) -> list[ProducerRecord]:
@@ -55,9 +75,8 @@ def copy_records(repartition: Repartition, copy: Copy, partitions: int) -> list[
     for partition, part in split_by_partition(marked, partitions, by=repartition.field):
         header = replace(copied, positions=part.column(_POSITION).to_numpy()).pack()
         frame = replace(part, batch=part.batch.drop_columns([_POSITION]))
-        records.append(
-            ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
-        )
+        record = ProducerRecord(topic, encode_frame(frame), None, partition, (*FRAME_HEADERS, (COPY_HEADER, header)))
+        records.append(_fitting(record, "repartition", partition))
     return records
 
 
@@ -73,15 +92,16 @@ def producer_records(
     batches: dict[tuple[str, int], list[ProducerRecord]] = {}
     partition %= partitions
 
-    def add(topic: str, records: Iterable[JsonRecord]) -> None:
+    def add(topic: str, records: Iterable[JsonRecord], stage: str) -> None:
         for record in records:
-            batches.setdefault((topic, partition), []).append(
-                ProducerRecord(topic, record.value, record.key, partition, record.headers)
+            made = _fitting(
+                ProducerRecord(topic, record.value, record.key, partition, record.headers), stage, partition
             )
+            batches.setdefault((made.topic, partition), []).append(made)
 
-    add(MULTI_EVENTS, output.multi_events)
-    add(ALERTS, output.alerts)
-    add(LATE, output.late)
+    add(MULTI_EVENTS, output.multi_events, "emit")
+    add(ALERTS, output.alerts, "alert")
+    add(LATE, output.late, "late")
     for letter in output.dead_letters:
         batches.setdefault((DEAD_LETTERS, partition), []).append(letter_record(letter, partition))
     for frame in output.frames:

@@ -56,6 +56,7 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
+from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.topics import (
     CONTROL_PREFIX,
     RULES,
@@ -67,8 +68,8 @@ logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.05
 _OF_ROWS: Final = (
-    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError,
-    pa.ArrowException,
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError,
+    ValueError, pa.ArrowException,
 )  # fmt: skip
 """What raises because of the values in a row, or of a bug; connections and stores raise other errors."""
 _FINISH_S: Final = 10.0
@@ -109,8 +110,6 @@ def decode_for_sink(
     for record in records:
         try:
             good.append(_body_of(record, kind))
-        except ValueError as error:
-            letters.append(dead_letter(record, topic, partition, reason=f"not JSON: {error}", stage="decode"))
         except Exception as error:  # noqa: BLE001  a record that raises is refused, whatever it raises
             reason = reason_of(f"decoding a record of {topic}", error)
             letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
@@ -125,9 +124,7 @@ def decode_for_sink(
 
 
 def _body_of(record: KafkaRecord, kind: RecordKind) -> dict[str, Any]:
-    body = orjson.loads(record.value or b"")
-    if not isinstance(body, dict):
-        raise ValueError(f"expected a JSON object, got {type(body).__name__}")
+    body = read_object(record.value)
     if kind in ("multi_events", "alerts"):
         body.setdefault("key", None if record.key is None else record.key.decode(errors="replace"))
         for name, value in record.headers:

@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, admin_client, consumer_client, partition_counts
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, InvalidEvent
+from astrocyte.schemas.json.text import read_object
 from astrocyte.schemas.topics import control_topic
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KafkaControls"]
 
+_SHOWN: Final = 1000
+"""Bytes of a refused message that are recorded."""
 _LOOK_S: Final = 1.0
 """Interval of the checks for topics that were created in the meantime."""
 
@@ -111,11 +112,10 @@ class KafkaControls:
 
     def _take(self, name: str, value: bytes | None) -> None:
         try:
-            body = orjson.loads(value or b"")
-        except orjson.JSONDecodeError:
-            self._found.put((name, value))  # the scenario refuses it with a reason, and the run continues
+            body = read_object(value)
+        except InvalidEvent:
+            # The scenario refuses it with a reason, and the run continues.
+            self._found.put((name, None if value is None else value[:_SHOWN]))
             return
-        if not isinstance(body, dict):
-            self._found.put((name, body))
-        elif body.get("run") in (None, self._run):
+        if body.get("run") in (None, self._run):
             self._found.put((name, body.get("values", body)))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from faust.types.tuples import ConsumerMessage
 
 from astrocyte.pipeline.transport.commits import Delivery
+from astrocyte.schemas.arrow.stream import ARROW_MAGIC, MOST_BYTES, unpacked_bytes
 
-__all__ = ["Chunk", "ChunkMessage", "ack_handle"]
+__all__ = ["Chunk", "ChunkMessage", "ack_handle", "parts_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,30 @@ class Chunk:
 
     def __repr__(self) -> str:
         return f"<Chunk {self.topic}[{self.partition}] {self.first_offset}..{self.last_offset}>"
+
+
+def parts_of(records: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The records of one fetch in parts whose frames together unpack to at most what one frame may.
+
+    A reader unpacks a whole chunk, and some kilobytes can unpack to many megabytes. Most fetches are one part.
+    """
+    first, total = 0, 0
+    for number, record in enumerate(records):
+        size = _unpacked(record.value)
+        if total + size > MOST_BYTES and number > first:
+            yield records[first:number]
+            first, total = number, 0
+        total += size
+    yield records[first:] if first else records
+
+
+def _unpacked(value: bytes | None) -> int:
+    if value is None or not value.startswith(ARROW_MAGIC):
+        return 0
+    try:
+        return min(unpacked_bytes(value), MOST_BYTES)
+    except Exception:  # noqa: BLE001  whoever decodes it says what is wrong with it
+        return 0
 
 
 class ChunkMessage(ConsumerMessage):  # type: ignore[misc]

@@ -17,7 +17,7 @@ from faust.types import TP
 from mode import Service
 
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
-from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage
+from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, parts_of
 from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
@@ -181,8 +181,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.app.monitor.track_tp_end_offset(tp, highwater)
         await self._report_jump(tp, records[0].offset)
         if self._takes_chunks(tp.topic):
-            chunk = Chunk(tp.topic, tp.partition, tuple(records), next_offset, highwater)
-            await self._hand_out(tp, records[0], chunk, ends_at=next_offset, generation=generation)
+            parts = [*parts_of(records)]
+            ends = [part[0].offset for part in parts[1:]] + [next_offset]
+            for part, end in zip(parts, ends, strict=True):
+                chunk = Chunk(tp.topic, tp.partition, tuple(part), end, highwater)
+                await self._hand_out(tp, part[0], chunk, ends_at=end, generation=generation)
         else:
             ends = [record.offset for record in records[1:]] + [next_offset]
             for record, end in zip(records, ends, strict=True):

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
+from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.contract import CONTROLS
-from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.json.text import MOST_LEVELS, nesting
 from astrocyte.schemas.mixed import typed_column
 
 __all__ = ["JSON_MONO_KEYS", "SIMULATION", "uniform_columns"]
@@ -72,6 +73,8 @@ def _plain(records: Sequence[_Record], wanted: list[tuple[str, pa.DataType]]) ->
     if any(not value or value[0] != 0x7B or value[-1] != 0x7D for value in values):
         return None
     text = b"\n".join(values)  # type: ignore[arg-type]
+    if nesting(text) > MOST_LEVELS and max(map(nesting, values)) > MOST_LEVELS:  # type: ignore[arg-type]
+        return None  # Arrow's reader calls itself for each level: enough of them end the process
     table = pj.read_json(
         pa.BufferReader(text),
         read_options=pj.ReadOptions(use_threads=False, block_size=max(_BLOCK, 2 * max(map(len, values)))),  # type: ignore[arg-type]

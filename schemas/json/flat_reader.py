@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.contract import key_text
-from astrocyte.schemas.frames import column_name
 from astrocyte.schemas.mixed import column_of
 from astrocyte.schemas.times import PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms
 

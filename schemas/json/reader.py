@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas import mixed
+from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.contract import (
     FRAME_ROW,
@@ -27,7 +28,7 @@ from astrocyte.schemas.contract import (
     read_frame_row,
 )
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.frames import Frame, field_name
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import Ids, format_ids, place_ids
 from astrocyte.schemas.json.cloudevents import OWN_SOURCE, cloud_event
 from astrocyte.schemas.json.columns import json_objects, json_values
@@ -40,6 +41,7 @@ from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, reasons_col
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
 
 __all__ = [
+    "CUT_HEADER",
     "JSON_CONTENT_TYPE",
     "LETTER_HEADER",
     "OFFSET_HEADER",
@@ -69,6 +71,8 @@ ROW_HEADER: Final = "astrocyte_row"
 divided by commas, since the others were used before; or `ROW_ALONE`, which the letter itself has."""
 ROW_ALONE: Final = b"alone"
 """The message is one event, as a JSON record of Astrocyte or a frame of one row, and not what its producer sent."""
+CUT_HEADER: Final = "astrocyte_cut"
+"""First header of a dead letter that holds only the begin of its message: bytes of the value, and their hash."""
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", JSON_CONTENT_TYPE.encode())
 _US: Final = pa.timestamp("us", "UTC")

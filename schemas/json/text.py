@@ -15,16 +15,38 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from astrocyte.schemas.mixed import LEAST, MOST, plain
+from astrocyte.schemas.errors import InvalidEvent
+from astrocyte.schemas.mixed import LEAST, MOST, MOST_LEVELS, plain
 from astrocyte.schemas.times import usual_datetime
 
-__all__ = ["dumps", "integer", "loads"]
+__all__ = ["MOST_LEVELS", "dumps", "integer", "loads", "nesting", "read_object"]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BEYOND: Final = "number is infinity"
 """In the parser's error: a number such as 1e400, which no float holds. It is read as infinite."""
 _DIGITS: Final = 20
 """An integer of 64 bits has at most this many characters."""
+
+
+def nesting(text: bytes) -> int:
+    """An upper bound of the levels of a JSON text: how many lists and objects begin in it."""
+    return text.count(b"[") + text.count(b"{")
+
+
+def read_object(text: bytes | None) -> dict[str, Any]:
+    """The object of a JSON record that this project wrote, which can be written again. Raises InvalidEvent."""
+    try:
+        body = orjson.loads(text or b"")
+    except orjson.JSONDecodeError as error:
+        raise InvalidEvent(f"not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
+    if nesting(text or b"") > MOST_LEVELS:
+        try:
+            orjson.dumps(body)
+        except TypeError:
+            raise InvalidEvent(f"nested too deeply; expected at most {MOST_LEVELS} levels") from None
+    return body
 
 
 def loads(text: bytes) -> Any:

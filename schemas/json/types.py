@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import FieldType, arrow_type
-from astrocyte.schemas.frames import field_name
 from astrocyte.schemas.mixed import fits
 
 __all__ = ["misfit_reason", "misfits", "shown"]

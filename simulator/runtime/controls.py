@@ -87,9 +87,10 @@ class Plan:
             if not isinstance(message, Mapping):
                 raise AstrocyteError(f"expected a JSON object, got {type(message).__name__}")
             changed = self._scenario.control(self._config, self._params[at - 1], name, message)
-        except AstrocyteError as error:
+        except Exception as error:  # noqa: BLE001  a message of another program must not end the run
             kept = message if isinstance(message, Mapping) else {"value": message}
-            self._record(Control(tick, name, kept, f"control.{name} at tick {tick} refused: {error}"))
+            cause = str(error) if isinstance(error, AstrocyteError) else f"{type(error).__name__}: {error}"
+            self._record(Control(tick, name, kept, f"control.{name} at tick {tick} refused: {cause}"))
             return
         self._record(Control(tick, name, dict(message)))
         self._ticks.insert(at, tick)

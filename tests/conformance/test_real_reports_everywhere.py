@@ -23,7 +23,8 @@ from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.topology.plan import Plan, decoders_of, make_plan
-from astrocyte.schemas.frames import Frame, column_name, encode_frame
+from astrocyte.schemas.arrow.columns import column_name
+from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.mixed import column_of

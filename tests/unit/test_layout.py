@@ -73,8 +73,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "storage": "protocol settings",
     },
     "schemas": {
+        "arrow": "errors mixed nested",
         "event_types": "catalog",
-        "json": "catalog contract errors frames ids mixed nested times",
+        "json": "arrow catalog contract errors frames ids mixed nested times",
         "tables": "catalog errors",
     },
     "simulator": {

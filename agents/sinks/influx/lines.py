@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.mixed import MIXED, key_column, members
 
 __all__ = ["Lines", "encode_points", "escape_measurement", "escape_tag"]

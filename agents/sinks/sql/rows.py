@@ -21,8 +21,9 @@ from sqlalchemy import JSON, BigInteger, Boolean, DateTime, Float, Integer, Larg
 from sqlalchemy.types import TypeEngine
 
 from astrocyte.agents.sinks.sql.targets import Also, Target
+from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.frames import TEXT, Frame, conform
+from astrocyte.schemas.frames import Frame, conform
 from astrocyte.schemas.ids import mixed
 from astrocyte.schemas.tables import TextArray, Vector
 from astrocyte.schemas.times import us_from_datetime, us_from_iso

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import FieldType
-from astrocyte.schemas.frames import Frame, field_name
+from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.mixed import MIXED, key_column, members
 
 __all__ = ["FieldStats", "KeyStats", "field_stats", "key_stats"]

@@ -23,6 +23,11 @@ class FrameReader:
         self._view = self._scratch
         self._length = self._filled = 0
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the buffers."""
+        return SCRATCH_BYTES + (0 if self._frame is None else len(self._frame))
+
     def buffer(self) -> memoryview:
         """Free space for at least one byte; to be filled from its start."""
         if self._frame is not None:

@@ -17,6 +17,7 @@ from astrocyte.pipeline.broker.protocol.messages import API_VERSIONS, APIS
 from astrocyte.pipeline.broker.server.cluster_api import ClusterApi
 from astrocyte.pipeline.broker.server.connection import Answer, Connection, Request
 from astrocyte.pipeline.broker.server.groups_api import GroupsApi, encode
+from astrocyte.pipeline.broker.server.intake import Intake
 from astrocyte.pipeline.broker.server.records_api import RecordsApi
 from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue
@@ -49,7 +50,7 @@ class EmbeddedBroker:
         self.max_request_bytes = self.settings.max_request_bytes
         self.port = self.settings.port
         self._now_ms = now_ms
-        self._connections: set[Connection] = set()
+        self._intake = Intake(self.settings.max_unfinished_bytes, self.settings.idle_timeout_s)
         self._stop_steps: list[Callable[[], Any]] = []
         self._handlers: dict[int, Handler] = {}
 
@@ -90,6 +91,8 @@ class EmbeddedBroker:
             self.maintenance = Maintenance(self.topics, self._catalogue, settings, self._now_ms)
             self.maintenance.start()
             self._stop_steps.append(self.maintenance.stop)
+            self._intake.start()
+            self._stop_steps.append(self._intake.stop)
             await self._server.start_serving()
         except OSError as error:
             await self.stop()
@@ -105,9 +108,9 @@ class EmbeddedBroker:
             stopped = self._stop_steps.pop()()
             if asyncio.iscoroutine(stopped):
                 await stopped
-            for connection in list(self._connections):
+            for connection in self._intake.connections:
                 connection.abort()
-            if self._connections:
+            if self._intake.connections:
                 await asyncio.sleep(0)  # the loop calls connection_lost
         if self._handlers and self._cluster.removals:
             await asyncio.wait(self._cluster.removals)
@@ -122,11 +125,15 @@ class EmbeddedBroker:
 
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
-        self._connections.add(connection)
+        self._intake.opened(connection)
 
     def closed(self, connection: Connection) -> None:
         """A client has disconnected."""
-        self._connections.discard(connection)
+        self._intake.closed(connection)
+
+    def received(self, connection: Connection) -> None:
+        """What a connection holds has changed."""
+        self._intake.received(connection)
 
     def serve(self, request: Request) -> Answer | asyncio.Future[Answer]:
         """Respond to one request, see connection.Dispatcher."""

@@ -67,6 +67,9 @@ class Dispatcher(Protocol):
     def closed(self, connection: Connection) -> None:
         """The connection has ended."""
 
+    def received(self, connection: Connection) -> None:
+        """What the connection holds has changed; may close this or another one."""
+
     def serve(self, request: Request) -> Answer | asyncio.Future[Answer]:
         """A response, or a future of it (cancelled when the connection ends).
 
@@ -89,11 +92,24 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._last_request: tuple[int, int, str] | None = None  # api key, version, client id
         self.peer = "?"
+        self.heard_s = 0.0
+        """When the client last sent bytes, or took some, by the clock of the loop."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of requests that are not complete, or wait for their turn."""
+        return self._reader.held_bytes + self._queued_bytes
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the client waits for the answer to a request."""
+        return self._waiting is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio: a client has connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self.heard_s = asyncio.get_running_loop().time()
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "?"
         sock = transport.get_extra_info("socket")
@@ -123,6 +139,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Called by asyncio: the write buffer is empty."""
         self._writable = True
+        self.heard_s = asyncio.get_running_loop().time()
         self._write_pending()
         self._serve_queued()
 
@@ -132,6 +149,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Called by asyncio: bytes were received."""
+        self.heard_s = asyncio.get_running_loop().time()
         try:
             frames = self._reader.received(nbytes)
         except MalformedRequest as fault:
@@ -141,6 +159,8 @@ class Connection(asyncio.BufferedProtocol):
             self._frames += frames
             self._queued_bytes += sum(map(len, frames))
             self._serve_queued()
+        if self._transport is not None:
+            self._dispatcher.received(self)
 
     def _serve_queued(self) -> None:
         try:
@@ -175,6 +195,8 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._send(request, future.result())
             self._serve_queued()
+            if self._transport is not None:
+                self._dispatcher.received(self)
 
     def _send(self, request: Request, answer: Answer) -> None:
         if answer is None or self._transport is None:

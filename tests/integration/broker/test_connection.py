@@ -96,7 +96,7 @@ async def test_a_long_poll_ends_with_its_connection(broker):
         client.send(FETCH, 4, fetch(b"t", 0, wait_ms=600_000))
         await eventually(lambda: log._listeners, what="the long poll")
     await eventually(lambda: not log._listeners, what="the end of the long poll")
-    await eventually(lambda: not broker._connections)
+    await eventually(lambda: not broker._intake.connections)
 
 
 async def test_a_long_poll_ends_when_its_topic_is_deleted(broker):
@@ -143,6 +143,7 @@ async def test_message_sets_of_old_produce_versions_are_refused_by_partition(bro
     [
         struct.pack(">i", -5),
         struct.pack(">i", 1 << 30),
+        struct.pack(">i", 2**31 - 1) + bytes(100),
         struct.pack(">i", 3) + b"abc",
         struct.pack(">i", 8) + struct.pack(">hhi", 99, 0, 1),
         struct.pack(">i", 8) + struct.pack(">hhi", METADATA, 90, 1),
@@ -188,7 +189,7 @@ async def test_random_and_mutated_frames_never_stop_the_broker(broker, caplog):
         broker.topics.create("afterwards")
         await client.ask(PRODUCE, 7, produce(b"afterwards", make_batch([b"value"])))
     assert broker.topics.log("afterwards", 0).end_offset == 1
-    await eventually(lambda: not broker._connections, what="the end of all connections")
+    await eventually(lambda: not broker._intake.connections, what="the end of all connections")
     unexpected = [record.getMessage() for record in caplog.records if record.exc_info]
     assert unexpected == []
 
@@ -217,8 +218,8 @@ async def test_the_answers_of_a_client_that_does_not_read_are_bounded(broker):
         client.writer.transport.pause_reading()
         for i in range(200):
             client.send(FETCH, 4, fetch(b"t", i % 8), correlation_id=i)
-        await eventually(lambda: any(not c._writable for c in broker._connections), what="back-pressure")
-        (connection,) = broker._connections
+        await eventually(lambda: any(not c._writable for c in broker._intake.connections), what="back-pressure")
+        (connection,) = broker._intake.connections
         assert connection._transport.get_write_buffer_size() < 4 << 20
         client.writer.transport.resume_reading()
         for i in range(200):
@@ -234,8 +235,8 @@ async def test_the_requests_of_a_client_that_sends_ahead_are_bounded(broker):
         client.send(FETCH, 4, fetch(b"t", 0, wait_ms=2_000, min_bytes=1 << 30), correlation_id=0)
         for i in range(1, 101):
             client.send(PRODUCE, 7, produce(b"t", batch), correlation_id=i)
-        await eventually(lambda: any(not c._reading for c in broker._connections), what="the pause")
-        (connection,) = broker._connections
+        await eventually(lambda: any(not c._reading for c in broker._intake.connections), what="the pause")
+        (connection,) = broker._intake.connections
         assert connection._queued_bytes < 2 << 20
         assert [(await client.receive())[0] for _ in range(101)] == list(range(101))
     assert broker.topics.log("t", 0).end_offset == 100
@@ -247,7 +248,7 @@ async def test_many_connections_come_and_go(broker):
             assert decoded(METADATA, 5, await client.ask(METADATA, 5, metadata(b"t")))["controller_id"] == 0
 
     await asyncio.gather(*(visit(i) for i in range(200)))
-    await eventually(lambda: not broker._connections)
+    await eventually(lambda: not broker._intake.connections)
 
 
 async def test_the_broker_ends_while_clients_wait(tmp_path):

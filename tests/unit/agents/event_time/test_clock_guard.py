@@ -18,7 +18,8 @@ from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.event_time.clock_guard import MOST_WAITING, NO_KAFKA_TIME_US, ClockGuard
 from astrocyte.agents.event_time.watermarks import Source
 from astrocyte.agents.loading import load_rules
-from astrocyte.schemas.frames import TEXT, Frame, encode_frame
+from astrocyte.schemas.arrow.columns import TEXT
+from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.times import iso_from_us, time_us
 from tests.support.search import examples

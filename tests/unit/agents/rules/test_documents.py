@@ -45,24 +45,56 @@ def test_a_comment_in_a_block_ends_with_its_line():
     assert found.condition(found.steps[0]) == wanted.condition(wanted.steps[0])
 
 
+NINE = "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefghij", "bcdefghijk", strict=True))
+MERGED = "".join(
+    f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MANY = "expected at most 200,000 values, aliases written out"
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "message"),
     [
-        ("rules: &a [*a]\n", "does an alias contain itself"),
-        ("a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-            f"{b}: &{b} [{', '.join(['*' + a] * 10)}]\n" for a, b in zip("abcde", "bcdef", strict=True)),
-         "200,000 values"),
-        ("rules: " + "[" * 5000, "nested too deeply"),
-        ("rules: [{name: r, version: 2026-13-45}]\n", "quotation marks"),
-        ("rules: \0", "not YAML"),
-        ("rules: []\n---\nrules: []\n", "another document"),
-        ("? [a]\n: 1\n", "not YAML"),
+        ("rules: &a [*a]\n", 1, "an alias is inside the value that it names"),
+        ("rules:\n- &a {name: r, by: {in: *a}}\n", 2, "an alias is inside the value that it names"),
+        ("&a {*a : 1}\n", 1, "an alias is inside the value that it names"),
+        ("a: &a [x]\n" + NINE, 7, MANY),
+        ("a: &a [x]\n" + NINE + "? *k\n: 1\n", 7, MANY),
+        ("a: &a {x: 1}\n" + MERGED + "rules: *i\n", 6, MANY),
+        ("rules:\n " + "[" * 5000, 2, "nested too deeply; at most 64 levels"),
+        ("rules: " + "{a: " * 900 + "1" + "}" * 900, 1, "nested too deeply; at most 64 levels"),
+        ("\n".join(" " * depth + "a:" for depth in range(900)), 64, "nested too deeply; at most 64 levels"),
+        ("a: &a " + "[" * 40 + "]" * 40 + "\nb: " + "[" * 40 + "*a" + "]" * 40, 2, "nested too deeply"),
+        ("rules: []\n" + "# a comment\n" * 100_000, None, "expected at most 1,000,000 characters"),
+        ("rules: [{name: r, version: 2026-13-45}]\n", None, "quotation marks"),
+        ("rules: \0", None, "not YAML"),
+        ("rules: []\n---\nrules: []\n", 2, "another document"),
+        ("? [a]\n: 1\n", 1, "not YAML"),
     ],
 )  # fmt: skip
-def test_what_yaml_cannot_hold_is_a_problem_of_one_line(text, message):
-    ((_, found),) = problems(text)
+def test_what_yaml_cannot_hold_or_is_too_much_is_a_problem_of_one_line(text, line, message):
+    ((found_line, found),) = problems(text)
     assert message in found
+    assert found_line == line
     assert "\n" not in found
+
+
+def test_a_file_that_is_too_long_is_not_read_to_its_end(tmp_path):
+    path = tmp_path / "rules.yaml"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InvalidRules, match="expected at most 1,000,000 characters"):
+        load_rules(path)
+
+
+def test_an_error_names_the_first_of_very_many_problems():
+    with pytest.raises(InvalidRules) as caught:
+        load_rules("".join(f"a{number}: 1\n" for number in range(2000)))
+    assert len(caught.value.problems) == 2000
+    assert str(caught.value).endswith("\nand 1,950 more problems")
+    with pytest.raises(InvalidRules) as caught:
+        load_rules("rules: [{name: " + "r" * 100_000 + "}]")
+    assert len(str(caught.value)) < 5000
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astrocyte.agents.sinks.influx.lines import encode_points
-from astrocyte.schemas.frames import TEXT
+from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.mixed import column_of
 from tests.support.line_protocol import read_points
 

@@ -1,0 +1,1 @@
+"""Arrow data of other programs: IPC streams within bounds, and columns in the form of frames."""

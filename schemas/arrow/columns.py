@@ -1,0 +1,92 @@
+"""Columns of frames: their names, and the form that the columns of other writers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from astrocyte.schemas.arrow.stream import PLAIN_TYPES
+from astrocyte.schemas.errors import InvalidFrame
+from astrocyte.schemas.mixed import column_of, key_column, plain_column
+from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, python_values
+
+__all__ = ["RESERVED", "TEXT", "column_name", "field_name", "frame_column", "frame_columns", "non_finite_of"]
+
+TEXT: Final = pa.dictionary(pa.int32(), pa.utf8())
+RESERVED: Final = ("timestamp", "key", "type", "seq", "event_id", NON_FINITE)
+"""Column names that are not fields of an event. A field of such a name is in a column with an underscore after it."""
+
+
+def column_name(name: str) -> str:
+    """Name of the column that holds a field."""
+    return f"{name}_" if name in RESERVED else name
+
+
+def field_name(column: str) -> str:
+    """Name of the field that a column holds; the inverse of `column_name`."""
+    return column[:-1] if column.endswith("_") and column[:-1] in RESERVED else column
+
+
+def frame_column(name: str, values: Any) -> pa.Array:
+    """A column of the values, in the form that frames have: an array of NumPy or Arrow, or a sequence."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.Array):
+        return _plain(name, values)
+    if name == "timestamp":
+        return pa.array(np.ascontiguousarray(values, dtype=np.int64))
+    if name in RESERVED:
+        return _plain(name, pa.array(values))
+    if not isinstance(values, np.ndarray):
+        return column_of(list(values))
+    if values.ndim == 1 and values.dtype.kind in "biuf":
+        return pa.array(values)
+    return column_of(list(values)) if values.dtype.kind in "OUS" else plain_column(pa.array(values))
+
+
+def non_finite_of(columns: Iterable[tuple[str, Any, pa.Array]]) -> dict[int, str]:
+    """`non_finite_reasons` of the fields whose lists and objects became JSON text: name, what came, and the column."""
+    reasons: dict[int, str] = {}
+    for name, given, made in columns:
+        if isinstance(given, pa.Array | pa.ChunkedArray):
+            if not pa.types.is_nested(given.type) or made.type == given.type:
+                continue
+            given = python_values(given)
+        elif isinstance(given, np.ndarray) and given.dtype.kind != "O":
+            continue
+        if name not in RESERVED:
+            reasons = non_finite_reasons(field_name(name), list(given)) | reasons
+    return reasons
+
+
+def frame_columns(names: Sequence[str], given: Sequence[pa.Array], stream: str) -> list[pa.Array]:
+    """Columns of another writer in the form that frames have. Raises InvalidFrame."""
+    columns = []
+    for name, column in zip(names, given, strict=True):
+        try:
+            columns.append(_plain(name, column))
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            raise InvalidFrame(f"frame of stream {stream!r}: column {name!r} cannot be read: {error}") from error
+    return columns
+
+
+def _plain(name: str, column: pa.Array) -> pa.Array:
+    """A column in the form that frames have (`schemas.mixed.plain_column`)."""
+    kind = column.type
+    if kind.id in PLAIN_TYPES and name not in ("key", "type"):
+        return column
+    if kind == TEXT and name != "event_id":
+        return column
+    if pa.types.is_run_end_encoded(column.type):
+        column = plain_column(column)
+    if name == "event_id":
+        kind = column.type
+        text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_dictionary(kind)
+        return column.cast(pa.utf8()) if text else column
+    if name in ("key", "type") and column.type != TEXT:
+        column = key_column(plain_column(column))
+        return (column if pa.types.is_dictionary(column.type) else column.dictionary_encode()).cast(TEXT)
+    return plain_column(column)

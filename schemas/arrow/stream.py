@@ -1,0 +1,262 @@
+"""Arrow IPC streams of other programs, within bounds: nothing is unpacked or used before it was checked.
+
+Arrow trusts what it reads: an offset, index or length that is wrong is found when a value is used, by reading memory
+that is not its own. So the sizes that compressed buffers claim are added up before anything is unpacked, every batch is
+validated completely, and the size of its values is computed as if each were written out, since a dictionary, a view or
+a run of equal values may stand for any number of large ones.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astrocyte.schemas.errors import InvalidFrame
+
+__all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "read_stream", "unpacked_bytes"]
+
+ARROW_MAGIC: Final = b"\xff\xff\xff\xff"
+"""Continuation marker with which each message of an Arrow IPC stream begins; no JSON text can begin with it."""
+MOST_BYTES: Final = 64 << 20
+"""Bytes to which the values of one frame may amount, unpacked and written out; each value counts as at least 8."""
+_LEAST: Final = 8
+_SMALL: Final = 1 << 20
+PLAIN_TYPES: Final = frozenset(
+    kind.id
+    for kind in (pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(),
+                 pa.uint64(), pa.float32(), pa.float64(), pa.null())
+)  # fmt: skip
+"""Ids of the types of numbers and booleans that frames have."""
+_TEXT: Final = pa.utf8().id
+_ENCODED: Final = pa.dictionary(pa.int32(), pa.utf8()).id
+_HEAD: Final = struct.Struct("<iI")
+_I32, _U32, _U16, _I64 = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H"), struct.Struct("<q")
+_DICTIONARY, _BATCH = 2, 3
+_PACKED_ELSEWHERE: Final = -1
+"""In place of a size: the buffer is not compressed."""
+
+
+def read_stream(
+    payload: bytes | memoryview, *, most_bytes: int | None = MOST_BYTES
+) -> tuple[pa.Schema, pa.RecordBatch]:
+    """Schema and rows of an Arrow IPC stream, as one batch whose columns are views into the bytes.
+
+    Without ``most_bytes`` its size is not limited: for what this program wrote itself. Raises InvalidFrame.
+    """
+    try:
+        if most_bytes is not None:
+            claimed = unpacked_bytes(payload)
+            if claimed > most_bytes:
+                raise InvalidFrame(
+                    f"a frame of {len(payload):,} bytes unpacks to {claimed:,}; expected at most {most_bytes:,} bytes, "
+                    "divide it"
+                )
+        reader = pa.ipc.open_stream(pa.py_buffer(payload))
+        batches = list(reader)
+        for batch in batches:
+            batch.validate(full=True)
+            if most_bytes is not None:
+                _refuse_large(batch, most_bytes)
+        if len(batches) == 1:
+            return reader.schema, batches[0]
+        if most_bytes is not None and _LEAST * sum(batch.num_rows for batch in batches) > most_bytes:
+            raise _too_large(sum(batch.num_rows for batch in batches), most_bytes)
+        table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
+        arrays = [column.combine_chunks() for column in table.columns]
+        return reader.schema, pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
+    except (pa.ArrowException, struct.error, IndexError, ValueError, OSError, EOFError) as error:
+        raise InvalidFrame(f"expected an Arrow IPC stream, got {len(payload)} other bytes: {error}") from error
+
+
+# -- before unpacking ------------------------------------------------------------------------------------------------
+
+
+def unpacked_bytes(payload: bytes | memoryview) -> int:
+    """Bytes to which the compressed buffers of a stream claim to unpack; 0 if it is not compressed.
+
+    Only the heads of its messages are read (Arrow's format documents, ``Message.fbs``: flatbuffers). Raises
+    InvalidFrame, struct.error and ValueError for other bytes.
+    """
+    view = memoryview(payload)
+    total = at = 0
+    while at + _HEAD.size <= len(view):
+        marker, length = _HEAD.unpack_from(view, at)
+        if marker != -1:
+            raise InvalidFrame(f"expected an Arrow IPC stream, got {len(view)} other bytes")
+        if length == 0:
+            break
+        start = at + _HEAD.size
+        head = view[start : start + length]
+        table = _U32.unpack_from(head)[0]
+        kind, header = _field(head, table, 1), _field(head, table, 2)
+        size = _field(head, table, 3)
+        body = _I64.unpack_from(head, size)[0] if size else 0
+        at = start + length + body
+        if body < 0 or at > len(view):
+            raise InvalidFrame(f"expected an Arrow IPC stream, got one that is cut off after {len(view)} bytes")
+        if kind and header and head[kind] in (_DICTIONARY, _BATCH):
+            batch = header + _U32.unpack_from(head, header)[0]
+            if head[kind] == _DICTIONARY:
+                inner = _field(head, batch, 1)
+                batch = inner + _U32.unpack_from(head, inner)[0]
+            total += _claimed(head, batch, view[start + length : at])
+    return total
+
+
+def _field(data: memoryview, table: int, number: int) -> int:
+    """Position of a field of a flatbuffers table; 0 if the table does not have it."""
+    entries = table - int(_I32.unpack_from(data, table)[0])
+    place = 4 + 2 * number
+    if entries < 0:
+        raise ValueError("a table before the begin of its message")
+    if place >= _U16.unpack_from(data, entries)[0]:
+        return 0
+    offset = int(_U16.unpack_from(data, entries + place)[0])
+    return table + offset if offset else 0
+
+
+def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
+    """Bytes to which the compressed buffers of a batch claim to unpack."""
+    field = _field(head, batch, 2)
+    vector = field + int(_U32.unpack_from(head, field)[0]) if field else 0
+    count = int(_U32.unpack_from(head, vector)[0]) if field else 0
+    variadic = _field(head, batch, 4)
+    if variadic:
+        place = variadic + int(_U32.unpack_from(head, variadic)[0])
+        counts = np.frombuffer(head, "<i8", int(_U32.unpack_from(head, place)[0]), place + 4)
+        if ((counts < 0) | (counts > count)).any() or counts.sum() > count:
+            raise ValueError(f"views into {counts.max()} buffers, of which the batch has {count}")
+    if not _field(head, batch, 3):
+        return 0
+    places = np.frombuffer(head, "<i8", 2 * count, vector + 4).reshape(-1, 2)
+    if (places < 0).any():
+        raise ValueError("a buffer before the begin of its message")
+    total = 0
+    for offset, length in places.tolist():
+        if length:
+            size = int(_I64.unpack_from(body, offset)[0])
+            if size < _PACKED_ELSEWHERE:
+                raise ValueError(f"a buffer of {size} bytes")
+            total += length if size == _PACKED_ELSEWHERE else size
+    return total
+
+
+# -- after validation ------------------------------------------------------------------------------------------------
+
+
+def _refuse_large(batch: pa.RecordBatch, most: int) -> None:
+    if _LEAST * batch.num_rows * max(batch.num_columns, 1) > most:
+        raise _too_large(batch.num_rows * batch.num_columns, most)
+    total = 0.0
+    for column in batch.columns:
+        total += _most_bytes(column)
+        if total > most:
+            break
+    else:
+        return
+    if sum(float(_sizes(column, most).sum()) for column in batch.columns) > most:
+        raise InvalidFrame(
+            f"the values of a frame amount to more than {most:,} bytes, as it names some of them many times; divide it"
+        )
+
+
+def _too_large(values: int, most: int) -> InvalidFrame:
+    return InvalidFrame(f"a frame holds {values:,} values or more; expected at most {most // _LEAST:,}, divide it")
+
+
+def _most_bytes(column: pa.Array) -> float:
+    """An upper bound of the bytes of the values; infinite where it takes `_sizes` to know."""
+    kind, count = column.type, len(column)
+    if kind.id in PLAIN_TYPES:
+        return _LEAST * count
+    if kind.id == _TEXT:
+        return _LEAST * count + _text_bytes(column)
+    if kind.id == _ENCODED and kind.value_type.id == _TEXT:
+        # Of few rows or short strings it is known without looking at each of them.
+        values = column.dictionary
+        longest = _text_bytes(values)
+        if count * longest > _SMALL:
+            longest = int(_lengths(values).max(initial=0))
+        return count * (_LEAST + longest)
+    if pa.types.is_list(kind):
+        return _LEAST * count + _most_bytes(column.values)
+    if pa.types.is_struct(kind):
+        return _LEAST * count + sum(_most_bytes(column.field(number)) for number in range(kind.num_fields))
+    if pa.types.is_primitive(kind):
+        return _LEAST * count
+    if pa.types.is_fixed_size_binary(kind):
+        return float(count * (_LEAST + kind.byte_width))
+    return np.inf
+
+
+def _text_bytes(column: pa.StringArray) -> int:
+    """Bytes of the buffer of a column of text, which its values do not exceed."""
+    data = column.buffers()[2]
+    return 0 if data is None else int(data.size)
+
+
+def _lengths(column: pa.Array) -> NDArray[np.int64]:
+    """Bytes of each value of a column of text or bytes."""
+    wide = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
+    offsets = column.buffers()[1]
+    if offsets is None or not len(column):
+        return np.zeros(len(column), np.int64)
+    found = np.frombuffer(offsets, np.int64 if wide else np.int32, len(column) + 1, column.offset * (8 if wide else 4))
+    return np.diff(found).astype(np.int64)
+
+
+def _sizes(column: pa.Array, most: int) -> NDArray[np.float64]:
+    """Bytes of each value, written out. Raises InvalidFrame for more than ``most`` bytes at any level."""
+    return np.asarray(_written_out(column, most), np.float64)
+
+
+def _written_out(column: pa.Array, most: int) -> Any:
+    kind, count = column.type, len(column)
+    if _LEAST * count > most:
+        raise _too_large(count, most)
+    found = np.full(count, float(_LEAST))
+    inner: Callable[[pa.Array], NDArray[np.float64]] = lambda part: _sizes(part, most)  # noqa: E731
+    if isinstance(kind, pa.BaseExtensionType):
+        return inner(column.storage)
+    if pa.types.is_dictionary(kind):
+        values = np.append(inner(column.dictionary), _LEAST)
+        return values[column.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)]
+    if pa.types.is_run_end_encoded(kind):
+        rows = np.arange(column.offset, column.offset + count)
+        return inner(column.values)[np.searchsorted(column.run_ends, rows, side="right")]
+    if pa.types.is_struct(kind):
+        return sum((inner(column.field(number)) for number in range(kind.num_fields)), found)
+    if pa.types.is_union(kind):
+        # Of a dense union a member may be named many times, of a sparse one each has a value for every row.
+        parts = [inner(column.field(number)) for number in range(kind.num_fields)]
+        return found + sum(float(part.max(initial=0)) for part in parts)
+    if pa.types.is_fixed_size_list(kind):
+        if _LEAST * count * kind.list_size > most:
+            raise _too_large(count * kind.list_size, most)
+        return found + inner(column.values)[: count * kind.list_size].reshape(count, kind.list_size).sum(axis=1)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
+        ends = np.concatenate([[0.0], np.cumsum(inner(column.values))])
+        return found + np.diff(ends[np.asarray(column.offsets)])
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        ends = np.concatenate([[0.0], np.cumsum(inner(column.values))])
+        first, size = np.asarray(column.offsets).astype(np.int64), np.asarray(column.sizes).astype(np.int64)
+        last = np.clip(first + size, 0, len(ends) - 1)
+        return found + ends[last] - ends[np.clip(first, 0, len(ends) - 1)]
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        views = np.frombuffer(column.buffers()[1], np.int32, 4 * count, column.offset * 16)[::4] if count else 0
+        return found + np.maximum(views, 0)
+    if pa.types.is_fixed_size_binary(kind):
+        return found + kind.byte_width
+    if (
+        pa.types.is_string(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_string(kind)
+        or (pa.types.is_large_binary(kind))
+    ):
+        return found + _lengths(column)
+    return found
