@@ -24,16 +24,18 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "Row", "is_at"]
+__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "Rows", "is_at"]
 
 TRANSIENT: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE, errno.ENOLCK}
@@ -81,12 +83,12 @@ class BlockForm(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A line to write, with its newline, and the place from which it was read."""
+class Rows:
+    """Lines to write, each with its newline, the partition from which they were read, and the offset of each."""
 
     place: TopicPartition
-    offset: int
-    line: bytes
+    offsets: NDArray[np.int64]
+    lines: list[bytes]
 
 
 Ranges = dict[TopicPartition, tuple[int, int]]
@@ -166,7 +168,7 @@ class BlockFolder:
         self._blocks.clear()
         self._recent.clear()
 
-    def append(self, rows: Sequence[Row]) -> int:
+    def append(self, parts: Sequence[Rows]) -> int:
         """Append the lines that no file holds yet, as one block; returns their number when they are on disk.
 
         Raises OSError, of which those of `TRANSIENT` may be tried again, and SinkError where files were deleted or
@@ -174,19 +176,20 @@ class BlockFolder:
         """
         if self._lock is None:
             raise SinkError(f"sink {self._sink!r} is not open; await open() first")
-        if not rows:
+        parts = [part for part in parts if part.lines]
+        if not parts:
             return 0
         self._check()
         with self._alone():
             self._refresh()
-            fresh = self._fresh(rows)
+            fresh, identities = self._fresh(parts)
             if fresh:
-                self._write(fresh)
+                self._write(fresh, identities)
                 self._check()
                 if self._end >= self._rotate_bytes and self._file is not None:
                     self._file.close()
                     self._file = None
-        return len(fresh)
+        return len(identities)
 
     def path(self, number: int | None = None) -> Path:
         """The file of a number, by default the one that this process writes."""
@@ -331,18 +334,29 @@ class BlockFolder:
             return None
         return file
 
-    def _fresh(self, rows: Sequence[Row]) -> list[tuple[int, Row]]:
-        """The rows that no block holds, each once, with their identities."""
-        reached = _ranges(rows)
+    def _fresh(self, parts: Sequence[Rows]) -> tuple[list[Rows], list[int]]:
+        """The lines that no block holds, each once, and their identities."""
+        reached = _ranges(parts)
         self._load_recent(reached)
         known = self._stored(reached)
-        fresh = []
-        for row in rows:
-            identity = self._form.identity(row.line)
-            if identity not in self._recent and identity not in known:
-                known.add(identity)
-                fresh.append((identity, row))
-        return fresh
+        taken = self._recent.keys()
+        fresh, identities = [], []
+        for part in parts:
+            found = [self._form.identity(line) for line in part.lines]
+            own = set(found)
+            if len(own) < len(found) or not (own.isdisjoint(known) and taken.isdisjoint(own)):
+                kept, seen = [], set[int]()
+                for row, identity in enumerate(found):
+                    if identity not in taken and identity not in known and identity not in seen:
+                        seen.add(identity)
+                        kept.append(row)
+                found = [found[row] for row in kept]
+                part = Rows(part.place, part.offsets[kept], [part.lines[row] for row in kept])
+            known.update(found)
+            identities += found
+            if found:
+                fresh.append(part)
+        return fresh, identities
 
     def _load_recent(self, reached: Ranges) -> None:
         """Take the lines of the newest blocks of these places into the recent ones, unless they are there."""
@@ -415,11 +429,11 @@ class BlockFolder:
             os.close(folder)
         return file
 
-    def _write(self, fresh: Sequence[tuple[int, Row]]) -> None:
-        rows = [row for _, row in fresh]
-        ranges = _ranges(rows)
-        mark = _mark(rows, ranges)
-        packed = self._form.pack(mark, b"".join(row.line for row in rows))
+    def _write(self, parts: Sequence[Rows], identities: Sequence[int]) -> None:
+        ranges = _ranges(parts)
+        lines = list(chain.from_iterable(part.lines for part in parts))
+        text = b"".join(lines)
+        packed = self._form.pack(_mark(ranges, lines, text), text)
         file = self._file or self._begin()
         try:
             if self._torn:
@@ -444,7 +458,7 @@ class BlockFolder:
         known = self._files[self._number]
         known.end = self._end
         _merge(known.ranges, ranges)
-        self._remember(identity for identity, _ in fresh)
+        self._remember(identities)
 
 
 def is_at(descriptor: int, path: Path) -> bool:
@@ -457,19 +471,21 @@ def is_at(descriptor: int, path: Path) -> bool:
     return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
 
 
-def _ranges(rows: Iterable[Row]) -> Ranges:
+def _ranges(parts: Iterable[Rows]) -> Ranges:
     ranges: Ranges = {}
-    for row in rows:
-        first, following = ranges.get(row.place, (row.offset, 0))
-        ranges[row.place] = (min(first, row.offset), max(following, row.offset + 1))
+    for part in parts:
+        _merge(ranges, {part.place: (int(part.offsets.min()), int(part.offsets.max()) + 1)})
     return ranges
 
 
-def _mark(rows: Sequence[Row], ranges: Ranges) -> bytes:
+def _mark(ranges: Ranges, lines: Sequence[bytes], text: bytes) -> bytes:
     """The offsets of a block, and which of its lines hold newlines: their index and their number of newlines."""
     offsets = [[*place, first, following] for place, (first, following) in sorted(ranges.items())]
-    counts = ((index, row.line.count(b"\n")) for index, row in enumerate(rows))
-    return orjson.dumps({"offsets": offsets, "split": {str(index): count for index, count in counts if count > 1}})
+    split = {}
+    if text.count(b"\n") > len(lines):
+        counts = ((index, line.count(b"\n")) for index, line in enumerate(lines))
+        split = {str(index): count for index, count in counts if count > 1}
+    return orjson.dumps({"offsets": offsets, "split": split})
 
 
 def _ranges_of(mark: bytes) -> Ranges:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import numpy as np
 import orjson
 import zstandard
 
-from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords
-from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head, Row
+from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head, Rows
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.topics import TopicPartition
@@ -69,22 +70,21 @@ class FileSink:
         return None
 
 
-def _rows(batch: Sequence[Sourced]) -> Iterator[Row]:
+def _rows(batch: Sequence[Sourced]) -> Iterator[Rows]:
     for item in batch:
-        place = TopicPartition(item.topic, item.partition)
+        place, lines = TopicPartition(item.topic, item.partition), []
         if isinstance(item, SourcedRecords):
             for row, record in enumerate(item.records):
-                offset = item.offset_of(row)
-                yield Row(place, offset, _line(item, item.kind, offset, None, orjson.dumps(record, default=repr)))
+                lines.append(_line(item, item.kind, row, orjson.dumps(record, default=repr)))
         elif item.frame.num_rows:
             for row, made in enumerate(frame_to_records(item.frame)):
-                offset, own = item.offset_of(row), None if item.offsets is not None else row
-                yield Row(place, offset, _line(item, item.frame.stream, offset, own, made.value))
+                lines.append(_line(item, item.frame.stream, row, made.value))
+        yield Rows(place, np.array([item.offset_of(row) for row in range(len(lines))], np.int64), lines)
 
 
-def _line(item: Sourced, stream: str, offset: int, row: int | None, record: bytes) -> bytes:
-    place: dict[str, Any] = {"topic": item.topic, "partition": item.partition, "offset": offset}
-    if row is not None:
+def _line(item: Sourced, stream: str, row: int, record: bytes) -> bytes:
+    place: dict[str, Any] = {"topic": item.topic, "partition": item.partition, "offset": item.offset_of(row)}
+    if isinstance(item, SourcedFrame) and item.offsets is None:
         place["row"] = row
     return orjson.dumps(place | {"stream": stream, "record": orjson.Fragment(record)}) + b"\n"
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import cramjam
+import numpy as np
+import pyarrow as pa
 
-from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced
-from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head, Row
+from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords
+from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head, Rows
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.topics import TopicPartition
@@ -68,12 +70,15 @@ class InfluxFileSink:
         """Close the file."""
         self._files.close()
 
-    def _rows(self, batch: Sequence[Sourced]) -> Iterator[Row]:
+    def _rows(self, batch: Sequence[Sourced]) -> Iterator[Rows]:
         for points in points_of(batch, self._rules):
-            item, lines = points.item, points.lines
-            place = TopicPartition(item.topic, item.partition)
-            for row, line in zip(lines.rows.tolist(), lines.strings.to_pylist(), strict=True):
-                yield Row(place, item.offset_of(row), line.encode())
+            item, rows = points.item, points.lines.rows
+            if item.offsets is not None:
+                offsets = item.offsets[rows]
+            else:
+                offsets = item.offset + rows if isinstance(item, SourcedRecords) else np.full(len(rows), item.offset)
+            lines = points.lines.strings.cast(pa.large_binary()).to_pylist()
+            yield Rows(TopicPartition(item.topic, item.partition), offsets, lines)
 
     def _transient(self, error: Exception) -> str | None:
         if isinstance(error, OSError) and error.errno in TRANSIENT:
