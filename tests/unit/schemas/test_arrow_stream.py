@@ -184,3 +184,15 @@ def test_rows_that_no_column_holds_are_refused():
     nothing = pa.RecordBatch.from_arrays([pa.nulls(1 << 24)], names=["timestamp"])
     with pytest.raises(InvalidFrame, match="16,777,216 values"):
         decode_frame(stream(nothing))
+
+
+def test_a_snapshot_may_hold_more_than_a_message():
+    """What this program wrote itself is no larger than what it held already."""
+    rows = MOST_BYTES // 8 + 10
+    frame = Frame.from_columns("A", "r", {"timestamp": np.zeros(rows, np.int64), "key": pa.nulls(rows)})
+    payload = encode_frame(frame)
+    with pytest.raises(InvalidFrame, match="divide it"):
+        decode_frame(payload)
+    assert decode_frame(payload, bounded=False).num_rows == rows
+    with pytest.raises(InvalidFrame):
+        decode_frame(payload[: len(payload) // 2], bounded=False)
