@@ -173,6 +173,10 @@ def test_columns_that_identify_rows_have_a_value_for_each(columns, said):
         decode_frame(stream(batch(**columns)))
 
 
+def test_numbers_of_rows_may_be_of_any_integer_type():
+    assert decode_frame(stream(batch(seq=pa.array([5, 6, 7, 8], pa.uint16())))).sequences().tolist() == [5, 6, 7, 8]
+
+
 def test_two_columns_of_one_name_are_refused():
     given = batch(x=pa.array([1, 2, 3, 4]))
     twice = pa.RecordBatch.from_arrays([*given.columns, given.column("x")], names=[*given.schema.names, "x"])
