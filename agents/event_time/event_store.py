@@ -216,7 +216,7 @@ class EventStore:
             if place is not None:
                 topic, partition, single = place
                 origin = Origin(topic, partition, snapshot[f"offsets{number}"] if single is None else single)
-            frame = decode_frame(bytes(snapshot[f"frame{number}"]))
+            frame = decode_frame(bytes(snapshot[f"frame{number}"]), bounded=False)
             self._append(Block(first, frame, snapshot.get(f"refs{number}"), origin))
         self.next_ref = about["next"]
 

@@ -45,7 +45,7 @@ class Waiter:
     def unpack(cls, packed: Mapping[str, Any], *, partition: int) -> Waiter:
         """The event of a snapshot."""
         offset = int(packed["offset"])
-        frame, kept = (decode_frame(bytes(packed[name])) for name in ("frame", "kept"))
+        frame, kept = (decode_frame(bytes(packed[name]), bounded=False) for name in ("frame", "kept"))
         numbers = None if packed["number"] is None else np.array([packed["number"]], np.int64)
         offsets = np.array([offset], np.int64) if packed["singly"] else None
         received = None

@@ -178,7 +178,7 @@ class WindowOperator:
         self._keys = KeyTable(least=_EVICT_ABOVE)
         self._keys.restore(snapshot["keys"])
         self._runs = {run: number for number, run in enumerate(orjson.loads(bytes(snapshot["runs"])))}
-        self._corrections = [decode_frame(data) for data in snapshot["corrections"].values()]
+        self._corrections = [decode_frame(data, bounded=False) for data in snapshot["corrections"].values()]
         self._layout, self._windows = None, None
         if "windows" in snapshot:
             windows = self._build(Layout(self._select, orjson.loads(bytes(snapshot["kinds"]))))

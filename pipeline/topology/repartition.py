@@ -54,7 +54,7 @@ class _Waiting:
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> _Waiting:
         """The event of a snapshot."""
-        return cls(decode_frame(bytes(packed[0])), *packed[1:])
+        return cls(decode_frame(bytes(packed[0]), bounded=False), *packed[1:])
 
 
 @dataclass(slots=True)

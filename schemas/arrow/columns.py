@@ -77,7 +77,7 @@ def _plain(name: str, column: pa.Array) -> pa.Array:
     """A column in the form that frames have (`schemas.mixed.plain_column`)."""
     kind = column.type
     if kind.id in PLAIN_TYPES and name not in ("key", "type"):
-        return column
+        return column.cast(pa.int64()) if name == "seq" and pa.types.is_integer(kind) else column
     if kind == TEXT and name != "event_id":
         return column
     if pa.types.is_run_end_encoded(column.type):

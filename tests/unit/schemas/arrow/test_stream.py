@@ -173,6 +173,10 @@ def test_columns_that_identify_rows_have_a_value_for_each(columns, said):
         decode_frame(stream(batch(**columns)))
 
 
+def test_numbers_of_rows_may_be_of_any_integer_type():
+    assert decode_frame(stream(batch(seq=pa.array([5, 6, 7, 8], pa.uint16())))).sequences().tolist() == [5, 6, 7, 8]
+
+
 def test_two_columns_of_one_name_are_refused():
     given = batch(x=pa.array([1, 2, 3, 4]))
     twice = pa.RecordBatch.from_arrays([*given.columns, given.column("x")], names=[*given.schema.names, "x"])
@@ -184,3 +188,15 @@ def test_rows_that_no_column_holds_are_refused():
     nothing = pa.RecordBatch.from_arrays([pa.nulls(1 << 24)], names=["timestamp"])
     with pytest.raises(InvalidFrame, match="16,777,216 values"):
         decode_frame(stream(nothing))
+
+
+def test_a_snapshot_may_hold_more_than_a_message():
+    """What this program wrote itself is no larger than what it held already."""
+    rows = MOST_BYTES // 8 + 10
+    frame = Frame.from_columns("A", "r", {"timestamp": np.zeros(rows, np.int64), "key": pa.nulls(rows)})
+    payload = encode_frame(frame)
+    with pytest.raises(InvalidFrame, match="divide it"):
+        decode_frame(payload)
+    assert decode_frame(payload, bounded=False).num_rows == rows
+    with pytest.raises(InvalidFrame):
+        decode_frame(payload[: len(payload) // 2], bounded=False)
