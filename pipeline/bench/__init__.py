@@ -15,7 +15,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "frames": ("frames",),
     "engine": ("engine", "all_engine", "windows"),
     "transport": ("transport",),
-    "pipeline": ("pipeline",),
+    "pipeline": ("pipeline", "alerts"),
     "simulator": ("simulator",),
     "worlds": ("worlds",),
     "sinks": ("sinks", "influx"),

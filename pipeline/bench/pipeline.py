@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
 
-__all__ = ["run"]
+__all__ = ["correlating", "run"]
 
 _RULES = """
 rules:
@@ -98,18 +99,21 @@ def _measure(form: Form, events: int, rows: int, keys: int) -> dict[str, Any]:
                 for frame in _frames(events, rows, keys):
                     sink.write(frame)
                     emitted += frame.num_rows
-            environment = environment_of(settings) | {"ASTROCYTE_ROLES": "correlate", "ASTROCYTE_LOG_LEVEL": "error"}
-            worker = subprocess.Popen(
-                killed_with_parent(worker_command()),
-                env=environment,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            try:
+            with correlating(settings) as worker:
                 return _watch(settings, worker, emitted) | {"keys": keys, "form": form}
-            finally:
-                worker.terminate()
-                worker.wait(30)
+
+
+@contextmanager
+def correlating(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process with the role ``correlate``."""
+    environment = environment_of(settings) | {"ASTROCYTE_ROLES": "correlate", "ASTROCYTE_LOG_LEVEL": "error"}
+    command = killed_with_parent(worker_command())
+    worker = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield worker
+    finally:
+        worker.terminate()
+        worker.wait(30)
 
 
 def _watch(settings: Settings, worker: subprocess.Popen[bytes], emitted: int) -> dict[str, Any]:
