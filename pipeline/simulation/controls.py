@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, admin_client, consumer_client, partition_counts
 from astrocyte.schemas.errors import AstrocyteError, InvalidEvent
-from astrocyte.schemas.json.text import read_object
+from astrocyte.schemas.json.text import read_value
 from astrocyte.schemas.topics import control_topic
 
 if TYPE_CHECKING:
@@ -112,10 +112,12 @@ class KafkaControls:
 
     def _take(self, name: str, value: bytes | None) -> None:
         try:
-            body = read_object(value)
+            body = read_value(value)
         except InvalidEvent:
             # The scenario refuses it with a reason, and the run continues.
             self._found.put((name, None if value is None else value[:_SHOWN]))
             return
-        if body.get("run") in (None, self._run):
+        if not isinstance(body, dict):
+            self._found.put((name, body))
+        elif body.get("run") in (None, self._run):
             self._found.put((name, body.get("values", body)))

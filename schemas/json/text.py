@@ -19,7 +19,7 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.mixed import LEAST, MOST, MOST_LEVELS, plain
 from astrocyte.schemas.times import usual_datetime
 
-__all__ = ["MOST_LEVELS", "dumps", "integer", "loads", "nesting", "read_object"]
+__all__ = ["MOST_LEVELS", "dumps", "integer", "loads", "nesting", "read_object", "read_value"]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BEYOND: Final = "number is infinity"
@@ -33,19 +33,25 @@ def nesting(text: bytes) -> int:
     return text.count(b"[") + text.count(b"{")
 
 
-def read_object(text: bytes | None) -> dict[str, Any]:
-    """The object of a JSON record that this project wrote, which can be written again. Raises InvalidEvent."""
+def read_value(text: bytes | None) -> Any:
+    """The value of a JSON record of another program or of our own, which can be written again. Raises InvalidEvent."""
     try:
-        body = orjson.loads(text or b"")
+        value = orjson.loads(text or b"")
     except orjson.JSONDecodeError as error:
         raise InvalidEvent(f"not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
     if nesting(text or b"") > MOST_LEVELS:
         try:
-            orjson.dumps(body)
+            orjson.dumps(value)
         except TypeError:
             raise InvalidEvent(f"nested too deeply; expected at most {MOST_LEVELS} levels") from None
+    return value
+
+
+def read_object(text: bytes | None) -> dict[str, Any]:
+    """The same of a record that must be an object. Raises InvalidEvent."""
+    body = read_value(text)
+    if not isinstance(body, dict):
+        raise InvalidEvent(f"expected a JSON object, got a JSON {type(body).__name__}")
     return body
 
 
