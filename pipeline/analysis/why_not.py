@@ -49,10 +49,11 @@ class _Run:
         *,
         lateness_us: int,
         clock_tolerance_us: int,
+        domains: int | None,
         stream: str | None,
     ) -> None:
         self.ruleset = ruleset
-        self.inputs = Inputs(ruleset, paths, stream=stream)
+        self.inputs = Inputs(ruleset, paths, stream=stream, domains=domains)
         run = OfflineRun(
             ruleset, self.inputs, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, list_unused=True
         )
@@ -175,6 +176,7 @@ def why_not(
     lateness_us: int,
     now_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    domains: int | None = None,
     stream: str | None = None,
 ) -> Report:
     """Follow ``rule`` over the events of ``key``; ``at`` (a time, or a span from the first event) selects an instant.
@@ -186,7 +188,9 @@ def why_not(
         names = ", ".join(each.name for each in ruleset.rules)
         raise InvalidSettings(f"no rule {rule!r}; the files have {names}")
     keys: dict[str | None, int] = {}
-    run = _Run(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, stream=stream)
+    run = _Run(
+        ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, domains=domains, stream=stream
+    )
     unused: list[NotUsed] = []
     unsorted = _events(chosen, run, key, keys, unused)
     events = sorted(unsorted, key=lambda each: (each.time_us, each.fields["stream"], each.event_id))
