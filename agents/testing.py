@@ -58,8 +58,6 @@ class RuleTester:
         """
         time_us = self._time_us(at)
         event = {"stream": stream, "timestamp": time_us, "key": key, **fields}
-        if time_us < self.engine.watermark_us:
-            self._late.append(event)
         self._matches += self.engine.push_event(event)
         self.now_us = max(self.now_us, time_us)
         self._take(self.engine.advance(self.now_us - self._lateness_us))
@@ -90,7 +88,7 @@ class RuleTester:
         return self._results.pop(window, [])
 
     def late(self) -> list[dict[str, Any]]:
-        """Late events, which rules did not see."""
+        """Late events, which rules did not see, and only windows with ``late: revise``."""
         found, self._late = self._late, []
         return found
 

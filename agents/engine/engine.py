@@ -28,7 +28,7 @@ from astrocyte.agents.engine.early import Consistency, early_pass
 from astrocyte.agents.engine.entrance import Entrance
 from astrocyte.agents.engine.event_buffer import EventBuffer
 from astrocyte.agents.engine.output import EngineOutput, FailedRow
-from astrocyte.agents.engine.strata import Stratum, stratify
+from astrocyte.agents.engine.strata import Stratum, revision, stratify
 from astrocyte.agents.engine.tables import MatchTables
 from astrocyte.agents.event_time.dedup import Delivered
 from astrocyte.agents.event_time.event_store import EventStore, Origin, chosen_rows
@@ -155,7 +155,7 @@ class Engine:
         Rows of a frame without a run and ids get the next numbers of their stream, as mappings do.
         ``topic``, ``partition`` and ``offsets`` (of the message, or of each row) say where it was read and are returned
         in the lineage. Rows that validators refuse and rows older than the watermark are returned by the next step,
-        as ``refused`` and ``late``.
+        as ``refused`` and ``late``; windows with ``late: revise`` take the late ones.
 
         A frame that raises because of one of its rows has changed nothing: its rows can be pushed in parts. Raises
         OperatorFailed where the state is not valid any more.
@@ -194,6 +194,7 @@ class Engine:
         if int(times.min()) < self.watermark_us:
             is_late = times < self.watermark_us
             late, rows = frame.take(np.flatnonzero(is_late)), np.flatnonzero(~is_late)
+            revise = revision(self._read[frame.stream], late)
             frame, origin = chosen_rows(frame, origin, ~is_late)
         again = self._delivered.again(frame)
         if again is not None:
@@ -206,6 +207,7 @@ class Engine:
                 self._delivered.undo()
                 raise
         if late is not None:
+            revise()
             self._late.append(late)
             self.late += late.num_rows
         self.duplicates += len(repeated)
@@ -216,8 +218,8 @@ class Engine:
         """Let one event wait for the watermark; gives what it matches at once (`eventual`, `immediate`).
 
         See `agents.ingest.dicts` for what an event looks like. Nothing is returned for an event that cannot be read or
-        that validators refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them. Raises
-        InvalidEvent for an event that names no stream.
+        that validators refuse, that is late or a duplicate; `refused`, `late` and `duplicates` count them, and the next
+        step returns the first two. Raises InvalidEvent for an event that names no stream.
         """
         stream: Any = event.get("stream")
         row: dict[str, Any] | None = None
@@ -227,6 +229,7 @@ class Engine:
                 return []
             if self._entrance is not None and not self._entrance.is_plain(stream, row):
                 row = None
+        plain = row is not None
         if row is None:
             try:
                 stream, row = normalised(event, sorted(self.streams), self._contracts)
@@ -237,14 +240,12 @@ class Engine:
                 return []
             if stream not in self._read:
                 return []
-            renamed = "seq_" in row or "event_id_" in row or stream in self._contracts.declared
-            if renamed or (self._entrance is not None and not self._entrance.is_plain(stream, row)):
-                return self._push_alone(stream, row)
+            plain = not ("seq_" in row or "event_id_" in row or stream in self._contracts.declared)
+            plain = plain and (self._entrance is None or self._entrance.is_plain(stream, row))
+        time = row["timestamp"]
+        if not plain or time < self.watermark_us:
+            return self._push_alone(stream, row)
         event = row
-        time = event["timestamp"]
-        if time < self.watermark_us:
-            self.late += 1
-            return []
         own_id = event.get("event_id")
         if own_id is not None and not self._delivered.is_new(str(own_id), time):
             self.duplicates += 1
@@ -263,16 +264,14 @@ class Engine:
         return found
 
     def _push_alone(self, stream: str, event: Mapping[str, Any]) -> list[Match]:
-        """Push an event that validators must see, as a frame of one row."""
+        """Push an event that validators must see, or that is late, as a frame of one row."""
         sequence = 0
         if event.get("event_id") is None:
             self._gather()  # earlier events take their numbers first
             sequence = self._buffer.take_numbers(stream, 1)
         given = 0 if self._early is None else len(self._early.given)
-        late = len(self._late)
         declaration = self._contracts.declared.get(stream)
         self._push(frame_of(stream, [event], first_seq=sequence, declaration=declaration), None, typed=False)
-        del self._late[late:]  # a single late event is counted, not returned
         return [] if self._early is None else self._early.given.take_since(given)
 
     def _gather(self) -> None:
@@ -284,17 +283,11 @@ class Engine:
                 stratum.push(frame, first, self._ranks.get(frame.stream, PRIMARY))
 
     def push_late(self, frame: Frame) -> bool:
-        """Give late rows to the windows with ``late: revise``; False if no window takes them.
+        """Give rows that the caller knows to be late to the windows with ``late: revise``; False if none takes them.
 
         A frame that raises because of one of its rows has changed nothing. Raises OperatorFailed as `push` does.
         """
-        steps = [step for stratum in self._read.get(frame.stream, ()) for step in stratum.revise(frame)]
-        try:
-            for step in steps:
-                step()
-        except Exception as error:
-            raise OperatorFailed(f"a window over {frame.stream} failed: {type(error).__name__}: {error}") from error
-        return bool(steps)
+        return revision(self._read.get(frame.stream, ()), frame)()
 
     def _take(self, frame: Frame, origin: Origin | None) -> None:
         first = self._store.add(frame, origin)

@@ -1,7 +1,7 @@
 """The eventual pass: events matched on arrival, before the watermark has passed them.
 
 Its matches are provisional until the ordered pass confirms or retracts them (`agents.engine.provisional`). An event
-that is older than one before it is matched as if it had the same time.
+that is older than one before it is matched as if it had the same time; the match has the time of its own events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from astrocyte.agents.cep.match_columns import MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
 from astrocyte.agents.cep.rows import Prepared
-from astrocyte.agents.engine.provisional import Provisional
+from astrocyte.agents.engine.provisional import Provisional, with_own_times
 from astrocyte.agents.engine.single_matches import Recent, Singles, single_matches
 from astrocyte.agents.engine.tables import GivenTables, MatchTables
 from astrocyte.agents.event_time.event_store import EventStore
@@ -83,7 +83,7 @@ class EventualPass:
         made = single_matches(self._matcher, batch, self._singles)
         if made is None:
             self._gather()
-            return self._provisional.note(self._tables.of(self._matcher, batch)).matches()
+            return self._note(batch).matches()
         return [
             match
             for match, name, steps, refs in made
@@ -100,9 +100,12 @@ class EventualPass:
         self._gather()
         return self._tables.of_match(match, steps, refs)
 
+    def _note(self, batch: MatchBatch) -> MatchTable:
+        return self._provisional.note(with_own_times(self._tables.of(self._matcher, batch)))
+
     def _give(self, batch: MatchBatch) -> None:
         if len(batch):
-            self.given.add(self._provisional.note(self._tables.of(self._matcher, batch)))
+            self.given.add(self._note(batch))
 
     def advance(self, watermark_us: int) -> None:
         """Let time reach the watermark for keys without new events."""

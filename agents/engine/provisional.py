@@ -8,7 +8,7 @@ began earlier may still complete (``skip`` with ``emit: final``), beyond the win
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,11 +16,11 @@ import orjson
 from numpy.typing import NDArray
 
 from astrocyte.agents.event_time.event_store import EventStore
-from astrocyte.agents.matches.table import CONFIRMED, PROVISIONAL, RETRACTED, MatchTable
+from astrocyte.agents.matches.table import CONFIRMED, PROVISIONAL, RETRACTED, MatchTable, in_order
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.times import NEVER_US
 
-__all__ = ["Provisional", "held_us"]
+__all__ = ["Provisional", "held_us", "own_time_us", "with_own_times"]
 
 FOREVER_US: Final = 2**62
 FIRST_PURGE: Final = 4_096
@@ -178,3 +178,28 @@ def held_us(rule: Rule) -> int:
     if not rule.holds_matches:
         return 0
     return rule.within.time if rule.within is not None else FOREVER_US
+
+
+def own_time_us(rule: Rule, found_us: int, first_us: int, last_us: int, *, timed_out: bool) -> int:
+    """Time of a provisional match by its own events, the first and the last of which have these times.
+
+    ``found_us`` is the time at which the pass found it, to which events of other keys contribute. What time alone
+    decides (an absence, a timeout) is dated by the end of the rule's window at the latest.
+    """
+    if not timed_out and not rule.ends_by_absence:
+        return last_us
+    return found_us if rule.within is None else min(found_us, first_us + rule.within.time)
+
+
+def with_own_times(table: MatchTable) -> MatchTable:
+    """The matches with the times of `own_time_us`, in output order."""
+    times = table.events.timestamps()
+    first, last = (least.reduceat(times, table.offsets[:-1]).tolist() for least in (np.minimum, np.maximum))
+    own = [
+        own_time_us(table.rules[index], found_us, first[row], last[row], timed_out=timed_out)
+        for row, (index, found_us, timed_out) in enumerate(
+            zip(table.rule.tolist(), table.time_us.tolist(), table.timed_out.tolist(), strict=True)
+        )
+    ]
+    dated = replace(table, time_us=np.array(own, np.int64))
+    return dated.take(in_order(dated))

@@ -14,6 +14,7 @@ import numpy as np
 
 from astrocyte.agents.cep.match_columns import TIMEOUT, MatchBatch
 from astrocyte.agents.cep.matcher import Matcher
+from astrocyte.agents.engine.provisional import own_time_us
 from astrocyte.agents.expressions.nodes import Node
 from astrocyte.agents.expressions.numbers import is_number
 from astrocyte.agents.expressions.scalar import Evaluate, compile_scalar
@@ -135,6 +136,7 @@ def single_matches(
             event_id = each.number if isinstance(each.number, str) else text
             one = MatchedEvent(event_id, each.stream, each.event["timestamp"], fields)
             by_step[name] = (*by_step.get(name, ()), one)
+        times = [each.event["timestamp"] for each in events]
         key = None if rule.by is None else events[0].event.get(rule.by)
         try:
             values = singles.values(rule, timed_out=timed_out).match(prior)
@@ -142,7 +144,8 @@ def single_matches(
             values = {"failure": reason_of(f"emit or alert of rule {rule.name!r}", error)}
         found = Match(
             rule=rule.name, version=rule.content_version, id=strings[0], key=key_text(key),
-            time_us=int(batch.time_us[i]), events=by_step, timed_out=timed_out, status="provisional", **values,
+            time_us=own_time_us(rule, int(batch.time_us[i]), min(times), max(times), timed_out=timed_out),
+            events=by_step, timed_out=timed_out, status="provisional", **values,
         )  # fmt: skip
         made.append((found, own.tobytes(), steps[part], refs[part]))
     return made

@@ -29,7 +29,7 @@ from astrocyte.agents.windows import WindowOperator, WindowRows
 from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["Stratum", "stratify"]
+__all__ = ["Stratum", "revision", "stratify"]
 
 Refs = NDArray[np.int64]
 
@@ -49,6 +49,24 @@ def stratify(ruleset: RuleSet) -> list[tuple[list[Rule], list[Window]]]:
     for window in ruleset.windows:
         strata[levels[window.name]][1].append(window)
     return strata
+
+
+def revision(strata: Iterable[Stratum], late: Frame) -> Callable[[], bool]:
+    """A function that gives late rows to the windows with ``late: revise``; it returns whether there is one.
+
+    A row that a window cannot take raises here, before anything has changed. The function raises OperatorFailed.
+    """
+    steps = [step for stratum in strata for step in stratum.revise(late)]
+
+    def revise() -> bool:
+        try:
+            for step in steps:
+                step()
+        except Exception as error:
+            raise OperatorFailed(f"a window over {late.stream} failed: {type(error).__name__}: {error}") from error
+        return bool(steps)
+
+    return revise
 
 
 class _Window:

@@ -295,6 +295,11 @@ class Rule(Model):
         return self.kind != "all" and self.skip.kind != "none" and self.emit_mode == "final"
 
     @property
+    def ends_by_absence(self) -> bool:
+        """Whether a match may be complete at a time at which none of its events is: its last step is negated."""
+        return any(element.negated for element in _last(self.seq or ()))
+
+    @property
     def members(self) -> tuple[Element, ...]:
         """Steps and groups of the top operator."""
         return self.seq or self.all or self.any or ()
@@ -449,6 +454,18 @@ def _walk(elements: tuple[Element, ...]) -> Iterator[Step | Group]:
         yield element
         if isinstance(element, Group):
             yield from _walk(element.members)
+
+
+def _last(elements: tuple[Element, ...]) -> Iterator[Step]:
+    """Steps with which a sequence of these elements may end."""
+    for element in reversed(elements):
+        if isinstance(element, Step):
+            yield element
+        else:
+            for end in [element.members] if element.any is None else [(member,) for member in element.members]:
+                yield from _last(end)
+        if not element.may_be_absent:
+            return
 
 
 def _named(elements: tuple[Element, ...], prefix: str = "not") -> tuple[Element, ...]:

@@ -170,6 +170,7 @@ def backtest(
     *,
     lateness_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    domains: int | None = None,
     stream: str | None = None,
     rejects: RejectsFile | None = None,
 ) -> Backtest:
@@ -182,6 +183,7 @@ def backtest(
         paths,
         lateness_us=lateness_us,
         clock_tolerance_us=clock_tolerance_us,
+        domains=domains,
         stream=stream,
         list_unused=rejects is not None,
     )
@@ -260,7 +262,12 @@ def _beyond(made: Iterable[Made], shared: Counter[tuple[str, tuple[str, ...]]]) 
 
 
 def verify(
-    ruleset: RuleSet, paths: Sequence[str | Path], *, lateness_us: int, clock_tolerance_us: int = CLOCK_TOLERANCE_US
+    ruleset: RuleSet,
+    paths: Sequence[str | Path],
+    *,
+    lateness_us: int,
+    clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    domains: int | None = None,
 ) -> Verified:
     """Run the rules over logs and compare with their multi events and alerts. Raises InvalidLog if there are none."""
     made, raised = recorded_outputs(*paths)
@@ -269,7 +276,7 @@ def verify(
             f"{', '.join(map(str, paths))}: no multi events to compare with; record {MULTI_EVENTS} and {ALERTS} beside "
             "the input, or count the matches with 'astrocyte backtest'"
         )
-    now = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us)
+    now = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, domains=domains)
     recorded, made_now = ({each.event_id: each for each in some} for some in (made, now.made))
     # Recorded outputs of rules that the given files do not contain are not compared.
     ours = {name: each for name, each in recorded.items() if each.rule in now.rules}

@@ -51,11 +51,15 @@ class Survey:
     """What is strange about the names of columns of files, a sentence each."""
     trusted: dict[tuple[str, int], list[Trusted]] = field(default_factory=dict)
     """By topic of copies and input partition, in order: when the repartition role accepted events that waited."""
+    domains: int | None = None
+    """Number of domains that a log's header names, or that was asked for; None: as many as the topics' partitions."""
 
     @property
     def count(self) -> int:
-        """Number of domains: the partition count of the input topics."""
-        return max([self.partitions[topic] for topic in self.partitions if not is_derived(topic)], default=1)
+        """Number of domains: that of the workers where it is known, else the partition count of the input topics."""
+        return self.domains or max(
+            [self.partitions[topic] for topic in self.partitions if not is_derived(topic)], default=1
+        )
 
 
 class RunInputs(Protocol):
@@ -73,11 +77,14 @@ class RunInputs(Protocol):
 class Inputs:
     """Logs or files of events, surveyed, and how their messages are decoded for a rule set.
 
-    ``stream`` is that of every event of files, for which see `pipeline.recording.event_files`. Raises InvalidLog, and
-    InvalidSettings for logs and files of events together.
+    ``stream`` is that of every event of files, for which see `pipeline.recording.event_files`. ``domains`` is their
+    number for logs whose headers do not name it. Raises InvalidLog, and InvalidSettings for logs and files of events
+    together.
     """
 
-    def __init__(self, ruleset: RuleSet, paths: Sequence[str | Path], *, stream: str | None = None) -> None:
+    def __init__(
+        self, ruleset: RuleSet, paths: Sequence[str | Path], *, stream: str | None = None, domains: int | None = None
+    ) -> None:
         self.paths = paths
         forms = {path: form_of(path) for path in paths}
         files = [path for path, form in forms.items() if form != "log"]
@@ -99,6 +106,8 @@ class Inputs:
                 )
             self._files = EventFiles(paths, contracts, streams, stream)
         self.found = self._survey()
+        if not files and self.found.domains is None:
+            self.found.domains = domains
         self.decoders: Decoders = decoders_of(
             contracts_of(ruleset, existing=self.found.partitions), json_only=bool(files)
         )
@@ -142,9 +151,7 @@ def survey(paths: Sequence[str | Path]) -> Survey:
         if index is None:
             _survey_records(path, found)
             continue
-        header = read_header(path)
-        for topic, count in (header.partitions if header else {}).items():
-            found.partitions[topic] = max(count, found.partitions.get(topic, 0))
+        _note_header(read_header(path), found)
         for topic, totals in index.topics.items():
             found.partitions[topic] = max(found.partitions.get(topic, 0), max(totals.messages) + 1)
             found.places.update((topic, number) for number in totals.messages)
@@ -160,8 +167,7 @@ def _survey_records(path: str | Path, found: Survey) -> None:
     try:
         for item in open_log(path):
             if isinstance(item, LogHeader):
-                for topic, count in item.partitions.items():
-                    found.partitions[topic] = max(count, found.partitions.get(topic, 0))
+                _note_header(item, found)
                 continue
             found.partitions[item.topic] = max(found.partitions.get(item.topic, 0), item.partition + 1)
             found.places.add((item.topic, item.partition))
@@ -170,6 +176,15 @@ def _survey_records(path: str | Path, found: Survey) -> None:
             _note_idle(item, found)
     except TornLog:
         pass  # reported when the log is read for its events
+
+
+def _note_header(header: LogHeader | None, found: Survey) -> None:
+    if header is None:
+        return
+    for topic, count in header.partitions.items():
+        found.partitions[topic] = max(count, found.partitions.get(topic, 0))
+    if header.domains is not None:
+        found.domains = max(header.domains, found.domains or 0)
 
 
 def _note_idle(record: ConsumedRecord, found: Survey) -> None:

@@ -113,7 +113,9 @@ class OfflineRun:
             decoders=inputs.decoders,
         )
         self._counting: list[_Partition] = []
-        for number in range(self.partitions if self._copied else 0):
+        # A topic may have more partitions than there are domains: what has no domain of its own is counted as well.
+        most = max((found.partitions.get(topic, self.partitions) for topic in self._copied), default=0)
+        for number in range(most):
             domain = make_domain(number, (), topics=self._copied, validators=Validators(ruleset.validators))
             domain.mark_idle(
                 TopicPartition(topic, number) for topic in sorted(self._copied) if (topic, number) not in found.places
@@ -143,7 +145,7 @@ class OfflineRun:
                 domain.mark_idle(absent)
                 # Positions in copies and in results of windows are not those of the worker, whose frames were cut
                 # in other places: what it recorded is repeated for the groups that read events alone. It is not
-                # where topics have different numbers of partitions: how many domains the worker had is not known.
+                # where topics have another number of partitions than there are domains: then all are copied.
                 even = all(each.partitions is None for each in plan.repartitions)
                 own = even and (len(self._groups) == 1 or not topics & (sources.keys() | made))
                 idle = deque(found.idle.get(number, ()) if own else ())
@@ -230,7 +232,7 @@ class OfflineRun:
     def _feed(self, batch: Mapping[tuple[str, int], list[RawRecord]]) -> Iterator[DomainOutput]:
         for (topic, partition), raws in batch.items():
             self.key_places.look(topic, partition, raws)
-            if topic in self._copied and partition < self.partitions:
+            if topic in self._copied and partition < len(self._counting):
                 yield from self._feed_domain(self._counting[partition], topic, raws)
             for number, group in enumerate(self._groups):
                 if topic in group.topics.values() and partition < self.partitions:
@@ -315,13 +317,15 @@ def run_rules(
     consistency: Literal["strong", "eventual"] = "strong",
     stream: str | None = None,
     list_unused: bool = False,
+    domains: int | None = None,
 ) -> tuple[OfflineRun, Iterator[DomainOutput]]:
     """The run of a rule set over logs or files of events, and an iterator over its outputs.
 
-    ``stream`` is that of every event of files (`pipeline.analysis.inputs.Inputs`). ``list_unused``: the outputs list
-    every event that took no part, also those that are in no topic. Raises InvalidLog, InvalidRule.
+    ``stream`` is that of every event of files, ``domains`` the number of domains for logs that do not name it
+    (`pipeline.analysis.inputs.Inputs`). ``list_unused``: the outputs list every event that took no part, also those
+    that are in no topic. Raises InvalidLog, InvalidRule.
     """
-    inputs = Inputs(ruleset, paths, stream=stream)
+    inputs = Inputs(ruleset, paths, stream=stream, domains=domains)
     run = OfflineRun(
         ruleset,
         inputs,

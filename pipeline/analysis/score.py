@@ -93,6 +93,7 @@ def score(
     *,
     lateness_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    domains: int | None = None,
     slack_us: int,
     against_all: bool = False,
 ) -> list[Score]:
@@ -107,7 +108,7 @@ def score(
             f"{', '.join(map(str, paths))}: no planted events (topic {mono_topic(TRUTH)}) to score against; simulate a "
             "scenario that plants some, and record that topic too"
         )
-    found = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us)
+    found = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, domains=domains)
     return score_outputs(ruleset, planted, found.made, found.raised, slack_us=slack_us, against_all=against_all)
 
 

@@ -54,10 +54,11 @@ class _Run:
         *,
         lateness_us: int,
         clock_tolerance_us: int,
+        domains: int | None,
         stream: str | None,
     ) -> None:
         self.ruleset = ruleset
-        self.inputs = Inputs(ruleset, paths, stream=stream)
+        self.inputs = Inputs(ruleset, paths, stream=stream, domains=domains)
         run = OfflineRun(
             ruleset, self.inputs, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, list_unused=True
         )
@@ -192,6 +193,7 @@ def why_not(
     lateness_us: int,
     now_us: int,
     clock_tolerance_us: int = CLOCK_TOLERANCE_US,
+    domains: int | None = None,
     stream: str | None = None,
 ) -> Report:
     """Follow ``rule`` over the events of ``key``; ``at`` (a time, or a span from the first event) selects an instant.
@@ -204,7 +206,14 @@ def why_not(
         raise InvalidSettings(f"no rule {rule!r}; the files have {names}")
     keys: dict[str | None, int] = {}
     run = _Run(
-        ruleset, paths, chosen, key, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, stream=stream
+        ruleset,
+        paths,
+        chosen,
+        key,
+        lateness_us=lateness_us,
+        clock_tolerance_us=clock_tolerance_us,
+        domains=domains,
+        stream=stream,
     )
     unused: list[NotUsed] = []
     unsorted = _events(chosen, run, key, keys, unused)

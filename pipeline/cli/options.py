@@ -99,14 +99,15 @@ def refuse_swapped(rules: str, paths: Sequence[str]) -> None:
 
 
 class EventTime(TypedDict):
-    """How far out of order events may arrive, and how far ahead their clocks may be."""
+    """How far out of order events may arrive, how far ahead their clocks may be, and the number of domains."""
 
     lateness_us: int
     clock_tolerance_us: int
+    domains: int | None
 
 
 def event_time(lateness: str | None) -> EventTime:
-    """The given lateness, else that of the settings, with their clock tolerance."""
+    """The given lateness, else that of the settings; their clock tolerance, and their partitions if these are set."""
     from astrocyte.pipeline.kafka.offsets import parse_span_us
     from astrocyte.pipeline.settings import load_settings
 
@@ -114,4 +115,5 @@ def event_time(lateness: str | None) -> EventTime:
     return {
         "lateness_us": settings.lateness if lateness is None else parse_span_us(lateness),
         "clock_tolerance_us": settings.clock_tolerance,
+        "domains": settings.partitions if "partitions" in settings.model_fields_set else None,
     }

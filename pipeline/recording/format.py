@@ -33,6 +33,7 @@ FORMAT: Final = 1
 _LIMIT: Final = 2**63
 MOST_PARTITIONS: Final = 10_000
 """Of one topic: numbers beyond are those of a damaged file, and a reader keeps something for each partition."""
+_MOST_DOMAINS: Final = 1024
 
 
 class InvalidLog(AstrocyteError):
@@ -52,6 +53,8 @@ class LogHeader:
     source: str | None = None
     config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Settings with which a replay creates missing topics, such as ``cleanup.policy``."""
+    domains: int | None = None
+    """Number of domains of the workers on the broker that was recorded; None where there were none."""
 
     def line(self) -> bytes:
         """The header as the first line of a log, with its newline."""
@@ -60,6 +63,8 @@ class LogHeader:
             body["created"] = self.created
         if self.source:
             body["source"] = self.source
+        if self.domains:
+            body["domains"] = self.domains
         body["topics"] = {
             topic: {"partitions": count} | ({"config": dict(self.config[topic])} if topic in self.config else {})
             for topic, count in sorted(self.partitions.items())
@@ -172,9 +177,17 @@ def _header(body: dict[str, Any]) -> LogHeader:
             body.get("created"),
             body.get("source"),
             {topic: dict(entry["config"]) for topic, entry in topics.items() if "config" in entry},
+            _domains(body),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidLog(f"invalid 'topics' in the log header: {error!r}") from None
+
+
+def _domains(body: dict[str, Any]) -> int | None:
+    domains = body.get("domains")
+    if domains is not None and (type(domains) is not int or not 1 <= domains <= _MOST_DOMAINS):
+        raise InvalidLog(f"'domains' in the log header: expected a number from 1 to {_MOST_DOMAINS}, got {domains!r}")
+    return domains
 
 
 def _mistyped(body: dict[str, Any]) -> InvalidLog:

@@ -16,6 +16,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
 from astrocyte.pipeline.recording.writer import LogWriter
 from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.topics import MULTI_EVENTS
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -59,7 +60,9 @@ async def record(
     check_absent(path, overwrite=overwrite)
     known = await topic_partitions(broker)
     chosen = {topic: known[topic] for topic in select_topics(topics, known)}
-    header = LogHeader(chosen, _now_iso(), f"kafka://{broker}", await topic_settings(broker, chosen))
+    header = LogHeader(
+        chosen, _now_iso(), f"kafka://{broker}", await topic_settings(broker, chosen), known.get(MULTI_EVENTS)
+    )
     async with consumer_client(broker) as client:
         total = None if follow or count is not None else await _messages(client, chosen)
         batches = scan(client, chosen, start=start, until_ms=until_ms, follow=follow)

@@ -172,8 +172,6 @@ def step_by_step(rules: RuleSet, events: list[dict[str, Any] | int], *, eventual
             yield from (shown(found, rules) for found in engine.push_event(event))
         else:
             for frame in frames_of([event], []):
-                if event["timestamp"] < engine.watermark_us:
-                    engine.push_late(frame)
                 refused = engine.refused
                 engine.push(frame)
                 if engine.refused > refused:

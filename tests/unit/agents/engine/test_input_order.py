@@ -211,13 +211,16 @@ def test_eventual_matches_are_confirmed_or_retracted_and_end_as_those_of_the_ord
             engine.restore(snapshot)
     outputs.append(engine.flush())
     status: dict[str, str] = {}
-    last = []
+    last, time_us = [], {}
     for match in (match for output in outputs for match in output.matches):
         before = status.get(match.id)
         if match.status in ("confirmed", "retracted"):
             assert before == "provisional"
+            if match.rule not in ("missing", "every_pair"):  # of those some are decided by time
+                assert match.time_us == time_us[match.id]
         elif match.status == "provisional":
             assert before is None
+            time_us[match.id] = match.time_us
         else:
             assert before in (None, "retracted")
         status[match.id] = match.status
