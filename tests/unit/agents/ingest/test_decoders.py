@@ -1,6 +1,8 @@
 """Messages of other formats: chosen by content type or by content, and counted as JSON records are."""
 
+import logging
 from decimal import Decimal
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import orjson
@@ -9,8 +11,11 @@ import pytest
 from astrocyte import Frame, encode_frame
 from astrocyte.agents.ingest import decoders
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.agents.ingest.decoders import register_decoder
-from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
+from astrocyte.agents.ingest.decoders import Decoders, register_decoder
+from astrocyte.schemas import registry as registries
+from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.declarations import StreamDeclaration
+from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.json.reader import RawRecord
 
 CSV = (("content-type", b"text/csv; charset=utf-8"),)
@@ -104,6 +109,24 @@ def test_a_decoder_may_return_frames_and_a_recogniser_never_sees_tombstones():
     assert [letter.offset for letter in letters] == [2]
 
 
-def test_a_decoder_that_could_never_be_chosen_is_refused():
-    with pytest.raises(InvalidSettings, match="neither content_type nor recognise"):
-        register_decoder("csv", csv)
+def test_a_decoder_with_neither_content_type_nor_recognise_reads_the_streams_that_declare_it():
+    register_decoder("pairs", csv)
+    message = record(3, b"2025-01-01T00:00:00Z,21.5", CSV)
+    contracts = Contracts([StreamDeclaration.model_validate({"name": "room", "decoder": "pairs"})])
+    frames, letters = decode_chunk("mono.room", 0, [message], decoders=Decoders(contracts))
+    assert [row["value"] for item in frames for row in item.frame.rows()] == [21.5]
+    assert letters == []
+    frames, letters = decode_chunk("mono.room", 0, [message])
+    assert (frames, len(letters)) == ([], 1)
+
+
+def test_an_installed_decoder_that_cannot_be_imported_refuses_no_frame(monkeypatch, caplog):
+    broken = EntryPoint("broken_dec", "tests.support.broken_plugin:dec", "no.such.group")
+    monkeypatch.setattr(registries, "entry_points", lambda group: [broken])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            frames, letters = decode_chunk("mono.other", 0, [record(5, encode_frame(FRAME))])
+            assert [item.frame.num_rows for item in frames] == [1]
+            assert letters == []
+    (line,) = [entry.getMessage() for entry in caplog.records]
+    assert line.startswith("entry point 'broken_dec' in 'no.such.group'")
