@@ -34,7 +34,7 @@ from astrocyte.agents.sinks.base import (
     SourcedFrame,
     SourcedRecords,
 )
-from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
+from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
@@ -45,7 +45,7 @@ from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
-from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_streams, sink_topics
+from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_streams, sink_topics, unread_streams
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
@@ -351,7 +351,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.make(context)
     ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
-    for stream in _unread(settings, kind):
+    for stream in unread_streams(settings, kind):
         logger.warning(
             "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
             role, stream,
@@ -421,13 +421,6 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
     else:
         if done:
             logger.info("%s: retention removed %s rows", context.name, done)
-
-
-def _unread(settings: Settings, kind: SinkType) -> list[str]:
-    """Streams for which a sink has a place of the user's own, and that it does not read."""
-    own = () if kind.own_streams is None else kind.own_streams()
-    read = set(sink_streams(settings, kind))
-    return [stream for stream in own if stream not in read]
 
 
 def _contracts(settings: Settings, ruleset: RuleSet, streams: Sequence[str]) -> Contracts:

@@ -45,6 +45,7 @@ __all__ = [
     "role_topics",
     "sink_streams",
     "sink_topics",
+    "unread_streams",
 ]
 
 _SINGLE: Final = (RULES, STATS, CLOCK, SIMULATIONS)
@@ -112,6 +113,13 @@ def sink_streams(settings: Settings, kind: SinkType) -> tuple[str, ...]:
         return settings.streams
     own = () if kind.own_streams is None else kind.own_streams()
     return tuple(dict.fromkeys((*(event_type.stream for event_type in CATALOG), *own)))
+
+
+def unread_streams(settings: Settings, kind: SinkType) -> list[str]:
+    """Streams for which a kind of sink has a place of the user's own, and that it does not read."""
+    own = () if kind.own_streams is None else kind.own_streams()
+    read = set(sink_streams(settings, kind))
+    return [stream for stream in own if stream not in read]
 
 
 def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts) -> list[str]:
