@@ -130,3 +130,30 @@ def test_an_installed_decoder_that_cannot_be_imported_refuses_no_frame(monkeypat
             assert letters == []
     (line,) = [entry.getMessage() for entry in caplog.records]
     assert line.startswith("entry point 'broken_dec' in 'no.such.group'")
+
+
+def test_messages_of_one_event_each_are_read_as_one_frame_with_the_rows_and_letters_of_each_alone():
+    register_decoder("csv", csv, content_type="text/csv")
+    values = [b"2025-01-01T00:00:00Z,1.5", b"1,2,3", b"2025-01-01T00:00:01Z,2.5", b"no time,3", b"x", b"2025-01-02,4"]
+    chunk = [record(offset, value, CSV) for offset, value in enumerate(values)]
+    frames, letters = decode_chunk("mono.room", 0, chunk)
+    (item,) = frames
+    assert (item.offset, item.last_offset, item.offsets.tolist(), item.numbers) == (0, 5, [0, 2, 5], None)
+    assert [message.offset for message in item.received] == [0, 2, 5]
+    singly = [decode_chunk("mono.room", 0, [message]) for message in chunk]
+    alone = [each.frame for made, _ in singly for each in made]
+    assert item.frame.rows() == [row for frame in alone for row in frame.rows()]
+    assert item.frame.id_strings() == [text for frame in alone for text in frame.id_strings()]
+    assert letters == [letter for _, refused in singly for letter in refused]
+    assert [letter.offset for letter in letters] == [1, 3, 4]
+
+
+def test_a_message_of_several_events_between_others_keeps_its_place():
+    register_decoder("lines", lambda message: [orjson.loads(line) for line in message.value.splitlines()],
+                     recognise=lambda _value: True)  # fmt: skip
+    one, two = b'{"time": 1700000000, "value": 1}', b'{"time": 1700000000, "value": 2}\n{"time": 1, "value": 3}'
+    chunk = [record(offset, value) for offset, value in enumerate((one, one, two, b"", one))]
+    frames, letters = decode_chunk("mono.room", 0, chunk)
+    assert [item.offsets.tolist() for item in frames] == [[0, 1], [2, 2], [4]]
+    assert [None if item.numbers is None else item.numbers.tolist() for item in frames] == [None, [0, 1], None]
+    assert letters == []
