@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from astrocyte.agents.rules.steps import parse_duration
-from astrocyte.pipeline.plugins import load_plugins
+from astrocyte.pipeline.plugins import load_installed, load_plugins
 from astrocyte.pipeline.role_registry import check_role
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -98,7 +98,9 @@ class Settings(BaseSettings):
     )
     rules: Paths = Field((), description="rule files, separated by commas; shipped files by name, such as axons")
     streams: Names = Field(
-        (), description="streams to read; by default those that the rules name and the shipped streams"
+        (),
+        description="streams to read; by default correlate reads those that the rules name, and a sink those of the "
+        "catalog (sql also those of your own tables)",
     )
     roles: Names = Field(
         ("correlate", "sql", "influx"),
@@ -243,10 +245,12 @@ DURATIONS: Final = frozenset(name for name, field in Settings.model_fields.items
 def load_settings(**overrides: Any) -> Settings:
     """Settings of this process; an override that is None leaves the setting to the environment.
 
-    Also imports the plugins, so that what they register is known before it is looked up. Raises InvalidSettings.
+    Also imports the plugins and what installed packages say of streams, so that it is known before it is looked up.
+    Raises InvalidSettings.
     """
     settings = _read_settings({name: value for name, value in overrides.items() if value is not None})
     load_plugins(settings.plugins)
+    load_installed()
     for variable in sorted(os.environ):
         if variable.startswith("ASTROCYTE_") and (meant := _meant_by(variable)):
             _warn_once(variable, meant)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import pyarrow as pa
 
-from astrocyte.schemas.errors import UnknownEventType
+from astrocyte.schemas.errors import InvalidSettings, UnknownEventType
+from astrocyte.schemas.registry import Registry
 
-__all__ = ["CATALOG", "Catalog", "EventType", "Field", "FieldType", "arrow_type"]
+__all__ = ["CATALOG", "STREAMS", "Catalog", "EventType", "Field", "FieldType", "arrow_type"]
 
 FieldType = Literal["int64", "int32", "float64", "float32", "bool", "string", "json", "list<float32>"]
 
@@ -96,9 +97,29 @@ class Catalog:
     shipped: tuple[str, ...] = ()
     _types: dict[str, EventType] = field(default_factory=dict)
 
-    def register(self, event_type: EventType) -> EventType:
-        """Add or replace the type of one stream; returns it."""
-        self._known()[event_type.stream] = event_type
+    def register(self, event_type: EventType, *, replace: bool = False) -> EventType:
+        """Add the type of one stream; returns it. The same type may be registered again.
+
+        ``replace``: it takes the place of another type of the stream, which is an error otherwise. Raises
+        InvalidSettings.
+        """
+        if not isinstance(event_type, EventType):
+            raise InvalidSettings(f"CATALOG.register: expected an EventType, got {event_type!r:.100}")
+        stream = event_type.stream
+        if not isinstance(stream, str) or not stream:
+            raise InvalidSettings(f"CATALOG.register: the stream is {stream!r:.100}; expected its name as text")
+        for name, kind in event_type.fields.items():
+            if kind not in _ARROW:
+                raise InvalidSettings(
+                    f"stream {stream!r}: field {name!r} has the type {kind!r:.100}; expected one of {', '.join(_ARROW)}"
+                )
+        known = self._known().get(stream)
+        if known is not None and known != event_type and not replace:
+            raise InvalidSettings(
+                f"there is a stream {stream!r} in the catalog already, with another definition; register this one "
+                "under another name, or with replace=True"
+            )
+        self._types[stream] = event_type
         return event_type
 
     def find(self, stream: str) -> EventType | None:
@@ -132,3 +153,15 @@ CATALOG = Catalog(
     tuple(f"astrocyte.schemas.event_types.{scenario}" for scenario in ("axons", "cells", "dna", "ecology", "kernels"))
 )
 """The catalog of this process, with the event types of the shipped scenarios."""
+
+
+def _convert(name: str, found: Any) -> EventType:
+    if isinstance(found, EventType) and found.stream != name:
+        raise InvalidSettings(
+            f"stream {name!r}: the EventType is of the stream {found.stream!r}; name it as the stream"
+        )
+    return CATALOG.register(found)
+
+
+STREAMS: Final[Registry[EventType]] = Registry("stream", group="astrocyte.streams", convert=_convert)
+"""Event types of installed packages by stream. Loading one adds it to the catalog (`pipeline.plugins`)."""

@@ -8,14 +8,18 @@ listing the names imports nothing.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from typing import Any, Final, Generic, TypeVar
 
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["Registry", "did_you_mean", "import_object"]
+__all__ = ["Registry", "did_you_mean", "import_object", "takes"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,17 +46,32 @@ def import_object(reference: str, what: str) -> Any:
         raise InvalidSettings(f"{what}: module {error.name!r} cannot be imported; is it installed?") from error
     except AttributeError as error:
         raise InvalidSettings(f"{what}: module {module!r} has no {attribute!r}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidSettings(f"{what}: importing {module!r} failed: {type(error).__name__}: {error}") from error
     return found
+
+
+def takes(thing: Any, count: int, *, more: bool = False) -> bool:
+    """Whether an object can be called with ``count`` positional arguments; ``more``: and with others by name."""
+    if not callable(thing):
+        return False
+    try:
+        known = signature(thing)
+    except (TypeError, ValueError):
+        return True  # a function in C, whose arguments are not known
+    try:
+        (known.bind_partial if more else known.bind)(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 class Registry(Generic[T]):
     """Objects of one ``kind`` by name, looked up in this order: registered by the program, shipped, installed.
 
     ``shipped`` maps names to objects or to ``module:attribute`` strings. `get` returns an instance of ``of``, made
-    from the class where that was given, or what ``convert(name, found)`` makes of the object; both raise
-    InvalidSettings for an object of another kind.
+    from the class where that was given, or what ``convert(name, found)`` makes of the object. Objects of another kind,
+    and those of which ``check(name, made)`` raises InvalidSettings, are refused when they are registered.
     """
 
     def __init__(
@@ -63,29 +82,36 @@ class Registry(Generic[T]):
         shipped: Mapping[str, Any] | None = None,
         of: type[T] | None = None,
         convert: Callable[[str, Any], T] | None = None,
+        check: Callable[[str, T], None] | None = None,
     ) -> None:
         self.kind, self.group = kind, group
         self._shipped = dict(shipped or {})
         self._registered: dict[str, Any] = {}
         self._of = of
         self._convert = convert
+        self._check = check
         self._loaded: dict[str, T] = {}
-        self._installed: dict[str, EntryPoint] | None = None
+        self._broken: dict[str, str] = {}
+        self._installed: dict[str, list[EntryPoint]] | None = None
 
     def register(self, name: str, thing: Any) -> None:
-        """Add an object. Raises InvalidSettings if the name belongs to another object.
+        """Add an object. Raises InvalidSettings if it is not of the kind, or if the name belongs to another object.
 
         The same definition may be registered again (a module loaded twice, a notebook cell run again).
         """
-        if not name or not name.replace("-", "_").replace(".", "_").isidentifier():
+        if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier():
             raise InvalidSettings(
                 f"{self.kind} name {name!r}; expected letters, digits, '_', '-' and '.', not beginning with a digit"
             )
         before = self._registered.get(name, self._shipped.get(name))
         if before is not None and _definition(before) != _definition(thing):
             raise InvalidSettings(f"there is a {self.kind} {name!r} already; register this one under another name")
+        if isinstance(thing, str):
+            self._loaded.pop(name, None)
+        else:
+            self._loaded[name] = self.converted(name, thing)
         self._registered[name] = thing
-        self._loaded.pop(name, None)
+        self._broken.pop(name, None)
 
     def names(self) -> tuple[str, ...]:
         """All names: the shipped ones in their order, then the others sorted. Imports none of them."""
@@ -105,15 +131,28 @@ class Registry(Generic[T]):
         """The object of that name.
 
         Raises InvalidSettings for an unknown name, listing the known ones, and for an entry point that cannot be
-        imported, naming it.
+        imported or is one of several of the same name, naming it.
         """
+        if name in self._broken:
+            raise InvalidSettings(self._broken[name])  # not imported again
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
     def items(self) -> list[tuple[str, T]]:
-        """Names and objects; imports all of them."""
-        return [(name, self.get(name)) for name in self.names()]
+        """Names and objects; imports all of them.
+
+        An installed one that cannot be loaded is left out, with one warning: nobody may have meant to use it.
+        """
+        for name in self._entry_points().keys() - self._broken.keys() - self._shipped.keys():
+            try:
+                self.get(name)
+            except InvalidSettings as error:
+                if name in self._registered:
+                    raise
+                self._broken[name] = str(error)
+                logger.warning("%s; it is left out", error)
+        return [(name, self.get(name)) for name in self.names() if name not in self._broken]
 
     def unknown(self, name: str) -> str:
         """Message about a name that is not in the registry."""
@@ -129,9 +168,15 @@ class Registry(Generic[T]):
             found = self._registered.get(name, self._shipped.get(name))
             if isinstance(found, str):
                 found = import_object(found, f"{self.kind} {name!r}")
-        elif (entry := self._entry_points().get(name)) is not None:
-            package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
-            found = import_object(entry.value, f"entry point {name!r} in {self.group!r}{package}")
+        elif name in self._entry_points():
+            entry, *others = self._entry_points()[name]
+            if others:
+                packages = " and ".join(f"{each.value}{_package(each)}" for each in (entry, *others))
+                raise InvalidSettings(
+                    f"entry point {name!r} in {self.group!r} is defined more than once: {packages}; uninstall all but "
+                    "one of these packages, or rename the entry points"
+                )
+            found = import_object(entry.value, f"entry point {name!r} in {self.group!r}{_package(entry)}")
             # If importing the module registered the name, that registration has more detail, such as what a sink reads.
             found = self._registered.get(name, found)
         else:
@@ -140,22 +185,58 @@ class Registry(Generic[T]):
 
     def converted(self, name: str, found: Any) -> T:
         """What `get` returns for an object ``found`` of that name. Raises InvalidSettings."""
+        made: T
         if self._convert is not None:
-            return self._convert(name, found)
-        if self._of is not None:
-            if isinstance(found, type) and issubclass(found, self._of):
-                found = found()
-            if not isinstance(found, self._of):
-                raise InvalidSettings(
-                    f"{self.kind} {name!r}: expected a {self._of.__name__} or its class, got {type(found).__name__}"
-                )
-        made: T = found
+            made = self._convert(name, found)
+        else:
+            if self._of is not None:
+                if isinstance(found, type) and issubclass(found, self._of):
+                    found = self._made(name, found)
+                if not isinstance(found, self._of):
+                    raise InvalidSettings(
+                        f"{self.kind} {name!r}: expected a {self._of.__name__} or its class, got {_described(found)}"
+                    )
+            made = found
+        if self._check is not None:
+            self._check(name, made)
         return made
 
-    def _entry_points(self) -> dict[str, EntryPoint]:
+    def _made(self, name: str, of: type) -> Any:
+        missing = sorted(getattr(of, "__abstractmethods__", ()))
+        if missing:
+            raise InvalidSettings(f"{self.kind} {name!r}: {of.__name__} has no {', '.join(missing)}; define each")
+        try:
+            return of()
+        except Exception as error:
+            raise InvalidSettings(
+                f"{self.kind} {name!r}: {of.__name__}() failed: {type(error).__name__}: {error}; register an instance, "
+                "or a class that can be called without arguments"
+            ) from error
+
+    def _entry_points(self) -> dict[str, list[EntryPoint]]:
+        """Entry points by name; several of one name where packages contradict each other."""
         if self._installed is None:
-            self._installed = {entry.name: entry for entry in entry_points(group=self.group)}
+            self._installed = {}
+            for entry in entry_points(group=self.group):
+                same = self._installed.setdefault(entry.name, [])
+                if all(entry.value != each.value for each in same):
+                    same.append(entry)
+            for name in self._installed.keys() & self._shipped.keys():
+                package = _package(self._installed[name][0])
+                logger.warning(
+                    "entry point %r in %r%s is not used: there is a shipped %s of that name",
+                    name, self.group, package, self.kind,
+                )  # fmt: skip
         return self._installed
+
+
+def _package(entry: EntryPoint) -> str:
+    """Name and version of the package of an entry point, after ``of``, if they are known."""
+    return f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+
+
+def _described(thing: Any) -> str:
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
 
 
 def _definition(thing: Any) -> Any:

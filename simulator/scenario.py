@@ -172,6 +172,11 @@ class Scenario(ABC):
         return ()
 
 
+def _check(name: str, made: Scenario) -> None:
+    if not isinstance(getattr(made, "name", None), str):
+        raise InvalidSettings(f"scenario {name!r}: {type(made).__name__} has no name; set the attribute name, a text")
+
+
 SCENARIOS: Final[Registry[Scenario]] = Registry(
     "scenario",
     group="astrocyte.scenarios",
@@ -180,13 +185,18 @@ SCENARIOS: Final[Registry[Scenario]] = Registry(
         for name in ("axons", "cells", "dna", "ecology", "kernels")
     },
     of=Scenario,
+    check=_check,
 )
 """Scenarios by name; each is loaded on first use."""
 
 
 def register_scenario(scenario: Scenario | type[Scenario]) -> Any:
     """Register a scenario under its ``name``; as a decorator it returns the class. Raises InvalidSettings."""
-    SCENARIOS.register(scenario.name, scenario)
+    name = getattr(scenario, "name", None)
+    if name is None:
+        what = scenario.__name__ if isinstance(scenario, type) else type(scenario).__name__
+        raise InvalidSettings(f"register_scenario: {what} has no name; expected a Scenario or its class, with a name")
+    SCENARIOS.register(name, scenario)
     return scenario
 
 

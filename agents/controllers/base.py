@@ -24,7 +24,7 @@ import orjson
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.registry import Registry
+from astrocyte.schemas.registry import Registry, takes
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import metrics_topic, mono_topic
 
@@ -88,6 +88,19 @@ class _Function(Controller):
         return state, [self.command(self.name, frame, values) for values in found]
 
 
+def _check(name: str, made: Controller) -> None:
+    stream = getattr(made, "stream", None)
+    if not isinstance(stream, str) or not stream:
+        raise InvalidSettings(
+            f"controller {name!r}: stream is {stream!r}; expected the name of the window or stream that it reads"
+        )
+    source = made.reads if isinstance(made, _Function) else made.source
+    if source not in ("window", "stream"):
+        raise InvalidSettings(f"controller {name!r}: source is {source!r}; expected window or stream")
+    if isinstance(made, _Function) and not takes(made.definition, 1):
+        raise InvalidSettings(f"controller {name!r}: expected a function of a frame, got {made.definition!r:.100}")
+
+
 CONTROLLERS: Final[Registry[Controller]] = Registry(
     "controller",
     group="astrocyte.controllers",
@@ -96,6 +109,7 @@ CONTROLLERS: Final[Registry[Controller]] = Registry(
         "ga": "astrocyte.agents.controllers.controllers:GeneticController",
     },
     of=Controller,
+    check=_check,
 )
 """Controllers by the name of their control."""
 

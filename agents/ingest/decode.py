@@ -62,6 +62,7 @@ def decode_chunk(
         if decoder.is_json:
             _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
+        batch = _Singles(topic, partition, contract)
         for record in run:
             try:
                 made = (
@@ -72,20 +73,25 @@ def decode_chunk(
                 if isinstance(made, Frame):
                     made = placed(made, topic, partition, record)
                     sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
-                    letters += refused
+                    batch.refused += refused
                 else:
                     numbers = _meant(record, len(made))
             except (MemoryError, TransientError):
                 raise
             except Exception as error:  # noqa: BLE001  a message that raises is refused, whatever it raises
                 reason = reason_of("decoding a message", error)
-                letters.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
+                batch.refused.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
+            if not isinstance(made, Frame) and len(made) == 1:
+                batch.add(made[0], record)
+                continue
+            batch.read(frames, letters)
             if isinstance(made, Frame):
                 frames.append(replace(sourced, frame=_retried_frame(sourced.frame)) if retried else sourced)
             else:
-                part, single = [made[number] for number in numbers], len(made) == 1
-                _read_json(_Run(topic, partition, part, contract, None, record, numbers, single), frames, letters)
+                part = [made[number] for number in numbers]
+                _read_json(_Run(topic, partition, part, contract, None, [record] * len(part), numbers), frames, letters)
+        batch.read(frames, letters)
     return frames, letters
 
 
@@ -123,18 +129,42 @@ def _typed(sourced: SourcedFrame, contract: Contract, catalog: Catalog) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Consecutive JSON records of one partition; ``source`` is the message from which a decoder made them, if any."""
+    """Consecutive JSON records of one partition; ``sources`` are the messages of which a decoder made them, if any."""
 
     topic: str
     partition: int
     records: Sequence[KafkaRecord]
     contract: Contract
     envelope: str | None = None
-    source: KafkaRecord | None = None
-    numbers: Sequence[int] = ()
-    """Number of each record inside ``source``."""
-    single: bool = False
-    """Whether ``source`` holds nothing else."""
+    sources: Sequence[KafkaRecord] | None = None
+    numbers: Sequence[int] | None = None
+    """Number of each record inside its message; None where each message holds one."""
+
+
+class _Singles:
+    """Consecutive messages of which a decoder made one record each: like JSON records they are read at once.
+
+    A frame for each would cost a hundred times as much.
+    """
+
+    def __init__(self, topic: str, partition: int, contract: Contract) -> None:
+        self._place = topic, partition, contract
+        self._records: list[KafkaRecord] = []
+        self._sources: list[KafkaRecord] = []
+        self.refused: list[DeadLetter] = []
+        """Dead letters of messages among these."""
+
+    def add(self, record: KafkaRecord, source: KafkaRecord) -> None:
+        self._records.append(record)
+        self._sources.append(source)
+
+    def read(self, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
+        """Add the frame of the messages and all dead letters in the order of their offsets; then there are none."""
+        refused = self.refused
+        if self._records:
+            _read_json(_Run(*self._place[:2], self._records, self._place[2], None, self._sources), frames, refused)
+        letters += sorted(refused, key=lambda letter: letter.offset)
+        self._records, self._sources, self.refused = [], [], []
 
 
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
@@ -146,13 +176,14 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
         for item in refused:
             refuse_record(first + item.index, item.reason)
         if decoded is not None:
-            if is_retried(records[0] if run.source is None else run.source):
+            sources = run.records if run.sources is None else run.sources
+            if is_retried(sources[first]):
                 decoded = _retried_frame(decoded)
             offsets = np.array([records[row].offset for row in index], np.int64)
             end = records[-1].offset
-            received = [records[row] if run.source is None else run.source for row in index]
-            numbered = run.source is not None and not run.single
-            numbers = np.array([run.numbers[first + row] for row in index], np.int64) if numbered else None
+            received = [sources[first + row] for row in index]
+            numbered = run.numbers
+            numbers = None if numbered is None else np.array([numbered[first + row] for row in index], np.int64)
             frames.append(
                 SourcedFrame(
                     decoded, run.topic, run.partition, int(offsets[0]), offsets, end, received=received, numbers=numbers
@@ -160,7 +191,8 @@ def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter])
             )
 
     def refuse_record(at: int, reason: str) -> None:
-        record, row = (run.records[at], None) if run.source is None else (run.source, run.numbers[at])
+        record = run.records[at] if run.sources is None else run.sources[at]
+        row = None if run.sources is None else 0 if run.numbers is None else run.numbers[at]
         letters.append(dead_letter(record, run.topic, run.partition, reason=reason, stage="decode", row=row))
 
     def refuse(at: int, error: Exception) -> None:

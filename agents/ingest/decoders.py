@@ -36,7 +36,7 @@ from astrocyte.schemas.json.reader import (
     retried_rows,
 )
 from astrocyte.schemas.json.text import dumps, loads
-from astrocyte.schemas.registry import Registry
+from astrocyte.schemas.registry import Registry, takes
 
 __all__ = [
     "ARROW",
@@ -118,9 +118,16 @@ _SHIPPED: Final[dict[str, Decoder]] = {
 
 
 def _convert(name: str, found: Any) -> Decoder:
-    if not isinstance(found, Decoder):
-        raise InvalidSettings(f"decoder {name!r} is a {type(found).__name__}; expected a Decoder")
-    return found
+    decoder = found if isinstance(found, Decoder) else Decoder(found)
+    if not takes(decoder.definition, 1):
+        raise InvalidSettings(f"decoder {name!r}: expected a function of a message, got {decoder.definition!r:.100}")
+    if not isinstance(decoder.content_type, str | None):
+        raise InvalidSettings(f"decoder {name!r}: expected content_type to be text, got {decoder.content_type!r:.100}")
+    if decoder.recognise is not None and not takes(decoder.recognise, 1):
+        raise InvalidSettings(
+            f"decoder {name!r}: expected recognise to be a function of the value, got {decoder.recognise!r:.100}"
+        )
+    return decoder
 
 
 DECODERS: Final[Registry[Decoder]] = Registry("decoder", group="astrocyte.decoders", shipped=_SHIPPED, convert=_convert)
@@ -191,10 +198,9 @@ def register_decoder(
     """Register a decoder for another form of messages; without ``function`` a decorator.
 
     ``content_type`` is the value of their header ``content-type``; ``recognise`` tests the value of a message that has
-    no known ``content-type``. Raises InvalidSettings.
+    no known ``content-type``. A decoder with neither reads the streams whose declaration names it. Raises
+    InvalidSettings.
     """
-    if content_type is None and recognise is None:
-        raise InvalidSettings(f"decoder {name!r} has neither content_type nor recognise; expected at least one of them")
 
     def add(given: Callable[[KafkaRecord], Any]) -> Callable[[KafkaRecord], Any]:
         DECODERS.register(name, Decoder(given, content_type, recognise))

@@ -29,7 +29,7 @@ from astrocyte.schemas.arrow.columns import RESERVED
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
-from astrocyte.schemas.registry import Registry
+from astrocyte.schemas.registry import Registry, takes
 
 __all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "register_validator"]
 
@@ -100,11 +100,12 @@ class ValidatorFunction:
 
 
 def _convert(name: str, found: Any) -> ValidatorFunction:
-    if isinstance(found, ValidatorFunction):
-        return found
-    if callable(found):
-        return ValidatorFunction(found)
-    raise InvalidSettings(f"validator {name!r}: expected a function of an event or a frame, got {type(found).__name__}")
+    made = found if isinstance(found, ValidatorFunction) else ValidatorFunction(found)
+    if not takes(made.definition, 1, more=True):
+        raise InvalidSettings(
+            f"validator {name!r}: expected a function of an event or a frame, got {made.definition!r:.100}"
+        )
+    return made
 
 
 VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="astrocyte.validators", convert=_convert)

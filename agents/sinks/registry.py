@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from astrocyte.agents.sinks.base import RECORD_KINDS, RecordKind, Sink
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.registry import Registry, did_you_mean
+from astrocyte.schemas.registry import Registry, did_you_mean, takes
 
 __all__ = ["SINKS", "SinkContext", "SinkType", "register_sink"]
 
@@ -71,16 +71,63 @@ class SinkType:
     """Number of rows after which a batch is written; it is written earlier when its time limit is reached."""
     upkeep: Callable[[SinkContext], object] | None = None
     """Called in a thread every ``retention_interval``, for maintenance of the store, such as retention."""
+    own_streams: Callable[[], Iterable[str]] | None = None
+    """With ``streams`` None: streams beside those of the catalog for which it has a place, such as a table."""
+
+    def make(self, context: SinkContext) -> Sink:
+        """The sink. Raises InvalidSettings for one without a method of the contract."""
+        sink = self.definition(context)
+        _check_methods(context.name, sink)
+        return sink
+
+
+_METHODS: Final = ("open", "write", "close")
+
+
+def _check_methods(name: str, sink: Any) -> None:
+    of = sink if isinstance(sink, type) else type(sink)
+    missing = [
+        method
+        for method in _METHODS
+        # What a class only has from the contract itself does nothing.
+        if not callable(getattr(sink, method, None)) or getattr(of, method, None) is getattr(Sink, method)
+    ]
+    if missing:
+        raise InvalidSettings(
+            f"sink {name!r}: {of.__name__} has no method {' and no '.join(missing)}; expected open, write and close"
+        )
+
+
+def _names(name: str, what: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if names == [given] or not all(isinstance(each, str) for each in names):
+        example = f"{what}=({given!r},)" if isinstance(given, str) else f'{what}=("alerts",)'
+        raise InvalidSettings(f"sink {name!r}: {what} is {given!r:.100}; expected several names, such as {example}")
+    return tuple(names)
 
 
 def _convert(name: str, found: Any) -> SinkType:
-    if isinstance(found, SinkType):
-        return found
-    if callable(found):
-        return SinkType(found)
-    raise InvalidSettings(
-        f"sink {name!r} is a {type(found).__name__}; expected a function that makes a sink from a SinkContext"
-    )
+    if len(name) > _MOST_LETTERS:
+        raise InvalidSettings(f"sink name {name!r} has {len(name)} characters; expected at most {_MOST_LETTERS}")
+    kind = found if isinstance(found, SinkType) else SinkType(found)
+    if not takes(kind.definition, 1):
+        raise InvalidSettings(
+            f"sink {name!r}: expected a function or class that makes a sink from a SinkContext, "
+            f"got {kind.definition!r:.100}"
+        )
+    if isinstance(kind.definition, type):
+        _check_methods(name, kind.definition)
+    if not callable(kind.streams):
+        _names(name, "streams", kind.streams)
+    for each in _names(name, "records", kind.records) or ():
+        if each not in RECORD_KINDS:
+            known = f"{', '.join(RECORD_KINDS)}{did_you_mean(each, RECORD_KINDS)}"
+            raise InvalidSettings(f"sink {name!r} reads records of the kind {each!r}; known: {known}")
+    if isinstance(kind.batch_rows, bool) or not isinstance(kind.batch_rows, int) or kind.batch_rows < 1:
+        raise InvalidSettings(f"sink {name!r}: batch_rows is {kind.batch_rows!r}; expected a whole number from 1 on")
+    return kind
 
 
 SINKS: Final[Registry[SinkType]] = Registry(
@@ -106,19 +153,12 @@ def register_sink(
     ``factory`` takes a `SinkContext`. ``streams`` and ``records`` select what it reads: None is everything, an empty
     tuple nothing. Raises InvalidSettings.
     """
-    if len(name) > _MOST_LETTERS:
-        raise InvalidSettings(f"sink name {name!r} has {len(name)} characters; expected at most {_MOST_LETTERS}")
-    kinds = None if records is None else tuple(records)
-    for kind in kinds or ():
-        if kind not in RECORD_KINDS:
-            known = f"{', '.join(RECORD_KINDS)}{did_you_mean(kind, RECORD_KINDS)}"
-            raise InvalidSettings(f"sink {name!r} reads records of the kind {kind!r}; known: {known}")
     SINKS.register(
         name,
         SinkType(
             factory,
-            streams=None if streams is None else tuple(streams),
-            records=kinds,
+            streams=_names(name, "streams", streams),
+            records=cast("tuple[RecordKind, ...] | None", _names(name, "records", records)),
             windows=windows,
             batch_rows=batch_rows,
         ),

@@ -13,7 +13,11 @@ __all__ = ["AUDIT", "FILE", "INFLUX", "SQL"]
 
 def _sql(context: SinkContext) -> Sink:
     from astrocyte.agents.sinks.sql.sink import SqlSink
+    from astrocyte.agents.sinks.sql.targets import TABLES
 
+    for stream in context.common.get("streams") or [event_type.stream for event_type in CATALOG]:
+        if stream in TABLES:
+            TABLES.get(stream)  # refused now, not when its first event comes
     return SqlSink(
         context.common["sql_url"],
         now_us=context.now_us,
@@ -62,12 +66,18 @@ def _file(context: SinkContext) -> Sink:
     return FileSink(context.settings.get("folder", "events"), name=context.name, retry=context.retry)
 
 
+def _own_tables() -> list[str]:
+    from astrocyte.agents.sinks.sql.targets import own_streams
+
+    return own_streams()
+
+
 def _dna_streams() -> list[str]:
     return [event_type.stream for event_type in CATALOG if event_type.envelope == "dna"]
 
 
 # SQL indexes are written by page: larger batches rewrite fewer pages twice.
-SQL: Final = SinkType(_sql, batch_rows=100_000, upkeep=_retain, windows=True)
+SQL: Final = SinkType(_sql, batch_rows=100_000, upkeep=_retain, windows=True, own_streams=_own_tables)
 INFLUX: Final = SinkType(_influx, windows=True)
 AUDIT: Final = SinkType(_audit, streams=_dna_streams, records=(), audited=True)
 FILE: Final = SinkType(_file)

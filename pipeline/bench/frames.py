@@ -1,4 +1,4 @@
-"""Wire formats: frames and JSON records, encoded, decoded and divided over partitions."""
+"""Wire formats: frames, JSON records and CSV lines, encoded, decoded and divided over partitions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord, frame_to_records, records_to_frame
 from astrocyte.schemas.partitioning import split_by_partition
@@ -58,6 +62,12 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         for name, read in ((f"decode_frame_{count}", decode_frame), (f"arrow_alone_{count}", _arrow_alone))
     ]
     sources = [RawRecord(index, 0, record.key, record.value) for index, record in enumerate(records)]
+    lines = [
+        RawRecord(each.offset, 0, each.key, f"{row['timestamp']},{row['value']}".encode())
+        for each, row in zip(sources, some.rows(), strict=True)
+    ]
+    csv = {"name": "lines", "decoder": {"name": "csv", "columns": ["timestamp", "value"]}}
+    decoders = Decoders(Contracts([StreamDeclaration.model_validate(csv)]))
     for name, work, events, size in (
         ("encode_frame", lambda: encode_frame(frame), rows, len(payload)),
         ("decode_frame", lambda: decode_frame(payload), rows, len(payload)),
@@ -65,6 +75,7 @@ def run(quick: bool) -> Iterator[dict[str, Any]]:
         ("split_by_partition_8", lambda: split_by_partition(frame, 8), rows, len(payload)),
         ("frame_to_json", lambda: frame_to_records(some), len(records), sum(len(record.value) for record in records)),
         ("json_to_frame", lambda: records_to_frame("t", 0, "axon_1", sources), len(records), 0),
+        ("csv_to_frame", lambda: decode_chunk("mono.lines", 0, lines, decoders=decoders), len(records), 0),
     ):
         seconds = _best_s(work, repeats)
         yield {

@@ -46,7 +46,7 @@ from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, GroupRules, digest_of, read_rule_files
-from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
+from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_streams, sink_topics, unread_streams
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
@@ -347,9 +347,14 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     retry = RetryPolicy(role, on_retry=_listener(app))
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
-    sink = kind.definition(context)
+    sink = kind.make(context)
     ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
-    decoders = decoders_of(_contracts(settings, ruleset))
+    for stream in unread_streams(settings, kind):
+        logger.warning(
+            "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
+            role, stream,
+        )  # fmt: skip
+    decoders = decoders_of(_contracts(settings, ruleset, sink_streams(settings, kind)))
     topics = sink_topics(settings, kind, decoders.contracts)
     runner = SinkRunner(
         sink,
@@ -442,12 +447,12 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
             logger.info("%s: retention removed %s rows", context.name, done)
 
 
-def _contracts(settings: Settings, ruleset: RuleSet) -> Contracts:
+def _contracts(settings: Settings, ruleset: RuleSet, streams: Sequence[str]) -> Contracts:
     """What the rule files declare, and the topics of undeclared streams; the broker is asked for them if needed."""
-    if all(stream in CATALOG for stream in settings.streams):
+    if all(stream in CATALOG for stream in streams):
         return contracts_of(ruleset)
     existing = ask_broker(lambda: topic_partitions(settings.broker))
-    return contracts_of(ruleset, existing=existing, streams=settings.streams)
+    return contracts_of(ruleset, existing=existing, streams=streams)
 
 
 def _listener(app: Any) -> OnRetry:

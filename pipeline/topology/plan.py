@@ -171,7 +171,9 @@ def make_plan(
     refuse_circles(ruleset)
     made: dict[str, str] = {window.name: window.by for window in ruleset.windows}
     made |= {rule.name: rule.by or ALL_KEYS for rule in ruleset.rules}
-    declared = {each.name: each.key.field if each.is_partitioned else None for each in ruleset.streams}
+    declared = {
+        each.name: contracts.of_stream(each.name).key_field if each.is_partitioned else None for each in ruleset.streams
+    }
     repartitions: dict[str, Repartition] = {}
     groups: list[KeyGroup] = []
     for field in dict.fromkeys(made.values()):

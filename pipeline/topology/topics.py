@@ -43,7 +43,9 @@ __all__ = [
     "new_declared_topics",
     "output_topics",
     "role_topics",
+    "sink_streams",
     "sink_topics",
+    "unread_streams",
 ]
 
 _SINGLE: Final = (RULES, STATS, CLOCK, SIMULATIONS)
@@ -103,13 +105,26 @@ def output_topics(plan: Plan) -> tuple[str, ...]:
     return (MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS, *(metrics_topic(name) for name in sorted(made)))
 
 
+def sink_streams(settings: Settings, kind: SinkType) -> tuple[str, ...]:
+    """Streams that a kind of sink reads."""
+    if kind.streams is not None:
+        return tuple(kind.streams() if callable(kind.streams) else kind.streams)
+    if settings.streams:
+        return settings.streams
+    own = () if kind.own_streams is None else kind.own_streams()
+    return tuple(dict.fromkeys((*(event_type.stream for event_type in CATALOG), *own)))
+
+
+def unread_streams(settings: Settings, kind: SinkType) -> list[str]:
+    """Streams for which a kind of sink has a place of the user's own, and that it does not read."""
+    own = () if kind.own_streams is None else kind.own_streams()
+    read = set(sink_streams(settings, kind))
+    return [stream for stream in own if stream not in read]
+
+
 def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts) -> list[str]:
     """Topics that a kind of sink reads. Raises InvalidSettings where there are none."""
-    if kind.streams is None:
-        streams: Iterable[str] = settings.streams or tuple(event_type.stream for event_type in CATALOG)
-    else:
-        streams = kind.streams() if callable(kind.streams) else kind.streams
-    topics = [contracts.topic_of(stream) for stream in streams]
+    topics = [contracts.topic_of(stream) for stream in sink_streams(settings, kind)]
     if kind.windows:
         windows = read_rule_files(settings.rules).windows if settings.rules else ()
         topics += [metrics_topic(window.name) for window in windows]

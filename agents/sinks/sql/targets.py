@@ -63,6 +63,7 @@ __all__ = [
     "Encoding",
     "Parent",
     "Target",
+    "own_streams",
     "register_table",
     "registered_tables",
 ]
@@ -398,6 +399,10 @@ def _convert(name: str, found: object) -> Target:
         return found
     if not isinstance(found, Table):
         raise InvalidSettings(f"table of stream {name!r} is a {type(found).__name__}; expected a sqlalchemy Table")
+    if not found.primary_key.columns:
+        raise InvalidSettings(
+            f"table {found.name!r} has no primary key; expected one, so that an event is not stored twice"
+        )
     return Target(found, {column.name: column.name for column in found.c})
 
 
@@ -413,13 +418,14 @@ def register_table(stream: str, table: Table) -> None:
     key must be unique for each event, such as (simulation_id, id): an event written again replaces its row. Raises
     InvalidSettings.
     """
-    if not table.primary_key.columns:
-        raise InvalidSettings(
-            f"table {table.name!r} has no primary key; expected one, so that an event is not stored twice"
-        )
     TABLES.register(stream, table)
 
 
 def registered_tables() -> list[Table]:
     """Registered tables, which Astrocyte's migrations do not create."""
-    return [TABLES.get(name).table for name in TABLES.names() if name not in STREAM_TARGETS]
+    return [target.table for name, target in TABLES.items() if name not in STREAM_TARGETS]
+
+
+def own_streams() -> list[str]:
+    """Streams of which a table is registered or installed, besides those that Astrocyte ships."""
+    return [name for name, _ in TABLES.items() if name not in STREAM_TARGETS]

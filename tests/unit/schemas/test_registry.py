@@ -1,5 +1,6 @@
 """The registry: names, entry points, and errors for an unknown or broken one."""
 
+import logging
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -83,3 +84,79 @@ def test_an_entry_point_whose_module_registers_the_name_is_what_it_registered(mo
 
     monkeypatch.setattr(module, "import_object", imports)
     assert widgets.get("pi") is more
+
+
+def test_one_that_cannot_be_imported_is_left_out_of_the_list_with_one_warning(monkeypatch, caplog):
+    installed(monkeypatch, broken="tests.support.broken_plugin:thing", pi="math:pi")
+    widgets = make(tau="math:tau")
+    with caplog.at_level(logging.WARNING):
+        assert [name for name, _ in widgets.items()] == ["tau", "pi"]
+        assert [name for name, _ in widgets.items()] == ["tau", "pi"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("entry point 'broken' in 'some.group': importing 'tests.support.broken_plugin' failed: ")
+    assert "\n" not in line
+    with pytest.raises(InvalidSettings, match=r"entry point 'broken' in 'some\.group'"):
+        widgets.get("broken")
+
+
+def test_a_module_that_ends_the_program_at_its_import_is_named(monkeypatch, tmp_path):
+    (tmp_path / "leaving_module.py").write_text("raise SystemExit(7)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    installed(monkeypatch, mine="leaving_module:thing")
+    with pytest.raises(InvalidSettings, match=r"entry point 'mine' .*importing 'leaving_module' failed: SystemExit: 7"):
+        make().get("mine")
+
+
+class Package:
+    def __init__(self, name: str) -> None:
+        self.name, self.version = name, "1.0"
+
+
+def of_package(name: str, value: str, package: str) -> EntryPoint:
+    entry = EntryPoint(name, value, "some.group")
+    vars(entry).update(dist=Package(package))
+    return entry
+
+
+def test_two_packages_with_one_name_are_both_named(monkeypatch):
+    entries = [of_package("mine", "math:pi", "left"), of_package("mine", "math:tau", "right")]
+    monkeypatch.setattr(module, "entry_points", lambda group: entries)
+    widgets = make()
+    with pytest.raises(InvalidSettings) as caught:
+        widgets.get("mine")
+    assert "math:pi of left 1.0 and math:tau of right 1.0; uninstall all but one" in str(caught.value)
+    assert widgets.items() == []
+    widgets.register("mine", 3)
+    assert widgets.get("mine") == 3
+
+
+def test_an_entry_point_with_the_name_of_a_shipped_one_is_not_used_and_named(monkeypatch, caplog):
+    monkeypatch.setattr(module, "entry_points", lambda group: [of_package("tau", "math:pi", "left")])
+    with caplog.at_level(logging.WARNING):
+        assert make(tau="math:tau").items()[0][1] == pytest.approx(6.283, abs=1e-3)
+    assert "entry point 'tau' in 'some.group' of left 1.0 is not used: there is a shipped widget" in caplog.text
+
+
+class Thing:
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(Thing, r"Thing\(\) failed: TypeError"), (Thing(1), None), (3, "expected a Thing or its class, got a int")],
+)
+def test_what_is_not_of_the_kind_is_refused_when_it_is_registered(given, message):
+    things = Registry("thing", group="some.group", of=Thing)
+    if message is None:
+        things.register("mine", given)
+        assert things.get("mine") is given
+        return
+    with pytest.raises(InvalidSettings, match=message):
+        things.register("mine", given)
+    assert "mine" not in things
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(InvalidSettings, match="widget name 5; expected letters"):
+        make().register(5, object())

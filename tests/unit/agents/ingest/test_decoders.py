@@ -1,6 +1,8 @@
 """Messages of other formats: chosen by content type or by content, and counted as JSON records are."""
 
+import logging
 from decimal import Decimal
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import orjson
@@ -9,8 +11,11 @@ import pytest
 from astrocyte import Frame, encode_frame
 from astrocyte.agents.ingest import decoders
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.agents.ingest.decoders import register_decoder
-from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
+from astrocyte.agents.ingest.decoders import Decoders, register_decoder
+from astrocyte.schemas import registry as registries
+from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.declarations import StreamDeclaration
+from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.json.reader import RawRecord
 
 CSV = (("content-type", b"text/csv; charset=utf-8"),)
@@ -104,6 +109,51 @@ def test_a_decoder_may_return_frames_and_a_recogniser_never_sees_tombstones():
     assert [letter.offset for letter in letters] == [2]
 
 
-def test_a_decoder_that_could_never_be_chosen_is_refused():
-    with pytest.raises(InvalidSettings, match="neither content_type nor recognise"):
-        register_decoder("csv", csv)
+def test_a_decoder_with_neither_content_type_nor_recognise_reads_the_streams_that_declare_it():
+    register_decoder("pairs", csv)
+    message = record(3, b"2025-01-01T00:00:00Z,21.5", CSV)
+    contracts = Contracts([StreamDeclaration.model_validate({"name": "room", "decoder": "pairs"})])
+    frames, letters = decode_chunk("mono.room", 0, [message], decoders=Decoders(contracts))
+    assert [row["value"] for item in frames for row in item.frame.rows()] == [21.5]
+    assert letters == []
+    frames, letters = decode_chunk("mono.room", 0, [message])
+    assert (frames, len(letters)) == ([], 1)
+
+
+def test_an_installed_decoder_that_cannot_be_imported_refuses_no_frame(monkeypatch, caplog):
+    broken = EntryPoint("broken_dec", "tests.support.broken_plugin:dec", "no.such.group")
+    monkeypatch.setattr(registries, "entry_points", lambda group: [broken])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            frames, letters = decode_chunk("mono.other", 0, [record(5, encode_frame(FRAME))])
+            assert [item.frame.num_rows for item in frames] == [1]
+            assert letters == []
+    (line,) = [entry.getMessage() for entry in caplog.records]
+    assert line.startswith("entry point 'broken_dec' in 'no.such.group'")
+
+
+def test_messages_of_one_event_each_are_read_as_one_frame_with_the_rows_and_letters_of_each_alone():
+    register_decoder("csv", csv, content_type="text/csv")
+    values = [b"2025-01-01T00:00:00Z,1.5", b"1,2,3", b"2025-01-01T00:00:01Z,2.5", b"no time,3", b"x", b"2025-01-02,4"]
+    chunk = [record(offset, value, CSV) for offset, value in enumerate(values)]
+    frames, letters = decode_chunk("mono.room", 0, chunk)
+    (item,) = frames
+    assert (item.offset, item.last_offset, item.offsets.tolist(), item.numbers) == (0, 5, [0, 2, 5], None)
+    assert [message.offset for message in item.received] == [0, 2, 5]
+    singly = [decode_chunk("mono.room", 0, [message]) for message in chunk]
+    alone = [each.frame for made, _ in singly for each in made]
+    assert item.frame.rows() == [row for frame in alone for row in frame.rows()]
+    assert item.frame.id_strings() == [text for frame in alone for text in frame.id_strings()]
+    assert letters == [letter for _, refused in singly for letter in refused]
+    assert [letter.offset for letter in letters] == [1, 3, 4]
+
+
+def test_a_message_of_several_events_between_others_keeps_its_place():
+    register_decoder("lines", lambda message: [orjson.loads(line) for line in message.value.splitlines()],
+                     recognise=lambda _value: True)  # fmt: skip
+    one, two = b'{"time": 1700000000, "value": 1}', b'{"time": 1700000000, "value": 2}\n{"time": 1, "value": 3}'
+    chunk = [record(offset, value) for offset, value in enumerate((one, one, two, b"", one))]
+    frames, letters = decode_chunk("mono.room", 0, chunk)
+    assert [item.offsets.tolist() for item in frames] == [[0, 1], [2, 2], [4]]
+    assert [None if item.numbers is None else item.numbers.tolist() for item in frames] == [None, [0, 1], None]
+    assert letters == []

@@ -1,11 +1,14 @@
 import numpy as np
 
 from astrocyte.agents.ingest.copies import Copied
+from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.kafka.partition_end import AtEnd
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.topology.plan import Repartition, make_plan
 from astrocyte.pipeline.topology.repartition import Copy, Repartitioner
+from astrocyte.schemas.contract import Contracts
+from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.partitioning import partition_of, split_by_partition
@@ -170,3 +173,18 @@ def test_rules_by_null_get_every_event_in_one_partition_whatever_fields_are_call
     assert not letters
     parts = [part for copy in copies for part in split_by_partition(copy.frame, 4, by=together.field)]
     assert [(partition, part.num_rows) for partition, part in parts if part.num_rows] == [(0, 8)]
+
+
+def test_messages_of_one_event_each_that_are_fetched_together_cost_one_copy_for_each_domain():
+    csv = {"name": "csv", "columns": ["timestamp", "place"]}
+    declared = StreamDeclaration.model_validate({"name": "weather", "decoder": csv})
+    repartitioner = Repartitioner(REPARTITION, 4, 1_000_000, decoders=Decoders(Contracts([declared])))
+    messages = [
+        RawRecord(offset, 1_750_000_000_000, b"station", f"{1_750_000_000_000 + offset},p{offset % 40}".encode())
+        for offset in range(200)
+    ]
+    copies, letters = repartitioner.step(0, messages)
+    records = [record for copy in copies for record in copy_records(REPARTITION, copy, 4)]
+    assert letters == []
+    assert sum(decode_frame(record.value).num_rows for record in records) == 200
+    assert sorted(record.partition for record in records) == [0, 1, 2, 3]
