@@ -10,7 +10,7 @@ from typing import Final
 
 from astrocyte.agents.ingest.faults import OperatorFailed
 from astrocyte.agents.ingest.unused import Cause, Unused, UnusedCount, line_of
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, PluginError
 
 __all__ = ["STOPPED_STATUS", "LetterLimit", "TooManyDeadLetters", "UnusedReporter", "stopping"]
 
@@ -144,7 +144,7 @@ def stopping() -> Iterator[None]:
     """
     try:
         yield
-    except (OperatorFailed, TooManyDeadLetters) as error:
+    except (OperatorFailed, PluginError, TooManyDeadLetters) as error:
         logger.critical("%s", error)
         for handler in logging.getLogger().handlers:
             handler.flush()

@@ -33,8 +33,11 @@ from astrocyte.agents.sinks.base import (
     Sourced,
     SourcedFrame,
     SourcedRecords,
+    check_made,
+    opened,
+    written,
 )
-from astrocyte.agents.sinks.registry import SINKS, SinkContext
+from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
@@ -51,7 +54,7 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, plugin_raised
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
@@ -264,7 +267,7 @@ class SinkRunner:
         while waiting:
             part = waiting.pop()
             try:
-                rejected += [_shifted(each, part) for each in await self._sink.write(part)]
+                rejected += [_shifted(each, part) for each in await written(self._stage, self._sink, part)]
             except _OF_ROWS as error:
                 halves = _halves(part)
                 if halves is None:
@@ -335,9 +338,7 @@ def _first_row(item: SourcedFrame) -> int:
 def _refused(item: Sourced, reason: str, catalog: Catalog) -> Rejected:
     """The only row of an item, as refused."""
     if isinstance(item, SourcedRecords):
-        record = item.records[0] if item.records else {}
-        payload = orjson.dumps(record, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-        return Rejected(item.kind, item.topic, item.partition, item.offset_of(0), None, reason, None, payload)
+        return item.rejected(0, reason)
     found = row_records(item.frame, [0] if item.frame.num_rows else [], catalog)
     key, payload = (found.records[0].key, found.records[0].value) if found.records else (None, b"")
     row = item.row_of(0) if item.numbers is not None or item.offsets is not None else _first_row(item)
@@ -349,7 +350,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     retry = RetryPolicy(role, on_retry=_listener(app))
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
-    sink = kind.definition(context)
+    sink = _made(kind, context)
     ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
     decoders = decoders_of(_contracts(settings, ruleset))
     topics = sink_topics(settings, kind, decoders.contracts)
@@ -370,7 +371,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     async def prepare() -> None:
         single = [topic for topic in topics if topic == RULES or topic.startswith(CONTROL_PREFIX)]
         await make_topics(settings, [topic for topic in topics if topic not in single], single=single)
-        await sink.open()
+        await opened(role, sink)
 
     app.prepare = prepare
 
@@ -405,6 +406,18 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     if kind.upkeep is not None:
         upkeep = kind.upkeep
         repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)
+
+
+def _made(kind: SinkType, context: SinkContext) -> Sink:
+    """The sink that its factory makes. Raises PluginError for a factory that raises or makes anything else."""
+    try:
+        sink = kind.definition(context)
+    except AstrocyteError:
+        raise
+    except Exception as error:
+        raise plugin_raised(f"making the sink {context.name!r}", error) from error
+    check_made(context.name, sink)
+    return sink
 
 
 async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:

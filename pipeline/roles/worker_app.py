@@ -22,7 +22,7 @@ from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
-from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings, PluginError
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["WorkerApp", "ask_broker", "make_app", "repeat"]
@@ -78,7 +78,7 @@ class WorkerApp(faust.App):  # type: ignore[misc]
                 await until_available(self.prepare)
         except AstrocyteError as error:
             os.write(2, f"astrocyte: {error}\n".encode())  # Faust turns sys.stderr into log lines
-            os._exit(2 if isinstance(error, InvalidRule | InvalidSettings) else 1)
+            os._exit(2 if isinstance(error, InvalidRule | InvalidSettings | PluginError) else 1)
         await super().on_first_start()
 
     async def on_shutdown(self) -> None:
