@@ -18,6 +18,7 @@ An exception refuses the event (in the frame form: all its rows) with the except
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -30,7 +31,7 @@ from astrocyte.schemas.frames import RESERVED, Frame
 from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
 from astrocyte.schemas.registry import Registry
 
-__all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "register_validator"]
+__all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "function_of", "register_validator"]
 
 RowValidator = Callable[..., "str | Mapping[str, Any] | None"]
 """Takes one event as a dictionary; returns a reason to refuse it, fields to set, or None to accept it."""
@@ -38,6 +39,8 @@ FrameValidator = Callable[..., "tuple[Frame, Mapping[int, str]]"]
 """Takes a frame; returns it with fields changed or added, and the reason of each refused row."""
 
 _UNSET: Final = object()
+_PER: Final = "_astrocyte_per"
+"""Attribute of a registered function: whether it is called per event or per frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,11 @@ def _convert(name: str, found: Any) -> ValidatorFunction:
     raise InvalidSettings(f"validator {name!r}: expected a function of an event or a frame, got {type(found).__name__}")
 
 
+def function_of(use: Callable[..., Any]) -> ValidatorFunction:
+    """The validator that a function is: called as it was registered, else per event."""
+    return ValidatorFunction(use, getattr(use, _PER, "event"))
+
+
 VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="astrocyte.validators", convert=_convert)
 """Validator functions by the name that rule files give after ``use``."""
 
@@ -138,6 +146,8 @@ def register_validator(
 
     def add(given: Callable[..., Any]) -> Callable[..., Any]:
         VALIDATORS.register(name, ValidatorFunction(given, per))
+        with contextlib.suppress(AttributeError):  # of an object without a dictionary
+            setattr(given, _PER, per)
         return given
 
     return add if function is None else add(function)

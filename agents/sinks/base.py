@@ -146,7 +146,10 @@ Sourced = SourcedFrame | SourcedRecords
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One row that the store can never accept; ``item.rejected(row, reason)`` makes it. ``payload`` is its JSON record."""
+    """One row that the store can never accept; ``item.rejected(row, reason)`` makes one.
+
+    ``payload`` is the row's JSON record.
+    """
 
     stream: str
     """Stream of the row, or the kind of record."""
@@ -216,7 +219,10 @@ async def opened(name: str, sink: Sink) -> None:
 
 
 async def written(name: str, sink: Sink, batch: Sequence[Sourced]) -> list[Rejected]:
-    """Rows of a batch that the store refused. Raises PluginError where the sink returns anything else, or what it raises."""
+    """Rows of a batch that the store refused.
+
+    Raises PluginError where the sink returns anything else, and what the sink raises.
+    """
     what = f"write() of sink {name!r}"
     found = await _awaited(what, sink.write(batch))
     expected = "a list of Rejected, empty where all rows were written; item.rejected(row, reason) makes one"

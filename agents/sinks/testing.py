@@ -236,9 +236,9 @@ async def check_sink(
     """Check that a kind of sink keeps its contract; ``make`` returns a new sink on the same, initially empty, store.
 
     ``reads`` names what it stores: streams of the catalog, also your own, and kinds of records (``multi_events``,
-    ``alerts``, ``dead_letters``, ...). ``events`` are events of further streams by stream, or those to write of a stream
-    of the catalog instead of made-up ones. Raises AssertionError with the violated requirement, and InvalidSettings for
-    a stream that is unknown.
+    ``alerts``, ``dead_letters``, ...). ``events`` are events of further streams by stream, or those to write of a
+    stream of the catalog instead of made-up ones. Raises AssertionError with the violated requirement, and
+    InvalidSettings for a stream that is unknown.
     """
     batch, expected = _batch_of(reads, events or {})
     made = await _open(make)
