@@ -174,7 +174,7 @@ def check_validator(validator: Validator | Callable[..., Any], events: Iterable[
     if not rows:
         return []
     frame = frame_of(validator.stream[0], rows)
-    before = frame.rows()
+    before, options = frame.rows(), copy.deepcopy(validator.options)
     whole = _verdicts(validator, frame)
     if whole != _verdicts(validator, frame):
         raise AssertionError("the validator returned a different result for the same events; it must keep no state")
@@ -187,18 +187,20 @@ def check_validator(validator: Validator | Callable[..., Any], events: Iterable[
                 f"event {row} alone gave {alone}, with other events {whole[row]}; expected the same result"
             )
     if validator.function is not None and validator.function.per == "event":
-        _check_arguments(validator.function, frame, validator.options)
+        _check_event_kept(validator.function, frame, validator.options)
+    if validator.options != options:
+        raise AssertionError(f"the validator changed its arguments from {options!r} to {validator.options!r}")
     return [reason for reason, _ in whole]
 
 
-def _check_arguments(function: ValidatorFunction, frame: Frame, options: Mapping[str, Any]) -> None:
-    """Raise AssertionError for a function that changes its event, or the arguments under ``with``."""
+def _check_event_kept(function: ValidatorFunction, frame: Frame, options: Mapping[str, Any]) -> None:
+    """Raise AssertionError for a function that changes the event that it is given."""
     names = ["timestamp", "key", "type", *frame.fields]
     for values in zip(*(frame.values(name) for name in names), strict=True):
-        given, kept = dict(zip(names, values, strict=True)), copy.deepcopy(dict(options))
+        given = dict(zip(names, values, strict=True))
         before = copy.deepcopy(given)
         with contextlib.suppress(Exception):  # what it raises refuses the event, and is compared below
-            function.definition(given, **kept)
+            function.definition(given, **options)
         if _comparable(given) != _comparable(before):
             odd = next(
                 name for name in {**before, **given} if _comparable(given.get(name)) != _comparable(before.get(name))
@@ -207,8 +209,6 @@ def _check_arguments(function: ValidatorFunction, frame: Frame, options: Mapping
                 f"the validator changed {odd!r} of its event from {before.get(odd)!r} to {given.get(odd)!r}; it must "
                 "return the fields to set and leave the event as it is"
             )
-        if kept != options:
-            raise AssertionError(f"the validator changed its arguments from {dict(options)!r} to {kept!r}")
 
 
 def _verdicts(validator: Validator, frame: Frame) -> list[tuple[str | None, dict[str, Any] | None]]:
