@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Lateness, Rules, Show, event_time, read, refuse_swapped
+from astrocyte.pipeline.cli.options import AsJson, Lateness, Rules, Show, event_time, read, refuse_swapped, simulated
 from astrocyte.pipeline.console import print_json, printable, progress_bar
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -106,6 +106,7 @@ def score_lines(scores: list[Score], show: int) -> list[str]:
 def _trials(
     rules: str, scenario: str, seeds: range, *, seconds: float, size: int | None, slack_us: int, as_json: bool
 ) -> None:
+    simulated(scenario)
     from astrocyte.pipeline.analysis.trials import run_trials
     from astrocyte.pipeline.simulation.compilations import keep_compilations
 
