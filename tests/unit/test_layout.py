@@ -57,7 +57,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
         "experiments": "settings simulation",
         "recording": "console kafka",
-        "roles": "kafka logging metrics role_registry settings state topology transport",
+        "roles": "kafka logging metrics role_registry settings state stopping topology transport",
         "simulation": "console kafka recording settings stopping transport",
         "state": "kafka transport",
         "topology": "kafka settings",
