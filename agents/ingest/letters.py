@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from astrocyte.agents.ingest.decoders import ARROW_MAGIC
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
+from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import ROW_ALONE, ROW_HEADER, JsonRecord, KafkaRecord, RawRecord, frame_to_records
 from astrocyte.schemas.times import is_in_calendar, iso_from_us
 
-__all__ = ["RowRecords", "dead_letter", "row_letter", "row_record", "row_records"]
+__all__ = ["RowRecords", "dead_letter", "events_in", "row_letter", "row_record", "row_records"]
 
 
 def dead_letter(
@@ -46,6 +48,17 @@ def dead_letter(
             "headers": tuple((name, b64encode(value or b"").decode()) for name, value in record.headers),
         }
     )
+
+
+def events_in(letter: DeadLetter) -> int:
+    """Number of events in a dead letter: the rows of a frame that was refused as a whole, else one."""
+    value = b"" if letter.row is not None or letter.payload_b64 is None else b64decode(letter.payload_b64)
+    if not value.startswith(ARROW_MAGIC):
+        return 1
+    try:
+        return decode_frame(value).num_rows
+    except InvalidFrame:
+        return 1
 
 
 def row_record(
