@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.engine.output import FailedRow
 from astrocyte.agents.ingest.copies import Originals
-from astrocyte.agents.ingest.letters import row_letter, row_records
+from astrocyte.agents.ingest.letters import events_in, row_letter, row_records
 from astrocyte.agents.ingest.unused import Cause, FieldsSeen, Unused
 from astrocyte.agents.ingest.validate import Passed
 from astrocyte.agents.matches.records import FailedMatch, match_letter
@@ -44,7 +44,7 @@ class Counters:
     """
 
     received: int = 0
-    """Rows decoded, and messages that could not be decoded."""
+    """Rows of frames, also of those refused as a whole, and messages that could not be decoded."""
     processed: int = 0
     late: int = 0
     dead: int = 0
@@ -160,10 +160,12 @@ class Accounting:
             letters = [letter for letter in letters if letter.row is None]
         output.dead_letters += letters
         for letter in letters:
-            self.unused.add_letter(letter)
-        if self.is_counted(topic):
-            self.counters.dead += len(letters)
-            self.counters.received += len(letters)
+            events = events_in(letter)
+            if events:
+                self.unused.add_letter(letter, events)
+            if self.is_counted(topic):
+                self.counters.dead += events
+                self.counters.received += events
 
     def skipped(self, topic: str, records: Sequence[KafkaRecord], contract: Contract) -> None:
         """Count the messages that hold no event by their stream's declaration."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from astrocyte.agents.controllers.base import Controller
+from astrocyte.agents.controllers.base import Controller, check_made, function_controller, stepped
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.entrance import RefusedEvent
 from astrocyte.agents.engine.output import EngineOutput
@@ -17,7 +19,9 @@ from astrocyte.agents.matches.grouped import GroupedAlert
 from astrocyte.agents.matches.table import Match
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.agents.rules.steps import parse_duration
+from astrocyte.agents.rules.validator_functions import ValidatorFunction
 from astrocyte.agents.rules.validators import Validator
+from astrocyte.schemas.errors import PluginError
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
 
@@ -155,19 +159,24 @@ def _shown(match: Match) -> str:
     return text + (" timed out" if match.timed_out else "") + ("" if match.status == "final" else f" {match.status}")
 
 
-def check_validator(validator: Validator, events: Iterable[Mapping[str, Any]]) -> list[str | None]:
+def check_validator(validator: Validator | Callable[..., Any], events: Iterable[Mapping[str, Any]]) -> list[str | None]:
     """Check that a validator keeps its contract; returns for each event the reason of its refusal, or None.
 
-    The result for an event must not depend on other events or on earlier calls, and the input must not be changed.
-    Raises AssertionError.
+    ``validator`` may also be the function, of an event or registered with ``per="frame"``. The result for an event must
+    not depend on other events or on earlier calls, and neither the events nor the frame may be changed. Raises
+    AssertionError.
     """
+    if not isinstance(validator, Validator):
+        validator = Validator(stream="events", use=validator)
     rows = [{"timestamp": START_US + index, "key": "key", **event} for index, event in enumerate(events)]
+    if not rows:
+        return []
     frame = frame_of(validator.stream[0], rows)
-    before = frame.rows()
+    before, options = frame.rows(), copy.deepcopy(validator.options)
     whole = _verdicts(validator, frame)
     if whole != _verdicts(validator, frame):
         raise AssertionError("the validator returned a different result for the same events; it must keep no state")
-    if frame.rows() != before:
+    if _comparable(frame.rows()) != _comparable(before):
         raise AssertionError("the validator changed its input frame; it must return a changed copy")
     for row in range(frame.num_rows):
         alone = _verdicts(validator, frame.slice(row, row + 1))[0]
@@ -175,7 +184,29 @@ def check_validator(validator: Validator, events: Iterable[Mapping[str, Any]]) -
             raise AssertionError(
                 f"event {row} alone gave {alone}, with other events {whole[row]}; expected the same result"
             )
+    if validator.function is not None and validator.function.per == "event":
+        _check_event_kept(validator.function, frame, validator.options)
+    if validator.options != options:
+        raise AssertionError(f"the validator changed its arguments from {options!r} to {validator.options!r}")
     return [reason for reason, _ in whole]
+
+
+def _check_event_kept(function: ValidatorFunction, frame: Frame, options: Mapping[str, Any]) -> None:
+    """Raise AssertionError for a function that changes the event that it is given."""
+    names = ["timestamp", "key", "type", *frame.fields]
+    for values in zip(*(frame.values(name) for name in names), strict=True):
+        given = dict(zip(names, values, strict=True))
+        before = copy.deepcopy(given)
+        with contextlib.suppress(Exception):  # what it raises refuses the event, and is compared below
+            function.definition(given, **options)
+        if _comparable(given) != _comparable(before):
+            odd = next(
+                name for name in {**before, **given} if _comparable(given.get(name)) != _comparable(before.get(name))
+            )
+            raise AssertionError(
+                f"the validator changed {odd!r} of its event from {before.get(odd)!r} to {given.get(odd)!r}; it must "
+                "return the fields to set and leave the event as it is"
+            )
 
 
 def _verdicts(validator: Validator, frame: Frame) -> list[tuple[str | None, dict[str, Any] | None]]:
@@ -194,19 +225,44 @@ def _comparable(value: Any) -> Any:
     """The value such that equal results compare as equal: NaN is not equal to itself."""
     if isinstance(value, list):
         return [_comparable(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _comparable(each) for name, each in value.items()}
     return "NaN" if isinstance(value, float) and math.isnan(value) else value
 
 
-def check_controller(controller: Controller, frames: Sequence[Frame]) -> list[ControlEvent]:
+def check_controller(
+    controller: Controller | type[Controller] | Callable[[Frame], Any], frames: Sequence[Frame]
+) -> list[ControlEvent]:
     """Check that a controller keeps its contract on these frames; returns its commands.
 
-    The same frame and state must give the same result, and a state must be equal after `dump` and `load`. Raises
-    AssertionError.
+    ``controller`` may be a class, or a function of a frame as `register_controller` takes it. The same frame and state
+    must give the same result and stay as they are, what a step returns must be a state and commands, and a state must
+    be equal after `dump` and `load`. Raises AssertionError.
     """
+    if isinstance(controller, type):
+        controller = controller()
+    if not isinstance(controller, Controller):
+        controller = function_controller(controller, frames[0].stream if frames else "frames")
+    name = getattr(controller, "name", type(controller).__name__)
+    try:
+        check_made(name, controller)
+        return _commands(name, controller, frames)
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+
+
+def _commands(name: str, controller: Controller, frames: Sequence[Frame]) -> list[ControlEvent]:
     state, commands = controller.initial(), list[ControlEvent]()
     for frame in frames:
-        given = controller.step(state, frame)
-        if given != controller.step(state, frame):
+        before, rows = copy.deepcopy(state), _comparable(frame.rows())
+        given = copy.deepcopy(stepped(name, controller, state, frame))
+        if state != before:
+            raise AssertionError(
+                f"the controller changed its state in place, from {before!r} to {state!r}; it must return a new one"
+            )
+        if _comparable(frame.rows()) != rows:
+            raise AssertionError("the controller changed its input frame; it must leave it as it is")
+        if given != stepped(name, controller, state, frame):
             raise AssertionError("the controller gave a different result for the same state and frame; it must be pure")
         after, more = given
         stored = controller.load(controller.dump(after))

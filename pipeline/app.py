@@ -14,7 +14,7 @@ from astrocyte.pipeline.roles.build import build_app
 from astrocyte.pipeline.roles.worker_app import WorkerApp
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.transport.chunk import Chunk
-from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings, PluginError
 
 __all__ = ["Chunk", "Settings", "WorkerApp", "app"]  # noqa: F822  app is created by __getattr__
 
@@ -27,6 +27,6 @@ def __getattr__(name: str) -> Any:
         except AstrocyteError as error:
             # Faust's command line would print a traceback of its own imports around it.
             sys.stderr.write(f"astrocyte: {error}\n")
-            sys.exit(2 if isinstance(error, InvalidRule | InvalidSettings) else 1)
+            sys.exit(2 if isinstance(error, InvalidRule | InvalidSettings | PluginError) else 1)
         return app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

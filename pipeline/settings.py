@@ -182,6 +182,8 @@ class Settings(BaseSettings):
     @field_validator("roles")
     @classmethod
     def _current_names(cls, roles: tuple[str, ...]) -> tuple[str, ...]:
+        if not roles:
+            raise ValueError("expected at least one role, such as correlate, got an empty text")
         return tuple(_FORMER_ROLES.get(role, role) for role in roles)
 
     @model_validator(mode="after")

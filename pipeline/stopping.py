@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["Stop", "end_at_once", "ends_on_signal", "interrupted_as_usual"]
+__all__ = ["Stop", "end_after", "end_at_once", "ends_on_signal", "interrupted_as_usual"]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _LIMIT_S: Final = 1.7
@@ -116,6 +116,21 @@ class Stop:
         if self._notice is None:  # otherwise its reader asked for this
             _write("astrocyte: stopped" + (f"; {text}" if text else ""))
         os._exit(128 + (self.number or signal.SIGTERM))
+
+
+def end_after(limit_s: float, notice: str, status: int) -> None:
+    """End the process after ``limit_s`` with one line, if it has not ended by itself: whatever then hangs or waits.
+
+    Python waits for threads that are no daemons at its end, and nothing interrupts a function that does not return.
+    """
+
+    def end() -> None:
+        _write(notice)
+        os._exit(status)
+
+    timer = threading.Timer(limit_s, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _byte(number: int) -> bytes:

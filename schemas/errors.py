@@ -14,12 +14,19 @@ __all__ = [
     "InvalidFrame",
     "InvalidRule",
     "InvalidSettings",
+    "PluginError",
     "SchemaMismatch",
     "TransientError",
     "UnknownEventType",
+    "plugin_raised",
     "redacted",
+    "shown_object",
+    "wrong_return",
 ]
 
+_SHOWN: Final = 80
+"""Maximum number of characters of a value in a message."""
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _IN_URL: Final = re.compile(r"""(://[^\s/@:"']*):(?!\d{1,5}(?:[/?#,;\s"']|$))[^\s"']*@""")
 """``scheme://user:password@``, but not a port; a password may hold ``/`` and ``@`` that were not escaped."""
 _IN_ADDRESS: Final = re.compile(r"""(?<![\w/])([\w.+-]+):(?!//)[^\s@"',]+@(?=[\w.\[-]+:\d)""")
@@ -77,3 +84,32 @@ class InvalidRule(AstrocyteError):
 
 class InvalidSettings(AstrocyteError):
     """A setting or option that is out of range or contradicts another."""
+
+
+class PluginError(AstrocyteError):
+    """An extension broke its contract: it returned what it may not return, or raised where it must not."""
+
+
+def wrong_return(plugin: str, got: object, expected: str) -> PluginError:
+    """The error for what ``plugin`` (its kind and name, such as ``decoder 'csv'``) returned instead of ``expected``."""
+    shown = "None" if got is None else f"{shown_object(got)} of type {type(got).__name__}"
+    return PluginError(f"{plugin} returned {shown}; expected {expected}")
+
+
+def plugin_raised(plugin: str, error: BaseException) -> PluginError:
+    """The error for what ``plugin`` raised, with the place in its source."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = "" if trace is None else f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
+    text = f": {error}" if str(error) else ""
+    return PluginError(f"{plugin} raised {type(error).__name__}{text}{place}")
+
+
+def shown_object(value: object) -> str:
+    """A value in a message, shortened, without its address in memory, so that equal values give equal messages."""
+    try:
+        text = _ADDRESS.sub("", repr(value))
+    except Exception:  # noqa: BLE001  a method of the user's
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

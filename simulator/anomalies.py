@@ -16,16 +16,24 @@ _PADDING = 8
 
 @dataclass(frozen=True, slots=True)
 class PlantKind:
-    """One kind of anomaly of a scenario, with a default strength and length that its rules find."""
+    """One kind of anomaly of a scenario, with a default strength and length that its rules find.
+
+    ``demo`` and ``score --seeds`` plant all kinds in turn, see `planting`.
+    """
 
     rules: tuple[str, ...] = ()
     """Alert rules that should find it; the truth stream has an event for each."""
     strength: float = 0.5
     ticks: int = 1
-    rest: int = 0
-    """Ticks after it until the world is as before, and its alerts are raised: room for the next anomaly."""
+    rest: int | None = None
+    """Ticks after it until the world is as before, and its alerts are raised: room for the next anomaly. None where
+    that is not known: the anomaly then has an eighth of the run for itself."""
     once: bool = False
     """It changes the world for good, so that a second one would be none."""
+
+    def room(self, run_ticks: int) -> int:
+        """Ticks from its start until the next anomaly may begin, in a run of ``run_ticks`` ticks."""
+        return max(self.ticks, run_ticks // 8) if self.rest is None else self.ticks + self.rest
 
 
 class Plant(BaseModel):
@@ -51,13 +59,13 @@ def planting(kinds: Mapping[str, PlantKind], first: int, end: int) -> list[dict[
     at, turn = first, 0
     names = list(kinds)
     while names:
-        fits = [name for name in names if at + kinds[name].ticks + kinds[name].rest <= end]
+        fits = [name for name in names if at + kinds[name].room(end - first) <= end]
         if not fits:
             break
         while (name := names[turn % len(names)]) not in fits:
             turn += 1
         plants.append({"kind": name, "at_tick": at})
-        at += kinds[name].ticks + kinds[name].rest
+        at += kinds[name].room(end - first)
         turn = (turn + 1) % len(names)
         if kinds[name].once:
             names.remove(name)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from astrocyte.schemas.errors import PluginError
+from astrocyte.schemas.registry import did_you_mean
 from astrocyte.simulator.event_spec import EventSpec
 from astrocyte.simulator.population import Population, Sum, claim, compact, exact_sum, put, take
 from astrocyte.simulator.rng import byte_normal, purpose_word, threefry2x32, tick_key, unit
@@ -162,6 +164,15 @@ class Context:
 
     def capacity(self, name: str) -> int:
         """Size of a growable buffer that `Scenario.capacities` declares (a Python int: a shape)."""
+        return self._size(name)
+
+    def _size(self, name: str) -> int:
+        if name not in self._capacities:
+            known = ", ".join(self._capacities) or "none"
+            raise PluginError(
+                f"the step names the kind or buffer {name!r}, which neither events() nor capacities() declares; "
+                f"declared: {known}{did_you_mean(name, self._capacities)}"
+            )
         return self._capacities[name]
 
     def need(self, name: str, count: Array) -> None:
@@ -172,7 +183,7 @@ class Context:
 
     def select(self, name: str, mask: Array) -> Selected:
         """The lanes of ``mask`` in order, in the growable buffer ``name`` (a kind, or one of `Scenario.capacities`)."""
-        index, count = self.stored(partial(compact, capacity=self._capacities[name]), mask)
+        index, count = self.stored(partial(compact, capacity=self._size(name)), mask)
         self.need(name, count)
         return Selected(index, count)
 
@@ -182,6 +193,8 @@ class Context:
         ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, [width, lanes] for lists. ``at``
         is the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
         """
+        if kind not in self._specs:
+            raise self._undeclared(kind)
         chosen = self.select(kind, mask)
         self._record(kind, chosen.count, at, columns, lambda value: value[..., chosen.index] if value.ndim else value)
 
@@ -189,15 +202,24 @@ class Context:
         """Emit the first ``count`` rows of columns that are compacted already, for example those of `Births`."""
         self._record(kind, count, at, columns, lambda value: value)
 
+    def _undeclared(self, kind: str) -> PluginError:
+        known = ", ".join(self._specs) or "none"
+        return PluginError(
+            f"the step emits the kind {kind!r}, which events() does not declare; declared: {known}"
+            f"{did_you_mean(kind, self._specs)}"
+        )
+
     def _record(
         self, kind: str, count: Array, at: Array | None, columns: Mapping[str, Any], pick: Callable[[Array], Array]
     ) -> None:
+        if kind not in self._specs:
+            raise self._undeclared(kind)
         spec = self._specs[kind]
         if kind in self._events:
-            raise ValueError(f"kind {kind!r} is emitted twice in one step; declare two kinds on the same stream")
+            raise PluginError(f"kind {kind!r} is emitted twice in one step; declare two kinds on the same stream")
         expected = {column.name for column in spec.columns if column.kind not in ("tick", "derived")}
         if set(columns) != expected:
-            raise ValueError(
+            raise PluginError(
                 f"kind {kind!r}: expected columns {sorted(expected)} (its EventSpec), got {sorted(columns)}"
             )
         parts = []
@@ -368,18 +390,22 @@ class Context:
         strength = jnp.max(jnp.where(holds, plants["strength"], 0.0))
         return strength, jnp.any(holds & (since == 0))
 
+    def unrecorded(self) -> list[str]:
+        """Metrics that the scenario declares and this step has not recorded."""
+        return [name for name in (*self._int_metrics, *self._float_metrics) if name not in self._metrics]
+
     def outputs(self) -> Outputs:
         """Everything recorded in this tick. The world calls it after `step`."""
         silent = set(self._specs) - set(self._events)
         if silent:
-            raise ValueError(f"the step emitted nothing of kind {min(silent)!r}, which events() declares")
+            raise PluginError(f"the step emitted nothing of kind {min(silent)!r}, which events() declares")
         known = {**self._int_metrics, **dict.fromkeys(self._float_metrics, 1)}
         unknown = set(self._metrics) - set(known)
         if unknown:
-            raise ValueError(f"metric {min(unknown)!r} is not among the metrics that the scenario declares")
+            raise PluginError(f"metric {min(unknown)!r} is not among the metrics that the scenario declares")
         for name, value in self._metrics.items():
             if value.shape[0] != known[name]:
-                raise ValueError(f"metric {name!r} has {value.shape[0]} values; the scenario declares {known[name]}")
+                raise PluginError(f"metric {name!r} has {value.shape[0]} values; the scenario declares {known[name]}")
         ints = [self._metrics.get(name, jnp.zeros(width)) for name, width in self._int_metrics.items()]
         floats = [self._metrics.get(name, jnp.zeros(1)) for name in self._float_metrics]
         return Outputs(self._events, self._counts, self._needs, _lanes(ints, jnp.int32), _lanes(floats, jnp.float32))

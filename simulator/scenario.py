@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -40,6 +41,7 @@ __all__ = [
     "Scenario",
     "load_scenario",
     "register_scenario",
+    "require_scenario",
     "scenario_names",
 ]
 
@@ -203,6 +205,18 @@ def register_scenario(scenario: Scenario | type[Scenario]) -> Any:
 def scenario_names() -> tuple[str, ...]:
     """Names of all scenarios, shipped, registered and installed, without loading any."""
     return tuple(sorted(SCENARIOS.names()))
+
+
+def require_scenario(scenario: str) -> None:
+    """Raise InvalidSettings for a name that no scenario has, and where JAX is missing, which runs them."""
+    if ":" not in scenario and scenario not in SCENARIOS:
+        raise InvalidSettings(SCENARIOS.unknown(scenario))
+    try:
+        import_module("jax")
+    except ModuleNotFoundError as error:
+        raise InvalidSettings(
+            f"scenario {scenario!r} needs JAX, which is not installed: pip install 'astrocyte[simulator]'"
+        ) from error
 
 
 def load_scenario(scenario: str | Scenario) -> Scenario:

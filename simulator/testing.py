@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import jax
 import numpy as np
@@ -15,6 +16,8 @@ from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.frames import Frame, conform, encode_frame
 from astrocyte.simulator.config import configure
 from astrocyte.simulator.emission.assembly import Assembler
+from astrocyte.simulator.rng import seed_words
+from astrocyte.simulator.runtime.programs import context_of
 from astrocyte.simulator.runtime.world import World
 from astrocyte.simulator.scenario import Interval, Scenario, load_scenario
 
@@ -24,23 +27,67 @@ __all__ = ["FrameOrder", "check_frames", "check_scenario", "check_values"]
 def check_scenario(scenario: str | Scenario, *, ticks: int = 60, seed: int = 1, **settings: Any) -> list[str]:
     """Run the scenario's sample world (changed by ``settings``) and return its violations; an empty list means none.
 
-    Checked: frames have the catalog's fields, with values in the ranges that it defines (`check_values`), are in order
-    and numbered without gaps, and no row is older than a watermark before it; the population changes by births less
-    deaths; `Scenario.violations` finds nothing; another chunk length gives the same bytes and the same state.
+    Checked: what the scenario declares and its functions return; frames have the catalog's fields, with values in the
+    ranges that it defines (`check_values`), are in order and numbered without gaps, and no row is older than a
+    watermark before it; the population changes by births less deaths; `Scenario.violations` finds nothing; another
+    world of the same settings and seed, and another chunk length, give the same bytes and the same state.
     """
     world_of = load_scenario(scenario)
     config = configure(world_of.Config, {**world_of.sample, **settings}, scenario=world_of.name)
-    runs = [_run(world_of, config, seed, ticks, chunk_ticks) for chunk_ticks in (10, 7)]
-    (frames, intervals, states), (again, _, states_again) = runs
-    wrong = [*check_frames(frames), *check_values(frames)]
-    if [encode_frame(frame) for frame in frames] != [encode_frame(frame) for frame in again]:
-        wrong.append("another chunk length gave other frames")
-    if _bytes(states) != _bytes(states_again):
-        wrong.append("another chunk length gave another state")
+    try:
+        frames, intervals, states = _run(world_of, config, seed, ticks, 10)
+        again = _run(world_of, config, seed, ticks, 7)
+        wrong = [*check_frames(frames), *check_values(frames)]
+        if different := _difference((frames, states), (again[0], again[2])):
+            same_chunks = _run(world_of, config, seed, ticks, 10)
+            if pure := _difference((frames, states), (same_chunks[0], same_chunks[2])):
+                wrong.append(f"a second world of the same settings and seed gave {pure}; {_PURE}")
+            else:
+                wrong.append(f"another chunk length gave {different}")
+        wrong += _traced_twice(world_of, config, seed)
+    except AstrocyteError as error:
+        return [str(error)]
     wrong += _population(intervals)
     for number, state in enumerate(states):
         wrong += [f"island {number}: {text}" for text in world_of.violations(config, state, intervals[-1])]
     return wrong
+
+
+def _difference(one: tuple[list[Frame], list[Any]], other: tuple[list[Frame], list[Any]]) -> str:
+    """In what two runs differ; empty if they do not."""
+    frames = [encode_frame(frame) for frame in one[0]] != [encode_frame(frame) for frame in other[0]]
+    states = _bytes(one[1]) != _bytes(other[1])
+    names = (("other frames", frames), ("another state", states))
+    return " and ".join(name for name, differs in names if differs)
+
+
+_PURE: Final = "take random numbers from ctx, read no clock, and keep nothing outside the state"
+
+
+def _traced_twice(scenario: Scenario, config: Any, seed: int) -> Iterator[str]:
+    """Differences between two traces of `init` and `step`, and metrics that the step does not record.
+
+    The world traces both once, so a number that Python draws is a constant in it, and two runs are equal.
+    """
+    static, word = scenario.static(config), np.uint32(0)
+    sizes = {spec.kind: spec.capacity for spec in scenario.events(static)} | dict(scenario.capacities(static))
+    names: list[str] = []
+
+    def program() -> tuple[str, list[bytes]]:
+        def trace(params: Any, seed: Any) -> Any:
+            before, ctx = (context_of(scenario, static, sizes, seed, (word, word), word, "cpu") for _ in range(2))
+            after = scenario.step(static, params, scenario.init(static, params, before), ctx)
+            names[:] = ctx.unrecorded()
+            return after, ctx.outputs()
+
+        traced = jax.make_jaxpr(trace)(scenario.params(config), np.array(seed_words(seed), np.uint32))
+        # Functions inside are shown with their address.
+        return re.sub(r"0x[0-9a-f]+", "", str(traced)), _bytes(traced.consts)
+
+    if program() != program():
+        yield f"init() or step(), traced twice, gave other programs; {_PURE}"
+    for name in names:
+        yield f"metric {name!r} is declared, and step records it nowhere; record it with ctx.metric, or leave it out"
 
 
 def _run(

@@ -21,14 +21,14 @@ from typing import Any, ClassVar, Final, Literal
 
 import orjson
 
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import InvalidSettings, PluginError, wrong_return
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import Registry, takes
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import metrics_topic, mono_topic
 
-__all__ = ["CONTROLLERS", "Controller", "register_controller"]
+__all__ = ["CONTROLLERS", "Controller", "check_made", "function_controller", "register_controller", "stepped"]
 
 
 class Controller(ABC):
@@ -84,8 +84,47 @@ class _Function(Controller):
     def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
         if frame.stream != self.stream or not frame.num_rows:
             return state, []
-        found = self.definition(frame) or ()
-        return state, [self.command(self.name, frame, values) for values in found]
+        found = self.definition(frame)
+        expected = "the values of its commands (mappings), returned as a list or yielded"
+        if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable | None):
+            raise wrong_return(f"controller {self.name!r}", found, expected)
+        commands = []
+        for values in found or ():
+            if not isinstance(values, Mapping):
+                raise wrong_return(f"controller {self.name!r}", values, f"{expected}; this is one of them")
+            commands.append(self.command(self.name, frame, values))
+        return state, commands
+
+
+def function_controller(definition: Callable[[Frame], Any], stream: str) -> Controller:
+    """The controller that a function of a frame is when it is registered for the window ``stream``."""
+    return _Function(definition, getattr(definition, "__name__", "controller"), stream, "window")
+
+
+def check_made(name: str, controller: Controller) -> None:
+    """Raise PluginError for a controller without an input."""
+    if not isinstance(getattr(controller, "stream", None), str):
+        raise PluginError(
+            f"controller {name!r}: {type(controller).__name__} has no stream; set stream = '...' in the class, the "
+            "window (or, with source = 'stream', the stream) that it reads"
+        )
+
+
+def stepped(name: str, controller: Controller, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
+    """State and commands of one step. Raises PluginError where the controller returns anything else."""
+    found = controller.step(state, frame)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise wrong_return(f"controller {name!r}", found, "the next state and a list of commands, (state, [...])")
+    after, commands = found
+    if isinstance(commands, str | bytes | Mapping) or not isinstance(commands, Iterable):
+        raise wrong_return(f"controller {name!r}", commands, "a list of commands beside the next state")
+    commands = list(commands)
+    for command in commands:
+        if not isinstance(command, ControlEvent):
+            raise wrong_return(
+                f"controller {name!r}", command, "commands that self.command(control, frame, values) makes"
+            )
+    return after, commands
 
 
 def _check(name: str, made: Controller) -> None:

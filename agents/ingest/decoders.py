@@ -15,7 +15,7 @@ InvalidEvent, or any other exception except a TransientError, makes the message 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final
@@ -24,7 +24,7 @@ import numpy as np
 
 from astrocyte.schemas.arrow.stream import ARROW_MAGIC
 from astrocyte.schemas.contract import ENVELOPES, FRAME_ROW, Contract, Contracts
-from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError
+from astrocyte.schemas.errors import AstrocyteError, InvalidEvent, InvalidSettings, TransientError, wrong_return
 from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame
 from astrocyte.schemas.ids import ROW_BITS, Ids, format_ids, place_ids
 from astrocyte.schemas.json.reader import (
@@ -242,6 +242,23 @@ def row_ids(record: KafkaRecord, topic: str, partition: int, count: int) -> Ids:
     return place_ids(topic, partition, np.full(count, first_offset(record), np.int64), np.arange(count))
 
 
+def _events_of(decoder: Decoder, found: Any) -> list[Mapping[str, Any]]:
+    """The events that a decoder returned. Raises PluginError where it returned anything else."""
+    name, expected = (
+        getattr(decoder.definition, "__name__", "decoder"),
+        "an event (a mapping), a list of them or a Frame",
+    )
+    if isinstance(found, Mapping):
+        return [found]
+    if isinstance(found, str | bytes) or not isinstance(found, Iterable):
+        raise wrong_return(f"decoder {name!r}", found, expected)
+    rows = list(found)
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise wrong_return(f"decoder {name!r}", found, f"{expected}; an element of it is a {type(row).__name__}")
+    return rows
+
+
 def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: int) -> Frame | list[RawRecord]:
     """Result of a registered decoder for one message: a frame, or JSON records. Raises InvalidEvent.
 
@@ -251,7 +268,7 @@ def run_decoder(decoder: Decoder, record: KafkaRecord, topic: str, partition: in
         found = decoder.definition(record)
         if isinstance(found, Frame):
             return found
-        rows = [found] if isinstance(found, Mapping) else list(found)
+        rows = _events_of(decoder, found)
         ids = format_ids(row_ids(record, topic, partition, len(rows))) if len(rows) > 1 else []
         records = []
         for row, event in enumerate(rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,9 +12,11 @@ import numpy as np
 
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.schemas.arrow.stream import ARROW_MAGIC
 from astrocyte.schemas.catalog import Catalog
+from astrocyte.schemas.errors import InvalidFrame
 from astrocyte.schemas.events import DeadLetter
-from astrocyte.schemas.frames import CONTENT_TYPE, Frame, encode_frame
+from astrocyte.schemas.frames import CONTENT_TYPE, Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import (
     CUT_HEADER,
@@ -27,7 +29,7 @@ from astrocyte.schemas.json.reader import (
 )
 from astrocyte.schemas.times import is_in_calendar, iso_from_us
 
-__all__ = ["RowRecords", "dead_letter", "row_letter", "row_record", "row_records"]
+__all__ = ["RowRecords", "dead_letter", "events_in", "row_letter", "row_record", "row_records"]
 
 _WHOLE: Final = 16 << 20
 """Bytes of key, value and headers up to which a letter holds all of them: in base64 they fit the topic of letters."""
@@ -86,6 +88,17 @@ def _cut(
             break
         kept.append((name, given))
     return None if key is None else key[:_PREFIX], None if value is None else value[:_PREFIX], kept
+
+
+def events_in(letter: DeadLetter) -> int:
+    """Number of events in a dead letter: the rows of a frame that was refused as a whole, else one."""
+    value = b"" if letter.row is not None or letter.payload_b64 is None else b64decode(letter.payload_b64)
+    if not value.startswith(ARROW_MAGIC):
+        return 1
+    try:
+        return decode_frame(value).num_rows
+    except InvalidFrame:
+        return 1
 
 
 def row_record(

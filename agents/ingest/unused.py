@@ -86,9 +86,9 @@ class Unused:
         else:
             found.count += count
 
-    def add_letter(self, letter: DeadLetter) -> None:
-        """Count one dead letter."""
-        self.add("dead", letter.topic, f"{letter.place}: {letter.reason}", detail=letter.stage)
+    def add_letter(self, letter: DeadLetter, count: int = 1) -> None:
+        """Count the ``count`` events of one dead letter."""
+        self.add("dead", letter.topic, f"{letter.place}: {letter.reason}", detail=letter.stage, count=count)
 
     def merge(self, other: Unused) -> None:
         """Add the counts of another."""

@@ -18,6 +18,7 @@ An exception refuses the event (in the frame form: all its rows) with the except
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -26,12 +27,12 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.schemas.arrow.columns import RESERVED
-from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, shown_object, wrong_return
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
 from astrocyte.schemas.registry import Registry, takes
 
-__all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "register_validator"]
+__all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "function_of", "register_validator"]
 
 RowValidator = Callable[..., "str | Mapping[str, Any] | None"]
 """Takes one event as a dictionary; returns a reason to refuse it, fields to set, or None to accept it."""
@@ -39,6 +40,8 @@ FrameValidator = Callable[..., "tuple[Frame, Mapping[int, str]]"]
 """Takes a frame; returns it with fields changed or added, and the reason of each refused row."""
 
 _UNSET: Final = object()
+_PER: Final = "_astrocyte_per"
+"""Attribute of a registered function: whether it is called per event or per frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,22 @@ class ValidatorFunction:
 
     definition: Callable[..., Any]
     per: Literal["event", "frame"] = "event"
+
+    @property
+    def name(self) -> str:
+        """What errors call it: the name of its function."""
+        return f"validator {getattr(self.definition, '__name__', type(self.definition).__name__)!r}"
+
+    @property
+    def _no_reason(self) -> str:
+        return f"{self.name} refused it and gave no reason"
+
+    def _two_of(self, found: Any) -> tuple[Frame, Mapping[Any, Any]]:
+        match found:
+            case Frame() as frame, Mapping() as refused:
+                return frame, refused
+        expected = "the frame and the reasons of the refused rows, (frame, {row: reason})"
+        raise wrong_return(self.name, found, expected)
 
     def apply(
         self, frame: Frame, options: Mapping[str, Any], declared: Mapping[str, pa.DataType] | None = None
@@ -59,12 +78,12 @@ class ValidatorFunction:
 
     def _frame(self, frame: Frame, options: Mapping[str, Any]) -> tuple[Frame, dict[int, str]]:
         try:
-            changed, refused = self.definition(frame, **options)
+            changed, refused = self._two_of(self.definition(frame, **options))
             _check_identity(frame, changed)
             for row in refused:
-                if isinstance(row, bool) or not 0 <= row < frame.num_rows:
+                if isinstance(row, bool) or not isinstance(row, int | np.integer) or not 0 <= row < frame.num_rows:
                     raise ValueError(f"it refused row {row!r} of a frame of {frame.num_rows} rows")
-            return changed, {int(row): str(reason) for row, reason in refused.items()}
+            return changed, {int(row): str(reason) or self._no_reason for row, reason in refused.items()}
         except Exception as error:  # noqa: BLE001  a user's function: rows that it fails on are refused, not lost
             return frame, dict.fromkeys(range(frame.num_rows), _failure(error))
 
@@ -83,12 +102,12 @@ class ValidatorFunction:
                     for name, value in verdict.items():
                         changes.setdefault(name, [_UNSET] * frame.num_rows)[row] = value
                 elif verdict is not None and not isinstance(verdict, str):
-                    raise TypeError(f"expected it to return None, a reason or fields, got {type(verdict).__name__}")
+                    raise wrong_return(self.name, verdict, "None, a reason (text) or fields to set (a mapping)")
             except Exception as error:  # noqa: BLE001  as above
                 refused[row] = _failure(error)
             else:
                 if isinstance(verdict, str):
-                    refused[row] = verdict
+                    refused[row] = verdict or self._no_reason
         before = dict(zip(names, columns, strict=True))
         for name, changed in changes.items():
             old = before.get(name, [None] * frame.num_rows)
@@ -108,6 +127,11 @@ def _convert(name: str, found: Any) -> ValidatorFunction:
     return made
 
 
+def function_of(use: Callable[..., Any]) -> ValidatorFunction:
+    """The validator that a function is: called as it was registered, else per event."""
+    return ValidatorFunction(use, getattr(use, _PER, "event"))
+
+
 VALIDATORS: Final[Registry[ValidatorFunction]] = Registry("validator", group="astrocyte.validators", convert=_convert)
 """Validator functions by the name that rule files give after ``use``."""
 
@@ -124,6 +148,8 @@ def register_validator(
 
     def add(given: Callable[..., Any]) -> Callable[..., Any]:
         VALIDATORS.register(name, ValidatorFunction(given, per))
+        with contextlib.suppress(AttributeError):  # of an object without a dictionary
+            setattr(given, _PER, per)
         return given
 
     return add if function is None else add(function)
@@ -161,7 +187,7 @@ def _fitted(
             try:
                 _column([value], wanted)
             except _UNFIT:
-                misfits[row] = f"the validator failed: it set {name!r} to {value!r:.100}; expected {expected}"
+                misfits[row] = f"the validator failed: it set {name!r} to {shown_object(value)}; expected {expected}"
     try:
         return _column([old[row] if row in misfits else value for row, value in enumerate(made)], wanted), misfits
     except _UNFIT as error:
@@ -195,9 +221,7 @@ def _check_names(changes: Mapping[Any, Any]) -> None:
             raise ValueError(f"it set {name!r}, which validators cannot change; set another field")
 
 
-def _check_identity(before: Frame, after: Any) -> None:
-    if not isinstance(after, Frame):
-        raise TypeError(f"expected it to return the frame and the refused rows, got {type(after).__name__}")
+def _check_identity(before: Frame, after: Frame) -> None:
     if (after.stream, after.run, after.weight) != (before.stream, before.run, before.weight):
         raise ValueError("it changed the stream, run or weight of the frame; expected the same")
     same = after.num_rows == before.num_rows and np.array_equal(after.timestamps(), before.timestamps())

@@ -16,7 +16,7 @@ from astrocyte.agents.expressions.nodes import ExpressionError, Node
 from astrocyte.agents.expressions.parser import parse
 from astrocyte.agents.rules.contradictions import contradiction
 from astrocyte.agents.rules.steps import Model, stream_names
-from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction
+from astrocyte.agents.rules.validator_functions import VALIDATORS, ValidatorFunction, function_of
 from astrocyte.schemas.arrow.columns import RESERVED
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.errors import InvalidSettings
@@ -45,7 +45,8 @@ class Validator(Model):
     reason: str | None = None
     """Reason in the dead letter if ``where`` does not hold; by default the condition and the values that it read."""
     use: Annotated[str | Callable[..., Any] | None, PlainSerializer(_name_of)] = None
-    """A validator in Python: its registered name, or the function itself (of one event)."""
+    """A validator in Python: its registered name, or the function itself (of one event, unless it was registered for
+    frames)."""
     options: dict[str, Any] = Field(default_factory=dict, validation_alias=AliasChoices("with", "options"),
                                     serialization_alias="with")  # fmt: skip
     """Keyword arguments of the function that ``use`` names."""
@@ -90,7 +91,7 @@ class Validator(Model):
         if self.use is None:
             return None
         try:
-            found = ValidatorFunction(self.use) if callable(self.use) else VALIDATORS.get(self.use)
+            found = function_of(self.use) if callable(self.use) else VALIDATORS.get(self.use)
         except InvalidSettings as error:
             raise ValueError(f"use: {error}") from error
         try:

@@ -7,24 +7,25 @@ caller may acknowledge. It
 - is idempotent: writing the same batch again, whole or in part, has no effect (ids are deterministic);
 - retries for ever while the store is unavailable, calling `on_retry` each time, so that the caller can pause its
   partitions; setting the stop event ends the wait with `SinkStopped`, and then nothing of the batch was confirmed;
-- returns rows that the store can never accept as `Rejected`, and writes all others; the caller writes the rejected rows
-  to ``dead_letters`` and then acknowledges.
+- returns rows that the store can never accept as `Rejected` (`Sourced.rejected` makes one), and writes all others; the
+  caller writes the rejected rows to ``dead_letters`` and then acknowledges.
 
 `agents.sinks.testing.check_sink` checks this contract.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from astrocyte.schemas.errors import AstrocyteError, TransientError
+from astrocyte.schemas.errors import AstrocyteError, PluginError, TransientError, plugin_raised, wrong_return
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import KafkaRecord
+from astrocyte.schemas.json.reader import KafkaRecord, frame_to_records
 from astrocyte.schemas.topics import TopicPartition
 
 __all__ = [
@@ -40,7 +41,10 @@ __all__ = [
     "Sourced",
     "SourcedFrame",
     "SourcedRecords",
+    "check_made",
     "highest_offsets",
+    "opened",
+    "written",
 ]
 
 RecordKind = Literal["multi_events", "alerts", "dead_letters", "experiments", "simulations", "audit"]
@@ -91,6 +95,15 @@ class SourcedFrame:
             return int(self.numbers[row])
         return row if self.offsets is None else None
 
+    def rejected(self, row: int, reason: str) -> Rejected:
+        """``row`` of the frame as one that the store can never accept."""
+        place = (self.frame.stream, self.topic, self.partition, self.offset_of(row), self.row_of(row))
+        try:
+            (made,) = frame_to_records(self.frame.take(np.array([row], np.int64)))
+        except Exception:  # noqa: BLE001  no JSON record can hold it; it must be written as a dead letter all the same
+            return Rejected(*place, reason, None, _payload(self.frame.slice(row, row + 1).rows()[0]))
+        return Rejected(*place, reason, made.key, made.value)
+
 
 @dataclass(frozen=True, slots=True)
 class SourcedRecords:
@@ -116,13 +129,28 @@ class SourcedRecords:
         """Offset from which record ``row`` was read."""
         return self.offset + row if self.offsets is None else int(self.offsets[row])
 
+    def rejected(self, row: int, reason: str) -> Rejected:
+        """Record ``row`` as one that the store can never accept."""
+        record = self.records[row]
+        key = record.get("key")
+        encoded = None if key is None else str(key).encode()
+        place = (self.kind, self.topic, self.partition, self.offset_of(row), None)
+        return Rejected(*place, reason, encoded, _payload(record))
+
+
+def _payload(values: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(values, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
 
 Sourced = SourcedFrame | SourcedRecords
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One row that the store can never accept. ``payload`` is its JSON record."""
+    """One row that the store can never accept; ``item.rejected(row, reason)`` makes one.
+
+    ``payload`` is the row's JSON record.
+    """
 
     stream: str
     """Stream of the row, or the kind of record."""
@@ -176,6 +204,64 @@ class Positioned(Protocol):
 
     async def holds_nothing(self) -> bool:
         """Whether the store holds no offsets of this sink."""
+
+
+def check_made(name: str, sink: object) -> None:
+    """Raise PluginError for an object, made for the sink ``name``, that lacks a method of a sink."""
+    for method in ("open", "write", "close"):
+        if not callable(getattr(sink, method, None)):
+            raise PluginError(
+                f"sink {name!r}: {type(sink).__name__} has no method {method!r}; expected async def open(self), "
+                "write(self, batch) and close(self)"
+            )
+
+
+async def opened(name: str, sink: Sink) -> None:
+    """Open a sink. Whatever else than an error of this project it raises becomes a PluginError, which names it."""
+    check_made(name, sink)
+    try:
+        await _awaited(f"open() of sink {name!r}", sink.open())
+    except AstrocyteError:
+        raise
+    except Exception as error:
+        raise plugin_raised(f"open() of sink {name!r}", error) from error
+
+
+async def written(name: str, sink: Sink, batch: Sequence[Sourced]) -> list[Rejected]:
+    """Rows of a batch that the store refused.
+
+    Raises PluginError where the sink returns anything else, and what the sink raises.
+    """
+    what = f"write() of sink {name!r}"
+    found = await _awaited(what, sink.write(batch))
+    expected = "a list of Rejected, empty where all rows were written; item.rejected(row, reason) makes one"
+    if not isinstance(found, list | tuple):
+        raise wrong_return(what, found, expected)
+    for each in found:
+        if not isinstance(each, Rejected):
+            raise wrong_return(what, each, f"{expected}; this is one of them")
+        if odd := next((member for member in _TYPES if not isinstance(getattr(each, member), _TYPES[member])), None):
+            raise wrong_return(what, getattr(each, odd), f"{expected}; this is {odd!r} of one of them")
+    return list(found)
+
+
+async def _awaited(what: str, found: Any) -> Any:
+    if not isinstance(found, Awaitable):
+        raise wrong_return(what, found, "a coroutine; define it with async def")
+    return await found
+
+
+_TYPES: Mapping[str, Any] = {
+    "stream": str,
+    "topic": str,
+    "partition": int,
+    "offset": int,
+    "row": int | None,
+    "reason": str,
+    "key": bytes | None,
+    "payload": bytes,
+}
+"""Types of what a `Rejected` holds."""
 
 
 def highest_offsets(batch: Sequence[Sourced]) -> dict[TopicPartition, int]:

@@ -14,16 +14,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
-from astrocyte.agents.sinks.base import Sink, Sourced, SourcedFrame, SourcedRecords
-from astrocyte.schemas.frames import Frame, encode_frame
+from astrocyte.agents.sinks.base import (
+    RECORD_KINDS,
+    RecordKind,
+    Sink,
+    Sourced,
+    SourcedFrame,
+    SourcedRecords,
+    opened,
+    written,
+)
+from astrocyte.schemas.catalog import CATALOG
+from astrocyte.schemas.errors import InvalidSettings, PluginError
+from astrocyte.schemas.frames import Frame, conform, encode_frame
+from astrocyte.schemas.times import time_us
 
-__all__ = ["START_US", "SinkUnderTest", "a_batch", "alert", "check_sink", "multi_event", "results"]
+__all__ = ["START_US", "SinkUnderTest", "alert", "check_sink", "multi_event", "results"]
 
 START_US: Final = 1_735_689_600_000_000
 
@@ -94,34 +107,141 @@ def alert(number: int) -> dict[str, object]:
     }
 
 
-def a_batch() -> list[Sourced]:
-    """Frames and records as read from several partitions."""
-    return [
-        SourcedFrame(results(), "mono.problem_solving", 0, 5),
-        SourcedFrame(results(first_seq=40), "mono.problem_solving", 1, 9),
-        SourcedFrame(Frame.from_columns("unlisted", "run-1", {"timestamp": [START_US], "key": ["k"]}), "mono.x", 0, 3),
-        SourcedRecords("multi_events", [multi_event(number) for number in range(6)], "multi.events", 0, 20),
-        SourcedRecords("alerts", [alert(number) for number in range(3)], "alerts", 2, 7),
-    ]
+def dead_letter(number: int) -> dict[str, object]:
+    """A dead letter as its JSON record."""
+    return {
+        "letter_id": f"00000000-0000-8000-8000-{number:012d}",
+        "timestamp": "2025-01-01T00:00:01Z",
+        "stage": "decode",
+        "reason": "not JSON",
+        "topic": "mono.axon_1",
+        "partition": 0,
+        "offset": number,
+        "payload_b64": "eA==",
+        "headers": [],
+    }
 
 
-_EXPECTED: Final = {"problem_solving": 80, "multi_events": 6, "alerts": 3}
+def simulation(number: int) -> dict[str, object]:
+    """A simulation as its JSON record."""
+    return {"simulation_id": f"run-{number}", "status": "running"}
+
+
+def experiment(number: int) -> dict[str, object]:
+    """An experiment as its record."""
+    return {"experiment_id": f"experiment-{number}", "name": f"experiment {number}"}
+
+
+def audit_entry(number: int) -> dict[str, object]:
+    """A change of a rule as an entry of the audit log."""
+    return {
+        "event_id": f"00000000-0000-8000-8000-{number:012d}",
+        "timestamp": START_US + number,
+        "kind": "rule_change",
+        "subject": "fever",
+        "simulation_id": None,
+        "payload": None,
+    }
+
+
+_RECORDS: Final[dict[RecordKind, tuple[str, Callable[[int], dict[str, object]], int]]] = {
+    "multi_events": ("multi.events", multi_event, 6),
+    "alerts": ("alerts", alert, 3),
+    "dead_letters": ("dead_letters", dead_letter, 4),
+    "simulations": ("simulations", simulation, 2),
+    "experiments": ("experiments", experiment, 2),
+    "audit": ("rules", audit_entry, 3),
+}
+"""Topic, maker of one record and number of records of each kind."""
+_OWN_ROWS: Final = 12
+"""Rows of a stream of the catalog."""
+_RESULTS: Final = "problem_solving"
+
+
+def own_stream(stream: str) -> Frame:
+    """A frame of a stream of the catalog, with values of the types that it lists. Raises InvalidSettings."""
+    listed = CATALOG.find(stream)
+    if listed is None:
+        raise InvalidSettings(
+            f"check_sink: {stream!r} is neither a kind of record ({', '.join(RECORD_KINDS)}) nor a stream of the "
+            "catalog; import the module that registers it, or give its events: events={" + repr(stream) + ": [{...}]}"
+        )
+    index = np.arange(_OWN_ROWS)
+    columns: dict[str, object] = {
+        "timestamp": START_US + 1_000 * index,
+        "key": [f"key-{number % 3}" for number in index],
+        "type": [listed.types[number % len(listed.types)] if listed.types else stream for number in index.tolist()],
+    }
+    for name, kind in listed.fields.items():
+        known = listed.about[name].values if name in listed.about else ()
+        match kind:
+            case "string":
+                texts = known or tuple(f"{name}-{number}" for number in range(3))
+                columns[name] = [texts[number % len(texts)] for number in index.tolist()]
+            case "json":
+                columns[name] = ["{}"] * _OWN_ROWS
+            case "bool":
+                columns[name] = index % 2 == 0
+            case "list<float32>":
+                columns[name] = pa.array([[0.0, 0.5, 1.0]] * _OWN_ROWS, pa.list_(pa.float32()))
+            case _:
+                columns[name] = (index % 2).astype(kind)
+    return conform(Frame.from_columns(stream, "run-1", columns, version=listed.version), listed)
+
+
+def _given(stream: str, events: Sequence[Mapping[str, Any]]) -> Frame:
+    """A frame of the events that the caller gave."""
+    rows = [{"timestamp": START_US + at, "key": "key", **event} for at, event in enumerate(events)]
+    columns = {name: [row.get(name) for row in rows] for row in rows for name in row}
+    columns["timestamp"] = [time_us(value, "us") for value in columns.get("timestamp", [])]
+    listed = CATALOG.find(stream)
+    frame = Frame.from_columns(stream, "run-1", {"key": [], **columns})
+    return frame if listed is None else conform(frame, listed)
+
+
+def _batch_of(
+    reads: Collection[str], events: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> tuple[list[Sourced], dict[str, int]]:
+    """What is written, and the rows that the store then holds of each stream and kind."""
+    batch: list[Sourced] = []
+    unlisted = {"timestamp": [START_US], "key": ["k"]}
+    offset = 20
+    for name in dict.fromkeys((*reads, *events)):
+        if name == _RESULTS and name not in events:
+            batch.append(SourcedFrame(results(), f"mono.{name}", 0, 5))
+            batch.append(SourcedFrame(results(first_seq=40), f"mono.{name}", 1, 9))
+        elif name in _RECORDS:
+            topic, make, count = _RECORDS[name]
+            batch.append(SourcedRecords(name, [make(number) for number in range(count)], topic, 0, offset))
+        elif name in events:
+            batch.append(SourcedFrame(_given(name, events[name]), f"mono.{name}", 0, 5))
+        else:
+            batch.append(SourcedFrame(own_stream(name), f"mono.{name}", 0, 5))
+    if any(isinstance(item, SourcedFrame) for item in batch):
+        batch.insert(1, SourcedFrame(Frame.from_columns("unlisted", "run-1", unlisted), "mono.x", 0, 3))
+    expected: dict[str, int] = {}
+    for item in batch:
+        rows = len(item.records) if isinstance(item, SourcedRecords) else item.frame.num_rows
+        expected[_name(item)] = expected.get(_name(item), 0) + rows
+    expected.pop("unlisted", None)
+    return batch, expected
 
 
 async def check_sink(
-    make: Callable[[], SinkUnderTest], *, reads: Collection[str] = ("problem_solving", "multi_events", "alerts")
+    make: Callable[[], SinkUnderTest],
+    *,
+    reads: Collection[str] = (_RESULTS, "multi_events", "alerts"),
+    events: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> None:
     """Check that a kind of sink keeps its contract; ``make`` returns a new sink on the same, initially empty, store.
 
-    ``reads`` names what it stores: the stream ``problem_solving`` and the kinds ``multi_events`` and ``alerts``, or
-    some of them. Raises AssertionError with the violated requirement.
+    ``reads`` names what it stores: streams of the catalog, also your own, and kinds of records (``multi_events``,
+    ``alerts``, ``dead_letters``, ...). ``events`` are events of further streams by stream, or those to write of a
+    stream of the catalog instead of made-up ones. Raises AssertionError with the violated requirement, and
+    InvalidSettings for a stream that is unknown.
     """
-    batch = [item for item in a_batch() if _name(item) in reads or _name(item) == "unlisted"]
-    if "problem_solving" not in reads:
-        batch = [item for item in batch if isinstance(item, SourcedRecords)]
-    expected = {name: _EXPECTED[name] for name in reads}
-    made = make()
-    await made.sink.open()
+    batch, expected = _batch_of(reads, events or {})
+    made = await _open(make)
     frames = [encode_frame(item.frame) for item in batch if isinstance(item, SourcedFrame)]
     records = copy.deepcopy([item.records for item in batch if isinstance(item, SourcedRecords)])
 
@@ -140,13 +260,13 @@ async def check_sink(
     _require(same, "the sink changed records of its input")
     await made.sink.close()
 
-    made = make()
-    await made.sink.open()
+    made = await _open(make)
+    await _holds(made, expected, "after a new sink opened the same store, which must keep what it has,")
     await _takes(made, batch, "a batch that another sink of the same store has written")
     await _holds(made, expected, "after a new sink on the same store wrote the batch again")
-    if "problem_solving" in reads:
-        await _takes(made, [SourcedFrame(results(first_seq=80, rows=5), "mono.problem_solving", 0, 6)], "a later batch")
-        await _holds(made, expected | {"problem_solving": 85}, "after a later batch")
+    if _RESULTS in expected and _RESULTS not in (events or {}):
+        await _takes(made, [SourcedFrame(results(first_seq=80, rows=5), f"mono.{_RESULTS}", 0, 6)], "a later batch")
+        await _holds(made, expected | {_RESULTS: expected[_RESULTS] + 5}, "after a later batch")
     await made.sink.close()
 
 
@@ -154,8 +274,26 @@ def _name(item: Sourced) -> str:
     return item.kind if isinstance(item, SourcedRecords) else item.frame.stream
 
 
+async def _open(make: Callable[[], SinkUnderTest]) -> SinkUnderTest:
+    made = make()
+    try:
+        await opened(_called(made), made.sink)
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+    return made
+
+
+def _called(made: SinkUnderTest) -> str:
+    return str(getattr(made.sink, "name", type(made.sink).__name__))
+
+
 async def _takes(made: SinkUnderTest, batch: list[Sourced], what: str) -> None:
-    rejected = await made.sink.write(batch)
+    given = list(batch)
+    try:
+        rejected = await written(_called(made), made.sink, given)
+    except PluginError as error:
+        raise AssertionError(str(error)) from error
+    _require(given == batch, "the sink changed the list that it was given")
     reasons = "; ".join(f"{item.stream}: {item.reason}" for item in rejected[:3])
     _require(rejected == [], f"{what} must be accepted; {len(rejected)} rows were rejected: {reasons}")
 

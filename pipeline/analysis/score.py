@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import orjson
 from astrocyte.agents.event_time.clock_guard import CLOCK_TOLERANCE_US
 from astrocyte.agents.rules.model import Rule, RuleSet
 from astrocyte.pipeline.analysis.backtest import Made, backtest
+from astrocyte.pipeline.analysis.unused_report import refusal_lines
 from astrocyte.pipeline.recording.format import InvalidLog
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.recording.reader import read_log
@@ -96,9 +97,11 @@ def score(
     domains: int | None = None,
     slack_us: int,
     against_all: bool = False,
+    on_refused: Callable[[list[str]], object] = lambda _lines: None,
 ) -> list[Score]:
     """Score of every rule against the anomalies that name it in the stream ``truth``, or against all of them.
 
+    ``on_refused`` is given sentences on the events of the logs that were refused, if some were: no rule has seen them.
     Of a rule with an alert the alerts are scored, of others the matches. After these come the rules that anomalies name
     and the rule set does not have, as ``absent``. Raises InvalidLog for logs without that stream.
     """
@@ -109,6 +112,8 @@ def score(
             "scenario that plants some, and record that topic too"
         )
     found = backtest(ruleset, paths, lateness_us=lateness_us, clock_tolerance_us=clock_tolerance_us, domains=domains)
+    if refused := refusal_lines(found.run):
+        on_refused(refused)
     return score_outputs(ruleset, planted, found.made, found.raised, slack_us=slack_us, against_all=against_all)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis.backtest import backtest
 from astrocyte.pipeline.analysis.score import planted_in, score_outputs
+from astrocyte.pipeline.analysis.unused_report import refusal_lines
 from astrocyte.pipeline.simulation.log_sink import LogSink
 from astrocyte.pipeline.simulation.run import scenario_config, world_settings
 from astrocyte.simulator.run import simulate
@@ -83,6 +84,8 @@ class Trials:
     scores: dict[str, TrialScore] = field(default_factory=dict)
     unscored: list[str] = field(default_factory=list)
     """What was not scored, and why."""
+    refused: list[str] = field(default_factory=list)
+    """Of the first world with refused events: how many, and why."""
 
     def as_json(self) -> dict[str, Any]:
         """The figures of all rules."""
@@ -93,6 +96,7 @@ class Trials:
             "seeds": self.seeds,
             "rules": [each.as_json(quiet_s) for each in self.scores.values()],
             "unscored": self.unscored,
+            "refused": self.refused,
         }
 
 
@@ -116,6 +120,7 @@ def run_trials(
             _simulate(scenario, seed, seconds, size, log, planted=True)
             planted = planted_in(log)
             found = backtest(ruleset, [log], lateness_us=0)
+            trials.refused = trials.refused or refusal_lines(found.run)
             for each in score_outputs(ruleset, planted, found.made, found.raised, slack_us=slack_us):
                 if each.absent:
                     absent.setdefault(each.rule, set()).update(missed.kind for missed in each.missed)

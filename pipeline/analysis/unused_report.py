@@ -18,7 +18,7 @@ from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.registry import did_you_mean
 from astrocyte.schemas.topics import MONO_PREFIX, is_derived
 
-__all__ = ["NothingRead", "RejectsFile", "check_read", "report_lines"]
+__all__ = ["NothingRead", "RejectsFile", "check_read", "refusal_lines", "report_lines"]
 
 _SHOWN: Final = 10
 """Maximum number of topics in one line."""
@@ -71,6 +71,13 @@ def report_lines(run: OfflineRun) -> list[str]:
         counted = [f"{topic} ({run.found.topics[topic]:,})" for topic in strange]
         lines.append(f"no rule reads the topics {_listed(counted)}")
     return lines
+
+
+def refusal_lines(run: OfflineRun) -> list[str]:
+    """Sentences on the events that were refused, with their number among all."""
+    unused, totals = run.unused, run.counters
+    lines = [line for (cause, *_), line in zip(unused, unused.lines(), strict=True) if cause == "dead"]
+    return [f"{totals.dead:,} of {totals.received:,} events were refused", *lines] if lines else []
 
 
 def _unused_lines(run: OfflineRun) -> list[str]:

@@ -76,6 +76,10 @@ def main() -> None:
         _fail(error, 2)
     except AstrocyteError as error:
         _fail(error, 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("jax", "jaxlib"):
+            raise
+        _fail("this command needs JAX, which is not installed: pip install 'astrocyte[simulator]'", 2)
     except BrokenPipeError:
         # The reader has closed the pipe (`| head`); without this, Python reports an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

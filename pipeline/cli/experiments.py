@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, sql_address, stored_address
+from astrocyte.pipeline.cli.options import AsJson, simulated, sql_address, stored_address
 from astrocyte.pipeline.console import pipe_may_close, print_json, say
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 
@@ -60,7 +60,10 @@ def run_command(
 
     load_settings()  # imports the plugins, which may register the scenario
     keep_compilations()
-    runner = ExperimentRunner(sql_address(database), load_sweep(sweep))
+    loaded = load_sweep(sweep)
+    if loaded.scenario is not None:
+        simulated(loaded.scenario)
+    runner = ExperimentRunner(sql_address(database), loaded)
 
     def report(done: int, total: int, result: RunResult) -> None:
         settings = ", ".join(f"{name}={value}" for name, value in {**result.varied, "seed": result.seed}.items())

@@ -26,6 +26,7 @@ __all__ = [
     "read",
     "refuse_swapped",
     "replication",
+    "simulated",
     "sql_address",
     "stored_address",
 ]
@@ -89,6 +90,15 @@ def read(*files: str) -> RuleSet:
 
     load_settings()  # imports the plugins, whose validators the files may name
     return read_rule_files(files)
+
+
+def simulated(scenario: str) -> None:
+    """Raise InvalidSettings for an unknown scenario, and where what runs one is not installed."""
+    from astrocyte.pipeline.settings import load_settings
+    from astrocyte.simulator.scenario import require_scenario
+
+    load_settings()  # imports the plugins, which may register the scenario
+    require_scenario(scenario)
 
 
 def refuse_swapped(rules: str, paths: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Broker
+from astrocyte.pipeline.cli.options import AsJson, Broker, simulated
 from astrocyte.pipeline.console import print_json, printable, say
 from astrocyte.pipeline.stopping import ends_on_signal
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
@@ -48,11 +48,10 @@ def demo_command(
 ) -> None:
     """Run the whole pipeline on this machine: broker, simulator, workers and stores, with live progress."""
     with ends_on_signal() as stop:
+        simulated(scenario)
         from astrocyte.pipeline.demo.demo import Demo, DemoOptions
-        from astrocyte.pipeline.settings import load_settings
         from astrocyte.pipeline.simulation.compilations import keep_compilations
 
-        load_settings()  # imports the plugins, which may register the scenario
         keep_compilations()
         options = DemoOptions(
             scenario=scenario, seconds=seconds, data=data, seed=seed, size=size, partitions=partitions,
@@ -110,6 +109,7 @@ def simulate_command(
 ) -> None:
     """Run a scenario: its events go to Kafka, or to a recorded log with --out."""
     with ends_on_signal() as stop:
+        simulated(scenario)
         from astrocyte.pipeline.simulation.compilations import keep_compilations
         from astrocyte.pipeline.simulation.run import SimulationOptions, run_simulation
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from astrocyte.pipeline.cli.options import AsJson, Lateness, Rules, Show, event_time, read, refuse_swapped
+from astrocyte.pipeline.cli.options import AsJson, Lateness, Rules, Show, event_time, read, refuse_swapped, simulated
 from astrocyte.pipeline.console import print_json, printable, progress_bar
 from astrocyte.schemas.errors import InvalidSettings
 
@@ -72,11 +72,15 @@ def score_command(
     from astrocyte.pipeline.analysis.score import score
 
     refuse_swapped(rules, paths)
-    scores = score(read(rules), paths, **event_time(lateness), slack_us=slack_us, against_all=against_all)
+    refused: list[str] = []
+    scores = score(
+        read(rules), paths, **event_time(lateness), slack_us=slack_us, against_all=against_all,
+        on_refused=refused.extend,
+    )  # fmt: skip
     if as_json:
-        print_json({"rules": [each.as_json(show) for each in scores]})
+        print_json({"rules": [each.as_json(show) for each in scores], "refused": refused})
         return
-    for line in score_lines(scores, show):
+    for line in (*score_lines(scores, show), *refused):
         sys.stdout.write(printable(line) + "\n")
 
 
@@ -106,6 +110,7 @@ def score_lines(scores: list[Score], show: int) -> list[str]:
 def _trials(
     rules: str, scenario: str, seeds: range, *, seconds: float, size: int | None, slack_us: int, as_json: bool
 ) -> None:
+    simulated(scenario)
     from astrocyte.pipeline.analysis.trials import run_trials
     from astrocyte.pipeline.simulation.compilations import keep_compilations
 
@@ -136,7 +141,8 @@ def _trial_lines(trials: Trials) -> list[str]:
             f"{_share(each['recall']):>6} {each['alerts']:>6,} {_share(each['precision']):>9} {delay:>16} "
             f"{each['false_alarms_per_hour']:>21.1f}"
         )
-    return lines + [f"not scored: {line}" for line in trials.unscored]
+    refused = [f"in one world {line}" if number == 0 else line for number, line in enumerate(trials.refused)]
+    return lines + [f"not scored: {line}" for line in trials.unscored] + refused
 
 
 def _share(value: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from astrocyte.agents.controllers.base import CONTROLLERS, Controller
+from astrocyte.agents.controllers.base import CONTROLLERS, Controller, check_made, stepped
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import row_letter
@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 class ControlRunner:
     """All controllers of one worker; each partition of an input has a state of its own.
 
-    ``partitions`` is the number of those of the dead letters; by default they are those of the inputs.
+    ``partitions`` is the number of those of the dead letters; by default they are those of the inputs. Raises
+    PluginError for a controller that names no input.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class ControlRunner:
         self._counted = (0, 0)
         self._state_topic = state_topic
         self._controllers = dict(CONTROLLERS.items()) if controllers is None else dict(controllers)
+        for name, controller in self._controllers.items():
+            check_made(name, controller)
         self._states: dict[bytes, Any] = {}
 
     @property
@@ -136,7 +139,7 @@ def _stepped(
     def attempt(first: int, last: int) -> None:
         nonlocal state
         part = frame if last - first == frame.num_rows else frame.take(np.arange(first, last))
-        state, found = controller.step(state, part)
+        state, found = stepped(name, controller, state, part)
         commands.extend(found)
 
     def refuse(row: int, error: Exception) -> None:

@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 
 import mode
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from astrocyte.agents.ingest.decode import decode_chunk
@@ -34,8 +33,11 @@ from astrocyte.agents.sinks.base import (
     Sourced,
     SourcedFrame,
     SourcedRecords,
+    check_made,
+    opened,
+    written,
 )
-from astrocyte.agents.sinks.registry import SINKS, SinkContext
+from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
@@ -52,7 +54,7 @@ from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, plugin_raised
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.reader import KafkaRecord, RawRecord
@@ -262,7 +264,7 @@ class SinkRunner:
         while waiting:
             part = waiting.pop()
             try:
-                rejected += [_shifted(each, part) for each in await self._sink.write(part)]
+                rejected += [_shifted(each, part) for each in await written(self._stage, self._sink, part)]
             except _OF_ROWS as error:
                 halves = _halves(part)
                 if halves is None:
@@ -333,9 +335,7 @@ def _first_row(item: SourcedFrame) -> int:
 def _refused(item: Sourced, reason: str, catalog: Catalog) -> Rejected:
     """The only row of an item, as refused."""
     if isinstance(item, SourcedRecords):
-        record = item.records[0] if item.records else {}
-        payload = orjson.dumps(record, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-        return Rejected(item.kind, item.topic, item.partition, item.offset_of(0), None, reason, None, payload)
+        return item.rejected(0, reason)
     found = row_records(item.frame, [0] if item.frame.num_rows else [], catalog)
     key, payload = (found.records[0].key, found.records[0].value) if found.records else (None, b"")
     row = item.row_of(0) if item.numbers is not None or item.offsets is not None else _first_row(item)
@@ -347,7 +347,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     retry = RetryPolicy(role, on_retry=_listener(app))
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
-    sink = kind.make(context)
+    sink = _made(kind, context)
     ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
     for stream in unread_streams(settings, kind):
         logger.warning(
@@ -373,7 +373,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     async def prepare() -> None:
         single = [topic for topic in topics if topic == RULES or topic.startswith(CONTROL_PREFIX)]
         await make_topics(settings, [topic for topic in topics if topic not in single], single=single)
-        await sink.open()
+        await opened(role, sink)
 
     app.prepare = prepare
 
@@ -386,7 +386,10 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
     async def close() -> None:
         retry.stop.set()
-        await sink.close()
+        try:
+            await sink.close()
+        except Exception as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
+            logger.error("%s", plugin_raised(f"close() of sink {role!r}", error))
 
     app.close_down = close
 
@@ -434,6 +437,18 @@ async def report_empty_store(sink: Sink, role: str, group: str, committed: Mappi
             "them, stop the role and delete the group %s (docs/operations.md, Lost files and databases)",
             role, group, len(done), *next((offset, *tp) for tp, offset in sorted(done.items())), group,
         )  # fmt: skip
+
+
+def _made(kind: SinkType, context: SinkContext) -> Sink:
+    """The sink that its factory makes. Raises PluginError for a factory that raises or makes anything else."""
+    try:
+        sink = kind.definition(context)
+    except AstrocyteError:
+        raise
+    except Exception as error:
+        raise plugin_raised(f"making the sink {context.name!r}", error) from error
+    check_made(context.name, sink)
+    return sink
 
 
 async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:

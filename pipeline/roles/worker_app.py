@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Final
 
 import faust
 import orjson
@@ -18,16 +18,20 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.pipeline.kafka.client import until_available
 from astrocyte.pipeline.logging import logging_config
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.stopping import end_after
 from astrocyte.pipeline.topology.topics import make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
-from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings, PluginError
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["WorkerApp", "ask_broker", "make_app", "repeat"]
 
 logger = logging.getLogger(__name__)
+
+_CLOSE_S: Final = 5.0
+"""Time for what a role opened to be closed, well below the grace time of whoever stops the worker."""
 
 
 class WorkerApp(faust.App):  # type: ignore[misc]
@@ -78,13 +82,18 @@ class WorkerApp(faust.App):  # type: ignore[misc]
                 await until_available(self.prepare)
         except AstrocyteError as error:
             os.write(2, f"astrocyte: {error}\n".encode())  # Faust turns sys.stderr into log lines
-            os._exit(2 if isinstance(error, InvalidRule | InvalidSettings) else 1)
+            os._exit(2 if isinstance(error, InvalidRule | InvalidSettings | PluginError) else 1)
         await super().on_first_start()
 
     async def on_shutdown(self) -> None:
         """Close what the role opened."""
         await super().on_shutdown()
         if self.close_down is not None:
+            notice = (
+                f"astrocyte: role {self.role!r}: close() has not returned, or has left a thread, {_CLOSE_S:g} s after "
+                "the end of the work; the process ends all the same, with everything written confirmed"
+            )
+            end_after(_CLOSE_S, notice, 1 if self.crashed else 0)
             await self.close_down()
 
     def _create_directories(self) -> None:

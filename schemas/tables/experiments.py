@@ -71,4 +71,4 @@ class SimulationConfig(Base):
     simulation_id: Mapped[str] = simulation_key(primary=True)
     config_id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     timestamp: Mapped[int | None] = mapped_column(BigInteger)
-    config_data: Mapped[str | None] = mapped_column(String(4096))
+    config_data: Mapped[str | None] = mapped_column(Text)

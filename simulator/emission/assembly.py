@@ -11,10 +11,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.schemas.catalog import CATALOG, arrow_type
+from astrocyte.schemas.errors import PluginError
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import TRUTH
 from astrocyte.simulator.config import ScenarioConfig
-from astrocyte.simulator.emission.columns import KeyStrings, Part, Piece, encode_stream, host_columns, row_order
+from astrocyte.simulator.emission.columns import (
+    KeyStrings,
+    Part,
+    Piece,
+    check_columns,
+    encode_stream,
+    host_columns,
+    row_order,
+)
 from astrocyte.simulator.event_spec import EventSpec, HostRow
 from astrocyte.simulator.runtime.controls import CONTROLS_STREAM, Control
 from astrocyte.simulator.runtime.world import Round
@@ -75,6 +84,8 @@ class Assembler:
             known = self._streams.get(spec.stream)
             specs = (*known.specs, spec) if known else (spec,)
             self._streams[spec.stream] = _Stream(specs, known.keys if known else KeyStrings(run))
+        for stream, entry in self._streams.items():
+            check_columns(scenario.name, entry.specs, CATALOG.find(stream))
         added = (*scenario.report_streams(config), *((TRUTH,) if config.plants else ()))
         self._reported = tuple(dict.fromkeys((*added, *((CONTROLS_STREAM,) if scenario.controls else ()))))
         self._controls = controls
@@ -145,7 +156,7 @@ class Assembler:
         rows += [control.row() for control in self._controls if first <= control.tick < end and self._scenario.controls]
         stray = {row.stream for row in rows} - set(self._reported)
         if stray:
-            raise ValueError(f"report() added rows to {min(stray)!r}, which report_streams() does not list")
+            raise PluginError(f"report() added rows to {min(stray)!r}, which report_streams() does not list")
         for stream in self._reported:
             yield from self._split(stream, self._host_batch(stream, [row for row in rows if row.stream == stream]), end)
 
@@ -211,7 +222,13 @@ class Assembler:
             values = [row.values.get(name) for row in ordered]
             kind = arrow_type(listed.fields[name]) if listed else None
             is_text = kind is not None and pa.types.is_dictionary(kind)
-            arrays[name] = _strings(values) if is_text else pa.array(values, kind)
+            try:
+                arrays[name] = _strings(values) if is_text else pa.array(values, kind)
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                raise PluginError(
+                    f"report() of scenario {self._scenario.name!r} gave the field {name!r} of {stream!r} values that "
+                    f"it cannot hold{f' (the catalog lists {listed.fields[name]})' if listed else ''}: {error}"
+                ) from error
         return pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astrocyte.schemas.catalog import EventType, arrow_type
+from astrocyte.schemas.catalog import EventType, FieldType, arrow_type
+from astrocyte.schemas.errors import PluginError, shown_object
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.event_spec import PLACE_BITS, Column, EventSpec
 from astrocyte.simulator.runtime.world import Round
 
-__all__ = ["KeyStrings", "Part", "Piece", "encode_stream", "host_columns", "row_order"]
+__all__ = ["KeyStrings", "Part", "Piece", "check_columns", "encode_stream", "host_columns", "row_order"]
 
 Values = dict[str, Any]
 _NO_PLACE = np.uint32(0xFFFFFFFF)
@@ -110,6 +111,36 @@ def whole_ids(ticks: NDArray[np.int64], births: NDArray[np.uint32], places: NDAr
     return np.where(places == _NO_PLACE, -1, ((later - age) << PLACE_BITS) | places.astype(np.int64))
 
 
+def check_columns(scenario: str, specs: Sequence[EventSpec], listed: EventType | None) -> None:
+    """Raise PluginError for a column that cannot become the field of its name, as the catalog lists it."""
+    for spec in specs:
+        for column in spec.columns:
+            if listed is None or column.kind == "hidden" or column.name not in listed.fields:
+                continue
+            where = f"scenario {scenario!r}, kind {spec.kind!r}: column {column.name!r}"
+            field = listed.fields[column.name]
+            made = column.dtype if column.kind == "value" else column.kind
+            if made not in _MADE_OF[field]:
+                raise PluginError(
+                    f"{where} is {'an' if made[0] in 'aei' else 'a'} {made}; the catalog lists the field as {field}, "
+                    f"which is made of: {', '.join(_MADE_OF[field])}. Declare it as one of them, or change the catalog"
+                )
+
+
+_NUMBERS: Final = ("float32", "int32", "bool", "fixed", "tick", "id", "derived")
+_MADE_OF: Final[Mapping[FieldType, tuple[str, ...]]] = {
+    "string": ("enum", "derived"),
+    "json": ("derived",),
+    "list<float32>": ("list", "derived"),
+    "bool": ("bool", "derived"),
+    "int32": ("int32", "bool", "derived"),
+    "int64": ("int32", "bool", "id", "tick", "derived"),
+    "float32": _NUMBERS,
+    "float64": _NUMBERS,
+}
+"""Columns of which a field of each type of the catalog can be made: their kind, of a ``value`` its dtype."""
+
+
 def host_columns(part: Part) -> Values:
     """Columns as NumPy arrays, hidden ones included: ids as int64 (-1 for null), lists as [rows, width]."""
     return {column.name: _host(part, column) for column in part.spec.columns}
@@ -119,6 +150,12 @@ def _host(part: Part, column: Column) -> NDArray[Any]:
     if column.derive is not None:
         known = {other.name: _host(part, other) for other in part.spec.columns if other.kind != "derived"}
         made: NDArray[Any] = column.derive({**known, "tick": part.ticks, "timestamp": part.timestamps})
+        if not hasattr(made, "__len__") or len(made) != len(part):
+            got = f"{len(made)} values" if hasattr(made, "__len__") else shown_object(made)
+            raise PluginError(
+                f"derive of column {column.name!r}, kind {part.spec.kind!r}, returned {got}; expected one for each of "
+                f"the {len(part)} rows"
+            )
         return made
     value = part.values[column.name]
     if column.kind == "id":
@@ -258,13 +295,23 @@ def _derived(
     text = kind is not None and pa.types.is_dictionary(kind)
     plain = pa.utf8() if text else kind
     pieces = [
-        pa.nulls(len(part), plain) if column is None else pa.array(_host(part, column), plain)
+        pa.nulls(len(part), plain) if column is None else _derived_part(part, column, plain)
         for part, column in zip(parts, columns, strict=True)
     ]
     whole = pa.concat_arrays(pieces)
     if order is not None:
         whole = whole.take(pa.array(order))
     return whole.dictionary_encode().cast(kind) if text else whole
+
+
+def _derived_part(part: Part, column: Column, kind: Any) -> pa.Array:
+    values = _host(part, column)
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise PluginError(
+            f"derive of column {column.name!r}, kind {part.spec.kind!r}, returned values that are no {kind}: {error}"
+        ) from error
 
 
 def _list(name: str, parts: Sequence[Part], order: NDArray[np.int64] | None) -> pa.Array:

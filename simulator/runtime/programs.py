@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from astrocyte.schemas.errors import PluginError, wrong_return
 from astrocyte.simulator.context import Context, Outputs
 from astrocyte.simulator.runtime.buffers import Sizes
 from astrocyte.simulator.scenario import Scenario
 
-__all__ = ["TRACES", "Compilation", "chunk_program", "copy_state", "init_program"]
+__all__ = ["TRACES", "Compilation", "chunk_program", "context_of", "copy_state", "init_program"]
 
 TRACES: Counter[str] = Counter()
 """How often the step of each scenario was traced (compiled), by name; a sweep over params must not add to it."""
@@ -63,9 +64,10 @@ def chunk_program(scenario: Scenario, static: Any, sizes: Sizes, ticks: int, sta
     """
 
     def one(params: Any, state: Any, seed: Array, low: Array, high: Array, island: Array) -> tuple[Any, Outputs]:
-        ctx = _context(scenario, static, dict(sizes), seed, (low, high), island, platform)
-        state = scenario.step(static, params, state, ctx)
-        return _strong(state), ctx.outputs()
+        ctx = context_of(scenario, static, dict(sizes), seed, (low, high), island, platform)
+        after = _strong(scenario.step(static, params, state, ctx))
+        _check_state(scenario.name, state, after)
+        return after, ctx.outputs()
 
     step = jax.vmap(one, in_axes=(None, 0, None, None, None, 0)) if stacked else one
     every = {spec.kind: spec.every for spec in scenario.events(static)}
@@ -100,6 +102,31 @@ def chunk_program(scenario: Scenario, static: Any, sizes: Sizes, ticks: int, sta
     return jax.jit(run, donate_argnums=1)
 
 
+def _check_state(name: str, before: Any, after: Any) -> None:
+    """Raise PluginError for a step whose state has not the parts, shapes and types of the one before."""
+
+    def parts(state: Any) -> dict[str, str]:
+        leaves = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda leaf: leaf is None)[0]
+        return {jax.tree_util.keystr(path) or "it": _shape(leaf) for path, leaf in leaves}
+
+    old, new = parts(before), parts(after)
+    if old == new:
+        return
+    if after is None:
+        raise wrong_return(f"step() of scenario {name!r}", after, "the state after the tick")
+    part = next(part for part in {**old, **new} if old.get(part) != new.get(part))
+    raise PluginError(
+        f"step() of scenario {name!r} returned a state in which {part} is {new.get(part, 'missing')}; expected "
+        f"{old.get(part, 'no such part')}, as in the state before the tick"
+    )
+
+
+def _shape(leaf: Any) -> str:
+    if not hasattr(leaf, "dtype"):
+        return type(leaf).__name__
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
 def _strong(state: Any) -> Any:
     """The state without weak types, which come from Python's numbers: a step that changes one would compile twice."""
 
@@ -119,13 +146,13 @@ def init_program(scenario: Scenario, static: Any, sizes: Sizes, stacked: bool, p
 
     def one(params: Any, seed: Array, island: Array) -> Any:
         before = (jnp.uint32(0xFFFFFFFF), jnp.uint32(0x7FFFFFFF))
-        ctx = _context(scenario, static, dict(sizes), seed, before, island, platform)
+        ctx = context_of(scenario, static, dict(sizes), seed, before, island, platform)
         return _strong(scenario.init(static, params, ctx))
 
     return jax.jit(jax.vmap(one, in_axes=(None, None, 0)) if stacked else one)
 
 
-def _context(
+def context_of(
     scenario: Scenario,
     static: Any,
     capacities: Mapping[str, int],
@@ -134,6 +161,7 @@ def _context(
     island: Array,
     platform: str,
 ) -> Context:
+    """The ``ctx`` of one tick of one island."""
     return Context(
         seed=seed,
         tick=tick,

@@ -58,7 +58,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "experiments": "settings simulation",
         "kafka": "settings",
         "recording": "console kafka",
-        "roles": "kafka logging metrics role_registry settings state topology transport",
+        "roles": "kafka logging metrics role_registry settings state stopping topology transport",
         "simulation": "console kafka recording settings stopping transport",
         "state": "kafka transport",
         "topology": "kafka settings",

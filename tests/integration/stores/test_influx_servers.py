@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from influxdb_client import InfluxDBClient
 
-from astrocyte.agents.sinks.base import SourcedFrame
+from astrocyte.agents.sinks.base import SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.influx.setup import setup_influx
 from astrocyte.agents.sinks.influx.sink import InfluxSink
-from astrocyte.agents.sinks.testing import a_batch, results
+from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.schemas.frames import Frame
 
 
@@ -26,7 +26,9 @@ async def written(sink, *batches):
 async def test_victoria_metrics_accepts_every_line(victoria):
     sink = InfluxSink(victoria.url, token="any", org="any", bucket="any", most_lines=3_000)
     frame = SourcedFrame(results(rows=10_000), "mono.problem_solving", 0, 5)
-    assert await written(sink, [frame], a_batch()[3:]) == []
+    matches = SourcedRecords("multi_events", [multi_event(number) for number in range(6)], "multi.events", 0, 20)
+    alerts = SourcedRecords("alerts", [alert(number) for number in range(3)], "alerts", 2, 7)
+    assert await written(sink, [frame], [matches, alerts]) == []
     assert sink.written == 10_009
     accuracies = victoria.samples("problem_solving_accuracy")
     assert len(accuracies) == 10_000

@@ -74,6 +74,18 @@ def test_an_older_database_is_upgraded_without_loss(database, step):
         )
 
 
+def test_a_configuration_of_a_database_before_the_wider_column_is_kept_and_a_long_one_fits(database):
+    upgrade(database, "0004")
+    insert = "INSERT INTO simulation_config (simulation_id, config_id, config_data) VALUES ('run-1', {}, '{}')"
+    execute(database, "INSERT INTO simulations (simulation_id) VALUES ('run-1')", insert.format(1, "x" * 4096))
+    upgrade(database)
+    execute(database, insert.format(2, "y" * 100_000))
+    assert ask(database, "SELECT length(config_data) FROM simulation_config ORDER BY config_id") == [
+        (4096,),
+        (100_000,),
+    ]
+
+
 def test_upgrading_again_changes_nothing(database):
     assert upgrade(database) == upgrade(database) == head()
     check(database)

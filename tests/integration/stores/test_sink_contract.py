@@ -33,7 +33,7 @@ async def test_sql_sink_keeps_the_contract(database):
             ).all()
         )
     assert positions == {
-        "alerts/2": 10,
+        "alerts/0": 23,
         "mono.problem_solving/0": 7,
         "mono.problem_solving/1": 10,
         "mono.x/0": 4,

@@ -1,6 +1,7 @@
 """A worker that cannot start says why in one line."""
 
 import asyncio
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from astrocyte.pipeline.roles.worker import _roles_now
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.topics import RULES
 from tests.support.brokers import own_embedded  # noqa: F401  fixture
+from tests.support.waiting import wait_until
 
 PLUGIN = """
 from astrocyte import register_sink
@@ -27,6 +29,88 @@ def test_a_sink_without_its_setting_ends_the_worker_with_one_line(tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("astrocyte: sink 'needy' needs the setting 'url'; set ASTROCYTE_NEEDY_URL")
+
+
+WRONG = """
+from astrocyte import register_sink
+
+
+class Wrong:
+    def __init__(self, context):
+        self.name, self.fault = context.name, context.require("fault")
+        if self.fault == "made":
+            raise RuntimeError("boom when made")
+
+    async def open(self):
+        if self.fault == "open":
+            raise RuntimeError("boom in open")
+
+    async def write(self, batch):
+        return []
+
+    async def close(self):
+        import threading, time
+
+        if self.fault == "close":
+            time.sleep(600)
+        threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+register_sink("wrong", Wrong, streams=(), records=("alerts",))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("made", "astrocyte: making the sink 'wrong' raised RuntimeError: boom when made ("),
+        ("open", "astrocyte: open() of sink 'wrong' raised RuntimeError: boom in open ("),
+    ],
+)
+def test_a_sink_that_raises_when_it_is_made_or_opened_ends_the_worker_with_one_line(
+    fault,
+    said,
+    own_embedded,  # noqa: F811
+    tmp_path,
+):
+    (tmp_path / "wrong_sink.py").write_text(WRONG)
+    done = run(
+        tmp_path, "worker", "--role", "wrong", ASTROCYTE_PLUGINS="wrong_sink", ASTROCYTE_WRONG_FAULT=fault,
+        ASTROCYTE_BROKER=own_embedded.address,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("astrocyte: ")]
+    assert line.startswith(said)
+    assert "wrong_sink.py:" in line
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("fault", ["close", "thread"])
+def test_a_sink_whose_close_hangs_or_leaves_a_thread_does_not_keep_the_worker(
+    fault,
+    own_embedded,  # noqa: F811
+    tmp_path,
+):
+    (tmp_path / "wrong_sink.py").write_text(WRONG)
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", "from astrocyte.pipeline.cli.app import main; main()", "worker", "--role", "wrong"]
+    environment = {
+        "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ASTROCYTE_PLUGINS": "wrong_sink",
+        "ASTROCYTE_WRONG_FAULT": fault, "ASTROCYTE_BROKER": own_embedded.address,
+    }  # fmt: skip
+    with log.open("w") as output:
+        worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=output, stderr=output)
+        try:
+            wait_until(lambda: "is ready and reads" in log.read_text(), 60, log.read_text)
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(20) == 0
+        finally:
+            worker.kill()
+            worker.wait()
+    assert (
+        "role 'wrong': close() has not returned, or has left a thread, 5 s after the end of the work" in log.read_text()
+    )
 
 
 def run(folder, *arguments, **environment):

@@ -1,5 +1,8 @@
 """What commands say: of themselves, of what is empty, and where they end without what they need."""
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -90,3 +93,44 @@ def test_an_export_of_the_audit_log_replaces_no_file(tmp_path):
     assert isinstance(result.exception, InvalidSettings)
     assert str(result.exception) == f"-o {kept}: File exists; expected a file that does not exist yet"
     assert kept.read_text() == "mine"
+
+
+NEEDS_JAX = "scenario 'axons' needs JAX, which is not installed: pip install 'astrocyte[simulator]'"
+UNKNOWN = "there is no scenario 'axxons'; known: axons, "
+
+
+@pytest.mark.parametrize(
+    "command", ["demo --scenario", "simulate", "score axons --seeds 2 --scenario", "experiment run"]
+)
+def test_without_jax_a_command_that_simulates_says_what_to_install_and_names_a_misspelt_scenario_first(
+    command, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.chdir(tmp_path)
+    for scenario, said in (("axons", NEEDS_JAX), ("axxons", UNKNOWN)):
+        sweep = tmp_path / f"{scenario}.yaml"
+        sweep.write_text(f"experiment: e\nscenario: {scenario}\nticks: 5\nseeds: [1]\n")
+        given = [*command.split(), str(sweep) if command.startswith("experiment") else scenario]
+        with pytest.raises(InvalidSettings) as refused:
+            CliRunner().invoke(app, given, catch_exceptions=False)
+        assert str(refused.value).startswith(said)
+
+
+def test_without_jax_a_benchmark_that_needs_it_ends_in_one_line():
+    code = (
+        "import sys; sys.modules['jax'] = None; sys.argv = ['astrocyte', 'bench', 'simulator', '--quick'];"
+        "from astrocyte.pipeline.cli.app import main; main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    line = "astrocyte: this command needs JAX, which is not installed: pip install 'astrocyte[simulator]'\n"
+    assert (ended.returncode, ended.stderr) == (2, line)
+
+
+def test_a_worker_without_roles_is_refused(monkeypatch):
+    with pytest.raises(
+        InvalidSettings, match=r"roles.*: expected at least one role, such as correlate, got an empty text"
+    ):
+        CliRunner().invoke(app, ["worker", "--role", ""], catch_exceptions=False)
+    monkeypatch.setenv("ASTROCYTE_ROLES", " ,")
+    with pytest.raises(InvalidSettings, match=r"roles.*: expected at least one role"):
+        CliRunner().invoke(app, ["worker"], catch_exceptions=False)

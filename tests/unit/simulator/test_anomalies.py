@@ -17,8 +17,8 @@ from tests.support.bursts import BurstsConfig
 
 KINDS = {
     "short": PlantKind(("a",), ticks=10, rest=5),
-    "long": PlantKind(("b",), ticks=100),
-    "last": PlantKind(once=True),
+    "long": PlantKind(("b",), ticks=100, rest=0),
+    "last": PlantKind(rest=0, once=True),
 }
 
 
@@ -41,6 +41,13 @@ def test_kinds_are_planted_in_turn_while_there_is_room() -> None:
     ]  # fmt: skip
     assert planting(KINDS, 20, 30) == [{"kind": "last", "at_tick": 20}]
     assert planting({}, 0, 100) == []
+
+
+def test_a_kind_that_says_no_rest_is_planted_a_few_times_however_long_the_run_is() -> None:
+    for ticks in (40, 480, 100_000):
+        plants = planting({"robbery": PlantKind(("robbed",)), "swarm": PlantKind(("swarms",), ticks=3)}, 10, 10 + ticks)
+        assert 7 <= len(plants) <= 8
+        assert {plant["kind"] for plant in plants} == {"robbery", "swarm"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped_rules()))

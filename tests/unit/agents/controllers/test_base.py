@@ -1,5 +1,6 @@
 """Your own controllers: classes with state, functions without, and the role that runs them."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from astrocyte import Controller, Frame, encode_frame, register_controller
 from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.pipeline.roles.control import ControlRunner
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import InvalidSettings, PluginError
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.testing import check_controller
@@ -85,3 +86,96 @@ def test_check_controller_finds_a_state_that_does_not_survive():
 def test_an_object_that_is_not_a_controller_is_refused():
     with pytest.raises(InvalidSettings, match="expected a Controller, or a function and stream"):
         register_controller("test_nothing", cool)
+
+
+class Wrong(Controller):
+    """Returns ``found`` from each step."""
+
+    stream = "room_stats"
+    found: Any = None
+
+    def step(self, state: Any, frame: Frame) -> Any:
+        return self.found
+
+
+class InPlace(Counter):
+    """Counts in the state that it is given."""
+
+    def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
+        state["rows"] = 5
+        return state, []
+
+
+class Appends(InPlace):
+    """Adds to a list in its state, and returns the same object."""
+
+    def initial(self) -> Any:
+        return {"rows": []}
+
+    def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
+        state["rows"].append(1)
+        return state, []
+
+
+class NoStream(Controller):
+    """Says not what it reads."""
+
+    def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
+        return state, []
+
+
+@pytest.mark.parametrize("kind", [InPlace, Appends])
+def test_check_controller_finds_a_state_that_is_changed_in_place(kind: Any):
+    with pytest.raises(AssertionError, match=r"changed its state in place, from .* it must return a new one"):
+        check_controller(kind(), [frame()])
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, r"controller 'Wrong' returned None; expected the next state and a list of commands"),
+        ({}, r"returned {} of type dict; expected the next state"),
+        (({}, {"open": 1.0}), r"returned {'open': 1.0} of type dict; expected a list of commands"),
+        (({}, [{"open": 1.0}]), r"returned {'open': 1.0} of type dict; expected commands that self.command"),
+        (({}, None), r"returned None; expected a list of commands beside the next state"),
+    ],
+)
+def test_what_a_step_may_not_return_is_named_by_the_check_and_is_a_dead_letter_in_the_role(found: Any, message: str):
+    wrong = Wrong()
+    wrong.found = found
+    with pytest.raises(AssertionError, match=message):
+        check_controller(wrong, [frame()])
+    letters = run(ControlRunner("state", {"Wrong": wrong}), 0)
+    assert [(topic, letter["stage"], letter["row"]) for topic, letter in letters] == [
+        ("dead_letters", "control", 0),
+        ("dead_letters", "control", 1),
+    ]
+    assert all(re.search(message, letter["reason"]) for _, letter in letters)
+
+
+def test_a_controller_without_an_input_is_named_before_anything_is_read():
+    with pytest.raises(AssertionError, match="controller 'NoStream': NoStream has no stream; set stream = "):
+        check_controller(NoStream(), [frame()])
+    with pytest.raises(PluginError, match="controller 'mine': NoStream has no stream"):
+        ControlRunner("state", {"mine": NoStream()})
+
+
+def test_check_controller_takes_a_function_and_a_class():
+    assert [command.values for command in check_controller(cool, [frame()])] == [{"heating": 0.0}]
+    assert len(check_controller(Counter, [frame()])) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (5, "controller 'returns' returned 5 of type int; expected the values of its commands"),
+        ({"open": 1.0}, r"returned {'open': 1.0} of type dict; expected the values of its commands \(mappings\)"),
+        ([1.0], "returned 1.0 of type float; .* this is one of them"),
+    ],
+)
+def test_a_function_that_returns_no_values_of_commands_is_named(found: Any, message: str):
+    def returns(_frame: Frame) -> Any:
+        return found
+
+    with pytest.raises(AssertionError, match=message):
+        check_controller(returns, [frame()])

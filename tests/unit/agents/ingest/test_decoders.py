@@ -157,3 +157,23 @@ def test_a_message_of_several_events_between_others_keeps_its_place():
     assert [item.offsets.tolist() for item in frames] == [[0, 1], [2, 2], [4]]
     assert [None if item.numbers is None else item.numbers.tolist() for item in frames] == [None, [0, 1], None]
     assert letters == []
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (None, "decoder 'returns' returned None; expected an event (a mapping), a list of them or a Frame"),
+        (7, "decoder 'returns' returned 7 of type int; expected an event (a mapping), a list of them or a Frame"),
+        ("{}", "decoder 'returns' returned '{}' of type str; expected an event (a mapping), a list of them or a Frame"),
+        ([{"value": 1}, 2], "decoder 'returns' returned [{'value': 1}, 2] of type list; expected an event"),
+    ],
+)
+def test_what_a_decoder_may_not_return_is_the_dead_letter_of_its_message_and_names_it(found, reason):
+    def returns(message: RawRecord):
+        return found if message.value == b"odd" else {"timestamp": 1_700_000_000_000_000, "value": 1.0}
+
+    register_decoder("odd", returns, content_type="text/csv")
+    frames, letters = decode_chunk("mono.room", 0, [record(3, b"odd", CSV), record(4, b"fine", CSV)])
+    assert [letter.offset for letter in letters] == [3]
+    assert letters[0].reason.startswith(reason)
+    assert [item.offset for item in frames] == [4]

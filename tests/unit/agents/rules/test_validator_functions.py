@@ -1,5 +1,6 @@
 """Validators in Python: what they may return, what an exception does, and how rule files name them."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -194,3 +195,60 @@ def test_a_validator_that_sets_nan_or_a_field_of_some_events_only_keeps_no_state
         return {"value": float("nan"), "new": 1} if event["value"] == 2 else None
 
     assert check_validator(Validator(stream="s", use=odd), [{"value": 1}, {"value": 2}]) == [None, None]
+
+
+def test_check_validator_finds_one_that_changes_its_event_or_its_arguments() -> None:
+    def change(event: dict[str, Any]) -> Any:
+        event["value"] = 9
+
+    with pytest.raises(AssertionError, match="changed 'value' of its event from 1 to 9; it must return the fields"):
+        check_validator(Validator(stream="s", use=change), [{"value": 1}])
+
+    def learn(event: dict[str, Any], seen: list[int]) -> Any:
+        seen.append(event["value"])
+
+    with pytest.raises(AssertionError, match=r"changed its arguments from {'seen': \[\]} to {'seen': \[1, 1"):
+        check_validator(Validator(stream="s", use=learn, options={"seen": []}), [{"value": 1}])
+
+
+def test_check_validator_takes_functions_and_no_events() -> None:
+    assert check_validator(judged, [{"value": 1.0}]) == ["one is refused"]
+    assert check_validator(capped, [{"value": 1000.0}, {"value": 1.0}]) == ["far too much", None]
+    assert check_validator(Validator(stream="s", use=capped), [{"value": 1000.0}]) == ["far too much"]
+    assert check_validator(judged, []) == []
+
+
+def test_a_value_that_is_no_value_is_named_equally_each_time() -> None:
+    reasons = check_validator(Validator(stream="s", use=lambda event: {"value": object()}), [{"value": 1}] * 2)
+    assert (
+        reasons
+        == ["the validator failed: it set 'value' to <object object>; expected a value that an event can have"] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (None, r"validator 'returns' returned None; expected the frame and the reasons"),
+        ([], r"validator 'returns' returned \[\] of type list; expected the frame and the reasons"),
+        ((1, {}), r"returned \(1, {}\) of type tuple; expected the frame"),
+    ],
+)
+def test_a_frame_validator_that_returns_anything_else_is_named(found: Any, reason: str) -> None:
+    def returns(frame: Frame) -> Any:
+        return found
+
+    frame = Frame.from_columns("A", "", {"timestamp": [1], "key": ["k"], "type": ["t"], "value": [1]})
+    _, refused = ValidatorFunction(returns, per="frame").apply(frame, {})
+    assert re.search(reason, refused[0])
+
+
+def test_a_validator_that_returns_a_number_is_named_and_an_empty_reason_is_filled() -> None:
+    def odd(event: dict[str, Any]) -> Any:
+        return 3 if event["value"] == 1 else ""
+
+    passed = apply(Validator(stream="s", use=odd), 1.0, 2.0)
+    assert passed.refused == [
+        (0, "validator 'odd' returned 3 of type int; expected None, a reason (text) or fields to set (a mapping)"),
+        (1, "validator 'odd' refused it and gave no reason"),
+    ]

@@ -18,6 +18,7 @@ from astrocyte.pipeline.cli.app import app
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
 from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.schemas.catalog import CATALOG, EventType
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
@@ -454,3 +455,30 @@ def test_events_of_a_frame_of_another_stream_than_the_topic_are_counted_and_repo
     (line,) = [line for line in lines(result) if "frames of stream" in line]
     assert "3 events of mono.A came in frames of stream 'F'" in line
     assert "mono.A[0]@0" in line
+
+
+def hive_frames(folder: Path) -> list[str]:
+    """Two frames of a stream of the catalog, 70 events in all, with numbers where it lists text, and one planted."""
+    rows = [Frame.from_columns("test_hive", "run", {
+        "timestamp": 1_772_359_200_000_000 + np.arange(count), "key": ["k"] * count, "hive": np.arange(count)
+    }, first_seq=first) for first, count in ((0, 50), (50, 20))]  # fmt: skip
+    truth = Frame.from_columns("truth", "run", {
+        "timestamp": [1_772_359_200_000_000], "key": ["k"], "type": ["planted"], "kind": ["swarm"], "rule": ["swarms"],
+        "until": [1_772_359_201_000_000], "members": ["[]"],
+    })  # fmt: skip
+    records = [
+        ConsumedRecord(f"mono.{frame.stream}", 0, offset, 1_772_359_200_000, None, encode_frame(frame))
+        for offset, frame in enumerate([*rows, truth])
+    ]
+    rules = "rules: [{name: swarms, seq: [{as: a, stream: test_hive}], alert: {severity: info, message: m}}]"
+    return files(folder, rules, *records)
+
+
+def test_events_of_frames_that_are_refused_as_a_whole_are_counted_and_a_score_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(CATALOG._types, "test_hive", EventType("test_hive", "hive", {"hive": "string"}, ("weighing",)))
+    given = hive_frames(tmp_path)
+    assert "0 multi events of 70 events (0 late, 70 refused)" in run("match", *given).stderr
+    shown = run("score", *given).stdout.splitlines()
+    assert "70 of 70 events were refused" in shown
+    assert any("70" in line and "hive" in line and "string" in line for line in shown)
+    assert json.loads(run("score", *given, "--json").stdout)["refused"][0] == "70 of 70 events were refused"
