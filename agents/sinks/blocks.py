@@ -28,14 +28,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.schemas.topics import TopicPartition
+from astrocyte.agents.sinks.block_marks import Ranges, Rows, mark_of, merge, overlap, ranges_in, ranges_of
 
-__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "Rows", "is_at"]
+__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "is_at"]
 
 TRANSIENT: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE, errno.ENOLCK}
@@ -80,19 +78,6 @@ class BlockForm(Protocol):
 
     def identity(self, line: bytes) -> int:
         """Hash of what makes a line another one; used within this process only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Lines to write, each with its newline, the partition from which they were read, and the offset of each."""
-
-    place: TopicPartition
-    offsets: NDArray[np.int64]
-    lines: list[bytes]
-
-
-Ranges = dict[TopicPartition, tuple[int, int]]
-"""First offset, and the one after the last, of every place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -268,7 +253,7 @@ class BlockFolder:
         try:
             for block in self._blocks_from(number, known.end):
                 self._add(block)
-                _merge(known.ranges, block.ranges)
+                merge(known.ranges, block.ranges)
                 known.end = block.end
         except FileNotFoundError:
             known.complete = False
@@ -289,7 +274,7 @@ class BlockFolder:
                 head = self._form.head(file)
                 if head is None or at + head.head_bytes + head.body_bytes > size:
                     return
-                block = _Block(number, at, head, _ranges_of(head.mark))
+                block = _Block(number, at, head, ranges_of(head.mark))
                 yield block
                 at = block.end
 
@@ -336,7 +321,7 @@ class BlockFolder:
 
     def _fresh(self, parts: Sequence[Rows]) -> tuple[list[Rows], list[int]]:
         """The lines that no block holds, each once, and their identities."""
-        reached = _ranges(parts)
+        reached = ranges_in(parts)
         self._load_recent(reached)
         known = self._stored(reached)
         taken = self._recent.keys()
@@ -375,7 +360,7 @@ class BlockFolder:
         stored: set[int] = set()
         oldest = self._blocks[0].number if self._blocks else max(self._files, default=0) + 1
         for number, known in self._files.items():
-            if not _overlap(known.ranges, reached):
+            if not overlap(known.ranges, reached):
                 continue
             kept: Iterable[_Block] = (block for block in self._blocks if block.number == number)
             if number <= oldest:
@@ -383,7 +368,7 @@ class BlockFolder:
                 kept = self._blocks_from(number, 0)
             try:
                 for block in kept:
-                    if _overlap(block.ranges, reached):
+                    if overlap(block.ranges, reached):
                         stored.update(self._identities(block))
             except (FileNotFoundError, ValueError):
                 continue  # taken away, or damaged, which was said
@@ -430,10 +415,10 @@ class BlockFolder:
         return file
 
     def _write(self, parts: Sequence[Rows], identities: Sequence[int]) -> None:
-        ranges = _ranges(parts)
+        ranges = ranges_in(parts)
         lines = list(chain.from_iterable(part.lines for part in parts))
         text = b"".join(lines)
-        packed = self._form.pack(_mark(ranges, lines, text), text)
+        packed = self._form.pack(mark_of(ranges, lines, text), text)
         file = self._file or self._begin()
         try:
             if self._torn:
@@ -457,7 +442,7 @@ class BlockFolder:
         self._end = block.end
         known = self._files[self._number]
         known.end = self._end
-        _merge(known.ranges, ranges)
+        merge(known.ranges, ranges)
         self._remember(identities)
 
 
@@ -469,44 +454,3 @@ def is_at(descriptor: int, path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
-
-
-def _ranges(parts: Iterable[Rows]) -> Ranges:
-    ranges: Ranges = {}
-    for part in parts:
-        _merge(ranges, {part.place: (int(part.offsets.min()), int(part.offsets.max()) + 1)})
-    return ranges
-
-
-def _mark(ranges: Ranges, lines: Sequence[bytes], text: bytes) -> bytes:
-    """The offsets of a block, and which of its lines hold newlines: their index and their number of newlines."""
-    offsets = [[*place, first, following] for place, (first, following) in sorted(ranges.items())]
-    split = {}
-    if text.count(b"\n") > len(lines):
-        counts = ((index, line.count(b"\n")) for index, line in enumerate(lines))
-        split = {str(index): count for index, count in counts if count > 1}
-    return orjson.dumps({"offsets": offsets, "split": split})
-
-
-def _ranges_of(mark: bytes) -> Ranges:
-    """Raises ValueError for text that is no mark."""
-    try:
-        return {
-            TopicPartition(topic, partition): (first, following)
-            for topic, partition, first, following in orjson.loads(mark)["offsets"]
-        }
-    except (TypeError, KeyError) as error:
-        raise ValueError(str(error)) from error
-
-
-def _merge(ranges: Ranges, others: Ranges) -> None:
-    for place, (first, following) in others.items():
-        known = ranges.get(place, (first, following))
-        ranges[place] = (min(known[0], first), max(known[1], following))
-
-
-def _overlap(ranges: Ranges, others: Ranges) -> bool:
-    return any(
-        place in ranges and ranges[place][0] < following and first < ranges[place][1]
-        for place, (first, following) in others.items()
-    )

@@ -19,7 +19,8 @@ import orjson
 import zstandard
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords
-from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head, Rows
+from astrocyte.agents.sinks.block_marks import Rows
+from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.topics import TopicPartition

@@ -42,7 +42,7 @@ ARROWS: dict[str, dict[str, str]] = {
     },
     "agents/sinks": {
         "audit": "base sql",
-        "influx": "base blocks retry",
+        "influx": "base block_marks blocks retry",
         "sql": "base retry",
     },
     "agents/windows": {

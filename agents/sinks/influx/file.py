@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords
-from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head, Rows
+from astrocyte.agents.sinks.block_marks import Rows
+from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.topics import TopicPartition
