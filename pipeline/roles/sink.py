@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,21 +37,20 @@ from astrocyte.agents.sinks.base import (
 )
 from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
-from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
-from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
+from astrocyte.pipeline.roles.worker import RESTART_STATUS
+from astrocyte.pipeline.roles.worker_app import repeat, rules_now
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+from astrocyte.pipeline.topology.rule_updates import follow_rules
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_topics
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
@@ -182,7 +182,7 @@ class SinkRunner:
         decoders: Decoders | None = None,
         acceptance: Acceptance = EVERYTHING,
     ) -> None:
-        self._acceptance = acceptance
+        self.update(decoders, acceptance)
         self._sink = sink
         self._deliver = deliver
         self._partitions = partitions
@@ -193,7 +193,6 @@ class SinkRunner:
         self._critical_linger_s = critical_linger_s
         self._catalog = catalog
         self._monotonic = monotonic
-        self._decoders = decoders
         self._batch = _Batch()
         self._lock = asyncio.Lock()
         self.written = 0
@@ -202,6 +201,11 @@ class SinkRunner:
         self.unused = Unused()
         """Records that could not be read, and rows that the store, or the code that writes them, refused."""
         self._limit = limit or LetterLimit(self._stage, 1.0)
+
+    def update(self, decoders: Decoders | None, acceptance: Acceptance) -> None:
+        """Read, from the next chunk on, by changed declarations and validators."""
+        self._decoders = decoders
+        self._acceptance = acceptance
 
     async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[KafkaRecord]) -> None:
         """Take one chunk; returns at once unless the batch is full, which is the back-pressure."""
@@ -350,9 +354,13 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.definition(context)
-    ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
-    decoders = decoders_of(_contracts(settings, ruleset))
-    topics = sink_topics(settings, kind, decoders.contracts)
+    live, rules_start, known = rules_now(settings)
+
+    def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:
+        contracts = contracts_of(ruleset, existing=known.partitions, streams=settings.streams)
+        return decoders_of(contracts), sink_topics(settings, kind, contracts, ruleset.windows)
+
+    decoders, topics = read_by(live.ruleset)
     runner = SinkRunner(
         sink,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
@@ -361,7 +369,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         most_rows=kind.batch_rows,
         limit=LetterLimit(role, settings.dead_letter_limit),
         decoders=decoders,
-        acceptance=Acceptance(ruleset),
+        acceptance=Acceptance(live.ruleset),
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
@@ -401,6 +409,22 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         await reporter.tick()
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
+
+    @app.task
+    async def rules_topic() -> None:
+        async for change in follow_rules(settings.broker, live, rules_start):
+            if change.refused is not None:
+                continue
+            decoders, wanted = read_by(change.ruleset)
+            if set(wanted) != set(topics):
+                logger.warning(
+                    "%s: the changed rules have other topics; the worker exits, to be restarted with them", role
+                )
+                await revoked(set())
+                os._exit(RESTART_STATUS)
+            runner.update(decoders, Acceptance(change.ruleset))
+            logger.info("%s reads by the changed rules", role)
+
     repeat(app, tick, _TICK_S)
     if kind.upkeep is not None:
         upkeep = kind.upkeep
@@ -416,14 +440,6 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
     else:
         if done:
             logger.info("%s: retention removed %s rows", context.name, done)
-
-
-def _contracts(settings: Settings, ruleset: RuleSet) -> Contracts:
-    """What the rule files declare, and the topics of undeclared streams; the broker is asked for them if needed."""
-    if all(stream in CATALOG for stream in settings.streams):
-        return contracts_of(ruleset)
-    existing = ask_broker(lambda: topic_partitions(settings.broker))
-    return contracts_of(ruleset, existing=existing, streams=settings.streams)
 
 
 def _listener(app: Any) -> OnRetry:
