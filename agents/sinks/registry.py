@@ -64,7 +64,7 @@ class SinkType:
     records: tuple[RecordKind, ...] | None = None
     """Kinds of records that it reads: multi_events, alerts, dead_letters, simulations; None: all."""
     windows: bool = False
-    """Whether it reads the results of the windows of the rule files."""
+    """Whether it reads the results of the windows in force, of rule files and of published rules."""
     audited: bool = False
     """Whether it reads rule changes and control messages, as records of the kind ``audit``."""
     batch_rows: int = 20_000

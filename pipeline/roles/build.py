@@ -32,14 +32,14 @@ from astrocyte.pipeline.roles.repartition import RepartitionRunner
 from astrocyte.pipeline.roles.sink import build_sink
 from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
-from astrocyte.pipeline.roles.worker_app import WorkerApp, ask_broker, make_app, repeat
+from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat, rules_now
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, GroupRules, digest_of, read_rule_files
-from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
+from astrocyte.pipeline.topology.rule_files import GroupRules, digest_of
+from astrocyte.pipeline.topology.rule_updates import follow_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
 from astrocyte.schemas.declarations import StreamDeclaration
@@ -66,14 +66,6 @@ def build_app(settings: Settings) -> WorkerApp:
     return app
 
 
-def _rules_now(settings: Settings) -> tuple[LiveRules, int, KnownTopics]:
-    """Rules of the files and of the topic, the offset after these, and the topics that exist."""
-    known = KnownTopics(ask_broker(lambda: topic_partitions(settings.broker)), settings.partitions)
-    live = LiveRules(read_rule_files(settings.rules or DEFAULT_RULES), accept=known.checked_plan)
-    start = ask_broker(lambda: load_live_rules(settings.broker, live))
-    return live, int(start), known
-
-
 def _restart_if_changed(known: KnownTopics, now: Mapping[str, int], topics: Iterable[str]) -> None:
     """Exit, to be restarted, if a topic has another number of partitions than that by which the role made its plan."""
     changes = known.changes(now, topics)
@@ -95,7 +87,7 @@ async def _look_again(settings: Settings, known: KnownTopics, topics: Iterable[s
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
     """Domains over all streams that the rules read."""
-    live, rules_start, known = _rules_now(settings)
+    live, rules_start, known = rules_now(settings)
     existing = known.partitions
     plan = known.plan(live.ruleset)
     internal = set(plan.topics) - set(plan.inputs)
@@ -260,7 +252,7 @@ def _fields(plan: Plan) -> list[str]:
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:
     """Agents that copy streams to the internal topics keyed as the rules need them."""
-    live, rules_start, known = _rules_now(settings)
+    live, rules_start, known = rules_now(settings)
     plan = known.plan(live.ruleset)
     decoders = decoders_of(plan.contracts)
     sources = list(dict.fromkeys(plan.copies.values()))
@@ -374,9 +366,9 @@ def _build_repartition_agent(app: WorkerApp, runner: RepartitionRunner, unused: 
 def build_control(app: WorkerApp, settings: Settings) -> None:
     """One agent that feeds the controllers."""
     memory = state_topic(str(app.conf.id))
-    ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
+    live, rules_start, _ = rules_now(settings)
     limit = LetterLimit("control", settings.dead_letter_limit)
-    runner = ControlRunner(memory, partitions=settings.partitions, limit=limit, acceptance=Acceptance(ruleset))
+    runner = ControlRunner(memory, partitions=settings.partitions, limit=limit, acceptance=Acceptance(live.ruleset))
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     serve_metrics(settings, "control", UnusedMetrics("control", runner.unused))
     inputs = runner.topics
@@ -395,7 +387,7 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
         app,
         TransportOptions(
             on_assigned=assigned,
-            note=digest_of(ruleset, settings),
+            note=digest_of(live.base, settings),
             on_notes=GroupRules().note,
             liveness_timeout_s=settings.liveness_timeout / 1e6,
         ),
@@ -413,3 +405,10 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
 
     app.agent(app.topic(*inputs), name="control", supervisor_strategy=mode.CrashingSupervisor)(control)
     repeat(app, reporter.tick, 1.0)
+
+    @app.task
+    async def rules_topic() -> None:
+        async for change in follow_rules(settings.broker, live, rules_start):
+            if change.refused is None:
+                runner.acceptance = Acceptance(change.ruleset)
+                logger.info("control reads by the changed rules")

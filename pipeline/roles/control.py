@@ -49,7 +49,8 @@ class ControlRunner:
         limit: LetterLimit | None = None,
         acceptance: Acceptance = EVERYTHING,
     ) -> None:
-        self._acceptance = acceptance
+        self.acceptance = acceptance
+        """What is refused from the next chunk on."""
         self._partitions = partitions
         self.unused = Unused()
         """Dead letters: rows on which a controller raised, and messages that cannot be read."""
@@ -91,7 +92,7 @@ class ControlRunner:
         Raises InvalidSettings for a command of another control than the controller's own.
         """
         frames, letters = decode_chunk(topic, partition, records)
-        accepted = self._acceptance.accept(frames)
+        accepted = self.acceptance.accept(frames)
         frames = [item for item in accepted.items if isinstance(item, SourcedFrame)]
         letters = letters + accepted.letters
         for letter in accepted.refused:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,6 @@ from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import (
     OnRetry,
-    Positioned,
     RecordKind,
     Rejected,
     RetryNotice,
@@ -39,21 +39,22 @@ from astrocyte.agents.sinks.base import (
 )
 from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
 from astrocyte.agents.sinks.retry import RetryPolicy
-from astrocyte.pipeline.kafka.client import topic_partitions
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
-from astrocyte.pipeline.roles.worker_app import ask_broker, repeat
+from astrocyte.pipeline.roles.worker import RESTART_STATUS
+from astrocyte.pipeline.roles.worker_app import repeat, rules_now
 from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, GroupRules, digest_of, read_rule_files
+from astrocyte.pipeline.topology.rule_files import GroupRules, digest_of
+from astrocyte.pipeline.topology.rule_updates import follow_rules
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_streams, sink_topics, unread_streams
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
 from astrocyte.schemas.catalog import CATALOG, Catalog
-from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import AstrocyteError, plugin_raised
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.ids import hash_id
@@ -64,7 +65,7 @@ from astrocyte.schemas.topics import (
     RULES,
 )
 
-__all__ = ["SinkRunner", "build_sink", "decode_for_sink", "report_empty_store"]
+__all__ = ["SinkRunner", "build_sink", "decode_for_sink"]
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class SinkRunner:
         decoders: Decoders | None = None,
         acceptance: Acceptance = EVERYTHING,
     ) -> None:
-        self._acceptance = acceptance
+        self.update(decoders, acceptance)
         self._sink = sink
         self._deliver = deliver
         self._partitions = partitions
@@ -193,7 +194,6 @@ class SinkRunner:
         self._critical_linger_s = critical_linger_s
         self._catalog = catalog
         self._monotonic = monotonic
-        self._decoders = decoders
         self._batch = _Batch()
         self._lock = asyncio.Lock()
         self.written = 0
@@ -202,6 +202,11 @@ class SinkRunner:
         self.unused = Unused()
         """Records that could not be read, and rows that the store, or the code that writes them, refused."""
         self._limit = limit or LetterLimit(self._stage, 1.0)
+
+    def update(self, decoders: Decoders | None, acceptance: Acceptance) -> None:
+        """Read, from the next chunk on, by changed declarations and validators."""
+        self._decoders = decoders
+        self._acceptance = acceptance
 
     async def handle(self, chunk: Any, delivery: Delivery, records: Sequence[KafkaRecord]) -> None:
         """Take one chunk; returns at once unless the batch is full, which is the back-pressure."""
@@ -348,14 +353,18 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = _made(kind, context)
-    ruleset = read_rule_files(settings.rules or DEFAULT_RULES)
     for stream in unread_streams(settings, kind):
         logger.warning(
             "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
             role, stream,
         )  # fmt: skip
-    decoders = decoders_of(_contracts(settings, ruleset, sink_streams(settings, kind)))
-    topics = sink_topics(settings, kind, decoders.contracts)
+    live, rules_start, known = rules_now(settings)
+
+    def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:
+        contracts = contracts_of(ruleset, existing=known.partitions, streams=sink_streams(settings, kind))
+        return decoders_of(contracts), sink_topics(settings, kind, contracts, ruleset.windows)
+
+    decoders, topics = read_by(live.ruleset)
     runner = SinkRunner(
         sink,
         lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
@@ -364,7 +373,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         most_rows=kind.batch_rows,
         limit=LetterLimit(role, settings.dead_letter_limit),
         decoders=decoders,
-        acceptance=Acceptance(ruleset),
+        acceptance=Acceptance(live.ruleset),
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
@@ -403,7 +412,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         TransportOptions(
             on_assigned=assigned,
             on_revoked=revoked,
-            note=digest_of(ruleset, settings),
+            note=digest_of(live.base, settings),
             on_notes=GroupRules().note,
             liveness_timeout_s=settings.liveness_timeout / 1e6,
         ),
@@ -421,22 +430,26 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         await reporter.tick()
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
+
+    @app.task
+    async def rules_topic() -> None:
+        async for change in follow_rules(settings.broker, live, rules_start):
+            if change.refused is not None:
+                continue
+            decoders, wanted = read_by(change.ruleset)
+            if set(wanted) != set(topics):
+                logger.warning(
+                    "%s: the changed rules have other topics; the worker exits, to be restarted with them", role
+                )
+                await revoked(set())
+                os._exit(RESTART_STATUS)
+            runner.update(decoders, Acceptance(change.ruleset))
+            logger.info("%s reads by the changed rules", role)
+
     repeat(app, tick, _TICK_S)
     if kind.upkeep is not None:
         upkeep = kind.upkeep
         repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)
-
-
-async def report_empty_store(sink: Sink, role: str, group: str, committed: Mapping[Any, int | None]) -> None:
-    """Say that rows are missing where the group has read topics and the store holds nothing of this sink."""
-    done = {tp: offset for tp, offset in committed.items() if offset}
-    if done and isinstance(sink, Positioned) and await sink.holds_nothing():
-        logger.warning(
-            "%s: the group %s has read %s partitions up to offsets such as %s of %s[%s], and the store holds nothing "
-            "of this sink: it is new or was emptied, and lacks these rows. To write them again, as far as topics hold "
-            "them, stop the role and delete the group %s (docs/operations.md, Lost files and databases)",
-            role, group, len(done), *next((offset, *tp) for tp, offset in sorted(done.items())), group,
-        )  # fmt: skip
 
 
 def _made(kind: SinkType, context: SinkContext) -> Sink:
@@ -460,14 +473,6 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
     else:
         if done:
             logger.info("%s: retention removed %s rows", context.name, done)
-
-
-def _contracts(settings: Settings, ruleset: RuleSet, streams: Sequence[str]) -> Contracts:
-    """What the rule files declare, and the topics of undeclared streams; the broker is asked for them if needed."""
-    if all(stream in CATALOG for stream in streams):
-        return contracts_of(ruleset)
-    existing = ask_broker(lambda: topic_partitions(settings.broker))
-    return contracts_of(ruleset, existing=existing, streams=streams)
 
 
 def _listener(app: Any) -> OnRetry:

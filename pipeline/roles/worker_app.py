@@ -15,18 +15,20 @@ import orjson
 from faust.types import TP
 
 from astrocyte.agents.ingest.decode import decode_chunk
-from astrocyte.pipeline.kafka.client import until_available
+from astrocyte.pipeline.kafka.client import topic_partitions, until_available
 from astrocyte.pipeline.logging import logging_config
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.stopping import end_after
-from astrocyte.pipeline.topology.topics import make_topics
+from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
+from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
+from astrocyte.pipeline.topology.topics import KnownTopics, make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings, PluginError
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["WorkerApp", "ask_broker", "make_app", "repeat"]
+__all__ = ["WorkerApp", "ask_broker", "make_app", "repeat", "rules_now"]
 
 logger = logging.getLogger(__name__)
 
@@ -157,3 +159,11 @@ def ask_broker(question: Callable[[], Awaitable[Any]]) -> Any:
     """Answer of the broker while an app is built; on a thread with its own event loop: Faust's does not run yet."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, until_available(question)).result()
+
+
+def rules_now(settings: Settings) -> tuple[LiveRules, int, KnownTopics]:
+    """Rules of the files and of the topic, the offset after these, and the topics that exist."""
+    known = KnownTopics(ask_broker(lambda: topic_partitions(settings.broker)), settings.partitions)
+    live = LiveRules(read_rule_files(settings.rules or DEFAULT_RULES), accept=known.checked_plan)
+    start = ask_broker(lambda: load_live_rules(settings.broker, live))
+    return live, int(start), known

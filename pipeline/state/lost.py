@@ -1,15 +1,16 @@
-"""Offsets that are committed although no state goes with them: the state topic was deleted, or not restored."""
+"""Offsets that are committed although no state or store goes with them: deleted, or not restored."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from astrocyte.agents.sinks.base import Positioned, Sink
 from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["LostState", "SnapshotsLost"]
+__all__ = ["LostState", "SnapshotsLost", "report_empty_store"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,3 +44,15 @@ class LostState:
             "group, to process everything again; or start once with ASTROCYTE_LOST_STATE=empty, to go on from here "
             "(docs/operations.md, Lost snapshots)"
         )
+
+
+async def report_empty_store(sink: Sink, role: str, group: str, committed: Mapping[Any, int | None]) -> None:
+    """Say that rows are missing where the group has read topics and the store holds nothing of this sink."""
+    done = {tp: offset for tp, offset in committed.items() if offset}
+    if done and isinstance(sink, Positioned) and await sink.holds_nothing():
+        logger.warning(
+            "%s: the group %s has read %s partitions up to offsets such as %s of %s[%s], and the store holds nothing "
+            "of this sink: it is new or was emptied, and lacks these rows. To write them again, as far as topics hold "
+            "them, stop the role and delete the group %s (docs/operations.md, Lost files and databases)",
+            role, group, len(done), *next((offset, *tp) for tp, offset in sorted(done.items())), group,
+        )  # fmt: skip

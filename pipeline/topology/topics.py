@@ -8,13 +8,13 @@ from typing import Final
 
 from astrocyte.agents.controllers.base import CONTROLLERS
 from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.rules.windows import Window
 from astrocyte.agents.sinks.base import RecordKind
 from astrocyte.agents.sinks.registry import SINKS, SinkType
 from astrocyte.pipeline.kafka.client import ensure_topics
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.plan import Plan, checked_plan, make_plan, uneven_topics
-from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.catalog import CATALOG
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.errors import InvalidSettings
@@ -122,11 +122,10 @@ def unread_streams(settings: Settings, kind: SinkType) -> list[str]:
     return [stream for stream in own if stream not in read]
 
 
-def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts) -> list[str]:
-    """Topics that a kind of sink reads. Raises InvalidSettings where there are none."""
+def sink_topics(settings: Settings, kind: SinkType, contracts: Contracts, windows: Iterable[Window]) -> list[str]:
+    """Topics that a kind of sink reads, with ``windows`` in force. Raises InvalidSettings where there are none."""
     topics = [contracts.topic_of(stream) for stream in sink_streams(settings, kind)]
     if kind.windows:
-        windows = read_rule_files(settings.rules).windows if settings.rules else ()
         topics += [metrics_topic(window.name) for window in windows]
     topics += [topic for topic, record in RECORD_TOPICS.items() if kind.records is None or record in kind.records]
     if kind.audited:
@@ -142,12 +141,13 @@ def role_topics(settings: Settings, plan: Plan, contracts: Contracts) -> tuple[s
     Roles of your own are not known here; they check their topics when they start.
     """
     topics: list[str] = []
+    windows = [window for group in plan.groups for window in group.ruleset.windows]
     for role in settings.roles:
         if role in ("correlate", "repartition"):
             sources = {*plan.copies.values(), *map(contracts.topic_of, settings.streams)}
             topics += [*plan.topics, *sorted(sources), *output_topics(plan)]
         elif role in SINKS:
-            found = sink_topics(settings, SINKS.get(role), contracts)
+            found = sink_topics(settings, SINKS.get(role), contracts, windows)
             topics += [topic for topic in found if topic not in _SINGLE and not topic.startswith(CONTROL_PREFIX)]
     return tuple(dict.fromkeys(topics))
 

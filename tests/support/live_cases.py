@@ -244,7 +244,7 @@ class _Run:
             sink, deliver, partitions=self.settings.partitions, stage="sql", decoders=decoders_of(contracts),
             acceptance=Acceptance(self.ruleset),
         )  # fmt: skip
-        wanted = set(sink_topics(self.settings, SINKS.get("sql"), contracts))
+        wanted = set(sink_topics(self.settings, SINKS.get("sql"), contracts, self.ruleset.windows))
         # Events first: rows of outputs refer to nothing that must exist, but this is the order of arrival.
         for (topic, partition), records in sorted(messages.items(), key=lambda item: item[0][0] in RECORD_TOPICS):
             if topic in wanted:

@@ -20,7 +20,7 @@ from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.roles.health import correlate_health
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.topology.rule_files import read_rule_files
-from astrocyte.schemas.topics import LATE, MULTI_EVENTS, STATS
+from astrocyte.schemas.topics import ALERTS, LATE, MULTI_EVENTS, STATS
 from tests.support.brokers import read_all
 from tests.support.waiting import wait_until
 
@@ -29,7 +29,11 @@ streams:
   - {name: orders, topic: shop.orders, id: id}
   - {name: payments, id: id}
 rules:
-  - {name: paid, within: 10s, seq: [{as: a, stream: orders}, {as: b, stream: payments}]}
+  - name: paid
+    within: 10s
+    seq: [{as: a, stream: orders}, {as: b, stream: payments}]
+    alert: {severity: info, message: "paid"}
+    group: {within: 1s, by: null}
 """
 TOPICS = {"shop.orders": 2, "mono.payments": 3}
 START_MS = 1_759_055_400_000
@@ -79,12 +83,20 @@ def found(address: str) -> list[str]:
     return sorted(each["event_id"] for each in values(address, MULTI_EVENTS))
 
 
-def offline(address: str, folder: Path) -> tuple[list[str], dict[str, int]]:
+def alerts(address: str) -> list[str]:
+    return sorted(orjson.dumps(each, option=orjson.OPT_SORT_KEYS).decode() for each in values(address, ALERTS))
+
+
+def offline(address: str, folder: Path) -> tuple[list[str], dict[str, int], list[str]]:
+    """Ids of multi events, counters and alerts of `match` over the topics."""
     log = folder / "recorded.jsonl.zst"
     asyncio.run(record(address, list(TOPICS), log, overwrite=True))
     run, outputs = run_rules(read_rule_files([folder / "rules.yaml"]), [log], lateness_us=1_000_000)
-    ids = [orjson.loads(each.value)["event_id"] for output in outputs for each in output.multi_events]
-    return sorted(ids), run.counters.as_dict()
+    made = list(outputs)
+    ids = [orjson.loads(each.value)["event_id"] for output in made for each in output.multi_events]
+    raised = [orjson.loads(each.value) for output in made for each in output.alerts]
+    strings = sorted(orjson.dumps(each, option=orjson.OPT_SORT_KEYS).decode() for each in raised)
+    return sorted(ids), run.counters.as_dict(), strings
 
 
 def counters(address: str) -> dict[str, int]:
@@ -100,7 +112,7 @@ def test_a_worker_over_topics_of_2_and_3_partitions_finds_what_match_finds(own_b
     (tmp_path / "rules.yaml").write_text(RULES)
     asyncio.run(ensure_topics(address, TOPICS))
     asyncio.run(send(address, range(60), late=5))
-    wanted, expected = offline(address, tmp_path)
+    wanted, expected, before = offline(address, tmp_path)
     assert (len(wanted), expected["late"]) == (60, 5)
     arguments = ["rules", "check", str(tmp_path / "rules.yaml"), "--broker", address]
     checked = CliRunner().invoke(app, arguments, env={"ASTROCYTE_PARTITIONS": "2"})
@@ -109,6 +121,10 @@ def test_a_worker_over_topics_of_2_and_3_partitions_finds_what_match_finds(own_b
         wait_until(lambda: found(address) == wanted, 60, lambda: f"{len(found(address))}; {log()[-3000:]}")
         assert "repartition mono.payments (3 partitions) by key -> keyed.key.payments" in log()
         wait_until(lambda: counters(address)["received"] == expected["received"], 30, lambda: str(counters(address)))
+        # Only now is there a worker whose number of domains the log can tell.
+        raised = offline(address, tmp_path)[2]
+        assert raised != before
+        wait_until(lambda: alerts(address) == raised, 60, lambda: f"{alerts(address)}\n{raised}")
         assert counters(address) == {name: expected[name] for name in counters(address)}
     assert len({each["event_id"] for each in values(address, LATE)}) == 5
     there = asyncio.run(topic_partitions(address))
@@ -158,7 +174,7 @@ def test_a_topic_that_grows_is_repartitioned_from_then_on(own_embedded, tmp_path
         wait_until(lambda: "role repartition is ready and reads" in log(), 120, lambda: log()[-3000:])
         # While all was idle event time has gone on with the clock: these events are of an hour's time after that.
         asyncio.run(send(address, range(30, 90), start_ms=START_MS + 3_000_000))
-        wanted, _ = offline(address, tmp_path)
+        wanted, *_ = offline(address, tmp_path)
         assert len(wanted) == 90
         wait_until(lambda: set(found(address)) == set(wanted), 90, lambda: f"{len(found(address))}; {log()[-3000:]}")
     assert len(found(address)) == len(wanted)

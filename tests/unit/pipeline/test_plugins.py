@@ -79,7 +79,7 @@ def test_shipped_roles_keep_their_order_and_every_sink_is_a_role():
     assert names[:7] == ("correlate", "repartition", "control", "sql", "influx", "audit", "file")
     register_sink("test_narrow", lambda context: None, streams=("axon_1",), records=("alerts",))
     assert "test_narrow" in role_names()
-    assert sink_topics(load_settings(), SINKS.get("test_narrow"), Contracts()) == ["mono.axon_1", "alerts"]
+    assert sink_topics(load_settings(), SINKS.get("test_narrow"), Contracts(), ()) == ["mono.axon_1", "alerts"]
     with pytest.raises(InvalidSettings, match="there is a sink 'test_narrow' already, and every sink is a role"):
         register_role("test_narrow", lambda app, settings: None)
     with pytest.raises(InvalidSettings, match=r"records of the kind 'alert'; known: .*did you mean 'alerts'"):

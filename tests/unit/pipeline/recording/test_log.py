@@ -65,6 +65,14 @@ def test_every_form_of_file_restores_the_records(tmp_path_factory, records, name
     assert read_header(path) == LogHeader({"t": 8})
 
 
+@pytest.mark.parametrize("domains", [0, -1, 2000, "4", 2.5, True])
+def test_a_header_names_the_number_of_domains_or_none(domains):
+    assert parse_line(LogHeader({"t": 8}, domains=3).line()) == LogHeader({"t": 8}, domains=3)
+    assert parse_line(LogHeader({"t": 8}).line()).domains is None
+    with pytest.raises(InvalidLog, match="'domains' in the log header: expected a number from 1 to 1024, got"):
+        parse_line(orjson.dumps({"type": "log-header", "format": 1, "topics": {}, "domains": domains}))
+
+
 def test_a_line_has_the_fields_that_kcat_prints():
     record = ConsumedRecord("t1", 3, 5, 1_700_000_000_000, b"c7", b'{"v":0}', (("ce_id", b"e1"), ("ce_type", b"x")))
     body = json.loads(record_line(record))

@@ -11,7 +11,8 @@ from astrocyte.agents.sinks.base import Rejected, RetryNotice, SinkError
 from astrocyte.agents.sinks.memory import MemorySink
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.testing import a_batch, alert, multi_event, results
-from astrocyte.pipeline.roles.sink import SinkRunner, _listener, report_empty_store
+from astrocyte.pipeline.roles.sink import SinkRunner, _listener
+from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from tests.support.waiting import loop_turns
