@@ -28,7 +28,7 @@ import pyarrow as pa
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
 from astrocyte.schemas.frames import RESERVED, Frame
 from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
-from astrocyte.schemas.registry import Registry, takes
+from astrocyte.schemas.registry import Registry, described, takes
 
 __all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "register_validator"]
 
@@ -102,7 +102,7 @@ def _convert(name: str, found: Any) -> ValidatorFunction:
     made = found if isinstance(found, ValidatorFunction) else ValidatorFunction(found)
     if not takes(made.definition, 1, more=True):
         raise InvalidSettings(
-            f"validator {name!r}: expected a function of an event or a frame, got {made.definition!r:.100}"
+            f"validator {name!r}: expected a function of an event or a frame, got {described(made.definition)}"
         )
     return made
 
