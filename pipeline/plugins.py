@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings
-from astrocyte.schemas.registry import Registry
+from astrocyte.schemas.registry import Registry, one_line
 
 __all__ = ["load_installed", "load_plugins"]
 
@@ -51,7 +51,7 @@ def load_plugins(modules: Iterable[str]) -> None:
                 f"working folder {folder}"
             ) from error
         except (Exception, SystemExit) as error:
-            raise InvalidSettings(f"{what}: importing it failed: {type(error).__name__}: {error}") from error
+            raise InvalidSettings(f"{what}: importing it failed: {one_line(error)}") from error
         if top not in _checked:
             _check_place(what, top, loaded_before=loaded_before)
             _checked.add(top)

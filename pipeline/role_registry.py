@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from astrocyte.agents.sinks.registry import SINKS
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.registry import Registry, did_you_mean, takes
+from astrocyte.schemas.registry import Registry, described, did_you_mean, takes
 
 __all__ = ["ROLES", "RoleBuilder", "check_role", "register_role", "role_names"]
 
@@ -26,7 +26,7 @@ RoleBuilder = Callable[[Any, Any], None]
 
 def _convert(name: str, found: Any) -> RoleBuilder:
     if not takes(found, 2):
-        raise InvalidSettings(f"role {name!r}: expected a function of the app and settings, got {found!r:.100}")
+        raise InvalidSettings(f"role {name!r}: expected a function of the app and settings, got {described(found)}")
     return found  # type: ignore[no-any-return]
 
 

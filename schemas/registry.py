@@ -12,12 +12,12 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from inspect import signature
+from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, Final, Generic, TypeVar
 
 from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["Registry", "did_you_mean", "import_object", "takes"]
+__all__ = ["Registry", "described", "did_you_mean", "import_object", "one_line", "takes"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +47,21 @@ def import_object(reference: str, what: str) -> Any:
     except AttributeError as error:
         raise InvalidSettings(f"{what}: module {module!r} has no {attribute!r}") from error
     except (Exception, SystemExit) as error:
-        raise InvalidSettings(f"{what}: importing {module!r} failed: {type(error).__name__}: {error}") from error
+        raise InvalidSettings(f"{what}: importing {module!r} failed: {one_line(error)}") from error
     return found
 
 
+def one_line(error: BaseException) -> str:
+    """Type and text of an error of a user's module, without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def takes(thing: Any, count: int, *, more: bool = False) -> bool:
-    """Whether an object can be called with ``count`` positional arguments; ``more``: and with others by name."""
-    if not callable(thing):
+    """Whether an object can be called with ``count`` positional arguments; ``more``: and with others by name.
+
+    Not an async function, whose call does nothing.
+    """
+    if not callable(thing) or iscoroutinefunction(thing) or isasyncgenfunction(thing):
         return False
     try:
         known = signature(thing)
@@ -194,7 +202,7 @@ class Registry(Generic[T]):
                     found = self._made(name, found)
                 if not isinstance(found, self._of):
                     raise InvalidSettings(
-                        f"{self.kind} {name!r}: expected a {self._of.__name__} or its class, got {_described(found)}"
+                        f"{self.kind} {name!r}: expected a {self._of.__name__} or its class, got {described(found)}"
                     )
             made = found
         if self._check is not None:
@@ -209,7 +217,7 @@ class Registry(Generic[T]):
             return of()
         except Exception as error:
             raise InvalidSettings(
-                f"{self.kind} {name!r}: {of.__name__}() failed: {type(error).__name__}: {error}; register an instance, "
+                f"{self.kind} {name!r}: {of.__name__}() failed: {one_line(error)}; register an instance, "
                 "or a class that can be called without arguments"
             ) from error
 
@@ -235,8 +243,17 @@ def _package(entry: EntryPoint) -> str:
     return f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
 
 
-def _described(thing: Any) -> str:
-    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+def described(thing: Any) -> str:
+    """What an object of the wrong kind is."""
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}"
+    if callable(thing):
+        kind = "async function" if iscoroutinefunction(thing) or isasyncgenfunction(thing) else "function"
+        try:
+            return f"the {kind} {getattr(thing, '__name__', type(thing).__name__)}{signature(thing)}"
+        except (TypeError, ValueError):
+            pass
+    return f"{thing!r:.100} ({type(thing).__name__})"
 
 
 def _definition(thing: Any) -> Any:

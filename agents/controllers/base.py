@@ -24,7 +24,7 @@ import orjson
 from astrocyte.schemas.errors import InvalidSettings, PluginError, wrong_return
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.registry import Registry, takes
+from astrocyte.schemas.registry import Registry, described, takes
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import metrics_topic, mono_topic
 
@@ -137,7 +137,7 @@ def _check(name: str, made: Controller) -> None:
     if source not in ("window", "stream"):
         raise InvalidSettings(f"controller {name!r}: source is {source!r}; expected window or stream")
     if isinstance(made, _Function) and not takes(made.definition, 1):
-        raise InvalidSettings(f"controller {name!r}: expected a function of a frame, got {made.definition!r:.100}")
+        raise InvalidSettings(f"controller {name!r}: expected a function of a frame, got {described(made.definition)}")
 
 
 CONTROLLERS: Final[Registry[Controller]] = Registry(

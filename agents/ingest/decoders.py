@@ -36,7 +36,7 @@ from astrocyte.schemas.json.reader import (
     retried_rows,
 )
 from astrocyte.schemas.json.text import dumps, loads
-from astrocyte.schemas.registry import Registry, takes
+from astrocyte.schemas.registry import Registry, described, takes
 
 __all__ = [
     "ARROW",
@@ -120,7 +120,9 @@ _SHIPPED: Final[dict[str, Decoder]] = {
 def _convert(name: str, found: Any) -> Decoder:
     decoder = found if isinstance(found, Decoder) else Decoder(found)
     if not takes(decoder.definition, 1):
-        raise InvalidSettings(f"decoder {name!r}: expected a function of a message, got {decoder.definition!r:.100}")
+        raise InvalidSettings(
+            f"decoder {name!r}: expected a function of a message, got {described(decoder.definition)}"
+        )
     if not isinstance(decoder.content_type, str | None):
         raise InvalidSettings(f"decoder {name!r}: expected content_type to be text, got {decoder.content_type!r:.100}")
     if decoder.recognise is not None and not takes(decoder.recognise, 1):

@@ -30,7 +30,7 @@ from astrocyte.schemas.arrow.columns import RESERVED
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, shown_object, wrong_return
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.mixed import LEAST, MOST, column_of, typed_column
-from astrocyte.schemas.registry import Registry, takes
+from astrocyte.schemas.registry import Registry, described, takes
 
 __all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "function_of", "register_validator"]
 
@@ -122,7 +122,7 @@ def _convert(name: str, found: Any) -> ValidatorFunction:
     made = found if isinstance(found, ValidatorFunction) else ValidatorFunction(found)
     if not takes(made.definition, 1, more=True):
         raise InvalidSettings(
-            f"validator {name!r}: expected a function of an event or a frame, got {made.definition!r:.100}"
+            f"validator {name!r}: expected a function of an event or a frame, got {described(made.definition)}"
         )
     return made
 

@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from astrocyte.agents.sinks.base import RECORD_KINDS, RecordKind, Sink
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.registry import Registry, did_you_mean, takes
+from astrocyte.schemas.registry import Registry, described, did_you_mean, takes
 
 __all__ = ["SINKS", "SinkContext", "SinkType", "register_sink"]
 
@@ -115,7 +115,7 @@ def _convert(name: str, found: Any) -> SinkType:
     if not takes(kind.definition, 1):
         raise InvalidSettings(
             f"sink {name!r}: expected a function or class that makes a sink from a SinkContext, "
-            f"got {kind.definition!r:.100}"
+            f"got {described(kind.definition)}"
         )
     if isinstance(kind.definition, type):
         _check_methods(name, kind.definition)

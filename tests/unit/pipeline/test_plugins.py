@@ -42,6 +42,7 @@ def test_a_plugin_of_the_working_folder_registers_a_role_that_settings_may_name(
     [
         ("import no_such_package", "it imports 'no_such_package', which is not installed"),
         ("raise ValueError('broken')", "importing it failed: ValueError: broken"),
+        ("raise ValueError('broken\\nin two lines')", "importing it failed: ValueError: broken in two lines"),
         ("raise SystemExit(3)", "importing it failed: SystemExit: 3"),
         ("from astrocyte import register_sink\nregister_sink('sql', print)", "there is a sink 'sql' already"),
     ],
@@ -93,6 +94,10 @@ def test_a_plugin_named_like_a_loaded_module_is_refused(tmp_path, name):
         load_settings(plugins=(name,))
 
 
+async def waits(_given):
+    pass
+
+
 class Sinkless:
     def __init__(self, context):
         self.context = context
@@ -123,7 +128,7 @@ REFUSED = {
     "sink without methods": (lambda: register_sink("x", Sinkless), "Sinkless has no method write and no close"),
     "sink of the contract alone": (lambda: register_sink("x", Inherits), "Inherits has no method open and no write"),
     "sink that is no function": (lambda: register_sink("x", 5), "expected a function or class that makes a sink"),
-    "sink without context": (lambda: register_sink("x", lambda: None), "from a SinkContext, got <function"),
+    "sink without context": (lambda: register_sink("x", lambda: None), r"got the function <lambda>\(\)"),
     "sink of one stream": (lambda: register_sink("x", print, streams="axon_1"), r"such as streams=\('axon_1',\)"),
     "sink of one kind": (lambda: register_sink("x", print, records="alerts"), r"such as records=\('alerts',\)"),
     "sink of numbers": (lambda: register_sink("x", print, streams=(1,)), "streams is .1,.; expected several names"),
@@ -131,6 +136,8 @@ REFUSED = {
     "role that is no function": (lambda: register_role("x", 5), "expected a function of the app and settings, got 5"),
     "role of one argument": (lambda: register_role("x", lambda app: None), "a function of the app and settings"),
     "validator": (lambda: register_validator("x")(5), "expected a function of an event or a frame, got 5"),
+    "async validator": (lambda: register_validator("x", waits), r"an event or a frame, got the async function waits\("),
+    "async decoder": (lambda: register_decoder("x", waits), r"a message, got the async function waits\("),
     "validator of nothing": (lambda: register_validator("x", lambda: None), "expected a function of an event or"),
     "decoder": (lambda: register_decoder("x", 5), "decoder 'x': expected a function of a message, got 5"),
     "decoder by bytes": (lambda: register_decoder("x", print, content_type=b"a/b"), "content_type to be text"),
