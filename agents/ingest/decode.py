@@ -35,6 +35,8 @@ from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk", "placed"]
 
+_MOST_RECORDS: Final = 20_000
+"""Records of decoders after which they are read, although more of the chunk follow."""
 RETRY_ORIGIN: Final = "astrocyte.retry"
 """Origin of the frames of dead letters that were sent again."""
 
@@ -62,7 +64,7 @@ def decode_chunk(
         if decoder.is_json:
             _read_json(_Run(topic, partition, run, contract, decoder.envelope), frames, letters)
             continue
-        batch = _Singles(topic, partition, contract)
+        batch = _Batch(topic, partition, contract)
         for record in run:
             try:
                 made = (
@@ -82,15 +84,16 @@ def decode_chunk(
                 reason = reason_of("decoding a message", error)
                 batch.refused.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
-            if not isinstance(made, Frame) and len(made) == 1:
-                batch.add(made[0], record)
-                continue
-            batch.read(frames, letters)
+            if not isinstance(made, Frame) and not made:
+                continue  # a message without events
+            single = not isinstance(made, Frame) and len(made) == 1
+            if isinstance(made, Frame) or single != batch.single or batch.is_full:
+                batch.read(frames, letters)
             if isinstance(made, Frame):
                 frames.append(replace(sourced, frame=_retried_frame(sourced.frame)) if retried else sourced)
             else:
-                part = [made[number] for number in numbers]
-                _read_json(_Run(topic, partition, part, contract, None, [record] * len(part), numbers), frames, letters)
+                batch.single = single
+                batch.add([made[number] for number in numbers], record, numbers)
         batch.read(frames, letters)
     return frames, letters
 
@@ -141,30 +144,43 @@ class _Run:
     """Number of each record inside its message; None where each message holds one."""
 
 
-class _Singles:
-    """Consecutive messages of which a decoder made one record each: like JSON records they are read at once.
+class _Batch:
+    """Consecutive messages of which a decoder made records: these are read at once, as JSON records are.
 
-    A frame for each would cost a hundred times as much.
+    A frame for each message would cost a hundred times as much.
     """
 
     def __init__(self, topic: str, partition: int, contract: Contract) -> None:
         self._place = topic, partition, contract
         self._records: list[KafkaRecord] = []
         self._sources: list[KafkaRecord] = []
+        self._numbers: list[int] = []
+        self.single = True
+        """Whether each message holds one record."""
         self.refused: list[DeadLetter] = []
         """Dead letters of messages among these."""
 
-    def add(self, record: KafkaRecord, source: KafkaRecord) -> None:
-        self._records.append(record)
-        self._sources.append(source)
+    @property
+    def is_full(self) -> bool:
+        """Whether it should be read, since the memory for more at once is better saved."""
+        return len(self._records) >= _MOST_RECORDS
+
+    def add(self, records: Sequence[KafkaRecord], source: KafkaRecord, numbers: Sequence[int]) -> None:
+        """Add the records of a message, and their numbers in it."""
+        self._records += records
+        self._sources += [source] * len(records)
+        self._numbers += numbers
 
     def read(self, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:
         """Add the frame of the messages and all dead letters in the order of their offsets; then there are none."""
         refused = self.refused
         if self._records:
-            _read_json(_Run(*self._place[:2], self._records, self._place[2], None, self._sources), frames, refused)
+            topic, partition, contract = self._place
+            numbers = None if self.single else self._numbers
+            run = _Run(topic, partition, self._records, contract, None, self._sources, numbers)
+            _read_json(run, frames, refused)
         letters += sorted(refused, key=lambda letter: letter.offset)
-        self._records, self._sources, self.refused = [], [], []
+        self._records, self._sources, self._numbers, self.refused = [], [], [], []
 
 
 def _read_json(run: _Run, frames: list[SourcedFrame], letters: list[DeadLetter]) -> None:

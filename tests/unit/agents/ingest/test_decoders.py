@@ -152,11 +152,34 @@ def test_a_message_of_several_events_between_others_keeps_its_place():
     register_decoder("lines", lambda message: [orjson.loads(line) for line in message.value.splitlines()],
                      recognise=lambda _value: True)  # fmt: skip
     one, two = b'{"time": 1700000000, "value": 1}', b'{"time": 1700000000, "value": 2}\n{"time": 1, "value": 3}'
-    chunk = [record(offset, value) for offset, value in enumerate((one, one, two, b"", one))]
+    chunk = [record(offset, value) for offset, value in enumerate((one, one, two, b"", two, one))]
     frames, letters = decode_chunk("mono.room", 0, chunk)
-    assert [item.offsets.tolist() for item in frames] == [[0, 1], [2, 2], [4]]
-    assert [None if item.numbers is None else item.numbers.tolist() for item in frames] == [None, [0, 1], None]
+    assert [item.offsets.tolist() for item in frames] == [[0, 1], [2, 2, 4, 4], [5]]
+    assert [None if item.numbers is None else item.numbers.tolist() for item in frames] == [None, [0, 1, 0, 1], None]
     assert letters == []
+    singly = [item.frame for message in chunk for item in decode_chunk("mono.room", 0, [message])[0]]
+    ids = [text for item in frames for text in item.frame.id_strings()]
+    assert ids == [text for frame in singly for text in frame.id_strings()]
+    assert len(set(ids)) == 7
+
+
+def test_a_refused_event_among_several_messages_of_several_events_keeps_its_number():
+    register_decoder("lines", lambda message: [orjson.loads(line) for line in message.value.splitlines()],
+                     recognise=lambda _value: True)  # fmt: skip
+    good, bad = b'{"time": 1700000000, "value": 1}', b'{"time": "never"}'
+    chunk = [
+        record(offset, b"\n".join(lines)) for offset, lines in enumerate([(good, bad, good), (bad, good), (good,) * 2])
+    ]
+    frames, letters = decode_chunk("mono.room", 0, chunk)
+    (item,) = frames
+    assert list(zip(item.offsets.tolist(), item.numbers.tolist(), strict=True)) == [
+        (0, 0),
+        (0, 2),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
+    assert [(letter.offset, letter.row) for letter in letters] == [(0, 1), (1, 0)]
 
 
 @pytest.mark.parametrize(
