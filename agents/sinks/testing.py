@@ -176,8 +176,8 @@ def own_stream(stream: str) -> Frame:
         known = listed.about[name].values if name in listed.about else ()
         match kind:
             case "string":
-                texts = known or tuple(f"{name}-{number}" for number in range(3))
-                columns[name] = [texts[number % len(texts)] for number in index.tolist()]
+                strings = known or tuple(f"{name}-{number}" for number in range(3))
+                columns[name] = [strings[number % len(strings)] for number in index.tolist()]
             case "json":
                 columns[name] = ["{}"] * _OWN_ROWS
             case "bool":
