@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from astrocyte.agents.controllers.base import Controller, check_made, function_controller, stepped
+from astrocyte.agents.controllers.base import Controller, check_made, dumped, function_controller, stepped
 from astrocyte.agents.engine.engine import Engine
 from astrocyte.agents.engine.entrance import RefusedEvent
 from astrocyte.agents.engine.output import EngineOutput
@@ -178,7 +178,7 @@ def check_validator(validator: Validator | Callable[..., Any], events: Iterable[
         raise AssertionError("the validator returned a different result for the same events; it must keep no state")
     if _comparable(frame.rows()) != _comparable(before):
         raise AssertionError("the validator changed its input frame; it must return a changed copy")
-    for row in range(frame.num_rows):
+    for row in reversed(range(frame.num_rows)):  # in another order than before, which what counts events notices
         alone = _verdicts(validator, frame.slice(row, row + 1))[0]
         if alone != whole[row]:
             raise AssertionError(
@@ -262,10 +262,13 @@ def _commands(name: str, controller: Controller, frames: Sequence[Frame]) -> lis
             )
         if _comparable(frame.rows()) != rows:
             raise AssertionError("the controller changed its input frame; it must leave it as it is")
+        for command in given[1]:
+            if any(isinstance(value, float) and not math.isfinite(value) for value in command.values.values()):
+                raise AssertionError(f"a command has the values {command.values!r}; expected finite numbers")
         if given != stepped(name, controller, state, frame):
             raise AssertionError("the controller gave a different result for the same state and frame; it must be pure")
         after, more = given
-        stored = controller.load(controller.dump(after))
+        stored = controller.load(dumped(name, controller, after))
         if stored != after:
             raise AssertionError(f"the state {after!r} became {stored!r} when it was stored; check dump and load")
         state, commands = stored, [*commands, *more]

@@ -21,14 +21,14 @@ from typing import Any, ClassVar, Final, Literal
 
 import orjson
 
-from astrocyte.schemas.errors import InvalidSettings, PluginError, wrong_return
+from astrocyte.schemas.errors import InvalidSettings, PluginError, plugin_raised, shown_object, wrong_return
 from astrocyte.schemas.events import ControlEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import Registry, described, takes
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import metrics_topic, mono_topic
 
-__all__ = ["CONTROLLERS", "Controller", "check_made", "function_controller", "register_controller", "stepped"]
+__all__ = ["CONTROLLERS", "Controller", "check_made", "dumped", "function_controller", "register_controller", "stepped"]
 
 
 class Controller(ABC):
@@ -108,6 +108,17 @@ def check_made(name: str, controller: Controller) -> None:
             f"controller {name!r}: {type(controller).__name__} has no stream; set stream = '...' in the class, the "
             "window (or, with source = 'stream', the stream) that it reads"
         )
+
+
+def dumped(name: str, controller: Controller, state: Any) -> bytes:
+    """A state as `Controller.dump` serialises it. Raises PluginError for one that it cannot."""
+    try:
+        found = controller.dump(state)
+    except Exception as error:
+        raise plugin_raised(f"dump() of controller {name!r}, for the state {shown_object(state)},", error) from error
+    if not isinstance(found, bytes):
+        raise wrong_return(f"dump() of controller {name!r}", found, "bytes")
+    return found
 
 
 def stepped(name: str, controller: Controller, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:

@@ -32,7 +32,7 @@ from astrocyte.agents.sinks.base import (
     written,
 )
 from astrocyte.schemas.catalog import CATALOG
-from astrocyte.schemas.errors import InvalidSettings, PluginError
+from astrocyte.schemas.errors import InvalidSettings, PluginError, plugin_raised
 from astrocyte.schemas.frames import Frame, conform, encode_frame
 from astrocyte.schemas.times import time_us
 
@@ -176,8 +176,8 @@ def own_stream(stream: str) -> Frame:
         known = listed.about[name].values if name in listed.about else ()
         match kind:
             case "string":
-                texts = known or tuple(f"{name}-{number}" for number in range(3))
-                columns[name] = [texts[number % len(texts)] for number in index.tolist()]
+                strings = known or tuple(f"{name}-{number}" for number in range(3))
+                columns[name] = [strings[number % len(strings)] for number in index.tolist()]
             case "json":
                 columns[name] = ["{}"] * _OWN_ROWS
             case "bool":
@@ -293,6 +293,9 @@ async def _takes(made: SinkUnderTest, batch: list[Sourced], what: str) -> None:
         rejected = await written(_called(made), made.sink, given)
     except PluginError as error:
         raise AssertionError(str(error)) from error
+    except Exception as error:
+        fault = plugin_raised(f"write() of sink {_called(made)!r}", error)
+        raise AssertionError(f"{what} must be accepted; {fault}") from error
     _require(given == batch, "the sink changed the list that it was given")
     reasons = "; ".join(f"{item.stream}: {item.reason}" for item in rejected[:3])
     _require(rejected == [], f"{what} must be accepted; {len(rejected)} rows were rejected: {reasons}")

@@ -396,7 +396,8 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
     async def control(stream: Any) -> None:
         async for event in stream.noack().events():
             chunk = event.value
-            records = runner.step(chunk.topic, chunk.partition, chunk.records)
+            with stopping():
+                records = runner.step(chunk.topic, chunk.partition, chunk.records)
             if records:
                 await app.producer.send_and_confirm(records)
             with stopping():

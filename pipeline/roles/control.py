@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from astrocyte.agents.controllers.base import CONTROLLERS, Controller, check_made, stepped
+from astrocyte.agents.controllers.base import CONTROLLERS, Controller, check_made, dumped, stepped
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.faults import apart, reason_of
 from astrocyte.agents.ingest.letters import row_letter
@@ -23,7 +23,7 @@ from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.schemas.catalog import CATALOG
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import PluginError
 from astrocyte.schemas.events import ControlEvent, DeadLetter
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.topics import control_topic
@@ -89,7 +89,8 @@ class ControlRunner:
     def step(self, topic: str, partition: int, records: Sequence[KafkaRecord]) -> list[ProducerRecord]:
         """Commands that result from a chunk, and the new states; dead letters of rows on which a controller raises.
 
-        Raises InvalidSettings for a command of another control than the controller's own.
+        Raises PluginError for a command of another control than the controller's own, and for a state that cannot be
+        stored.
         """
         frames, letters = decode_chunk(topic, partition, records)
         accepted = self.acceptance.accept(frames)
@@ -107,14 +108,14 @@ class ControlRunner:
                 state, commands = _stepped(name, controller, state, item, letters)
                 for command in commands:
                     if command.control != name:
-                        raise InvalidSettings(
+                        raise PluginError(
                             f"controller {name!r}: expected commands of its own control, got one of {command.control!r}"
                         )
                     body = command.model_dump_json().encode()
                     out.append(ProducerRecord(control_topic(name), body, (command.run or "").encode(), 0))
             if state != before:
                 self._states[key] = state
-                out.append(ProducerRecord(self._state_topic, controller.dump(state), key, 0))
+                out.append(ProducerRecord(self._state_topic, dumped(name, controller, state), key, 0))
         for letter in letters:
             self.unused.add_letter(letter)
         rows = sum(item.frame.num_rows for item in frames)

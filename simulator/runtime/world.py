@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.schemas.errors import AstrocyteError
+from astrocyte.schemas.errors import AstrocyteError, PluginError
 from astrocyte.simulator.config import ScenarioConfig
 from astrocyte.simulator.context import Outputs
 from astrocyte.simulator.rng import seed_words
@@ -127,6 +127,8 @@ class World:
             on_cpu = self._devices[0].platform == "cpu"
             wanted = max(GPU_CALL_SLOTS // max(self.scenario.slots(self.static), 1), 1)
             group_islands = 1 if on_cpu else max(1, min(wanted, -(-islands // len(self._devices))))
+        if islands < 1:
+            raise PluginError(f"islands() of scenario {self.scenario.name!r} returned {islands}; expected 1 or more")
         numbers = np.arange(islands, dtype=np.uint32)
         return [numbers[first : first + group_islands] for first in range(0, islands, group_islands)]
 

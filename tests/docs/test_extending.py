@@ -74,6 +74,30 @@ def test_the_test_of_a_page_passes(page, tmp_path):
     assert "1 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", test, cwd=tmp_path)
 
 
+def test_the_sink_that_refuses_rows_returns_them_with_their_place(tmp_path):
+    written("sink", tmp_path)
+    program = """
+import asyncio
+from astrocyte.sink import SourcedRecords
+from short_alerts import write
+item = SourcedRecords("alerts", [{"message": "short", "key": "a"}, {"message": "x" * 81, "key": "b"}], "alerts", 2, 40)
+for each in asyncio.run(write(None, [item])):
+    print(each.topic, each.partition, each.offset, each.row, each.reason, each.key)
+"""
+    shown = run("-c", program, cwd=tmp_path)
+    assert shown == "short\nalerts 2 41 None a message of 81 characters; expected 80 at most b'b'\n"
+
+
+def test_the_scenario_with_anomalies_keeps_the_contract_and_plants_them(tmp_path):
+    written("scenario", tmp_path)
+    program = """
+from astrocyte.testing import check_scenario
+from tired import Tired
+print(check_scenario(Tired(), ticks=40, plants=[{"kind": "pause", "at_tick": 5}]))
+"""
+    assert run("-c", program, cwd=tmp_path) == "[]\n"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_of_the_pages_point_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (FOLDER / f"{page}.md").read_text()):

@@ -98,6 +98,11 @@ class ShortColumn(Hives):
         return (EventSpec("weighing", "test_hives", columns, "weighing"),)
 
 
+class NoIslands(Hives):
+    def islands(self, config):
+        return 0
+
+
 def test_a_right_scenario_passes() -> None:
     assert check_scenario(Hives(), ticks=20) == []
 
@@ -123,6 +128,7 @@ PURE = "take random numbers from ctx, read no clock, and keep nothing outside th
             "the step emits the kind 'weighting', which events() does not declare; declared: weighing; did you",
         ),
         (WrongColumns, "kind 'weighing': expected columns ['kg'] (its EventSpec), got ['kg', 'temperature']"),
+        (NoIslands, "islands() of scenario 'hives' returned 0; expected 1 or more"),
         (ReturnsNothing, "step() of scenario 'hives' returned None; expected the state after the tick"),
         (
             Grows,

@@ -73,7 +73,7 @@ def test_a_function_gives_values_and_they_become_commands_of_its_name():
 
 def test_a_command_of_another_control_is_an_error():
     reason = "'mine': expected commands of its own control, got one of 'test_counter'"
-    with pytest.raises(InvalidSettings, match=reason):
+    with pytest.raises(PluginError, match=reason):
         run(ControlRunner("state", {"mine": Counter()}), 0)
 
 
@@ -158,6 +158,28 @@ def test_a_controller_without_an_input_is_named_before_anything_is_read():
         check_controller(NoStream(), [frame()])
     with pytest.raises(PluginError, match="controller 'mine': NoStream has no stream"):
         ControlRunner("state", {"mine": NoStream()})
+
+
+def test_check_controller_finds_a_value_that_is_no_number():
+    with pytest.raises(AssertionError, match=r"a command has the values {'heating': nan}; expected finite numbers"):
+        check_controller(lambda _frame: [{"heating": float("nan")}], [frame()])
+
+
+class NotJson(Controller):
+    """Its state holds a set, which JSON does not."""
+
+    stream = "room_stats"
+
+    def step(self, state: Any, frame: Frame) -> tuple[Any, list[ControlEvent]]:
+        return {"seen": {1}}, []
+
+
+def test_a_state_that_cannot_be_stored_is_named_by_the_check_and_in_the_role():
+    message = r"dump\(\) of controller '{}', for the state {{'seen': \{{1\}}}}, raised TypeError: Type is not JSON"
+    with pytest.raises(AssertionError, match=message.format("NotJson")):
+        check_controller(NotJson(), [frame()])
+    with pytest.raises(PluginError, match=message.format("mine")):
+        run(ControlRunner("state", {"mine": NotJson()}), 0)
 
 
 def test_check_controller_takes_a_function_and_a_class():

@@ -1,5 +1,6 @@
 """Validators in Python: what they may return, what an exception does, and how rule files name them."""
 
+import itertools
 import re
 from dataclasses import replace
 from typing import Any
@@ -122,6 +123,9 @@ def test_check_validator_returns_the_reasons_and_detects_state_between_calls():
 
     with pytest.raises(AssertionError, match="keep no state"):
         check_validator(Validator(stream="s", use=forgetful), events)
+    numbers = itertools.count()
+    with pytest.raises(AssertionError, match="expected the same result"):
+        check_validator(lambda event: "odd" if next(numbers) % 2 else None, events)
 
 
 @pytest.mark.parametrize("bad", [object(), 2**70, "\ud800", [1, "a"]])

@@ -78,6 +78,13 @@ class OpenFails(Counted):
         raise RuntimeError("boom in open")
 
 
+class FailsOnNothing(Counted):
+    async def write(self, batch):
+        if not batch:
+            raise RuntimeError("empty")
+        return await super().write(batch)
+
+
 class NeverCloses(Counted):
     close = None
 
@@ -92,6 +99,10 @@ class NeverCloses(Counted):
         (RejectsWrongly("mine"), "returned '0' of type str; .*this is 'partition' of one of them"),
         (NotAsync("mine"), r"returned \[\] of type list; expected a coroutine; define it with async def"),
         (OpenFails("mine"), r"open\(\) of sink 'mine' raised RuntimeError: boom in open \(.*test_testing.py:\d+\)"),
+        (
+            FailsOnNothing("mine"),
+            r"an empty batch must be accepted; write\(\) of sink 'mine' raised RuntimeError: empty",
+        ),
         (NeverCloses("mine"), "sink 'mine': NeverCloses has no method 'close'"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MemorySink) else "",

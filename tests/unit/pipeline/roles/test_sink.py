@@ -11,8 +11,10 @@ from astrocyte.agents.sinks.base import Rejected, RetryNotice, SinkError
 from astrocyte.agents.sinks.memory import MemorySink
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.testing import a_batch, alert, multi_event, results
+from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, stopping
 from astrocyte.pipeline.roles.sink import SinkRunner, _listener
 from astrocyte.pipeline.state.lost import report_empty_store
+from astrocyte.schemas.errors import PluginError
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from tests.support.waiting import loop_turns
@@ -160,3 +162,46 @@ async def test_a_store_that_was_emptied_behind_the_group_is_said(tmp_path, caplo
     await report_empty_store(MemorySink(), "memory", "astrocyte-memory", committed)
     assert caplog.text == ""
     await sink.close()
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, r"write\(\) of sink 'influx' returned None; expected a list of Rejected"),
+        ([{"row": 13}], r"returned {'row': 13} of type dict; .*; this is one of them"),
+        ([Rejected("s", "t", 0, None, 1, "no", None, b"")], "returned None; .*; this is 'offset' of one of them"),
+    ],
+)
+async def test_what_write_may_not_return_names_the_sink_and_acknowledges_nothing(found, message):
+    pipeline = Pipeline()
+
+    async def write(batch):
+        return found
+
+    pipeline.store.write = write
+    await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
+    with pytest.raises(PluginError, match=message):
+        await pipeline.runner.finish()
+    assert (pipeline.done, pipeline.runner.written) == ([], 0)
+
+
+async def test_a_write_that_is_no_coroutine_is_the_fault_of_the_sink_and_of_no_row():
+    pipeline = Pipeline()
+    pipeline.store.write = lambda batch: []
+    await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
+    with pytest.raises(
+        PluginError, match=r"returned \[\] of type list; expected a coroutine; define it with async def"
+    ):
+        await pipeline.runner.finish()
+    assert pipeline.done == []
+
+
+def test_a_plugin_that_breaks_its_contract_ends_its_role_with_one_line(caplog, monkeypatch):
+    ended = []
+    monkeypatch.setattr("astrocyte.pipeline.roles.refusals.os._exit", ended.append)
+    with stopping():
+        raise PluginError("write() of sink 'mine' returned None; expected a list of Rejected")
+    assert ended == [STOPPED_STATUS]
+    assert [record.message for record in caplog.records] == [
+        "write() of sink 'mine' returned None; expected a list of Rejected"
+    ]
