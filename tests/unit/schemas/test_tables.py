@@ -53,7 +53,10 @@ LENGTHS = {
     ("learning_experiences", "action_taken_mapped"): 20,
     ("health_incidents", "cause"): 50,
     ("health_incidents", "details"): 512,
-    ("simulation_config", "config_data"): 4096,
+    (
+        "simulation_config",
+        "config_data",
+    ): None,  # documented with 4096; one with many plants is longer, and is kept whole
     ("simulations", "status"): 50,
     ("simulations", "simulation_db_path"): 255,
     ("kernel_geometry", "domain"): 128,
