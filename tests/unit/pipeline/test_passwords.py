@@ -14,10 +14,10 @@ from astrocyte.agents.sinks.influx.setup import setup_influx
 from astrocyte.agents.sinks.influx.sink import InfluxSink
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.sql.sink import SqlSink
-from astrocyte.agents.sinks.testing import a_batch
 from astrocyte.pipeline.cli import app as command
 from astrocyte.pipeline.logging import configure_logging
 from astrocyte.schemas.errors import AstrocyteError, redacted
+from tests.support.batches import a_batch
 
 SECRET = "hunter2/Secret"
 SQL = f"postgresql://me:{SECRET}@127.0.0.1:9/x?sslpassword={SECRET}"

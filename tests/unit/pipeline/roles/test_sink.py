@@ -10,13 +10,14 @@ from faust.types import TP
 from astrocyte.agents.sinks.base import Rejected, RetryNotice, SinkError
 from astrocyte.agents.sinks.memory import MemorySink
 from astrocyte.agents.sinks.sql.sink import SqlSink
-from astrocyte.agents.sinks.testing import a_batch, alert, multi_event, results
+from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, stopping
 from astrocyte.pipeline.roles.sink import SinkRunner, _listener
 from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.schemas.errors import PluginError
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord
+from tests.support.batches import a_batch
 from tests.support.waiting import loop_turns
 
 TICK_S = 0.05
