@@ -38,7 +38,7 @@ from astrocyte.simulator.scenarios.dna.config import (
     DnaStatic,
     dna_params,
 )
-from astrocyte.simulator.scenarios.dna.control import apply_ga, no_orders
+from astrocyte.simulator.scenarios.dna.control import KEPT, apply_ga, no_orders
 from astrocyte.simulator.scenarios.dna.events import BACKUP, INITIAL, ROLLBACK, SAVE, dna_events
 from astrocyte.simulator.scenarios.dna.genetics import choose, crossover, gene_pool, mutate, ranking, truncation
 
@@ -246,6 +246,9 @@ def _breed(
     luck, other = (words.reshape(shape) for words in ctx.uniforms("mate"))
     noise = ctx.noise("mutation", len(KEYS)).reshape(genome.shape)
     kept, ordered = _orders(params, ctx, shape)
+    kept = kept if static.recombination == "pool" else kept & ~selected
+    best = jnp.cumsum(jnp.take_along_axis(kept, order, axis=1), axis=1) <= max(1, static.size // KEPT)
+    kept = kept & jnp.take_along_axis(best, rank, axis=1)
     if static.recombination == "pool":
         mixed = gene_pool(genome, choose(order, count, gene_luck))
         mate = chosen = jnp.full(shape, -1, jnp.int32)

@@ -250,6 +250,17 @@ def test_control_ga_sets_mates_and_protects_elite_from_its_tick_on_and_a_replay_
     assert _rows(steered) == _rows(again)
 
 
+@pytest.mark.parametrize("recombination", ["mate", "pool"])
+def test_a_population_whose_agents_are_all_elite_goes_on_evolving(recombination):
+    config = {"size": 24, "generation_ticks": 4, "recombination": recombination}
+    controls = [Control(40, "ga", {**GA[1], "agent_id": f"agent-{number:05d}"}) for number in range(24)]
+    sink = MemorySink()
+    simulate("dna", config, seed=5, ticks=80, sink=sink, controls=controls)
+    start = 1_735_689_600_000_000 + 44 * 100_000
+    bred = [row for row in _rows(sink) if row["stream"] == "dna.mutation_applied" and row["timestamp"] >= start]
+    assert len({row["timestamp"] for row in bred}) >= 8
+
+
 def test_control_ga_sets_the_mutation_rate():
     config = {"size": 24, "generation_ticks": 4, "crossover": 0.0}
     rate = {"action": "mutation_rate", "mutation_rate": 1.0}
