@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from astrocyte.pipeline.broker.groups.coordinator import Coordinator
 from astrocyte.pipeline.broker.protocol.errors import BrokerError, ErrorCode, MalformedRequest
@@ -29,6 +29,9 @@ from astrocyte.pipeline.broker.storage.topics import Topics
 __all__ = ["EmbeddedBroker"]
 
 logger = logging.getLogger(__name__)
+
+_ACCEPTING: Final = 5
+"""Turns of the loop within which a client that asyncio has just accepted becomes a connection."""
 
 PRODUCE, FETCH = 0, 1
 Handler = Callable[[dict[str, Any], Request], "dict[str, Any] | asyncio.Future[Answer]"]
@@ -92,7 +95,7 @@ class EmbeddedBroker:
             self.maintenance.start()
             self._stop_steps.append(self.maintenance.stop)
             self._intake.start()
-            self._stop_steps.append(self._intake.stop)
+            self._stop_steps += [self._intake.stop, self._stop_listening]
             await self._server.start_serving()
         except OSError as error:
             await self.stop()
@@ -114,6 +117,12 @@ class EmbeddedBroker:
                 await asyncio.sleep(0)  # the loop calls connection_lost
         if self._handlers and self._cluster.removals:
             await asyncio.wait(self._cluster.removals)
+
+    async def _stop_listening(self) -> None:
+        """First of all, since clients whose connection is closed connect again."""
+        self._server.close()
+        for _ in range(_ACCEPTING):
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         return await self.start()

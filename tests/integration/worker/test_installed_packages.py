@@ -91,7 +91,7 @@ def table():
 
 def test_the_sql_role_reads_the_streams_of_own_tables_or_says_that_it_does_not(table):
     kind = SINKS.get("sql")
-    assert "mono.test_honey" in sink_topics(Settings(), kind, Contracts())
-    assert "mono.test_honey" not in sink_topics(Settings(), SINKS.get("influx"), Contracts())
+    assert "mono.test_honey" in sink_topics(Settings(), kind, Contracts(), ())
+    assert "mono.test_honey" not in sink_topics(Settings(), SINKS.get("influx"), Contracts(), ())
     assert unread_streams(Settings(), kind) == []
     assert unread_streams(Settings(streams=("axon_1",)), kind) == ["test_honey"]
