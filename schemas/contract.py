@@ -13,16 +13,16 @@ from typing import Any, Final
 
 import orjson
 
-from astrocyte.schemas import mixed
 from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading, StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent, InvalidRule
 from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes
-from astrocyte.schemas.mixed import json_text
 from astrocyte.schemas.times import TIME_NAMES, TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
+from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values.mixed import json_text
 
 __all__ = [
     "CONTROLS",

@@ -3,7 +3,8 @@
 Between decoding and encoding everything is a frame. The columns are ``timestamp`` (int64 microseconds, UTC), ``key``
 and ``type`` (dictionary-encoded text), then the fields of the event type. Two more columns are optional: ``seq``
 (int64, the row's sequence number in its run and stream, where rows are not contiguous) and ``event_id`` (16 bytes
-or text, for records whose producer set the ids). `schemas.nested.NON_FINITE` is one more, until validators see it.
+or text, for records whose producer set the ids). `schemas.values.nested.NON_FINITE` is one more, until validators see
+it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from astrocyte.schemas.arrow.stream import MOST_BYTES, read_stream
 from astrocyte.schemas.catalog import EventType
 from astrocyte.schemas.errors import InvalidFrame, SchemaMismatch
 from astrocyte.schemas.ids import Ids, event_ids, format_ids, ids_from_bytes, parse_ids
-from astrocyte.schemas.mixed import MIXED, to_list, typed_column
-from astrocyte.schemas.nested import NON_FINITE, reasons_column
+from astrocyte.schemas.values.mixed import MIXED, to_list, typed_column
+from astrocyte.schemas.values.nested import NON_FINITE, reasons_column
 
 __all__ = [
     "CONTENT_TYPE",
@@ -79,9 +80,9 @@ class Frame:
         """Build a frame from equally long columns; ``timestamp`` and ``key`` must be among them.
 
         Text becomes dictionary-encoded, NumPy arrays are taken without a copy, a ``pa.Array`` as it is unless its type
-        has another form in frames (see `schemas.mixed.plain_column`). In a list each value keeps its own type. ``meta``
-        holds the other attributes of the frame. In a run ``first_seq`` is the number of the first row among those of
-        the stream: rows with a number that came before are duplicates. Raises InvalidFrame.
+        has another form in frames (see `schemas.values.mixed.plain_column`). In a list each value keeps its own type.
+        ``meta`` holds the other attributes of the frame. In a run ``first_seq`` is the number of the first row among
+        those of the stream: rows with a number that came before are duplicates. Raises InvalidFrame.
         """
         missing = [name for name in ("timestamp", "key") if name not in columns]
         if missing:

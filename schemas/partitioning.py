@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.mixed import key_column
+from astrocyte.schemas.values.mixed import key_column
 
 __all__ = ["murmur2", "partition_keys", "partition_of", "partitions_of", "split_by_partition"]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from astrocyte.agents.cep.rows import plain
 from astrocyte.agents.jit import inner, kernel, prefetch
-from astrocyte.schemas.mixed import key_column
+from astrocyte.schemas.values.mixed import key_column
 
 __all__ = ["KeyTable", "Selected", "touched"]
 

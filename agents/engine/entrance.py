@@ -19,8 +19,8 @@ from astrocyte.schemas.catalog import Catalog
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.nested import NON_FINITE
 from astrocyte.schemas.times import CEILING_US
+from astrocyte.schemas.values.nested import NON_FINITE
 
 __all__ = ["Entrance", "RefusedEvent"]
 

@@ -14,8 +14,8 @@ from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.types import misfit_reason, misfits
-from astrocyte.schemas.mixed import MIXED, TYPE_ERRORS, typed_column
-from astrocyte.schemas.nested import non_finite_reasons
+from astrocyte.schemas.values.mixed import MIXED, TYPE_ERRORS, typed_column
+from astrocyte.schemas.values.nested import non_finite_reasons
 
 __all__ = ["UnreadableEvent", "conforming", "enforce", "unmixed"]
 

@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from astrocyte.agents.ingest.declared import UnreadableEvent, conforming
-from astrocyte.schemas import mixed
 from astrocyte.schemas.arrow.columns import TEXT, field_name
 from astrocyte.schemas.catalog import FieldType, arrow_type
 from astrocyte.schemas.contract import ENVELOPES, Contracts, envelope_of, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
+from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons
 
 __all__ = [
     "carried",
@@ -123,7 +123,7 @@ def _check_text(what: str, text: str) -> None:
 
 
 def carried(name: str, value: Any) -> Any:
-    """A value as events carry it (`schemas.mixed.plain`). Raises InvalidEvent, naming the field."""
+    """A value as events carry it (`schemas.values.mixed.plain`). Raises InvalidEvent, naming the field."""
     if type(value) in _READY:
         return value
     try:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from astrocyte.agents.rules.named_fields import NamedField
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.mixed import MIXED, members
 from astrocyte.schemas.registry import did_you_mean
+from astrocyte.schemas.values.mixed import MIXED, members
 
 __all__ = ["Cause", "FieldsSeen", "Unused", "UnusedCount", "line_of"]
 

@@ -26,9 +26,9 @@ from astrocyte.schemas.errors import SchemaMismatch
 from astrocyte.schemas.frames import Frame, conform
 from astrocyte.schemas.ids import mixed
 from astrocyte.schemas.json.types import shown
-from astrocyte.schemas.mixed import MIXED, fits, is_null, members, to_list
-from astrocyte.schemas.nested import NON_FINITE, finite_inside, non_finite_reason, rows_not_finite
 from astrocyte.schemas.times import are_event_times
+from astrocyte.schemas.values.mixed import MIXED, fits, is_null, members, to_list
+from astrocyte.schemas.values.nested import NON_FINITE, finite_inside, non_finite_reason, rows_not_finite
 
 __all__ = ["Passed", "Validators"]
 

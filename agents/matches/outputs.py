@@ -37,7 +37,7 @@ from astrocyte.agents.expressions.values import Columns as FieldColumns
 from astrocyte.agents.expressions.values import Operand, Values, exact_sums, floats, numbers_of, of_arrow
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.events import Severity
-from astrocyte.schemas.mixed import concat_columns
+from astrocyte.schemas.values.mixed import concat_columns
 
 __all__ = ["Columns", "gather", "outputs_of"]
 

@@ -26,7 +26,7 @@ from astrocyte.schemas.arrow.columns import TEXT
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.frames import Frame, decode_frame, encode_frame
 from astrocyte.schemas.ids import Ids, match_ids
-from astrocyte.schemas.mixed import MIXED, column_of, concat_columns, members
+from astrocyte.schemas.values.mixed import MIXED, column_of, concat_columns, members
 
 __all__ = ["WindowOperator", "result_ids"]
 

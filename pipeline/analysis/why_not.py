@@ -29,8 +29,8 @@ from astrocyte.pipeline.topology.plan import ALL_KEYS
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.json.reader import JsonRecord
-from astrocyte.schemas.mixed import key_column
 from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.values.mixed import key_column
 
 __all__ = ["Followed", "NotUsed", "Report", "render", "why_not"]
 

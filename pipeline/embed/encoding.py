@@ -16,16 +16,17 @@ import numpy as np
 import orjson
 
 from astrocyte.agents.ingest.dicts import carried, check_names, time_of
-from astrocyte.schemas import contract, mixed
+from astrocyte.schemas import contract
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.ids import event_ids, format_ids
 from astrocyte.schemas.json.cloudevents import OWN_SOURCE
 from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
 from astrocyte.schemas.json.types import shown
-from astrocyte.schemas.nested import first_non_finite
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings
 from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
+from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values.nested import first_non_finite
 
 __all__ = ["MOST_BYTES", "EncodedEvent", "Message", "StreamEncoder", "messages_of"]
 

@@ -27,8 +27,8 @@ from astrocyte.pipeline.recording.reader import GZIP, read_lines
 from astrocyte.schemas.contract import Contracts, time_member
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps, loads
-from astrocyte.schemas.mixed import is_binary, json_text, plain_column, to_list
 from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.values.mixed import is_binary, json_text, plain_column, to_list
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -250,7 +250,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _plain_rows(batch: pa.RecordBatch, path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a batch in the form that events have (`schemas.mixed.plain_column`), as those of a frame."""
+    """Rows of a batch in the form that events have (`schemas.values.mixed.plain_column`), as those of a frame."""
     import pyarrow as pa
 
     columns = {}

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from astrocyte.schemas.arrow.stream import PLAIN_TYPES
 from astrocyte.schemas.errors import InvalidFrame
-from astrocyte.schemas.mixed import column_of, key_column, plain_column
-from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, python_values
+from astrocyte.schemas.values.mixed import column_of, key_column, plain_column
+from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, python_values
 
 __all__ = ["RESERVED", "TEXT", "column_name", "field_name", "frame_column", "frame_columns", "non_finite_of"]
 
@@ -74,7 +74,7 @@ def frame_columns(names: Sequence[str], given: Sequence[pa.Array], stream: str) 
 
 
 def _plain(name: str, column: pa.Array) -> pa.Array:
-    """A column in the form that frames have (`schemas.mixed.plain_column`)."""
+    """A column in the form that frames have (`schemas.values.mixed.plain_column`)."""
     kind = column.type
     if kind.id in PLAIN_TYPES and name not in ("key", "type"):
         return column.cast(pa.int64()) if name == "seq" and pa.types.is_integer(kind) else column

@@ -9,8 +9,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.schemas.mixed import MIXED, json_text, members, plain_column
-from astrocyte.schemas.nested import python_values
+from astrocyte.schemas.values.mixed import MIXED, json_text, members, plain_column
+from astrocyte.schemas.values.nested import python_values
 
 __all__ = ["json_objects", "json_values"]
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.contract import key_text
-from astrocyte.schemas.mixed import column_of
 from astrocyte.schemas.times import PER_UNIT, TIME_NAMES, time_us, unit_of, us_from_ms
+from astrocyte.schemas.values.mixed import column_of
 
 __all__ = ["flat_columns"]
 

@@ -16,7 +16,6 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.schemas import mixed
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import CATALOG, Catalog, FieldType, arrow_type
 from astrocyte.schemas.contract import (
@@ -36,9 +35,10 @@ from astrocyte.schemas.json.fast_reader import SIMULATION, uniform_columns
 from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import misfit_reason, misfits
-from astrocyte.schemas.mixed import TYPE_ERRORS, column_of, typed_column
-from astrocyte.schemas.nested import NON_FINITE, non_finite_reasons, reasons_column
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
+from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values.mixed import TYPE_ERRORS, column_of, typed_column
+from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, reasons_column
 
 __all__ = [
     "CUT_HEADER",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import FieldType, arrow_type
-from astrocyte.schemas.mixed import fits
+from astrocyte.schemas.values.mixed import fits
 
 __all__ = ["misfit_reason", "misfits", "shown"]
 

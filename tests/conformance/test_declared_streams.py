@@ -24,12 +24,12 @@ from astrocyte.pipeline.recording.dead_letters import retried_messages
 from astrocyte.pipeline.roles.sink import SinkRunner
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.topology.plan import decoders_of, make_plan
-from astrocyte.schemas import mixed
 from astrocyte.schemas.contract import Contract, read_event
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
+from astrocyte.schemas.values import mixed
 
 TOPIC = "plant.rooms"
 NOON_MS = 1_772_366_400_000

@@ -27,8 +27,8 @@ from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
 from astrocyte.schemas.json.text import loads
-from astrocyte.schemas.mixed import column_of
 from astrocyte.schemas.times import time_us
+from astrocyte.schemas.values.mixed import column_of
 
 CASES = Path(__file__).parent / "real"
 LATENESS_US = 1_000_000

@@ -73,10 +73,11 @@ ARROWS: dict[str, dict[str, str]] = {
         "storage": "protocol settings",
     },
     "schemas": {
-        "arrow": "errors mixed nested",
+        "arrow": "errors values",
         "event_types": "catalog",
-        "json": "arrow catalog contract errors frames ids mixed nested times",
+        "json": "arrow catalog contract errors frames ids times values",
         "tables": "catalog errors",
+        "values": "errors times",
     },
     "simulator": {
         "emission": "config event_spec runtime scenario",

@@ -21,8 +21,8 @@ from astrocyte.agents.sinks.sql.store import Store
 from astrocyte.agents.sinks.sql.targets import POSITIONS, of_table
 from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.json.reader import frame_to_records
-from astrocyte.schemas.mixed import key_column
 from astrocyte.schemas.tables import AuditEntryRow
+from astrocyte.schemas.values.mixed import key_column
 
 __all__ = ["AuditSink", "append_to_store", "audit_entries", "export_audit", "verify_audit"]
 

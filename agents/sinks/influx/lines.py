@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.arrow.columns import TEXT
-from astrocyte.schemas.mixed import MIXED, key_column, members
+from astrocyte.schemas.values.mixed import MIXED, key_column, members
 
 __all__ = ["Lines", "encode_points", "escape_measurement", "escape_tag"]
 

@@ -12,7 +12,7 @@ from astrocyte.agents.sinks.sql.rows import Rows, find_problems, simulation_ids
 from astrocyte.agents.sinks.sql.targets import WINDOWS
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.ids import format_ids
-from astrocyte.schemas.mixed import to_list
+from astrocyte.schemas.values.mixed import to_list
 
 __all__ = ["stage_window"]
 

@@ -24,7 +24,7 @@ from astrocyte.agents.windows.aggregates.states import (
     Tokens,
     Values,
 )
-from astrocyte.schemas.mixed import column_of
+from astrocyte.schemas.values.mixed import column_of
 
 __all__ = ["Kind", "first_that_is", "make_state", "need_of", "other_need_of", "read_results", "state_of"]
 

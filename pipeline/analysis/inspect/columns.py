@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from astrocyte.schemas.arrow.columns import field_name
 from astrocyte.schemas.catalog import FieldType
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.mixed import MIXED, key_column, members
+from astrocyte.schemas.values.mixed import MIXED, key_column, members
 
 __all__ = ["FieldStats", "KeyStats", "field_stats", "key_stats"]
 

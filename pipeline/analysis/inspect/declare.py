@@ -12,12 +12,12 @@ import orjson
 
 from astrocyte.pipeline.analysis.inspect.forms import CsvForm, Forms, Opened, why_unreadable
 from astrocyte.pipeline.console import short
-from astrocyte.schemas import mixed
 from astrocyte.schemas.arrow.columns import column_name
 from astrocyte.schemas.contract import Contract, Event, is_uuid, key_text, read_event
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, time_us, unit_of
+from astrocyte.schemas.values import mixed
 
 __all__ = ["Proposal", "Seen", "numbers_of_time", "propose"]
 

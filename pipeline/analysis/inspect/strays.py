@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.mixed import concat_columns, key_column
+from astrocyte.schemas.values.mixed import concat_columns, key_column
 
 __all__ = ["LEAST_US", "Apart", "keys_apart", "usual_times"]
 

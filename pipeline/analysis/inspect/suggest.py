@@ -17,10 +17,10 @@ from astrocyte.agents.rules.steps import format_duration
 from astrocyte.pipeline.analysis.inspect.columns import FieldStats
 from astrocyte.pipeline.analysis.inspect.report import StreamReport
 from astrocyte.pipeline.analysis.inspect.sample import free_name
-from astrocyte.schemas import mixed
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import TIME_NAMES
+from astrocyte.schemas.values import mixed
 
 __all__ = ["Suggestion", "every_event", "set_apart", "suggest"]
 

@@ -17,7 +17,7 @@ from astrocyte.agents.expressions.scalar import compile_scalar, render
 from astrocyte.agents.expressions.unparse import to_text
 from astrocyte.agents.expressions.values import Columns
 from astrocyte.schemas.errors import InvalidRule
-from astrocyte.schemas.mixed import column_of
+from astrocyte.schemas.values.mixed import column_of
 
 EVENTS = [
     {"value": 1.5, "count": 3, "name": "alpha", "flag": True},

@@ -17,7 +17,7 @@ from astrocyte.agents.loading import load_rules
 from astrocyte.agents.rules.model import Window
 from astrocyte.agents.windows import WindowOperator, WindowRows, windows_for
 from astrocyte.schemas.errors import InvalidRule
-from astrocyte.schemas.mixed import column_of
+from astrocyte.schemas.values.mixed import column_of
 from tests.support import window_oracle
 from tests.support.search import examples
 

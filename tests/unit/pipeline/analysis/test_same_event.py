@@ -19,8 +19,8 @@ from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import record_line
 from astrocyte.schemas.errors import InvalidSettings
-from astrocyte.schemas.mixed import column_of
 from astrocyte.schemas.times import iso_from_us
+from astrocyte.schemas.values.mixed import column_of
 from tests.support.logs import write_log
 
 A_DAY = 86_400_000_000

@@ -22,7 +22,7 @@ from astrocyte.schemas.catalog import CATALOG, EventType
 from astrocyte.schemas.errors import InvalidSettings
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import RawRecord
-from astrocyte.schemas.mixed import column_of
+from astrocyte.schemas.values.mixed import column_of
 from tests.support.logs import write_log
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from astrocyte.agents.sinks.influx.lines import encode_points
 from astrocyte.schemas.arrow.columns import TEXT
-from astrocyte.schemas.mixed import column_of
+from astrocyte.schemas.values.mixed import column_of
 from tests.support.line_protocol import read_points
 
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(

@@ -25,7 +25,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.nested import python_values
 from astrocyte.schemas.times import (
     PER_UNIT,
     is_in_calendar,
@@ -34,6 +33,7 @@ from astrocyte.schemas.times import (
     us_from_numpy,
     usual_datetime,
 )
+from astrocyte.schemas.values.nested import python_values
 
 __all__ = [
     "LEAST",

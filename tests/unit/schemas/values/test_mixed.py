@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from astrocyte.schemas.catalog import FieldType, arrow_type
-from astrocyte.schemas.mixed import TYPE_ERRORS, fits, typed_column
+from astrocyte.schemas.values.mixed import TYPE_ERRORS, fits, typed_column
 
 VALUES = [
     None, True, 0, -1, 2**31, 2**53, 2**53 + 1, -(2**53), -(2**53) - 1, 2**63 - 1, 2**63, -(2**63), 2**64, 1.0,
