@@ -21,8 +21,8 @@ from astrocyte.schemas.ids import hash_id
 from astrocyte.schemas.json.cloudevents import is_mono, is_structured, missing_attributes
 from astrocyte.schemas.times import TIME_NAMES, TimeUnit
 from astrocyte.schemas.topics import mono_topic, stream_of
-from astrocyte.schemas.values import mixed
-from astrocyte.schemas.values.mixed import json_text
+from astrocyte.schemas.values import single
+from astrocyte.schemas.values.single import json_text
 
 __all__ = [
     "CONTROLS",
@@ -221,10 +221,10 @@ def key_text(key: bytes | None, reading: KeyReading | None = None) -> str | None
 
 
 def key_of(value: Any) -> str | None:
-    """The key that a Python value states: bytes are read as a Kafka key, any other value by `mixed.key_text`."""
+    """The key that a Python value states: bytes are read as a Kafka key, any other value by `single.key_text`."""
     if isinstance(value, bytes | bytearray | memoryview):
         return key_text(bytes(value))
-    return mixed.key_text(value)
+    return single.key_text(value)
 
 
 def _json_key(text: str) -> str | None:
@@ -237,7 +237,7 @@ def _json_key(text: str) -> str | None:
         found = found["payload"]
     if isinstance(found, dict) and len(found) == 1:
         found = next(iter(found.values()))
-    return mixed.key_text(found)
+    return single.key_text(found)
 
 
 # -- envelopes -------------------------------------------------------------------------------------------------------
@@ -457,7 +457,7 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
     declaration = contract.declaration
     if declaration is not None and declaration.key.field != "key":
         value = _lookup(event, declaration.key.path or name)
-        text = mixed.key_text(value)
+        text = single.key_text(value)
         if text is None and declaration.is_partitioned:
             text = event.key if key is None else key  # otherwise the Kafka key is something else
         event.fields[column_name(name)] = _typed_key(text, declaration, name) if value is None else value
@@ -469,8 +469,8 @@ def _settle_key(event: Event, contract: Contract, key: str | None) -> None:
             event.fields.setdefault("key_", event.key)
         event.key = key
     elif event.key is None and inner is not None:
-        event.key = mixed.key_text(inner)
-    if inner is not None and name == "key" and mixed.key_text(inner) == event.key:
+        event.key = single.key_text(inner)
+    if inner is not None and name == "key" and single.key_text(inner) == event.key:
         del event.fields["key_"]
     if contract.event_type is not None and name not in contract.event_type.fields:
         event.fields.pop(name, None)

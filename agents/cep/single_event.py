@@ -14,7 +14,7 @@ from astrocyte.agents.cep.operator import Task
 from astrocyte.agents.cep.rows import Rows
 from astrocyte.agents.cep.sequence import layout
 from astrocyte.agents.cep.values import TextNumbers
-from astrocyte.schemas.values.mixed import key_text
+from astrocyte.schemas.values.single import key_text
 
 if TYPE_CHECKING:
     from astrocyte.agents.cep.compiler.rule_groups import PredicateGroups

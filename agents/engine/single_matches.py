@@ -22,7 +22,7 @@ from astrocyte.agents.ingest.faults import reason_of
 from astrocyte.agents.matches.table import Match, MatchAlert, MatchedEvent
 from astrocyte.agents.rules.model import Rule
 from astrocyte.schemas.ids import event_ids, format_ids, match_ids, parse_ids
-from astrocyte.schemas.values.mixed import key_text
+from astrocyte.schemas.values.single import key_text
 
 __all__ = ["Recent", "Singles", "single_matches"]
 

@@ -47,7 +47,7 @@ from astrocyte.agents.expressions.values import (
     numbers_of,
     text_of,
 )
-from astrocyte.schemas.values.mixed import LEAST
+from astrocyte.schemas.values.single import LEAST
 
 __all__ = ["evaluate", "predicate", "truth_of"]
 

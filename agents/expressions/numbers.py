@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from astrocyte.schemas.values.mixed import LEAST, MOST, nearest_float, plain
+from astrocyte.schemas.values.single import LEAST, MOST, nearest_float, plain
 
 __all__ = ["EXACT", "accumulate", "arithmetic", "clean", "is_number", "is_whole", "join_pair", "split_integers",
            "sum_of_pair", "total"]  # fmt: skip
@@ -34,7 +34,7 @@ _OPERATIONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
 
 
 def clean(value: Any) -> Any:
-    """A field's value in the language (`schemas.values.mixed.plain`): int, float, bool, str or None; NaN is None."""
+    """A field's value in the language (`schemas.values.single.plain`): int, float, bool, str or None; NaN is None."""
     kind = type(value)
     if kind is float:
         return value if value == value else None  # noqa: PLR0124  NaN is the only value unequal to itself

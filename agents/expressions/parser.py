@@ -47,7 +47,7 @@ from astrocyte.agents.expressions.nodes import (
     is_condition,
     walk,
 )
-from astrocyte.schemas.values.mixed import LEAST, MOST
+from astrocyte.schemas.values.single import LEAST, MOST
 
 __all__ = [
     "MATCH_AGGREGATES",

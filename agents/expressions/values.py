@@ -15,8 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astrocyte.agents.expressions.numbers import split_integers
-from astrocyte.schemas.values.mixed import MIXED, column_of, json_text, members, plain_column
+from astrocyte.schemas.values.mixed import MIXED, column_of, members, plain_column
 from astrocyte.schemas.values.nested import python_values
+from astrocyte.schemas.values.single import json_text
 
 __all__ = [
     "NULL",

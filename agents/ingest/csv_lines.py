@@ -18,7 +18,7 @@ from astrocyte.schemas.contract import Contract
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.reader import KafkaRecord
 from astrocyte.schemas.json.text import integer, loads
-from astrocyte.schemas.values.mixed import LEAST, MOST
+from astrocyte.schemas.values.single import LEAST, MOST
 
 __all__ = ["CsvRow", "configure", "csv_rows", "row_reader"]
 

@@ -22,7 +22,7 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.times import NEVER_US
 from astrocyte.schemas.times import time_us as read_time
-from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values import mixed, single
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons
 
 __all__ = [
@@ -123,11 +123,11 @@ def _check_text(what: str, text: str) -> None:
 
 
 def carried(name: str, value: Any) -> Any:
-    """A value as events carry it (`schemas.values.mixed.plain`). Raises InvalidEvent, naming the field."""
+    """A value as events carry it (`schemas.values.single.plain`). Raises InvalidEvent, naming the field."""
     if type(value) in _READY:
         return value
     try:
-        value = value if isinstance(value, str) else mixed.plain(value)
+        value = value if isinstance(value, str) else single.plain(value)
     except _FAULTS as error:
         raise InvalidEvent(f"field {name!r} cannot be read: {error}") from error
     if isinstance(value, str) and not value.isascii():
@@ -241,7 +241,7 @@ def frame_of(
     for name in names:
         values = [row.get(name) for row in rows]
         if name in ("key", "type"):
-            text = mixed.key_text if name == "key" else mixed.json_text
+            text = single.key_text if name == "key" else single.json_text
             absent = stream if name == "type" else None
             values = [absent if value is None else text(value) for value in values]
             columns[name] = mixed.key_column(column_of(stream, name, values))

@@ -30,7 +30,8 @@ from astrocyte.schemas.arrow.columns import RESERVED
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, shown_object, wrong_return
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.registry import Registry, described, takes
-from astrocyte.schemas.values.mixed import LEAST, MOST, column_of, typed_column
+from astrocyte.schemas.values.mixed import column_of, typed_column
+from astrocyte.schemas.values.single import LEAST, MOST
 
 __all__ = ["VALIDATORS", "FrameValidator", "RowValidator", "ValidatorFunction", "function_of", "register_validator"]
 

@@ -25,7 +25,7 @@ from astrocyte.schemas.json.reader import JSON_CONTENT_TYPE, ce_type
 from astrocyte.schemas.json.types import shown
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, iso_from_us, iso_strings
 from astrocyte.schemas.topics import MONO_PREFIX, MOST_CHARACTERS, is_legal, mono_topic
-from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values import mixed, single
 from astrocyte.schemas.values.nested import first_non_finite
 
 __all__ = ["MOST_BYTES", "EncodedEvent", "Message", "StreamEncoder", "messages_of"]
@@ -133,7 +133,7 @@ class StreamEncoder:
             )
         if own_id is not None and not (isinstance(own_id, str) and own_id):
             raise InvalidEvent(f"event_id {own_id!r}; expected text that no other event of the stream has")
-        name = self.default_type if kind is None else mixed.json_text(kind)
+        name = self.default_type if kind is None else single.json_text(kind)
         for text in (name, own_id):
             if text is not None and not text.isascii():
                 text.encode()  # here and not in delivery, which would try the same event for ever
@@ -252,7 +252,7 @@ def _json_value(name: str, value: Any) -> Any:
     found = carried(name, value)
     if isinstance(found, float) and not math.isfinite(found):
         raise InvalidEvent(f"field {name!r} is {found}; JSON has finite numbers only: send None, or leave it out")
-    if found is value or not mixed.is_nested(value):
+    if found is value or not single.is_nested(value):
         return found
     if "null" in str(found) and (bad := first_non_finite(name, value)) is not None:
         raise InvalidEvent(f"field {bad[0]!r} is {bad[1]}; JSON has finite numbers only: send None, or leave it out")

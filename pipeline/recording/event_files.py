@@ -28,7 +28,8 @@ from astrocyte.schemas.contract import Contracts, time_member
 from astrocyte.schemas.errors import InvalidEvent, InvalidSettings
 from astrocyte.schemas.json.text import dumps, loads
 from astrocyte.schemas.times import iso_from_us
-from astrocyte.schemas.values.mixed import is_binary, json_text, plain_column, to_list
+from astrocyte.schemas.values.mixed import is_binary, plain_column, to_list
+from astrocyte.schemas.values.single import json_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,8 +9,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.schemas.values.mixed import MIXED, json_text, members, plain_column
+from astrocyte.schemas.values.mixed import MIXED, members, plain_column
 from astrocyte.schemas.values.nested import python_values
+from astrocyte.schemas.values.single import json_text
 
 __all__ = ["json_objects", "json_values"]
 

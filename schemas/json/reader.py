@@ -36,7 +36,7 @@ from astrocyte.schemas.json.flat_reader import flat_columns
 from astrocyte.schemas.json.text import loads
 from astrocyte.schemas.json.types import misfit_reason, misfits
 from astrocyte.schemas.times import TimeUnit, event_time_us, iso_from_us, iso_strings, time_us, us_from_ms
-from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values import single
 from astrocyte.schemas.values.mixed import TYPE_ERRORS, column_of, typed_column
 from astrocyte.schemas.values.nested import NON_FINITE, non_finite_reasons, reasons_column
 
@@ -455,7 +455,7 @@ def _simulations(parsed: list[_Parsed], contract: Contract) -> dict[str, pa.Arra
     if event_type is None or SIMULATION in event_type.fields:
         return {}
     by_key = contract.key_field == SIMULATION
-    values = [item.key if by_key else mixed.key_text(item.fields.get(SIMULATION)) for item in parsed]
+    values = [item.key if by_key else single.key_text(item.fields.get(SIMULATION)) for item in parsed]
     if all(value is None for value in values):
         return {}
     return {SIMULATION: typed_column(values, arrow_type("string"))}

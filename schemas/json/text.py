@@ -17,7 +17,7 @@ import orjson
 
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import usual_datetime
-from astrocyte.schemas.values.mixed import LEAST, MOST, MOST_LEVELS, plain
+from astrocyte.schemas.values.single import LEAST, MOST, MOST_LEVELS, plain
 
 __all__ = ["MOST_LEVELS", "dumps", "integer", "loads", "nesting", "read_object", "read_value"]
 

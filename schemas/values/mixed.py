@@ -8,51 +8,27 @@ most one; a row without any is null. It survives IPC, take, filter and concatena
 from __future__ import annotations
 
 import math
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
-from enum import Enum
-from fractions import Fraction
-from pathlib import PurePath
 from typing import Any, Final
-from uuid import UUID
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astrocyte.schemas.errors import InvalidEvent
-from astrocyte.schemas.times import (
-    PER_UNIT,
-    is_in_calendar,
-    iso_interval,
-    us_from_datetime,
-    us_from_numpy,
-    usual_datetime,
-)
+from astrocyte.schemas.times import PER_UNIT
 from astrocyte.schemas.values.nested import python_values
+from astrocyte.schemas.values.single import LEAST, MOST, is_nested, json_text, key_text, nearest_float, plain
 
 __all__ = [
-    "LEAST",
     "MIXED",
-    "MOST",
-    "MOST_LEVELS",
     "TYPE_ERRORS",
     "column_of",
     "concat_columns",
     "fits",
     "is_binary",
-    "is_nested",
     "is_null",
-    "json_text",
     "key_column",
-    "key_text",
     "members",
-    "nearest_float",
-    "plain",
     "plain_column",
     "to_list",
     "typed_column",
@@ -62,143 +38,9 @@ MIXED: Final = pa.struct(
     [("int", pa.int64()), ("uint", pa.uint64()), ("float", pa.float64()), ("text", pa.utf8()), ("bool", pa.bool_())]
 )
 """``uint`` holds integers from 2**63 on; ``int`` all others."""
-LEAST: Final = -(2**63)
-MOST: Final = 2**64 - 1
-"""Range of the integers that are kept exactly; an integer beyond it becomes the nearest float."""
-_PLAIN: Final = frozenset({str, bool, float, type(None)})
-_OF_JSON: Final = _PLAIN | {int, list, dict}
-_NESTED: Final = (Mapping, list, tuple, set, frozenset, np.ndarray)
-_OPTIONS: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-_NARROWED: Final = ("Integer exceeds", "numpy.datetime64")
-"""In orjson's errors: values that it does not write, and `_narrowed` replaces."""
-MOST_LEVELS: Final = 254
-"""Nesting that orjson writes at most."""
-_US: Final = timedelta(microseconds=1)
+_OF_JSON: Final = frozenset({str, bool, float, type(None), int, list, dict})
 _MOST_ROWS: Final = 1 << 24
 """Of a run-end encoded column."""
-
-
-# -- single values -------------------------------------------------------------------------------------------------
-
-
-def plain(value: Any) -> int | float | str | bool | None:
-    """A Python value as an event carries it: a number, text, a boolean or None.
-
-    An integer beyond 64 bits and a decimal with a fraction become the nearest float; a point in time and a duration
-    integer microseconds (UTC); bytes base64 text; a list, an object or a data class its JSON text; pandas' NA and NaT
-    None. Raises TypeError for a value of another type.
-    """
-    kind = type(value)
-    if kind in _PLAIN:
-        return value  # type: ignore[no-any-return]
-    if kind is int:
-        return value if LEAST <= value <= MOST else nearest_float(value)
-    if isinstance(value, np.datetime64 | np.timedelta64):
-        return plain(us_from_numpy(value))
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if kind.__name__ in ("NAType", "NaTType") and kind.__module__.startswith("pandas."):
-        return None
-    for simple in (bool, int, float, str):
-        if isinstance(value, simple):
-            return plain(simple(value))
-    if isinstance(value, Decimal):
-        if not value.is_finite():
-            return math.nan if value.is_nan() else nearest_float(float(value))
-        exponent = value.as_tuple().exponent
-        whole = isinstance(exponent, int) and exponent >= 0 and LEAST <= value <= MOST
-        return int(value) if whole else nearest_float(value)
-    if isinstance(value, Fraction):
-        return nearest_float(value)
-    if isinstance(value, datetime):
-        return us_from_datetime(value)
-    if isinstance(value, date):
-        return us_from_datetime(datetime.combine(value, time(0), UTC))
-    if isinstance(value, time):
-        return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
-    if isinstance(value, timedelta):
-        return value // _US
-    if isinstance(value, pa.MonthDayNano):
-        return iso_interval(value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return b64encode(value).decode()
-    if is_nested(value):
-        return json_text(value)
-    if isinstance(value, UUID | PurePath):
-        return str(value)
-    raise TypeError(f"expected a number, text, a truth value, a time, bytes, a list or a mapping, got {kind.__name__}")
-
-
-def is_nested(value: Any) -> bool:
-    """Whether an event carries a Python value as JSON text: a list, an object, or a data class."""
-    return isinstance(value, _NESTED) or (is_dataclass(value) and not isinstance(value, type))
-
-
-def nearest_float(value: float | Decimal | Fraction) -> float:
-    """The value as a float64; one beyond its range becomes infinite."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def json_text(value: Any) -> str:
-    """A string unchanged, any other value as JSON, in which integers beyond 64 bits are the nearest floats.
-
-    Raises InvalidEvent for a value that is nested too deeply, and TypeError for what JSON cannot hold.
-    """
-    if isinstance(value, str):
-        return value
-    try:
-        try:
-            return orjson.dumps(value, default=_json_default, option=_OPTIONS).decode()
-        except TypeError as error:
-            if not any(reason in str(error) for reason in _NARROWED):
-                raise
-            return orjson.dumps(_narrowed(value), default=_json_default, option=_OPTIONS).decode()
-    except (TypeError, RecursionError) as error:
-        if "recursion" not in str(error).lower():
-            raise
-        raise InvalidEvent(f"a value is nested too deeply; expected at most {MOST_LEVELS} levels") from None
-
-
-def _narrowed(value: Any) -> Any:
-    """The value with the nearest float for each integer beyond 64 bits, and integers for times that have no text."""
-    if isinstance(value, np.datetime64):
-        time_us = plain(value)
-        return value if isinstance(time_us, int) and is_in_calendar(time_us) else time_us
-    if isinstance(value, int) and not LEAST <= value <= MOST:
-        return float(value)
-    if isinstance(value, Mapping):
-        return {name: _narrowed(each) for name, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset) or (isinstance(value, np.ndarray) and value.dtype.kind == "M"):
-        return [_narrowed(each) for each in value]
-    return value
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, datetime) and plain(value) is not None:
-        return usual_datetime(value)
-    return list(value) if isinstance(value, set | frozenset | np.ndarray) else plain(value)
-
-
-def key_text(value: Any) -> str | None:
-    """The text by which a value serves as a key: equal numbers have equal strings; None for null and NaN."""
-    found = plain(value)
-    if found is None or isinstance(found, str):
-        return found
-    if isinstance(found, bool):
-        return "true" if found else "false"
-    if isinstance(found, float):
-        if math.isnan(found):
-            return None
-        if LEAST <= found <= MOST and found.is_integer():
-            return str(int(found))
-    return str(found)
 
 
 # -- columns of Python values --------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from astrocyte.schemas.contract import Contract, Event, is_uuid, key_text, read_
 from astrocyte.schemas.declarations import DEBEZIUM, KeyReading
 from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import CEILING_US, TIME_NAMES, TimeUnit, time_us, unit_of
-from astrocyte.schemas.values import mixed
+from astrocyte.schemas.values import single
 
 __all__ = ["Proposal", "Seen", "numbers_of_time", "propose"]
 
@@ -360,7 +360,7 @@ def _is_kafka_key(each: Seen, events: Sequence[Event], kafka: Sequence[bytes], r
         return False
     try:
         return all(
-            mixed.key_text(value) == key_text(key, reading) for value, key in zip(each.values, kafka, strict=True)
+            single.key_text(value) == key_text(key, reading) for value, key in zip(each.values, kafka, strict=True)
         )
     except InvalidEvent:
         return False
@@ -375,7 +375,7 @@ def _key_rank(each: Seen, events: int) -> tuple[int, int, float] | None:
     values = each.values
     if len(values) < _SHARE * events or any(isinstance(value, bool | float | list | Mapping) for value in values):
         return None
-    distinct = len(set(map(mixed.key_text, values)))
+    distinct = len(set(map(single.key_text, values)))
     if distinct < 2 or distinct > 0.7 * len(values):
         return None
     name = _snake(each.path.rpartition(".")[2])
@@ -394,9 +394,9 @@ def _propose_id(proposal: Proposal, seen: Sequence[Seen], events: Sequence[Event
             continue
         if any(isinstance(value, float | bool | list | Mapping) for value in each.values):
             continue
-        ids = Counter(map(mixed.key_text, each.values))
+        ids = Counter(map(single.key_text, each.values))
         bodies = {
-            (mixed.key_text(value), mixed.json_text(event.document))
+            (single.key_text(value), single.json_text(event.document))
             for value, event in zip(each.values, events, strict=True)
         }
         if len(ids) == len(bodies) and len(ids) >= 0.5 * len(events) and len(events) > 1:
