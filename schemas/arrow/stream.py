@@ -9,14 +9,17 @@ a run of equal values may stand for any number of large ones.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astrocyte.schemas.errors import InvalidFrame
+from astrocyte.schemas.values.mixed import is_binary
 
 __all__ = ["ARROW_MAGIC", "MOST_BYTES", "PLAIN_TYPES", "read_stream", "unpacked_bytes"]
 
@@ -60,12 +63,10 @@ def read_stream(
         batches = list(reader)
         for batch in batches:
             batch.validate(full=True)
-            if most_bytes is not None:
-                _refuse_large(batch, most_bytes)
+        if most_bytes is not None:
+            _refuse_large(batches, most_bytes)
         if len(batches) == 1:
             return reader.schema, batches[0]
-        if most_bytes is not None and _LEAST * sum(batch.num_rows for batch in batches) > most_bytes:
-            raise _too_large(sum(batch.num_rows for batch in batches), most_bytes)
         table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
         arrays = [column.combine_chunks() for column in table.columns]
         return reader.schema, pa.RecordBatch.from_arrays(arrays, schema=reader.schema)
@@ -149,20 +150,22 @@ def _claimed(head: memoryview, batch: int, body: memoryview) -> int:
 # -- after validation ------------------------------------------------------------------------------------------------
 
 
-def _refuse_large(batch: pa.RecordBatch, most: int) -> None:
-    if _LEAST * batch.num_rows * max(batch.num_columns, 1) > most:
-        raise _too_large(batch.num_rows * batch.num_columns, most)
-    total = 0.0
-    for column in batch.columns:
-        total += _most_bytes(column)
-        if total > most:
-            break
-    else:
-        return
-    if sum(float(_sizes(column, most).sum()) for column in batch.columns) > most:
+def _refuse_large(batches: Sequence[pa.RecordBatch], most: int) -> None:
+    values = sum(batch.num_rows * max(batch.num_columns, 1) for batch in batches)
+    if _LEAST * values > most:
+        raise _too_large(values, most)
+    columns = [column for batch in batches for column in batch.columns]
+    if _exceeds(map(_most_bytes, columns), most) and _exceeds(
+        (float(_sizes(column, most).sum()) for column in columns), most
+    ):
         raise InvalidFrame(
             f"the values of a frame amount to more than {most:,} bytes, as it names some of them many times; divide it"
         )
+
+
+def _exceeds(sizes: Iterable[float], most: int) -> bool:
+    """Whether the sum is above ``most``; no more sizes are computed than are needed to know."""
+    return any(total > most for total in accumulate(sizes))
 
 
 def _too_large(values: int, most: int) -> InvalidFrame:
@@ -181,7 +184,7 @@ def _most_bytes(column: pa.Array) -> float:
         values = column.dictionary
         longest = _text_bytes(values)
         if count * longest > _SMALL:
-            longest = int(_lengths(values).max(initial=0))
+            longest = pc.max(pc.binary_length(values)).as_py() or 0
         return count * (_LEAST + longest)
     if pa.types.is_list(kind):
         return _LEAST * count + _most_bytes(column.values)
@@ -200,63 +203,48 @@ def _text_bytes(column: pa.StringArray) -> int:
     return 0 if data is None else int(data.size)
 
 
-def _lengths(column: pa.Array) -> NDArray[np.int64]:
-    """Bytes of each value of a column of text or bytes."""
-    wide = pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type)
-    offsets = column.buffers()[1]
-    if offsets is None or not len(column):
-        return np.zeros(len(column), np.int64)
-    found = np.frombuffer(offsets, np.int64 if wide else np.int32, len(column) + 1, column.offset * (8 if wide else 4))
-    return np.diff(found).astype(np.int64)
-
-
 def _sizes(column: pa.Array, most: int) -> NDArray[np.float64]:
     """Bytes of each value, written out. Raises InvalidFrame for more than ``most`` bytes at any level."""
-    return np.asarray(_written_out(column, most), np.float64)
-
-
-def _written_out(column: pa.Array, most: int) -> Any:
-    kind, count = column.type, len(column)
+    kind, types, count = column.type, pa.types, len(column)
     if _LEAST * count > most:
         raise _too_large(count, most)
-    found = np.full(count, float(_LEAST))
-    inner: Callable[[pa.Array], NDArray[np.float64]] = lambda part: _sizes(part, most)  # noqa: E731
     if isinstance(kind, pa.BaseExtensionType):
-        return inner(column.storage)
-    if pa.types.is_dictionary(kind):
-        values = np.append(inner(column.dictionary), _LEAST)
+        return _sizes(column.storage, most)
+    if types.is_dictionary(kind):
+        values = np.append(_sizes(column.dictionary, most), _LEAST)
         return values[column.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)]
-    if pa.types.is_run_end_encoded(kind):
+    if types.is_run_end_encoded(kind):
         rows = np.arange(column.offset, column.offset + count)
-        return inner(column.values)[np.searchsorted(column.run_ends, rows, side="right")]
-    if pa.types.is_struct(kind):
-        return sum((inner(column.field(number)) for number in range(kind.num_fields)), found)
-    if pa.types.is_union(kind):
+        return _sizes(column.values, most)[np.searchsorted(column.run_ends, rows, side="right")]
+    return _LEAST + _bytes_inside(column, most)
+
+
+def _bytes_inside(column: pa.Array, most: int) -> NDArray[np.float64]:
+    """Bytes of what each value holds: text, bytes and other values; 0 for a number."""
+    kind, types, count = column.type, pa.types, len(column)
+    if types.is_struct(kind):
+        return sum((_sizes(column.field(number), most) for number in range(kind.num_fields)), np.zeros(count))
+    if types.is_union(kind):
         # Of a dense union a member may be named many times, of a sparse one each has a value for every row.
-        parts = [inner(column.field(number)) for number in range(kind.num_fields)]
-        return found + sum(float(part.max(initial=0)) for part in parts)
-    if pa.types.is_fixed_size_list(kind):
+        parts = (_sizes(column.field(number), most) for number in range(kind.num_fields))
+        return np.full(count, sum(float(part.max(initial=0)) for part in parts))
+    if types.is_fixed_size_list(kind):
         if _LEAST * count * kind.list_size > most:
             raise _too_large(count * kind.list_size, most)
-        return found + inner(column.values)[: count * kind.list_size].reshape(count, kind.list_size).sum(axis=1)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
-        ends = np.concatenate([[0.0], np.cumsum(inner(column.values))])
-        return found + np.diff(ends[np.asarray(column.offsets)])
-    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
-        ends = np.concatenate([[0.0], np.cumsum(inner(column.values))])
-        first, size = np.asarray(column.offsets).astype(np.int64), np.asarray(column.sizes).astype(np.int64)
-        last = np.clip(first + size, 0, len(ends) - 1)
-        return found + ends[last] - ends[np.clip(first, 0, len(ends) - 1)]
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        inside = _sizes(column.values, most)[: count * kind.list_size]
+        return np.asarray(inside.reshape(count, kind.list_size).sum(axis=1))
+    if types.is_nested(kind):
+        ends = np.append(0.0, np.cumsum(_sizes(column.values, most)))
+        first = np.asarray(column.offsets).astype(np.int64)
+        if types.is_list_view(kind) or types.is_large_list_view(kind):
+            last = first + np.asarray(column.sizes).astype(np.int64)
+        else:  # lists and maps
+            first, last = first[:-1], first[1:]
+        beyond = len(ends) - 1
+        return np.asarray(ends[np.clip(last, 0, beyond)] - ends[np.clip(first, 0, beyond)])
+    if types.is_string_view(kind) or types.is_binary_view(kind):
         views = np.frombuffer(column.buffers()[1], np.int32, 4 * count, column.offset * 16)[::4] if count else 0
-        return found + np.maximum(views, 0)
-    if pa.types.is_fixed_size_binary(kind):
-        return found + kind.byte_width
-    if (
-        pa.types.is_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_string(kind)
-        or (pa.types.is_large_binary(kind))
-    ):
-        return found + _lengths(column)
-    return found
+        return np.maximum(views, 0.0)
+    if types.is_string(kind) or types.is_large_string(kind) or is_binary(kind):
+        return np.asarray(pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False), np.float64)
+    return np.zeros(count)

@@ -18,11 +18,12 @@ from astrocyte.schemas.json.reader import RawRecord
 META = {"stream": "A", "run": "r"}
 
 
-def stream(batch: pa.RecordBatch, *, codec: str | None = None, **meta: str) -> bytes:
+def stream(batch: pa.RecordBatch, *, codec: str | None = None, repeated: int = 1, **meta: str) -> bytes:
     batch = batch.replace_schema_metadata(META | meta)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
-        writer.write_batch(batch)
+        for _ in range(repeated):
+            writer.write_batch(batch)
     return bytes(sink.getvalue())
 
 
@@ -89,6 +90,13 @@ def test_values_that_are_large_only_when_written_out_are_refused(name):
     payload = stream(batch(2000, x=LARGE[name]))
     with pytest.raises(InvalidFrame, match=r"expected at most 8,388,608|more than 67,108,864 bytes"):
         decode_frame(payload)
+
+
+def test_values_that_are_large_only_in_all_batches_of_a_stream_are_refused():
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(5, np.int32)), pa.array([LONG * 10]))
+    assert decode_frame(stream(batch(5, x=column), repeated=3)).num_rows == 15
+    with pytest.raises(InvalidFrame, match=r"more than 67,108,864 bytes"):
+        decode_frame(stream(batch(5, x=column), repeated=20))
 
 
 def test_the_same_columns_are_read_where_they_are_small():
