@@ -212,7 +212,8 @@ def _sizes(column: pa.Array, most: int) -> NDArray[np.float64]:
         return _sizes(column.storage, most)
     if types.is_dictionary(kind):
         values = np.append(_sizes(column.dictionary, most), _LEAST)
-        return values[column.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False).astype(np.int64)]
+        named = column.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
+        return np.asarray(values[named.astype(np.int64)])
     if types.is_run_end_encoded(kind):
         rows = np.arange(column.offset, column.offset + count)
         return _sizes(column.values, most)[np.searchsorted(column.run_ends, rows, side="right")]
@@ -243,7 +244,7 @@ def _bytes_inside(column: pa.Array, most: int) -> NDArray[np.float64]:
         beyond = len(ends) - 1
         return np.asarray(ends[np.clip(last, 0, beyond)] - ends[np.clip(first, 0, beyond)])
     if types.is_string_view(kind) or types.is_binary_view(kind):
-        views = np.frombuffer(column.buffers()[1], np.int32, 4 * count, column.offset * 16)[::4] if count else 0
+        views = np.frombuffer(column.buffers()[1], np.int32, 4 * count, column.offset * 16)[::4] if count else ()
         return np.maximum(views, 0.0)
     if types.is_string(kind) or types.is_large_string(kind) or is_binary(kind):
         return np.asarray(pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False), np.float64)
