@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 import pyarrow as pa
 
 from astrocyte.schemas.errors import InvalidSettings, UnknownEventType
-from astrocyte.schemas.registry import Registry
+from astrocyte.schemas.registry import Registry, described
 
 __all__ = ["CATALOG", "STREAMS", "Catalog", "EventType", "Field", "FieldType", "arrow_type"]
 
@@ -104,7 +104,7 @@ class Catalog:
         InvalidSettings.
         """
         if not isinstance(event_type, EventType):
-            raise InvalidSettings(f"CATALOG.register: expected an EventType, got {event_type!r:.100}")
+            raise InvalidSettings(f"CATALOG.register: expected an EventType, got {described(event_type)}")
         stream = event_type.stream
         if not isinstance(stream, str) or not stream:
             raise InvalidSettings(f"CATALOG.register: the stream is {stream!r:.100}; expected its name as text")

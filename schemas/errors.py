@@ -21,6 +21,7 @@ __all__ = [
     "plugin_raised",
     "redacted",
     "shown_object",
+    "shown_with_type",
     "wrong_return",
 ]
 
@@ -92,8 +93,7 @@ class PluginError(AstrocyteError):
 
 def wrong_return(plugin: str, got: object, expected: str) -> PluginError:
     """The error for what ``plugin`` (its kind and name, such as ``decoder 'csv'``) returned instead of ``expected``."""
-    shown = "None" if got is None else f"{shown_object(got)} of type {type(got).__name__}"
-    return PluginError(f"{plugin} returned {shown}; expected {expected}")
+    return PluginError(f"{plugin} returned {shown_with_type(got)}; expected {expected}")
 
 
 def plugin_raised(plugin: str, error: BaseException) -> PluginError:
@@ -113,3 +113,8 @@ def shown_object(value: object) -> str:
     except Exception:  # noqa: BLE001  a method of the user's
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def shown_with_type(value: object) -> str:
+    """The same with its type, such as ``7 of type int``."""
+    return "None" if value is None else f"{shown_object(value)} of type {type(value).__name__}"

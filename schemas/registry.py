@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import Any, Final, Generic, TypeVar
 
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import InvalidSettings, shown_with_type
 
 __all__ = ["Registry", "described", "did_you_mean", "import_object", "one_line", "takes"]
 
@@ -253,7 +253,7 @@ def described(thing: Any) -> str:
             return f"the {kind} {getattr(thing, '__name__', type(thing).__name__)}{signature(thing)}"
         except (TypeError, ValueError):
             pass
-    return f"{thing!r:.100} ({type(thing).__name__})"
+    return shown_with_type(thing)
 
 
 def _definition(thing: Any) -> Any:

@@ -124,10 +124,12 @@ def _convert(name: str, found: Any) -> Decoder:
             f"decoder {name!r}: expected a function of a message, got {described(decoder.definition)}"
         )
     if not isinstance(decoder.content_type, str | None):
-        raise InvalidSettings(f"decoder {name!r}: expected content_type to be text, got {decoder.content_type!r:.100}")
+        raise InvalidSettings(
+            f"decoder {name!r}: expected content_type to be text, got {described(decoder.content_type)}"
+        )
     if decoder.recognise is not None and not takes(decoder.recognise, 1):
         raise InvalidSettings(
-            f"decoder {name!r}: expected recognise to be a function of the value, got {decoder.recognise!r:.100}"
+            f"decoder {name!r}: expected recognise to be a function of the value, got {described(decoder.recognise)}"
         )
     return decoder
 

@@ -144,7 +144,11 @@ class Thing:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(Thing, r"Thing\(\) failed: TypeError"), (Thing(1), None), (3, r"expected a Thing or its class, got 3 \(int\)")],
+    [
+        (Thing, r"Thing\(\) failed: TypeError"),
+        (Thing(1), None),
+        (3, r"expected a Thing or its class, got 3 of type int"),
+    ],
 )
 def test_what_is_not_of_the_kind_is_refused_when_it_is_registered(given, message):
     things = Registry("thing", group="some.group", of=Thing)

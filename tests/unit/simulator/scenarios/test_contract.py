@@ -36,7 +36,7 @@ def test_a_scenario_may_be_named_by_module_and_object() -> None:
     assert load_scenario("tests.support.worlds:MORAN") is MORAN
     with pytest.raises(InvalidSettings, match="has no 'NOTHING'"):
         load_scenario("tests.support.worlds:NOTHING")
-    with pytest.raises(InvalidSettings, match=r"expected a Scenario or its class, got 16 \(int\)"):
+    with pytest.raises(InvalidSettings, match=r"expected a Scenario or its class, got 16 of type int"):
         load_scenario("astrocyte.simulator.runtime.world:SNAPSHOT_ROUNDS")
 
 
