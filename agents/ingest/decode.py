@@ -25,12 +25,7 @@ from astrocyte.schemas.contract import Contract, Contracts
 from astrocyte.schemas.errors import InvalidEvent, TransientError
 from astrocyte.schemas.events import DeadLetter
 from astrocyte.schemas.frames import Frame, conform, decode_frame
-from astrocyte.schemas.json.reader import (
-    KafkaRecord,
-    is_retried,
-    records_to_frame,
-    retried_rows,
-)
+from astrocyte.schemas.json.reader import KafkaRecord, is_retried, records_to_frame, retried_rows
 from astrocyte.schemas.times import us_from_ms
 
 __all__ = ["RETRY_ORIGIN", "KafkaTimes", "decode_chunk", "placed"]
@@ -75,7 +70,6 @@ def decode_chunk(
                 if isinstance(made, Frame):
                     made = placed(made, topic, partition, record)
                     sourced, refused = _typed(SourcedFrame(made, topic, partition, record.offset), contract, catalog)
-                    batch.refused += refused
                 else:
                     numbers = _meant(record, len(made))
             except (MemoryError, TransientError):
@@ -84,14 +78,14 @@ def decode_chunk(
                 reason = reason_of("decoding a message", error)
                 batch.refused.append(dead_letter(record, topic, partition, reason=reason, stage="decode"))
                 continue
-            if not isinstance(made, Frame) and not made:
-                continue  # a message without events
-            single = not isinstance(made, Frame) and len(made) == 1
-            if isinstance(made, Frame) or single != batch.single or batch.is_full:
-                batch.read(frames, letters)
             if isinstance(made, Frame):
+                batch.refused += refused
+                batch.read(frames, letters)
                 frames.append(replace(sourced, frame=_retried_frame(sourced.frame)) if retried else sourced)
-            else:
+            elif made:  # else it is a message without events
+                single = len(made) == 1
+                if single != batch.single or batch.is_full:
+                    batch.read(frames, letters)
                 batch.single = single
                 batch.add([made[number] for number in numbers], record, numbers)
         batch.read(frames, letters)

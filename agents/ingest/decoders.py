@@ -248,18 +248,16 @@ def row_ids(record: KafkaRecord, topic: str, partition: int, count: int) -> Ids:
 
 def _events_of(decoder: Decoder, found: Any) -> list[Mapping[str, Any]]:
     """The events that a decoder returned. Raises PluginError where it returned anything else."""
-    name, expected = (
-        getattr(decoder.definition, "__name__", "decoder"),
-        "an event (a mapping), a list of them or a Frame",
-    )
     if isinstance(found, Mapping):
         return [found]
+    name = f"decoder {getattr(decoder.definition, '__name__', 'decoder')!r}"
+    expected = "an event (a mapping), a list of them or a Frame"
     if isinstance(found, str | bytes) or not isinstance(found, Iterable):
-        raise wrong_return(f"decoder {name!r}", found, expected)
+        raise wrong_return(name, found, expected)
     rows = list(found)
     for row in rows:
         if not isinstance(row, Mapping):
-            raise wrong_return(f"decoder {name!r}", found, f"{expected}; an element of it is a {type(row).__name__}")
+            raise wrong_return(name, found, f"{expected}; an element of it is a {type(row).__name__}")
     return rows
 
 
