@@ -291,7 +291,7 @@ def decode_frame(payload: bytes | memoryview, *, bounded: bool = True) -> Frame:
     bounds what the bytes may unpack to, unless ``bounded`` is False (for bytes that this program wrote). Raises
     InvalidFrame.
     """
-    schema, batch = read_stream(payload) if bounded else read_stream(payload, most_bytes=None)
+    schema, batch = read_stream(payload, most_bytes=MOST_BYTES if bounded else None)
     try:
         meta = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         frame = Frame(

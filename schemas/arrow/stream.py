@@ -44,9 +44,7 @@ _PACKED_ELSEWHERE: Final = -1
 """In place of a size: the buffer is not compressed."""
 
 
-def read_stream(
-    payload: bytes | memoryview, *, most_bytes: int | None = MOST_BYTES
-) -> tuple[pa.Schema, pa.RecordBatch]:
+def read_stream(payload: bytes | memoryview, *, most_bytes: int | None) -> tuple[pa.Schema, pa.RecordBatch]:
     """Schema and rows of an Arrow IPC stream, as one batch whose columns are views into the bytes.
 
     Without ``most_bytes`` its size is not limited: for what this program wrote itself. Raises InvalidFrame.

@@ -19,7 +19,7 @@ from astrocyte.schemas.errors import InvalidEvent
 from astrocyte.schemas.times import usual_datetime
 from astrocyte.schemas.values.single import LEAST, MOST, MOST_LEVELS, plain
 
-__all__ = ["MOST_LEVELS", "dumps", "integer", "loads", "nesting", "read_object", "read_value"]
+__all__ = ["dumps", "integer", "loads", "nesting", "read_object", "read_value"]
 
 _BOM: Final = b"\xef\xbb\xbf"
 _BEYOND: Final = "number is infinity"
