@@ -42,6 +42,7 @@ __all__ = [
     "SourcedFrame",
     "SourcedRecords",
     "check_made",
+    "contract_fault",
     "highest_offsets",
     "opened",
     "written",
@@ -206,19 +207,31 @@ class Positioned(Protocol):
         """Whether the store holds no offsets of this sink."""
 
 
+def contract_fault(name: str, sink: object) -> str | None:
+    """What an object, or a class, given for the sink ``name`` lacks of the methods of a sink; None if nothing."""
+    of = sink if isinstance(sink, type) else type(sink)
+    missing = [
+        method
+        for method in ("open", "write", "close")
+        # What a class only has from the contract itself does nothing.
+        if not callable(getattr(sink, method, None)) or getattr(of, method, None) is getattr(Sink, method)
+    ]
+    if not missing:
+        return None
+    return (
+        f"sink {name!r}: {of.__name__} has no method {' and no '.join(missing)}; expected async def open(self), "
+        "write(self, batch) and close(self)"
+    )
+
+
 def check_made(name: str, sink: object) -> None:
     """Raise PluginError for an object, made for the sink ``name``, that lacks a method of a sink."""
-    for method in ("open", "write", "close"):
-        if not callable(getattr(sink, method, None)):
-            raise PluginError(
-                f"sink {name!r}: {type(sink).__name__} has no method {method!r}; expected async def open(self), "
-                "write(self, batch) and close(self)"
-            )
+    if fault := contract_fault(name, sink):
+        raise PluginError(fault)
 
 
 async def opened(name: str, sink: Sink) -> None:
     """Open a sink. Whatever else than an error of this project it raises becomes a PluginError, which names it."""
-    check_made(name, sink)
     try:
         await _awaited(f"open() of sink {name!r}", sink.open())
     except AstrocyteError:

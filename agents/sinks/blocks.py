@@ -33,9 +33,9 @@ import orjson
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.block_marks import Ranges, Rows, mark_of, merge, overlap, ranges_in, ranges_of
 
-__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "is_at"]
+__all__ = ["BlockFolder", "BlockForm", "Head", "is_at"]
 
-TRANSIENT: Final = frozenset(
+_TRANSIENT: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE, errno.ENOLCK}
 )
 """Errors after which a batch is tried again."""
@@ -123,11 +123,6 @@ class BlockFolder:
         self._torn = False
         """Whether what follows the confirmed end is the rest of a failed attempt of this process."""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether `open` was called, and `close` not yet."""
-        return self._lock is not None
-
     def open(self) -> None:
         """Read the places of all blocks, and continue the newest file if no process writes it. Raises SinkError."""
         self.close()
@@ -156,7 +151,7 @@ class BlockFolder:
     def append(self, parts: Sequence[Rows]) -> int:
         """Append the lines that no file holds yet, as one block; returns their number when they are on disk.
 
-        Raises OSError, of which those of `TRANSIENT` may be tried again, and SinkError where files were deleted or
+        Raises OSError, of which some may be tried again (`retriable`), and SinkError where files were deleted or
         changed by another program.
         """
         if self._lock is None:
@@ -175,6 +170,12 @@ class BlockFolder:
                     self._file.close()
                     self._file = None
         return len(identities)
+
+    def retriable(self, error: Exception) -> str | None:
+        """Why `append` raised ``error``, where it may be called again; else None."""
+        if isinstance(error, OSError) and error.errno in _TRANSIENT:
+            return f"{self.path()}: {error.strerror}"
+        return None
 
     def path(self, number: int | None = None) -> Path:
         """The file of a number, by default the one that this process writes."""

@@ -33,11 +33,10 @@ from astrocyte.agents.sinks.base import (
     Sourced,
     SourcedFrame,
     SourcedRecords,
-    check_made,
     opened,
     written,
 )
-from astrocyte.agents.sinks.registry import SINKS, SinkContext, SinkType
+from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
 from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
@@ -352,7 +351,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     retry = RetryPolicy(role, on_retry=_listener(app))
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
-    sink = _made(kind, context)
+    sink = kind.make(context)
     for stream in unread_streams(settings, kind):
         logger.warning(
             "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
@@ -450,18 +449,6 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
     if kind.upkeep is not None:
         upkeep = kind.upkeep
         repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)
-
-
-def _made(kind: SinkType, context: SinkContext) -> Sink:
-    """The sink that its factory makes. Raises PluginError for a factory that raises or makes anything else."""
-    try:
-        sink = kind.definition(context)
-    except AstrocyteError:
-        raise
-    except Exception as error:
-        raise plugin_raised(f"making the sink {context.name!r}", error) from error
-    check_made(context.name, sink)
-    return sink
 
 
 async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:
