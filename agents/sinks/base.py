@@ -15,8 +15,9 @@ caller may acknowledge. It
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -96,6 +97,21 @@ class SourcedFrame:
             return int(self.numbers[row])
         return row if self.offsets is None else None
 
+    def take(self, rows: NDArray[np.int64]) -> SourcedFrame:
+        """Some of the rows, which keep their offsets and numbers; ``last_offset`` stays that of all."""
+        numbers = self.numbers
+        if numbers is None and self.offsets is None:
+            numbers = np.arange(self.frame.num_rows)
+        offsets = None if self.offsets is None else self.offsets[rows]
+        return replace(
+            self,
+            frame=self.frame.take(rows),
+            offset=self.offset if offsets is None or not len(rows) else int(offsets[0]),
+            offsets=offsets,
+            received=None if self.received is None else [self.received[row] for row in rows.tolist()],
+            numbers=None if numbers is None else numbers[rows],
+        )
+
     def rejected(self, row: int, reason: str) -> Rejected:
         """``row`` of the frame as one that the store can never accept."""
         place = (self.frame.stream, self.topic, self.partition, self.offset_of(row), self.row_of(row))
@@ -140,7 +156,10 @@ class SourcedRecords:
 
 
 def _payload(values: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(values, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(values, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # the standard library's takes numbers of any size, and strings with lone surrogates
+        return json.dumps(values, default=repr).encode()
 
 
 Sourced = SourcedFrame | SourcedRecords

@@ -21,7 +21,7 @@ import pyarrow as pa
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.agents.ingest.faults import reason_of
-from astrocyte.agents.ingest.letters import dead_letter, row_record, row_records
+from astrocyte.agents.ingest.letters import dead_letter, row_record
 from astrocyte.agents.ingest.unused import Unused
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import (
@@ -268,13 +268,11 @@ class SinkRunner:
         while waiting:
             part = waiting.pop()
             try:
-                rejected += [_shifted(each, part) for each in await written(self._stage, self._sink, part)]
+                rejected += await written(self._stage, self._sink, part)
             except _OF_ROWS as error:
                 halves = _halves(part)
                 if halves is None:
-                    rejected.append(
-                        _refused(part[0], reason_of(f"writing a row by {self._stage}", error), self._catalog)
-                    )
+                    rejected.append(_refused(part[0], reason_of(f"writing a row by {self._stage}", error)))
                 else:
                     waiting += reversed(halves)
         return rejected
@@ -304,46 +302,18 @@ def _halves(items: list[Sourced]) -> list[list[Sourced]] | None:
 
 
 def _slice(item: Sourced, first: int, last: int) -> Sourced:
+    if isinstance(item, SourcedFrame):
+        return item.take(np.arange(first, last))
     offsets = None if item.offsets is None else item.offsets[first:last]
-    if isinstance(item, SourcedRecords):
-        return replace(item, records=item.records[first:last], offset=item.offset_of(first), offsets=offsets)
-    offset = item.offset if offsets is None else int(offsets[0])
-    frame = item.frame.take(np.arange(first, last))
-    received = None if item.received is None else item.received[first:last]
-    numbers = None if item.numbers is None else item.numbers[first:last]
-    place = (frame, item.topic, item.partition, offset, offsets, item.last_offset)
-    return _PartOfFrame(*place, received=received, numbers=numbers, first=_first_row(item) + first)
+    return replace(item, records=item.records[first:last], offset=item.offset_of(first), offsets=offsets)
 
 
-@dataclass(frozen=True, slots=True)
-class _PartOfFrame(SourcedFrame):
-    """Some rows of a frame; ``first`` is the row of the frame with which they begin."""
-
-    first: int = 0
-
-
-def _shifted(rejected: Rejected, items: list[Sourced]) -> Rejected:
-    """A row of a part of a message that is a frame, numbered as in its message."""
-    part = items[0]
-    if not isinstance(part, _PartOfFrame) or part.offsets is not None or part.numbers is not None:
-        return rejected
-    if rejected.row is None:
-        return rejected
-    return replace(rejected, row=rejected.row + part.first)
-
-
-def _first_row(item: SourcedFrame) -> int:
-    return item.first if isinstance(item, _PartOfFrame) else 0
-
-
-def _refused(item: Sourced, reason: str, catalog: Catalog) -> Rejected:
-    """The only row of an item, as refused."""
-    if isinstance(item, SourcedRecords):
+def _refused(item: Sourced, reason: str) -> Rejected:
+    """The only row of an item, as refused; or a frame without rows."""
+    if _rows(item):
         return item.rejected(0, reason)
-    found = row_records(item.frame, [0] if item.frame.num_rows else [], catalog)
-    key, payload = (found.records[0].key, found.records[0].value) if found.records else (None, b"")
-    row = item.row_of(0) if item.numbers is not None or item.offsets is not None else _first_row(item)
-    return Rejected(item.frame.stream, item.topic, item.partition, item.offset_of(0), row, reason, key, payload)
+    assert isinstance(item, SourcedFrame)
+    return Rejected(item.frame.stream, item.topic, item.partition, item.offset, None, reason, None, b"")
 
 
 def build_sink(app: Any, settings: Settings, role: str) -> None:
