@@ -78,8 +78,8 @@ def _rows(batch: Sequence[Sourced]) -> Iterator[Rows]:
 
 def _line(item: Sourced, stream: str, row: int, record: bytes) -> bytes:
     place: dict[str, Any] = {"topic": item.topic, "partition": item.partition, "offset": item.offset_of(row)}
-    if isinstance(item, SourcedFrame) and item.offsets is None:
-        place["row"] = row
+    if isinstance(item, SourcedFrame) and (inside := item.row_of(row)) is not None:
+        place["row"] = inside
     return orjson.dumps(place | {"stream": stream, "record": orjson.Fragment(record)}) + b"\n"
 
 

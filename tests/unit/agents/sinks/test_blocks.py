@@ -64,6 +64,14 @@ def kind(request):
     return request.param
 
 
+async def test_a_line_names_the_row_of_its_message_also_where_earlier_rows_were_refused(tmp_path):
+    (message,) = part(4, rows=3)
+    sink = await opened(FileSink, tmp_path)
+    await sink.write([message.take(np.array([0, 2]))])
+    await sink.close()
+    assert [(line["offset"], line["row"]) for line in read_lines(tmp_path)] == [(4, 0), (4, 2)]
+
+
 async def test_two_writers_of_one_folder_take_nothing_from_each_other(tmp_path, kind):
     first, second = await opened(kind, tmp_path), await opened(kind, tmp_path)
     for number in range(6):
