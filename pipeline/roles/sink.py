@@ -43,16 +43,14 @@ from astrocyte.pipeline.roles.acceptance import EVERYTHING, Acceptance
 from astrocyte.pipeline.roles.output_records import letter_record
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
-from astrocyte.pipeline.roles.worker_app import repeat, rules_now
+from astrocyte.pipeline.roles.worker_app import follow, join_group, repeat, rules_now
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
-from astrocyte.pipeline.topology.rule_files import GroupRules, digest_of
-from astrocyte.pipeline.topology.rule_updates import follow_rules
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS, make_topics, sink_streams, sink_topics, unread_streams
 from astrocyte.pipeline.transport.commits import Delivery
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
-from astrocyte.pipeline.transport.transport import TransportOptions, ack_handle, configure
+from astrocyte.pipeline.transport.transport import ack_handle
 from astrocyte.schemas.catalog import CATALOG, Catalog
 from astrocyte.schemas.errors import AstrocyteError, plugin_raised
 from astrocyte.schemas.events import DeadLetter
@@ -376,16 +374,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
             await report_empty_store(sink, role, str(app.conf.id), committed)
         return {}
 
-    configure(
-        app,
-        TransportOptions(
-            on_assigned=assigned,
-            on_revoked=revoked,
-            note=digest_of(live.base, settings),
-            on_notes=GroupRules().note,
-            liveness_timeout_s=settings.liveness_timeout / 1e6,
-        ),
-    )
+    join_group(app, live, on_assigned=assigned, on_revoked=revoked)
 
     async def store(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -400,21 +389,16 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
 
     app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
 
-    @app.task
-    async def rules_topic() -> None:
-        async for change in follow_rules(settings.broker, live, rules_start):
-            if change.refused is not None:
-                continue
-            decoders, wanted = read_by(change.ruleset)
-            if set(wanted) != set(topics):
-                logger.warning(
-                    "%s: the changed rules have other topics; the worker exits, to be restarted with them", role
-                )
-                await revoked(set())
-                os._exit(RESTART_STATUS)
-            runner.update(decoders, Acceptance(change.ruleset))
-            logger.info("%s reads by the changed rules", role)
+    async def changed(ruleset: RuleSet) -> None:
+        decoders, wanted = read_by(ruleset)
+        if set(wanted) != set(topics):
+            logger.warning("%s: the changed rules have other topics; the worker exits, to be restarted with them", role)
+            await revoked(set())
+            os._exit(RESTART_STATUS)
+        runner.update(decoders, Acceptance(ruleset))
+        logger.info("%s reads by the changed rules", role)
 
+    follow(app, live, rules_start, changed)
     repeat(app, tick, _TICK_S)
     if kind.upkeep is not None:
         upkeep = kind.upkeep
