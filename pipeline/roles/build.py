@@ -29,7 +29,7 @@ from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
-from astrocyte.pipeline.roles.sink import build_sink
+from astrocyte.pipeline.roles.sink.build import build_sink
 from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
 from astrocyte.pipeline.roles.worker_app import WorkerApp, follow, join_group, make_app, repeat, rules_now

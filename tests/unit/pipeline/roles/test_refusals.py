@@ -18,7 +18,7 @@ from astrocyte.pipeline.roles import worker
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, LetterLimit, TooManyDeadLetters, UnusedReporter, stopping
-from astrocyte.pipeline.roles.sink import SinkRunner
+from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.roles.worker import RESTART_STATUS, RoleProcesses
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.state.lost import SnapshotsLost
