@@ -36,9 +36,9 @@ from astrocyte.pipeline.roles.worker_app import WorkerApp, follow, join_group, m
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
+from astrocyte.pipeline.topology.group_rules import digest_of
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.pipeline.topology.rule_files import digest_of
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, ack_handle
 from astrocyte.schemas.declarations import StreamDeclaration

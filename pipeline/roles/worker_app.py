@@ -21,7 +21,8 @@ from astrocyte.pipeline.kafka.client import topic_partitions, until_available
 from astrocyte.pipeline.logging import logging_config
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.stopping import end_after
-from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, GroupRules, digest_of, read_rule_files
+from astrocyte.pipeline.topology.group_rules import GroupRules, digest_of
+from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
 from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
