@@ -86,7 +86,8 @@ class _Block:
     at: int
     head: Head
     ranges: Ranges
-    loaded: bool = False
+    identities: list[int] | None = None
+    """Of its lines, if they were read and are among the recent ones."""
 
     @property
     def end(self) -> int:
@@ -345,16 +346,19 @@ class BlockFolder:
         return fresh, identities
 
     def _load_recent(self, reached: Ranges) -> None:
-        """Take the lines of the newest blocks of these places into the recent ones, unless they are there."""
-        count = 0
+        """Read the lines of these places in the newest blocks, unless they are among the recent ones already."""
+        lines, changed = 0, False
         for block in reversed(self._blocks):
-            if count >= _RECENT:
-                return
-            if not block.loaded and block.ranges.keys() & reached.keys():
-                block.loaded = True
-                found = self._identities(block)
-                count += len(found)
-                self._remember(found)
+            if lines >= _RECENT:
+                block.identities = None
+                continue
+            if block.identities is None and block.ranges.keys() & reached.keys():
+                block.identities, changed = self._identities(block), True
+            lines += len(block.identities or ())
+        if changed:
+            self._recent.clear()
+            for block in self._blocks:
+                self._remember(block.identities or ())
 
     def _stored(self, reached: Ranges) -> set[int]:
         """Identities of the lines in all blocks with offsets of these ranges."""
@@ -438,7 +442,7 @@ class BlockFolder:
         file.seek(self._end)
         head = self._form.head(file)
         assert head is not None
-        block = _Block(self._number, self._end, head, ranges, loaded=True)
+        block = _Block(self._number, self._end, head, ranges, list(identities))
         self._add(block)
         self._end = block.end
         known = self._files[self._number]
