@@ -15,8 +15,9 @@ caller may acknowledge. It
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -42,6 +43,7 @@ __all__ = [
     "SourcedFrame",
     "SourcedRecords",
     "check_made",
+    "contract_fault",
     "highest_offsets",
     "opened",
     "written",
@@ -95,6 +97,21 @@ class SourcedFrame:
             return int(self.numbers[row])
         return row if self.offsets is None else None
 
+    def take(self, rows: NDArray[np.int64]) -> SourcedFrame:
+        """Some of the rows, which keep their offsets and numbers; ``last_offset`` stays that of all."""
+        numbers = self.numbers
+        if numbers is None and self.offsets is None:
+            numbers = np.arange(self.frame.num_rows)
+        offsets = None if self.offsets is None else self.offsets[rows]
+        return replace(
+            self,
+            frame=self.frame.take(rows),
+            offset=self.offset if offsets is None or not len(rows) else int(offsets[0]),
+            offsets=offsets,
+            received=None if self.received is None else [self.received[row] for row in rows.tolist()],
+            numbers=None if numbers is None else numbers[rows],
+        )
+
     def rejected(self, row: int, reason: str) -> Rejected:
         """``row`` of the frame as one that the store can never accept."""
         place = (self.frame.stream, self.topic, self.partition, self.offset_of(row), self.row_of(row))
@@ -139,7 +156,10 @@ class SourcedRecords:
 
 
 def _payload(values: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(values, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(values, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # the standard library's takes numbers of any size, and strings with lone surrogates
+        return json.dumps(values, default=repr).encode()
 
 
 Sourced = SourcedFrame | SourcedRecords
@@ -206,19 +226,31 @@ class Positioned(Protocol):
         """Whether the store holds no offsets of this sink."""
 
 
+def contract_fault(name: str, sink: object) -> str | None:
+    """What an object, or a class, given for the sink ``name`` lacks of the methods of a sink; None if nothing."""
+    of = sink if isinstance(sink, type) else type(sink)
+    missing = [
+        method
+        for method in ("open", "write", "close")
+        # What a class only has from the contract itself does nothing.
+        if not callable(getattr(sink, method, None)) or getattr(of, method, None) is getattr(Sink, method)
+    ]
+    if not missing:
+        return None
+    return (
+        f"sink {name!r}: {of.__name__} has no method {' and no '.join(missing)}; expected async def open(self), "
+        "write(self, batch) and close(self)"
+    )
+
+
 def check_made(name: str, sink: object) -> None:
     """Raise PluginError for an object, made for the sink ``name``, that lacks a method of a sink."""
-    for method in ("open", "write", "close"):
-        if not callable(getattr(sink, method, None)):
-            raise PluginError(
-                f"sink {name!r}: {type(sink).__name__} has no method {method!r}; expected async def open(self), "
-                "write(self, batch) and close(self)"
-            )
+    if fault := contract_fault(name, sink):
+        raise PluginError(fault)
 
 
 async def opened(name: str, sink: Sink) -> None:
     """Open a sink. Whatever else than an error of this project it raises becomes a PluginError, which names it."""
-    check_made(name, sink)
     try:
         await _awaited(f"open() of sink {name!r}", sink.open())
     except AstrocyteError:

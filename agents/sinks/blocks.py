@@ -33,9 +33,9 @@ import orjson
 from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.block_marks import Ranges, Rows, mark_of, merge, overlap, ranges_in, ranges_of
 
-__all__ = ["TRANSIENT", "BlockFolder", "BlockForm", "Head", "is_at"]
+__all__ = ["BlockFolder", "BlockForm", "Head", "is_at"]
 
-TRANSIENT: Final = frozenset(
+_TRANSIENT: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EAGAIN, errno.ENFILE, errno.EMFILE, errno.ENOLCK}
 )
 """Errors after which a batch is tried again."""
@@ -86,7 +86,8 @@ class _Block:
     at: int
     head: Head
     ranges: Ranges
-    loaded: bool = False
+    identities: list[int] | None = None
+    """Of its lines, if they were read and are among the recent ones."""
 
     @property
     def end(self) -> int:
@@ -123,11 +124,6 @@ class BlockFolder:
         self._torn = False
         """Whether what follows the confirmed end is the rest of a failed attempt of this process."""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether `open` was called, and `close` not yet."""
-        return self._lock is not None
-
     def open(self) -> None:
         """Read the places of all blocks, and continue the newest file if no process writes it. Raises SinkError."""
         self.close()
@@ -156,7 +152,7 @@ class BlockFolder:
     def append(self, parts: Sequence[Rows]) -> int:
         """Append the lines that no file holds yet, as one block; returns their number when they are on disk.
 
-        Raises OSError, of which those of `TRANSIENT` may be tried again, and SinkError where files were deleted or
+        Raises OSError, of which some may be tried again (`retriable`), and SinkError where files were deleted or
         changed by another program.
         """
         if self._lock is None:
@@ -175,6 +171,12 @@ class BlockFolder:
                     self._file.close()
                     self._file = None
         return len(identities)
+
+    def retriable(self, error: Exception) -> str | None:
+        """Why `append` raised ``error``, where it may be called again; else None."""
+        if isinstance(error, OSError) and error.errno in _TRANSIENT:
+            return f"{self.path()}: {error.strerror}"
+        return None
 
     def path(self, number: int | None = None) -> Path:
         """The file of a number, by default the one that this process writes."""
@@ -344,16 +346,19 @@ class BlockFolder:
         return fresh, identities
 
     def _load_recent(self, reached: Ranges) -> None:
-        """Take the lines of the newest blocks of these places into the recent ones, unless they are there."""
-        count = 0
+        """Read the lines of these places in the newest blocks, unless they are among the recent ones already."""
+        lines, changed = 0, False
         for block in reversed(self._blocks):
-            if count >= _RECENT:
-                return
-            if not block.loaded and block.ranges.keys() & reached.keys():
-                block.loaded = True
-                found = self._identities(block)
-                count += len(found)
-                self._remember(found)
+            if lines >= _RECENT:
+                block.identities = None
+                continue
+            if block.identities is None and block.ranges.keys() & reached.keys():
+                block.identities, changed = self._identities(block), True
+            lines += len(block.identities or ())
+        if changed:
+            self._recent.clear()
+            for block in self._blocks:
+                self._remember(block.identities or ())
 
     def _stored(self, reached: Ranges) -> set[int]:
         """Identities of the lines in all blocks with offsets of these ranges."""
@@ -437,7 +442,7 @@ class BlockFolder:
         file.seek(self._end)
         head = self._form.head(file)
         assert head is not None
-        block = _Block(self._number, self._end, head, ranges, loaded=True)
+        block = _Block(self._number, self._end, head, ranges, list(identities))
         self._add(block)
         self._end = block.end
         known = self._files[self._number]

@@ -18,9 +18,9 @@ import numpy as np
 import orjson
 import zstandard
 
-from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedFrame, SourcedRecords
+from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.block_marks import Rows
-from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head
+from astrocyte.agents.sinks.blocks import BlockFolder, Head
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.topics import TopicPartition
@@ -55,20 +55,13 @@ class FileSink:
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Append the lines that are not stored yet; returns when they are on disk."""
-        if not self._files.is_open:
-            raise SinkError(f"write() was called before sink {self.name!r} was opened; await open() first")
         rows = await asyncio.to_thread(lambda: list(_rows(batch)))
-        await self._retry.persist(lambda: asyncio.to_thread(self._files.append, rows), self._transient)
+        await self._retry.persist(lambda: asyncio.to_thread(self._files.append, rows), self._files.retriable)
         return []
 
     async def close(self) -> None:
         """Close the file."""
         self._files.close()
-
-    def _transient(self, error: Exception) -> str | None:
-        if isinstance(error, OSError) and error.errno in TRANSIENT:
-            return f"{self._files.path()}: {error.strerror}"
-        return None
 
 
 def _rows(batch: Sequence[Sourced]) -> Iterator[Rows]:
@@ -85,8 +78,8 @@ def _rows(batch: Sequence[Sourced]) -> Iterator[Rows]:
 
 def _line(item: Sourced, stream: str, row: int, record: bytes) -> bytes:
     place: dict[str, Any] = {"topic": item.topic, "partition": item.partition, "offset": item.offset_of(row)}
-    if isinstance(item, SourcedFrame) and item.offsets is None:
-        place["row"] = row
+    if isinstance(item, SourcedFrame) and (inside := item.row_of(row)) is not None:
+        place["row"] = inside
     return orjson.dumps(place | {"stream": stream, "record": orjson.Fragment(record)}) + b"\n"
 
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from astrocyte.agents.sinks.base import RECORD_KINDS, RecordKind, Sink
+from astrocyte.agents.sinks.base import RECORD_KINDS, RecordKind, Sink, check_made, contract_fault
 from astrocyte.agents.sinks.retry import RetryPolicy
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, plugin_raised
 from astrocyte.schemas.registry import Registry, described, did_you_mean, takes
 
 __all__ = ["SINKS", "SinkContext", "SinkType", "register_sink"]
@@ -75,27 +75,15 @@ class SinkType:
     """With ``streams`` None: streams beside those of the catalog for which it has a place, such as a table."""
 
     def make(self, context: SinkContext) -> Sink:
-        """The sink. Raises InvalidSettings for one without a method of the contract."""
-        sink = self.definition(context)
-        _check_methods(context.name, sink)
+        """The sink that the factory makes. Raises PluginError for one that raises, or makes anything else."""
+        try:
+            sink = self.definition(context)
+        except AstrocyteError:
+            raise
+        except Exception as error:
+            raise plugin_raised(f"making the sink {context.name!r}", error) from error
+        check_made(context.name, sink)
         return sink
-
-
-_METHODS: Final = ("open", "write", "close")
-
-
-def _check_methods(name: str, sink: Any) -> None:
-    of = sink if isinstance(sink, type) else type(sink)
-    missing = [
-        method
-        for method in _METHODS
-        # What a class only has from the contract itself does nothing.
-        if not callable(getattr(sink, method, None)) or getattr(of, method, None) is getattr(Sink, method)
-    ]
-    if missing:
-        raise InvalidSettings(
-            f"sink {name!r}: {of.__name__} has no method {' and no '.join(missing)}; expected open, write and close"
-        )
 
 
 def _names(name: str, what: str, given: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -117,8 +105,8 @@ def _convert(name: str, found: Any) -> SinkType:
             f"sink {name!r}: expected a function or class that makes a sink from a SinkContext, "
             f"got {described(kind.definition)}"
         )
-    if isinstance(kind.definition, type):
-        _check_methods(name, kind.definition)
+    if isinstance(kind.definition, type) and (fault := contract_fault(name, kind.definition)):
+        raise InvalidSettings(fault)
     if not callable(kind.streams):
         _names(name, "streams", kind.streams)
     for each in _names(name, "records", kind.records) or ():

@@ -28,6 +28,7 @@ from astrocyte.agents.sinks.base import (
     Sourced,
     SourcedFrame,
     SourcedRecords,
+    check_made,
     opened,
     written,
 )
@@ -277,6 +278,7 @@ def _name(item: Sourced) -> str:
 async def _open(make: Callable[[], SinkUnderTest]) -> SinkUnderTest:
     made = make()
     try:
+        check_made(_called(made), made.sink)
         await opened(_called(made), made.sink)
     except PluginError as error:
         raise AssertionError(str(error)) from error

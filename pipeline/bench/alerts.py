@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
-from astrocyte.pipeline.bench.pipeline import correlating
-from astrocyte.pipeline.broker import BrokerProcess
-from astrocyte.pipeline.settings import Settings, load_settings
-from astrocyte.pipeline.topology.topics import make_topics, mono_topics
-from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, mono_topic
+from astrocyte.pipeline.bench.pipeline import correlating, own_topics
+from astrocyte.pipeline.settings import Settings
+from astrocyte.schemas.topics import ALERTS, mono_topic
 
 __all__ = ["run"]
 
@@ -62,16 +58,8 @@ async def _delays(settings: Settings, heats: tuple[float, ...], times: int) -> l
 
 
 def _measure(rule: str, changed: dict[str, Any], times: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="astrocyte-bench-") as folder:
-        rules = Path(folder) / "rules.yaml"
-        rules.write_text(_RULES)
-        with BrokerProcess(Path(folder) / "broker") as broker:
-            settings = load_settings(
-                broker=broker.address, partitions=1, group="bench", rules=(rules,), streams=("readings",), **changed
-            )
-            asyncio.run(make_topics(settings, [*mono_topics(["readings"]), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
-            with correlating(settings):
-                delays = asyncio.run(_delays(settings, _HEATS[rule], times))
+    with own_topics(_RULES, ["readings"], **changed) as settings, correlating(settings):
+        delays = asyncio.run(_delays(settings, _HEATS[rule], times))
     return {"alerts": times, "p50_s": float(np.median(delays)), "max_s": max(delays)}
 
 

@@ -16,7 +16,7 @@ from astrocyte.agents.sinks.base import Sourced, SourcedFrame
 from astrocyte.agents.sinks.influx.file import InfluxFileSink
 from astrocyte.agents.sinks.influx.points import PointRules, points_of
 from astrocyte.agents.sinks.influx.sink import InfluxSink
-from astrocyte.pipeline.bench.victoria_server import VictoriaServer, VictoriaUnavailable, victoria_server
+from astrocyte.pipeline.bench.servers.victoria import VictoriaServer, VictoriaUnavailable, victoria_server
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]

@@ -10,7 +10,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from astrocyte.pipeline.topology.topics import make_topics, mono_topics
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import ALERTS, DEAD_LETTERS, LATE, MULTI_EVENTS, STATS
 
-__all__ = ["correlating", "run"]
+__all__ = ["correlating", "own_topics", "run"]
 
 _RULES = """
 rules:
@@ -85,22 +85,28 @@ async def _stats(settings: Settings) -> dict[str, int]:
 
 
 def _measure(form: Form, events: int, rows: int, keys: int) -> dict[str, Any]:
+    with own_topics(_RULES, _STREAMS, snapshot_interval="500ms") as settings:
+        emitted = 0
+        with KafkaSink(settings.broker, partitions=1, form=form) as sink:
+            for frame in _frames(events, rows, keys):
+                sink.write(frame)
+                emitted += frame.num_rows
+        with correlating(settings) as worker:
+            return _watch(settings, worker, emitted) | {"keys": keys, "form": form}
+
+
+@contextmanager
+def own_topics(rules: str, streams: Sequence[str], **changed: Any) -> Iterator[Settings]:
+    """Settings of a pipeline of one partition, over a broker of its own that has its topics."""
     with tempfile.TemporaryDirectory(prefix="astrocyte-bench-") as folder:
-        rules = Path(folder) / "rules.yaml"
-        rules.write_text(_RULES)
+        file = Path(folder) / "rules.yaml"
+        file.write_text(rules)
         with BrokerProcess(Path(folder) / "broker") as broker:
             settings = load_settings(
-                broker=broker.address, partitions=1, group="bench", rules=(rules,), streams=_STREAMS,
-                snapshot_interval="500ms",
-            )  # fmt: skip
-            asyncio.run(make_topics(settings, [*mono_topics(_STREAMS), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
-            emitted = 0
-            with KafkaSink(settings.broker, partitions=1, form=form) as sink:
-                for frame in _frames(events, rows, keys):
-                    sink.write(frame)
-                    emitted += frame.num_rows
-            with correlating(settings) as worker:
-                return _watch(settings, worker, emitted) | {"keys": keys, "form": form}
+                broker=broker.address, partitions=1, group="bench", rules=(file,), streams=streams, **changed
+            )
+            asyncio.run(make_topics(settings, [*mono_topics(streams), MULTI_EVENTS, ALERTS, LATE, DEAD_LETTERS]))
+            yield settings
 
 
 @contextmanager

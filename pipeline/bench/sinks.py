@@ -23,7 +23,7 @@ from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.sql.sqlite import SqliteStore
 from astrocyte.agents.sinks.sql.url import database_url
 from astrocyte.agents.stores.experiment import ExperimentDatabase
-from astrocyte.pipeline.bench.postgres_server import PostgresUnavailable, postgres_server
+from astrocyte.pipeline.bench.servers.postgres import PostgresUnavailable, postgres_server
 from astrocyte.schemas.frames import Frame
 
 __all__ = ["run"]

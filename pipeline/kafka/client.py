@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.kafka.security import security_arguments
+from astrocyte.pipeline.kafka.security import security_arguments, security_names
 from astrocyte.pipeline.kafka.topic_names import did_you_mean_topic, listed_topics
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
 
@@ -105,11 +105,8 @@ async def _started(client: Any, broker: str) -> None:
 
 def _or_refused() -> str:
     """Aiokafka has one error for a broker that is away and for one that refuses certificate or login."""
-    chosen = security_arguments()
-    if not chosen:
-        return ""
-    how = " ".join(str(chosen[name]) for name in ("security_protocol", "sasl_mechanism") if name in chosen)
-    return f". If it runs, it may not take {how} with these settings ASTROCYTE_KAFKA_*: see its log"
+    how = security_names()
+    return how and f". If it runs, it may not take {how} with these settings ASTROCYTE_KAFKA_*: see its log"
 
 
 async def ended(close: Callable[[], Awaitable[object]], limit_s: float = _CLOSE_S) -> None:

@@ -13,16 +13,16 @@ from astrocyte.schemas.errors import InvalidSettings
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-__all__ = ["security_arguments"]
+__all__ = ["security_arguments", "security_names"]
 
 
-def security_arguments(settings: Settings | None = None) -> dict[str, Any]:
+def security_arguments() -> dict[str, Any]:
     """Arguments of a client of aiokafka for TLS and SASL; none where the settings say nothing of them.
 
-    ``settings`` are by default those of the process, as every client is made for the same broker. Raises
-    InvalidSettings, also for files that cannot be read.
+    The settings are those of the process, as every client is made for the same broker. Raises InvalidSettings, also
+    for files that cannot be read.
     """
-    settings = settings or load_settings()
+    settings = load_settings()
     protocol = settings.kafka_security_protocol
     if protocol == "PLAINTEXT":
         return {}
@@ -37,6 +37,13 @@ def security_arguments(settings: Settings | None = None) -> dict[str, Any]:
             found["sasl_plain_username"] = settings.kafka_username
             found["sasl_plain_password"] = _text(settings.kafka_password)
     return found
+
+
+def security_names() -> str:
+    """The protocol and the mechanism of login that are set; empty for a connection in the clear."""
+    settings = load_settings()
+    protocol, mechanism = settings.kafka_security_protocol, settings.kafka_sasl_mechanism
+    return "" if protocol == "PLAINTEXT" else f"{protocol} {mechanism or ''}".rstrip()
 
 
 def _text(secret: SecretStr | None) -> str | None:

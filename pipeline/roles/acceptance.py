@@ -78,15 +78,4 @@ def _without(item: SourcedFrame, rows: Sequence[int]) -> SourcedFrame:
     """The item without some rows; the others keep their places, and the item the offset that it ends with."""
     kept = np.setdiff1d(np.arange(item.frame.num_rows), np.array(rows, np.int64))
     last = item.offset if item.offsets is None else int(item.offsets.max())
-    numbers = None if item.numbers is None else item.numbers[kept]
-    if item.numbers is None and item.offsets is None:
-        numbers = kept
-    return replace(
-        item,
-        frame=item.frame.take(kept),
-        offset=item.offset if item.offsets is None or not len(kept) else int(item.offsets[kept[0]]),
-        offsets=None if item.offsets is None else item.offsets[kept],
-        received=None if item.received is None else [item.received[row] for row in kept.tolist()],
-        numbers=numbers,
-        last_offset=max(last, last if item.last_offset is None else item.last_offset),
-    )
+    return replace(item.take(kept), last_offset=max(last, last if item.last_offset is None else item.last_offset))

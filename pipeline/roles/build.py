@@ -29,19 +29,18 @@ from astrocyte.pipeline.roles.correlate import Correlator
 from astrocyte.pipeline.roles.parent import end_with_parent
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.repartition import RepartitionRunner
-from astrocyte.pipeline.roles.sink import build_sink
+from astrocyte.pipeline.roles.sink.build import build_sink
 from astrocyte.pipeline.roles.stalls import StallWatch
 from astrocyte.pipeline.roles.worker import RESTART_STATUS
-from astrocyte.pipeline.roles.worker_app import WorkerApp, make_app, repeat, rules_now
+from astrocyte.pipeline.roles.worker_app import WorkerApp, follow, join_group, make_app, repeat, rules_now
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.lost import LostState
 from astrocyte.pipeline.state.snapshot_store import KafkaStateStore, messages_of_topic
+from astrocyte.pipeline.topology.group_rules import digest_of
 from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, decoders_of
 from astrocyte.pipeline.topology.repartition import Repartitioner
-from astrocyte.pipeline.topology.rule_files import GroupRules, digest_of
-from astrocyte.pipeline.topology.rule_updates import follow_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
-from astrocyte.pipeline.transport.transport import TP, TransportOptions, ack_handle, configure
+from astrocyte.pipeline.transport.transport import TP, ack_handle
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
 
@@ -177,17 +176,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
             return await correlator.assigned(committed)
 
     serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls))
-    configure(
-        app,
-        TransportOptions(
-            on_assigned=assigned,
-            on_revoked=correlator.revoked,
-            # Of the files: rules of the topic are those of all workers.
-            note=digest_of(live.base, settings),
-            on_notes=GroupRules().note,
-            liveness_timeout_s=settings.liveness_timeout / 1e6,
-        ),
-    )
+    join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked)
 
     async def correlate(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -202,12 +191,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
     app.agent(app.topic(*read), name="domain", supervisor_strategy=mode.CrashingSupervisor)(correlate)
     repeat(app, tick, _TICK_S)
     repeat(app, correlator.look_for_stalls, 1.0)
-
-    @app.task
-    async def rules_topic() -> None:
-        async for change in follow_rules(settings.broker, live, rules_start):
-            if change.refused is None:
-                await _change_rules(change.ruleset, known, plan, correlator, settings)
+    follow(app, live, rules_start, lambda ruleset: _change_rules(ruleset, known, plan, correlator, settings))
 
 
 def _absent(domains: Iterable[Domain]) -> list[str]:
@@ -311,26 +295,18 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
             at_end = partial(_at_end, app, runner.repartitioner.repartition.source)
             await runner.tick(at_end, settings.idle_timeout / 1e6)
 
-    configure(
-        app,
-        TransportOptions(
-            on_assigned=assigned,
-            note=digest_of(live.base, settings),
-            on_notes=GroupRules().note,
-            liveness_timeout_s=settings.liveness_timeout / 1e6,
-        ),
-    )
+    join_group(app, live, on_assigned=assigned)
     repeat(app, tick, 1.0)
     repeat(app, reporter.tick, 1.0)
     for runner in runners:
         _build_repartition_agent(app, runner, unused, limit)
 
-    @app.task
-    async def rules_topic() -> None:
-        async for change in follow_rules(settings.broker, live, rules_start):
-            if change.refused is None and _copies(known.plan(change.ruleset)) != _copies(plan):
-                logger.warning("the changed rules copy or declare other streams; the worker exits, to be restarted")
-                os._exit(RESTART_STATUS)
+    async def changed(ruleset: RuleSet) -> None:
+        if _copies(known.plan(ruleset)) != _copies(plan):
+            logger.warning("the changed rules copy or declare other streams; the worker exits, to be restarted")
+            os._exit(RESTART_STATUS)
+
+    follow(app, live, rules_start, changed)
 
 
 def _copies(plan: Plan) -> list[tuple[Repartition, StreamDeclaration | None]]:
@@ -383,15 +359,7 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
         async for key, value in messages_of_topic(settings.broker, memory):
             runner.remember(key, value)
 
-    configure(
-        app,
-        TransportOptions(
-            on_assigned=assigned,
-            note=digest_of(live.base, settings),
-            on_notes=GroupRules().note,
-            liveness_timeout_s=settings.liveness_timeout / 1e6,
-        ),
-    )
+    join_group(app, live, on_assigned=assigned)
 
     async def control(stream: Any) -> None:
         async for event in stream.noack().events():
@@ -407,9 +375,8 @@ def build_control(app: WorkerApp, settings: Settings) -> None:
     app.agent(app.topic(*inputs), name="control", supervisor_strategy=mode.CrashingSupervisor)(control)
     repeat(app, reporter.tick, 1.0)
 
-    @app.task
-    async def rules_topic() -> None:
-        async for change in follow_rules(settings.broker, live, rules_start):
-            if change.refused is None:
-                runner.acceptance = Acceptance(change.ruleset)
-                logger.info("control reads by the changed rules")
+    async def changed(ruleset: RuleSet) -> None:
+        runner.acceptance = Acceptance(ruleset)
+        logger.info("control reads by the changed rules")
+
+    follow(app, live, rules_start, changed)

@@ -14,7 +14,7 @@ from astrocyte.pipeline.role_registry import role_names
 from astrocyte.pipeline.roles.stalls import doubt_line
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.state.snapshot_store import messages_of_topic
-from astrocyte.pipeline.topology.rule_files import other_rules
+from astrocyte.pipeline.topology.group_rules import other_rules
 from astrocyte.pipeline.transport.assignor import note_of
 from astrocyte.schemas.topics import STATS
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Final
 
 import faust
@@ -15,20 +16,23 @@ import orjson
 from faust.types import TP
 
 from astrocyte.agents.ingest.decode import decode_chunk
+from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.client import topic_partitions, until_available
 from astrocyte.pipeline.logging import logging_config
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.stopping import end_after
+from astrocyte.pipeline.topology.group_rules import GroupRules, digest_of
 from astrocyte.pipeline.topology.rule_files import DEFAULT_RULES, read_rule_files
-from astrocyte.pipeline.topology.rule_updates import LiveRules, load_live_rules
+from astrocyte.pipeline.topology.rule_updates import LiveRules, follow_rules, load_live_rules
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
+from astrocyte.pipeline.transport.options import OnAssigned, OnRevoked, options_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
 from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings, PluginError
 from astrocyte.schemas.frames import Frame
 
-__all__ = ["WorkerApp", "ask_broker", "make_app", "repeat", "rules_now"]
+__all__ = ["WorkerApp", "follow", "join_group", "make_app", "repeat", "rules_now"]
 
 logger = logging.getLogger(__name__)
 
@@ -155,15 +159,41 @@ def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> 
     app.task(loop)
 
 
-def ask_broker(question: Callable[[], Awaitable[Any]]) -> Any:
-    """Answer of the broker while an app is built; on a thread with its own event loop: Faust's does not run yet."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, until_available(question)).result()
-
-
 def rules_now(settings: Settings) -> tuple[LiveRules, int, KnownTopics]:
-    """Rules of the files and of the topic, the offset after these, and the topics that exist."""
-    known = KnownTopics(ask_broker(lambda: topic_partitions(settings.broker)), settings.partitions)
-    live = LiveRules(read_rule_files(settings.rules or DEFAULT_RULES), accept=known.checked_plan)
-    start = ask_broker(lambda: load_live_rules(settings.broker, live))
-    return live, int(start), known
+    """Rules of the files and of the topic, the offset after these, and the topics that exist; waits for the broker."""
+    base = read_rule_files(settings.rules or DEFAULT_RULES)
+
+    async def ask() -> tuple[LiveRules, int, KnownTopics]:
+        known = KnownTopics(await topic_partitions(settings.broker), settings.partitions)
+        live = LiveRules(base, accept=known.checked_plan)
+        return live, await load_live_rules(settings.broker, live), known
+
+    # On a thread with an event loop of its own: Faust's does not run yet.
+    with ThreadPoolExecutor(1) as pool:
+        found: tuple[LiveRules, int, KnownTopics] = pool.submit(asyncio.run, until_available(ask)).result()
+    return found
+
+
+def join_group(
+    app: WorkerApp, live: LiveRules, *, on_assigned: OnAssigned | None = None, on_revoked: OnRevoked | None = None
+) -> None:
+    """Say what follows assignments in the group of the app, whose members learn by which rule files each works."""
+    options = replace(
+        options_of(app),
+        on_assigned=on_assigned,
+        on_revoked=on_revoked,
+        # Of the files: rules of the topic are those of all workers.
+        note=digest_of(live.base, app.worker_settings),
+        on_notes=GroupRules().note,
+    )
+    configure(app, options)
+
+
+def follow(app: WorkerApp, live: LiveRules, start: int, changed: Callable[[RuleSet], Awaitable[None]]) -> None:
+    """Call ``changed`` with the rules in force after each message of the topic, from offset ``start`` on."""
+
+    @app.task
+    async def rules_topic() -> None:
+        async for change in follow_rules(app.worker_settings.broker, live, start):
+            if change.refused is None:
+                await changed(change.ruleset)

@@ -51,7 +51,8 @@ class ProducerRecord(NamedTuple):
 
 
 def producer_settings(broker: str | list[str], **overrides: Any) -> dict[str, Any]:
-    """Arguments of an AIOKafkaProducer that suit frames and lose nothing."""
+    """Arguments of an AIOKafkaProducer that suit frames and lose nothing; TLS and SASL by ``overrides`` or settings."""
+    security = {} if "security_protocol" in overrides else security_arguments()
     return {
         "bootstrap_servers": broker,
         "acks": "all",
@@ -64,5 +65,5 @@ def producer_settings(broker: str | list[str], **overrides: Any) -> dict[str, An
         # A broker that hangs (rather than closing the connection) is given up after this, and the batch sent again.
         "request_timeout_ms": 30_000,
         "metadata_max_age_ms": 60_000,
-        **security_arguments(),
+        **security,
     } | overrides

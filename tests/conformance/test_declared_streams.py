@@ -21,7 +21,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.analysis import offline
 from astrocyte.pipeline.analysis.offline import run_rules
 from astrocyte.pipeline.recording.dead_letters import retried_messages
-from astrocyte.pipeline.roles.sink import SinkRunner
+from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.state.snapshots import pack_state, unpack_state
 from astrocyte.pipeline.topology.plan import decoders_of, make_plan
 from astrocyte.schemas.contract import Contract, read_event

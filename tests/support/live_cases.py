@@ -33,7 +33,7 @@ from astrocyte.pipeline.recording.record import record
 from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.health import group_lag
 from astrocyte.pipeline.roles.output_records import producer_records
-from astrocyte.pipeline.roles.sink import SinkRunner
+from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.roles.worker import needed_roles
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.simulation.publish import Form, KafkaSink

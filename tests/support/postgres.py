@@ -14,7 +14,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from astrocyte.pipeline.bench.postgres_server import PostgresServer, PostgresUnavailable, postgres_server
+from astrocyte.pipeline.bench.servers.postgres import PostgresServer, PostgresUnavailable, postgres_server
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from astrocyte.pipeline.bench.victoria_server import VictoriaServer, VictoriaUnavailable, victoria_server
+from astrocyte.pipeline.bench.servers.victoria import VictoriaServer, VictoriaUnavailable, victoria_server
 
 
 @pytest.fixture

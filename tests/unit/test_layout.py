@@ -72,6 +72,9 @@ ARROWS: dict[str, dict[str, str]] = {
         "server": "groups protocol settings storage",
         "storage": "protocol settings",
     },
+    "pipeline/roles": {
+        "sink": "acceptance output_records refusals worker worker_app",
+    },
     "schemas": {
         "arrow": "errors values",
         "event_types": "catalog",

@@ -18,9 +18,9 @@ import cramjam
 import numpy as np
 import pyarrow as pa
 
-from astrocyte.agents.sinks.base import Rejected, SinkError, Sourced, SourcedRecords
+from astrocyte.agents.sinks.base import Rejected, Sourced, SourcedRecords
 from astrocyte.agents.sinks.block_marks import Rows
-from astrocyte.agents.sinks.blocks import TRANSIENT, BlockFolder, Head
+from astrocyte.agents.sinks.blocks import BlockFolder, Head
 from astrocyte.agents.sinks.influx.points import PointRules, points_of, refused_rows
 from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.schemas.topics import TopicPartition
@@ -60,10 +60,10 @@ class InfluxFileSink:
 
     async def write(self, batch: Sequence[Sourced]) -> list[Rejected]:
         """Append the points that are not stored yet; returns when they are on disk."""
-        if not self._files.is_open:
-            raise SinkError(f"write() was called before sink {self.name!r} was opened; await open() first")
         rows = await asyncio.to_thread(lambda: list(self._rows(batch)))
-        self.written += await self._retry.persist(lambda: asyncio.to_thread(self._files.append, rows), self._transient)
+        self.written += await self._retry.persist(
+            lambda: asyncio.to_thread(self._files.append, rows), self._files.retriable
+        )
         # Of the whole batch, not only of new rows: a crash may have prevented the dead letter of a refused row.
         return refused_rows(batch, self._rules)
 
@@ -80,11 +80,6 @@ class InfluxFileSink:
                 offsets = item.offset + rows if isinstance(item, SourcedRecords) else np.full(len(rows), item.offset)
             lines = points.lines.strings.cast(pa.large_binary()).to_pylist()
             yield Rows(TopicPartition(item.topic, item.partition), offsets, lines)
-
-    def _transient(self, error: Exception) -> str | None:
-        if isinstance(error, OSError) and error.errno in TRANSIENT:
-            return f"{self._files.path()}: {error.strerror}"
-        return None
 
 
 class _Gzip:

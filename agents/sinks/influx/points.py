@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -18,7 +17,6 @@ from astrocyte.agents.sinks.base import RecordKind, Rejected, Sourced, SourcedFr
 from astrocyte.agents.sinks.influx.lines import Lines, encode_points
 from astrocyte.schemas.catalog import CATALOG, Catalog, arrow_type
 from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.measurements import (
     ALERT,
     MULTI_EVENT,
@@ -66,7 +64,7 @@ class Points:
 
     def rejected(self, line: int, reason: str) -> Rejected:
         """The source row of a refused line."""
-        return _rejected(self.item, int(self.lines.rows[line]), reason)
+        return self.item.rejected(int(self.lines.rows[line]), reason)
 
 
 def refused_rows(batch: Sequence[Sourced], rules: PointRules) -> list[Rejected]:
@@ -74,11 +72,11 @@ def refused_rows(batch: Sequence[Sourced], rules: PointRules) -> list[Rejected]:
     refused: list[Rejected] = []
     for item in batch:
         if isinstance(item, SourcedRecords):
-            refused += [_rejected(item, row, f"{item.kind}: {reason}") for row, reason in _read(item).problems]
+            refused += [item.rejected(row, f"{item.kind}: {reason}") for row, reason in _read(item).problems]
         elif item.frame.num_rows and _shape(item, rules.catalog) is not None:
             times = item.frame.timestamps()
             refused += [
-                _rejected(item, row, f"timestamp {times[row]} is outside the years 1678 to 2261, the range of InfluxDB")
+                item.rejected(row, f"timestamp {times[row]} is outside the years 1678 to 2261, the range of InfluxDB")
                 for row in np.flatnonzero(~_in_range(times)).tolist()
             ]
     return refused
@@ -90,20 +88,6 @@ def points_of(batch: Sequence[Sourced], rules: PointRules) -> Iterator[Points]:
         lines = _frame_points(item, rules) if isinstance(item, SourcedFrame) else _record_points(item)
         if lines is not None and len(lines):
             yield Points(lines, item)
-
-
-def _rejected(item: Sourced, row: int, reason: str) -> Rejected:
-    if isinstance(item, SourcedRecords):
-        record = orjson.dumps(item.records[row], default=repr)
-        return Rejected(item.kind, item.topic, item.partition, item.offset_of(row), None, reason, None, record)
-    inside = item.row_of(row)
-    place = (item.topic, item.partition, item.offset_of(row))
-    frame = item.frame.take(np.array([row]))
-    if not _in_range(frame.timestamps()).all():
-        # A time after the year 9999 has no ISO 8601 text, so the row is written with the integer.
-        return Rejected(frame.stream, *place, inside, reason, None, orjson.dumps(frame.rows()[0], default=repr))
-    made = frame_to_records(frame)[0]
-    return Rejected(frame.stream, *place, inside, reason, made.key, made.value)
 
 
 def _in_range(times_us: NDArray[np.int64]) -> NDArray[np.bool_]:

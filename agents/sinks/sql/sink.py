@@ -7,7 +7,6 @@ upserted, so writing a batch twice has no effect.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +23,6 @@ from astrocyte.agents.sinks.sql.runs import Runs
 from astrocyte.agents.sinks.sql.targets import KIND_TARGETS, POSITIONS, TABLES, registered_tables
 from astrocyte.agents.sinks.sql.windows import stage_window
 from astrocyte.schemas.errors import AstrocyteError
-from astrocyte.schemas.frames import Frame
-from astrocyte.schemas.json.reader import frame_to_records
 from astrocyte.schemas.topics import metrics_topic
 
 __all__ = ["SqlSink"]
@@ -242,18 +239,4 @@ def _group(name: str, tables: list[Rows], items: list[tuple[int, Sourced]], unit
 
 def _rejected(group: _Batch, unit: int, reason: str) -> Rejected:
     item, row = group.place_of(unit)
-    if isinstance(item, SourcedRecords):
-        # The standard library's json accepts what was refused: numbers of any size, strings with lone surrogates.
-        key, payload = None, json.dumps(item.records[row], default=repr).encode()
-    else:
-        key, payload = _row_record(item.frame, row)
-    inside = None if isinstance(item, SourcedRecords) else item.row_of(row)
-    return Rejected(group.name, item.topic, item.partition, item.offset_of(row), inside, reason, key, payload)
-
-
-def _row_record(frame: Frame, row: int) -> tuple[bytes | None, bytes]:
-    try:
-        record = frame_to_records(frame.take(np.array([row])))[0]
-    except (AstrocyteError, ValueError, TypeError):
-        return None, json.dumps(frame.slice(row, row + 1).rows()[0], default=repr).encode()
-    return record.key, record.value
+    return item.rejected(row, reason)

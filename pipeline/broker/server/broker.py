@@ -54,6 +54,7 @@ class EmbeddedBroker:
         self.port = self.settings.port
         self._now_ms = now_ms
         self._intake = Intake(self.settings.max_unfinished_bytes, self.settings.idle_timeout_s)
+        self._server: asyncio.Server | None = None
         self._stop_steps: list[Callable[[], Any]] = []
         self._handlers: dict[int, Handler] = {}
 
@@ -82,8 +83,7 @@ class EmbeddedBroker:
             cut = sum(log.cut_bytes for log in self.topics.logs())
             logger.info("recovered %s in %.2f s, %d bytes cut", settings.data_dir, time.monotonic() - began, cut)
             self._records = RecordsApi(self.topics, settings)
-            await self._listen()
-            self._stop_steps.append(self._server.close)
+            self._server = await self._listen()
             lock.note(address=self.address)
             coordinator = Coordinator(self._catalogue, loop, initial_delay_s=settings.initial_rebalance_delay_s)
             self._stop_steps.append(coordinator.close)
@@ -95,7 +95,7 @@ class EmbeddedBroker:
             self.maintenance.start()
             self._stop_steps.append(self.maintenance.stop)
             self._intake.start()
-            self._stop_steps += [self._intake.stop, self._stop_listening]
+            self._stop_steps.append(self._intake.stop)
             await self._server.start_serving()
         except OSError as error:
             await self.stop()
@@ -107,6 +107,11 @@ class EmbeddedBroker:
 
     async def stop(self) -> None:
         """Close every connection, sync everything to disk, release the folder."""
+        if self._server is not None:
+            # First of all, since clients whose connection is closed connect again.
+            self._server.close()
+            for _ in range(_ACCEPTING):
+                await asyncio.sleep(0)
         while self._stop_steps:
             stopped = self._stop_steps.pop()()
             if asyncio.iscoroutine(stopped):
@@ -117,12 +122,6 @@ class EmbeddedBroker:
                 await asyncio.sleep(0)  # the loop calls connection_lost
         if self._handlers and self._cluster.removals:
             await asyncio.wait(self._cluster.removals)
-
-    async def _stop_listening(self) -> None:
-        """First of all, since clients whose connection is closed connect again."""
-        self._server.close()
-        for _ in range(_ACCEPTING):
-            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -160,20 +159,19 @@ class EmbeddedBroker:
         answer = self._handlers[request.api_key](body, request)
         return answer if isinstance(answer, asyncio.Future) else encode(api, request.version, answer)
 
-    async def _listen(self) -> None:
+    async def _listen(self) -> asyncio.Server:
         host, port = self.settings.host, self.settings.port
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: Connection(self), host, port, backlog=256, start_serving=False
-            )
+            server = await loop.create_server(lambda: Connection(self), host, port, backlog=256, start_serving=False)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise BrokerError(
                     f"port {port} of {host} is in use by another program; choose another with --port (0: any free one)"
                 ) from error
             raise BrokerError(f"the broker cannot listen on {host}:{port}: {error.strerror}") from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = server.sockets[0].getsockname()[1]
+        return server
 
 
 def _handlers(records: RecordsApi, cluster: ClusterApi, groups: GroupsApi) -> dict[int, Handler]:

@@ -100,7 +100,7 @@ child.wait()
 def test_a_database_of_a_benchmark_ends_with_it(tmp_path):
     code = """
 import signal
-from astrocyte.pipeline.bench.postgres_server import PostgresUnavailable, postgres_server
+from astrocyte.pipeline.bench.servers.postgres import PostgresUnavailable, postgres_server
 try:
     with postgres_server() as server:
         print((server.folder / "data/postmaster.pid").read_text().split()[0], flush=True)

@@ -15,7 +15,7 @@ from astrocyte.pipeline.settings import load_settings
 from astrocyte.pipeline.topology.topics import sink_topics
 from astrocyte.schemas.catalog import CATALOG, Catalog, EventType
 from astrocyte.schemas.contract import Contracts
-from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.errors import InvalidSettings, PluginError
 from astrocyte.simulator.scenario import Scenario, register_scenario
 
 
@@ -183,5 +183,5 @@ def test_a_stream_may_be_registered_again_and_replaced_on_purpose():
 
 def test_a_sink_that_a_function_makes_is_checked_before_it_is_opened():
     context = SinkContext("lambda", {}, RetryPolicy("lambda"), lambda: 0)
-    with pytest.raises(InvalidSettings, match="sink 'lambda': object has no method open and no write and no close"):
+    with pytest.raises(PluginError, match="sink 'lambda': object has no method open and no write and no close"):
         SinkType(lambda _context: object()).make(context)

@@ -19,7 +19,7 @@ from astrocyte.agents.ingest.letters import dead_letter
 from astrocyte.agents.loading import load_rules
 from astrocyte.pipeline.recording.dead_letters import message_of
 from astrocyte.pipeline.roles.output_records import letter_record, producer_records
-from astrocyte.pipeline.roles.sink import decode_for_sink
+from astrocyte.pipeline.roles.sink.decode import decode_for_sink
 from astrocyte.schemas.frames import Frame, encode_frame
 from astrocyte.schemas.json.reader import CUT_HEADER, RawRecord
 from astrocyte.schemas.topics import DEAD_LETTERS, MULTI_EVENTS

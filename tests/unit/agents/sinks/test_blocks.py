@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from astrocyte.agents.sinks import blocks
 from astrocyte.agents.sinks.base import SinkError, SinkStopped, SourcedFrame, SourcedRecords
 from astrocyte.agents.sinks.file import FileSink, read_lines
 from astrocyte.agents.sinks.influx.file import InfluxFileSink
@@ -62,6 +64,29 @@ def check_rows(folder, count):
 @pytest.fixture(params=SINKS.values(), ids=SINKS.keys())
 def kind(request):
     return request.param
+
+
+async def test_a_line_names_the_row_of_its_message_also_where_earlier_rows_were_refused(tmp_path):
+    (message,) = part(4, rows=3)
+    sink = await opened(FileSink, tmp_path)
+    await sink.write([message.take(np.array([0, 2]))])
+    await sink.close()
+    assert [(line["offset"], line["row"]) for line in read_lines(tmp_path)] == [(4, 0), (4, 2)]
+
+
+async def test_the_newest_lines_are_recognised_however_many_older_ones_there_are(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(blocks, "_RECENT", 100)
+    before = await opened(kind, tmp_path)
+    for number in range(20):
+        await before.write(part(number))
+    await before.close()
+    sink = await opened(kind, tmp_path)
+    for number in (20, 21):
+        await sink.write(part(number))
+    # A restarted worker has sent these once more, so they have other offsets.
+    await sink.write([replace(item, offset=50) for item in part(19) + part(20) + part(21)])
+    await sink.close()
+    check_rows(tmp_path, 22 * 20)
 
 
 async def test_two_writers_of_one_folder_take_nothing_from_each_other(tmp_path, kind):

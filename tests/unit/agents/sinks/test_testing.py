@@ -103,7 +103,7 @@ class NeverCloses(Counted):
             FailsOnNothing("mine"),
             r"an empty batch must be accepted; write\(\) of sink 'mine' raised RuntimeError: empty",
         ),
-        (NeverCloses("mine"), "sink 'mine': NeverCloses has no method 'close'"),
+        (NeverCloses("mine"), "sink 'mine': NeverCloses has no method close; expected async def"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, MemorySink) else "",
 )

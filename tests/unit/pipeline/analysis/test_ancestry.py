@@ -20,7 +20,7 @@ from astrocyte.pipeline.cli import rules as cli_rules
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.frames import chunks_of
 from astrocyte.pipeline.roles.output_records import producer_records
-from astrocyte.pipeline.roles.sink import decode_for_sink
+from astrocyte.pipeline.roles.sink.decode import decode_for_sink
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.catalog import CATALOG, arrow_type
 from astrocyte.schemas.frames import Frame

@@ -13,7 +13,7 @@ from astrocyte.agents.rules.validators import Validator
 from astrocyte.agents.sinks.base import SourcedFrame
 from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.control import ControlRunner
-from astrocyte.pipeline.roles.sink import SinkRunner
+from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.topology.rule_files import read_rule_files
 from astrocyte.schemas.frames import encode_frame
 from astrocyte.schemas.json.reader import RawRecord

@@ -12,13 +12,13 @@ import pytest
 
 from astrocyte import Controller, Frame, decode_frame, encode_frame
 from astrocyte.agents.ingest.unused import Unused
-from astrocyte.agents.sinks.base import Rejected, SinkError
+from astrocyte.agents.sinks.base import SinkError
 from astrocyte.agents.sinks.testing import multi_event
 from astrocyte.pipeline.roles import worker
 from astrocyte.pipeline.roles.control import ControlRunner
 from astrocyte.pipeline.roles.output_records import copy_records
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, LetterLimit, TooManyDeadLetters, UnusedReporter, stopping
-from astrocyte.pipeline.roles.sink import SinkRunner
+from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.roles.worker import RESTART_STATUS, RoleProcesses
 from astrocyte.pipeline.settings import Settings, load_settings
 from astrocyte.pipeline.state.lost import SnapshotsLost
@@ -185,7 +185,7 @@ class BuggyStore:
                 if value == 13:
                     raise KeyError("a bug")
                 if value == 14:
-                    rejected.append(Rejected("A", item.topic, 0, item.offset_of(row), row, "no", b"k", b"{}"))
+                    rejected.append(item.rejected(row, "no"))
                 else:
                     self.rows.add(value)
         return rejected

@@ -12,7 +12,8 @@ from astrocyte.agents.sinks.memory import MemorySink
 from astrocyte.agents.sinks.sql.sink import SqlSink
 from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS, stopping
-from astrocyte.pipeline.roles.sink import SinkRunner, _listener
+from astrocyte.pipeline.roles.sink.build import _listener
+from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.schemas.errors import PluginError
 from astrocyte.schemas.frames import encode_frame

@@ -13,7 +13,7 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, Cons
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astrocyte.pipeline.topology.rule_files import GroupRules
+from astrocyte.pipeline.topology.group_rules import GroupRules
 from astrocyte.pipeline.transport.assignor import DomainAssignor, note_of
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, ack_handle
 from astrocyte.pipeline.transport.client_log import StateLog, limit_client_log

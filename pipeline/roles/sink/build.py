@@ -1,0 +1,164 @@
+"""The Faust app of a sink role."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import mode
+
+from astrocyte.agents.ingest.decoders import Decoders
+from astrocyte.agents.rules.model import RuleSet
+from astrocyte.agents.sinks.base import OnRetry, RetryNotice, opened
+from astrocyte.agents.sinks.registry import SINKS, SinkContext
+from astrocyte.agents.sinks.retry import RetryPolicy
+from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
+from astrocyte.pipeline.roles.acceptance import Acceptance
+from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
+from astrocyte.pipeline.roles.sink.runner import SinkRunner
+from astrocyte.pipeline.roles.worker import RESTART_STATUS
+from astrocyte.pipeline.roles.worker_app import follow, join_group, repeat, rules_now
+from astrocyte.pipeline.settings import Settings
+from astrocyte.pipeline.state.lost import report_empty_store
+from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
+from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams
+from astrocyte.pipeline.transport.transport import ack_handle
+from astrocyte.schemas.errors import AstrocyteError, plugin_raised
+from astrocyte.schemas.topics import CONTROL_PREFIX, RULES
+
+__all__ = ["build_sink"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.05
+_FINISH_S: Final = 10.0
+
+
+def build_sink(app: Any, settings: Settings, role: str) -> None:
+    """Wire ``app`` so that it writes what the sink of its role's name stores."""
+    retry = RetryPolicy(role, on_retry=_listener(app))
+    kind = SINKS.get(role)
+    context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
+    sink = kind.make(context)
+    for stream in unread_streams(settings, kind):
+        logger.warning(
+            "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
+            role, stream,
+        )  # fmt: skip
+    live, rules_start, known = rules_now(settings)
+
+    def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:
+        contracts = contracts_of(ruleset, existing=known.partitions, streams=sink_streams(settings, kind))
+        return decoders_of(contracts), sink_topics(settings, kind, contracts, ruleset.windows)
+
+    decoders, topics = read_by(live.ruleset)
+    runner = SinkRunner(
+        sink,
+        lambda records: app.producer.send_and_confirm(records),  # noqa: PLW0108  the producer comes with the start
+        partitions=settings.partitions,
+        stage=role,
+        most_rows=kind.batch_rows,
+        limit=LetterLimit(role, settings.dead_letter_limit),
+        decoders=decoders,
+        acceptance=Acceptance(live.ruleset),
+    )
+    reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
+    app.store_runner = runner
+    serve_metrics(settings, role, StoreMetrics(role, runner))
+
+    async def prepare() -> None:
+        single = [topic for topic in topics if topic == RULES or topic.startswith(CONTROL_PREFIX)]
+        await make_topics(settings, [topic for topic in topics if topic not in single], single=single)
+        await opened(role, sink)
+
+    app.prepare = prepare
+
+    async def revoked(_partitions: set[Any]) -> None:
+        try:
+            with stopping():
+                await asyncio.wait_for(runner.finish(), _FINISH_S)
+        except TimeoutError:
+            logger.warning("%s: the store did not take the last batch in time; it is read again", role)
+
+    async def close() -> None:
+        retry.stop.set()
+        try:
+            await sink.close()
+        except Exception as error:  # noqa: BLE001  a method of the user's; everything written was confirmed before
+            logger.error("%s", plugin_raised(f"close() of sink {role!r}", error))
+
+    app.close_down = close
+
+    async def assigned(committed: Mapping[Any, int | None]) -> dict[Any, int]:
+        with stopping():
+            await report_empty_store(sink, role, str(app.conf.id), committed)
+        return {}
+
+    join_group(app, live, on_assigned=assigned, on_revoked=revoked)
+
+    async def store(stream: Any) -> None:
+        async for event in stream.noack().events():
+            chunk = event.value
+            with stopping():
+                await runner.handle(chunk, ack_handle(event), chunk.records)
+
+    async def tick() -> None:
+        with stopping():
+            await runner.tick()
+        await reporter.tick()
+
+    app.agent(app.topic(*topics), name=role, supervisor_strategy=mode.CrashingSupervisor)(store)
+
+    async def changed(ruleset: RuleSet) -> None:
+        decoders, wanted = read_by(ruleset)
+        if set(wanted) != set(topics):
+            logger.warning("%s: the changed rules have other topics; the worker exits, to be restarted with them", role)
+            await revoked(set())
+            os._exit(RESTART_STATUS)
+        runner.update(decoders, Acceptance(ruleset))
+        logger.info("%s reads by the changed rules", role)
+
+    follow(app, live, rules_start, changed)
+    repeat(app, tick, _TICK_S)
+    if kind.upkeep is not None:
+        upkeep = kind.upkeep
+        repeat(app, lambda: _maintain(upkeep, context), settings.retention_interval / 1e6)
+
+
+async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContext) -> None:
+    """Run the sink's upkeep in a thread."""
+    try:
+        done = await asyncio.to_thread(upkeep, context)
+    except AstrocyteError as error:
+        logger.warning("%s: upkeep was put off: %s", context.name, error)
+    else:
+        if done:
+            logger.info("%s: retention removed %s rows", context.name, done)
+
+
+def _listener(app: Any) -> OnRetry:
+    """Passes a sink's retry notices to the log and the liveness check, for which waiting for a store is no hang."""
+
+    def hear(notice: RetryNotice) -> None:
+        _tell(notice)
+        # A store that is away before the role has a consumer is waited for by `prepare`, which nothing watches.
+        consumer = getattr(app, "_consumer", None)
+        if consumer is not None:
+            consumer.beat()
+
+    return hear
+
+
+def _tell(notice: RetryNotice) -> None:
+    if notice.attempt == 0:
+        logger.warning("%s: %s", notice.sink, notice.reason)
+    elif notice.attempt in (1, 10) or notice.attempt % 100 == 0:
+        logger.warning("%s: attempt %s failed: %s; trying again", notice.sink, notice.attempt, notice.reason)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
