@@ -111,7 +111,8 @@ class Publisher:
         self._closing = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
-        self._outbox = Outbox(buffer_events, buffer_bytes, overflow, on_drop=self._report_drop)
+        make_room = None if missed is None else lambda: self._delivery.make_room()
+        self._outbox = Outbox(buffer_events, buffer_bytes, overflow, on_drop=self._report_drop, make_room=make_room)
         log = None if missed is None else MissedLog(missed, self.run, target.partitions)
         self._delivery = Delivery(self._outbox, target, self.run, log)
         self._missed_path = None if log is None else log.path
