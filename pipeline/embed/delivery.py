@@ -115,7 +115,7 @@ class _Helpers(ThreadPoolExecutor):
         self._calls.put((future, lambda: fn(*args, **kwargs)))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  as called
         """End the threads when they have done what was given to them; never waits."""
         for _ in range(_HELPERS):
             self._calls.put(None)
@@ -159,8 +159,8 @@ class Delivery:
     def stop(self) -> None:
         """Disconnect; returns within some seconds. What is not confirmed goes to the log, else it counts as dropped.
 
-        Also where another thread does not get on with the log: its disk hangs, or it waits for a lock of the thread that
-        calls this in a signal handler.
+        Also where another thread does not get on with the log: its disk hangs, or it waits for a lock of the thread
+        that calls this in a signal handler.
         """
         self._closing = True
         with contextlib.suppress(RuntimeError):
