@@ -163,10 +163,10 @@ class Context:
     # Buffers and events
 
     def capacity(self, name: str) -> int:
-        """Size of a growable buffer that `Scenario.capacities` declares (a Python int: a shape)."""
-        return self._size(name)
+        """Size of the growable buffer of a kind, or of one that `Scenario.capacities` declares (a Python int: a shape).
 
-    def _size(self, name: str) -> int:
+        Raises PluginError for a name that neither declares.
+        """
         if name not in self._capacities:
             known = ", ".join(self._capacities) or "none"
             raise PluginError(
@@ -183,7 +183,7 @@ class Context:
 
     def select(self, name: str, mask: Array) -> Selected:
         """The lanes of ``mask`` in order, in the growable buffer ``name`` (a kind, or one of `Scenario.capacities`)."""
-        index, count = self.stored(partial(compact, capacity=self._size(name)), mask)
+        index, count = self.stored(partial(compact, capacity=self.capacity(name)), mask)
         self.need(name, count)
         return Selected(index, count)
 
@@ -193,8 +193,7 @@ class Context:
         ``columns`` are arrays as long as the mask (or scalars), tuples of two for ids, [width, lanes] for lists. ``at``
         is the time within the tick in microseconds (int32; 0 by default). Rows keep the order of the lanes.
         """
-        if kind not in self._specs:
-            raise self._undeclared(kind)
+        self._spec(kind)  # before a buffer is taken for it
         chosen = self.select(kind, mask)
         self._record(kind, chosen.count, at, columns, lambda value: value[..., chosen.index] if value.ndim else value)
 
@@ -202,19 +201,19 @@ class Context:
         """Emit the first ``count`` rows of columns that are compacted already, for example those of `Births`."""
         self._record(kind, count, at, columns, lambda value: value)
 
-    def _undeclared(self, kind: str) -> PluginError:
-        known = ", ".join(self._specs) or "none"
-        return PluginError(
-            f"the step emits the kind {kind!r}, which events() does not declare; declared: {known}"
-            f"{did_you_mean(kind, self._specs)}"
-        )
+    def _spec(self, kind: str) -> EventSpec:
+        if kind not in self._specs:
+            known = ", ".join(self._specs) or "none"
+            raise PluginError(
+                f"the step emits the kind {kind!r}, which events() does not declare; declared: {known}"
+                f"{did_you_mean(kind, self._specs)}"
+            )
+        return self._specs[kind]
 
     def _record(
         self, kind: str, count: Array, at: Array | None, columns: Mapping[str, Any], pick: Callable[[Array], Array]
     ) -> None:
-        if kind not in self._specs:
-            raise self._undeclared(kind)
-        spec = self._specs[kind]
+        spec = self._spec(kind)
         if kind in self._events:
             raise PluginError(f"kind {kind!r} is emitted twice in one step; declare two kinds on the same stream")
         expected = {column.name for column in spec.columns if column.kind not in ("tick", "derived")}
@@ -291,7 +290,7 @@ class Context:
         """
 
         def run(population: Population) -> Any:
-            index, count = self.stored(lambda mask: compact(mask, self._capacities[kind]), dead)
+            index, count = self.stored(lambda mask: compact(mask, self.capacity(kind)), dead)
             rows = {name: take(values, index) for name, values in population.items()}
             further = {name: make(rows, index) for name, make in (also or {}).items()}
             cleared = {name: jnp.where(dead, 0, population[name]) for name in zero}
@@ -336,7 +335,7 @@ class Context:
         of fitness 1.5 among 8 fixes with probability 0.347, and 0.310 in proportion).
         """
         alive = population["alive"]
-        rows = self._capacities[name]
+        rows = self.capacity(name)
         slot, free = self.stored(partial(compact, capacity=rows), ~alive)
         room = free if limit is None else jnp.minimum(free, limit)
         wanted = jnp.sum(want, dtype=jnp.int32)

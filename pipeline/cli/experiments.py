@@ -54,15 +54,13 @@ def run_command(
     from astrocyte.pipeline.experiments.comparison import compare
     from astrocyte.pipeline.experiments.runner import ExperimentRunner
     from astrocyte.pipeline.experiments.sweep import load_sweep
-    from astrocyte.pipeline.settings import load_settings
     from astrocyte.pipeline.simulation.compilations import keep_compilations
     from astrocyte.pipeline.stopping import ends_on_signal
 
-    load_settings()  # imports the plugins, which may register the scenario
-    keep_compilations()
     loaded = load_sweep(sweep)
     if loaded.scenario is not None:
         simulated(loaded.scenario)
+    keep_compilations()
     runner = ExperimentRunner(sql_address(database), loaded)
 
     def report(done: int, total: int, result: RunResult) -> None:

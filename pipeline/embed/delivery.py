@@ -105,7 +105,7 @@ class _Helpers(ThreadPoolExecutor):
     """
 
     def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         for number in range(_HELPERS):
             threading.Thread(target=self._work, name=f"astrocyte-publisher-helper-{number}", daemon=True).start()
 
@@ -115,12 +115,14 @@ class _Helpers(ThreadPoolExecutor):
         self._calls.put((future, lambda: fn(*args, **kwargs)))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing: the threads end with the process."""
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  as called
+        """End the threads when they have done what was given to them; never waits."""
+        for _ in range(_HELPERS):
+            self._calls.put(None)
 
     def _work(self) -> None:
-        while True:
-            future, call = self._calls.get()
+        while (given := self._calls.get()) is not None:
+            future, call = given
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(call())
@@ -142,8 +144,6 @@ class Delivery:
         self._loop.set_default_executor(_Helpers())
         self._wake = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
-        if missed is not None:
-            outbox.make_room = self.make_room
         self._thread = threading.Thread(target=self._work, name="astrocyte-publisher", daemon=True)
         self._thread.start()
 
@@ -157,21 +157,28 @@ class Delivery:
         self._ready.wait(_START_S)
 
     def stop(self) -> None:
-        """Disconnect; returns within some seconds. What is not confirmed goes to the log, else it counts as dropped."""
+        """Disconnect; returns within some seconds. What is not confirmed goes to the log, else it counts as dropped.
+
+        Also where another thread does not get on with the log: its disk hangs, or it waits for a lock of the thread
+        that calls this in a signal handler.
+        """
         self._closing = True
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._cancel)
-        left = self._outbox.close()
-        if self._missed is not None and left:
-            self._log_missed(left)
+        self._outbox.close()
+        locked = self._logging.acquire(timeout=_GRACE_S)
+        try:
+            left = self._outbox.close()  # again: another thread may have written some of them meanwhile
+            if self._missed is not None and locked:
+                self._log_missed(left)
+                self._missed.close()
+        except (OSError, InvalidLog) as error:
+            _log.warning("%s: the log of what was not sent: %s", self._run, error)
+        finally:
+            if locked:
+                self._logging.release()
         self._outbox.settle([event.seq for event in left], None, CLOSED)
         self._thread.join(_GRACE_S)
-        if self._missed is not None:
-            try:
-                with self._logging:
-                    self._missed.close()
-            except (OSError, InvalidLog) as error:
-                _log.warning("%s: the log of what was not sent: %s", self._run, error)
 
     def make_room(self) -> bool:
         """Write the oldest events that wait to the log, in the calling thread; whether there were any."""
@@ -288,19 +295,17 @@ class Delivery:
             await asyncio.sleep(0.05)
 
     def _log_missed(self, events: Sequence[EncodedEvent]) -> None:
+        """Write events in flight to the log and settle them; the caller holds the lock of the log."""
         assert self._missed is not None
-        with self._logging:
-            # Closing takes everything that is in flight, also what another thread is about to write.
-            events = self._outbox.unsettled(events)
-            if not events:
-                return
-            numbers = [event.seq for event in events]
-            try:
-                self._missed.write(events, self._run)
-            except (OSError, InvalidLog) as error:
-                self._outbox.settle(numbers, None, f"the log {self._missed.path} cannot be written: {error}")
-            else:
-                self._outbox.settle(numbers, "logged")
+        if not events:
+            return
+        numbers = [event.seq for event in events]
+        try:
+            self._missed.write(events, self._run)
+        except (OSError, InvalidLog) as error:
+            self._outbox.settle(numbers, None, f"the log {self._missed.path} cannot be written: {error}")
+        else:
+            self._outbox.settle(numbers, "logged")
 
 
 def _record(message: Message, partition: int) -> Any:

@@ -40,16 +40,25 @@ class PublisherCounts:
 
 
 class Outbox:
-    """Thread-safe buffer of at most ``most_events`` events and ``most_bytes`` bytes, with those in flight included."""
+    """Thread-safe buffer of at most ``most_events`` events and ``most_bytes`` bytes, with those in flight included.
+
+    ``make_room`` is what a full buffer calls instead of dropping events: it settles some, and returns False if none
+    waited.
+    """
 
     def __init__(
-        self, most_events: int, most_bytes: int, policy: OverflowPolicy, *, on_drop: Callable[[str], None]
+        self,
+        most_events: int,
+        most_bytes: int,
+        policy: OverflowPolicy,
+        *,
+        on_drop: Callable[[str], None],
+        make_room: Callable[[], bool] | None = None,
     ) -> None:
         self._most_events, self._most_bytes = most_events, most_bytes
         self._drops_oldest = policy == "drop_oldest"
         self._on_drop = on_drop
-        self.make_room: Callable[[], bool] | None = None
-        """What a full buffer calls instead of dropping events: it settles some, and returns False if none waited."""
+        self._make_room = make_room
         self._lock = threading.RLock()  # a signal handler may close the publisher while its thread is in `put`
         self._settled = threading.Condition(self._lock)
         self._waiting: deque[EncodedEvent] = deque()
@@ -79,7 +88,7 @@ class Outbox:
 
     def put(self, event: EncodedEvent) -> tuple[bool, bool]:
         """Add an event; returns whether it was accepted, and whether nothing waited before it."""
-        while self.make_room is not None and self._is_full(event.size) and self.make_room():
+        while self._make_room is not None and self._is_full(event.size) and self._make_room():
             pass
         reason = None
         with self._lock:
@@ -150,11 +159,6 @@ class Outbox:
         if outcome is None and done:
             self._on_drop(reason)
 
-    def unsettled(self, events: Iterable[EncodedEvent]) -> list[EncodedEvent]:
-        """Those of the events that are in flight."""
-        with self._lock:
-            return [event for event in events if event.seq in self._in_flight]
-
     def take_back(self) -> None:
         """Put the events in flight back in front: what should have delivered them has ended."""
         with self._lock:
@@ -188,8 +192,8 @@ class Outbox:
         return any(number is not None and number <= newest for number in oldest)
 
     def _lacks_room(self, size: int) -> bool:
-        """Whether an event must be dropped; with `make_room` never, and each thread may exceed the room by one."""
-        return self.make_room is None and self._is_full(size)
+        """Whether an event must be dropped; with ``make_room`` never, and each thread may exceed the room by one."""
+        return self._make_room is None and self._is_full(size)
 
     def _is_full(self, size: int) -> bool:
         count = len(self._waiting) + len(self._in_flight)

@@ -111,7 +111,13 @@ class Publisher:
         self._closing = threading.RLock()
         self._closed = False
         self._pid = os.getpid()
-        self._outbox = Outbox(buffer_events, buffer_bytes, overflow, on_drop=self._report_drop)
+        self._outbox = Outbox(
+            buffer_events,
+            buffer_bytes,
+            overflow,
+            on_drop=self._report_drop,
+            make_room=None if missed is None else self._make_room,
+        )
         log = None if missed is None else MissedLog(missed, self.run, target.partitions)
         self._delivery = Delivery(self._outbox, target, self.run, log)
         self._missed_path = None if log is None else log.path
@@ -238,6 +244,9 @@ class Publisher:
     def _is_mine(self) -> bool:
         """Whether this is the process that connected; in a forked one locks may be held by threads that it lacks."""
         return self._pid == os.getpid()
+
+    def _make_room(self) -> bool:
+        return self._delivery.make_room()
 
     def _report_drop(self, reason: str) -> None:
         if len(self._reported) < 10 and reason not in self._reported and not self._closed:

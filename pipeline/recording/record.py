@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from astrocyte.pipeline.kafka.client import admin_client, consumer_client, scan, select_topics, topic_partitions
 from astrocyte.pipeline.kafka.offsets import EARLIEST, Start
 from astrocyte.pipeline.kafka.record import ConsumedRecord
-from astrocyte.pipeline.recording.format import InvalidLog, LogHeader
-from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.pipeline.recording.format import LogHeader
+from astrocyte.pipeline.recording.writer import LogWriter, check_absent
 from astrocyte.schemas.times import iso_from_us
 from astrocyte.schemas.topics import MULTI_EVENTS
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
     from aiokafka.admin import AIOKafkaAdminClient
 
-__all__ = ["Recorded", "check_absent", "record", "topic_settings", "until_set", "write_batches"]
+__all__ = ["Recorded", "record", "topic_settings", "until_set", "write_batches"]
 
 T = TypeVar("T")
 _KEPT: Final = {"cleanup.policy": "delete", "max.message.bytes": "1048588"}
@@ -79,12 +79,6 @@ async def record(
         messages = {topic: totals.messages for topic, totals in writer.topics.items()}
         size = sum(totals.bytes for totals in writer.topics.values())
         return Recorded(str(path), writer.records, size, messages)
-
-
-def check_absent(path: str | Path, *, overwrite: bool) -> None:
-    """Raise InvalidLog if the file exists and ``overwrite`` is not set."""
-    if not overwrite and str(path) != "-" and Path(path).exists():
-        raise InvalidLog(f"{path} exists; choose another name, or --force to replace it")
 
 
 async def write_batches(

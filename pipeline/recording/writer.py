@@ -21,7 +21,7 @@ from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import InvalidLog, LogHeader, record_line
 from astrocyte.pipeline.recording.index import Block, Totals, index_frame
 
-__all__ = ["LogWriter"]
+__all__ = ["LogWriter", "check_absent"]
 
 _BLOCK_RECORDS: Final = 500
 _BLOCK_BYTES: Final = 4 << 20
@@ -145,59 +145,54 @@ class LogWriter:
                 self._file.close()
 
 
+def check_absent(path: str | Path, *, overwrite: bool) -> None:
+    """Raise InvalidLog if the file exists and ``overwrite`` is not set."""
+    if not overwrite and str(path) != "-" and Path(path).exists():
+        raise InvalidLog(f"{path} exists; choose another name, or --force to replace it")
+
+
 def _own(partial: Path, path: Path, *, overwrite: bool) -> IO[bytes]:
     """The file beside a log, locked for this process while it is written. Raises InvalidLog."""
     while True:
+        check_absent(path, overwrite=overwrite)
         try:
             file = partial.open("ab")
         except OSError as error:
             raise InvalidLog(f"{partial} cannot be written: {error.strerror}") from None
         try:
-            _claim(file, partial, path, overwrite=overwrite)
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_there = is_at(file.fileno(), partial)
+            if is_there and not overwrite and os.fstat(file.fileno()).st_size:
+                raise InvalidLog(
+                    f"{partial} exists: it holds what was recorded before a process was stopped, and can be read. "
+                    "Rename it, choose another name, or --force to replace it"
+                )
+        except BlockingIOError:
+            file.close()
+            raise InvalidLog(f"{path} is being written by another process; choose another name") from None
         except BaseException:
             file.close()
             raise
-        if is_at(file.fileno(), partial):
+        if is_there:
             file.truncate(0)
             return file
         # The process that held the lock has given the file its name meanwhile.
         file.close()
 
 
-def _claim(file: IO[bytes], partial: Path, path: Path, *, overwrite: bool) -> None:
-    """Lock the file. Raises InvalidLog."""
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InvalidLog(f"{path} is being written by another process; choose another name") from None
-    if path.exists() and not overwrite:
-        raise InvalidLog(f"{path} exists; choose another name, or --force to replace it")
-    if not overwrite and is_at(file.fileno(), partial) and os.fstat(file.fileno()).st_size:
-        raise InvalidLog(
-            f"{partial} exists: it holds what was recorded before a process was stopped, and can be read. Rename it, "
-            "choose another name, or --force to replace it"
-        )
-
-
 def _give_name(partial: Path, path: Path, *, overwrite: bool) -> None:
     """Raises InvalidLog where another program has made a file of that name meanwhile."""
-    try:
-        if overwrite:
-            partial.replace(path)
-            return
-        # A link, since a rename would replace a file that came meanwhile.
+    if not overwrite:
         try:
-            os.link(partial, path)
+            os.link(partial, path)  # a rename would replace a file that came meanwhile
         except OSError as error:
-            if error.errno == errno.EEXIST:
-                raise
-            if path.exists():  # a file system without links
-                raise FileExistsError(errno.EEXIST, path) from None
-            partial.replace(path)
+            if error.errno == errno.EEXIST or path.exists():
+                raise InvalidLog(
+                    f"{path} was made by another program meanwhile and stays as it is; what was recorded is in "
+                    f"{partial}: rename it"
+                ) from None
+            # A file system without links.
         else:
             partial.unlink()
-    except FileExistsError:
-        raise InvalidLog(
-            f"{path} was made by another program meanwhile and stays as it is; what was recorded is in {partial}: "
-            "rename it"
-        ) from None
+            return
+    partial.replace(path)

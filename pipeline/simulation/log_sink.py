@@ -8,8 +8,7 @@ from pathlib import Path
 
 from astrocyte.pipeline.kafka.record import ConsumedRecord
 from astrocyte.pipeline.recording.format import LogHeader
-from astrocyte.pipeline.recording.record import check_absent
-from astrocyte.pipeline.recording.writer import LogWriter
+from astrocyte.pipeline.recording.writer import LogWriter, check_absent
 from astrocyte.pipeline.simulation.publish import Form, messages_of
 from astrocyte.schemas.frames import Frame
 from astrocyte.schemas.topics import mono_topic

@@ -246,9 +246,11 @@ def _breed(
     luck, other = (words.reshape(shape) for words in ctx.uniforms("mate"))
     noise = ctx.noise("mutation", len(KEYS)).reshape(genome.shape)
     kept, ordered = _orders(params, ctx, shape)
-    kept = kept if static.recombination == "pool" else kept & ~selected
+    if static.recombination != "pool":
+        kept &= ~selected  # those are not bred anyhow, and need no protection
+    # Of the protected ones the best, as many as may be (`KEPT`).
     best = jnp.cumsum(jnp.take_along_axis(kept, order, axis=1), axis=1) <= max(1, static.size // KEPT)
-    kept = kept & jnp.take_along_axis(best, rank, axis=1)
+    kept &= jnp.take_along_axis(best, rank, axis=1)
     if static.recombination == "pool":
         mixed = gene_pool(genome, choose(order, count, gene_luck))
         mate = chosen = jnp.full(shape, -1, jnp.int32)

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 import astrocyte
 from astrocyte import CATALOG, AstrocyteError
 from astrocyte.agents.ingest.dicts import frames_of as frames_of_mappings
+from astrocyte.pipeline.embed import delivery
 from astrocyte.pipeline.embed.delivery import MissedLog
 from astrocyte.pipeline.embed.encoding import EncodedEvent, StreamEncoder, messages_of
 from astrocyte.pipeline.embed.outbox import Outbox
@@ -400,6 +401,34 @@ def test_a_publisher_that_is_closed_while_the_log_is_written_writes_no_event_twi
     found = [row["value"] for _, _, _, frame in frames_of(log) for row in frame.rows()]
     assert [value for value in sorted(found) if value >= 0] == list(range(30))
     assert publisher.counts.logged == len(found)
+
+
+def test_closing_does_not_wait_for_a_disk_that_hangs(tmp_path, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang(_log, _events, _run):
+        begun.set()
+        go_on.wait()
+
+    monkeypatch.setattr(MissedLog, "write", hang)
+    monkeypatch.setattr(delivery, "_GRACE_S", 0.1)
+    publisher = astrocyte.connect(NOWHERE, buffer_events=40, missed=tmp_path / "missed")
+    for n in range(30):
+        publisher.emit("rooms", {"value": n})
+    assert begun.wait(30)
+    closing = threading.Thread(target=publisher.close, args=(0,), daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert (publisher.counts.dropped, publisher.counts.logged) == (30, 0)
+    go_on.set()
+
+
+def test_a_publisher_that_is_closed_leaves_no_thread():
+    before = set(threading.enumerate())
+    with astrocyte.connect(NOWHERE, close_timeout_s=0) as publisher:
+        publisher.emit("rooms", {"value": 1})
+    wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 def test_a_log_that_is_deleted_under_a_publisher_is_reported_and_begun_again(tmp_path, caplog):

@@ -243,6 +243,7 @@ def test_an_existing_log_is_not_overwritten_unasked(tmp_path):
     with pytest.raises(InvalidLog, match="exists; choose another name, or --force"):
         LogWriter(path, None)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
     LogWriter(path, None, overwrite=True).close()
     assert path.read_bytes() == b""
 
