@@ -1,4 +1,7 @@
-"""Prometheus metrics of one worker on 127.0.0.1: counters of its domains or store, what was not used, delays."""
+"""What the roles of a worker count, as Prometheus metrics. All is read when it is asked for: an event costs nothing.
+
+The label ``role`` is added to all of it (`pipeline.watch.role`), and docs/operations.md has a table of the names.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 
 from astrocyte.agents.ingest.unused import Unused
-from astrocyte.pipeline.role_registry import role_names
-from astrocyte.pipeline.settings import Settings
-from astrocyte.schemas.errors import InvalidSettings
 
-__all__ = ["DomainMetrics", "StoreMetrics", "UnusedMetrics", "serve_metrics"]
+__all__ = ["DomainMetrics", "ReadingMetrics", "StoreMetrics", "UnusedMetrics"]
+
+Figures = tuple[int, float, int, float, int]
+"""Of the snapshots of a domain: partition, age in seconds, number, seconds that they took, bytes of the last one."""
 
 
 class DomainMetrics:
@@ -23,9 +25,15 @@ class DomainMetrics:
     ``stalls`` gives what waits for event time that stands still (`pipeline.roles.stalls.Stall`).
     """
 
-    def __init__(self, domains: Callable[[], dict[int, Any]], stalls: Callable[[], Iterable[Any]] = tuple) -> None:
+    def __init__(
+        self,
+        domains: Callable[[], dict[int, Any]],
+        stalls: Callable[[], Iterable[Any]] = tuple,
+        snapshots: Callable[[], Iterable[Figures]] = tuple,
+    ) -> None:
         self._domains_of = domains
         self._stalls_of = stalls
+        self._snapshots_of = snapshots
 
     def collect(self) -> Iterator[Metric]:
         """One sample for each counter and partition."""
@@ -39,6 +47,11 @@ class DomainMetrics:
         waiting = GaugeMetricFamily(
             "astrocyte_waiting",
             "Rows that wait for the watermark, once for each reader",
+            labels=("partition", "by"),
+        )
+        partial = GaugeMetricFamily(
+            "astrocyte_partial_matches",
+            "Partial matches, and events that wait for the others of their match",
             labels=("partition", "by"),
         )
         stalled = GaugeMetricFamily(
@@ -57,19 +70,35 @@ class DomainMetrics:
             if domain.watermark_us > 0:
                 behind.add_metric((str(partition),), time.time() - domain.watermark_us / 1e6)
             for group in domain.groups:
+                partial.add_metric((str(partition), group.field), group.engine.partials())
                 for rule, counts in group.engine.counters().items():
                     for what, value in counts.items():
                         rules.add_metric((str(partition), rule, what), value)
-        return iter(
-            (events, rules, behind, waiting, stalled, _unused(domain.unused for domain in self._domains_of().values()))
+        unused = _unused(domain.unused for domain in self._domains_of().values())
+        return iter((events, rules, behind, waiting, partial, stalled, unused, *self._of_snapshots()))
+
+    def _of_snapshots(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily(
+            "astrocyte_snapshot_age_seconds",
+            "Age of the last stored snapshot of a domain that has changed since then, else 0",
+            labels=("partition",),
         )
+        cost = SummaryMetricFamily(
+            "astrocyte_snapshot_seconds", "Snapshots, and the time they took", labels=("partition",)
+        )
+        size = GaugeMetricFamily("astrocyte_snapshot_bytes", "Size of the last snapshot", labels=("partition",))
+        for partition, age_s, number, seconds, stored in self._snapshots_of():
+            age.add_metric((str(partition),), age_s)
+            cost.add_metric((str(partition),), number, seconds)
+            size.add_metric((str(partition),), stored)
+        yield from (age, cost, size)
 
 
 class UnusedMetrics:
     """Counters of what a role did not use, and why."""
 
-    def __init__(self, role: str, unused: Unused) -> None:
-        self._role, self._counts = role, unused
+    def __init__(self, unused: Unused) -> None:
+        self._counts = unused
 
     def collect(self) -> Iterable[Metric]:
         """One sample for each cause, subject and detail."""
@@ -89,35 +118,53 @@ def _unused(counts: Iterable[Unused]) -> Metric:
 
 
 class StoreMetrics:
-    """Counters of the rows that a store confirmed and rejected, and of what was not read."""
+    """Rows that a store confirmed and rejected, the time of its writes, what waits for it, and what was not read."""
 
-    def __init__(self, role: str, runner: Any) -> None:
-        self._role, self._runner = role, runner
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
 
     def collect(self) -> Iterable[Metric]:
-        """Rows by outcome, and records by cause."""
-        rows = CounterMetricFamily("astrocyte_store_rows", "Rows by outcome", labels=("role", "outcome"))
-        rows.add_metric((self._role, "written"), self._runner.written)
-        rows.add_metric((self._role, "rejected"), self._runner.rejected)
-        return [rows, _unused([self._runner.unused])]
+        """Rows by outcome, writes, the batch, and records by cause."""
+        runner = self._runner
+        rows = CounterMetricFamily("astrocyte_store_rows", "Rows by outcome", labels=("outcome",))
+        rows.add_metric(("written",), runner.written)
+        rows.add_metric(("rejected",), runner.rejected)
+        writes = SummaryMetricFamily(
+            "astrocyte_store_write_seconds", "Batches that the store took, and the time that took, with retries"
+        )
+        writes.add_metric((), runner.writes, runner.writes_s)
+        batch = GaugeMetricFamily(
+            "astrocyte_store_batch_rows", "Rows of the batch that is collected", value=runner.waiting
+        )
+        return [rows, writes, batch, _unused([runner.unused])]
 
 
-def serve_metrics(settings: Settings, role: str, collector: DomainMetrics | StoreMetrics | UnusedMetrics) -> int | None:
-    """Serve ``/metrics``; returns the port, or None if ``metrics_port`` is not set.
+class ReadingMetrics:
+    """How far a role has read each partition, and what its queues hold. ``app`` is its Faust app."""
 
-    The roles of a worker are separate processes, so each has its own port: the setting plus its place in `role_names`.
-    Raises InvalidSettings if the port is in use.
-    """
-    if settings.metrics_port is None:
-        return None
-    registry = CollectorRegistry()
-    registry.register(collector)
-    port = settings.metrics_port + role_names().index(role) if settings.metrics_port else 0
-    try:
-        server, _ = start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
-        raise InvalidSettings(
-            f"the metrics of role {role!r} need port {port} of 127.0.0.1: {error.strerror}; set another "
-            "ASTROCYTE_METRICS_PORT (each role adds its number to it)"
-        ) from None
-    return int(server.server_port)
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def collect(self) -> Iterable[Metric]:
+        """Lag and held chunks by partition, and the lengths of the queues."""
+        lag = GaugeMetricFamily("astrocyte_lag", "Records that are not read yet", labels=("topic", "partition"))
+        held = GaugeMetricFamily(
+            "astrocyte_held_chunks",
+            "Chunks that were handed to the agent and are not acknowledged",
+            labels=("topic", "partition"),
+        )
+        queues = GaugeMetricFamily("astrocyte_queue_length", "Entries of a queue", labels=("queue",))
+        # Not app.consumer and app.producer, which would make them.
+        consumer, confirmed = self._app._consumer, getattr(self._app._producer, "confirmed", None)
+        for tp, position in sorted(consumer.positions().items()) if consumer is not None else ():
+            lag.add_metric((tp.topic, str(tp.partition)), position.unread)
+            held.add_metric((tp.topic, str(tp.partition)), position.held)
+        queues.add_metric(("chunks",), _chunks(self._app))
+        queues.add_metric(("unconfirmed",), 0 if confirmed is None else confirmed.unconfirmed)
+        return [lag, held, queues]
+
+
+def _chunks(app: Any) -> int:
+    """Chunks in the queues of the agents."""
+    streams = [actor.stream for agent in app.agents.values() for actor in getattr(agent, "_actors", ())]
+    return sum(stream.channel.queue.qsize() for stream in streams)

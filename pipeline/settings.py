@@ -6,7 +6,9 @@ the same pipeline runs on Kafka, PostgreSQL and InfluxDB.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import ipaddress
 import logging
 import os
 import re
@@ -48,6 +50,13 @@ Duration = Annotated[int, _IS_DURATION]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """Strings separated by commas."""
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
 
 _FORMER_ROLES: Final = {"rekey": "repartition"}
 """Former names of roles, which settings may still use."""
@@ -138,7 +147,10 @@ class Settings(BaseSettings):
         description="share of dead letters among at least 1,000 records above which a role stops; 1 is no limit",
     )
     liveness_timeout: Duration = Field(
-        120_000_000, gt=0, description="a worker that has lag and makes no progress for this long exits"
+        120_000_000,
+        ge=0,
+        description="a worker that makes no progress although records wait, or whose event loop is blocked, for this "
+        "long is started again; ten times that for a start or a restored state; 0: never",
     )
     stall_timeout: Duration = Field(
         15_000_000, gt=0, description="time after which it is reported that events wait and event time stands still"
@@ -163,7 +175,15 @@ class Settings(BaseSettings):
     influx_run_tag: bool = Field(False, description="add the run to every point as the tag simulation_id")
 
     data_dir: Path = Field(Path("astrocyte-data"), description="folder of the embedded broker's records")
-    metrics_port: int | None = Field(None, ge=0, le=65535, description="port of Prometheus metrics on 127.0.0.1")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="port of /healthz, /readyz and /metrics of a worker; without it they are off"
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="address at which they are served; beyond loopback only with a token"
+    )
+    metrics_token: SecretStr | None = Field(
+        None, min_length=1, description="bearer token that requests of these pages must have"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = Field(False, description="log JSON lines instead of key=value")
 
@@ -194,6 +214,11 @@ class Settings(BaseSettings):
             if not re.fullmatch(r"[^\s:/,]+:\d{1,5}", address.strip()):
                 raise ValueError(f"broker: expected host:port, such as 127.0.0.1:9092, got {address!r}")
         self._check_kafka()
+        if self.metrics_port is not None and self.metrics_token is None and not _is_loopback(self.metrics_host):
+            raise ValueError(
+                f"metrics_host {self.metrics_host!r} can be reached from other machines, and metrics_token is not set; "
+                "set ASTROCYTE_METRICS_TOKEN as well, or leave ASTROCYTE_METRICS_HOST at 127.0.0.1"
+            )
         return self
 
     def _check_kafka(self) -> None:

@@ -316,6 +316,11 @@ class Matcher:
             strings[chosen] = self._keys[by].strings(batch.key[chosen]).to_pylist()
         return pa.array(strings, pa.utf8())
 
+    def partials(self) -> int:
+        """Number of partial matches, and of events that wait for the others of their match, of all rules and keys."""
+        waiting = 0 if self._conjunction is None else self._conjunction.size()["waiting"]
+        return self._sequence.live_partials() + waiting
+
     def counters(self) -> list[dict[str, int]]:
         """Per rule: the totals of `COUNTERS` by name, and the ``microseconds`` spent on it."""
         found = []

@@ -428,6 +428,10 @@ class Engine:
             "provisional": 0 if self._early is None else len(self._early),
         }
 
+    def partials(self) -> int:
+        """Number of partial matches, and of events that wait for the others of their match."""
+        return sum(stratum.matcher.partials() for stratum in self._strata)
+
     def counters(self) -> dict[str, dict[str, int]]:
         """By rule: events, partials, matches, timeouts, cut, work, microseconds, alerts suppressed and grouped."""
         found: dict[str, dict[str, int]] = {}

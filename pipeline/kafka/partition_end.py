@@ -1,11 +1,11 @@
-"""A partition at its end, as answered fetches prove it, or why it is not."""
+"""A partition at its end, as answered fetches prove it, or why it is not; and how far its reader has come."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["AtEnd", "Unread"]
+__all__ = ["AtEnd", "Position", "Unread"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +40,24 @@ class Unread:
     """Its delivery is paused, no answer of the broker says where it ends, or it has records that are not read yet."""
     records: int = 0
     """Number of these records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far the reader of a partition has come, at one moment."""
+
+    placed: bool
+    """Whether it is known where reading begins; before that its state is restored."""
+    read: int | None
+    """Offset of the next record that is handed to an agent."""
+    unread: int
+    """Number of records after it, as the last answer of the broker says."""
+    held: int
+    """Chunks that were handed to agents and are not acknowledged."""
+    acknowledged: int | None
+    """Offset before which everything is acknowledged."""
+    acks: int
+    """Acknowledgements since the partition was placed."""
+    paused: bool
+    answered: bool
+    """Whether the broker answers fetches of the partition."""

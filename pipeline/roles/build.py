@@ -21,7 +21,7 @@ from astrocyte.agents.warm import warm
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions
 from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
 from astrocyte.pipeline.logging import configure_logging
-from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics, serve_metrics
+from astrocyte.pipeline.metrics import DomainMetrics, UnusedMetrics
 from astrocyte.pipeline.role_registry import ROLES, check_role
 from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.control import ControlRunner
@@ -41,6 +41,8 @@ from astrocyte.pipeline.topology.plan import Plan, Repartition, contracts_of, de
 from astrocyte.pipeline.topology.repartition import Repartitioner
 from astrocyte.pipeline.topology.topics import KnownTopics, make_topics, new_declared_topics, output_topics
 from astrocyte.pipeline.transport.transport import TP, ack_handle
+from astrocyte.pipeline.watch.link import Supervisor
+from astrocyte.pipeline.watch.web import serve
 from astrocyte.schemas.declarations import StreamDeclaration
 from astrocyte.schemas.topics import DEAD_LETTERS, state_topic
 
@@ -56,8 +58,12 @@ def build_app(settings: Settings) -> WorkerApp:
     role = settings.roles[0]
     end_with_parent()
     configure_logging(settings.log_level, json=settings.log_json)
-    app = make_app(settings, role)
     check_role(role)
+    app = make_app(settings, role)
+    supervisor = Supervisor.of_environment()
+    if supervisor is None:
+        serve(settings, app.watch.page)
+    app.watch.start(supervisor)
     if role in ROLES:
         ROLES.get(role)(app, settings)
     else:
@@ -86,7 +92,7 @@ async def _look_again(settings: Settings, known: KnownTopics, topics: Iterable[s
 
 def build_correlate(app: WorkerApp, settings: Settings) -> None:
     """Domains over all streams that the rules read."""
-    live, rules_start, known = rules_now(settings)
+    live, rules_start, known = rules_now(settings, app.watch)
     existing = known.partitions
     plan = known.plan(live.ruleset)
     internal = set(plan.topics) - set(plan.inputs)
@@ -162,6 +168,7 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         limit=LetterLimit("correlate", settings.dead_letter_limit),
         stalls=stalls,
         lost=LostState(state_topic(group), settings.lost_state),
+        busy=app.watch.busy,
     )
     reporter = UnusedReporter(
         lambda: [domain.unused for domain in correlator.domains.values()],
@@ -175,7 +182,11 @@ def build_correlate(app: WorkerApp, settings: Settings) -> None:
         with stopping():
             return await correlator.assigned(committed)
 
-    serve_metrics(settings, "correlate", DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls))
+    app.watch.progress.acknowledges_s = correlator.longest_pause_s
+    app.watch.stalls = lambda: [stall.as_json() for stall in stalls.stalls]
+    app.watch.collectors.append(
+        DomainMetrics(lambda: correlator.domains, lambda: stalls.stalls, correlator.snapshot_figures)
+    )
     join_group(app, live, on_assigned=assigned, on_revoked=correlator.revoked)
 
     async def correlate(stream: Any) -> None:
@@ -236,7 +247,7 @@ def _fields(plan: Plan) -> list[str]:
 
 def build_repartition(app: WorkerApp, settings: Settings) -> None:
     """Agents that copy streams to the internal topics keyed as the rules need them."""
-    live, rules_start, known = rules_now(settings)
+    live, rules_start, known = rules_now(settings, app.watch)
     plan = known.plan(live.ruleset)
     decoders = decoders_of(plan.contracts)
     sources = list(dict.fromkeys(plan.copies.values()))
@@ -255,7 +266,8 @@ def build_repartition(app: WorkerApp, settings: Settings) -> None:
     unused = Unused()
     limit = LetterLimit("repartition", settings.dead_letter_limit)
     reporter = UnusedReporter(lambda: [unused], monotonic=time.monotonic)
-    serve_metrics(settings, "repartition", UnusedMetrics("repartition", unused))
+    app.watch.progress.acknowledges_s = 0.0
+    app.watch.collectors.append(UnusedMetrics(unused))
     runners = [
         RepartitionRunner(
             Repartitioner(
@@ -342,11 +354,12 @@ def _build_repartition_agent(app: WorkerApp, runner: RepartitionRunner, unused: 
 def build_control(app: WorkerApp, settings: Settings) -> None:
     """One agent that feeds the controllers."""
     memory = state_topic(str(app.conf.id))
-    live, rules_start, _ = rules_now(settings)
+    live, rules_start, _ = rules_now(settings, app.watch)
     limit = LetterLimit("control", settings.dead_letter_limit)
     runner = ControlRunner(memory, partitions=settings.partitions, limit=limit, acceptance=Acceptance(live.ruleset))
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
-    serve_metrics(settings, "control", UnusedMetrics("control", runner.unused))
+    app.watch.progress.acknowledges_s = 0.0
+    app.watch.collectors.append(UnusedMetrics(runner.unused))
     inputs = runner.topics
 
     async def prepare() -> None:

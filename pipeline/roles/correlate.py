@@ -13,7 +13,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -85,6 +85,12 @@ class _Partition:
     """When the broker was last seen to take a record in time."""
     writing: asyncio.Task[None] | None = None
     next_snapshot_s: float = 0.0
+    stored_s: float = 0.0
+    """When the last snapshot was stored, or this life of the domain began."""
+    snapshots: int = 0
+    cost_s: float = 0.0
+    """Time that they took together."""
+    stored_bytes: int = 0
     unproven: bool = False
     """Sources are silent, but the broker has not shown that it takes records."""
     dirty: bool = False
@@ -110,6 +116,7 @@ class Correlator:
         limit: LetterLimit | None = None,
         stalls: StallWatch | None = None,
         lost: LostState | None = None,
+        busy: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         monotonic: Callable[[], float] = time.monotonic,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
@@ -126,6 +133,7 @@ class Correlator:
         self._limit = limit or LetterLimit("correlate", 1.0)
         self._stalls = stalls or StallWatch(math.inf, self._idle_s, self._producer_s)
         self._lost = lost or LostState("state")
+        self._busy = busy
         self._monotonic = monotonic
         self._now_us = now_us
         self._domains: dict[int, _Partition] = {}
@@ -134,6 +142,18 @@ class Correlator:
     def domains(self) -> dict[int, Domain]:
         """The domain of each partition that this worker has."""
         return {partition: part.domain for partition, part in self._domains.items()}
+
+    @property
+    def longest_pause_s(self) -> float:
+        """Time after which a chunk is acknowledged at the latest, beside the time that a snapshot takes."""
+        return max(self._interval_s, _LONGEST_PAUSE_S)
+
+    def snapshot_figures(self) -> Iterator[tuple[int, float, int, float, int]]:
+        """Of each domain: partition, age of the last snapshot that lacks something, number, seconds, last bytes."""
+        now_s = self._monotonic()
+        for partition, part in self._domains.items():
+            age_s = now_s - part.stored_s if part.dirty else 0.0
+            yield partition, age_s, part.snapshots, part.cost_s, part.stored_bytes
 
     async def assigned(self, committed: Mapping[Any, int | None]) -> dict[Any, int]:
         """Restore the domains of newly assigned partitions; returns the offset at which reading of each topic starts.
@@ -161,9 +181,8 @@ class Correlator:
         return starts
 
     async def _begin(self, partition: int, done: Mapping[str, int]) -> _Partition:
-        part = _Partition(
-            self._make_domain(partition), Idleness(self._at_end), next_snapshot_s=self._monotonic() + self._interval_s
-        )
+        part = _Partition(self._make_domain(partition), Idleness(self._at_end), stored_s=self._monotonic())
+        part.next_snapshot_s = part.stored_s + self._interval_s
         loaded = await self._store.load(partition)
         if loaded is not None:
             part.number = loaded[0]
@@ -421,6 +440,10 @@ class Correlator:
 
     async def _snapshot(self, part: _Partition) -> None:
         """Store the state as it is now, then acknowledge what it covers."""
+        with self._busy("a snapshot is not stored"):
+            await self._store_snapshot(part)
+
+    async def _store_snapshot(self, part: _Partition) -> None:
         async with part.lock:
             if not part.dirty and not part.deliveries:
                 return
@@ -446,6 +469,9 @@ class Correlator:
             delivery.ack_through()
         now_s = self._monotonic()
         cost_s += min(now_s - storing_s, len(data) / _STORING_BYTES_PER_S)
+        part.stored_s, part.stored_bytes = now_s, len(data)
+        part.snapshots += 1
+        part.cost_s += cost_s
         part.next_snapshot_s = now_s + max(self._interval_s, min(cost_s / _SNAPSHOT_SHARE, _LONGEST_PAUSE_S))
 
 

@@ -17,6 +17,9 @@ from typing import IO, TYPE_CHECKING, Final
 from astrocyte.pipeline.roles.parent import END_WITH_PARENT
 from astrocyte.pipeline.roles.refusals import STOPPED_STATUS
 from astrocyte.pipeline.settings import DURATIONS, Settings
+from astrocyte.pipeline.watch.children import Cause, ChildWatch, Restarts, pages_of
+from astrocyte.pipeline.watch.link import Link
+from astrocyte.pipeline.watch.web import METRICS_TYPE, Answer, WebServer, json_answer, serve
 from astrocyte.schemas.errors import AstrocyteError, InvalidSettings, TransientError
 
 if TYPE_CHECKING:
@@ -63,11 +66,27 @@ def worker_command(extra: Sequence[str] = ()) -> list[str]:
     return [*command, *extra]
 
 
+_GRACE_S: Final[Mapping[str, float]] = {"hangs": 20.0, "blocked": 5.0, "silent": 5.0}
+"""Time from SIGTERM to SIGKILL. Only a role whose event loop runs can use it."""
+_ALIVE_S: Final = 30.0
+"""A supervisor that has not looked after its children for so long is not healthy."""
+
+
+@dataclass(slots=True)
+class _Ending:
+    """A child that was asked to end."""
+
+    cause: Cause
+    line: str
+    kill_s: float
+
+
 @dataclass(slots=True)
 class RoleProcesses:
-    """One child process for each role. A role that ends is started again.
+    """One child process for each role. A role that ends is started again, and one that hangs is ended first.
 
-    One that refuses to start, or that keeps failing, ends them all.
+    One that refuses to start, or that keeps failing, ends them all. With ``metrics_port`` set, the pages of health and
+    metrics of all children are served there.
 
     The children end with this process, also if it is killed.
     """
@@ -83,13 +102,22 @@ class RoleProcesses:
     Raises TransientError while the broker does not say: it is asked again at the next check.
     """
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _restarts: dict[str, list[float]] = field(default_factory=dict)
+    _links: dict[str, Link] = field(default_factory=dict)
+    _watches: dict[str, ChildWatch] = field(default_factory=dict)
+    _ending: dict[str, _Ending] = field(default_factory=dict)
+    _due_s: dict[str, float] = field(default_factory=dict)
+    """By role without a process: when it is started again."""
+    _restarts: Restarts = field(default_factory=Restarts)
+    _checked_s: float | None = None
+    _web: WebServer | None = None
     _asking: bool = False
     _stopping: bool = False
 
     def start(self) -> None:
-        """Start every role."""
+        """Start every role. Raises InvalidSettings if the port of health and metrics is in use."""
         self._stopping = False
+        self._restarts = Restarts(self.most_restarts, self.settings.liveness_timeout / 1e6)
+        self._web = serve(self.settings, self._page)
         for role in self.roles:
             self._start(role)
 
@@ -99,11 +127,16 @@ class RoleProcesses:
         ended = self._children.get(role)
         if ended is not None and ended.stdin is not None:
             ended.stdin.close()
+        if role in self._links:
+            self._links[role].close()
+        link = Link()
         environment = environment_of(self.settings) | {"ASTROCYTE_ROLES": role, END_WITH_PARENT: "1"}
         self._children[role] = subprocess.Popen(
-            worker_command(self.faust_options), env=environment, stdout=self.output, stderr=self.output,
-            stdin=subprocess.PIPE, start_new_session=True,
+            worker_command(self.faust_options), env=environment | link.environment, stdout=self.output,
+            stderr=self.output, stdin=subprocess.PIPE, start_new_session=True, pass_fds=(link.theirs.fileno(),),
         )  # fmt: skip
+        link.begin()
+        self._links[role], self._watches[role] = link, ChildWatch(self._restarts.timeout_s)
 
     @property
     def pids(self) -> dict[str, int]:
@@ -111,33 +144,67 @@ class RoleProcesses:
         return {role: child.pid for role, child in self._children.items()}
 
     def check(self, now_s: float) -> None:
-        """Restart roles that have ended.
+        """End roles that hang, and restart those that have ended. Called a few times a second.
 
-        Raises AstrocyteError for one that ended too often within a minute, that stopped for good, or that cannot
-        start as it is set up.
+        Raises AstrocyteError for one that ended too often, that stopped for good, or that cannot start as it is set up.
         """
+        self._checked_s = time.monotonic()
         for role, child in list(self._children.items()):
+            if self._stopping:
+                return
+            if role in self._due_s:
+                if now_s >= self._due_s[role]:
+                    del self._due_s[role]
+                    self._start(role)
+                continue
             status = child.poll()
-            if status is None or self._stopping:
-                continue
-            if status == RESTART_STATUS:
-                self._start(role)
-                self._asking = True
-                continue
-            if status == REFUSED_STATUS:
-                raise InvalidSettings(f"role {role!r} cannot start with these settings or rules; see its message above")
-            if status == STOPPED_STATUS:
-                raise AstrocyteError(f"role {role!r} has stopped; its last log line says why")
-            recent = [moment for moment in self._restarts.get(role, []) if now_s - moment < 60]
-            if len(recent) >= self.most_restarts:
-                raise AstrocyteError(
-                    f"role {role!r} ended {len(recent) + 1} times within a minute, last with status {status}; "
-                    "see its log above"
-                )
-            self._restarts[role] = [*recent, now_s]
-            self._start(role)
+            if status is None:
+                self._watch(role, child, now_s)
+            else:
+                self._ended(role, status, now_s)
         if self._asking and not self._stopping:
             self._start_needed()
+
+    def _watch(self, role: str, child: subprocess.Popen[bytes], now_s: float) -> None:
+        ending, link = self._ending.get(role), self._links[role]
+        if ending is not None:
+            if now_s >= ending.kill_s:
+                child.kill()
+            return
+        found = self._watches[role].look(link.heard, link.status, now_s)
+        if found is not None:
+            cause, line = found
+            self._say(f"role {role!r} is ended and started again: {line}")
+            self._ending[role] = _Ending(cause, line, now_s + _GRACE_S[cause])
+            child.terminate()
+
+    def _ended(self, role: str, status: int, now_s: float) -> None:
+        ending = self._ending.pop(role, None)
+        if ending is None and status == REFUSED_STATUS:
+            raise InvalidSettings(f"role {role!r} cannot start with these settings or rules; see its message above")
+        if ending is None and status == STOPPED_STATUS:
+            raise AstrocyteError(f"role {role!r} has stopped; its last log line says why")
+        if ending is not None:
+            wait_s = self._restarts.ended(role, ending.cause, ending.line, now_s)
+        elif status == RESTART_STATUS:
+            wait_s = self._restarts.ended(role, "asked", status, now_s)
+            self._asking = True
+        else:
+            wait_s = self._restarts.ended(role, "ended", status, now_s)
+        if wait_s:
+            self._say(f"role {role!r} has ended with status {status}; it is started again in {wait_s:.0f} s")
+            self._due_s[role] = now_s + wait_s
+        else:
+            self._start(role)
+
+    def _say(self, line: str) -> None:
+        print(f"astrocyte: {line}", file=self.output or sys.stderr, flush=True)
+
+    def _page(self, path: str) -> Answer | None:
+        alive = self._checked_s is None or time.monotonic() - self._checked_s < _ALIVE_S
+        waits = dict.fromkeys(tuple(self._due_s), "it has ended, and is started again soon")
+        waits |= {role: f"it is ended: {each.line}" for role, each in tuple(self._ending.items())}
+        return pages_of(path, dict(self._links), waits, self._restarts, alive=alive)
 
     def _start_needed(self) -> None:
         try:
@@ -152,6 +219,9 @@ class RoleProcesses:
     def stop(self, timeout_s: float = 20.0) -> None:
         """Ask every role to finish, wait, and kill those that do not. None is started any more; from any thread."""
         self._stopping = True
+        if self._web is not None:
+            self._web.stop()
+            self._web = None
         children = list(self._children.values())
         for child in children:
             if child.poll() is None:
@@ -165,6 +235,8 @@ class RoleProcesses:
                 child.wait()
             if child.stdin is not None:
                 child.stdin.close()
+        for link in self._links.values():
+            link.close()
 
 
 def needed_roles(
@@ -225,6 +297,13 @@ def check_topics(settings: Settings) -> None:
     check_partitions(there, dict.fromkeys(topics, settings.partitions))
 
 
+def _waiting_page(path: str) -> Answer | None:
+    """Health before any role is started."""
+    state = {"healthy": True, "ready": False, "waits": ["it starts, or waits for the broker"], "roles": {}}
+    pages = {"/healthz": json_answer(200, state), "/readyz": json_answer(503, state)}
+    return pages.get(path, Answer(200, METRICS_TYPE, b"") if path == "/metrics" else None)
+
+
 def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
     """Run the roles of the settings until SIGINT or SIGTERM; a single role replaces this process.
 
@@ -233,12 +312,19 @@ def run_roles(settings: Settings, faust_options: Sequence[str] = ()) -> None:
     from astrocyte.pipeline.kafka.client import until_available
 
     chosen = settings
-    settings = settings.model_copy(update={"roles": asyncio.run(until_available(lambda: _roles_now(chosen)))})
+    # A worker that waits for its broker is alive.
+    web = serve(settings, _waiting_page)
+    try:
+        settings = settings.model_copy(update={"roles": asyncio.run(until_available(lambda: _roles_now(chosen)))})
+        if len(settings.roles) > 1:
+            check_topics(settings)
+    finally:
+        if web is not None:
+            web.stop()
     if len(settings.roles) == 1:
         command = worker_command(faust_options)
         sys.stdout.flush()
         os.execve(command[0], command, environment_of(settings))
-    check_topics(settings)
     processes = RoleProcesses(
         settings, settings.roles, tuple(faust_options), needed=lambda: asyncio.run(_roles_now(chosen))
     )

@@ -17,8 +17,9 @@ from faust.types import TP
 
 from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.rules.model import RuleSet
-from astrocyte.pipeline.kafka.client import topic_partitions, until_available
+from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions, until_available
 from astrocyte.pipeline.logging import logging_config
+from astrocyte.pipeline.metrics import ReadingMetrics
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.stopping import end_after
 from astrocyte.pipeline.topology.group_rules import GroupRules, digest_of
@@ -28,11 +29,14 @@ from astrocyte.pipeline.topology.topics import KnownTopics, make_topics
 from astrocyte.pipeline.transport.chunk import Chunk
 from astrocyte.pipeline.transport.options import OnAssigned, OnRevoked, options_of
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
-from astrocyte.pipeline.transport.transport import TransportOptions, app_settings, configure
+from astrocyte.pipeline.transport.transport import app_settings, configure
+from astrocyte.pipeline.watch.progress import Observation, ProgressWatch
+from astrocyte.pipeline.watch.role import RoleWatch
 from astrocyte.schemas.errors import AstrocyteError, InvalidRule, InvalidSettings, PluginError
 from astrocyte.schemas.frames import Frame
+from astrocyte.schemas.topics import TopicPartition
 
-__all__ = ["WorkerApp", "follow", "join_group", "make_app", "repeat", "rules_now"]
+__all__ = ["WorkerApp", "WorkerStalled", "follow", "join_group", "make_app", "repeat", "rules_now", "until_reached"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,7 @@ class WorkerApp(faust.App):  # type: ignore[misc]
     """
 
     role: str = ""
+    watch: RoleWatch
     prepare: Callable[[], Awaitable[None]] | None = None
     close_down: Callable[[], Awaitable[None]] | None = None
 
@@ -81,11 +86,12 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         What cannot start ends the process with one line, as in `pipeline.app`: Faust would print a long traceback.
         """
         declared = getattr(self, "_declared", None)
+        self.watch.begin(asyncio.get_running_loop())
         try:
             if declared:
-                await until_available(lambda: make_topics(self.worker_settings, declared))
+                await until_reached(self.watch, lambda: make_topics(self.worker_settings, declared))
             if self.prepare is not None:
-                await until_available(self.prepare)
+                await until_reached(self.watch, self.prepare)
         except AstrocyteError as error:
             os.write(2, f"astrocyte: {error}\n".encode())  # Faust turns sys.stderr into log lines
             os._exit(2 if isinstance(error, InvalidRule | InvalidSettings | PluginError) else 1)
@@ -106,8 +112,45 @@ class WorkerApp(faust.App):  # type: ignore[misc]
         """Do nothing: there are no tables whose files would need a folder."""
 
 
+class WorkerStalled(AstrocyteError):
+    """Records wait and the role makes no progress; the process ends, to be started again."""
+
+
+async def until_reached(watch: RoleWatch, step: Callable[[], Awaitable[Any]]) -> Any:
+    """Result of ``step``, retried while the broker is away, of which the watch learns."""
+
+    async def noted() -> Any:
+        try:
+            result = await step()
+        except BrokerUnavailable as error:
+            watch.broker_away(str(error))
+            raise
+        watch.broker_away("")
+        return result
+
+    return await until_available(noted)
+
+
+def _observed(app: WorkerApp) -> Observation | None:
+    """What the watch needs to know of the app; None before it reads."""
+    # Not app.consumer, which would make one.
+    consumer, producer = app._consumer, app._producer
+    if consumer is None or not consumer.started:
+        return None
+    confirmed = getattr(producer, "confirmed", None)
+    positions = {TopicPartition(*tp): position for tp, position in consumer.positions().items()}
+    return Observation(
+        positions, consumer.connected, bool(app.rebalancing), unwritten=confirmed.trouble if confirmed else ""
+    )
+
+
+def _crash(app: WorkerApp, line: str) -> None:
+    app.stalled = asyncio.ensure_future(app.consumer.crash(WorkerStalled(line)))
+
+
 async def report_partitions(app: WorkerApp, assigned: AbstractSet[TP], **_signal: Any) -> None:
     """Log what the role reads from now on."""
+    app.watch.assigned = True
     numbers: dict[str, list[int]] = {}
     for topic, partition in sorted(assigned):
         numbers.setdefault(topic, []).append(partition)
@@ -143,7 +186,12 @@ def make_app(settings: Settings, role: str) -> WorkerApp:
     app.worker_settings = settings
     app.role = role
     app.on_partitions_assigned.connect(report_partitions)
-    configure(app, TransportOptions(liveness_timeout_s=settings.liveness_timeout / 1e6))
+    progress = ProgressWatch(settings.liveness_timeout / 1e6, settings.stall_timeout / 1e6)
+    app.watch = watch = RoleWatch(role, progress)
+    watch.observe = lambda: _observed(app)
+    watch.should_stop = lambda: bool(app.should_stop)
+    watch.crash = lambda line: _crash(app, line)
+    watch.collectors.append(ReadingMetrics(app))
     return app
 
 
@@ -159,7 +207,7 @@ def repeat(app: Any, step: Callable[[], Awaitable[None]], interval_s: float) -> 
     app.task(loop)
 
 
-def rules_now(settings: Settings) -> tuple[LiveRules, int, KnownTopics]:
+def rules_now(settings: Settings, watch: RoleWatch) -> tuple[LiveRules, int, KnownTopics]:
     """Rules of the files and of the topic, the offset after these, and the topics that exist; waits for the broker."""
     base = read_rule_files(settings.rules or DEFAULT_RULES)
 
@@ -170,7 +218,7 @@ def rules_now(settings: Settings) -> tuple[LiveRules, int, KnownTopics]:
 
     # On a thread with an event loop of its own: Faust's does not run yet.
     with ThreadPoolExecutor(1) as pool:
-        found: tuple[LiveRules, int, KnownTopics] = pool.submit(asyncio.run, until_available(ask)).result()
+        found: tuple[LiveRules, int, KnownTopics] = pool.submit(asyncio.run, until_reached(watch, ask)).result()
     return found
 
 

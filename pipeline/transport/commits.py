@@ -95,11 +95,6 @@ class CommitTracker(Generic[P]):
         """Partitions that were assigned and not forgotten."""
         return frozenset(self._logs)
 
-    @property
-    def acks(self) -> int:
-        """Acknowledgements since each partition's last assignment or seek; only a change of the number has meaning."""
-        return sum(log.acks for log in self._logs.values())
-
     def assign(self, partition: P, position: int | None, committed: int | None = None) -> None:
         """Start tracking ``partition`` anew: reading starts at ``position``; older deliveries become stale.
 
@@ -148,15 +143,27 @@ class CommitTracker(Generic[P]):
         log = self._logs.get(partition)
         return 0 if log is None else sum(1 for item in log.open if not (item.acked or item.next <= log.through))
 
-    def committable(self, partition: P) -> int | None:
-        """Offset to commit now, None if there is nothing beyond what is committed already."""
+    def acknowledged(self, partition: P) -> int | None:
+        """Offset before which everything that was delivered is acknowledged; None if unknown."""
         log = self._logs.get(partition)
         if log is None:
             return None
         pending = log.open
         while pending and (pending[0].acked or pending[0].next <= log.through):
             pending.popleft()
-        safe = pending[0].first if pending else log.position
+        return pending[0].first if pending else log.position
+
+    def acks_of(self, partition: P) -> int:
+        """Acknowledgements of a partition since its last assignment or seek."""
+        log = self._logs.get(partition)
+        return 0 if log is None else log.acks
+
+    def committable(self, partition: P) -> int | None:
+        """Offset to commit now, None if there is nothing beyond what is committed already."""
+        log = self._logs.get(partition)
+        if log is None:
+            return None
+        safe = self.acknowledged(partition)
         known = log.committed if log.committed is not None else log.start
         return None if safe is None or (known is not None and safe <= known) else safe
 

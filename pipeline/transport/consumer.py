@@ -16,26 +16,21 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from astrocyte.pipeline.kafka.partition_end import AtEnd, Unread
+from astrocyte.pipeline.kafka.partition_end import AtEnd, Position, Unread
 from astrocyte.pipeline.transport.chunk import Chunk, ChunkMessage, parts_of
 from astrocyte.pipeline.transport.client_log import StateLog
 from astrocyte.pipeline.transport.commits import CommitTracker
 from astrocyte.pipeline.transport.consumer_thread import ConsumerThread, Fetched
 from astrocyte.pipeline.transport.options import TransportOptions, options_of
 from astrocyte.pipeline.transport.partition_ends import PartitionEnds, longest_gap_s
-from astrocyte.schemas.errors import AstrocyteError
 
-__all__ = ["Consumer", "WorkerStalled"]
+__all__ = ["Consumer"]
 
 _FETCH_S: Final = 0.1
 _COMMIT_S: Final = 10.0
 _UNAVAILABLE_S: Final = 2.0
 _COLLECT_S: Final = 2.0
 _ROUNDS_TO_FULL: Final = 30
-
-
-class WorkerStalled(AstrocyteError):
-    """There is lag and the worker makes no progress; the process should end and be restarted."""
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -55,7 +50,6 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._paused_tps: set[TP] = set()
         self._resumed = asyncio.Event()
         self._chunked: dict[str, bool] = {}
-        self._beats = 0
         self._state = StateLog("worker", ", ".join(driver.server_list(self.transport.url, 9092)))
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -86,7 +80,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
     def pause(self, partitions: Iterable[TP]) -> None:
         """Stop delivery of ``partitions`` until `resume`; chunks already in an agent's queue are still delivered.
 
-        Partitions that stay assigned remain paused over a rebalance. Paused partitions do not count as stalled.
+        Partitions that stay assigned remain paused over a rebalance.
         """
         self._paused_tps.update(partitions)
 
@@ -96,10 +90,6 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._paused_tps -= partitions
         self.ends.interrupt(partitions)
         self._resumed.set()
-
-    def beat(self) -> None:
-        """Report to the liveness check that the worker is alive, during work that takes long."""
-        self._beats += 1
 
     def on_buffer_drop(self, tp: TP) -> None:
         """Fetch again from a partition whose reader has caught up."""
@@ -357,37 +347,39 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     # -- liveness
 
+    @property
+    def connected(self) -> bool:
+        """Whether the coordinator of the group is known."""
+        return self._thread.reading().connected
+
+    def positions(self) -> dict[TP, Position]:
+        """How far the reader of each assigned partition has come that agents acknowledge; for `pipeline.watch`."""
+        reading = self._thread.reading()
+        found = {}
+        for tp, fetched, end in reading.positions:
+            if not self._acked_topic(tp.topic):
+                continue
+            placed = tp in self.tracker
+            read = self.tracker.position(tp) if placed else fetched
+            found[tp] = Position(
+                placed, read, max(0, end - read) if read is not None else 0, self.tracker.held(tp),
+                self.tracker.acknowledged(tp), self.tracker.acks_of(tp), tp in self._paused_tps,
+                self.ends.at_end(tp) is not None,
+            )  # fmt: skip
+        return found
+
     async def verify_all_partitions_active(self) -> None:
         """No-op: Faust's own check only logs, and reports a long window as a hang."""
 
     @Service.task
-    async def _watch(self) -> None:
-        seen: object = None
-        moved_at = monotonic()
+    async def _report_broker(self) -> None:
+        """Say once that the broker is away, and once that it is back."""
         answered_at = monotonic()
         while not self.should_stop:
             await self.sleep(0.5)
             now = monotonic()
-            reading = self._thread.reading()
-            if reading.connected:
+            if self.connected:
                 answered_at = now
                 self._state.back()
             elif now - answered_at > _UNAVAILABLE_S:
                 self._state.away("the group coordinator does not answer")
-            mark = (reading.positions, self.tracker.acks, self._beats, self.app.consumer_generation_id)
-            lagging = sorted(tp for tp in reading.lagging if tp not in self._paused_tps)
-            if mark != seen or not lagging or not reading.connected or self.app.rebalancing:
-                seen, moved_at = mark, now
-            elif self.options.liveness_timeout_s and now - moved_at > self.options.liveness_timeout_s:
-                await self._crash_stalled(lagging, now - moved_at)
-                return
-
-    async def _crash_stalled(self, lagging: list[TP], seconds: float) -> None:
-        names = ", ".join(f"{tp.topic}[{tp.partition}]" for tp in lagging[:5])
-        more = f" and {len(lagging) - 5} more" if len(lagging) > 5 else ""
-        error = WorkerStalled(
-            f"nothing was read or acknowledged for {seconds:.0f} s, though {names}{more} have records to read; "
-            "the process ends so that a supervisor can restart it (liveness_timeout)"
-        )
-        self.log.error("%s", error)
-        await self.crash(error)

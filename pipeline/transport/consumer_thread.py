@@ -40,11 +40,11 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Positions of the consumer, for the liveness check."""
+    """Positions of the consumer."""
 
     connected: bool
-    positions: tuple[tuple[TP, int | None], ...] = ()
-    lagging: frozenset[TP] = frozenset()
+    positions: tuple[tuple[TP, int | None, int], ...] = ()
+    """Of each assigned partition the offset of the next fetch, and the end as the last answer says."""
 
 
 def _end(state: Any) -> int:
@@ -160,15 +160,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return [(tp, state) for tp, state in states if state is not None]
 
     def reading(self) -> Reading:
-        """Positions and lag; reads plain attributes, so it may be called from Faust's thread."""
+        """Positions and ends; reads plain attributes, so it may be called from Faust's thread."""
         coordinator = getattr(self._consumer, "_coordinator", None)
         if coordinator is None or getattr(coordinator, "coordinator_id", None) is None:
             return Reading(connected=False)
-        states = [(tp, state.position if state.has_valid_position else None, state) for tp, state in self._states()]
         return Reading(
             connected=True,
-            positions=tuple((tp, position) for tp, position, _ in states),
-            lagging=frozenset(tp for tp, position, state in states if position is not None and _end(state) > position),
+            positions=tuple(
+                (tp, state.position if state.has_valid_position else None, _end(state)) for tp, state in self._states()
+            ),
         )
 
     # -- positions and commits

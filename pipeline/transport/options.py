@@ -36,8 +36,6 @@ class TransportOptions:
     on_notes: OnNotes | None = None
     revoke_timeout_s: float = 20.0
     """Time limit of ``on_revoked``; other members of the group wait for it."""
-    liveness_timeout_s: float | None = 120.0
-    """The process ends if there is lag and nothing is read or acknowledged for this time; None: never."""
     fetch_max_bytes: int = 64 << 20
     fetch_max_wait_ms: int = 100
     """Longest time for which a broker holds a fetch. A partition left out of a fetch because its reader was busy waits

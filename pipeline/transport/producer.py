@@ -100,6 +100,14 @@ class ConfirmedProducer:
         """Number of records handed over and not confirmed."""
         return sum(len(entry.rows) for entry in self._outbox.values())
 
+    @property
+    def trouble(self) -> str:
+        """Why the broker confirms nothing of what is handed over; empty if it does."""
+        silent_s = time.monotonic() - self._moved_at
+        if self._outbox and silent_s > _SILENT_S:
+            return f"nothing was confirmed for {silent_s:.0f} s; {self.unconfirmed} records wait"
+        return "" if self._ready.is_set() else "there is no connection"
+
     async def start(self) -> None:
         """Return when connected, which may take as long as the broker is unavailable, or when asked to stop."""
         self.current = await self._connect()

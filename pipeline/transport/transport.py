@@ -16,7 +16,7 @@ from faust.types import TP
 
 from astrocyte.pipeline.transport.chunk import Chunk, ack_handle
 from astrocyte.pipeline.transport.client_log import limit_client_log
-from astrocyte.pipeline.transport.consumer import Consumer, WorkerStalled
+from astrocyte.pipeline.transport.consumer import Consumer
 from astrocyte.pipeline.transport.options import TransportOptions, client_security, configure, options_of
 from astrocyte.pipeline.transport.producer import ConfirmedProducer
 from astrocyte.pipeline.transport.producer_record import DeliveryFailed, ProducerRecord, producer_settings
@@ -30,7 +30,6 @@ __all__ = [
     "ProducerRecord",
     "Transport",
     "TransportOptions",
-    "WorkerStalled",
     "ack_handle",
     "app_settings",
     "configure",

@@ -58,11 +58,12 @@ ARROWS: dict[str, dict[str, str]] = {
         "experiments": "settings simulation",
         "kafka": "settings",
         "recording": "console kafka",
-        "roles": "kafka logging metrics role_registry settings state stopping topology transport",
+        "roles": "kafka logging metrics role_registry settings state stopping topology transport watch",
         "simulation": "console kafka recording settings stopping transport",
         "state": "kafka transport",
         "topology": "kafka settings",
         "transport": "kafka",
+        "watch": "kafka settings",
     },
     "pipeline/analysis": {
         "inspect": "inputs offline",

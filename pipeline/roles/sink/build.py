@@ -16,7 +16,7 @@ from astrocyte.agents.rules.model import RuleSet
 from astrocyte.agents.sinks.base import OnRetry, RetryNotice, opened
 from astrocyte.agents.sinks.registry import SINKS, SinkContext
 from astrocyte.agents.sinks.retry import RetryPolicy
-from astrocyte.pipeline.metrics import StoreMetrics, serve_metrics
+from astrocyte.pipeline.metrics import StoreMetrics
 from astrocyte.pipeline.roles.acceptance import Acceptance
 from astrocyte.pipeline.roles.refusals import LetterLimit, UnusedReporter, stopping
 from astrocyte.pipeline.roles.sink.runner import SinkRunner
@@ -27,6 +27,7 @@ from astrocyte.pipeline.state.lost import report_empty_store
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.topics import make_topics, sink_streams, sink_topics, unread_streams
 from astrocyte.pipeline.transport.transport import ack_handle
+from astrocyte.pipeline.watch.role import RoleWatch
 from astrocyte.schemas.errors import AstrocyteError, plugin_raised
 from astrocyte.schemas.topics import CONTROL_PREFIX, RULES
 
@@ -40,7 +41,7 @@ _FINISH_S: Final = 10.0
 
 def build_sink(app: Any, settings: Settings, role: str) -> None:
     """Wire ``app`` so that it writes what the sink of its role's name stores."""
-    retry = RetryPolicy(role, on_retry=_listener(app))
+    retry = RetryPolicy(role, on_retry=_listener(app.watch))
     kind = SINKS.get(role)
     context = SinkContext(role, settings.of(role), retry, _now_us, settings.common())
     sink = kind.make(context)
@@ -49,7 +50,7 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
             "%s: stream %r has a table but is not read, since ASTROCYTE_STREAMS does not name it; add it there",
             role, stream,
         )  # fmt: skip
-    live, rules_start, known = rules_now(settings)
+    live, rules_start, known = rules_now(settings, app.watch)
 
     def read_by(ruleset: RuleSet) -> tuple[Decoders, list[str]]:
         contracts = contracts_of(ruleset, existing=known.partitions, streams=sink_streams(settings, kind))
@@ -65,10 +66,12 @@ def build_sink(app: Any, settings: Settings, role: str) -> None:
         limit=LetterLimit(role, settings.dead_letter_limit),
         decoders=decoders,
         acceptance=Acceptance(live.ruleset),
+        busy=app.watch.busy,
     )
     reporter = UnusedReporter(lambda: [runner.unused], monotonic=time.monotonic)
     app.store_runner = runner
-    serve_metrics(settings, role, StoreMetrics(role, runner))
+    app.watch.progress.acknowledges_s = 0.0
+    app.watch.collectors.append(StoreMetrics(runner))
 
     async def prepare() -> None:
         single = [topic for topic in topics if topic == RULES or topic.startswith(CONTROL_PREFIX)]
@@ -140,15 +143,12 @@ async def _maintain(upkeep: Callable[[SinkContext], object], context: SinkContex
             logger.info("%s: retention removed %s rows", context.name, done)
 
 
-def _listener(app: Any) -> OnRetry:
-    """Passes a sink's retry notices to the log and the liveness check, for which waiting for a store is no hang."""
+def _listener(watch: RoleWatch) -> OnRetry:
+    """Passes a sink's retry notices to the log and to the watch, for which waiting for a store is no hang."""
 
     def hear(notice: RetryNotice) -> None:
         _tell(notice)
-        # A store that is away before the role has a consumer is waited for by `prepare`, which nothing watches.
-        consumer = getattr(app, "_consumer", None)
-        if consumer is not None:
-            consumer.beat()
+        watch.store_away(notice.reason if notice.attempt else "")
 
     return hear
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -67,6 +68,7 @@ class SinkRunner:
         monotonic: Callable[[], float] = time.monotonic,
         decoders: Decoders | None = None,
         acceptance: Acceptance = EVERYTHING,
+        busy: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.update(decoders, acceptance)
         self._sink = sink
@@ -79,11 +81,16 @@ class SinkRunner:
         self._critical_linger_s = critical_linger_s
         self._catalog = catalog
         self._monotonic = monotonic
+        self._busy = busy
         self._batch = _Batch()
         self._lock = asyncio.Lock()
         self.written = 0
         """Rows that the store has confirmed."""
         self.rejected = 0
+        self.writes = 0
+        """Batches that the store has confirmed."""
+        self.writes_s = 0.0
+        """How long they took together, with retries."""
         self.unused = Unused()
         """Records that could not be read, and rows that the store, or the code that writes them, refused."""
         self._limit = limit or LetterLimit(self._stage, 1.0)
@@ -118,6 +125,11 @@ class SinkRunner:
         event_type = self._catalog.find(item.frame.stream)
         return event_type is not None and event_type.priority == "critical"
 
+    @property
+    def waiting(self) -> int:
+        """Rows of the batch that is being collected."""
+        return self._batch.rows
+
     async def tick(self) -> None:
         """Write the batch if it is due."""
         if self._monotonic() >= self._batch.due_s:
@@ -133,7 +145,13 @@ class SinkRunner:
         batch, self._batch = self._batch, _Batch()
         if not batch.deliveries:
             return
-        rejected = await self._store(batch.items) if batch.items else []
+        rejected = []
+        if batch.items:
+            began_s = self._monotonic()
+            with self._busy("the store has not answered a write"):
+                rejected = await self._store(batch.items)
+            self.writes += 1
+            self.writes_s += self._monotonic() - began_s
         letters = batch.letters + [self._dead_letter(item) for item in rejected]
         if letters:
             await self._deliver(letters)
