@@ -59,7 +59,7 @@ class ChildWatch:
         return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Restarts:
     """When a role may be started again, and when no more: back-off, a bound, and the counts.
 

@@ -5,7 +5,6 @@ It writes what happens to it as JSON lines to T_OUT.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from pathlib import Path
@@ -59,12 +58,7 @@ async def on_revoked(partitions):
             handle.ack()
 
 
-configure(
-    app,
-    TransportOptions(
-        on_assigned=on_assigned, on_revoked=on_revoked, liveness_timeout_s=float(OPTIONS.get("liveness", "60"))
-    ),
-)
+configure(app, TransportOptions(on_assigned=on_assigned, on_revoked=on_revoked))
 HOLD = {int(offset) for offset in OPTIONS.get("hold", "").split(",") if offset}
 topic = app.topic(*OPTIONS["topics"].split(","), value_serializer=OPTIONS.get("serializer", "raw"))
 
@@ -84,8 +78,6 @@ async def read(stream):
             this, other = TP(chunk.topic, chunk.partition), TP(chunk.topic, 1 - chunk.partition)
             app.consumer.resume([other])
             app.consumer.pause([this])
-        if "hang" in OPTIONS:
-            await asyncio.sleep(3600)
         if int(OPTIONS.get("fail_at", "-1")) in [row.offset for row in chunk]:
             raise RuntimeError("the agent of the test fails")
         if "copy_to" in OPTIONS:

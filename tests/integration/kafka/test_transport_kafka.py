@@ -172,14 +172,6 @@ def test_readers_of_decoded_values_get_one_message_a_record(embedded_address, st
     topic.wait_committed(5)
 
 
-def test_worker_that_stops_reading_despite_lag_ends_with_a_message(embedded_address, start_worker: Start):
-    topic = topic_of(embedded_address)
-    topic.produce(200)
-    worker = start_worker(**topic.worker_options(max_poll=1, hang=1, liveness=1.5))
-    assert worker.ended() != 0
-    assert "nothing was read or acknowledged" in worker.text()
-
-
 def test_paused_partition_is_delivered_once_it_is_resumed(embedded_address, start_worker: Start):
     topic = topic_of(embedded_address, partitions=2)
     topic.produce(3, 0)

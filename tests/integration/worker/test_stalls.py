@@ -65,7 +65,8 @@ def test_a_repartition_role_that_does_not_run_is_named_until_it_does(settings, t
         assert "no worker of this group runs the role repartition" in said.stdout
         with urllib.request.urlopen(f"http://127.0.0.1:{settings.metrics_port}/metrics") as answer:
             metrics = answer.read().decode()
-        assert 'astrocyte_stalled_seconds{by="place",origin="",partition="0",topic="keyed.place.moves"' in metrics
+        labels = 'by="place",origin="",partition="0",role="correlate",topic="keyed.place.moves"'
+        assert f"astrocyte_stalled_seconds{{{labels}" in metrics
         # The port beside the free one may be taken.
         without_metrics = settings.model_copy(update={"metrics_port": None})
         other = Worker(without_metrics, "repartition", tmp_path / "repartition.log", {})

@@ -9,7 +9,7 @@ import pytest
 
 from astrocyte.pipeline.kafka.client import ensure_topics, producer_client, topic_partitions
 from astrocyte.pipeline.roles.worker import _roles_now
-from astrocyte.pipeline.roles.worker_app import rules_now
+from astrocyte.pipeline.roles.worker_app import make_app, rules_now
 from astrocyte.pipeline.settings import Settings
 from astrocyte.schemas.topics import RULES
 from tests.support.brokers import own_embedded  # noqa: F401  fixture
@@ -163,7 +163,7 @@ def test_published_rules_that_the_topics_contradict_are_refused_and_those_of_the
         broker=own_embedded.address, rules=(str(tmp_path / "rule.yaml"),), roles=("correlate",), partitions=4
     )
     assert asyncio.run(_roles_now(settings)) == ("correlate",)
-    live, _, known = rules_now(settings)
+    live, _, known = rules_now(settings, make_app(settings, "correlate").watch)
     assert [rule.name for rule in live.ruleset.rules] == ["hot"]
     assert known.plan(live.ruleset).topics == ("readings",)
 

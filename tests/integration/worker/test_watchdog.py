@@ -15,6 +15,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from astrocyte import Engine, load_rules
@@ -80,14 +81,24 @@ class Supervised:
     def ready(self) -> None:
         wait_until(lambda: self.get("/readyz")[0] == 200, 120, lambda: f"{self.roles()} {self.text()[-3000:]}")
 
+    def metrics(self) -> list[Metric]:
+        """The families of the metrics of all roles."""
+        status, text = self.get("/metrics")
+        assert status == 200, text + self.text()[-3000:]
+        return [*text_string_to_metric_families(text)]
+
     def restarts(self) -> dict[tuple[str, str], float]:
         """The metric of restarts, by role and cause."""
         return {
             (sample.labels["role"], sample.labels["cause"]): sample.value
-            for family in text_string_to_metric_families(self.get("/metrics")[1])
+            for family in self.metrics()
             for sample in family.samples
             if sample.name == "astrocyte_restarts_total"
         }
+
+    def values(self, *names: str) -> list[float]:
+        """Values of all samples of these names."""
+        return [sample.value for family in self.metrics() for sample in family.samples if sample.name in names]
 
     def pid_of(self, role: str) -> int:
         """The process of a role, by its environment."""
@@ -119,6 +130,11 @@ def worker(own_embedded, tmp_path) -> Iterator[Supervised]:
     running.process.wait(30)
 
 
+def send(settings: Settings, frame: Frame) -> None:
+    with KafkaSink(settings.broker, partitions=settings.partitions, form="json") as sink:
+        sink.write(frame)
+
+
 def matches(settings: Settings) -> list[str]:
     found = [record for part in read_all(settings.broker, MULTI_EVENTS).values() for record in part]
     return [orjson.loads(each.value)["event_id"] for each in found]
@@ -133,17 +149,19 @@ def expected(*frames: Frame) -> set[str]:
 
 def test_roles_that_stand_still_are_started_again_and_nothing_is_lost_or_twice(worker, tmp_path):
     worker.ready()
-    first, second, last = moves(0, 40), moves(40, 1, key="block"), moves(41, 40)
-    with KafkaSink(worker.settings.broker, partitions=2, form="json") as sink:
-        sink.write(first)
-    wait_until(lambda: len(matches(worker.settings)) > 10, 60, worker.text)
+    # Far apart, since event time goes on with the clock while all is silent.
+    first, second, last = moves(0, 40), moves(100_000, 1, key="block"), moves(100_001, 40)
+    send(worker.settings, first)
+    wait_until(lambda: set(matches(worker.settings)) == expected(first), 60, worker.text)
+    # All of it is in a snapshot, so that no match is emitted again under its id.
+    wait_until(lambda: not any(worker.values("astrocyte_held_chunks", "astrocyte_snapshot_age_seconds")), 60)
 
-    # The event loop of correlate is blocked by a validator; the process of the other role is stopped.
+    # The process of one role is stopped, and the event loop of the other is blocked by a validator.
     stopped = worker.pid_of("file")
     os.kill(stopped, signal.SIGSTOP)
-    with KafkaSink(worker.settings.broker, partitions=2, form="json") as sink:
-        sink.write(second)
-        sink.write(last)
+    send(worker.settings, second)
+    wait_until((tmp_path / "blocked").exists, 60, worker.text)
+    send(worker.settings, last)
     wait_until(lambda: len(worker.restarts()) == 2, 120, worker.text)
     assert worker.restarts() == {("correlate", "blocked"): 1, ("file", "silent"): 1}
     assert "the event loop of role correlate is blocked" in worker.text()
@@ -156,7 +174,7 @@ def test_roles_that_stand_still_are_started_again_and_nothing_is_lost_or_twice(w
     assert worker.pid_of("file") != stopped
 
     # One page for all roles, which any Prometheus can read; each family stands once.
-    families = [*text_string_to_metric_families(worker.get("/metrics")[1])]
+    families = worker.metrics()
     names = [family.name for family in families]
     assert len(names) == len(set(names))
     samples = [sample for family in families for sample in family.samples]

@@ -82,6 +82,13 @@ def test_a_role_that_stopped_itself_is_not_started_again(monkeypatch):
     with pytest.raises(AstrocyteError, match="role 'correlate' has stopped; its last log line says why"):
         processes.check(0.0)
     assert len(started) == 1
+    close_links(processes)
+
+
+def close_links(processes):
+    """What `stop` does besides ending processes, of which there are none here."""
+    for link in processes._links.values():
+        link.close()
 
 
 def test_roles_that_are_needed_after_a_restart_are_started_once_the_broker_says_so(monkeypatch):
@@ -101,6 +108,7 @@ def test_roles_that_are_needed_after_a_restart_are_started_once_the_broker_says_
     assert list(processes._children) == ["correlate"]
     processes.check(0.2)
     assert list(processes._children) == ["correlate", "repartition"]
+    close_links(processes)
 
 
 def test_a_supervisor_does_not_wait_for_a_broker_that_is_away():

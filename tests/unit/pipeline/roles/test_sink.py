@@ -139,15 +139,23 @@ async def test_an_unusable_store_acknowledges_nothing():
     assert pipeline.runner.written == 0
 
 
-def test_waiting_for_a_store_does_not_fail_the_liveness_check():
-    beats = []
-    app = SimpleNamespace(_consumer=None)
-    hear = _listener(app)
+def test_the_watch_learns_when_a_store_is_away_and_when_it_is_back():
+    said = []
+    hear = _listener(SimpleNamespace(store_away=said.append))
     hear(RetryNotice("influx", 1, 0.1, "away"))
-    app._consumer = SimpleNamespace(beat=lambda: beats.append(1))
-    for attempt in range(2, 6):
-        hear(RetryNotice("influx", attempt, 5.0, "away"))
-    assert len(beats) == 4
+    hear(RetryNotice("influx", 2, 5.0, "still away"))
+    hear(RetryNotice("influx", 0, 0.0, "the store took the batch at attempt 3"))
+    assert said == ["away", "still away", ""]
+
+
+async def test_batches_and_the_time_of_their_writes_are_counted():
+    pipeline = Pipeline()
+    await pipeline.take("mono.problem_solving", encode_frame(results(rows=100)))
+    assert pipeline.runner.waiting == 100
+    await pipeline.runner.finish()
+    await pipeline.runner.finish()
+    assert (pipeline.runner.writes, pipeline.runner.waiting) == (1, 0)
+    assert pipeline.runner.writes_s >= 0.0
 
 
 async def test_a_store_that_was_emptied_behind_the_group_is_said(tmp_path, caplog):

@@ -94,7 +94,7 @@ def test_second_ack_of_a_delivery_counts_nothing():
     delivery = tracker.delivered(P, 0, 5)
     assert delivery.ack()
     assert not delivery.ack()
-    assert tracker.acks == 1
+    assert tracker.acks_of(P) == 1
 
 
 def test_ack_through_covers_all_older_deliveries_of_the_partition():

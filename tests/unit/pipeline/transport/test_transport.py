@@ -40,8 +40,8 @@ def test_faust_takes_the_settings_and_finds_the_transport(tmp_path):
 
 def test_options_belong_to_their_app(tmp_path):
     one, two = (faust.App(f"options-{n}", datadir=tmp_path, **app_settings()) for n in "ab")
-    configure(one, TransportOptions(liveness_timeout_s=1.0))
-    assert options_of(one).liveness_timeout_s == 1.0
+    configure(one, TransportOptions(revoke_timeout_s=1.0))
+    assert options_of(one).revoke_timeout_s == 1.0
     assert options_of(two) == TransportOptions()
 
 
