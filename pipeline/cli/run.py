@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,28 +184,57 @@ def _split(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def health_command(*, broker: Broker = None, as_json: AsJson = False) -> None:
-    """Show whether every role of the settings has a live worker and event time goes on; exit status 1 if not."""
+    """Show whether every role of the settings has a live worker and event time goes on, and what to do if not.
+
+    With ASTROCYTE_METRICS_PORT also what the worker there says of itself. Exit status 1 if something has to be done.
+    """
     from astrocyte.pipeline.roles.health import group_health
     from astrocyte.pipeline.settings import load_settings
+    from astrocyte.pipeline.watch.ask import WorkerUnreachable, roles_of_worker
 
     settings = load_settings(broker=broker)
     states = asyncio.run(group_health(settings))
+    unreachable = ""
+    if settings.metrics_port:
+        try:
+            for role, found in roles_of_worker(settings).items():
+                states.setdefault(role, {})["process"] = found
+        except WorkerUnreachable as error:
+            unreachable = str(error)
     if as_json:
         print_json(states)
     else:
         for role, state in states.items():
-            lag = "nothing read yet" if state["lag"] is None else f"lag {state['lag']:,}"
-            waiting = f", {state['waiting']:,} events wait" if state.get("waiting") else ""
-            members = f"{state['members']} member{'' if state['members'] == 1 else 's'}"
-            sys.stdout.write(f"{role}: {members}, {state['state']}, {lag}{waiting}\n")
-            for line in (
-                line for name in ("rules", "waits", "copies", "lines", "absent") for line in state.get(name, ())
-            ):
-                sys.stdout.write(f"  {printable(line)}\n")
-    if any(state["members"] == 0 for state in states.values()):
+            _show_role(role, state)
+    if unreachable:
+        # Workers of other machines may be well.
+        say(f"astrocyte: {unreachable}")
+    if any(state.get("members") == 0 for state in states.values()):
         raise AstrocyteError("a role has no live worker; see the lines above")
+    if not all(state["process"]["ready"] for state in states.values() if "process" in state):
+        raise AstrocyteError("a role of the worker is not ready; the lines above say what it waits for")
     if any(not stall["passes"] for state in states.values() for stall in state.get("stalls", ())):
         raise AstrocyteError("event time stands still; the lines above say what it waits for")
+
+
+def _show_role(role: str, state: Mapping[str, Any]) -> None:
+    if "members" in state:
+        lag = "nothing read yet" if state["lag"] is None else f"lag {state['lag']:,}"
+        waiting = f", {state['waiting']:,} events wait" if state.get("waiting") else ""
+        members = f"{state['members']} member{'' if state['members'] == 1 else 's'}"
+        sys.stdout.write(f"{role}: {members}, {state['state']}, {lag}{waiting}\n")
+    else:
+        sys.stdout.write(f"{role}: no consumer group yet\n")
+    names = ("do", "rules", "waits", "copies", "lines", "absent")
+    lines = [line for name in names for line in state.get(name, ())]
+    process = state.get("process")
+    if process is not None:
+        what = "is ready" if process["ready"] else "is not ready"
+        lines.append(f"the worker here {what}{''.join(f'; {each}' for each in process['waits'])}")
+        lines += [f"{each['line']}; {each['remedy']}" for each in process.get("standstills", ())]
+        lines += [f"{number} restarts: {cause}" for cause, number in process.get("restarts", {}).items()]
+    for line in lines:
+        sys.stdout.write(f"  {printable(line)}\n")
 
 
 def bench_command(

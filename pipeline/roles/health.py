@@ -1,4 +1,4 @@
-"""Health of the consumer groups of a pipeline: members, state and lag, and what the correlate role did not use."""
+"""Health of the consumer groups of a pipeline: members, state and lag, what `correlate` did not use, and what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from astrocyte.pipeline.topology.group_rules import other_rules
 from astrocyte.pipeline.transport.assignor import note_of
 from astrocyte.schemas.topics import STATS
 
-__all__ = ["correlate_health", "correlate_summary", "group_health", "group_lag"]
+__all__ = ["correlate_health", "correlate_summary", "group_health", "group_lag", "remedy"]
 
 
 async def group_lag(broker: str, group: str) -> int | None:
@@ -60,7 +60,34 @@ async def group_health(settings: Settings) -> dict[str, dict[str, Any]]:
         states["correlate"] |= await correlate_health(settings.broker)
         if not states.get("repartition", {}).get("members"):
             _name_absent_role(states["correlate"])
+    for role, found in states.items():
+        found["do"] = [line] if (line := remedy(role, settings.group, found)) else []
     return states
+
+
+def remedy(role: str, group: str, found: Mapping[str, Any]) -> str:
+    """What to do about the state of a role's consumer group; empty where all is well."""
+    state, lag = found["state"], found["lag"]
+    if not found["members"]:
+        start = f"start one: astrocyte worker --role {role}"
+        if state == "Dead" or lag is None:
+            return (
+                f"no worker of this role has read anything in the group {group!r}; {start}, or set the ASTROCYTE_GROUP "
+                "of those that run"
+            )
+        return f"no worker runs this role; {start}. It goes on where the last one ended"
+    if state in ("PreparingRebalance", "CompletingRebalance"):
+        return (
+            "partitions are being divided: wait. If this lasts for more than a minute, look in the logs for a worker "
+            "that starts again and again, or that does not answer"
+        )
+    if state != "Stable":
+        return f"the broker says {state!r} of this group; ask again, and look at the log of the broker"
+    if lag is None:
+        return "nothing is committed yet: wait, or see whether there are events: astrocyte tap TOPIC -c 5"
+    if lag:
+        return "records are not read yet: ask again. If the lag grows, start more workers, up to one a partition"
+    return ""
 
 
 def _name_absent_role(found: dict[str, Any]) -> None:

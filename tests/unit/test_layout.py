@@ -52,7 +52,7 @@ ARROWS: dict[str, dict[str, str]] = {
         "analysis": "console kafka recording roles settings simulation topology transport",
         "bench": "broker kafka roles settings simulation topology transport",
         "cli": "analysis bench broker console demo experiments kafka logging recording roles settings simulation "
-        "stopping topology transport",
+        "stopping topology transport watch",
         "embed": "kafka recording settings stopping transport",
         "demo": "analysis broker console kafka recording roles settings simulation stopping topology",
         "experiments": "settings simulation",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
 from astrocyte import load_rules
 from astrocyte.agents.domain import Domain
 from astrocyte.agents.ingest.decoders import Decoders
 from astrocyte.pipeline.roles.correlate import _stats_record
-from astrocyte.pipeline.roles.health import correlate_summary
+from astrocyte.pipeline.roles.health import correlate_summary, remedy
 from astrocyte.schemas.contract import Contracts
 from astrocyte.schemas.json.reader import RawRecord
 
@@ -44,3 +45,22 @@ def test_tombstones_that_were_skipped_are_shown():
     found = correlate_summary([report, report], {})
     assert (found["skipped"], found["lines"]) == (4, ["4 tombstones skipped"])
     assert correlate_summary([], {})["lines"] == []
+
+
+@pytest.mark.parametrize(
+    ("state", "members", "lag", "said"),
+    [
+        ("Stable", 2, 0, ""),
+        ("Stable", 2, 7, "If the lag grows, start more workers"),
+        ("Stable", 1, None, "nothing is committed yet: wait"),
+        ("Empty", 0, 7, "no worker runs this role; start one: astrocyte worker --role sql."),
+        ("Empty", 0, None, "no worker of this role has read anything in the group 'g'; start one"),
+        ("Dead", 0, None, "or set the ASTROCYTE_GROUP of those that run"),
+        ("PreparingRebalance", 2, 0, "partitions are being divided: wait"),
+        ("CompletingRebalance", 2, 7, "look in the logs for a worker that starts again and again"),
+        ("Unknown", 2, 7, "the broker says 'Unknown' of this group"),
+    ],
+)
+def test_each_state_of_a_group_comes_with_what_to_do(state, members, lag, said):
+    found = remedy("sql", "g", {"state": state, "members": members, "lag": lag})
+    assert (said in found) if said else not found
