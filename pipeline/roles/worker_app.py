@@ -140,7 +140,7 @@ def _observed(app: WorkerApp) -> Observation | None:
     confirmed = getattr(producer, "confirmed", None)
     positions = {TopicPartition(*tp): position for tp, position in consumer.positions().items()}
     return Observation(
-        positions, consumer.connected, bool(app.rebalancing), unwritten=confirmed.trouble if confirmed else ""
+        positions, consumer.connected, bool(app.rebalancing), unwritten=confirmed.delay if confirmed else ""
     )
 
 

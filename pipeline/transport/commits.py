@@ -139,9 +139,10 @@ class CommitTracker(Generic[P]):
         return None if log is None else log.delivered_to
 
     def held(self, partition: P) -> int:
-        """Number of open deliveries."""
+        """Number of deliveries from the oldest open one on, which are those that hold back a commit."""
+        self.acknowledged(partition)
         log = self._logs.get(partition)
-        return 0 if log is None else sum(1 for item in log.open if not (item.acked or item.next <= log.through))
+        return 0 if log is None else len(log.open)
 
     def acknowledged(self, partition: P) -> int | None:
         """Offset before which everything that was delivered is acknowledged; None if unknown."""

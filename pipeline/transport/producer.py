@@ -101,7 +101,7 @@ class ConfirmedProducer:
         return sum(len(entry.rows) for entry in self._outbox.values())
 
     @property
-    def trouble(self) -> str:
+    def delay(self) -> str:
         """Why the broker confirms nothing of what is handed over; empty if it does."""
         silent_s = time.monotonic() - self._moved_at
         if self._outbox and silent_s > _SILENT_S:

@@ -115,8 +115,8 @@ def pages_of(
     ``waits`` says of roles without a process for what they wait; ``alive``: the supervisor looks after them.
     """
     if path == "/metrics":
-        texts = [generate_latest(_registry(restarts)).decode(), *(link.metrics(_METRICS_S) for link in links.values())]
-        return Answer(200, METRICS_TYPE, merged_metrics(texts).encode())
+        pages = [generate_latest(_registry(restarts)).decode(), *(link.metrics(_METRICS_S) for link in links.values())]
+        return Answer(200, METRICS_TYPE, merged_metrics(pages).encode())
     if path not in ("/healthz", "/readyz"):
         return None
     roles = {role: _status(role, link.status, waits.get(role, "")) for role, link in links.items()}
@@ -143,11 +143,11 @@ def _status(role: str, status: Mapping[str, Any] | None, waits: str) -> dict[str
 _FAMILY: Final = re.compile(r"# (HELP|TYPE) (\S+)")
 
 
-def merged_metrics(texts: Iterable[str]) -> str:
+def merged_metrics(pages: Iterable[str]) -> str:
     """One Prometheus text of several: the samples of a family must stand together, below one head."""
     heads: dict[str, dict[str, str]] = {}
     samples: dict[str, list[str]] = {}
-    for text in texts:
+    for text in pages:
         name = ""
         for line in text.splitlines():
             found = _FAMILY.match(line)

@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         if token is None:
             return True
         kind, _, given = (self.headers.get("Authorization") or "").partition(" ")
-        # Bytes, since texts beyond ASCII cannot be compared in constant time.
+        # Bytes, since strings beyond ASCII cannot be compared in constant time.
         return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
     def _answer(self, answer: Answer, *, body: bool = True) -> None:
