@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from astrocyte.agents.ingest.unused import Unused
 
-__all__ = ["DomainMetrics", "ReadingMetrics", "StoreMetrics", "UnusedMetrics"]
+__all__ = ["DomainMetrics", "ReadingMetrics", "StoreMetrics", "UnusedMetrics", "queued_chunks"]
 
 Figures = tuple[int, float, int, float, int]
 """Of the snapshots of a domain: partition, age in seconds, number, seconds that they took, bytes of the last one."""
@@ -159,12 +159,12 @@ class ReadingMetrics:
         for tp, position in sorted(consumer.positions().items()) if consumer is not None else ():
             lag.add_metric((tp.topic, str(tp.partition)), position.unread)
             held.add_metric((tp.topic, str(tp.partition)), position.held)
-        queues.add_metric(("chunks",), _chunks(self._app))
+        queues.add_metric(("chunks",), queued_chunks(self._app))
         queues.add_metric(("unconfirmed",), 0 if confirmed is None else confirmed.unconfirmed)
         return [lag, held, queues]
 
 
-def _chunks(app: Any) -> int:
-    """Chunks in the queues of the agents."""
+def queued_chunks(app: Any) -> int:
+    """Chunks in the queues of the agents of a Faust app, which these have not taken yet."""
     streams = [actor.stream for agent in app.agents.values() for actor in getattr(agent, "_actors", ())]
     return sum(stream.channel.queue.qsize() for stream in streams)

@@ -68,6 +68,8 @@ def worker_command(extra: Sequence[str] = ()) -> list[str]:
 
 _GRACE_S: Final[Mapping[str, float]] = {"hangs": 20.0, "blocked": 5.0, "silent": 5.0}
 """Time from SIGTERM to SIGKILL. Only a role whose event loop runs can use it."""
+_QUIET_S: Final = 10.0
+"""A child of which nothing was heard for so long is not ready."""
 _ALIVE_S: Final = 30.0
 """A supervisor that has not looked after its children for so long is not healthy."""
 
@@ -202,7 +204,12 @@ class RoleProcesses:
 
     def _page(self, path: str) -> Answer | None:
         alive = self._checked_s is None or time.monotonic() - self._checked_s < _ALIVE_S
-        waits = dict.fromkeys(tuple(self._due_s), "it has ended, and is started again soon")
+        waits = {
+            role: f"nothing has been heard of it for {watch.quiet_s:.0f} s"
+            for role, watch in tuple(self._watches.items())
+            if watch.quiet_s >= _QUIET_S
+        }
+        waits |= dict.fromkeys(tuple(self._due_s), "it has ended, and is started again soon")
         waits |= {role: f"it is ended: {each.line}" for role, each in tuple(self._ending.items())}
         return pages_of(path, dict(self._links), waits, self._restarts, alive=alive)
 

@@ -19,7 +19,7 @@ from astrocyte.agents.ingest.decode import decode_chunk
 from astrocyte.agents.rules.model import RuleSet
 from astrocyte.pipeline.kafka.client import BrokerUnavailable, topic_partitions, until_available
 from astrocyte.pipeline.logging import logging_config
-from astrocyte.pipeline.metrics import ReadingMetrics
+from astrocyte.pipeline.metrics import ReadingMetrics, queued_chunks
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.stopping import end_after
 from astrocyte.pipeline.topology.group_rules import GroupRules, digest_of
@@ -139,8 +139,9 @@ def _observed(app: WorkerApp) -> Observation | None:
         return None
     confirmed = getattr(producer, "confirmed", None)
     positions = {TopicPartition(*tp): position for tp, position in consumer.positions().items()}
+    unwritten = confirmed.delay if confirmed is not None else ""
     return Observation(
-        positions, consumer.connected, bool(app.rebalancing), unwritten=confirmed.delay if confirmed else ""
+        positions, consumer.connected, bool(app.rebalancing), unwritten=unwritten, queued=queued_chunks(app)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -27,7 +28,7 @@ _LONGEST_LOOK_S: Final = 2.0
 _MINUTE_S: Final = 60.0
 _HOUR_S: Final = 3600.0
 _LONGEST_WAIT_S: Final = 60.0
-_METRICS_S: Final = 8.0
+_METRICS_S: Final = 6.0
 """How long a request of the metrics waits for a child."""
 
 
@@ -36,25 +37,26 @@ class ChildWatch:
     """Decides whether a child has to be ended. ``timeout_s`` 0: never."""
 
     timeout_s: float
+    quiet_s: float = 0.0
+    """For how long nothing has been heard of it, in time in which this process ran."""
     _heard: int = 0
-    _quiet_s: float = 0.0
     _looked_s: float | None = None
 
     def look(self, heard: int, status: Mapping[str, Any] | None, now_s: float) -> tuple[Cause, str] | None:
         """The cause and a line, or None; ``heard`` is the number of reports so far, ``status`` the last one."""
         if self._looked_s is not None:
-            self._quiet_s += min(max(0.0, now_s - self._looked_s), _LONGEST_LOOK_S)
+            self.quiet_s += min(max(0.0, now_s - self._looked_s), _LONGEST_LOOK_S)
         self._looked_s = now_s
         if heard != self._heard:
-            self._heard, self._quiet_s = heard, 0.0
+            self._heard, self.quiet_s = heard, 0.0
         if not self.timeout_s:
             return None
         if status is not None and status["end"]:
             return status["end"], status["line"]
         # Before its first report a child imports libraries and plugins.
-        if self._quiet_s >= self.timeout_s * (1 if heard else LONG):
+        if self.quiet_s >= self.timeout_s * (1 if heard else LONG):
             return "silent", (
-                f"nothing has been heard for {self._quiet_s:.0f} s: its process is stopped, or its interpreter blocked"
+                f"nothing has been heard for {self.quiet_s:.0f} s: its process is stopped, or its interpreter blocked"
             )
         return None
 
@@ -115,8 +117,11 @@ def pages_of(
     ``waits`` says of roles without a process for what they wait; ``alive``: the supervisor looks after them.
     """
     if path == "/metrics":
-        pages = [generate_latest(_registry(restarts)).decode(), *(link.metrics(_METRICS_S) for link in links.values())]
-        return Answer(200, METRICS_TYPE, merged_metrics(pages).encode())
+        own = generate_latest(_registry(restarts)).decode()
+        # All at once: each child may take as long as a scrape.
+        with ThreadPoolExecutor(max(1, len(links))) as pool:
+            theirs = pool.map(lambda link: link.metrics(_METRICS_S), links.values())
+            return Answer(200, METRICS_TYPE, merged_metrics([own, *theirs]).encode())
     if path not in ("/healthz", "/readyz"):
         return None
     roles = {role: _status(role, link.status, waits.get(role, "")) for role, link in links.items()}

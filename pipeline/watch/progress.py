@@ -60,6 +60,8 @@ class Observation:
     """Why the broker does not confirm what is written; empty if it does."""
     busy: str = ""
     """Work that is under way and may take long."""
+    queued: int = 0
+    """Chunks that were handed out and that the agent has not taken yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class ProgressWatch:
         found = []
         pending: list[tuple[Why, float]] = []
         for place, position in sorted(seen.positions.items()):
-            waits, extra_s = self._waits(position)
+            waits, extra_s = self._waits(seen, position)
             if not waits:
                 self._places[place].moved_s = self._counted_s
                 continue
@@ -160,13 +162,13 @@ class ProgressWatch:
             del self._places[place]
         return moved
 
-    def _waits(self, position: Position) -> tuple[bool, float]:
+    def _waits(self, seen: Observation, position: Position) -> tuple[bool, float]:
         """Whether records of a partition wait, and how much longer than usual that may take."""
         if not position.placed or position.unread:
             return True, 0.0
         if position.held and self.acknowledges_s is not None:
             return True, self.acknowledges_s
-        return False, 0.0
+        return bool(position.held and seen.queued), 0.0
 
     def _reason(self, seen: Observation, position: Position) -> tuple[Why, str]:
         if not seen.connected:

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final, Literal
 
@@ -39,7 +39,7 @@ _BEAT_S: Final = 0.25
 _LOOK_S: Final = 1.0
 _LONGEST_LOOK_S: Final = 2.0
 """More time than this between two looks is time in which this process did not run."""
-_COLLECT_S: Final = 5.0
+_COLLECT_S: Final = 4.0
 """How long a request of the metrics waits for the event loop."""
 _END_S: Final = 20.0
 """Time to end by itself, for a process that makes no progress and has no supervisor."""
@@ -162,7 +162,7 @@ class RoleWatch:
         if observation is None:
             self._seen = _Seen([*waits, "it starts"])
             return
-        observation = _with(observation, store=self._store, busy=self.work)
+        observation = replace(observation, store=self._store, busy=self.work)
         self.progress.look(observation, self._monotonic(), self._now_us())
         if not observation.connected:
             waits.append("the broker is away: the group coordinator does not answer")
@@ -341,10 +341,6 @@ class RoleWatch:
         for handler in logging.getLogger().handlers:
             handler.flush()
         os._exit(1)
-
-
-def _with(seen: Observation, *, store: str, busy: str) -> Observation:
-    return Observation(seen.positions, seen.connected, seen.dividing, store, seen.unwritten, busy)
 
 
 class _OfRole:

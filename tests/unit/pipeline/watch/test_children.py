@@ -210,6 +210,18 @@ def test_a_child_that_hangs_is_asked_to_end_then_killed_and_started_again(superv
     assert started[1].signals == [signal.SIGTERM]
 
 
+def test_a_child_that_is_silent_is_not_ready_before_it_is_ended(supervisor):
+    processes, started = supervisor
+    processes._watches["sql"].timeout_s = 120.0
+    processes._links["sql"].status = WELL
+    for second in range(12):
+        assert processes._page("/readyz").status == (200 if second <= 10 else 503), second
+        processes.check(float(second))
+    assert processes._page("/healthz").status == 200
+    assert "nothing has been heard of it for 11 s" in processes._page("/readyz").body.decode()
+    assert started[0].signals == []
+
+
 def test_a_child_that_ends_by_itself_is_started_again_later_each_time(supervisor):
     processes, started = supervisor
     for _ in range(3):

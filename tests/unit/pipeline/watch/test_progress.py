@@ -110,6 +110,8 @@ def test_chunks_that_are_only_not_acknowledged_count_where_the_role_promises_whe
     keeps = Clock()
     keeps.see(100 * TIMEOUT_S, held)
     assert (keeps.whys, keeps.watch.hangs) == ([], "")
+    keeps.see(TIMEOUT_S + 1, held, queued=1)
+    assert (keeps.whys, keeps.watch.hangs != "") == (["hangs"], True)
     sink = Clock(acknowledges_s=0.0)
     sink.see(TIMEOUT_S + 2, held)
     assert sink.whys == ["hangs"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -235,3 +237,40 @@ def test_metrics_of_a_blocked_process_say_that_it_is():
     families = {family.name: family for family in text_string_to_metric_families(process.watch.metrics())}
     assert families["astrocyte_loop_blocked_seconds"].samples[0].value == 30
     assert families["astrocyte_ready"].samples[0].value == 0
+
+
+ALONE = """
+import asyncio, sys, time
+from astrocyte.pipeline.watch.progress import Observation, ProgressWatch
+from astrocyte.pipeline.watch.role import RoleWatch
+
+async def run():
+    watch = RoleWatch("sql", ProgressWatch(1.0, 0.5))
+    watch.assigned = True
+    watch.observe = lambda: Observation({})
+    ended = asyncio.Event()
+    watch.crash = lambda line: (print("crashed:", line, flush=True), ended.set())
+    watch.begin(asyncio.get_running_loop())
+    watch.start(None)
+    if sys.argv[1] == "blocked":
+        time.sleep(60)
+    watch.progress.hangs = "nothing was read"
+    watch.look = lambda: None
+    watch._seen.hangs = watch.progress.hangs
+    await ended.wait()
+    sys.exit(3)
+
+asyncio.run(run())
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "said"),
+    [("blocked", 1, "is blocked for"), ("hangs", 3, "crashed: role sql: nothing was read")],
+)
+def test_a_process_without_a_supervisor_of_ours_ends_itself(what, status, said):
+    """What hangs ends in order, by its own event loop; a blocked one cannot."""
+    done = subprocess.run([sys.executable, "-c", ALONE, what], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status, done.stderr
+    assert said in done.stdout + done.stderr
+    assert "the process ends, to be started again" in done.stderr
