@@ -66,7 +66,7 @@ def worker_command(extra: Sequence[str] = ()) -> list[str]:
     return [*command, *extra]
 
 
-_GRACE_S: Final[Mapping[str, float]] = {"hangs": 20.0, "blocked": 5.0, "silent": 5.0}
+_GRACE_S: Final[Mapping[str, float]] = {"hangs": 20.0, "blocked": 2.0, "silent": 2.0}
 """Time from SIGTERM to SIGKILL. Only a role whose event loop runs can use it."""
 _QUIET_S: Final = 10.0
 """A child of which nothing was heard for so long is not ready."""

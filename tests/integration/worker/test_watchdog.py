@@ -113,12 +113,13 @@ class Supervised:
         assert self.process.wait(60) == 0, self.text()[-3000:]
 
 
-@pytest.fixture
-def worker(own_embedded, tmp_path) -> Iterator[Supervised]:
+@pytest.fixture(params=["file"])
+def worker(own_embedded, tmp_path, request) -> Iterator[Supervised]:
+    """A worker of correlate and of another role."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
     settings = load_settings(
-        broker=own_embedded.address, group="watchdog", rules=(rules,), partitions=2, roles=("correlate", "file"),
+        broker=own_embedded.address, group="watchdog", rules=(rules,), partitions=2, roles=("correlate", request.param),
         streams=("moves",), idle_timeout="1s", snapshot_interval="300ms", liveness_timeout="4s", stall_timeout="1s",
         plugins=("tests.support.blocking_plugin",), metrics_port=free_port(), metrics_token=TOKEN,
     )  # fmt: skip
@@ -185,3 +186,25 @@ def test_roles_that_stand_still_are_started_again_and_nothing_is_lost_or_twice(w
     assert worker.get("/healthz")[0] == 200
     worker.stop()
     assert TOKEN not in worker.text()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("worker", ["hanging"], indirect=True)
+def test_an_agent_that_does_not_return_is_started_again_and_loses_nothing(worker):
+    # Not by the validator, which the other role has.
+    Path(worker.settings.rules[0]).write_text(RULES.split("validators")[0])
+    worker.ready()
+    first, second = moves(0, 1, key="block"), moves(100_000, 40)
+    send(worker.settings, first)
+    send(worker.settings, second)
+    wait_until(lambda: worker.restarts() == {("hanging", "hangs"): 1}, 120, worker.text)
+    assert "nothing was read or acknowledged for" in worker.text()
+
+    def copied() -> set[tuple[int, int]]:
+        records = [record for part in read_all(worker.settings.broker, "pages").values() for record in part]
+        bodies = [orjson.loads(each.value) for each in records]
+        return {(each["partition"], each["offset"]) for each in bodies}
+
+    wait_until(lambda: len(copied()) == 41, 60, worker.text)
+    worker.ready()
+    worker.stop()
