@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 
-.PHONY: help setup demo test faults soak bench lint format docs clean
+.PHONY: help setup demo test faults soak bench lint format docs audit clean
 
 help:
 	@echo "make demo   run the main job for about 20 seconds on embedded defaults"
@@ -14,6 +14,7 @@ help:
 	@echo "make soak   run the long tests, then search the properties: make soak MINUTES=60 [SEED=n]"
 	@echo "make bench  run the benchmarks"
 	@echo "make lint   check style and types"
+	@echo "make audit  ask for known vulnerabilities of the pinned dependencies"
 	@echo "make docs   build the documentation as a site in site/, with every link checked"
 	@echo "make clean  remove .venv and everything that was built"
 
@@ -50,6 +51,9 @@ lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit:
+	@PYTHON=$(PYTHON) .ci/audit
 
 format: setup
 	@$(BIN)/ruff check --fix .

@@ -15,6 +15,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "frames": ("frames",),
     "engine": ("engine", "all_engine", "windows"),
     "transport": ("transport",),
+    "broker": ("broker",),
     "pipeline": ("pipeline", "alerts"),
     "simulator": ("simulator",),
     "worlds": ("worlds",),

@@ -104,6 +104,12 @@ def test_the_table_of_planted_anomalies_has_each_kind_with_its_defaults_and_rule
     assert shown == kinds
 
 
+def test_the_tests_that_show_a_guarantee_exist():
+    named = re.findall(r"`(tests/[\w/.]+)`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_overview_links_to_every_page():
     text = (ROOT / "docs" / "index.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):

@@ -296,6 +296,29 @@ def read_logs(first: int, count: int) -> dict[str, float]:
     return {"letters": refused, "received": read, "longest_s": longest_s}
 
 
+def read_rules(first: int, count: int) -> dict[str, float]:
+    """The same for rule files, of which messages of the topic ``rules`` are made."""
+    from astrocyte.pipeline.topology.rule_files import shipped_rules
+    from astrocyte.schemas.errors import AstrocyteError
+
+    valid = [path.read_bytes() for path in shipped_rules().values()]
+    refused, read, longest_s = 0, 0, 0.0
+    for number in range(first, first + count):
+        rng = random.Random(f"rules {number}")
+        text = mutated(rng.choice(valid), rng, in_place=rng.random() < 0.5).decode("utf-8", "surrogateescape")
+        began_s = time.process_time()
+        try:
+            load_rules(text)
+            read += 1
+        except AstrocyteError:
+            refused += 1
+        longest_s = max(longest_s, time.process_time() - began_s)
+    return {"letters": refused, "received": read, "longest_s": longest_s}
+
+
+OTHERS: dict[str, Callable[[int, int], dict[str, float]]] = {"log": read_logs, "rules": read_rules}
+
+
 def run(kind: str, first: int, count: int, *, limit_s: float, most_bytes: int = 4 << 30) -> dict[str, dict[str, float]]:
     """What became of mutants of a kind, or of ``all``, in a child process with bounded memory, by kind.
 
@@ -322,6 +345,7 @@ if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     what, start, number_of = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     found = {}
-    for each in [*KINDS, "log"] if what == "all" else [what]:
-        found[each] = read_logs(start, number_of) if each == "log" else read_messages(each, start, number_of)
+    for each in [*KINDS, *OTHERS] if what == "all" else [what]:
+        other = OTHERS.get(each)
+        found[each] = read_messages(each, start, number_of) if other is None else other(start, number_of)
     print(json.dumps(found))

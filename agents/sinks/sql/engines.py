@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from astrocyte.agents.sinks.base import SinkError
-from astrocyte.agents.sinks.sql.sqlite import configure
+from astrocyte.agents.sinks.sql.sqlite import configure, make_private
 from astrocyte.agents.sinks.sql.url import database_url, open_store, sqlite_path
 
 __all__ = ["driver_errors", "engine_of", "engine_over"]
@@ -32,6 +32,7 @@ def engine_of(address: str | Path) -> Engine:
             poolclass=StaticPool if memory else NullPool,
             connect_args={"check_same_thread": False, "timeout": 5.0},
         )
+        event.listen(engine, "do_connect", lambda *_: make_private(sqlite_path(url)))
         return _with_transactions(engine)
     try:
         return create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})

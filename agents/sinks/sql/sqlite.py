@@ -8,9 +8,10 @@ them to text by the column's affinity.
 from __future__ import annotations
 
 import itertools
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import Formatter
 from typing import Any, Final
@@ -24,7 +25,7 @@ from astrocyte.agents.sinks.sql.rows import Rows
 from astrocyte.agents.sinks.sql.store import Fault
 from astrocyte.agents.sinks.sql.targets import Target
 
-__all__ = ["PAGE_BYTES", "SqliteStore"]
+__all__ = ["PAGE_BYTES", "SqliteStore", "configure", "make_private"]
 
 PAGE_BYTES: Final = 16384
 """Page size of new files: a third faster to fill than the default 4096, since fewer index pages are rewritten."""
@@ -76,6 +77,7 @@ class SqliteStore:
         if self.connection is not None:
             return
         self._check_files(self._paths[:1])
+        make_private(self.path)
         connection = sqlite3.connect(
             self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=64
         )
@@ -217,6 +219,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def make_private(path: str) -> None:
+    """Create the file of a database that does not exist yet, so that its owner alone can read it."""
+    if path != ":memory:":
+        with suppress(OSError):  # SQLite says what is wrong with the path
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def configure(connection: sqlite3.Connection, *, enforces: bool = True, cache_bytes: int = 64 << 20) -> None:

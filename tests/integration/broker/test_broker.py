@@ -40,6 +40,11 @@ async def test_it_listens_on_loopback_alone_and_says_where(tmp_path):
         assert broker._server.sockets[0].getsockname()[0] == "127.0.0.1"
 
 
+async def test_the_folder_of_its_records_is_for_its_owner_only(tmp_path):
+    async with EmbeddedBroker(tmp_path / "new" / "data", port=0):
+        assert (tmp_path / "new" / "data").stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_folder_in_use_is_refused_and_the_holder_named(tmp_path):
     async with EmbeddedBroker(tmp_path, port=0) as broker:
         with pytest.raises(DataFolderInUse) as refused:

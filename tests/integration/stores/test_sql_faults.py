@@ -367,3 +367,13 @@ def test_a_commit_to_sqlite_is_on_disk_before_it_counts(tmp_path):
     finally:
         store.disconnect()
     assert found == [2, "wal"]  # FULL: SQLite syncs its log with each commit
+
+
+async def test_a_new_database_is_for_its_owner_only(tmp_path):
+    path = tmp_path / "a.db"
+    sink = sink_on(f"sqlite:///{path}")
+    await sink.open()
+    try:
+        assert {each.stat().st_mode & 0o777 for each in tmp_path.glob("a.db*")} == {0o600}
+    finally:
+        await sink.close()
