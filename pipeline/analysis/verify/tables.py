@@ -29,8 +29,12 @@ from astrocyte.schemas.topics import is_derived
 
 __all__ = ["ReadDatabase", "compare_table", "compared_tables", "read_only"]
 
-_OTHERS: Final = frozenset({"alembic_version", "sink_positions", "audit_log"})
+_OTHERS: Final = frozenset({"alembic_version", "sink_positions", "audit_log", "experiments"})
 """Tables that the sink of the role ``sql`` does not fill with events or results."""
+_OWNED: Final[Mapping[str, frozenset[str]]] = {
+    "simulations": frozenset({"experiment_id", "parameters", "results_summary", "simulation_db_path"})
+}
+"""Columns of tables that programs set, beside the sink."""
 _WRITTEN: Final = frozenset({"recorded_at", "creation_date", "last_updated"})
 """Columns that say when a row was written."""
 _PLACE: Final = ("source_topic", "source_partition", "source_offset")
@@ -160,7 +164,8 @@ def compare_table(
         else:
             place.expected += 1
             place.found += 1
-            one, other = _plain(wanted), _plain(there)
+            owned = _OWNED.get(table.name, frozenset())
+            one, other = _plain(wanted, owned), _plain(there, owned)
             if one != other:
                 place.add(difference("wrong", wanted, changes=tuple(changes(one, other))), show)
     return place
@@ -189,9 +194,9 @@ def _sortable(value: Any) -> tuple[int, Any]:
     return (0, 0) if value is None else (1, value)
 
 
-def _plain(row: Mapping[str, Any]) -> Row:
+def _plain(row: Mapping[str, Any], owned: frozenset[str]) -> Row:
     """The values that are compared, the same from every database."""
-    plain = {name: _value(value) for name, value in row.items() if name not in _WRITTEN}
+    plain = {name: _value(value) for name, value in row.items() if name not in _WRITTEN and name not in owned}
     if "source_topic" in plain and (plain["source_topic"] is None or is_derived(str(plain["source_topic"]))):
         for name in _PLACE:  # frames of internal topics are cut by what was fetched together
             plain.pop(name)
