@@ -29,7 +29,7 @@ _DIFFERS: Final = f"""
 (due = {_MUST} AND times = 0) OR (due != {_ABSENT} AND times > 0 AND found IS NOT NULL) OR other IS NOT NULL
 OR (due = {_ABSENT} AND times > 0) OR (due != {_ABSENT} AND times > 1)
 """
-_COLUMNS: Final = "identity, time_us, run, due, times, partition, offset, expected, found, other"
+_COLUMNS: Final = "identity, time_us, run, due, times, partition, offset, last_offset, expected, found, other"
 
 
 class Item(NamedTuple):
@@ -61,6 +61,7 @@ class Entry(NamedTuple):
     times: int
     partition: int
     offset: int
+    last_offset: int
     expected: dict[str, Any] | None
     found: dict[str, Any] | None
     other: dict[str, Any] | None
@@ -172,9 +173,9 @@ class Ledger:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    identity, time_us, run, due, times, partition, offset, *bodies = row
+    identity, time_us, run, due, times, partition, offset, last_offset, *bodies = row
     expected, found, other = (None if each is None else orjson.loads(each) for each in bodies)
-    return Entry(identity, time_us, run, due == _MUST, times, partition, offset, expected, found, other)
+    return Entry(identity, time_us, run, due == _MUST, times, partition, offset, last_offset, expected, found, other)
 
 
 def _digest(identity: str) -> bytes:

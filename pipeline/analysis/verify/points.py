@@ -132,9 +132,9 @@ def compare_points(
 def _difference(
     kind: Kind, place: Place, entry: Entry, files: Sequence[str], found: tuple[Change, ...] = ()
 ) -> Difference:
-    at = ""
-    if entry.times and files:
-        at = f"{files[entry.partition]}, line {entry.offset}"
+    at = f"{files[entry.partition]}, line {entry.offset:,}" if entry.times and files else ""
+    if at and entry.times > 1 and entry.last_offset != entry.offset:
+        at += f" and {entry.last_offset:,}"
     return Difference(kind, place.name, entry.identity, entry.time_us, "", at, found)
 
 

@@ -114,6 +114,8 @@ class _Job:
     ruleset: RuleSet = field(default_factory=RuleSet)
     logs: Sequence[str | Path] = ()
     outputs: Outputs = field(init=False)
+    compared: tuple[str, ...] = ()
+    """Output topics that are compared."""
     points: _Points | None = None
     found: ReadDatabase | None = None
     written: Positions = field(default_factory=dict)
@@ -149,7 +151,7 @@ class _Job:
         self._open_stores(sinks, system.partitions, self.done.sinks)
         copied = self.folder / "outputs.jsonl.zst"
         topics = asyncio.run(live.copy_outputs(settings, system, copied))
-        self._enter_outputs([copied], topics if "topics" in chosen else ())
+        self._enter_outputs([copied], topics, compared="topics" in chosen)
         self.logs = [self.folder / "inputs.jsonl.zst"]
         asyncio.run(live.copy_inputs(settings, system, sinks, Path(self.logs[0])))
 
@@ -164,11 +166,11 @@ class _Job:
         there = survey(logs)
         plan = KnownTopics(there.partitions, there.domains or self.settings.partitions).plan(ruleset)
         self._open_stores([each for each in where if each != "topics"], there.partitions, {})
-        made = output_topics(plan) if "topics" in where else ()
+        made, compared = output_topics(plan), "topics" in where
         self.result.not_compared += [
-            f"topic {topic}: the log does not hold it" for topic in made if topic not in there.partitions
+            f"topic {topic}: the log does not hold it" for topic in made if compared and topic not in there.partitions
         ]
-        self._enter_outputs(logs, [topic for topic in output_topics(plan) if topic in there.partitions])
+        self._enter_outputs(logs, [topic for topic in made if topic in there.partitions], compared=compared)
 
     def _open_stores(
         self, sinks: Sequence[str], existing: Mapping[str, int], committed: Mapping[str, Positions]
@@ -212,8 +214,9 @@ class _Job:
         self.stack.callback(replica.close)
         self.replicas[role] = replica
 
-    def _enter_outputs(self, logs: Sequence[str | Path], topics: Sequence[str]) -> None:
-        """Enter the records of the output topics that are there."""
+    def _enter_outputs(self, logs: Sequence[str | Path], topics: Sequence[str], *, compared: bool) -> None:
+        """Enter the records of the output topics that are there; what a store must hold follows from them as well."""
+        self.compared = tuple(topics) if compared else ()
 
         def foreign(record: ConsumedRecord) -> None:
             if "sql" in self.replicas:
@@ -298,8 +301,7 @@ class _Job:
             result.since_us = max(excuses.horizon_us, result.since_us or excuses.horizon_us)
         result.not_compared += truncated_lines(self.gaps)
         result.places += [
-            self.outputs.compare(topic, show=show, excuse=excuses.record, tell=self.tell)
-            for topic in self.outputs.topics
+            self.outputs.compare(topic, show=show, excuse=excuses.record, tell=self.tell) for topic in self.compared
         ]
         if self.found is not None:
             self._compare_tables(self.found, excuses)
