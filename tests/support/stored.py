@@ -19,19 +19,19 @@ from astrocyte.pipeline.roles.sink.runner import SinkRunner
 from astrocyte.pipeline.topology.plan import contracts_of, decoders_of
 from astrocyte.pipeline.topology.topics import RECORD_TOPICS
 
-__all__ = ["store_in_sql", "store_points"]
+__all__ = ["store_in", "store_in_sql", "store_points"]
 
 Messages = dict[tuple[str, int], list[Any]]
 
 
 def store_in_sql(address: str, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
     """Write the messages to a database, as the role ``sql`` does."""
-    asyncio.run(_store(SqlSink(address, now_us=lambda: 1), "sql", ruleset, _by_place(records)))
+    asyncio.run(store_in(SqlSink(address, now_us=lambda: 1), "sql", ruleset, records))
 
 
 def store_points(folder: Path, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
     """Write the points of the messages to files, as the role ``influx`` does."""
-    asyncio.run(_store(InfluxFileSink(folder), "influx", ruleset, _by_place(records)))
+    asyncio.run(store_in(InfluxFileSink(folder), "influx", ruleset, records))
 
 
 def _by_place(records: Iterable[ConsumedRecord]) -> Messages:
@@ -41,7 +41,10 @@ def _by_place(records: Iterable[ConsumedRecord]) -> Messages:
     return messages
 
 
-async def _store(sink: Sink, role: str, ruleset: RuleSet, messages: Messages) -> None:
+async def store_in(sink: Sink, role: str, ruleset: RuleSet, records: Iterable[ConsumedRecord]) -> None:
+    """Write the messages to a sink, as its role does."""
+    messages = _by_place(records)
+
     async def deliver(letters: Sequence[Any]) -> None:
         assert not list(letters)
 

@@ -1,4 +1,4 @@
-"""Line protocol read back: the series and time of a point, and its fields as comparable texts."""
+"""Line protocol read back: the series and time of a point, and its fields as in a comparable form."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def point_fields(line: str) -> dict[str, str]:
 
 
 def canonical(kind: str, text: str) -> str:
-    """A value with its type, ``kind`` as in Flux: double, long, boolean, string. Equal values have equal texts."""
+    """A value with its type, ``kind`` as in Flux: double, long, boolean, string. Equal values are equal strings."""
     if kind == "double":
         return f"double {float(text)!r}"
     return f"{'long' if kind == 'unsignedLong' else kind} {text}"

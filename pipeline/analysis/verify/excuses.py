@@ -18,6 +18,10 @@ from astrocyte.pipeline.recording.frames import raw_record
 __all__ = ["Excuses", "Gaps", "truncated_lines"]
 
 _DAY_US: Final = 86_400_000_000
+_MERGED: Final = frozenset(
+    {"agent_states", "agents", "cell_genomes", "cells", "dna_snapshots", "kernel_geometry", "simulations"}
+)
+"""Tables whose rows later events change."""
 _EARLIER: Final = "older than what the input topics hold, with the time that rules and windows look back"
 _GONE: Final = "older than what the output topic holds"
 _VERSION: Final = "of another version of their rule, or of its time"
@@ -95,7 +99,7 @@ class Excuses:
 
     def record(self, entry: Entry, topic: str) -> str | None:
         """Of a record of an output topic."""
-        if (why := self._early(entry.time_us)) is not None:
+        if (why := self._early(entry.time_us)) is not None or (entry.times and entry.expected is not None):
             return why
         body = entry.expected or entry.found or {}
         if (why := self._of_rule(body, entry.time_us, lost=entry.times == 0)) is not None:
@@ -121,6 +125,12 @@ class Excuses:
         if (why := self._early(time_us)) is not None:
             return why
         return _AHEAD if self.ahead else self._of_rule(row, time_us, lost=False)
+
+    def wrong_row(self, table: str, time_us: int | None) -> str | None:
+        """Of a row with other values."""
+        if (why := self._early(time_us)) is not None:
+            return why
+        return _AHEAD if self.ahead and table in _MERGED else None
 
     def point(self, entry: Entry) -> str | None:
         """Of a point."""

@@ -186,7 +186,9 @@ class Outputs:
             place.add(_as(difference, "unexpected"), show)
         else:
             differing = [each for each in (entry.found, entry.other) if each is not None and each != entry.expected]
-            if differing:
+            if differing and (why := excuse(entry, topic)) is not None:
+                place.left_out[why] += 1
+            elif differing:
                 place.add(_as(difference, "wrong", tuple(changes(entry.expected, differing[0]))), show)
             elif entry.times > 1:
                 place.notes[_AGAIN] += entry.times - 1

@@ -38,7 +38,8 @@ from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.settings import Settings
 from astrocyte.pipeline.topology.topics import KnownTopics, output_topics
 from astrocyte.pipeline.transport.producer_record import ProducerRecord
-from astrocyte.schemas.topics import SIMULATIONS, is_derived
+from astrocyte.schemas.errors import InvalidSettings
+from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS, SIMULATIONS, is_derived
 
 __all__ = ["Places", "verify"]
 
@@ -170,7 +171,13 @@ class _Job:
         self.result.not_compared += [
             f"topic {topic}: the log does not hold it" for topic in made if compared and topic not in there.partitions
         ]
-        self._enter_outputs(logs, [topic for topic in made if topic in there.partitions], compared=compared)
+        topics = [topic for topic in made if topic in there.partitions]
+        if not (compared and topics) and not self.replicas:
+            raise InvalidSettings(
+                f"{', '.join(map(str, logs))}: nothing to compare; record {MULTI_EVENTS} and {ALERTS} beside the "
+                "input, or name a database (--db) or a folder of points (--influx-dir)"
+            )
+        self._enter_outputs(logs, topics, compared=compared)
 
     def _open_stores(
         self, sinks: Sequence[str], existing: Mapping[str, int], committed: Mapping[str, Positions]

@@ -16,6 +16,7 @@ from astrocyte.agents.sinks.base import SinkError
 from astrocyte.pipeline.analysis.verify import Span, verify
 from astrocyte.pipeline.recording.reader import read_log
 from astrocyte.pipeline.settings import load_settings
+from astrocyte.schemas.errors import AstrocyteError
 from astrocyte.schemas.topics import ALERTS, MULTI_EVENTS
 from tests.support.logs import T0_US, write_log
 from tests.support.pair_log import PAIR, SECOND, STRICT, in_frames, spikes, with_outputs
@@ -317,6 +318,11 @@ def test_results_of_windows_are_compared_with_those_in_the_database(made, tmp_pa
     assert place(done, "topic metrics.rate").found == place(done, "sql window_results").found > 10
 
 
+def test_a_log_without_anything_to_compare_is_an_error(made, pair):
+    with pytest.raises(AstrocyteError, match="nothing to compare"):
+        verify(load_settings(partitions=2), logs=[made / "plain.jsonl.zst"], ruleset=pair, now_us=NOW_US)
+
+
 def test_nothing_is_written(folder, pair):
     def digests():
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith("-shm"))
@@ -334,10 +340,10 @@ def test_a_database_that_is_not_there_is_an_error_and_is_not_made(folder, pair):
     assert not (folder / "rows.db").exists()
 
 
-def test_differences_beyond_the_limit_are_counted_and_told(folder, pair):
+def test_differences_beyond_the_limit_are_counted_and_passed_on(folder, pair):
     with closing(sqlite3.connect(folder / "rows.db")) as connection, connection:
         connection.execute("DELETE FROM alerts")
-    told = []
-    done = verified(folder, pair, where=("sql",), show=2, on_difference=told.append)
-    assert place(done, "sql alerts").lost == len(told) == 96
+    passed = []
+    done = verified(folder, pair, where=("sql",), show=2, on_difference=passed.append)
+    assert place(done, "sql alerts").lost == len(passed) == 96
     assert len(done.differences) == 2
