@@ -165,7 +165,9 @@ class _Job:
             influx: Places = ("influx",) if named & {"influx_dir", "influx_url"} else ()
             where = ("topics", *sql, *influx)
         there = survey(logs)
-        plan = KnownTopics(there.partitions, there.domains or self.settings.partitions).plan(ruleset)
+        if there.domains is None and "partitions" in named:
+            there.domains = self.settings.partitions
+        plan = KnownTopics(there.partitions, there.count).plan(ruleset)
         self._open_stores([each for each in where if each != "topics"], there.partitions, {})
         made, compared = output_topics(plan), "topics" in where
         self.result.not_compared += [
@@ -240,8 +242,9 @@ class _Job:
 
     def compute(self, progress: Callable[[int, int | None], None] | None) -> None:
         """Run rules and sinks over the input."""
-        inputs = Inputs(self.ruleset, self.logs, domains=self.settings.partitions)
         settings, done = self.settings, self.done
+        known = done is not None or "partitions" in settings.model_fields_set
+        inputs = Inputs(self.ruleset, self.logs, domains=settings.partitions if known else None)
         run = OfflineRun(
             self.ruleset, inputs, lateness_us=settings.lateness, clock_tolerance_us=settings.clock_tolerance
         )

@@ -16,7 +16,6 @@ from astrocyte.pipeline.settings import load_settings
 from tests.support.influx_stub import influx_stub
 from tests.support.logs import T0_US, write_log
 from tests.support.pair_log import PAIR, in_frames, spikes, with_outputs
-from tests.support.postgres import *  # noqa: F403  fixtures
 from tests.support.stored import store_in, store_in_sql
 
 

@@ -259,6 +259,25 @@ def test_a_record_that_no_rule_makes_is_unexpected(folder, pair):
     assert done.differences[0].at == "multi.events[0]@1000"
 
 
+def test_matches_of_eventual_workers_are_compared_by_their_final_state(folder, pair):
+    def change(records):
+        made = [each for each in records if each.topic == MULTI_EVENTS]
+        rest = [each for each in records if each.topic != MULTI_EVENTS]
+        first = orjson.loads(made[0].value) | {"event_id": "taken-back"}
+        taken_back = made[0]._replace(value=orjson.dumps(first))
+        states = [(each, "provisional") for each in (*made, taken_back)]
+        states += [*((each, "confirmed") for each in made), (taken_back, "retracted")]
+        return rest + [
+            each._replace(offset=offset, headers=(*each.headers, ("ce_status", status.encode())))
+            for offset, (each, status) in enumerate(states)
+        ]
+
+    done = verified(folder, pair, log=rewritten(folder, change), where=("topics",))
+    assert done.holds, done.differences
+    assert place(done, "topic multi.events").found == 96
+    assert sorted(place(done, "topic multi.events").notes.values()) == [1, 97]
+
+
 def test_records_of_another_version_of_a_rule_are_left_out_and_counted(made):
     done = verified(made, load_rules(STRICT), where=("topics",))
     multi = place(done, "topic multi.events")
@@ -274,6 +293,16 @@ def test_results_before_the_beginning_of_a_log_that_was_cut_are_left_out(folder,
     assert done.since_us > T0_US
     assert sum(place(done, "topic multi.events").left_out.values()) > 0
     assert place(done, "topic multi.events").found > 0
+
+
+def test_results_that_retention_has_removed_from_their_topic_are_left_out(folder, pair):
+    def change(records):
+        return [each for each in records if each.topic not in OUTPUTS or each.offset >= 40]
+
+    done = verified(folder, pair, log=rewritten(folder, change), where=("topics",))
+    assert done.holds, done.differences
+    multi = place(done, "topic multi.events")
+    assert (multi.found, multi.expected, sum(multi.left_out.values())) == (56, 56, 40)
 
 
 def test_offsets_that_are_missing_in_a_log_are_said(folder, pair):

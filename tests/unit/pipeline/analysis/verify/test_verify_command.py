@@ -32,7 +32,7 @@ def run(log, *arguments):
 
 def without_an_alert(log):
     records = list(read_log(log))
-    gone = next(each for each in records if each.topic == ALERTS)
+    gone = [each for each in records if each.topic == ALERTS][5]
     kept = write_log(log.parent / "less.jsonl.zst", [each for each in records if each != gone])
     return kept, orjson.loads(gone.value)["alert_id"]
 
