@@ -91,7 +91,7 @@ class HostRow:
     key: str | None = None
     """The key; the name of the run by default."""
     timestamp_us: int | None = None
-    """Event time; the tick's time by default. It may lie before the tick by at most `Scenario.lag_us`."""
+    """Event time; the tick's time by default. It lies in the interval that reports it."""
 
 
 def cell_id(birth_tick: int, place: int) -> int:

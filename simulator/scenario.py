@@ -153,11 +153,6 @@ class Scenario(ABC):
         del config
         return ()
 
-    def lag_us(self, config: Any, stream: str) -> int:
-        """How much older rows of ``stream`` may be than the interval that reports them, in microseconds."""
-        del config, stream
-        return 0
-
     def lanes(self) -> Mapping[str, int]:
         """Whole-number metrics in the order in which they are recorded, with their lengths; sums take two words."""
         singles = dict.fromkeys(self.int_metrics, 1)

@@ -27,7 +27,7 @@ __all__ = ["Planted", "Score", "planted_in", "score", "score_matches", "score_ou
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """One planted anomaly: its kind, key and interval, and the rule that should find it."""
+    """One planted anomaly: its kind, key and interval, and the rule that should, or may, find it."""
 
     kind: str
     rule: str
@@ -36,6 +36,8 @@ class Planted:
     until_us: int
     members: frozenset[str] = frozenset()
     """Ids of the planted events; empty if the whole interval is the anomaly."""
+    required: bool = True
+    """Whether the rule should find it. Of others its matches are right, and none has to come."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,11 @@ class Score:
 
     rule: str
     planted: int = 0
+    """Anomalies that the rule should find."""
+    possible: int = 0
+    """Anomalies that it may find besides."""
     found: int = 0
+    """Of those that it should find."""
     matches: int = 0
     true_matches: int = 0
     """Matches that belong to a planted anomaly."""
@@ -59,7 +65,7 @@ class Score:
     @property
     def precision(self) -> float | None:
         """Share of the matches that belong to a planted anomaly; None without matches or without anomalies."""
-        return self.true_matches / self.matches if self.matches and self.planted else None
+        return self.true_matches / self.matches if self.matches and (self.planted or self.possible) else None
 
     @property
     def recall(self) -> float | None:
@@ -74,6 +80,7 @@ class Score:
             "rule": self.rule,
             "absent": self.absent,
             "planted": self.planted,
+            "possible": self.possible,
             "found": self.found,
             "matches": self.matches,
             "true_matches": self.true_matches,
@@ -138,8 +145,9 @@ def score_outputs(
         for rule in ruleset.rules
     ]
     if not against_all:
-        for name in sorted({each.rule for each in planted}.difference(names)):
-            missed = [each for each in planted if each.rule == name]
+        required = [each for each in planted if each.required]
+        for name in sorted({each.rule for each in required}.difference(names)):
+            missed = [each for each in required if each.rule == name]
             scores.append(Score(name, planted=len(missed), missed=missed, absent=True))
     return scores
 
@@ -165,6 +173,7 @@ def planted_in(path: str | Path) -> list[Planted]:
                     row["timestamp"],
                     row["until"] if row["until"] is not None else row["timestamp"],
                     frozenset(_ids(chunk.frame.run, members)) if chunk.frame.run else frozenset(),
+                    required=row["type"] != "possible",
                 )
             )
     return sorted(found, key=lambda each: each.start_us)
@@ -178,7 +187,8 @@ def score_matches(rule: str, planted: Sequence[Planted], made: Sequence[Made], *
     or up to ``slack_us`` after it, and have its key, unless no match has the key of an anomaly. The delay is from the
     last planted event, or from the start of the interval, to the first such match.
     """
-    result = Score(rule, planted=len(planted), matches=len(made))
+    required = [each for each in planted if each.required]
+    result = Score(rule, planted=len(required), possible=len(planted) - len(required), matches=len(made))
     owners: dict[str, list[Planted]] = {}
     for each in planted:
         for member in each.members:
@@ -191,11 +201,12 @@ def score_matches(rule: str, planted: Sequence[Planted], made: Sequence[Made], *
         if owner is not None:
             result.true_matches += 1
             result.exact += owner.members == frozenset(match.sources)
-            begin_us = owner.until_us if owner.members else owner.start_us
-            first.setdefault(id(owner), max(match.time_us - begin_us, 0))
+            if owner.required:
+                begin_us = owner.until_us if owner.members else owner.start_us
+                first.setdefault(id(owner), max(match.time_us - begin_us, 0))
     result.found = len(first)
     result.delays_us = list(first.values())
-    result.missed = [each for each in planted if id(each) not in first]
+    result.missed = [each for each in required if id(each) not in first]
     return result
 
 
@@ -209,13 +220,16 @@ def _owner(match: Made, owners: Mapping[str, Sequence[Planted]]) -> Planted | No
 
 
 def _covering(match: Made, intervals: Iterable[Planted], slack_us: int, keyed: bool) -> Planted | None:
-    """The newest anomaly that the match may belong to: the time after one may reach into the next."""
+    """The newest anomaly that the match may belong to, first of those that the rule should find.
+
+    The time after one may reach into the next.
+    """
     fits = [
         each
         for each in intervals
         if (not keyed or each.key == match.key) and each.start_us <= match.time_us <= each.until_us + slack_us
     ]
-    return max(fits, key=lambda each: each.start_us, default=None)
+    return max(fits, key=lambda each: (each.required, each.start_us), default=None)
 
 
 def _ids(run: str, members: Sequence[Sequence[Any]]) -> list[str]:

@@ -35,7 +35,7 @@ class TrialScore:
 
     rule: str
     kinds: set[str] = field(default_factory=set)
-    """Kinds of anomalies that name it."""
+    """Kinds of anomalies that it should find."""
     planted: int = 0
     found: int = 0
     alerts: int = 0
@@ -126,7 +126,7 @@ def run_trials(
                     absent.setdefault(each.rule, set()).update(missed.kind for missed in each.missed)
                 elif each.rule in trials.scores:
                     score = trials.scores[each.rule]
-                    score.kinds |= {plant.kind for plant in planted if plant.rule == each.rule}
+                    score.kinds |= {plant.kind for plant in planted if plant.required and plant.rule == each.rule}
                     score.planted += each.planted
                     score.found += each.found
                     score.alerts += each.matches

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -69,6 +69,13 @@ def broker_command(
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the records.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 chooses a free one.")] = 9092,
     partitions: Annotated[int | None, typer.Option(min=1, help="Default number of partitions of a topic.")] = None,
+    sync: Annotated[
+        Literal["always", "interval"],
+        typer.Option(
+            help="When records are on disk: before they are acknowledged, or within a second after; a power failure "
+            "may lose those."
+        ),
+    ] = "always",
 ) -> None:
     """Run the embedded broker alone; any Kafka client can connect. Ctrl-C stops it."""
     from astrocyte.pipeline.broker import BrokerSettings, serve
@@ -79,7 +86,7 @@ def broker_command(
     configure_logging(settings.log_level, json=settings.log_json)
     folder = data or settings.data_dir
     serve(
-        BrokerSettings(data_dir=folder, port=port, default_partitions=settings.partitions),
+        BrokerSettings(data_dir=folder, port=port, default_partitions=settings.partitions, sync=sync),
         on_ready=lambda address: say(f"broker ready at {address}, records in {folder}; Ctrl-C stops it"),
     )
 

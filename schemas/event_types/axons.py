@@ -24,14 +24,16 @@ EVENT_TYPES = (
         key="key",
         about={
             "kind": Field("string", "kind of the planted anomaly", constant="where one kind is planted"),
-            "rule": Field("string", "rule that should find it", constant="where one kind is planted"),
+            "rule": Field(
+                "string", "rule that should find it, or of type possible: may", constant="where one kind is planted"
+            ),
             "until": Field("int64", "end of the interval that begins at the event's time", "us since 1970", low=0),
             "members": Field(
                 "json", "JSON list of the planted events, each as stream and sequence number", null="where it has none",
                 constant="where it has none",
             ),
         },
-        types=("planted",),
+        types=("planted", "possible"),
         priority="critical",
         doc="Planted anomalies: what was planted, for which key, and when.",
     ),

@@ -110,7 +110,7 @@ class Assembler:
         """One empty frame per stream, so that readers know all streams before the first event of any."""
         now = self.time_us(self.next_tick)
         for stream in self.streams:
-            yield self._frames_meta(stream, self._empty(stream), watermark_us=now - self._lag_us(stream))
+            yield self._frames_meta(stream, self._empty(stream), watermark_us=now)
 
     def add(self, round_: Round) -> Iterator[Frame]:
         """Frames that this round completes."""
@@ -161,7 +161,7 @@ class Assembler:
             yield from self._split(stream, self._host_batch(stream, [row for row in rows if row.stream == stream]), end)
 
     def _split(self, stream: str, batch: pa.RecordBatch, end_tick: int) -> Iterator[Frame]:
-        watermark = self.time_us(end_tick) - self._lag_us(stream)
+        watermark = self.time_us(end_tick)
         rows = max(batch.num_rows, 1)
         for start in range(0, rows, self._frame_rows):
             piece = batch.slice(start, self._frame_rows)
@@ -169,9 +169,6 @@ class Assembler:
             frame = self._frames_meta(stream, piece, watermark_us=watermark if last else None)
             self.sequences[stream] += piece.num_rows
             yield frame
-
-    def _lag_us(self, stream: str) -> int:
-        return 0 if stream in self._streams else self._scenario.lag_us(self._config, stream)
 
     def _frames_meta(self, stream: str, batch: pa.RecordBatch, *, watermark_us: int | None, end: bool = False) -> Frame:
         listed = CATALOG.find(stream)
@@ -201,9 +198,11 @@ class Assembler:
             if not first <= plant.at_tick < end:
                 continue
             until_us = self.time_us(plant.at_tick + plant.ticks)
-            for rule in self._config.plant_kinds[plant.kind].rules or ("",):
+            kind = self._config.plant_kinds[plant.kind]
+            rules = [("planted", rule) for rule in kind.rules or ("",)]
+            for sort, rule in rules + [("possible", rule) for rule in kind.may_follow]:
                 values = {"kind": plant.kind, "rule": rule, "until": until_us, "members": "[]"}
-                yield HostRow(TRUTH, plant.at_tick, "planted", values)
+                yield HostRow(TRUTH, plant.at_tick, sort, values)
 
     def _host_batch(self, stream: str, rows: Iterable[HostRow]) -> pa.RecordBatch:
         timed = sorted(

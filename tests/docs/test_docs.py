@@ -92,9 +92,12 @@ def test_the_glossary_explains_every_role_scenario_and_planted_anomaly():
 def test_the_table_of_planted_anomalies_has_each_kind_with_its_defaults_and_rules():
     section = (ROOT / "docs" / "simulator.md").read_text().split("<!-- kinds -->")[1].split("<!-- end -->")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.strip().splitlines()[2:]]
-    shown = [(row[0], row[1], float(row[2]), int(row[3]), tuple(re.findall(r"`(\w+)`", row[5]))) for row in rows]
+    shown = [
+        (row[0], row[1], float(row[2]), int(row[3]), *(tuple(re.findall(r"`(\w+)`", cell)) for cell in row[5:7]))
+        for row in rows
+    ]
     kinds = [
-        (name, kind, spec.strength, spec.ticks, spec.rules)
+        (name, kind, spec.strength, spec.ticks, spec.rules, spec.may_follow)
         for name in ("cells", "ecology", "kernels", "dna")
         for kind, spec in load_scenario(name).Config.plant_kinds.items()
     ]

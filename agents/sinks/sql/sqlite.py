@@ -48,10 +48,9 @@ _TRANSIENT: Final = {
 class SqliteStore:
     """One connection to an SQLite file, or to a database in memory (path ``:memory:``).
 
-    ``busy_s`` is how many seconds SQLite waits for another writer before it reports a lock. With ``durable`` each
-    commit is synced to disk; without it a power failure (not a crash of the process) may undo the last commits. A
-    writer that also writes the rows to which its rows refer may turn ``enforces`` (foreign keys) off: the checks take a
-    sixth of the time.
+    ``busy_s`` is how many seconds SQLite waits for another writer before it reports a lock. Each commit is synced to
+    disk, so that a power failure undoes none. A writer that also writes the rows to which its rows refer may turn
+    ``enforces`` (foreign keys) off: the checks take a sixth of the time.
     """
 
     def __init__(
@@ -60,14 +59,12 @@ class SqliteStore:
         *,
         busy_s: float = BUSY_S,
         enforces: bool = True,
-        durable: bool = False,
         cache_bytes: int = 64 << 20,
     ) -> None:
         self.path = str(path)
         self.enforces = enforces
         self.connection: sqlite3.Connection | None = None
         self._busy_s = busy_s
-        self._durable = durable
         self._cache_bytes = cache_bytes
         self._statements: dict[tuple[int, tuple[str, ...], int], str] = {}
         self._savepoints = itertools.count()
@@ -83,7 +80,7 @@ class SqliteStore:
             self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
-            configure(connection, enforces=self.enforces, durable=self._durable, cache_bytes=self._cache_bytes)
+            configure(connection, enforces=self.enforces, cache_bytes=self._cache_bytes)
         except sqlite3.Error:
             connection.close()
             raise
@@ -222,14 +219,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def configure(
-    connection: sqlite3.Connection, *, enforces: bool = True, durable: bool = False, cache_bytes: int = 64 << 20
-) -> None:
+def configure(connection: sqlite3.Connection, *, enforces: bool = True, cache_bytes: int = 64 << 20) -> None:
     """Apply the settings of all Astrocyte connections to SQLite."""
     for pragma in (
         f"page_size={PAGE_BYTES}",
         "journal_mode=WAL",
-        f"synchronous={'FULL' if durable else 'NORMAL'}",
+        "synchronous=FULL",
         f"cache_size={-cache_bytes // 1024}",
         "temp_store=MEMORY",
         "wal_autocheckpoint=4000",

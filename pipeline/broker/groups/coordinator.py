@@ -14,6 +14,7 @@ from astrocyte.pipeline.broker.groups.group import ConsumerGroup, GroupState
 from astrocyte.pipeline.broker.groups.member import Member, Timers
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue, CommittedOffset
+from astrocyte.pipeline.broker.storage.topics import Topics
 
 __all__ = ["Coordinator"]
 
@@ -91,6 +92,23 @@ class Coordinator:
             return dict.fromkeys(offsets, ErrorCode.COORDINATOR_NOT_AVAILABLE)  # clients retry
         self._committed.setdefault(group_id, {}).update(taken)
         return outcome
+
+    def move_back(self, topics: Topics) -> None:
+        """Commits beyond the end of a log that has lost records are set to that end, or later records are not read."""
+        for group_id, offsets in self._committed.items():
+            beyond = {}
+            for (topic, partition), committed in offsets.items():
+                log = topics.log(topic, partition)
+                if log is not None and committed.offset > log.end_offset:
+                    beyond[topic, partition] = CommittedOffset(log.end_offset, committed.metadata)
+                    logger.error(
+                        "group %s had read %s[%d] up to offset %d and the log ends at %d: records were lost; the group "
+                        "goes on from there",
+                        group_id, topic, partition, committed.offset, log.end_offset,
+                    )  # fmt: skip
+            if beyond:
+                self._catalogue.commit_offsets(group_id, beyond)
+                offsets.update(beyond)
 
     def forget_topic(self, name: str) -> None:
         """Drop the offsets committed for a deleted topic."""

@@ -70,7 +70,7 @@ class EmbeddedBroker:
             lock = FolderLock(settings.data_dir)
             self._stop_steps.append(lock.release)
             began = time.monotonic()
-            self._catalogue = Catalogue(settings.data_dir / "catalogue.db")
+            self._catalogue = Catalogue(settings.data_dir / "catalogue.db", synced=settings.sync == "always")
             self._stop_steps.append(self._catalogue.close)
             self.topics = Topics(
                 settings.data_dir / "topics",
@@ -82,7 +82,10 @@ class EmbeddedBroker:
             self._stop_steps.append(self.topics.close)
             cut = sum(log.cut_bytes for log in self.topics.logs())
             logger.info("recovered %s in %.2f s, %d bytes cut", settings.data_dir, time.monotonic() - began, cut)
-            self._records = RecordsApi(self.topics, settings)
+            self.maintenance = Maintenance(self.topics, self._catalogue, settings, self._now_ms)
+            self._stop_steps.append(self.maintenance.stop)
+            await self.maintenance.flush()  # what a crash left in the page cache
+            self._records = RecordsApi(self.topics, settings, self.maintenance.flush_soon)
             self._server = await self._listen()
             lock.note(address=self.address)
             coordinator = Coordinator(self._catalogue, loop, initial_delay_s=settings.initial_rebalance_delay_s)
@@ -91,9 +94,8 @@ class EmbeddedBroker:
                 self.topics, coordinator, self._catalogue, settings, (self.address.rpartition(":")[0], self.port)
             )
             self._handlers = _handlers(self._records, self._cluster, GroupsApi(coordinator, self.topics, settings))
-            self.maintenance = Maintenance(self.topics, self._catalogue, settings, self._now_ms)
+            coordinator.move_back(self.topics)
             self.maintenance.start()
-            self._stop_steps.append(self.maintenance.stop)
             self._intake.start()
             self._stop_steps.append(self._intake.stop)
             await self._server.start_serving()

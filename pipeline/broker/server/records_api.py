@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
@@ -32,12 +33,12 @@ LATEST, EARLIEST = -1, -2  # ListOffsets' special timestamps
 class RecordsApi:
     """Serves records of the topics."""
 
-    def __init__(self, topics: Topics, settings: BrokerSettings) -> None:
-        self._topics, self._settings = topics, settings
+    def __init__(self, topics: Topics, settings: BrokerSettings, flush_soon: Callable[[], None]) -> None:
+        self._topics, self._settings, self._flush_soon = topics, settings, flush_soon
         self._storage_fails = False
 
-    def produce(self, request: Request) -> Answer:
-        """Append records; each partition has its own outcome."""
+    def produce(self, request: Request) -> Answer | asyncio.Future[Answer]:
+        """Append records; each partition has its own outcome, with sync=always once they are on disk."""
         wanted = read_produce(request.frame, request.at, request.version)
         refusal = ErrorCode.NONE
         if request.version < OLDEST_PRODUCE:
@@ -48,6 +49,10 @@ class RecordsApi:
             (topic, [self._append(topic, index, records, refusal) for index, records in partitions])
             for topic, partitions in wanted.topics
         ]
+        if self._settings.sync == "always":
+            self._flush_soon()
+            if wanted.acks:
+                return _DelayedProduce(self, produced, request.version).answer
         return write_produce(request.version, produced) if wanted.acks else None
 
     def fetch(self, request: Request) -> Answer | asyncio.Future[Answer]:
@@ -80,9 +85,13 @@ class RecordsApi:
                     if total and len(records) > most - total:  # only the first batch of a response may exceed the limit
                         records = memoryview(b"")
                     total += len(records)
-                fetched.append(FetchedPartition(index, error, log.end_offset, log.start_offset, records))
+                fetched.append(FetchedPartition(index, error, log.stable_offset, log.start_offset, records))
             topics.append((topic, fetched))
         return topics, total, settled
+
+    def log(self, topic: str, partition: int) -> PartitionLog | None:
+        """The log of a partition."""
+        return self._topics.log(topic, partition)
 
     def logs(self, wanted: FetchRequest) -> list[PartitionLog]:
         """The logs of the partitions in a fetch request."""
@@ -106,13 +115,14 @@ class RecordsApi:
             if log is None:
                 error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             elif timestamp == LATEST:
-                found = (log.end_offset, -1)
+                found = (log.stable_offset, -1)
             elif timestamp == EARLIEST:
                 found = (log.start_offset, -1)
             elif timestamp < 0:
                 error = ErrorCode.UNSUPPORTED_VERSION
             else:
-                found = log.offset_for_timestamp(timestamp) or found
+                at = log.offset_for_timestamp(timestamp)
+                found = at if at is not None and at[0] < log.stable_offset else found
         except RequestRefused as refused:
             error = refused.code
         return {"partition_index": partition_index, "error_code": error, "timestamp": found[1], "offset": found[0]}
@@ -127,19 +137,75 @@ class RecordsApi:
             appended = log.append(records if records is not None else memoryview(b""))
         except RequestRefused as refused:
             if refused.code is ErrorCode.KAFKA_STORAGE_ERROR:
-                self._note_storage(str(refused))
+                self.note_storage(str(refused))
             return ProducedPartition(index, refused.code, -1, -1)
-        if self._storage_fails:
-            self._note_storage("")
+        if self._settings.sync != "always":
+            self.note_storage("")
         return ProducedPartition(index, ErrorCode.NONE, appended.base_offset, log.start_offset)
 
-    def _note_storage(self, failure: str) -> None:
+    def note_storage(self, failure: str) -> None:
         """Log once when storing begins to fail, and once when it works again."""
-        if failure and not self._storage_fails:
+        if bool(failure) == self._storage_fails:
+            return
+        if failure:
             logger.error("records cannot be stored, producers will retry: %s; free disk space", failure)
-        elif not failure:
+        else:
             logger.warning("records can be stored again")
         self._storage_fails = bool(failure)
+
+
+class _DelayedProduce:
+    """A produce request that waits until its records are on disk, or its connection cancels the response."""
+
+    def __init__(self, api: RecordsApi, produced: list[tuple[str, list[ProducedPartition]]], version: int) -> None:
+        self._api, self._produced, self._version = api, produced, version
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        # A repeated batch may lie further back, but its first copy need not be on disk yet either.
+        self._due = {
+            (topic, each.partition): (log, log.end_offset)
+            for topic, partitions in produced
+            for each in partitions
+            if not each.error and (log := api.log(topic, each.partition)) is not None
+        }
+        self._logs = [log for log, _ in self._due.values()]
+        self._failed: set[tuple[str, int]] = set()
+        for log in self._logs:
+            log.listen(self._flushed)
+        self.answer.add_done_callback(self._end)
+        self._complete()
+
+    def _flushed(self, size: int) -> None:
+        if not size:
+            for place, (log, _) in self._due.items():
+                if log.closed or log.sync_error is not None:
+                    self._failed.add(place)
+        self._complete()
+
+    def _complete(self) -> None:
+        if self.answer.done():
+            return
+        self._due = {
+            place: (log, end)
+            for place, (log, end) in self._due.items()
+            if place not in self._failed and log.stable_offset < end
+        }
+        if self._due:
+            return
+        for log in self._logs:
+            self._api.note_storage(f"{log.directory}: {log.sync_error.strerror}" if log.sync_error is not None else "")
+        produced = [
+            (topic, [_refused(each) if (topic, each.partition) in self._failed else each for each in partitions])
+            for topic, partitions in self._produced
+        ]
+        self.answer.set_result(write_produce(self._version, produced))
+
+    def _end(self, _answer: asyncio.Future[Answer]) -> None:
+        for log in self._logs:
+            log.unlisten(self._flushed)
+
+
+def _refused(partition: ProducedPartition) -> ProducedPartition:
+    return ProducedPartition(partition.partition, ErrorCode.KAFKA_STORAGE_ERROR, -1, -1)
 
 
 class _DelayedFetch:

@@ -1,8 +1,8 @@
 """The broker's metadata: topics, committed offsets, group membership, producer ids.
 
-An SQLite database in WAL mode. A commit is in the kernel's page cache when it is acknowledged, like a record, and on
-disk within the flush interval (``checkpoint``). Topics are synced at once, so that a folder of records never exists
-without its topic.
+An SQLite database in WAL mode. With ``synced`` a commit is on disk when it is acknowledged, like a record; without it
+it is in the kernel's page cache then, and on disk within the flush interval (``checkpoint``). Topics are synced at once
+in any case, so that a folder of records never exists without its topic.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ class CommittedOffset(NamedTuple):
 class Catalogue:
     """The database of one data folder. Every method may raise sqlite3.Error, for example if the disk is full."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = False) -> None:
         self.path = path
+        self._level = "full" if synced else "normal"
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             self._db.execute("pragma journal_mode=wal")
-            self._db.execute("pragma synchronous=normal")
+            self._db.execute(f"pragma synchronous={self._level}")
             # The flush task checkpoints each second, on another thread.
             self._db.execute("pragma wal_autocheckpoint=10000")
             self._db.executescript(_TABLES)
@@ -128,7 +129,7 @@ class Catalogue:
                 for statement, values in statements:
                     self._db.execute(statement, values)
         finally:
-            self._db.execute("pragma synchronous=normal")
+            self._db.execute(f"pragma synchronous={self._level}")
 
     def _transaction(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         with self._db:

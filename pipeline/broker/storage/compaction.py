@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from astrocyte.pipeline.broker.protocol.batch import (
     records_of,
     with_records,
 )
+from astrocyte.pipeline.broker.storage.disk import sync_file, sync_folder
 from astrocyte.pipeline.broker.storage.index import IndexFile
 from astrocyte.pipeline.broker.storage.log import PartitionLog
 from astrocyte.pipeline.broker.storage.segment import Segment
@@ -120,7 +120,7 @@ def swap(log: PartitionLog, cleaned: list[CleanedSegment]) -> int:
             source.release()
         each.describes.write(segment.index_path)
         each.draft.replace(segment.path)
-        _sync_folder(log.directory)
+        sync_folder(log.directory)
         segment.adopt(each.describes)
         segment.sealed = True
         saved += sum(source.size for source in each.sources) - segment.size
@@ -158,7 +158,7 @@ class _Writer:
 
     def finish(self) -> CleanedSegment:
         self.file.flush()
-        os.fsync(self.file.fileno())
+        sync_file(self.file.fileno())
         self.file.close()
         self.describes.covered, self.describes.file_crc = self.size, self.crc
         return CleanedSegment(self.sources, self.draft, self.describes)
@@ -190,11 +190,3 @@ def _records(header: BatchHeader, batch: bytes) -> list[Record] | None:
     except ValueError as error:
         logger.warning("batch kept unchanged at compaction: %s", error)
         return None
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

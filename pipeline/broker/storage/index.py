@@ -6,7 +6,6 @@ start the broker trusts that prefix and scans only the rest. If the file is miss
 
 from __future__ import annotations
 
-import os
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
@@ -14,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crc32c import crc32c
+
+from astrocyte.pipeline.broker.storage.disk import sync_file
 
 __all__ = ["INDEX_INTERVAL", "IndexFile", "SegmentIndex"]
 
@@ -87,7 +88,7 @@ class IndexFile:
             with draft.open("wb") as file:
                 file.write(content + _CRC.pack(crc32c(content)))
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
             draft.replace(path)
         except OSError:
             draft.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """A partition's log: segments in offset order, the last one open for appending.
 
-When an append is acknowledged, it is in the kernel's page cache, which survives a kill -9 of the broker; it is on disk
-within the flush interval. Everything here runs on the event loop's thread, except FlushJob.run.
+An append is in the kernel's page cache, which survives a kill -9 of the broker, and on disk after the next flush. With
+``stable_reads`` only what is on disk can be read, so that no reader has seen a record that a power failure removes.
+Everything here runs on the event loop's thread, except FlushJob.run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from astrocyte.pipeline.broker.protocol.batch import refuse_unless_appendable, stamp_offset
 from astrocyte.pipeline.broker.protocol.errors import ErrorCode, RequestRefused
+from astrocyte.pipeline.broker.storage.disk import sync_file, sync_folder
 from astrocyte.pipeline.broker.storage.index import IndexFile
 from astrocyte.pipeline.broker.storage.producers import ProducerTable
 from astrocyte.pipeline.broker.storage.recovery import compacted_reach, recover_segment
@@ -48,15 +50,26 @@ class FlushJob:
     segment: Segment
     fd: int
     describes: IndexFile | None  # written once the bytes that it describes are on disk
+    folders: tuple[Path, ...] = ()  # that have a name which may not be on disk yet
 
     def run(self) -> None:
         """Sync. Raises OSError if that fails."""
         try:
-            os.fsync(self.fd)
+            sync_file(self.fd)
+            for folder in self.folders:
+                sync_folder(folder)
             if self.describes is not None:
                 self.describes.write(self.segment.index_path)
         finally:
             os.close(self.fd)
+
+
+class _End(NamedTuple):
+    """An end of the log: the next offset, and the first offset of the last segment with its size then."""
+
+    offset: int
+    segment: int
+    size: int
 
 
 class Appended(NamedTuple):
@@ -76,8 +89,13 @@ class PartitionLog:
         pool: SegmentPool,
         now_ms: Callable[[], int],
         verify: Literal["tail", "all"] = "tail",
+        *,
+        stable_reads: bool = False,
     ) -> None:
         self.directory, self.config, self.pool, self.now_ms = directory, config, pool, now_ms
+        self.stable_reads = stable_reads
+        self.sync_error: OSError | None = None
+        """Why the last flush failed, until one succeeds."""
         self.producers = ProducerTable()
         self.closed = False
         self.dirty = False
@@ -88,6 +106,11 @@ class PartitionLog:
         self.segments = self._recover(verify)
         self._bases = [segment.base_offset for segment in self.segments]
         self._opened_ms = self.segments[-1].appended_ms if self.segments[-1].size else 0
+        self.dirty = stable_reads  # what a crash left may be in the page cache only
+        self._named, self._naming = False, -1
+        self._unflushed_bytes = self._flushing_bytes = 0
+        self._stable = _End(self.start_offset, self.start_offset, 0)
+        self._flushing: _End | None = None
 
     @property
     def start_offset(self) -> int:
@@ -98,6 +121,11 @@ class PartitionLog:
     def end_offset(self) -> int:
         """The offset that the next record gets (the high watermark)."""
         return self.segments[-1].next_offset
+
+    @property
+    def stable_offset(self) -> int:
+        """The offset after the last record that can be read; with ``stable_reads`` all before it are on disk."""
+        return max(self._stable.offset, self.start_offset) if self.stable_reads else self.end_offset
 
     @property
     def size_bytes(self) -> int:
@@ -128,20 +156,21 @@ class PartitionLog:
             raise RequestRefused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.directory}: {error.strerror}") from error
         self.producers.note(header)
         self.dirty = True
-        for listener in tuple(self._listeners):
-            listener(len(batch))
+        self._unflushed_bytes += len(batch)
+        if not self.stable_reads:
+            self._notify(len(batch))
         return Appended(header.base_offset, repeated=False)
 
     def read(self, offset: int, max_bytes: int) -> memoryview:
         """Batches from an offset on, see Segment.read. Raises RequestRefused if the log has no such offset."""
-        if offset == self.end_offset:
+        if self.stable_offset <= offset <= self.end_offset:
             return memoryview(b"")
         if not self.start_offset <= offset < self.end_offset:
             raise RequestRefused(ErrorCode.OFFSET_OUT_OF_RANGE)
         first = bisect_right(self._bases, offset) - 1
         try:
             for segment in self.segments[first:]:  # more than one only after a gap from compaction or damage
-                found = segment.read(offset, max_bytes)
+                found = segment.read(offset, max_bytes, end=self._readable_bytes(segment))
                 if found:
                     return found
         except DamagedSegment as damage:
@@ -163,7 +192,7 @@ class PartitionLog:
         return None
 
     def listen(self, listener: Callable[[int], None]) -> None:
-        """Call a function with the size of each appended batch, and with 0 at close."""
+        """Call a function with the size of what can be read in addition, and with 0 at close and if a flush failed."""
         self._listeners.add(listener)
 
     def unlisten(self, listener: Callable[[int], None]) -> None:
@@ -175,6 +204,7 @@ class PartitionLog:
         opened = Segment(self.directory, self.end_offset, self.pool)
         opened.fileno()
         self._unsealed.append((self.segments[-1], self.producers.snapshot()))
+        self._named = False
         self.segments.append(opened)
         self._bases.append(opened.base_offset)
         return opened
@@ -209,9 +239,15 @@ class PartitionLog:
     def begin_flush(self) -> list[FlushJob]:
         """Sync jobs that are due; run them on any thread, then pass them to ``end_flush``."""
         jobs: list[FlushJob] = []
+        active = self.segments[-1]
+        self._flushing = _End(self.end_offset, active.base_offset, active.size)
+        self._flushing_bytes, self._unflushed_bytes = self._flushing_bytes + self._unflushed_bytes, 0
+        folders = () if self._named else (self.directory, *self.directory.parents[:2])
+        self._naming = -1
         try:
             if self.dirty:
-                jobs.append(FlushJob(self.segments[-1], os.dup(self.segments[-1].fileno()), None))
+                self._naming = active.base_offset
+                jobs.append(FlushJob(active, os.dup(active.fileno()), None, folders))
                 self.dirty = False
             jobs.extend(
                 FlushJob(segment, os.dup(segment.fileno()), segment.describe(producers))
@@ -219,18 +255,27 @@ class PartitionLog:
             )
         except OSError as error:  # out of descriptors: the next round retries
             logger.warning("%s: cannot sync now: %s", self.directory, error.strerror)
-            self.dirty = True
+            self.dirty, self._flushing = True, None
         return jobs
 
-    def end_flush(self, synced: list[FlushJob], failed: list[FlushJob]) -> None:
-        """Record which jobs of ``begin_flush`` succeeded; the others are due again."""
+    def end_flush(self, synced: list[FlushJob], failed: list[FlushJob], error: OSError | None = None) -> None:
+        """Record which jobs of ``begin_flush`` succeeded; the others, which ``error`` ended, are due again."""
         sealed = {job.segment for job in synced if job.describes is not None}
         for segment in sealed:
             segment.sealed = True
             if segment not in self.segments:  # it expired meanwhile
                 segment.index_path.unlink(missing_ok=True)
         self._unsealed = [entry for entry in self._unsealed if entry[0] not in sealed]
-        self.dirty = self.dirty or bool(failed)
+        if failed or self._flushing is None:
+            self.dirty, self.sync_error = True, error
+            if self.stable_reads:
+                self._notify(0)
+            return
+        self._stable, self.sync_error = self._flushing, None
+        self._named = self._named or self._naming == self.segments[-1].base_offset
+        flushed, self._flushing_bytes = self._flushing_bytes, 0
+        if self.stable_reads and flushed:
+            self._notify(flushed)
 
     def replace(self, sources: list[Segment], cleaned: Segment) -> None:
         """Replace neighbouring segments by their compacted one; the caller removes their files."""
@@ -241,8 +286,7 @@ class PartitionLog:
     def close(self, *, seal: bool = True) -> None:
         """Sync, describe and release every segment, so that the next start need not scan them."""
         self.closed = True
-        for listener in tuple(self._listeners):
-            listener(0)
+        self._notify(0)
         if seal:
             self._unsealed.append((self.segments[-1], self.producers.snapshot()))
             for job in self.begin_flush():
@@ -252,6 +296,15 @@ class PartitionLog:
                     logger.warning("%s: not synced at close: %s", job.segment.path, error.strerror)
         for segment in self.segments:
             segment.release()
+
+    def _notify(self, size: int) -> None:
+        for listener in tuple(self._listeners):
+            listener(size)
+
+    def _readable_bytes(self, segment: Segment) -> int:
+        if not self.stable_reads or segment.base_offset < self._stable.segment:
+            return segment.size
+        return self._stable.size if segment.base_offset == self._stable.segment else 0
 
     def _drop_oldest(self) -> Path:
         segment = self.segments.pop(0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
+import math
 import sqlite3
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from astrocyte.pipeline.broker.settings import BrokerSettings
 from astrocyte.pipeline.broker.storage.catalogue import Catalogue
@@ -22,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SYNCS: Final = 16
+"""Files that are synced at once."""
+_TOGETHER: Final = 64
+"""Logs that are flushed in one round; each takes a descriptor for every file that is due."""
+
 
 class Maintenance:
     """Runs as long as its broker; ``flush``, ``expire`` and ``compact`` can also be called directly."""
@@ -30,7 +37,11 @@ class Maintenance:
         self, topics: Topics, catalogue: Catalogue, settings: BrokerSettings, now_ms: Callable[[], int]
     ) -> None:
         self._topics, self._catalogue, self._settings, self._now_ms = topics, catalogue, settings, now_ms
-        self._busy = asyncio.Lock()  # a flush must not run at the same time as another, or as stop
+        self._flushing = asyncio.Lock()  # a flush must not run at the same time as another, or as stop
+        self._compacting = asyncio.Lock()
+        self._wanted = asyncio.Event()
+        self._disk = ThreadPoolExecutor(_SYNCS, "sync")
+        self._checkpointed_s = -math.inf
         self._tasks: list[asyncio.Task[None]] = []
         self._flush_fails = False
 
@@ -43,23 +54,42 @@ class Maintenance:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        async with self._busy:
-            pass
+        async with self._flushing, self._compacting:
+            self._disk.shutdown()
+
+    def flush_soon(self) -> None:
+        """Records were appended; with the setting sync=always they are synced now."""
+        self._wanted.set()
 
     async def flush(self) -> None:
-        """Sync to disk all records acknowledged before."""
-        async with self._busy:
-            for log in self._topics.logs():
-                jobs = log.begin_flush()
-                if jobs:
-                    synced, failed = await _to_the_end(functools.partial(_run_jobs, jobs))
-                    log.end_flush(synced, [job for job, _ in failed])
-                    if not log.closed:  # its topic may have been deleted meanwhile, and its folder with it
-                        self._note_flush(failed)
+        """Sync to disk all records appended before."""
+        async with self._flushing:
+            logs = list(self._topics.logs())
+            for first in range(0, len(logs), _TOGETHER):
+                await self._flush(logs[first : first + _TOGETHER])
+            if time.monotonic() - self._checkpointed_s < self._settings.flush_interval_s:
+                return
             try:
                 await _to_the_end(self._catalogue.checkpoint)
             except sqlite3.Error as error:
                 logger.warning("the catalogue cannot be synced to disk now: %s", error)
+            self._checkpointed_s = time.monotonic()
+
+    async def _flush(self, logs: list[PartitionLog]) -> None:
+        begun = [(log, jobs) for log in logs if (jobs := log.begin_flush())]
+        # At once: file systems bring what several threads wait for to disk together.
+        running = [[self._disk.submit(_outcome, job) for job in jobs] for _, jobs in begun]
+        await _all_done(running)
+        for (log, _), done in zip(begun, running, strict=True):
+            outcomes = [each.result() for each in done]
+            failed = [(job, error) for job, error in outcomes if error is not None]
+            log.end_flush(
+                [job for job, error in outcomes if error is None],
+                [job for job, _ in failed],
+                failed[0][1] if failed else None,
+            )
+            if not log.closed:  # its topic may have been deleted meanwhile, and its folder with it
+                self._note_flush(failed)
 
     def expire(self) -> None:
         """Remove segments beyond their retention."""
@@ -77,7 +107,7 @@ class Maintenance:
         for log in self._topics.logs():
             if not log.config.compacted or log.closed:
                 continue
-            async with self._busy:
+            async with self._compacting:
                 sources = compactable(log)
                 if sources:
                     saved += await self._compact(log, sources)
@@ -112,9 +142,15 @@ class Maintenance:
 
     async def _flush_rounds(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.flush_interval_s)
+            if self._settings.sync == "always":
+                await self._wanted.wait()
+                self._wanted.clear()
+            else:
+                await asyncio.sleep(self._settings.flush_interval_s)
             try:
                 await self.flush()
+                if any(log.dirty for log in self._topics.logs()):
+                    asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._wanted.set)
             except Exception:
                 logger.exception("a round of syncing records to disk failed; the next round retries")
 
@@ -123,27 +159,34 @@ class Maintenance:
             await asyncio.sleep(self._settings.maintenance_interval_s)
             try:
                 self.expire()
+                self.flush_soon()  # only segments that are on disk are compacted
                 await self.compact()
             except Exception:
                 logger.exception("a round of retention and compaction failed; the next round retries")
 
 
-def _run_jobs(jobs: list[FlushJob]) -> tuple[list[FlushJob], list[tuple[FlushJob, OSError]]]:
-    """The jobs that succeeded, and those that failed with their errors."""
-    synced, failed = [], []
-    for job in jobs:
-        try:
-            job.run()
-        except OSError as error:
-            failed.append((job, error))
-        else:
-            synced.append(job)
-    return synced, failed
+Outcome = tuple[FlushJob, OSError | None]
+
+
+def _outcome(job: FlushJob) -> Outcome:
+    """Run a job; with the error if it failed."""
+    try:
+        job.run()
+    except OSError as error:
+        return job, error
+    return job, None
+
+
+async def _all_done(running: list[list[Future[Outcome]]]) -> None:
+    await _finished(asyncio.gather(*(asyncio.wrap_future(each) for jobs in running for each in jobs)))
 
 
 async def _to_the_end(work: Callable[[], T]) -> T:
     """Run on another thread and wait even if the task is cancelled: the same files must not be used meanwhile."""
-    working = asyncio.get_running_loop().run_in_executor(None, work)
+    return await _finished(asyncio.get_running_loop().run_in_executor(None, work))
+
+
+async def _finished(working: asyncio.Future[T]) -> T:
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:

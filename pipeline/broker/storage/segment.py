@@ -146,16 +146,17 @@ class Segment:
         self.note(header, self.size)
         self.appended_ms = max(self.appended_ms, now_ms)
 
-    def read(self, offset: int, max_bytes: int) -> memoryview:
-        """Batches from the one that holds an offset, or the first after it; empty if there is none.
+    def read(self, offset: int, max_bytes: int, *, end: int) -> memoryview:
+        """Batches from the one that holds an offset, or the first after it; empty if there is none before byte ``end``.
 
-        Returns about ``max_bytes``; the last batch may be truncated, the first is always complete (KIP-74).
+        ``end`` is the end of a batch. Returns about ``max_bytes``; the last batch may be truncated, the first is always
+        complete (KIP-74).
         """
         position = self.index.position_of(offset)
         fd = self.fileno()
         chunk = max(max_bytes, HEADER_BYTES) + INDEX_INTERVAL
-        while position < self.size:
-            data = memoryview(os.pread(fd, min(chunk, self.size - position), position))
+        while position < end:
+            data = memoryview(os.pread(fd, min(chunk, end - position), position))
             at = 0
             while at + HEADER_BYTES <= len(data):
                 base_offset, length, leader_epoch, magic, last_delta = _PEEK.unpack_from(data, at)
@@ -164,7 +165,7 @@ class Segment:
                 if base_offset + last_delta >= offset:
                     wanted = max(12 + length, max_bytes)
                     if at + 12 + length > len(data):
-                        data, at = memoryview(os.pread(fd, wanted, position + at)), 0
+                        data, at = memoryview(os.pread(fd, min(wanted, end - position - at), position + at)), 0
                     return data[at : at + wanted]
                 at += 12 + length
             if at == 0:

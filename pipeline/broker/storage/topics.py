@@ -158,7 +158,12 @@ class Topics:
     def _open_log(self, name: str, index: int, config: dict[str, str]) -> PartitionLog:
         settings = self._settings
         return PartitionLog(
-            self._folder / name / str(index), log_config(config, settings), self._pool, self._now_ms, settings.verify
+            self._folder / name / str(index),
+            log_config(config, settings),
+            self._pool,
+            self._now_ms,
+            settings.verify,
+            stable_reads=settings.sync == "always",
         )
 
     def _move_away(self, folder: Path, prefix: str) -> Path:

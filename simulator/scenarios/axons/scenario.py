@@ -187,12 +187,8 @@ class Axons(Scenario):
         """Planted coincidences go to the truth stream."""
         return (TRUTH,)
 
-    def lag_us(self, config: AxonsConfig, stream: str) -> int:
-        """A coincidence is emitted with its second spike and carries the time of the first."""
-        return config.plant_within_us + config.tick_us if stream == TRUTH else 0
-
     def report(self, config: AxonsConfig, interval: Interval, memory: dict[str, Any]) -> Iterator[HostRow]:
-        """The truth: each planted pair once both of its spikes have been emitted."""
+        """The truth: each planted pair, with the time of its second spike, so that it is in order."""
         found = []
         for number in range(1, AXON_COUNT + 1):
             rows = interval.rows[f"axon_{number}"]
@@ -205,16 +201,16 @@ class Axons(Scenario):
             key = f"d{domain:05d}"
             first = pending.pop(key, None)
             if first is None:
-                pending[key] = [time_us, stream, sequence]
+                pending[key] = [stream, sequence]
                 continue
             values = {
                 "kind": "coincidence",
                 "rule": "strong_A_and_B_within_2s",
                 "until": time_us,
-                "members": json.dumps([first[1:], [stream, sequence]]),
+                "members": json.dumps([first, [stream, sequence]]),
             }
             tick = (time_us - config.epoch_us) // config.tick_us
-            yield HostRow(TRUTH, tick, "planted", values, key=key, timestamp_us=first[0])
+            yield HostRow(TRUTH, tick, "planted", values, key=key, timestamp_us=time_us)
 
     def violations(self, config: AxonsConfig, state: Any, interval: Interval) -> Iterator[str]:
         """Excitation is never negative and a planted spike is never overdue."""

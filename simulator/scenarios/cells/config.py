@@ -55,7 +55,9 @@ ROW = {trait: row for row, trait in enumerate(TRAITS)}
 PLANT_KINDS: Mapping[str, PlantKind] = {
     "collapse": PlantKind(("population_collapse",), strength=0.8, rest=400),
     "breakthrough": PlantKind(("evolutionary_breakthrough",), strength=0.9, ticks=200, rest=300),
-    "depletion": PlantKind(("resource_depletion", "population_collapse"), strength=0.8, ticks=130, rest=600),
+    "depletion": PlantKind(
+        ("resource_depletion",), may_follow=("population_collapse",), strength=0.8, ticks=130, rest=600
+    ),
     "sweep": PlantKind(("diversity_bottleneck",), strength=0.45, rest=400),
     "stagnation": PlantKind(("stagnation",), strength=1.0, ticks=1000, rest=600),
     "bottleneck": PlantKind(("bottleneck_and_recovery", "population_collapse"), strength=0.97, rest=800),

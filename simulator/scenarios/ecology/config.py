@@ -38,7 +38,7 @@ learn nor choose their direction."""
 GENOMES = 64
 """Founding genomes."""
 PLANT_KINDS: Mapping[str, PlantKind] = {
-    "depletion": PlantKind(("resource_exhaustion",), strength=0.95, ticks=10, rest=60),
+    "depletion": PlantKind(("resource_exhaustion",), may_follow=("starvation_wave",), strength=0.95, ticks=10, rest=60),
     "feud": PlantKind(("conflict_without_sharing",), strength=1.0, ticks=90, rest=60),
     "collapse": PlantKind(("agent_population_crash",), strength=0.8, rest=200),
     "famine": PlantKind(

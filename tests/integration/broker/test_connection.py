@@ -214,6 +214,7 @@ async def test_the_answers_of_a_client_that_does_not_read_are_bounded(broker):
     log = broker.topics.create("t").logs[0]
     for _ in range(8):
         log.append(make_batch([b"x" * 900_000]))
+    await broker.maintenance.flush()
     async with raw_connection(broker.address) as client:
         client.writer.transport.pause_reading()
         for i in range(200):

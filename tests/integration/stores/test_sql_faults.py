@@ -14,6 +14,7 @@ from astrocyte.agents.sinks.retry import RetryPolicy
 from astrocyte.agents.sinks.sql.engines import engine_of
 from astrocyte.agents.sinks.sql.migrate import NewerDatabase, OlderDatabase, upgrade
 from astrocyte.agents.sinks.sql.sink import SqlSink
+from astrocyte.agents.sinks.sql.url import open_store
 from astrocyte.agents.sinks.testing import alert, multi_event, results
 from astrocyte.schemas.frames import Frame
 
@@ -356,3 +357,13 @@ async def test_a_database_that_is_deleted_while_it_is_unavailable_is_not_begun_a
     await sink.close()
     assert not path.exists()
     assert notices[0].attempt == 1
+
+
+def test_a_commit_to_sqlite_is_on_disk_before_it_counts(tmp_path):
+    store = open_store(f"sqlite:///{tmp_path}/a.db")
+    store.connect()
+    try:
+        found = [store.connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
+    finally:
+        store.disconnect()
+    assert found == [2, "wal"]  # FULL: SQLite syncs its log with each commit

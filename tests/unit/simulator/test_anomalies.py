@@ -59,6 +59,9 @@ def test_every_planted_kind_names_rules_that_exist_and_every_alert_has_a_plant(n
     if name == "axons":  # coincidences have a rate instead of times
         named = {"strong_A_and_B_within_2s"}
     assert named == alerts
+    for kind in kinds.values():
+        assert not set(kind.rules) & set(kind.may_follow)
+        assert alerts.issuperset(kind.may_follow)
 
 
 @pytest.mark.parametrize("name", sorted(shipped_rules()))

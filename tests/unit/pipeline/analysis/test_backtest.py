@@ -111,6 +111,24 @@ def test_a_match_after_two_anomalies_belongs_to_the_newer_one():
     assert score_matches("r", planted, matches, slack_us=1000).found == 2
 
 
+def test_a_match_that_may_follow_an_anomaly_is_right_and_none_has_to_come():
+    needed = Planted("famine", "r", "run", 100, 110)
+    possible = Planted("depletion", "r", "run", 150, 160, required=False)
+
+    def scored(*times: int) -> tuple[int, int, float | None, float | None]:
+        made = [Made(str(time_us), "r", time_us, "run", ("x",)) for time_us in times]
+        result = score_matches("r", [needed, possible], made, slack_us=200)
+        return (result.planted, result.found, result.recall, result.precision)
+
+    assert scored(120, 170) == (1, 1, 1.0, 1.0)
+    assert scored(120) == (1, 1, 1.0, 1.0)
+    # A match after both is that of the one that should be found.
+    assert scored(170) == (1, 1, 1.0, 1.0)
+    assert scored(340, 900) == (1, 0, 0.0, 0.5)
+    alone = score_matches("r", [possible], [], slack_us=0)
+    assert (alone.planted, alone.recall, alone.precision, alone.missed) == (0, None, None, [])
+
+
 def test_a_match_of_half_the_planted_events_counts_and_is_not_exact():
     planted = [Planted("coincidence", "r", "k", 0, 100, frozenset({"a", "b"}))]
     result = score_matches("r", planted, [Made("1", "r", 90, "k", ("a", "chance"))], slack_us=0)

@@ -154,7 +154,10 @@ def test_the_age_of_an_agent_counts_its_steps_as_the_mean_age_does(run):
 def test_depletion_empties_the_map_and_is_in_the_truth(run):
     steps = run[0]["simulation_steps"]
     assert steps[40]["total_resources"] < 0.2 * steps[39]["total_resources"]
-    assert [(row["kind"], row["rule"]) for row in run[0]["truth"]] == [("depletion", "resource_exhaustion")]
+    assert [(row["type"], row["kind"], row["rule"]) for row in run[0]["truth"]] == [
+        ("planted", "depletion", "resource_exhaustion"),
+        ("possible", "depletion", "starvation_wave"),
+    ]
 
 
 def test_settings_out_of_range_name_field_and_range():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 
 import pytest
@@ -193,7 +192,7 @@ def test_a_crash_at_any_step_of_the_swap_loses_nothing(open_log, tmp_path, monke
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", crashing(Path.replace))
         patched.setattr(Path, "unlink", crashing(Path.unlink))
-        patched.setattr(compaction, "_sync_folder", crashing(lambda _folder: None))
+        patched.setattr(compaction, "sync_folder", crashing(lambda _folder: None))
         with pytest.raises(Crash):
             swap(log, cleaned)
     shutil.copytree(tmp_path / "log", tmp_path / "after crash")
@@ -223,7 +222,7 @@ def test_a_full_disk_leaves_the_log_and_no_draft(open_log, monkeypatch, tmp_path
     def full(_fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(compaction, "sync_file", full)
     with pytest.raises(OSError, match="No space"):
         clean(compactable(log), now_ms=0, delete_retention_ms=0, segment_bytes=1 << 20)
     assert records_from(log) == before

@@ -168,7 +168,8 @@ class LogMachine(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def _without_syncing(monkeypatch):
     """A kill -9 keeps the page cache: waiting for the disk would test nothing here, and take most of the time."""
-    monkeypatch.setattr(os, "fsync", lambda _fd: None)
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _fd: None)
 
 
 @pytest.mark.search
