@@ -58,13 +58,14 @@ def item_of(topic: str, record: KafkaRecord) -> Item:
 
 
 def window_items(frame: Frame) -> Iterator[Item]:
-    """Results of a window; each revision is one of its own."""
+    """Results of a window; each revision is one of its own. The id of a result does not name its run."""
     ids = format_ids(frame.ids())
     for identity, row in zip(ids, frame.batch.to_pylist(), strict=True):
         revision = row.get("revision")
-        name = identity if not revision else f"{identity}, revision {revision}"
+        run = row.get("simulation_id") or frame.run or None
+        name = identity if run is None else f"{identity} of {run}"
         time_us = row.get("window_end", row.get("timestamp"))
-        yield Item(name, time_us, row.get("simulation_id") or frame.run or None, row)
+        yield Item(f"{name}, revision {revision}" if revision else name, time_us, run, row)
 
 
 def about(topic: str, body: Mapping[str, Any]) -> str:

@@ -128,6 +128,10 @@ class Ledger:
             )
             return
         number, before, times, _, _, _, earlier, content = known
+        if not replace and before != _ABSENT and text != earlier:
+            # Two results under one id: whichever is there, the other one is not.
+            self._connection.execute("UPDATE entries SET other = ? WHERE number = ?", (text, number))
+            return
         if replace and before != _ABSENT:
             found = content if content is not None else (earlier if times else None)
             self._connection.execute(

@@ -70,3 +70,12 @@ def test_a_later_value_replaces_an_expected_one(tmp_path):
         for value in (1, 2):
             ledger.expect("place", item("a", value), due=True, replace=True)
         assert list(ledger.differing("place")) == []
+
+
+def test_two_expected_contents_under_one_id_are_a_difference(tmp_path):
+    with closing(Ledger(tmp_path / "entries.db")) as ledger:
+        ledger.found("place", item("a", 1), (0, 1))
+        for value in (1, 2):
+            ledger.expect("place", item("a", value), due=True)
+        (entry,) = ledger.differing("place")
+        assert kinds_of(entry) == (False, False, True)
